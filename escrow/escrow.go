@@ -1,0 +1,104 @@
+// Package escrow is the money and its rules: agents and their keys, wallets, charges of metered calls, escrows. It stands
+// on [ledger], which alone moves money, and knows no HTTP and no tokens.
+//
+// A [Book] joins a ledger with the [Rules] of one configuration. What changes the books is a method of [Tx], one atomic
+// operation that [Book.Do] runs; what a metered call does (authorise, draw, settle, cancel) is in [Authorisation].
+// Every refusal is a [*Refusal] with a stable [Outcome]; it changes nothing. Other errors are failures of the ledger.
+package escrow
+
+import (
+	"context"
+	"time"
+
+	"github.com/tallygate/tallygate/escrow/ledger"
+)
+
+// Rules are what a configuration says about the money. The zero value has no operator, no faucet, no commission.
+type Rules struct {
+	OpenRegistration bool          // anyone may create an agent; else the operator alone
+	Faucet           ledger.Amount // given once to each agent that asks; 0: there is no faucet
+	FaucetBudget     ledger.Amount // the most that the faucet gives to all in one FaucetPeriod; 0: no bound
+	FaucetPeriod     time.Duration
+	CommissionPPM    int64         // the operator's part of releases, debits and charges, in parts per million; see [ParsePercent]
+	MinEscrow        ledger.Amount // the least amount of an escrow made by an agent (those opened by a meter may be smaller)
+	RefundWindow     time.Duration // after it, a payer's refund request that nobody answered is granted; 0: [DefaultRefundWindow]
+	OperatorKeyHash  [32]byte      // SHA-256 of the operator's key ([HashKey]); zero: the operator's rights are off
+}
+
+// DefaultRefundWindow is how long a payee has to answer a refund request where the rules do not say.
+const DefaultRefundWindow = 72 * time.Hour
+
+// Actor is who asks: an agent by one of its keys, or the operator.
+type Actor struct {
+	Agent    string   // empty for the operator
+	Key      string   // the id of the key that was used, if any
+	Operator bool     // may act for any agent; each act of it is written to the audit log
+	ReadOnly bool     // the key may look but move nothing
+	Payees   []string // when not empty, the key pays these alone
+}
+
+// Book is a ledger under the rules of one configuration. It is a light value: two configurations, during a reload, stand on
+// the same ledger with a Book each, the second made from the first by [Book.With].
+type Book struct {
+	ledger *ledger.Ledger
+	rules  Rules
+	shared *shared
+}
+
+// New returns a book over l. Make one per ledger, and further ones by [Book.With], so that they share what they keep in memory.
+func New(l *ledger.Ledger, r Rules) *Book {
+	return &Book{ledger: l, rules: r.withDefaults(), shared: newShared()}
+}
+
+// With returns a book with other rules over the same ledger.
+func (b *Book) With(r Rules) *Book {
+	return &Book{ledger: b.ledger, rules: r.withDefaults(), shared: b.shared}
+}
+
+// Rules returns the rules of the book.
+func (b *Book) Rules() Rules { return b.rules }
+
+// Ledger returns the ledger below the book.
+func (b *Book) Ledger() *ledger.Ledger { return b.ledger }
+
+// Currency is the label of the ledger's money.
+func (b *Book) Currency() string { return b.ledger.Currency() }
+
+// Now is the ledger's time, which never goes back.
+func (b *Book) Now() time.Time { return b.ledger.Now() }
+
+func (r Rules) withDefaults() Rules {
+	if r.RefundWindow <= 0 {
+		r.RefundWindow = DefaultRefundWindow
+	}
+	return r
+}
+
+// Do runs op as one atomic operation and returns when it is durable: all that op did is kept, or, when it returns an error,
+// nothing of it. An op that has been accepted runs to its end whatever happens to ctx, which bounds the waiting alone.
+func (b *Book) Do(ctx context.Context, op func(*Tx) error) error {
+	if err := b.catchUp(ctx); err != nil {
+		return err
+	}
+	return b.ledger.Do(ctx, func(batch *ledger.Batch) error { return op(b.tx(batch)) })
+}
+
+// Once is [Book.Do] with a sticky outcome: the first result or refusal under id is kept in the same commit and returned to all
+// that come later with the same digest; another digest under that id is refused with idempotency_conflict.
+func (b *Book) Once(ctx context.Context, id string, digest []byte, op func(*Tx) ([]byte, error)) (result []byte, replayed bool, err error) {
+	if err := b.catchUp(ctx); err != nil {
+		return nil, false, err
+	}
+	return b.ledger.Once(ctx, id, digest, func(batch *ledger.Batch) ([]byte, error) { return op(b.tx(batch)) })
+}
+
+// Tx is one atomic operation on the books. It is valid only inside the function that it was given to.
+type Tx struct {
+	*Book
+	batch *ledger.Batch
+}
+
+func (b *Book) tx(batch *ledger.Batch) *Tx { return &Tx{Book: b, batch: batch} }
+
+// Now is the one time of the whole operation.
+func (t *Tx) Now() time.Time { return t.batch.Now() }

@@ -1,0 +1,46 @@
+package escrow
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/tallygate/tallygate/escrow/ledger"
+)
+
+// Outcome is the stable name of a refusal, the `code` of the API's problems.
+type Outcome = ledger.Outcome
+
+// Refusal says no: what was asked for breaks a rule, and nothing was changed.
+type Refusal = ledger.Refusal
+
+// The outcomes of this package, beside those of the ledger ([ledger.InsufficientFunds], [ledger.IdempotencyConflict]).
+const (
+	Unauthorized      Outcome = "unauthorized"      // no key, or one that is not known or no longer valid
+	Forbidden         Outcome = "forbidden"         // a party to the matter, but without the right
+	NotFound          Outcome = "not_found"         // not there, or another's
+	InvalidStatus     Outcome = "invalid_status"    // the thing is not in a state that allows it
+	AlreadyExists     Outcome = "already_exists"    // it is there already, or was done already
+	InvalidRequest    Outcome = "invalid_request"   // `field` names what is wrong
+	ExceedsRemaining  Outcome = "exceeds_remaining" // more than is left
+	EscrowRequired    Outcome = "escrow_required"   // the route is paid from an escrow and there is none that fits
+	SubscriptionNeed  Outcome = "subscription_required"
+	LimitExceeded     Outcome = "limit_exceeded" // a limit that the payer has set
+	RateLimited       Outcome = "rate_limited"   // `retry_after` is in seconds
+	InsufficientFunds         = ledger.InsufficientFunds
+)
+
+// refuse makes a refusal. fields are pairs of name and value that tell the caller what would mend it.
+func refuse(outcome Outcome, fields map[string]string, format string, args ...any) *Refusal {
+	return &Refusal{Outcome: outcome, Detail: fmt.Sprintf(format, args...), Fields: fields}
+}
+
+// invalid refuses a request for one of its fields.
+func invalid(field, format string, args ...any) *Refusal {
+	return refuse(InvalidRequest, map[string]string{"field": field}, format, args...)
+}
+
+// IsRefusal reports whether err is a refusal with that outcome.
+func IsRefusal(err error, outcome Outcome) bool {
+	var r *Refusal
+	return errors.As(err, &r) && r.Outcome == outcome
+}
