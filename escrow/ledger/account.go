@@ -1,0 +1,96 @@
+package ledger
+
+import (
+	"strings"
+	"time"
+)
+
+// AccountID names an account: its kind and its owner, such as "wallet:alice" or "escrow:esc_01H...". It holds no zero byte.
+type AccountID string
+
+// The accounts that have no owner.
+const (
+	World      AccountID = "world"      // where deposits come from and withdrawals go: the only account that may go below zero
+	Commission AccountID = "commission" // the operator's earnings
+)
+
+// Wallet returns the account of an agent's own money.
+func Wallet(agent string) AccountID { return AccountID("wallet:" + agent) }
+
+// Escrow returns the account of one escrow.
+func Escrow(id string) AccountID { return AccountID("escrow:" + id) }
+
+// maxName bounds account ids, references, kinds and sticky ids, in bytes.
+const maxName = 512
+
+func (id AccountID) valid() bool { return id != "" && validName(string(id)) }
+
+func validName(name string) bool { return len(name) <= maxName && strings.IndexByte(name, 0) < 0 }
+
+// Account is the four counters of an account. They only grow, but for the pending ones, which shrink as pending transfers are
+// posted or voided.
+type Account struct {
+	DebitsPending  Amount `cbor:"1,keyasint,omitempty"`
+	DebitsPosted   Amount `cbor:"2,keyasint,omitempty"`
+	CreditsPending Amount `cbor:"3,keyasint,omitempty"`
+	CreditsPosted  Amount `cbor:"4,keyasint,omitempty"`
+}
+
+// Balance is what the account owns: what was posted to it less what was posted from it.
+func (a Account) Balance() Amount { return a.CreditsPosted - a.DebitsPosted }
+
+// Available is what the account may still pay by its transfers alone: Balance less pending debits. What is held in memory comes
+// off on top.
+func (a Account) Available() Amount { return a.Balance() - a.DebitsPending }
+
+// Phase says what a transfer does to its two accounts.
+type Phase uint8
+
+// The phases of a transfer.
+const (
+	Posted      Phase = iota // moves the amount
+	Pending                  // sets the amount aside: it counts against what the debit account has available, and is not yet the credit account's
+	PostPending              // moves an amount that an earlier transfer set aside
+	VoidPending              // gives an amount back that an earlier transfer set aside
+)
+
+// String returns the phase's name.
+func (p Phase) String() string {
+	switch p {
+	case Posted:
+		return "posted"
+	case Pending:
+		return "pending"
+	case PostPending:
+		return "post_pending"
+	case VoidPending:
+		return "void_pending"
+	default:
+		return "unknown"
+	}
+}
+
+// Transfer is one move of money from one account to another. Once written it never changes.
+type Transfer struct {
+	Seq           uint64    // its number in the ledger: 1, 2, 3, ...; given by the ledger
+	Debit, Credit AccountID // who pays, who gets
+	Amount        Amount    // above zero
+	Kind          string    // "deposit", "charge", "release", "commission", "faucet", ...
+	Reference     string    // what it is for: "req_...", "esc_..."
+	Memo          string
+	Phase         Phase     // set by the operation that makes it
+	Pending       uint64    // Seq of the pending transfer that a PostPending or VoidPending resolves
+	Time          time.Time // UTC, given by the ledger
+}
+
+// Entry is one posted transfer as one of its two accounts sees it.
+type Entry struct {
+	Seq          uint64 // of the transfer
+	Kind         string
+	Amount       Amount // below zero where the account paid
+	BalanceAfter Amount
+	Counterparty AccountID
+	Reference    string
+	Memo         string
+	Time         time.Time
+}

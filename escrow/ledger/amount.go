@@ -1,0 +1,142 @@
+package ledger
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"math/bits"
+	"strconv"
+	"strings"
+
+	"github.com/shopspring/decimal"
+)
+
+// Amount is money in nanos: 10^-9 of one unit of the ledger's currency. It holds up to about 9.2 billion units.
+type Amount int64
+
+// Unit is one whole unit of the currency, in nanos.
+const Unit Amount = 1_000_000_000
+
+// maxAmountText bounds what ParseAmount reads: longer than any exact amount with binary-float noise, short enough to be cheap.
+const maxAmountText = 128
+
+var (
+	// ErrInexact is returned for a decimal that has more than nine digits after the point and is not merely binary-float noise.
+	ErrInexact = errors.New("amount has more than nine decimal places")
+	// ErrOverflow is returned where a result does not fit an Amount.
+	ErrOverflow = errors.New("amount is beyond the ledger's range")
+	// ErrAmountSyntax is returned for text that is not a decimal number.
+	ErrAmountSyntax = errors.New("amount is not a decimal number")
+)
+
+// ParseAmount reads a decimal such as "0.001", "-5" or "2.6e-05". More than nine digits after the point are rounded where that
+// moves the amount by less than 10^-12 of itself (binary-float noise such as "2.6000000000000002e-05"), else refused with
+// [ErrInexact]. Signs are allowed: whether an amount may be zero or negative is the caller's rule.
+func ParseAmount(s string) (Amount, error) {
+	if s == "" || len(s) > maxAmountText {
+		return 0, fmt.Errorf("amount %.40q: %w; write it like 0.001", s, ErrAmountSyntax)
+	}
+	d, err := decimal.NewFromString(s)
+	if err != nil {
+		return 0, fmt.Errorf("amount %q: %w; write it like 0.001", s, ErrAmountSyntax)
+	}
+	return AmountFromDecimal(d)
+}
+
+// AmountFromDecimal is [ParseAmount] for a decimal that is already read.
+func AmountFromDecimal(d decimal.Decimal) (Amount, error) {
+	if d.IsZero() {
+		return 0, nil
+	}
+	// The place of the leading digit decides range before anything is scaled, so that 1e999999999 costs nothing.
+	leading := int64(d.NumDigits()) + int64(d.Exponent())
+	if leading > 11 {
+		return 0, fmt.Errorf("amount of about 1e%d: %w (9223372036.854775807)", leading-1, ErrOverflow)
+	}
+	if leading < -20 {
+		return 0, fmt.Errorf("amount of about 1e%d: %w", leading-1, ErrInexact)
+	}
+	nanos := d.Shift(9)
+	rounded := nanos.Round(0)
+	if moved := nanos.Sub(rounded).Abs(); moved.Shift(12).GreaterThanOrEqual(nanos.Abs()) {
+		return 0, fmt.Errorf("amount %s: %w", d, ErrInexact)
+	}
+	if !rounded.BigInt().IsInt64() {
+		return 0, fmt.Errorf("amount %s: %w (9223372036.854775807)", d, ErrOverflow)
+	}
+	return Amount(rounded.IntPart()), nil
+}
+
+// Decimal returns the amount in units of the currency.
+func (a Amount) Decimal() decimal.Decimal { return decimal.New(int64(a), -9) }
+
+// String returns the shortest decimal: "5", "0.001", "-0.5".
+func (a Amount) String() string {
+	sign, magnitude := "", uint64(a)
+	if a < 0 {
+		sign, magnitude = "-", -uint64(a)
+	}
+	units := sign + strconv.FormatUint(magnitude/uint64(Unit), 10)
+	nanos := magnitude % uint64(Unit)
+	if nanos == 0 {
+		return units
+	}
+	return units + "." + strings.TrimRight(fmt.Sprintf("%09d", nanos), "0")
+}
+
+// Add returns a+b, or [ErrOverflow].
+func (a Amount) Add(b Amount) (Amount, error) {
+	sum := a + b
+	if (sum > a) != (b > 0) && b != 0 {
+		return 0, fmt.Errorf("%s + %s: %w", a, b, ErrOverflow)
+	}
+	return sum, nil
+}
+
+// Sub returns a-b, or [ErrOverflow].
+func (a Amount) Sub(b Amount) (Amount, error) {
+	difference := a - b
+	if (difference < a) != (b > 0) && b != 0 {
+		return 0, fmt.Errorf("%s - %s: %w", a, b, ErrOverflow)
+	}
+	return difference, nil
+}
+
+// MulDiv returns a*numerator/denominator, rounded down; a and both factors must not be negative, denominator not zero.
+func (a Amount) MulDiv(numerator, denominator uint64) (Amount, error) {
+	if a < 0 || denominator == 0 {
+		return 0, fmt.Errorf("%s * %d / %d: %w", a, numerator, denominator, ErrOverflow)
+	}
+	high, low := bits.Mul64(uint64(a), numerator)
+	if high >= denominator {
+		return 0, fmt.Errorf("%s * %d / %d: %w", a, numerator, denominator, ErrOverflow)
+	}
+	quotient, _ := bits.Div64(high, low, denominator)
+	if quotient > math.MaxInt64 {
+		return 0, fmt.Errorf("%s * %d / %d: %w", a, numerator, denominator, ErrOverflow)
+	}
+	return Amount(quotient), nil
+}
+
+// MarshalJSON writes the amount as a string, so that no reader takes it for a float.
+func (a Amount) MarshalJSON() ([]byte, error) { return []byte(`"` + a.String() + `"`), nil }
+
+// UnmarshalJSON reads a string or a number, as decimal text in both cases. null leaves the amount as it is.
+func (a *Amount) UnmarshalJSON(text []byte) error {
+	s := string(text)
+	if s == "null" {
+		return nil
+	}
+	if strings.HasPrefix(s, `"`) {
+		if err := json.Unmarshal(text, &s); err != nil {
+			return fmt.Errorf("amount %s: %w", text, err)
+		}
+	}
+	parsed, err := ParseAmount(s)
+	if err != nil {
+		return err
+	}
+	*a = parsed
+	return nil
+}

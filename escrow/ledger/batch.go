@@ -1,0 +1,414 @@
+package ledger
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Batch is one atomic operation on the books: money, and the records that packages above keep beside it, move together or not at
+// all. It is valid while the function that it was given to runs, for that goroutine alone.
+type Batch struct {
+	ledger  *Ledger
+	w       Writer
+	now     time.Time
+	state   stateRecord
+	dirty   bool // something was written
+	touches map[AccountID]*touch
+	undo    []func()
+	err     error // of a method that returns none
+}
+
+// touch is what this batch did to one account's place in memory.
+type touch struct {
+	place  *place
+	credit Amount // what the batch added to the account's available: others see it when the batch has succeeded
+}
+
+// Now is the time of the whole batch: UTC, and never before that of an earlier one.
+func (b *Batch) Now() time.Time { return b.now }
+
+// Get returns a domain record, nil where there is none.
+func (b *Batch) Get(key []byte) ([]byte, error) {
+	if err := domainKey(key); err != nil {
+		return nil, err
+	}
+	return b.w.Get(key)
+}
+
+// Scan calls fn for the domain records of a range until fn says that it wants no more, or fails.
+func (b *Batch) Scan(r Range, fn func(key, value []byte) (more bool, err error)) error {
+	if err := domainKey(r.From); err != nil {
+		return err
+	}
+	if r.To == nil {
+		r.To = []byte{DomainPrefix + 1}
+	}
+	return b.w.Scan(r, fn)
+}
+
+// Put sets a domain record. Its key begins with [DomainPrefix]; with any other the whole batch fails.
+func (b *Batch) Put(key, value []byte) {
+	if err := domainKey(key); err != nil {
+		b.err = errors.Join(b.err, err)
+		return
+	}
+	b.put(key, value)
+}
+
+// Delete removes a domain record, if there is one.
+func (b *Batch) Delete(key []byte) {
+	if err := domainKey(key); err != nil {
+		b.err = errors.Join(b.err, err)
+		return
+	}
+	b.dirty = true
+	b.w.Delete(key)
+}
+
+func (b *Batch) put(key, value []byte) {
+	b.dirty = true
+	b.w.Put(key, value)
+}
+
+// maxKey bounds domain keys, in bytes.
+const maxKey = 4 * maxName
+
+func domainKey(key []byte) error {
+	if len(key) == 0 || key[0] != DomainPrefix || len(key) > maxKey {
+		return fmt.Errorf("domain record %.80q: its key must begin with %q and be at most %d bytes long", key, DomainPrefix, maxKey)
+	}
+	return nil
+}
+
+// Try runs fn; where it fails, all that it did in this batch is undone and its error returned: the batch itself may go on.
+func (b *Batch) Try(fn func() error) error {
+	state, dirty, mark, failed := b.state, b.dirty, len(b.undo), b.err
+	completed := false
+	restore := func() {
+		b.rollback(mark)
+		b.state, b.dirty, b.err = state, dirty, failed
+	}
+	defer func() {
+		if !completed { // fn panicked
+			restore()
+		}
+	}()
+	err := b.w.Try(func() error {
+		if err := fn(); err != nil {
+			return err
+		}
+		return b.err
+	})
+	completed = true
+	if err != nil {
+		restore()
+	}
+	return err
+}
+
+func (b *Batch) rollback(mark int) {
+	for i := len(b.undo) - 1; i >= mark; i-- {
+		b.undo[i]()
+	}
+	b.undo = b.undo[:mark]
+}
+
+// Account returns an account's counters as this batch sees them.
+func (b *Batch) Account(id AccountID) (Account, error) { return readAccount(b.w, id) }
+
+// Held returns how much of an account is set aside by holds at this moment.
+func (b *Batch) Held(id AccountID) Amount {
+	s := b.ledger.memory.shard(id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p, ok := s.places[id]; ok {
+		return p.held
+	}
+	return 0
+}
+
+// Post moves money at once and returns the transfer as written. The debit account must have available what is not held by
+// others. What cover holds on the debit account pays first, and shrinks by it: released holds and those on other accounts are
+// passed over.
+func (b *Batch) Post(t Transfer, cover ...*Hold) (Transfer, error) {
+	t.Phase, t.Pending = Posted, 0
+	return b.move(t, cover)
+}
+
+// Pend sets money aside durably: it counts against what the debit account has available, and shows as pending credit of the other
+// account, which can't spend it. [Batch.Resolve] ends it. Covers are as with [Batch.Post].
+func (b *Batch) Pend(t Transfer, cover ...*Hold) (Transfer, error) {
+	t.Phase, t.Pending = Pending, 0
+	return b.move(t, cover)
+}
+
+// Resolve ends a pending transfer, once: it posts an amount between zero and all of it, and gives the rest back. kind and memo are
+// those of the transfers that do so; an empty kind is the pending transfer's own. It needs no funds.
+func (b *Batch) Resolve(pending uint64, post Amount, kind, memo string) error {
+	t, found, err := readTransfer(b.w, pending)
+	if err != nil {
+		return err
+	}
+	if !found || t.Phase != Pending {
+		return &Refusal{Outcome: PendingNotFound, Detail: fmt.Sprintf("transfer %d is not a pending one", pending)}
+	}
+	open := pendingKey(t.Reference, pending)
+	marker, err := b.w.Get(open)
+	if err != nil {
+		return err
+	}
+	if marker == nil {
+		return &Refusal{Outcome: PendingResolved, Detail: fmt.Sprintf("pending transfer %d was resolved before", pending)}
+	}
+	if post < 0 || post > t.Amount {
+		return &Refusal{Outcome: ExceedsPending, Detail: fmt.Sprintf("%s of pending transfer %d can't be posted, it is of %s", post, pending, t.Amount)}
+	}
+	rest := t.Amount - post
+	t.Pending, t.Memo = pending, memo
+	if kind != "" {
+		t.Kind = kind
+	}
+	return b.Try(func() error {
+		b.w.Delete(open)
+		for _, part := range []struct {
+			phase  Phase
+			amount Amount
+		}{{PostPending, post}, {VoidPending, rest}} {
+			if part.amount == 0 {
+				continue
+			}
+			t.Phase, t.Amount = part.phase, part.amount
+			if _, err := b.move(t, nil); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// Pendings returns the pending transfers of a reference that are not resolved, oldest first.
+func (b *Batch) Pendings(reference string) ([]Transfer, error) { return Pendings(b.w, reference) }
+
+// Once runs op under an id: the first result is kept with it, also a refusal, whose changes are undone. The same id with the same
+// digest then returns it again and runs nothing; with another digest it is refused with [IdempotencyConflict]. Any other error
+// keeps nothing. A refusal that is to be kept must not fail the batch itself: see [Ledger.Once].
+func (b *Batch) Once(id string, digest []byte, op func() ([]byte, error)) (result []byte, replayed bool, err error) {
+	if id == "" || !validName(id) {
+		return nil, false, &Refusal{Outcome: InvalidTransfer, Detail: fmt.Sprintf("an idempotency id must have 1 to %d bytes", maxName)}
+	}
+	kept, found, err := readOutcome(b.w, id)
+	if err != nil {
+		return nil, false, err
+	}
+	if found {
+		if !bytes.Equal(kept.Digest, digest) {
+			return nil, false, &Refusal{Outcome: IdempotencyConflict, Detail: fmt.Sprintf("%q came before with other content", id)}
+		}
+		return kept.Result, true, kept.failure()
+	}
+	record := outcomeRecord{Digest: digest, Time: b.now.UnixNano()}
+	err = b.Try(func() (err error) {
+		record.Result, err = op()
+		return err
+	})
+	if refusal, ok := errors.AsType[*Refusal](err); ok {
+		record.Result, record.Refusal = nil, refusal
+	} else if err != nil {
+		return nil, false, err
+	}
+	b.put(outcomeKey(id), encode(record))
+	return record.Result, false, err
+}
+
+func (r outcomeRecord) failure() error {
+	if r.Refusal == nil {
+		return nil
+	}
+	return r.Refusal
+}
+
+// move applies one transfer: the rules, the records, and what holds may rely on.
+func (b *Batch) move(t Transfer, cover []*Hold) (Transfer, error) {
+	if !validName(t.Reference) || !validName(t.Kind) || !t.Debit.valid() || !t.Credit.valid() {
+		return t, &Refusal{Outcome: InvalidTransfer, Detail: fmt.Sprintf("accounts, kind and reference hold no zero byte and at most %d bytes", maxName)}
+	}
+	t.Seq, t.Time = b.state.Seq+1, b.now
+	debit, err := b.Account(t.Debit)
+	if err != nil {
+		return t, err
+	}
+	credit, err := b.Account(t.Credit)
+	if err != nil {
+		return t, err
+	}
+	from, err := b.touch(t.Debit, debit)
+	if err != nil {
+		return t, err
+	}
+	to, err := b.touch(t.Credit, credit)
+	if err != nil {
+		return t, err
+	}
+	debitAfter, creditAfter, err := b.authorise(from, debit, credit, t, cover)
+	if err != nil {
+		return t, err
+	}
+	b.earn(from, max(0, debitAfter.Available()-debit.Available()))
+	b.earn(to, max(0, creditAfter.Available()-credit.Available()))
+	return t, b.write(t, debitAfter, creditAfter)
+}
+
+// authorise applies the rules under the lock that holds are made under, and takes what the transfer takes, so that no hold can
+// be made on it any more.
+func (b *Batch) authorise(from *touch, debit, credit Account, t Transfer, cover []*Hold) (Account, Account, error) {
+	p := from.place
+	p.shard.mu.Lock()
+	defer p.shard.mu.Unlock()
+	covered := Amount(0)
+	for i, h := range cover {
+		if h != nil && h.place == p && !repeated(cover[:i], h) {
+			covered += h.amount
+		}
+	}
+	debitAfter, creditAfter, outcome := apply(debit, credit, p.held-covered, t)
+	switch outcome {
+	case OK:
+	case InsufficientFunds:
+		return debit, credit, refuseFunds(t.Debit, t.Amount, debit.Available()-p.held+covered)
+	default:
+		return debit, credit, &Refusal{Outcome: outcome, Detail: fmt.Sprintf("%s of %s from %s to %s", t.Phase, t.Amount, t.Debit, t.Credit)}
+	}
+	if spent := debit.Available() - debitAfter.Available(); spent > 0 {
+		b.spend(from, spent)
+		b.shrink(cover, p, spent)
+	}
+	return debitAfter, creditAfter, nil
+}
+
+func repeated(earlier []*Hold, h *Hold) bool {
+	for _, e := range earlier {
+		if e == h {
+			return true
+		}
+	}
+	return false
+}
+
+// touch pins an account in memory, before the batch changes it.
+func (b *Batch) touch(id AccountID, account Account) (*touch, error) {
+	if t, ok := b.touches[id]; ok {
+		return t, nil
+	}
+	s := b.ledger.memory.shard(id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p, err := s.place(id, func() (Account, error) { return account, nil })
+	if err != nil {
+		return nil, err
+	}
+	p.pins++
+	t := &touch{place: p}
+	b.touches[id] = t
+	return t, nil
+}
+
+// spend takes from the account: first what this batch itself put there. The shard is locked.
+func (b *Batch) spend(t *touch, amount Amount) {
+	own := min(t.credit, amount)
+	t.credit -= own
+	t.place.available -= amount - own
+	b.undo = append(b.undo, func() {
+		t.place.shard.mu.Lock()
+		defer t.place.shard.mu.Unlock()
+		t.credit += own
+		t.place.available += amount - own
+	})
+}
+
+// shrink takes an amount from the holds that cover it, as far as they go. The shard is locked.
+func (b *Batch) shrink(cover []*Hold, p *place, amount Amount) {
+	for _, h := range cover {
+		if h == nil || h.place != p || h.released || amount == 0 {
+			continue
+		}
+		used := min(h.amount, amount)
+		amount -= used
+		h.grow(-used)
+		b.undo = append(b.undo, func() {
+			p.shard.mu.Lock()
+			defer p.shard.mu.Unlock()
+			if !h.released {
+				h.grow(used)
+			}
+		})
+	}
+}
+
+func (b *Batch) earn(t *touch, amount Amount) {
+	t.credit += amount
+	b.undo = append(b.undo, func() { t.credit -= amount })
+}
+
+// write puts the records of one transfer.
+func (b *Batch) write(t Transfer, debit, credit Account) error {
+	if debit.Available() < 0 && t.Debit != World || credit.Available() < 0 && t.Credit != World {
+		return b.ledger.broke(fmt.Errorf("transfer %d would leave %s at %s and %s at %s", t.Seq, t.Debit, debit.Available(), t.Credit, credit.Available()))
+	}
+	key, value := transferKey(t.Seq), encode(t.record())
+	b.put(key, value)
+	b.put(accountKey(t.Debit), encode(debit))
+	b.put(accountKey(t.Credit), encode(credit))
+	if t.Phase == Posted || t.Phase == PostPending {
+		b.put(entryKey(t.Debit, t.Seq), encode(entryRecord{debit.Balance()}))
+		b.put(entryKey(t.Credit, t.Seq), encode(entryRecord{credit.Balance()}))
+	}
+	if t.Phase == Pending {
+		b.put(pendingKey(t.Reference, t.Seq), []byte{1})
+	}
+	b.chain(t, key, value)
+	return nil
+}
+
+// chain takes the transfer into the hash chain, and keeps the head of each day that has transfers.
+func (b *Batch) chain(t Transfer, key, value []byte) {
+	day := t.Time.Format(time.DateOnly)
+	if b.state.Day != "" && b.state.Day != day {
+		b.put(headKey(b.state.Day), encode(headRecord{Seq: b.state.Seq, Head: b.state.Head}))
+	}
+	b.state.Seq, b.state.Day = t.Seq, day
+	b.state.Head = link(b.state.Head, key, value)
+}
+
+// link is one step of the hash chain: SHA-256 over the head before it, the transfer's key and its stored value.
+func link(head [32]byte, key, value []byte) [32]byte {
+	text := make([]byte, 0, 256)
+	text = append(text, head[:]...)
+	text = append(text, key...)
+	text = append(text, value...)
+	return sha256.Sum256(text)
+}
+
+// publish lets holds rely on what the batch earned.
+func (b *Batch) publish() {
+	for _, t := range b.touches {
+		if t.credit == 0 {
+			continue
+		}
+		t.place.shard.mu.Lock()
+		t.place.available += t.credit
+		t.place.shard.mu.Unlock()
+	}
+}
+
+// unpin lets go of the accounts when the batch is committed or dropped.
+func (b *Batch) unpin() {
+	for _, t := range b.touches {
+		t.place.shard.mu.Lock()
+		t.place.pins--
+		t.place.tidy()
+		t.place.shard.mu.Unlock()
+	}
+}

@@ -1,0 +1,222 @@
+package ledger
+
+import (
+	"fmt"
+	"time"
+)
+
+// Balance returns an account as last committed, and how much of it is held now. An operation in flight counts as held what it will
+// take, so that Available less held is what a new hold could have.
+func (l *Ledger) Balance(id AccountID) (account Account, held Amount, err error) {
+	s := l.memory.shard(id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if account, err = l.committed(id); err != nil {
+		return account, 0, err
+	}
+	if p, ok := s.places[id]; ok && id != World {
+		held = max(0, account.Available()-p.free())
+	}
+	return account, held, nil
+}
+
+// Outcome looks up what became of an operation of [Ledger.Once]: its result, or its refusal as err; found is false where none of
+// that id was committed.
+func (l *Ledger) Outcome(id string) (result []byte, found bool, err error) {
+	err = l.store.View(func(r Reader) error {
+		kept, ok, err := readOutcome(r, id)
+		if err != nil || !ok {
+			return err
+		}
+		result, found = kept.Result, true
+		return kept.failure()
+	})
+	return result, found, err
+}
+
+// Transfer returns the transfer of a number; found is false where there is none.
+func (l *Ledger) Transfer(seq uint64) (t Transfer, found bool, err error) {
+	err = l.store.View(func(r Reader) error {
+		t, found, err = readTransfer(r, seq)
+		return err
+	})
+	return t, found, err
+}
+
+// Transfers returns up to limit transfers that came after the one of the given number, oldest first.
+func (l *Ledger) Transfers(after uint64, limit int) (list []Transfer, err error) {
+	err = l.store.View(func(r Reader) error {
+		list, err = transfersAfter(r, after, limit)
+		return err
+	})
+	return list, err
+}
+
+func transfersAfter(r Reader, after uint64, limit int) (list []Transfer, err error) {
+	err = r.Scan(Range{From: transferKey(after + 1), To: []byte{transferPrefix + 1}}, func(key, value []byte) (bool, error) {
+		if len(list) >= limit {
+			return false, nil
+		}
+		t, err := decodeTransfer(key, value)
+		list = append(list, t)
+		return len(list) < limit, err
+	})
+	return list, err
+}
+
+// Entries returns up to limit posted moves of an account, newest first: all of them, or those before the one of the given number.
+func (l *Ledger) Entries(id AccountID, before uint64, limit int) (list []Entry, err error) {
+	err = l.store.View(func(r Reader) error {
+		list, err = entriesBefore(r, id, before, limit)
+		return err
+	})
+	return list, err
+}
+
+func entriesBefore(r Reader, id AccountID, before uint64, limit int) (list []Entry, err error) {
+	all := Prefix(listPrefix(entryPrefix, string(id)))
+	all.Reverse = true
+	if before > 0 {
+		all.To = entryKey(id, before)
+	}
+	err = r.Scan(all, func(key, value []byte) (bool, error) {
+		if len(list) >= limit {
+			return false, nil
+		}
+		entry, err := decodeEntry(r, id, key, value)
+		list = append(list, entry)
+		return len(list) < limit, err
+	})
+	return list, err
+}
+
+func decodeEntry(r Reader, id AccountID, key, value []byte) (Entry, error) {
+	var record entryRecord
+	if err := decode(key, value, &record); err != nil {
+		return Entry{}, err
+	}
+	seq, err := lastSeq(key)
+	if err != nil {
+		return Entry{}, err
+	}
+	t, found, err := readTransfer(r, seq)
+	if err != nil {
+		return Entry{}, err
+	}
+	if !found {
+		return Entry{}, &CorruptError{Key: key, Detail: fmt.Sprintf("its transfer %d is missing", seq)}
+	}
+	e := Entry{
+		Seq: seq, Kind: t.Kind, Amount: t.Amount, BalanceAfter: record.BalanceAfter, Counterparty: t.Debit,
+		Reference: t.Reference, Memo: t.Memo, Time: t.Time,
+	}
+	if t.Debit == id {
+		e.Amount, e.Counterparty = -t.Amount, t.Credit
+	}
+	return e, nil
+}
+
+// Pendings returns the pending transfers of a reference that are not resolved, oldest first.
+func Pendings(r Reader, reference string) ([]Transfer, error) {
+	return pendingsIn(r, Prefix(listPrefix(pendingPrefix, reference)), nil, 0)
+}
+
+// OpenPendings returns up to limit pending transfers that are not resolved, in the order of their references: those after the given
+// one, from the first where it is the zero Transfer.
+func OpenPendings(r Reader, after Transfer, limit int) ([]Transfer, error) {
+	all := Prefix([]byte{pendingPrefix})
+	if after.Seq > 0 {
+		all.From = pendingKey(after.Reference, after.Seq+1)
+	}
+	return pendingsIn(r, all, nil, limit)
+}
+
+func pendingsIn(r Reader, in Range, list []Transfer, limit int) ([]Transfer, error) {
+	err := r.Scan(in, func(key, _ []byte) (bool, error) {
+		seq, err := lastSeq(key)
+		if err != nil {
+			return false, err
+		}
+		t, found, err := readTransfer(r, seq)
+		if err == nil && !found {
+			err = &CorruptError{Key: key, Detail: fmt.Sprintf("its transfer %d is missing", seq)}
+		}
+		list = append(list, t)
+		return limit <= 0 || len(list) < limit, err
+	})
+	return list, err
+}
+
+func readOutcome(r Reader, id string) (kept outcomeRecord, found bool, err error) {
+	key := outcomeKey(id)
+	value, err := r.Get(key)
+	if err != nil || value == nil {
+		return kept, false, err
+	}
+	return kept, true, decode(key, value, &kept)
+}
+
+func readState(r Reader) (state stateRecord, err error) {
+	value, err := r.Get(stateKey)
+	if err != nil || value == nil {
+		return state, err
+	}
+	return state, decode(stateKey, value, &state)
+}
+
+// Head is the hash chain at the end of one day that had transfers.
+type Head struct {
+	Day  string // such as 2026-11-24, UTC
+	Seq  uint64 // of the day's last transfer
+	Hash [32]byte
+}
+
+type headRecord struct {
+	Seq  uint64   `cbor:"1,keyasint"`
+	Head [32]byte `cbor:"2,keyasint"`
+}
+
+func headKey(day string) []byte { return append([]byte{headPrefix}, day...) }
+
+// Heads returns up to limit daily heads of the hash chain after a day, oldest first; today's is not among them.
+func (l *Ledger) Heads(after string, limit int) (list []Head, err error) {
+	from := headKey(after)
+	if after != "" {
+		from = append(from, 0)
+	}
+	err = l.store.View(func(r Reader) error {
+		return r.Scan(Range{From: from, To: []byte{headPrefix + 1}}, func(key, value []byte) (bool, error) {
+			var record headRecord
+			if err := decode(key, value, &record); err != nil {
+				return false, err
+			}
+			list = append(list, Head{Day: string(key[1:]), Seq: record.Seq, Hash: record.Head})
+			return len(list) < limit, nil
+		})
+	})
+	return list, err
+}
+
+// Stand is where the ledger stands.
+type Stand struct {
+	Transfers uint64    // so many, and the number of the last
+	Time      time.Time // of the last operation
+	Head      Head      // of the hash chain now
+}
+
+// Stand returns where the ledger stands.
+func (l *Ledger) Stand() (stand Stand, err error) {
+	err = l.store.View(func(r Reader) error {
+		state, err := readState(r)
+		if err != nil {
+			return err
+		}
+		stand = state.stand()
+		return nil
+	})
+	return stand, err
+}
+
+func (s stateRecord) stand() Stand {
+	return Stand{Transfers: s.Seq, Time: time.Unix(0, s.Time).UTC(), Head: Head{Day: s.Day, Seq: s.Seq, Hash: s.Head}}
+}

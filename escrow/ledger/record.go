@@ -1,0 +1,171 @@
+package ledger
+
+import (
+	"encoding/binary"
+	"fmt"
+	"time"
+
+	"github.com/fxamacker/cbor/v2"
+)
+
+// The first byte of a key says what its record is.
+const (
+	metaPrefix     = 'm' // m"meta", m"state"
+	accountPrefix  = 'a' // a<account>: Account
+	transferPrefix = 't' // t<seq>: a transfer
+	entryPrefix    = 'e' // e<account>\x00<seq>: the balance after it
+	pendingPrefix  = 'p' // p<reference>\x00<seq>: a pending transfer that is not resolved
+	outcomePrefix  = 'o' // o<id>: what became of an operation
+	headPrefix     = 'h' // h<day>: the head of the hash chain after the last transfer of the day
+
+	// DomainPrefix begins the keys of the records that packages above keep beside the money.
+	DomainPrefix = 'd'
+)
+
+var (
+	metaKey  = []byte("mmeta")
+	stateKey = []byte("mstate")
+)
+
+func accountKey(id AccountID) []byte { return append([]byte{accountPrefix}, id...) }
+
+func transferKey(seq uint64) []byte {
+	return binary.BigEndian.AppendUint64([]byte{transferPrefix}, seq)
+}
+
+func entryKey(id AccountID, seq uint64) []byte { return listKey(entryPrefix, string(id), seq) }
+
+func pendingKey(reference string, seq uint64) []byte { return listKey(pendingPrefix, reference, seq) }
+
+func outcomeKey(id string) []byte { return append([]byte{outcomePrefix}, id...) }
+
+func listKey(prefix byte, name string, seq uint64) []byte {
+	key := make([]byte, 0, len(name)+10)
+	key = append(key, prefix)
+	key = append(key, name...)
+	key = append(key, 0)
+	return binary.BigEndian.AppendUint64(key, seq)
+}
+
+func listPrefix(prefix byte, name string) []byte {
+	key := append([]byte{prefix}, name...)
+	return append(key, 0)
+}
+
+// lastSeq reads the number at the end of a key of transfers, entries or pendings.
+func lastSeq(key []byte) (uint64, error) {
+	if len(key) < 9 {
+		return 0, &CorruptError{Key: key, Detail: "the key is too short"}
+	}
+	return binary.BigEndian.Uint64(key[len(key)-8:]), nil
+}
+
+// metaRecord says what this ledger is.
+type metaRecord struct {
+	Schema   uint   `cbor:"1,keyasint"`
+	Currency string `cbor:"2,keyasint"`
+	Created  int64  `cbor:"3,keyasint"` // Unix nanoseconds
+	Upgrade  []byte `cbor:"4,keyasint,omitempty"`
+}
+
+// stateRecord is where the ledger stands.
+type stateRecord struct {
+	Seq  uint64   `cbor:"1,keyasint"` // of the last transfer
+	Time int64    `cbor:"2,keyasint"` // of the last operation, Unix nanoseconds: the clock never goes back behind it
+	Head [32]byte `cbor:"3,keyasint"` // of the hash chain, after the last transfer
+	Day  string   `cbor:"4,keyasint,omitempty"`
+}
+
+type transferRecord struct {
+	Debit     AccountID `cbor:"1,keyasint"`
+	Credit    AccountID `cbor:"2,keyasint"`
+	Amount    Amount    `cbor:"3,keyasint"`
+	Kind      string    `cbor:"4,keyasint"`
+	Reference string    `cbor:"5,keyasint,omitempty"`
+	Memo      string    `cbor:"6,keyasint,omitempty"`
+	Phase     Phase     `cbor:"7,keyasint,omitempty"`
+	Pending   uint64    `cbor:"8,keyasint,omitempty"`
+	Time      int64     `cbor:"9,keyasint"` // Unix nanoseconds
+}
+
+type entryRecord struct {
+	BalanceAfter Amount `cbor:"1,keyasint"`
+}
+
+type outcomeRecord struct {
+	Digest  []byte   `cbor:"1,keyasint,omitempty"`
+	Result  []byte   `cbor:"2,keyasint,omitempty"`
+	Refusal *Refusal `cbor:"3,keyasint,omitempty"`
+	Time    int64    `cbor:"4,keyasint"` // Unix nanoseconds
+}
+
+// encoding is deterministic: the hash chain runs over what is stored.
+var encoding = func() cbor.EncMode {
+	mode, err := cbor.CoreDetEncOptions().EncMode()
+	if err != nil {
+		panic(err) // the options are constant
+	}
+	return mode
+}()
+
+func encode(record any) []byte {
+	value, err := encoding.Marshal(record)
+	if err != nil {
+		panic(fmt.Sprintf("encoding %T: %v", record, err)) // our records are plain data; the writer contains it all the same
+	}
+	return value
+}
+
+func decode(key, value []byte, record any) error {
+	if err := cbor.Unmarshal(value, record); err != nil {
+		return &CorruptError{Key: key, Detail: err.Error()}
+	}
+	return nil
+}
+
+func (t Transfer) record() transferRecord {
+	return transferRecord{
+		Debit: t.Debit, Credit: t.Credit, Amount: t.Amount, Kind: t.Kind, Reference: t.Reference, Memo: t.Memo,
+		Phase: t.Phase, Pending: t.Pending, Time: t.Time.UnixNano(),
+	}
+}
+
+func (r transferRecord) transfer(seq uint64) Transfer {
+	return Transfer{
+		Seq: seq, Debit: r.Debit, Credit: r.Credit, Amount: r.Amount, Kind: r.Kind, Reference: r.Reference, Memo: r.Memo,
+		Phase: r.Phase, Pending: r.Pending, Time: time.Unix(0, r.Time).UTC(),
+	}
+}
+
+func readAccount(r Reader, id AccountID) (Account, error) {
+	var account Account
+	key := accountKey(id)
+	value, err := r.Get(key)
+	if err != nil || value == nil {
+		return account, err
+	}
+	return account, decode(key, value, &account)
+}
+
+// readTransfer returns a transfer; found is false where there is none of that number.
+func readTransfer(r Reader, seq uint64) (t Transfer, found bool, err error) {
+	key := transferKey(seq)
+	value, err := r.Get(key)
+	if err != nil || value == nil {
+		return Transfer{}, false, err
+	}
+	t, err = decodeTransfer(key, value)
+	return t, err == nil, err
+}
+
+func decodeTransfer(key, value []byte) (Transfer, error) {
+	var record transferRecord
+	seq, err := lastSeq(key)
+	if err != nil {
+		return Transfer{}, err
+	}
+	if err := decode(key, value, &record); err != nil {
+		return Transfer{}, err
+	}
+	return record.transfer(seq), nil
+}
