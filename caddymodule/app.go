@@ -1,0 +1,290 @@
+package caddymodule
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+
+	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/escrow/ledger"
+	"github.com/tallygate/tallygate/pricing"
+)
+
+// App is the global option `tallygate`: the ledger and the rules that all metered routes share.
+type App struct {
+	// StoreRaw is the store that the ledger stands on: a module of the namespace tallygate.stores, named by "store".
+	// Default: {"store": "bolt"}, one bbolt file in Caddy's data folder.
+	StoreRaw json.RawMessage `json:"ledger,omitempty" caddy:"namespace=tallygate.stores inline_key=store"`
+
+	// Currency labels the amounts. It is kept in the ledger when that is made, and a config that names another one does not
+	// start. Default: USDC.
+	Currency string `json:"currency,omitempty"`
+
+	// OperatorKey is the key of the operator's routes; placeholders are replaced. Empty: these routes are off. Write a
+	// placeholder such as {env.TALLYGATE_OPERATOR_KEY}: what stands here is shown by Caddy's admin endpoint.
+	OperatorKey string `json:"operator_key,omitempty"`
+
+	// Registration says who may make agents: "operator" (the default) or "open" (anybody).
+	Registration string `json:"registration,omitempty"`
+
+	// Faucet is what each agent may claim once. Absent: there is none.
+	Faucet *Faucet `json:"faucet,omitempty"`
+
+	// Commission is the operator's part of releases and debits, in percent, as a decimal: "1" or "0.25". Default: "0".
+	Commission string `json:"commission,omitempty"`
+
+	// MinEscrow is the least amount of an escrow that is made over the API. Default: "1.00".
+	MinEscrow string `json:"min_escrow,omitempty"`
+
+	// RefundWindow is how long a payee may leave a payer's refund request unanswered before it is granted. Default: 72h.
+	RefundWindow caddy.Duration `json:"refund_window,omitempty"`
+
+	// Tariffs are price lists that meters name.
+	Tariffs map[string]*pricing.Tariff `json:"tariffs,omitempty"`
+
+	store  Store
+	rules  escrow.Rules
+	ctx    caddy.Context
+	logger *zap.Logger
+
+	mu     sync.Mutex
+	payees []string // of all meters, to be reserved at start
+	meters []*Meter
+
+	// started is closed when Start has ended; before that books, book and startErr must not be read.
+	started  chan struct{}
+	books    *books
+	book     *escrow.Book
+	startErr error
+	pooled   bool
+	expiry   *expiry
+}
+
+// Faucet gives a new agent something to start with.
+type Faucet struct {
+	// Amount that each agent may claim, once.
+	Amount string `json:"amount"`
+	// Budget is the most that the faucet gives to all agents together within Per. Empty: no bound.
+	Budget string `json:"budget,omitempty"`
+	// Per is the period of the budget.
+	Per caddy.Duration `json:"per,omitempty"`
+}
+
+const (
+	defaultCurrency     = "USDC"
+	defaultMinEscrow    = ledger.Amount(1_000_000_000)
+	defaultRefundWindow = 72 * time.Hour
+)
+
+// CaddyModule tells Caddy what this is.
+func (App) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "tallygate", New: func() caddy.Module { return new(App) }}
+}
+
+// Provision reads the config. It must not open the ledger: `caddy validate` provisions too, beside a running server.
+func (a *App) Provision(ctx caddy.Context) error {
+	a.ctx, a.logger = ctx, ctx.Logger()
+	a.started = make(chan struct{})
+	store, err := a.loadStore(ctx)
+	if err != nil {
+		return err
+	}
+	a.store = store
+	if a.Currency == "" {
+		a.Currency = defaultCurrency
+	}
+	for name, tariff := range a.Tariffs {
+		if err := compileTariff(tariff, a.logger); err != nil {
+			return fmt.Errorf("tariff %s: %w", name, err)
+		}
+	}
+	return a.provisionRules()
+}
+
+// loadStore loads the module that opens the ledger's store, without opening it.
+func (a *App) loadStore(ctx caddy.Context) (Store, error) {
+	if a.StoreRaw == nil {
+		a.StoreRaw = json.RawMessage(`{"store":"bolt"}`)
+	}
+	module, err := ctx.LoadModule(a, "StoreRaw")
+	if err != nil {
+		return nil, fmt.Errorf("loading the ledger's store: %w", err)
+	}
+	return module.(Store), nil
+}
+
+func (a *App) provisionRules() error {
+	r := escrow.Rules{
+		MinEscrow:    defaultMinEscrow,
+		RefundWindow: time.Duration(a.RefundWindow),
+	}
+	if r.RefundWindow == 0 {
+		r.RefundWindow = defaultRefundWindow
+	}
+	switch a.Registration {
+	case "", "operator":
+	case "open":
+		r.OpenRegistration = true
+	default:
+		return fmt.Errorf("unknown registration %q: expected 'operator' or 'open'", a.Registration)
+	}
+	var err error
+	if a.MinEscrow != "" {
+		if r.MinEscrow, err = positive("min_escrow", a.MinEscrow); err != nil {
+			return err
+		}
+	}
+	if f := a.Faucet; f != nil {
+		if r.Faucet, err = positive("faucet", f.Amount); err != nil {
+			return err
+		}
+		if f.Budget != "" {
+			if r.FaucetBudget, err = positive("faucet budget", f.Budget); err != nil {
+				return err
+			}
+			if r.FaucetPeriod = time.Duration(f.Per); r.FaucetPeriod <= 0 {
+				return fmt.Errorf("faucet budget %s has no period: expected 'budget A per D'", f.Budget)
+			}
+		}
+	}
+	if a.Commission != "" {
+		if r.CommissionPPM, err = escrow.ParsePercent(a.Commission); err != nil {
+			return fmt.Errorf("commission: %w", err)
+		}
+	}
+	key := caddy.NewReplacer().ReplaceAll(a.OperatorKey, "")
+	if key != "" {
+		r.OperatorKeyHash = escrow.HashKey(key)
+	} else if a.OperatorKey != "" {
+		a.logger.Warn("operator_key is empty: the operator's routes are off", zap.String("operator_key", a.OperatorKey))
+	}
+	a.rules = r
+	return nil
+}
+
+func positive(name, s string) (ledger.Amount, error) {
+	amount, err := ledger.ParseAmount(s)
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", name, err)
+	}
+	if amount <= 0 {
+		return 0, fmt.Errorf("%s %s: expected an amount above zero", name, s)
+	}
+	return amount, nil
+}
+
+// compileTariff makes a tariff ready for use, and reads its price catalog where it names one.
+func compileTariff(t *pricing.Tariff, logger *zap.Logger, counts ...string) error {
+	var catalog *pricing.Catalog
+	if t.Catalog != nil {
+		file, err := os.Open(t.Catalog.File)
+		if err != nil {
+			return fmt.Errorf("opening the price catalog: %w", err)
+		}
+		defer file.Close()
+		if catalog, err = pricing.LoadCatalog(file); err != nil {
+			return fmt.Errorf("price catalog %s: %w", t.Catalog.File, err)
+		}
+	}
+	if err := t.Compile(catalog, counts...); err != nil {
+		return err
+	}
+	for _, warning := range t.Warnings() {
+		logger.Warn("tariff", zap.String("warning", warning))
+	}
+	return nil
+}
+
+// register tells the app of a meter. Called while the meter is provisioned, before any app starts.
+func (a *App) register(m *Meter) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.meters = append(a.meters, m)
+	if !slices.Contains(a.payees, m.Payee) {
+		a.payees = append(a.payees, m.Payee)
+	}
+}
+
+// Start opens the ledger, or shares the one that the config before this one holds open.
+func (a *App) Start() error {
+	defer close(a.started)
+	a.startErr = a.start()
+	return a.startErr
+}
+
+func (a *App) start() error {
+	value, _, err := pool.LoadOrNew(a.store.Key(), func() (caddy.Destructor, error) {
+		return openBooks(a.store, a.Currency, a.rules, a.logger)
+	})
+	if err != nil {
+		return err
+	}
+	a.pooled = true
+	a.books = value.(*books)
+	if have := a.books.ledger.Currency(); have != a.Currency {
+		return fmt.Errorf("the ledger is kept in %s, but the config says currency %s: a ledger keeps the currency it was made with", have, a.Currency)
+	}
+	a.book = a.books.book.With(a.rules)
+	for _, payee := range a.payees {
+		if err := a.book.Reserve(context.Background(), payee); err != nil {
+			return fmt.Errorf("payee %s: %w", payee, err)
+		}
+	}
+	a.expiry = startExpiry(a.book, a.logger)
+	return nil
+}
+
+// Stop does nothing: requests are still being served on the ledger. See Cleanup.
+func (a *App) Stop() error { return nil }
+
+// Cleanup lets go of the ledger. Caddy calls it after each app's Stop, and also on an app that was never or only half started.
+func (a *App) Cleanup() error {
+	a.expiry.end()
+	if !a.pooled {
+		return nil
+	}
+	a.pooled = false
+	if caddy.Exiting() {
+		a.books.settleLive()
+	}
+	_, err := pool.Delete(a.store.Key())
+	return err
+}
+
+var errNotStarted = errors.New("the ledger is not open")
+
+// open waits until the app has started, since Caddy may serve before that, and holds the books open for one request. The
+// caller must call release when the request is done.
+func (a *App) open(ctx context.Context) (release func(), err error) {
+	select {
+	case <-a.started:
+	default:
+		select {
+		case <-a.started:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	if a.startErr != nil {
+		return nil, a.startErr
+	}
+	if a.books == nil || !a.books.acquire() {
+		return nil, errNotStarted
+	}
+	return a.books.release, nil
+}
+
+// Interface guards
+var (
+	_ caddy.App          = (*App)(nil)
+	_ caddy.Provisioner  = (*App)(nil)
+	_ caddy.CleanerUpper = (*App)(nil)
+)

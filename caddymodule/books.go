@@ -1,0 +1,177 @@
+package caddymodule
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+
+	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/escrow/ledger"
+)
+
+// pool holds one open ledger for each store, shared by the configs that name it: a reload starts the new config before it
+// stops the old one, and the file can be opened only once.
+var pool = caddy.NewUsagePool()
+
+// books is an open ledger with all that must outlive a config: the calls that are being served on it.
+//
+// A reload does not wait for requests in flight, and their handlers run on after the config that started them is cleaned
+// up. So each request takes a reference of its own, and the store is closed by whoever lets go last.
+type books struct {
+	ledger *ledger.Ledger
+	book   *escrow.Book // under the rules of the config that opened it
+	store  ledger.Store
+	logger *zap.Logger
+
+	mu     sync.Mutex
+	live   map[*call]struct{}
+	refs   int  // requests that hold the books open
+	closed bool // no config holds them any more
+
+}
+
+// openBooks opens the store's ledger, and what died with the last process is put right before money moves.
+func openBooks(store Store, currency string, rules escrow.Rules, logger *zap.Logger) (*books, error) {
+	st, err := store.Open()
+	if err != nil {
+		return nil, err
+	}
+	l, err := ledger.New(st, ledger.Options{Currency: currency})
+	if err != nil {
+		_ = st.Close()
+		return nil, fmt.Errorf("opening the ledger: %w", err)
+	}
+	b := &books{ledger: l, book: escrow.New(l, rules), store: st, logger: logger, live: make(map[*call]struct{})}
+	if err := b.book.RecoverPending(context.Background()); err != nil {
+		_ = st.Close()
+		return nil, fmt.Errorf("posting the draws of calls that died with the last process: %w", err)
+	}
+	return b, nil
+}
+
+// acquire holds the books open for one request. It reports false when they are closed.
+func (b *books) acquire() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return false
+	}
+	b.refs++
+	return true
+}
+
+func (b *books) release() {
+	b.mu.Lock()
+	b.refs--
+	last := b.closed && b.refs == 0
+	b.mu.Unlock()
+	if last {
+		b.close()
+	}
+}
+
+// enter registers a call that may have to be settled when the process exits before its handler has ended.
+func (b *books) enter(c *call) {
+	b.mu.Lock()
+	b.live[c] = struct{}{}
+	b.mu.Unlock()
+}
+
+func (b *books) leave(c *call) {
+	b.mu.Lock()
+	delete(b.live, c)
+	b.mu.Unlock()
+}
+
+// settleLive charges what the calls in flight have sent. It is for the end of the process: Caddy kills handlers whose
+// grace period has passed without running what they deferred.
+func (b *books) settleLive() {
+	b.mu.Lock()
+	calls := make([]*call, 0, len(b.live))
+	for c := range b.live {
+		calls = append(calls, c)
+	}
+	b.mu.Unlock()
+	var wg sync.WaitGroup
+	for _, c := range calls {
+		wg.Go(c.abandon)
+	}
+	wg.Wait()
+}
+
+// Destruct is called by the pool when the last config lets go. The store stays open while requests hold it, but not
+// beyond the process.
+func (b *books) Destruct() error {
+	if caddy.Exiting() {
+		b.settleLive()
+	}
+	b.mu.Lock()
+	b.closed = true
+	last := b.refs == 0 || caddy.Exiting()
+	b.mu.Unlock()
+	if last {
+		return b.close()
+	}
+	return nil
+}
+
+// close ends the store once; a second call does nothing.
+func (b *books) close() error {
+	b.mu.Lock()
+	store := b.store
+	b.store = nil
+	b.mu.Unlock()
+	if store == nil {
+		return nil
+	}
+	err := store.Close()
+	if err != nil {
+		b.logger.Error("closing the ledger", zap.Error(err))
+	}
+	return err
+}
+
+// expiry does what falls due by the clock alone: automatic releases, refund windows.
+type expiry struct {
+	stop context.CancelFunc
+	done chan struct{}
+}
+
+// maxExpirySleep bounds how late an expiry that was made while the worker slept is noticed.
+const maxExpirySleep = time.Second
+
+// startExpiry runs what is due now and then, until stop.
+func startExpiry(book *escrow.Book, logger *zap.Logger) *expiry {
+	ctx, cancel := context.WithCancel(context.Background())
+	e := &expiry{stop: cancel, done: make(chan struct{})}
+	go func() {
+		defer close(e.done)
+		for {
+			next, err := book.RunDue(ctx)
+			if err != nil && ctx.Err() == nil {
+				logger.Error("running what is due", zap.Error(err))
+			}
+			wait := maxExpirySleep
+			if !next.IsZero() {
+				wait = min(maxExpirySleep, max(time.Until(next), 10*time.Millisecond))
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(wait):
+			}
+		}
+	}()
+	return e
+}
+
+func (e *expiry) end() {
+	if e != nil {
+		e.stop()
+		<-e.done
+	}
+}

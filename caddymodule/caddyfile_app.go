@@ -1,0 +1,195 @@
+package caddymodule
+
+import (
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+
+	"github.com/tallygate/tallygate/pricing"
+)
+
+// appWords are the subdirectives of the global option, as its errors name them.
+const appWords = "ledger, currency, operator_key, registration, faucet, commission, min_escrow, refund_window, tariff"
+
+// parseGlobalOption reads the global option `tallygate`, whose syntax is at [App.UnmarshalCaddyfile].
+func parseGlobalOption(d *caddyfile.Dispenser, earlier any) (any, error) {
+	if earlier != nil {
+		d.Next()
+		return nil, d.Err("the global option tallygate stands here a second time: put all of it in one block")
+	}
+	app := new(App)
+	if err := app.UnmarshalCaddyfile(d); err != nil {
+		return nil, err
+	}
+	return httpcaddyfile.App{Name: "tallygate", Value: caddyconfig.JSON(app, nil)}, nil
+}
+
+// UnmarshalCaddyfile reads
+//
+//	tallygate {
+//		ledger bolt [PATH]
+//		currency LABEL
+//		operator_key KEY
+//		registration operator|open
+//		faucet A [budget B per D]
+//		commission P%
+//		min_escrow A
+//		refund_window D
+//		tariff NAME {
+//			model GLOB {
+//				CLASS A per [N] UNIT
+//				above N tokens { ... }
+//				service NAME { ... }
+//				max_output N
+//			}
+//			tool GLOB A per call
+//			catalog FILE [markup P%]
+//			max_output N
+//		}
+//	}
+func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next()
+	if d.NextArg() {
+		return d.Errf("unexpected %q: the global option tallygate takes a block only", d.Val())
+	}
+	seen := make(map[string]bool)
+	for d.NextBlock(0) {
+		word := d.Val()
+		if seen[word] && word != "tariff" {
+			return d.Errf("%s stands here a second time", word)
+		}
+		seen[word] = true
+		if err := a.unmarshalWord(d, word); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *App) unmarshalWord(d *caddyfile.Dispenser, word string) error {
+	switch word {
+	case "ledger":
+		return a.unmarshalLedger(d)
+	case "currency":
+		return oneArg(d, &a.Currency, "a label such as USDC")
+	case "operator_key":
+		return oneArg(d, &a.OperatorKey, "a key, best as a placeholder such as {env.TALLYGATE_OPERATOR_KEY}")
+	case "registration":
+		return oneArg(d, &a.Registration, "'operator' or 'open'")
+	case "faucet":
+		return a.unmarshalFaucet(d)
+	case "commission":
+		err := oneArg(d, &a.Commission, "a percentage such as 1%")
+		a.Commission = strings.TrimSuffix(a.Commission, "%")
+		return err
+	case "min_escrow":
+		return oneArg(d, &a.MinEscrow, "an amount such as 1.00")
+	case "refund_window":
+		return oneDuration(d, &a.RefundWindow)
+	case "tariff":
+		return a.unmarshalTariff(d)
+	default:
+		return d.Errf("unrecognized subdirective %q of tallygate: expected one of %s", word, appWords)
+	}
+}
+
+func (a *App) unmarshalLedger(d *caddyfile.Dispenser) error {
+	if !d.NextArg() {
+		return d.Err("'ledger' needs a store: expected 'ledger bolt [PATH]'")
+	}
+	name := d.Val()
+	module, err := caddyfile.UnmarshalModule(d, "tallygate.stores."+name)
+	if err != nil {
+		return err
+	}
+	store, ok := module.(Store)
+	if !ok {
+		return d.Errf("%q is not a store that a ledger can stand on: %T", name, module)
+	}
+	a.StoreRaw = caddyconfig.JSONModuleObject(store, "store", name, nil)
+	return nil
+}
+
+func (a *App) unmarshalFaucet(d *caddyfile.Dispenser) error {
+	args := d.RemainingArgs()
+	f := new(Faucet)
+	switch {
+	case len(args) == 1:
+		f.Amount = args[0]
+	case len(args) == 5 && args[1] == "budget" && args[3] == "per":
+		f.Amount, f.Budget = args[0], args[2]
+		per, err := caddy.ParseDuration(args[4])
+		if err != nil || per <= 0 {
+			return d.Errf("unexpected %q: expected a duration such as 24h", args[4])
+		}
+		f.Per = caddy.Duration(per)
+	default:
+		return d.Errf("unexpected 'faucet %s': expected 'faucet A [budget B per D]'", strings.Join(args, " "))
+	}
+	for _, amount := range []string{f.Amount, f.Budget} {
+		if err := checkAmount(d, amount); err != nil {
+			return err
+		}
+	}
+	a.Faucet = f
+	return nil
+}
+
+func (a *App) unmarshalTariff(d *caddyfile.Dispenser) error {
+	var name string
+	if err := oneArg(d, &name, "a name, then a block"); err != nil {
+		return err
+	}
+	if _, ok := a.Tariffs[name]; ok {
+		return d.Errf("tariff %s stands here a second time", name)
+	}
+	tariff, err := unmarshalTariff(d)
+	if err != nil {
+		return err
+	}
+	if a.Tariffs == nil {
+		a.Tariffs = make(map[string]*pricing.Tariff)
+	}
+	a.Tariffs[name] = tariff
+	return nil
+}
+
+// oneArg reads the one argument of a subdirective.
+func oneArg(d *caddyfile.Dispenser, into *string, expected string) error {
+	word := d.Val()
+	if !d.NextArg() {
+		return d.Errf("%s needs a value: expected %s", word, expected)
+	}
+	*into = d.Val()
+	if d.NextArg() {
+		return d.Errf("unexpected %q after '%s %s': expected %s", d.Val(), word, *into, expected)
+	}
+	return nil
+}
+
+func oneDuration(d *caddyfile.Dispenser, into *caddy.Duration) error {
+	var word string
+	if err := oneArg(d, &word, "a duration such as 72h"); err != nil {
+		return err
+	}
+	value, err := caddy.ParseDuration(word)
+	if err != nil || value <= 0 {
+		return d.Errf("unexpected %q: expected a duration such as 72h", word)
+	}
+	*into = caddy.Duration(value)
+	return nil
+}
+
+// checkAmount reports a mistyped amount at its line; an empty one is absent.
+func checkAmount(d *caddyfile.Dispenser, word string) error {
+	if word == "" {
+		return nil
+	}
+	if _, err := positive(word, word); err != nil {
+		return d.Errf("unexpected %q: expected an amount such as 1.00", word)
+	}
+	return nil
+}

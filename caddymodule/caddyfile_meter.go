@@ -1,0 +1,200 @@
+package caddymodule
+
+import (
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/tallygate/tallygate/pricing"
+)
+
+// meterWords are the subdirectives of a meter, as its errors name them.
+const meterWords = "payee, price, tariff, charge, agent, max_charge, max_body, on_exhausted, on_cancel, charge_on"
+
+func parseMeter(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+	m := new(Meter)
+	if err := m.UnmarshalCaddyfile(h.Dispenser); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// UnmarshalCaddyfile reads
+//
+//	meter PAYEE A per [N] UNIT
+//
+// or
+//
+//	meter [PAYEE] {
+//		payee PAYEE
+//		price A per [N] UNIT
+//		tariff NAME
+//		tariff {
+//			...
+//		}
+//		charge wallet|escrow {
+//			batch N UNIT
+//			open A for D
+//		}
+//		agent PLACEHOLDER
+//		max_charge A
+//		max_body N
+//		on_exhausted stop|finish
+//		on_cancel free|finish
+//		charge_on STATUS...
+//	}
+func (m *Meter) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next()
+	args := d.RemainingArgs()
+	if len(args) > 0 {
+		m.Payee = args[0]
+	}
+	if len(args) > 1 {
+		price, err := pricing.ParsePrice(args[1:])
+		if err != nil {
+			return atLine(d, err)
+		}
+		m.Prices = append(m.Prices, price)
+	}
+	seen := make(map[string]bool)
+	for d.NextBlock(0) {
+		word := d.Val()
+		if seen[word] && word != "price" {
+			return d.Errf("%s stands here a second time", word)
+		}
+		seen[word] = true
+		if err := m.unmarshalWord(d, word); err != nil {
+			return err
+		}
+	}
+	if m.Payee == "" {
+		return d.Err("the meter has no payee: expected 'meter PAYEE A per [N] UNIT', or 'payee PAYEE' in its block")
+	}
+	if len(m.Prices) == 0 && m.TariffName == "" && m.Tariff == nil {
+		return d.Errf("the meter of %s has no price: expected 'price A per [N] UNIT' or 'tariff NAME'", m.Payee)
+	}
+	if len(m.Prices) > 0 && (m.TariffName != "" || m.Tariff != nil) {
+		return d.Errf("the meter of %s has both a price and a tariff: expected one of them", m.Payee)
+	}
+	return nil
+}
+
+func (m *Meter) unmarshalWord(d *caddyfile.Dispenser, word string) error {
+	switch word {
+	case "payee":
+		if m.Payee != "" {
+			return d.Errf("payee is given twice: %s stands after 'meter' already", m.Payee)
+		}
+		return oneArg(d, &m.Payee, "an agent's id")
+	case "price":
+		price, err := pricing.ParsePrice(d.RemainingArgs())
+		if err != nil {
+			return atLine(d, err)
+		}
+		m.Prices = append(m.Prices, price)
+		return nil
+	case "tariff":
+		return m.unmarshalTariff(d)
+	case "charge":
+		return m.unmarshalCharge(d)
+	case "agent":
+		return oneArg(d, &m.Agent, "a placeholder such as {http.auth.user.id}")
+	case "max_charge":
+		if err := oneArg(d, &m.MaxCharge, "an amount such as 0.50"); err != nil {
+			return err
+		}
+		return checkAmount(d, m.MaxCharge)
+	case "max_body":
+		var err error
+		m.MaxBody, err = unmarshalNumber(d)
+		return err
+	case "on_exhausted":
+		return oneOf(d, &m.OnExhausted, exhaustedStop, exhaustedFinish)
+	case "on_cancel":
+		return oneOf(d, &m.OnCancel, cancelFree, cancelFinish)
+	case "charge_on":
+		if m.ChargeOn = d.RemainingArgs(); len(m.ChargeOn) == 0 {
+			return d.Err("charge_on needs statuses: expected for example 'charge_on 2xx 101'")
+		}
+		for _, status := range m.ChargeOn {
+			if _, err := parseStatus(status); err != nil {
+				return atLine(d, err)
+			}
+		}
+		return nil
+	default:
+		return d.Errf("unrecognized subdirective %q of meter: expected one of %s", word, meterWords)
+	}
+}
+
+func (m *Meter) unmarshalTariff(d *caddyfile.Dispenser) error {
+	if d.NextArg() {
+		m.TariffName = d.Val()
+		if d.NextArg() {
+			return d.Errf("unexpected %q: expected 'tariff NAME' or 'tariff { ... }'", d.Val())
+		}
+		return nil
+	}
+	tariff, err := unmarshalTariff(d)
+	m.Tariff = tariff
+	return err
+}
+
+func (m *Meter) unmarshalCharge(d *caddyfile.Dispenser) error {
+	m.Charge = new(Charge)
+	if err := oneOf(d, &m.Charge.From, fromWallet, fromEscrow); err != nil {
+		return err
+	}
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		switch word := d.Val(); word {
+		case "batch":
+			batch, err := pricing.ParseMeasure(d.RemainingArgs())
+			if err != nil {
+				return atLine(d, err)
+			}
+			m.Charge.Batch = &batch
+		case "open":
+			args := d.RemainingArgs()
+			if len(args) != 3 || args[1] != "for" {
+				return d.Errf("unexpected 'open %s': expected 'open A for D', such as 'open 5.00 for 168h'", strings.Join(args, " "))
+			}
+			if err := checkAmount(d, args[0]); err != nil {
+				return err
+			}
+			lasts, err := caddy.ParseDuration(args[2])
+			if err != nil || lasts <= 0 {
+				return d.Errf("unexpected %q: expected a duration such as 168h", args[2])
+			}
+			m.Charge.Open, m.Charge.For = args[0], caddy.Duration(lasts)
+		default:
+			return d.Errf("unrecognized subdirective %q of charge: expected one of batch, open", word)
+		}
+	}
+	return nil
+}
+
+// oneOf reads an argument that must be one of the words.
+func oneOf(d *caddyfile.Dispenser, into *string, words ...string) error {
+	expected := "'" + strings.Join(words, "' or '") + "'"
+	name := d.Val()
+	if err := oneArg(d, into, expected); err != nil {
+		return err
+	}
+	for _, word := range words {
+		if *into == word {
+			return nil
+		}
+	}
+	return d.Errf("unexpected '%s %s': expected %s", name, *into, expected)
+}
+
+// atLine adds file and line to an error that comes from outside the Caddyfile's own parser.
+func atLine(d *caddyfile.Dispenser, err error) error {
+	if err == nil {
+		return nil
+	}
+	return d.WrapErr(err)
+}

@@ -1,0 +1,321 @@
+package caddymodule
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/caddyserver/caddy/v2"
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	"github.com/spf13/cobra"
+
+	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/escrow/ledger"
+	"github.com/tallygate/tallygate/escrow/ledger/bolt"
+)
+
+func registerCommands() {
+	caddycmd.RegisterCommand(caddycmd.Command{
+		Name:  "ledger",
+		Short: "Checks and keeps Tallygate's ledger",
+		CobraFunc: func(cmd *cobra.Command) {
+			cmd.AddCommand(subcommand("verify [FILE]", "Derives every balance from the transfers and compares", cobra.MaximumNArgs(1), runVerify))
+		},
+	})
+	caddycmd.RegisterCommand(caddycmd.Command{
+		Name:  "agents",
+		Short: "Lists and makes the agents of Tallygate's ledger, and their keys",
+		CobraFunc: func(cmd *cobra.Command) {
+			cmd.AddCommand(subcommand("list", "Lists the agents", cobra.NoArgs, runAgentsList))
+			add := subcommand("add ID", "Makes an agent and shows its key, once", cobra.ExactArgs(1), runAgentsAdd)
+			add.Flags().String("name", "", "A name for people")
+			cmd.AddCommand(add)
+			cmd.AddCommand(subcommand("key ID", "Makes a further key for an agent and shows it, once", cobra.ExactArgs(1), runAgentsKey))
+		},
+	})
+	caddycmd.RegisterCommand(caddycmd.Command{
+		Name:  "deposit",
+		Short: "Books a deposit into an agent's wallet",
+		CobraFunc: func(cmd *cobra.Command) {
+			cmd.Use = "deposit AGENT AMOUNT"
+			cmd.Args = cobra.ExactArgs(2)
+			bookFlags(cmd)
+			cmd.Flags().String("reference", "", "What stands behind it, such as a bank's or a chain's transaction id")
+			cmd.RunE = runE(runDeposit)
+		},
+	})
+	caddycmd.RegisterCommand(caddycmd.Command{
+		Name:  "explain",
+		Short: "Shows how the charge of a request comes about",
+		CobraFunc: func(cmd *cobra.Command) {
+			cmd.Use = "explain req_..."
+			cmd.Args = cobra.ExactArgs(1)
+			bookFlags(cmd)
+			cmd.RunE = runE(runExplain)
+		},
+	})
+}
+
+// The exit codes of `ledger verify`.
+const (
+	exitGood       = 0
+	exitBad        = 1
+	exitNotChecked = 2
+)
+
+type commandFunc func(cmd *cobra.Command, args []string) (exit int, err error)
+
+func subcommand(use, short string, args cobra.PositionalArgs, run commandFunc) *cobra.Command {
+	cmd := &cobra.Command{Use: use, Short: short, Args: args, RunE: runE(run)}
+	bookFlags(cmd)
+	return cmd
+}
+
+// bookFlags are the ways to say which ledger a command works on.
+func bookFlags(cmd *cobra.Command) {
+	cmd.Flags().StringP("config", "c", "", "Configuration that names the ledger and the admin address (default: the Caddyfile in this folder)")
+	cmd.Flags().StringP("adapter", "a", "", "Name of the config adapter to apply")
+	cmd.Flags().String("address", "", "Address of the admin endpoint of the server that holds the ledger, if not the config's")
+	cmd.Flags().Bool("json", false, "Print the result as JSON")
+}
+
+func runE(run commandFunc) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		return caddycmd.WrapCommandFuncForCobra(func(caddycmd.Flags) (int, error) { return run(cmd, args) })(cmd, args)
+	}
+}
+
+func runVerify(cmd *cobra.Command, args []string) (int, error) {
+	file := ""
+	if len(args) > 0 {
+		file = args[0]
+	}
+	var v verified
+	if err := perform(cmd, "ledger/verify", file, nil, &v); err != nil {
+		return exitNotChecked, fmt.Errorf("not checked: %w", err)
+	}
+	if !printJSON(cmd, v) {
+		for _, finding := range v.Wrong {
+			fmt.Printf("wrong: %s: %s\n", finding.Subject, finding.Problem)
+		}
+		fmt.Printf("%d transfers, %d accounts, checked in %.3f s (%d entries per second)\n", v.Transfers, v.Accounts, v.Seconds, v.EntriesPerSecond)
+	}
+	if !v.Good {
+		return exitBad, fmt.Errorf("the books are wrong: %d findings", len(v.Wrong))
+	}
+	if !jsonWanted(cmd) {
+		fmt.Println("the books are good")
+	}
+	return exitGood, nil
+}
+
+func runAgentsList(cmd *cobra.Command, _ []string) (int, error) {
+	var agents []escrow.Agent
+	if err := perform(cmd, "agents/list", "", nil, &agents); err != nil {
+		return caddy.ExitCodeFailedStartup, err
+	}
+	if !printJSON(cmd, agents) {
+		for _, agent := range agents {
+			fmt.Printf("%s\t%s\n", agent.ID, agent.Name)
+		}
+	}
+	return exitGood, nil
+}
+
+func runAgentsAdd(cmd *cobra.Command, args []string) (int, error) {
+	name, _ := cmd.Flags().GetString("name")
+	return runKey(cmd, "agents/add", agentArgs{ID: args[0], Name: name})
+}
+
+func runAgentsKey(cmd *cobra.Command, args []string) (int, error) {
+	return runKey(cmd, "agents/key", agentArgs{ID: args[0]})
+}
+
+func runKey(cmd *cobra.Command, task string, args agentArgs) (int, error) {
+	var made newKey
+	if err := perform(cmd, task, "", args, &made); err != nil {
+		return caddy.ExitCodeFailedStartup, err
+	}
+	if !printJSON(cmd, made) {
+		fmt.Println(made.APIKey)
+	}
+	return exitGood, nil
+}
+
+func runDeposit(cmd *cobra.Command, args []string) (int, error) {
+	amount, err := ledger.ParseAmount(args[1])
+	if err != nil {
+		return caddy.ExitCodeFailedStartup, err
+	}
+	reference, _ := cmd.Flags().GetString("reference")
+	var wallet json.RawMessage
+	if err := perform(cmd, "deposit", "", depositArgs{AgentID: args[0], Amount: amount, Reference: reference}, &wallet); err != nil {
+		return caddy.ExitCodeFailedStartup, err
+	}
+	if !printJSON(cmd, wallet) {
+		fmt.Printf("%s deposited to %s\n", amount, args[0])
+	}
+	return exitGood, nil
+}
+
+func runExplain(cmd *cobra.Command, args []string) (int, error) {
+	var e explained
+	if err := perform(cmd, "explain", "", explainArgs{RequestID: args[0]}, &e); err != nil {
+		return caddy.ExitCodeFailedStartup, err
+	}
+	if !printJSON(cmd, e) {
+		e.print(os.Stdout)
+	}
+	return exitGood, nil
+}
+
+func jsonWanted(cmd *cobra.Command) bool {
+	wanted, _ := cmd.Flags().GetBool("json")
+	return wanted
+}
+
+// printJSON prints the result as JSON, if that is wanted.
+func printJSON(cmd *cobra.Command, result any) bool {
+	if !jsonWanted(cmd) {
+		return false
+	}
+	encoder := json.NewEncoder(os.Stdout)
+	encoder.SetIndent("", "  ")
+	_ = encoder.Encode(result)
+	return true
+}
+
+// perform does a task on the books that the command's flags name: by the admin endpoint of the server that holds them, else
+// straight on the file.
+func perform(cmd *cobra.Command, name, file string, args, result any) error {
+	raw, err := json.Marshal(args)
+	if err != nil {
+		return err
+	}
+	place, err := findBooks(cmd, file)
+	if err != nil {
+		return err
+	}
+	var answer []byte
+	if place.serverHolds() {
+		answer, err = place.ask(name, raw)
+	} else {
+		answer, err = place.do(tasks[name], raw)
+	}
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(answer, result)
+}
+
+// place is where the books are: a store, and the admin endpoint of the server that may hold it.
+type place struct {
+	store    Store
+	currency string
+	address  string
+}
+
+// findBooks finds the store in the config, or takes the file that is named.
+func findBooks(cmd *cobra.Command, file string) (*place, error) {
+	config, _ := cmd.Flags().GetString("config")
+	adapter, _ := cmd.Flags().GetString("adapter")
+	address, _ := cmd.Flags().GetString("address")
+	p := new(place)
+	var raw []byte
+	if file == "" || config != "" {
+		var err error
+		if raw, config, _, err = caddycmd.LoadConfig(config, adapter); err != nil {
+			return nil, err
+		}
+		if len(raw) == 0 && file == "" {
+			return nil, errors.New("which ledger? There is no Caddyfile in this folder: name one by --config, or name the ledger's file")
+		}
+	}
+	var err error
+	if p.address, err = caddycmd.DetermineAdminAPIAddress(address, raw, config, adapter); err != nil {
+		return nil, err
+	}
+	if file != "" {
+		path, err := filepath.Abs(file)
+		p.store = &BoltStore{Path: path}
+		return p, err
+	}
+	return p, p.fromConfig(raw)
+}
+
+func (p *place) fromConfig(raw []byte) error {
+	var config struct {
+		Apps struct {
+			Tallygate *App `json:"tallygate"`
+		} `json:"apps"`
+	}
+	if err := json.Unmarshal(raw, &config); err != nil {
+		return fmt.Errorf("reading the config: %w", err)
+	}
+	app := config.Apps.Tallygate
+	if app == nil {
+		return errors.New("the config has no global option tallygate, so it names no ledger")
+	}
+	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
+	defer cancel()
+	store, err := app.loadStore(ctx)
+	if err != nil {
+		return err
+	}
+	p.store, p.currency = store, app.Currency
+	return nil
+}
+
+// serverHolds reports whether a server answers at the admin endpoint and holds this very store.
+func (p *place) serverHolds() bool {
+	response, err := caddycmd.AdminAPIRequest(p.address, "GET", adminPath+"store", nil, nil)
+	if err != nil {
+		return false
+	}
+	defer response.Body.Close()
+	var held heldStore
+	return json.NewDecoder(response.Body).Decode(&held) == nil && held.Store == p.store.Key()
+}
+
+// ask has the server do the task.
+func (p *place) ask(name string, args []byte) ([]byte, error) {
+	response, err := caddycmd.AdminAPIRequest(p.address, "POST", adminPath+name, nil, bytes.NewReader(args))
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	var answer bytes.Buffer
+	_, err = answer.ReadFrom(response.Body)
+	return answer.Bytes(), err
+}
+
+// do does the task on the store itself. A store that doesn't exist is not made.
+func (p *place) do(t task, args []byte) ([]byte, error) {
+	store, err := p.open(t.readOnly)
+	if err != nil {
+		return nil, err
+	}
+	defer store.Close()
+	books, err := ledger.New(store, ledger.Options{Currency: p.currency})
+	if err != nil {
+		return nil, err
+	}
+	var answer bytes.Buffer
+	err = t.run(context.Background(), escrow.New(books, escrow.Rules{}), args, &answer)
+	return answer.Bytes(), err
+}
+
+func (p *place) open(readOnly bool) (ledger.Store, error) {
+	file, is := p.store.(*BoltStore)
+	if !is {
+		return p.store.Open()
+	}
+	if _, err := os.Stat(file.Path); err != nil {
+		return nil, fmt.Errorf("no ledger there: %w", err)
+	}
+	return bolt.Open(file.Path, bolt.Options{ReadOnly: readOnly})
+}

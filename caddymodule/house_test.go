@@ -1,0 +1,133 @@
+package caddymodule_test
+
+import (
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/tallygate/tallygate/"
+
+// mayImport says for each room (the longest prefix counts) which rooms of ours it may import, and which libraries it must not.
+var rooms = []struct {
+	room      string
+	ours      []string
+	forbidden []string
+}{
+	{"cmd/tallygate/demo", nil, nil},
+	{"cmd", []string{"cmd", "caddymodule"}, nil},
+	{"caddymodule", []string{"caddymodule", "meter", "pricing", "escrow"}, nil},
+	{"pricing", []string{"pricing", "meter"}, []string{"github.com/caddyserver", "net/http"}},
+	{"meter", []string{"meter"}, []string{"github.com/caddyserver", "github.com/shopspring/decimal"}},
+	{"escrow/ledger", []string{"escrow/ledger"}, []string{"github.com/caddyserver", "net/http"}},
+	{"escrow/api", []string{"escrow"}, []string{"github.com/caddyserver"}},
+	{"escrow/dashboard", []string{"escrow"}, []string{"github.com/caddyserver"}},
+	{"escrow", []string{"escrow/ledger"}, []string{"github.com/caddyserver", "net/http"}},
+}
+
+// exact are the arrows that are narrower than their room: pricing knows the words of meter, not its formats; the core of the
+// ledger knows none of its stores.
+var exact = map[string][]string{
+	"pricing":       {"pricing", "meter"},
+	"escrow/ledger": {},
+	"escrow":        {"escrow/ledger"},
+}
+
+func TestRoomsImportOnlyWhatTheHouseAllows(t *testing.T) {
+	root := ".."
+	seen := map[string]bool{}
+	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		relative, err := filepath.Rel(root, filepath.Dir(path))
+		if err != nil {
+			return err
+		}
+		folder := filepath.ToSlash(relative)
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly|parser.ParseComments)
+		if err != nil {
+			return err
+		}
+		for _, spec := range file.Imports {
+			imported, _ := strconv.Unquote(spec.Path.Value)
+			checkImport(t, folder, path, imported)
+		}
+		if file.Doc != nil {
+			seen[folder] = true
+		} else if !seen[folder] {
+			seen[folder] = false
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for folder, documented := range seen {
+		if !documented {
+			t.Errorf("package %s has no doc comment that says what it is for", folder)
+		}
+	}
+}
+
+func checkImport(t *testing.T, folder, path, imported string) {
+	t.Helper()
+	for _, room := range rooms {
+		if folder != room.room && !strings.HasPrefix(folder, room.room+"/") {
+			continue
+		}
+		ours, is := strings.CutPrefix(imported, module)
+		if allowed, narrow := exact[folder]; is && narrow {
+			if !slices.Contains(allowed, ours) {
+				t.Errorf("%s imports %s: %s may import %v of ours", path, ours, folder, allowed)
+			}
+		} else if is && !slices.ContainsFunc(room.ours, func(r string) bool { return ours == r || strings.HasPrefix(ours, r+"/") }) {
+			if folder == ours || strings.HasPrefix(ours, room.room+"/") {
+				return
+			}
+			t.Errorf("%s imports %s: the room %s may import %v of ours", path, ours, room.room, room.ours)
+		}
+		for _, library := range room.forbidden {
+			if imported == library || strings.HasPrefix(imported, library+"/") {
+				t.Errorf("%s imports %s, which the room %s must not know", path, imported, room.room)
+			}
+		}
+		return
+	}
+	t.Errorf("%s is in no room of the house", path)
+}
+
+func TestTopLevelHoldsTheHouseAndNothingElse(t *testing.T) {
+	allowed := []string{"caddymodule", "meter", "pricing", "escrow", "cmd", "Caddyfile", "go.mod", "go.sum", "README.md", "LICENSE", "docs", ".ci", ".gitignore", ".git"}
+	entries, err := os.ReadDir("..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, entry := range entries {
+		if !slices.Contains(allowed, entry.Name()) && !ignored(t, entry.Name()) {
+			t.Errorf("%s at the top level: expected one of %v", entry.Name(), allowed)
+		}
+	}
+}
+
+// ignored reports whether .gitignore names it: a ledger that the demo shop has left, a built binary.
+func ignored(t *testing.T, name string) bool {
+	t.Helper()
+	raw, err := os.ReadFile(filepath.Join("..", ".gitignore"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(raw)) {
+		pattern := strings.Trim(strings.TrimSpace(line), "/")
+		if match, _ := filepath.Match(pattern, name); match && pattern != "" {
+			return true
+		}
+	}
+	return false
+}

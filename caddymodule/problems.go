@@ -1,0 +1,95 @@
+package caddymodule
+
+import (
+	"errors"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/escrow/api"
+	"github.com/tallygate/tallygate/escrow/ledger"
+)
+
+// The response headers of a metered call (and the trailers of a streamed one).
+const (
+	headerPrefix  = "Tallygate-"
+	headerRequest = "Tallygate-Request"
+	headerCharge  = "Tallygate-Charge"
+	headerUnits   = "Tallygate-Units"
+	headerBalance = "Tallygate-Balance"
+	headerEscrow  = "Tallygate-Escrow"
+)
+
+// The outcomes of a metered route, beside those of the books.
+const (
+	noPrice           ledger.Outcome = "no_price"
+	tooLarge          ledger.Outcome = "request_too_large"
+	ledgerUnavailable ledger.Outcome = "ledger_unavailable"
+	unauthorized                     = escrow.Unauthorized
+	invalidRequest                   = escrow.InvalidRequest
+	limitExceeded                    = escrow.LimitExceeded
+	insufficientFunds                = ledger.InsufficientFunds
+)
+
+// chargeHeaders are known only when the response is charged.
+var chargeHeaders = []string{headerCharge, headerUnits, headerBalance, headerEscrow}
+
+// dropOwn takes off h what an upstream has set under our names, as header or as trailer.
+func dropOwn(h http.Header) {
+	for name := range h {
+		if strings.HasPrefix(strings.TrimPrefix(name, http.TrailerPrefix), headerPrefix) {
+			delete(h, name)
+		}
+	}
+}
+
+// refuse makes a refusal; fields are names and values by turns.
+func refuse(outcome ledger.Outcome, detail string, fields ...string) *ledger.Refusal {
+	r := &ledger.Refusal{Outcome: outcome, Detail: detail}
+	for i := 0; i+1 < len(fields); i += 2 {
+		if r.Fields == nil {
+			r.Fields = make(map[string]string)
+		}
+		r.Fields[fields[i]] = fields[i+1]
+	}
+	return r
+}
+
+// asRefusal is err as the caller is told it: a refusal as it is, any other failure as an unavailable ledger.
+func asRefusal(err error) *ledger.Refusal {
+	var refusal *ledger.Refusal
+	if errors.As(err, &refusal) {
+		return refusal
+	}
+	charge := "none"
+	if errors.Is(err, ledger.ErrOutcomeUnknown) {
+		charge = "unknown"
+	}
+	return unavailable(err, charge)
+}
+
+// unavailable tells that the books can't be used. What went wrong in them is for the operator's log, not for the caller.
+func unavailable(_ error, charge string) *ledger.Refusal {
+	return refuse(ledgerUnavailable, "the ledger can't be used at the moment; try again later", "charge", charge)
+}
+
+// writeProblem answers a request on a metered route with a problem that the providers' SDKs understand too.
+func writeProblem(w http.ResponseWriter, refusal *ledger.Refusal) {
+	api.WriteProblem(w, refusal, true)
+}
+
+// unitsOf writes a charge's units in the order of their names: "input=12,output=34".
+func unitsOf(charge escrow.Charge) string {
+	pairs := make([]string, 0, len(charge.Units))
+	for class, quantity := range charge.Units {
+		pairs = append(pairs, class+"="+quantity)
+	}
+	slices.Sort(pairs)
+	return strings.Join(pairs, ",")
+}
+
+func quote(s string) string { return strconv.Quote(s) }
+
+func formatInt(n int64) string { return strconv.FormatInt(n, 10) }

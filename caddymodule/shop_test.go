@@ -1,0 +1,240 @@
+package caddymodule_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	_ "github.com/caddyserver/caddy/v2/modules/standard"
+
+	_ "github.com/tallygate/tallygate/caddymodule"
+)
+
+// operatorKey is the operator's in all tests.
+const operatorKey = "operator-key-of-the-tests"
+
+// shop is a real Caddy in this process with a metered site, and what a test needs to talk to it.
+type shop struct {
+	t    *testing.T
+	url  string // of the site
+	db   string // the ledger's file
+	port string
+}
+
+// openShop runs a Caddyfile: the global option's lines, then the site's. UPSTREAM in them stands for the upstream's address. Caddy
+// is global to the process, so that tests with a shop don't run in parallel.
+func openShop(t *testing.T, options, site string, upstream http.Handler) *shop {
+	t.Helper()
+	s := &shop{t: t, db: filepath.Join(t.TempDir(), "ledger.db"), port: freePort(t)}
+	s.url = "http://127.0.0.1:" + s.port
+	backend := httptest.NewServer(upstream)
+	t.Cleanup(backend.Close)
+	s.load(options, strings.ReplaceAll(site, "UPSTREAM", backend.Listener.Addr().String()))
+	t.Cleanup(func() {
+		if err := caddy.Stop(); err != nil {
+			t.Errorf("stopping caddy: %v", err)
+		}
+	})
+	return s
+}
+
+// caddyfile writes the whole Caddyfile of a shop.
+func (s *shop) caddyfile(options, site string) string {
+	return fmt.Sprintf(`{
+	admin off
+	auto_https off
+	grace_period 10s
+	tallygate {
+		ledger bolt %s
+		operator_key %s
+		registration open
+		faucet 100.00
+		%s
+	}
+}
+http://127.0.0.1:%s {
+	tallygate
+	%s
+}
+`, s.db, operatorKey, options, s.port, site)
+}
+
+func (s *shop) load(options, site string) {
+	s.t.Helper()
+	config, err := adapt(s.caddyfile(options, site))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if err := caddy.Load(config, true); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func adapt(caddyfile string) ([]byte, error) {
+	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(caddyfile), map[string]any{"filename": "Caddyfile"})
+	return config, err
+}
+
+func freePort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	return port
+}
+
+// answer is a response, read to its end.
+type answer struct {
+	status  int
+	header  http.Header
+	trailer http.Header
+	body    string
+	err     error // the response ended too early
+}
+
+// do sends a request with a key.
+func (s *shop) do(method, path, key, body string, headers ...string) answer {
+	s.t.Helper()
+	return send(s.t, s.request(method, path, key, body, headers...))
+}
+
+func (s *shop) request(method, path, key, body string, headers ...string) *http.Request {
+	s.t.Helper()
+	r, err := http.NewRequest(method, s.url+path, strings.NewReader(body))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if key != "" {
+		r.Header.Set("Authorization", "Bearer "+key)
+	}
+	if body != "" {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	for i := 0; i+1 < len(headers); i += 2 {
+		r.Header.Set(headers[i], headers[i+1])
+	}
+	return r
+}
+
+func send(t *testing.T, r *http.Request) answer {
+	t.Helper()
+	response, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return answer{err: err}
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	return answer{status: response.StatusCode, header: response.Header, trailer: response.Trailer, body: string(body), err: err}
+}
+
+// api calls a route of the API and decodes its answer.
+func (s *shop) api(method, path, key string, in any, want int) map[string]any {
+	s.t.Helper()
+	var body string
+	if in != nil {
+		raw, err := json.Marshal(in)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		body = string(raw)
+	}
+	a := s.do(method, "/api/v1"+path, key, body)
+	if a.status != want {
+		s.t.Fatalf("%s %s: %d %s, want %d", method, path, a.status, a.body, want)
+	}
+	var out map[string]any
+	if len(a.body) > 0 {
+		if err := json.Unmarshal([]byte(a.body), &out); err != nil {
+			s.t.Fatalf("%s %s: %v in %s", method, path, err, a.body)
+		}
+	}
+	return out
+}
+
+// agent makes an agent with an amount in its wallet and returns its key.
+func (s *shop) agent(id, amount string) string {
+	s.t.Helper()
+	key := s.api("POST", "/agents", "", map[string]any{"agent_id": id}, 201)["api_key"].(string)
+	if amount != "0" {
+		s.api("POST", "/wallet/deposit", operatorKey, map[string]any{"agent_id": id, "amount": amount, "reference": "test"}, 200)
+	}
+	return key
+}
+
+// balance is what the holder of a key has available.
+func (s *shop) balance(key string) string {
+	s.t.Helper()
+	return s.api("GET", "/wallet", key, nil, 200)["available"].(string)
+}
+
+// balanceOf is what an agent has available, as the operator sees it.
+func (s *shop) balanceOf(agent string) string {
+	s.t.Helper()
+	return s.api("GET", "/wallet?agent_id="+agent, operatorKey, nil, 200)["available"].(string)
+}
+
+// charge is the charge of a request, as its payer sees it.
+func (s *shop) charge(key, request string) map[string]any {
+	s.t.Helper()
+	return s.api("GET", "/charges/"+request, key, nil, 200)
+}
+
+// charges are all charges of an agent, newest first.
+func (s *shop) charges(key string) []map[string]any {
+	s.t.Helper()
+	var out []map[string]any
+	for _, c := range s.api("GET", "/charges", key, nil, 200)["charges"].([]any) {
+		out = append(out, c.(map[string]any))
+	}
+	return out
+}
+
+// eventually polls until ok or the deadline.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(10 * time.Second)
+	for !ok() {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: not within 10 seconds", what)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// recordings is the folder of recorded provider responses, which are not part of this repository.
+func recordings(t *testing.T) string {
+	t.Helper()
+	dir := os.Getenv("TALLYGATE_RECORDINGS")
+	if dir == "" {
+		dir = filepath.Join("..", "..", "shared", "recordings")
+	}
+	if _, err := os.Stat(filepath.Join(dir, "index.json")); err != nil {
+		if os.Getenv("TALLYGATE_REQUIRE_RECORDINGS") != "" {
+			t.Fatalf("no recordings, but TALLYGATE_REQUIRE_RECORDINGS is set: %v", err)
+		}
+		t.Skipf("SKIPPED: no recordings in %s; set TALLYGATE_RECORDINGS to test against real provider responses", dir)
+	}
+	return dir
+}
+
+func compact(body string) string {
+	var b bytes.Buffer
+	if json.Compact(&b, []byte(body)) != nil {
+		return body
+	}
+	return b.String()
+}

@@ -1,0 +1,74 @@
+package meter
+
+import (
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Quantity is an amount of units in millionths of a unit, so that 1.25 seconds and 34 tokens are both exact integers.
+type Quantity int64
+
+// MaxQuantity bounds every quantity that a response may state; more is absurd and is clamped to it.
+const MaxQuantity Quantity = 1e18
+
+const unit = 1_000_000
+
+// Whole returns n whole units; what is beyond [MaxQuantity] is clamped to it, and negative counts to 0.
+func Whole(n int64) Quantity {
+	switch {
+	case n < 0:
+		return 0
+	case n > int64(MaxQuantity)/unit:
+		return MaxQuantity
+	}
+	return Quantity(n * unit)
+}
+
+// Ceil returns the whole units that q needs, rounded up.
+func (q Quantity) Ceil() int64 {
+	if q > math.MaxInt64-unit {
+		return math.MaxInt64 / unit
+	}
+	return (int64(q) + unit - 1) / unit
+}
+
+// String writes q as the shortest decimal: "34", "1.25".
+func (q Quantity) String() string {
+	whole, frac := int64(q)/unit, int64(q)%unit
+	if frac == 0 {
+		return strconv.FormatInt(whole, 10)
+	}
+	digits := strconv.FormatInt(unit+frac, 10)[1:]
+	return strconv.FormatInt(whole, 10) + "." + strings.TrimRight(digits, "0")
+}
+
+// Units counts by class. Absent and zero are the same.
+type Units map[Class]Quantity
+
+// Add adds q units of class c, clamped to [MaxQuantity].
+func (u Units) Add(c Class, q Quantity) {
+	if q > 0 {
+		u[c] = min(u[c]+min(q, MaxQuantity), MaxQuantity)
+	}
+}
+
+// String writes the units that were used, in the order of their names: "input=12,output=34".
+func (u Units) String() string {
+	names := make([]string, 0, len(u))
+	for c, q := range u {
+		if q != 0 {
+			names = append(names, string(c))
+		}
+	}
+	slices.Sort(names)
+	var b strings.Builder
+	for i, name := range names {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteString(name + "=" + u[Class(name)].String())
+	}
+	return b.String()
+}
