@@ -1,0 +1,173 @@
+package pricing
+
+import (
+	"fmt"
+	"math/big"
+	"slices"
+	"strings"
+
+	"github.com/shopspring/decimal"
+
+	"github.com/tallygate/tallygate/meter"
+)
+
+// Explanation shows how a usage came to its amount.
+type Explanation struct {
+	Lines []Line `json:"lines"`
+	// Sum of the products, before rounding.
+	Sum string `json:"sum"`
+	// Amount is Sum rounded down to nanos.
+	Amount     string `json:"amount"`
+	AmountNano int64  `json:"-"`
+}
+
+// Line is one class's part: Quantity x Price = Product. Numbers are exact decimals; a product that has no end as a decimal
+// is cut after 18 digits and ends in "...".
+type Line struct {
+	Class    meter.Class `json:"class"`
+	Quantity string      `json:"quantity"`
+	Price    string      `json:"price"`
+	Product  string      `json:"product"`
+}
+
+// toolPrefix marks the calls of one tool in the units and prices of a charge record: "tool:search".
+const toolPrefix = "tool:"
+
+// plus joins the prices of a class that add up.
+const plus = " + "
+
+// Quantities returns the units that the usage is charged by, for the charge record: those that were used, and calls of a tool
+// that has its own price as "tool:NAME" instead of in tool_call.
+func (r *Rates) Quantities(u meter.Usage) meter.Units {
+	units := meter.Units{}
+	for c, q := range u.Units {
+		units.Add(c, q)
+	}
+	var priced meter.Quantity
+	for name, n := range u.Tools {
+		if q := meter.Whole(n); q > 0 && r.tool(name) >= 0 {
+			units[toolClass(name)] = q
+			priced = addQuantity(priced, q)
+		}
+	}
+	if q, ok := units[meter.ToolCall]; ok && priced > 0 {
+		units[meter.ToolCall] = max(0, q-priced)
+		if q <= priced {
+			delete(units, meter.ToolCall)
+		}
+	}
+	return units
+}
+
+func toolClass(name string) meter.Class { return meter.Class(toolPrefix + name) }
+
+// UnitPrices returns the price of each class of [Rates.Quantities] that has one, for the charge record:
+// {"input": "0.15 per 1M", "call": "0.001 per call", "second": "0.006 per minute", "tool:search": "0.01 per call"}.
+func (r *Rates) UnitPrices(u meter.Usage) map[meter.Class]string {
+	t := r.table(u)
+	prices := map[meter.Class]string{}
+	for c, q := range r.Quantities(u) {
+		if name, isTool := strings.CutPrefix(string(c), toolPrefix); isTool {
+			prices[c] = r.tools[r.tool(name)].words()
+		} else if i, ok := t.index[c]; ok && q > 0 {
+			prices[c] = sumOf(t.prices[i])
+		}
+	}
+	return prices
+}
+
+func sumOf(prices []Price) string {
+	words := make([]string, len(prices))
+	for i, p := range prices {
+		words[i] = p.of()
+	}
+	return strings.Join(words, plus)
+}
+
+func (p ToolPrice) words() string {
+	per := Price{Per: p.Per}.per()
+	if per == 1 {
+		return p.Amount.String() + " per call"
+	}
+	return p.Amount.String() + " per " + formatNumber(per) + " calls"
+}
+
+// Explain explains what the usage costs.
+func (r *Rates) Explain(u meter.Usage) (Explanation, error) {
+	return Explain(r.Quantities(u), r.UnitPrices(u))
+}
+
+// Explain explains an amount by a charge record alone: the units of [Rates.Quantities] and the prices of [Rates.UnitPrices].
+// Its amount is what [Rates.Due] was. With [ErrOverflow], too, all but the amount is there.
+func Explain(units meter.Units, unitPrices map[meter.Class]string) (Explanation, error) {
+	var e Explanation
+	sum := new(big.Rat)
+	for _, c := range inOrder(units) {
+		words, ok := unitPrices[c]
+		if !ok {
+			e.Lines = append(e.Lines, Line{Class: c, Quantity: units[c].String(), Price: "none", Product: "0"})
+			continue
+		}
+		rate, err := parseSum(c, words)
+		if err != nil {
+			return Explanation{}, err
+		}
+		product := rate.Mul(rate, new(big.Rat).SetInt64(int64(units[c])))
+		sum.Add(sum, product)
+		e.Lines = append(e.Lines, Line{c, units[c].String(), words, formatNanos(product)})
+	}
+	var err error
+	e.Sum = formatNanos(sum)
+	e.AmountNano, err = floorNanos(sum)
+	e.Amount = decimal.New(e.AmountNano, -9).String()
+	return e, err
+}
+
+// inOrder lists the classes that were used: tokens as they are read, then counts, then the rest by name.
+func inOrder(units meter.Units) []meter.Class {
+	var list []meter.Class
+	for _, c := range slices.Concat(tokenClasses, countClasses) {
+		if units[c] > 0 {
+			list = append(list, c)
+		}
+	}
+	known := len(list)
+	for c, q := range units {
+		if q > 0 && !slices.Contains(list[:known], c) {
+			list = append(list, c)
+		}
+	}
+	slices.Sort(list[known:])
+	return list
+}
+
+// parseSum reads the words of sumOf: nanos per millionth of a unit of the class.
+func parseSum(c meter.Class, words string) (*big.Rat, error) {
+	sum := new(big.Rat)
+	for part := range strings.SplitSeq(words, plus) {
+		p, word, err := parsePer(strings.Fields(part))
+		if err != nil {
+			return nil, fmt.Errorf("price of %s: %w", c, err)
+		}
+		scale := int64(1)
+		if u, err := findUnit(word, nil); err == nil && slices.Contains(u.whole, c) {
+			scale = u.scale
+		}
+		sum.Add(sum, p.nanosPerMicro(scale))
+	}
+	return sum, nil
+}
+
+// formatNanos writes nanos as a decimal of the currency.
+func formatNanos(nanos *big.Rat) string {
+	const maxDigits = 18
+	amount := new(big.Rat).Quo(nanos, big.NewRat(nano, 1))
+	digits, exact := amount.FloatPrec()
+	if exact {
+		return amount.FloatString(digits)
+	}
+	scale := new(big.Int).Exp(big.NewInt(10), big.NewInt(maxDigits), nil)
+	cut := new(big.Int).Mul(amount.Num(), scale)
+	cut.Quo(cut, amount.Denom())
+	return decimal.NewFromBigInt(cut, -maxDigits).StringFixed(maxDigits) + "..."
+}

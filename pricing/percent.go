@@ -1,0 +1,70 @@
+package pricing
+
+import (
+	"encoding/json"
+	"fmt"
+	"math/big"
+	"strings"
+
+	"github.com/shopspring/decimal"
+)
+
+// Percent is a share on top, as in `markup 20%`. JSON has it as "20%"; "20" and 20 are read too.
+type Percent struct{ value decimal.Decimal }
+
+var maxPercent = decimal.New(1, 6)
+
+// ParsePercent reads "20%" or "20", from 0 to 1000000.
+func ParsePercent(word string) (Percent, error) {
+	d, err := ParseAmount(strings.TrimSuffix(word, "%"))
+	if err != nil || d.GreaterThan(maxPercent) {
+		return Percent{}, fmt.Errorf("percentage %q: use a decimal from 0%% to %s%%", word, maxPercent)
+	}
+	return Percent{d}, nil
+}
+
+// String writes "20%".
+func (p Percent) String() string { return p.value.String() + "%" }
+
+// IsZero says that nothing is added.
+func (p Percent) IsZero() bool { return p.value.IsZero() }
+
+// MarshalText writes "20%".
+func (p Percent) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
+
+// UnmarshalJSON reads "20%", "20" or 20.
+func (p *Percent) UnmarshalJSON(data []byte) error {
+	word := string(data)
+	if strings.HasPrefix(word, `"`) {
+		if err := json.Unmarshal(data, &word); err != nil {
+			return err
+		}
+	}
+	var err error
+	*p, err = ParsePercent(word)
+	return err
+}
+
+// onTop returns d and the percentage of it, exactly.
+func (p Percent) onTop(d decimal.Decimal) decimal.Decimal {
+	return d.Add(d.Mul(p.value).Shift(-2))
+}
+
+// MarkupCost returns the price of a call whose cost the provider states itself (`cost header|json`), in nanos, rounded down.
+// cost is a decimal as the provider wrote it; what is negative, no number, or absurd is refused.
+func MarkupCost(cost string, markup Percent) (int64, error) {
+	d, err := ParseAmount(cost)
+	if err != nil {
+		return 0, fmt.Errorf("provider's cost: %w", err)
+	}
+	return floorNanos(new(big.Rat).Mul(markup.onTop(d).Rat(), big.NewRat(nano, 1)))
+}
+
+// floorNanos rounds down; r is not negative.
+func floorNanos(r *big.Rat) (int64, error) {
+	q := new(big.Int).Quo(r.Num(), r.Denom())
+	if !q.IsInt64() {
+		return maxNanos, ErrOverflow
+	}
+	return q.Int64(), nil
+}

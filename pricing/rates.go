@@ -1,0 +1,299 @@
+package pricing
+
+import (
+	"fmt"
+	"iter"
+	"maps"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/tallygate/tallygate/meter"
+)
+
+const maxNanos = math.MaxInt64
+
+// Rates are the compiled prices of one model, or of a route with `price` lines. They are immutable and safe for concurrent use.
+type Rates struct {
+	// services begins with the plain prices; each of the others has a name.
+	services  []service
+	tools     []ToolPrice
+	maxOutput int64
+	listed    []Price
+	charged   []meter.Class // by name
+}
+
+// service holds one table for each prompt size that has prices of its own, in ascending order; the first is for any size.
+type service struct {
+	name   string
+	tables []*table
+}
+
+// NewRates compiles the `price` lines of a route, of which several add up: `0.001 per call` and `0.15 per 1M tokens` charge
+// both; so do two prices of the same class. A class with a price of its own is not charged at its fallback's too: beside
+// `1 per 1M tokens`, `0.5 per 1M cached` is the price of cached tokens. counts are the unit names that `count` gives.
+func NewRates(prices []Price, counts ...string) (*Rates, error) {
+	if len(prices) == 0 {
+		return nil, fmt.Errorf("no price: add a line `price A per [N] UNIT`")
+	}
+	own, err := byClass(prices, counts, true)
+	if err != nil {
+		return nil, err
+	}
+	return compileRates(layers{base: own}, nil, slices.Clone(prices), 0), nil
+}
+
+// pricesOf has the prices of a class that add up. Fallbacks are not resolved.
+type pricesOf map[meter.Class][]Price
+
+// byClass sorts prices by the classes that they price. Where they may not add up, a second price of a class is an error.
+func byClass(prices []Price, counts []string, addUp bool) (pricesOf, error) {
+	own := pricesOf{}
+	for _, p := range prices {
+		u, err := p.check(counts)
+		if err != nil {
+			return nil, fmt.Errorf("price %s: %w", describe(p), err)
+		}
+		p.Unit, p.Per = u.word, p.per()
+		for _, c := range u.priced {
+			if len(own[c]) > 0 && !addUp {
+				return nil, fmt.Errorf("two prices for %s: keep one", c)
+			}
+			own[c] = append(own[c], p)
+		}
+	}
+	return own, nil
+}
+
+// describe does not expand an amount that was refused for its size.
+func describe(p Price) string {
+	if checkAmount(p.Amount) != nil {
+		return "per " + p.Unit
+	}
+	return p.String()
+}
+
+// layers are prices over prices: what an upper layer does not price keeps the price of the layer below.
+type layers struct {
+	base     pricesOf
+	above    []aboveLayer
+	services []serviceLayer
+}
+
+type aboveLayer struct {
+	tokens int64
+	prices pricesOf
+}
+
+type serviceLayer struct {
+	name   string
+	prices pricesOf
+	above  []aboveLayer
+}
+
+func compileRates(l layers, tools []ToolPrice, listed []Price, maxOutput int64) *Rates {
+	r := &Rates{tools: tools, listed: listed, maxOutput: maxOutput}
+	add := func(name string, top pricesOf, topAbove []aboveLayer) {
+		sizes := []int64{0}
+		for _, a := range slices.Concat(l.above, topAbove) {
+			sizes = append(sizes, a.tokens)
+		}
+		slices.Sort(sizes)
+		s := service{name: name}
+		for _, tokens := range slices.Compact(sizes) {
+			own := pricesOf{}
+			overlay(own, l.base, l.above, tokens)
+			overlay(own, top, topAbove, tokens)
+			s.tables = append(s.tables, newTable(tokens, own, tools))
+		}
+		r.services = append(r.services, s)
+	}
+	add("", nil, nil)
+	for _, s := range l.services {
+		add(s.name, s.prices, s.above)
+	}
+	r.charged = r.findCharged()
+	return r
+}
+
+// overlay puts prices, and those for prompts of more than the given tokens, over what is in own. above is in ascending order.
+func overlay(own, prices pricesOf, above []aboveLayer, tokens int64) {
+	for c, p := range prices {
+		own[c] = p
+	}
+	for _, a := range above {
+		if a.tokens > tokens {
+			return
+		}
+		for c, p := range a.prices {
+			own[c] = p
+		}
+	}
+}
+
+// Due returns what the usage costs, in nanos, rounded down once. Units that are negative count as none. With [ErrOverflow]
+// the amount is math.MaxInt64.
+func (r *Rates) Due(u meter.Usage) (nano int64, err error) {
+	t := r.table(u)
+	var buf [maxTerms]term
+	return t.amount(t.terms(buf[:0], r, &u, false), false)
+}
+
+// Most returns the most that the usage can cost, in nanos, rounded up: at the dearest of the prices that a prompt of up to
+// u.PromptTokens reaches (0: of any size). Unless u.ServiceTier names the service ("standard" stands for the plain prices),
+// it is the dearest of them all. Tool calls without a name count at the dearest tool. With [ErrOverflow] the amount is
+// math.MaxInt64. Tokens count in the class they are given in: see [Rates.MostFor] where that is not known.
+func (r *Rates) Most(u meter.Usage) (nano int64, err error) {
+	var buf [maxTerms]term
+	for t := range r.reachable(u.PromptTokens, u.ServiceTier) {
+		n, e := t.amount(t.terms(buf[:0], r, &u, true), true)
+		if e != nil {
+			return n, e
+		}
+		nano = max(nano, n)
+	}
+	return nano, nil
+}
+
+// MostFor returns the most that one call can cost, in nanos, rounded up: the call itself, its input at the dearest class of
+// input, and its output at the dearest class of output, with the dearest prices that such an input reaches. It is clamped to
+// math.MaxInt64. What only shows in the answer (seconds, events, searches, tool calls) is not part of it.
+func (r *Rates) MostFor(inputTokens, outputTokens int64) int64 {
+	in, out := meter.Whole(inputTokens), meter.Whole(outputTokens)
+	return r.dearest(inputTokens, func(t *table, dst []term) []term {
+		dst = t.term(dst, meter.Calls, micro)
+		dst = t.dearestTerm(dst, inputClasses, in)
+		return t.dearestTerm(dst, outputClasses, out)
+	})
+}
+
+// MostOf returns the most that a measure of units can cost (a batch), in nanos, rounded up and clamped to math.MaxInt64.
+func (r *Rates) MostOf(m Measure) int64 {
+	def := m.unit()
+	n := min(m.N, maxNumber) // times 2^30 at most, which a Whole clamps
+	q := meter.Whole(saturatingMul(n, def.scale))
+	return r.dearest(0, func(t *table, dst []term) []term {
+		if def.word == string(meter.ToolCall) {
+			return t.dearestToolTerm(dst, r, q)
+		}
+		return t.dearestTerm(dst, def.whole, q)
+	})
+}
+
+func saturatingMul(a, b int64) int64 {
+	if a > 0 && b > math.MaxInt64/a {
+		return math.MaxInt64
+	}
+	return a * b
+}
+
+func (r *Rates) dearest(promptTokens int64, terms func(*table, []term) []term) int64 {
+	var most int64
+	for t := range r.reachable(promptTokens, "") {
+		var buf [4]term
+		n, _ := t.amount(terms(t, buf[:0]), true)
+		most = max(most, n)
+	}
+	return most
+}
+
+// reachable yields the tables that can apply to a prompt of up to so many tokens (0: of any size).
+func (r *Rates) reachable(promptTokens int64, tier string) iter.Seq[*table] {
+	return func(yield func(*table) bool) {
+		only := r.service(tier)
+		for i := range r.services {
+			if tier != "" && i != only {
+				continue
+			}
+			for _, t := range r.services[i].tables {
+				if promptTokens > 0 && t.above > 0 && t.above >= promptTokens {
+					break
+				}
+				if !yield(t) {
+					return
+				}
+			}
+		}
+	}
+}
+
+func (r *Rates) service(tier string) int {
+	for i := 1; i < len(r.services); i++ {
+		if strings.EqualFold(r.services[i].name, tier) {
+			return i
+		}
+	}
+	return 0
+}
+
+// table returns the one that the usage is charged by.
+func (r *Rates) table(u meter.Usage) *table {
+	tables := r.services[r.service(u.ServiceTier)].tables
+	for i := len(tables) - 1; i > 0; i-- {
+		if u.PromptTokens > tables[i].above {
+			return tables[i]
+		}
+	}
+	return tables[0]
+}
+
+// tool returns the index of the first tool price whose glob matches, or -1.
+func (r *Rates) tool(name string) int {
+	for i := range r.tools {
+		if match(r.tools[i].Glob, name) {
+			return i
+		}
+	}
+	return -1
+}
+
+// PricesTool says whether calls of the tool have a price, be it 0: that of a `tool` line or of the class tool_call.
+func (r *Rates) PricesTool(name string) bool {
+	return r.tool(name) >= 0 || r.services[0].tables[0].has(meter.ToolCall)
+}
+
+// Fixed returns the price of a call where nothing else is charged, so that it is known before the call is made.
+func (r *Rates) Fixed() (nano int64, ok bool) {
+	if slices.ContainsFunc(r.charged, func(c meter.Class) bool { return c != meter.Calls }) {
+		return 0, false
+	}
+	one := meter.Usage{Units: meter.Units{meter.Calls: micro}}
+	nano, _ = r.Due(one)
+	for t := range r.reachable(0, "") {
+		if !sameNumber(t, r.services[0].tables[0], meter.Calls) {
+			return 0, false
+		}
+	}
+	return nano, true
+}
+
+// Uses says whether a unit of the class can cost anything.
+func (r *Rates) Uses(c meter.Class) bool { return slices.Contains(r.charged, c) }
+
+// UsesTokens says whether any class of tokens can cost anything.
+func (r *Rates) UsesTokens() bool { return slices.ContainsFunc(tokenClasses, r.Uses) }
+
+// Charged returns the classes whose units can cost anything, by name.
+func (r *Rates) Charged() []meter.Class { return slices.Clone(r.charged) }
+
+func (r *Rates) findCharged() []meter.Class {
+	seen := map[meter.Class]bool{}
+	for t := range r.reachable(0, "") {
+		for c := range t.index {
+			if t.charges(c) {
+				seen[c] = true
+			}
+		}
+		if t.chargesTools() {
+			seen[meter.ToolCall] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(seen))
+}
+
+// MaxOutput is the most output tokens of an answer whose request does not bound it: the model's `max_output`, else the
+// tariff's, else what the catalog says; 0 when nothing is known.
+func (r *Rates) MaxOutput() int64 { return r.maxOutput }
+
+// Prices returns the plain prices as they were stated, without those of sizes and services.
+func (r *Rates) Prices() []Price { return slices.Clone(r.listed) }

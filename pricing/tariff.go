@@ -1,0 +1,335 @@
+package pricing
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/shopspring/decimal"
+
+	"github.com/tallygate/tallygate/meter"
+)
+
+// Tariff says what models and tools cost. It is compiled once, before its use:
+//
+//	tariff gpt {
+//		model gpt-4o-mini* {
+//			input 0.15 per 1M tokens
+//			output 0.60 per 1M tokens
+//			above 200k tokens {
+//				input 0.30 per 1M tokens
+//			}
+//			service flex {
+//				input 0.075 per 1M tokens
+//			}
+//		}
+//		tool search* 0.001 per call
+//		catalog prices.json markup 20%
+//		max_output 4096
+//	}
+type Tariff struct {
+	// Models are tried in their order; the first whose glob matches has the prices.
+	Models []Model `json:"models,omitempty"`
+	// Tools price MCP tool calls by name; the first whose glob matches. A call that none matches has the price of the
+	// model's class tool_call, else none: end the list with `tool * A per call` to have no free tools.
+	Tools []ToolPrice `json:"tools,omitempty"`
+	// Catalog has the prices of models that Models does not match.
+	Catalog *CatalogUse `json:"catalog,omitempty"`
+	// MaxOutput is the most output tokens that a request is taken to ask for when it does not say; 0: what the catalog
+	// says, else unknown.
+	MaxOutput int64 `json:"max_output,omitempty"`
+
+	compiled *compiledTariff
+}
+
+// Model has the prices of the models that a glob matches. In Above and Services, a class that is not priced keeps the price
+// of the block around it. Prices of one class do not add up here: two of them are refused.
+type Model struct {
+	// Glob matches the model's whole name: * is any run of characters, / included, ? is one; case counts for nothing.
+	Glob string `json:"glob"`
+	// Prices has units that are classes (input, cached, ...), or token, minute, MB and the like; at least one.
+	Prices []Price `json:"prices"`
+	// Above has the prices of calls with long prompts; they hold for the whole call.
+	Above []Above `json:"above,omitempty"`
+	// Services has the prices of calls that the response says were served in a tier of that name.
+	Services []Service `json:"services,omitempty"`
+	// MaxOutput overrides the tariff's for these models.
+	MaxOutput int64 `json:"max_output,omitempty"`
+}
+
+// Above has the prices of calls whose prompt, cached parts included, has more than Tokens tokens. Of several, the greatest
+// that applies goes first, then the next.
+type Above struct {
+	Tokens int64   `json:"tokens"`
+	Prices []Price `json:"prices"`
+}
+
+// Service has the prices of calls in a service tier: "batch", "flex", "priority", as the response states it. A tier without
+// prices of its own costs what the model costs.
+type Service struct {
+	Name   string  `json:"name"`
+	Prices []Price `json:"prices"`
+	Above  []Above `json:"above,omitempty"`
+}
+
+// ToolPrice is the price of successful calls of the MCP tools that a glob matches: `tool GLOB A per [N] call`.
+type ToolPrice struct {
+	Glob   string          `json:"glob"`
+	Amount decimal.Decimal `json:"amount"`
+	// Per is the number of calls that Amount buys; 1 when absent.
+	Per int64 `json:"per,omitempty"`
+}
+
+// CatalogUse names a price file in LiteLLM's format: `catalog FILE [provider NAME] [markup P%]`.
+type CatalogUse struct {
+	// File is the path of a model_prices_and_context_window.json (see [LoadCatalog]).
+	File string `json:"file"`
+	// Provider is the prefix of the catalog's names to look in first: with "mistral", the model mistral-large-latest is
+	// found as mistral/mistral-large-latest.
+	Provider string `json:"provider,omitempty"`
+	// Markup is added to each price of the catalog.
+	Markup Percent `json:"markup,omitzero"`
+}
+
+type compiledTariff struct {
+	models   []compiledModel
+	bare     *Rates // of a response that names no model, where there are only tools
+	tools    []ToolPrice
+	catalog  *Catalog
+	fromFile sync.Map // name in the catalog -> *Rates; so it is bounded by the catalog
+	warnings []string
+}
+
+type compiledModel struct {
+	glob  string // lower case
+	rates *Rates
+}
+
+// ParseToolPrice reads the words GLOB A per [N] call.
+func ParseToolPrice(args []string) (ToolPrice, error) {
+	if len(args) < 1 {
+		return ToolPrice{}, errors.New("expected GLOB A per [N] call, as in tool search* 0.001 per call")
+	}
+	p, word, err := parsePer(args[1:])
+	if err != nil {
+		return ToolPrice{}, fmt.Errorf("tool %s: %w", args[0], err)
+	}
+	switch singular(word) {
+	case "call", "tool_call":
+		return ToolPrice{Glob: args[0], Amount: p.Amount, Per: p.Per}, nil
+	default:
+		return ToolPrice{}, fmt.Errorf("tool %s: unit %q: tools are priced per [N] call", args[0], word)
+	}
+}
+
+func (p ToolPrice) price() Price {
+	return Price{Amount: p.Amount, Per: p.Per, Unit: string(meter.ToolCall)}
+}
+
+// UnmarshalJSON refuses a tool without an amount, which must not be free by accident.
+func (p *ToolPrice) UnmarshalJSON(data []byte) error {
+	var in struct {
+		Glob   string           `json:"glob"`
+		Amount *decimal.Decimal `json:"amount"`
+		Per    int64            `json:"per"`
+	}
+	if err := strictJSON(data, &in); err != nil {
+		return fmt.Errorf("tool: %w", err)
+	}
+	if in.Amount == nil {
+		return fmt.Errorf(`tool %q without "amount"`, in.Glob)
+	}
+	*p = ToolPrice{Glob: in.Glob, Amount: *in.Amount, Per: in.Per}
+	return nil
+}
+
+// ParseCatalogUse reads the words FILE [provider NAME] [markup P%].
+func ParseCatalogUse(args []string) (CatalogUse, error) {
+	if len(args) == 0 || len(args)%2 == 0 {
+		return CatalogUse{}, errors.New("expected FILE [provider NAME] [markup P%]")
+	}
+	use := CatalogUse{File: args[0]}
+	for i := 1; i < len(args); i += 2 {
+		switch args[i] {
+		case "provider":
+			use.Provider = args[i+1]
+		case "markup":
+			var err error
+			if use.Markup, err = ParsePercent(args[i+1]); err != nil {
+				return CatalogUse{}, err
+			}
+		default:
+			return CatalogUse{}, fmt.Errorf("unknown option %q of catalog: use provider NAME or markup P%%", args[i])
+		}
+	}
+	return use, nil
+}
+
+// ParseAbove reads the words of `above 200k tokens` after the first.
+func ParseAbove(args []string) (tokens int64, err error) {
+	m, err := ParseMeasure(args)
+	if err == nil && m.Unit != "token" && m.Unit != "input_token" {
+		err = fmt.Errorf("unit %q: prices are tiered by tokens of the prompt, as in above 200k tokens", args[1])
+	}
+	if err != nil {
+		return 0, fmt.Errorf("above: %w", err)
+	}
+	return m.N, nil
+}
+
+// Compile checks the tariff and makes it ready for [Tariff.For]. catalog is the file that t.Catalog names, or nil where it
+// names none; counts are the unit names that `count` gives.
+func (t *Tariff) Compile(catalog *Catalog, counts ...string) error {
+	c := &compiledTariff{catalog: catalog}
+	switch {
+	case (t.Catalog == nil) != (catalog == nil):
+		return errors.New("tariff: a catalog must be loaded exactly when the tariff names one")
+	case len(t.Models) == 0 && len(t.Tools) == 0 && t.Catalog == nil:
+		return errors.New("tariff without prices: add model GLOB { ... }, tool GLOB A per call, or catalog FILE")
+	case t.MaxOutput < 0:
+		return fmt.Errorf("max_output %d: use 0 or more", t.MaxOutput)
+	}
+	for _, p := range t.Tools {
+		if _, err := p.price().check(nil); err != nil {
+			return fmt.Errorf("tool %s: %w", p.Glob, err)
+		}
+		if p.Glob == "" {
+			return errors.New("tool without a glob: use * for any tool")
+		}
+	}
+	c.tools = slices.Clone(t.Tools)
+	for i, m := range t.Models {
+		rates, err := m.compile(c.tools, t.MaxOutput, counts)
+		if err != nil {
+			return fmt.Errorf("model %s: %w", m.Glob, err)
+		}
+		c.warnings = append(c.warnings, m.warnings(rates, t.Models[:i])...)
+		c.models = append(c.models, compiledModel{strings.ToLower(m.Glob), rates})
+	}
+	if len(t.Tools) > 0 {
+		c.bare = compileRates(layers{}, c.tools, nil, t.MaxOutput)
+	}
+	t.compiled = c
+	return nil
+}
+
+func (m Model) compile(tools []ToolPrice, maxOutput int64, counts []string) (*Rates, error) {
+	switch {
+	case m.Glob == "":
+		return nil, errors.New("no glob: use * for any model")
+	case len(m.Prices) == 0:
+		return nil, errors.New("no price: add a line such as input 0.15 per 1M tokens")
+	case m.MaxOutput < 0:
+		return nil, fmt.Errorf("max_output %d: use 0 or more", m.MaxOutput)
+	}
+	var l layers
+	var err error
+	if l.base, err = byClass(m.Prices, counts, false); err != nil {
+		return nil, err
+	}
+	if l.above, err = aboveLayers(m.Above, counts); err != nil {
+		return nil, err
+	}
+	names := map[string]bool{}
+	for _, s := range m.Services {
+		name := strings.ToLower(s.Name)
+		if name == "" || names[name] {
+			return nil, fmt.Errorf("service %q: give each service one name, as in service flex { ... }", s.Name)
+		}
+		names[name] = true
+		layer := serviceLayer{name: name}
+		if layer.prices, err = byClass(s.Prices, counts, false); err == nil {
+			layer.above, err = aboveLayers(s.Above, counts)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("service %s: %w", s.Name, err)
+		}
+		l.services = append(l.services, layer)
+	}
+	if m.MaxOutput > 0 {
+		maxOutput = m.MaxOutput
+	}
+	return compileRates(l, tools, slices.Clone(m.Prices), maxOutput), nil
+}
+
+func aboveLayers(list []Above, counts []string) ([]aboveLayer, error) {
+	var layers []aboveLayer
+	for _, a := range list {
+		if a.Tokens < 1 {
+			return nil, fmt.Errorf("above %d tokens: use 1 or more", a.Tokens)
+		}
+		prices, err := byClass(a.Prices, counts, false)
+		if err != nil {
+			return nil, fmt.Errorf("above %s tokens: %w", formatNumber(a.Tokens), err)
+		}
+		if slices.ContainsFunc(layers, func(l aboveLayer) bool { return l.tokens == a.Tokens }) {
+			return nil, fmt.Errorf("two blocks above %s tokens: keep one", formatNumber(a.Tokens))
+		}
+		layers = append(layers, aboveLayer{a.Tokens, prices})
+	}
+	slices.SortFunc(layers, func(a, b aboveLayer) int { return cmp.Compare(a.tokens, b.tokens) })
+	return layers, nil
+}
+
+// warnings finds what is legal and likely a slip.
+func (m Model) warnings(r *Rates, before []Model) []string {
+	var list []string
+	plain := r.services[0].tables[0]
+	switch in, out := plain.has(meter.Input), plain.has(meter.Output); {
+	case in && !out:
+		list = append(list, fmt.Sprintf("model %s has no price for output: output tokens cost nothing", m.Glob))
+	case out && !in:
+		list = append(list, fmt.Sprintf("model %s has no price for input: input tokens cost nothing", m.Glob))
+	}
+	for _, earlier := range before {
+		// Taken as a name, a glob stands for what it matches as long as no ? takes its * for one character.
+		if !strings.Contains(earlier.Glob, "?") && match(earlier.Glob, m.Glob) {
+			list = append(list, fmt.Sprintf("model %s is never reached: model %s above it matches first", m.Glob, earlier.Glob))
+			break
+		}
+	}
+	return list
+}
+
+// Warnings returns what is legal in a compiled tariff and likely a slip, each as one sentence.
+func (t *Tariff) Warnings() []string { return slices.Clone(t.compiled.warnings) }
+
+// For returns the rates of a model. It is false where the model has no price: the call must be refused (no_price), it is
+// never free by accident. The empty name stands for calls without a model, as of MCP tools.
+func (t *Tariff) For(model string) (*Rates, bool) {
+	c := t.compiled
+	folded := strings.ToLower(model)
+	for _, m := range c.models {
+		if matchFolded(m.glob, folded) {
+			return m.rates, true
+		}
+	}
+	if c.catalog != nil && model != "" {
+		if name, ok := c.catalog.find(t.Catalog.Provider, model); ok {
+			return c.fromCatalog(name, t.Catalog.Markup, t.MaxOutput)
+		}
+	}
+	if model == "" && c.bare != nil {
+		return c.bare, true
+	}
+	return nil, false
+}
+
+func (c *compiledTariff) fromCatalog(name string, markup Percent, maxOutput int64) (*Rates, bool) {
+	if r, ok := c.fromFile.Load(name); ok {
+		return r.(*Rates), true
+	}
+	m := c.catalog.models[name].markedUp(markup)
+	if maxOutput > 0 {
+		m.MaxOutput = maxOutput
+	}
+	r, err := m.compile(c.tools, 0, nil)
+	if err != nil { // the catalog's own prices compile; a markup can take one past the limits of an amount
+		return nil, false
+	}
+	kept, _ := c.fromFile.LoadOrStore(name, r)
+	return kept.(*Rates), true
+}

@@ -1,0 +1,206 @@
+package pricing
+
+import (
+	"fmt"
+	"math/bits"
+	"slices"
+	"strings"
+
+	"github.com/tallygate/tallygate/meter"
+)
+
+// unit is a word that prices and measures can be stated in.
+type unit struct {
+	word   string        // canonical, singular
+	priced []meter.Class // the classes that a price per this unit is the price of; others fall back to them
+	whole  []meter.Class // the classes that add up to a quantity of this unit
+	scale  int64         // how many of a class make one of this unit
+	plural bool          // written with an s for more than one
+}
+
+// units are the built-in ones, in the order in which an error lists them.
+var units = builtinUnits()
+
+func builtinUnits() []unit {
+	list := []unit{
+		{"call", []meter.Class{meter.Calls}, []meter.Class{meter.Calls}, 1, true},
+		{"token", []meter.Class{meter.Input, meter.Output}, tokenClasses, 1, true},
+		{"input_token", []meter.Class{meter.Input}, inputClasses, 1, true},
+		{"output_token", []meter.Class{meter.Output}, outputClasses, 1, true},
+	}
+	scaled := func(word string, c meter.Class, scale int64, plural bool) {
+		list = append(list, unit{word, []meter.Class{c}, []meter.Class{c}, scale, plural})
+	}
+	scaled("event", meter.Event, 1, true)
+	scaled("byte", meter.Byte, 1, true)
+	scaled("KB", meter.Byte, 1e3, false)
+	scaled("MB", meter.Byte, 1e6, false)
+	scaled("GB", meter.Byte, 1e9, false)
+	scaled("KiB", meter.Byte, 1<<10, false)
+	scaled("MiB", meter.Byte, 1<<20, false)
+	scaled("GiB", meter.Byte, 1<<30, false)
+	scaled("second", meter.Second, 1, true)
+	scaled("minute", meter.Second, 60, true)
+	scaled("hour", meter.Second, 3600, true)
+	scaled("tool_call", meter.ToolCall, 1, true)
+	for _, c := range tokenClasses {
+		scaled(string(c), c, 1, false)
+	}
+	scaled("web_search", meter.WebSearch, 1, false)
+	scaled("page", meter.Page, 1, true)
+	scaled("search_unit", meter.SearchUnit, 1, true)
+	return list
+}
+
+// maxNumber bounds the N of `per N UNIT` and its like.
+const maxNumber = 1_000_000_000_000
+
+// findUnit looks a word up, singular or plural, among the built-in units (whatever their case) and the names given by `count`.
+func findUnit(word string, counts []string) (unit, error) {
+	one := singular(word)
+	for _, name := range counts {
+		if name == word || singular(name) == one {
+			return ownUnit(name), nil
+		}
+	}
+	for _, u := range units {
+		if strings.EqualFold(u.word, word) || strings.EqualFold(u.word, one) {
+			return u, nil
+		}
+	}
+	return unit{}, fmt.Errorf("unknown unit %q: use one of %s, or a name that `count` gives", word, unitWords(counts))
+}
+
+func ownUnit(name string) unit {
+	c := []meter.Class{meter.Class(name)}
+	return unit{name, c, c, 1, false}
+}
+
+func unitWords(counts []string) string {
+	words := make([]string, 0, len(units)+len(counts))
+	for _, u := range units {
+		words = append(words, u.word)
+	}
+	return strings.Join(append(words, counts...), ", ")
+}
+
+// singular strips an English plural: calls, searches, entries.
+func singular(word string) string {
+	switch {
+	case strings.HasSuffix(word, "ies") && len(word) > 4:
+		return strings.TrimSuffix(word, "ies") + "y"
+	case strings.HasSuffix(word, "ches"), strings.HasSuffix(word, "shes"), strings.HasSuffix(word, "xes"):
+		return strings.TrimSuffix(word, "es")
+	case strings.HasSuffix(word, "s") && !strings.HasSuffix(word, "ss") && len(word) > 1:
+		return strings.TrimSuffix(word, "s")
+	}
+	return word
+}
+
+// CheckCount says whether `count NAME` may introduce a unit of this name: a word of small letters, digits, - and _ that
+// begins with a letter and is no built-in unit, singular or plural.
+func CheckCount(name string) error {
+	if !isUnitName(name) {
+		return fmt.Errorf("unit name %q: use up to 64 small letters, digits, - and _, beginning with a letter", name)
+	}
+	if u, err := findUnit(name, nil); err == nil {
+		return fmt.Errorf("unit name %q: %q is a built-in unit, use another name", name, u.word)
+	}
+	switch name {
+	case "per", "tool", "model", "above", "service":
+		return fmt.Errorf("unit name %q is a keyword, use another name", name)
+	}
+	return nil
+}
+
+func isUnitName(s string) bool {
+	if s == "" || len(s) > 64 || s[0] < 'a' || s[0] > 'z' {
+		return false
+	}
+	for _, c := range []byte(s) {
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '_' && c != '-' {
+			return false
+		}
+	}
+	return true
+}
+
+// UnitClasses returns the classes whose quantities add up to a quantity of the unit ("token": all classes of tokens), or nil
+// for a word that is no built-in unit.
+func UnitClasses(word string) []meter.Class {
+	u, err := findUnit(word, nil)
+	if err != nil {
+		return nil
+	}
+	return slices.Clone(u.whole)
+}
+
+// Measure is a number of a unit, as in `batch 1000 tokens` and `included 500 calls`.
+type Measure struct {
+	// N is how many; above 0.
+	N int64 `json:"n"`
+	// Unit is a unit's word (see [Price]).
+	Unit string `json:"unit"`
+}
+
+// ParseMeasure reads the words N UNIT. counts are the unit names that `count` gives.
+func ParseMeasure(args []string, counts ...string) (Measure, error) {
+	if len(args) != 2 {
+		return Measure{}, fmt.Errorf("%q: expected N UNIT, as in 1000 tokens", strings.Join(args, " "))
+	}
+	n, err := ParseNumber(args[0])
+	if err != nil {
+		return Measure{}, err
+	}
+	u, err := findUnit(args[1], counts)
+	if err != nil {
+		return Measure{}, err
+	}
+	return Measure{N: n, Unit: u.word}, nil
+}
+
+// String writes the measure as in the Caddyfile: "1k tokens".
+func (m Measure) String() string { return formatNumber(m.N) + " " + pluralOf(m.Unit, m.N) }
+
+// Check says what is wrong with a measure that did not come from [ParseMeasure].
+func (m Measure) Check(counts ...string) error {
+	if m.N < 1 || m.N > maxNumber {
+		return fmt.Errorf("n %d: use a number from 1 to %d", m.N, int64(maxNumber))
+	}
+	_, err := findUnit(m.Unit, counts)
+	return err
+}
+
+// Of returns how many whole measures the units hold: 2 for 2,300 tokens, input and output together, of `1000 tokens`.
+func (m Measure) Of(u meter.Units) int64 {
+	def := m.unit()
+	if m.N < 1 {
+		return 0
+	}
+	var total uint64
+	for _, c := range def.whole {
+		total += uint64(max(0, min(u[c], meter.MaxQuantity)))
+	}
+	hi, size := bits.Mul64(uint64(m.N), uint64(def.scale)*micro)
+	if hi != 0 {
+		return 0
+	}
+	return int64(total / size)
+}
+
+// unit takes a word that is no built-in unit for one that `count` gave; [Measure.Check] has refused others.
+func (m Measure) unit() unit {
+	if def, err := findUnit(m.Unit, nil); err == nil {
+		return def
+	}
+	return ownUnit(m.Unit)
+}
+
+func pluralOf(word string, n int64) string {
+	for _, u := range units {
+		if u.word == word && u.plural && n > 1 {
+			return word + "s"
+		}
+	}
+	return word
+}
