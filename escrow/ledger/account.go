@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"fmt"
 	"strings"
 	"time"
 )
@@ -42,6 +43,11 @@ func (a Account) Balance() Amount { return a.CreditsPosted - a.DebitsPosted }
 // Available is what the account may still pay by its transfers alone: Balance less pending debits. What is held in memory comes
 // off on top.
 func (a Account) Available() Amount { return a.Balance() - a.DebitsPending }
+
+// String returns the four counters.
+func (a Account) String() string {
+	return fmt.Sprintf("debits %s (pending %s), credits %s (pending %s)", a.DebitsPosted, a.DebitsPending, a.CreditsPosted, a.CreditsPending)
+}
 
 // Phase says what a transfer does to its two accounts.
 type Phase uint8

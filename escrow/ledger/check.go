@@ -1,8 +1,11 @@
 package ledger
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"math/big"
 	"time"
 )
 
@@ -10,10 +13,10 @@ import (
 type Report struct {
 	Transfers uint64
 	Accounts  int
-	Pendings  int // pending transfers that are not resolved
-	Records   uint64
+	Pendings  int    // pending transfers that are not resolved
+	Records   uint64 // of every kind: each was read, and its checksum found right
 	Seconds   float64
-	Head      Head // of the hash chain: whoever keeps it can tell later whether history was rewritten
+	Head      Head // of the hash chain: whoever keeps it can tell later whether history was rewritten, see Ledger.Proves
 	Wrong     []Finding
 }
 
@@ -38,36 +41,440 @@ func (f Finding) String() string {
 	}
 }
 
-// Check proves the books. It is not whole yet: it compares the accounts.
+const (
+	checkPage   = 4096 // records read in one view
+	maxFindings = 100
+)
+
+// errEnough ends a check that has found maxFindings.
+var errEnough = errors.New("enough found")
+
+// checker derives the books from the transfers alone.
+type checker struct {
+	ledger   *Ledger
+	report   Report
+	progress func(transfers uint64)
+
+	seq      uint64 // of the last transfer taken in
+	time     time.Time
+	head     Head
+	heads    map[string]Head // by day, but for the last one
+	accounts map[AccountID]*derived
+	open     map[uint64]*openPending
+}
+
+type derived struct {
+	Account
+	entries int // posted transfers
+}
+
+type openPending struct {
+	transfer Transfer
+	left     Amount
+}
+
+// Check proves the books: it derives every account from the transfers, compares all four counters, each entry's balance, the
+// pending transfers, the sum of all balances with zero, and the hash chain with its daily heads, and reads every record. It works on
+// a live ledger, in short views while the writer goes on. It returns an error where it could not finish; what is wrong with the
+// books is in the report, and turns the ledger read-only. progress, which may be nil, is called now and then.
 func (l *Ledger) Check(ctx context.Context, progress func(transfers uint64)) (Report, error) {
 	begin := time.Now()
-	var report Report
-	derived := map[AccountID]Account{}
-	err := l.store.View(func(r Reader) error {
-		transfers, err := transfersAfter(r, 0, 1<<62)
+	c := &checker{
+		ledger: l, progress: progress,
+		heads: map[string]Head{}, accounts: map[AccountID]*derived{}, open: map[uint64]*openPending{},
+	}
+	err := c.run(ctx)
+	c.report.Transfers, c.report.Accounts, c.report.Pendings, c.report.Head = c.seq, len(c.accounts), len(c.open), c.head
+	c.report.Seconds = time.Since(begin).Seconds()
+	if len(c.report.Wrong) > 0 {
+		_ = l.broke(errors.New(c.report.Wrong[0].String()))
+	}
+	if errors.Is(err, errEnough) {
+		err = nil
+	}
+	return c.report, err
+}
+
+func (c *checker) run(ctx context.Context) error {
+	if err := c.replayAll(ctx); err != nil {
+		return err
+	}
+	if err := c.readAll(ctx); err != nil {
+		return err
+	}
+	// What was written meanwhile is taken in first, so that the last view, which holds all comparisons, stays short.
+	if err := c.replayAll(ctx); err != nil {
+		return err
+	}
+	return c.ledger.View(func(r Reader) error {
+		for more := true; more; {
+			var err error
+			if more, err = c.replay(r); err != nil {
+				return err
+			}
+		}
+		return c.compare(r)
+	})
+}
+
+// wrong takes a finding down; its error ends the check when there are enough.
+func (c *checker) wrong(f Finding) error {
+	c.report.Wrong = append(c.report.Wrong, f)
+	if len(c.report.Wrong) >= maxFindings {
+		return errEnough
+	}
+	return nil
+}
+
+// replayAll takes in transfers, page by page, until there are no more.
+func (c *checker) replayAll(ctx context.Context) error {
+	for more := true; more; {
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
+		err := c.ledger.View(func(r Reader) (err error) {
+			more, err = c.replay(r)
+			return err
+		})
 		if err != nil {
 			return err
 		}
-		for _, t := range transfers {
-			d, c := derived[t.Debit], derived[t.Credit]
-			d, c, outcome := apply(d, c, 0, t)
-			if outcome != OK {
-				report.Wrong = append(report.Wrong, Finding{Account: t.Debit, Seq: t.Seq, What: string(outcome)})
-			}
-			derived[t.Debit], derived[t.Credit] = d, c
+		if c.progress != nil {
+			c.progress(c.seq)
 		}
-		for id, want := range derived {
-			got, err := readAccount(r, id)
-			if err != nil {
+	}
+	return nil
+}
+
+// replay takes in one page of transfers.
+func (c *checker) replay(r Reader) (more bool, err error) {
+	read := 0
+	err = c.scan(r, Range{From: transferKey(c.seq + 1), To: []byte{transferPrefix + 1}}, func(key, value []byte) (bool, error) {
+		read++
+		t, err := decodeTransfer(key, value)
+		if err != nil {
+			return false, err
+		}
+		if err := c.take(r, t, key, value); err != nil {
+			return false, err
+		}
+		return read < checkPage, nil
+	})
+	return read == checkPage, err
+}
+
+// scan is r.Scan that takes damaged records for findings, and goes on behind them.
+func (c *checker) scan(r Reader, in Range, fn func(key, value []byte) (bool, error)) error {
+	for {
+		err := r.Scan(in, fn)
+		damage, ok := errors.AsType[*CorruptError](err)
+		if !ok {
+			return err
+		}
+		f := Finding{What: damage.Error()}
+		if len(damage.Key) > 1 && damage.Key[0] == accountPrefix {
+			f.Account = AccountID(damage.Key[1:])
+		}
+		if err := c.wrong(f); err != nil {
+			return err
+		}
+		if bytes.Compare(damage.Key, in.From) < 0 {
+			return nil // no way past it
+		}
+		in.From = append(bytes.Clone(damage.Key), 0)
+	}
+}
+
+// take applies one transfer to what was derived so far, and checks what was recorded with it.
+func (c *checker) take(r Reader, t Transfer, key, value []byte) error {
+	if t.Seq != c.seq+1 {
+		if err := c.wrong(Finding{Seq: c.seq + 1, What: fmt.Sprintf("it is missing, with all up to %d", t.Seq-1)}); err != nil {
+			return err
+		}
+	}
+	c.seq = t.Seq
+	if t.Time.Before(c.time) {
+		if err := c.wrong(Finding{Seq: t.Seq, What: fmt.Sprintf("its time %s is before that of the one before", t.Time)}); err != nil {
+			return err
+		}
+	}
+	c.time = t.Time
+	c.chain(t, key, value)
+	debit, credit := c.account(t.Debit), c.account(t.Credit)
+	debitAfter, creditAfter, outcome := apply(debit.Account, credit.Account, 0, t)
+	if outcome == OK {
+		outcome = c.pending(t)
+	}
+	if outcome != OK {
+		return c.wrong(Finding{Account: t.Debit, Seq: t.Seq, What: fmt.Sprintf("the rules refuse it: %s", outcome)})
+	}
+	debit.Account, credit.Account = debitAfter, creditAfter
+	if t.Phase != Posted && t.Phase != PostPending {
+		return nil
+	}
+	debit.entries++
+	credit.entries++
+	if err := c.entry(r, t.Debit, t.Seq, debit.Balance()); err != nil {
+		return err
+	}
+	return c.entry(r, t.Credit, t.Seq, credit.Balance())
+}
+
+func (c *checker) account(id AccountID) *derived {
+	if a, ok := c.accounts[id]; ok {
+		return a
+	}
+	a := &derived{}
+	c.accounts[id] = a
+	return a
+}
+
+func (c *checker) chain(t Transfer, key, value []byte) {
+	day := t.Time.Format(time.DateOnly)
+	if c.head.Day != "" && c.head.Day != day {
+		c.heads[c.head.Day] = c.head
+	}
+	c.head = Head{Day: day, Seq: t.Seq, Hash: link(c.head.Hash, key, value)}
+}
+
+// pending follows what is set aside and what becomes of it.
+func (c *checker) pending(t Transfer) Outcome {
+	switch t.Phase {
+	case Pending:
+		c.open[t.Seq] = &openPending{t, t.Amount}
+	case PostPending, VoidPending:
+		p, ok := c.open[t.Pending]
+		if !ok {
+			return PendingNotFound
+		}
+		if p.transfer.Debit != t.Debit || p.transfer.Credit != t.Credit {
+			return InvalidTransfer
+		}
+		if t.Amount > p.left {
+			return ExceedsPending
+		}
+		if p.left -= t.Amount; p.left == 0 {
+			delete(c.open, t.Pending)
+		}
+	}
+	return OK
+}
+
+func (c *checker) entry(r Reader, id AccountID, seq uint64, balance Amount) error {
+	key := entryKey(id, seq)
+	value, err := r.Get(key)
+	if errors.Is(err, ErrCorrupt) {
+		return c.wrong(Finding{Account: id, Seq: seq, What: err.Error()})
+	}
+	if err != nil {
+		return err
+	}
+	if value == nil {
+		return c.wrong(Finding{Account: id, Seq: seq, What: "its entry is missing"})
+	}
+	var record entryRecord
+	if err := decode(key, value, &record); err != nil {
+		return c.wrong(Finding{Account: id, Seq: seq, What: err.Error()})
+	}
+	if record.BalanceAfter != balance {
+		return c.wrong(Finding{Account: id, Seq: seq, What: fmt.Sprintf("its entry states a balance of %s, the transfers make %s", record.BalanceAfter, balance)})
+	}
+	return nil
+}
+
+// readAll reads every record, page by page, and counts each account's entries.
+func (c *checker) readAll(ctx context.Context) error {
+	upTo, entries := c.seq, map[AccountID]int{}
+	for from := []byte{}; from != nil; {
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
+		next := []byte(nil)
+		err := c.ledger.View(func(r Reader) error {
+			read := 0
+			return c.scan(r, Range{From: from}, func(key, value []byte) (bool, error) {
+				read++
+				c.report.Records++
+				if read == checkPage {
+					next = append(bytes.Clone(key), 0)
+				}
+				return read < checkPage, c.record(key, value, upTo, entries)
+			})
+		})
+		if err != nil {
+			return err
+		}
+		from = next
+	}
+	return c.entries(entries)
+}
+
+// entries compares how many entries each account has with how many it should have.
+func (c *checker) entries(counted map[AccountID]int) error {
+	for id, n := range counted {
+		if a, ok := c.accounts[id]; !ok || a.entries != n {
+			want := 0
+			if ok {
+				want = a.entries
+			}
+			if err := c.wrong(Finding{Account: id, What: fmt.Sprintf("it has %d entries, its transfers make %d", n, want)}); err != nil {
 				return err
 			}
-			if got != want {
-				report.Wrong = append(report.Wrong, Finding{Account: id, What: fmt.Sprintf("is %+v, its transfers make %+v", got, want)})
+		}
+	}
+	return nil
+}
+
+// record checks that a record is of a known kind and can be read; upTo is the last transfer whose entries are to be counted.
+func (c *checker) record(key, value []byte, upTo uint64, entries map[AccountID]int) error {
+	switch key[0] {
+	case transferPrefix, accountPrefix, pendingPrefix, headPrefix, DomainPrefix:
+		return nil
+	case outcomePrefix:
+		var kept outcomeRecord
+		return decode(key, value, &kept)
+	case entryPrefix:
+		seq, err := lastSeq(key)
+		if err == nil && seq <= upTo {
+			entries[AccountID(key[1:len(key)-9])]++
+		}
+		return err
+	case metaPrefix:
+		if bytes.Equal(key, metaKey) || bytes.Equal(key, stateKey) {
+			return nil
+		}
+	}
+	return c.wrong(Finding{What: fmt.Sprintf("record %q is of no kind that this ledger has", key)})
+}
+
+// compare holds what is recorded of the present against what was derived.
+func (c *checker) compare(r Reader) error {
+	state, err := readState(r)
+	if err != nil {
+		return err
+	}
+	if state.Seq != c.seq {
+		if err := c.wrong(Finding{Seq: state.Seq, What: fmt.Sprintf("it should be the last, %d is", c.seq)}); err != nil {
+			return err
+		}
+	}
+	if got := state.stand().Head; got != c.head {
+		if err := c.wrong(Finding{What: "the hash chain's head is not what the transfers make: history was rewritten"}); err != nil {
+			return err
+		}
+	}
+	if err := c.compareHeads(r); err != nil {
+		return err
+	}
+	if err := c.compareAccounts(r); err != nil {
+		return err
+	}
+	return c.comparePendings(r)
+}
+
+func (c *checker) compareHeads(r Reader) error {
+	listed := 0
+	err := c.scan(r, Prefix([]byte{headPrefix}), func(key, value []byte) (bool, error) {
+		h, err := decodeHead(key, value)
+		if err != nil {
+			return false, err
+		}
+		listed++
+		if h != c.heads[h.Day] {
+			return true, c.wrong(Finding{Seq: h.Seq, What: fmt.Sprintf("the hash chain's head at the end of %s is not what the transfers make: history was rewritten", h.Day)})
+		}
+		return true, nil
+	})
+	if err == nil && listed != len(c.heads) {
+		err = c.wrong(Finding{What: fmt.Sprintf("%d daily heads of the hash chain are kept, there should be %d", listed, len(c.heads))})
+	}
+	return err
+}
+
+func (c *checker) compareAccounts(r Reader) error {
+	sum := new(big.Int)
+	seen := 0
+	err := c.scan(r, Prefix([]byte{accountPrefix}), func(key, value []byte) (bool, error) {
+		id := AccountID(key[1:])
+		var got Account
+		if err := decode(key, value, &got); err != nil {
+			return false, err
+		}
+		sum.Add(sum, big.NewInt(int64(got.Balance())))
+		want := Account{}
+		if a, ok := c.accounts[id]; ok {
+			want = a.Account
+			seen++
+		}
+		if got != want {
+			return true, c.wrong(Finding{Account: id, What: fmt.Sprintf("it states %s, its transfers make %s", got, want)})
+		}
+		return true, nil
+	})
+	if err != nil {
+		return err
+	}
+	if seen != len(c.accounts) {
+		for id := range c.accounts {
+			if value, err := r.Get(accountKey(id)); err == nil && value == nil {
+				if err := c.wrong(Finding{Account: id, What: "its record is missing"}); err != nil {
+					return err
+				}
 			}
 		}
-		report.Transfers, report.Accounts = uint64(len(transfers)), len(derived)
-		return nil
+	}
+	if sum.Sign() != 0 {
+		return c.wrong(Finding{What: fmt.Sprintf("the sum of all balances is %s nanos, not zero", sum)})
+	}
+	return nil
+}
+
+func (c *checker) comparePendings(r Reader) error {
+	listed := 0
+	err := c.scan(r, Prefix([]byte{pendingPrefix}), func(key, _ []byte) (bool, error) {
+		seq, err := lastSeq(key)
+		if err != nil {
+			return false, err
+		}
+		p, ok := c.open[seq]
+		if !ok || !bytes.Equal(key, pendingKey(p.transfer.Reference, seq)) {
+			return true, c.wrong(Finding{Seq: seq, What: "it is listed as pending, and is not"})
+		}
+		listed++
+		if p.left != p.transfer.Amount {
+			return true, c.wrong(Finding{Account: p.transfer.Debit, Seq: seq, What: "a part of it was resolved, and not the rest"})
+		}
+		return true, nil
 	})
-	report.Seconds = time.Since(begin).Seconds()
-	return report, err
+	if err == nil && listed != len(c.open) {
+		err = c.wrong(Finding{What: fmt.Sprintf("%d transfers are listed as pending, %d are", listed, len(c.open))})
+	}
+	return err
+}
+
+// Proves reports whether the ledger's history up to a head that was kept elsewhere is still the one that the head was made of.
+func (l *Ledger) Proves(ctx context.Context, kept Head) (bool, error) {
+	head := Head{}
+	for head.Seq < kept.Seq {
+		if err := context.Cause(ctx); err != nil {
+			return false, err
+		}
+		before := head.Seq
+		err := l.View(func(r Reader) error {
+			read := 0
+			return r.Scan(Range{From: transferKey(head.Seq + 1), To: transferKey(kept.Seq + 1)}, func(key, value []byte) (bool, error) {
+				read++
+				seq, err := lastSeq(key)
+				head.Seq, head.Hash = seq, link(head.Hash, key, value)
+				return read < checkPage, err
+			})
+		})
+		if err != nil {
+			return false, err
+		}
+		if head.Seq == before {
+			return false, nil // history ends before it
+		}
+	}
+	return head.Seq == kept.Seq && head.Hash == kept.Hash, nil
 }

@@ -33,8 +33,9 @@ type GroupCommit struct {
 }
 
 type submission struct {
-	op   func(Writer) error
-	done func(error)
+	op     func(Writer) error
+	done   func(error)
+	reopen func() error // stands alone, in place of op
 }
 
 // NewGroupCommit starts the writer. It commits at most maxGroup operations together.
@@ -53,7 +54,7 @@ func (g *GroupCommit) Submit(op func(Writer) error, done func(error)) {
 		go done(ErrClosed) // the caller may hold a lock that done takes
 		return
 	}
-	g.waiting = append(g.waiting, submission{op, done})
+	g.waiting = append(g.waiting, submission{op: op, done: done})
 	g.wake.Signal()
 }
 
@@ -64,11 +65,18 @@ func (g *GroupCommit) Err() error {
 	return g.broken
 }
 
-// Resume takes operations again after a failed commit.
-func (g *GroupCommit) Resume() {
+// Reopen runs reopen from the goroutine that commits, so that nothing is in flight, and takes operations again where it succeeds.
+func (g *GroupCommit) Reopen(reopen func() error) error {
+	done := make(chan error, 1)
 	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.broken = nil
+	if g.closing {
+		g.mu.Unlock()
+		return ErrClosed
+	}
+	g.waiting = append(g.waiting, submission{reopen: reopen, done: func(err error) { done <- err }})
+	g.wake.Signal()
+	g.mu.Unlock()
+	return <-done
 }
 
 // Close applies and commits what is queued, and ends the writer.
@@ -84,14 +92,16 @@ func (g *GroupCommit) run() {
 	defer close(g.ended)
 	for {
 		group, broken := g.next()
-		if group == nil {
+		switch {
+		case group == nil:
 			return
-		}
-		if broken != nil {
+		case group[0].reopen != nil:
+			group[0].done(g.reopen(group[0].reopen))
+		case broken != nil:
 			answer(group, broken)
-			continue
+		default:
+			g.commit(group)
 		}
-		g.commit(group)
 	}
 }
 
@@ -105,13 +115,27 @@ func (g *GroupCommit) next() ([]submission, error) {
 		}
 		g.wake.Wait()
 	}
-	n := min(len(g.waiting), g.maxGroup)
+	n := 1
+	for n < min(len(g.waiting), g.maxGroup) && g.waiting[0].reopen == nil && g.waiting[n].reopen == nil {
+		n++
+	}
 	group := g.waiting[:n:n]
 	g.waiting = g.waiting[n:]
 	if len(g.waiting) == 0 {
 		g.waiting = nil // or its array would grow for ever
 	}
 	return group, g.broken
+}
+
+func (g *GroupCommit) reopen(reopen func() error) (err error) {
+	defer containPanic(&err)
+	if err := reopen(); err != nil {
+		return err
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.broken = nil
+	return nil
 }
 
 func (g *GroupCommit) commit(group []submission) {

@@ -61,6 +61,29 @@ func (p *place) tidy() {
 	}
 }
 
+// reload reads again what is available on each account that has a place.
+func (m *memory) reload(load func(AccountID) (Account, error)) error {
+	for i := range m.shards {
+		if err := m.shards[i].reload(load); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *shard) reload(load func(AccountID) (Account, error)) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, p := range s.places {
+		account, err := load(id)
+		if err != nil {
+			return err
+		}
+		p.available = account.Available()
+	}
+	return nil
+}
+
 // free is what the account has available beyond all holds.
 func (p *place) free() Amount { return p.available - p.held }
 

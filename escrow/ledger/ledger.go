@@ -201,6 +201,28 @@ func (l *Ledger) stop(cause error) {
 	l.logger.Error("the ledger takes no operations: a commit failed", "error", cause)
 }
 
+// Reopen takes money again after a failed commit: the store goes on from what is durable now. Holds keep what they held when the
+// commit failed. What became of operations whose outcome is unknown, [Ledger.Outcome] says. Where the store can't be reopened the
+// error says why, and everything stays as it is.
+func (l *Ledger) Reopen() error {
+	store, ok := l.store.(Reopener)
+	if !ok {
+		return fmt.Errorf("%w: this store can't be reopened; restart", ErrUnavailable)
+	}
+	if err := store.Reopen(); err != nil {
+		return fmt.Errorf("reopening the ledger: %w", err)
+	}
+	// Until l.stopped is cleared operations are turned away, so that no account changes while it is read again.
+	if err := l.memory.reload(l.committed); err != nil {
+		return fmt.Errorf("reopening the ledger: %w", err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.stopped = nil
+	l.logger.Info("the ledger is open again")
+	return nil
+}
+
 // Once runs op as one atomic operation under an id whose outcome is kept in the same commit: the first result, also a refusal, is
 // what the same id and digest get ever after, with replayed true; another digest is refused with [IdempotencyConflict]. Errors that
 // are no refusal are not kept.

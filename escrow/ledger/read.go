@@ -178,6 +178,12 @@ type headRecord struct {
 
 func headKey(day string) []byte { return append([]byte{headPrefix}, day...) }
 
+func decodeHead(key, value []byte) (Head, error) {
+	var record headRecord
+	err := decode(key, value, &record)
+	return Head{Day: string(key[1:]), Seq: record.Seq, Hash: record.Head}, err
+}
+
 // Heads returns up to limit daily heads of the hash chain after a day, oldest first; today's is not among them.
 func (l *Ledger) Heads(after string, limit int) (list []Head, err error) {
 	from := headKey(after)
@@ -186,12 +192,9 @@ func (l *Ledger) Heads(after string, limit int) (list []Head, err error) {
 	}
 	err = l.store.View(func(r Reader) error {
 		return r.Scan(Range{From: from, To: []byte{headPrefix + 1}}, func(key, value []byte) (bool, error) {
-			var record headRecord
-			if err := decode(key, value, &record); err != nil {
-				return false, err
-			}
-			list = append(list, Head{Day: string(key[1:]), Seq: record.Seq, Hash: record.Head})
-			return len(list) < limit, nil
+			h, err := decodeHead(key, value)
+			list = append(list, h)
+			return len(list) < limit, err
 		})
 	})
 	return list, err

@@ -1,15 +1,20 @@
 // Package bolt keeps a ledger in one bbolt file: the embedded store.
+//
+// A commit that fails leaves its outcome unknown: after a failed sync the kernel may have thrown away what it could not write, and
+// a later sync would report success all the same (PostgreSQL learned this in 2018 and has stopped at such errors since). So the
+// store takes no more operations then. [Store.Reopen] writes everything that can be read to a new file, syncs and verifies that,
+// and puts it in the old one's place.
 package bolt
 
 import (
-	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"iter"
 	"os"
 	"path/filepath"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -23,164 +28,361 @@ type Options struct {
 	Timeout time.Duration
 	// ReadOnly opens an existing file for reading, beside other readers.
 	ReadOnly bool
+	// VerifyUpTo is the size in bytes up to which opening reads and proves the whole file, every record; default 256 MiB. Of a
+	// larger file the pages that lead to the records are proved, and each record when it is read.
+	VerifyUpTo int64
+	// AcceptMeta opens a file of which one of the two meta pages is damaged, at the commit that the other one names. That may be
+	// the last but one: up to 1024 operations that were answered may be missing.
+	AcceptMeta bool
+	// InitialMmapSize is the address space in bytes that is mapped at once, so that readers never stop the writer while the file
+	// grows within it; default 1 GiB and four times the file, 256 MiB on 32-bit machines, the file alone on Windows.
+	InitialMmapSize int
+	// MaxSize is the length in bytes beyond which the file does not grow: commits fail then as on a full disk; default none.
+	MaxSize int
 	// NoSync answers before anything is durable: for tests alone.
 	NoSync bool
-	// InitialMmapSize is the address space that is mapped at once, so that readers never stop the writer while the file grows
-	// within it; default 1 GiB, 256 MiB on 32-bit machines.
-	InitialMmapSize int
+	// Fault is called before each named step; where it fails, or panics, the step does: for tests.
+	Fault func(Step) error
+}
+
+// Step names a step that can fail.
+type Step string
+
+// The steps of a store, in the order in which they come.
+const (
+	StepBegin  Step = "begin"  // a transaction begins
+	StepWrite  Step = "write"  // its changes are put into pages
+	StepCommit Step = "commit" // the pages are written and synced: failing here, nothing was written
+	StepSync   Step = "sync"   // the last sync of a commit: failing here, all was written
+	StepCopy   Step = "copy"   // a copy of the file is written, by Reopen, Backup or Restore
+	StepFlush  Step = "flush"  // a copy is synced
+	StepRename Step = "rename" // a copy takes its place
+)
+
+func (o Options) fault(s Step) error {
+	if o.Fault == nil {
+		return nil
+	}
+	return o.Fault(s)
 }
 
 // Store is a ledger's store in one bbolt file.
 type Store struct {
-	*ledger.GroupCommit
-	db *bbolt.DB
+	options Options
+	path    string
+	commits *ledger.GroupCommit // nil where it is read-only
+	file    atomic.Pointer[file]
+	closing sync.Mutex
+	closed  bool
+}
+
+// file is one open file: Reopen replaces it.
+type file struct {
+	db    *bbolt.DB
+	os    *os.File
+	stuck atomic.Bool // a transaction could not be ended: db.Close would wait for it for ever
 }
 
 const maxGroup = 1024
 
 var bucketName = []byte("ledger")
 
-// Open opens the file, which is made, with its directory, where there is none.
+// Open opens a file, which is made, with its directory, where there is none. It fails with an error that wraps [ledger.ErrLocked]
+// where another process holds the file, [ledger.ErrCorrupt] where it is damaged: a damaged file is not written to.
 func Open(path string, o Options) (*Store, error) {
 	if o.Timeout == 0 {
 		o.Timeout = time.Second
 	}
-	if o.InitialMmapSize == 0 {
-		o.InitialMmapSize = 1 << 28
-		if ^uint(0)>>32 != 0 {
-			o.InitialMmapSize = 1 << 30
-		}
+	if o.VerifyUpTo == 0 {
+		o.VerifyUpTo = 256 << 20
 	}
 	if !o.ReadOnly {
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 			return nil, fmt.Errorf("making the ledger's directory: %w", err)
 		}
 	}
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{
-		Timeout: o.Timeout, ReadOnly: o.ReadOnly, NoSync: o.NoSync, InitialMmapSize: o.InitialMmapSize,
-		FreelistType: bbolt.FreelistMapType, NoStatistics: true,
-	})
-	if errors.Is(err, bbolt.ErrTimeout) {
-		return nil, fmt.Errorf("%w: %s; stop it, or use its own commands ('tallygate reload' keeps the ledger open)", ledger.ErrLocked, path)
+	if target, err := filepath.EvalSymlinks(path); err == nil {
+		path = target // Reopen replaces the file, not a link to it
 	}
+	f, err := openFile(path, o)
 	if err != nil {
 		return nil, fmt.Errorf("opening the ledger %s: %w", path, err)
 	}
-	s := &Store{db: db}
-	if !o.ReadOnly {
-		if err := db.Update(func(tx *bbolt.Tx) error { _, err := tx.CreateBucketIfNotExists(bucketName); return err }); err != nil {
-			return nil, errors.Join(fmt.Errorf("opening the ledger %s: %w", path, err), db.Close())
-		}
+	s := &Store{options: o, path: path}
+	s.file.Store(f)
+	if o.ReadOnly {
+		return s, nil
 	}
-	s.GroupCommit = ledger.NewGroupCommit(s.begin, maxGroup)
+	if _, err := os.Lstat(path + unsyncedSuffix); err == nil {
+		if err := s.renew(f); err != nil {
+			return nil, errors.Join(fmt.Errorf("opening the ledger %s, whose last commit failed: %w", path, err), f.close())
+		}
+		s.markUnsynced(false)
+	}
+	s.commits = ledger.NewGroupCommit(s.begin, maxGroup)
 	return s, nil
 }
 
-// Close commits what is queued and closes the file.
-func (s *Store) Close() error {
-	s.GroupCommit.Close()
-	return s.db.Close()
-}
+// Path returns the file's path.
+func (s *Store) Path() string { return s.path }
 
-// View is [ledger.Store]'s.
-func (s *Store) View(fn func(ledger.Reader) error) error {
-	return s.db.View(func(tx *bbolt.Tx) error { return fn(reader{tx.Bucket(bucketName)}) })
-}
-
-func (s *Store) begin() (ledger.Tx, error) {
-	tx, err := s.db.Begin(true)
+// Size returns the file's length in bytes.
+func (s *Store) Size() (int64, error) {
+	info, err := s.file.Load().os.Stat()
 	if err != nil {
-		return nil, err
+		return 0, fmt.Errorf("the ledger %s: %w", s.path, err)
 	}
-	return &transaction{reader{tx.Bucket(bucketName)}, tx}, nil
+	return info.Size(), nil
 }
 
-type transaction struct {
-	reader
-	tx *bbolt.Tx
-}
-
-func (t *transaction) Commit(changes iter.Seq2[[]byte, []byte]) error {
-	for key, value := range changes {
-		var err error
-		if value == nil {
-			err = t.bucket.Delete(key)
-		} else {
-			err = t.bucket.Put(key, seal(key, value))
+// openFile locks, verifies and opens a file, in this order, and makes the ledger's bucket in a new one.
+func openFile(path string, o Options) (f *file, err error) {
+	f = &file{}
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("%w: %v", ledger.ErrCorrupt, r)
 		}
 		if err != nil {
-			_ = t.tx.Rollback()
-			return err
+			f.close()
 		}
+	}()
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	f.db, err = bbolt.Open(path, 0o600, &bbolt.Options{
+		Timeout: o.Timeout, ReadOnly: o.ReadOnly, NoSync: o.NoSync, InitialMmapSize: mapSize(path, o),
+		FreelistType: bbolt.FreelistMapType, NoStatistics: true, MaxSize: o.MaxSize,
+		OpenFile: func(path string, flag int, mode os.FileMode) (*os.File, error) {
+			var err error
+			f.os, err = openVerified(path, flag, mode, o)
+			return f.os, err
+		},
+	})
+	if errors.Is(err, bbolt.ErrTimeout) {
+		return f, fmt.Errorf("%w; stop it, or use the commands that go through it ('tallygate reload' keeps its ledger open)", ledger.ErrLocked)
 	}
-	return t.tx.Commit()
+	if err != nil {
+		return f, err
+	}
+	return f, f.prepare(path, o.ReadOnly)
 }
 
-func (t *transaction) Rollback() { _ = t.tx.Rollback() }
-
-type reader struct{ bucket *bbolt.Bucket }
-
-func (r reader) Get(key []byte) ([]byte, error) {
-	value := r.bucket.Get(key)
-	if value == nil {
-		return nil, nil
+// prepare makes the bucket, and a new file's name durable.
+func (f *file) prepare(path string, readOnly bool) error {
+	made := false
+	err := f.db.View(func(tx *bbolt.Tx) error {
+		made = tx.Bucket(bucketName) != nil
+		return nil
+	})
+	if err != nil || made {
+		return err
 	}
-	return unseal(key, value)
+	if readOnly {
+		return errors.New("it has no ledger in it yet")
+	}
+	if err := f.db.Update(func(tx *bbolt.Tx) error { _, err := tx.CreateBucket(bucketName); return err }); err != nil {
+		return err
+	}
+	return syncDirectory(filepath.Dir(path))
 }
 
-func (r reader) Scan(in ledger.Range, fn func(key, value []byte) (bool, error)) error {
-	c := r.bucket.Cursor()
-	step := c.Next
-	if in.Reverse {
-		step = c.Prev
-	}
-	for key, sealed := first(c, in); key != nil && inside(in, key); key, sealed = step() {
-		value, err := unseal(key, sealed)
+func openVerified(path string, flag int, mode os.FileMode, o Options) (*os.File, error) {
+	for {
+		f, err := os.OpenFile(path, flag, mode)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		if more, err := fn(key, value); err != nil || !more {
+		info, replaced, err := lockedInfo(f, path, o)
+		if err == nil && !replaced && info.Size() > 0 {
+			err = verify(f, info.Size(), info.Size() <= o.VerifyUpTo, o.AcceptMeta)
+		}
+		if err == nil && !replaced {
+			return f, nil
+		}
+		if err := errors.Join(err, f.Close()); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// lockedInfo locks a file, and tells whether another one took its place meanwhile: a server that reopens its ledger does that.
+func lockedInfo(f *os.File, path string, o Options) (info os.FileInfo, replaced bool, err error) {
+	if err := lock(f, !o.ReadOnly, o.Timeout); err != nil {
+		return nil, false, err
+	}
+	if info, err = f.Stat(); err != nil {
+		return nil, false, err
+	}
+	named, err := os.Stat(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return info, true, nil
+	}
+	return info, err == nil && !os.SameFile(info, named), err
+}
+
+func mapSize(path string, o Options) int {
+	size := int64(0)
+	if info, err := os.Stat(path); err == nil {
+		size = info.Size()
+	}
+	switch {
+	case o.InitialMmapSize > 0:
+		return o.InitialMmapSize
+	case o.ReadOnly || !mapAhead:
+		return 0
+	case ^uint(0)>>32 == 0:
+		return 256 << 20
+	default:
+		return int(1<<30 + 4*size)
+	}
+}
+
+// close releases the file, without waiting for a transaction that can't be ended.
+func (f *file) close() (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("%w: closing failed: %v", ledger.ErrCorrupt, r)
+		}
+	}()
+	switch {
+	case f.db != nil && !f.stuck.Load():
+		return f.db.Close()
+	case f.os != nil:
+		if err := f.os.Close(); !errors.Is(err, os.ErrClosed) {
 			return err
 		}
 	}
 	return nil
 }
 
-func first(c *bbolt.Cursor, in ledger.Range) (key, value []byte) {
-	if !in.Reverse {
-		return c.Seek(in.From)
+// Submit is [ledger.Store]'s.
+func (s *Store) Submit(op func(ledger.Writer) error, done func(error)) {
+	if s.commits == nil {
+		go done(fmt.Errorf("%w: %s was opened for reading", ledger.ErrReadOnly, s.path))
+		return
 	}
-	if in.To != nil {
-		if key, _ = c.Seek(in.To); key != nil {
-			return c.Prev()
+	s.commits.Submit(op, done)
+}
+
+// View is [ledger.Store]'s.
+func (s *Store) View(fn func(ledger.Reader) error) error {
+	for {
+		f := s.file.Load()
+		err := f.view(func(tx *bbolt.Tx) error { return fn(reader{tx.Bucket(bucketName)}) })
+		if !errors.Is(err, bbolt.ErrDatabaseNotOpen) {
+			return err
+		}
+		if s.file.Load() == f {
+			return fmt.Errorf("%w: %s", ledger.ErrClosed, s.path)
 		}
 	}
-	return c.Last()
 }
 
-func inside(in ledger.Range, key []byte) bool {
-	if in.Reverse {
-		return bytes.Compare(key, in.From) >= 0
+// view runs a read transaction. A fault in the mapped file, as where another program has cut it off, is an error; other panics are
+// the caller's own.
+func (f *file) view(fn func(*bbolt.Tx) error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		r := recover()
+		if _, isFault := r.(interface{ Addr() uintptr }); isFault {
+			err = fmt.Errorf("%w: reading the file failed: %v", ledger.ErrCorrupt, r)
+		} else if r != nil {
+			panic(r)
+		}
+	}()
+	return f.db.View(fn)
+}
+
+// Err returns why no operations are taken, nil while they are.
+func (s *Store) Err() error {
+	if s.commits == nil {
+		return ledger.ErrReadOnly
 	}
-	return in.To == nil || bytes.Compare(key, in.To) < 0
+	return s.commits.Err()
 }
 
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
-// seal puts a CRC32C over key and value before the value: bbolt itself would not notice a flipped bit.
-func seal(key, value []byte) []byte {
-	sealed := make([]byte, 4, 4+len(value))
-	binary.BigEndian.PutUint32(sealed, checksum(key, value))
-	return append(sealed, value...)
-}
-
-func unseal(key, sealed []byte) ([]byte, error) {
-	if len(sealed) < 4 || binary.BigEndian.Uint32(sealed) != checksum(key, sealed[4:]) {
-		return nil, &ledger.CorruptError{Key: bytes.Clone(key), Detail: "its checksum is wrong"}
+// Close commits what is queued and closes the file.
+func (s *Store) Close() error {
+	s.closing.Lock()
+	defer s.closing.Unlock()
+	if s.closed {
+		return nil
 	}
-	return sealed[4:], nil
+	s.closed = true
+	if s.commits != nil {
+		s.commits.Close()
+	}
+	if err := s.file.Load().close(); err != nil {
+		return fmt.Errorf("closing the ledger %s: %w", s.path, err)
+	}
+	return nil
 }
 
-func checksum(key, value []byte) uint32 {
-	return crc32.Update(crc32.Checksum(key, castagnoli), castagnoli, value)
+// transaction is one group of operations on its way into the file.
+type transaction struct {
+	reader
+	tx    *bbolt.Tx
+	file  *file
+	store *Store
+}
+
+func (s *Store) begin() (ledger.Tx, error) {
+	debug.SetPanicOnFault(true) // on the writer's goroutine, for good
+	if err := s.options.fault(StepBegin); err != nil {
+		return nil, err
+	}
+	f := s.file.Load()
+	tx, err := f.db.Begin(true)
+	if err != nil {
+		return nil, err
+	}
+	return &transaction{reader{tx.Bucket(bucketName)}, tx, f, s}, nil
+}
+
+// Commit is [ledger.Tx]'s.
+func (t *transaction) Commit(changes iter.Seq2[[]byte, []byte]) (err error) {
+	completed := false
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("%w: committing failed: %v", ledger.ErrCorrupt, r)
+		}
+		if !completed {
+			t.Rollback()
+		}
+		if err != nil && !refused(err) {
+			t.store.markUnsynced(true)
+		}
+	}()
+	if err := t.store.options.fault(StepWrite); err != nil {
+		return err
+	}
+	for key, value := range changes {
+		if value == nil {
+			err = t.bucket.Delete(key)
+		} else {
+			err = t.bucket.Put(key, seal(key, value))
+		}
+		if err != nil {
+			return fmt.Errorf("writing record %q: %w", key, err)
+		}
+	}
+	if err := t.store.options.fault(StepCommit); err != nil {
+		return err
+	}
+	err = t.tx.Commit()
+	completed = true
+	if err != nil {
+		return err
+	}
+	return t.store.options.fault(StepSync)
+}
+
+// Rollback is [ledger.Tx]'s.
+func (t *transaction) Rollback() {
+	defer func() {
+		if r := recover(); r != nil {
+			t.file.stuck.Store(true)
+		}
+	}()
+	if err := t.tx.Rollback(); err != nil && !errors.Is(err, bbolt.ErrTxClosed) {
+		t.file.stuck.Store(true)
+	}
 }

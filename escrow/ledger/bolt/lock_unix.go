@@ -1,0 +1,44 @@
+//go:build linux || darwin || freebsd || netbsd || openbsd || dragonfly
+
+package bolt
+
+import (
+	"errors"
+	"os"
+	"syscall"
+	"time"
+
+	"go.etcd.io/bbolt"
+)
+
+// lockRetry is how often a lock that another process holds is tried again.
+const lockRetry = 25 * time.Millisecond
+
+// lock takes the same lock as bbolt does a moment later, which is then a formality: the file is to be read before bbolt reads it.
+func lock(f *os.File, exclusive bool, timeout time.Duration) error {
+	how := syscall.LOCK_SH | syscall.LOCK_NB
+	if exclusive {
+		how = syscall.LOCK_EX | syscall.LOCK_NB
+	}
+	for deadline := time.Now().Add(timeout); ; time.Sleep(lockRetry) {
+		err := syscall.Flock(int(f.Fd()), how)
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			return err
+		}
+		if time.Now().After(deadline) {
+			return bbolt.ErrTimeout
+		}
+	}
+}
+
+// syncDirectory makes a new or renamed file's name durable.
+func syncDirectory(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// mapAhead tells whether address space beyond the file's end can be mapped without growing the file.
+const mapAhead = true

@@ -1,0 +1,116 @@
+package bolt
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/tallygate/tallygate/escrow/ledger"
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// seal puts a CRC32C over key and value before the value: bbolt itself would not notice a flipped bit.
+func seal(key, value []byte) []byte {
+	sealed := make([]byte, 4, 4+len(value))
+	binary.BigEndian.PutUint32(sealed, checksum(key, value))
+	return append(sealed, value...)
+}
+
+func unseal(key, sealed []byte) ([]byte, error) {
+	if len(sealed) < 4 || binary.BigEndian.Uint32(sealed) != checksum(key, sealed[4:]) {
+		return nil, &ledger.CorruptError{Key: bytes.Clone(key), Detail: "its checksum is wrong"}
+	}
+	return sealed[4:], nil
+}
+
+func checksum(key, value []byte) uint32 {
+	return crc32.Update(crc32.Checksum(key, castagnoli), castagnoli, value)
+}
+
+// reader reads sealed records. What goes wrong inside bbolt comes back as an error.
+type reader struct{ bucket *bbolt.Bucket }
+
+// Get is [ledger.Reader]'s. That a key is absent is believed only where the records beside its place are whole: a key that was
+// damaged would otherwise pass for one that was never written.
+func (r reader) Get(key []byte) (value []byte, err error) {
+	defer contain(&err, key)
+	c := r.bucket.Cursor()
+	found, sealed := c.Seek(key)
+	if bytes.Equal(found, key) && found != nil {
+		return unseal(key, sealed)
+	}
+	if found != nil {
+		if _, err := unseal(found, sealed); err != nil {
+			return nil, err
+		}
+		found, sealed = c.Prev()
+	} else {
+		found, sealed = c.Last()
+	}
+	if found != nil {
+		_, err = unseal(found, sealed)
+	}
+	return nil, err
+}
+
+// Scan is [ledger.Reader]'s.
+func (r reader) Scan(in ledger.Range, fn func(key, value []byte) (bool, error)) error {
+	c := r.bucket.Cursor()
+	next := c.Next
+	if in.Reverse {
+		next = c.Prev
+	}
+	key, value, err := read(in.From, nil, in.Reverse, func() ([]byte, []byte) { return first(c, in) })
+	for err == nil && key != nil && inside(in, key) {
+		more, failure := fn(key, value)
+		if failure != nil || !more {
+			return failure
+		}
+		key, value, err = read(key, key, in.Reverse, next)
+	}
+	return err
+}
+
+// read takes one step of a cursor, which must lead past the key before.
+func read(near, before []byte, reverse bool, step func() ([]byte, []byte)) (key, value []byte, err error) {
+	defer contain(&err, near)
+	key, sealed := step()
+	if key == nil {
+		return nil, nil, nil
+	}
+	if order := bytes.Compare(key, before); before != nil && (order == 0 || order > 0 == reverse) {
+		return key, nil, &ledger.CorruptError{Key: bytes.Clone(key), Detail: fmt.Sprintf("it stands out of order, beside %q", before)}
+	}
+	value, err = unseal(key, sealed)
+	return key, value, err
+}
+
+func first(c *bbolt.Cursor, in ledger.Range) (key, value []byte) {
+	if !in.Reverse {
+		return c.Seek(in.From)
+	}
+	if in.To != nil {
+		if key, _ = c.Seek(in.To); key != nil {
+			return c.Prev()
+		}
+	}
+	return c.Last()
+}
+
+func inside(in ledger.Range, key []byte) bool {
+	if in.Reverse {
+		return bytes.Compare(key, in.From) >= 0
+	}
+	return in.To == nil || bytes.Compare(key, in.To) < 0
+}
+
+// contain turns a panic of bbolt, or a fault in what it maps, into an error: bbolt panics on pages that are not what they should be.
+func contain(err *error, near []byte) {
+	if r := recover(); r != nil {
+		*err = &ledger.CorruptError{Key: bytes.Clone(near), Detail: fmt.Sprintf("reading at it failed: %v", r)}
+	}
+}

@@ -1,0 +1,420 @@
+package bolt
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io"
+	"slices"
+
+	"github.com/tallygate/tallygate/escrow/ledger"
+)
+
+// The file format is bbolt's (internal/common of go.etcd.io/bbolt v1.5): pages of one size, in the machine's byte order, with a
+// header of id uint64, flags uint16, count uint16, overflow uint32; two meta pages, of which the one with the higher transaction
+// number counts; a tree of branch and leaf pages; a list of free pages.
+const (
+	pageHeader  = 16
+	elementSize = 16
+
+	branchPage = 0x01
+	leafPage   = 0x02
+	metaPage   = 0x04
+	freePage   = 0x10
+
+	metaMagic   = 0xED0CDAED
+	metaVersion = 2
+	metaSize    = 72 // the checksum is its last eight bytes
+)
+
+var native = binary.NativeEndian
+
+type meta struct {
+	pageSize             uint64
+	root, free, end, txn uint64 // end: the number of pages
+}
+
+// verifier reads a whole file before bbolt does, since bbolt believes what it reads: a flipped bit in a page number can send it
+// round in circles until the process dies, and one in the list of free pages makes it overwrite what is in use.
+type verifier struct {
+	file io.ReaderAt
+	size int64
+	deep bool // reads the leaves too, and so each record
+	meta meta
+	used []bool // by page
+	ahead
+}
+
+// ahead reads pages in long strides where they are asked for in order. What it returns is valid until the next page.
+type ahead struct {
+	chunk []byte
+	at    int64
+}
+
+const stride = 1 << 20
+
+// ref is a page of the tree, with the bounds of its keys.
+type ref struct {
+	page     uint64
+	low, end []byte // nil end: none
+}
+
+// verify proves the structure of a file, and where deep each of its records. acceptMeta passes over one damaged meta page.
+func verify(file io.ReaderAt, size int64, deep, acceptMeta bool) error {
+	v := &verifier{file: file, size: size, deep: deep}
+	if err := v.run(acceptMeta); err != nil {
+		return fmt.Errorf("%w: %w; restore a backup, and keep the file for inquiry", ledger.ErrCorrupt, err)
+	}
+	return nil
+}
+
+func (v *verifier) run(acceptMeta bool) error {
+	if err := v.readMeta(acceptMeta); err != nil {
+		return err
+	}
+	m := v.meta
+	if need := m.end * m.pageSize; m.end > 1<<40 || uint64(v.size) < need {
+		return fmt.Errorf("the file is cut off: it has %d bytes, its pages need %d", v.size, need)
+	}
+	v.used = make([]bool, m.end)
+	v.used[0], v.used[1] = true, true
+	if err := v.tree(ref{page: m.root}, v.rootLeaf); err != nil {
+		return err
+	}
+	return v.freeList()
+}
+
+func (v *verifier) readMeta(acceptMeta bool) error {
+	first, err := v.metaAt(0, 0)
+	pageSize := first.pageSize
+	if err != nil {
+		pageSize = v.guessPageSize()
+	}
+	second, err2 := v.metaAt(int64(pageSize), 1)
+	switch {
+	case err != nil && err2 != nil:
+		return fmt.Errorf("both meta pages: %w", err)
+	case !acceptMeta && (err != nil || err2 != nil):
+		return fmt.Errorf("%w; the other meta page is whole, but its commit may be an earlier one", errors.Join(err, err2))
+	case err != nil:
+		v.meta = second
+	case err2 != nil || first.txn > second.txn:
+		v.meta = first
+	default:
+		v.meta = second
+	}
+	if err == nil && err2 == nil && first.pageSize != second.pageSize {
+		return errors.New("the meta pages differ in their page size")
+	}
+	return nil
+}
+
+// guessPageSize looks for the second meta page where the first one is damaged.
+func (v *verifier) guessPageSize() uint64 {
+	for size := uint64(1024); size <= 1<<16; size *= 2 {
+		if m, err := v.metaAt(int64(size), 1); err == nil && m.pageSize == size {
+			return size
+		}
+	}
+	return 4096
+}
+
+func (v *verifier) metaAt(offset int64, id uint64) (meta, error) {
+	page := make([]byte, pageHeader+metaSize)
+	if _, err := v.file.ReadAt(page, offset); err != nil {
+		return meta{}, fmt.Errorf("meta page %d: %w", id, err)
+	}
+	b := page[pageHeader:]
+	hash := fnv.New64a()
+	hash.Write(b[:metaSize-8])
+	m := meta{
+		pageSize: uint64(native.Uint32(b[8:])), root: native.Uint64(b[16:]),
+		free: native.Uint64(b[32:]), end: native.Uint64(b[40:]), txn: native.Uint64(b[48:]),
+	}
+	switch {
+	case native.Uint32(b) != metaMagic || native.Uint32(b[4:]) != metaVersion:
+		return m, fmt.Errorf("meta page %d is not bbolt's", id)
+	case native.Uint64(b[metaSize-8:]) != hash.Sum64():
+		return m, fmt.Errorf("the checksum of meta page %d is wrong", id)
+	case native.Uint64(page) != id || native.Uint16(page[8:]) != metaPage || m.pageSize < 1024 || m.pageSize > 1<<16:
+		return m, fmt.Errorf("the header of meta page %d is wrong", id)
+	}
+	return m, nil
+}
+
+// page reads a page with what overflows from it, and takes it as used.
+func (v *verifier) page(id uint64) ([]byte, error) {
+	if id < 2 || id >= v.meta.end {
+		return nil, fmt.Errorf("page %d is referred to, there are %d", id, v.meta.end)
+	}
+	head, err := v.bytes(id, 1)
+	if err != nil {
+		return nil, err
+	}
+	if got := native.Uint64(head); got != id {
+		return nil, fmt.Errorf("page %d says that it is page %d", id, got)
+	}
+	pages := 1 + uint64(native.Uint32(head[12:]))
+	if pages > v.meta.end-id {
+		return nil, fmt.Errorf("page %d says that it is %d pages long", id, pages)
+	}
+	for i := id; i < id+pages; i++ {
+		if v.used[i] {
+			return nil, fmt.Errorf("page %d is used twice", i)
+		}
+		v.used[i] = true
+	}
+	return v.bytes(id, pages)
+}
+
+func (v *verifier) bytes(id, pages uint64) ([]byte, error) {
+	from, length := int64(id*v.meta.pageSize), int64(pages*v.meta.pageSize)
+	if from < v.at || from+length > v.at+int64(len(v.chunk)) {
+		want := length
+		if v.deep {
+			want = max(stride, length)
+		}
+		v.at = from
+		v.chunk = slices.Grow(v.chunk[:0], int(want))[:min(want, v.size-from)]
+		if _, err := v.file.ReadAt(v.chunk, from); err != nil {
+			v.chunk = nil
+			return nil, fmt.Errorf("reading page %d: %w", id, err)
+		}
+	}
+	return v.chunk[from-v.at : from-v.at+length], nil
+}
+
+// tree walks a tree level by level, each in the order of its pages, and calls leaf for the leaves.
+func (v *verifier) tree(root ref, leaf func(page []byte, r ref) error) error {
+	for level := []ref{root}; len(level) > 0; {
+		slices.SortFunc(level, func(a, b ref) int { return cmp.Compare(a.page, b.page) })
+		var below []ref
+		for _, r := range level {
+			page, err := v.page(r.page)
+			if err != nil {
+				return err
+			}
+			switch flags := native.Uint16(page[8:]); flags {
+			case branchPage:
+				children, err := branch(page, r)
+				if err != nil {
+					return err
+				}
+				below = append(below, children...)
+			case leafPage:
+				if err := leaf(page, r); err != nil {
+					return err
+				}
+			default:
+				return fmt.Errorf("page %d is of an unknown kind, %#x", r.page, flags)
+			}
+		}
+		level = below
+	}
+	return nil
+}
+
+// element returns the i-th element of a page: its words, and the bytes that its position points to, of the given length.
+func element(page []byte, i int, position int, length uint64) ([]byte, error) {
+	at := pageHeader + elementSize*i
+	from := uint64(at) + uint64(native.Uint32(page[at+position:]))
+	if from+length > uint64(len(page)) || from < uint64(at) {
+		return nil, fmt.Errorf("page %d, element %d, points outside of the page", native.Uint64(page), i)
+	}
+	return page[from : from+length], nil
+}
+
+func elements(page []byte) (int, error) {
+	count := int(native.Uint16(page[10:]))
+	if pageHeader+elementSize*count > len(page) {
+		return 0, fmt.Errorf("page %d says that it has %d elements", native.Uint64(page), count)
+	}
+	return count, nil
+}
+
+func branch(page []byte, r ref) ([]ref, error) {
+	count, err := elements(page)
+	if err != nil {
+		return nil, err
+	}
+	if count == 0 {
+		return nil, fmt.Errorf("page %d is an empty branch", r.page)
+	}
+	children := make([]ref, count)
+	before := []byte(nil)
+	for i := range children {
+		at := pageHeader + elementSize*i
+		key, err := element(page, i, 0, uint64(native.Uint32(page[at+4:])))
+		if err != nil {
+			return nil, err
+		}
+		if err := r.ordered(i, before, key); err != nil {
+			return nil, err
+		}
+		key = bytes.Clone(key)
+		children[i] = ref{page: native.Uint64(page[at+8:]), low: key, end: r.end}
+		if i > 0 {
+			children[i-1].end = key
+		}
+		before = key
+	}
+	return children, nil
+}
+
+// ordered checks a key against the one before it and the bounds of its page.
+func (r ref) ordered(i int, before, key []byte) error {
+	if i > 0 && bytes.Compare(before, key) >= 0 || bytes.Compare(key, r.low) < 0 || r.end != nil && bytes.Compare(key, r.end) >= 0 {
+		return fmt.Errorf("page %d, element %d, key %q is out of order", r.page, i, key)
+	}
+	return nil
+}
+
+// leafElements calls fn for each element of a leaf.
+func leafElements(page []byte, r ref, fn func(flags uint32, key, value []byte) error) error {
+	count, err := elements(page)
+	if err != nil {
+		return err
+	}
+	before := []byte(nil)
+	for i := range count {
+		at := pageHeader + elementSize*i
+		keySize, valueSize := uint64(native.Uint32(page[at+8:])), uint64(native.Uint32(page[at+12:]))
+		both, err := element(page, i, 4, keySize+valueSize)
+		if err != nil {
+			return err
+		}
+		key := both[:keySize:keySize]
+		if err := r.ordered(i, before, key); err != nil {
+			return err
+		}
+		if err := fn(native.Uint32(page[at:]), key, both[keySize:]); err != nil {
+			return err
+		}
+		before = key
+	}
+	return nil
+}
+
+// rootLeaf checks the leaf that names the buckets: there is ours, and no other.
+func (v *verifier) rootLeaf(page []byte, r ref) error {
+	var bucket []byte
+	err := leafElements(page, r, func(flags uint32, key, value []byte) error {
+		if flags != 1 || !bytes.Equal(key, bucketName) || len(value) < 16 {
+			return fmt.Errorf("the file has a bucket %q: it is no ledger, or its root is damaged", key)
+		}
+		bucket = bytes.Clone(value)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if bucket == nil {
+		if v.meta.txn > 1 {
+			return errors.New("the bucket of the ledger is missing")
+		}
+		return nil // the process that made the file got no further
+	}
+	root := native.Uint64(bucket)
+	if root != 0 {
+		return v.records(ref{page: root})
+	}
+	// A small bucket is one leaf inside its parent's.
+	if inline := bucket[16:]; len(inline) >= pageHeader && native.Uint16(inline[8:]) == leafPage {
+		return v.leaf(inline, ref{})
+	}
+	return errors.New("the bucket of the ledger is damaged")
+}
+
+func (v *verifier) records(root ref) error {
+	if v.deep {
+		return v.tree(root, v.leaf)
+	}
+	return v.shallow(root)
+}
+
+// shallow walks the branches alone: all pages at a leaf's depth are taken for leaves, which the reads of records check later.
+func (v *verifier) shallow(root ref) error {
+	for level := []ref{root}; ; {
+		head, err := v.peek(level[0].page)
+		if err != nil {
+			return err
+		}
+		if native.Uint16(head[8:]) == leafPage {
+			for _, r := range level {
+				if r.page < 2 || r.page >= v.meta.end || v.used[r.page] {
+					return fmt.Errorf("page %d is used twice, or there is none", r.page)
+				}
+				v.used[r.page] = true
+			}
+			return nil
+		}
+		var below []ref
+		slices.SortFunc(level, func(a, b ref) int { return cmp.Compare(a.page, b.page) })
+		for _, r := range level {
+			page, err := v.page(r.page)
+			if err != nil {
+				return err
+			}
+			if flags := native.Uint16(page[8:]); flags != branchPage {
+				return fmt.Errorf("page %d is no branch, %#x", r.page, flags)
+			}
+			children, err := branch(page, r)
+			if err != nil {
+				return err
+			}
+			below = append(below, children...)
+		}
+		level = below
+	}
+}
+
+func (v *verifier) peek(id uint64) ([]byte, error) {
+	if id < 2 || id >= v.meta.end {
+		return nil, fmt.Errorf("page %d is referred to, there are %d", id, v.meta.end)
+	}
+	return v.bytes(id, 1)
+}
+
+func (v *verifier) leaf(page []byte, r ref) error {
+	return leafElements(page, r, func(flags uint32, key, value []byte) error {
+		if flags != 0 {
+			return &ledger.CorruptError{Key: bytes.Clone(key), Detail: "it is marked as a bucket"}
+		}
+		_, err := unseal(key, value)
+		return err
+	})
+}
+
+// freeList checks that no page is both free and in use, and where all pages are known, that each is one of them.
+func (v *verifier) freeList() error {
+	page, err := v.page(v.meta.free)
+	if err != nil {
+		return fmt.Errorf("the list of free pages: %w", err)
+	}
+	if flags := native.Uint16(page[8:]); flags != freePage {
+		return fmt.Errorf("the list of free pages is of an unknown kind, %#x", flags)
+	}
+	ids := page[pageHeader:]
+	count := uint64(native.Uint16(page[10:]))
+	if count == 0xFFFF { // the first word is the count
+		count = native.Uint64(ids)
+		ids = ids[8:]
+	}
+	if count > uint64(len(ids)/8) {
+		return fmt.Errorf("the list of free pages says that it has %d", count)
+	}
+	for i := range count {
+		id := native.Uint64(ids[8*i:])
+		if id < 2 || id >= v.meta.end || v.used[id] {
+			return fmt.Errorf("page %d is listed as free: it is in use, or there is none", id)
+		}
+		v.used[id] = true
+	}
+	if lost := slices.Index(v.used, false); v.deep && lost >= 0 {
+		return fmt.Errorf("page %d is neither in use nor free", lost)
+	}
+	return nil
+}
