@@ -1,6 +1,7 @@
 package meter
 
 import (
+	"fmt"
 	"math"
 	"slices"
 	"strconv"
@@ -71,4 +72,17 @@ func (u Units) String() string {
 		b.WriteString(name + "=" + u[Class(name)].String())
 	}
 	return b.String()
+}
+
+// ParseQuantity reads what [Quantity.String] writes.
+func ParseQuantity(s string) (Quantity, error) {
+	whole, frac, _ := strings.Cut(s, ".")
+	if len(frac) > 6 {
+		return 0, fmt.Errorf("quantity %q: more than six digits after the point", s)
+	}
+	n, err := strconv.ParseInt(whole+frac+strings.Repeat("0", 6-len(frac)), 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("quantity %q: expected a decimal such as 34 or 1.25", s)
+	}
+	return Quantity(n), nil
 }

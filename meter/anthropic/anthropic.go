@@ -1,0 +1,115 @@
+// Package anthropic speaks Anthropic's Messages API. API: https://docs.anthropic.com/en/api/messages
+package anthropic
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/tidwall/gjson"
+	"github.com/tidwall/sjson"
+
+	"github.com/tallygate/tallygate/meter"
+	"github.com/tallygate/tallygate/meter/wire"
+)
+
+var messagesAPI = &wire.API{Name: "messages", Dialect: wire.New(messages), Limit: limit}
+
+// messages reads a message object or the events of its stream. The usage of message_start is where a stream begins, that of
+// message_delta is cumulative and replaces it field by field: a delta may lack fields, and may change the input (searches).
+// https://docs.anthropic.com/en/docs/build-with-claude/streaming
+var messages = wire.Dialect{
+	Rules: []wire.Rule{
+		{Path: "type"},
+		{Path: "model"},
+		{Path: "usage"},
+		{Path: "message.model", In: wire.Stream},
+		{Path: "message.usage", In: wire.Stream},
+
+		{Path: "delta.text", Text: meter.Output, In: wire.Stream},
+		{Path: "delta.thinking", Text: meter.Output, In: wire.Stream},
+		{Path: "delta.partial_json", Text: meter.Output, In: wire.Stream},
+		{Path: "content_block.name", Text: meter.Output, In: wire.Stream},
+
+		{Path: "content.*.text", Text: meter.Output, In: wire.Whole},
+		{Path: "content.*.thinking", Text: meter.Output, In: wire.Whole},
+		{Path: "content.*.name", Text: meter.Output, In: wire.Whole},
+		{Path: "content.*.input.*", Text: meter.Output, In: wire.Whole},
+		{Path: "content.*.input.*.*", Text: meter.Output, In: wire.Whole},
+	},
+	Start:  func(t *wire.State, _ http.Header) { t.Scratch = &running{fields: map[string]gjson.Result{}} },
+	End:    end,
+	Prompt: prompt.Tokens,
+	Stop:   stop,
+}
+
+var prompt = wire.NewPrompt(4, 3, []string{
+	"system", "system.*.text", "messages.*.content", "messages.*.content.*.text", "messages.*.content.*.content",
+	"messages.*.content.*.content.*.text", "messages.*.content.*.thinking", "messages.*.content.*.name",
+	"messages.*.content.*.input.*", "tools.*.name", "tools.*.description",
+	"tools.*.input_schema.properties.*.description",
+}, []string{"messages.*", "tools.*.input_schema.properties.*"})
+
+func end(t *wire.State, m *wire.Message) wire.Verdict {
+	switch kind := m.Get("type").String(); kind {
+	case "message_stop":
+		return wire.Terminal
+	case "message_start":
+		t.Model = m.Get("message.model").String()
+		u := t.Scratch.(*running)
+		u.merge(m.Get("message.usage"))
+		u.state(t, false)
+	case "message_delta", "message":
+		if v := m.Get("model").String(); v != "" {
+			t.Model = v
+		}
+		u := t.Scratch.(*running)
+		u.merge(m.Get("usage"))
+		u.state(t, true)
+	}
+	return wire.Pass
+}
+
+func inspectMessages(r *wire.Request) (*meter.Call, error) {
+	if key := wire.Repeated(r.JSON); key != "" {
+		return nil, fmt.Errorf("%w: %q", meter.ErrRepeated, key)
+	}
+	c := r.Call(messagesAPI)
+	c.MaxOutput = min(max(0, r.JSON.Get("max_tokens").Int()), wire.MaxTokens)
+	return c, nil
+}
+
+// limit lowers max_tokens, which must stay above the budget for thinking.
+func limit(c *meter.Call, n int64) ([]byte, int64, bool) {
+	if n <= gjson.GetBytes(c.Body, "thinking.budget_tokens").Int() {
+		return nil, 0, false
+	}
+	body, err := sjson.SetBytes(c.Body, "max_tokens", n)
+	return body, n, err == nil
+}
+
+// stop ends a stream as Anthropic reports an error in one.
+// https://docs.anthropic.com/en/docs/build-with-claude/streaming#error-events
+func stop(code, message string) []wire.Note {
+	type problem struct {
+		Type    string `json:"type"`
+		Message string `json:"message"`
+	}
+	return []wire.Note{{Event: "error", Data: wire.JSON(struct {
+		Type  string  `json:"type"`
+		Error problem `json:"error"`
+	}{"error", problem{code, message}})}}
+}
+
+// Inspect recognises a request by the end of its path. It returns nil for what is not Anthropic's.
+func Inspect(r *wire.Request) (*meter.Call, error) {
+	switch {
+	case r.Post("/messages") && strings.HasSuffix(r.Clean, "/v1/messages"):
+		return inspectMessages(r)
+	case r.Post("/messages/count_tokens"):
+		c := r.Call(messagesAPI)
+		c.API, c.Free, c.Format = "messages.count_tokens", true, wire.Free
+		return c, nil
+	}
+	return nil, nil
+}

@@ -1,0 +1,80 @@
+package anthropic
+
+import (
+	"github.com/tidwall/gjson"
+
+	"github.com/tallygate/tallygate/meter"
+	"github.com/tallygate/tallygate/meter/wire"
+)
+
+// running is the usage as it stands, merged field by field.
+type running struct {
+	fields map[string]gjson.Result
+}
+
+func (r *running) merge(usage gjson.Result) {
+	usage.ForEach(func(key, value gjson.Result) bool {
+		if value.Type != gjson.Null {
+			r.fields[key.String()] = value
+		}
+		return len(r.fields) < 64
+	})
+}
+
+// state states the usage; final tells that output_tokens counts (that of message_start is a small number to begin with).
+func (r *running) state(t *wire.State, final bool) {
+	if len(r.fields) == 0 {
+		return
+	}
+	s := tokens(func(key string) gjson.Result { return r.fields[key] })
+	if !final {
+		s.Completion, s.Reasoning, s.HasCompletion = 0, 0, false
+	}
+	if passes := r.fields["iterations"]; final && passes.IsArray() && len(passes.Array()) > 0 {
+		s = iterations(t, passes, s)
+	}
+	t.State(s)
+	t.Sums[meter.WebSearch] = meter.Whole(wire.Number(r.fields["server_tool_use"].Get("web_search_requests"), &t.Stated.Suspect))
+	if tier := r.fields["service_tier"].String(); tier != "" {
+		t.Tier = tier
+	}
+}
+
+// iterations adds up the passes of a response. Passes of compaction and of another model (an advisor, a fallback) are not in
+// the top-level totals but are billed: "sum across all entries in the usage.iterations array".
+// https://docs.anthropic.com/en/docs/build-with-claude/compaction#understanding-usage
+func iterations(t *wire.State, passes gjson.Result, top wire.Stated) wire.Stated {
+	sum := wire.Stated{Suspect: top.Suspect}
+	t.Passes = nil
+	for _, pass := range passes.Array() {
+		s := tokens(func(key string) gjson.Result { return pass.Get(key) })
+		sum.Add(s)
+		if model := pass.Get("model").String(); model != "" && model != t.Model {
+			t.Passes = append(t.Passes, meter.Pass{Model: model, Units: s.Units()})
+		}
+	}
+	if sum.Prompt < top.Prompt || sum.Completion < top.Completion { // they do not cover the whole
+		t.Passes = nil
+		return top
+	}
+	sum.Reasoning = max(sum.Reasoning, top.Reasoning)
+	return sum
+}
+
+// tokens reads usage fields. input_tokens excludes what the cache has to do with; output_tokens includes thinking.
+// https://docs.anthropic.com/en/api/messages#response-usage
+func tokens(get func(string) gjson.Result) (s wire.Stated) {
+	number := func(v gjson.Result) int64 { return wire.Number(v, &s.Suspect) }
+	s.HasPrompt, s.HasCompletion = get("input_tokens").Exists(), get("output_tokens").Exists()
+	s.Cached = number(get("cache_read_input_tokens"))
+	s.CacheWrite = number(get("cache_creation_input_tokens"))
+	if written := get("cache_creation"); written.IsObject() {
+		s.CacheWrite1h = min(number(written.Get("ephemeral_1h_input_tokens")), s.CacheWrite)
+	}
+	s.Prompt = number(get("input_tokens")) + s.Cached + s.CacheWrite
+	s.Completion = number(get("output_tokens"))
+	if details := get("output_tokens_details"); details.IsObject() {
+		s.Reasoning = number(details.Get("thinking_tokens"))
+	}
+	return s
+}

@@ -1,0 +1,42 @@
+// Package formats recognises the wire format of a request. To add a format, write a package like anthropic and add its line
+// to the list.
+package formats
+
+import (
+	"net/http"
+
+	"github.com/tallygate/tallygate/meter"
+	"github.com/tallygate/tallygate/meter/anthropic"
+	"github.com/tallygate/tallygate/meter/openai"
+	"github.com/tallygate/tallygate/meter/wire"
+)
+
+// formats are asked in this order; the first that knows the request has it.
+var formats = []func(*wire.Request) (*meter.Call, error){
+	anthropic.Inspect,
+	openai.Inspect,
+}
+
+// Inspect recognises a request by its path and by what its body is, never by its host, and tells what it asks for. A request
+// that no format knows is a call with an empty API, whose counter counts calls, events and bytes. The error is
+// [meter.ErrEncoded] or [meter.ErrRepeated]: the request can't be metered and should be refused.
+func Inspect(h meter.Head, body []byte) (*meter.Call, error) {
+	if h.Header == nil {
+		h.Header = http.Header{}
+	}
+	r := wire.NewRequest(h, body)
+	for _, inspect := range formats {
+		call, err := inspect(r)
+		if err != nil {
+			return nil, err
+		}
+		if call == nil {
+			continue
+		}
+		if coding := h.Header.Get("Content-Encoding"); coding != "" && coding != "identity" && len(body) > 0 {
+			return nil, meter.ErrEncoded
+		}
+		return call, nil
+	}
+	return &meter.Call{Body: body, Free: h.Method != http.MethodPost, InputTokens: int64(len(body)), Format: wire.Generic}, nil
+}

@@ -1,0 +1,160 @@
+// Package meter is the vocabulary of metering: units and their classes, what a request asks for, and how its response is
+// counted. It knows no money, and no Caddy.
+//
+// A wire format (OpenAI's, Anthropic's, ...) is one package below this one that implements [Format]; package formats lists
+// them and recognises a request. What they share: wire (framing of bodies, and the counter itself), sse, skim (JSON of any
+// size in bounded memory), tokens (local tokenizers).
+package meter
+
+import (
+	"errors"
+	"net/http"
+)
+
+// Errors of reading a request. A body that can't be read for sure can't be metered, so it should be refused.
+var (
+	// ErrEncoded is returned when a request body is compressed.
+	ErrEncoded = errors.New("the request body has a Content-Encoding: send it plain")
+	// ErrRepeated is returned when a key that decides the cost stands twice in a request's JSON: servers differ in which
+	// one they take.
+	ErrRepeated = errors.New("a key stands twice in the request body, in the same or another case: state it once")
+)
+
+// Class names a kind of unit that a response is counted in. The classes of one [Usage] are disjoint: a token that was read
+// from a cache is counted in [Cached] and not in [Input] too. A class that is not listed here is one of the provider's own
+// (`count rows header X-Row-Count`).
+type Class string
+
+const (
+	Calls    Class = "call"      // one complete response
+	Event    Class = "event"     // an SSE data event, but for the terminal one; likewise a line of NDJSON, a frame, a message
+	Byte     Class = "byte"      // of the decoded response body, as it went to the client
+	Second   Class = "second"    // of audio, or of the connection
+	ToolCall Class = "tool_call" // an MCP tool call that succeeded
+
+	Input        Class = "input"          // prompt tokens neither read from nor written to a cache
+	Cached       Class = "cached"         // prompt tokens read from a cache
+	CacheWrite   Class = "cache_write"    // prompt tokens written to a cache (5 minutes, where the provider says how long)
+	CacheWrite1h Class = "cache_write_1h" // prompt tokens written to a cache for an hour
+	Output       Class = "output"         // completion tokens that are not of a class below
+	Reasoning    Class = "reasoning"      // completion tokens spent on hidden thought
+	AudioInput   Class = "audio_input"    // tokens
+	AudioOutput  Class = "audio_output"   // tokens
+	ImageInput   Class = "image_input"    // tokens
+	ImageOutput  Class = "image_output"   // tokens
+	WebSearch    Class = "web_search"     // searches that the provider made
+	Page         Class = "page"           // pages read (OCR)
+	SearchUnit   Class = "search_unit"    // rerank
+)
+
+// Source says where a usage comes from.
+type Source string
+
+const (
+	Stated    Source = "stated"    // the provider said so, or we counted exactly (calls, bytes, events)
+	Estimated Source = "estimated" // counted locally by a tokenizer
+)
+
+// Usage is what one response used.
+type Usage struct {
+	Units  Units
+	Source Source
+	// Model is the model that answered, where the response says so; else empty.
+	Model string
+	// ServiceTier is the tier that the response states ("batch", "flex", "priority"); else empty.
+	ServiceTier string
+	// PromptTokens is the size of the whole prompt, cached parts included: what tariffs tier by (`above 200k tokens`).
+	PromptTokens int64
+	// Tools counts successful tool calls by name (MCP).
+	Tools map[string]int64
+	// Passes are parts of Units that ran on another model than Model, to be priced as that model's (Anthropic's advisor).
+	Passes []Pass
+	// Cost is the price in USD that the provider itself states, as it wrote it (OpenRouter's usage.cost); else empty.
+	Cost string
+	// Suspect is set where stated numbers were absurd or contradicted each other and were clamped.
+	Suspect bool
+}
+
+// Pass is a part of a usage that ran on a model of its own.
+type Pass struct {
+	Model string
+	Units Units
+}
+
+// Head is what a format needs to know of a request before its body.
+type Head struct {
+	Method string
+	Path   string // URL path, decoded
+	Query  string // raw query
+	Header http.Header
+}
+
+// Call is one request, understood.
+type Call struct {
+	// API is the call's kind in the provider's words: "chat.completions", "messages", ... Empty when no format knows it.
+	API string
+	// Model is the model asked for.
+	Model string
+	// Stream says that a streamed answer is asked for.
+	Stream bool
+	// Free says that the call states no usage and costs nothing by tokens (GET /v1/models, count_tokens).
+	Free bool
+	// InputTokens is the most that the input can count, in tokens; see InputOpen.
+	InputTokens int64
+	// InputOpen says that the input has parts that the body does not show (a file or an earlier response by its id, the
+	// results of a hosted search), so that InputTokens is no bound of it.
+	InputOpen bool
+	// MaxOutput is the most output tokens the answer can have, over all choices; 0 when the request does not bound it.
+	MaxOutput int64
+	// Malformed says that the body is not what the API takes (no JSON object), so that little could be read of it.
+	Malformed bool
+	// Choices is how many alternative answers are asked for (n, candidateCount); 0 and 1 mean one.
+	Choices int64
+	// Once, where set, names a result that must be charged once only, however often it is fetched (a batch's results).
+	Once string
+	// Body is the request body to send on: the one that came in, or one made measurable (usage asked for in a stream).
+	Body []byte
+	// Format counts the response. The package formats sets it, for an unknown API too.
+	Format Format
+}
+
+// Format is a wire format, as one call speaks it.
+type Format interface {
+	// Counter returns a counter for the response of c, which came with this status and header.
+	Counter(c *Call, status int, h http.Header) Counter
+	// LimitOutput does the work of [Call.LimitOutput].
+	LimitOutput(c *Call, n int64) bool
+}
+
+// Counter returns a counter for the response that came with this status and header.
+func (c *Call) Counter(status int, h http.Header) Counter {
+	return c.Format.Counter(c, status, h)
+}
+
+// LimitOutput rewrites Body so that the answer has at most n output tokens, over all choices, and sets MaxOutput to what was
+// put in. It reports false, and changes nothing, when the format has no field for it or the field can't be that small.
+func (c *Call) LimitOutput(n int64) bool {
+	if c.MaxOutput > 0 && c.MaxOutput <= n {
+		return true
+	}
+	return n > 0 && c.Format.LimitOutput(c, n)
+}
+
+// Counter counts one response as it goes by. It is not safe for concurrent use. Its memory is bounded whatever it is fed.
+type Counter interface {
+	// Feed takes the next bytes of the decoded body and appends to dst those that may go to the client now. What makes
+	// the client believe that the response is complete (an SSE stream's terminal event and what follows it) stays back until
+	// Tail; what the client did not ask for (the usage chunk of a stream) is dropped.
+	Feed(dst, chunk []byte) []byte
+	// Tail returns what Feed held back. The body has ended, or is given up.
+	Tail() []byte
+	// Progress tells, cheaply, what has been used so far. At is at most what the final usage will be; Bound is at least
+	// that, as far as can be told.
+	Progress() (at, bound Units)
+	// Usage is the final usage. complete is false when the response was cut, by the client, the upstream or us: then what
+	// was fed is counted (stated usage first, else locally, marked Estimated).
+	Usage(complete bool) Usage
+	// Stop returns the bytes that end the stream properly in the provider's own format, with an error event that carries
+	// code and message; nil where the format has none. What Feed held back is not sent then.
+	Stop(code, message string) []byte
+}

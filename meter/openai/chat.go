@@ -1,0 +1,228 @@
+// Package openai speaks OpenAI's HTTP API and what is compatible with it: Azure, Groq, Mistral, DeepSeek, xAI, OpenRouter,
+// Together, Perplexity, vLLM, llama.cpp, Ollama's /v1 and many more.
+// API: https://platform.openai.com/docs/api-reference
+package openai
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+
+	"github.com/tidwall/gjson"
+	"github.com/tidwall/sjson"
+
+	"github.com/tallygate/tallygate/meter"
+	"github.com/tallygate/tallygate/meter/wire"
+)
+
+// The quiet twins serve the streams whose client did not ask for the usage.
+var (
+	chatAPI       = &wire.API{Name: "chat.completions", Dialect: wire.New(chat), Limit: limitChat}
+	quietChat     = &wire.API{Name: "chat.completions", Dialect: wire.New(quiet(chat)), Limit: limitChat}
+	completions   = &wire.API{Name: "completions", Dialect: wire.New(chat), Limit: limitChat}
+	quietComplete = &wire.API{Name: "completions", Dialect: wire.New(quiet(chat)), Limit: limitChat}
+)
+
+// chat reads chat.completion and chat.completion.chunk objects. A stream states its usage in a last chunk with empty choices
+// (if asked to), on the chunk that finishes (Mistral, Groq, OpenRouter), or on every chunk, running (Databricks, Perplexity).
+// An empty choices array alone is not the usage chunk: Azure's first chunk has one too.
+var chat = wire.Dialect{
+	Rules: []wire.Rule{
+		{Path: "model"},
+		{Path: "usage"},
+		{Path: "x_groq.usage"}, // the same again; on old Groq streams the only one
+		{Path: "service_tier"},
+		{Path: "error", Mark: true},
+		{Path: "choices.*", Mark: true},
+
+		{Path: "choices.*.delta.content", Text: meter.Output, In: wire.Stream},
+		{Path: "choices.*.delta.content.*.text", Text: meter.Output, In: wire.Stream}, // Mistral's chunks of content
+		{Path: "choices.*.delta.content.*.thinking.*.text", Text: meter.Reasoning, In: wire.Stream},
+		{Path: "choices.*.delta.refusal", Text: meter.Output, In: wire.Stream},
+		{Path: "choices.*.delta.reasoning_content", Text: meter.Reasoning, In: wire.Stream}, // DeepSeek, vLLM, xAI
+		{Path: "choices.*.delta.reasoning", Text: meter.Reasoning, In: wire.Stream},         // OpenRouter, Groq, Cerebras
+		{Path: "choices.*.delta.tool_calls.*.function.name", Text: meter.Output, In: wire.Stream},
+		{Path: "choices.*.delta.tool_calls.*.function.arguments", Text: meter.Output, In: wire.Stream},
+		{Path: "choices.*.delta.function_call.name", Text: meter.Output, In: wire.Stream},
+		{Path: "choices.*.delta.function_call.arguments", Text: meter.Output, In: wire.Stream},
+		{Path: "choices.*.delta.audio.transcript", Text: meter.Output, In: wire.Stream},
+
+		{Path: "choices.*.message.content", Text: meter.Output, In: wire.Whole},
+		{Path: "choices.*.message.content.*.text", Text: meter.Output, In: wire.Whole},
+		{Path: "choices.*.message.content.*.thinking.*.text", Text: meter.Reasoning, In: wire.Whole},
+		{Path: "choices.*.message.refusal", Text: meter.Output, In: wire.Whole},
+		{Path: "choices.*.message.reasoning_content", Text: meter.Reasoning, In: wire.Whole},
+		{Path: "choices.*.message.reasoning", Text: meter.Reasoning, In: wire.Whole},
+		{Path: "choices.*.message.tool_calls.*.function.name", Text: meter.Output, In: wire.Whole},
+		{Path: "choices.*.message.tool_calls.*.function.arguments", Text: meter.Output, In: wire.Whole},
+		{Path: "choices.*.message.function_call.name", Text: meter.Output, In: wire.Whole},
+		{Path: "choices.*.message.function_call.arguments", Text: meter.Output, In: wire.Whole},
+		{Path: "choices.*.message.audio.transcript", Text: meter.Output, In: wire.Whole},
+
+		{Path: "choices.*.text", Text: meter.Output}, // completions
+	},
+	End:    endChat,
+	Prompt: chatPrompt.Tokens,
+	Stop:   stopChat,
+}
+
+// chatPrompt: https://cookbook.openai.com/examples/how_to_count_tokens_with_tiktoken
+var chatPrompt = wire.NewPrompt(3, 3, []string{
+	"messages.*.content", "messages.*.content.*.text", "messages.*.role", "messages.*.name",
+	"messages.*.tool_calls.*.function.name", "messages.*.tool_calls.*.function.arguments",
+	"tools.*.function.name", "tools.*.function.description", "prompt", "prompt.*",
+}, []string{"messages.*"})
+
+func endChat(t *wire.State, m *wire.Message) wire.Verdict {
+	if m.Is("[DONE]") {
+		return wire.Terminal
+	}
+	if v := m.Get("model").String(); v != "" {
+		t.Model = v
+	}
+	if v := m.Get("service_tier").String(); v != "" {
+		t.Tier = v
+	}
+	stated := m.Get("usage")
+	if !stated.IsObject() {
+		stated = m.Get("x_groq.usage")
+	}
+	if !stated.IsObject() {
+		return wire.Pass
+	}
+	s := usage(stated)
+	t.Sums[meter.WebSearch] = searches(stated, &s.Suspect)
+	t.State(s)
+	if c := cost(stated); c != "" {
+		t.Cost = c
+	}
+	return wire.Pass
+}
+
+// quiet keeps from the client what it did not ask for: the chunk that has the usage only, and the nulls of the others.
+func quiet(d wire.Dialect) wire.Dialect {
+	d.End = func(t *wire.State, m *wire.Message) wire.Verdict {
+		verdict := endChat(t, m)
+		if m.Get("usage").IsObject() && !m.Has("choices.*") && !m.Has("error") {
+			return wire.Drop
+		}
+		return verdict
+	}
+	d.Edit = dropNullUsage
+	return d
+}
+
+// inspectChat reads a request for chat completions or completions.
+func inspectChat(r *wire.Request, api, quiet *wire.API) (*meter.Call, error) {
+	if key := wire.Repeated(r.JSON, r.JSON.Get("stream_options")); key != "" {
+		return nil, fmt.Errorf("%w: %q", meter.ErrRepeated, key)
+	}
+	c := r.Call(api)
+	if c.Model == "" {
+		c.Model = deployment(r.Clean)
+	}
+	c.Choices = max(1, r.JSON.Get("n").Int(), r.JSON.Get("best_of").Int())
+	if n := maxTokens(r.JSON); n > 0 {
+		c.MaxOutput = n * min(c.Choices, 1<<20)
+	}
+	if c.Stream && !c.Malformed && !r.JSON.Get("stream_options.include_usage").Bool() {
+		if body := askUsage(c.Body, r.JSON.Get("stream_options")); body != nil {
+			c.Body, c.Format = body, quiet
+		}
+	}
+	return c, nil
+}
+
+// askUsage returns the body with the usage asked for in the stream; nil where its options are such that the provider will
+// refuse them.
+func askUsage(body []byte, options gjson.Result) []byte {
+	switch {
+	case options.IsObject():
+		body, _ = sjson.SetBytes(body, "stream_options.include_usage", true)
+	case !present(options):
+		body, _ = sjson.SetRawBytes(body, "stream_options", []byte(`{"include_usage":true}`))
+	default:
+		return nil
+	}
+	return body
+}
+
+// maxTokens is the limit of one choice's output, 0 for none.
+func maxTokens(body gjson.Result) int64 {
+	n := body.Get("max_completion_tokens")
+	if !present(n) {
+		n = body.Get("max_tokens")
+	}
+	return min(max(0, n.Int()), wire.MaxTokens)
+}
+
+// limitChat: max_tokens is deprecated at OpenAI, and refused by its reasoning models; the others know nothing else.
+func limitChat(c *meter.Call, n int64) ([]byte, int64, bool) {
+	each := n / max(1, c.Choices)
+	if each < 1 {
+		return nil, 0, false
+	}
+	field := "max_tokens"
+	if present(gjson.GetBytes(c.Body, "max_completion_tokens")) || !present(gjson.GetBytes(c.Body, field)) && ownModel(c.Model) {
+		field = "max_completion_tokens"
+	}
+	body, err := sjson.SetBytes(c.Body, field, each)
+	return body, each * max(1, c.Choices), err == nil
+}
+
+// ownModel reports whether a model is OpenAI's own chat model, by its name.
+func ownModel(model string) bool {
+	for _, prefix := range []string{"gpt-4", "gpt-5", "gpt-audio", "o1", "o3", "o4", "chatgpt", "gpt-3.5", "gpt-35", "ft:gpt", "codex"} {
+		if strings.HasPrefix(model, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// deployment is the name in Azure's /openai/deployments/NAME/chat/completions, usually the model's.
+func deployment(path string) string {
+	_, rest, _ := strings.Cut(path, "/deployments/")
+	name, _, _ := strings.Cut(rest, "/")
+	return name
+}
+
+// dropNullUsage deletes `"usage":null`, which a stream has on every chunk where the usage was asked for.
+func dropNullUsage(_ *wire.State, raw []byte) []byte {
+	if !bytes.Contains(raw, []byte("null")) {
+		return raw
+	}
+	at := bytes.IndexByte(raw, '{')
+	if at < 0 {
+		return raw
+	}
+	v := gjson.GetBytes(raw[at:], "usage")
+	if v.Type != gjson.Null || v.Raw != "null" || v.Index == 0 {
+		return raw
+	}
+	start, end := at+v.Index, at+v.Index+len("null")
+	start = bytes.LastIndexByte(raw[:start], '"')     // the key's closing quote
+	start = bytes.LastIndexByte(raw[:start], '"')     // and its opening one
+	before := bytes.TrimRight(raw[:start], " \t\r\n") // ends with a comma or the brace
+	after := bytes.TrimLeft(raw[end:], " \t\r\n")
+	switch {
+	case bytes.HasSuffix(before, []byte(",")):
+		start = len(before) - 1
+	case bytes.HasPrefix(after, []byte(",")):
+		end = len(raw) - len(after) + 1
+	}
+	return append(raw[:start], raw[end:]...)
+}
+
+// stopChat ends a stream as OpenAI reports an error in one.
+func stopChat(code, message string) []wire.Note {
+	type problem struct {
+		Message string `json:"message"`
+		Type    string `json:"type"`
+		Code    string `json:"code"`
+	}
+	return []wire.Note{
+		{Data: wire.JSON(map[string]problem{"error": {message, code, code}})},
+		{Data: []byte("[DONE]")},
+	}
+}

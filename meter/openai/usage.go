@@ -1,0 +1,92 @@
+package openai
+
+import (
+	"strings"
+
+	"github.com/tidwall/gjson"
+
+	"github.com/tallygate/tallygate/meter"
+	"github.com/tallygate/tallygate/meter/wire"
+)
+
+// usage reads a usage object of chat completions, completions, or a compatible API's.
+//
+// https://platform.openai.com/docs/api-reference/chat/object: prompt_tokens includes cached, cache-written and audio tokens;
+// completion_tokens includes reasoning and audio. Where others differ, the total tells: see excess.
+func usage(u gjson.Result) (s wire.Stated) {
+	number := func(path string) int64 { return wire.Number(u.Get(path), &s.Suspect) }
+	first := func(paths ...string) int64 {
+		for _, path := range paths {
+			if n := number(path); n != 0 {
+				return n
+			}
+		}
+		return 0
+	}
+	s.HasPrompt, s.HasCompletion = present(u.Get("prompt_tokens")), present(u.Get("completion_tokens"))
+	s.Prompt = number("prompt_tokens")
+	s.Completion = number("completion_tokens")
+	s.Cached = first("prompt_tokens_details.cached_tokens", // OpenAI and most
+		"prompt_token_details.cached_tokens", // Writer
+		"prompt_cache_hit_tokens",            // DeepSeek, which states both
+		"cached_tokens")                      // Moonshot
+	s.CacheWrite = number("prompt_tokens_details.cache_write_tokens")
+	s.AudioInput = max(0, number("prompt_tokens_details.audio_tokens")-number("prompt_tokens_details.cached_tokens_details.audio_tokens"))
+	s.Reasoning = first("completion_tokens_details.reasoning_tokens", "completion_token_details.reasoning_tokens", "reasoning_tokens")
+	s.AudioOutput = number("completion_tokens_details.audio_tokens")
+	s.ImageOutput = number("completion_tokens_details.image_tokens")
+	excess(&s, number("total_tokens"))
+	return s
+}
+
+// excess attributes what a total has more than prompt and completion: to audio input (Mistral, whose prompt_tokens exclude
+// it), to reasoning outside of the completion (xAI's chat), or to thoughts that only the total counts (Gemini).
+func excess(s *wire.Stated, total int64) {
+	n := total - s.Prompt - s.Completion
+	switch {
+	case n <= 0 || !s.HasPrompt || !s.HasCompletion:
+	case n > maxExcess:
+		s.Suspect = true
+	case n == s.AudioInput:
+		s.Prompt += n
+	case n == s.Reasoning:
+		s.Completion += n
+	default:
+		s.Completion += n
+		s.Reasoning += n
+	}
+}
+
+// maxExcess bounds what a total may have more than its parts, in tokens; beyond that it is taken for an error.
+const maxExcess = 10_000_000
+
+func present(v gjson.Result) bool { return v.Exists() && v.Type != gjson.Null }
+
+// cost reads the price that the provider states, in USD: OpenRouter's cost, Perplexity's cost.total_cost, or xAI's
+// cost_in_usd_ticks (10^-10 USD).
+func cost(u gjson.Result) string {
+	for _, path := range []string{"cost.total_cost", "cost"} {
+		if v := u.Get(path); v.Type == gjson.Number {
+			return v.Raw
+		}
+	}
+	ticks := u.Get("cost_in_usd_ticks").Raw
+	if ticks == "" || strings.Trim(ticks, "0123456789") != "" || strings.Trim(ticks, "0") == "" {
+		return ""
+	}
+	if pad := 11 - len(ticks); pad > 0 {
+		ticks = strings.Repeat("0", pad) + ticks
+	}
+	point := len(ticks) - 10
+	return ticks[:point] + "." + ticks[point:]
+}
+
+// searches reads how many searches the provider made: OpenRouter's count, or the sources that xAI used, which it bills.
+func searches(u gjson.Result, suspect *bool) meter.Quantity {
+	for _, path := range []string{"server_tool_use_details.web_search_requests", "server_tool_use.web_search_requests", "num_sources_used"} {
+		if n := wire.Number(u.Get(path), suspect); n > 0 {
+			return meter.Whole(n)
+		}
+	}
+	return 0
+}

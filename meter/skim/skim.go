@@ -1,0 +1,378 @@
+// Package skim reads JSON of any size, in pieces cut anywhere, in bounded memory: it picks out the values at given paths,
+// passes on the text of given strings, and skips the rest. It follows structure only (strings, brackets, commas), so bad JSON
+// never fails: it yields what could be made out.
+package skim
+
+import (
+	"bytes"
+	"strings"
+)
+
+// MaxKept bounds the size in bytes of a kept value; a longer one is not reported.
+const MaxKept = 64 << 10
+
+// maxKey bounds the length of a key that can match a path.
+const maxKey = 128
+
+// Kind says what is done with a value at a path.
+type Kind uint8
+
+const (
+	Keep Kind = iota // report the raw value once it is complete; at most MaxKept bytes
+	Text             // report the decoded text of a string, piece by piece; another kind of value is looked into
+	Mark             // report only that there is a value; it is looked into
+	Skip             // nothing: the pattern is there for its index
+)
+
+// Pattern is one path and what is done there. A path is keys joined by dots; `*` stands for any key or array element.
+type Pattern struct {
+	Path string
+	Kind Kind
+}
+
+// Paths is a compiled set of patterns.
+type Paths struct {
+	root *node
+}
+
+type node struct {
+	children map[string]*node
+	star     *node
+	keep     int // index of the pattern, -1 for none
+	text     int
+	mark     int
+}
+
+func newNode() *node { return &node{keep: -1, text: -1, mark: -1} }
+
+// Compile prepares patterns. The index of a pattern is what the [Sink] is told. The empty path is the whole document.
+func Compile(patterns []Pattern) *Paths {
+	root := newNode()
+	for i, p := range patterns {
+		if p.Kind == Skip {
+			continue
+		}
+		n := root
+		if p.Path != "" {
+			for _, key := range strings.Split(p.Path, ".") {
+				n = n.add(key)
+			}
+		}
+		switch p.Kind {
+		case Keep:
+			n.keep = i
+		case Text:
+			n.text = i
+		case Mark:
+			n.mark = i
+		}
+	}
+	return &Paths{root}
+}
+
+func (n *node) add(key string) *node {
+	if key == "*" {
+		if n.star == nil {
+			n.star = newNode()
+		}
+		return n.star
+	}
+	if n.children == nil {
+		n.children = map[string]*node{}
+	}
+	if n.children[key] == nil {
+		n.children[key] = newNode()
+	}
+	return n.children[key]
+}
+
+func (n *node) child(key []byte) *node {
+	if c := n.children[string(key)]; c != nil {
+		return c
+	}
+	return n.star
+}
+
+// Sink takes what is found, in the document's order. Slices are valid during the call only.
+type Sink interface {
+	Value(i int, raw []byte)
+	Text(i int, piece []byte)
+	Mark(i int)
+}
+
+type frame struct {
+	node   *node // of the container; its members match the node's children
+	object bool
+}
+
+type mode uint8
+
+const (
+	between  mode = iota // tokens
+	inKey                // a key of an object that is looked into
+	inString             // a string that is skipped or kept
+	inText               // a string whose text is passed on
+	inLiteral
+)
+
+// Reader reads one document after another. The zero value is not usable: see [New].
+type Reader struct {
+	paths *Paths
+	sink  Sink
+
+	stack []frame // open containers that are looked into
+	depth int     // open containers below them that are skipped or kept
+	mode  mode
+	cur   *node // node of the value that is expected or read; nil when it matches nothing
+	isKey bool  // the next string is a key
+	esc   bool  // the byte before was a backslash (inKey, inString)
+	key   []byte
+	long  bool // the key is too long to match
+
+	keeping int // pattern of the value being kept, -1 for none
+	kept    []byte
+	over    bool // the kept value exceeds MaxKept
+
+	text unescaper
+	done bool
+}
+
+// New returns a Reader that reports what paths select to sink.
+func New(paths *Paths, sink Sink) *Reader {
+	r := &Reader{paths: paths, sink: sink}
+	r.text.emit = func(p []byte) { sink.Text(r.cur.text, p) }
+	r.Reset()
+	return r
+}
+
+// Reset makes r ready for a new document.
+func (r *Reader) Reset() {
+	r.stack, r.key, r.kept = r.stack[:0], r.key[:0], r.kept[:0]
+	r.depth, r.mode, r.cur, r.keeping = 0, between, r.paths.root, -1
+	r.isKey, r.esc, r.long, r.over, r.done = false, false, false, false, false
+	r.text.reset()
+}
+
+// Done reports whether the document is complete.
+func (r *Reader) Done() bool { return r.done }
+
+// Open reports whether the document has begun and is not complete.
+func (r *Reader) Open() bool {
+	return !r.done && (len(r.stack) > 0 || r.depth > 0 || r.mode != between)
+}
+
+// Write reads p up to the end of the document and returns how many bytes it took.
+func (r *Reader) Write(p []byte) (n int) {
+	for n < len(p) && !r.done {
+		n += r.step(p[n:])
+	}
+	return n
+}
+
+// Close tells r that there are no more bytes: a number at the end of the input is complete only then.
+func (r *Reader) Close() {
+	if r.mode == inLiteral {
+		r.endValue()
+	}
+}
+
+func (r *Reader) step(p []byte) int {
+	switch r.mode {
+	case inKey:
+		return r.readKey(p)
+	case inString:
+		return r.skipString(p)
+	case inText:
+		n, end := r.text.read(p)
+		if end {
+			r.endValue()
+		}
+		return n
+	case inLiteral:
+		n := bytes.IndexAny(p, ",:{}[]\" \t\r\n")
+		if n < 0 {
+			r.keep(p)
+			return len(p)
+		}
+		r.keep(p[:n])
+		r.endValue()
+		return n
+	}
+	if r.depth > 0 {
+		return r.skipNested(p)
+	}
+	return r.token(p[0])
+}
+
+// token reads the one byte c between values of a container that is looked into, or of the top level.
+func (r *Reader) token(c byte) int {
+	switch c {
+	case ' ', '\t', '\r', '\n', 0xEF, 0xBB, 0xBF: // the last three: a byte order mark
+	case ':':
+		r.isKey = false
+	case ',':
+		if len(r.stack) > 0 {
+			top := r.stack[len(r.stack)-1]
+			r.isKey, r.cur = top.object, top.node.star
+		}
+	case '"':
+		if r.isKey {
+			r.mode, r.key, r.long, r.esc = inKey, r.key[:0], false, false
+			return 1
+		}
+		r.beginString()
+	case '{', '[':
+		r.open(c)
+	case '}', ']':
+		if len(r.stack) == 0 {
+			r.done = true // a closing bracket without an opening one: no document
+			return 1
+		}
+		r.stack = r.stack[:len(r.stack)-1]
+		r.endValue()
+	default:
+		r.begin()
+		r.mode = inLiteral
+		r.keepByte(c)
+	}
+	return 1
+}
+
+// begin starts a value at r.cur.
+func (r *Reader) begin() {
+	if r.cur == nil {
+		return
+	}
+	if r.cur.mark >= 0 {
+		r.sink.Mark(r.cur.mark)
+	}
+	if r.cur.keep >= 0 {
+		r.keeping, r.kept, r.over = r.cur.keep, r.kept[:0], false
+	}
+}
+
+func (r *Reader) beginString() {
+	r.begin()
+	if r.cur != nil && r.cur.text >= 0 && r.keeping < 0 {
+		r.mode = inText
+		r.text.reset()
+		return
+	}
+	r.mode, r.esc = inString, false
+	r.keepByte('"')
+}
+
+func (r *Reader) open(c byte) {
+	r.begin()
+	if r.cur == nil || r.keeping >= 0 {
+		r.depth = 1
+		r.keepByte(c)
+		return
+	}
+	r.stack = append(r.stack, frame{r.cur, c == '{'})
+	r.isKey = c == '{'
+	r.cur = r.cur.star
+}
+
+func (r *Reader) readKey(p []byte) int {
+	for i, c := range p {
+		switch {
+		case r.esc:
+			r.esc = false
+		case c == '\\':
+			r.esc = true
+		case c == '"':
+			r.mode = between
+			r.isKey = false
+			r.cur = nil
+			if !r.long {
+				r.cur = r.stack[len(r.stack)-1].node.child(unescapeKey(r.key))
+			}
+			return i + 1
+		}
+		if len(r.key) < maxKey {
+			r.key = append(r.key, c)
+		} else {
+			r.long = true
+		}
+	}
+	return len(p)
+}
+
+// skipString reads a string that is skipped or kept.
+func (r *Reader) skipString(p []byte) int {
+	i := 0
+	for i < len(p) {
+		if r.esc {
+			r.esc = false
+			i++
+			continue
+		}
+		j := bytes.IndexAny(p[i:], `"\`)
+		if j < 0 {
+			break
+		}
+		i += j + 1
+		if p[i-1] == '\\' {
+			r.esc = true
+			continue
+		}
+		r.keep(p[:i])
+		r.mode = between
+		if r.depth == 0 {
+			r.endValue()
+		}
+		return i
+	}
+	r.keep(p)
+	return len(p)
+}
+
+// skipNested reads in a container that is skipped or kept.
+func (r *Reader) skipNested(p []byte) int {
+	n := bytes.IndexAny(p, `"{}[]`)
+	if n < 0 {
+		r.keep(p)
+		return len(p)
+	}
+	r.keep(p[:n+1])
+	switch p[n] {
+	case '"':
+		r.mode, r.esc = inString, false
+	case '{', '[':
+		r.depth++
+	default:
+		if r.depth--; r.depth == 0 {
+			r.endValue()
+		}
+	}
+	return n + 1
+}
+
+// endValue ends the value that was begun last; the next token belongs to the container around it.
+func (r *Reader) endValue() {
+	r.mode = between
+	if r.keeping >= 0 {
+		if !r.over {
+			r.sink.Value(r.keeping, r.kept)
+		}
+		r.keeping = -1
+	}
+	r.cur, r.isKey = nil, false
+	r.done = len(r.stack) == 0
+}
+
+func (r *Reader) keep(p []byte) {
+	if r.keeping < 0 || r.over {
+		return
+	}
+	if r.over = len(r.kept)+len(p) > MaxKept; !r.over {
+		r.kept = append(r.kept, p...)
+	}
+}
+
+func (r *Reader) keepByte(c byte) {
+	if r.keeping >= 0 {
+		r.kept = append(r.kept, c)
+	}
+}

@@ -1,0 +1,119 @@
+package skim
+
+import (
+	"bytes"
+	"unicode/utf16"
+	"unicode/utf8"
+)
+
+// unescaper decodes the inside of a JSON string that comes in pieces.
+type unescaper struct {
+	emit func([]byte)
+	esc  bool // the byte before was a backslash
+	hex  int  // digits of \uXXXX still to come
+	code rune
+	high rune // a high surrogate that waits for its low one, or 0
+	buf  [2 * utf8.UTFMax]byte
+}
+
+func (u *unescaper) reset() {
+	u.esc, u.hex, u.code, u.high = false, 0, 0, 0
+}
+
+// read decodes p up to the closing quote and returns how many bytes it took, and whether the string ended.
+func (u *unescaper) read(p []byte) (n int, end bool) {
+	for n < len(p) {
+		switch {
+		case u.hex > 0:
+			u.digit(p[n])
+			n++
+		case u.esc:
+			u.escaped(p[n])
+			n++
+		default:
+			plain := bytes.IndexAny(p[n:], `"\`)
+			if plain < 0 {
+				plain = len(p) - n
+			}
+			if plain > 0 {
+				u.flushHigh()
+				u.emit(p[n : n+plain])
+			}
+			if n += plain; n == len(p) {
+				return n, false
+			}
+			if n++; p[n-1] == '"' {
+				u.flushHigh()
+				return n, true
+			}
+			u.esc = true
+		}
+	}
+	return n, false
+}
+
+func (u *unescaper) escaped(c byte) {
+	u.esc = false
+	if c == 'u' {
+		u.hex, u.code = 4, 0
+		return
+	}
+	u.flushHigh()
+	if i := bytes.IndexByte([]byte("bfnrt"), c); i >= 0 {
+		c = "\b\f\n\r\t"[i]
+	}
+	u.buf[0] = c
+	u.emit(u.buf[:1])
+}
+
+func (u *unescaper) digit(c byte) {
+	u.hex--
+	switch {
+	case c >= '0' && c <= '9':
+		u.code = u.code<<4 | rune(c-'0')
+	case c|0x20 >= 'a' && c|0x20 <= 'f':
+		u.code = u.code<<4 | rune(c|0x20-'a'+10)
+	default:
+		u.code = u.code << 4
+	}
+	if u.hex > 0 {
+		return
+	}
+	if u.high != 0 {
+		if r := utf16.DecodeRune(u.high, u.code); r != utf8.RuneError {
+			u.high = 0
+			u.rune(r)
+			return
+		}
+		u.flushHigh()
+	}
+	if u.code >= 0xD800 && u.code < 0xDC00 {
+		u.high = u.code
+		return
+	}
+	u.rune(u.code)
+}
+
+// flushHigh writes a high surrogate that no low one followed as U+FFFD.
+func (u *unescaper) flushHigh() {
+	if u.high != 0 {
+		u.high = 0
+		u.rune(utf8.RuneError)
+	}
+}
+
+func (u *unescaper) rune(r rune) {
+	u.emit(u.buf[:utf8.EncodeRune(u.buf[:], r)])
+}
+
+// unescapeKey decodes a key; the usual one has no escape and is returned as it is.
+func unescapeKey(key []byte) []byte {
+	if bytes.IndexByte(key, '\\') < 0 {
+		return key
+	}
+	var out []byte
+	u := unescaper{emit: func(p []byte) { out = append(out, p...) }}
+	u.read(key)
+	u.flushHigh()
+	return out
+}

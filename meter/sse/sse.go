@@ -1,0 +1,173 @@
+// Package sse splits a stream of server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html) into its
+// events, in pieces cut anywhere and in constant memory: the data of an event is passed on as it is read, its bytes are the
+// caller's to keep.
+package sse
+
+import "bytes"
+
+// maxName bounds the event name that is remembered; longer ones are cut.
+const maxName = 64
+
+// End says why [Scanner.Scan] returned.
+type End uint8
+
+const (
+	More    End = iota // the bytes are used up; the event goes on
+	Event              // an event has ended (one without data is none for a client, see HasData)
+	Comment            // a comment or blank line outside of any event has ended; it can be passed on at once
+)
+
+type field uint8
+
+const (
+	fieldNone field = iota // the name is being read
+	fieldData
+	fieldEvent
+	fieldOther // a comment, an id, a retry, or unknown
+)
+
+// Scanner splits a stream into events. The zero value is ready; call [Scanner.Next] after each event.
+type Scanner struct {
+	name    []byte // of the event
+	hasData bool   // a data line with at least one byte was read, or a second data line
+	lines   int    // data lines that have begun
+	fields  bool   // the event has a line that is no comment
+
+	line    []byte // the field's name, as far as it is read (at most 8 bytes)
+	inLine  bool   // the line has at least a byte
+	field   field
+	space   bool // a space here is the one after the colon
+	cr      bool // the byte before was a CR that ended a line
+	crlf    bool // lines end with CRLF, as far as seen
+	waiting bool // for the LF of the CRLF that ends the event
+
+	data func([]byte)
+}
+
+// Name is the event's name, empty for the default "message".
+func (s *Scanner) Name() string { return string(s.name) }
+
+// HasData reports whether the event has data: without, a client does not see it.
+func (s *Scanner) HasData() bool { return s.hasData }
+
+// InEvent reports whether bytes of an unfinished event or comment have been read.
+func (s *Scanner) InEvent() bool { return s.inLine || s.fields || s.waiting }
+
+// Next makes s ready for the next event.
+func (s *Scanner) Next() {
+	s.name, s.hasData, s.lines, s.fields, s.waiting = s.name[:0], false, 0, false, false
+}
+
+// Scan reads p up to the end of the event or of a comment line and returns how many bytes it took. The event's data is given
+// to data in pieces, lines joined by LF.
+func (s *Scanner) Scan(p []byte, data func([]byte)) (n int, end End) {
+	s.data = data
+	for n < len(p) {
+		c := p[n]
+		if s.waiting { // for the LF of a blank CRLF line; with anything else the CR alone was its end
+			s.waiting = false
+			if c == '\n' {
+				n++
+			}
+			s.cr = false
+			return n, s.blank()
+		}
+		if s.cr {
+			s.cr = false
+			if c == '\n' {
+				s.crlf = true
+				n++
+				continue
+			}
+			s.crlf = false
+		}
+		if c == '\n' || c == '\r' {
+			n++
+			s.cr = c == '\r'
+			if end := s.endLine(c == '\r'); end != More {
+				return n, end
+			}
+			continue
+		}
+		n += s.readLine(p[n:])
+	}
+	return n, More
+}
+
+// endLine ends a line; cr tells that it was ended by a CR, which an LF may follow.
+func (s *Scanner) endLine(cr bool) End {
+	if !s.inLine {
+		if cr && s.crlf {
+			s.cr, s.waiting = false, true
+			return More
+		}
+		return s.blank()
+	}
+	if s.field == fieldNone { // a line without a colon is a field without a value
+		s.startField()
+	}
+	comment := s.field == fieldOther && len(s.line) == 0
+	s.inLine, s.line, s.field = false, s.line[:0], fieldNone
+	if comment && !s.fields && !cr {
+		return Comment
+	}
+	s.fields = s.fields || !comment
+	return More
+}
+
+func (s *Scanner) blank() End {
+	if s.fields {
+		return Event
+	}
+	return Comment
+}
+
+// readLine reads a part of a line; p has at least a byte and does not begin with a line's end.
+func (s *Scanner) readLine(p []byte) int {
+	s.inLine = true
+	if s.field == fieldNone {
+		c := p[0]
+		if c == ':' {
+			s.startField()
+			s.space = true
+			return 1
+		}
+		if !(len(s.line) == 0 && (c == 0xEF || c == 0xBB || c == 0xBF)) && len(s.line) < 8 { // a byte order mark is skipped
+			s.line = append(s.line, c)
+		}
+		return 1
+	}
+	if s.space {
+		s.space = false
+		if p[0] == ' ' {
+			return 1
+		}
+	}
+	n := bytes.IndexAny(p, "\r\n")
+	if n < 0 {
+		n = len(p)
+	}
+	switch s.field {
+	case fieldData:
+		s.hasData = true
+		s.data(p[:n])
+	case fieldEvent:
+		s.name = append(s.name, p[:min(n, maxName-len(s.name))]...)
+	}
+	return n
+}
+
+func (s *Scanner) startField() {
+	switch string(s.line) {
+	case "data":
+		s.field = fieldData
+		if s.lines++; s.lines > 1 {
+			s.hasData = true
+			s.data([]byte{'\n'})
+		}
+	case "event":
+		s.field, s.name = fieldEvent, s.name[:0]
+	default:
+		s.field = fieldOther
+	}
+}

@@ -1,0 +1,203 @@
+package wire
+
+import (
+	"net/http"
+
+	"github.com/tallygate/tallygate/meter"
+	"github.com/tallygate/tallygate/meter/skim"
+)
+
+// counter implements [meter.Counter] for every dialect.
+type counter struct {
+	d     *Dialect
+	state State
+	skim  *skim.Reader
+	msg   Message
+	dumb  bool // nothing is read: an error's body
+
+	framer   framer
+	events   int64
+	bytes    int64
+	lastRule int // of the text that was written last
+
+	ended bool   // by finish
+	tail  []byte // what Tail returns
+}
+
+// framer finds the messages in a body and decides what goes on when.
+type framer interface {
+	// feed reads chunk and appends to dst what may go on.
+	feed(c *counter, dst, chunk []byte) []byte
+	// finish reads what is left, as far as there is more to read when the body has ended well, and returns what was held back.
+	finish(c *counter, complete bool) []byte
+	// write returns the message in the body's framing; nil where the body can't have one here.
+	write(n Note) []byte
+}
+
+// NewCounter returns a counter for the response to call that came with this status and header.
+func NewCounter(d *Dialect, call *meter.Call, status int, h http.Header) meter.Counter {
+	c := &counter{d: d, state: State{Call: call, Sums: meter.Units{}}, dumb: status >= 400, lastRule: -1}
+	c.msg.rules = d.Rules
+	c.framer = newFramer(c, status, h)
+	if d.Start != nil && !c.dumb {
+		d.Start(&c.state, h)
+	}
+	return c
+}
+
+// use says which shape the body has; the framer calls it before it reads.
+func (c *counter) use(shape Shape) {
+	c.skim = skim.New(c.d.paths[shape], gather{c})
+}
+
+func (c *counter) Feed(dst, chunk []byte) []byte {
+	if c.ended {
+		return dst
+	}
+	start := len(dst)
+	dst = c.framer.feed(c, dst, chunk)
+	c.bytes += int64(len(dst) - start)
+	return dst
+}
+
+func (c *counter) Tail() []byte {
+	c.finish(true)
+	return c.tail
+}
+
+func (c *counter) finish(complete bool) {
+	if c.ended {
+		return
+	}
+	c.ended = true
+	c.tail = c.framer.finish(c, complete)
+	if complete {
+		c.bytes += int64(len(c.tail))
+	}
+}
+
+func (c *counter) Stop(code, message string) []byte {
+	if c.ended || c.d.Stop == nil {
+		return nil
+	}
+	var out []byte
+	for _, note := range c.d.Stop(code, message) {
+		out = append(out, c.framer.write(note)...)
+	}
+	return out
+}
+
+// data reads a piece of the current message.
+func (c *counter) data(p []byte) {
+	if c.dumb {
+		return
+	}
+	if room := maxLiteral - len(c.msg.literal); room > 0 {
+		c.msg.literal = append(c.msg.literal, p[:min(room, len(p))]...)
+	}
+	c.skim.Write(p)
+}
+
+// end ends the current message and makes ready for the next.
+func (c *counter) end(event string) Verdict {
+	if c.dumb {
+		return Pass
+	}
+	c.skim.Close()
+	c.msg.Event = event
+	c.commitText()
+	v := c.d.End(&c.state, &c.msg)
+	if c.state.Call.Choices > 1 { // the choices' deltas take turns: no token spans them
+		for _, text := range c.state.texts {
+			text.Break()
+		}
+	}
+	c.skim.Reset()
+	c.msg.reset()
+	return v
+}
+
+// commitText counts the text that was gathered of the message so far.
+func (c *counter) commitText() {
+	m := &c.msg
+	if len(m.texts) > 0 && (c.d.IsText == nil || c.d.IsText(m)) {
+		for _, s := range m.texts {
+			text := c.state.text(m.rules[s.rule].Text)
+			if s.rule != c.lastRule {
+				text.Break()
+				c.lastRule = s.rule
+			}
+			text.Write(m.text[s.start:s.end])
+		}
+	}
+	m.texts, m.text = m.texts[:0], m.text[:0]
+}
+
+// exact returns the units that need no reading.
+func (c *counter) exact() meter.Units {
+	u := meter.Units{}
+	u.Add(meter.Event, meter.Whole(c.events))
+	u.Add(meter.Byte, meter.Whole(c.bytes))
+	return u
+}
+
+func (c *counter) Progress() (at, bound meter.Units) {
+	at, bound = c.exact(), c.exact()
+	t := &c.state
+	stated := t.Stated // Units may mark it
+	for class, n := range stated.Units() {
+		at.Add(class, n)
+		bound.Add(class, n)
+	}
+	for class, n := range t.Sums {
+		at.Add(class, n)
+		bound.Add(class, n)
+	}
+	if !stated.HasPrompt && c.d.Prompt != nil {
+		bound.Add(meter.Input, meter.Whole(t.Call.InputTokens))
+	}
+	for _, text := range t.texts { // as output: whether reasoning is stated apart is known only in the end
+		at.Add(meter.Output, meter.Whole(text.Low()))
+		bound.Add(meter.Output, meter.Whole(text.High()))
+	}
+	return at, bound
+}
+
+func (c *counter) Usage(complete bool) meter.Usage {
+	c.finish(complete)
+	t := &c.state
+	u := meter.Usage{Source: meter.Stated, Model: t.Model, ServiceTier: t.Tier, Tools: t.Tools, Cost: t.Cost, Passes: t.Passes}
+	u.Units = c.exact()
+	if !complete && c.bytes == 0 { // nothing was delivered
+		return u
+	}
+	if complete {
+		u.Units.Add(meter.Calls, meter.Whole(1))
+	}
+	for class, n := range t.Sums {
+		u.Units.Add(class, n)
+	}
+	if c.dumb {
+		return u
+	}
+	stated := t.Stated
+	for class, n := range stated.Units() {
+		u.Units.Add(class, n)
+	}
+	u.Suspect = stated.Suspect
+	u.PromptTokens = stated.Prompt
+	if !stated.HasPrompt && c.d.Prompt != nil {
+		u.PromptTokens = c.d.Prompt(t.Call)
+		u.Units.Add(meter.Input, meter.Whole(u.PromptTokens))
+		u.Source = meter.Estimated
+	}
+	for class, text := range t.texts {
+		if n := text.Count(); n > 0 {
+			u.Units.Add(class, meter.Whole(n))
+			u.Source = meter.Estimated
+		}
+	}
+	return u
+}
+
+var _ meter.Counter = (*counter)(nil)

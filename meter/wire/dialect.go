@@ -1,0 +1,105 @@
+// Package wire is what all wire formats share: the counter that frames a response body (SSE, lines, JSON, ...), passes it on,
+// and shows each of its messages to a format's [Dialect], which is mostly a table.
+package wire
+
+import (
+	"encoding/json"
+	"net/http"
+
+	"github.com/tallygate/tallygate/meter"
+	"github.com/tallygate/tallygate/meter/skim"
+)
+
+// Rule says what is picked out of the JSON of a response's messages.
+type Rule struct {
+	// Path is where: keys joined by dots, `*` for any. See package skim.
+	Path string
+	// Text, where set, is the class that the text found there counts as when it must be counted locally.
+	Text meter.Class
+	// Mark keeps no value, only whether there is one.
+	Mark bool
+	// In restricts the rule to streams or to whole bodies.
+	In Shape
+}
+
+// Shape is how an answer is sent.
+type Shape uint8
+
+const (
+	Both Shape = iota
+	Stream
+	Whole
+)
+
+// Verdict is what becomes of a message on its way to the client.
+type Verdict uint8
+
+const (
+	Pass     Verdict = iota
+	Drop             // the client did not ask for it
+	Terminal         // it and all that follows stays back until the response is settled
+	Last             // it stays back until another message follows: it may be the end of a format that has no terminal event
+)
+
+// Dialect is how one API states its usage and its text.
+type Dialect struct {
+	Rules []Rule
+	// Start, where set, looks at the response's header.
+	Start func(t *State, h http.Header)
+	// End reads a complete message.
+	End func(t *State, m *Message) Verdict
+	// IsText, where set, says whether the text of the message is the answer's; it may be asked before the message ends.
+	IsText func(m *Message) bool
+	// Prompt, where set, estimates the tokens of the request, for a response that does not state them.
+	Prompt func(c *meter.Call) int64
+	// Stop, where set, returns the messages that end a stream with an error.
+	Stop func(code, message string) []Note
+	// Edit, where set, rewrites the bytes of an SSE event that passes. It returns raw itself when there is nothing to do.
+	Edit func(t *State, raw []byte) []byte
+	// Lines says that a body of an undecided content type is JSON lines.
+	Lines bool
+
+	paths [Whole + 1]*skim.Paths
+}
+
+// Note is a message of ours to the client.
+type Note struct {
+	Event string // "" for none
+	Data  []byte
+}
+
+// JSON encodes v, which can be encoded.
+func JSON(v any) []byte {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	return b
+}
+
+// New compiles d.
+func New(d Dialect) *Dialect {
+	if len(d.Rules) > 64 {
+		panic("wire: a dialect has at most 64 rules")
+	}
+	for _, shape := range []Shape{Stream, Whole} {
+		patterns := make([]skim.Pattern, len(d.Rules))
+		for i, r := range d.Rules {
+			patterns[i] = skim.Pattern{Path: r.Path, Kind: r.kind(shape)}
+		}
+		d.paths[shape] = skim.Compile(patterns)
+	}
+	return &d
+}
+
+func (r Rule) kind(shape Shape) skim.Kind {
+	switch {
+	case r.In != Both && r.In != shape:
+		return skim.Skip
+	case r.Text != "":
+		return skim.Text
+	case r.Mark:
+		return skim.Mark
+	}
+	return skim.Keep
+}

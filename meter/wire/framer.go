@@ -1,0 +1,284 @@
+package wire
+
+import (
+	"bytes"
+	"fmt"
+	"mime"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/tallygate/tallygate/meter/sse"
+)
+
+// MaxEvent bounds the size in bytes of an event that is kept until it is complete. A larger one is passed on as it comes.
+const MaxEvent = 1 << 20
+
+// newFramer chooses by the response's content type; where that decides nothing, by the body's first byte.
+func newFramer(c *counter, status int, h http.Header) framer {
+	if status == http.StatusNoContent || status == http.StatusNotModified {
+		return &whole{}
+	}
+	media, _, _ := mime.ParseMediaType(h.Get("Content-Type"))
+	switch {
+	case media == "text/event-stream":
+		return newMessages(c, &sseSplitter{})
+	case media == "application/x-ndjson", media == "application/ndjson", media == "application/jsonl",
+		media == "application/x-jsonl", media == "application/stream+json", media == "application/jsonlines":
+		return newMessages(c, &lineSplitter{})
+	case media == "application/json", strings.HasSuffix(media, "+json"):
+		return &sniffer{json: true}
+	case media == "", media == "application/octet-stream", media == "text/plain", media == "binary/octet-stream":
+		return &sniffer{}
+	}
+	return &whole{}
+}
+
+// sniffer decides by the first byte that is no space.
+type sniffer struct {
+	json   bool // the content type says so
+	framer framer
+}
+
+func (s *sniffer) feed(c *counter, dst, chunk []byte) []byte {
+	if s.framer == nil {
+		rest := bytes.TrimLeft(chunk, " \t\r\n\xEF\xBB\xBF")
+		if len(rest) == 0 {
+			return append(dst, chunk...)
+		}
+		s.framer = s.choose(c, rest[0])
+	}
+	return s.framer.feed(c, dst, chunk)
+}
+
+func (s *sniffer) choose(c *counter, first byte) framer {
+	switch {
+	case first == '{' && c.d.Lines && !s.json:
+		return newMessages(c, &lineSplitter{})
+	case first == '[' && c.state.Call.Stream:
+		return newMessages(c, &arraySplitter{})
+	case first == '{', first == '[':
+		c.use(Whole)
+		return &whole{json: true}
+	case (first == 'd' || first == 'e' || first == ':') && c.state.Call.Stream && !s.json:
+		return newMessages(c, &sseSplitter{})
+	}
+	return &whole{}
+}
+
+func (s *sniffer) finish(c *counter, complete bool) []byte {
+	if s.framer == nil {
+		return nil
+	}
+	return s.framer.finish(c, complete)
+}
+
+func (s *sniffer) write(n Note) []byte {
+	if s.framer == nil {
+		return nil
+	}
+	return s.framer.write(n)
+}
+
+// whole passes a body on as it comes, all but its last byte: without that no client takes it for complete.
+type whole struct {
+	json bool
+	last []byte
+}
+
+func (w *whole) feed(c *counter, dst, chunk []byte) []byte {
+	if len(chunk) == 0 {
+		return dst
+	}
+	for p := chunk; w.json && !c.dumb && len(p) > 0; {
+		p = p[c.skim.Write(p):]
+		if c.skim.Done() {
+			c.end("")
+		}
+	}
+	dst = append(dst, w.last...)
+	dst = append(dst, chunk[:len(chunk)-1]...)
+	w.last = append(w.last[:0], chunk[len(chunk)-1])
+	return dst
+}
+
+func (w *whole) finish(c *counter, _ bool) []byte {
+	if w.json && c.skim.Open() { // what was sent of a body that was cut counts
+		c.end("")
+	}
+	return w.last
+}
+
+func (w *whole) write(Note) []byte { return nil }
+
+// splitter finds the messages of a framed stream; see [sse.Scanner] for what scan does.
+type splitter interface {
+	scan(p []byte, data func([]byte)) (n int, end sse.End)
+	// event returns the name of the message that has ended, and whether it has data.
+	event() (name string, hasData bool)
+	// partial reports whether a message has begun and not ended, and its data can be read at the end of the body.
+	partial() bool
+	next()
+	write(n Note) []byte
+}
+
+// messages passes on message by message.
+type messages struct {
+	split splitter
+	buf   []byte // the unfinished message
+	over  bool   // it is too large: its bytes are passed on as they come
+	held  []byte // what stays back
+	state holding
+}
+
+type holding uint8
+
+const (
+	flowing  holding = iota
+	maybeEnd         // held is one message that may be the last, and comments after it
+	atEnd            // held begins with the terminal message
+)
+
+func newMessages(c *counter, s splitter) *messages {
+	c.use(Stream)
+	return &messages{split: s}
+}
+
+func (f *messages) feed(c *counter, dst, chunk []byte) []byte {
+	for len(chunk) > 0 {
+		n, end := f.split.scan(chunk, c.data)
+		f.buf = append(f.buf, chunk[:n]...)
+		chunk = chunk[n:]
+		switch {
+		case end == sse.Event:
+			dst = f.message(c, dst)
+		case end == sse.Comment:
+			f.split.next()
+			dst = f.move(dst)
+		case f.over || len(f.buf) > MaxEvent:
+			f.over = true
+			c.commitText()
+			dst = f.move(dst)
+		}
+	}
+	return dst
+}
+
+// message deals with the message that has ended.
+func (f *messages) message(c *counter, dst []byte) []byte {
+	name, hasData := f.split.event()
+	over := f.over
+	f.over = false
+	f.split.next()
+	if !hasData {
+		return f.move(dst)
+	}
+	verdict := c.end(name)
+	if f.state == atEnd {
+		return f.move(dst)
+	}
+	if verdict == Drop && !over {
+		f.buf = f.buf[:0]
+		return dst
+	}
+	dst = f.release(c, dst)
+	switch verdict {
+	case Terminal:
+		f.state = atEnd
+	case Last:
+		f.state = maybeEnd
+	default:
+		c.events++
+		if c.d.Edit != nil && !over && !c.dumb {
+			f.buf = c.d.Edit(&c.state, f.buf)
+		}
+	}
+	return f.move(dst)
+}
+
+// move passes the buffer on, or adds it to what is held back.
+func (f *messages) move(dst []byte) []byte {
+	if f.state == flowing {
+		dst = append(dst, f.buf...)
+	} else {
+		f.held = append(f.held, f.buf...)
+		if len(f.held) > 2*MaxEvent { // that was not the end
+			dst = append(dst, f.held...)
+			f.held, f.state = nil, flowing
+		}
+	}
+	f.buf = f.buf[:0]
+	return dst
+}
+
+// release lets a message go that was held back in case it was the last.
+func (f *messages) release(c *counter, dst []byte) []byte {
+	if f.state != maybeEnd {
+		return dst
+	}
+	c.events++
+	dst = append(dst, f.held...)
+	f.held, f.state = f.held[:0], flowing
+	return dst
+}
+
+func (f *messages) finish(c *counter, complete bool) []byte {
+	var tail []byte
+	if f.over {
+		c.commitText()
+	}
+	if complete && f.split.partial() { // no final newline
+		tail = f.message(c, tail)
+	}
+	if complete && f.state == maybeEnd {
+		c.events++
+	}
+	return append(append(tail, f.held...), f.buf...)
+}
+
+func (f *messages) write(n Note) []byte {
+	if f.over {
+		return nil
+	}
+	return f.split.write(n)
+}
+
+type sseSplitter struct{ sse.Scanner }
+
+func (s *sseSplitter) scan(p []byte, data func([]byte)) (int, sse.End) { return s.Scan(p, data) }
+func (s *sseSplitter) event() (string, bool)                           { return s.Name(), s.HasData() }
+func (s *sseSplitter) partial() bool                                   { return s.InEvent() }
+func (s *sseSplitter) next()                                           { s.Next() }
+
+func (s *sseSplitter) write(n Note) []byte {
+	var out []byte
+	if n.Event != "" {
+		out = fmt.Appendf(out, "event: %s\n", n.Event)
+	}
+	return fmt.Appendf(out, "data: %s\n\n", n.Data)
+}
+
+// lineSplitter splits JSON lines.
+type lineSplitter struct{ open, hasData bool }
+
+func (s *lineSplitter) scan(p []byte, data func([]byte)) (int, sse.End) {
+	n := bytes.IndexByte(p, '\n')
+	line := p
+	if n >= 0 {
+		line = p[:n]
+	}
+	if len(line) > 0 {
+		s.open = true
+		s.hasData = s.hasData || len(bytes.TrimSpace(line)) > 0
+		data(line)
+	}
+	if n < 0 {
+		return len(p), sse.More
+	}
+	return n + 1, sse.Event
+}
+
+func (s *lineSplitter) event() (string, bool) { return "", s.hasData }
+func (s *lineSplitter) partial() bool         { return s.open }
+func (s *lineSplitter) next()                 { *s = lineSplitter{} }
+func (s *lineSplitter) write(n Note) []byte   { return append(slices.Clip(n.Data), '\n') }

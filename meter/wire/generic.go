@@ -1,0 +1,23 @@
+package wire
+
+import "github.com/tallygate/tallygate/meter"
+
+// Generic counts calls, events and bytes, of an API that no format knows.
+var Generic = &API{Dialect: New(Dialect{End: endGeneric, Stop: stopGeneric})}
+
+// Free counts the same, of a call that states no tokens.
+var Free = Generic
+
+func endGeneric(_ *State, m *Message) Verdict {
+	if m.Is("[DONE]") {
+		return Terminal
+	}
+	return Pass
+}
+
+// stopGeneric is an event named error, in the shape of the SDKs' errors.
+func stopGeneric(code, message string) []Note {
+	return []Note{{Event: "error", Data: JSON(map[string]any{"error": map[string]string{"type": code, "code": code, "message": message}})}}
+}
+
+var _ meter.Format = Generic

@@ -1,0 +1,257 @@
+package wire
+
+import (
+	"bytes"
+	"encoding/base64"
+	"net/http"
+	"path"
+	"strings"
+
+	"github.com/tidwall/gjson"
+
+	"github.com/tallygate/tallygate/meter"
+	"github.com/tallygate/tallygate/meter/skim"
+	"github.com/tallygate/tallygate/meter/tokens"
+)
+
+// Request is a request as the formats look at it.
+type Request struct {
+	meter.Head
+	// Clean is the path without repeated or trailing slashes, in lower case: some providers take any case.
+	Clean string
+	Body  []byte
+	// JSON is the body where it is a JSON object; otherwise it does not exist.
+	JSON gjson.Result
+}
+
+// NewRequest prepares a request.
+func NewRequest(h meter.Head, body []byte) *Request {
+	r := &Request{Head: h, Clean: strings.ToLower(path.Clean("/" + h.Path)), Body: body}
+	if trimmed := bytes.TrimLeft(body, " \t\r\n"); len(trimmed) > 0 && trimmed[0] == '{' {
+		r.JSON = gjson.ParseBytes(body)
+	}
+	return r
+}
+
+// Post reports whether the request is a POST to a path that ends in suffix, such as "/chat/completions".
+func (r *Request) Post(suffix string) bool {
+	return r.Method == http.MethodPost && strings.HasSuffix(r.Clean, suffix)
+}
+
+// Call returns a call of the API with what is common to all filled in.
+func (r *Request) Call(api *API) *meter.Call {
+	c := &meter.Call{API: api.Name, Body: r.Body, Format: api}
+	if r.JSON.Exists() {
+		c.Malformed = !gjson.ValidBytes(r.Body)
+	} else {
+		c.Malformed = !strings.HasPrefix(r.Header.Get("Content-Type"), "multipart/form-data")
+	}
+	c.Model = r.JSON.Get("model").String()
+	c.Stream = r.JSON.Get("stream").Bool()
+	c.InputTokens, c.InputOpen = InputBound(r.Body, c.Model)
+	return c
+}
+
+// Repeated returns a key that stands twice in one of the objects, compared without regard to case, since servers differ in
+// which of the two they take; "" if there is none.
+func Repeated(objects ...gjson.Result) string {
+	for _, o := range objects {
+		seen := map[string]bool{}
+		repeated := ""
+		if !o.IsObject() {
+			continue
+		}
+		o.ForEach(func(key, _ gjson.Result) bool {
+			k := strings.ToLower(key.String())
+			if seen[k] {
+				repeated = key.String()
+			}
+			seen[k] = true
+			return repeated == ""
+		})
+		if repeated != "" {
+			return repeated
+		}
+	}
+	return ""
+}
+
+// API is one operation of a provider. It implements [meter.Format].
+type API struct {
+	Name    string
+	Dialect *Dialect
+	// Limit, where set, returns the body with its output limited to n tokens over all choices, and the limit that was put in.
+	Limit func(c *meter.Call, n int64) (body []byte, limit int64, ok bool)
+}
+
+// Counter implements [meter.Format].
+func (a *API) Counter(c *meter.Call, status int, h http.Header) meter.Counter {
+	return NewCounter(a.Dialect, c, status, h)
+}
+
+// LimitOutput implements [meter.Format].
+func (a *API) LimitOutput(c *meter.Call, n int64) bool {
+	if a.Limit == nil || c.Malformed {
+		return false
+	}
+	body, limit, ok := a.Limit(c, n)
+	if ok {
+		c.Body, c.MaxOutput = body, limit
+	}
+	return ok
+}
+
+// Bounds of what media counts, in tokens. An image: OpenAI's documented maximum is 48,169 for gpt-4o-mini (2,833 + 8 tiles of
+// 5,667) and 24,600 for the rest (10,000 patches times 2.46); Anthropic's 4,784, Gemini's 2,240 are below. Audio and video:
+// the densest is Gemini's video, 300 a second, at no less than 4 kB a second.
+const (
+	imageTokens     = 24_600
+	imageTokensMini = 48_169
+	mediaBytes      = 12 // of base64, for one token of audio or video
+)
+
+// InputBound returns the most tokens that a JSON request body can count as input. A token has at least a byte, and what a
+// provider puts around a message is shorter than the JSON around it, so that it is the body's length, without images, audio
+// and video in base64, which count by a bound of their own. open tells that the body refers to something that it does not
+// contain.
+func InputBound(body []byte, model string) (most int64, open bool) {
+	perImage := int64(imageTokens)
+	if strings.Contains(model, "4o-mini") {
+		perImage = imageTokensMini
+	}
+	most = int64(len(body)) + 64
+	var key, value []byte
+	for rest := body; ; {
+		i := bytes.IndexByte(rest, '"')
+		if i < 0 {
+			return most, open
+		}
+		value, rest = cutString(rest[i+1:])
+		if next := bytes.TrimLeft(rest, " \t\r\n"); len(next) > 0 && next[0] == ':' {
+			key = value
+			open = open || remote[string(key)]
+			continue
+		}
+		switch string(key) {
+		case "type":
+			switch string(value) {
+			case "image_url", "image", "input_image", "image_file":
+				most += perImage
+			case "file_search", "mcp", "code_interpreter", "computer", "tool_search":
+				open = true
+			default:
+				open = open || bytes.HasPrefix(value, []byte("web_"))
+			}
+		case "data", "url", "image_url", "bytes", "image", "images", "file_data", "b64_json":
+			switch mediaOf(value) {
+			case "image":
+				most += perImage - int64(len(value))
+			case "audio", "video":
+				most -= int64(len(value)) - int64(len(value))/mediaBytes
+			}
+		}
+	}
+}
+
+// remote are the keys of what a provider adds to the input from elsewhere.
+var remote = map[string]bool{"previous_response_id": true, "conversation": true, "file_id": true, "file_url": true, "file_uri": true,
+	"fileUri": true, "cachedContent": true, "cached_content": true, "web_search_options": true, "googleSearch": true,
+	"google_search": true, "urlContext": true, "url_context": true, "search_parameters": true, "plugins": true, "container": true}
+
+// cutString splits p behind the quote that ends the string which p is the rest of.
+func cutString(p []byte) (value, rest []byte) {
+	for i := 0; ; {
+		j := bytes.IndexByte(p[i:], '"')
+		if j < 0 {
+			return p, nil
+		}
+		i += j
+		slashes := 0
+		for k := i - 1; k >= 0 && p[k] == '\\'; k-- {
+			slashes++
+		}
+		if slashes%2 == 0 {
+			return p[:i], p[i+1:]
+		}
+		i++
+	}
+}
+
+// mediaOf tells what a string of base64 holds, by its first bytes: "image", "audio", "video", or "" for anything else.
+func mediaOf(s []byte) string {
+	if len(s) < 256 {
+		return ""
+	}
+	if bytes.HasPrefix(s, []byte("data:")) {
+		i := bytes.Index(s[:256], []byte(";base64,"))
+		if i < 0 {
+			return ""
+		}
+		s = s[i+len(";base64,"):]
+	}
+	head := make([]byte, 48)
+	n, err := base64.StdEncoding.Decode(head, s[:min(64, len(s)&^3)])
+	if err != nil {
+		return ""
+	}
+	kind, _, _ := strings.Cut(http.DetectContentType(head[:n]), "/")
+	switch kind {
+	case "image", "audio", "video":
+		return kind
+	}
+	return ""
+}
+
+// Prompt estimates the tokens of a request by the texts at the rules' paths, with a fixed number for each value at a path
+// that is marked, and for the whole.
+type Prompt struct {
+	paths              *skim.Paths
+	perMark, perPrompt int64
+}
+
+// NewPrompt compiles a Prompt.
+func NewPrompt(perMark, perPrompt int64, texts, marks []string) *Prompt {
+	var patterns []skim.Pattern
+	for _, path := range texts {
+		patterns = append(patterns, skim.Pattern{Path: path, Kind: skim.Text})
+	}
+	for _, path := range marks {
+		patterns = append(patterns, skim.Pattern{Path: path, Kind: skim.Mark})
+	}
+	return &Prompt{skim.Compile(patterns), perMark, perPrompt}
+}
+
+// maxPrompt bounds the text of a prompt that is tokenised, in bytes; what is longer is taken to be like its beginning.
+const maxPrompt = 256 << 10
+
+// Tokens estimates the tokens of the call's input.
+func (p *Prompt) Tokens(c *meter.Call) int64 {
+	var sink promptSink
+	skim.New(p.paths, &sink).Write(c.Body)
+	n := tokens.ForModel(c.Model).Count(string(sink.text))
+	if len(sink.text) == maxPrompt {
+		n = n * sink.size / maxPrompt
+	}
+	return n + sink.marks*p.perMark + p.perPrompt
+}
+
+// promptSink gathers the beginning of a prompt's text.
+type promptSink struct {
+	text  []byte
+	size  int64 // of all the text
+	last  int
+	marks int64
+}
+
+func (s *promptSink) Value(int, []byte) {}
+
+func (s *promptSink) Mark(int) { s.marks++ }
+
+func (s *promptSink) Text(i int, piece []byte) {
+	if i != s.last {
+		s.last = i
+		piece = append([]byte{'\n'}, piece...)
+	}
+	s.size += int64(len(piece))
+	s.text = append(s.text, piece[:min(len(piece), maxPrompt-len(s.text))]...)
+}

@@ -1,0 +1,161 @@
+package wire
+
+import (
+	"github.com/tidwall/gjson"
+
+	"github.com/tallygate/tallygate/meter"
+	"github.com/tallygate/tallygate/meter/tokens"
+)
+
+// State is what has been read of a response so far.
+type State struct {
+	Call *meter.Call
+
+	// Stated is the usage that the provider has stated so far; later statements replace earlier ones.
+	Stated Stated
+	// Sums are units that are added up over the response: searches, pages, seconds, search units.
+	Sums meter.Units
+	// Tools counts successful tool calls by name.
+	Tools map[string]int64
+	// Passes and PassUnits: see [meter.Usage.Passes]; they are part of Stated.
+	Passes []meter.Pass
+
+	Model, Tier, Cost string
+
+	// Scratch is the format's own.
+	Scratch any
+
+	texts map[meter.Class]*tokens.Text // by Output, Reasoning
+}
+
+// State replaces the stated usage.
+func (t *State) State(s Stated) {
+	t.Stated = s
+	t.dropText()
+}
+
+// AddStated adds the usage of one of several responses on a connection, or lines of a batch.
+func (t *State) AddStated(s Stated) {
+	t.Stated.Add(s)
+	t.dropText()
+}
+
+// dropText forgets the text that a statement of usage covers.
+func (t *State) dropText() {
+	if t.Stated.HasCompletion {
+		for _, text := range t.texts {
+			text.Reset()
+		}
+	}
+}
+
+// text returns the counter for the text of class c.
+func (t *State) text(c meter.Class) *tokens.Text {
+	if t.texts[c] == nil {
+		if t.texts == nil {
+			t.texts = map[meter.Class]*tokens.Text{}
+		}
+		model := t.Call.Model
+		if model == "" {
+			model = t.Model
+		}
+		t.texts[c] = tokens.NewText(tokens.ForModel(model))
+	}
+	return t.texts[c]
+}
+
+// Message is one message of a response: an SSE event, a line, a frame, or a whole JSON body.
+type Message struct {
+	Event string // the SSE event's name, or the frame's type
+
+	rules   []Rule
+	values  []value
+	kept    []byte // the values' bytes
+	marks   uint64
+	literal []byte // the first bytes of the message
+	texts   []segment
+	text    []byte // the texts' bytes
+}
+
+type value struct{ rule, start, end int }
+
+type segment struct{ rule, start, end int }
+
+const (
+	maxValues  = 1024
+	maxKept    = 256 << 10 // bytes of all values of a message
+	maxText    = 64 << 10  // bytes of text that wait for the message's end
+	maxLiteral = 16
+)
+
+// Is reports whether the message is exactly s, such as "[DONE]"; s has at most 15 bytes.
+func (m *Message) Is(s string) bool { return string(m.literal) == s }
+
+// Get returns the last value kept at path; it does not exist where there is none.
+func (m *Message) Get(path string) gjson.Result {
+	for i := len(m.values) - 1; i >= 0; i-- {
+		if v := m.values[i]; m.rules[v.rule].Path == path {
+			return gjson.ParseBytes(m.kept[v.start:v.end])
+		}
+	}
+	return gjson.Result{}
+}
+
+// All returns the values kept at path, in order.
+func (m *Message) All(path string) []gjson.Result {
+	var all []gjson.Result
+	for _, v := range m.values {
+		if m.rules[v.rule].Path == path {
+			all = append(all, gjson.ParseBytes(m.kept[v.start:v.end]))
+		}
+	}
+	return all
+}
+
+// Has reports whether there is a value at a path that is marked.
+func (m *Message) Has(path string) bool {
+	for i, r := range m.rules {
+		if r.Mark && r.Path == path && m.marks&(1<<i) != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+func (m *Message) reset() {
+	m.Event, m.values, m.kept, m.marks, m.literal = "", m.values[:0], m.kept[:0], 0, m.literal[:0]
+	m.texts, m.text = m.texts[:0], m.text[:0]
+}
+
+// gather is a [skim.Sink] for the current message of a counter.
+type gather struct{ *counter }
+
+func (g gather) Value(i int, raw []byte) {
+	m := &g.msg
+	if len(m.values) == maxValues || len(m.kept)+len(raw) > maxKept {
+		return
+	}
+	start := len(m.kept)
+	m.kept = append(m.kept, raw...)
+	m.values = append(m.values, value{i, start, len(m.kept)})
+}
+
+func (g gather) Text(i int, piece []byte) {
+	m := &g.msg
+	for len(piece) > 0 {
+		if len(m.text) == maxText {
+			g.commitText()
+		}
+		n := min(len(piece), maxText-len(m.text))
+		start := len(m.text)
+		m.text = append(m.text, piece[:n]...)
+		piece = piece[n:]
+		if k := len(m.texts); k > 0 && m.texts[k-1].rule == i {
+			m.texts[k-1].end = len(m.text)
+		} else {
+			m.texts = append(m.texts, segment{i, start, len(m.text)})
+		}
+	}
+}
+
+func (g gather) Mark(i int) { g.msg.marks |= 1 << i }

@@ -1,0 +1,110 @@
+package wire
+
+import (
+	"math"
+	"strconv"
+
+	"github.com/tidwall/gjson"
+
+	"github.com/tallygate/tallygate/meter"
+)
+
+// MaxTokens is the most tokens that a usage may state; what is above is absurd and clamped to it.
+const MaxTokens = 1_000_000_000_000
+
+// Stated is a usage as OpenAI counts it: Prompt and Completion are totals, the others are parts of them. Formats that count
+// otherwise convert to this; [Stated.Units] makes disjoint classes of it.
+type Stated struct {
+	Prompt       int64
+	Cached       int64
+	CacheWrite   int64 // all of it
+	CacheWrite1h int64 // the part of CacheWrite that is kept for an hour
+	AudioInput   int64 // not from the cache
+	ImageInput   int64 // not from the cache
+
+	Completion  int64
+	Reasoning   int64
+	AudioOutput int64
+	ImageOutput int64
+
+	HasPrompt     bool // Prompt was stated
+	HasCompletion bool // Completion was stated
+	// Suspect is set where a number was absurd or contradicted others.
+	Suspect bool
+}
+
+// Units returns the usage in disjoint classes. Parts that exceed what is left of their total are clamped, in this order.
+func (s *Stated) Units() meter.Units {
+	u := meter.Units{}
+	part := func(c meter.Class, n int64, left *int64) {
+		if n > *left {
+			n, s.Suspect = *left, true
+		}
+		*left -= n
+		u.Add(c, meter.Whole(n))
+	}
+	input := s.Prompt
+	part(meter.Cached, s.Cached, &input)
+	written := s.CacheWrite
+	if written > input { // OpenRouter with Gemini: what was written is counted as read, too
+		written, s.Suspect = max(0, written-s.Cached), true
+	}
+	oneHour := min(s.CacheWrite1h, written)
+	part(meter.CacheWrite1h, oneHour, &input)
+	part(meter.CacheWrite, written-oneHour, &input)
+	part(meter.AudioInput, min(s.AudioInput, input), &input) // what is more was read from the cache
+	part(meter.ImageInput, min(s.ImageInput, input), &input)
+	u.Add(meter.Input, meter.Whole(input))
+
+	output := s.Completion
+	part(meter.Reasoning, s.Reasoning, &output)
+	part(meter.AudioOutput, s.AudioOutput, &output)
+	part(meter.ImageOutput, s.ImageOutput, &output)
+	u.Add(meter.Output, meter.Whole(output))
+	return u
+}
+
+// Add adds another usage.
+func (s *Stated) Add(o Stated) {
+	for _, f := range [][2]*int64{
+		{&s.Prompt, &o.Prompt}, {&s.Cached, &o.Cached}, {&s.CacheWrite, &o.CacheWrite}, {&s.CacheWrite1h, &o.CacheWrite1h},
+		{&s.AudioInput, &o.AudioInput}, {&s.ImageInput, &o.ImageInput}, {&s.Completion, &o.Completion},
+		{&s.Reasoning, &o.Reasoning}, {&s.AudioOutput, &o.AudioOutput}, {&s.ImageOutput, &o.ImageOutput},
+	} {
+		*f[0] = min(*f[0]+*f[1], MaxTokens)
+	}
+	s.HasPrompt = s.HasPrompt || o.HasPrompt
+	s.HasCompletion = s.HasCompletion || o.HasCompletion
+	s.Suspect = s.Suspect || o.Suspect
+}
+
+// Number reads a stated count. Absent and null are 0. What is no count (negative, a string, beyond [MaxTokens]) is clamped and
+// sets suspect.
+func Number(v gjson.Result, suspect *bool) int64 {
+	switch v.Type {
+	case gjson.Null:
+		return 0
+	case gjson.Number:
+		if n, err := strconv.ParseInt(v.Raw, 10, 64); err == nil && n >= 0 && n <= MaxTokens {
+			return n
+		}
+		if v.Num >= 0 && v.Num <= MaxTokens { // 12.0, 1.2e3
+			*suspect = *suspect || v.Num != math.Trunc(v.Num)
+			return int64(math.Ceil(v.Num))
+		}
+		*suspect = true
+		if v.Num > 0 {
+			return MaxTokens
+		}
+		return 0
+	case gjson.String:
+		*suspect = true
+		if n, err := strconv.ParseInt(v.Str, 10, 64); err == nil && n > 0 {
+			return min(n, MaxTokens)
+		}
+		return 0
+	default:
+		*suspect = true
+		return 0
+	}
+}
