@@ -119,9 +119,13 @@ func (c *Catalog) find(provider, model string) (string, bool) {
 	if parts := strings.SplitN(model, ":", 3); len(parts) == 3 && parts[0] == "ft" {
 		names = append(names, parts[0]+":"+parts[1])
 	}
-	for _, prefix := range []string{provider + "/", ""} {
+	prefixes := []string{""}
+	if provider != "" {
+		prefixes = []string{provider + "/", ""}
+	}
+	for _, prefix := range prefixes {
 		for _, name := range names {
-			if _, ok := c.models[prefix+name]; ok && prefix != "/" {
+			if _, ok := c.models[prefix+name]; ok {
 				return prefix + name, true
 			}
 		}

@@ -489,3 +489,13 @@ func BenchmarkDue(b *testing.B) {
 		}
 	})
 }
+
+func BenchmarkMeasureOf(b *testing.B) {
+	m, u := Measure{1000, "token"}, used(b, "input=1200 cached=800 output=340 reasoning=128")
+	b.ReportAllocs()
+	for b.Loop() {
+		if m.Of(u) != 2 {
+			b.Fatal("wrong")
+		}
+	}
+}

@@ -235,6 +235,36 @@ func TestToolsAlone(t *testing.T) {
 	}
 }
 
+// Where tool_call has a price too, a tool's own price replaces it.
+func TestToolsBesideToolCall(t *testing.T) {
+	tariff := compiled(t, `{"models":[{"glob":"*","prices":[{"amount":1,"unit":"tool_call"}]}],
+		"tools":[{"glob":"cheap","amount":"0.1"},{"glob":"dear","amount":"5"}]}`)
+	r, _ := tariff.For("")
+	tests := []struct {
+		calls     string
+		tools     map[string]int64
+		due, most int64
+	}{
+		{"tool_call=3", map[string]int64{"cheap": 2, "other": 1}, 1_200_000_000, 1_200_000_000},
+		{"tool_call=1", map[string]int64{"cheap": 1}, 100_000_000, 100_000_000},
+		{"tool_call=1", map[string]int64{"cheap": 2}, 200_000_000, 200_000_000}, // more names than calls: never less than nothing
+		{"tool_call=3", map[string]int64{"cheap": 1}, 2_100_000_000, 10_100_000_000},
+		{"tool_call=2", nil, 2_000_000_000, 10_000_000_000},
+	}
+	for _, test := range tests {
+		u := meter.Usage{Units: used(t, test.calls), Tools: test.tools}
+		if due, err := r.Due(u); due != test.due || err != nil {
+			t.Errorf("%s, %v: due %d, %v; want %d", test.calls, test.tools, due, err, test.due)
+		}
+		if most, err := r.Most(u); most != test.most || err != nil {
+			t.Errorf("%s, %v: most %d, %v; want %d", test.calls, test.tools, most, err, test.most)
+		}
+		if e, err := r.Explain(u); e.AmountNano != test.due || err != nil {
+			t.Errorf("%s, %v: explained as %d, %v; want %d", test.calls, test.tools, e.AmountNano, err, test.due)
+		}
+	}
+}
+
 // A price that depends on the size of the prompt or the service is not fixed.
 func TestFixedWithTiers(t *testing.T) {
 	tests := map[string]bool{
