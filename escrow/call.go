@@ -2,6 +2,7 @@ package escrow
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/tallygate/tallygate/escrow/ledger"
@@ -34,17 +35,22 @@ type CallOrder struct {
 	Tags    map[string]string
 }
 
-// Settlement is what a call came to.
-type Settlement struct {
-	Amount     ledger.Amount     // price of the final usage, whatever was drawn on the way
-	Units      map[string]string // unit -> count, as decimal text
-	UnitPrices map[string]string // unit -> price as applied, as text
-	Model      string            // the model that answered, if it differs from the order's
-	Source     string            // "stated" by the provider or "estimated" here
-	Cut        string            // what ended the response early: "none", "client", "upstream", "funds"
-	Suspect    bool              // the usage was absurd and has been clamped
-	HTTPStatus int               // the upstream's answer
-	Duration   time.Duration     // from the request to the end of the response
+// Authorisation is money taken aside for one call. Its methods are called from the goroutine that serves the call, but for
+// Err, Held, Escrow and Cancel, which any may call.
+type Authorisation struct {
+	book   *Book
+	charge Charge // what is known of it before it is settled
+	source ledger.AccountID
+	ppm    int64
+	hold   *ledger.Hold
+	limits *limitHold
+
+	mu      sync.Mutex
+	total   ledger.Amount   // all that was ever authorised, draws included
+	drawing *ledger.Receipt // the draw in flight
+	drew    bool
+	err     error
+	over    ending
 }
 
 // Authorise takes money aside for a call. From the wallet it writes nothing to disk.
@@ -53,43 +59,276 @@ type Settlement struct {
 // named escrow not_found (absent or another payer's), forbidden (not to this payee, or paid by milestones), invalid_status
 // (no longer open).
 func (b *Book) Authorise(ctx context.Context, o CallOrder) (*Authorisation, error) {
-	panic("unfinished")
+	if o.By.Operator {
+		return nil, refuse(Unauthorized, nil, "the operator's key pays for nothing; use an agent's key")
+	}
+	if err := o.By.mayPay(o.Payee); err != nil {
+		return nil, err
+	}
+	if o.By.Agent == o.Payee {
+		return nil, invalid("payee", "%q is the payee of this route: nobody pays itself", o.Payee)
+	}
+	b.catchUp(ctx)
+	a := &Authorisation{book: b, charge: o.charge(), ppm: b.rules.CommissionPPM}
+	take := a.fromEscrow
+	if o.From == FromWallet {
+		take = a.fromWallet
+	}
+	if err := take(ctx, o); err != nil {
+		return nil, err
+	}
+	a.total = o.Least
+	a.ExtendUpTo(o.Most)
+	return a, nil
 }
 
-// Authorisation is money taken aside for one call. Its methods are called from the goroutine that serves the call, but for
-// Err, Held and Cancel, which any may call.
-type Authorisation struct{}
+func (o CallOrder) charge() Charge {
+	return Charge{
+		RequestID: o.Request, Payer: o.By.Agent, Payee: o.Payee, Key: o.By.Key, Route: o.Route, Pattern: o.Pattern, API: o.API, Model: o.Model,
+		Tags: o.Tags,
+	}
+}
+
+func (a *Authorisation) fromWallet(_ context.Context, o CallOrder) error {
+	a.source = ledger.Wallet(o.By.Agent)
+	return a.holdFirst(o, true)
+}
+
+// holdFirst takes the first amount aside, within the payer's limits where the call counts against them.
+func (a *Authorisation) holdFirst(o CallOrder, counts bool) (err error) {
+	if counts {
+		if a.limits, err = a.book.holdLimits(o.By, o.By.Agent, o.Payee, o.Least); err != nil {
+			return err
+		}
+	}
+	if a.hold, err = a.book.ledger.Hold(a.source, o.Least); err != nil {
+		a.limits.release()
+		return a.book.funds(err, o.Payee)
+	}
+	return nil
+}
+
+// fromEscrow holds the first amount of the escrow that pays: the one that is named, else the oldest open one that covers it, else
+// a new one.
+func (a *Authorisation) fromEscrow(ctx context.Context, o CallOrder) error {
+	if o.Escrow != "" {
+		return a.fromNamed(o)
+	}
+	if found, err := a.fromOldest(o); found || err != nil {
+		return err
+	}
+	if o.Open == 0 {
+		return refuse(EscrowRequired, map[string]string{
+			"payee": o.Payee, "required": o.Least.String(), "currency": a.book.Currency(),
+		}, "this route is paid from an escrow to %q that covers %s %s: POST /api/v1/escrow", o.Payee, o.Least, a.book.Currency())
+	}
+	// One opener per pair: those that wait use what the first has opened.
+	unlock := a.book.shared.openers.lock(o.By.Agent + "\x00" + o.Payee)
+	defer unlock()
+	for {
+		if found, err := a.fromOldest(o); found || err != nil {
+			return err
+		}
+		if err := a.open(ctx, o); err != nil {
+			return err
+		}
+	}
+}
+
+func (a *Authorisation) fromNamed(o CallOrder) error {
+	e, err := a.book.storedEscrow(o.Escrow)
+	if err != nil {
+		return err
+	}
+	switch {
+	case e == nil || e.From != o.By.Agent:
+		return noEscrow(o.Escrow)
+	case e.To != o.Payee:
+		return refuse(Forbidden, map[string]string{"escrow_id": e.ID, "payee": o.Payee}, "the escrow is to %q, this route is paid to %q", e.To, o.Payee)
+	case len(e.Milestones) > 0 || e.Subscription != "":
+		return refuse(Forbidden, map[string]string{"escrow_id": e.ID}, "the escrow is for milestones or a subscription, no meter draws from it")
+	case !e.drawable():
+		return e.wrongStatus("metered call")
+	}
+	return a.use(e, o)
+}
+
+// use holds the first amount of an escrow. What an agent has locked itself was counted against its limits then, what a meter has
+// opened is counted as it is used. That it is still open is looked at after the hold: a change of its status either came before, and is seen,
+// or comes after, and finds the money held.
+func (a *Authorisation) use(e *Escrow, o CallOrder) error {
+	a.source = e.Account()
+	if err := a.holdFirst(o, e.ByMeter); err != nil {
+		return err
+	}
+	now, err := a.book.storedEscrow(e.ID)
+	if err == nil && !now.drawable() {
+		err = now.wrongStatus("metered call")
+	}
+	if err != nil {
+		a.hold.Release()
+		a.limits.release()
+		return err
+	}
+	a.charge.EscrowID, a.ppm = e.ID, e.CommissionPPM
+	return nil
+}
+
+// fromOldest tries the open escrows of the pair, the oldest first.
+func (a *Authorisation) fromOldest(o CallOrder) (found bool, err error) {
+	candidates, err := a.book.openEscrows(o.By.Agent, o.Payee)
+	if err != nil {
+		return false, err
+	}
+	for _, e := range candidates {
+		err := a.use(e, o)
+		if err == nil {
+			return true, nil
+		}
+		if o := ledger.OutcomeOf(err); o != InsufficientFunds && o != InvalidStatus {
+			return false, err
+		}
+	}
+	return false, nil
+}
+
+// open makes an escrow for the pair of what is asked for, or of what is available, at least the first hold.
+func (a *Authorisation) open(ctx context.Context, o CallOrder) error {
+	limits, err := a.book.holdLimits(o.By, o.By.Agent, o.Payee, o.Least)
+	if err != nil {
+		return err
+	}
+	defer limits.release()
+	return a.book.Do(ctx, func(t *Tx) error {
+		wallet, err := t.Wallet(o.By.Agent)
+		if err != nil {
+			return err
+		}
+		e := newEscrow(EscrowOrder{
+			From: o.By.Agent, To: o.Payee, Amount: max(o.Least, min(o.Open, wallet.Available), 1),
+			Memo: "opened by the meter of " + o.Payee, AutoRelease: o.OpenFor, OnExpiry: ToPayer,
+		})
+		e.ByMeter = true
+		return t.lock(&e)
+	})
+}
 
 // Escrow is the id of the escrow that pays, empty for a wallet.
-func (a *Authorisation) Escrow() string { panic("unfinished") }
+func (a *Authorisation) Escrow() string { return a.charge.EscrowID }
 
 // Held is what is still aside: authorised and not drawn.
-func (a *Authorisation) Held() ledger.Amount { panic("unfinished") }
+func (a *Authorisation) Held() ledger.Amount { return a.hold.Amount() }
 
-// Extend grows what has been authorised to total, draws included. Refused with insufficient_funds, nothing has changed.
-func (a *Authorisation) Extend(total ledger.Amount) error { panic("unfinished") }
-
-// ExtendUpTo grows what has been authorised to total or to what is available, and returns what it came to, draws included.
-func (a *Authorisation) ExtendUpTo(total ledger.Amount) ledger.Amount { panic("unfinished") }
-
-// Draw pays what is due so far, cumulative, from what is held, and never more than that. It is queued and does not wait for the
-// disk; a failure shows in Err. Units counted exactly are posted at once; an estimate is drawn as the payee's pending credit
-// and becomes exact at Settle.
-func (a *Authorisation) Draw(due ledger.Amount, exact bool) { panic("unfinished") }
-
-// Err is the failure of an earlier Draw, after which the response must be aborted.
-func (a *Authorisation) Err() error { panic("unfinished") }
-
-// Settle charges the call: one durable batch that resolves the draws, posts the rest, and records the charge. An amount beyond
-// what can be had is clamped and the charge flagged suspect. Once per request: the same again returns the first charge.
-// ctx bounds the waiting alone; an accepted settlement runs on.
-func (a *Authorisation) Settle(ctx context.Context, s Settlement) (Charge, error) {
-	panic("unfinished")
+// Total is all that was authorised so far, what was drawn included.
+func (a *Authorisation) Total() ledger.Amount {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.total
 }
 
-// Cancel gives back what is held. Posted draws stand (and are recorded as a charge), pending ones are voided. It does nothing
-// after Settle, or twice.
-func (a *Authorisation) Cancel() { panic("unfinished") }
+// Extend grows what has been authorised to total, draws included. Refused with insufficient_funds or limit_exceeded, nothing has
+// changed.
+func (a *Authorisation) Extend(total ledger.Amount) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	by := total - a.total
+	if by <= 0 {
+		return nil
+	}
+	if err := a.frozen(); err != nil {
+		return err
+	}
+	if err := a.limits.extend(by); err != nil {
+		return err
+	}
+	if err := a.hold.Extend(by); err != nil {
+		a.limits.extendUpTo(-by)
+		return a.book.funds(err, a.charge.Payee)
+	}
+	a.total = total
+	return nil
+}
 
-// NewRequestID returns a new id of a metered request, "req_" and a ULID.
-func (b *Book) NewRequestID() string { panic("unfinished") }
+// ExtendUpTo grows what has been authorised to total or to what is available, and returns what it came to, draws included.
+func (a *Authorisation) ExtendUpTo(total ledger.Amount) ledger.Amount {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if by := total - a.total; by > 0 && a.frozen() == nil {
+		by = a.limits.extendUpTo(by)
+		got := a.hold.ExtendUpTo(by)
+		a.limits.extendUpTo(got - by)
+		a.total += got
+	}
+	return a.total
+}
+
+// frozen refuses to take more from an escrow whose rest is frozen, or goes elsewhere.
+func (a *Authorisation) frozen() error {
+	if a.charge.EscrowID == "" {
+		return nil
+	}
+	e, err := a.book.storedEscrow(a.charge.EscrowID)
+	if err == nil && !e.drawable() {
+		err = e.wrongStatus("further draw")
+	}
+	return err
+}
+
+// Draw pays what is due so far, cumulative, from what is held, and never more than that. It is queued and does not wait for the
+// disk; a failure shows in Err. While one draw is in flight the next ones are left to the one after it, or to Settle. Units
+// counted exactly are posted at once; an estimate is drawn as the payee's pending credit and becomes exact at Settle.
+func (a *Authorisation) Draw(due ledger.Amount, exact bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.over != running || a.lookAtDraw() != nil || a.drawing != nil {
+		return
+	}
+	a.drew = true
+	a.drawing = a.book.ledger.Queue(func(batch *ledger.Batch) error { return a.book.tx(batch).draw(a, due, exact) })
+}
+
+// Err is the failure of an earlier Draw, after which the response must be aborted.
+func (a *Authorisation) Err() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.lookAtDraw()
+}
+
+// lookAtDraw takes note of how the draw in flight ended, if it has; a.mu is locked.
+func (a *Authorisation) lookAtDraw() error {
+	if a.drawing == nil || a.err != nil {
+		return a.err
+	}
+	select {
+	case <-a.drawing.Done():
+		a.err, a.drawing = a.drawing.Wait(), nil
+	default:
+	}
+	return a.err
+}
+
+// ending is how a call ended.
+type ending int
+
+const (
+	running ending = iota
+	settled
+	cancelled
+)
+
+// end says how the call ended; first is false where that was said before.
+func (a *Authorisation) end(how ending) (first bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.over != running {
+		return false
+	}
+	a.over = how
+	return true
+}
+
+func (a *Authorisation) ended() ending {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.over
+}

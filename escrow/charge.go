@@ -6,28 +6,184 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
+// ChargeStatus is what became of a charge.
+type ChargeStatus string
+
+// The statuses of a charge.
+const (
+	Charged        ChargeStatus = "charged"
+	PartlyRefunded ChargeStatus = "partly_refunded"
+	WhollyRefunded ChargeStatus = "refunded"
+)
+
 // Charge is what one metered call cost, and why.
 type Charge struct {
-	RequestID  string
-	Payer      string
-	Payee      string
-	Route      string
-	Pattern    string
-	API        string
-	Model      string
-	Units      map[string]string
-	UnitPrices map[string]string
-	Amount     ledger.Amount
-	Commission ledger.Amount // out of Amount
-	Refunded   ledger.Amount // out of Amount, commission included
-	Source     string        // "stated" or "estimated"
-	Cut        string        // "none", "client", "upstream", "funds", or "crash": recovered after the gateway died in the middle
-	Status     string        // "charged", "partly_refunded", "refunded"
-	EscrowID   string        // empty when the wallet paid
-	Suspect    bool
-	HTTPStatus int
-	Duration   time.Duration
-	Tags       map[string]string
-	CreatedAt  time.Time
-	Balance    ledger.Amount // after it: what is available in the wallet, or what remains in the escrow
+	RequestID      string            `cbor:"1,keyasint"`
+	Payer          string            `cbor:"2,keyasint"`
+	Payee          string            `cbor:"3,keyasint"`
+	Key            string            `cbor:"4,keyasint,omitempty"` // id of the payer's key
+	Route          string            `cbor:"5,keyasint,omitempty"`
+	Pattern        string            `cbor:"6,keyasint,omitempty"`
+	API            string            `cbor:"7,keyasint,omitempty"`
+	Model          string            `cbor:"8,keyasint,omitempty"`
+	Units          map[string]string `cbor:"9,keyasint,omitempty"`
+	UnitPrices     map[string]string `cbor:"10,keyasint,omitempty"`
+	Amount         ledger.Amount     `cbor:"11,keyasint,omitempty"`
+	Commission     ledger.Amount     `cbor:"12,keyasint,omitempty"` // out of Amount
+	Refunded       ledger.Amount     `cbor:"13,keyasint,omitempty"` // out of Amount, commission included
+	CommissionBack ledger.Amount     `cbor:"14,keyasint,omitempty"` // out of Refunded
+	Source         string            `cbor:"15,keyasint,omitempty"` // "stated" or "estimated"
+	Cut            string            `cbor:"16,keyasint,omitempty"` // "none", "client", "upstream", "funds", or "crash": recovered after the gateway died in the middle
+	Status         ChargeStatus      `cbor:"17,keyasint"`
+	EscrowID       string            `cbor:"18,keyasint,omitempty"` // empty when the wallet paid
+	Suspect        bool              `cbor:"19,keyasint,omitempty"`
+	HTTPStatus     int               `cbor:"20,keyasint,omitempty"`
+	Duration       time.Duration     `cbor:"21,keyasint,omitempty"`
+	Tags           map[string]string `cbor:"22,keyasint,omitempty"`
+	CreatedAt      time.Time         `cbor:"23,keyasint,omitzero"`
+	RefundReason   string            `cbor:"24,keyasint,omitempty"`
+	FirstTransfer  uint64            `cbor:"26,keyasint,omitempty"` // all transfers of the charge lie between these two
+	LastTransfer   uint64            `cbor:"27,keyasint,omitempty"`
+	Balance        ledger.Amount     `cbor:"25,keyasint,omitempty"` // after it: what is available in the wallet, or what remains in the escrow
+}
+
+func (t *Tx) charge(id string) (Charge, bool, error) { return chargeByID(t.batch, id) }
+
+func chargeByID(r ledger.Reader, id string) (c Charge, found bool, err error) {
+	if len(id) > maxID {
+		return c, false, nil
+	}
+	found, err = load(r, chargeTable.key(id), &c)
+	return c, found, err
+}
+
+// visible reports whether by may know of the charge.
+func (c Charge) visible(by Actor) bool {
+	return by.Operator || by.Agent != "" && (by.Agent == c.Payer || by.Agent == c.Payee)
+}
+
+func noCharge(id string) error { return refuse(NotFound, nil, "no charge %.80q", id) }
+
+// Charge returns the charge of a request to one of its parties or the operator.
+func (b *Book) Charge(by Actor, id string) (c Charge, err error) {
+	err = b.view(func(r ledger.Reader) error {
+		var found bool
+		if c, found, err = chargeByID(r, id); err == nil && (!found || !c.visible(by)) {
+			err = noCharge(id)
+		}
+		return err
+	})
+	if err != nil {
+		return Charge{}, err
+	}
+	return c, nil
+}
+
+// ChargeFilter says which charges of an agent, as payer or payee, are wanted; zero fields want all.
+type ChargeFilter struct {
+	Agent    string // whose charges; required
+	Payer    string
+	Payee    string
+	Route    string
+	Status   ChargeStatus
+	From, To time.Time // From <= CreatedAt < To
+}
+
+func (f ChargeFilter) wants(c Charge) bool {
+	return (f.Payer == "" || f.Payer == c.Payer) && (f.Payee == "" || f.Payee == c.Payee) &&
+		(f.Route == "" || f.Route == c.Route) && (f.Status == "" || f.Status == c.Status)
+}
+
+func (f ChargeFilter) list() list[Charge] {
+	l := list[Charge]{table: chargeByAgent, parts: []string{f.Agent}}
+	if !f.From.IsZero() {
+		l.from = timeKey(f.From)
+	}
+	if !f.To.IsZero() {
+		l.to = timeKey(f.To)
+	}
+	l.item = func(r ledger.Reader, last string, _ []byte) (Charge, bool, error) {
+		c, found, err := chargeByID(r, last[8:])
+		return c, found && f.wants(c), err
+	}
+	return l
+}
+
+// Charges lists charges, newest first.
+func (b *Book) Charges(f ChargeFilter, p Page) (charges []Charge, next string, err error) {
+	err = b.view(func(r ledger.Reader) error {
+		charges, next, err = f.list().page(r, p)
+		return err
+	})
+	return charges, next, err
+}
+
+// RefundCharge gives a charge back to the payer's wallet: amount, or all that was not refunded yet where it is zero. The operator's
+// commission comes back in proportion. The payee may, and the operator.
+func (t *Tx) RefundCharge(by Actor, id string, amount ledger.Amount, reason string) (Charge, error) {
+	if err := by.mayMove(); err != nil {
+		return Charge{}, err
+	}
+	c, found, err := t.charge(id)
+	if err != nil {
+		return Charge{}, err
+	}
+	if !found || !c.visible(by) {
+		return Charge{}, noCharge(id)
+	}
+	if !by.Operator && by.Agent != c.Payee {
+		return Charge{}, refuse(Forbidden, nil, "only the payee refunds a charge")
+	}
+	if err := by.mayPay(c.Payer); err != nil {
+		return Charge{}, err
+	}
+	if err := checkText("reason", reason); err != nil {
+		return Charge{}, err
+	}
+	left := c.Amount - c.Refunded
+	if left == 0 {
+		return Charge{}, refuse(InvalidStatus, nil, "nothing of the charge is left to refund")
+	}
+	if amount < 0 {
+		return Charge{}, checkAmount("amount", amount)
+	}
+	if amount == 0 {
+		amount = left
+	}
+	if amount > left {
+		return Charge{}, refuse(ExceedsRemaining, map[string]string{"field": "amount", "remaining": left.String()},
+			"%s is more than the %s of the charge that are left", amount, left)
+	}
+	if err := t.audit(by, "charge.refund", id, amount.String()); err != nil {
+		return Charge{}, err
+	}
+	return t.payBack(c, amount, reason)
+}
+
+// payBack moves a refund: the operator's part of it to the payee, then all of it to the payer.
+func (t *Tx) payBack(c Charge, amount ledger.Amount, reason string) (Charge, error) {
+	c.Refunded += amount
+	back, err := c.Commission.MulDiv(uint64(c.Refunded), uint64(c.Amount))
+	if err != nil {
+		return Charge{}, err
+	}
+	if fee := back - c.CommissionBack; fee > 0 {
+		err := t.move(ledger.Transfer{
+			Debit: ledger.Commission, Credit: ledger.Wallet(c.Payee), Amount: fee, Kind: kindCommission, Reference: c.RequestID, Memo: "refunded",
+		})
+		if err != nil {
+			return Charge{}, err
+		}
+	}
+	err = t.move(ledger.Transfer{
+		Debit: ledger.Wallet(c.Payee), Credit: ledger.Wallet(c.Payer), Amount: amount, Kind: kindChargeRefund, Reference: c.RequestID, Memo: reason,
+	})
+	if err != nil {
+		return Charge{}, err
+	}
+	c.CommissionBack, c.RefundReason, c.Status = back, reason, PartlyRefunded
+	if c.Refunded == c.Amount {
+		c.Status = WhollyRefunded
+	}
+	return c, t.put(chargeTable.key(c.RequestID), c)
 }

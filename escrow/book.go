@@ -28,15 +28,6 @@ type Rules struct {
 // DefaultRefundWindow is how long a payee has to answer a refund request where the rules do not say.
 const DefaultRefundWindow = 72 * time.Hour
 
-// Actor is who asks: an agent by one of its keys, or the operator.
-type Actor struct {
-	Agent    string   // empty for the operator
-	Key      string   // the id of the key that was used, if any
-	Operator bool     // may act for any agent; each act of it is written to the audit log
-	ReadOnly bool     // the key may look but move nothing
-	Payees   []string // when not empty, the key pays these alone
-}
-
 // Book is a ledger under the rules of one configuration. It is a light value: two configurations, during a reload, stand on
 // the same ledger with a Book each, the second made from the first by [Book.With].
 type Book struct {
@@ -67,6 +58,18 @@ func (b *Book) Currency() string { return b.ledger.Currency() }
 // Now is the ledger's time, which never goes back.
 func (b *Book) Now() time.Time { return b.ledger.Now() }
 
+// shared is what the books over one ledger keep in memory together.
+type shared struct {
+	ids     *ids
+	due     *schedule
+	openers *keyedMutex // of escrows, by payer and payee
+	limits  *limitBook
+}
+
+func newShared() *shared {
+	return &shared{ids: newIDs(), due: newSchedule(), openers: newKeyedMutex(), limits: newLimitBook()}
+}
+
 func (r Rules) withDefaults() Rules {
 	if r.RefundWindow <= 0 {
 		r.RefundWindow = DefaultRefundWindow
@@ -77,18 +80,14 @@ func (r Rules) withDefaults() Rules {
 // Do runs op as one atomic operation and returns when it is durable: all that op did is kept, or, when it returns an error,
 // nothing of it. An op that has been accepted runs to its end whatever happens to ctx, which bounds the waiting alone.
 func (b *Book) Do(ctx context.Context, op func(*Tx) error) error {
-	if err := b.catchUp(ctx); err != nil {
-		return err
-	}
+	b.catchUp(ctx)
 	return b.ledger.Do(ctx, func(batch *ledger.Batch) error { return op(b.tx(batch)) })
 }
 
 // Once is [Book.Do] with a sticky outcome: the first result or refusal under id is kept in the same commit and returned to all
 // that come later with the same digest; another digest under that id is refused with idempotency_conflict.
 func (b *Book) Once(ctx context.Context, id string, digest []byte, op func(*Tx) ([]byte, error)) (result []byte, replayed bool, err error) {
-	if err := b.catchUp(ctx); err != nil {
-		return nil, false, err
-	}
+	b.catchUp(ctx)
 	return b.ledger.Once(ctx, id, digest, func(batch *ledger.Batch) ([]byte, error) { return op(b.tx(batch)) })
 }
 

@@ -1,0 +1,211 @@
+package escrow
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"slices"
+	"time"
+	"unicode/utf8"
+
+	"github.com/tallygate/tallygate/escrow/ledger"
+)
+
+// Origin says how an agent came to be.
+type Origin string
+
+// The origins of agents.
+const (
+	SelfRegistered Origin = "self"
+	ByOperator     Origin = "operator"
+	ByConfig       Origin = "config" // the payee of a configured meter
+)
+
+// Agent is one who pays or is paid.
+type Agent struct {
+	ID        string        `cbor:"1,keyasint"`
+	Name      string        `cbor:"2,keyasint,omitempty"`
+	Origin    Origin        `cbor:"3,keyasint"`
+	CreatedAt time.Time     `cbor:"4,keyasint"`
+	FaucetAt  time.Time     `cbor:"5,keyasint,omitzero"`  // when it claimed the faucet; zero: not yet
+	Faucet    ledger.Amount `cbor:"6,keyasint,omitempty"` // what it got there
+}
+
+// AgentOrder is what a new agent asks for. Without an ID one is made.
+type AgentOrder struct{ ID, Name string }
+
+const (
+	maxText = 1000 // bytes of a memo, a reason, a note, a name
+	maxID   = 64
+)
+
+var agentID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:@-]{0,63}$`)
+
+// reserved are words that stand where an agent's id may stand.
+var reserved = []string{"me", "operator", "world", string(ledger.Commission)}
+
+func checkAgentID(field, id string) error {
+	if !agentID.MatchString(id) {
+		return invalid(field, "%s %.80q: 1 to %d letters, digits or . _ : @ -, the first a letter or digit", field, id, maxID)
+	}
+	if slices.Contains(reserved, id) {
+		return invalid(field, "%s %q is a reserved word; choose another", field, id)
+	}
+	return nil
+}
+
+func checkText(field, text string) error {
+	if len(text) > maxText {
+		return invalid(field, "%s is %d bytes long; at most %d are kept", field, len(text), maxText)
+	}
+	if !utf8.ValidString(text) {
+		return invalid(field, "%s is not UTF-8 text", field)
+	}
+	return nil
+}
+
+// CreateAgent makes an agent and its first key, which is shown only here. by is the zero Actor for one who registers itself.
+// Refused: forbidden or unauthorized where the operator alone registers agents, already_exists.
+func (t *Tx) CreateAgent(by Actor, o AgentOrder) (Agent, Key, string, error) {
+	if !by.Operator && !t.rules.OpenRegistration {
+		if by.Agent == "" {
+			return Agent{}, Key{}, "", refuse(Unauthorized, nil, "registration is the operator's here: the operator's key is needed")
+		}
+		return Agent{}, Key{}, "", refuse(Forbidden, nil, "registration is the operator's here")
+	}
+	if by.ReadOnly {
+		return Agent{}, Key{}, "", refuse(Forbidden, nil, "this key is read-only")
+	}
+	origin := SelfRegistered
+	if by.Operator {
+		origin = ByOperator
+	}
+	agent, err := t.addAgent(o, origin)
+	if err != nil {
+		return Agent{}, Key{}, "", err
+	}
+	if err := t.audit(by, "agent.create", agent.ID, ""); err != nil {
+		return Agent{}, Key{}, "", err
+	}
+	key, secret, err := t.addKey(agent.ID, KeyOrder{})
+	return agent, key, secret, err
+}
+
+func (t *Tx) addAgent(o AgentOrder, origin Origin) (Agent, error) {
+	if o.ID == "" {
+		o.ID = t.shared.ids.next("agt_", t.Now())
+	}
+	if err := checkAgentID("agent_id", o.ID); err != nil {
+		return Agent{}, err
+	}
+	if err := checkText("name", o.Name); err != nil {
+		return Agent{}, err
+	}
+	if _, found, err := agentByID(t.batch, o.ID); err != nil {
+		return Agent{}, err
+	} else if found {
+		return Agent{}, refuse(AlreadyExists, map[string]string{"agent_id": o.ID}, "agent %q exists already; choose another agent_id", o.ID)
+	}
+	agent := Agent{ID: o.ID, Name: o.Name, Origin: origin, CreatedAt: t.Now()}
+	return agent, t.put(agentTable.key(o.ID), agent)
+}
+
+// Reserve makes the payee of a configuration, or finds it. An agent of that id that registered itself is an error with the
+// remedies: the money of the route would go to a stranger.
+func (b *Book) Reserve(ctx context.Context, payee string) error {
+	if err := checkAgentID("payee", payee); err != nil {
+		return err
+	}
+	agent, found, err := b.Agent(payee)
+	if err != nil {
+		return err
+	}
+	if !found {
+		return b.Do(ctx, func(t *Tx) error {
+			if agent, found, err = agentByID(t.batch, payee); err != nil || found {
+				return err
+			}
+			agent, err = t.addAgent(AgentOrder{ID: payee}, ByConfig)
+			return err
+		})
+	}
+	if agent.Origin == SelfRegistered {
+		return fmt.Errorf("payee %q is an agent that registered itself on %s: name another payee in the configuration, or, if it is yours, adopt it with 'tallygate agents add --adopt %s'",
+			payee, agent.CreatedAt.Format(time.DateOnly), payee)
+	}
+	return nil
+}
+
+// Adopt makes an agent that registered itself the operator's, so that a configuration may name it as a payee.
+func (t *Tx) Adopt(by Actor, agent string) error {
+	if !by.Operator {
+		return refuse(Forbidden, nil, "only the operator adopts agents")
+	}
+	record, err := t.agent("agent_id", agent)
+	if err != nil {
+		return err
+	}
+	record.Origin = ByOperator
+	if err := t.audit(by, "agent.adopt", agent, ""); err != nil {
+		return err
+	}
+	return t.put(agentTable.key(agent), record)
+}
+
+func agentByID(r ledger.Reader, id string) (agent Agent, found bool, err error) {
+	found, err = load(r, agentTable.key(id), &agent)
+	return agent, found, err
+}
+
+// agent returns an agent that a request names in field; one that is not there makes the request invalid.
+func (t *Tx) agent(field, id string) (Agent, error) { return namedAgent(t.batch, field, id) }
+
+func namedAgent(r ledger.Reader, field, id string) (Agent, error) {
+	if id == "" {
+		return Agent{}, invalid(field, "%s is missing", field)
+	}
+	if len(id) > maxID {
+		return Agent{}, invalid(field, "%s %.80q: no such agent", field, id)
+	}
+	agent, found, err := agentByID(r, id)
+	if err == nil && !found {
+		err = invalid(field, "%s %q: no such agent", field, id)
+	}
+	return agent, err
+}
+
+// Agent returns an agent; found is false where there is none of that id.
+func (b *Book) Agent(id string) (agent Agent, found bool, err error) {
+	if len(id) > maxID {
+		return Agent{}, false, nil
+	}
+	err = b.view(func(r ledger.Reader) error {
+		agent, found, err = agentByID(r, id)
+		return err
+	})
+	return agent, found, err
+}
+
+// Agents lists agents by id, from after on; next is empty at the end.
+func (b *Book) Agents(after string, limit int) (agents []Agent, next string, err error) {
+	err = b.view(func(r ledger.Reader) error {
+		all := agentTable.under()
+		all.From = append(agentTable.key(after), 0)
+		if after == "" {
+			all.From = agentTable.key()
+		}
+		return r.Scan(all, func(key, value []byte) (bool, error) {
+			if len(agents) == limit {
+				next = agents[limit-1].ID
+				return false, nil
+			}
+			var agent Agent
+			if err := decode(key, value, &agent); err != nil {
+				return false, err
+			}
+			agents = append(agents, agent)
+			return true, nil
+		})
+	})
+	return agents, next, err
+}

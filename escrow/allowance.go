@@ -1,0 +1,114 @@
+package escrow
+
+import (
+	"time"
+
+	"github.com/tallygate/tallygate/escrow/ledger"
+)
+
+// Allowance is what a payee may still take from a payer's wallet by debits.
+type Allowance struct {
+	Payer     string        `cbor:"1,keyasint"`
+	Payee     string        `cbor:"2,keyasint"`
+	Amount    ledger.Amount `cbor:"3,keyasint"` // as set
+	Left      ledger.Amount `cbor:"4,keyasint"`
+	UpdatedAt time.Time     `cbor:"5,keyasint"`
+}
+
+// SetAllowance lets a payee take up to amount from now on, whatever was left of an earlier allowance.
+func (t *Tx) SetAllowance(by Actor, payer, payee string, amount ledger.Amount) (Allowance, error) {
+	payer, err := t.actsFor(by, "agent_id", payer)
+	if err != nil {
+		return Allowance{}, err
+	}
+	if err := t.checkPair(by, payer, "payee", payee); err != nil {
+		return Allowance{}, err
+	}
+	if err := checkAmount("amount", amount); err != nil {
+		return Allowance{}, err
+	}
+	if err := t.audit(by, "allowance.set", payer, payee+" "+amount.String()); err != nil {
+		return Allowance{}, err
+	}
+	a := Allowance{Payer: payer, Payee: payee, Amount: amount, Left: amount, UpdatedAt: t.Now()}
+	return a, t.put(allowanceTable.key(payer, payee), a)
+}
+
+// DeleteAllowance takes an allowance back.
+func (t *Tx) DeleteAllowance(by Actor, payer, payee string) error {
+	payer, err := t.actsFor(by, "agent_id", payer)
+	if err != nil {
+		return err
+	}
+	if _, found, err := allowance(t.batch, payer, payee); err != nil {
+		return err
+	} else if !found {
+		return noAllowance(payee)
+	}
+	if err := t.audit(by, "allowance.delete", payer, payee); err != nil {
+		return err
+	}
+	t.batch.Delete(allowanceTable.key(payer, payee))
+	return nil
+}
+
+// useAllowance takes a debit off the allowance that From has given To.
+func (t *Tx) useAllowance(o PaymentOrder) error {
+	if err := t.checkPair(Actor{Agent: o.From}, o.From, "to_agent_id", o.To); err != nil {
+		return err
+	}
+	if err := checkAmount("amount", o.Amount); err != nil {
+		return err
+	}
+	a, found, err := allowance(t.batch, o.From, o.To)
+	if err != nil {
+		return err
+	}
+	if !found {
+		return refuse(Forbidden, map[string]string{"payer": o.From, "payee": o.To},
+			"agent %q has given %q no allowance; it does so by PUT /api/v1/wallet/allowances/%s", o.From, o.To, o.To)
+	}
+	if a.Left < o.Amount {
+		return refuse(LimitExceeded, map[string]string{"limit": "allowance", "required": o.Amount.String(), "available": a.Left.String()},
+			"%s is asked for, and the allowance that %q has given %q has %s left", o.Amount, o.From, o.To, a.Left)
+	}
+	a.Left -= o.Amount
+	a.UpdatedAt = t.Now()
+	return t.put(allowanceTable.key(o.From, o.To), a)
+}
+
+// Allowance returns what a payer has granted a payee. Refused with not_found where it granted nothing.
+func (b *Book) Allowance(payer, payee string) (a Allowance, err error) {
+	err = b.view(func(r ledger.Reader) error {
+		var found bool
+		if a, found, err = allowance(r, payer, payee); err == nil && !found {
+			err = noAllowance(payee)
+		}
+		return err
+	})
+	return a, err
+}
+
+// Allowances lists what a payer has granted, by payee.
+func (b *Book) Allowances(payer string, p Page) (allowances []Allowance, next string, err error) {
+	granted := list[Allowance]{table: allowanceTable, parts: []string{payer}, item: func(_ ledger.Reader, payee string, value []byte) (a Allowance, wanted bool, err error) {
+		return a, true, decode(allowanceTable.key(payer, payee), value, &a)
+	}}
+	err = b.view(func(r ledger.Reader) error {
+		allowances, next, err = granted.page(r, p)
+		return err
+	})
+	return allowances, next, err
+}
+
+func allowance(r ledger.Reader, payer, payee string) (a Allowance, found bool, err error) {
+	if len(payee) > maxID {
+		return a, false, nil
+	}
+	found, err = load(r, allowanceTable.key(payer, payee), &a)
+	return a, found, err
+}
+
+func noAllowance(payee string) error {
+	return refuse(NotFound, map[string]string{"payee": payee}, "no allowance is set for %.80q", payee)
+}

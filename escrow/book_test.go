@@ -1,0 +1,158 @@
+package escrow_test
+
+import (
+	"context"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/escrow/ledger"
+	"github.com/tallygate/tallygate/escrow/ledger/bolt"
+)
+
+// clock is a clock that tests set.
+type clock struct {
+	mu  sync.Mutex
+	now time.Time
+}
+
+func newClock() *clock { return &clock{now: time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)} }
+
+func (c *clock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+func (c *clock) advance(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
+}
+
+var operator = escrow.Actor{Operator: true}
+
+const operatorKey = "the operator's own words"
+
+// shop is a book on a real file.
+type shop struct {
+	*escrow.Book
+	t     testing.TB
+	clock *clock
+	path  string
+}
+
+func defaultRules() escrow.Rules {
+	return escrow.Rules{
+		OpenRegistration: true, Faucet: amount("10"), MinEscrow: amount("1"), OperatorKeyHash: escrow.HashKey(operatorKey),
+	}
+}
+
+func newShop(t testing.TB, r escrow.Rules) *shop {
+	s := &shop{t: t, clock: newClock(), path: filepath.Join(t.TempDir(), "ledger.db")}
+	s.open(r)
+	t.Cleanup(func() { s.Ledger().Close() })
+	return s
+}
+
+func (s *shop) open(r escrow.Rules) {
+	s.t.Helper()
+	store, err := bolt.Open(s.path, bolt.Options{NoSync: true})
+	must(s.t, err)
+	l, err := ledger.New(store, ledger.Options{Now: s.clock.Now, Currency: "USDC"})
+	must(s.t, err)
+	s.Book = escrow.New(l, r)
+}
+
+// reopen closes the file and opens it again, as a new process does.
+func (s *shop) reopen() {
+	s.t.Helper()
+	must(s.t, s.Ledger().Close())
+	s.open(s.Rules())
+	must(s.t, s.RecoverPending(context.Background()))
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func amount(s string) ledger.Amount {
+	a, err := ledger.ParseAmount(s)
+	if err != nil {
+		panic(err)
+	}
+	return a
+}
+
+func by(agent string) escrow.Actor { return escrow.Actor{Agent: agent} }
+
+// run runs op in one operation.
+func (s *shop) run(op func(*escrow.Tx) error) error { return s.Do(context.Background(), op) }
+
+// agents makes agents with money in their wallets.
+func (s *shop) agents(money string, names ...string) {
+	s.t.Helper()
+	for _, name := range names {
+		must(s.t, s.run(func(t *escrow.Tx) error {
+			if _, _, _, err := t.CreateAgent(escrow.Actor{}, escrow.AgentOrder{ID: name}); err != nil {
+				return err
+			}
+			if money == "0" {
+				return nil
+			}
+			_, err := t.Deposit(operator, escrow.PaymentOrder{To: name, Amount: amount(money)})
+			return err
+		}))
+	}
+}
+
+// balance checks what a wallet has.
+func (s *shop) balance(agent, want string) {
+	s.t.Helper()
+	w, err := s.Wallet(agent)
+	must(s.t, err)
+	if w.Balance != amount(want) {
+		s.t.Fatalf("wallet of %s has %s, want %s", agent, w.Balance, want)
+	}
+}
+
+// available checks what a wallet may spend.
+func (s *shop) available(agent, want string) {
+	s.t.Helper()
+	w, err := s.Wallet(agent)
+	must(s.t, err)
+	if w.Available != amount(want) {
+		s.t.Fatalf("wallet of %s has %s available, want %s", agent, w.Available, want)
+	}
+}
+
+// refused checks that err is a refusal with that outcome.
+func refused(t testing.TB, err error, want escrow.Outcome) *escrow.Refusal {
+	t.Helper()
+	r, ok := err.(*escrow.Refusal)
+	if !ok {
+		t.Fatalf("got %v, want a refusal with %s", err, want)
+	}
+	if r.Outcome != want {
+		t.Fatalf("refused with %s (%s), want %s", r.Outcome, r.Detail, want)
+	}
+	return r
+}
+
+// sound checks the books.
+func (s *shop) sound() {
+	s.t.Helper()
+	report, err := s.Check(context.Background(), nil)
+	must(s.t, err)
+	for _, f := range report.Wrong {
+		s.t.Errorf("books: %s", f)
+	}
+	for _, f := range report.Ledger.Wrong {
+		s.t.Errorf("ledger: %s", f)
+	}
+}

@@ -1,0 +1,195 @@
+package escrow
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/tallygate/tallygate/escrow/ledger"
+)
+
+// Report is what [Book.Check] found.
+type Report struct {
+	Ledger  ledger.Report
+	Escrows uint64
+	Charges uint64
+	Wrong   []Finding // with the rules of this package; those with the ledger's are in Ledger.Wrong
+}
+
+// Good reports whether nothing is wrong.
+func (r Report) Good() bool { return len(r.Wrong) == 0 && len(r.Ledger.Wrong) == 0 }
+
+// Finding is one thing that is wrong in the books.
+type Finding struct {
+	Subject string // the escrow or the request
+	What    string
+}
+
+// String returns the finding in one line.
+func (f Finding) String() string { return f.Subject + ": " + f.What }
+
+const maxFindings = 1000
+
+// Check proves the books: the ledger's own check, then that each escrow's amount is what was released, refunded and remains, that
+// its account holds what remains, that it is in the lists where it belongs, and that the charges are the transfers that were
+// made for them. It works on a live ledger. progress may be nil.
+func (b *Book) Check(ctx context.Context, progress func(transfers uint64)) (Report, error) {
+	var report Report
+	var err error
+	if report.Ledger, err = b.ledger.Check(ctx, progress); err != nil {
+		return report, err
+	}
+	if err := b.checkEscrows(ctx, &report); err != nil {
+		return report, err
+	}
+	return report, b.checkCharges(ctx, &report)
+}
+
+func (r *Report) wrong(subject, format string, args ...any) {
+	if len(r.Wrong) < maxFindings {
+		r.Wrong = append(r.Wrong, Finding{subject, fmt.Sprintf(format, args...)})
+	}
+}
+
+// each runs fn on every id of a table, some at a time, so that no view is long.
+func (b *Book) each(ctx context.Context, in table, fn func(r ledger.Reader, id string) error) error {
+	for after := ""; ; {
+		ids, err := b.idsIn(in, after)
+		if err != nil || len(ids) == 0 {
+			return err
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		err = b.view(func(r ledger.Reader) error {
+			for _, id := range ids {
+				if err := fn(r, id); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		after = ids[len(ids)-1]
+	}
+}
+
+func (b *Book) checkEscrows(ctx context.Context, report *Report) error {
+	return b.each(ctx, escrowTable, func(r ledger.Reader, id string) error {
+		e, err := escrowByID(r, id)
+		if err != nil || e == nil {
+			return err
+		}
+		report.Escrows++
+		if e.Released < 0 || e.Refunded < 0 || e.Remaining() < 0 || e.Commission < 0 || e.Commission > e.Released {
+			report.wrong(id, "released %s, refunded %s, commission %s of %s", e.Released, e.Refunded, e.Commission, e.Amount)
+		}
+		if e.Status.Closed() != (e.Remaining() == 0) {
+			report.wrong(id, "is %s and %s remain", e.Status, e.Remaining())
+		}
+		acc, err := b.accountIn(r, e.Account())
+		if err != nil {
+			return err
+		}
+		if acc.Balance() != e.Remaining() || acc.CreditsPosted != e.Amount {
+			report.wrong(id, "its account got %s and holds %s, it says that of %s there remain %s", acc.CreditsPosted, acc.Balance(), e.Amount, e.Remaining())
+		}
+		for key := range e.indexes() {
+			if value, err := r.Get([]byte(key)); err != nil {
+				return err
+			} else if value == nil {
+				report.wrong(id, "is missing in list %q", key[1])
+			}
+		}
+		return nil
+	})
+}
+
+// checkCharges goes through all transfers in their order and adds up those of each request until they make its charge. What is
+// left are calls that still run.
+func (b *Book) checkCharges(ctx context.Context, report *Report) error {
+	open := map[string]ledger.Amount{}
+	for after := uint64(0); ; {
+		transfers, err := b.ledger.Transfers(after, 1000)
+		if err != nil {
+			return err
+		}
+		if len(transfers) == 0 {
+			break
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		after = transfers[len(transfers)-1].Seq
+		for _, t := range transfers {
+			if err := b.addUp(open, t); err != nil {
+				return err
+			}
+		}
+	}
+	for id, sum := range open {
+		if err := b.checkRunning(report, id, sum); err != nil {
+			return err
+		}
+	}
+	return b.each(ctx, chargeTable, func(r ledger.Reader, id string) error {
+		c, _, err := chargeByID(r, id)
+		if err != nil {
+			return err
+		}
+		report.Charges++
+		if c.Amount < 0 || c.Commission < 0 || c.Commission > c.Amount || c.Refunded < 0 || c.Refunded > c.Amount || c.CommissionBack > c.Commission {
+			report.wrong(id, "amount %s, commission %s, refunded %s, of it commission %s", c.Amount, c.Commission, c.Refunded, c.CommissionBack)
+		}
+		return b.checkLast(report, c)
+	})
+}
+
+// addUp takes one transfer to the sum of its request. Amounts are above zero, so a sum equals its charge at the last transfer alone,
+// and one transfer too many leaves a sum behind.
+func (b *Book) addUp(open map[string]ledger.Amount, t ledger.Transfer) error {
+	if t.Kind != kindCharge || t.Phase != ledger.Posted && t.Phase != ledger.PostPending {
+		return nil
+	}
+	open[t.Reference] += t.Amount
+	return b.view(func(r ledger.Reader) error {
+		c, found, err := chargeByID(r, t.Reference)
+		if err == nil && found && c.Amount == open[t.Reference] {
+			delete(open, t.Reference)
+		}
+		return err
+	})
+}
+
+// checkRunning checks a request whose transfers make no charge yet.
+func (b *Book) checkRunning(report *Report, id string, sum ledger.Amount) error {
+	return b.view(func(r ledger.Reader) error {
+		var d drawn
+		running, err := load(r, drawTable.key(id), &d)
+		if err != nil || running && d.Posted >= sum {
+			return err
+		}
+		c, found, err := chargeByID(r, id)
+		if err != nil || found && c.Amount > sum { // it has been settled since
+			return err
+		}
+		report.wrong(id, "its transfers make %s, the charge is of %s", sum, c.Amount)
+		return nil
+	})
+}
+
+// checkLast checks that the transfer that a charge names as its last is there and is its own.
+func (b *Book) checkLast(report *Report, c Charge) error {
+	if c.Amount == 0 {
+		return nil
+	}
+	t, found, err := b.ledger.Transfer(c.LastTransfer)
+	if err != nil {
+		return err
+	}
+	if !found || t.Reference != c.RequestID {
+		report.wrong(c.RequestID, "its last transfer should be %d, which is another's", c.LastTransfer)
+	}
+	return nil
+}

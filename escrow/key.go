@@ -1,0 +1,180 @@
+package escrow
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"hash/crc32"
+	"math/big"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/tallygate/tallygate/escrow/ledger"
+)
+
+// A key looks like tg_<id>_<secret><checksum>: ten characters that name it, 43 that carry 256 random bits, and six of a CRC-32
+// of all before, so that a mistyped key is told from an unknown one without a look-up.
+var keyForm = regexp.MustCompile(`^tg_([0-9A-Za-z]{10})_([0-9A-Za-z]{43})([0-9A-Za-z]{6})$`)
+
+// Key is a key as it may be shown: all but the key.
+type Key struct {
+	ID        string    `cbor:"1,keyasint"`
+	Agent     string    `cbor:"2,keyasint"`
+	Hash      [32]byte  `cbor:"3,keyasint" json:"-"` // of the whole key
+	Name      string    `cbor:"4,keyasint,omitempty"`
+	ReadOnly  bool      `cbor:"5,keyasint,omitempty"` // may look but move nothing
+	Payees    []string  `cbor:"6,keyasint,omitempty"` // when not empty, it pays these alone
+	CreatedAt time.Time `cbor:"7,keyasint"`
+	RevokedAt time.Time `cbor:"8,keyasint,omitzero"` // zero: it is valid
+}
+
+// KeyOrder is what a new key may do.
+type KeyOrder struct {
+	Name     string
+	ReadOnly bool
+	Payees   []string
+}
+
+const maxPayees = 100 // of one key
+
+// HashKey is the form in which keys are kept: their SHA-256. Keys carry 256 random bits, so that no slower hash is needed.
+func HashKey(key string) [32]byte { return sha256.Sum256([]byte(key)) }
+
+// Authenticate finds the agent, or the operator, that holds a key, by one look-up.
+// Refused with unauthorized; the detail tells a mistyped key from an unknown and a revoked one.
+func (b *Book) Authenticate(key string) (Actor, error) {
+	if key == "" {
+		return Actor{}, refuse(Unauthorized, nil, "no key was given")
+	}
+	hash := HashKey(key)
+	if b.rules.OperatorKeyHash != [32]byte{} && subtle.ConstantTimeCompare(hash[:], b.rules.OperatorKeyHash[:]) == 1 {
+		return Actor{Operator: true}, nil
+	}
+	form := keyForm.FindStringSubmatch(key)
+	if form == nil {
+		return Actor{}, refuse(Unauthorized, nil, "this is not a key of this gateway: they begin with tg_ and have 63 characters")
+	}
+	if form[3] != checksum(key[:len(key)-6]) {
+		return Actor{}, refuse(Unauthorized, nil, "the key is mistyped or cut: its checksum does not fit")
+	}
+	var record Key
+	err := b.view(func(r ledger.Reader) error {
+		_, err := load(r, keyTable.key(form[1]), &record)
+		return err
+	})
+	if err != nil {
+		return Actor{}, err
+	}
+	if subtle.ConstantTimeCompare(hash[:], record.Hash[:]) != 1 {
+		return Actor{}, refuse(Unauthorized, nil, "the key is not known here")
+	}
+	if !record.RevokedAt.IsZero() {
+		return Actor{}, refuse(Unauthorized, nil, "the key was revoked on %s", record.RevokedAt.Format(time.RFC3339))
+	}
+	return Actor{Agent: record.Agent, Key: record.ID, ReadOnly: record.ReadOnly, Payees: record.Payees}, nil
+}
+
+// CreateKey makes a key for an agent and returns it; it is shown only here. The operator names any agent; an agent itself, by a
+// key without restrictions.
+func (t *Tx) CreateKey(by Actor, agent string, o KeyOrder) (Key, string, error) {
+	agent, err := t.actsFor(by, "agent_id", agent)
+	if err != nil {
+		return Key{}, "", err
+	}
+	if len(by.Payees) > 0 {
+		return Key{}, "", refuse(Forbidden, nil, "this key is bound to payees; it makes no other keys")
+	}
+	if err := checkText("name", o.Name); err != nil {
+		return Key{}, "", err
+	}
+	if len(o.Payees) > maxPayees {
+		return Key{}, "", invalid("payees", "payees: at most %d", maxPayees)
+	}
+	for _, payee := range o.Payees {
+		if _, err := t.agent("payees", payee); err != nil {
+			return Key{}, "", err
+		}
+	}
+	key, secret, err := t.addKey(agent, o)
+	if err != nil {
+		return Key{}, "", err
+	}
+	return key, secret, t.audit(by, "key.create", agent, key.ID)
+}
+
+func (t *Tx) addKey(agent string, o KeyOrder) (Key, string, error) {
+	id, secret := newKey()
+	key := Key{ID: id, Agent: agent, Hash: HashKey(secret), Name: o.Name, ReadOnly: o.ReadOnly, Payees: o.Payees, CreatedAt: t.Now()}
+	if err := t.put(keyByAgent.key(agent, id), nil); err != nil {
+		return Key{}, "", err
+	}
+	return key, secret, t.put(keyTable.key(id), key)
+}
+
+// RevokeKey ends a key: the next request with it is refused.
+func (t *Tx) RevokeKey(by Actor, agent, id string) error {
+	agent, err := t.actsFor(by, "agent_id", agent)
+	if err != nil {
+		return err
+	}
+	var key Key
+	if len(id) != 10 {
+		return refuse(NotFound, nil, "no such key")
+	}
+	if found, err := load(t.batch, keyTable.key(id), &key); err != nil {
+		return err
+	} else if !found || key.Agent != agent {
+		return refuse(NotFound, nil, "no such key")
+	}
+	if len(by.Payees) > 0 && by.Key != id {
+		return refuse(Forbidden, nil, "this key is bound to payees; it revokes no other keys")
+	}
+	if !key.RevokedAt.IsZero() {
+		return refuse(InvalidStatus, nil, "the key was revoked on %s", key.RevokedAt.Format(time.RFC3339))
+	}
+	key.RevokedAt = t.Now()
+	if err := t.audit(by, "key.revoke", agent, id); err != nil {
+		return err
+	}
+	return t.put(keyTable.key(id), key)
+}
+
+// Keys lists the keys of an agent, revoked ones included.
+func (b *Book) Keys(agent string) (keys []Key, err error) {
+	err = b.view(func(r ledger.Reader) error {
+		return r.Scan(keyByAgent.under(agent), func(index, _ []byte) (bool, error) {
+			var key Key
+			_, err := load(r, keyTable.key(keyByAgent.lastPart(index, agent)), &key)
+			keys = append(keys, key)
+			return true, err
+		})
+	})
+	return keys, err
+}
+
+// newKey returns the id and the whole of a new key.
+func newKey() (id, key string) {
+	id = base62(randomBelow(62, 10), 10)
+	key = "tg_" + id + "_" + base62(randomBelow(2, 256), 43)
+	return id, key + checksum(key)
+}
+
+// randomBelow returns a random number below base to the power of digits.
+func randomBelow(base, digits int64) *big.Int {
+	limit := new(big.Int).Exp(big.NewInt(base), big.NewInt(digits), nil)
+	n, err := rand.Int(rand.Reader, limit)
+	if err != nil {
+		panic(err) // crypto/rand never fails: the runtime stops the process first
+	}
+	return n
+}
+
+func checksum(text string) string {
+	return base62(new(big.Int).SetUint64(uint64(crc32.ChecksumIEEE([]byte(text)))), 6)
+}
+
+func base62(n *big.Int, width int) string {
+	text := n.Text(62)
+	return strings.Repeat("0", width-len(text)) + text
+}

@@ -1,0 +1,226 @@
+package escrow
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/tallygate/tallygate/escrow/ledger"
+)
+
+// Status is where an escrow stands.
+type Status string
+
+// The statuses of an escrow. The last three hold no money and never change.
+const (
+	Open            Status = "open"
+	RefundRequested Status = "refund_requested" // the payer wants money back; what no running call holds is frozen
+	Disputed        Status = "disputed"         // frozen until the operator resolves it
+	Released        Status = "released"         // all went to the payee
+	Refunded        Status = "refunded"         // all went back to the payer
+	Settled         Status = "settled"          // part went each way
+)
+
+// Closed reports whether nothing remains.
+func (s Status) Closed() bool { return s == Released || s == Refunded || s == Settled }
+
+// Way is where the rest of an escrow goes.
+type Way string
+
+// The ways out of an escrow.
+const (
+	ToPayee Way = "release"
+	ToPayer Way = "refund"
+)
+
+// Escrow is money that a payer has locked for a payee. Amount = Released + Refunded + Remaining() always.
+type Escrow struct {
+	ID            string        `cbor:"1,keyasint"`
+	Status        Status        `cbor:"2,keyasint"`
+	From          string        `cbor:"3,keyasint"` // the payer
+	To            string        `cbor:"4,keyasint"` // the payee
+	Amount        ledger.Amount `cbor:"5,keyasint"`
+	Released      ledger.Amount `cbor:"6,keyasint,omitempty"` // commission included
+	Refunded      ledger.Amount `cbor:"7,keyasint,omitempty"`
+	Commission    ledger.Amount `cbor:"8,keyasint,omitempty"` // out of Released
+	CommissionPPM int64         `cbor:"9,keyasint,omitempty"` // fixed at creation
+	Memo          string        `cbor:"10,keyasint,omitempty"`
+	AutoRelease   time.Duration `cbor:"11,keyasint,omitempty"`
+	AutoReleaseAt time.Time     `cbor:"12,keyasint,omitzero"` // zero: it stays until someone acts
+	OnExpiry      Way           `cbor:"13,keyasint"`
+	Milestones    []Milestone   `cbor:"14,keyasint,omitempty"`
+	CreatedAt     time.Time     `cbor:"15,keyasint"`
+	UpdatedAt     time.Time     `cbor:"16,keyasint"`
+	ByMeter       bool          `cbor:"17,keyasint,omitempty"` // a meter opened it
+	Served        bool          `cbor:"18,keyasint,omitempty"` // a meter has charged it
+	Subscription  string        `cbor:"19,keyasint,omitempty"` // it locks a period of this subscription
+	Closing       Way           `cbor:"20,keyasint,omitempty"` // it is over: what running calls still hold goes this way as they end
+
+	RefundAsked   ledger.Amount `cbor:"21,keyasint,omitempty"` // by the payer's open request
+	RefundReason  string        `cbor:"22,keyasint,omitempty"`
+	RefundAt      time.Time     `cbor:"23,keyasint,omitzero"`  // when silence grants the request
+	DisputedBy    string        `cbor:"24,keyasint,omitempty"` // an agent, or "meter" where a served escrow's request met silence
+	DisputeReason string        `cbor:"25,keyasint,omitempty"`
+	Resolution    string        `cbor:"26,keyasint,omitempty"` // the operator's note
+
+	Held ledger.Amount `cbor:"-"` // by running calls, out of Remaining; as of when it was read
+
+	indexed map[string]string // the index entries as stored
+}
+
+// Remaining is what is still locked.
+func (e Escrow) Remaining() ledger.Amount { return e.Amount - e.Released - e.Refunded }
+
+// Account is the account that holds the money.
+func (e Escrow) Account() ledger.AccountID { return ledger.Escrow(e.ID) }
+
+// Milestone is a part of an escrow that is released when its work is accepted.
+type Milestone struct {
+	Name        string          `cbor:"1,keyasint"`
+	Amount      ledger.Amount   `cbor:"2,keyasint"`
+	Status      MilestoneStatus `cbor:"3,keyasint"`
+	Note        string          `cbor:"4,keyasint,omitempty"` // of the payee, at delivery
+	DeliveredAt time.Time       `cbor:"5,keyasint,omitzero"`
+	AcceptedAt  time.Time       `cbor:"6,keyasint,omitzero"`
+}
+
+// MilestoneStatus is where a milestone stands.
+type MilestoneStatus string
+
+// The statuses of a milestone.
+const (
+	MilestonePending   MilestoneStatus = "pending"
+	MilestoneDelivered MilestoneStatus = "delivered" // the payee says it is done
+	MilestoneAccepted  MilestoneStatus = "accepted"  // the payer has released it
+)
+
+// EscrowOrder asks for an escrow.
+type EscrowOrder struct {
+	From        string // the operator names it; others lock their own money
+	To          string
+	Amount      ledger.Amount
+	Memo        string
+	AutoRelease time.Duration // 0: never
+	OnExpiry    Way           // empty: by the memo, see [expiryWay]
+	Milestones  []Milestone   // names and amounts, which add up to Amount
+}
+
+const (
+	maxAutoRelease = 100 * 365 * 24 * time.Hour
+	maxMilestones  = 100
+)
+
+// CreateEscrow locks money of the payer for a payee.
+func (t *Tx) CreateEscrow(by Actor, o EscrowOrder) (Escrow, error) {
+	payer, err := t.actsFor(by, "from_agent_id", o.From)
+	if err != nil {
+		return Escrow{}, err
+	}
+	o.From = payer
+	if err := t.checkPair(by, payer, "to_agent_id", o.To); err != nil {
+		return Escrow{}, err
+	}
+	if err := checkAmount("amount", o.Amount); err != nil {
+		return Escrow{}, err
+	}
+	if o.Amount < t.rules.MinEscrow {
+		return Escrow{}, invalid("amount", "amount %s: an escrow is of at least %s %s here", o.Amount, t.rules.MinEscrow, t.Currency())
+	}
+	if err := checkText("memo", o.Memo); err != nil {
+		return Escrow{}, err
+	}
+	if o.AutoRelease < 0 || o.AutoRelease > maxAutoRelease {
+		return Escrow{}, invalid("auto_release_hours", "auto_release_hours: above zero and at most %d", maxAutoRelease/time.Hour)
+	}
+	if o.OnExpiry, err = expiryWay(o); err != nil {
+		return Escrow{}, err
+	}
+	if err := checkMilestones(o); err != nil {
+		return Escrow{}, err
+	}
+	if err := t.spend(by, payer, o.To, o.Amount); err != nil {
+		return Escrow{}, err
+	}
+	e := newEscrow(o)
+	if err := t.lock(&e); err != nil {
+		return Escrow{}, err
+	}
+	return e, t.audit(by, "escrow.create", e.ID, "")
+}
+
+func newEscrow(o EscrowOrder) Escrow {
+	e := Escrow{
+		Status: Open, From: o.From, To: o.To, Amount: o.Amount, Memo: o.Memo,
+		AutoRelease: o.AutoRelease, OnExpiry: o.OnExpiry,
+	}
+	for _, m := range o.Milestones {
+		e.Milestones = append(e.Milestones, Milestone{Name: m.Name, Amount: m.Amount, Status: MilestonePending})
+	}
+	return e
+}
+
+// lock gives an escrow its id and dates, and moves its amount from the payer's wallet into it.
+func (t *Tx) lock(e *Escrow) error {
+	e.ID = t.shared.ids.next("esc_", t.Now())
+	e.CreatedAt = t.Now()
+	e.CommissionPPM = t.rules.CommissionPPM
+	if e.AutoRelease > 0 {
+		e.AutoReleaseAt = t.Now().Add(e.AutoRelease)
+	}
+	_, err := t.batch.Post(ledger.Transfer{
+		Debit: ledger.Wallet(e.From), Credit: e.Account(), Amount: e.Amount, Kind: kindEscrow, Reference: e.ID, Memo: e.Memo,
+	})
+	if err := t.funds(err, e.To); err != nil {
+		return err
+	}
+	if err := t.event(escrowCreated, *e); err != nil {
+		return err
+	}
+	return t.saveEscrow(e)
+}
+
+// expiryWay is where the rest goes when time is up: what was asked for, else back to the payer if the memo's first word names a
+// pool ("overage_pool:500_units"), which is unused credit, else to the payee.
+func expiryWay(o EscrowOrder) (Way, error) {
+	switch o.OnExpiry {
+	case ToPayee, ToPayer:
+		return o.OnExpiry, nil
+	case "":
+	default:
+		return "", invalid("on_expiry", "on_expiry %.40q: release or refund", string(o.OnExpiry))
+	}
+	word, _, _ := strings.Cut(strings.TrimSpace(o.Memo), " ")
+	name, _, _ := strings.Cut(word, ":")
+	if strings.HasSuffix(name, "_pool") {
+		return ToPayer, nil
+	}
+	return ToPayee, nil
+}
+
+func checkMilestones(o EscrowOrder) error {
+	if len(o.Milestones) == 0 {
+		return nil
+	}
+	if len(o.Milestones) > maxMilestones {
+		return invalid("milestones", "milestones: %d are too many, at most %d", len(o.Milestones), maxMilestones)
+	}
+	sum, names := ledger.Amount(0), map[string]bool{}
+	for i, m := range o.Milestones {
+		field := fmt.Sprintf("milestones[%d]", i)
+		if m.Name == "" || len(m.Name) > maxID || strings.ContainsAny(m.Name, "/\x00") || names[m.Name] {
+			return invalid(field+".name", "%s.name %.80q: 1 to %d bytes without a slash, each name once", field, m.Name, maxID)
+		}
+		if err := checkAmount(field+".amount", m.Amount); err != nil {
+			return err
+		}
+		names[m.Name] = true
+		var err error
+		if sum, err = sum.Add(m.Amount); err != nil {
+			return invalid(field+".amount", "%v", err)
+		}
+	}
+	if sum != o.Amount {
+		return invalid("milestones", "milestones add up to %s, the amount is %s", sum, o.Amount)
+	}
+	return nil
+}

@@ -1,0 +1,105 @@
+package escrow
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/shopspring/decimal"
+
+	"github.com/tallygate/tallygate/escrow/ledger"
+)
+
+// The kinds of transfers, as statements show them.
+const (
+	kindDeposit      = "deposit"       // the operator booked money in
+	kindWithdrawal   = "withdrawal"    // the operator booked money out
+	kindFaucet       = "faucet"        // play money of a faucet
+	kindTransfer     = "transfer"      // one agent to another
+	kindDebit        = "debit"         // a payee took what its allowance grants
+	kindEscrow       = "escrow"        // wallet to escrow
+	kindRelease      = "release"       // escrow to payee
+	kindRefund       = "refund"        // escrow back to payer
+	kindCharge       = "charge"        // a metered call
+	kindChargeRefund = "charge_refund" // a payee gave back a charge
+	kindCommission   = "commission"    // the operator's part of a release, debit or charge
+)
+
+const ppmWhole = 1_000_000
+
+// ParsePercent reads a share such as "1%", "0.25%" or "1" (percent, too) as parts per million.
+func ParsePercent(s string) (ppm int64, err error) {
+	d, err := decimal.NewFromString(strings.TrimSuffix(strings.TrimSpace(s), "%"))
+	if err != nil || len(s) > 20 {
+		return 0, fmt.Errorf("percent %.40q is not a number; write it like 1%%", s)
+	}
+	d = d.Mul(decimal.New(ppmWhole/100, 0))
+	if d.IsNegative() || d.GreaterThan(decimal.New(ppmWhole, 0)) {
+		return 0, fmt.Errorf("percent %q is not between 0%% and 100%%", s)
+	}
+	if !d.IsInteger() {
+		return 0, fmt.Errorf("percent %q has more than four decimal places", s)
+	}
+	return d.IntPart(), nil
+}
+
+// share is the part of amount that ppm parts per million are, rounded down.
+func share(amount ledger.Amount, ppm int64) ledger.Amount {
+	part, err := amount.MulDiv(uint64(ppm), ppmWhole)
+	if err != nil || part > amount { // amount is not negative and ppm at most a million
+		panic(fmt.Sprintf("%d ppm of %s: %v", ppm, amount, err))
+	}
+	return part
+}
+
+// checkAmount refuses what is not above zero.
+func checkAmount(field string, amount ledger.Amount) error {
+	if amount <= 0 {
+		return invalid(field, "%s %s: it must be above zero", field, amount)
+	}
+	return nil
+}
+
+// move posts a transfer that the rules have allowed. A lack of funds is told in the words of the one who pays.
+func (t *Tx) move(tr ledger.Transfer, cover ...*ledger.Hold) error {
+	_, err := t.batch.Post(tr, cover...)
+	return t.funds(err, accountName(tr.Credit))
+}
+
+// take posts the operator's commission out of what the payee has just been credited with.
+func (t *Tx) take(payee string, fee ledger.Amount, reference string) error {
+	if fee == 0 {
+		return nil
+	}
+	return t.move(ledger.Transfer{
+		Debit: ledger.Wallet(payee), Credit: ledger.Commission, Amount: fee, Kind: kindCommission, Reference: reference,
+	})
+}
+
+// funds adds to a refusal for lack of funds what the payer needs to mend it.
+func (b *Book) funds(err error, payee string) error {
+	var r *Refusal
+	if !errors.As(err, &r) || r.Outcome != ledger.InsufficientFunds {
+		return err
+	}
+	required, available := r.Fields["required"], r.Fields["available"]
+	return refuse(ledger.InsufficientFunds, map[string]string{
+		"required": required, "available": available, "currency": b.Currency(), "payee": payee,
+	}, "%s %s is needed and %s %s is available", required, b.Currency(), available, b.Currency())
+}
+
+// accountName is the account as its counterparty sees it: the agent, the escrow's id, "world", or "commission".
+func accountName(id ledger.AccountID) string {
+	if _, name, found := strings.Cut(string(id), ":"); found {
+		return name
+	}
+	return string(id)
+}
+
+// account is the account that an agent's id stands for: its wallet, or the operator's earnings.
+func account(agent string) ledger.AccountID {
+	if agent == string(ledger.Commission) {
+		return ledger.Commission
+	}
+	return ledger.Wallet(agent)
+}

@@ -1,0 +1,114 @@
+package escrow
+
+import (
+	"context"
+
+	"github.com/tallygate/tallygate/escrow/ledger"
+)
+
+// storedEscrow is an escrow as committed, nil where there is none.
+func (b *Book) storedEscrow(id string) (e *Escrow, err error) {
+	err = b.view(func(r ledger.Reader) error {
+		e, err = escrowByID(r, id)
+		return err
+	})
+	return e, err
+}
+
+// maxCandidates bounds how many open escrows of a pair a call tries.
+const maxCandidates = 64
+
+// openEscrows returns the escrows of a pair that meters may draw from, the oldest first.
+func (b *Book) openEscrows(payer, payee string) (escrows []*Escrow, err error) {
+	err = b.view(func(r ledger.Reader) error {
+		return r.Scan(openByPair.under(payer, payee), func(key, _ []byte) (bool, error) {
+			e, err := escrowByID(r, openByPair.lastPart(key, payer, payee))
+			if err == nil && e != nil {
+				escrows = append(escrows, e)
+			}
+			return len(escrows) < maxCandidates, err
+		})
+	})
+	return escrows, err
+}
+
+// Escrow returns an escrow to one of its parties or the operator, after all that is due.
+func (b *Book) Escrow(ctx context.Context, by Actor, id string) (Escrow, error) {
+	b.catchUp(ctx)
+	e, err := b.storedEscrow(id)
+	if err != nil {
+		return Escrow{}, err
+	}
+	if e == nil || !by.Operator && (by.Agent == "" || by.Agent != e.From && by.Agent != e.To) {
+		return Escrow{}, noEscrow(id)
+	}
+	return *e, b.noteHeld(e)
+}
+
+// noteHeld fills in what running calls hold. It is a moment later than the rest, so it is bounded by that.
+func (b *Book) noteHeld(e *Escrow) error {
+	if e.Remaining() == 0 {
+		return nil
+	}
+	acc, held, err := b.ledger.Balance(e.Account())
+	e.Held = min(held+acc.DebitsPending, e.Remaining())
+	return err
+}
+
+// EscrowFilter says which escrows of an agent are wanted; zero fields want all.
+type EscrowFilter struct {
+	Agent  string // whose escrows; required
+	Status string // a [Status], or "active": all that still hold money
+	Role   string // "payer", "payee", or empty: both
+}
+
+// StatusActive stands for all statuses that still hold money.
+const StatusActive = "active"
+
+func (f EscrowFilter) check() error {
+	switch Status(f.Status) {
+	case "", StatusActive, Open, RefundRequested, Disputed, Released, Refunded, Settled:
+	default:
+		return invalid("status", "status %.40q: active, open, refund_requested, disputed, released, refunded or settled", f.Status)
+	}
+	switch f.Role {
+	case "", "payer", "payee":
+		return nil
+	default:
+		return invalid("role", "role %.40q: payer or payee", f.Role)
+	}
+}
+
+func (f EscrowFilter) wants(e *Escrow) bool {
+	return (f.Status == "" || f.Status == StatusActive || Status(f.Status) == e.Status) &&
+		(f.Role == "" || (f.Role == "payer") == (e.From == f.Agent))
+}
+
+// Escrows lists escrows, newest first, after all that is due.
+func (b *Book) Escrows(ctx context.Context, f EscrowFilter, p Page) (escrows []Escrow, next string, err error) {
+	if err := f.check(); err != nil {
+		return nil, "", err
+	}
+	b.catchUp(ctx)
+	l := list[Escrow]{table: escrowByAgent, parts: []string{f.Agent}}
+	if f.Status != "" && !Status(f.Status).Closed() {
+		l.table = activeByAgent
+	}
+	l.item = func(r ledger.Reader, id string, _ []byte) (Escrow, bool, error) {
+		e, err := escrowByID(r, id)
+		if err != nil || e == nil {
+			return Escrow{}, false, err
+		}
+		return *e, f.wants(e), nil
+	}
+	err = b.view(func(r ledger.Reader) error {
+		escrows, next, err = l.page(r, p)
+		return err
+	})
+	for i := range escrows {
+		if err == nil {
+			err = b.noteHeld(&escrows[i])
+		}
+	}
+	return escrows, next, err
+}

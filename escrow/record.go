@@ -1,0 +1,121 @@
+package escrow
+
+import (
+	"encoding/binary"
+	"fmt"
+	"time"
+
+	"github.com/fxamacker/cbor/v2"
+
+	"github.com/tallygate/tallygate/escrow/ledger"
+)
+
+// A table is a kind of record. Keys are the ledger's domain prefix, the table, and the parts with a zero byte between them.
+// Ids begin with a time, so that what is listed by id is listed in the order of creation.
+type table byte
+
+const (
+	agentTable        table = 'a' // agent
+	keyTable          table = 'k' // key id
+	keyByAgent        table = 'K' // agent, key id
+	faucetTable       table = 'f' // one record: what the faucet gave in its period
+	allowanceTable    table = 'l' // payer, payee
+	escrowTable       table = 'e' // escrow id
+	escrowByAgent     table = 'E' // agent, escrow id; both sides
+	activeByAgent     table = 'F' // agent, escrow id; both sides, those that still hold money
+	openByPair        table = 'o' // payer, payee, escrow id; those that a meter may draw from
+	closingTable      table = 'y' // escrow id; over, but for what running calls hold
+	dueTable          table = 'x' // time, kind and id of what is due then
+	drawTable         table = 'w' // request id; a call that has drawn and is not settled
+	chargeTable       table = 'c' // request id
+	chargeByAgent     table = 'C' // agent, time and request id; both sides
+	auditTable        table = 'u' // audit id
+	limitTable        table = 'm' // agent, limit id
+	spentTable        table = 'n' // agent, limit id: what was spent in the limit's window
+	subscriptionTable table = 's' // subscription id
+	subsByAgent       table = 'S' // agent, subscription id; both sides
+	subsByPlan        table = 'p' // payer, payee, plan: the subscription that runs
+	webhookTable      table = 'h' // agent, webhook id
+	outboxTable       table = 'b' // time of the next attempt, delivery id
+	factsTable        table = 'r' // agent: what its reputation rests on
+	pairTable         table = 'q' // agent, counterparty
+)
+
+// key returns the key of a record; parts are separated by a zero byte, which no id holds.
+func (t table) key(parts ...string) []byte {
+	key := []byte{ledger.DomainPrefix, byte(t)}
+	for i, part := range parts {
+		if i > 0 {
+			key = append(key, 0)
+		}
+		key = append(key, part...)
+	}
+	return key
+}
+
+// under returns the range of the records below parts: those with more parts.
+func (t table) under(parts ...string) ledger.Range {
+	key := t.key(parts...)
+	if len(parts) > 0 {
+		key = append(key, 0)
+	}
+	return ledger.Prefix(key)
+}
+
+// lastPart is what follows the last separator of a key with parts parts in front.
+func (t table) lastPart(key []byte, parts ...string) string {
+	skip := 2
+	for _, part := range parts {
+		skip += len(part) + 1
+	}
+	return string(key[skip:])
+}
+
+// timeKey is a time as eight bytes that sort as the times do. Times before 1970 do not occur.
+func timeKey(at time.Time) string {
+	return string(binary.BigEndian.AppendUint64(nil, uint64(max(at.UnixNano(), 0))))
+}
+
+func keyTime(part string) time.Time {
+	return time.Unix(0, int64(binary.BigEndian.Uint64([]byte(part[:8])))).UTC()
+}
+
+// encoding writes times exactly and the same record always as the same bytes.
+var encoding = func() cbor.EncMode {
+	options := cbor.CoreDetEncOptions()
+	options.Time = cbor.TimeRFC3339NanoUTC
+	mode, err := options.EncMode()
+	if err != nil {
+		panic(err) // the options are constant
+	}
+	return mode
+}()
+
+// load reads a record into out. found is false where there is none.
+func load(r ledger.Reader, key []byte, out any) (found bool, err error) {
+	value, err := r.Get(key)
+	if err != nil || value == nil {
+		return false, err
+	}
+	return true, decode(key, value, out)
+}
+
+func decode(key, value []byte, out any) error {
+	if err := cbor.Unmarshal(value, out); err != nil {
+		return &ledger.CorruptError{Key: append([]byte(nil), key...), Detail: err.Error()}
+	}
+	return nil
+}
+
+// put writes a record.
+func (t *Tx) put(key []byte, record any) error {
+	value, err := encoding.Marshal(record)
+	if err != nil {
+		return fmt.Errorf("encoding a %T: %w", record, err)
+	}
+	t.batch.Put(key, value)
+	return nil
+}
+
+// view runs fn on what is committed.
+func (b *Book) view(fn func(ledger.Reader) error) error { return b.ledger.View(fn) }

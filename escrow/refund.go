@@ -1,0 +1,181 @@
+package escrow
+
+import (
+	"time"
+
+	"github.com/tallygate/tallygate/escrow/ledger"
+)
+
+// Refund gives money back to the payer: amount, or all that remains where it is zero. The payee and the operator do it at once. The
+// payer's is a request, which freezes what no running call holds, until the payee agrees (by Refund) or refuses (by Dispute), the
+// payer releases or withdraws it, the operator resolves it, or the refund window passes, which grants it.
+func (t *Tx) Refund(by Actor, id string, amount ledger.Amount, reason string) (Escrow, error) {
+	e, err := t.party(by, id)
+	if err != nil {
+		return Escrow{}, err
+	}
+	if err := checkText("reason", reason); err != nil {
+		return Escrow{}, err
+	}
+	if e.Closing != "" || e.Status != Open && e.Status != RefundRequested {
+		return Escrow{}, e.wrongStatus("refund")
+	}
+	free, err := t.unheld(e)
+	if err != nil {
+		return Escrow{}, err
+	}
+	if amount < 0 {
+		return Escrow{}, checkAmount("amount", amount)
+	}
+	if amount > free {
+		return Escrow{}, e.tooMuch("amount", amount)
+	}
+	if !by.Operator && by.Agent == e.From {
+		return t.requestRefund(by, e, amount, reason)
+	}
+	if err := t.giveBack(e, amount, reason); err != nil {
+		return Escrow{}, err
+	}
+	return t.done(by, e, "escrow.refund", escrowRefunded)
+}
+
+// giveBack refunds an amount, zero being what was asked for, or all, and takes it off a request.
+func (t *Tx) giveBack(e *Escrow, amount ledger.Amount, reason string) error {
+	free, err := t.unheld(e)
+	if err != nil {
+		return err
+	}
+	requested := e.Status == RefundRequested
+	if requested && amount == 0 && e.RefundAsked > 0 {
+		amount = min(e.RefundAsked, free)
+	}
+	if amount == 0 || amount == e.Remaining() {
+		return t.finish(e, ToPayer, reason)
+	}
+	if err := t.out(e, ToPayer, amount, reason); err != nil {
+		return err
+	}
+	if requested && (e.RefundAsked == 0 || amount < e.RefundAsked) { // the rest of what was asked for is still unanswered
+		e.RefundAsked = max(0, e.RefundAsked-amount)
+		return nil
+	}
+	e.reopen()
+	return nil
+}
+
+// reopen ends a refund request; the rest of the escrow goes on as before.
+func (e *Escrow) reopen() {
+	e.Status, e.RefundAsked, e.RefundReason, e.RefundAt = Open, 0, "", time.Time{}
+}
+
+func (t *Tx) requestRefund(by Actor, e *Escrow, amount ledger.Amount, reason string) (Escrow, error) {
+	if e.Status != Open {
+		return Escrow{}, e.wrongStatus("second request")
+	}
+	e.Status, e.RefundAsked, e.RefundReason = RefundRequested, amount, reason
+	e.RefundAt = t.Now().Add(t.rules.RefundWindow)
+	return t.done(by, e, "escrow.refund", escrowRefundRequested)
+}
+
+// WithdrawRefund takes the payer's request back.
+func (t *Tx) WithdrawRefund(by Actor, id string) (Escrow, error) {
+	e, err := t.party(by, id)
+	if err != nil {
+		return Escrow{}, err
+	}
+	if !by.Operator && by.Agent != e.From {
+		return Escrow{}, refuse(Forbidden, nil, "only the payer withdraws its request")
+	}
+	if e.Status != RefundRequested {
+		return Escrow{}, e.wrongStatus("request to withdraw")
+	}
+	e.reopen()
+	if err := t.expire(e); err != nil { // its own time may have passed while it was frozen
+		return Escrow{}, err
+	}
+	return t.done(by, e, "escrow.refund_withdrawn", escrowReopened)
+}
+
+// Dispute freezes the escrow until the operator resolves it. Either party may.
+func (t *Tx) Dispute(by Actor, id, reason string) (Escrow, error) {
+	e, err := t.party(by, id)
+	if err != nil {
+		return Escrow{}, err
+	}
+	if err := checkText("reason", reason); err != nil {
+		return Escrow{}, err
+	}
+	if e.Closing != "" || e.Status != Open && e.Status != RefundRequested {
+		return Escrow{}, e.wrongStatus("dispute")
+	}
+	who := by.Agent
+	if by.Operator {
+		who = "operator"
+	}
+	e.dispute(who, reason)
+	return t.done(by, e, "escrow.dispute", escrowDisputed)
+}
+
+func (e *Escrow) dispute(by, reason string) {
+	e.Status, e.DisputedBy, e.DisputeReason, e.RefundAt = Disputed, by, reason, time.Time{}
+}
+
+// Resolution is how the operator divides what is not held by running calls.
+type Resolution struct {
+	ToPayee, ToPayer ledger.Amount
+	Note             string
+}
+
+// Resolve divides a disputed escrow, or one whose refund was requested: the operator's. The parts add up to what remains and is
+// not held; what is held goes, as its calls end, to the payer, unless all went to the payee.
+func (t *Tx) Resolve(by Actor, id string, r Resolution) (Escrow, error) {
+	e, err := t.party(by, id)
+	if err != nil {
+		return Escrow{}, err
+	}
+	if err := by.isOperator("resolving a dispute"); err != nil {
+		return Escrow{}, err
+	}
+	if err := checkText("note", r.Note); err != nil {
+		return Escrow{}, err
+	}
+	if e.Status != Disputed && e.Status != RefundRequested {
+		return Escrow{}, e.wrongStatus("dispute to resolve")
+	}
+	if r.ToPayee < 0 || r.ToPayer < 0 {
+		return Escrow{}, invalid("to_payee", "to_payee %s and to_payer %s: not below zero", r.ToPayee, r.ToPayer)
+	}
+	free, err := t.unheld(e)
+	if err != nil {
+		return Escrow{}, err
+	}
+	sum, err := r.ToPayee.Add(r.ToPayer)
+	if err != nil || sum > free {
+		return Escrow{}, e.tooMuch("to_payee", sum)
+	}
+	if sum < free {
+		return Escrow{}, invalid("to_payee", "to_payee and to_payer add up to %s; all of the %s that remain are divided%s", sum, e.Remaining(), heldNote(e.Held))
+	}
+	if err := t.divide(e, r); err != nil {
+		return Escrow{}, err
+	}
+	return t.done(by, e, "escrow.resolve", escrowResolved)
+}
+
+func (t *Tx) divide(e *Escrow, r Resolution) error {
+	if err := t.out(e, ToPayee, r.ToPayee, r.Note); err != nil {
+		return err
+	}
+	if err := t.out(e, ToPayer, r.ToPayer, r.Note); err != nil {
+		return err
+	}
+	e.reopen()
+	e.Resolution = r.Note
+	if e.Remaining() > 0 {
+		e.Closing = ToPayer
+		if r.ToPayer == 0 {
+			e.Closing = ToPayee
+		}
+	}
+	return nil
+}

@@ -1,0 +1,126 @@
+package escrow
+
+import (
+	"github.com/tallygate/tallygate/escrow/ledger"
+)
+
+// out moves an amount out of an escrow one of the two ways, and counts it.
+func (t *Tx) out(e *Escrow, way Way, amount ledger.Amount, memo string, cover ...*ledger.Hold) error {
+	if amount == 0 {
+		return nil
+	}
+	tr := ledger.Transfer{Debit: e.Account(), Credit: ledger.Wallet(e.From), Amount: amount, Kind: kindRefund, Reference: e.ID, Memo: memo}
+	if way == ToPayer {
+		e.Refunded += amount
+		return t.move(tr, cover...)
+	}
+	tr.Credit, tr.Kind = ledger.Wallet(e.To), kindRelease
+	if err := t.move(tr, cover...); err != nil {
+		return err
+	}
+	e.Released += amount
+	// All releases together pay the share of their sum, so that many small ones cost what one large one does.
+	fee := min(amount, max(0, share(e.Released, e.CommissionPPM)-e.Commission))
+	e.Commission += fee
+	return t.take(e.To, fee, e.ID)
+}
+
+// finish sends all that is not held one way, and whatever is held after it as the running calls end.
+func (t *Tx) finish(e *Escrow, way Way, memo string, cover ...*ledger.Hold) error {
+	free, err := t.unheld(e, cover...)
+	if err != nil {
+		return err
+	}
+	if err := t.out(e, way, free, memo, cover...); err != nil {
+		return err
+	}
+	e.Status, e.RefundAsked, e.RefundReason = Open, 0, ""
+	if e.Remaining() > 0 {
+		e.Closing = way
+	}
+	if way == ToPayee {
+		for i := range e.Milestones {
+			e.Milestones[i].accept(t.Now())
+		}
+	}
+	return nil
+}
+
+// mayRelease refuses all but the payer and the operator, and escrows that are not open.
+func (e *Escrow) mayRelease(by Actor) error {
+	if !by.Operator && by.Agent != e.From {
+		return refuse(Forbidden, nil, "only the payer releases")
+	}
+	if err := by.mayPay(e.To); err != nil {
+		return err
+	}
+	if e.Closing != "" || e.Status != Open && e.Status != RefundRequested {
+		return e.wrongStatus("release")
+	}
+	return nil
+}
+
+// Release sends all that remains to the payee. What running calls hold follows as they end.
+func (t *Tx) Release(by Actor, id, memo string) (Escrow, error) {
+	e, err := t.party(by, id)
+	if err != nil {
+		return Escrow{}, err
+	}
+	if err := e.mayRelease(by); err != nil {
+		return Escrow{}, err
+	}
+	if err := checkText("memo", memo); err != nil {
+		return Escrow{}, err
+	}
+	if err := t.finish(e, ToPayee, memo); err != nil {
+		return Escrow{}, err
+	}
+	return t.done(by, e, "escrow.release", escrowReleased)
+}
+
+// ReleasePartial sends an amount to the payee; the rest stays locked.
+func (t *Tx) ReleasePartial(by Actor, id string, amount ledger.Amount, memo string) (Escrow, error) {
+	e, err := t.party(by, id)
+	if err != nil {
+		return Escrow{}, err
+	}
+	if err := e.mayRelease(by); err != nil {
+		return Escrow{}, err
+	}
+	if len(e.Milestones) > 0 {
+		return Escrow{}, invalid("amount", "this escrow is paid by milestones: name one, or release all")
+	}
+	if err := checkAmount("amount", amount); err != nil {
+		return Escrow{}, err
+	}
+	return t.releasePart(by, e, amount, memo)
+}
+
+func (t *Tx) releasePart(by Actor, e *Escrow, amount ledger.Amount, memo string) (Escrow, error) {
+	if err := checkText("memo", memo); err != nil {
+		return Escrow{}, err
+	}
+	free, err := t.unheld(e)
+	if err != nil {
+		return Escrow{}, err
+	}
+	if amount > free {
+		return Escrow{}, e.tooMuch("amount", amount)
+	}
+	if err := t.out(e, ToPayee, amount, memo); err != nil {
+		return Escrow{}, err
+	}
+	e.RefundAsked = min(e.RefundAsked, e.Remaining())
+	return t.done(by, e, "escrow.release_partial", escrowReleased)
+}
+
+// done saves an escrow after an act on it, with what follows from that.
+func (t *Tx) done(by Actor, e *Escrow, act string, what eventType) (Escrow, error) {
+	if err := t.audit(by, act, e.ID, ""); err != nil {
+		return Escrow{}, err
+	}
+	if err := t.saveEscrow(e); err != nil {
+		return Escrow{}, err
+	}
+	return *e, t.event(what, *e)
+}

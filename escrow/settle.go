@@ -1,0 +1,395 @@
+package escrow
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/tallygate/tallygate/escrow/ledger"
+)
+
+// Settlement is what a call came to.
+type Settlement struct {
+	Amount     ledger.Amount     // price of the final usage, whatever was drawn on the way
+	Units      map[string]string // unit -> count, as decimal text
+	UnitPrices map[string]string // unit -> price as applied, as text
+	Model      string            // the model that answered, if it differs from the order's
+	Source     string            // "stated" by the provider or "estimated" here
+	Cut        string            // what ended the response early: "none", "client", "upstream", "funds"
+	Suspect    bool              // the usage was absurd and has been clamped
+	HTTPStatus int               // the upstream's answer
+	Duration   time.Duration     // from the request to the end of the response
+}
+
+// drawn is what a call has paid before it is settled. It is in the books for as long as the call runs, so that a call that dies
+// with the process is still accounted for.
+type drawn struct {
+	Charge  Charge        `cbor:"1,keyasint"` // what is known of it; Commission is what the posted draws have paid
+	PPM     int64         `cbor:"2,keyasint,omitempty"`
+	Posted  ledger.Amount `cbor:"3,keyasint,omitempty"`
+	Pending ledger.Amount `cbor:"4,keyasint,omitempty"`
+	Since   time.Time     `cbor:"5,keyasint"`
+}
+
+func (t *Tx) drawnBy(a *Authorisation) (d drawn, found bool, err error) {
+	found, err = load(t.batch, drawTable.key(a.charge.RequestID), &d)
+	if !found {
+		d = drawn{Charge: a.charge, PPM: a.ppm, Since: t.Now()}
+	}
+	return d, found, err
+}
+
+// draw pays what is due of a running call, as far as its hold goes.
+func (t *Tx) draw(a *Authorisation, due ledger.Amount, exact bool) error {
+	d, _, err := t.drawnBy(a)
+	if err != nil {
+		return err
+	}
+	by := min(due-d.Posted-d.Pending, a.hold.Amount())
+	if by <= 0 {
+		return nil
+	}
+	e, err := t.source(d)
+	if err != nil {
+		return err
+	}
+	if exact {
+		fee, err := t.post(&d, by, a.hold)
+		if err != nil {
+			return err
+		}
+		if err := t.countDraw(e, by, fee); err != nil {
+			return err
+		}
+	} else {
+		pended, err := t.batch.Pend(ledger.Transfer{
+			Debit: a.source, Credit: ledger.Wallet(d.Charge.Payee), Amount: by, Kind: kindCharge, Reference: d.Charge.RequestID,
+		}, a.hold)
+		if err != nil {
+			return err
+		}
+		d.Pending += by
+		d.made(pended.Seq)
+	}
+	return t.put(drawTable.key(d.Charge.RequestID), d)
+}
+
+// post pays the payee, and the operator's share of all that the call has posted so far, less what it had before.
+func (t *Tx) post(d *drawn, amount ledger.Amount, cover *ledger.Hold) (fee ledger.Amount, err error) {
+	if amount == 0 {
+		return 0, nil
+	}
+	posted, err := t.batch.Post(ledger.Transfer{
+		Debit: d.account(), Credit: ledger.Wallet(d.Charge.Payee), Amount: amount, Kind: kindCharge,
+		Reference: d.Charge.RequestID, Memo: d.Charge.Route,
+	}, cover)
+	if err != nil {
+		return 0, t.funds(err, d.Charge.Payee)
+	}
+	d.made(posted.Seq)
+	d.Posted += amount
+	return t.takeShare(d)
+}
+
+// takeShare brings the operator's share up to what the posted sum makes.
+func (t *Tx) takeShare(d *drawn) (fee ledger.Amount, err error) {
+	fee = share(d.Posted, d.PPM) - d.Charge.Commission
+	d.Charge.Commission += fee
+	return fee, t.take(d.Charge.Payee, fee, d.Charge.RequestID)
+}
+
+// made notes that the transfer of a number was made for the call.
+func (d *drawn) made(seq uint64) {
+	if d.Charge.FirstTransfer == 0 {
+		d.Charge.FirstTransfer = seq
+	}
+	d.Charge.LastTransfer = seq
+}
+
+func (d drawn) account() ledger.AccountID {
+	if d.Charge.EscrowID != "" {
+		return ledger.Escrow(d.Charge.EscrowID)
+	}
+	return ledger.Wallet(d.Charge.Payer)
+}
+
+// source is the escrow that pays a call, with what is due of it done; nil where the wallet pays.
+func (t *Tx) source(d drawn) (*Escrow, error) {
+	id := d.Charge.EscrowID
+	if id == "" {
+		return nil, nil
+	}
+	e, err := t.escrow(id)
+	if err == nil && e == nil {
+		err = fmt.Errorf("escrow %s has gone while call %s was drawing from it", id, d.Charge.RequestID)
+	}
+	return e, err
+}
+
+// countDraw counts in the escrow, if one pays, what a call drew from it.
+func (t *Tx) countDraw(e *Escrow, amount, fee ledger.Amount) error {
+	if e == nil {
+		return nil
+	}
+	e.Released += amount
+	e.Commission += fee
+	e.RefundAsked = min(e.RefundAsked, e.Remaining())
+	e.Served = e.Served || amount > 0
+	return t.saveEscrow(e)
+}
+
+// leave lets a call that has ended go from the escrow that paid it: where that is over, what the call has left goes on.
+func (t *Tx) leave(e *Escrow, hold *ledger.Hold) error {
+	if e == nil || e.Closing == "" {
+		return nil
+	}
+	return t.flush(e, hold)
+}
+
+// flush sends on what a call has left in an escrow that is over.
+func (t *Tx) flush(e *Escrow, cover ...*ledger.Hold) error {
+	what := escrowReleased
+	if e.Closing == ToPayer {
+		what = escrowRefunded
+	}
+	if err := t.finish(e, e.Closing, "left by a call that has ended", cover...); err != nil {
+		return err
+	}
+	if err := t.saveEscrow(e); err != nil {
+		return err
+	}
+	return t.event(what, *e)
+}
+
+// Settle charges the call: one durable batch that resolves the draws, posts the rest, and records the charge. An amount beyond
+// what can be had is clamped and the charge flagged suspect. Once per request: the same again returns the first charge.
+// ctx bounds the waiting alone; an accepted settlement runs on.
+func (a *Authorisation) Settle(ctx context.Context, s Settlement) (Charge, error) {
+	if s.Amount < 0 {
+		s.Amount, s.Suspect = 0, true
+	}
+	if first := a.end(settled); first {
+		a.ExtendUpTo(s.Amount)
+	} else if a.ended() == cancelled {
+		return Charge{}, fmt.Errorf("call %s was cancelled, it can't be settled", a.charge.RequestID)
+	}
+	var charge Charge
+	receipt := a.book.ledger.Queue(func(batch *ledger.Batch) (err error) {
+		charge, err = a.book.tx(batch).settle(a, s)
+		return err
+	})
+	wait := func() error {
+		err := receipt.Wait()
+		a.hold.Release()
+		a.limits.spent(charge.Amount, err)
+		return err
+	}
+	select {
+	case <-receipt.Done():
+		err := wait()
+		return charge, err
+	case <-ctx.Done():
+		go func() { _ = wait() }()
+		return Charge{}, fmt.Errorf("waiting for the settlement of %s: %w", a.charge.RequestID, context.Cause(ctx))
+	}
+}
+
+func (t *Tx) settle(a *Authorisation, s Settlement) (Charge, error) {
+	charge, found, err := t.charge(a.charge.RequestID)
+	if found || err != nil {
+		return charge, err
+	}
+	d, _, err := t.drawnBy(a)
+	if err != nil {
+		return Charge{}, err
+	}
+	amount := min(max(s.Amount, d.Posted), d.Posted+d.Pending+a.hold.Amount())
+	d.Charge.Suspect = s.Suspect || amount != s.Amount
+	e, err := t.source(d)
+	if err != nil {
+		return Charge{}, err
+	}
+	before, feeBefore := d.Posted, d.Charge.Commission
+	if err := t.payRest(&d, amount-d.Posted, a.hold); err != nil {
+		return Charge{}, err
+	}
+	if err := t.countDraw(e, d.Posted-before, d.Charge.Commission-feeBefore); err != nil {
+		return Charge{}, err
+	}
+	if err := t.leave(e, a.hold); err != nil {
+		return Charge{}, err
+	}
+	c := &d.Charge
+	c.Units, c.UnitPrices, c.Source, c.Cut, c.HTTPStatus, c.Duration = s.Units, s.UnitPrices, s.Source, s.Cut, s.HTTPStatus, s.Duration
+	if s.Model != "" {
+		c.Model = s.Model
+	}
+	return t.record(d, a.hold)
+}
+
+// payRest pays what is still due of a call: of what its draws have set aside first, which goes back as far as it is not due.
+func (t *Tx) payRest(d *drawn, due ledger.Amount, cover *ledger.Hold) error {
+	if d.Pending > 0 {
+		pendings, err := t.batch.Pendings(d.Charge.RequestID)
+		if err != nil {
+			return err
+		}
+		for _, p := range pendings {
+			part := min(due, p.Amount)
+			if err := t.batch.Resolve(p.Seq, part, "", d.Charge.Route); err != nil {
+				return err
+			}
+			due -= part
+			d.Posted += part
+		}
+		d.Pending = 0
+		if _, err := t.takeShare(d); err != nil {
+			return err
+		}
+	}
+	_, err := t.post(d, due, cover)
+	return err
+}
+
+// record writes the charge of a call that is over.
+func (t *Tx) record(d drawn, hold *ledger.Hold) (Charge, error) {
+	c := d.Charge
+	c.Amount, c.Status, c.CreatedAt = d.Posted, Charged, t.Now()
+	acc, err := t.batch.Account(d.account())
+	if err != nil {
+		return Charge{}, err
+	}
+	c.Balance = acc.Available() - t.batch.Held(d.account())
+	if hold != nil {
+		c.Balance += hold.Amount()
+	}
+	if c.EscrowID != "" {
+		c.Balance = acc.Balance()
+	}
+	t.batch.Delete(drawTable.key(c.RequestID))
+	for _, party := range []string{c.Payer, c.Payee} {
+		t.batch.Put(chargeByAgent.key(party, timeKey(c.CreatedAt)+c.RequestID), nil)
+	}
+	if err := t.countCharge(c); err != nil {
+		return Charge{}, err
+	}
+	return c, t.put(chargeTable.key(c.RequestID), c)
+}
+
+// Cancel gives back what is held. Posted draws stand (and are recorded as a charge), pending ones are voided. It does nothing
+// after Settle, or twice.
+func (a *Authorisation) Cancel() {
+	if !a.end(cancelled) {
+		return
+	}
+	if !a.drew && a.charge.EscrowID == "" {
+		a.hold.Release()
+		a.limits.release()
+		return
+	}
+	var posted ledger.Amount
+	receipt := a.book.ledger.Queue(func(batch *ledger.Batch) (err error) {
+		posted, err = a.book.tx(batch).cancel(a)
+		a.hold.Release()
+		return err
+	})
+	go func() {
+		err := receipt.Wait()
+		a.hold.Release() // where the ledger takes no operations, it was not done above
+		a.limits.spent(posted, err)
+	}()
+}
+
+func (t *Tx) cancel(a *Authorisation) (posted ledger.Amount, err error) {
+	d, found, err := t.drawnBy(a)
+	if err != nil {
+		return 0, err
+	}
+	e, err := t.source(d)
+	if err != nil {
+		return 0, err
+	}
+	if found {
+		if err := t.payRest(&d, 0, nil); err != nil {
+			return 0, err
+		}
+		if d.Posted > 0 {
+			d.Charge.Source, d.Charge.Cut = "stated", "upstream"
+			if _, err := t.record(d, a.hold); err != nil {
+				return 0, err
+			}
+		} else {
+			t.batch.Delete(drawTable.key(d.Charge.RequestID))
+		}
+	}
+	return d.Posted, t.leave(e, a.hold)
+}
+
+// RecoverPending is run once after a ledger was opened, before it serves: draws of calls that died with the process are posted and
+// recorded as charges, and escrows that were over but for what those calls held are closed.
+func (b *Book) RecoverPending(ctx context.Context) error {
+	for _, table := range []table{drawTable, closingTable} {
+		for after := ""; ; {
+			ids, err := b.idsIn(table, after)
+			if err != nil {
+				return err
+			}
+			if len(ids) == 0 {
+				break
+			}
+			for _, id := range ids {
+				if err := b.ledger.Do(ctx, func(batch *ledger.Batch) error { return b.tx(batch).recover(table, id) }); err != nil {
+					return fmt.Errorf("recovering %s: %w", id, err)
+				}
+				after = id
+			}
+		}
+	}
+	return nil
+}
+
+// idsIn returns some of the ids of a table after the one given.
+func (b *Book) idsIn(in table, after string) (ids []string, err error) {
+	err = b.view(func(r ledger.Reader) error {
+		all := in.under()
+		if after != "" {
+			all.From = append(in.key(after), 0)
+		}
+		return r.Scan(all, func(key, _ []byte) (bool, error) {
+			ids = append(ids, in.lastPart(key))
+			return len(ids) < 256, nil
+		})
+	})
+	return ids, err
+}
+
+func (t *Tx) recover(in table, id string) error {
+	if in == closingTable {
+		e, err := t.escrow(id)
+		if err != nil || e == nil || e.Closing == "" {
+			return err
+		}
+		return t.flush(e)
+	}
+	var d drawn
+	if found, err := load(t.batch, drawTable.key(id), &d); err != nil || !found {
+		return err
+	}
+	d.Charge.Source, d.Charge.Cut = "stated", "crash"
+	if d.Pending > 0 {
+		d.Charge.Source = "estimated"
+	}
+	e, err := t.source(d)
+	if err != nil {
+		return err
+	}
+	before, feeBefore := d.Posted, d.Charge.Commission
+	if err := t.payRest(&d, d.Pending, nil); err != nil {
+		return err
+	}
+	if err := t.countDraw(e, d.Posted-before, d.Charge.Commission-feeBefore); err != nil {
+		return err
+	}
+	_, err = t.record(d, nil)
+	return err
+}

@@ -1,0 +1,179 @@
+package escrow
+
+import (
+	"time"
+
+	"github.com/tallygate/tallygate/escrow/ledger"
+)
+
+// The kinds of things that fall due, in the keys of the due table.
+const (
+	dueEscrow       = "e"
+	dueSubscription = "s"
+	dueNotice       = "n" // an event that announces something
+)
+
+// indexes are the entries of the lists that an escrow is in: key -> value.
+func (e *Escrow) indexes() map[string]string {
+	keys := map[string]string{
+		string(escrowByAgent.key(e.From, e.ID)): "",
+		string(escrowByAgent.key(e.To, e.ID)):   "",
+	}
+	if e.Remaining() > 0 {
+		keys[string(activeByAgent.key(e.From, e.ID))] = ""
+		keys[string(activeByAgent.key(e.To, e.ID))] = ""
+	}
+	if e.drawable() && len(e.Milestones) == 0 && e.Subscription == "" {
+		keys[string(openByPair.key(e.From, e.To, e.ID))] = ""
+	}
+	if e.Closing != "" && e.Remaining() > 0 {
+		keys[string(closingTable.key(e.ID))] = ""
+	}
+	if at := e.dueAt(); !at.IsZero() {
+		keys[string(dueTable.key(timeKey(at)+dueEscrow+e.ID))] = ""
+	}
+	return keys
+}
+
+// drawable reports whether a meter may take more of it.
+func (e *Escrow) drawable() bool { return e.Status == Open && e.Closing == "" && e.Remaining() > 0 }
+
+// dueAt is when something happens to it by itself; zero: never.
+func (e *Escrow) dueAt() time.Time {
+	switch {
+	case e.Closing != "" || e.Remaining() == 0:
+		return time.Time{}
+	case e.Status == Open:
+		return e.AutoReleaseAt
+	case e.Status == RefundRequested:
+		return e.RefundAt
+	default: // frozen
+		return time.Time{}
+	}
+}
+
+// saveEscrow writes an escrow and the lists that it is in, and closes it when nothing remains.
+func (t *Tx) saveEscrow(e *Escrow) error {
+	if e.Remaining() == 0 {
+		e.close()
+	}
+	e.UpdatedAt = t.Now()
+	after := e.indexes()
+	for key := range e.indexed {
+		if _, still := after[key]; !still {
+			t.batch.Delete([]byte(key))
+		}
+	}
+	for key, value := range after {
+		if _, already := e.indexed[key]; !already {
+			t.batch.Put([]byte(key), []byte(value))
+		}
+	}
+	e.indexed = after
+	t.shared.due.soonest(e.dueAt())
+	if err := t.put(escrowTable.key(e.ID), e); err != nil {
+		return err
+	}
+	_, err := t.unheld(e)
+	return err
+}
+
+func (e *Escrow) close() {
+	switch {
+	case e.Refunded == 0:
+		e.Status = Released
+	case e.Released == 0:
+		e.Status = Refunded
+	default:
+		e.Status = Settled
+	}
+	e.Closing, e.RefundAsked, e.RefundAt = "", 0, time.Time{}
+}
+
+// escrow loads an escrow to change it, with what is due done first.
+func (t *Tx) escrow(id string) (*Escrow, error) {
+	e, err := escrowByID(t.batch, id)
+	if err != nil || e == nil {
+		return nil, err
+	}
+	if err := t.expire(e); err != nil {
+		return nil, err
+	}
+	_, err = t.unheld(e)
+	return e, err
+}
+
+// escrowByID returns an escrow, nil where there is none.
+func escrowByID(r ledger.Reader, id string) (*Escrow, error) {
+	if len(id) > maxID {
+		return nil, nil
+	}
+	var e Escrow
+	if found, err := load(r, escrowTable.key(id), &e); err != nil || !found {
+		return nil, err
+	}
+	e.indexed = e.indexes()
+	return &e, nil
+}
+
+// unheld is what of an escrow no running call holds, but for what cover holds. It notes what is held in e.Held.
+func (t *Tx) unheld(e *Escrow, cover ...*ledger.Hold) (ledger.Amount, error) {
+	acc, err := t.batch.Account(e.Account())
+	if err != nil {
+		return 0, err
+	}
+	free := acc.Available() - t.batch.Held(e.Account())
+	e.Held = acc.Balance() - free
+	for _, h := range cover {
+		if h != nil && h.Account() == e.Account() {
+			free += h.Amount()
+		}
+	}
+	return max(free, 0), nil
+}
+
+// party is the escrow as one of its parties may see it. To anyone else it is not there.
+func (t *Tx) party(by Actor, id string) (*Escrow, error) {
+	if err := by.mayMove(); err != nil {
+		return nil, err
+	}
+	e, err := t.escrow(id)
+	if err != nil {
+		return nil, err
+	}
+	if e == nil || !by.Operator && by.Agent != e.From && by.Agent != e.To {
+		return nil, noEscrow(id)
+	}
+	return e, nil
+}
+
+func noEscrow(id string) error { return refuse(NotFound, nil, "no escrow %.80q", id) }
+
+// wrongStatus refuses an act that the escrow's status does not allow.
+func (e *Escrow) wrongStatus(act string) error {
+	switch {
+	case e.Closing != "":
+		return refuse(InvalidStatus, map[string]string{"escrow_id": e.ID, "escrow_status": string(e.Status)},
+			"the escrow is over: what running calls hold is left, and goes by %s when they end; no %s", e.Closing, act)
+	case e.Status == Disputed:
+		return refuse(InvalidStatus, map[string]string{"escrow_id": e.ID, "escrow_status": string(e.Status)},
+			"the escrow is disputed: only the operator resolves it; no %s", act)
+	default:
+		return refuse(InvalidStatus, map[string]string{"escrow_id": e.ID, "escrow_status": string(e.Status)},
+			"the escrow is %s: no %s", e.Status, act)
+	}
+}
+
+// tooMuch refuses an amount beyond what remains and is not held.
+func (e *Escrow) tooMuch(field string, amount ledger.Amount) error {
+	return refuse(ExceedsRemaining, map[string]string{
+		"field": field, "escrow_id": e.ID, "remaining": e.Remaining().String(), "held": e.Held.String(),
+	}, "%s is more than the %s that remain%s", amount, e.Remaining(), heldNote(e.Held))
+}
+
+func heldNote(held ledger.Amount) string {
+	if held == 0 {
+		return ""
+	}
+	return ", of which running calls hold " + held.String()
+}

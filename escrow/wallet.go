@@ -1,0 +1,216 @@
+package escrow
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/tallygate/tallygate/escrow/ledger"
+)
+
+// Wallet is an agent's own money. What it has put into escrows is not in it.
+type Wallet struct {
+	Agent     string
+	Balance   ledger.Amount
+	Held      ledger.Amount // set aside for running calls
+	Available ledger.Amount // Balance less Held
+	Pending   ledger.Amount // credits of running calls, not spendable before they are settled
+	Currency  string
+}
+
+// Wallet returns an agent's wallet.
+func (b *Book) Wallet(agent string) (Wallet, error) {
+	acc, held, err := b.ledger.Balance(account(agent))
+	return b.wallet(agent, acc, held), err
+}
+
+func (b *Book) wallet(agent string, acc ledger.Account, held ledger.Amount) Wallet {
+	held += acc.DebitsPending
+	return Wallet{
+		Agent: agent, Balance: acc.Balance(), Held: held, Available: acc.Balance() - held,
+		Pending: acc.CreditsPending, Currency: b.Currency(),
+	}
+}
+
+// Wallet returns an agent's wallet as the operation has made it.
+func (t *Tx) Wallet(agent string) (Wallet, error) {
+	acc, err := t.batch.Account(account(agent))
+	return t.wallet(agent, acc, t.batch.Held(account(agent))), err
+}
+
+// Payment is money that went from one to another.
+type Payment struct {
+	Kind       string
+	From, To   string // agents, or "world"
+	Amount     ledger.Amount
+	Commission ledger.Amount // out of Amount
+	Reference  string
+	Memo       string
+	At         time.Time
+	Wallet     Wallet // of the agent that was acted for, after it
+}
+
+// PaymentOrder asks for a payment. Which fields are read depends on the kind.
+type PaymentOrder struct {
+	From, To        string
+	Amount          ledger.Amount
+	Reference, Memo string
+}
+
+// Deposit books money in for an agent: the operator's.
+func (t *Tx) Deposit(by Actor, o PaymentOrder) (Payment, error) {
+	if err := by.isOperator("booking a deposit"); err != nil {
+		return Payment{}, err
+	}
+	if _, err := t.agent("agent_id", o.To); err != nil {
+		return Payment{}, err
+	}
+	if err := t.audit(by, "wallet.deposit", o.To, fmt.Sprintf("%s, reference %q", o.Amount, o.Reference)); err != nil {
+		return Payment{}, err
+	}
+	return t.pay(kindDeposit, ledger.World, ledger.Wallet(o.To), o, o.To)
+}
+
+// Withdraw books money out for an agent, or out of the earned commission: the operator's.
+func (t *Tx) Withdraw(by Actor, o PaymentOrder) (Payment, error) {
+	if err := by.isOperator("booking a withdrawal"); err != nil {
+		return Payment{}, err
+	}
+	if o.From != string(ledger.Commission) {
+		if _, err := t.agent("agent_id", o.From); err != nil {
+			return Payment{}, err
+		}
+	}
+	if err := t.audit(by, "wallet.withdraw", o.From, fmt.Sprintf("%s, reference %q", o.Amount, o.Reference)); err != nil {
+		return Payment{}, err
+	}
+	return t.pay(kindWithdrawal, account(o.From), ledger.World, o, o.From)
+}
+
+// Transfer pays another agent from the caller's wallet, or from that of From by the operator.
+func (t *Tx) Transfer(by Actor, o PaymentOrder) (Payment, error) {
+	from, err := t.actsFor(by, "from_agent_id", o.From)
+	if err != nil {
+		return Payment{}, err
+	}
+	if err := t.checkPair(by, from, "to_agent_id", o.To); err != nil {
+		return Payment{}, err
+	}
+	if err := t.audit(by, "wallet.transfer", from, fmt.Sprintf("%s to %s", o.Amount, o.To)); err != nil {
+		return Payment{}, err
+	}
+	if err := t.spend(by, from, o.To, o.Amount); err != nil {
+		return Payment{}, err
+	}
+	return t.pay(kindTransfer, ledger.Wallet(from), ledger.Wallet(o.To), o, from)
+}
+
+// Debit takes money from From's wallet for To. A payee takes within the allowance that From has given it; From itself and the
+// operator need none. The commission comes out of what To gets.
+func (t *Tx) Debit(by Actor, o PaymentOrder) (Payment, error) {
+	if err := by.mayMove(); err != nil {
+		return Payment{}, err
+	}
+	if _, err := t.agent("agent_id", o.From); err != nil {
+		return Payment{}, err
+	}
+	viewer := by.Agent
+	switch {
+	case by.Operator:
+		viewer = o.From
+	case o.To == "" || o.To == by.Agent:
+		o.To = by.Agent
+	case o.From != by.Agent:
+		return Payment{}, refuse(Forbidden, nil, "to_agent_id %q is not the key's agent; only the operator debits for others", o.To)
+	}
+	if o.From == by.Agent || by.Operator {
+		if err := t.checkPair(by, o.From, "to_agent_id", o.To); err != nil {
+			return Payment{}, err
+		}
+	} else if err := t.useAllowance(o); err != nil {
+		return Payment{}, err
+	}
+	if err := t.audit(by, "wallet.debit", o.From, fmt.Sprintf("%s to %s", o.Amount, o.To)); err != nil {
+		return Payment{}, err
+	}
+	if err := t.spend(Actor{Agent: o.From}, o.From, o.To, o.Amount); err != nil {
+		return Payment{}, err
+	}
+	return t.pay(kindDebit, ledger.Wallet(o.From), ledger.Wallet(o.To), o, viewer)
+}
+
+// checkPair refuses what can't be a payer and a payee.
+func (t *Tx) checkPair(by Actor, payer, field, payee string) error {
+	if _, err := t.agent(field, payee); err != nil {
+		return err
+	}
+	if payer == payee {
+		return invalid(field, "%s %q: nobody pays itself", field, payee)
+	}
+	return by.mayPay(payee)
+}
+
+// pay posts a payment and tells what it came to, with the wallet of viewer. The commission is taken of debits alone.
+func (t *Tx) pay(kind string, from, to ledger.AccountID, o PaymentOrder, viewer string) (Payment, error) {
+	if err := checkAmount("amount", o.Amount); err != nil {
+		return Payment{}, err
+	}
+	if err := checkText("memo", o.Memo); err != nil {
+		return Payment{}, err
+	}
+	if len(o.Reference) > maxReference {
+		return Payment{}, invalid("reference", "reference is %d bytes long; at most %d are kept", len(o.Reference), maxReference)
+	}
+	if err := checkText("reference", o.Reference); err != nil {
+		return Payment{}, err
+	}
+	err := t.move(ledger.Transfer{Debit: from, Credit: to, Amount: o.Amount, Kind: kind, Reference: o.Reference, Memo: o.Memo})
+	if err != nil {
+		return Payment{}, err
+	}
+	p := Payment{
+		Kind: kind, From: accountName(from), To: accountName(to), Amount: o.Amount,
+		Reference: o.Reference, Memo: o.Memo, At: t.Now(),
+	}
+	if kind == kindDebit {
+		p.Commission = share(o.Amount, t.rules.CommissionPPM)
+		if err := t.take(p.To, p.Commission, o.Reference); err != nil {
+			return Payment{}, err
+		}
+	}
+	p.Wallet, err = t.Wallet(viewer)
+	return p, err
+}
+
+const maxReference = 200 // bytes
+
+// Entry is one line of a wallet's statement.
+type Entry struct {
+	Seq          uint64
+	Kind         string
+	Amount       ledger.Amount // below zero where the wallet paid
+	BalanceAfter ledger.Amount
+	Counterparty string // an agent, an escrow's id, "world", "commission"
+	Reference    string
+	Memo         string
+	At           time.Time
+}
+
+// Entries lists what moved in a wallet, newest first, before the entry of a number (0: from the newest). next is 0 at the end.
+func (b *Book) Entries(agent string, before uint64, limit int) (entries []Entry, next uint64, err error) {
+	limit = Page{Limit: limit}.limit()
+	lines, err := b.ledger.Entries(account(agent), before, limit+1)
+	if err != nil {
+		return nil, 0, err
+	}
+	if len(lines) > limit {
+		lines = lines[:limit]
+		next = lines[limit-1].Seq
+	}
+	for _, l := range lines {
+		entries = append(entries, Entry{
+			Seq: l.Seq, Kind: l.Kind, Amount: l.Amount, BalanceAfter: l.BalanceAfter, Counterparty: accountName(l.Counterparty),
+			Reference: l.Reference, Memo: l.Memo, At: l.Time,
+		})
+	}
+	return entries, next, nil
+}
