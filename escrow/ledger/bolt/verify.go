@@ -27,7 +27,7 @@ const (
 
 	metaMagic   = 0xED0CDAED
 	metaVersion = 2
-	metaSize    = 72 // the checksum is its last eight bytes
+	metaSize    = 64 // the checksum is its last eight bytes
 )
 
 var native = binary.NativeEndian

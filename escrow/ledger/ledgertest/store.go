@@ -2,6 +2,7 @@ package ledgertest
 
 import (
 	"bytes"
+	"errors"
 	"iter"
 	"maps"
 	"slices"
@@ -10,29 +11,52 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// NewStore returns a store in memory, as plain as can be: for tests of rules, and to compare other stores with.
-func NewStore() ledger.Store {
-	s := &store{}
-	s.GroupCommit = ledger.NewGroupCommit(func() (ledger.Tx, error) { return &tx{snapshot: s.committed(), store: s}, nil }, 1024)
+// Memory keeps records as plainly as can be, for tests of rules and to compare stores with. What is kept outlives the stores that
+// are opened on it, one after another, as a disk outlives processes. The zero value is empty.
+type Memory struct {
+	mu      sync.Mutex
+	records snapshot // replaced, never changed
+	fail    error
+	kept    bool
+}
+
+// NewStore returns a store on a new Memory.
+func NewStore() ledger.Store { return new(Memory).Open() }
+
+// Open returns a store on what is kept.
+func (m *Memory) Open() ledger.Store {
+	s := &store{memory: m}
+	s.commits = ledger.NewGroupCommit(func() (ledger.Tx, error) { return &tx{snapshot: m.committed(), memory: m}, nil }, 1024)
 	return s
 }
 
+// FailNext makes the next commit fail, after it has taken place where kept is true, else before.
+func (m *Memory) FailNext(err error, kept bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.fail, m.kept = err, kept
+}
+
+func (m *Memory) committed() snapshot {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.records
+}
+
 type store struct {
-	*ledger.GroupCommit
-	mu      sync.Mutex
-	records snapshot // replaced, never changed
+	memory  *Memory
+	commits *ledger.GroupCommit
+	closed  sync.Once
 }
 
-func (s *store) committed() snapshot {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.records
-}
+func (s *store) Submit(op func(ledger.Writer) error, done func(error)) { s.commits.Submit(op, done) }
 
-func (s *store) View(fn func(ledger.Reader) error) error { return fn(s.committed()) }
+func (s *store) View(fn func(ledger.Reader) error) error { return fn(s.memory.committed()) }
+
+func (s *store) Reopen() error { return s.commits.Reopen(func() error { return nil }) }
 
 func (s *store) Close() error {
-	s.GroupCommit.Close()
+	s.closed.Do(s.commits.Close)
 	return nil
 }
 
@@ -45,15 +69,20 @@ type snapshot struct {
 func (s snapshot) Get(key []byte) ([]byte, error) { return s.values[string(key)], nil }
 
 func (s snapshot) Scan(r ledger.Range, fn func(key, value []byte) (bool, error)) error {
-	keys := slices.Clone(s.keys)
-	if r.Reverse {
-		slices.Reverse(keys)
+	keys := s.keys
+	if i, _ := slices.BinarySearch(keys, string(r.From)); true {
+		keys = keys[i:]
 	}
-	for _, key := range keys {
-		if key < string(r.From) || r.To != nil && key >= string(r.To) {
-			continue
+	if r.To != nil {
+		i, _ := slices.BinarySearch(keys, string(r.To))
+		keys = keys[:i]
+	}
+	for i := range keys {
+		key := keys[i]
+		if r.Reverse {
+			key = keys[len(keys)-1-i]
 		}
-		if more, err := fn([]byte(key), bytes.Clone(s.values[key])); err != nil || !more {
+		if more, err := fn([]byte(key), s.values[key]); err != nil || !more {
 			return err
 		}
 	}
@@ -62,25 +91,34 @@ func (s snapshot) Scan(r ledger.Range, fn func(key, value []byte) (bool, error))
 
 type tx struct {
 	snapshot
-	store *store
+	memory *Memory
 }
 
 func (t *tx) Commit(changes iter.Seq2[[]byte, []byte]) error {
-	values := maps.Clone(t.values)
-	if values == nil {
-		values = map[string][]byte{}
+	t.memory.mu.Lock()
+	defer t.memory.mu.Unlock()
+	fail, kept := t.memory.fail, t.memory.kept
+	t.memory.fail = nil
+	if fail != nil && !kept {
+		return fail
+	}
+	next := snapshot{values: maps.Clone(t.values)}
+	if next.values == nil {
+		next.values = map[string][]byte{}
 	}
 	for key, value := range changes {
 		if value == nil {
-			delete(values, string(key))
+			delete(next.values, string(key))
 			continue
 		}
-		values[string(key)] = bytes.Clone(value)
+		next.values[string(key)] = bytes.Clone(value)
 	}
-	t.store.mu.Lock()
-	defer t.store.mu.Unlock()
-	t.store.records = snapshot{keys: slices.Sorted(maps.Keys(values)), values: values}
-	return nil
+	next.keys = slices.Sorted(maps.Keys(next.values))
+	t.memory.records = next
+	return fail
 }
 
 func (t *tx) Rollback() {}
+
+// errInjected is what tests make commits fail with.
+var errInjected = errors.New("injected")

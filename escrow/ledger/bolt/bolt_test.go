@@ -1,0 +1,53 @@
+package bolt_test
+
+import (
+	"errors"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+
+	"github.com/tallygate/tallygate/escrow/ledger"
+	"github.com/tallygate/tallygate/escrow/ledger/bolt"
+	"github.com/tallygate/tallygate/escrow/ledger/ledgertest"
+)
+
+var errInjected = errors.New("injected")
+
+// faults makes a chosen step fail once.
+type faults struct{ next atomic.Pointer[bolt.Step] }
+
+func (f *faults) fail(step bolt.Step) { f.next.Store(&step) }
+
+func (f *faults) hook(step bolt.Step) error {
+	if want := f.next.Load(); want != nil && *want == step && f.next.CompareAndSwap(want, nil) {
+		return errInjected
+	}
+	return nil
+}
+
+// file returns a place in a new file.
+func file(t testing.TB, o bolt.Options) ledgertest.Place {
+	path := filepath.Join(t.TempDir(), "deep", "ledger.db")
+	f := new(faults)
+	o.Fault = f.hook
+	return ledgertest.Place{
+		Open: func() ledger.Store {
+			s, err := bolt.Open(path, o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return s
+		},
+		FailNext: func(kept bool) {
+			if kept {
+				f.fail(bolt.StepSync)
+				return
+			}
+			f.fail(bolt.StepCommit)
+		},
+	}
+}
+
+func TestStore(t *testing.T) {
+	ledgertest.Run(t, func(t testing.TB) ledgertest.Place { return file(t, bolt.Options{}) })
+}

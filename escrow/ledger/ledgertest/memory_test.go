@@ -1,0 +1,5 @@
+package ledgertest
+
+import "testing"
+
+func TestMemory(t *testing.T) { Run(t, Memories) }

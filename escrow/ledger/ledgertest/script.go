@@ -1,0 +1,322 @@
+package ledgertest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tallygate/tallygate/escrow/ledger"
+)
+
+// Script runs one case on a ledger whose store open opens, again each time that the case says reopen. Lines that are empty or begin
+// with # are passed over. In the steps, A and B are agents, of whose wallets is spoken, or world, commission or escrow:ID; N is an
+// amount, H a hold's name, P a pending transfer's, R a reference.
+//
+//	deposit A N / withdraw A N           from and to the world
+//	pay A B N [by H ...] [for R]         a transfer, covered by holds
+//	pend P A B N [by H ...] [for R]      money set aside durably
+//	resolve P N                          post N of it, give back the rest
+//	batch STEP ; STEP ; ...              all of them or none
+//	try STEP ; STEP ; ...                as a part of a batch that goes on without it
+//	once ID DIGEST STEP ; ...            answers "again X" where it was answered X before
+//	hold H A N / extend H N / release H
+//	extendupto H N                       answers how much it was
+//	amount H                             answers what is held
+//	balance A                            answers "balance B available V held H", zero ones left out
+//	counters A                           answers "debits D+P credits C+P", pending ones behind the plus
+//	entries A [BEFORE [LIMIT]]           answers the entries, newest first, as SEQ:KIND:AMOUNT=BALANCE
+//	pendings R                           answers the names of those that are open
+//	outcome ID                           answers what is kept
+//	clock D                              moves the clock, backwards too
+//	now                                  answers the time since the beginning
+//	reopen
+//	fail / failkept                      the next commit fails, before or after it has taken place (Memory alone)
+//	recover                              reopens the store of the running ledger
+func Script(t *testing.T, open func() ledger.Store, fail func(kept bool), script string) {
+	t.Helper()
+	r := &runner{open: open, fail: fail, begin: time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC), pendings: map[string]uint64{}}
+	r.reopen(t)
+	defer func() { _ = r.ledger.Close() }()
+	for i, line := range strings.Split(script, "\n") {
+		line = strings.TrimSpace(line)
+		if line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		step, want, ok := strings.Cut(line, "->")
+		if !ok {
+			t.Fatalf("line %d, %q: what it must answer is missing", i+1, line)
+		}
+		want = strings.TrimSpace(want)
+		if got := r.step(t, strings.Fields(step)); got != want {
+			t.Fatalf("line %d, %s: got %q, want %q", i+1, line, got, want)
+		}
+	}
+	mustBalance(t, r.ledger)
+}
+
+// mustBalance checks the books.
+func mustBalance(t testing.TB, l *ledger.Ledger) {
+	t.Helper()
+	report, err := l.Check(context.Background(), nil)
+	if err != nil {
+		t.Fatalf("check: %v", err)
+	}
+	if len(report.Wrong) > 0 {
+		t.Fatalf("the books are wrong: %v", report.Wrong)
+	}
+}
+
+type runner struct {
+	open     func() ledger.Store
+	fail     func(kept bool)
+	ledger   *ledger.Ledger
+	begin    time.Time
+	passed   time.Duration
+	holds    map[string]*ledger.Hold
+	pendings map[string]uint64
+}
+
+func (r *runner) reopen(t testing.TB) {
+	t.Helper()
+	if r.ledger != nil {
+		if err := r.ledger.Close(); err != nil {
+			t.Fatalf("closing: %v", err)
+		}
+	}
+	var err error
+	r.ledger, err = ledger.New(r.open(), ledger.Options{Currency: "USDC", Now: func() time.Time { return r.begin.Add(r.passed) }})
+	if err != nil {
+		t.Fatalf("opening: %v", err)
+	}
+	r.holds = map[string]*ledger.Hold{}
+}
+
+// answer is the outcome of a step as the script writes it.
+func answer(err error) string {
+	switch {
+	case err == nil:
+		return "ok"
+	case ledger.OutcomeOf(err) != ledger.OK:
+		return string(ledger.OutcomeOf(err))
+	case errors.Is(err, ledger.ErrOutcomeUnknown):
+		return "unknown"
+	case errors.Is(err, ledger.ErrUnavailable):
+		return "unavailable"
+	default:
+		return err.Error()
+	}
+}
+
+func (r *runner) step(t *testing.T, words []string) string {
+	ctx := context.Background()
+	arg := func(i int) string {
+		if i >= len(words) {
+			t.Fatalf("%v: too short", words)
+		}
+		return words[i]
+	}
+	switch words[0] {
+	case "deposit", "withdraw", "pay", "pend", "resolve", "batch", "try":
+		return answer(r.ledger.Do(ctx, func(b *ledger.Batch) error { return r.batch(t, b, words) }))
+	case "once":
+		_, replayed, err := r.ledger.Once(ctx, arg(1), []byte(arg(2)), func(b *ledger.Batch) ([]byte, error) {
+			return []byte(arg(1)), r.batch(t, b, append([]string{"batch"}, words[3:]...))
+		})
+		if replayed {
+			return "again " + answer(err)
+		}
+		return answer(err)
+	case "hold":
+		h, err := r.ledger.Hold(account(arg(2)), amount(t, arg(3)))
+		if err == nil {
+			r.holds[arg(1)] = h
+		}
+		return answer(err)
+	case "extend":
+		return answer(r.holds[arg(1)].Extend(amount(t, arg(2))))
+	case "extendupto":
+		return r.holds[arg(1)].ExtendUpTo(amount(t, arg(2))).String()
+	case "release":
+		r.holds[arg(1)].Release()
+		return "ok"
+	case "amount":
+		return r.holds[arg(1)].Amount().String()
+	case "clock":
+		d, err := time.ParseDuration(arg(1))
+		r.passed += d
+		return answer(err)
+	case "now":
+		return r.ledger.Now().Sub(r.begin).String()
+	case "reopen":
+		r.reopen(t)
+		return "ok"
+	case "fail", "failkept":
+		if r.fail == nil {
+			t.Skip("this store can't be made to fail")
+		}
+		r.fail(words[0] == "failkept")
+		return "ok"
+	case "recover":
+		return answer(r.ledger.Reopen())
+	case "outcome":
+		result, found, err := r.ledger.Outcome(arg(1))
+		if !found && err == nil {
+			return "none"
+		}
+		return strings.TrimSpace(answer(err) + " " + string(result))
+	default:
+		return r.read(t, words)
+	}
+}
+
+// read runs the steps that read.
+func (r *runner) read(t *testing.T, words []string) string {
+	if len(words) < 2 {
+		t.Fatalf("%v: no such step", words)
+	}
+	switch words[0] {
+	case "balance":
+		a, held, err := r.ledger.Balance(account(words[1]))
+		if err != nil {
+			return answer(err)
+		}
+		text := fmt.Sprintf("balance %s available %s", a.Balance(), a.Available()-held)
+		if held != 0 {
+			text += " held " + held.String()
+		}
+		return text
+	case "counters":
+		a, _, err := r.ledger.Balance(account(words[1]))
+		if err != nil {
+			return answer(err)
+		}
+		return fmt.Sprintf("debits %s+%s credits %s+%s", a.DebitsPosted, a.DebitsPending, a.CreditsPosted, a.CreditsPending)
+	case "entries":
+		before, limit := uint64(0), 1000
+		if len(words) > 2 {
+			_, _ = fmt.Sscan(words[2], &before)
+		}
+		if len(words) > 3 {
+			_, _ = fmt.Sscan(words[3], &limit)
+		}
+		list, err := r.ledger.Entries(account(words[1]), before, limit)
+		if err != nil {
+			return answer(err)
+		}
+		var texts []string
+		for _, e := range list {
+			texts = append(texts, fmt.Sprintf("%d:%s:%s=%s", e.Seq, e.Kind, e.Amount, e.BalanceAfter))
+		}
+		return strings.Join(texts, " ")
+	case "pendings":
+		var names []string
+		err := r.ledger.View(func(reader ledger.Reader) error {
+			list, err := ledger.Pendings(reader, words[1])
+			for _, p := range list {
+				for name, seq := range r.pendings {
+					if seq == p.Seq {
+						names = append(names, name)
+					}
+				}
+			}
+			return err
+		})
+		if err != nil {
+			return answer(err)
+		}
+		return strings.Join(names, " ")
+	default:
+		t.Fatalf("%v: no such step", words)
+		return ""
+	}
+}
+
+// batch runs one step that changes the books.
+func (r *runner) batch(t *testing.T, b *ledger.Batch, words []string) error {
+	switch words[0] {
+	case "batch":
+		for _, step := range split(words[1:]) {
+			if err := r.batch(t, b, step); err != nil {
+				return err
+			}
+		}
+		return nil
+	case "try":
+		err := b.Try(func() error { return r.batch(t, b, append([]string{"batch"}, words[1:]...)) })
+		if ledger.OutcomeOf(err) != ledger.OK {
+			return nil
+		}
+		return err
+	case "deposit":
+		_, err := b.Post(ledger.Transfer{Debit: ledger.World, Credit: account(words[1]), Amount: amount(t, words[2]), Kind: "deposit"})
+		return err
+	case "withdraw":
+		_, err := b.Post(ledger.Transfer{Debit: account(words[1]), Credit: ledger.World, Amount: amount(t, words[2]), Kind: "withdraw"})
+		return err
+	case "pay":
+		_, err := b.Post(r.transfer(t, words[1:], "pay"), r.cover(words)...)
+		return err
+	case "pend":
+		p, err := b.Pend(r.transfer(t, words[2:], "draw"), r.cover(words)...)
+		if err == nil {
+			r.pendings[words[1]] = p.Seq
+		}
+		return err
+	case "resolve":
+		return b.Resolve(r.pendings[words[1]], amount(t, words[2]), "", "")
+	default:
+		return fmt.Errorf("%q is no step of a batch", words[0])
+	}
+}
+
+func split(words []string) (steps [][]string) {
+	for len(words) > 0 {
+		n := slices.Index(words, ";")
+		if n < 0 {
+			return append(steps, words)
+		}
+		steps, words = append(steps, words[:n]), words[n+1:]
+	}
+	return steps
+}
+
+func (r *runner) transfer(t *testing.T, words []string, kind string) ledger.Transfer {
+	tr := ledger.Transfer{Debit: account(words[0]), Credit: account(words[1]), Amount: amount(t, words[2]), Kind: kind}
+	if i := slices.Index(words, "for"); i > 0 {
+		tr.Reference = words[i+1]
+	}
+	return tr
+}
+
+func (r *runner) cover(words []string) (holds []*ledger.Hold) {
+	i := slices.Index(words, "by")
+	if i < 0 {
+		return nil
+	}
+	for _, name := range words[i+1:] {
+		if name == "for" {
+			break
+		}
+		holds = append(holds, r.holds[name])
+	}
+	return holds
+}
+
+func account(name string) ledger.AccountID {
+	if name == string(ledger.World) || name == string(ledger.Commission) || strings.HasPrefix(name, "escrow:") {
+		return ledger.AccountID(name)
+	}
+	return ledger.Wallet(name)
+}
+
+func amount(t *testing.T, text string) ledger.Amount {
+	a, err := ledger.ParseAmount(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
