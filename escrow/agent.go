@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -58,8 +59,8 @@ func checkText(field, text string) error {
 	if len(text) > maxText {
 		return invalid(field, "%s is %d bytes long; at most %d are kept", field, len(text), maxText)
 	}
-	if !utf8.ValidString(text) {
-		return invalid(field, "%s is not UTF-8 text", field)
+	if !utf8.ValidString(text) || strings.IndexByte(text, 0) >= 0 {
+		return invalid(field, "%s is not UTF-8 text, or has a zero byte", field)
 	}
 	return nil
 }

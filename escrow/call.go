@@ -60,7 +60,7 @@ type Authorisation struct {
 // (no longer open).
 func (b *Book) Authorise(ctx context.Context, o CallOrder) (*Authorisation, error) {
 	if o.By.Operator {
-		return nil, refuse(Unauthorized, nil, "the operator's key pays for nothing; use an agent's key")
+		return nil, refuse(Forbidden, nil, "the operator's key pays for nothing; use an agent's key")
 	}
 	if err := o.By.mayPay(o.Payee); err != nil {
 		return nil, err
@@ -219,6 +219,15 @@ func (a *Authorisation) Escrow() string { return a.charge.EscrowID }
 // Held is what is still aside: authorised and not drawn.
 func (a *Authorisation) Held() ledger.Amount { return a.hold.Amount() }
 
+// Available is what the payer has beyond all holds: in its wallet, or in the escrow that pays.
+func (a *Authorisation) Available() ledger.Amount {
+	account, held, err := a.book.ledger.Balance(a.source)
+	if err != nil {
+		return 0
+	}
+	return account.Available() - held
+}
+
 // Total is all that was authorised so far, what was drawn included.
 func (a *Authorisation) Total() ledger.Amount {
 	a.mu.Lock()
@@ -292,6 +301,17 @@ func (a *Authorisation) Err() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.lookAtDraw()
+}
+
+// Await waits until the draw in flight is durable, and returns the failure of a draw like [Authorisation.Err].
+func (a *Authorisation) Await() error {
+	a.mu.Lock()
+	drawing := a.drawing
+	a.mu.Unlock()
+	if drawing != nil {
+		<-drawing.Done()
+	}
+	return a.Err()
 }
 
 // lookAtDraw takes note of how the draw in flight ended, if it has; a.mu is locked.

@@ -41,6 +41,13 @@ const maxPayees = 100 // of one key
 // HashKey is the form in which keys are kept: their SHA-256. Keys carry 256 random bits, so that no slower hash is needed.
 func HashKey(key string) [32]byte { return sha256.Sum256([]byte(key)) }
 
+// IsKey reports whether a text has the form of a key of this gateway, its checksum included. It says nothing about whether
+// the key is known.
+func IsKey(text string) bool {
+	form := keyForm.FindStringSubmatch(text)
+	return form != nil && form[3] == checksum(text[:len(text)-6])
+}
+
 // Authenticate finds the agent, or the operator, that holds a key, by one look-up.
 // Refused with unauthorized; the detail tells a mistyped key from an unknown and a revoked one.
 func (b *Book) Authenticate(key string) (Actor, error) {

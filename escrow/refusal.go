@@ -15,18 +15,18 @@ type Refusal = ledger.Refusal
 
 // The outcomes of this package, beside those of the ledger ([ledger.InsufficientFunds], [ledger.IdempotencyConflict]).
 const (
-	Unauthorized      Outcome = "unauthorized"      // no key, or one that is not known or no longer valid
-	Forbidden         Outcome = "forbidden"         // a party to the matter, but without the right
-	NotFound          Outcome = "not_found"         // not there, or another's
-	InvalidStatus     Outcome = "invalid_status"    // the thing is not in a state that allows it
-	AlreadyExists     Outcome = "already_exists"    // it is there already, or was done already
-	InvalidRequest    Outcome = "invalid_request"   // `field` names what is wrong
-	ExceedsRemaining  Outcome = "exceeds_remaining" // more than is left
-	EscrowRequired    Outcome = "escrow_required"   // the route is paid from an escrow and there is none that fits
-	SubscriptionNeed  Outcome = "subscription_required"
-	LimitExceeded     Outcome = "limit_exceeded" // a limit that the payer has set
-	RateLimited       Outcome = "rate_limited"   // `retry_after` is in seconds
-	InsufficientFunds         = ledger.InsufficientFunds
+	Unauthorized         Outcome = "unauthorized"          // no key, or one that is not known or no longer valid
+	Forbidden            Outcome = "forbidden"             // a party to the matter, but without the right
+	NotFound             Outcome = "not_found"             // not there, or another's
+	InvalidStatus        Outcome = "invalid_status"        // the thing is not in a state that allows it
+	AlreadyExists        Outcome = "already_exists"        // it is there already, or was done already
+	InvalidRequest       Outcome = "invalid_request"       // `field` names what is wrong
+	ExceedsRemaining     Outcome = "exceeds_remaining"     // more than is left
+	EscrowRequired       Outcome = "escrow_required"       // the route is paid from an escrow and there is none that fits
+	SubscriptionRequired Outcome = "subscription_required" // the route is paid by a subscription that the caller does not have
+	LimitExceeded        Outcome = "limit_exceeded"        // a limit that the payer has set
+	RateLimited          Outcome = "rate_limited"          // `retry_after` is in seconds
+	InsufficientFunds            = ledger.InsufficientFunds
 )
 
 // refuse makes a refusal. fields are pairs of name and value that tell the caller what would mend it.
