@@ -15,6 +15,8 @@ import (
 var (
 	// ErrEncoded is returned when a request body is compressed.
 	ErrEncoded = errors.New("the request body has a Content-Encoding: send it plain")
+	// ErrBackground is returned when a request asks for an answer that is not in its response but fetched later.
+	ErrBackground = errors.New("the request asks for an answer in the background, which can't be metered: leave out background")
 	// ErrRepeated is returned when a key that decides the cost stands twice in a request's JSON: servers differ in which
 	// one they take.
 	ErrRepeated = errors.New("a key stands twice in the request body, in the same or another case: state it once")
@@ -65,10 +67,13 @@ type Usage struct {
 	ServiceTier string
 	// PromptTokens is the size of the whole prompt, cached parts included: what tariffs tier by (`above 200k tokens`).
 	PromptTokens int64
-	// Tools counts successful tool calls by name (MCP).
-	Tools map[string]int64
+	// Tools counts successful tool calls by name (MCP), ToolsFailed those that ended in an error.
+	Tools, ToolsFailed map[string]int64
 	// Passes are parts of Units that ran on another model than Model, to be priced as that model's (Anthropic's advisor).
 	Passes []Pass
+	// Beside is what ran on other models and is not in Units, since the provider states it apart (an image generated within
+	// OpenAI's Responses, the transcription of what is said in its Realtime).
+	Beside []Pass
 	// Cost is the price in USD that the provider itself states, as it wrote it (OpenRouter's usage.cost); else empty.
 	Cost string
 	// Suspect is set where stated numbers were absurd or contradicted each other and were clamped.
@@ -108,6 +113,8 @@ type Call struct {
 	MaxOutput int64
 	// Malformed says that the body is not what the API takes (no JSON object), so that little could be read of it.
 	Malformed bool
+	// InputOnly says that the answer has no output tokens, so that MaxOutput says nothing (embeddings, rerank, moderation).
+	InputOnly bool
 	// Choices is how many alternative answers are asked for (n, candidateCount); 0 and 1 mean one.
 	Choices int64
 	// Once, where set, names a result that must be charged once only, however often it is fetched (a batch's results).
@@ -151,10 +158,11 @@ type Counter interface {
 	// Progress tells, cheaply, what has been used so far. At is at most what the final usage will be; Bound is at least
 	// that, as far as can be told.
 	Progress() (at, bound Units)
-	// Usage is the final usage. complete is false when the response was cut, by the client, the upstream or us: then what
-	// was fed is counted (stated usage first, else locally, marked Estimated).
+	// Usage is the final usage. complete is false for a response that ends here because it was cut, by the client, the
+	// upstream or us: then what was passed on is counted (stated usage first, else locally, marked Estimated), and a call is
+	// not. It may be asked for in mid-stream with false, to know exactly what has been used so far: Feed can go on.
 	Usage(complete bool) Usage
 	// Stop returns the bytes that end the stream properly in the provider's own format, with an error event that carries
-	// code and message; nil where the format has none. What Feed held back is not sent then.
+	// code and message; nil where the format has none, or can't have one here. What Feed held back is not sent then.
 	Stop(code, message string) []byte
 }

@@ -86,3 +86,35 @@ func ParseQuantity(s string) (Quantity, error) {
 	}
 	return Quantity(n), nil
 }
+
+// DecimalQuantity reads a number as JSON or a header states it: "34", "1.25", "1e3". What is finer than a millionth is
+// rounded up. ok is false for what is no quantity (negative, above [MaxQuantity], no number), which is clamped.
+func DecimalQuantity(s string) (q Quantity, ok bool) {
+	mantissa, exponent, scientific := strings.Cut(strings.ToLower(s), "e")
+	shift := 0
+	if scientific {
+		var err error
+		if shift, err = strconv.Atoi(exponent); err != nil || shift > 1000 || shift < -1000 {
+			return 0, false
+		}
+	}
+	whole, frac, _ := strings.Cut(mantissa, ".")
+	digits := whole + frac
+	if digits == "" || strings.Trim(digits, "0123456789") != "" {
+		return 0, false
+	}
+	end := len(whole) + shift + 6 // digits[:end] are the millionths
+	if missing := end - len(digits); missing > 0 {
+		digits += strings.Repeat("0", missing)
+	}
+	end = max(end, 0)
+	millionths := strings.TrimLeft(digits[:min(end, len(digits))], "0")
+	if len(millionths) > 18 {
+		return MaxQuantity, false
+	}
+	n, _ := strconv.ParseInt("0"+millionths, 10, 64)
+	if strings.Trim(digits[end:], "0") != "" {
+		n++
+	}
+	return Quantity(n), true
+}

@@ -2,7 +2,6 @@
 package anthropic
 
 import (
-	"fmt"
 	"net/http"
 	"strings"
 
@@ -37,7 +36,10 @@ var messages = wire.Dialect{
 		{Path: "content.*.input.*", Text: meter.Output, In: wire.Whole},
 		{Path: "content.*.input.*.*", Text: meter.Output, In: wire.Whole},
 	},
-	Start:  func(t *wire.State, _ http.Header) { t.Scratch = &running{fields: map[string]gjson.Result{}} },
+	Start: func(t *wire.State, _ http.Header) {
+		r := NewRunning()
+		t.Scratch = &r
+	},
 	End:    end,
 	Prompt: prompt.Tokens,
 	Stop:   stop,
@@ -56,23 +58,23 @@ func end(t *wire.State, m *wire.Message) wire.Verdict {
 		return wire.Terminal
 	case "message_start":
 		t.Model = m.Get("message.model").String()
-		u := t.Scratch.(*running)
-		u.merge(m.Get("message.usage"))
-		u.state(t, false)
+		u := t.Scratch.(*Running)
+		u.Merge(m.Get("message.usage"))
+		u.State(t, false)
 	case "message_delta", "message":
 		if v := m.Get("model").String(); v != "" {
 			t.Model = v
 		}
-		u := t.Scratch.(*running)
-		u.merge(m.Get("usage"))
-		u.state(t, true)
+		u := t.Scratch.(*Running)
+		u.Merge(m.Get("usage"))
+		u.State(t, true)
 	}
 	return wire.Pass
 }
 
 func inspectMessages(r *wire.Request) (*meter.Call, error) {
-	if key := wire.Repeated(r.JSON); key != "" {
-		return nil, fmt.Errorf("%w: %q", meter.ErrRepeated, key)
+	if err := r.Unrepeated("thinking"); err != nil {
+		return nil, err
 	}
 	c := r.Call(messagesAPI)
 	c.MaxOutput = min(max(0, r.JSON.Get("max_tokens").Int()), wire.MaxTokens)
@@ -101,14 +103,42 @@ func stop(code, message string) []wire.Note {
 	}{"error", problem{code, message}})}}
 }
 
-// Inspect recognises a request by the end of its path. It returns nil for what is not Anthropic's.
+// batchAPI reads the results of a batch, a line for each message.
+// https://docs.anthropic.com/en/api/retrieving-message-batch-results
+var batchAPI = &wire.API{Name: "batch.results", Dialect: wire.New(wire.Dialect{
+	Rules: []wire.Rule{{Path: "result.message.model"}, {Path: "result.message.usage"}},
+	Lines: true,
+	End: func(t *wire.State, m *wire.Message) wire.Verdict {
+		if u := m.Get("result.message.usage"); u.IsObject() {
+			t.Tier = "batch"
+			t.AddPass(m.Get("result.message.model").String(), tokens(func(key string) gjson.Result { return u.Get(key) }))
+		}
+		return wire.Pass
+	},
+})}
+
+// Inspect recognises a request by the end of its path, also where Vertex AI serves it. It returns nil for what is not
+// Anthropic's.
 func Inspect(r *wire.Request) (*meter.Call, error) {
 	switch {
-	case r.Post("/messages") && strings.HasSuffix(r.Clean, "/v1/messages"):
+	case r.Post("/v1/messages"):
 		return inspectMessages(r)
 	case r.Post("/messages/count_tokens"):
-		c := r.Call(messagesAPI)
-		c.API, c.Free, c.Format = "messages.count_tokens", true, wire.Free
+		return r.FreeCall("messages.count_tokens"), nil
+	case r.Post(":rawpredict"), r.Post(":streamrawpredict"):
+		if !strings.Contains(r.Clean, "/publishers/anthropic/") {
+			return nil, nil
+		}
+		c, err := inspectMessages(r)
+		if err == nil && c.Model == "" {
+			name := r.Path[strings.LastIndexByte(r.Path, '/')+1:]
+			c.Model = name[:strings.LastIndexByte(name, ':')]
+		}
+		return c, err
+	case r.Method == http.MethodGet && strings.HasSuffix(r.Clean, "/results") && strings.Contains(r.Clean, "/messages/batches/"):
+		c := r.Call(batchAPI)
+		c.Malformed = false
+		c.Once = "anthropic:" + strings.TrimSuffix(r.Clean[strings.LastIndex(r.Clean, "/batches/")+len("/batches/"):], "/results")
 		return c, nil
 	}
 	return nil, nil

@@ -7,12 +7,19 @@ import (
 	"github.com/tallygate/tallygate/meter/wire"
 )
 
-// running is the usage as it stands, merged field by field.
-type running struct {
+// Running is a message's usage as it stands, merged field by field as its stream goes on.
+type Running struct {
 	fields map[string]gjson.Result
 }
 
-func (r *running) merge(usage gjson.Result) {
+// NewRunning returns a Running without any field.
+func NewRunning() Running { return Running{map[string]gjson.Result{}} }
+
+// Empty reports whether nothing was stated.
+func (r *Running) Empty() bool { return len(r.fields) == 0 }
+
+// Merge takes over the fields of a usage object.
+func (r *Running) Merge(usage gjson.Result) {
 	usage.ForEach(func(key, value gjson.Result) bool {
 		if value.Type != gjson.Null {
 			r.fields[key.String()] = value
@@ -21,8 +28,8 @@ func (r *running) merge(usage gjson.Result) {
 	})
 }
 
-// state states the usage; final tells that output_tokens counts (that of message_start is a small number to begin with).
-func (r *running) state(t *wire.State, final bool) {
+// State states the usage; final tells that output_tokens counts (that of message_start is a small number to begin with).
+func (r *Running) State(t *wire.State, final bool) {
 	if len(r.fields) == 0 {
 		return
 	}

@@ -7,6 +7,11 @@ import (
 
 	"github.com/tallygate/tallygate/meter"
 	"github.com/tallygate/tallygate/meter/anthropic"
+	"github.com/tallygate/tallygate/meter/bedrock"
+	"github.com/tallygate/tallygate/meter/cohere"
+	"github.com/tallygate/tallygate/meter/gemini"
+	"github.com/tallygate/tallygate/meter/mcp"
+	"github.com/tallygate/tallygate/meter/ollama"
 	"github.com/tallygate/tallygate/meter/openai"
 	"github.com/tallygate/tallygate/meter/wire"
 )
@@ -14,7 +19,13 @@ import (
 // formats are asked in this order; the first that knows the request has it.
 var formats = []func(*wire.Request) (*meter.Call, error){
 	anthropic.Inspect,
+	gemini.Inspect,
+	bedrock.Inspect,
+	cohere.Inspect,
+	ollama.Inspect,
 	openai.Inspect,
+	mcp.Inspect,
+	openai.InspectShape,
 }
 
 // Inspect recognises a request by its path and by what its body is, never by its host, and tells what it asks for. A request

@@ -2,13 +2,17 @@ package formats_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"math/rand/v2"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/tidwall/gjson"
 
 	"github.com/tallygate/tallygate/meter"
 	"github.com/tallygate/tallygate/meter/formats"
@@ -83,11 +87,25 @@ func (r *recording) header() http.Header {
 func (r *recording) inspect(t testing.TB) *meter.Call {
 	t.Helper()
 	path, query, _ := strings.Cut(r.RequestPath, "?")
+	path, err := url.PathUnescape(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	header := http.Header{}
+	if r.API == "realtime" {
+		r.Method = http.MethodGet
+		header.Set("Upgrade", "websocket")
+	}
 	body := r.request
-	if body == nil { // not recorded: as much as the index tells
+	switch {
+	case body != nil:
+	case r.API == "mcp":
+		body, _ = json.Marshal(map[string]any{"jsonrpc": "2.0", "id": json.RawMessage(gjson.GetBytes(r.body, "id").Raw),
+			"method": "tools/call", "params": map[string]any{"name": "lookup"}})
+	default: // not recorded: as much as the index tells
 		body, _ = json.Marshal(map[string]any{"model": r.Model, "stream": r.Stream, "stream_options": map[string]any{"include_usage": r.Stream}})
 	}
-	call, err := formats.Inspect(meter.Head{Method: r.Method, Path: path, Query: query}, body)
+	call, err := formats.Inspect(meter.Head{Method: r.Method, Path: path, Query: query, Header: header}, body)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,41 +147,140 @@ func (r *recording) stated(name string) int64 {
 	return int64(n)
 }
 
+type counts struct{ input, cached, written, output, pages, searchUnits, searches int64 }
+
+// want is what the provider stated, in our terms.
+func (r *recording) want() counts {
+	w := counts{
+		input:  r.stated("input") + r.stated("tool_use_prompt"),
+		cached: r.stated("cached"), written: r.stated("cache_write"),
+		output:      r.stated("output") + r.stated("unattributed"),
+		pages:       r.stated("pages"),
+		searchUnits: r.stated("billed_search_units"),
+		searches:    r.stated("web_search_requests"),
+	}
+	if _, billed := r.Usage["billed_input_tokens"]; billed { // Cohere
+		w.input, w.cached, w.output = r.stated("billed_input_tokens"), 0, r.stated("billed_output_tokens")
+	}
+	if r.Ambiguous && w.cached > 0 && w.cached == w.written { // OpenRouter: what was written is counted as read, too
+		w.written = 0
+	}
+	return w
+}
+
 // check compares what was counted with what the provider stated.
 func (r *recording) check(t *testing.T, u meter.Usage) {
 	t.Helper()
-	input := sum(u.Units, meter.Input, meter.AudioInput, meter.ImageInput)
-	output := sum(u.Units, meter.Output, meter.Reasoning, meter.AudioOutput, meter.ImageOutput)
-	cached, written := sum(u.Units, meter.Cached), sum(u.Units, meter.CacheWrite, meter.CacheWrite1h)
-	want := struct{ input, cached, written, output int64 }{
-		r.stated("input") + r.stated("tool_use_prompt"), r.stated("cached"), r.stated("cache_write"), r.stated("output") + r.stated("unattributed")}
-	if r.Ambiguous && want.cached == want.written { // OpenRouter: what was written is counted as read, too
-		want.written = 0
+	got := counts{
+		input:       sum(u.Units, meter.Input, meter.AudioInput, meter.ImageInput),
+		cached:      sum(u.Units, meter.Cached),
+		written:     sum(u.Units, meter.CacheWrite, meter.CacheWrite1h),
+		output:      sum(u.Units, meter.Output, meter.Reasoning, meter.AudioOutput, meter.ImageOutput),
+		pages:       sum(u.Units, meter.Page),
+		searchUnits: sum(u.Units, meter.SearchUnit),
+		searches:    sum(u.Units, meter.WebSearch),
 	}
-	got := struct{ input, cached, written, output int64 }{input, cached, written, output}
+	want := r.want()
+	if r.Provider != "anthropic" { // the index has searches of Anthropic only
+		want.searches = got.searches
+	}
 	if got != want {
 		t.Errorf("counted %+v, stated %+v (%v)", got, want, u.Units)
 	}
 	if u.Source != meter.Stated {
 		t.Errorf("source %q, though stated", u.Source)
 	}
+	for _, class := range []meter.Class{meter.Reasoning, meter.AudioOutput} {
+		name := string(class)
+		if r.Iterations == nil && !r.Ambiguous && r.stated("unattributed") == 0 && r.Usage[name] != nil && sum(u.Units, class) != min(r.stated(name), want.output) {
+			t.Errorf("%s counted %d, stated %d", name, sum(u.Units, class), r.stated(name))
+		}
+	}
+}
+
+// served is the response's body as it comes over the wire: a recorded WebSocket session is a line for each message.
+func (r *recording) served(t *testing.T) []byte {
+	if r.API != "realtime" {
+		return r.body
+	}
+	var frames []byte
+	for line := range bytes.Lines(r.body) {
+		var m struct {
+			Direction string
+			Data      json.RawMessage
+		}
+		if err := json.Unmarshal(line, &m); err != nil {
+			t.Fatal(err)
+		}
+		if m.Direction == "received" {
+			frames = append(frames, frame(0x81, m.Data)...)
+		}
+	}
+	return frames
+}
+
+// frame makes an unmasked WebSocket frame.
+func frame(first byte, payload []byte) []byte {
+	switch n := len(payload); {
+	case n < 126:
+		return append([]byte{first, byte(n)}, payload...)
+	case n < 1<<16:
+		return append(binary.BigEndian.AppendUint16([]byte{first, 126}, uint16(n)), payload...)
+	default:
+		return append(binary.BigEndian.AppendUint64([]byte{first, 127}, uint64(n)), payload...)
+	}
+}
+
+// names of the API where ours differ from the index's.
+var names = map[string]string{"listen": "audio.transcriptions", "responses.compact": "responses", "invocations": ""}
+
+// tools are the recorded tool calls that succeeded; one more failed.
+var tools = map[string]string{
+	"mcp/mcp-call-tool-result-response.json":                            "lookup",
+	"mcp/mcp-stream-test-mcptoolset-dynamic-toolset-in-workflow-7.sse": "ask_question",
 }
 
 func TestRecordings(t *testing.T) {
 	for _, r := range recordings(t) {
-		if r.Status >= 400 || r.Usage == nil || r.API != "chat.completions" && r.API != "messages" {
-			continue
-		}
 		t.Run(r.File, func(t *testing.T) {
-			for _, size := range []int{len(r.body), 1, 0, 0, 0, 7} {
+			body := r.served(t)
+			sizes := []int{len(body), 1, 0, 0, 0, 7}
+			if len(body) > 1<<18 {
+				sizes = []int{len(body), 0, 4096}
+			}
+			for _, size := range sizes {
 				call := r.inspect(t)
-				if call.API != r.API {
-					t.Fatalf("recognised as %q, is %q", call.API, r.API)
+				name, renamed := names[r.API]
+				if !renamed {
+					name = r.API
+				}
+				switch {
+				case r.Provider == "writer" && name == "chat":
+					name = "chat.completions"
+				case r.Provider == "gemini" && name == "realtime":
+					name = "live"
+				}
+				if call.API != name {
+					t.Fatalf("recognised as %q, is %q", call.API, name)
 				}
 				c := call.Counter(r.Status, r.header())
-				out := run(c, r.body, size)
-				r.check(t, c.Usage(true))
-				if bytes.Equal(call.Body, r.request) && !bytes.Equal(out, r.body) {
+				out := run(c, body, size)
+				u := c.Usage(true)
+				switch {
+				case r.Status >= 400:
+					if n := sum(u.Units, meter.Input, meter.Output); n != 0 {
+						t.Errorf("an error of status %d counted as %v", r.Status, u.Units)
+					}
+				case r.API == "mcp":
+					if n := u.Tools[tools[r.File]]; n != sum(u.Units, meter.ToolCall) || (n == 1) != (tools[r.File] != "") {
+						t.Errorf("counted the tools %v in %v", u.Tools, u.Units)
+					}
+				case r.Usage != nil:
+					r.check(t, u)
+				case call.Free && (u.Source != meter.Stated || sum(u.Units, meter.Input, meter.Output) != 0):
+					t.Errorf("a free call counted as %v", u.Units)
+				}
+				if bytes.Equal(call.Body, r.request) && !bytes.Equal(out, body) {
 					t.Errorf("pieces of %d: the body was changed", size)
 				}
 				if t.Failed() {

@@ -5,7 +5,6 @@ package openai
 
 import (
 	"bytes"
-	"fmt"
 	"strings"
 
 	"github.com/tidwall/gjson"
@@ -114,8 +113,8 @@ func quiet(d wire.Dialect) wire.Dialect {
 
 // inspectChat reads a request for chat completions or completions.
 func inspectChat(r *wire.Request, api, quiet *wire.API) (*meter.Call, error) {
-	if key := wire.Repeated(r.JSON, r.JSON.Get("stream_options")); key != "" {
-		return nil, fmt.Errorf("%w: %q", meter.ErrRepeated, key)
+	if err := r.Unrepeated("stream_options"); err != nil {
+		return nil, err
 	}
 	c := r.Call(api)
 	if c.Model == "" {

@@ -1,6 +1,13 @@
 package openai
 
 import (
+	"bytes"
+	"io"
+	"mime"
+	"mime/multipart"
+	"net/http"
+	"strings"
+
 	"github.com/tallygate/tallygate/meter"
 	"github.com/tallygate/tallygate/meter/wire"
 )
@@ -13,6 +20,74 @@ func Inspect(r *wire.Request) (*meter.Call, error) {
 		return inspectChat(r, chatAPI, quietChat)
 	case r.Post("/completions"):
 		return inspectChat(r, completions, quietComplete)
+	case r.Post("/responses"), r.Post("/responses/compact"):
+		return inspectResponses(r)
+	case r.Post("/responses/input_tokens"), r.Post("/cancel") && strings.Contains(r.Clean, "/responses/"):
+		return r.FreeCall("responses.input_tokens"), nil
+	case r.Post("/embeddings"):
+		return inspectMedia(r, embeddingsAPI, true)
+	case r.Post("/moderations"):
+		return inspectMedia(r, moderationsAPI, true)
+	case r.Post("/images/generations"), r.Post("/images/edits"), r.Post("/images/variations"):
+		return inspectMedia(r, imagesAPI, false)
+	case r.Post("/audio/transcriptions"), r.Post("/audio/translations"), r.Post("/listen"):
+		return inspectMedia(r, transcriptionsAPI, false)
+	case r.Post("/audio/speech"):
+		return inspectMedia(r, speechAPI, false)
+	case r.Post("/ocr"):
+		return inspectMedia(r, ocrAPI, true)
+	case r.Upgrade("/realtime"), r.Upgrade("/responses"):
+		return inspectRealtime(r), nil
+	case r.Method == http.MethodGet && strings.HasSuffix(r.Clean, "/content") && strings.Contains(r.Clean, "/files/"):
+		return inspectFile(r), nil
 	}
 	return nil, nil
+}
+
+// InspectShape recognises chat completions by the request's body, on a path that nobody knows.
+func InspectShape(r *wire.Request) (*meter.Call, error) {
+	if !r.Post("") || !r.JSON.Get("messages.0.role").Exists() || r.JSON.Get("model").String() == "" {
+		return nil, nil
+	}
+	return inspectChat(r, chatAPI, quietChat)
+}
+
+// inspectMedia reads a request that may be a form (audio, images).
+func inspectMedia(r *wire.Request, api *wire.API, inputOnly bool) (*meter.Call, error) {
+	if err := r.Unrepeated(); err != nil {
+		return nil, err
+	}
+	c := r.Call(api)
+	c.InputOnly = inputOnly
+	c.Choices = max(1, r.JSON.Get("n").Int())
+	if c.Model == "" {
+		c.Model = deployment(r.Clean)
+	}
+	if media, params, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err == nil && media == "multipart/form-data" {
+		c.Malformed = false
+		fields := form(r.Body, params["boundary"])
+		c.Model, c.Stream = fields["model"], fields["stream"] == "true"
+	} else if api == transcriptionsAPI && !r.JSON.Exists() { // Deepgram: the body is the audio
+		c.Malformed = false
+	}
+	return c, nil
+}
+
+// form reads the short fields of a form; of files it reads none.
+func form(body []byte, boundary string) map[string]string {
+	fields := map[string]string{}
+	parts := multipart.NewReader(bytes.NewReader(body), boundary)
+	for len(fields) < 64 {
+		part, err := parts.NextPart()
+		if err != nil {
+			break
+		}
+		if part.FileName() != "" {
+			continue
+		}
+		if value, err := io.ReadAll(io.LimitReader(part, 1024)); err == nil {
+			fields[part.FormName()] = string(value)
+		}
+	}
+	return fields
 }

@@ -51,3 +51,4 @@ func (s *arraySplitter) event() (string, bool) { return "", s.done }
 func (s *arraySplitter) partial() bool         { return s.open }
 func (s *arraySplitter) next()                 { s.done = false }
 func (s *arraySplitter) write(Note) []byte     { return nil }
+func (s *arraySplitter) finish() []byte        { return nil }

@@ -1,10 +1,12 @@
 package wire
 
 import (
+	"bytes"
 	"net/http"
 
 	"github.com/tallygate/tallygate/meter"
 	"github.com/tallygate/tallygate/meter/skim"
+	"github.com/tallygate/tallygate/meter/sse"
 )
 
 // counter implements [meter.Counter] for every dialect.
@@ -20,18 +22,23 @@ type counter struct {
 	bytes    int64
 	lastRule int // of the text that was written last
 
-	ended bool   // by finish
-	tail  []byte // what Tail returns
+	array   *arraySplitter // of a message that is read by its elements
+	verdict Verdict        // on its elements so far
+
+	ended bool // by Tail
+	tail  []byte
 }
 
 // framer finds the messages in a body and decides what goes on when.
 type framer interface {
 	// feed reads chunk and appends to dst what may go on.
 	feed(c *counter, dst, chunk []byte) []byte
-	// finish reads what is left, as far as there is more to read when the body has ended well, and returns what was held back.
-	finish(c *counter, complete bool) []byte
-	// write returns the message in the body's framing; nil where the body can't have one here.
-	write(n Note) []byte
+	// finish reads what is left at the end of the body and returns what was held back.
+	finish(c *counter) []byte
+	// peek reads what has been passed on of an unfinished message.
+	peek(c *counter)
+	// write returns messages that end the stream, in the body's framing; nil where it can't have them here.
+	write(notes []Note) []byte
 }
 
 // NewCounter returns a counter for the response to call that came with this status and header.
@@ -61,30 +68,19 @@ func (c *counter) Feed(dst, chunk []byte) []byte {
 }
 
 func (c *counter) Tail() []byte {
-	c.finish(true)
-	return c.tail
-}
-
-func (c *counter) finish(complete bool) {
-	if c.ended {
-		return
-	}
-	c.ended = true
-	c.tail = c.framer.finish(c, complete)
-	if complete {
+	if !c.ended {
+		c.ended = true
+		c.tail = c.framer.finish(c)
 		c.bytes += int64(len(c.tail))
 	}
+	return c.tail
 }
 
 func (c *counter) Stop(code, message string) []byte {
 	if c.ended || c.d.Stop == nil {
 		return nil
 	}
-	var out []byte
-	for _, note := range c.d.Stop(code, message) {
-		out = append(out, c.framer.write(note)...)
-	}
-	return out
+	return c.framer.write(c.d.Stop(code, message))
 }
 
 // data reads a piece of the current message.
@@ -92,17 +88,43 @@ func (c *counter) data(p []byte) {
 	if c.dumb {
 		return
 	}
+	if c.d.Elements && c.array == nil && len(c.msg.literal) == 0 && bytes.HasPrefix(bytes.TrimLeft(p, " \t\r\n"), []byte("[")) {
+		c.array, c.verdict = &arraySplitter{}, Pass
+	}
 	if room := maxLiteral - len(c.msg.literal); room > 0 {
 		c.msg.literal = append(c.msg.literal, p[:min(room, len(p))]...)
 	}
-	c.skim.Write(p)
+	if c.array == nil {
+		c.skim.Write(p)
+		return
+	}
+	for len(p) > 0 {
+		n, end := c.array.scan(p, func(q []byte) { c.skim.Write(q) })
+		if p = p[n:]; end == sse.Event {
+			c.array.next()
+			c.verdict = max(c.verdict, c.element(""))
+		}
+	}
 }
 
 // end ends the current message and makes ready for the next.
 func (c *counter) end(event string) Verdict {
-	if c.dumb {
+	switch {
+	case c.dumb:
 		return Pass
+	case event == endOfStream:
+		c.msg.reset()
+		return Terminal
+	case c.array != nil:
+		c.array = nil
+		c.msg.reset()
+		return c.verdict
 	}
+	return c.element(event)
+}
+
+// element ends a JSON document: a message, or an element of one.
+func (c *counter) element(event string) Verdict {
 	c.skim.Close()
 	c.msg.Event = event
 	c.commitText()
@@ -115,6 +137,14 @@ func (c *counter) end(event string) Verdict {
 	c.skim.Reset()
 	c.msg.reset()
 	return v
+}
+
+// peek reads the current message as far as it goes.
+func (c *counter) peek() {
+	if !c.dumb {
+		c.commitText()
+		c.d.End(&c.state, &c.msg)
+	}
 }
 
 // commitText counts the text that was gathered of the message so far.
@@ -164,9 +194,14 @@ func (c *counter) Progress() (at, bound meter.Units) {
 }
 
 func (c *counter) Usage(complete bool) meter.Usage {
-	c.finish(complete)
+	if complete {
+		c.Tail()
+	} else if !c.ended {
+		c.framer.peek(c)
+	}
 	t := &c.state
-	u := meter.Usage{Source: meter.Stated, Model: t.Model, ServiceTier: t.Tier, Tools: t.Tools, Cost: t.Cost, Passes: t.Passes}
+	u := meter.Usage{Source: meter.Stated, Model: t.Model, ServiceTier: t.Tier, Cost: t.Cost,
+		Tools: t.Tools, ToolsFailed: t.ToolsFailed, Passes: t.Passes, Beside: t.Beside}
 	u.Units = c.exact()
 	if !complete && c.bytes == 0 { // nothing was delivered
 		return u

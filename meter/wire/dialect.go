@@ -56,6 +56,8 @@ type Dialect struct {
 	Stop func(code, message string) []Note
 	// Edit, where set, rewrites the bytes of an SSE event that passes. It returns raw itself when there is nothing to do.
 	Edit func(t *State, raw []byte) []byte
+	// Elements says that a message which is a JSON array is as many messages as it has elements.
+	Elements bool
 	// Lines says that a body of an undecided content type is JSON lines.
 	Lines bool
 

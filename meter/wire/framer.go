@@ -16,6 +16,9 @@ const MaxEvent = 1 << 20
 
 // newFramer chooses by the response's content type; where that decides nothing, by the body's first byte.
 func newFramer(c *counter, status int, h http.Header) framer {
+	if status == http.StatusSwitchingProtocols {
+		return newMessages(c, &frameSplitter{})
+	}
 	if status == http.StatusNoContent || status == http.StatusNotModified {
 		return &whole{}
 	}
@@ -26,6 +29,8 @@ func newFramer(c *counter, status int, h http.Header) framer {
 	case media == "application/x-ndjson", media == "application/ndjson", media == "application/jsonl",
 		media == "application/x-jsonl", media == "application/stream+json", media == "application/jsonlines":
 		return newMessages(c, &lineSplitter{})
+	case media == "application/vnd.amazon.eventstream":
+		return newMessages(c, newAmazonSplitter())
 	case media == "application/json", strings.HasSuffix(media, "+json"):
 		return &sniffer{json: true}
 	case media == "", media == "application/octet-stream", media == "text/plain", media == "binary/octet-stream":
@@ -66,18 +71,24 @@ func (s *sniffer) choose(c *counter, first byte) framer {
 	return &whole{}
 }
 
-func (s *sniffer) finish(c *counter, complete bool) []byte {
+func (s *sniffer) finish(c *counter) []byte {
 	if s.framer == nil {
 		return nil
 	}
-	return s.framer.finish(c, complete)
+	return s.framer.finish(c)
 }
 
-func (s *sniffer) write(n Note) []byte {
+func (s *sniffer) peek(c *counter) {
+	if s.framer != nil {
+		s.framer.peek(c)
+	}
+}
+
+func (s *sniffer) write(notes []Note) []byte {
 	if s.framer == nil {
 		return nil
 	}
-	return s.framer.write(n)
+	return s.framer.write(notes)
 }
 
 // whole passes a body on as it comes, all but its last byte: without that no client takes it for complete.
@@ -102,14 +113,20 @@ func (w *whole) feed(c *counter, dst, chunk []byte) []byte {
 	return dst
 }
 
-func (w *whole) finish(c *counter, _ bool) []byte {
-	if w.json && c.skim.Open() { // what was sent of a body that was cut counts
+func (w *whole) finish(c *counter) []byte {
+	if w.json && c.skim.Open() { // cut, or a number
 		c.end("")
 	}
 	return w.last
 }
 
-func (w *whole) write(Note) []byte { return nil }
+func (w *whole) peek(c *counter) {
+	if w.json && c.skim.Open() {
+		c.peek()
+	}
+}
+
+func (w *whole) write([]Note) []byte { return nil }
 
 // splitter finds the messages of a framed stream; see [sse.Scanner] for what scan does.
 type splitter interface {
@@ -120,6 +137,8 @@ type splitter interface {
 	partial() bool
 	next()
 	write(n Note) []byte
+	// finish returns what ends the stream after notes of ours.
+	finish() []byte
 }
 
 // messages passes on message by message.
@@ -222,25 +241,32 @@ func (f *messages) release(c *counter, dst []byte) []byte {
 	return dst
 }
 
-func (f *messages) finish(c *counter, complete bool) []byte {
+func (f *messages) finish(c *counter) []byte {
 	var tail []byte
-	if f.over {
-		c.commitText()
-	}
-	if complete && f.split.partial() { // no final newline
+	if f.split.partial() { // no final newline
 		tail = f.message(c, tail)
 	}
-	if complete && f.state == maybeEnd {
+	if f.state == maybeEnd {
 		c.events++
 	}
 	return append(append(tail, f.held...), f.buf...)
 }
 
-func (f *messages) write(n Note) []byte {
+func (f *messages) peek(c *counter) {
+	if f.over {
+		c.commitText()
+	}
+}
+
+func (f *messages) write(notes []Note) []byte {
 	if f.over {
 		return nil
 	}
-	return f.split.write(n)
+	var out []byte
+	for _, n := range notes {
+		out = append(out, f.split.write(n)...)
+	}
+	return append(out, f.split.finish()...)
 }
 
 type sseSplitter struct{ sse.Scanner }
@@ -249,6 +275,8 @@ func (s *sseSplitter) scan(p []byte, data func([]byte)) (int, sse.End) { return 
 func (s *sseSplitter) event() (string, bool)                           { return s.Name(), s.HasData() }
 func (s *sseSplitter) partial() bool                                   { return s.InEvent() }
 func (s *sseSplitter) next()                                           { s.Next() }
+
+func (s *sseSplitter) finish() []byte { return nil }
 
 func (s *sseSplitter) write(n Note) []byte {
 	var out []byte
@@ -281,4 +309,5 @@ func (s *lineSplitter) scan(p []byte, data func([]byte)) (int, sse.End) {
 func (s *lineSplitter) event() (string, bool) { return "", s.hasData }
 func (s *lineSplitter) partial() bool         { return s.open }
 func (s *lineSplitter) next()                 { *s = lineSplitter{} }
+func (s *lineSplitter) finish() []byte        { return nil }
 func (s *lineSplitter) write(n Note) []byte   { return append(slices.Clip(n.Data), '\n') }

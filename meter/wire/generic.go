@@ -5,9 +5,6 @@ import "github.com/tallygate/tallygate/meter"
 // Generic counts calls, events and bytes, of an API that no format knows.
 var Generic = &API{Dialect: New(Dialect{End: endGeneric, Stop: stopGeneric})}
 
-// Free counts the same, of a call that states no tokens.
-var Free = Generic
-
 func endGeneric(_ *State, m *Message) Verdict {
 	if m.Is("[DONE]") {
 		return Terminal

@@ -3,6 +3,7 @@ package wire
 import (
 	"bytes"
 	"encoding/base64"
+	"fmt"
 	"net/http"
 	"path"
 	"strings"
@@ -17,7 +18,8 @@ import (
 // Request is a request as the formats look at it.
 type Request struct {
 	meter.Head
-	// Clean is the path without repeated or trailing slashes, in lower case: some providers take any case.
+	// Clean is the path without repeated or trailing slashes, in lower case: some providers take any case. Path is the same
+	// in its own case.
 	Clean string
 	Body  []byte
 	// JSON is the body where it is a JSON object; otherwise it does not exist.
@@ -26,7 +28,8 @@ type Request struct {
 
 // NewRequest prepares a request.
 func NewRequest(h meter.Head, body []byte) *Request {
-	r := &Request{Head: h, Clean: strings.ToLower(path.Clean("/" + h.Path)), Body: body}
+	h.Path = path.Clean("/" + h.Path)
+	r := &Request{Head: h, Clean: strings.ToLower(h.Path), Body: body}
 	if trimmed := bytes.TrimLeft(body, " \t\r\n"); len(trimmed) > 0 && trimmed[0] == '{' {
 		r.JSON = gjson.ParseBytes(body)
 	}
@@ -36,6 +39,51 @@ func NewRequest(h meter.Head, body []byte) *Request {
 // Post reports whether the request is a POST to a path that ends in suffix, such as "/chat/completions".
 func (r *Request) Post(suffix string) bool {
 	return r.Method == http.MethodPost && strings.HasSuffix(r.Clean, suffix)
+}
+
+// Upgrade reports whether the request asks for a WebSocket at a path that ends in suffix. Over HTTP/2 that is a CONNECT.
+func (r *Request) Upgrade(suffix string) bool {
+	upgrade := r.Method == http.MethodGet && strings.EqualFold(r.Header.Get("Upgrade"), "websocket")
+	return (upgrade || r.Method == http.MethodConnect) && strings.HasSuffix(r.Clean, suffix)
+}
+
+// Unrepeated returns an error if a key stands twice in the body, or in one of the objects at the given paths.
+func (r *Request) Unrepeated(paths ...string) error {
+	objects := []gjson.Result{r.JSON}
+	for _, path := range paths {
+		objects = append(objects, r.JSON.Get(path))
+	}
+	return Unrepeated(objects...)
+}
+
+// Unrepeated returns an error if a key stands twice in one of the objects, compared without regard to case, since servers
+// differ in which of the two they take.
+func Unrepeated(objects ...gjson.Result) error {
+	for _, o := range objects {
+		if !o.IsObject() {
+			continue
+		}
+		seen, twice := map[string]bool{}, ""
+		o.ForEach(func(key, _ gjson.Result) bool {
+			k := strings.ToLower(key.String())
+			if seen[k] {
+				twice = key.String()
+			}
+			seen[k] = true
+			return twice == ""
+		})
+		if twice != "" {
+			return fmt.Errorf("%w: %q", meter.ErrRepeated, twice)
+		}
+	}
+	return nil
+}
+
+// FreeCall returns a call that costs nothing by tokens.
+func (r *Request) FreeCall(name string) *meter.Call {
+	c := r.Call(&API{Name: name, Dialect: Generic.Dialect})
+	c.Free, c.InputOnly = true, true
+	return c
 }
 
 // Call returns a call of the API with what is common to all filled in.
@@ -50,30 +98,6 @@ func (r *Request) Call(api *API) *meter.Call {
 	c.Stream = r.JSON.Get("stream").Bool()
 	c.InputTokens, c.InputOpen = InputBound(r.Body, c.Model)
 	return c
-}
-
-// Repeated returns a key that stands twice in one of the objects, compared without regard to case, since servers differ in
-// which of the two they take; "" if there is none.
-func Repeated(objects ...gjson.Result) string {
-	for _, o := range objects {
-		seen := map[string]bool{}
-		repeated := ""
-		if !o.IsObject() {
-			continue
-		}
-		o.ForEach(func(key, _ gjson.Result) bool {
-			k := strings.ToLower(key.String())
-			if seen[k] {
-				repeated = key.String()
-			}
-			seen[k] = true
-			return repeated == ""
-		})
-		if repeated != "" {
-			return repeated
-		}
-	}
-	return ""
 }
 
 // API is one operation of a provider. It implements [meter.Format].

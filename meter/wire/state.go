@@ -17,8 +17,10 @@ type State struct {
 	Sums meter.Units
 	// Tools counts successful tool calls by name.
 	Tools map[string]int64
-	// Passes and PassUnits: see [meter.Usage.Passes]; they are part of Stated.
-	Passes []meter.Pass
+	// ToolsFailed counts the others.
+	ToolsFailed map[string]int64
+	// Passes and Beside are as in [meter.Usage]; Passes are part of Stated.
+	Passes, Beside []meter.Pass
 
 	Model, Tier, Cost string
 
@@ -38,6 +40,39 @@ func (t *State) State(s Stated) {
 func (t *State) AddStated(s Stated) {
 	t.Stated.Add(s)
 	t.dropText()
+}
+
+// maxPasses bounds how many models one response can tell apart; what is above goes with the rest.
+const maxPasses = 64
+
+// AddPass adds the usage of one answer of several (a batch's), which ran on this model.
+func (t *State) AddPass(model string, s Stated) {
+	if t.Model == "" {
+		t.Model = model
+	}
+	if model != t.Model {
+		t.Passes = merge(t.Passes, meter.Pass{Model: model, Units: s.Units()})
+	}
+	t.AddStated(s)
+}
+
+// AddBeside adds to what ran on other models and is no part of the stated usage.
+func (t *State) AddBeside(p meter.Pass) { t.Beside = merge(t.Beside, p) }
+
+// merge adds p to the pass of its model.
+func merge(passes []meter.Pass, p meter.Pass) []meter.Pass {
+	for _, old := range passes {
+		if old.Model == p.Model {
+			for class, n := range p.Units {
+				old.Units.Add(class, n)
+			}
+			return passes
+		}
+	}
+	if len(p.Units) == 0 || len(passes) == maxPasses {
+		return passes
+	}
+	return append(passes, p)
 }
 
 // dropText forgets the text that a statement of usage covers.

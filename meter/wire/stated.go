@@ -108,3 +108,13 @@ func Number(v gjson.Result, suspect *bool) int64 {
 		return 0
 	}
 }
+
+// Decimal reads a stated quantity that may have a fraction, such as seconds: rounded up to the millionth.
+func Decimal(v gjson.Result, suspect *bool) meter.Quantity {
+	if v.Type == gjson.Null {
+		return 0
+	}
+	q, exact := meter.DecimalQuantity(v.Raw)
+	*suspect = *suspect || !exact
+	return q
+}

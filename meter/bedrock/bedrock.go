@@ -1,0 +1,129 @@
+// Package bedrock speaks Amazon Bedrock's runtime API: Converse and InvokeModel, whole and as event streams.
+// API: https://docs.aws.amazon.com/bedrock/latest/APIReference/API_Operations_Amazon_Bedrock_Runtime.html
+package bedrock
+
+import (
+	"net/http"
+	"strings"
+
+	"github.com/tidwall/gjson"
+	"github.com/tidwall/sjson"
+
+	"github.com/tallygate/tallygate/meter"
+	"github.com/tallygate/tallygate/meter/wire"
+)
+
+var (
+	converseAPI     = &wire.API{Name: "converse", Dialect: wire.New(converse), Limit: limitConverse}
+	converseStream  = &wire.API{Name: "converse-stream", Dialect: wire.New(converse), Limit: limitConverse}
+	invokeAPI       = &wire.API{Name: "invoke", Dialect: wire.New(invoke), Limit: limitInvoke}
+	invokeStreamAPI = &wire.API{Name: "invoke-stream", Dialect: wire.New(invoke), Limit: limitInvoke}
+)
+
+// converse reads a Converse response, or the messages of a ConverseStream: messageStop ends the answer, and the metadata after
+// it has the usage.
+var converse = wire.Dialect{
+	Rules: []wire.Rule{
+		{Path: "usage"},
+		{Path: "serviceTier.type"},
+		{Path: "delta.text", Text: meter.Output, In: wire.Stream},
+		{Path: "delta.reasoningContent.text", Text: meter.Output, In: wire.Stream},
+		{Path: "delta.toolUse.input", Text: meter.Output, In: wire.Stream},
+		{Path: "start.toolUse.name", Text: meter.Output, In: wire.Stream},
+		{Path: "output.message.content.*.text", Text: meter.Output, In: wire.Whole},
+		{Path: "output.message.content.*.reasoningContent.reasoningText.text", Text: meter.Output, In: wire.Whole},
+		{Path: "output.message.content.*.toolUse.name", Text: meter.Output, In: wire.Whole},
+		{Path: "output.message.content.*.toolUse.input.*", Text: meter.Output, In: wire.Whole},
+	},
+	End: func(t *wire.State, m *wire.Message) wire.Verdict {
+		if u := m.Get("usage"); u.IsObject() {
+			t.State(converseUsage(u))
+		}
+		t.Tier = m.Get("serviceTier.type").String()
+		if m.Event == "messageStop" {
+			return wire.Terminal
+		}
+		return wire.Pass
+	},
+	Prompt: conversePrompt.Tokens,
+	Stop:   stop,
+}
+
+var conversePrompt = wire.NewPrompt(4, 3, []string{
+	"system.*.text", "messages.*.content.*.text", "messages.*.content.*.toolUse.name", "messages.*.content.*.toolUse.input.*",
+	"messages.*.content.*.toolResult.content.*.text", "toolConfig.tools.*.toolSpec.name", "toolConfig.tools.*.toolSpec.description",
+}, []string{"messages.*"})
+
+// converseUsage: inputTokens excludes what the cache has to do with, and totalTokens is the sum of the four; where the total
+// is input plus output, the input includes it (OpenAI's models).
+// https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_TokenUsage.html
+func converseUsage(u gjson.Result) (s wire.Stated) {
+	number := func(path string) int64 { return wire.Number(u.Get(path), &s.Suspect) }
+	s.HasPrompt, s.HasCompletion = u.Get("inputTokens").Exists(), u.Get("outputTokens").Exists()
+	input := number("inputTokens")
+	s.Completion = number("outputTokens")
+	s.Cached = number("cacheReadInputTokens")
+	s.CacheWrite = number("cacheWriteInputTokens")
+	u.Get("cacheDetails").ForEach(func(_, v gjson.Result) bool {
+		if v.Get("ttl").String() == "1h" {
+			s.CacheWrite1h += wire.Number(v.Get("inputTokens"), &s.Suspect)
+		}
+		return s.CacheWrite1h < wire.MaxTokens
+	})
+	s.Prompt = input + s.Cached + s.CacheWrite
+	if total := number("totalTokens"); total == input+s.Completion {
+		s.Prompt = input
+	}
+	return s
+}
+
+// limitConverse: inferenceConfig.maxTokens.
+func limitConverse(c *meter.Call, n int64) ([]byte, int64, bool) {
+	body, err := sjson.SetBytes(c.Body, "inferenceConfig.maxTokens", n)
+	return body, n, err == nil
+}
+
+// stop ends an event stream with the exception that a model's failure in mid-stream has.
+func stop(_, message string) []wire.Note {
+	return []wire.Note{{Event: "modelStreamErrorException", Data: wire.JSON(map[string]string{"message": message})}}
+}
+
+// Inspect recognises /model/ID/OPERATION.
+func Inspect(r *wire.Request) (*meter.Call, error) {
+	_, rest, found := strings.Cut(r.Clean, "/model/")
+	if !found || r.Method != http.MethodPost {
+		return nil, nil
+	}
+	at := strings.LastIndexByte(rest, '/')
+	if at < 0 {
+		return nil, nil
+	}
+	var api *wire.API
+	stream := false
+	switch rest[at+1:] {
+	case "converse":
+		api = converseAPI
+	case "converse-stream":
+		api, stream = converseStream, true
+	case "invoke":
+		api = invokeAPI
+	case "invoke-with-response-stream":
+		api, stream = invokeStreamAPI, true
+	case "count-tokens":
+		return r.FreeCall("count-tokens"), nil
+	default:
+		return nil, nil
+	}
+	if err := r.Unrepeated("inferenceConfig", "textGenerationConfig"); err != nil {
+		return nil, err
+	}
+	c := r.Call(api)
+	c.Model, c.Stream = r.Path[len(r.Path)-len(rest):][:at], stream
+	for _, path := range limitFields {
+		if n := r.JSON.Get(path).Int(); n > 0 {
+			c.MaxOutput = min(n, wire.MaxTokens)
+			break
+		}
+	}
+	return c, nil
+}

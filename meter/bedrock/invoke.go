@@ -1,0 +1,161 @@
+package bedrock
+
+import (
+	"net/http"
+	"strings"
+
+	"github.com/tidwall/gjson"
+	"github.com/tidwall/sjson"
+
+	"github.com/tallygate/tallygate/meter"
+	"github.com/tallygate/tallygate/meter/anthropic"
+	"github.com/tallygate/tallygate/meter/wire"
+)
+
+// invoke reads an InvokeModel response, whose body is the model's own. The usage stands in headers, whatever the model (of
+// embeddings the input alone), and in a stream with the last chunk; Anthropic's models state it as they do at home, too.
+// https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters.html
+var invoke = wire.Dialect{
+	Rules: []wire.Rule{
+		{Path: "type"},
+		{Path: "usage"},
+		{Path: "message.usage"},
+		{Path: "amazon-bedrock-invocationMetrics"},
+		{Path: "metadata.usage"},         // Nova, streamed
+		{Path: "inputTextTokenCount"},    // Titan
+		{Path: "results.*.tokenCount"},   // Titan
+		{Path: "prompt_token_count"},     // Llama
+		{Path: "generation_token_count"}, // Llama
+
+		{Path: "delta.text", Text: meter.Output, In: wire.Stream},
+		{Path: "delta.thinking", Text: meter.Output, In: wire.Stream},
+		{Path: "delta.partial_json", Text: meter.Output, In: wire.Stream},
+		{Path: "contentBlockDelta.delta.text", Text: meter.Output, In: wire.Stream},
+		{Path: "outputText", Text: meter.Output, In: wire.Stream},
+		{Path: "text", Text: meter.Output, In: wire.Stream},
+		{Path: "choices.*.delta.content", Text: meter.Output, In: wire.Stream},
+
+		{Path: "content.*.text", Text: meter.Output, In: wire.Whole},
+		{Path: "content.*.thinking", Text: meter.Output, In: wire.Whole},
+		{Path: "content.*.name", Text: meter.Output, In: wire.Whole},
+		{Path: "content.*.input.*", Text: meter.Output, In: wire.Whole},
+		{Path: "output.message.content.*.text", Text: meter.Output, In: wire.Whole},
+		{Path: "results.*.outputText", Text: meter.Output, In: wire.Whole},
+		{Path: "choices.*.message.content", Text: meter.Output, In: wire.Whole},
+
+		{Path: "completion", Text: meter.Output},
+		{Path: "generation", Text: meter.Output},
+		{Path: "outputs.*.text", Text: meter.Output},
+		{Path: "generations.*.text", Text: meter.Output},
+	},
+	Start:  startInvoke,
+	End:    endInvoke,
+	Prompt: invokePrompt.Tokens,
+	Stop:   stop,
+}
+
+var invokePrompt = wire.NewPrompt(4, 3, []string{
+	"system", "system.*.text", "messages.*.content", "messages.*.content.*.text", "prompt", "inputText", "input_text", "texts.*", "query", "documents.*",
+}, []string{"messages.*"})
+
+// reading is the state of an InvokeModel response.
+type reading struct {
+	anthropic.Running
+	header bool // the headers state the usage
+}
+
+func startInvoke(t *wire.State, h http.Header) {
+	r := &reading{Running: anthropic.NewRunning()}
+	t.Scratch = r
+	s := wire.Stated{}
+	number := func(name string) (n int64, ok bool) {
+		v := h.Get("X-Amzn-Bedrock-" + name + "-Token-Count")
+		return wire.Number(gjson.Parse(v), &s.Suspect), v != ""
+	}
+	s.Prompt, s.HasPrompt = number("Input")
+	s.Completion, s.HasCompletion = number("Output")
+	s.Cached, _ = number("Cache-Read-Input")
+	s.CacheWrite, _ = number("Cache-Write-Input")
+	s.Prompt += s.Cached + s.CacheWrite
+	if s.HasPrompt {
+		s.HasCompletion = true // of embeddings, the input alone is stated
+		r.header = true
+		t.State(s)
+	}
+}
+
+func endInvoke(t *wire.State, m *wire.Message) wire.Verdict {
+	r := t.Scratch.(*reading)
+	kind := m.Get("type").String()
+	u := m.Get("usage")
+	switch {
+	case kind == "message_start":
+		r.Merge(m.Get("message.usage"))
+		r.State(t, false)
+	case u.Get("input_tokens").Exists() || u.Get("output_tokens").Exists():
+		r.Merge(u)
+		r.State(t, true)
+	case u.Get("inputTokens").Exists():
+		t.State(converseUsage(u))
+	case m.Get("metadata.usage").Get("inputTokens").Exists():
+		t.State(converseUsage(m.Get("metadata.usage")))
+	case !r.header && u.Get("prompt_tokens").Exists():
+		t.State(pair(u.Get("prompt_tokens"), u.Get("completion_tokens")))
+	case !r.header && m.Get("prompt_token_count").Exists():
+		t.State(pair(m.Get("prompt_token_count"), m.Get("generation_token_count")))
+	case !r.header && m.Get("inputTextTokenCount").Exists():
+		t.State(pair(m.Get("inputTextTokenCount"), m.Get("results.*.tokenCount")))
+	}
+	metrics := m.Get("amazon-bedrock-invocationMetrics")
+	if metrics.IsObject() && r.Empty() {
+		t.State(invocation(metrics))
+	}
+	if metrics.Exists() || kind == "message_stop" {
+		return wire.Terminal
+	}
+	return wire.Pass
+}
+
+func pair(prompt, completion gjson.Result) wire.Stated {
+	s := wire.Stated{HasPrompt: true, HasCompletion: true}
+	s.Prompt, s.Completion = wire.Number(prompt, &s.Suspect), wire.Number(completion, &s.Suspect)
+	return s
+}
+
+// invocation reads the metrics of a stream, whose inputTokenCount excludes what the cache has to do with.
+func invocation(v gjson.Result) wire.Stated {
+	s := pair(v.Get("inputTokenCount"), v.Get("outputTokenCount"))
+	s.Cached = wire.Number(v.Get("cacheReadInputTokenCount"), &s.Suspect)
+	s.CacheWrite = wire.Number(v.Get("cacheWriteInputTokenCount"), &s.Suspect)
+	s.Prompt += s.Cached + s.CacheWrite
+	return s
+}
+
+// limitFields are where the models' own requests, and Converse's, limit the output.
+var limitFields = []string{
+	"inferenceConfig.maxTokens", "inferenceConfig.max_new_tokens", "max_tokens", "max_completion_tokens",
+	"textGenerationConfig.maxTokenCount", "max_gen_len", "max_tokens_to_sample", "maxTokens",
+}
+
+// families are the fields by the model's vendor.
+var families = []struct{ model, field string }{
+	{"anthropic.", "max_tokens"}, {"amazon.nova", "inferenceConfig.maxTokens"}, {"amazon.titan", "textGenerationConfig.maxTokenCount"},
+	{"meta.", "max_gen_len"}, {"mistral.", "max_tokens"}, {"cohere.", "max_tokens"}, {"openai.", "max_completion_tokens"},
+	{"deepseek.", "max_tokens"}, {"qwen.", "max_tokens"}, {"ai21.", "max_tokens"},
+}
+
+func limitInvoke(c *meter.Call, n int64) ([]byte, int64, bool) {
+	for _, path := range limitFields {
+		if gjson.GetBytes(c.Body, path).Exists() {
+			body, err := sjson.SetBytes(c.Body, path, n)
+			return body, n, err == nil
+		}
+	}
+	for _, f := range families {
+		if strings.Contains(c.Model, f.model) {
+			body, err := sjson.SetBytes(c.Body, f.field, n)
+			return body, n, err == nil
+		}
+	}
+	return nil, 0, false
+}

@@ -1,0 +1,148 @@
+// Package cohere speaks Cohere's API, versions 1 and 2, and the rerank API that others took over from it.
+// API: https://docs.cohere.com/reference
+package cohere
+
+import (
+	"strings"
+
+	"github.com/tidwall/gjson"
+	"github.com/tidwall/sjson"
+
+	"github.com/tallygate/tallygate/meter"
+	"github.com/tallygate/tallygate/meter/wire"
+)
+
+var (
+	chatAPI     = &wire.API{Name: "chat", Dialect: wire.New(chat), Limit: limit}
+	generateAPI = &wire.API{Name: "generate", Dialect: wire.New(chat), Limit: limit}
+	embedAPI    = &wire.API{Name: "embeddings", Dialect: wire.New(input)}
+	rerankAPI   = &wire.API{Name: "rerank", Dialect: wire.New(input)}
+	classifyAPI = &wire.API{Name: "classify", Dialect: wire.New(input)}
+)
+
+// chat reads both versions: v2 is a stream of events whose message-end has the usage, v1 is JSON lines whose stream-end has
+// it in response.meta, as whole answers have it in meta.
+var chat = wire.Dialect{
+	Rules: []wire.Rule{
+		{Path: "type", In: wire.Stream},
+		{Path: "event_type", In: wire.Stream},
+		{Path: "is_finished", In: wire.Stream},
+		{Path: "delta.usage", In: wire.Stream},
+		{Path: "response.meta", In: wire.Stream},
+		{Path: "usage"},
+		{Path: "meta"},
+
+		{Path: "delta.message.content.text", Text: meter.Output, In: wire.Stream},
+		{Path: "delta.message.content.thinking", Text: meter.Reasoning, In: wire.Stream},
+		{Path: "delta.message.tool_plan", Text: meter.Output, In: wire.Stream},
+		{Path: "delta.message.tool_calls.function.name", Text: meter.Output, In: wire.Stream},
+		{Path: "delta.message.tool_calls.function.arguments", Text: meter.Output, In: wire.Stream},
+		{Path: "text", Text: meter.Output},
+		{Path: "message.content.*.text", Text: meter.Output, In: wire.Whole},
+		{Path: "message.content.*.thinking", Text: meter.Reasoning, In: wire.Whole},
+		{Path: "message.tool_plan", Text: meter.Output, In: wire.Whole},
+		{Path: "message.tool_calls.*.function.name", Text: meter.Output, In: wire.Whole},
+		{Path: "message.tool_calls.*.function.arguments", Text: meter.Output, In: wire.Whole},
+		{Path: "generations.*.text", Text: meter.Output, In: wire.Whole},
+	},
+	End: func(t *wire.State, m *wire.Message) wire.Verdict {
+		for _, path := range []string{"usage", "meta", "delta.usage", "response.meta"} {
+			if u := m.Get(path); u.IsObject() {
+				state(t, u)
+			}
+		}
+		switch {
+		case m.Is("[DONE]"), m.Get("type").String() == "message-end", m.Get("event_type").String() == "stream-end", m.Get("is_finished").Bool():
+			return wire.Terminal
+		}
+		return wire.Pass
+	},
+	Prompt: wire.NewPrompt(4, 0, []string{
+		"message", "preamble", "chat_history.*.message", "prompt", "messages.*.content", "messages.*.content.*.text", "documents.*", "documents.*.*",
+	}, []string{"messages.*", "chat_history.*"}).Tokens,
+	Stop: func(code, message string) []wire.Note {
+		return []wire.Note{{Data: wire.JSON(map[string]string{"id": code, "message": message})}}
+	},
+}
+
+// input reads what has no output: embeddings, rerank, classify. Others than Cohere state a usage as OpenAI does.
+var input = wire.Dialect{
+	Rules: []wire.Rule{{Path: "model"}, {Path: "meta"}, {Path: "usage"}},
+	End: func(t *wire.State, m *wire.Message) wire.Verdict {
+		t.Model = m.Get("model").String()
+		if meta := m.Get("meta"); meta.Get("billed_units").Exists() {
+			state(t, meta)
+			t.Stated.HasPrompt, t.Stated.HasCompletion = true, true
+			return wire.Pass
+		}
+		if u := m.Get("usage"); u.IsObject() {
+			s := wire.Stated{HasPrompt: true, HasCompletion: true}
+			for _, key := range []string{"prompt_tokens", "input_tokens", "total_tokens"} {
+				if s.Prompt = wire.Number(u.Get(key), &s.Suspect); s.Prompt > 0 {
+					break
+				}
+			}
+			t.State(s)
+			if c := u.Get("cost"); c.Type == gjson.Number {
+				t.Cost = c.Raw
+			}
+		}
+		return wire.Pass
+	},
+	Prompt: wire.NewPrompt(0, 0, []string{"query", "documents.*", "documents.*.text", "texts.*", "inputs.*"}, nil).Tokens,
+}
+
+// state reads a usage or meta object. What Cohere bills is billed_units; tokens is what the model processed, with preambles
+// of its own, and stands in where nothing is billed. https://docs.cohere.com/docs/how-does-cohere-pricing-work
+func state(t *wire.State, u gjson.Result) {
+	var s wire.Stated
+	number := func(path string) int64 { return wire.Number(u.Get(path), &s.Suspect) }
+	from := "billed_units"
+	if !u.Get(from).Exists() {
+		from = "tokens"
+	}
+	if !u.Get(from).Exists() {
+		return
+	}
+	s.HasPrompt, s.HasCompletion = true, true
+	s.ImageInput = number(from + ".image_tokens")
+	s.Prompt = number(from+".input_tokens") + s.ImageInput
+	s.Completion = number(from + ".output_tokens")
+	t.State(s)
+	t.Sums[meter.SearchUnit] = meter.Whole(number(from + ".search_units"))
+}
+
+// limit: max_tokens.
+func limit(c *meter.Call, n int64) ([]byte, int64, bool) {
+	body, err := sjson.SetBytes(c.Body, "max_tokens", n)
+	return body, n, err == nil
+}
+
+// Inspect recognises a request by the end of its path; /chat alone is Cohere's in version 2, or where the body has a message
+// and not messages.
+func Inspect(r *wire.Request) (*meter.Call, error) {
+	var api *wire.API
+	switch {
+	case r.Post("/v2/chat"), r.Post("/v1/chat") && r.JSON.Get("message").Exists() && !r.JSON.Get("messages").Exists():
+		api = chatAPI
+	case r.Post("/v1/generate") && r.JSON.Get("prompt").Exists():
+		api = generateAPI
+	case r.Post("/embed") && strings.Contains(r.Clean, "/v"):
+		api = embedAPI
+	case r.Post("/rerank"):
+		api = rerankAPI
+	case r.Post("/v1/classify"):
+		api = classifyAPI
+	case r.Post("/v1/tokenize"), r.Post("/v1/detokenize"):
+		return r.FreeCall("tokenize"), nil
+	default:
+		return nil, nil
+	}
+	if err := r.Unrepeated(); err != nil {
+		return nil, err
+	}
+	c := r.Call(api)
+	c.MaxOutput = min(max(0, r.JSON.Get("max_tokens").Int()), wire.MaxTokens)
+	c.InputOnly = api.Limit == nil
+	return c, nil
+}

@@ -1,0 +1,63 @@
+package gemini
+
+import (
+	"strings"
+
+	"github.com/tidwall/gjson"
+
+	"github.com/tallygate/tallygate/meter/wire"
+)
+
+// usage reads a UsageMetadata. promptTokenCount includes what came from the cache; candidatesTokenCount excludes thoughts; the
+// prompts of tools that the model used are in neither, and are input.
+// https://ai.google.dev/api/generate-content#UsageMetadata; Live says response instead of candidates.
+func usage(u gjson.Result) (s wire.Stated) {
+	number := func(path string) int64 { return wire.Number(u.Get(path), &s.Suspect) }
+	modality := func(details, want string) (n int64) {
+		u.Get(details).ForEach(func(_, v gjson.Result) bool {
+			if strings.EqualFold(v.Get("modality").String(), want) {
+				n += wire.Number(v.Get("tokenCount"), &s.Suspect)
+			}
+			return n < wire.MaxTokens
+		})
+		return n
+	}
+	candidates := "candidates"
+	if u.Get("responseTokenCount").Exists() {
+		candidates = "response"
+	}
+	s.HasPrompt = u.Get("promptTokenCount").Exists()
+	s.HasCompletion = u.Get(candidates+"TokenCount").Exists() || u.Get("thoughtsTokenCount").Exists()
+	s.Cached = number("cachedContentTokenCount")
+	s.Prompt = number("promptTokenCount") + number("toolUsePromptTokenCount")
+	s.AudioInput = max(0, modality("promptTokensDetails", "AUDIO")-modality("cacheTokensDetails", "AUDIO")) + modality("toolUsePromptTokensDetails", "AUDIO")
+	s.ImageInput = max(0, modality("promptTokensDetails", "IMAGE")-modality("cacheTokensDetails", "IMAGE")) + modality("toolUsePromptTokensDetails", "IMAGE")
+	s.Reasoning = number("thoughtsTokenCount")
+	s.Completion = number(candidates+"TokenCount") + s.Reasoning
+	s.AudioOutput = modality(candidates+"TokensDetails", "AUDIO")
+	s.ImageOutput = modality(candidates+"TokensDetails", "IMAGE")
+	return s
+}
+
+// totals reads the usage of an interaction.
+func totals(u gjson.Result) (s wire.Stated) {
+	number := func(path string) int64 { return wire.Number(u.Get(path), &s.Suspect) }
+	s.HasPrompt, s.HasCompletion = u.Get("total_input_tokens").Exists(), u.Get("total_output_tokens").Exists()
+	s.Cached = number("total_cached_tokens")
+	s.Prompt = number("total_input_tokens") + number("total_tool_use_tokens")
+	s.Reasoning = number("total_thought_tokens") + number("total_reasoning_tokens")
+	s.Completion = number("total_output_tokens") + s.Reasoning
+	return s
+}
+
+// tier is the service tier: stated as such, or on Vertex in the traffic type (ON_DEMAND_FLEX).
+func tier(u gjson.Result) string {
+	if v := u.Get("serviceTier").String(); v != "" {
+		return strings.ToLower(v)
+	}
+	v, found := strings.CutPrefix(u.Get("trafficType").String(), "ON_DEMAND_")
+	if !found {
+		return ""
+	}
+	return strings.ToLower(v)
+}

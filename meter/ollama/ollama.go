@@ -1,0 +1,99 @@
+// Package ollama speaks Ollama's own API; its /v1 is OpenAI's. API: https://github.com/ollama/ollama/blob/main/docs/api.md
+package ollama
+
+import (
+	"strings"
+
+	"github.com/tidwall/sjson"
+
+	"github.com/tallygate/tallygate/meter"
+	"github.com/tallygate/tallygate/meter/wire"
+)
+
+var (
+	chatAPI     = &wire.API{Name: "api.chat", Dialect: wire.New(answer), Limit: limit}
+	generateAPI = &wire.API{Name: "api.generate", Dialect: wire.New(answer), Limit: limit}
+	embedAPI    = &wire.API{Name: "embeddings", Dialect: wire.New(embed)}
+)
+
+// answer reads the lines of an answer, or the one object that it is when not streamed. The last line says done and has the
+// counts; without prompt_eval_count the prompt was in the cache and cost nothing. An error in mid-stream is a line of its own.
+var answer = wire.Dialect{
+	Rules: []wire.Rule{
+		{Path: "model"}, {Path: "done"}, {Path: "prompt_eval_count"}, {Path: "eval_count"},
+		{Path: "message.content", Text: meter.Output},
+		{Path: "message.thinking", Text: meter.Output},
+		{Path: "message.tool_calls.*.function.name", Text: meter.Output},
+		{Path: "message.tool_calls.*.function.arguments.*", Text: meter.Output},
+		{Path: "response", Text: meter.Output},
+		{Path: "thinking", Text: meter.Output},
+	},
+	Lines: true,
+	End: func(t *wire.State, m *wire.Message) wire.Verdict {
+		if v := m.Get("model").String(); v != "" {
+			t.Model = v
+		}
+		if m.Get("eval_count").Exists() || m.Get("prompt_eval_count").Exists() {
+			s := wire.Stated{HasPrompt: true, HasCompletion: true}
+			s.Prompt = wire.Number(m.Get("prompt_eval_count"), &s.Suspect)
+			s.Completion = wire.Number(m.Get("eval_count"), &s.Suspect)
+			t.State(s)
+		}
+		if m.Get("done").Bool() {
+			return wire.Terminal
+		}
+		return wire.Pass
+	},
+	Prompt: wire.NewPrompt(4, 4, []string{"messages.*.content", "prompt", "system"}, []string{"messages.*"}).Tokens,
+	Stop: func(code, message string) []wire.Note {
+		return []wire.Note{{Data: wire.JSON(map[string]string{"error": code + ": " + message})}}
+	},
+}
+
+// embed: /api/embed states prompt_eval_count, the older /api/embeddings nothing.
+var embed = wire.Dialect{
+	Rules: []wire.Rule{{Path: "model"}, {Path: "prompt_eval_count"}},
+	End: func(t *wire.State, m *wire.Message) wire.Verdict {
+		t.Model = m.Get("model").String()
+		if v := m.Get("prompt_eval_count"); v.Exists() {
+			s := wire.Stated{HasPrompt: true, HasCompletion: true}
+			s.Prompt = wire.Number(v, &s.Suspect)
+			t.State(s)
+		}
+		return wire.Pass
+	},
+	Prompt: wire.NewPrompt(0, 0, []string{"input", "input.*", "prompt"}, nil).Tokens,
+}
+
+// limit: options.num_predict; the default of -1 is endless.
+func limit(c *meter.Call, n int64) ([]byte, int64, bool) {
+	body, err := sjson.SetBytes(c.Body, "options.num_predict", n)
+	return body, n, err == nil
+}
+
+// Inspect recognises the paths under /api. Answers are streamed unless the request says "stream": false.
+func Inspect(r *wire.Request) (*meter.Call, error) {
+	var api *wire.API
+	switch {
+	case r.Post("/api/chat") && r.JSON.Get("messages").IsArray():
+		api = chatAPI
+	case r.Post("/api/generate"):
+		api = generateAPI
+	case r.Post("/api/embed"), r.Post("/api/embeddings"):
+		api = embedAPI
+	case r.Post("/api/show"), r.Post("/api/me"):
+		return r.FreeCall(strings.TrimPrefix(r.Clean[strings.LastIndex(r.Clean, "/api/"):], "/")), nil
+	default:
+		return nil, nil
+	}
+	if err := r.Unrepeated("options"); err != nil {
+		return nil, err
+	}
+	c := r.Call(api)
+	c.InputOnly = api == embedAPI
+	if stream := r.JSON.Get("stream"); !c.InputOnly {
+		c.Stream = !stream.Exists() || stream.Bool()
+	}
+	c.MaxOutput = min(max(0, r.JSON.Get("options.num_predict").Int()), wire.MaxTokens)
+	return c, nil
+}

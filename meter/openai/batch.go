@@ -1,0 +1,41 @@
+package openai
+
+import (
+	"strings"
+
+	"github.com/tallygate/tallygate/meter"
+	"github.com/tallygate/tallygate/meter/wire"
+)
+
+var batchAPI = &wire.API{Name: "batch.results", Dialect: wire.New(batch)}
+
+// batch reads the results of a batch, a line for each request; a usage stands there only. Other files have no such lines.
+// https://platform.openai.com/docs/guides/batch
+var batch = wire.Dialect{
+	Rules: []wire.Rule{{Path: "response.body.model"}, {Path: "response.body.usage"}},
+	Lines: true,
+	End: func(t *wire.State, m *wire.Message) wire.Verdict {
+		u := m.Get("response.body.usage")
+		if !u.IsObject() {
+			return wire.Pass
+		}
+		s := usage(u)
+		switch {
+		case present(u.Get("input_tokens")):
+			s = tokenUsage(u)
+		case !present(u.Get("completion_tokens")):
+			s = inputUsage(u)
+		}
+		t.Tier = "batch"
+		t.AddPass(m.Get("response.body.model").String(), s)
+		return wire.Pass
+	},
+}
+
+// inspectFile reads a GET of /files/ID/content.
+func inspectFile(r *wire.Request) *meter.Call {
+	c := r.Call(batchAPI)
+	c.Malformed = false
+	c.Once = "openai:" + strings.TrimSuffix(r.Clean[strings.LastIndex(r.Clean, "/files/")+len("/files/"):], "/content")
+	return c
+}

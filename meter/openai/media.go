@@ -1,0 +1,143 @@
+package openai
+
+import (
+	"github.com/tidwall/gjson"
+
+	"github.com/tallygate/tallygate/meter"
+	"github.com/tallygate/tallygate/meter/wire"
+)
+
+var (
+	embeddingsAPI     = &wire.API{Name: "embeddings", Dialect: wire.New(embeddings)}
+	moderationsAPI    = &wire.API{Name: "moderations", Dialect: wire.New(moderations)}
+	imagesAPI         = &wire.API{Name: "images", Dialect: wire.New(images)}
+	transcriptionsAPI = &wire.API{Name: "audio.transcriptions", Dialect: wire.New(transcriptions)}
+	speechAPI         = &wire.API{Name: "audio.speech", Dialect: wire.New(speech)}
+	ocrAPI            = &wire.API{Name: "ocr", Dialect: wire.New(ocr)}
+)
+
+// embeddings states prompt_tokens, or total_tokens alone (Voyage, Jina, rerank by OpenRouter). All of it is input.
+var embeddings = wire.Dialect{
+	Rules: []wire.Rule{{Path: "model"}, {Path: "usage"}},
+	End: func(t *wire.State, m *wire.Message) wire.Verdict {
+		t.Model = m.Get("model").String()
+		if u := m.Get("usage"); u.IsObject() {
+			t.State(inputUsage(u))
+			t.Cost = cost(u)
+		}
+		return wire.Pass
+	},
+	Prompt: wire.NewPrompt(0, 0, []string{"input", "input.*", "query", "documents.*", "documents.*.text"}, nil).Tokens,
+}
+
+// moderations are free at OpenAI, which states nothing, and not at Mistral, which states its usage.
+var moderations = wire.Dialect{Rules: embeddings.Rules, End: embeddings.End}
+
+// inputUsage reads a usage that is all input.
+func inputUsage(u gjson.Result) (s wire.Stated) {
+	s.HasPrompt, s.HasCompletion = true, true
+	for _, key := range []string{"prompt_tokens", "input_tokens", "total_tokens"} {
+		if s.Prompt = wire.Number(u.Get(key), &s.Suspect); s.Prompt > 0 {
+			break
+		}
+	}
+	s.ImageInput = wire.Number(u.Get("prompt_tokens_details.image_tokens"), &s.Suspect)
+	return s
+}
+
+// images states tokens for the gpt-image models and nothing for others. What it puts out is images, unless it says otherwise.
+// https://platform.openai.com/docs/api-reference/images-streaming
+var images = wire.Dialect{
+	Rules: []wire.Rule{{Path: "type", In: wire.Stream}, {Path: "model"}, {Path: "usage"}},
+	End: func(t *wire.State, m *wire.Message) wire.Verdict {
+		if v := m.Get("model").String(); v != "" {
+			t.Model = v
+		}
+		if u := m.Get("usage"); u.IsObject() {
+			s := tokenUsage(u)
+			if !u.Get("output_tokens_details").Exists() {
+				s.ImageOutput = s.Completion
+			}
+			t.State(s)
+			t.Cost = cost(u)
+		}
+		switch m.Get("type").String() {
+		case "image_generation.completed", "image_edit.completed":
+			return wire.Last // of n images, each has one
+		}
+		if m.Is("[DONE]") {
+			return wire.Terminal
+		}
+		return wire.Pass
+	},
+	Stop: stopChat,
+}
+
+// transcriptions states tokens or, for models that are billed by time, seconds. Text that comes as srt or plain states
+// nothing; verbose_json and Deepgram state the audio's duration.
+// https://platform.openai.com/docs/api-reference/audio/transcript-text-done-event
+var transcriptions = wire.Dialect{
+	Rules: []wire.Rule{
+		{Path: "type", In: wire.Stream}, {Path: "model"}, {Path: "usage"}, {Path: "duration"}, {Path: "metadata.duration"},
+		{Path: "delta", Text: meter.Output, In: wire.Stream}, {Path: "text", Text: meter.Output, In: wire.Whole},
+	},
+	End: func(t *wire.State, m *wire.Message) wire.Verdict {
+		if v := m.Get("model").String(); v != "" {
+			t.Model = v
+		}
+		u := m.Get("usage")
+		switch {
+		case u.Get("type").String() == "duration":
+			t.State(wire.Stated{HasPrompt: true, HasCompletion: true})
+			t.Sums[meter.Second] = wire.Decimal(u.Get("seconds"), &t.Stated.Suspect)
+		case present(u.Get("prompt_tokens")): // Mistral
+			t.State(usage(u))
+			t.Sums[meter.Second] = wire.Decimal(u.Get("prompt_audio_seconds"), &t.Stated.Suspect)
+		case u.IsObject():
+			t.State(tokenUsage(u))
+			t.Cost = cost(u)
+		default:
+			for _, path := range []string{"duration", "metadata.duration"} {
+				if v := m.Get(path); v.Exists() {
+					t.Sums[meter.Second] = wire.Decimal(v, &t.Stated.Suspect)
+				}
+			}
+		}
+		return endMedia(m, "transcript.text.done")
+	},
+	Stop: stopChat,
+}
+
+// speech states tokens in a stream, and nothing where the answer is the audio itself.
+var speech = wire.Dialect{
+	Rules: []wire.Rule{{Path: "type", In: wire.Stream}, {Path: "usage"}},
+	End: func(t *wire.State, m *wire.Message) wire.Verdict {
+		if u := m.Get("usage"); u.IsObject() {
+			s := tokenUsage(u)
+			s.AudioOutput = s.Completion
+			t.State(s)
+		}
+		return endMedia(m, "speech.audio.done")
+	},
+	Prompt: wire.NewPrompt(0, 0, []string{"input", "instructions"}, nil).Tokens,
+	Stop:   stopChat,
+}
+
+// endMedia: after the event that is done comes [DONE].
+func endMedia(m *wire.Message, done string) wire.Verdict {
+	if m.Get("type").String() == done || m.Is("[DONE]") {
+		return wire.Terminal
+	}
+	return wire.Pass
+}
+
+// ocr states pages. https://docs.mistral.ai/api/#tag/ocr
+var ocr = wire.Dialect{
+	Rules: []wire.Rule{{Path: "model"}, {Path: "usage_info.pages_processed"}},
+	End: func(t *wire.State, m *wire.Message) wire.Verdict {
+		t.Model = m.Get("model").String()
+		t.State(wire.Stated{HasPrompt: true, HasCompletion: true})
+		t.Sums[meter.Page] = meter.Whole(wire.Number(m.Get("usage_info.pages_processed"), &t.Stated.Suspect))
+		return wire.Pass
+	},
+}

@@ -1,0 +1,169 @@
+package openai
+
+import (
+	"github.com/tidwall/gjson"
+	"github.com/tidwall/sjson"
+
+	"github.com/tallygate/tallygate/meter"
+	"github.com/tallygate/tallygate/meter/wire"
+)
+
+var responsesAPI = &wire.API{Name: "responses", Dialect: wire.New(responses), Limit: limitResponses}
+
+// responses reads response objects and the events of their streams; the usage stands in the last one. Not all send [DONE]
+// after it (OpenRouter does). https://platform.openai.com/docs/api-reference/responses-streaming
+var responses = wire.Dialect{
+	Rules: []wire.Rule{
+		{Path: "type", In: wire.Stream},
+		{Path: "delta", Text: meter.Output, In: wire.Stream},
+		{Path: "response.model", In: wire.Stream},
+		{Path: "response.service_tier", In: wire.Stream},
+		{Path: "response.usage", In: wire.Stream},
+		{Path: "response.tool_usage", In: wire.Stream},
+		{Path: "response.output.*.type", In: wire.Stream},
+		{Path: "response.output.*.action.type", In: wire.Stream},
+
+		{Path: "model", In: wire.Whole},
+		{Path: "service_tier", In: wire.Whole},
+		{Path: "usage", In: wire.Whole},
+		{Path: "tool_usage", In: wire.Whole},
+		{Path: "output.*.type", In: wire.Whole},
+		{Path: "output.*.action.type", In: wire.Whole},
+		{Path: "output.*.content.*.text", Text: meter.Output, In: wire.Whole},
+		{Path: "output.*.content.*.refusal", Text: meter.Output, In: wire.Whole},
+		{Path: "output.*.name", Text: meter.Output, In: wire.Whole},
+		{Path: "output.*.arguments", Text: meter.Output, In: wire.Whole},
+		{Path: "output.*.input", Text: meter.Output, In: wire.Whole},
+		{Path: "output.*.summary.*.text", Text: meter.Reasoning, In: wire.Whole},
+	},
+	End: endResponses,
+	// Deltas of audio and images are base64.
+	IsText: func(m *wire.Message) bool {
+		switch m.Get("type").String() {
+		case "response.output_audio.delta", "response.audio.delta", "response.image_generation_call.partial_image":
+			return false
+		}
+		return true
+	},
+	Prompt: responsesPrompt.Tokens,
+	Stop: func(code, message string) []wire.Note {
+		return []wire.Note{{Event: "error", Data: wire.JSON(struct {
+			Type    string `json:"type"`
+			Code    string `json:"code"`
+			Message string `json:"message"`
+		}{"error", code, message})}}
+	},
+}
+
+var responsesPrompt = wire.NewPrompt(4, 3, []string{
+	"instructions", "input", "input.*.content", "input.*.content.*.text", "input.*.arguments", "input.*.output", "input.*.name",
+	"tools.*.name", "tools.*.description", "tools.*.parameters.properties.*.description",
+}, []string{"input.*", "tools.*.parameters.properties.*"})
+
+func endResponses(t *wire.State, m *wire.Message) wire.Verdict {
+	if m.Is("[DONE]") {
+		return wire.Terminal
+	}
+	kind, at := m.Get("type").String(), "response."
+	if kind == "" { // a whole body
+		at = ""
+	}
+	if v := m.Get(at + "model").String(); v != "" {
+		t.Model = v
+	}
+	if v := m.Get(at + "service_tier").String(); v != "" && v != "auto" {
+		t.Tier = v
+	}
+	if u := m.Get(at + "usage"); u.IsObject() {
+		s := tokenUsage(u)
+		t.State(s)
+		t.Cost = cost(u)
+		t.Sums[meter.WebSearch] = responseSearches(m, at, u, &t.Stated.Suspect)
+		t.Beside = generated(m.Get(at + "tool_usage.image_gen"))
+	}
+	switch kind {
+	case "response.completed", "response.incomplete", "response.failed":
+		return wire.Terminal
+	}
+	return wire.Pass
+}
+
+// tokenUsage reads the usage object of the newer APIs: responses, images, audio, realtime.
+// https://platform.openai.com/docs/api-reference/responses/object: input_tokens includes cached and cache-written ones,
+// output_tokens includes reasoning.
+func tokenUsage(u gjson.Result) (s wire.Stated) {
+	in, out := u.Get("input_tokens_details"), u.Get("output_tokens_details")
+	if !in.Exists() { // transcription and realtime
+		in = u.Get("input_token_details")
+	}
+	if !out.Exists() {
+		out = u.Get("output_token_details")
+	}
+	number := func(v gjson.Result) int64 { return wire.Number(v, &s.Suspect) }
+	s.HasPrompt, s.HasCompletion = present(u.Get("input_tokens")), present(u.Get("output_tokens"))
+	s.Prompt, s.Completion = number(u.Get("input_tokens")), number(u.Get("output_tokens"))
+	s.Cached, s.CacheWrite = number(in.Get("cached_tokens")), number(in.Get("cache_write_tokens"))
+	s.AudioInput = max(0, number(in.Get("audio_tokens"))-number(in.Get("cached_tokens_details.audio_tokens")))
+	s.ImageInput = max(0, number(in.Get("image_tokens"))-number(in.Get("cached_tokens_details.image_tokens")))
+	s.Reasoning = number(out.Get("reasoning_tokens"))
+	s.AudioOutput, s.ImageOutput = number(out.Get("audio_tokens")), number(out.Get("image_tokens"))
+	excess(&s, number(u.Get("total_tokens")))
+	return s
+}
+
+// responseSearches counts web searches: as stated (OpenAI's tool_usage), else the search calls in the output, of which
+// opening and reading a page are no searches. https://platform.openai.com/docs/pricing#built-in-tools
+func responseSearches(m *wire.Message, at string, usage gjson.Result, suspect *bool) meter.Quantity {
+	if v := m.Get(at + "tool_usage").Get("web_search.num_requests"); v.Exists() {
+		return meter.Whole(wire.Number(v, suspect))
+	}
+	if n := searches(usage, suspect); n > 0 {
+		return n
+	}
+	var calls, actions, searched int64
+	for _, v := range m.All(at + "output.*.type") {
+		if v.String() == "web_search_call" {
+			calls++
+		}
+	}
+	for _, v := range m.All(at + "output.*.action.type") {
+		if actions++; v.String() == "search" {
+			searched++
+		}
+	}
+	if calls == 0 || actions == 0 {
+		return meter.Whole(calls)
+	}
+	return meter.Whole(min(calls, searched))
+}
+
+// generated is what an image model used within a response; its tokens are not in the response's usage.
+func generated(u gjson.Result) []meter.Pass {
+	s := tokenUsage(u)
+	units := s.Units()
+	if len(units) == 0 {
+		return nil
+	}
+	return []meter.Pass{{Model: "gpt-image-1", Units: units}}
+}
+
+func inspectResponses(r *wire.Request) (*meter.Call, error) {
+	if err := r.Unrepeated(); err != nil {
+		return nil, err
+	}
+	if r.JSON.Get("background").Bool() {
+		return nil, meter.ErrBackground
+	}
+	c := r.Call(responsesAPI)
+	c.MaxOutput = min(max(0, r.JSON.Get("max_output_tokens").Int()), wire.MaxTokens)
+	return c, nil
+}
+
+// limitResponses: max_output_tokens includes reasoning; the least that OpenAI takes is 16.
+func limitResponses(c *meter.Call, n int64) ([]byte, int64, bool) {
+	if n < 16 {
+		return nil, 0, false
+	}
+	body, err := sjson.SetBytes(c.Body, "max_output_tokens", n)
+	return body, n, err == nil
+}
