@@ -236,7 +236,7 @@ var names = map[string]string{"listen": "audio.transcriptions", "responses.compa
 
 // tools are the recorded tool calls that succeeded; one more failed.
 var tools = map[string]string{
-	"mcp/mcp-call-tool-result-response.json":                            "lookup",
+	"mcp/mcp-call-tool-result-response.json":                           "lookup",
 	"mcp/mcp-stream-test-mcptoolset-dynamic-toolset-in-workflow-7.sse": "ask_question",
 }
 
