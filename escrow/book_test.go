@@ -114,7 +114,7 @@ func (s *shop) agents(money string, names ...string) {
 // balance checks what a wallet has.
 func (s *shop) balance(agent, want string) {
 	s.t.Helper()
-	w, err := s.Wallet(agent)
+	w, err := s.Wallet(context.Background(), agent)
 	must(s.t, err)
 	if w.Balance != amount(want) {
 		s.t.Fatalf("wallet of %s has %s, want %s", agent, w.Balance, want)
@@ -124,7 +124,7 @@ func (s *shop) balance(agent, want string) {
 // available checks what a wallet may spend.
 func (s *shop) available(agent, want string) {
 	s.t.Helper()
-	w, err := s.Wallet(agent)
+	w, err := s.Wallet(context.Background(), agent)
 	must(s.t, err)
 	if w.Available != amount(want) {
 		s.t.Fatalf("wallet of %s has %s available, want %s", agent, w.Available, want)

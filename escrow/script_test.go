@@ -78,7 +78,7 @@ func (s *script) wallets() map[string]ledger.Amount {
 	must(s.t, err)
 	all := map[string]ledger.Amount{}
 	for _, a := range agents {
-		w, err := s.Wallet(a.ID)
+		w, err := s.Wallet(context.Background(), a.ID)
 		must(s.t, err)
 		all[a.ID] = w.Balance
 	}
@@ -154,7 +154,7 @@ func (s *script) worldStep(verb string, arg func(int) string, named map[string]s
 	case "reserve":
 		return true, s.Reserve(context.Background(), arg(0))
 	case "wallet":
-		w, err := s.Wallet(arg(0))
+		w, err := s.Wallet(context.Background(), arg(0))
 		must(s.t, err)
 		s.compare(arg(0), named, map[string]string{
 			"balance": w.Balance.String(), "available": w.Available.String(), "held": w.Held.String(), "pending": w.Pending.String(),
@@ -231,7 +231,7 @@ func (s *script) walletStep(verb string, arg func(int) string, named map[string]
 	case "disallow":
 		op = func(t *escrow.Tx) error { return t.DeleteAllowance(by(arg(0)), "", arg(1)) }
 	case "entries":
-		entries, _, err := s.Entries(arg(0), 0, 100)
+		entries, _, err := s.Entries(context.Background(), arg(0), 0, 100)
 		must(s.t, err)
 		var lines []string
 		for _, e := range entries {

@@ -1,6 +1,7 @@
 package escrow
 
 import (
+	"context"
 	"fmt"
 	"time"
 
@@ -17,8 +18,9 @@ type Wallet struct {
 	Currency  string
 }
 
-// Wallet returns an agent's wallet.
-func (b *Book) Wallet(agent string) (Wallet, error) {
+// Wallet returns an agent's wallet, after all that is due.
+func (b *Book) Wallet(ctx context.Context, agent string) (Wallet, error) {
+	b.catchUp(ctx)
 	acc, held, err := b.ledger.Balance(account(agent))
 	return b.wallet(agent, acc, held), err
 }
@@ -195,8 +197,10 @@ type Entry struct {
 	At           time.Time
 }
 
-// Entries lists what moved in a wallet, newest first, before the entry of a number (0: from the newest). next is 0 at the end.
-func (b *Book) Entries(agent string, before uint64, limit int) (entries []Entry, next uint64, err error) {
+// Entries lists what moved in a wallet, newest first, before the entry of a number (0: from the newest), after all that is due.
+// next is 0 at the end.
+func (b *Book) Entries(ctx context.Context, agent string, before uint64, limit int) (entries []Entry, next uint64, err error) {
+	b.catchUp(ctx)
 	limit = Page{Limit: limit}.limit()
 	lines, err := b.ledger.Entries(account(agent), before, limit+1)
 	if err != nil {

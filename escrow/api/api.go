@@ -1,0 +1,133 @@
+// Package api is REST and MCP over [escrow]: it decodes, authorises, calls, encodes. No rule of money lives here.
+//
+// [New] returns a handler of the paths /api/v1/*, /mcp, /openapi.json and /llms.txt ([Serves] tells them from others). Where it
+// is mounted under a prefix, the caller strips that (http.StripPrefix) and names it in [Options], for the links that answers carry.
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"net/http"
+	"strings"
+
+	"github.com/tallygate/tallygate/escrow"
+)
+
+// Options are what the handler needs of its surroundings. All of it is optional.
+type Options struct {
+	// Prefix is the path under which the handler is mounted, such as "/gate"; empty: none.
+	Prefix string
+	// Version is that of the program, for /openapi.json and MCP.
+	Version string
+	// Tariffs returns what each metered route costs, as GET /tariffs answers it.
+	Tariffs func() []Tariff
+	// Quote estimates what a request to a metered route would cost. A refusal of it is the answer.
+	Quote func(ctx context.Context, by escrow.Actor, q QuoteOrder) (Quote, error)
+	// Client names the client of a request, for the limits on registrations; default the host of RemoteAddr.
+	Client func(*http.Request) string
+	// Logger takes failures that the caller is not told about; default slog.Default.
+	Logger *slog.Logger
+}
+
+// server answers the API's requests.
+type server struct {
+	book   func() *escrow.Book
+	o      Options
+	routes []route
+	mux    *http.ServeMux
+}
+
+const (
+	base    = "/api/v1"
+	maxBody = 64 << 10
+)
+
+// New returns the handler. book returns the books under the rules of the configuration that serves now; nil, while there are none,
+// answers 503.
+func New(book func() *escrow.Book, o Options) http.Handler {
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	s := &server{book: book, o: o, routes: allRoutes(), mux: http.NewServeMux()}
+	for _, r := range s.routes {
+		s.mux.HandleFunc(r.method+" "+base+r.path, func(w http.ResponseWriter, req *http.Request) { s.serve(w, req, r) })
+	}
+	return http.HandlerFunc(s.handle)
+}
+
+// Serves reports whether a path, its prefix stripped, is one of the handler's.
+func Serves(path string) bool {
+	switch path {
+	case base, "/mcp", "/openapi.json", "/llms.txt":
+		return true
+	default:
+		return strings.HasPrefix(path, base+"/")
+	}
+}
+
+func (s *server) handle(w http.ResponseWriter, r *http.Request) {
+	allowAll(w.Header())
+	if r.Method == http.MethodOptions {
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
+	if _, pattern := s.mux.Handler(r); pattern != "" {
+		s.mux.ServeHTTP(w, r)
+		return
+	}
+	if methods := s.methods(r); len(methods) > 0 {
+		w.Header().Set("Allow", strings.Join(methods, ", "))
+		WriteProblem(w, &escrow.Refusal{Outcome: methodNotAllowed, Detail: r.Method + " is not one of " + strings.Join(methods, ", ")}, false)
+		return
+	}
+	WriteProblem(w, &escrow.Refusal{Outcome: escrow.NotFound, Detail: "no such path; they are in " + s.o.Prefix + "/openapi.json"}, false)
+}
+
+// methods are those that the path of a request has.
+func (s *server) methods(r *http.Request) (methods []string) {
+	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete} {
+		other := r.Clone(r.Context())
+		other.Method = method
+		if _, pattern := s.mux.Handler(other); pattern != "" {
+			methods = append(methods, method)
+		}
+	}
+	return methods
+}
+
+// allowAll lets pages of any origin call the API: it takes keys, and no cookies.
+func allowAll(h http.Header) {
+	h.Set("Access-Control-Allow-Origin", "*")
+	h.Set("Access-Control-Allow-Methods", "GET, POST, PUT, DELETE, OPTIONS")
+	h.Set("Access-Control-Allow-Headers", "Authorization, Content-Type, Idempotency-Key, Mcp-Protocol-Version, Mcp-Session-Id, Last-Event-ID")
+	h.Set("Access-Control-Expose-Headers", "Tallygate-Request, Tallygate-Charge, Tallygate-Units, Tallygate-Balance, Tallygate-Escrow, Idempotency-Replayed, Retry-After, WWW-Authenticate, Mcp-Session-Id")
+	h.Set("Access-Control-Max-Age", "86400")
+}
+
+// fail answers with an error and logs what the caller is not told.
+func (s *server) fail(w http.ResponseWriter, r *http.Request, err error) {
+	switch asRefusal(err).Outcome {
+	case internalError, ledgerUnavailable:
+		s.o.Logger.Error("the API failed to answer", "method", r.Method, "path", r.URL.Path, "error", err)
+	}
+	WriteProblem(w, err, false)
+}
+
+func (s *server) answer(w http.ResponseWriter, status int, body []byte) {
+	if body == nil {
+		w.WriteHeader(status)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_, _ = w.Write(append(body, '\n'))
+}
+
+func encode(v any) ([]byte, error) {
+	if v == nil {
+		return nil, nil
+	}
+	return json.Marshal(v)
+}

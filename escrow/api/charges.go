@@ -1,0 +1,105 @@
+package api
+
+import (
+	"time"
+
+	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/escrow/ledger"
+)
+
+type chargeOut struct {
+	RequestID  string            `json:"request_id"`
+	Payer      string            `json:"payer"`
+	Payee      string            `json:"payee"`
+	Route      string            `json:"route"`
+	Pattern    string            `json:"pattern"`
+	API        string            `json:"api,omitempty"`
+	Model      string            `json:"model"`
+	Units      map[string]string `json:"units"`
+	UnitPrices map[string]string `json:"unit_prices"`
+	Amount     ledger.Amount     `json:"amount"`
+	Commission ledger.Amount     `json:"commission"`
+	Refunded   ledger.Amount     `json:"refunded"`
+	Currency   string            `json:"currency"`
+	Source     string            `json:"source" jsonschema:"stated by the provider, or estimated"`
+	Cut        string            `json:"cut" jsonschema:"what ended the response early: none, client, upstream, funds, or crash"`
+	Status     string            `json:"status" jsonschema:"charged, partly_refunded or refunded"`
+	EscrowID   *string           `json:"escrow_id"`
+	Suspect    bool              `json:"suspect,omitempty" jsonschema:"the amount or the usage was clamped"`
+	HTTPStatus int               `json:"http_status,omitempty"`
+	DurationMS int64             `json:"duration_ms,omitempty"`
+	Tags       map[string]string `json:"tags"`
+	CreatedAt  time.Time         `json:"created_at"`
+}
+
+func chargeAnswer(currency string) func(escrow.Charge) chargeOut {
+	return func(c escrow.Charge) chargeOut {
+		out := chargeOut{
+			RequestID: c.RequestID, Payer: c.Payer, Payee: c.Payee, Route: c.Route, Pattern: c.Pattern, API: c.API, Model: c.Model,
+			Units: orEmpty(c.Units), UnitPrices: orEmpty(c.UnitPrices), Amount: c.Amount, Commission: c.Commission, Refunded: c.Refunded,
+			Currency: currency, Source: c.Source, Cut: c.Cut, Status: string(c.Status), Suspect: c.Suspect, HTTPStatus: c.HTTPStatus,
+			DurationMS: c.Duration.Milliseconds(), Tags: orEmpty(c.Tags), CreatedAt: c.CreatedAt,
+		}
+		if c.EscrowID != "" {
+			out.EscrowID = &c.EscrowID
+		}
+		return out
+	}
+}
+
+// orEmpty is an empty object in JSON where there is no map.
+func orEmpty(m map[string]string) map[string]string {
+	if m == nil {
+		return map[string]string{}
+	}
+	return m
+}
+
+type chargePath struct {
+	ID string `path:"id"`
+}
+
+type chargesIn struct {
+	AgentID string    `query:"agent_id"`
+	Payer   string    `query:"payer"`
+	Payee   string    `query:"payee"`
+	Route   string    `query:"route"`
+	Status  string    `query:"status"`
+	From    time.Time `query:"from"`
+	To      time.Time `query:"to"`
+	paging
+}
+
+type chargesOut struct {
+	Charges    []chargeOut `json:"charges"`
+	NextCursor *string     `json:"next_cursor"`
+}
+
+func chargeRoutes() []route {
+	return []route{
+		get("/charges", "listCharges", "Charges that the agent paid or got, newest first", listCharges),
+		get("/charges/{id}", "getCharge", "What a metered request cost, and why", func(r *request, in *chargePath) (chargeOut, error) {
+			c, err := r.book.Charge(r.by, in.ID)
+			return chargeAnswer(r.book.Currency())(c), err
+		}),
+		post("/charges/{id}/refund", "refundCharge", "Give a charge back to its payer (payee, operator)", func(r *request, t *escrow.Tx, in *refundIn) (chargeOut, error) {
+			amount, err := optional("amount", in.Amount)
+			if err != nil {
+				return chargeOut{}, err
+			}
+			c, err := t.RefundCharge(r.by, in.ID, amount, in.Reason)
+			return chargeAnswer(t.Currency())(c), err
+		}),
+	}
+}
+
+func listCharges(r *request, in *chargesIn) (chargesOut, error) {
+	agent, err := r.book.ReadsFor(r.by, in.AgentID)
+	if err != nil {
+		return chargesOut{}, err
+	}
+	charges, place, err := r.book.Charges(escrow.ChargeFilter{
+		Agent: agent, Payer: in.Payer, Payee: in.Payee, Route: in.Route, Status: escrow.ChargeStatus(in.Status), From: in.From, To: in.To,
+	}, in.page())
+	return chargesOut{Charges: each(charges, chargeAnswer(r.book.Currency())), NextCursor: next(r, place)}, err
+}

@@ -1,0 +1,74 @@
+package api
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"net/url"
+
+	"github.com/tallygate/tallygate/escrow"
+)
+
+// cursor is where a list goes on. It carries the filter that the list was asked with, so that the next page is of the same list.
+type cursor struct {
+	Filter string `json:"f,omitempty"` // the query without limit and cursor
+	Before []byte `json:"b"`
+}
+
+// paging is the part of a list's parameters that all lists have.
+type paging struct {
+	Limit  int   `query:"limit"`
+	Cursor place `query:"cursor"`
+}
+
+// place is where a list goes on, out of an opened cursor.
+type place string
+
+func (p paging) page() escrow.Page { return escrow.Page{Before: string(p.Cursor), Limit: p.Limit} }
+
+// opened is the name under which an opened cursor's place stands in the query.
+const opened = "\x00place"
+
+// openCursor replaces a cursor in the query by the filter and the place that it carries. A filter beside it must be the same.
+func openCursor(query url.Values) error {
+	text := query.Get("cursor")
+	if text == "" {
+		return nil
+	}
+	raw, err := base64.RawURLEncoding.DecodeString(text)
+	var c cursor
+	if err == nil {
+		err = json.Unmarshal(raw, &c)
+	}
+	filter, err2 := url.ParseQuery(c.Filter)
+	if err != nil || err2 != nil || len(c.Before) == 0 {
+		return invalid("cursor", "cursor: not one that a list here has answered")
+	}
+	for name := range query {
+		if name != "cursor" && name != "limit" && query.Get(name) != filter.Get(name) {
+			return invalid("cursor", "cursor: its list was asked for with %s %q, not %.80q", name, filter.Get(name), query.Get(name))
+		}
+	}
+	for name := range filter {
+		query.Set(name, filter.Get(name))
+	}
+	query.Set(opened, string(c.Before))
+	return nil
+}
+
+// next makes the cursor of the page after this one, nil at the end.
+func next(r *request, place string) *string {
+	if place == "" {
+		return nil
+	}
+	filter := r.URL.Query()
+	_ = openCursor(filter) // it was opened before, when the request was decoded
+	for _, name := range []string{"cursor", "limit", opened} {
+		filter.Del(name)
+	}
+	raw, err := json.Marshal(cursor{Filter: filter.Encode(), Before: []byte(place)})
+	if err != nil {
+		panic(err) // two plain fields
+	}
+	text := base64.RawURLEncoding.EncodeToString(raw)
+	return &text
+}

@@ -1,0 +1,76 @@
+package api
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"net"
+	"net/http"
+
+	"github.com/tallygate/tallygate/escrow"
+)
+
+const maxIdempotencyKey = 255 // bytes
+
+// once runs op, and with an Idempotency-Key once: the same request again gets the first answer. The key is the caller's own: others
+// may use the same.
+func (r *request) once(rt route, body []byte, op func(*escrow.Tx) ([]byte, error)) (kept []byte, replayed bool, err error) {
+	key := r.Header.Get("Idempotency-Key")
+	if rt.method != http.MethodPost || key == "" {
+		err = r.book.Do(r.Context(), func(t *escrow.Tx) error { kept, err = op(t); return err })
+	} else if len(key) > maxIdempotencyKey {
+		return nil, false, &escrow.Refusal{Outcome: escrow.InvalidRequest, Fields: map[string]string{"field": "Idempotency-Key"}, Detail: "Idempotency-Key has at most 255 bytes"}
+	} else {
+		digest := requestDigest(r.Method, r.URL.Path, body)
+		kept, replayed, err = r.book.Once(r.Context(), r.scope(digest)+key, digest, op)
+	}
+	var u unkept
+	if errors.As(err, &u) {
+		err = u.refusal
+	}
+	return kept, replayed, err
+}
+
+// scope keeps the idempotency keys of callers apart. One without a key of its own is its address, and what it asks for: two
+// strangers behind one address must not meet in each other's answers.
+func (r *request) scope(digest []byte) string {
+	switch {
+	case r.by.Operator:
+		return "api:operator:"
+	case r.by.Agent != "":
+		return "api:agent:" + r.by.Agent + ":"
+	default:
+		sum := sha256.Sum256(append(digest, r.client()...))
+		return "api:anyone:" + hex.EncodeToString(sum[:16]) + ":"
+	}
+}
+
+// client names where a request comes from.
+func (r *request) client() string {
+	if r.server.o.Client != nil {
+		return r.server.o.Client(r.Request)
+	}
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return r.RemoteAddr
+	}
+	return host
+}
+
+// requestDigest is what makes two requests the same: method, path, and the body whatever its spaces and the order of its names.
+func requestDigest(method, path string, body []byte) []byte {
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.UseNumber()
+	var content any
+	if err := d.Decode(&content); err == nil {
+		if canonical, err := json.Marshal(content); err == nil {
+			body = canonical
+		}
+	}
+	sum := sha256.New()
+	sum.Write([]byte(method + "\x00" + path + "\x00"))
+	sum.Write(body)
+	return sum.Sum(nil)
+}
