@@ -6,6 +6,7 @@ import (
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 
+	_ "github.com/tallygate/tallygate/caddymodule"
 	_ "github.com/tallygate/tallygate/cmd/tallygate/demo"
 )
 
