@@ -85,7 +85,7 @@ const (
 )
 
 // CaddyModule tells Caddy what this is.
-func (App) CaddyModule() caddy.ModuleInfo {
+func (*App) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "tallygate", New: func() caddy.Module { return new(App) }}
 }
 
@@ -238,6 +238,7 @@ func (a *App) start() error {
 			return fmt.Errorf("payee %s: %w", payee, err)
 		}
 	}
+	a.nameRoutes()
 	a.expiry = startExpiry(a.book, a.logger)
 	return nil
 }

@@ -26,7 +26,7 @@ import (
 )
 
 func init() {
-	caddy.RegisterModule(App{})
+	caddy.RegisterModule(new(App))
 	caddy.RegisterModule(BoltStore{})
 	caddy.RegisterModule(Handler{})
 	caddy.RegisterModule(Meter{})

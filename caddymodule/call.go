@@ -17,6 +17,7 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 	"github.com/tallygate/tallygate/meter"
 	"github.com/tallygate/tallygate/meter/formats"
+	"github.com/tallygate/tallygate/meter/wire"
 	"github.com/tallygate/tallygate/pricing"
 )
 
@@ -51,8 +52,10 @@ type call struct {
 	status    int
 	sent      bool          // bytes of the body have gone out
 	covered   ledger.Amount // how much is authorised in all: held, or drawn already
+	needed    ledger.Amount // how much of that the response may have cost by now
 	drawn     int64         // batches drawn
 	drawnAt   time.Time
+	undrawn   bool // a draw is on its way to the disk
 }
 
 type callKey struct{}
@@ -129,7 +132,7 @@ func (c *call) identify(r *http.Request, outer *call) *ledger.Refusal {
 
 // inspect finds out what is asked and what it costs. It reads the body only where the price depends on it.
 func (c *call) inspect(r *http.Request) *ledger.Refusal {
-	c.asked = formats.Generic()
+	c.asked = &meter.Call{Format: wire.Generic}
 	if c.rates = c.meter.rates; c.rates != nil {
 		price, fixed := c.rates.Fixed()
 		c.price, c.fixed = ledger.Amount(price), fixed
@@ -194,7 +197,7 @@ func (c *call) authorise(r *http.Request, terms terms) *ledger.Refusal {
 		least, most = min(least, c.limit), min(most, c.limit)
 	}
 	order := escrow.CallOrder{
-		Request: c.id, By: c.payer, Payee: c.meter.Payee, Route: r.URL.Path, Pattern: c.pattern(),
+		Request: c.id, By: c.payer, Payee: c.meter.Payee, Route: c.meter.route, Pattern: c.pattern(),
 		API: c.asked.API, Model: c.asked.Model, Least: least, Most: most,
 		From: escrow.FromWallet, Tags: terms.tags,
 	}
@@ -233,7 +236,7 @@ func (c *call) bounds() (least, most ledger.Amount) {
 	}
 	one := ledger.Amount(c.rates.MostFor(0, 0))
 	for _, class := range c.rates.Charged() {
-		if class != meter.Call {
+		if class != meter.Calls {
 			one += ledger.Amount(c.rates.MostOf(pricing.Measure{N: 1, Unit: string(class)}))
 		}
 	}

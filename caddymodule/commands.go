@@ -100,7 +100,7 @@ func runVerify(cmd *cobra.Command, args []string) (int, error) {
 	}
 	if !printJSON(cmd, v) {
 		for _, finding := range v.Wrong {
-			fmt.Printf("wrong: %s: %s\n", finding.Subject, finding.Problem)
+			fmt.Println("wrong:", finding)
 		}
 		fmt.Printf("%d transfers, %d accounts, checked in %.3f s (%d entries per second)\n", v.Transfers, v.Accounts, v.Seconds, v.EntriesPerSecond)
 	}
@@ -152,12 +152,12 @@ func runDeposit(cmd *cobra.Command, args []string) (int, error) {
 		return caddy.ExitCodeFailedStartup, err
 	}
 	reference, _ := cmd.Flags().GetString("reference")
-	var wallet json.RawMessage
-	if err := perform(cmd, "deposit", "", depositArgs{AgentID: args[0], Amount: amount, Reference: reference}, &wallet); err != nil {
+	var booked escrow.Payment
+	if err := perform(cmd, "deposit", "", depositArgs{AgentID: args[0], Amount: amount, Reference: reference}, &booked); err != nil {
 		return caddy.ExitCodeFailedStartup, err
 	}
-	if !printJSON(cmd, wallet) {
-		fmt.Printf("%s deposited to %s\n", amount, args[0])
+	if !printJSON(cmd, booked) {
+		fmt.Printf("%s deposited to %s, available %s %s\n", amount, args[0], booked.Wallet.Available, booked.Wallet.Currency)
 	}
 	return exitGood, nil
 }

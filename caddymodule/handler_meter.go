@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -56,6 +57,7 @@ type Meter struct {
 	MaxBody int64 `json:"max_body,omitempty"`
 
 	app       *App
+	route     string // the paths it stands before; set when the app starts
 	logger    *zap.Logger
 	rates     *pricing.Rates  // of Prices; nil with a tariff
 	tariff    *pricing.Tariff // nil with Prices
@@ -143,7 +145,7 @@ func (m *Meter) provisionPrices() error {
 	default:
 		t, ok := m.app.Tariffs[m.TariffName]
 		if !ok {
-			err = fmt.Errorf("no tariff %q: expected one of the global option's: %s", m.TariffName, strings.Join(names(m.app.Tariffs), ", "))
+			err = fmt.Errorf("no tariff %q: expected one of the global option's: %s", m.TariffName, strings.Join(slices.Sorted(maps.Keys(m.app.Tariffs)), ", "))
 		}
 		m.tariff = t
 	}
@@ -253,10 +255,15 @@ func (m *Meter) openFor() time.Duration {
 func (m *Meter) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	release, err := m.app.open(r.Context())
 	if err != nil {
-		writeProblem(w, unavailable(err, "none"))
+		m.logger.Error("the ledger can't be used", zap.Error(err))
+		writeProblem(w, unavailable("none"))
 		return nil
 	}
 	defer release()
+	if q, ok := r.Context().Value(quoteKey{}).(*quoted); ok {
+		m.answerQuote(r, q)
+		return next.ServeHTTP(w, r)
+	}
 
 	c, refusal := m.admit(r)
 	if refusal != nil {

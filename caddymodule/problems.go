@@ -67,11 +67,11 @@ func asRefusal(err error) *ledger.Refusal {
 	if errors.Is(err, ledger.ErrOutcomeUnknown) {
 		charge = "unknown"
 	}
-	return unavailable(err, charge)
+	return unavailable(charge)
 }
 
 // unavailable tells that the books can't be used. What went wrong in them is for the operator's log, not for the caller.
-func unavailable(_ error, charge string) *ledger.Refusal {
+func unavailable(charge string) *ledger.Refusal {
 	return refuse(ledgerUnavailable, "the ledger can't be used at the moment; try again later", "charge", charge)
 }
 

@@ -77,7 +77,7 @@ func (w *response) run(next caddyhttp.Handler) (err error, cause any) { //nolint
 		}
 	}()
 	err = next.ServeHTTP(w, w.call.request)
-	if err != nil && w.mode != passing {
+	if err != nil && w.mode != passing && !w.call.hasYielded() {
 		if w.mode == streaming {
 			// What is returned after the header looks complete to the client; only a panic does not.
 			panic(http.ErrAbortHandler)
@@ -165,7 +165,9 @@ func (w *response) stream() {
 		c.promiseCharge(h)
 	case c.request.ProtoMajor >= 2 || c.request.ProtoAtLeast(1, 1) && h.Get("Content-Length") == "":
 		for _, name := range chargeHeaders {
-			h.Add("Trailer", name)
+			if name != headerEscrow || c.auth.Escrow() != "" {
+				h.Add("Trailer", name)
+			}
 		}
 	}
 	w.ResponseWriter.WriteHeader(w.status)
@@ -228,14 +230,16 @@ func (w *response) send(p []byte) error {
 	}
 	if _, err := w.ResponseWriter.Write(p); err != nil {
 		w.gone = true
-		return err
+		if w.call.meter.OnCancel != cancelFinish {
+			return err
+		}
 	}
 	return nil
 }
 
 // stop ends a stream whose money has run out, with an error event in the provider's own format where it has one.
 func (w *response) stop() error {
-	end := w.call.counter.Stop(string(insufficientFunds), "the money for this call has run out: fund the wallet or the escrow, and ask again")
+	end := w.call.stopEvent()
 	if _, err := w.call.settle(cutFunds); err != nil || end == nil {
 		return errExhausted
 	}
@@ -289,7 +293,7 @@ func (w *response) complete() (cause any) {
 		return http.ErrAbortHandler
 	}
 	w.setTrailers()
-	tail := w.call.counter.Tail()
+	tail := w.call.tail()
 	if w.sse {
 		tail = append(w.comment(), tail...)
 	}
@@ -321,7 +325,7 @@ func (w *response) completeKept() (cause any) {
 	if len(w.kept) == 0 {
 		return nil
 	}
-	if w.send(append(w.out, c.counter.Tail()...)) != nil {
+	if w.send(append(w.out, c.tail()...)) != nil {
 		return http.ErrAbortHandler
 	}
 	return nil

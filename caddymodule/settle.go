@@ -2,6 +2,8 @@ package caddymodule
 
 import (
 	"context"
+	"errors"
+	"maps"
 	"net/http"
 	"time"
 
@@ -12,6 +14,7 @@ import (
 	"github.com/tallygate/tallygate/escrow"
 	"github.com/tallygate/tallygate/escrow/ledger"
 	"github.com/tallygate/tallygate/meter"
+	"github.com/tallygate/tallygate/pricing"
 )
 
 // Who cut a response short, in the words of a charge's `cut`.
@@ -43,27 +46,47 @@ func (c *call) count(dst, p []byte) (out []byte, exhausted bool, err error) {
 	if c.aborted {
 		return dst, false, errAborted
 	}
-	out = c.counter.Feed(dst, p)
 	if c.fixed {
 		c.sent = true
-		return out, false, nil
+		return c.counter.Feed(dst, p), false, nil
 	}
-	if err := c.auth.Err(); err != nil {
-		return dst, false, err
+	for len(p) > 0 && !exhausted {
+		n := len(p)
+		if n > fineSlice && !c.covers(n) {
+			n = fineSlice
+		}
+		dst = c.counter.Feed(dst, p[:n])
+		p = p[n:]
+		at, bound := c.counter.Progress()
+		c.addSeconds(at)
+		c.addSeconds(bound)
+		exhausted = !c.cover(bound) && c.meter.OnExhausted == exhaustedStop
+		if err := c.draw(at); err != nil {
+			return dst, false, err
+		}
 	}
-	at, bound := c.counter.Progress()
-	c.addSeconds(at)
-	c.addSeconds(bound)
-	exhausted = !c.cover(bound) && c.meter.OnExhausted == exhaustedStop
-	c.draw(at)
 	c.sent = true
-	return out, exhausted, nil
+	return dst, exhausted, nil
+}
+
+// fineSlice is how many bytes are counted at a time where the money held may end within what has come.
+const fineSlice = 256
+
+// covers reports whether what is held pays for n further bytes, whatever is in them.
+func (c *call) covers(n int) bool {
+	units := meter.Units{meter.Byte: meter.Whole(int64(n)), meter.Event: meter.Whole(int64(n)/8 + 1)}
+	worst, err := c.rates.Most(meter.Usage{Units: units})
+	if c.rates.UsesTokens() {
+		worst = max(worst, c.rates.MostFor(0, int64(n)))
+	}
+	return err == nil && ledger.Amount(worst) <= c.covered-c.needed
 }
 
 // cover extends the hold to what the response may have cost so far, and a batch more. It reports false when the money is
 // not there.
 func (c *call) cover(bound meter.Units) bool {
 	need, _ := c.rates.Most(meter.Usage{Units: bound})
+	c.needed = ledger.Amount(need)
 	if ledger.Amount(need) <= c.covered {
 		return true
 	}
@@ -87,19 +110,27 @@ func (c *call) cover(bound meter.Units) bool {
 	return ledger.Amount(exact) < c.covered
 }
 
-// draw posts a partial payment when a batch is full, so that no more than one is lost if this process dies.
-func (c *call) draw(at meter.Units) {
+// draw posts a partial payment when a batch is full. No byte of the batch after it goes out before that is durable, so that a
+// stream whose process dies has lost at most one batch.
+func (c *call) draw(at meter.Units) error {
+	if c.undrawn {
+		c.undrawn = false
+		if err := c.auth.Await(); err != nil {
+			return err
+		}
+	}
 	batches := c.meter.batch.Of(at)
 	overdue := !c.meter.fromEscrow() && time.Since(c.drawnAt) >= walletDrawEvery
 	if batches <= c.drawn && !overdue {
-		return
+		return nil
 	}
 	due, err := c.rates.Due(meter.Usage{Units: at})
 	if err != nil {
-		return
+		return nil // absurd usage: it is clamped when the call is settled
 	}
-	c.drawn, c.drawnAt = max(batches, c.drawn), time.Now()
+	c.drawn, c.drawnAt, c.undrawn = max(batches, c.drawn), time.Now(), true
 	c.auth.Draw(min(ledger.Amount(due), c.covered), !c.rates.UsesTokens())
+	return nil
 }
 
 // addSeconds counts the time since the call began, where time is what is charged and the response doesn't state any.
@@ -107,6 +138,23 @@ func (c *call) addSeconds(units meter.Units) {
 	if units != nil && units[meter.Second] == 0 && c.rates.Uses(meter.Second) {
 		units.Add(meter.Second, meter.Quantity(time.Since(c.began).Microseconds()))
 	}
+}
+
+// stopEvent is what ends a stream in the provider's own format when the money has run out; nil where there is no such thing.
+func (c *call) stopEvent() []byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.limit > 0 && c.covered >= c.limit {
+		return c.counter.Stop(string(limitExceeded), "the call has cost its limit of "+c.limit.String())
+	}
+	return c.counter.Stop(string(insufficientFunds), "the money for this call has run out: fund the wallet or the escrow, and ask again")
+}
+
+// tail is the end of the response that was held back.
+func (c *call) tail() []byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.counter.Tail()
 }
 
 // settle charges the response once, durably. Whoever comes second gets the first one's result.
@@ -135,13 +183,13 @@ func (c *call) settleLocked(cut string) (escrow.Charge, error) {
 	c.addSeconds(usage.Units)
 	if cut == cutClient || cut == cutFunds {
 		// The provider has answered; that the client does not hear it out is not its fault.
-		usage.Units[meter.Call] = meter.Whole(1)
+		usage.Units[meter.Calls] = meter.Whole(1)
 	}
-	amount, err := c.rates.Due(usage)
+	bill, err := c.priceUsage(usage)
 	settlement := escrow.Settlement{
-		Amount:     ledger.Amount(amount),
-		Units:      make(map[string]string),
-		UnitPrices: make(map[string]string),
+		Amount:     bill.amount,
+		Units:      bill.units,
+		UnitPrices: bill.prices,
 		Model:      usage.Model,
 		Source:     string(usage.Source),
 		Cut:        cut,
@@ -152,17 +200,59 @@ func (c *call) settleLocked(cut string) (escrow.Charge, error) {
 	if c.limit > 0 && settlement.Amount > c.limit {
 		settlement.Amount = c.limit
 	}
-	for class, quantity := range c.rates.Quantities(usage) {
-		settlement.Units[string(class)] = quantity.String()
-	}
-	for class, price := range c.rates.UnitPrices(usage) {
-		settlement.UnitPrices[string(class)] = price
-	}
 	c.charge, c.settleErr = c.auth.Settle(context.WithoutCancel(c.request.Context()), settlement)
 	if c.settleErr != nil {
 		c.logger.Error("charging", zap.String("request", c.id), zap.Error(c.settleErr))
 	}
 	return c.charge, c.settleErr
+}
+
+// bill is a usage, priced: the amount, and the units and prices that it comes from.
+type bill struct {
+	amount ledger.Amount
+	units  map[string]string
+	prices map[string]string
+}
+
+// priceUsage prices a usage. What ran on another model than the one that was asked for is priced as that model's; it stands in the
+// bill as CLASS@MODEL.
+func (c *call) priceUsage(usage meter.Usage) (bill, error) {
+	b := bill{units: make(map[string]string), prices: make(map[string]string)}
+	var failed error
+	add := func(rates *pricing.Rates, part meter.Usage, suffix string) {
+		nano, err := rates.Due(part)
+		sum, overflow := b.amount.Add(ledger.Amount(nano))
+		b.amount, failed = sum, errors.Join(failed, err, overflow)
+		prices := rates.UnitPrices(part)
+		for class, price := range prices {
+			b.prices[string(class)+suffix] = price
+		}
+		for class, quantity := range rates.Quantities(part) {
+			if _, priced := prices[class]; priced || !everyResponseHas(class) {
+				b.units[string(class)+suffix] = quantity.String()
+			}
+		}
+	}
+	if c.meter.tariff != nil {
+		usage.Units = maps.Clone(usage.Units)
+		for _, pass := range usage.Passes {
+			rates, ok := c.meter.tariff.For(pass.Model)
+			if !ok || rates == c.rates {
+				continue
+			}
+			for class, quantity := range pass.Units {
+				usage.Units[class] = max(0, usage.Units[class]-quantity)
+			}
+			add(rates, meter.Usage{Units: pass.Units, PromptTokens: usage.PromptTokens}, "@"+pass.Model)
+		}
+	}
+	add(c.rates, usage, "")
+	return b, failed
+}
+
+// everyResponseHas reports whether a class can be counted on any traffic: it stands in a bill only where it is charged.
+func everyResponseHas(class meter.Class) bool {
+	return class == meter.Calls || class == meter.Event || class == meter.Byte
 }
 
 // cancel ends a call that costs nothing.

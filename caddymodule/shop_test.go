@@ -197,7 +197,7 @@ func (s *shop) charge(key, request string) map[string]any {
 func (s *shop) charges(key string) []map[string]any {
 	s.t.Helper()
 	var out []map[string]any
-	for _, c := range s.api("GET", "/charges", key, nil, 200)["charges"].([]any) {
+	for _, c := range s.api("GET", "/charges?limit=500", key, nil, 200)["charges"].([]any) {
 		out = append(out, c.(map[string]any))
 	}
 	return out

@@ -3,7 +3,6 @@ package caddymodule
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 
@@ -52,12 +51,12 @@ func init() {
 
 // verified is the result of `tallygate ledger verify`.
 type verified struct {
-	Good             bool             `json:"good"`
-	Transfers        uint64           `json:"transfers"`
-	Accounts         uint64           `json:"accounts"`
-	Seconds          float64          `json:"seconds"`
-	EntriesPerSecond int64            `json:"entries_per_second"`
-	Wrong            []escrow.Finding `json:"wrong,omitempty"`
+	Good             bool     `json:"good"`
+	Transfers        uint64   `json:"transfers"`
+	Accounts         int      `json:"accounts"`
+	Seconds          float64  `json:"seconds"`
+	EntriesPerSecond int64    `json:"entries_per_second"`
+	Wrong            []string `json:"wrong,omitempty"`
 }
 
 func verifyLedger(ctx context.Context, book *escrow.Book, _ struct{}) (verified, error) {
@@ -65,19 +64,17 @@ func verifyLedger(ctx context.Context, book *escrow.Book, _ struct{}) (verified,
 	if err != nil {
 		return verified{}, err
 	}
-	v := verified{
-		Good:      len(report.Wrong) == 0 && len(report.Ledger.Wrong) == 0,
-		Transfers: uint64(report.Ledger.Transfers),
-		Accounts:  uint64(report.Ledger.Accounts),
-		Seconds:   report.Ledger.Seconds,
-		Wrong:     report.Wrong,
-	}
+	v := verified{Transfers: report.Ledger.Transfers, Accounts: report.Ledger.Accounts, Seconds: report.Ledger.Seconds}
 	if v.Seconds > 0 {
 		v.EntriesPerSecond = int64(float64(v.Transfers) / v.Seconds)
 	}
 	for _, finding := range report.Ledger.Wrong {
-		v.Wrong = append(v.Wrong, escrow.Finding{Subject: finding.Subject, Problem: finding.Problem})
+		v.Wrong = append(v.Wrong, finding.String())
 	}
+	for _, finding := range report.Wrong {
+		v.Wrong = append(v.Wrong, finding.String())
+	}
+	v.Good = len(v.Wrong) == 0
 	return v, nil
 }
 
@@ -94,10 +91,10 @@ type newKey struct {
 	APIKey  string `json:"api_key"`
 }
 
-func listAgents(ctx context.Context, book *escrow.Book, _ struct{}) ([]escrow.Agent, error) {
+func listAgents(_ context.Context, book *escrow.Book, _ struct{}) ([]escrow.Agent, error) {
 	var all []escrow.Agent
 	for cursor := ""; ; {
-		page, next, err := book.Agents(ctx, operator, cursor, 1000)
+		page, next, err := book.Agents(cursor, 100)
 		if err != nil {
 			return nil, err
 		}
@@ -111,7 +108,7 @@ func listAgents(ctx context.Context, book *escrow.Book, _ struct{}) ([]escrow.Ag
 func addAgent(ctx context.Context, book *escrow.Book, args agentArgs) (newKey, error) {
 	var made newKey
 	err := book.Do(ctx, func(tx *escrow.Tx) error {
-		agent, key, err := tx.CreateAgent(operator, escrow.AgentOrder{ID: args.ID, Name: args.Name})
+		agent, _, key, err := tx.CreateAgent(operator, escrow.AgentOrder{ID: args.ID, Name: args.Name})
 		made = newKey{AgentID: agent.ID, APIKey: key}
 		return err
 	})
@@ -134,29 +131,12 @@ type depositArgs struct {
 	Reference string        `json:"reference,omitempty"`
 }
 
-func deposit(ctx context.Context, book *escrow.Book, args depositArgs) (escrow.Wallet, error) {
-	var wallet escrow.Wallet
+func deposit(ctx context.Context, book *escrow.Book, args depositArgs) (escrow.Payment, error) {
+	var booked escrow.Payment
 	err := book.Do(ctx, func(tx *escrow.Tx) error {
 		var err error
-		wallet, err = tx.Deposit(operator, args.AgentID, args.Amount, args.Reference)
+		booked, err = tx.Deposit(operator, escrow.PaymentOrder{To: args.AgentID, Amount: args.Amount, Reference: args.Reference})
 		return err
 	})
-	return wallet, err
-}
-
-type explainArgs struct {
-	RequestID string `json:"request_id"`
-}
-
-// explained is a charge, and how its amount comes about.
-type explained struct {
-	Charge escrow.Charge `json:"charge"`
-}
-
-func explain(ctx context.Context, book *escrow.Book, args explainArgs) (explained, error) {
-	if args.RequestID == "" {
-		return explained{}, errors.New("explain needs a request id: expected 'tallygate explain req_...'")
-	}
-	charge, err := book.Charge(ctx, operator, args.RequestID)
-	return explained{Charge: charge}, err
+	return booked, err
 }

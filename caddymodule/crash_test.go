@@ -1,0 +1,238 @@
+package caddymodule_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// crashRounds is how often TestCrash kills the server: TALLYGATE_CRASH_ROUNDS, or a few.
+func crashRounds(t *testing.T) int {
+	t.Helper()
+	text := os.Getenv("TALLYGATE_CRASH_ROUNDS")
+	if text == "" {
+		return 3
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatalf("TALLYGATE_CRASH_ROUNDS: %v", err)
+	}
+	return n
+}
+
+const crashSite = `handle /search* {
+		meter acme 0.001 per call
+		reverse_proxy UPSTREAM
+	}
+	handle /live* {
+		meter {
+			payee live
+			price 0.0002 per event
+			charge escrow {
+				batch 10 events
+				open 50.00 for 168h
+			}
+		}
+		reverse_proxy UPSTREAM
+	}`
+
+const crashBatch = 10
+
+// crashLoad is what clients do to a server that will be killed, and what they have seen.
+type crashLoad struct {
+	p    *process
+	keys []string
+
+	mu       sync.Mutex
+	complete map[string]string // request id -> charge, of each response that a client saw to its end
+	streams  map[string]int    // request id -> events, of each stream that was cut
+	moved    int               // transfers that were acknowledged
+}
+
+// spin sends calls, streams and transfers until ctx ends, which it does when the server has been killed.
+func (l *crashLoad) spin(ctx context.Context) {
+	var wg sync.WaitGroup
+	for i, key := range l.keys {
+		for _, work := range []func(context.Context, string, int){l.call, l.stream, l.transfer} {
+			wg.Go(func() {
+				for n := 0; ctx.Err() == nil; n++ {
+					work(ctx, key, i*1_000_000+n)
+				}
+			})
+		}
+	}
+	wg.Wait()
+}
+
+func (l *crashLoad) call(ctx context.Context, key string, _ int) {
+	response, err := http.DefaultClient.Do(l.p.request("GET", "/search", key, "").WithContext(ctx))
+	if err != nil {
+		return
+	}
+	defer response.Body.Close()
+	if body, err := io.ReadAll(response.Body); err != nil || response.StatusCode != 200 || string(body) != "results" {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.complete[response.Header.Get("Tallygate-Request")] = response.Header.Get("Tallygate-Charge")
+}
+
+func (l *crashLoad) stream(ctx context.Context, key string, _ int) {
+	response, err := http.DefaultClient.Do(l.p.request("GET", "/live", key, "").WithContext(ctx))
+	if err != nil {
+		return
+	}
+	defer response.Body.Close()
+	id := response.Header.Get("Tallygate-Request")
+	events, done := 0, false
+	lines := bufio.NewScanner(response.Body)
+	for lines.Scan() {
+		done = done || lines.Text() == "data: [DONE]"
+		if strings.HasPrefix(lines.Text(), "data: tick") {
+			events++
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if done && lines.Err() == nil && response.StatusCode == 200 {
+		l.complete[id] = response.Trailer.Get("Tallygate-Charge")
+	} else if response.StatusCode == 200 {
+		l.streams[id] = events
+	}
+}
+
+// transfer moves 0.01 to the sink, and after a crash asks again under the same key until it is acknowledged once.
+func (l *crashLoad) transfer(ctx context.Context, key string, n int) {
+	body := fmt.Sprintf(`{"to_agent_id":"sink","amount":"0.01","memo":"%d"}`, n)
+	r := l.p.request("POST", "/api/v1/wallet/transfer", key, body, "Idempotency-Key", fmt.Sprintf("%s-%d-%d", key[len(key)-8:], n, time.Now().UnixNano()))
+	response, err := http.DefaultClient.Do(r.WithContext(ctx))
+	if err != nil {
+		return
+	}
+	defer response.Body.Close()
+	if _, err := io.ReadAll(response.Body); err == nil && response.StatusCode == 200 {
+		l.mu.Lock()
+		l.moved++
+		l.mu.Unlock()
+	}
+}
+
+// crashUpstream answers searches at once, and streams 35 events with small pauses.
+func crashUpstream(w http.ResponseWriter, r *http.Request) {
+	if !strings.HasPrefix(r.URL.Path, "/live") {
+		_, _ = io.WriteString(w, "results")
+		return
+	}
+	w.Header().Set("Content-Type", "text/event-stream")
+	for i := range 35 {
+		if _, err := fmt.Fprintf(w, "data: tick %d\n\n", i); err != nil {
+			return
+		}
+		w.(http.Flusher).Flush()
+		time.Sleep(time.Millisecond) // the pace of a provider, not a wait for anything
+	}
+	_, _ = io.WriteString(w, "data: [DONE]\n\n")
+}
+
+// TestCrash kills a real server under load at random moments, and checks after each restart that the books verify, that each
+// response that a client saw complete has its charge, that each acknowledged transfer holds, and that no stream lost more
+// than one batch.
+func TestCrash(t *testing.T) {
+	rounds := crashRounds(t)
+	p := newProcess(t, "1s", "", crashSite, http.HandlerFunc(crashUpstream))
+	p.start()
+	l := &crashLoad{p: p, complete: make(map[string]string), streams: make(map[string]int)}
+	for i := range 4 {
+		l.keys = append(l.keys, p.agent(fmt.Sprintf("agent-%d", i), "1000000"))
+	}
+	p.agent("sink", "0")
+	var calls, streams, cut int
+	for range rounds {
+		ctx, stop := context.WithCancel(context.Background())
+		spun := make(chan struct{})
+		go func() { l.spin(ctx); close(spun) }()
+		time.Sleep(time.Duration(30+rand.IntN(300)) * time.Millisecond) // the random moment
+		p.stop(syscall.SIGKILL)
+		stop()
+		<-spun
+		http.DefaultClient.CloseIdleConnections()
+		if code, out := run(t, "ledger", "verify", p.db); code != 0 {
+			t.Fatalf("after the crash: exit %d\n%s", code, out)
+		}
+		p.start()
+		p.verify()
+		for id, charge := range l.complete {
+			got := p.chargeOf(id)
+			if got == nil || charge != "" && got["amount"] != charge || got["cut"] != "none" {
+				t.Errorf("the complete response %s of charge %s has the charge %v", id, charge, got)
+			}
+			calls++
+		}
+		for id, events := range l.streams {
+			l.checkStream(t, id, events)
+			streams++
+			cut += events
+		}
+		if held := p.balanceOf("sink"); amountNano(t, held) < l.moved*10_000_000 {
+			t.Errorf("%d transfers of 0.01 were acknowledged, but the sink has %s", l.moved, held)
+		}
+		l.complete, l.streams = make(map[string]string), make(map[string]int)
+	}
+	t.Logf("%d kills: %d complete responses each have their charge, %d streams were cut after %d events and lost at most a batch each, %d transfers acknowledged",
+		rounds, calls, streams, cut, l.moved)
+	if calls == 0 || streams == 0 || l.moved == 0 {
+		t.Error("the load did too little to prove anything")
+	}
+}
+
+// chargeOf is a charge as the operator sees it, nil where there is none.
+func (p *process) chargeOf(id string) map[string]any {
+	p.t.Helper()
+	a := p.do("GET", "/api/v1/charges/"+id, operatorKey, "")
+	if a.status == 404 {
+		return nil
+	}
+	var charge map[string]any
+	if a.status != 200 || json.Unmarshal([]byte(a.body), &charge) != nil {
+		p.t.Fatalf("charge %s: %d %s", id, a.status, a.body)
+	}
+	return charge
+}
+
+// checkStream checks that a stream that was cut by the crash has paid for all its events but those of at most one batch. A
+// client may have been sent more than it read.
+func (l *crashLoad) checkStream(t *testing.T, id string, events int) {
+	t.Helper()
+	charge := l.p.chargeOf(id)
+	paid := 0
+	if charge != nil {
+		paid = amountNano(t, charge["amount"].(string)) / 200_000
+	}
+	// What is lost is the batch that was being filled, and the one whose release was on its way to the disk.
+	if paid < events-2*crashBatch {
+		t.Errorf("stream %s sent %d events, but only %d are paid: more than one batch is lost", id, events, paid)
+	}
+}
+
+// amountNano reads a decimal as nanos.
+func amountNano(t *testing.T, text string) int {
+	t.Helper()
+	whole, frac, _ := strings.Cut(text, ".")
+	n, err := strconv.Atoi(whole + frac + strings.Repeat("0", 9-len(frac)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}

@@ -1,0 +1,229 @@
+package caddymodule_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+)
+
+func TestRefusalsChangeNothing(t *testing.T) {
+	served := 0
+	up := &chat{}
+	s := openShop(t, chatPrices, perCallSite+"\n"+chatSite, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		served++
+		up.ServeHTTP(w, r)
+	}))
+	rich, poor := s.agent("rich", "1"), s.agent("poor", "0.0005")
+	for _, test := range []struct {
+		name, method, path, key, body string
+		headers                       []string
+		status                        int
+		code                          string
+	}{
+		{"no key", "GET", "/search", "", "", nil, 401, "unauthorized"},
+		{"wrong key", "GET", "/search", "nonsense", "", nil, 401, "unauthorized"},
+		{"mistyped key", "GET", "/search", rich[:len(rich)-1] + "!", "", nil, 401, "unauthorized"},
+		{"operator's key", "GET", "/search", operatorKey, "", nil, 403, "forbidden"},
+		{"no money", "GET", "/search", poor, "", nil, 402, "insufficient_funds"},
+		{"no money for the input", "POST", chatCompletions, poor, chatBody, nil, 402, "insufficient_funds"},
+		{"no price", "POST", chatCompletions, rich, `{"model":"other","messages":[]}`, nil, 422, "no_price"},
+		{"no price for an unknown call", "POST", "/v1/other", rich, `{}`, nil, 422, "no_price"},
+		{"over the caller's limit", "GET", "/search", rich, "", []string{"Tallygate-Max-Charge", "0.0001"}, 402, "limit_exceeded"},
+		{"a limit that is none", "GET", "/search", rich, "", []string{"Tallygate-Max-Charge", "cheap"}, 422, "invalid_request"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			wantProblem(t, s.do(test.method, test.path, test.key, test.body, test.headers...), test.status, test.code)
+		})
+	}
+	if served != 0 {
+		t.Errorf("the provider served %d refused requests", served)
+	}
+	want(t, "rich wallet", s.balance(rich), "1")
+	want(t, "poor wallet", s.balance(poor), "0.0005")
+}
+
+func TestInsufficientFundsTellsHowToMendIt(t *testing.T) {
+	s := openShop(t, "", perCallSite, text("results"))
+	a := s.do("GET", "/search", s.agent("poor", "0.0005"), "")
+	for _, part := range []string{`"required":"0.001"`, `"available":"0.0005"`, `"currency":"USDC"`, `"payee":"acme"`, `"pay":`, `"error":{`} {
+		if !strings.Contains(compact(a.body), part) {
+			t.Errorf("no %s in %s", part, a.body)
+		}
+	}
+}
+
+func TestMoneyForTheInputButNotForTheAnswer(t *testing.T) {
+	for _, test := range []struct {
+		name, onExhausted string
+		stopped           bool
+	}{{"stop", "", true}, {"finish", "on_exhausted finish", false}} {
+		t.Run(test.name, func(t *testing.T) {
+			s := openShop(t, chatPrices, `handle /v1/* {
+		meter {
+			payee llm
+			tariff chat
+			charge wallet {
+				batch 10 tokens
+			}
+			`+test.onExhausted+`
+		}
+		reverse_proxy UPSTREAM
+	}`, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Content-Type", "text/event-stream")
+				for i := range 2000 {
+					_, _ = fmt.Fprintf(w, `data: {"object":"chat.completion.chunk","model":"test-1","choices":[{"index":0,"delta":{"content":" word number %d of a long answer"}}]}`+"\n\n", i)
+					w.(http.Flusher).Flush()
+				}
+				_, _ = io.WriteString(w, "data: [DONE]\n\n")
+			}))
+			// About 2,000 events of 8 tokens at 0.000015 each: ten times what there is.
+			key := s.agent("alice", "0.02")
+			a := s.do("POST", chatCompletions, key, chatStream)
+			if a.err != nil {
+				t.Fatal(a.err)
+			}
+			if stopped := strings.Contains(a.body, `"insufficient_funds"`); stopped != test.stopped {
+				t.Errorf("stopped: %v, want %v", stopped, test.stopped)
+			}
+			if !strings.HasSuffix(a.body, "data: [DONE]\n\n") {
+				t.Errorf("the stream does not end properly: %q", a.body[max(0, len(a.body)-200):])
+			}
+			if test.stopped && strings.Count(a.body, "long answer") > 200 {
+				t.Errorf("%d events went out, for money for about 160", strings.Count(a.body, "long answer"))
+			}
+			charge := s.charges(key)[0]
+			if test.stopped {
+				want(t, "cut", charge["cut"].(string), "funds")
+				want(t, "source", charge["source"].(string), "estimated")
+			} else {
+				want(t, "wallet", s.balance(key), "0")
+			}
+		})
+	}
+}
+
+func TestUpstreamFailuresCostNothing(t *testing.T) {
+	for _, test := range []struct {
+		name     string
+		upstream http.HandlerFunc
+		status   int
+	}{
+		{"500", func(w http.ResponseWriter, r *http.Request) { http.Error(w, "broken", 500) }, 500},
+		{"429", func(w http.ResponseWriter, r *http.Request) { http.Error(w, "slow down", 429) }, 429},
+		{"dies before the header", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, 502},
+		{"dies in a small body", func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Length", "100")
+			_, _ = io.WriteString(w, "not a hundred")
+		}, 502},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := openShop(t, "", perCallSite, test.upstream)
+			key := s.agent("alice", "1")
+			a := s.do("GET", "/search", key, "")
+			if a.status != test.status {
+				t.Errorf("%d %s %v, want %d", a.status, a.body, a.err, test.status)
+			}
+			want(t, "wallet", s.balance(key), "1")
+			if n := len(s.charges(key)); n != 0 {
+				t.Errorf("%d charges", n)
+			}
+		})
+	}
+	t.Run("down", func(t *testing.T) {
+		s := openShop(t, "", "handle /search* {\n\t\tmeter acme 0.001 per call\n\t\treverse_proxy 127.0.0.1:1\n\t}", text(""))
+		key := s.agent("alice", "1")
+		if a := s.do("GET", "/search", key, ""); a.status != 502 || a.header.Get("Tallygate-Request") == "" {
+			t.Errorf("%d %v", a.status, a.header)
+		}
+		want(t, "wallet", s.balance(key), "1")
+	})
+}
+
+func TestUpstreamDiesInTheMiddleOfAStream(t *testing.T) {
+	s := openShop(t, chatPrices, chatSite, &chat{truncate: true})
+	key := s.agent("alice", "1")
+	a := s.do("POST", chatCompletions, key, chatStream)
+	if a.err == nil {
+		t.Error("the client takes the response for complete")
+	}
+	charge := s.charges(key)[0]
+	want(t, "cut", charge["cut"].(string), "upstream")
+	want(t, "source", charge["source"].(string), "estimated")
+	units := charge["units"].(map[string]any)
+	want(t, "output", fmt.Sprint(units["output"]), "3") // "hello there friend"
+}
+
+func TestClientHangsUp(t *testing.T) {
+	t.Run("before the first byte: free", func(t *testing.T) {
+		arrived, left := make(chan struct{}), make(chan struct{})
+		s := openShop(t, chatPrices, chatSite, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.ReadAll(r.Body)
+			close(arrived)
+			<-r.Context().Done()
+			close(left)
+		}))
+		key := s.agent("alice", "1")
+		ctx, hangUp := context.WithCancel(context.Background())
+		go func() { <-arrived; hangUp() }()
+		if a := send(t, s.request("POST", chatCompletions, key, chatStream).WithContext(ctx)); a.err == nil {
+			t.Fatal("no error")
+		}
+		<-left // the upstream's call was cancelled
+		eventually(t, "the hold goes back", func() bool { return s.balance(key) == "1" })
+		if n := len(s.charges(key)); n != 0 {
+			t.Errorf("%d charges", n)
+		}
+	})
+	t.Run("later: pays for what was sent", func(t *testing.T) {
+		ctx, hangUp := context.WithCancel(context.Background())
+		cancelled := make(chan struct{})
+		s := openShop(t, chatPrices, chatSite, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.ReadAll(r.Body)
+			w.Header().Set("Content-Type", "text/event-stream")
+			_, _ = io.WriteString(w, `data: {"object":"chat.completion.chunk","model":"test-1","choices":[{"index":0,"delta":{"content":"hello there"}}]}`+"\n\n")
+			w.(http.Flusher).Flush()
+			<-r.Context().Done()
+			close(cancelled)
+		}))
+		key := s.agent("alice", "1")
+		response, err := http.DefaultClient.Do(s.request("POST", chatCompletions, key, chatStream).WithContext(ctx))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		if _, err := io.ReadFull(response.Body, make([]byte, 40)); err != nil {
+			t.Fatal(err)
+		}
+		hangUp()
+		<-cancelled
+		eventually(t, "the call is charged", func() bool { return len(s.charges(key)) == 1 })
+		charge := s.charges(key)[0]
+		want(t, "cut", charge["cut"].(string), "client")
+		want(t, "output", fmt.Sprint(charge["units"].(map[string]any)["output"]), "2")
+	})
+}
+
+func TestForgedHeadersAreStripped(t *testing.T) {
+	var got http.Header
+	s := openShop(t, "", perCallSite, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		got = r.Header
+		w.Header().Set("Tallygate-Charge", "0")
+		w.Header().Set("Tallygate-Balance", "1000000")
+		w.Header().Set("Tallygate-Anything", "x")
+	}))
+	key := s.agent("alice", "1")
+	a := s.do("GET", "/search", key, "", "Tallygate-Forged", "yes", "Tallygate-Tag", "team=x")
+	want(t, "charge", a.header.Get("Tallygate-Charge"), "0.001")
+	want(t, "balance", a.header.Get("Tallygate-Balance"), "0.999")
+	want(t, "unknown", a.header.Get("Tallygate-Anything"), "")
+	for name := range got {
+		if strings.HasPrefix(name, "Tallygate-") {
+			t.Errorf("the provider sees %s", name)
+		}
+	}
+	tags := s.charge(key, a.header.Get("Tallygate-Request"))["tags"].(map[string]any)
+	want(t, "tag", fmt.Sprint(tags["team"]), "x")
+}

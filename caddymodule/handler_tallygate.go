@@ -1,0 +1,118 @@
+package caddymodule
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/escrow/api"
+)
+
+// Handler serves the API of agents and operators: /api/v1/*, /mcp, /openapi.json, /llms.txt. It passes everything else on.
+type Handler struct {
+	// Prefix is the path that the API's paths are below, such as "/pay". Default: none.
+	Prefix string `json:"prefix,omitempty"`
+
+	app *App
+	api http.Handler
+}
+
+// CaddyModule tells Caddy what this is.
+func (Handler) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "http.handlers.tallygate", New: func() caddy.Module { return new(Handler) }}
+}
+
+// Provision makes the API ready; it does not touch the ledger.
+func (h *Handler) Provision(ctx caddy.Context) error {
+	app, err := ctx.App("tallygate")
+	if err != nil {
+		return err
+	}
+	h.app = app.(*App)
+	version, _ := caddy.Version()
+	h.api = http.StripPrefix(h.Prefix, api.New(h.app.openBook, api.Options{
+		Prefix:  h.Prefix,
+		Version: version,
+		Tariffs: h.app.tariffs,
+		Quote:   h.quote,
+		Client:  clientHost,
+		Logger:  slog.New(ctx.Slogger().Handler()),
+	}))
+	return nil
+}
+
+func parseHandler(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+	handler := new(Handler)
+	return handler, handler.UnmarshalCaddyfile(h.Dispenser)
+}
+
+// UnmarshalCaddyfile reads
+//
+//	tallygate [PREFIX]
+func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next()
+	if d.NextArg() {
+		h.Prefix = strings.TrimSuffix(d.Val(), "/")
+		if !strings.HasPrefix(d.Val(), "/") {
+			return d.Errf("unexpected %q: expected a path such as /pay", d.Val())
+		}
+	}
+	if d.NextArg() {
+		return d.Errf("unexpected %q: expected 'tallygate [PREFIX]'", d.Val())
+	}
+	if d.NextBlock(0) {
+		return d.Errf("unexpected %q: 'tallygate' takes no block here; its options are global", d.Val())
+	}
+	return nil
+}
+
+// ServeHTTP answers the API's paths and passes on all others.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	path, below := strings.CutPrefix(r.URL.Path, h.Prefix)
+	if !below || !api.Serves(path) {
+		return next.ServeHTTP(w, r)
+	}
+	release, err := h.app.open(r.Context())
+	if err != nil {
+		writeProblem(w, unavailable("none"))
+		return nil
+	}
+	defer release()
+	h.api.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), nextKey{}, next)))
+	return nil
+}
+
+// nextKey finds the handlers behind this one, on the way to which a quote meets its meter.
+type nextKey struct{}
+
+// clientHost is the client's address, as Caddy's trusted_proxies say whom to believe.
+func clientHost(r *http.Request) string {
+	if ip, ok := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string); ok {
+		return ip
+	}
+	return r.RemoteAddr
+}
+
+// openBook is the books, or nil while they are not open.
+func (a *App) openBook() *escrow.Book {
+	select {
+	case <-a.started:
+		return a.book
+	default:
+		return nil
+	}
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner           = (*Handler)(nil)
+	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)
+	_ caddyfile.Unmarshaler       = (*Handler)(nil)
+)

@@ -1,0 +1,391 @@
+package caddymodule_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+)
+
+// asCommand makes this test binary behave as the command tallygate, so that tests can run, reload, stop and kill real
+// processes without building one.
+const asCommand = "TALLYGATE_TEST_AS_COMMAND"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asCommand) != "" {
+		caddycmd.Main()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// process is a running `tallygate run`.
+type process struct {
+	*shop
+	cmd    *exec.Cmd
+	config string // the Caddyfile
+	admin  string
+	log    *syncBuffer
+	exited chan error
+}
+
+// syncBuffer takes a process's output while a test reads it.
+type syncBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *syncBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+func command(t *testing.T, args ...string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], args...)
+	cmd.Env = append(os.Environ(), asCommand+"=1", "HOME="+t.TempDir(), "XDG_DATA_HOME="+t.TempDir(), "XDG_CONFIG_HOME="+t.TempDir())
+	cmd.Dir = t.TempDir()
+	return cmd
+}
+
+// run runs a command to its end and returns its exit code and what it printed: its output, and after a failure its log too.
+func run(t *testing.T, args ...string) (int, string) {
+	t.Helper()
+	cmd := command(t, args...)
+	var log bytes.Buffer
+	cmd.Stderr = &log
+	out, err := cmd.Output()
+	if err == nil {
+		return 0, string(out)
+	}
+	if exit, ok := err.(*exec.ExitError); ok {
+		return exit.ExitCode(), string(out) + log.String()
+	}
+	t.Fatalf("tallygate %s: %v", strings.Join(args, " "), err)
+	return 0, ""
+}
+
+// newProcess prepares a shop in a process of its own; start starts it.
+func newProcess(t *testing.T, grace, options, site string, upstream http.Handler) *process {
+	t.Helper()
+	dir := t.TempDir()
+	backend := httptest.NewServer(upstream)
+	t.Cleanup(backend.Close)
+	p := &process{
+		shop:   &shop{t: t, db: filepath.Join(dir, "ledger.db"), port: freePort(t)},
+		config: filepath.Join(dir, "Caddyfile"), admin: "127.0.0.1:" + freePort(t),
+	}
+	p.url = "http://127.0.0.1:" + p.port
+	p.write(grace, options, strings.ReplaceAll(site, "UPSTREAM", backend.Listener.Addr().String()))
+	return p
+}
+
+func (p *process) write(grace, options, site string) {
+	p.t.Helper()
+	text := p.caddyfile(options, site)
+	text = strings.Replace(text, "admin off", "admin "+p.admin, 1)
+	text = strings.Replace(text, "grace_period 10s", "grace_period "+grace, 1)
+	if err := os.WriteFile(p.config, []byte(text), 0o600); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+func (p *process) start() {
+	p.t.Helper()
+	p.log = new(syncBuffer)
+	p.cmd = command(p.t, "run", "--config", p.config)
+	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
+	if err := p.cmd.Start(); err != nil {
+		p.t.Fatal(err)
+	}
+	p.exited = make(chan error, 1)
+	go func(cmd *exec.Cmd, exited chan<- error) { exited <- cmd.Wait() }(p.cmd, p.exited)
+	p.t.Cleanup(func() { _ = p.cmd.Process.Kill() })
+	eventually(p.t, "the server answers", func() bool {
+		select {
+		case err := <-p.exited:
+			p.t.Fatalf("the server has ended: %v\n%s", err, p.log)
+		default:
+		}
+		response, err := http.Get(p.url + "/api/v1/tariffs")
+		if err == nil {
+			response.Body.Close()
+		}
+		return err == nil
+	})
+}
+
+// stop sends a signal and waits for the end.
+func (p *process) stop(signal os.Signal) {
+	p.t.Helper()
+	_ = p.cmd.Process.Signal(signal)
+	select {
+	case <-p.exited:
+	case <-time.After(30 * time.Second):
+		p.t.Fatalf("the server doesn't end:\n%s", p.log)
+	}
+}
+
+// verify checks the books by the command.
+func (p *process) verify() {
+	p.t.Helper()
+	if code, out := run(p.t, "ledger", "verify", "--config", p.config); code != 0 || !strings.Contains(out, "the books are good") {
+		p.t.Errorf("ledger verify: exit %d\n%s", code, out)
+	}
+}
+
+// ticker is an upstream whose streams send an event whenever a test says so.
+type ticker struct {
+	mu   sync.Mutex
+	wait chan struct{} // closed for the next step
+}
+
+func newTicker() *ticker { return &ticker{wait: make(chan struct{})} }
+
+// step lets every stream send its next event.
+func (u *ticker) step() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	close(u.wait)
+	u.wait = make(chan struct{})
+}
+
+func (u *ticker) next() chan struct{} {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.wait
+}
+
+// ServeHTTP sends one event at once, one at the next step, and ends at the step after that.
+func (u *ticker) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	first := u.next()
+	w.Header().Set("Content-Type", "text/event-stream")
+	_, _ = io.WriteString(w, "data: one\n\n")
+	w.(http.Flusher).Flush()
+	select {
+	case <-first:
+	case <-r.Context().Done():
+		return
+	}
+	second := u.next()
+	_, _ = io.WriteString(w, "data: two\n\n")
+	w.(http.Flusher).Flush()
+	select {
+	case <-second:
+	case <-r.Context().Done():
+		return
+	}
+	_, _ = io.WriteString(w, "data: [DONE]\n\n")
+}
+
+// finish steps until n streams have ended, and returns how. A stream waits for its second step only when it has seen the
+// first, so that one step too many does no harm.
+func (u *ticker) finish(ends <-chan answer, n int) []answer {
+	var all []answer
+	for len(all) < n {
+		select {
+		case end := <-ends:
+			all = append(all, end)
+		case <-time.After(10 * time.Millisecond):
+			u.step()
+		}
+	}
+	return all
+}
+
+const liveSite = `handle /live* {
+		meter live %s per event
+		reverse_proxy UPSTREAM
+	}`
+
+// listen opens n streams and reads the first event of each; the channel gives how each ends.
+func (p *process) listen(key string, n int) <-chan answer {
+	p.t.Helper()
+	ends := make(chan answer, n)
+	for range n {
+		response, err := http.DefaultClient.Do(p.request("GET", "/live", key, ""))
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		reader := bufio.NewReader(response.Body)
+		line, err := reader.ReadString('\n')
+		if err != nil || line != "data: one\n" {
+			p.t.Fatalf("first event: %q %v", line, err)
+		}
+		go func() {
+			defer response.Body.Close()
+			rest, err := io.ReadAll(reader)
+			ends <- answer{status: response.StatusCode, header: response.Header, body: string(rest), err: err}
+		}()
+	}
+	return ends
+}
+
+func TestReloadInTheMiddleOfStreams(t *testing.T) {
+	const n = 10
+	up := newTicker()
+	p := newProcess(t, "10s", "", fmt.Sprintf(liveSite, "0.01"), up)
+	p.start()
+	key := p.agent("alice", "10")
+	ends := p.listen(key, n)
+
+	config, err := os.ReadFile(p.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dearer := strings.Replace(string(config), "meter live 0.01", "meter live 0.02", 1)
+	if err := os.WriteFile(p.config, []byte(dearer), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code, out := run(t, "validate", "--config", p.config); code != 0 {
+		t.Errorf("validate while the server holds the ledger: exit %d\n%s", code, out)
+	}
+	if code, out := run(t, "reload", "--config", p.config); code != 0 {
+		t.Fatalf("reload: exit %d\n%s", code, out)
+	}
+	later := p.listen(key, 1)
+	for _, end := range up.finish(ends, n) {
+		if end.err != nil || !strings.HasSuffix(end.body, "data: [DONE]\n\n") || !strings.Contains(end.body, "charge=0.02 units=event=2") {
+			t.Errorf("a stream that began before the reload ends with %q %v", end.body, end.err)
+		}
+	}
+	if end := up.finish(later, 1)[0]; end.err != nil || !strings.Contains(end.body, "charge=0.04 units=event=2") {
+		t.Errorf("a stream that began after the reload ends with %q %v", end.body, end.err)
+	}
+	want(t, "wallet", p.balance(key), "9.76")
+	p.verify()
+	p.stop(syscall.SIGTERM)
+	p.verify()
+}
+
+func TestStopWithinTheGracePeriodLosesNothing(t *testing.T) {
+	const n = 10
+	up := newTicker()
+	p := newProcess(t, "20s", "", fmt.Sprintf(liveSite, "0.01"), up)
+	p.start()
+	key := p.agent("alice", "10")
+	ends := p.listen(key, n)
+	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	eventually(t, "the server takes no more requests", func() bool {
+		_, err := http.Get(p.url + "/api/v1/tariffs")
+		return err != nil
+	})
+	for _, end := range up.finish(ends, n) {
+		if end.err != nil || !strings.Contains(end.body, "charge=0.02 units=event=2") {
+			t.Errorf("a stream ends with %q %v", end.body, end.err)
+		}
+	}
+	p.stop(syscall.SIGTERM)
+	p.verify()
+	p.start()
+	want(t, "wallet", p.balance(key), "9.8")
+}
+
+func TestStopAfterTheGracePeriodChargesWhatWasSent(t *testing.T) {
+	const n = 10
+	up := newTicker()
+	p := newProcess(t, "500ms", "", fmt.Sprintf(liveSite, "0.01"), up)
+	p.start()
+	key := p.agent("alice", "10")
+	ends := p.listen(key, n)
+	p.stop(syscall.SIGTERM)
+	for range n {
+		if end := <-ends; end.err == nil {
+			t.Errorf("a stream that was cut looks complete: %q", end.body)
+		}
+	}
+	p.verify()
+	p.start()
+	want(t, "wallet", p.balance(key), "9.9")
+	charges := p.charges(key)
+	if len(charges) != n {
+		t.Fatalf("%d charges, want %d", len(charges), n)
+	}
+	for _, charge := range charges {
+		want(t, "cut", charge["cut"].(string), "upstream")
+		want(t, "amount", charge["amount"].(string), "0.01")
+	}
+	p.stop(syscall.SIGTERM)
+}
+
+func TestALedgerThatAnotherProcessHolds(t *testing.T) {
+	p := newProcess(t, "1s", "", perCallSite, text("results"))
+	p.start()
+	other := newProcess(t, "1s", "", perCallSite, text("results"))
+	other.db = p.db
+	other.write("1s", "", "handle /search* {\n\t\tmeter acme 0.001 per call\n\t\trespond hello\n\t}")
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	cmd := command(t, "run", "--config", other.config)
+	done := make(chan struct{})
+	go func() {
+		select {
+		case <-ctx.Done():
+			_ = cmd.Process.Kill()
+		case <-done:
+		}
+	}()
+	out, err := cmd.CombinedOutput()
+	close(done)
+	if err == nil || !strings.Contains(string(out), p.db) || !strings.Contains(string(out), "another process") {
+		t.Errorf("the second server: %v\n%s", err, out)
+	}
+	if code, out := run(t, "ledger", "verify", p.db, "--address", p.admin); code != 0 {
+		t.Errorf("verify of a file that a server holds, by its admin endpoint: exit %d\n%s", code, out)
+	}
+	p.stop(syscall.SIGTERM)
+	if code, out := run(t, "ledger", "verify", p.db); code != 0 {
+		t.Errorf("verify of a closed file: exit %d\n%s", code, out)
+	}
+	if code, _ := run(t, "ledger", "verify", filepath.Join(t.TempDir(), "none.db")); code != 2 {
+		t.Errorf("verify of a file that isn't there: exit %d, want 2", code)
+	}
+}
+
+func TestAgentsAndDepositsByCommand(t *testing.T) {
+	p := newProcess(t, "1s", "", perCallSite, text("results"))
+	p.start()
+	for i, state := range []string{"on a running server", "on a closed file"} {
+		id := fmt.Sprint("agent-", i)
+		code, key := run(t, "agents", "add", id, "--config", p.config)
+		if code != 0 {
+			t.Fatalf("agents add %s: exit %d\n%s", state, code, key)
+		}
+		if code, out := run(t, "deposit", id, "2.50", "--config", p.config, "--reference", "bank 7"); code != 0 {
+			t.Fatalf("deposit %s: exit %d\n%s", state, code, out)
+		}
+		if code, out := run(t, "agents", "list", "--config", p.config); code != 0 || !strings.Contains(out, id) || !strings.Contains(out, "acme") {
+			t.Errorf("agents list %s: exit %d\n%s", state, code, out)
+		}
+		if i == 0 {
+			key = strings.TrimSpace(key)
+			a := p.do("GET", "/search", key, "")
+			want(t, "balance", a.header.Get("Tallygate-Balance"), "2.499")
+			code, out := run(t, "explain", a.header.Get("Tallygate-Request"), "--config", p.config)
+			if code != 0 || !strings.Contains(out, "0.001 per call") {
+				t.Errorf("explain: exit %d\n%s", code, out)
+			}
+			p.stop(syscall.SIGTERM)
+		}
+	}
+}

@@ -1,0 +1,85 @@
+package caddymodule
+
+import (
+	"strings"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/tallygate/tallygate/escrow/api"
+)
+
+// nameRoutes tells each meter which paths it stands before, as the site's matchers have them: that is its route's name in
+// charges and in the list of tariffs.
+func (a *App) nameRoutes() {
+	loaded, err := a.ctx.AppIfConfigured("http")
+	if err != nil {
+		return
+	}
+	for _, server := range loaded.(*caddyhttp.App).Servers {
+		nameMeters(server.Routes, "")
+	}
+}
+
+func nameMeters(routes caddyhttp.RouteList, within string) {
+	for _, route := range routes {
+		name := within
+		if paths := matchedPaths(route); paths != "" {
+			name = paths
+		}
+		for _, handler := range route.Handlers {
+			switch h := handler.(type) {
+			case *Meter:
+				h.route = name
+			case *caddyhttp.Subroute:
+				nameMeters(h.Routes, name)
+			}
+		}
+	}
+}
+
+// matchedPaths are the paths that a route's matchers name, empty where they name none.
+func matchedPaths(route caddyhttp.Route) string {
+	var paths []string
+	for _, set := range route.MatcherSets {
+		for _, matcher := range set {
+			switch m := matcher.(type) {
+			case *caddyhttp.MatchPath:
+				paths = append(paths, *m...)
+			case caddyhttp.MatchPath:
+				paths = append(paths, m...)
+			}
+		}
+	}
+	return strings.Join(paths, " ")
+}
+
+// tariffs tells what each metered route costs.
+func (a *App) tariffs() []api.Tariff {
+	all := make([]api.Tariff, 0, len(a.meters))
+	for _, m := range a.meters {
+		t := api.Tariff{Route: m.route, Payee: m.Payee, Charge: fromWallet, Pattern: "per_token"}
+		if m.fromEscrow() {
+			t.Charge = fromEscrow
+		}
+		for _, price := range m.Prices {
+			t.Prices = append(t.Prices, price.String())
+		}
+		if m.rates != nil {
+			c := call{rates: m.rates}
+			_, c.fixed = m.rates.Fixed()
+			t.Pattern = c.pattern()
+		}
+		if m.tariff != nil {
+			for _, model := range m.tariff.Models {
+				for _, price := range model.Prices {
+					t.Prices = append(t.Prices, "model "+model.Glob+": "+price.String())
+				}
+			}
+			for _, tool := range m.tariff.Tools {
+				t.Prices = append(t.Prices, "tool "+tool.Glob+": "+tool.Amount.String()+" per call")
+			}
+		}
+		all = append(all, t)
+	}
+	return all
+}
