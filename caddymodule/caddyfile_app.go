@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
@@ -78,7 +79,7 @@ func (a *App) unmarshalWord(d *caddyfile.Dispenser, word string) error {
 	case "operator_key":
 		return oneArg(d, &a.OperatorKey, "a key, best as a placeholder such as {env.TALLYGATE_OPERATOR_KEY}")
 	case "registration":
-		return oneArg(d, &a.Registration, "'operator' or 'open'")
+		return oneOf(d, &a.Registration, "operator", "open")
 	case "faucet":
 		return a.unmarshalFaucet(d)
 	case "commission":
@@ -101,6 +102,13 @@ func (a *App) unmarshalLedger(d *caddyfile.Dispenser) error {
 		return d.Err("'ledger' needs a store: expected 'ledger bolt [PATH]'")
 	}
 	name := d.Val()
+	var stores []string
+	for _, info := range caddy.GetModules("tallygate.stores") {
+		stores = append(stores, info.ID.Name())
+	}
+	if !slices.Contains(stores, name) {
+		return d.Errf("unknown store %q: this build has %s", name, orNone(stores))
+	}
 	module, err := caddyfile.UnmarshalModule(d, "tallygate.stores."+name)
 	if err != nil {
 		return err

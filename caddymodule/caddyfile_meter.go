@@ -1,6 +1,9 @@
 package caddymodule
 
 import (
+	"encoding/json"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
@@ -19,7 +22,34 @@ func parseMeter(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 	if err := m.UnmarshalCaddyfile(h.Dispenser); err != nil {
 		return nil, err
 	}
-	return m, nil
+	return m, checkTariffName(h, m.TariffName)
+}
+
+// checkTariffName reports a mistyped tariff at its line.
+func checkTariffName(h httpcaddyfile.Helper, name string) error {
+	var app App
+	if option, ok := h.Option("tallygate").(httpcaddyfile.App); ok {
+		if err := json.Unmarshal(option.Value, &app); err != nil {
+			return err
+		}
+	}
+	if _, ok := app.Tariffs[name]; ok || name == "" {
+		return nil
+	}
+	for h.Reset(); h.Next(); {
+		if h.Val() == "tariff" && h.NextArg() && h.Val() == name {
+			break
+		}
+	}
+	known := slices.Sorted(maps.Keys(app.Tariffs))
+	return h.Errf("no tariff %q: the global option tallygate has %s", name, orNone(known))
+}
+
+func orNone(names []string) string {
+	if len(names) == 0 {
+		return "none"
+	}
+	return strings.Join(names, ", ")
 }
 
 // UnmarshalCaddyfile reads
