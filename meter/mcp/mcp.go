@@ -4,6 +4,7 @@
 package mcp
 
 import (
+	"maps"
 	"net/http"
 
 	"github.com/tidwall/gjson"
@@ -23,21 +24,16 @@ type calls struct {
 
 // Counter implements [meter.Format].
 func (a *calls) Counter(c *meter.Call, status int, h http.Header) meter.Counter {
-	waiting := make(map[string]string, len(a.tools))
-	for id, tool := range a.tools {
-		waiting[id] = tool
-	}
-	d := answers
-	d.Start = func(t *wire.State, _ http.Header) {
+	waiting := maps.Clone(a.tools)
+	return wire.NewCounter(answers.Starting(func(t *wire.State, _ http.Header) {
 		t.Scratch = waiting
 		t.Tools, t.ToolsFailed = map[string]int64{}, map[string]int64{}
-	}
-	return wire.NewCounter(wire.New(d), c, status, h)
+	}), c, status, h)
 }
 
 // answers matches results to calls. A call has failed that is answered by an error, or by a result that says isError.
 // https://modelcontextprotocol.io/specification/2025-11-25/server/tools#error-handling
-var answers = wire.Dialect{
+var answers = wire.New(wire.Dialect{
 	Rules: []wire.Rule{
 		{Path: "id"}, {Path: "result", Mark: true}, {Path: "result.isError"}, {Path: "error", Mark: true},
 	},
@@ -65,7 +61,7 @@ var answers = wire.Dialect{
 		return []wire.Note{{Event: "message", Data: wire.JSON(map[string]any{
 			"jsonrpc": "2.0", "id": nil, "error": map[string]any{"code": -32000, "message": code + ": " + message}})}}
 	},
-}
+})
 
 // Inspect recognises JSON-RPC 2.0 by the body, on a path that no other format knows. What calls no tool is free; so are the GET
 // that opens or resumes a stream, and the DELETE that ends a session: what they bring was asked for, and is charged, elsewhere.

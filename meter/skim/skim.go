@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// MaxKept bounds the size in bytes of a kept value; a longer one is not reported.
+// MaxKept bounds the size in bytes of a kept value.
 const MaxKept = 64 << 10
 
 // maxKey bounds the length of a key that can match a path.
@@ -18,7 +18,7 @@ const maxKey = 128
 type Kind uint8
 
 const (
-	Keep Kind = iota // report the raw value once it is complete; at most MaxKept bytes
+	Keep Kind = iota // report the raw value once it is complete
 	Text             // report the decoded text of a string, piece by piece; another kind of value is looked into
 	Mark             // report only that there is a value; it is looked into
 	Skip             // nothing: the pattern is there for its index
@@ -93,7 +93,8 @@ func (n *node) child(key []byte) *node {
 	return n.star
 }
 
-// Sink takes what is found, in the document's order. Slices are valid during the call only.
+// Sink takes what is found, in the document's order. Slices are valid during the call only. A value that is too long to be
+// kept is nil.
 type Sink interface {
 	Value(i int, raw []byte)
 	Text(i int, piece []byte)
@@ -353,9 +354,11 @@ func (r *Reader) skipNested(p []byte) int {
 func (r *Reader) endValue() {
 	r.mode = between
 	if r.keeping >= 0 {
-		if !r.over {
-			r.sink.Value(r.keeping, r.kept)
+		value := r.kept
+		if r.over {
+			value = nil
 		}
+		r.sink.Value(r.keeping, value)
 		r.keeping = -1
 	}
 	r.cur, r.isKey = nil, false

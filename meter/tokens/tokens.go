@@ -45,7 +45,7 @@ var families = []struct {
 	{[]string{"gemini", "gemma"}, Encoding{"gemini", o200k, 1050, 700, 2000}},
 }
 
-var other = Encoding{"other", o200k, 1080, 700, 2000}
+var otherFamily = Encoding{"other", o200k, 1080, 700, 2000}
 
 // ForModel returns the encoding of a model, by its name as the provider writes it ("gpt-4o-mini", "openai/gpt-4o",
 // "us.anthropic.claude-3-7-sonnet-20250219-v1:0", "ft:gpt-4o:...").
@@ -67,7 +67,7 @@ func ForModel(model string) *Encoding {
 		}
 		model = rest
 	}
-	return &other
+	return &otherFamily
 }
 
 // Count counts the tokens of text, as the family would.
@@ -83,8 +83,10 @@ type Text struct {
 	folded  int64 // tokens of the codec that were counted exactly
 	pending []byte
 	breaks  []int // where in pending a text ends and another begins
-	sparse  int64 // runes of pending that differ from the one before: what a cheap lower estimate goes by
-	last    byte
+	runs    int64 // runs of letters, and of digits, in pending
+	wide    int64 // runes beyond ASCII in pending that differ from the one before
+	last    kind
+	before  byte
 }
 
 // NewText returns a Text for the encoding.
@@ -95,7 +97,8 @@ func (t *Text) Empty() bool { return t.folded == 0 && len(t.pending) == 0 }
 
 // Reset forgets what was written.
 func (t *Text) Reset() {
-	t.folded, t.pending, t.breaks, t.sparse, t.last = 0, t.pending[:0], t.breaks[:0], 0, 0
+	t.folded, t.pending, t.breaks = 0, t.pending[:0], t.breaks[:0]
+	t.runs, t.wide, t.last, t.before = 0, 0, other, 0
 }
 
 // WriteString is Write for a string.
@@ -133,9 +136,10 @@ func (t *Text) Count() int64 {
 	return (t.folded*t.enc.typical + 500) / 1000
 }
 
-// Low is a cheap estimate that Count will hardly be below: six different runes a token.
+// Low is a cheap estimate that Count will hardly be below: a token for each word and number, since none spans two, and one
+// for eight runes of the scripts that put no space between words.
 func (t *Text) Low() int64 {
-	return (t.folded + t.sparse/6) * t.enc.least / 1000
+	return (t.folded + t.runs + t.wide/8) * t.enc.least / 1000
 }
 
 // High is a cheap bound that Count can't be above: a byte a token.
@@ -143,12 +147,31 @@ func (t *Text) High() int64 {
 	return ((t.folded+int64(len(t.pending)))*t.enc.most + 999) / 1000
 }
 
+type kind uint8
+
+const (
+	other kind = iota
+	letter
+	digit
+)
+
+// note keeps up what Low goes by.
 func (t *Text) note(p []byte) {
 	for _, c := range p {
-		if c != t.last && utf8.RuneStart(c) {
-			t.sparse++
+		k := other
+		switch {
+		case isLetter(c), c >= utf8.RuneSelf, c == '\'' && t.last == letter:
+			k = letter
+		case c >= '0' && c <= '9':
+			k = digit
 		}
-		t.last = c
+		if k != other && k != t.last {
+			t.runs++
+		}
+		if c >= utf8.RuneSelf && c != t.before && utf8.RuneStart(c) {
+			t.wide++
+		}
+		t.last, t.before = k, c
 	}
 }
 
@@ -166,7 +189,7 @@ func (t *Text) fold(n int) {
 	t.count(t.pending[start:n])
 	t.breaks = kept
 	t.pending = t.pending[:copy(t.pending, t.pending[n:])]
-	t.sparse, t.last = 0, 0
+	t.runs, t.wide, t.last, t.before = 0, 0, other, 0
 	t.note(t.pending)
 }
 

@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"net/http"
 
+	"github.com/tidwall/gjson"
+
 	"github.com/tallygate/tallygate/meter"
 	"github.com/tallygate/tallygate/meter/skim"
 )
@@ -16,8 +18,10 @@ type Rule struct {
 	Path string
 	// Text, where set, is the class that the text found there counts as when it must be counted locally.
 	Text meter.Class
-	// Mark keeps no value, only whether there is one.
+	// Mark keeps no value, only how many there are.
 	Mark bool
+	// Each, where set, is given each value as it is read, instead of keeping it.
+	Each func(t *State, v gjson.Result)
 	// In restricts the rule to streams or to whole bodies.
 	In Shape
 }
@@ -81,9 +85,6 @@ func JSON(v any) []byte {
 
 // New compiles d.
 func New(d Dialect) *Dialect {
-	if len(d.Rules) > 64 {
-		panic("wire: a dialect has at most 64 rules")
-	}
 	for _, shape := range []Shape{Stream, Whole} {
 		patterns := make([]skim.Pattern, len(d.Rules))
 		for i, r := range d.Rules {
@@ -92,6 +93,13 @@ func New(d Dialect) *Dialect {
 		d.paths[shape] = skim.Compile(patterns)
 	}
 	return &d
+}
+
+// Starting returns d with a Start of one call.
+func (d *Dialect) Starting(start func(t *State, h http.Header)) *Dialect {
+	one := *d
+	one.Start = start
+	return &one
 }
 
 func (r Rule) kind(shape Shape) skim.Kind {

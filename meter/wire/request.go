@@ -218,9 +218,12 @@ func mediaOf(s []byte) string {
 	if err != nil {
 		return ""
 	}
-	kind, _, _ := strings.Cut(http.DetectContentType(head[:n]), "/")
-	switch kind {
-	case "image", "audio", "video":
+	detected := http.DetectContentType(head[:n])
+	kind, _, _ := strings.Cut(detected, "/")
+	switch {
+	case detected == "application/ogg":
+		return "audio"
+	case kind == "image", kind == "audio", kind == "video":
 		return kind
 	}
 	return ""

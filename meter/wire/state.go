@@ -105,11 +105,13 @@ type Message struct {
 
 	rules   []Rule
 	values  []value
-	kept    []byte // the values' bytes
-	marks   uint64
-	literal []byte // the first bytes of the message
+	kept    []byte  // the values' bytes
+	marks   []int64 // how many values there were, by rule
+	literal []byte  // the first bytes of the message
 	texts   []segment
 	text    []byte // the texts' bytes
+
+	truncated bool
 }
 
 type value struct{ rule, start, end int }
@@ -148,18 +150,25 @@ func (m *Message) All(path string) []gjson.Result {
 }
 
 // Has reports whether there is a value at a path that is marked.
-func (m *Message) Has(path string) bool {
+func (m *Message) Has(path string) bool { return m.Count(path) > 0 }
+
+// Count returns how many values there are at a path that is marked.
+func (m *Message) Count(path string) (n int64) {
 	for i, r := range m.rules {
-		if r.Mark && r.Path == path && m.marks&(1<<i) != 0 {
-			return true
+		if r.Mark && r.Path == path {
+			n += m.marks[i]
 		}
 	}
-	return false
+	return n
 }
 
+// Truncated reports whether there were more or longer values than are kept.
+func (m *Message) Truncated() bool { return m.truncated }
+
 func (m *Message) reset() {
-	m.Event, m.values, m.kept, m.marks, m.literal = "", m.values[:0], m.kept[:0], 0, m.literal[:0]
-	m.texts, m.text = m.texts[:0], m.text[:0]
+	m.Event, m.values, m.kept, m.literal = "", m.values[:0], m.kept[:0], m.literal[:0]
+	m.texts, m.text, m.truncated = m.texts[:0], m.text[:0], false
+	clear(m.marks)
 }
 
 // gather is a [skim.Sink] for the current message of a counter.
@@ -167,7 +176,12 @@ type gather struct{ *counter }
 
 func (g gather) Value(i int, raw []byte) {
 	m := &g.msg
-	if len(m.values) == maxValues || len(m.kept)+len(raw) > maxKept {
+	if each := m.rules[i].Each; each != nil {
+		each(&g.state, gjson.ParseBytes(raw))
+		return
+	}
+	if raw == nil || len(m.values) == maxValues || len(m.kept)+len(raw) > maxKept {
+		m.truncated = true
 		return
 	}
 	start := len(m.kept)
@@ -193,4 +207,4 @@ func (g gather) Text(i int, piece []byte) {
 	}
 }
 
-func (g gather) Mark(i int) { g.msg.marks |= 1 << i }
+func (g gather) Mark(i int) { g.msg.marks[i]++ }

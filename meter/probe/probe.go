@@ -1,0 +1,177 @@
+// Package probe reads one value of a response, from a header or from its JSON: a count of units that are the provider's own,
+// a price that it states, a score. The body is read as it passes, in bounded memory.
+package probe
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/tidwall/gjson"
+
+	"github.com/tallygate/tallygate/meter"
+	"github.com/tallygate/tallygate/meter/wire"
+)
+
+// Probe is where a value stands.
+type Probe struct {
+	header  string
+	rest    string // what gjson looks up in the value at the rule's path; "" for the value itself
+	many    bool   // the path goes into arrays: the values are added up
+	dialect *wire.Dialect
+	rule    string
+}
+
+// Header returns the probe for a response header.
+func Header(name string) (*Probe, error) {
+	if name == "" || strings.ContainsAny(name, " :\r\n") {
+		return nil, fmt.Errorf("header %q: expected the name of a response header, such as X-Row-Count", name)
+	}
+	return &Probe{header: http.CanonicalHeaderKey(name)}, nil
+}
+
+// JSON returns the probe for a path in gjson's syntax (https://github.com/tidwall/gjson/blob/master/SYNTAX.md); a leading `$.` is
+// ignored. Keys, and `#` for every element of an array, are followed through a body of any size ("rows.#" counts, "items.#.qty"
+// is added up); any other syntax is looked up in the value that the keys before it lead to, as long as that has at most 64 KiB.
+// Of a stream, the last message that has the value counts.
+func JSON(path string) (*Probe, error) {
+	path = strings.TrimPrefix(strings.TrimPrefix(path, "$"), ".")
+	if strings.Contains(path, "..") || strings.HasSuffix(path, ".") {
+		return nil, fmt.Errorf("JSON path %q: expected keys joined by dots, such as result.rows.#", path)
+	}
+	p := &Probe{}
+	var keys []string
+	mark := false
+	parts := strings.Split(path, ".")
+	for i, part := range parts {
+		if last := i == len(parts)-1; part == "#" {
+			keys = append(keys, "*")
+			mark, p.many = last, true
+			continue
+		}
+		if !plain(part) {
+			p.rest = strings.Join(parts[i:], ".")
+			break
+		}
+		keys = append(keys, part)
+	}
+	if p.many && p.rest != "" { // "a.#.b.@reverse": only gjson can tell
+		return nil, errors.New("a JSON path with # can't be followed by anything but keys")
+	}
+	p.rule = strings.Join(keys, ".")
+	rule := wire.Rule{Path: p.rule, Mark: mark}
+	if p.many && !mark {
+		rule.Each = func(t *wire.State, v gjson.Result) { t.Scratch.(*value).add(v) }
+	}
+	p.dialect = wire.New(wire.Dialect{Rules: []wire.Rule{rule}, End: p.end})
+	return p, nil
+}
+
+// plain reports whether a part of a path is a key, whatever it leads to.
+func plain(part string) bool {
+	return part != "" && !strings.ContainsAny(part, `*?|#@\!{}[]()=<>%"~:`) && strings.Trim(part, "0123456789") != ""
+}
+
+// Reader looks for a probe's value in one response.
+type Reader struct {
+	probe   *Probe
+	counter meter.Counter
+	scrap   []byte
+	found   value
+}
+
+type value struct {
+	text     string
+	quantity meter.Quantity
+	isNumber bool
+	found    bool
+	sum      *value // of the message that is read
+}
+
+// add adds to the sum of the message that is read.
+func (v *value) add(n gjson.Result) {
+	if v.sum == nil {
+		v.sum = &value{isNumber: true, found: true}
+	}
+	q, ok := meter.DecimalQuantity(n.String())
+	v.sum.isNumber = v.sum.isNumber && ok
+	v.sum.quantity = min(v.sum.quantity+q, meter.MaxQuantity)
+}
+
+// take ends the sum.
+func (v *value) take() {
+	if v.sum != nil {
+		v.sum.text = v.sum.quantity.String()
+		*v = *v.sum
+	}
+}
+
+// Reader returns a reader of the response to call, with this status and header. Of an error nothing is read.
+func (p *Probe) Reader(call *meter.Call, status int, h http.Header) *Reader {
+	r := &Reader{probe: p}
+	if status >= 400 {
+		return r
+	}
+	if p.header != "" {
+		if text := strings.TrimSpace(h.Get(p.header)); text != "" {
+			r.found.text, r.found.found = text, true
+			r.found.quantity, r.found.isNumber = meter.DecimalQuantity(text)
+		}
+		return r
+	}
+	d := p.dialect.Starting(func(t *wire.State, _ http.Header) { t.Scratch = &r.found })
+	r.counter = wire.NewCounter(d, &meter.Call{Stream: call.Stream}, status, h)
+	return r
+}
+
+// Feed reads the next bytes of the decoded body.
+func (r *Reader) Feed(chunk []byte) {
+	if r.counter != nil {
+		r.scrap = r.counter.Feed(r.scrap[:0], chunk)
+	}
+}
+
+// End says that the body has ended: a value that only the end completes is read.
+func (r *Reader) End() {
+	if r.counter != nil {
+		r.counter.Tail()
+	}
+}
+
+// Text returns the value as it was stated; ok is false when there was none.
+func (r *Reader) Text() (text string, ok bool) { return r.found.text, r.found.found }
+
+// Quantity returns the value as a count of units. ok is false when there was none; exact when it was no such count, and was
+// clamped.
+func (r *Reader) Quantity() (q meter.Quantity, exact, ok bool) {
+	return r.found.quantity, r.found.isNumber, r.found.found
+}
+
+// end reads the value of a message.
+func (p *Probe) end(t *wire.State, m *wire.Message) wire.Verdict {
+	found := t.Scratch.(*value)
+	if p.many {
+		if n := m.Count(p.rule); n > 0 {
+			*found = value{text: strconv.FormatInt(n, 10), quantity: meter.Whole(n), isNumber: true, found: true}
+		}
+		found.take()
+		return wire.Pass
+	}
+	v := m.Get(p.rule)
+	if p.rest != "" {
+		v = v.Get(p.rest)
+	}
+	switch {
+	case v.IsArray():
+		for _, n := range v.Array() {
+			found.add(n)
+		}
+		found.take()
+	case v.Exists() && v.Type != gjson.Null:
+		q, isNumber := meter.DecimalQuantity(v.String())
+		*found = value{text: v.String(), quantity: q, isNumber: isNumber, found: true}
+	}
+	return wire.Pass
+}

@@ -1,0 +1,129 @@
+package probe_test
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/tallygate/tallygate/meter"
+	"github.com/tallygate/tallygate/meter/probe"
+	"github.com/tallygate/tallygate/meter/wire"
+)
+
+func TestJSON(t *testing.T) {
+	many := strings.Repeat(`{"qty":1.25,"text":"`+strings.Repeat("x", 100)+`"},`, 5000)
+	large := `{"items":[` + strings.TrimSuffix(many, ",") + `],"meta":{"rows":12}}`
+	ndjson := `{"n":1}` + "\n" + `{"n":2}` + "\n" + `{"x":3}`
+	tests := []struct {
+		path, contentType, body string
+		want                    string // "" for none, "~" before what is no exact count
+	}{
+		{"count", "application/json", `{"count":34}`, "34"},
+		{"$.count", "application/json", `{"count":1.25}`, "1.25"},
+		{"count", "application/json", `{"count":"7"}`, "7"},
+		{"count", "application/json", `{"count":null}`, ""},
+		{"count", "application/json", `{"other":1}`, ""},
+		{"count", "application/json", `{"count":-3}`, "~0"},
+		{"count", "application/json", `{"count":1e30}`, "~1000000000000"},
+		{"count", "application/json", `{"count":0.0000001}`, "0.000001"},
+		{"count", "application/json", `{"count":{"a":1}}`, "~0"},
+		{"meta.rows", "application/json", large, "12"},
+		{"items.#", "application/json", large, "5000"},
+		{"items.#.qty", "application/json", large, "6250"},
+		{"#", "application/json", `[1,[2,3],{"a":4}]`, "3"},
+		{"a.#.b", "application/json", `{"a":[{"b":1},{"c":9},{"b":2.5}]}`, "3.5"},
+		{"a.1.b", "application/json", `{"a":[{"b":1},{"b":2}]}`, "2"},
+		{"a.#(c==2).b", "application/json", `{"a":[{"b":1,"c":1},{"b":7,"c":2}]}`, "7"},
+		{"a.@this.#", "application/json", `{"a":[1,2,3]}`, "3"},
+		{"list", "application/json", `{"list":[1,2,3]}`, "6"},
+		{"n", "application/x-ndjson", ndjson, "2"},
+		{"n", "text/event-stream", "data: {\"n\":1}\n\ndata: {\"n\":5}\n\ndata: [DONE]\n\n", "5"},
+		{"n", "text/html", "<html>", ""},
+	}
+	for _, tt := range tests {
+		p, err := probe.JSON(tt.path)
+		if err != nil {
+			t.Fatalf("%s: %v", tt.path, err)
+		}
+		h := http.Header{"Content-Type": {tt.contentType}}
+		r := p.Reader(&meter.Call{}, 200, h)
+		for rest := tt.body; rest != ""; {
+			n := min(7, len(rest))
+			r.Feed([]byte(rest[:n]))
+			rest = rest[n:]
+		}
+		r.End()
+		got := ""
+		if q, exact, ok := r.Quantity(); ok {
+			got = q.String()
+			if !exact {
+				got = "~" + got
+			}
+		}
+		if got != tt.want {
+			t.Errorf("%s of %.60s: got %q, want %q", tt.path, tt.body, got, tt.want)
+		}
+	}
+	for _, bad := range []string{"a..b", "a.", "a.#.b.@reverse"} {
+		if _, err := probe.JSON(bad); err == nil {
+			t.Errorf("path %q was taken", bad)
+		}
+	}
+}
+
+func TestAdd(t *testing.T) {
+	rows, err := probe.Header("X-Row-Count")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pages, err := probe.JSON("pages")
+	if err != nil {
+		t.Fatal(err)
+	}
+	counts := []probe.Count{{Class: "rows", Probe: rows}, {Class: meter.Page, Probe: pages}}
+	call := &meter.Call{Format: wire.Generic}
+	h := http.Header{"Content-Type": {"application/json"}, "X-Row-Count": {"1200"}}
+	for _, tt := range []struct {
+		status   int
+		body     string
+		complete bool
+		want     string
+	}{
+		{200, `{"pages":2}`, true, "byte=11,call=1,page=2,rows=1200"},
+		{200, `{"pages":2}`, false, "byte=10,page=2,rows=1200"}, // the last byte was held back
+		{500, `{"pages":2}`, true, "byte=11,call=1"},
+		{200, ``, false, ""},
+	} {
+		c := probe.Add(call.Counter(tt.status, h), counts, call, tt.status, h)
+		c.Feed(nil, []byte(tt.body))
+		if tt.complete {
+			c.Tail()
+		}
+		if got := c.Usage(tt.complete).Units.String(); got != tt.want {
+			t.Errorf("status %d, %q, complete %v: counted %s, want %s", tt.status, tt.body, tt.complete, got, tt.want)
+		}
+	}
+	if _, err := probe.Header("X Row"); err == nil {
+		t.Error("a header with a space was taken")
+	}
+}
+
+func FuzzProbe(f *testing.F) {
+	f.Add("a.#.b", `{"a":[{"b":1}]}`)
+	f.Add("a.0.@reverse|b", `{"a":[[{"b":"x"}]]}`)
+	f.Fuzz(func(t *testing.T, path, body string) {
+		p, err := probe.JSON(path)
+		if err != nil {
+			return
+		}
+		for _, kind := range []string{"application/json", "text/event-stream"} {
+			r := p.Reader(&meter.Call{}, 200, http.Header{"Content-Type": {kind}})
+			r.Feed([]byte(body))
+			r.End()
+			if q, _, _ := r.Quantity(); q < 0 || q > meter.MaxQuantity {
+				t.Errorf("%s", fmt.Sprint("quantity ", q))
+			}
+		}
+	})
+}
