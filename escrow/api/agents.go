@@ -66,10 +66,10 @@ type agentsOut struct {
 }
 
 type listedAgent struct {
-	AgentID   string    `json:"agent_id"`
-	Name      string    `json:"name,omitempty"`
-	Origin    string    `json:"origin" jsonschema:"self, operator or config"`
-	CreatedAt time.Time `json:"created_at"`
+	AgentID   string        `json:"agent_id"`
+	Name      string        `json:"name,omitempty"`
+	Origin    escrow.Origin `json:"origin"`
+	CreatedAt time.Time     `json:"created_at"`
 }
 
 type listIn struct {
@@ -83,7 +83,7 @@ func listAgents(r *request, in *listIn) (out agentsOut, err error) {
 	}
 	agents, place, err := r.book.Agents(page.Before, min(page.Limit, escrow.MaxPage))
 	out.Agents = each(agents, func(a escrow.Agent) listedAgent {
-		return listedAgent{AgentID: a.ID, Name: a.Name, Origin: string(a.Origin), CreatedAt: a.CreatedAt}
+		return listedAgent{AgentID: a.ID, Name: a.Name, Origin: a.Origin, CreatedAt: a.CreatedAt}
 	})
 	out.NextCursor = next(r, place)
 	return out, err

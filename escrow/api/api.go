@@ -7,6 +7,7 @@ package api
 import (
 	"context"
 	"encoding/json"
+	"io"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -36,7 +37,11 @@ type server struct {
 	o      Options
 	routes []route
 	mux    *http.ServeMux
+	docs   map[string]document // by path
 }
+
+// document is an answer that never changes.
+type document struct{ kind, text string }
 
 const (
 	base    = "/api/v1"
@@ -52,6 +57,17 @@ func New(book func() *escrow.Book, o Options) http.Handler {
 	s := &server{book: book, o: o, routes: allRoutes(), mux: http.NewServeMux()}
 	for _, r := range s.routes {
 		s.mux.HandleFunc(r.method+" "+base+r.path, func(w http.ResponseWriter, req *http.Request) { s.serve(w, req, r) })
+	}
+	openAPI, err := s.openAPI()
+	if err != nil {
+		panic(err) // it is made of types and constants; a test makes it
+	}
+	s.docs = map[string]document{"/openapi.json": {"application/json", string(openAPI)}}
+	for path, d := range s.docs {
+		s.mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", d.kind)
+			_, _ = io.WriteString(w, d.text)
+		})
 	}
 	return http.HandlerFunc(s.handle)
 }

@@ -100,6 +100,9 @@ func (g *gate) do(method, path, key, body string, headers ...string) answer {
 			g.t.Fatalf("%s: %v in %s", a.what, err, text)
 		}
 	}
+	if err := theContract.validate(method, path, a); err != nil {
+		g.t.Errorf("%s: the answer breaks the contract: %v: %s", a.what, err, text)
+	}
 	return a
 }
 
@@ -167,4 +170,11 @@ func (g *gate) agent(id, money string) (key string) {
 func (g *gate) balance(key, want string) {
 	g.t.Helper()
 	g.get("/wallet", key).want(200, "balance", want)
+}
+
+// openAPIOf is the description that a handler serves.
+func openAPIOf(h http.Handler) []byte {
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequest("GET", "http://gate/openapi.json", nil))
+	return w.Body.Bytes()
 }

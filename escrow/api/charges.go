@@ -8,28 +8,28 @@ import (
 )
 
 type chargeOut struct {
-	RequestID  string            `json:"request_id"`
-	Payer      string            `json:"payer"`
-	Payee      string            `json:"payee"`
-	Route      string            `json:"route"`
-	Pattern    string            `json:"pattern"`
-	API        string            `json:"api,omitempty"`
-	Model      string            `json:"model"`
-	Units      map[string]string `json:"units"`
-	UnitPrices map[string]string `json:"unit_prices"`
-	Amount     ledger.Amount     `json:"amount"`
-	Commission ledger.Amount     `json:"commission"`
-	Refunded   ledger.Amount     `json:"refunded"`
-	Currency   string            `json:"currency"`
-	Source     string            `json:"source" jsonschema:"stated by the provider, or estimated"`
-	Cut        string            `json:"cut" jsonschema:"what ended the response early: none, client, upstream, funds, or crash"`
-	Status     string            `json:"status" jsonschema:"charged, partly_refunded or refunded"`
-	EscrowID   *string           `json:"escrow_id"`
-	Suspect    bool              `json:"suspect,omitempty" jsonschema:"the amount or the usage was clamped"`
-	HTTPStatus int               `json:"http_status,omitempty"`
-	DurationMS int64             `json:"duration_ms,omitempty"`
-	Tags       map[string]string `json:"tags"`
-	CreatedAt  time.Time         `json:"created_at"`
+	RequestID  string              `json:"request_id"`
+	Payer      string              `json:"payer"`
+	Payee      string              `json:"payee"`
+	Route      string              `json:"route"`
+	Pattern    string              `json:"pattern"`
+	API        string              `json:"api,omitempty"`
+	Model      string              `json:"model"`
+	Units      map[string]string   `json:"units"`
+	UnitPrices map[string]string   `json:"unit_prices"`
+	Amount     ledger.Amount       `json:"amount"`
+	Commission ledger.Amount       `json:"commission"`
+	Refunded   ledger.Amount       `json:"refunded"`
+	Currency   string              `json:"currency"`
+	Source     string              `json:"source" jsonschema:"stated by the provider, or estimated"`
+	Cut        string              `json:"cut" jsonschema:"what ended the response early: none, client, upstream, funds, or crash"`
+	Status     escrow.ChargeStatus `json:"status"`
+	EscrowID   *string             `json:"escrow_id"`
+	Suspect    bool                `json:"suspect,omitempty" jsonschema:"the amount or the usage was clamped"`
+	HTTPStatus int                 `json:"http_status,omitempty"`
+	DurationMS int64               `json:"duration_ms,omitempty"`
+	Tags       map[string]string   `json:"tags"`
+	CreatedAt  time.Time           `json:"created_at"`
 }
 
 func chargeAnswer(currency string) func(escrow.Charge) chargeOut {
@@ -37,7 +37,7 @@ func chargeAnswer(currency string) func(escrow.Charge) chargeOut {
 		out := chargeOut{
 			RequestID: c.RequestID, Payer: c.Payer, Payee: c.Payee, Route: c.Route, Pattern: c.Pattern, API: c.API, Model: c.Model,
 			Units: orEmpty(c.Units), UnitPrices: orEmpty(c.UnitPrices), Amount: c.Amount, Commission: c.Commission, Refunded: c.Refunded,
-			Currency: currency, Source: c.Source, Cut: c.Cut, Status: string(c.Status), Suspect: c.Suspect, HTTPStatus: c.HTTPStatus,
+			Currency: currency, Source: c.Source, Cut: c.Cut, Status: c.Status, Suspect: c.Suspect, HTTPStatus: c.HTTPStatus,
 			DurationMS: c.Duration.Milliseconds(), Tags: orEmpty(c.Tags), CreatedAt: c.CreatedAt,
 		}
 		if c.EscrowID != "" {

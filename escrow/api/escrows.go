@@ -42,7 +42,7 @@ func (h *hours) UnmarshalJSON(text []byte) error {
 
 type escrowOut struct {
 	EscrowID         string         `json:"escrow_id"`
-	Status           string         `json:"status" jsonschema:"open, refund_requested, disputed, released, refunded or settled"`
+	Status           escrow.Status  `json:"status" jsonschema:"settled: part went each way"`
 	FromAgentID      string         `json:"from_agent_id"`
 	ToAgentID        string         `json:"to_agent_id"`
 	Amount           ledger.Amount  `json:"amount"`
@@ -55,7 +55,7 @@ type escrowOut struct {
 	Memo             string         `json:"memo"`
 	AutoReleaseHours *hours         `json:"auto_release_hours"`
 	AutoReleaseAt    *time.Time     `json:"auto_release_at"`
-	OnExpiry         string         `json:"on_expiry" jsonschema:"release or refund"`
+	OnExpiry         escrow.Way     `json:"on_expiry" jsonschema:"where the rest goes at auto_release_at"`
 	Milestones       []milestoneOut `json:"milestones"`
 	SubscriptionID   string         `json:"subscription_id,omitempty"`
 	Refund           *refundOut     `json:"refund_request,omitempty" jsonschema:"the payer's open request"`
@@ -65,12 +65,12 @@ type escrowOut struct {
 }
 
 type milestoneOut struct {
-	Name        string        `json:"name"`
-	Amount      ledger.Amount `json:"amount"`
-	Status      string        `json:"status" jsonschema:"pending, delivered or accepted"`
-	Note        string        `json:"note,omitempty"`
-	DeliveredAt *time.Time    `json:"delivered_at"`
-	AcceptedAt  *time.Time    `json:"accepted_at"`
+	Name        string                 `json:"name"`
+	Amount      ledger.Amount          `json:"amount"`
+	Status      escrow.MilestoneStatus `json:"status"`
+	Note        string                 `json:"note,omitempty"`
+	DeliveredAt *time.Time             `json:"delivered_at"`
+	AcceptedAt  *time.Time             `json:"accepted_at"`
 }
 
 type refundOut struct {
@@ -88,9 +88,9 @@ type disputeOut struct {
 func escrowAnswer(currency string) func(escrow.Escrow) escrowOut {
 	return func(e escrow.Escrow) escrowOut {
 		out := escrowOut{
-			EscrowID: e.ID, Status: string(e.Status), FromAgentID: e.From, ToAgentID: e.To, Amount: e.Amount, Released: e.Released,
+			EscrowID: e.ID, Status: e.Status, FromAgentID: e.From, ToAgentID: e.To, Amount: e.Amount, Released: e.Released,
 			Refunded: e.Refunded, Remaining: e.Remaining(), Held: e.Held, Commission: e.Commission, Currency: currency, Memo: e.Memo,
-			AutoReleaseAt: optionalTime(e.AutoReleaseAt), OnExpiry: string(e.OnExpiry), SubscriptionID: e.Subscription,
+			AutoReleaseAt: optionalTime(e.AutoReleaseAt), OnExpiry: e.OnExpiry, SubscriptionID: e.Subscription,
 			Milestones: each(e.Milestones, milestoneAnswer), CreatedAt: e.CreatedAt, UpdatedAt: e.UpdatedAt,
 		}
 		if e.AutoRelease > 0 {
@@ -113,7 +113,7 @@ func escrowAnswer(currency string) func(escrow.Escrow) escrowOut {
 
 func milestoneAnswer(m escrow.Milestone) milestoneOut {
 	return milestoneOut{
-		Name: m.Name, Amount: m.Amount, Status: string(m.Status), Note: m.Note,
+		Name: m.Name, Amount: m.Amount, Status: m.Status, Note: m.Note,
 		DeliveredAt: optionalTime(m.DeliveredAt), AcceptedAt: optionalTime(m.AcceptedAt),
 	}
 }
@@ -129,7 +129,7 @@ type createEscrow struct {
 	Amount           ledger.Amount `json:"amount"`
 	Memo             string        `json:"memo,omitempty"`
 	AutoReleaseHours hours         `json:"auto_release_hours,omitempty" jsonschema:"after so many hours the rest goes by itself; missing: it stays"`
-	OnExpiry         string        `json:"on_expiry,omitempty" jsonschema:"release or refund: where the rest goes then; missing: refund if the memo's first word ends in _pool, else release"`
+	OnExpiry         string        `json:"on_expiry,omitempty" jsonschema:"release or refund, where the rest goes then; missing: refund if the memo's first word ends in _pool, else release"`
 	Milestones       []milestoneIn `json:"milestones,omitempty" jsonschema:"parts that add up to the amount"`
 }
 

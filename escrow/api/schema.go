@@ -1,0 +1,134 @@
+package api
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"reflect"
+	"strings"
+	"time"
+
+	"github.com/google/jsonschema-go/jsonschema"
+
+	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/escrow/ledger"
+)
+
+// schemas makes JSON schemas of the types that the routes take and answer.
+type schemas struct {
+	components map[string]*jsonschema.Schema
+	refs       map[reflect.Type]*jsonschema.Schema // answers, to be named by others
+}
+
+func newSchemas(routes []route) *schemas {
+	s := &schemas{components: map[string]*jsonschema.Schema{}, refs: map[reflect.Type]*jsonschema.Schema{}}
+	for _, rt := range routes {
+		s.name(rt.out)
+	}
+	for t, ref := range maps.Clone(s.refs) {
+		s.components[strings.TrimPrefix(ref.Ref, componentPath)] = s.answer(t)
+	}
+	return s
+}
+
+const componentPath = "#/components/schemas/"
+
+// name gives an answer, and what its lists hold, a name to be referred to.
+func (s *schemas) name(t reflect.Type) {
+	if t == reflect.TypeFor[none]() || s.refs[t] != nil {
+		return
+	}
+	name := strings.TrimSuffix(t.Name(), "Out")
+	s.refs[t] = &jsonschema.Schema{Ref: componentPath + strings.ToUpper(name[:1]) + name[1:]}
+	for i := range t.NumField() {
+		if f := t.Field(i).Type; f.Kind() == reflect.Slice && f.Elem().Kind() == reflect.Struct {
+			s.name(f.Elem())
+		}
+	}
+}
+
+// enum is the schema of a word out of a few.
+func enum[T ~string](words ...T) *jsonschema.Schema {
+	s := &jsonschema.Schema{Type: "string"}
+	for _, w := range words {
+		s.Enum = append(s.Enum, string(w))
+	}
+	return s
+}
+
+// words are the types whose values are few.
+var words = map[reflect.Type]*jsonschema.Schema{
+	reflect.TypeFor[escrow.Status]():          enum(escrow.Open, escrow.RefundRequested, escrow.Disputed, escrow.Released, escrow.Refunded, escrow.Settled),
+	reflect.TypeFor[escrow.Way]():             enum(escrow.ToPayee, escrow.ToPayer),
+	reflect.TypeFor[escrow.MilestoneStatus](): enum(escrow.MilestonePending, escrow.MilestoneDelivered, escrow.MilestoneAccepted),
+	reflect.TypeFor[escrow.ChargeStatus]():    enum(escrow.Charged, escrow.PartlyRefunded, escrow.WhollyRefunded),
+	reflect.TypeFor[escrow.Origin]():          enum(escrow.SelfRegistered, escrow.ByOperator, escrow.ByConfig),
+	reflect.TypeFor[time.Time]():              {Type: "string", Format: "date-time"},
+	reflect.TypeFor[json.RawMessage]():        {},
+}
+
+// answer is the schema of what is answered: amounts are strings.
+func (s *schemas) answer(t reflect.Type) *jsonschema.Schema {
+	known := maps.Clone(words)
+	known[reflect.TypeFor[ledger.Amount]()] = &jsonschema.Schema{Type: "string", Pattern: `^-?[0-9]+(\.[0-9]{1,9})?$`}
+	known[reflect.TypeFor[hours]()] = &jsonschema.Schema{Type: "number"}
+	for named, ref := range s.refs {
+		if named != t && !embeds(t, named) {
+			known[named] = ref
+		}
+	}
+	return infer(t, known)
+}
+
+// question is the schema of a request's body: amounts and hours are strings or numbers.
+func question(t reflect.Type) *jsonschema.Schema {
+	known := maps.Clone(words)
+	known[reflect.TypeFor[ledger.Amount]()] = &jsonschema.Schema{Types: []string{"string", "number"}, Description: "a decimal above zero"}
+	known[reflect.TypeFor[hours]()] = &jsonschema.Schema{Types: []string{"string", "number"}, Description: "hours above zero, fractions too"}
+	var fields []reflect.StructField
+	for _, f := range reflect.VisibleFields(t) {
+		if name, _, _ := strings.Cut(f.Tag.Get("json"), ","); name != "" && name != "-" {
+			f.Index, f.Offset = nil, 0
+			fields = append(fields, f)
+		}
+	}
+	if len(fields) == 0 {
+		return nil
+	}
+	return infer(reflect.StructOf(fields), known)
+}
+
+func infer(t reflect.Type, known map[reflect.Type]*jsonschema.Schema) *jsonschema.Schema {
+	s, err := jsonschema.ForType(t, &jsonschema.ForOptions{TypeSchemas: known})
+	if err != nil {
+		panic(fmt.Sprintf("the schema of %s: %v", t, err)) // the table of routes is wrong; a test makes all schemas
+	}
+	loosen(s)
+	return s
+}
+
+// loosen lets further names pass, as the decoder does and as later versions may answer them, and says that lists are never null.
+func loosen(s *jsonschema.Schema) {
+	if s == nil {
+		return
+	}
+	if s.AdditionalProperties != nil && s.Properties != nil {
+		s.AdditionalProperties = nil
+	}
+	if len(s.Types) == 2 && s.Types[0] == "null" && s.Types[1] == "array" {
+		s.Type, s.Types = "array", nil
+	}
+	loosen(s.Items)
+	for _, property := range s.Properties {
+		loosen(property)
+	}
+}
+
+func embeds(t, inner reflect.Type) bool {
+	for i := range t.NumField() {
+		if f := t.Field(i); f.Anonymous && f.Type == inner {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,230 @@
+package api_test
+
+import (
+	"context"
+	"encoding/json"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/escrow/api"
+	"github.com/tallygate/tallygate/escrow/ledger"
+)
+
+// call runs a metered call between two agents and returns its request id.
+func (g *gate) call(payer, payee, amount string) string {
+	g.t.Helper()
+	cost, err := ledger.ParseAmount(amount)
+	must(g.t, err)
+	id := g.book.NewRequestID()
+	a, err := g.book.Authorise(context.Background(), escrow.CallOrder{Request: id, By: escrow.Actor{Agent: payer}, Payee: payee, Route: "/search*", Pattern: "per_call", Least: cost})
+	must(g.t, err)
+	_, err = a.Settle(context.Background(), escrow.Settlement{
+		Amount: cost, Units: map[string]string{"call": "1"}, UnitPrices: map[string]string{"call": amount}, Source: "stated", Cut: "none", HTTPStatus: 200,
+	})
+	must(g.t, err)
+	return id
+}
+
+// operation is one operation of the contract with all its places filled in by what is alice's.
+type operation struct {
+	id, method, path, body string
+}
+
+// operations fills in the whole contract, so that a new route can't be forgotten.
+func operations(t *testing.T, own map[string]string) (all []operation) {
+	for template, methods := range theContract.Paths {
+		for method, op := range methods {
+			o := operation{id: op.OperationID, method: strings.ToUpper(method), path: "/api/v1" + template}
+			o.path = strings.NewReplacer("{payee}", "bob", "{name}", "spec", "{id}", own[strings.Split(template, "/")[1]]).Replace(o.path)
+			if strings.Contains(o.path, "{") {
+				t.Fatalf("%s: what stands for the parameters?", template)
+			}
+			if strings.HasPrefix(template, "/agents/me/keys/") {
+				o.path = "/api/v1/agents/me/keys/" + own["keys"]
+			}
+			if o.method == "GET" || o.method == "DELETE" {
+				o.path += "?agent_id=alice"
+			}
+			o.body = fill(t, op.RequestBody.Content["application/json"].Schema)
+			all = append(all, o)
+		}
+	}
+	slices.SortFunc(all, func(a, b operation) int { return strings.Compare(a.id, b.id) })
+	return all
+}
+
+// fill makes a body that asks for something of alice's.
+func fill(t *testing.T, schema json.RawMessage) string {
+	if schema == nil {
+		return ""
+	}
+	var s struct {
+		Properties map[string]struct{ Type any }
+		Required   []string
+	}
+	must(t, json.Unmarshal(schema, &s))
+	body := map[string]any{}
+	for name := range s.Properties {
+		switch name {
+		case "agent_id", "from_agent_id":
+			body[name] = "alice"
+		case "to_agent_id", "payee":
+			body[name] = "bob"
+		case "amount", "to_payee":
+			body[name] = "1"
+		case "url":
+			body[name] = "https://example.com/hook"
+		case "period_hours":
+			body[name] = 1
+		default:
+			if slices.Contains(s.Required, name) {
+				body[name] = "x"
+			}
+		}
+	}
+	text, err := json.Marshal(body)
+	must(t, err)
+	return string(text)
+}
+
+// estate is what alice has: an escrow with bob, a charge, a key, an allowance; eve has nothing to do with it.
+type estate struct {
+	*gate
+	alice, bob, eve, reader string
+	own                     map[string]string
+}
+
+func newEstate(t *testing.T) *estate {
+	e := &estate{gate: newGate(t, rules(), api.Options{})}
+	e.alice, e.bob, e.eve = e.agent("alice", "100"), e.agent("bob", "0"), e.agent("eve", "50")
+	made := e.post("/agents/me/keys", e.alice, `{"read_only":true}`).want(201)
+	e.reader = made.str("api_key")
+	e.own = map[string]string{
+		"keys":    made.str("key_id"),
+		"escrow":  e.post("/escrow", e.alice, `{"to_agent_id":"bob","amount":10,"milestones":[{"name":"spec","amount":10}]}`).want(201).str("escrow_id"),
+		"charges": e.call("alice", "bob", "0.25"),
+		"agents":  "alice",
+	}
+	e.do("PUT", "/api/v1/wallet/allowances/bob", e.alice, `{"amount":7}`).want(200)
+	return e
+}
+
+// state is all that alice can see of her own.
+func (e *estate) state() string {
+	var all []string
+	for _, path := range []string{"/wallet", "/wallet/entries", "/wallet/allowances", "/escrow", "/charges", "/agents/me/keys"} {
+		all = append(all, e.get(path, e.alice).want(200).text)
+	}
+	return strings.Join(all, "\n")
+}
+
+// shared are the operations whose answer to anybody may name alice.
+var shared = []string{"getReputation"}
+
+func TestNobodyElseReadsOrMovesAnything(t *testing.T) {
+	e := newEstate(t)
+	before := e.state()
+	for _, o := range operations(t, e.own) {
+		for _, who := range []struct{ name, key string }{{"eve", e.eve}, {"nobody", ""}, {"alice's reader", e.reader}} {
+			a := e.do(o.method, o.path, who.key, o.body)
+			switch {
+			case a.status >= 500:
+				t.Errorf("%s by %s: %s", o.id, who.name, a.text)
+			case who.name == "nobody" && a.status != 401 && !openToAll(o.id):
+				t.Errorf("%s without a key: %d %s", o.id, a.status, a.text)
+			case who.name == "alice's reader":
+				if o.method != "GET" && a.status < 400 && o.id != "quote" {
+					t.Errorf("%s by a read-only key: %d %s", o.id, a.status, a.text)
+				}
+			case a.status < 400 && !slices.Contains(shared, o.id):
+				for what, id := range e.own {
+					if strings.Contains(a.text, id) {
+						t.Errorf("%s by %s shows alice's %s: %s", o.id, who.name, what, a.text)
+					}
+				}
+			case a.status == 403 && strings.Contains(o.path, "/escrow/"):
+				t.Errorf("%s by %s tells that alice's escrow is there: %s", o.id, who.name, a.text)
+			}
+			if after := e.state(); after != before {
+				t.Fatalf("%s by %s changed what is alice's:\n%s\nwas\n%s", o.id, who.name, after, before)
+			}
+		}
+	}
+}
+
+func openToAll(id string) bool {
+	return slices.Contains([]string{"createAgent", "listTariffs", "quote", "getReceiptKeys"}, id)
+}
+
+// TestAnothersIsAsIfItWereNotThere: what is asked about another's things and about things that are not there gets the same answer.
+func TestAnothersIsAsIfItWereNotThere(t *testing.T) {
+	e := newEstate(t)
+	absent := map[string]string{"keys": "zzzzzzzzzz", "escrow": "esc_01JDF5ZK3Q8X2M7V4T9B6N0RWC", "charges": "req_01JDF5ZK3Q8X2M7V4T9B6N0RWC"}
+	for what := range absent {
+		for _, o := range operations(t, e.own) {
+			if !strings.Contains(o.path, e.own[what]) {
+				continue
+			}
+			path := strings.TrimSuffix(o.path, "?agent_id=alice")
+			theirs := e.do(o.method, path, e.eve, o.body)
+			none := e.do(o.method, strings.ReplaceAll(path, e.own[what], absent[what]), e.eve, o.body)
+			if theirs.status != none.status || strings.ReplaceAll(theirs.text, e.own[what], absent[what]) != none.text {
+				t.Errorf("%s: %d %s, and of what is not there %d %s", o.id, theirs.status, theirs.text, none.status, none.text)
+			}
+		}
+	}
+}
+
+func TestCharges(t *testing.T) {
+	r := rules()
+	r.CommissionPPM = 100_000
+	g := newGate(t, r, api.Options{})
+	alice, bob := g.agent("alice", "10"), g.agent("bob", "0")
+	id := g.call("alice", "bob", "2")
+	fields := []string{
+		"request_id", id, "payer", "alice", "payee", "bob", "route", "/search*", "pattern", "per_call", "model", "", "units.call", "1", "unit_prices.call", "2",
+		"amount", "2", "commission", "0.2", "source", "stated", "cut", "none", "status", "charged", "escrow_id", "null", "tags", "{}", "created_at", "2026-11-24T12:00:00Z",
+	}
+	g.get("/charges/"+id, alice).want(200, fields...)
+	g.get("/charges/"+id, bob).want(200, fields...)
+	g.get("/charges/"+id, operatorKey).want(200, fields...)
+	second := g.call("alice", "bob", "1")
+	g.wait(1e9)
+	g.call("alice", "bob", "0.5")
+	g.get("/charges?limit=2", alice).want(200, "charges.0.amount", "0.5", "charges.1.request_id", second)
+	g.get("/charges?from=2026-11-24T12:00:01Z", alice).want(200, "charges.0.amount", "0.5", "charges.1", "<none>")
+	g.get("/charges?to=2026-11-24T12:00:01Z", bob).want(200, "charges.1.request_id", id, "charges.2", "<none>")
+	g.get("/charges?payee=alice", bob).want(200, "charges", "[]")
+	g.get("/charges?route=/search*&status=charged&payer=alice", bob).want(200, "charges.2.request_id", id)
+	g.get("/charges?from=yesterday", bob).want(422, "field", "from")
+
+	g.post("/charges/"+id+"/refund", alice, `{}`).want(403)
+	g.post("/charges/"+id+"/refund", bob, `{"amount":"0"}`).want(422, "field", "amount")
+	g.post("/charges/"+id+"/refund", bob, `{"amount":"0.5","reason":"slow"}`).want(200, "refunded", "0.5", "status", "partly_refunded")
+	g.post("/charges/"+id+"/refund", bob, `{"amount":"1.6"}`).want(422, "code", "exceeds_remaining", "remaining", "1.5")
+	g.post("/charges/"+id+"/refund", bob, ``).want(200, "refunded", "2", "status", "refunded")
+	g.get("/charges?status=refunded", alice).want(200, "charges.0.request_id", id, "charges.1", "<none>")
+	g.balance(alice, "8.5")
+}
+
+func TestWalletActs(t *testing.T) {
+	g := newGate(t, rules(), api.Options{})
+	alice, shop := g.agent("alice", "1"), g.agent("shop", "0")
+	g.post("/faucet", alice, ``).want(200, "kind", "faucet", "amount", "10", "balance", "11", "available", "11", "held", "0", "currency", "USDC", "agent_id", "alice")
+	g.post("/faucet", alice, ``).want(409, "code", "already_exists")
+	g.post("/wallet/withdraw", operatorKey, `{"agent_id":"alice","amount":1,"reference":"wire 7"}`).want(200, "balance", "10", "reference", "wire 7")
+	g.post("/wallet/debit", shop, `{"agent_id":"alice","amount":"0.001","memo":"a query"}`).want(403, "code", "forbidden")
+	g.do("PUT", "/api/v1/wallet/allowances/shop", alice, `{"amount":"0.002"}`).want(200, "remaining", "0.002", "payer", "alice")
+	g.post("/wallet/debit", shop, `{"agent_id":"alice","amount":"0.001","memo":"a query"}`).want(200,
+		"kind", "debit", "from_agent_id", "alice", "to_agent_id", "shop", "amount", "0.001", "agent_id", "shop", "balance", "0.001", "memo", "a query")
+	g.get("/wallet/allowances/shop", alice).want(200, "amount", "0.002", "remaining", "0.001")
+	g.get("/wallet/allowances", alice).want(200, "allowances.0.payee", "shop")
+	g.post("/wallet/debit", shop, `{"agent_id":"alice","amount":"0.0011"}`).want(402, "code", "limit_exceeded", "limit", "allowance", "available", "0.001")
+	g.post("/wallet/debit", operatorKey, `{"agent_id":"alice","to_agent_id":"shop","amount":"1"}`).want(200, "balance", "8.999", "agent_id", "alice")
+	g.do("DELETE", "/api/v1/wallet/allowances/shop", alice, "").want(204)
+	g.do("DELETE", "/api/v1/wallet/allowances/shop", alice, "").want(404)
+	g.get("/wallet/allowances/shop", alice).want(404)
+	g.get("/wallet?agent_id=commission", operatorKey).want(200, "balance", "0")
+}
