@@ -56,6 +56,8 @@ func end(t *wire.State, m *wire.Message) wire.Verdict {
 	switch kind := m.Get("type").String(); kind {
 	case "message_stop":
 		return wire.Terminal
+	case "error":
+		t.Failed = true
 	case "message_start":
 		t.Model = m.Get("message.model").String()
 		u := t.Scratch.(*Running)

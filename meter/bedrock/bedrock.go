@@ -40,6 +40,7 @@ var converse = wire.Dialect{
 			t.State(converseUsage(u))
 		}
 		t.Tier = m.Get("serviceTier.type").String()
+		t.Failed = t.Failed || strings.HasSuffix(m.Event, "Exception")
 		if m.Event == "messageStop" {
 			return wire.Terminal
 		}

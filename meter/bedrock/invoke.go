@@ -87,6 +87,7 @@ func startInvoke(t *wire.State, h http.Header) {
 func endInvoke(t *wire.State, m *wire.Message) wire.Verdict {
 	r := t.Scratch.(*reading)
 	kind := m.Get("type").String()
+	t.Failed = t.Failed || kind == "error" || strings.HasSuffix(m.Event, "Exception")
 	u := m.Get("usage")
 	switch {
 	case kind == "message_start":

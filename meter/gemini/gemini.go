@@ -27,6 +27,7 @@ var generate = wire.Dialect{
 		{Path: "usageMetadata"},
 		{Path: "modelVersion"},
 		{Path: "candidates.*.finishReason"},
+		{Path: "error", Mark: true},
 		{Path: "candidates.*.content.parts.*.text", Text: meter.Output},
 		{Path: "candidates.*.content.parts.*.functionCall.name", Text: meter.Output},
 		{Path: "candidates.*.content.parts.*.functionCall.args.*", Text: meter.Output},
@@ -53,6 +54,7 @@ func endGenerate(t *wire.State, m *wire.Message) wire.Verdict {
 		t.State(s)
 		t.Tier = tier(u)
 	}
+	t.Failed = t.Failed || m.Has("error")
 	if m.Get("candidates.*.finishReason").String() != "" {
 		return wire.Last
 	}

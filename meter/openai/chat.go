@@ -31,7 +31,8 @@ var chat = wire.Dialect{
 		{Path: "usage"},
 		{Path: "x_groq.usage"}, // the same again; on old Groq streams the only one
 		{Path: "service_tier"},
-		{Path: "error", Mark: true},
+		{Path: "object"},
+		{Path: "error.*", Mark: true}, // Azure has an error of null
 		{Path: "choices.*", Mark: true},
 
 		{Path: "choices.*.delta.content", Text: meter.Output, In: wire.Stream},
@@ -76,6 +77,7 @@ func endChat(t *wire.State, m *wire.Message) wire.Verdict {
 	if m.Is("[DONE]") {
 		return wire.Terminal
 	}
+	t.Failed = t.Failed || m.Has("error.*") || m.Get("object").String() == "error" // the latter: vLLM
 	if v := m.Get("model").String(); v != "" {
 		t.Model = v
 	}
@@ -102,7 +104,7 @@ func endChat(t *wire.State, m *wire.Message) wire.Verdict {
 func quiet(d wire.Dialect) wire.Dialect {
 	d.End = func(t *wire.State, m *wire.Message) wire.Verdict {
 		verdict := endChat(t, m)
-		if m.Get("usage").IsObject() && !m.Has("choices.*") && !m.Has("error") {
+		if m.Get("usage").IsObject() && !m.Has("choices.*") && !m.Has("error.*") {
 			return wire.Drop
 		}
 		return verdict

@@ -24,6 +24,7 @@ var responses = wire.Dialect{
 		{Path: "response.output.*.action.type", In: wire.Stream},
 
 		{Path: "model", In: wire.Whole},
+		{Path: "status", In: wire.Whole},
 		{Path: "service_tier", In: wire.Whole},
 		{Path: "usage", In: wire.Whole},
 		{Path: "tool_usage", In: wire.Whole},
@@ -81,6 +82,7 @@ func endResponses(t *wire.State, m *wire.Message) wire.Verdict {
 		t.Sums[meter.WebSearch] = responseSearches(m, at, u, &t.Stated.Suspect)
 		t.Beside = generated(m.Get(at + "tool_usage.image_gen"))
 	}
+	t.Failed = t.Failed || kind == "error" || kind == "response.failed" || m.Get("status").String() == "failed"
 	switch kind {
 	case "response.completed", "response.incomplete", "response.failed":
 		return wire.Terminal

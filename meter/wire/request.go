@@ -253,19 +253,19 @@ const maxPrompt = 256 << 10
 
 // Tokens estimates the tokens of the call's input.
 func (p *Prompt) Tokens(c *meter.Call) int64 {
-	var sink promptSink
+	sink := promptSink{text: tokens.NewText(tokens.ForModel(c.Model))}
 	skim.New(p.paths, &sink).Write(c.Body)
-	n := tokens.ForModel(c.Model).Count(string(sink.text))
-	if len(sink.text) == maxPrompt {
+	n := sink.text.Count()
+	if sink.size > maxPrompt {
 		n = n * sink.size / maxPrompt
 	}
 	return n + sink.marks*p.perMark + p.perPrompt
 }
 
-// promptSink gathers the beginning of a prompt's text.
+// promptSink counts the beginning of a prompt's text.
 type promptSink struct {
-	text  []byte
-	size  int64 // of all the text
+	text  *tokens.Text
+	size  int64 // bytes of all the text
 	last  int
 	marks int64
 }
@@ -277,8 +277,10 @@ func (s *promptSink) Mark(int) { s.marks++ }
 func (s *promptSink) Text(i int, piece []byte) {
 	if i != s.last {
 		s.last = i
-		piece = append([]byte{'\n'}, piece...)
+		s.text.Break()
+	}
+	if room := maxPrompt - s.size; room > 0 {
+		s.text.Write(piece[:min(int64(len(piece)), room)])
 	}
 	s.size += int64(len(piece))
-	s.text = append(s.text, piece[:min(len(piece), maxPrompt-len(s.text))]...)
 }

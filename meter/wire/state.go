@@ -23,11 +23,23 @@ type State struct {
 	Passes, Beside []meter.Pass
 
 	Model, Tier, Cost string
+	// Failed says that the provider reported an error in the body: without any output, nothing is estimated.
+	Failed bool
 
 	// Scratch is the format's own.
 	Scratch any
 
 	texts map[meter.Class]*tokens.Text // by Output, Reasoning
+}
+
+// hasText reports whether there is text that no statement of usage covers.
+func (t *State) hasText() bool {
+	for _, text := range t.texts {
+		if !text.Empty() {
+			return true
+		}
+	}
+	return false
 }
 
 // State replaces the stated usage.

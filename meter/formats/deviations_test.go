@@ -1,0 +1,309 @@
+package formats_test
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/tallygate/tallygate/meter"
+	"github.com/tallygate/tallygate/meter/formats"
+)
+
+func events(data ...string) string { return "data: " + strings.Join(data, "\n\ndata: ") + "\n\n" }
+
+// TestDeviations has each provider's ways, in bodies of our own making.
+func TestDeviations(t *testing.T) {
+	const (
+		chat      = "/v1/chat/completions"
+		messages  = "/v1/messages"
+		responses = "/v1/responses"
+		gemini    = "/v1beta/models/gemini-2.5-flash:generateContent"
+		json      = "application/json"
+		sse       = "text/event-stream"
+		lines     = "application/x-ndjson"
+	)
+	tests := []struct {
+		name, path, request, contentType, response string
+		want                                       string // classes of tokens and of what else is stated
+		source                                     meter.Source
+	}{
+		{"cached and reasoning are parts", chat, `{}`, json,
+			`{"usage":{"prompt_tokens":10,"completion_tokens":9,"total_tokens":19,"prompt_tokens_details":{"cached_tokens":4,"cache_write_tokens":3},"completion_tokens_details":{"reasoning_tokens":5}}}`,
+			"cache_write=3,cached=4,input=3,output=4,reasoning=5", meter.Stated},
+		{"audio", chat, `{}`, json,
+			`{"usage":{"prompt_tokens":59,"completion_tokens":16,"prompt_tokens_details":{"audio_tokens":43},"completion_tokens_details":{"audio_tokens":11}}}`,
+			"audio_input=43,audio_output=11,input=16,output=5", meter.Stated},
+		{"xAI: reasoning outside of the completion", chat, `{}`, json,
+			`{"usage":{"prompt_tokens":12,"completion_tokens":1,"total_tokens":241,"prompt_tokens_details":{"cached_tokens":2},"completion_tokens_details":{"reasoning_tokens":228},"num_sources_used":2}}`,
+			"cached=2,input=10,output=1,reasoning=228,web_search=2", meter.Stated},
+		{"Gemini as OpenAI: thoughts in the total alone", chat, `{}`, json,
+			`{"usage":{"prompt_tokens":35,"completion_tokens":12,"total_tokens":109}}`, "input=35,output=12,reasoning=62", meter.Stated},
+		{"a total of nonsense", chat, `{}`, json,
+			`{"usage":{"prompt_tokens":35,"completion_tokens":12,"total_tokens":1e11}}`, "input=35,output=12", meter.Stated},
+		{"Mistral: audio outside of the prompt", chat, `{}`, json,
+			`{"usage":{"prompt_tokens":5,"completion_tokens":11,"total_tokens":391,"prompt_tokens_details":{"audio_tokens":375}}}`,
+			"audio_input=375,input=5,output=11", meter.Stated},
+		{"Azure's Grok: more cached than asked", chat, `{}`, json,
+			`{"usage":{"prompt_tokens":7,"completion_tokens":1,"total_tokens":8,"prompt_tokens_details":{"cached_tokens":161}}}`, "cached=7,output=1", meter.Stated},
+		{"OpenRouter: written and read overlap", chat, `{}`, json,
+			`{"usage":{"prompt_tokens":2168,"completion_tokens":1,"total_tokens":2169,"prompt_tokens_details":{"cached_tokens":2161,"cache_write_tokens":2161}}}`,
+			"cached=2161,input=7,output=1", meter.Stated},
+		{"DeepSeek: both ways to say cached", chat, `{}`, json,
+			`{"usage":{"prompt_tokens":563,"completion_tokens":1,"prompt_cache_hit_tokens":512,"prompt_tokens_details":{"cached_tokens":512}}}`,
+			"cached=512,input=51,output=1", meter.Stated},
+		{"Groq: the same usage twice", chat, `{"stream":true}`, sse,
+			events(`{"choices":[{"delta":{}}],"usage":{"prompt_tokens":5,"completion_tokens":2},"x_groq":{"usage":{"prompt_tokens":5,"completion_tokens":2}}}`, "[DONE]"),
+			"input=5,output=2", meter.Stated},
+		{"Groq: an old stream", chat, `{"stream":true}`, sse,
+			events(`{"choices":[{"delta":{}}],"x_groq":{"usage":{"prompt_tokens":5,"completion_tokens":2}}}`, "[DONE]"), "input=5,output=2", meter.Stated},
+		{"Groq: an error and nothing else", chat, `{"stream":true,"messages":[{"role":"user","content":"hello"}]}`, sse,
+			"event: error\n" + events(`{"error":{"message":"tool use failed, and a long text","status_code":400}}`), "", meter.Stated},
+		{"an error after some text", chat, `{"model":"gpt-4o","stream":true}`, sse,
+			events(`{"choices":[{"delta":{"content":"Hello there"}}]}`, `{"error":{"message":"overloaded, and a long text"},"choices":[]}`, "[DONE]"),
+			"input=3,output=2", meter.Estimated},
+		{"running usage: the last one holds", chat, `{"stream":true}`, sse,
+			events(`{"choices":[{"delta":{"content":"a"}}],"usage":{"prompt_tokens":5,"completion_tokens":1}}`,
+				`{"choices":[{"delta":{"content":"b"}}],"usage":{"prompt_tokens":5,"completion_tokens":2}}`),
+			"input=5,output=2", meter.Stated},
+		{"no usage", chat, `{"model":"gpt-4o","stream":true,"messages":[{"role":"user","content":"Hi"}]}`, sse,
+			events(`{"choices":[{"delta":{"role":"assistant","content":"Hello"},"index":0}]}`, `{"choices":[{"delta":{"content":" world"},"index":0}]}`, "[DONE]"),
+			"input=8,output=2", meter.Estimated},
+		{"choices take turns", chat, `{"model":"gpt-4o","stream":true,"n":2,"stream_options":{"include_usage":false}}`, sse,
+			events(`{"choices":[{"delta":{"content":"hel"},"index":0}]}`, `{"choices":[{"delta":{"content":"lo"},"index":1}]}`, "[DONE]"),
+			"input=3,output=2", meter.Estimated},
+		{"a tool call, thinking, a refusal", chat, `{"model":"gpt-4o"}`, json,
+			`{"choices":[{"message":{"content":null,"refusal":"No","reasoning_content":"hm","tool_calls":[{"function":{"name":"look","arguments":"{}"}}]}}]}`,
+			"input=3,output=3,reasoning=1", meter.Estimated},
+		{"a usage of zero", chat, `{"model":"gpt-4o"}`, json, `{"choices":[{"message":{"content":"hello"}}],"usage":{"prompt_tokens":0,"completion_tokens":0}}`, "", meter.Stated},
+		{"absurd", chat, `{}`, json, `{"usage":{"prompt_tokens":-5,"completion_tokens":"NaN","prompt_tokens_details":[7],"completion_tokens_details":{"reasoning_tokens":1e99}}}`, "", meter.Stated},
+		{"Perplexity: no terminal event", chat, `{"stream":true}`, sse,
+			events(`{"choices":[{"delta":{"content":"a"},"message":{"content":"a"}}],"usage":{"prompt_tokens":5,"completion_tokens":1}}`), "input=5,output=1", meter.Stated},
+		{"Mistral's thinking", chat, `{"model":"gpt-4o","stream":true,"messages":[]}`, sse,
+			events(`{"choices":[{"delta":{"content":[{"type":"thinking","thinking":[{"type":"text","text":"hm"}]},{"type":"text","text":"yes"}]}}]}`, "[DONE]"),
+			"input=3,output=1,reasoning=1", meter.Estimated},
+		{"by the shape of the body", "/v1/chat", `{"model":"palmyra","messages":[{"role":"user","content":"x"}]}`, json,
+			`{"choices":[{}],"usage":{"prompt_tokens":4,"completion_tokens":3}}`, "input=4,output=3", meter.Stated},
+
+		{"responses: the usage in the last event", responses, `{"stream":true}`, sse,
+			"event: response.created\n" + events(`{"type":"response.created","response":{"usage":null}}`, `{"type":"response.output_text.delta","delta":"hello"}`) +
+				"event: response.completed\n" + events(`{"type":"response.completed","response":{"usage":{"input_tokens":10,"input_tokens_details":{"cached_tokens":4},"output_tokens":7,"output_tokens_details":{"reasoning_tokens":5},"total_tokens":17}}}`),
+			"cached=4,input=6,output=2,reasoning=5", meter.Stated},
+		{"responses: failed", responses, `{"stream":true}`, sse,
+			"event: error\n" + events(`{"type":"error","message":"no"}`, `{"type":"response.failed","response":{"usage":null}}`), "", meter.Stated},
+		{"responses: searches", responses, `{}`, json,
+			`{"output":[{"type":"web_search_call","action":{"type":"search"}},{"type":"web_search_call","action":{"type":"open_page"}},{"type":"message"}],"usage":{"input_tokens":1,"output_tokens":1}}`,
+			"input=1,output=1,web_search=1", meter.Stated},
+		{"responses: searches as stated", responses, `{}`, json,
+			`{"output":[{"type":"web_search_call"}],"tool_usage":{"web_search":{"num_requests":3}},"usage":{"input_tokens":1,"output_tokens":1}}`,
+			"input=1,output=1,web_search=3", meter.Stated},
+		{"responses: cut audio is no text", responses, `{"model":"gpt-4o","stream":true}`, sse,
+			events(`{"type":"response.output_audio.delta","delta":"QUJDQUJDQUJDQUJD"}`), "input=3", meter.Estimated},
+		{"embeddings", "/v1/embeddings", `{}`, json, `{"data":[{"embedding":[0.1]}],"usage":{"prompt_tokens":8,"total_tokens":8}}`, "input=8", meter.Stated},
+		{"Voyage: the total alone", "/v1/embeddings", `{}`, json, `{"data":[],"usage":{"total_tokens":8}}`, "input=8", meter.Stated},
+		{"embeddings without usage", "/v1/embeddings", `{"model":"text-embedding-3-small","input":["hello","world"]}`, json, `{"data":[]}`, "input=3", meter.Estimated},
+		{"moderations", "/v1/moderations", `{"input":"hello"}`, json, `{"results":[{}]}`, "", meter.Stated},
+		{"images", "/v1/images/generations", `{}`, json, `{"data":[{"b64_json":"x"}],"usage":{"input_tokens":22,"input_tokens_details":{"image_tokens":2,"text_tokens":20},"output_tokens":272}}`,
+			"image_input=2,image_output=272,input=20", meter.Stated},
+		{"transcription by tokens", "/v1/audio/transcriptions", `{}`, json,
+			`{"text":"x","usage":{"type":"tokens","input_tokens":37,"input_token_details":{"text_tokens":2,"audio_tokens":35},"output_tokens":145}}`, "audio_input=35,input=2,output=145", meter.Stated},
+		{"transcription by time", "/v1/audio/transcriptions", `{}`, json, `{"text":"x","usage":{"type":"duration","seconds":8.25}}`, "second=8.25", meter.Stated},
+		{"transcription with a duration", "/v1/audio/transcriptions", `{"model":"whisper-1"}`, json, `{"text":"","duration":8.47}`, "second=8.47", meter.Stated},
+		{"speech", "/v1/audio/speech", `{}`, sse, events(`{"type":"speech.audio.delta","audio":"QUJD"}`, `{"type":"speech.audio.done","usage":{"input_tokens":10,"output_tokens":82}}`, "[DONE]"),
+			"audio_output=82,input=10", meter.Stated},
+		{"ocr", "/v1/ocr", `{}`, json, `{"pages":[{}],"usage_info":{"pages_processed":3}}`, "page=3", meter.Stated},
+
+		{"anthropic: the cache is outside of the input", messages, `{}`, json,
+			`{"type":"message","usage":{"input_tokens":4,"cache_creation_input_tokens":30,"cache_read_input_tokens":100,"cache_creation":{"ephemeral_5m_input_tokens":20,"ephemeral_1h_input_tokens":10},"output_tokens":9,"output_tokens_details":{"thinking_tokens":3},"server_tool_use":{"web_search_requests":2}}}`,
+			"cache_write=20,cache_write_1h=10,cached=100,input=4,output=6,reasoning=3,web_search=2", meter.Stated},
+		{"anthropic: a delta changes the input", messages, `{"stream":true}`, sse,
+			events(`{"type":"message_start","message":{"usage":{"input_tokens":2039,"output_tokens":9,"cache_read_input_tokens":7}}}`, `{"type":"ping"}`,
+				`{"type":"content_block_delta","delta":{"type":"text_delta","text":"hello"}}`,
+				`{"type":"message_delta","usage":{"input_tokens":10423,"output_tokens":120}}`, `{"type":"message_stop"}`),
+			"cached=7,input=10423,output=120", meter.Stated},
+		{"anthropic: a delta without input", messages, `{"stream":true}`, sse,
+			events(`{"type":"message_start","message":{"usage":{"input_tokens":20,"output_tokens":1}}}`, `{"type":"message_delta","usage":{"output_tokens":12}}`, `{"type":"message_stop"}`),
+			"input=20,output=12", meter.Stated},
+		{"anthropic: an error in the middle", messages, `{"model":"claude","stream":true}`, sse,
+			events(`{"type":"message_start","message":{"usage":{"input_tokens":20,"output_tokens":1}}}`, `{"type":"content_block_delta","delta":{"type":"text_delta","text":"hello hello hello hello hello hello"}}`,
+				`{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}`),
+			"input=20,output=7", meter.Estimated},
+		{"anthropic: passes outside of the totals", messages, `{}`, json,
+			`{"type":"message","usage":{"input_tokens":612,"output_tokens":20,"iterations":[{"type":"compaction","input_tokens":60385,"output_tokens":522},{"type":"message","input_tokens":612,"output_tokens":20}]}}`,
+			"input=60997,output=542", meter.Stated},
+
+		{"gemini: thoughts outside of the candidates, tools outside of the prompt", gemini, `{}`, json,
+			`{"usageMetadata":{"promptTokenCount":85,"candidatesTokenCount":122,"thoughtsTokenCount":87,"toolUsePromptTokenCount":149,"cachedContentTokenCount":5,"totalTokenCount":443,"promptTokensDetails":[{"modality":"TEXT","tokenCount":75},{"modality":"AUDIO","tokenCount":10}]}}`,
+			"audio_input=10,cached=5,input=219,output=122,reasoning=87", meter.Stated},
+		{"gemini: the last snapshot holds", gemini, `{}`, sse,
+			"data: {\"usageMetadata\":{\"promptTokenCount\":169,\"candidatesTokenCount\":1}}\r\n\r\ndata: {\"usageMetadata\":{\"promptTokenCount\":79,\"candidatesTokenCount\":12}}\r\n\r\n",
+			"input=79,output=12", meter.Stated},
+		{"gemini: an array", "/v1beta/models/g:streamGenerateContent", `{}`, json, `[{"usageMetadata":{"promptTokenCount":7}}` + "\n,\r\n" + `{"usageMetadata":{"promptTokenCount":7,"candidatesTokenCount":3}}]`, "input=7,output=3", meter.Stated},
+		{"gemini: vertex embeddings", "/v1/projects/p/publishers/google/models/text-embedding-005:predict", `{}`, json,
+			`{"predictions":[{"embeddings":{"statistics":{"token_count":3.0}}},{"embeddings":{"statistics":{"token_count":4}}}]}`, "input=7", meter.Stated},
+		{"gemini: interactions", "/v1beta/interactions", `{"stream":true}`, sse,
+			"event: interaction.completed\n" + events(`{"interaction":{"usage":{"total_input_tokens":7,"total_output_tokens":3,"total_thought_tokens":5,"total_cached_tokens":2,"total_tool_use_tokens":1}}}`) + "event: done\n" + events("[DONE]"),
+			"cached=2,input=6,output=3,reasoning=5", meter.Stated},
+		{"vertex serves Claude", "/v1/projects/p/locations/l/publishers/anthropic/models/claude-sonnet-4@20250514:rawPredict", `{"max_tokens":5}`, json,
+			`{"type":"message","usage":{"input_tokens":4,"output_tokens":3}}`, "input=4,output=3", meter.Stated},
+
+		{"bedrock: the cache is outside of the input", "/model/amazon.nova-lite-v1:0/converse", `{}`, json,
+			`{"usage":{"inputTokens":11,"outputTokens":264,"cacheReadInputTokens":5,"cacheWriteInputTokens":1028,"totalTokens":1308}}`, "cache_write=1028,cached=5,input=11,output=264", meter.Stated},
+		{"bedrock: unless the total says otherwise", "/model/openai.gpt-oss-120b-1:0/converse", `{}`, json,
+			`{"usage":{"inputTokens":110,"outputTokens":20,"cacheReadInputTokens":100,"totalTokens":130}}`, "cached=100,input=10,output=20", meter.Stated},
+		{"bedrock: Llama", "/model/meta.llama3/invoke", `{}`, json, `{"generation":"hi","prompt_token_count":5,"generation_token_count":2}`, "input=5,output=2", meter.Stated},
+		{"bedrock: Titan", "/model/amazon.titan/invoke", `{}`, json, `{"inputTextTokenCount":5,"results":[{"tokenCount":32,"outputText":"x"}]}`, "input=5,output=32", meter.Stated},
+
+		{"cohere: billed units", "/v2/chat", `{}`, json, `{"usage":{"billed_units":{"input_tokens":51,"output_tokens":66},"tokens":{"input_tokens":267,"output_tokens":91},"cached_tokens":144}}`, "input=51,output=66", meter.Stated},
+		{"cohere: a stream of version 2", "/v2/chat", `{"stream":true}`, sse, events(`{"type":"content-delta","delta":{"message":{"content":{"text":"hi"}}}}`, `{"type":"message-end","delta":{"usage":{"billed_units":{"input_tokens":5,"output_tokens":1}}}}`, "[DONE]"), "input=5,output=1", meter.Stated},
+		{"cohere: a stream of version 1", "/v1/chat", `{"message":"x","stream":true}`, "application/stream+json",
+			`{"event_type":"text-generation","text":"hi"}` + "\n" + `{"event_type":"stream-end","response":{"text":"hi","meta":{"billed_units":{"input_tokens":5,"output_tokens":1}}}}` + "\n", "input=5,output=1", meter.Stated},
+		{"rerank", "/v2/rerank", `{}`, json, `{"results":[],"meta":{"billed_units":{"search_units":2}}}`, "search_unit=2", meter.Stated},
+		{"rerank by tokens", "/v1/rerank", `{}`, json, `{"results":[],"usage":{"total_tokens":17}}`, "input=17", meter.Stated},
+
+		{"ollama", "/api/chat", `{"messages":[]}`, lines, `{"message":{"content":"hi"},"done":false}` + "\n" + `{"done":true,"prompt_eval_count":17,"eval_count":50}` + "\n", "input=17,output=50", meter.Stated},
+		{"ollama: the prompt was in the cache", "/api/generate", `{"stream":false}`, json, `{"response":"hi","done":true,"eval_count":38}`, "output=38", meter.Stated},
+		{"ollama: an error in the middle", "/api/generate", `{"model":"m","prompt":""}`, lines, `{"response":"hello"}` + "\n" + `{"error":"an error was encountered while running the model"}` + "\n", "input=4,output=1", meter.Estimated},
+
+		{"mcp: a tool", "/mcp", `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"look"}}`, json, `{"jsonrpc":"2.0","id":1,"result":{"content":[]}}`, "tool_call=1", meter.Stated},
+		{"mcp: after a notification", "/mcp", `{"jsonrpc":"2.0","id":"a","method":"tools/call","params":{"name":"look"}}`, sse,
+			events(`{"jsonrpc":"2.0","method":"notifications/message","params":{}}`, `{"jsonrpc":"2.0","id":"a","result":{}}`), "tool_call=1", meter.Stated},
+		{"mcp: isError", "/mcp", `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"look"}}`, json, `{"id":1,"result":{"isError":true}}`, "", meter.Stated},
+		{"mcp: an error", "/mcp", `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"look"}}`, json, `{"id":1,"error":{"code":-1}}`, "", meter.Stated},
+		{"mcp: another id", "/mcp", `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"look"}}`, json, `{"id":2,"result":{}}`, "", meter.Stated},
+		{"mcp: an answer twice", "/mcp", `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"look"}}`, sse, events(`{"id":1,"result":{}}`, `{"id":1,"result":{}}`), "tool_call=1", meter.Stated},
+		{"mcp: a batch", "/mcp", `[{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a"}},{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"b"}}]`, json,
+			`[{"id":2,"result":{}},{"id":1,"result":{"isError":true}}]`, "tool_call=1", meter.Stated},
+		{"mcp: a batch in an event", "/mcp", `[{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a"}},{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"b"}}]`, sse,
+			events(`[{"id":2,"result":{}},{"id":1,"result":{}}]`), "tool_call=2", meter.Stated},
+		{"mcp: no tool", "/mcp", `{"jsonrpc":"2.0","id":1,"method":"tools/list"}`, json, `{"id":1,"result":{}}`, "", meter.Stated},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			call, err := post(tt.path, tt.request)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, size := range []int{1, 1 << 20} {
+				c := call.Counter(200, http.Header{"Content-Type": {tt.contentType}})
+				run(c, []byte(tt.response), size)
+				u := c.Usage(true)
+				for _, class := range []meter.Class{meter.Byte, meter.Event, meter.Calls} {
+					delete(u.Units, class)
+				}
+				if got := u.Units.String(); got != tt.want || u.Source != tt.source {
+					t.Errorf("counted %s, %s; want %s, %s", got, u.Source, tt.want, tt.source)
+				}
+			}
+		})
+	}
+}
+
+func TestUsageFields(t *testing.T) {
+	usage := func(path, request, contentType, response string, h ...string) meter.Usage {
+		call, err := post(path, request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		header := http.Header{"Content-Type": {contentType}}
+		for i := 0; i < len(h); i += 2 {
+			header.Set(h[i], h[i+1])
+		}
+		c := call.Counter(200, header)
+		run(c, []byte(response), 5)
+		return c.Usage(true)
+	}
+	u := usage("/v1/chat/completions", `{}`, "application/json", `{"model":"gpt-x","service_tier":"flex","usage":{"prompt_tokens":1,"completion_tokens":1,"cost":0.00123}}`)
+	if u.Model != "gpt-x" || u.ServiceTier != "flex" || u.Cost != "0.00123" || u.PromptTokens != 1 {
+		t.Errorf("got %+v", u)
+	}
+	if u = usage("/v1/chat/completions", `{}`, "application/json", `{"usage":{"prompt_tokens":1,"cost_in_usd_ticks":1176500}}`); u.Cost != "0.0001176500" {
+		t.Errorf("a cost of %q", u.Cost)
+	}
+	if u = usage("/v1/chat/completions", `{}`, "application/json", `{"usage":{"prompt_tokens":1,"cost":{"total_cost":0.00619}}}`); u.Cost != "0.00619" {
+		t.Errorf("a cost of %q", u.Cost)
+	}
+	u = usage("/v1/messages", `{}`, "application/json", `{"type":"message","model":"claude-sonnet","usage":{"input_tokens":4,"output_tokens":3,"service_tier":"priority","iterations":[{"type":"message","input_tokens":4,"output_tokens":3},{"type":"advisor_message","model":"claude-opus","input_tokens":10,"output_tokens":20}]}}`)
+	if len(u.Passes) != 1 || u.Passes[0].Model != "claude-opus" || u.Passes[0].Units.String() != "input=10,output=20" || u.Units[meter.Input] != meter.Whole(14) || u.ServiceTier != "priority" {
+		t.Errorf("got %+v", u)
+	}
+	u = usage("/v1beta/models/g:generateContent", `{}`, "application/json", `{"modelVersion":"g-1","usageMetadata":{"promptTokenCount":3,"candidatesTokenCount":1,"trafficType":"ON_DEMAND_FLEX"}}`)
+	if u.Model != "g-1" || u.ServiceTier != "flex" {
+		t.Errorf("got %+v", u)
+	}
+	u = usage("/model/x.y/invoke", `{}`, "application/json", `{"anything":1}`, "X-Amzn-Bedrock-Input-Token-Count", "4", "X-Amzn-Bedrock-Output-Token-Count", "50", "X-Amzn-Bedrock-Cache-Read-Input-Token-Count", "18131")
+	if u.Units.String() != "byte=14,cached=18131,call=1,input=4,output=50" || u.PromptTokens != 18135 {
+		t.Errorf("got %+v", u)
+	}
+	u = usage("/mcp", `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"look"}}`, "application/json", `{"id":1,"result":{"isError":true}}`)
+	if u.ToolsFailed["look"] != 1 || len(u.Tools) != 0 {
+		t.Errorf("got %+v", u)
+	}
+}
+
+// TestNotFooled: a request to a model stays one, however it is dressed.
+func TestNotFooled(t *testing.T) {
+	for path, body := range map[string]string{
+		"/v1/chat/completions": `{"jsonrpc":"2.0","method":"tools/list","model":"m","messages":[{"role":"user"}]}`,
+		"/anything":            `{"jsonrpc":"2.0","method":"tools/list","model":"m","messages":[{"role":"user"}]}`,
+	} {
+		if c, err := post(path, body); err != nil || c.Free || c.API != "chat.completions" {
+			t.Errorf("%s: %+v, %v", path, c, err)
+		}
+	}
+	if _, err := post("/v1/responses", `{"model":"m","background":true}`); err == nil {
+		t.Error("a response in the background was taken")
+	}
+	if _, err := post("/mcp", `{"jsonrpc":"2.0","id":1,"method":"tools/list","Method":"tools/call"}`); err == nil {
+		t.Error("two methods were taken")
+	}
+}
+
+func TestFree(t *testing.T) {
+	for _, tt := range []struct {
+		method, path string
+		free         bool
+	}{
+		{"GET", "/v1/models", true}, {"GET", "/v1/responses/resp_1", true}, {"POST", "/v1/responses/input_tokens", true},
+		{"POST", "/v1/responses/resp_1/cancel", true}, {"POST", "/v1beta/models/g:countTokens", true}, {"POST", "/v1/responses", false},
+		{"DELETE", "/mcp", true}, {"GET", "/mcp", true}, {"GET", "/v1/files/f/content", false}, {"GET", "/v1/messages/batches/b/results", false},
+		{"POST", "/v1/files", false}, {"POST", "/search", false},
+	} {
+		c, err := formats.Inspect(meter.Head{Method: tt.method, Path: tt.path}, []byte(`{}`))
+		if err != nil || c.Free != tt.free {
+			t.Errorf("%s %s: free %v, %v", tt.method, tt.path, c.Free, err)
+		}
+	}
+}
+
+// FuzzCounter feeds anything to the counter of every API.
+func FuzzCounter(f *testing.F) {
+	paths := []string{
+		"/v1/chat/completions", "/v1/messages", "/v1/responses", "/v1/embeddings", "/v1/images/generations", "/v1/audio/transcriptions", "/v1/audio/speech",
+		"/v1/ocr", "/v1beta/models/g:streamGenerateContent", "/v1beta/interactions", "/model/anthropic.x/converse-stream", "/model/anthropic.x/invoke-with-response-stream",
+		"/v2/chat", "/v2/rerank", "/api/chat", "/mcp", "/unknown",
+	}
+	kinds := []string{"text/event-stream", "application/json", "application/x-ndjson", "application/vnd.amazon.eventstream"}
+	f.Add(uint8(0), uint8(0), `{"stream":true,"n":2}`, []byte(events(`{"choices":[{"delta":{"content":"a"}}],"usage":null}`, `{"choices":[],"usage":{"prompt_tokens":1}}`, "[DONE]")))
+	f.Add(uint8(1), uint8(0), `{"stream":true}`, []byte(events(`{"type":"message_start","message":{"usage":{"input_tokens":1}}}`, `{"type":"message_delta","usage":{"output_tokens":1,"iterations":[{}]}}`)))
+	f.Add(uint8(15), uint8(1), `[{"jsonrpc":"2.0","id":1,"method":"tools/call"}]`, []byte(`[{"id":1,"result":{}}]`))
+	f.Fuzz(func(t *testing.T, path, kind uint8, request string, response []byte) {
+		call, err := post(paths[int(path)%len(paths)], request)
+		if err != nil {
+			return
+		}
+		call.LimitOutput(100)
+		c := call.Counter(200, http.Header{"Content-Type": {kinds[int(kind)%len(kinds)]}})
+		for i := range response {
+			c.Feed(nil, response[i:i+1])
+		}
+		at, bound := c.Progress()
+		c.Stop("a", "b")
+		for _, u := range []meter.Units{at, bound, c.Usage(false).Units, c.Usage(true).Units} {
+			for class, n := range u {
+				if n < 0 || n > meter.MaxQuantity {
+					t.Errorf("%d of %s", n, class)
+				}
+			}
+		}
+	})
+}
