@@ -38,6 +38,7 @@ type server struct {
 	routes []route
 	mux    *http.ServeMux
 	docs   map[string]document // by path
+	mcp    http.Handler
 }
 
 // document is an answer that never changes.
@@ -62,7 +63,12 @@ func New(book func() *escrow.Book, o Options) http.Handler {
 	if err != nil {
 		panic(err) // it is made of types and constants; a test makes it
 	}
-	s.docs = map[string]document{"/openapi.json": {"application/json", string(openAPI)}}
+	s.docs = map[string]document{
+		"/openapi.json": {"application/json", string(openAPI)},
+		"/llms.txt":     {"text/plain; charset=utf-8", s.llmsText()},
+	}
+	s.mcp = s.mcpHandler()
+	s.mux.HandleFunc("/mcp", s.serveMCP)
 	for path, d := range s.docs {
 		s.mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", d.kind)

@@ -83,7 +83,7 @@ func parameters(rt route) []object {
 			list = append(list, object{"name": name, "in": "query", "schema": parameterSchema(field.Type)})
 		}
 	}
-	if rt.method == http.MethodPost {
+	if rt.method == http.MethodPost && rt.write != nil {
 		list = append(list, object{"name": "Idempotency-Key", "in": "header", "schema": object{"type": "string", "maxLength": maxIdempotencyKey}})
 	}
 	return list

@@ -1,29 +1,71 @@
 package api
 
-import "encoding/json"
+import (
+	"encoding/json"
+
+	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/escrow/ledger"
+)
 
 // Tariff is what one metered route costs.
 type Tariff struct {
 	Route   string   `json:"route" jsonschema:"the paths it is for"`
 	Payee   string   `json:"payee"`
-	Pattern string   `json:"pattern" jsonschema:"how it is charged: per_call, per_token, ..."`
-	Charge  string   `json:"charge" jsonschema:"wallet or escrow"`
-	Prices  []string `json:"prices" jsonschema:"in the words of the configuration: 0.001 per call"`
+	Pattern string   `json:"pattern" jsonschema:"how it is charged, per_call or per_token for two"`
+	Charge  string   `json:"charge" jsonschema:"what pays, a wallet, an escrow or a subscription"`
+	Prices  []string `json:"prices" jsonschema:"in the words of the configuration, such as 0.001 per call"`
+}
+
+type tariffsOut struct {
+	Tariffs    []Tariff `json:"tariffs"`
+	Currency   string   `json:"currency"`
+	NextCursor *string  `json:"next_cursor"`
 }
 
 // QuoteOrder is a request whose price is asked for.
 type QuoteOrder struct {
-	Method string          `json:"method,omitempty"`
+	Method string          `json:"method,omitempty" jsonschema:"GET, or POST where there is a body, if missing"`
 	Path   string          `json:"path"`
-	Body   json.RawMessage `json:"body,omitempty"`
+	Body   json.RawMessage `json:"body,omitempty" jsonschema:"the request's JSON"`
 }
 
-// Quote is what a request would cost. Amounts are decimal text.
+// Quote is what a request would cost.
 type Quote struct {
-	Route      string `json:"route"`
-	Payee      string `json:"payee"`
-	Estimate   string `json:"estimate"`
-	Most       string `json:"most,omitempty" jsonschema:"missing: it has no bound but the wallet"`
-	Affordable bool   `json:"affordable"`
-	Currency   string `json:"currency"`
+	Route      string         `json:"route"`
+	Payee      string         `json:"payee"`
+	Model      string         `json:"model,omitempty"`
+	Estimate   ledger.Amount  `json:"estimate"`
+	Most       *ledger.Amount `json:"most" jsonschema:"null where it has no bound"`
+	Affordable bool           `json:"affordable" jsonschema:"by the wallet of the key, as it is now"`
+	Currency   string         `json:"currency"`
+}
+
+func quoteRoutes() []route {
+	return []route{
+		get("/tariffs", "listTariffs", "What each metered route costs", listTariffs).open(),
+		ask("/quote", "quote", "What a request to a metered route would cost", quote).open(),
+	}
+}
+
+func listTariffs(r *request, _ *none) (tariffsOut, error) {
+	out := tariffsOut{Tariffs: []Tariff{}, Currency: r.book.Currency()}
+	if r.server.o.Tariffs != nil {
+		out.Tariffs = append(out.Tariffs, r.server.o.Tariffs()...)
+	}
+	return out, nil
+}
+
+func quote(r *request, in *QuoteOrder) (Quote, error) {
+	if r.server.o.Quote == nil {
+		return Quote{}, &escrow.Refusal{Outcome: escrow.NotFound, Detail: "there are no metered routes here"}
+	}
+	if in.Method == "" {
+		in.Method = "GET"
+		if len(in.Body) > 0 {
+			in.Method = "POST"
+		}
+	}
+	q, err := r.server.o.Quote(r.Context(), r.by, *in)
+	q.Currency = r.book.Currency()
+	return q, err
 }

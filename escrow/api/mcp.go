@@ -1,0 +1,196 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/google/jsonschema-go/jsonschema"
+	"github.com/modelcontextprotocol/go-sdk/mcp"
+)
+
+// tool is a route under the name that agents call it by over MCP. Its arguments are the route's parameters and body.
+type tool struct {
+	name, description string
+	route             string            // the name of the route
+	arguments         map[string]string // path parameter -> argument
+	readOnly          bool
+}
+
+var escrowArgument = map[string]string{"id": "escrow_id"}
+
+// tools are all that can be done over MCP.
+var tools = []tool{
+	{"escrow_create", "Lock money for a payee. The rest goes to the payee, or back, after auto_release_hours; milestones are parts released as they are accepted.", "createEscrow", nil, false},
+	{"escrow_release", "Release what remains of an escrow to its payee; with amount or milestone, that part alone.", "releaseEscrow", escrowArgument, false},
+	{"escrow_status", "Look at an escrow.", "getEscrow", escrowArgument, true},
+	{"escrow_list", "List your escrows, as payer and as payee, newest first. status=active: those that still hold money.", "listEscrows", nil, true},
+	{"escrow_refund", "Give an escrow's money back to the payer (as its payee), or ask for it back (as its payer).", "refundEscrow", escrowArgument, false},
+	{"escrow_dispute", "Freeze an escrow until the operator resolves it.", "disputeEscrow", escrowArgument, false},
+	{"escrow_resolve", "Divide what remains of a disputed escrow. The operator's.", "resolveEscrow", escrowArgument, false},
+	{"wallet_balance", "Your wallet: balance, held, available.", "getWallet", nil, true},
+	{"wallet_statement", "What moved in your wallet, newest first.", "listEntries", nil, true},
+	{"faucet_claim", "Claim play money, once.", "claimFaucet", nil, false},
+	{"quote", "What a request to a metered route would cost, and whether you can afford it.", "quote", nil, true},
+}
+
+const idempotencyArgument = "idempotency_key"
+
+// mcpHandler serves the tools by streamable HTTP. It keeps no sessions, so that any gateway can answer any request.
+func (s *server) mcpHandler() http.Handler {
+	server := mcp.NewServer(&mcp.Implementation{Name: "tallygate", Title: "Tallygate", Version: s.o.Version}, &mcp.ServerOptions{
+		Instructions: "Wallets and escrows of agents that pay each other. Amounts are decimal strings. A call that fails returns a problem with a stable code.",
+	})
+	for _, t := range tools {
+		rt := s.routeNamed(t.route)
+		server.AddTool(&mcp.Tool{
+			Name: t.name, Description: t.description, InputSchema: t.schema(s), Annotations: &mcp.ToolAnnotations{ReadOnlyHint: t.readOnly},
+		}, func(ctx context.Context, req *mcp.CallToolRequest) (*mcp.CallToolResult, error) {
+			return s.callTool(ctx, t, rt, req)
+		})
+	}
+	return mcp.NewStreamableHTTPHandler(func(*http.Request) *mcp.Server { return server }, &mcp.StreamableHTTPOptions{
+		Stateless: true, JSONResponse: true, Logger: s.o.Logger,
+		// Its keys are no cookies: a page that a browser was lured to has none, and gateways stand behind proxies on one machine.
+		DisableLocalhostProtection: true,
+	})
+}
+
+// serveMCP lets a client without a key look at the tools; a wrong key is told at once.
+func (s *server) serveMCP(w http.ResponseWriter, req *http.Request) {
+	if _, err := s.request(req, anyone); err != nil {
+		s.fail(w, req, err)
+		return
+	}
+	req.Body = http.MaxBytesReader(w, req.Body, maxBody)
+	s.mcp.ServeHTTP(w, req)
+}
+
+func (s *server) routeNamed(name string) route {
+	for _, rt := range s.routes {
+		if rt.name == name {
+			return rt
+		}
+	}
+	panic("no route is named " + name) // the table of tools is wrong
+}
+
+// schema is that of the route: its parameters and its body.
+func (t tool) schema(s *server) *jsonschema.Schema {
+	rt := s.routeNamed(t.route)
+	schema := &jsonschema.Schema{Type: "object", Properties: map[string]*jsonschema.Schema{}}
+	take := func(rt route) {
+		if body := question(rt.in); body != nil && rt.method == http.MethodPost {
+			maps.Copy(schema.Properties, body.Properties)
+			schema.Required = append(schema.Required, body.Required...)
+		}
+	}
+	take(rt)
+	if t.name == "escrow_release" {
+		take(s.routeNamed("releasePartial"))
+	}
+	for _, parameter := range parameters(rt) {
+		name := parameter["name"].(string)
+		switch parameter["in"] {
+		case "path":
+			name = t.arguments[name]
+			schema.Required = append(schema.Required, name)
+			schema.Properties[name] = &jsonschema.Schema{Type: "string"}
+		case "query":
+			schema.Properties[name] = &jsonschema.Schema{Type: parameter["schema"].(object)["type"].(string)}
+		case "header":
+			schema.Properties[idempotencyArgument] = &jsonschema.Schema{Type: "string", Description: "the same call with the same key again gets the first answer, and moves nothing"}
+		}
+	}
+	return schema
+}
+
+// callTool runs a tool as the request to its route that it stands for, so that both have the same rules, fields and errors.
+func (s *server) callTool(ctx context.Context, t tool, rt route, call *mcp.CallToolRequest) (*mcp.CallToolResult, error) {
+	arguments := map[string]json.RawMessage{}
+	if len(call.Params.Arguments) > 0 {
+		if err := json.Unmarshal(call.Params.Arguments, &arguments); err != nil {
+			return nil, fmt.Errorf("the arguments of %s are not an object: %w", t.name, err)
+		}
+	}
+	if t.name == "escrow_release" && (arguments["amount"] != nil || arguments["milestone"] != nil) {
+		rt = s.routeNamed("releasePartial")
+	}
+	req, err := t.request(ctx, rt, arguments)
+	if err != nil {
+		return nil, err
+	}
+	if call.Extra != nil {
+		req.Header.Set("Authorization", call.Extra.Header.Get("Authorization"))
+	}
+	var key string
+	if json.Unmarshal(arguments[idempotencyArgument], &key) == nil && key != "" {
+		req.Header.Set("Idempotency-Key", key)
+	}
+	answer := &recorder{header: http.Header{}}
+	s.serve(answer, req, rt)
+	return answer.result()
+}
+
+// request is the request to the route that a call of the tool stands for.
+func (t tool) request(ctx context.Context, rt route, arguments map[string]json.RawMessage) (*http.Request, error) {
+	query, path := url.Values{}, rt.path
+	values := map[string]string{}
+	for _, parameter := range parameters(rt) {
+		name := parameter["name"].(string)
+		switch parameter["in"] {
+		case "path":
+			values[name] = text(arguments[t.arguments[name]])
+			path = strings.ReplaceAll(path, "{"+name+"}", url.PathEscape(values[name]))
+		case "query":
+			if value := text(arguments[name]); value != "" {
+				query.Set(name, value)
+			}
+		}
+	}
+	body, err := json.Marshal(arguments)
+	if err != nil {
+		return nil, err
+	}
+	req, err := http.NewRequestWithContext(ctx, rt.method, base+path+"?"+query.Encode(), bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	for name, value := range values {
+		req.SetPathValue(name, value)
+	}
+	return req, nil
+}
+
+// text is an argument as a parameter of a URL: a string's content, else its JSON.
+func text(argument json.RawMessage) string {
+	var s string
+	if err := json.Unmarshal(argument, &s); err == nil {
+		return s
+	}
+	return string(argument)
+}
+
+// recorder keeps the answer of a route.
+type recorder struct {
+	header http.Header
+	status int
+	body   bytes.Buffer
+}
+
+func (r *recorder) Header() http.Header         { return r.header }
+func (r *recorder) WriteHeader(status int)      { r.status = status }
+func (r *recorder) Write(p []byte) (int, error) { return r.body.Write(p) }
+
+// result is the answer as a tool's result; a refusal is an error with the problem.
+func (r *recorder) result() (*mcp.CallToolResult, error) {
+	text := bytes.TrimSpace(r.body.Bytes())
+	return &mcp.CallToolResult{
+		Content: []mcp.Content{&mcp.TextContent{Text: string(text)}}, StructuredContent: json.RawMessage(text), IsError: r.status >= 400,
+	}, nil
+}

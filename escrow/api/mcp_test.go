@@ -1,0 +1,144 @@
+package api_test
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/modelcontextprotocol/go-sdk/mcp"
+
+	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/escrow/api"
+	"github.com/tallygate/tallygate/escrow/ledger"
+)
+
+// withKey sends a key with each request, as the `headers` in a client's config do.
+type withKey string
+
+func (k withKey) RoundTrip(req *http.Request) (*http.Response, error) {
+	if k != "" {
+		req = req.Clone(req.Context())
+		req.Header.Set("Authorization", "Bearer "+string(k))
+	}
+	return http.DefaultTransport.RoundTrip(req)
+}
+
+// session connects the official client.
+func session(t *testing.T, url, key string) *mcp.ClientSession {
+	t.Helper()
+	client := mcp.NewClient(&mcp.Implementation{Name: "test", Version: "1"}, nil)
+	s, err := client.Connect(context.Background(), &mcp.StreamableClientTransport{Endpoint: url + "/mcp", HTTPClient: &http.Client{Transport: withKey(key)}}, nil)
+	must(t, err)
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+// use calls a tool and returns its answer, which must be an error or not.
+func use(t *testing.T, s *mcp.ClientSession, wantError bool, name string, arguments map[string]any) answer {
+	t.Helper()
+	result, err := s.CallTool(context.Background(), &mcp.CallToolParams{Name: name, Arguments: arguments})
+	must(t, err)
+	text := result.Content[0].(*mcp.TextContent).Text
+	if result.IsError != wantError {
+		t.Fatalf("%s %v: isError is %v: %s", name, arguments, result.IsError, text)
+	}
+	structured, err := json.Marshal(result.StructuredContent)
+	must(t, err)
+	a := answer{t: t, what: name, text: text}
+	must(t, json.Unmarshal(structured, &a.body))
+	var same map[string]any
+	must(t, json.Unmarshal([]byte(text), &same))
+	if len(same) != len(a.body) {
+		t.Errorf("%s: the text is %s, the structured content %s", name, text, structured)
+	}
+	return a
+}
+
+func TestMCP(t *testing.T) {
+	g := newGate(t, rules(), api.Options{Version: "1"})
+	alice, bob := g.agent("alice", "20"), g.agent("bob", "0")
+	server := httptest.NewServer(g.http)
+	defer server.Close()
+	a, b := session(t, server.URL, alice), session(t, server.URL, bob)
+
+	listed, err := a.ListTools(context.Background(), nil)
+	must(t, err)
+	var names []string
+	for _, tool := range listed.Tools {
+		names = append(names, tool.Name)
+	}
+	for _, name := range strings.Fields("escrow_create escrow_release escrow_status escrow_list escrow_refund escrow_dispute escrow_resolve wallet_balance wallet_statement faucet_claim quote") {
+		if !slices.Contains(names, name) {
+			t.Errorf("no tool %s in %v", name, names)
+		}
+	}
+
+	use(t, a, false, "faucet_claim", nil).want(0, "balance", "30")
+	use(t, a, true, "faucet_claim", nil).want(0, "code", "already_exists", "status", "409")
+	made := use(t, a, false, "escrow_create", map[string]any{"to_agent_id": "bob", "amount": 5, "memo": "work", "auto_release_hours": 24.5}).want(0, "status", "open", "amount", "5", "auto_release_hours", "24.5")
+	id := made.str("escrow_id")
+	use(t, a, false, "escrow_release", map[string]any{"escrow_id": id, "amount": "1.25"}).want(0, "released", "1.25", "remaining", "3.75")
+	use(t, b, true, "escrow_release", map[string]any{"escrow_id": id}).want(0, "code", "forbidden")
+	use(t, b, false, "escrow_refund", map[string]any{"escrow_id": id, "amount": "0.75"}).want(0, "refunded", "0.75")
+	use(t, b, true, "escrow_refund", map[string]any{"escrow_id": id, "amount": "0"}).want(0, "code", "invalid_request", "field", "amount")
+	use(t, a, false, "escrow_refund", map[string]any{"escrow_id": id, "reason": "slow"}).want(0, "status", "refund_requested")
+	use(t, b, false, "escrow_dispute", map[string]any{"escrow_id": id, "reason": "no"}).want(0, "status", "disputed")
+	use(t, a, true, "escrow_resolve", map[string]any{"escrow_id": id, "to_payee": 3}).want(0, "code", "forbidden")
+	op := session(t, server.URL, operatorKey)
+	use(t, op, false, "escrow_resolve", map[string]any{"escrow_id": id, "to_payee": "1", "to_payer": "2", "note": "so be it"}).want(0, "status", "settled")
+	use(t, a, false, "escrow_status", map[string]any{"escrow_id": id}).want(0, "status", "settled", "released", "2.25")
+	use(t, a, true, "escrow_status", map[string]any{"escrow_id": "esc_x/../../wallet"}).want(0, "code", "not_found")
+	use(t, a, true, "escrow_status", nil).want(0, "code", "not_found")
+	use(t, b, false, "wallet_balance", nil).want(0, "balance", "2.25")
+
+	second := use(t, a, false, "escrow_create", map[string]any{"to_agent_id": "bob", "amount": "1", "idempotency_key": "k1"}).str("escrow_id")
+	use(t, a, false, "escrow_create", map[string]any{"to_agent_id": "bob", "amount": "1", "idempotency_key": "k1"}).want(0, "escrow_id", second)
+	use(t, a, false, "escrow_release", map[string]any{"escrow_id": second}).want(0, "status", "released")
+	page := use(t, a, false, "escrow_list", map[string]any{"limit": 1, "role": "payer"}).want(0, "escrows.0.escrow_id", second)
+	use(t, a, false, "escrow_list", map[string]any{"cursor": page.str("next_cursor")}).want(0, "escrows.0.escrow_id", id, "next_cursor", "null")
+	use(t, a, false, "wallet_statement", map[string]any{"limit": 2}).want(0, "entries.0.kind", "escrow")
+	use(t, a, true, "escrow_list", map[string]any{"limit": "x"}).want(0, "field", "limit")
+	use(t, a, true, "quote", map[string]any{"path": "/search"}).want(0, "code", "not_found")
+
+	// Without a key the tools can be looked at; a wrong key is told at once.
+	nobody := session(t, server.URL, "")
+	use(t, nobody, true, "wallet_balance", nil).want(0, "code", "unauthorized", "status", "401")
+	g.do("POST", "/mcp", "tg_wrong", `{}`).want(401, "code", "unauthorized")
+	g.do("GET", "/mcp", alice, "").want(405)
+}
+
+func TestQuoteAndTariffs(t *testing.T) {
+	most := 2 * ledger.Unit
+	o := api.Options{
+		Tariffs: func() []api.Tariff {
+			return []api.Tariff{{Route: "/search*", Payee: "acme-search", Pattern: "per_call", Charge: "wallet", Prices: []string{"0.001 per call"}}}
+		},
+		Quote: func(_ context.Context, by escrow.Actor, q api.QuoteOrder) (api.Quote, error) {
+			if q.Path != "/search" {
+				return api.Quote{}, &escrow.Refusal{Outcome: escrow.NotFound, Detail: "no metered route"}
+			}
+			return api.Quote{Route: q.Method + " /search*", Payee: "acme-search", Estimate: ledger.Unit, Most: &most, Affordable: by.Agent == "alice"}, nil
+		},
+	}
+	g := newGate(t, rules(), o)
+	alice := g.agent("alice", "1")
+	g.get("/tariffs", "").want(200, "tariffs.0.prices.0", "0.001 per call", "currency", "USDC")
+	g.get("/tariffs", "wrong").want(401)
+	g.post("/quote", alice, `{"path":"/search"}`).want(200, "route", "GET /search*", "estimate", "1", "most", "2", "affordable", "true", "currency", "USDC")
+	g.post("/quote", "", `{"path":"/search","body":{"model":"x"}}`).want(200, "route", "POST /search*", "affordable", "false")
+	g.post("/quote", alice, `{"path":"/other"}`).want(404)
+	g.post("/quote", alice, `{}`).want(422, "field", "path")
+	newGate(t, rules(), api.Options{}).get("/tariffs", "").want(200, "tariffs", "[]")
+}
+
+func TestLLMsText(t *testing.T) {
+	g := newGate(t, rules(), api.Options{Prefix: "/gate"})
+	a := g.do("GET", "/llms.txt", "", "")
+	if a.status != 200 || !strings.Contains(a.text, "POST /gate/api/v1/faucet") || strings.Contains(a.text, "PREFIX") {
+		t.Errorf("%d %s", a.status, a.text)
+	}
+}
