@@ -15,7 +15,7 @@ import (
 )
 
 // meterWords are the subdirectives of a meter, as its errors name them.
-const meterWords = "payee, price, tariff, charge, agent, max_charge, max_body, on_exhausted, on_cancel, charge_on"
+const meterWords = "payee, price, tariff, count, charge, agent, max_charge, max_body, on_exhausted, on_cancel, charge_on"
 
 func parseMeter(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 	m := new(Meter)
@@ -65,6 +65,8 @@ func orNone(names []string) string {
 //		tariff {
 //			...
 //		}
+//		count NAME header HEADER
+//		count NAME json PATH
 //		charge wallet|escrow {
 //			batch N UNIT
 //			open A for D
@@ -77,26 +79,25 @@ func orNone(names []string) string {
 //		charge_on STATUS...
 //	}
 func (m *Meter) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	counted := countedNames(d)
 	d.Next()
 	args := d.RemainingArgs()
 	if len(args) > 0 {
 		m.Payee = args[0]
 	}
 	if len(args) > 1 {
-		price, err := pricing.ParsePrice(args[1:])
-		if err != nil {
-			return atLine(d, err)
+		if err := m.unmarshalPrice(d, args[1:], counted); err != nil {
+			return err
 		}
-		m.Prices = append(m.Prices, price)
 	}
 	seen := make(map[string]bool)
 	for d.NextBlock(0) {
 		word := d.Val()
-		if seen[word] && word != "price" {
+		if seen[word] && word != "price" && word != "count" {
 			return d.Errf("%s stands here a second time", word)
 		}
 		seen[word] = true
-		if err := m.unmarshalWord(d, word); err != nil {
+		if err := m.unmarshalWord(d, word, counted); err != nil {
 			return err
 		}
 	}
@@ -112,7 +113,7 @@ func (m *Meter) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-func (m *Meter) unmarshalWord(d *caddyfile.Dispenser, word string) error {
+func (m *Meter) unmarshalWord(d *caddyfile.Dispenser, word string, counted []string) error {
 	switch word {
 	case "payee":
 		if m.Payee != "" {
@@ -120,16 +121,13 @@ func (m *Meter) unmarshalWord(d *caddyfile.Dispenser, word string) error {
 		}
 		return oneArg(d, &m.Payee, "an agent's id")
 	case "price":
-		price, err := pricing.ParsePrice(d.RemainingArgs())
-		if err != nil {
-			return atLine(d, err)
-		}
-		m.Prices = append(m.Prices, price)
-		return nil
+		return m.unmarshalPrice(d, d.RemainingArgs(), counted)
+	case "count":
+		return m.unmarshalCount(d)
 	case "tariff":
 		return m.unmarshalTariff(d)
 	case "charge":
-		return m.unmarshalCharge(d)
+		return m.unmarshalCharge(d, counted)
 	case "agent":
 		return oneArg(d, &m.Agent, "a placeholder such as {http.auth.user.id}")
 	case "max_charge":
@@ -160,6 +158,45 @@ func (m *Meter) unmarshalWord(d *caddyfile.Dispenser, word string) error {
 	}
 }
 
+// countedNames are the units that `count` lines name, wherever in the block they stand: prices above them may use them.
+func countedNames(d *caddyfile.Dispenser) []string {
+	var names []string
+	for d.Next() {
+		if d.Val() == "count" && d.NextArg() {
+			names = append(names, d.Val())
+		}
+	}
+	d.Reset()
+	return names
+}
+
+func (m *Meter) unmarshalPrice(d *caddyfile.Dispenser, args, counted []string) error {
+	price, err := pricing.ParsePrice(args, counted...)
+	if err != nil {
+		return atLine(d, err)
+	}
+	m.Prices = append(m.Prices, price)
+	return nil
+}
+
+func (m *Meter) unmarshalCount(d *caddyfile.Dispenser) error {
+	args := d.RemainingArgs()
+	if len(args) != 3 || args[1] != "header" && args[1] != "json" {
+		return d.Errf("unexpected 'count %s': expected 'count NAME header HEADER' or 'count NAME json PATH'", strings.Join(args, " "))
+	}
+	if err := pricing.CheckCount(args[0]); err != nil {
+		return atLine(d, err)
+	}
+	count := Count{Name: args[0]}
+	if args[1] == "header" {
+		count.Header = args[2]
+	} else {
+		count.JSON = args[2]
+	}
+	m.Counts = append(m.Counts, count)
+	return nil
+}
+
 func (m *Meter) unmarshalTariff(d *caddyfile.Dispenser) error {
 	if d.NextArg() {
 		m.TariffName = d.Val()
@@ -173,7 +210,7 @@ func (m *Meter) unmarshalTariff(d *caddyfile.Dispenser) error {
 	return err
 }
 
-func (m *Meter) unmarshalCharge(d *caddyfile.Dispenser) error {
+func (m *Meter) unmarshalCharge(d *caddyfile.Dispenser, counted []string) error {
 	m.Charge = new(Charge)
 	if err := oneOf(d, &m.Charge.From, fromWallet, fromEscrow); err != nil {
 		return err
@@ -181,7 +218,7 @@ func (m *Meter) unmarshalCharge(d *caddyfile.Dispenser) error {
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		switch word := d.Val(); word {
 		case "batch":
-			batch, err := pricing.ParseMeasure(d.RemainingArgs())
+			batch, err := pricing.ParseMeasure(d.RemainingArgs(), counted...)
 			if err != nil {
 				return atLine(d, err)
 			}

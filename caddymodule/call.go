@@ -1,12 +1,10 @@
 package caddymodule
 
 import (
-	"bytes"
 	"context"
-	"errors"
-	"io"
+	"crypto/sha256"
+	"encoding/hex"
 	"net/http"
-	"strings"
 	"sync"
 	"time"
 
@@ -33,6 +31,7 @@ type call struct {
 	client  context.Context // the client's: done when it has left
 	asked   *meter.Call
 	rates   *pricing.Rates
+	terms   terms         // what the caller asks of its charge
 	fixed   bool          // the price is known before the response
 	price   ledger.Amount // if fixed
 	limit   ledger.Amount // the most that the caller or the provider lets it cost; 0: no bound
@@ -77,20 +76,25 @@ func (m *Meter) admit(r *http.Request) (*call, *ledger.Refusal) {
 	if refusal := c.identify(r, outer); refusal != nil {
 		return c, refusal
 	}
-	terms, refusal := takeTerms(r.Header)
-	if refusal != nil {
+	var refusal *ledger.Refusal
+	if c.terms, refusal = takeTerms(r.Header); refusal != nil {
 		return c, refusal
+	}
+	if outer != nil {
+		c.terms = outer.terms // which has taken them off the request already
 	}
 	if refusal := c.inspect(r); refusal != nil {
 		return c, refusal
 	}
-	c.limit = lowest(m.maxCharge, terms.maxCharge)
-	if refusal := c.authorise(r, terms); refusal != nil {
+	c.limit = lowest(m.maxCharge, c.terms.maxCharge)
+	if refusal := c.authorise(r); refusal != nil {
 		return c, refusal
 	}
 	if !c.fixed {
 		// The transport asks for gzip itself then, and decodes what comes: usage can be read.
 		r.Header.Del("Accept-Encoding")
+		// Compressed messages of a WebSocket could not be read.
+		r.Header.Del("Sec-Websocket-Extensions")
 	}
 	ctx := context.WithValue(r.Context(), callKey{}, c)
 	if m.OnCancel == cancelFinish {
@@ -136,10 +140,25 @@ func (c *call) inspect(r *http.Request) *ledger.Refusal {
 	if c.rates = c.meter.rates; c.rates != nil {
 		price, fixed := c.rates.Fixed()
 		c.price, c.fixed = ledger.Amount(price), fixed
-		if c.fixed || !c.rates.UsesTokens() {
-			return c.checkUpgrade(r)
+		if !c.rates.UsesTokens() && !c.rates.Uses(meter.ToolCall) {
+			return nil
 		}
 	}
+	if refusal := c.read(r); refusal != nil {
+		return refusal
+	}
+	if c.meter.tariff != nil && !c.asked.Free {
+		rates, ok := c.meter.tariff.For(c.asked.Model)
+		if !ok {
+			return refuse(noPrice, "the tariff has no price for model "+quote(c.asked.Model), "model", c.asked.Model)
+		}
+		c.rates = rates
+	}
+	return c.checkPriced(r)
+}
+
+// read reads the request's body and what it asks for, and makes it measurable.
+func (c *call) read(r *http.Request) *ledger.Refusal {
 	var body []byte
 	if r.Body != nil && r.Body != http.NoBody {
 		var refusal *ledger.Refusal
@@ -152,41 +171,46 @@ func (c *call) inspect(r *http.Request) *ledger.Refusal {
 	if err != nil {
 		return refuse(invalidRequest, err.Error())
 	}
+	if asked.Malformed {
+		return refuse(invalidRequest, "the body is not what "+asked.API+" takes: expected a JSON object", "field", "body")
+	}
 	c.asked = asked
 	if body != nil {
 		setBody(r, asked.Body)
 	}
-	if r.Method == http.MethodGet || r.Method == http.MethodHead || r.Method == http.MethodOptions {
-		c.asked.Free = true
+	if asked.Once != "" {
+		c.id = onceID(c.meter.Payee, c.payer.Agent, asked.Once)
 	}
-	if c.asked.Free {
-		return nil
-	}
-	if c.asked.API == "" {
-		return refuse(noPrice, r.Method+" "+r.URL.Path+" is not a call whose tokens can be counted, so it has no price")
-	}
-	if c.meter.tariff != nil {
-		rates, ok := c.meter.tariff.For(asked.Model)
-		if !ok {
-			return refuse(noPrice, "the tariff has no price for model "+quote(asked.Model), "model", asked.Model)
-		}
-		c.rates = rates
-	}
-	return c.checkUpgrade(r)
+	return nil
 }
 
-// checkUpgrade refuses a call that would leave HTTP where its price depends on what is sent: over an upgraded connection
-// the bytes pass by unseen.
-func (c *call) checkUpgrade(r *http.Request) *ledger.Refusal {
-	if r.Header.Get("Upgrade") == "" || c.fixed || c.rates == nil {
+// checkPriced refuses what has no price, so that nothing is free by accident.
+func (c *call) checkPriced(r *http.Request) *ledger.Refusal {
+	switch {
+	case c.rates == nil || c.rates.Uses(meter.Calls):
 		return nil
+	case c.asked.Free:
+		return nil
+	case c.asked.API == "":
+		return refuse(noPrice, r.Method+" "+r.URL.Path+" is not a call whose units can be counted, so it has no price")
 	}
-	return refuse(noPrice, "an upgraded connection (Upgrade: "+r.Header.Get("Upgrade")+") can't be counted here, so it has no price")
+	for _, tool := range c.asked.Tools {
+		if !c.rates.PricesTool(tool) {
+			return refuse(noPrice, "tool "+quote(tool)+" has no price", "tool", tool)
+		}
+	}
+	return nil
+}
+
+// onceID is the request id of a result that is charged once, however often it is fetched.
+func onceID(payee, payer, once string) string {
+	sum := sha256.Sum256([]byte(payee + "\x00" + payer + "\x00" + once))
+	return "req_once_" + hex.EncodeToString(sum[:16])
 }
 
 // authorise holds the most that the call can cost before more is asked for: its input and the first batch of its output.
-func (c *call) authorise(r *http.Request, terms terms) *ledger.Refusal {
-	if c.asked.Free {
+func (c *call) authorise(r *http.Request) *ledger.Refusal {
+	if c.free() {
 		return nil
 	}
 	least, most := c.bounds()
@@ -199,10 +223,10 @@ func (c *call) authorise(r *http.Request, terms terms) *ledger.Refusal {
 	order := escrow.CallOrder{
 		Request: c.id, By: c.payer, Payee: c.meter.Payee, Route: c.meter.route, Pattern: c.pattern(),
 		API: c.asked.API, Model: c.asked.Model, Least: least, Most: most,
-		From: escrow.FromWallet, Tags: terms.tags,
+		From: escrow.FromWallet, Tags: c.terms.tags,
 	}
 	if c.meter.fromEscrow() {
-		order.From, order.Escrow = escrow.FromEscrow, terms.escrow
+		order.From, order.Escrow = escrow.FromEscrow, c.terms.escrow
 		order.Open, order.OpenFor = c.meter.open, c.meter.openFor()
 	}
 	auth, err := c.book.Authorise(r.Context(), order)
@@ -211,6 +235,11 @@ func (c *call) authorise(r *http.Request, terms terms) *ledger.Refusal {
 	}
 	c.auth = auth
 	return nil
+}
+
+// free reports whether the call costs nothing, whatever is answered.
+func (c *call) free() bool {
+	return c.asked.Free && (c.rates == nil || !c.rates.Uses(meter.Calls))
 }
 
 // bounds tells the least that must be held before the call starts, and the most that is worth holding.
@@ -222,8 +251,11 @@ func (c *call) bounds() (least, most ledger.Amount) {
 	if output == 0 {
 		output = c.rates.MaxOutput()
 	}
-	if c.rates.UsesTokens() {
+	if c.rates.UsesTokens() && c.asked.API != "" {
 		first := c.batchTokens()
+		if c.asked.InputOnly {
+			first, output = 0, 0
+		}
 		if output > 0 {
 			first = min(first, output)
 		}
@@ -234,6 +266,10 @@ func (c *call) bounds() (least, most ledger.Amount) {
 		}
 		return least, most
 	}
+	if len(c.asked.Tools) > 0 {
+		most, _ := c.rates.Most(toolUsage(c.asked.Tools))
+		return ledger.Amount(most), ledger.Amount(most)
+	}
 	one := ledger.Amount(c.rates.MostFor(0, 0))
 	for _, class := range c.rates.Charged() {
 		if class != meter.Calls {
@@ -241,6 +277,15 @@ func (c *call) bounds() (least, most ledger.Amount) {
 		}
 	}
 	return max(one, c.batchPrice()), max(one, c.batchPrice())
+}
+
+// toolUsage is the usage of a request whose tool calls all succeed.
+func toolUsage(tools []string) meter.Usage {
+	usage := meter.Usage{Tools: make(map[string]int64), Units: meter.Units{meter.Calls: meter.Whole(1), meter.ToolCall: meter.Whole(int64(len(tools)))}}
+	for _, tool := range tools {
+		usage.Tools[tool]++
+	}
+	return usage
 }
 
 // batchTokens is how many output tokens the first hold covers.
@@ -317,136 +362,6 @@ func (c *call) leave() {
 	}
 	c.mu.Unlock()
 	c.books.leave(c)
-}
-
-// readBody reads the request body, up to limit bytes.
-func readBody(r *http.Request, limit int64) ([]byte, *ledger.Refusal) {
-	tooLarge := func() *ledger.Refusal {
-		return refuse(tooLarge, "the request body has more bytes than are read to price it", "limit", formatInt(limit))
-	}
-	if r.ContentLength > limit {
-		return nil, tooLarge()
-	}
-	body, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, limit))
-	var beyond *http.MaxBytesError
-	switch {
-	case errors.As(err, &beyond):
-		return nil, tooLarge()
-	case err != nil:
-		return nil, refuse(invalidRequest, "reading the request body: "+err.Error())
-	}
-	_ = r.Body.Close()
-	return body, nil
-}
-
-// setBody makes body the request's, in a form that can be sent again.
-func setBody(r *http.Request, body []byte) {
-	r.Body = io.NopCloser(bytes.NewReader(body))
-	r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
-	r.ContentLength = int64(len(body))
-	r.TransferEncoding = nil
-	if r.Header.Get("Content-Length") != "" {
-		r.Header.Set("Content-Length", formatInt(int64(len(body))))
-	}
-}
-
-// keyHeaders are where clients put a provider's key, in the order in which they are looked at.
-var keyHeaders = []string{"Tallygate-Key", "Authorization", "X-Api-Key", "X-Goog-Api-Key", "Api-Key"}
-
-// takeKey finds the caller's key and takes it off the request, so that it never reaches the provider. Where it stands in
-// Tallygate-Key, what else looks like a key is the provider's and passes, unless it is a Tallygate key too.
-func takeKey(r *http.Request) string {
-	var key string
-	for _, name := range keyHeaders {
-		value := r.Header.Get(name)
-		if name == "Authorization" {
-			scheme, token, _ := strings.Cut(value, " ")
-			if !strings.EqualFold(scheme, "Bearer") {
-				continue
-			}
-			value = strings.TrimSpace(token)
-		}
-		if value == "" {
-			continue
-		}
-		if key == "" || escrow.IsKey(value) {
-			r.Header.Del(name)
-		}
-		if key == "" || !escrow.IsKey(key) && escrow.IsKey(value) && name != "Tallygate-Key" {
-			key = value
-		}
-	}
-	if inQuery := takeQueryKey(r, key == ""); key == "" {
-		key = inQuery
-	}
-	return key
-}
-
-// takeQueryKey takes ?key= off the URL, all of it if it is the caller's only key, else only where it is a Tallygate key. The
-// other parameters stay as they are written.
-func takeQueryKey(r *http.Request, only bool) string {
-	if !strings.Contains(r.URL.RawQuery, "key=") {
-		return ""
-	}
-	var key string
-	var kept []string
-	for pair := range strings.SplitSeq(r.URL.RawQuery, "&") {
-		value, is := strings.CutPrefix(pair, "key=")
-		if is && (only || escrow.IsKey(value)) {
-			if key == "" {
-				key = value
-			}
-			continue
-		}
-		kept = append(kept, pair)
-	}
-	if key != "" {
-		r.URL.RawQuery = strings.Join(kept, "&")
-		r.RequestURI = r.URL.RequestURI()
-	}
-	return key
-}
-
-// terms are what a caller asks of its charge, in request headers.
-type terms struct {
-	escrow    string            // Tallygate-Escrow
-	maxCharge ledger.Amount     // Tallygate-Max-Charge
-	tags      map[string]string // Tallygate-Tag: team=x, run=7
-}
-
-const (
-	maxTags      = 16
-	maxTagLength = 128
-)
-
-// takeTerms reads the Tallygate-* request headers and takes them off: they are for us, not for the provider.
-func takeTerms(h http.Header) (terms, *ledger.Refusal) {
-	t := terms{escrow: h.Get("Tallygate-Escrow")}
-	if s := h.Get("Tallygate-Max-Charge"); s != "" {
-		amount, err := positive("Tallygate-Max-Charge", s)
-		if err != nil {
-			return t, refuse(invalidRequest, err.Error(), "field", "Tallygate-Max-Charge")
-		}
-		t.maxCharge = amount
-	}
-	for _, line := range h.Values("Tallygate-Tag") {
-		for pair := range strings.SplitSeq(line, ",") {
-			name, value, ok := strings.Cut(strings.TrimSpace(pair), "=")
-			if !ok || name == "" || len(pair) > maxTagLength || len(t.tags) == maxTags {
-				return t, refuse(invalidRequest, "Tallygate-Tag "+quote(pair)+": expected NAME=VALUE, at most 16 of at most 128 bytes", "field", "Tallygate-Tag")
-			}
-			if t.tags == nil {
-				t.tags = make(map[string]string)
-			}
-			t.tags[name] = value
-		}
-	}
-	for name := range h {
-		if strings.HasPrefix(name, "Tallygate-") {
-			delete(h, name)
-		}
-	}
-	return t, nil
 }
 
 // lowest is the lower of two limits, where 0 is none.

@@ -14,6 +14,8 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/tallygate/tallygate/escrow/ledger"
+	"github.com/tallygate/tallygate/meter"
+	"github.com/tallygate/tallygate/meter/probe"
 	"github.com/tallygate/tallygate/pricing"
 )
 
@@ -31,6 +33,9 @@ type Meter struct {
 
 	// Tariff is a price list of this meter alone.
 	Tariff *pricing.Tariff `json:"tariff_inline,omitempty"`
+
+	// Counts are units of the provider's own that its responses state, for prices such as "0.02 per 1k rows".
+	Counts []Count `json:"counts,omitempty"`
 
 	// Charge says where a call is paid from. Default: the agent's wallet.
 	Charge *Charge `json:"charge,omitempty"`
@@ -65,6 +70,17 @@ type Meter struct {
 	open      ledger.Amount
 	batch     pricing.Measure
 	statuses  []statusRange
+	counts    []probe.Count
+}
+
+// Count finds how many units of a kind a response has used.
+type Count struct {
+	// Name of the unit, as prices have it.
+	Name string `json:"name"`
+	// Header is the response header that states the number.
+	Header string `json:"header,omitempty"`
+	// JSON is the path of the number in the response body, in gjson's syntax; a leading "$." is ignored.
+	JSON string `json:"json,omitempty"`
 }
 
 // Charge pays calls from an escrow, by partial releases.
@@ -136,12 +152,15 @@ func (m *Meter) provisionPrices() error {
 	if given != 1 {
 		return errors.New("expected either 'price A per [N] UNIT' or 'tariff NAME' or 'tariff { ... }'")
 	}
-	var err error
+	counted, err := m.provisionCounts()
+	if err != nil {
+		return err
+	}
 	switch {
 	case len(m.Prices) > 0:
-		m.rates, err = pricing.NewRates(m.Prices)
+		m.rates, err = pricing.NewRates(m.Prices, counted...)
 	case m.Tariff != nil:
-		m.tariff, err = m.Tariff, compileTariff(m.Tariff, m.logger)
+		m.tariff, err = m.Tariff, compileTariff(m.Tariff, m.logger, counted...)
 	default:
 		t, ok := m.app.Tariffs[m.TariffName]
 		if !ok {
@@ -150,6 +169,29 @@ func (m *Meter) provisionPrices() error {
 		m.tariff = t
 	}
 	return err
+}
+
+func (m *Meter) provisionCounts() (names []string, err error) {
+	for _, count := range m.Counts {
+		if err := pricing.CheckCount(count.Name); err != nil {
+			return nil, err
+		}
+		var at *probe.Probe
+		switch {
+		case count.Header != "" && count.JSON == "":
+			at, err = probe.Header(count.Header)
+		case count.JSON != "" && count.Header == "":
+			at, err = probe.JSON(count.JSON)
+		default:
+			err = errors.New("expected either a header or a JSON path")
+		}
+		if err != nil {
+			return nil, fmt.Errorf("count %s: %w", count.Name, err)
+		}
+		m.counts = append(m.counts, probe.Count{Class: meter.Class(count.Name), Probe: at})
+		names = append(names, count.Name)
+	}
+	return names, nil
 }
 
 func (m *Meter) provisionCharge() error {
@@ -168,7 +210,7 @@ func (m *Meter) provisionCharge() error {
 	}
 	if m.Charge.Batch != nil {
 		m.batch = *m.Charge.Batch
-		if err := m.batch.Check(); err != nil {
+		if err := m.batch.Check(m.countNames()...); err != nil {
 			return fmt.Errorf("batch: %w", err)
 		}
 	}
@@ -219,6 +261,15 @@ func (m *Meter) provisionPolicy() error {
 		m.statuses = append(m.statuses, r)
 	}
 	return nil
+}
+
+// countNames are the units of the provider's own.
+func (m *Meter) countNames() []string {
+	var names []string
+	for _, count := range m.Counts {
+		names = append(names, count.Name)
+	}
+	return names
 }
 
 // statusRange is a class of response statuses, both ends included.

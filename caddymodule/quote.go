@@ -71,15 +71,14 @@ func (m *Meter) answerQuote(r *http.Request, q *quoted) {
 	if q.refused = c.inspect(r); q.refused != nil {
 		return
 	}
-	q.quote = api.Quote{Route: m.route, Payee: m.Payee, Estimate: "0", Most: "0", Currency: m.app.Currency, Affordable: true}
-	if c.asked.Free {
+	q.quote = api.Quote{Route: m.route, Payee: m.Payee, Currency: m.app.Currency, Affordable: true}
+	if c.free() {
 		return
 	}
 	least, most := c.bounds()
-	q.quote.Estimate = least.String()
-	q.quote.Most = most.String()
-	if !c.fixed && (c.asked.MaxOutput == 0 || c.asked.InputOpen) {
-		q.quote.Most = ""
+	q.quote.Estimate = least
+	if c.fixed || (c.asked.MaxOutput > 0 || c.asked.InputOnly) && !c.asked.InputOpen {
+		q.quote.Most = &most
 	}
 	wallet, err := m.app.book.Wallet(r.Context(), q.by.Agent)
 	q.quote.Affordable = err == nil && wallet.Available >= least

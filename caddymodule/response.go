@@ -26,6 +26,7 @@ const (
 	passing               // costs nothing, or is charged elsewhere: as if no meter were there
 	keeping               // small: kept until it is charged
 	streaming             // passed on as it comes, all but its end
+	tunneling             // the connection has left HTTP: its messages are counted as they go to the client
 )
 
 // response stands between the provider's handlers and the client. It counts what goes by, and holds back what would make
@@ -114,8 +115,12 @@ func (w *response) WriteHeader(status int) {
 		c.cancel()
 		w.Header().Set(headerCharge, "0")
 		w.ResponseWriter.WriteHeader(status)
-	case status == http.StatusSwitchingProtocols:
+	case status == http.StatusSwitchingProtocols && c.fixed:
 		w.upgrade()
+	case status == http.StatusSwitchingProtocols:
+		w.mode = tunneling
+		c.begin(status, w.Header())
+		w.ResponseWriter.WriteHeader(status)
 	default:
 		w.begin()
 	}
@@ -288,6 +293,9 @@ func (w *response) complete() (cause any) {
 		return nil
 	case w.mode == keeping:
 		return w.completeKept()
+	case w.mode == tunneling:
+		_, _ = w.call.settle(cutNone) // a failure is logged; the connection is gone
+		return nil
 	}
 	if _, err := w.call.settle(cutNone); err != nil {
 		return http.ErrAbortHandler
@@ -339,7 +347,7 @@ func (w *response) broken(p any) (err error, cause any) { //nolint:revive // see
 		return nil, nil
 	case w.mode == passing:
 		return nil, p
-	case w.mode != streaming:
+	case w.mode != streaming && w.mode != tunneling:
 		c.cancel()
 		if p != http.ErrAbortHandler || c.clientGone() {
 			return nil, p

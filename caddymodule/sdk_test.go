@@ -202,8 +202,6 @@ func TestOpenAIClientOverAllRecordings(t *testing.T) {
 			eventually(t, "one charge more", func() bool { return len(s.charges(key)) == before+1 })
 			if r.Usage != nil && r.Usage.Output != nil {
 				wantCharged(t, s, key, r)
-			} else {
-				want(t, "source", s.charges(key)[0]["source"].(string), "estimated")
 			}
 		})
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/tallygate/tallygate/escrow"
 	"github.com/tallygate/tallygate/escrow/ledger"
 	"github.com/tallygate/tallygate/meter"
+	"github.com/tallygate/tallygate/meter/probe"
 	"github.com/tallygate/tallygate/pricing"
 )
 
@@ -33,7 +34,7 @@ func (c *call) begin(status int, h http.Header) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.status = status
-	c.counter = c.asked.Counter(status, h)
+	c.counter = probe.Add(c.asked.Counter(status, h), c.meter.counts, c.asked, status, h)
 	c.drawnAt = time.Now()
 	c.covered = c.auth.Held()
 }
@@ -172,7 +173,7 @@ func (c *call) settleLocked(cut string) (escrow.Charge, error) {
 		return c.charge, c.settleErr
 	}
 	c.settled = true
-	if cut != cutNone && !c.sent {
+	if cut != cutNone && (!c.sent || c.asked.Once != "") {
 		c.auth.Cancel()
 		return escrow.Charge{}, nil
 	}
@@ -235,6 +236,13 @@ func (c *call) priceUsage(usage meter.Usage) (bill, error) {
 	}
 	if c.meter.tariff != nil {
 		usage.Units = maps.Clone(usage.Units)
+		for _, pass := range usage.Beside {
+			if rates, ok := c.meter.tariff.For(pass.Model); ok {
+				add(rates, meter.Usage{Units: pass.Units}, "@"+pass.Model)
+			} else {
+				failed = errNoPriceBeside
+			}
+		}
 		for _, pass := range usage.Passes {
 			rates, ok := c.meter.tariff.For(pass.Model)
 			if !ok || rates == c.rates {
@@ -249,6 +257,10 @@ func (c *call) priceUsage(usage meter.Usage) (bill, error) {
 	add(c.rates, usage, "")
 	return b, failed
 }
+
+// errNoPriceBeside marks a charge as suspect: the answer used another model than the one that was asked for, and that one has
+// no price.
+var errNoPriceBeside = errors.New("no price for a model that was used beside the one that was asked for")
 
 // everyResponseHas reports whether a class can be counted on any traffic: it stands in a bill only where it is charged.
 func everyResponseHas(class meter.Class) bool {

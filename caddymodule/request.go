@@ -1,0 +1,142 @@
+package caddymodule
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+
+	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/escrow/ledger"
+)
+
+// readBody reads the request body, up to limit bytes.
+func readBody(r *http.Request, limit int64) ([]byte, *ledger.Refusal) {
+	tooLarge := func() *ledger.Refusal {
+		return refuse(tooLarge, "the request body has more bytes than are read to price it", "limit", formatInt(limit))
+	}
+	if r.ContentLength > limit {
+		return nil, tooLarge()
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, limit))
+	var beyond *http.MaxBytesError
+	switch {
+	case errors.As(err, &beyond):
+		return nil, tooLarge()
+	case err != nil:
+		return nil, refuse(invalidRequest, "reading the request body: "+err.Error())
+	}
+	_ = r.Body.Close()
+	return body, nil
+}
+
+// setBody makes body the request's, in a form that can be sent again.
+func setBody(r *http.Request, body []byte) {
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
+	r.ContentLength = int64(len(body))
+	r.TransferEncoding = nil
+	if r.Header.Get("Content-Length") != "" {
+		r.Header.Set("Content-Length", formatInt(int64(len(body))))
+	}
+}
+
+// keyHeaders are where clients put a provider's key, in the order in which they are looked at.
+var keyHeaders = []string{"Tallygate-Key", "Authorization", "X-Api-Key", "X-Goog-Api-Key", "Api-Key"}
+
+// takeKey finds the caller's key and takes it off the request, so that it never reaches the provider. Where it stands in
+// Tallygate-Key, what else looks like a key is the provider's and passes, unless it is a Tallygate key too.
+func takeKey(r *http.Request) string {
+	var key string
+	for _, name := range keyHeaders {
+		value := r.Header.Get(name)
+		if name == "Authorization" {
+			scheme, token, _ := strings.Cut(value, " ")
+			if !strings.EqualFold(scheme, "Bearer") {
+				continue
+			}
+			value = strings.TrimSpace(token)
+		}
+		if value == "" {
+			continue
+		}
+		if key == "" || escrow.IsKey(value) {
+			r.Header.Del(name)
+		}
+		if key == "" || !escrow.IsKey(key) && escrow.IsKey(value) && name != "Tallygate-Key" {
+			key = value
+		}
+	}
+	if inQuery := takeQueryKey(r, key == ""); key == "" {
+		key = inQuery
+	}
+	return key
+}
+
+// takeQueryKey takes ?key= off the URL, all of it if it is the caller's only key, else only where it is a Tallygate key. The
+// other parameters stay as they are written.
+func takeQueryKey(r *http.Request, only bool) string {
+	if !strings.Contains(r.URL.RawQuery, "key=") {
+		return ""
+	}
+	var key string
+	var kept []string
+	for pair := range strings.SplitSeq(r.URL.RawQuery, "&") {
+		value, is := strings.CutPrefix(pair, "key=")
+		if is && (only || escrow.IsKey(value)) {
+			if key == "" {
+				key = value
+			}
+			continue
+		}
+		kept = append(kept, pair)
+	}
+	if key != "" {
+		r.URL.RawQuery = strings.Join(kept, "&")
+		r.RequestURI = r.URL.RequestURI()
+	}
+	return key
+}
+
+// terms are what a caller asks of its charge, in request headers.
+type terms struct {
+	escrow    string            // Tallygate-Escrow
+	maxCharge ledger.Amount     // Tallygate-Max-Charge
+	tags      map[string]string // Tallygate-Tag: team=x, run=7
+}
+
+const (
+	maxTags      = 16
+	maxTagLength = 128
+)
+
+// takeTerms reads the Tallygate-* request headers and takes them off: they are for us, not for the provider.
+func takeTerms(h http.Header) (terms, *ledger.Refusal) {
+	t := terms{escrow: h.Get("Tallygate-Escrow")}
+	if s := h.Get("Tallygate-Max-Charge"); s != "" {
+		amount, err := positive("Tallygate-Max-Charge", s)
+		if err != nil {
+			return t, refuse(invalidRequest, err.Error(), "field", "Tallygate-Max-Charge")
+		}
+		t.maxCharge = amount
+	}
+	for _, line := range h.Values("Tallygate-Tag") {
+		for pair := range strings.SplitSeq(line, ",") {
+			name, value, ok := strings.Cut(strings.TrimSpace(pair), "=")
+			if !ok || name == "" || len(pair) > maxTagLength || len(t.tags) == maxTags {
+				return t, refuse(invalidRequest, "Tallygate-Tag "+quote(pair)+": expected NAME=VALUE, at most 16 of at most 128 bytes", "field", "Tallygate-Tag")
+			}
+			if t.tags == nil {
+				t.tags = make(map[string]string)
+			}
+			t.tags[name] = value
+		}
+	}
+	for name := range h {
+		if strings.HasPrefix(name, "Tallygate-") {
+			delete(h, name)
+		}
+	}
+	return t, nil
+}
