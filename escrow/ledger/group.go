@@ -139,7 +139,7 @@ func (g *GroupCommit) reopen(reopen func() error) (err error) {
 }
 
 func (g *GroupCommit) commit(group []submission) {
-	tx, err := g.begin()
+	tx, err := g.beginContained()
 	if err != nil {
 		answer(group, g.fail(fmt.Errorf("beginning a transaction: %w", err)))
 		return
@@ -153,6 +153,11 @@ func (g *GroupCommit) commit(group []submission) {
 	for i, s := range group {
 		s.done(results[i])
 	}
+}
+
+func (g *GroupCommit) beginContained() (tx Tx, err error) {
+	defer containPanic(&err)
+	return g.begin()
 }
 
 // fail takes no more operations from now on, and returns what they are told.

@@ -266,7 +266,13 @@ func (s *Store) Submit(op func(ledger.Writer) error, done func(error)) {
 func (s *Store) View(fn func(ledger.Reader) error) error {
 	for {
 		f := s.file.Load()
-		err := f.view(func(tx *bbolt.Tx) error { return fn(reader{tx.Bucket(bucketName)}) })
+		err := f.view(func(tx *bbolt.Tx) error {
+			r, err := newReader(tx)
+			if err != nil {
+				return err
+			}
+			return fn(r)
+		})
 		if !errors.Is(err, bbolt.ErrDatabaseNotOpen) {
 			return err
 		}
@@ -329,12 +335,21 @@ func (s *Store) begin() (ledger.Tx, error) {
 	if err := s.options.fault(StepBegin); err != nil {
 		return nil, err
 	}
-	f := s.file.Load()
-	tx, err := f.db.Begin(true)
-	if err != nil {
+	t := &transaction{file: s.file.Load(), store: s}
+	if err := t.begin(); err != nil {
+		t.Rollback()
 		return nil, err
 	}
-	return &transaction{reader{tx.Bucket(bucketName)}, tx, f, s}, nil
+	return t, nil
+}
+
+func (t *transaction) begin() (err error) {
+	defer contain(&err, bucketName)
+	if t.tx, err = t.file.db.Begin(true); err != nil {
+		return err
+	}
+	t.reader, err = newReader(t.tx)
+	return err
 }
 
 // Commit is [ledger.Tx]'s.
@@ -382,6 +397,9 @@ func (t *transaction) Rollback() {
 			t.file.stuck.Store(true)
 		}
 	}()
+	if t.tx == nil {
+		return
+	}
 	if err := t.tx.Rollback(); err != nil && !errors.Is(err, bbolt.ErrTxClosed) {
 		t.file.stuck.Store(true)
 	}

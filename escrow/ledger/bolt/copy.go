@@ -62,7 +62,7 @@ const (
 )
 
 // renew replaces the file by a copy.
-func (s *Store) renew(old *file) error {
+func (s *Store) renew(old *file) (err error) {
 	if runtime.GOOS == "windows" {
 		return errors.New("an open file can't be replaced on Windows; restart")
 	}
@@ -70,14 +70,22 @@ func (s *Store) renew(old *file) error {
 	if err := old.copyTo(path, s.options, os.O_TRUNC); err != nil {
 		return err
 	}
+	var fresh *file
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("%w: %v", ledger.ErrCorrupt, r)
+		}
+		if err != nil {
+			err = errors.Join(err, fresh.close(), remove(path))
+		}
+	}()
 	o := s.options
 	o.VerifyUpTo, o.AcceptMeta = math.MaxInt64, false
-	fresh, err := openFile(path, o)
-	if err == nil {
-		err = s.options.place(path, s.path)
+	if fresh, err = openFile(path, o); err != nil {
+		return err
 	}
-	if err != nil {
-		return errors.Join(err, fresh.close(), remove(path))
+	if err := s.options.place(path, s.path); err != nil {
+		return err
 	}
 	s.file.Store(fresh)
 	go old.close() // waits for its readers
@@ -103,25 +111,38 @@ func remove(path string) error {
 }
 
 // copyTo writes a synced copy as of now to a new file; how is os.O_EXCL or os.O_TRUNC.
-func (f *file) copyTo(path string, o Options, how int) error {
+func (f *file) copyTo(path string, o Options, how int) (err error) {
 	target, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|how, 0o600)
 	if err != nil {
 		return err
 	}
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("%w: %v", ledger.ErrCorrupt, r)
+		}
+		if err = errors.Join(err, target.Close()); err != nil {
+			err = errors.Join(err, remove(path))
+		}
+	}()
 	err = f.view(func(tx *bbolt.Tx) error {
-		_, err := tx.WriteTo(faulty{target, o})
+		_, err := writeTo(tx, faulty{target, o})
 		return err
 	})
 	if err == nil {
 		err = o.fault(StepFlush)
 	}
-	if err == nil {
-		err = target.Sync()
+	if err != nil {
+		return err
 	}
-	if err = errors.Join(err, target.Close()); err != nil {
-		return errors.Join(err, remove(path))
+	return target.Sync()
+}
+
+func writeTo(tx *bbolt.Tx, w io.Writer) (int64, error) {
+	n, err := tx.WriteTo(w)
+	if errors.Is(err, io.EOF) {
+		err = fmt.Errorf("%w: the file is cut off after %d of %d bytes", ledger.ErrCorrupt, n, tx.Size())
 	}
-	return nil
+	return n, err
 }
 
 type faulty struct {
@@ -140,7 +161,7 @@ func (f faulty) Write(p []byte) (int, error) {
 // meanwhile; pages that it replaces are not used again until the backup has ended, so that a slow w makes the file grow.
 func (s *Store) Backup(w io.Writer) (n int64, err error) {
 	err = s.file.Load().view(func(tx *bbolt.Tx) error {
-		n, err = tx.WriteTo(faulty{w, s.options})
+		n, err = writeTo(tx, faulty{w, s.options})
 		return err
 	})
 	if err != nil {

@@ -34,27 +34,48 @@ func checksum(key, value []byte) uint32 {
 // reader reads sealed records. What goes wrong inside bbolt comes back as an error.
 type reader struct{ bucket *bbolt.Bucket }
 
-// Get is [ledger.Reader]'s. That a key is absent is believed only where the records beside its place are whole: a key that was
-// damaged would otherwise pass for one that was never written.
+func newReader(tx *bbolt.Tx) (r reader, err error) {
+	defer contain(&err, bucketName)
+	r.bucket = tx.Bucket(bucketName)
+	if r.bucket == nil {
+		err = &ledger.CorruptError{Key: bucketName, Detail: "the bucket is missing"}
+	}
+	return r, err
+}
+
+// Get is [ledger.Reader]'s.
 func (r reader) Get(key []byte) (value []byte, err error) {
 	defer contain(&err, key)
-	c := r.bucket.Cursor()
-	found, sealed := c.Seek(key)
-	if bytes.Equal(found, key) && found != nil {
+	found, sealed := r.bucket.Cursor().Seek(key)
+	if found != nil && bytes.Equal(found, key) {
 		return unseal(key, sealed)
 	}
-	if found != nil {
-		if _, err := unseal(found, sealed); err != nil {
-			return nil, err
-		}
-		found, sealed = c.Prev()
+	return nil, r.absent(key, found, sealed)
+}
+
+// absent believes that there is no such key only where the records beside its place are whole and in order: a key that was damaged,
+// or a page number on the way to it, would otherwise make it pass for one that was never written.
+func (r reader) absent(key, after, sealedAfter []byte) error {
+	c := r.bucket.Cursor()
+	var before, sealedBefore []byte
+	if found, _ := c.Seek(key); found != nil {
+		before, sealedBefore = c.Prev()
 	} else {
-		found, sealed = c.Last()
+		before, sealedBefore = c.Last()
 	}
-	if found != nil {
-		_, err = unseal(found, sealed)
+	if after != nil && bytes.Compare(after, key) < 0 || before != nil && bytes.Compare(before, key) >= 0 {
+		return &ledger.CorruptError{Key: bytes.Clone(key), Detail: fmt.Sprintf("its place is out of order, between %q and %q", before, after)}
 	}
-	return nil, err
+	if after != nil {
+		if _, err := unseal(after, sealedAfter); err != nil {
+			return err
+		}
+	}
+	if before == nil {
+		return nil
+	}
+	_, err := unseal(before, sealedBefore)
+	return err
 }
 
 // Scan is [ledger.Reader]'s.
@@ -63,6 +84,9 @@ func (r reader) Scan(in ledger.Range, fn func(key, value []byte) (bool, error)) 
 	next := c.Next
 	if in.Reverse {
 		next = c.Prev
+	}
+	if err := r.bounded(in); err != nil {
+		return err
 	}
 	key, value, err := read(in.From, nil, in.Reverse, func() ([]byte, []byte) { return first(c, in) })
 	for err == nil && key != nil && inside(in, key) {
@@ -73,6 +97,20 @@ func (r reader) Scan(in ledger.Range, fn func(key, value []byte) (bool, error)) 
 		key, value, err = read(key, key, in.Reverse, next)
 	}
 	return err
+}
+
+// bounded checks the place where a scan begins.
+func (r reader) bounded(in ledger.Range) (err error) {
+	begin := in.From
+	if in.Reverse {
+		begin = in.To
+	}
+	if begin == nil {
+		return nil
+	}
+	defer contain(&err, begin)
+	found, sealed := r.bucket.Cursor().Seek(begin)
+	return r.absent(begin, found, sealed)
 }
 
 // read takes one step of a cursor, which must lead past the key before.

@@ -177,8 +177,8 @@ func (v *verifier) bytes(id, pages uint64) ([]byte, error) {
 		if v.deep {
 			want = max(stride, length)
 		}
-		v.at = from
-		v.chunk = slices.Grow(v.chunk[:0], int(want))[:min(want, v.size-from)]
+		v.at, want = from, min(want, v.size-from)
+		v.chunk = slices.Grow(v.chunk[:0], int(want))[:want]
 		if _, err := v.file.ReadAt(v.chunk, from); err != nil {
 			v.chunk = nil
 			return nil, fmt.Errorf("reading page %d: %w", id, err)
@@ -217,37 +217,47 @@ func (v *verifier) tree(root ref, leaf func(page []byte, r ref) error) error {
 	return nil
 }
 
-// element returns the i-th element of a page: its words, and the bytes that its position points to, of the given length.
-func element(page []byte, i int, position int, length uint64) ([]byte, error) {
-	at := pageHeader + elementSize*i
-	from := uint64(at) + uint64(native.Uint32(page[at+position:]))
-	if from+length > uint64(len(page)) || from < uint64(at) {
-		return nil, fmt.Errorf("page %d, element %d, points outside of the page", native.Uint64(page), i)
-	}
-	return page[from : from+length], nil
+// layout hands out the data of a page's elements. bbolt lays it out without gaps, in their order, behind the last element: so a
+// count, a position or a length that is not what was written can't pass.
+type layout struct {
+	page  []byte
+	count int
+	next  uint64
 }
 
-func elements(page []byte) (int, error) {
+func elements(page []byte) (*layout, error) {
 	count := int(native.Uint16(page[10:]))
-	if pageHeader+elementSize*count > len(page) {
-		return 0, fmt.Errorf("page %d says that it has %d elements", native.Uint64(page), count)
+	end := pageHeader + elementSize*count
+	if end > len(page) {
+		return nil, fmt.Errorf("page %d says that it has %d elements", native.Uint64(page), count)
 	}
-	return count, nil
+	return &layout{page, count, uint64(end)}, nil
+}
+
+// data returns what element i, the one after the last that was asked for, points to; its position stands at an offset in it.
+func (l *layout) data(i, position int, length uint64) ([]byte, error) {
+	at := pageHeader + elementSize*i
+	from := uint64(at) + uint64(native.Uint32(l.page[at+position:]))
+	if from != l.next || length > uint64(len(l.page))-from {
+		return nil, fmt.Errorf("page %d, element %d, is not where it should be", native.Uint64(l.page), i)
+	}
+	l.next = from + length
+	return l.page[from:l.next], nil
 }
 
 func branch(page []byte, r ref) ([]ref, error) {
-	count, err := elements(page)
+	l, err := elements(page)
 	if err != nil {
 		return nil, err
 	}
-	if count == 0 {
+	if l.count == 0 {
 		return nil, fmt.Errorf("page %d is an empty branch", r.page)
 	}
-	children := make([]ref, count)
+	children := make([]ref, l.count)
 	before := []byte(nil)
 	for i := range children {
 		at := pageHeader + elementSize*i
-		key, err := element(page, i, 0, uint64(native.Uint32(page[at+4:])))
+		key, err := l.data(i, 0, uint64(native.Uint32(page[at+4:])))
 		if err != nil {
 			return nil, err
 		}
@@ -274,15 +284,15 @@ func (r ref) ordered(i int, before, key []byte) error {
 
 // leafElements calls fn for each element of a leaf.
 func leafElements(page []byte, r ref, fn func(flags uint32, key, value []byte) error) error {
-	count, err := elements(page)
+	l, err := elements(page)
 	if err != nil {
 		return err
 	}
 	before := []byte(nil)
-	for i := range count {
+	for i := range l.count {
 		at := pageHeader + elementSize*i
 		keySize, valueSize := uint64(native.Uint32(page[at+8:])), uint64(native.Uint32(page[at+12:]))
-		both, err := element(page, i, 4, keySize+valueSize)
+		both, err := l.data(i, 4, keySize+valueSize)
 		if err != nil {
 			return err
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"testing"
@@ -58,6 +59,9 @@ func Script(t *testing.T, open func() ledger.Store, fail func(kept bool), script
 	mustBalance(t, r.ledger)
 }
 
+// quiet drops what ledgers log of failures that are made on purpose.
+var quiet = slog.New(slog.DiscardHandler)
+
 // mustBalance checks the books.
 func mustBalance(t testing.TB, l *ledger.Ledger) {
 	t.Helper()
@@ -88,7 +92,7 @@ func (r *runner) reopen(t testing.TB) {
 		}
 	}
 	var err error
-	r.ledger, err = ledger.New(r.open(), ledger.Options{Currency: "USDC", Now: func() time.Time { return r.begin.Add(r.passed) }})
+	r.ledger, err = ledger.New(r.open(), ledger.Options{Currency: "USDC", Now: func() time.Time { return r.begin.Add(r.passed) }, Logger: quiet})
 	if err != nil {
 		t.Fatalf("opening: %v", err)
 	}
