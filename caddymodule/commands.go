@@ -33,6 +33,7 @@ func registerCommands() {
 			cmd.AddCommand(subcommand("list", "Lists the agents", cobra.NoArgs, runAgentsList))
 			add := subcommand("add ID", "Makes an agent and shows its key, once", cobra.ExactArgs(1), runAgentsAdd)
 			add.Flags().String("name", "", "A name for people")
+			add.Flags().Bool("adopt", false, "Take over an agent that registered itself, so that the config may name it as a payee")
 			cmd.AddCommand(add)
 			cmd.AddCommand(subcommand("key ID", "Makes a further key for an agent and shows it, once", cobra.ExactArgs(1), runAgentsKey))
 		},
@@ -128,7 +129,8 @@ func runAgentsList(cmd *cobra.Command, _ []string) (int, error) {
 
 func runAgentsAdd(cmd *cobra.Command, args []string) (int, error) {
 	name, _ := cmd.Flags().GetString("name")
-	return runKey(cmd, "agents/add", agentArgs{ID: args[0], Name: name})
+	adopt, _ := cmd.Flags().GetBool("adopt")
+	return runKey(cmd, "agents/add", agentArgs{ID: args[0], Name: name, Adopt: adopt})
 }
 
 func runAgentsKey(cmd *cobra.Command, args []string) (int, error) {
@@ -140,7 +142,7 @@ func runKey(cmd *cobra.Command, task string, args agentArgs) (int, error) {
 	if err := perform(cmd, task, "", args, &made); err != nil {
 		return caddy.ExitCodeFailedStartup, err
 	}
-	if !printJSON(cmd, made) {
+	if !printJSON(cmd, made) && made.APIKey != "" {
 		fmt.Println(made.APIKey)
 	}
 	return exitGood, nil

@@ -389,3 +389,19 @@ func TestAgentsAndDepositsByCommand(t *testing.T) {
 		}
 	}
 }
+
+func TestAPayeeThatRegisteredItself(t *testing.T) {
+	p := newProcess(t, "1s", "", "handle /x {\n\t\tmeter acme 1 per call\n\t}", text("results"))
+	p.start()
+	p.agent("newcomer", "0")
+	p.stop(syscall.SIGTERM)
+	p.write("1s", "", "handle /x {\n\t\tmeter newcomer 1 per call\n\t}")
+	if code, out := run(t, "run", "--config", p.config); code == 0 || !strings.Contains(out, "tallygate agents add --adopt newcomer") {
+		t.Errorf("exit %d\n%s", code, out)
+	}
+	if code, out := run(t, "agents", "add", "--adopt", "newcomer", "--config", p.config); code != 0 {
+		t.Errorf("the remedy: exit %d\n%s", code, out)
+	}
+	p.start()
+	p.stop(syscall.SIGTERM)
+}

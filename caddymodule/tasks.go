@@ -81,8 +81,9 @@ func verifyLedger(ctx context.Context, book *escrow.Book, _ struct{}) (verified,
 var operator = escrow.Actor{Operator: true}
 
 type agentArgs struct {
-	ID   string `json:"agent_id"`
-	Name string `json:"name,omitempty"`
+	ID    string `json:"agent_id"`
+	Name  string `json:"name,omitempty"`
+	Adopt bool   `json:"adopt,omitempty"`
 }
 
 // newKey is a key, shown once.
@@ -107,6 +108,9 @@ func listAgents(_ context.Context, book *escrow.Book, _ struct{}) ([]escrow.Agen
 
 func addAgent(ctx context.Context, book *escrow.Book, args agentArgs) (newKey, error) {
 	var made newKey
+	if args.Adopt {
+		return newKey{AgentID: args.ID}, book.Do(ctx, func(tx *escrow.Tx) error { return tx.Adopt(operator, args.ID) })
+	}
 	err := book.Do(ctx, func(tx *escrow.Tx) error {
 		agent, _, key, err := tx.CreateAgent(operator, escrow.AgentOrder{ID: args.ID, Name: args.Name})
 		made = newKey{AgentID: agent.ID, APIKey: key}
