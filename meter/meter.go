@@ -115,6 +115,8 @@ type Call struct {
 	Malformed bool
 	// InputOnly says that the answer has no output tokens, so that MaxOutput says nothing (embeddings, rerank, moderation).
 	InputOnly bool
+	// Tools are the tools that are called by name (MCP), one entry a call.
+	Tools []string
 	// Choices is how many alternative answers are asked for (n, candidateCount); 0 and 1 mean one.
 	Choices int64
 	// Once, where set, names a result that must be charged once only, however often it is fetched (a batch's results).

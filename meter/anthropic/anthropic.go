@@ -26,13 +26,13 @@ var messages = wire.Dialect{
 		{Path: "message.usage", In: wire.Stream},
 
 		{Path: "delta.text", Text: meter.Output, In: wire.Stream},
-		{Path: "delta.thinking", Text: meter.Output, In: wire.Stream},
+		{Path: "delta.thinking", Text: meter.Reasoning, In: wire.Stream},
 		{Path: "delta.partial_json", Text: meter.Output, In: wire.Stream},
-		{Path: "content_block.name", Text: meter.Output, In: wire.Stream},
+		{Path: "content_block.name", Text: meter.Output, Call: true, In: wire.Stream},
 
 		{Path: "content.*.text", Text: meter.Output, In: wire.Whole},
-		{Path: "content.*.thinking", Text: meter.Output, In: wire.Whole},
-		{Path: "content.*.name", Text: meter.Output, In: wire.Whole},
+		{Path: "content.*.thinking", Text: meter.Reasoning, In: wire.Whole},
+		{Path: "content.*.name", Text: meter.Output, Call: true, In: wire.Whole},
 		{Path: "content.*.input.*", Text: meter.Output, In: wire.Whole},
 		{Path: "content.*.input.*.*", Text: meter.Output, In: wire.Whole},
 	},

@@ -29,10 +29,10 @@ var converse = wire.Dialect{
 		{Path: "delta.text", Text: meter.Output, In: wire.Stream},
 		{Path: "delta.reasoningContent.text", Text: meter.Output, In: wire.Stream},
 		{Path: "delta.toolUse.input", Text: meter.Output, In: wire.Stream},
-		{Path: "start.toolUse.name", Text: meter.Output, In: wire.Stream},
+		{Path: "start.toolUse.name", Text: meter.Output, Call: true, In: wire.Stream},
 		{Path: "output.message.content.*.text", Text: meter.Output, In: wire.Whole},
 		{Path: "output.message.content.*.reasoningContent.reasoningText.text", Text: meter.Output, In: wire.Whole},
-		{Path: "output.message.content.*.toolUse.name", Text: meter.Output, In: wire.Whole},
+		{Path: "output.message.content.*.toolUse.name", Text: meter.Output, Call: true, In: wire.Whole},
 		{Path: "output.message.content.*.toolUse.input.*", Text: meter.Output, In: wire.Whole},
 	},
 	End: func(t *wire.State, m *wire.Message) wire.Verdict {

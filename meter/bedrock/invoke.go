@@ -37,7 +37,7 @@ var invoke = wire.Dialect{
 
 		{Path: "content.*.text", Text: meter.Output, In: wire.Whole},
 		{Path: "content.*.thinking", Text: meter.Output, In: wire.Whole},
-		{Path: "content.*.name", Text: meter.Output, In: wire.Whole},
+		{Path: "content.*.name", Text: meter.Output, Call: true, In: wire.Whole},
 		{Path: "content.*.input.*", Text: meter.Output, In: wire.Whole},
 		{Path: "output.message.content.*.text", Text: meter.Output, In: wire.Whole},
 		{Path: "results.*.outputText", Text: meter.Output, In: wire.Whole},
@@ -79,7 +79,7 @@ func startInvoke(t *wire.State, h http.Header) {
 	s.Prompt += s.Cached + s.CacheWrite
 	if s.HasPrompt {
 		s.HasCompletion = true // of embeddings, the input alone is stated
-		r.header = true
+		r.header, t.Covered = true, true
 		t.State(s)
 	}
 }

@@ -29,7 +29,7 @@ var generate = wire.Dialect{
 		{Path: "candidates.*.finishReason"},
 		{Path: "error", Mark: true},
 		{Path: "candidates.*.content.parts.*.text", Text: meter.Output},
-		{Path: "candidates.*.content.parts.*.functionCall.name", Text: meter.Output},
+		{Path: "candidates.*.content.parts.*.functionCall.name", Text: meter.Output, Call: true},
 		{Path: "candidates.*.content.parts.*.functionCall.args.*", Text: meter.Output},
 		{Path: "candidates.*.content.parts.*.executableCode.code", Text: meter.Output},
 	},

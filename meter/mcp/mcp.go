@@ -6,6 +6,7 @@ package mcp
 import (
 	"maps"
 	"net/http"
+	"slices"
 
 	"github.com/tidwall/gjson"
 
@@ -90,6 +91,7 @@ func Inspect(r *wire.Request) (*meter.Call, error) {
 	c.Malformed = !gjson.ValidBytes(r.Body)
 	c.Format = api
 	c.Stream, c.InputOnly, c.InputOpen = true, true, false
+	c.Tools = slices.Sorted(maps.Values(api.tools))
 	c.Free = len(api.tools) == 0
 	return c, nil
 }

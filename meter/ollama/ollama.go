@@ -23,7 +23,7 @@ var answer = wire.Dialect{
 		{Path: "model"}, {Path: "done"}, {Path: "prompt_eval_count"}, {Path: "eval_count"}, {Path: "error", Mark: true},
 		{Path: "message.content", Text: meter.Output},
 		{Path: "message.thinking", Text: meter.Output},
-		{Path: "message.tool_calls.*.function.name", Text: meter.Output},
+		{Path: "message.tool_calls.*.function.name", Text: meter.Output, Call: true},
 		{Path: "message.tool_calls.*.function.arguments.*", Text: meter.Output},
 		{Path: "response", Text: meter.Output},
 		{Path: "thinking", Text: meter.Output},

@@ -41,9 +41,9 @@ var chat = wire.Dialect{
 		{Path: "choices.*.delta.refusal", Text: meter.Output, In: wire.Stream},
 		{Path: "choices.*.delta.reasoning_content", Text: meter.Reasoning, In: wire.Stream}, // DeepSeek, vLLM, xAI
 		{Path: "choices.*.delta.reasoning", Text: meter.Reasoning, In: wire.Stream},         // OpenRouter, Groq, Cerebras
-		{Path: "choices.*.delta.tool_calls.*.function.name", Text: meter.Output, In: wire.Stream},
+		{Path: "choices.*.delta.tool_calls.*.function.name", Text: meter.Output, Call: true, In: wire.Stream},
 		{Path: "choices.*.delta.tool_calls.*.function.arguments", Text: meter.Output, In: wire.Stream},
-		{Path: "choices.*.delta.function_call.name", Text: meter.Output, In: wire.Stream},
+		{Path: "choices.*.delta.function_call.name", Text: meter.Output, Call: true, In: wire.Stream},
 		{Path: "choices.*.delta.function_call.arguments", Text: meter.Output, In: wire.Stream},
 		{Path: "choices.*.delta.audio.transcript", Text: meter.Output, In: wire.Stream},
 
@@ -53,9 +53,9 @@ var chat = wire.Dialect{
 		{Path: "choices.*.message.refusal", Text: meter.Output, In: wire.Whole},
 		{Path: "choices.*.message.reasoning_content", Text: meter.Reasoning, In: wire.Whole},
 		{Path: "choices.*.message.reasoning", Text: meter.Reasoning, In: wire.Whole},
-		{Path: "choices.*.message.tool_calls.*.function.name", Text: meter.Output, In: wire.Whole},
+		{Path: "choices.*.message.tool_calls.*.function.name", Text: meter.Output, Call: true, In: wire.Whole},
 		{Path: "choices.*.message.tool_calls.*.function.arguments", Text: meter.Output, In: wire.Whole},
-		{Path: "choices.*.message.function_call.name", Text: meter.Output, In: wire.Whole},
+		{Path: "choices.*.message.function_call.name", Text: meter.Output, Call: true, In: wire.Whole},
 		{Path: "choices.*.message.function_call.arguments", Text: meter.Output, In: wire.Whole},
 		{Path: "choices.*.message.audio.transcript", Text: meter.Output, In: wire.Whole},
 

@@ -47,13 +47,13 @@ var realtime = wire.Dialect{
 		}
 		return wire.Pass
 	},
-	IsText: func(m *wire.Message) bool {
+	Class: func(m *wire.Message, class meter.Class) meter.Class {
 		switch m.Get("type").String() {
 		case "response.output_text.delta", "response.text.delta", "response.output_audio_transcript.delta",
 			"response.audio_transcript.delta", "response.function_call_arguments.delta":
-			return true
+			return class
 		}
-		return false
+		return ""
 	},
 	Stop: func(code, message string) []wire.Note {
 		return []wire.Note{{Data: wire.JSON(map[string]any{

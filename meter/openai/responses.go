@@ -16,6 +16,7 @@ var responses = wire.Dialect{
 	Rules: []wire.Rule{
 		{Path: "type", In: wire.Stream},
 		{Path: "delta", Text: meter.Output, In: wire.Stream},
+		{Path: "item.name", Text: meter.Output, Call: true, In: wire.Stream}, // of response.output_item.added
 		{Path: "response.model", In: wire.Stream},
 		{Path: "response.service_tier", In: wire.Stream},
 		{Path: "response.usage", In: wire.Stream},
@@ -32,19 +33,21 @@ var responses = wire.Dialect{
 		{Path: "output.*.action.type", In: wire.Whole},
 		{Path: "output.*.content.*.text", Text: meter.Output, In: wire.Whole},
 		{Path: "output.*.content.*.refusal", Text: meter.Output, In: wire.Whole},
-		{Path: "output.*.name", Text: meter.Output, In: wire.Whole},
+		{Path: "output.*.name", Text: meter.Output, Call: true, In: wire.Whole},
 		{Path: "output.*.arguments", Text: meter.Output, In: wire.Whole},
 		{Path: "output.*.input", Text: meter.Output, In: wire.Whole},
 		{Path: "output.*.summary.*.text", Text: meter.Reasoning, In: wire.Whole},
 	},
 	End: endResponses,
-	// Deltas of audio and images are base64.
-	IsText: func(m *wire.Message) bool {
+	Class: func(m *wire.Message, class meter.Class) meter.Class {
 		switch m.Get("type").String() {
-		case "response.output_audio.delta", "response.audio.delta", "response.image_generation_call.partial_image":
-			return false
+		case "response.output_audio.delta", "response.audio.delta", // base64
+			"response.output_item.done": // repeats what was added
+			return ""
+		case "response.reasoning_text.delta", "response.reasoning_summary_text.delta":
+			return meter.Reasoning
 		}
-		return true
+		return class
 	},
 	Prompt: responsesPrompt.Tokens,
 	Stop: func(code, message string) []wire.Note {

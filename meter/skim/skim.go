@@ -19,7 +19,7 @@ type Kind uint8
 
 const (
 	Keep Kind = iota // report the raw value once it is complete
-	Text             // report the decoded text of a string, piece by piece; another kind of value is looked into
+	Text             // report the decoded text of a string, piece by piece, and its end; another kind of value is looked into
 	Mark             // report only that there is a value; it is looked into
 	Skip             // nothing: the pattern is there for its index
 )
@@ -94,7 +94,7 @@ func (n *node) child(key []byte) *node {
 }
 
 // Sink takes what is found, in the document's order. Slices are valid during the call only. A value that is too long to be
-// kept is nil.
+// kept is nil; a piece of text that is nil is the end of the string.
 type Sink interface {
 	Value(i int, raw []byte)
 	Text(i int, piece []byte)
@@ -186,6 +186,7 @@ func (r *Reader) step(p []byte) int {
 	case inText:
 		n, end := r.text.read(p)
 		if end {
+			r.sink.Text(r.cur.text, nil)
 			r.endValue()
 		}
 		return n

@@ -28,7 +28,9 @@ func (l *log) Text(i int, piece []byte) {
 	if l.text == nil {
 		l.text = map[int]string{}
 	}
-	l.text[i] += string(piece)
+	if l.text[i] += string(piece); piece == nil {
+		l.text[i] += "|"
+	}
 }
 
 func (l *log) Mark(i int) { l.lines = append(l.lines, fmt.Sprintf("%d!", i)) }
@@ -69,9 +71,9 @@ func TestReader(t *testing.T) {
 		{`{"a":[{"b":1},{"c":9},{"b":"x"}]}`, `2! 1=1 2! 2! 1="x"`},
 		{`{"a":{"k":{"b":1}}}`, `2! 1=1`},
 		{`{"a":[]}`, ``},
-		{`{"t":"a\n\"\u00e9\ud83d\ude00\/\u0041"}`, `3:"a\n\"é😀/A"`},
-		{`{"t":"\ud83dx\ude00\ud83d"}`, `3:"�x��"`},
-		{`{"t":[{"t":"one"},{"t":"two"}],"usage":0}`, `0=0 4:"onetwo"`},
+		{`{"t":"a\n\"\u00e9\ud83d\ude00\/\u0041"}`, `3:"a\n\"é😀/A|"`},
+		{`{"t":"\ud83dx\ude00\ud83d"}`, `3:"�x��|"`},
+		{`{"t":[{"t":"one"},{"t":"two"}],"usage":0}`, `0=0 4:"one|two|"`},
 		{`{"t":null,"usage":1}`, `0=1`},
 		{`{"usage":"` + strings.Repeat("x", skim.MaxKept) + `"}`, `0=too long`},
 		{`{"usage":{"n":1`, ``},

@@ -17,6 +17,7 @@ type counter struct {
 	msg   Message
 	dumb  bool // nothing is read: an error's body
 
+	shape    Shape
 	framer   framer
 	events   int64
 	bytes    int64
@@ -54,6 +55,7 @@ func NewCounter(d *Dialect, call *meter.Call, status int, h http.Header) meter.C
 
 // use says which shape the body has; the framer calls it before it reads.
 func (c *counter) use(shape Shape) {
+	c.shape = shape
 	c.skim = skim.New(c.d.paths[shape], gather{c})
 }
 
@@ -150,14 +152,26 @@ func (c *counter) peek() {
 // commitText counts the text that was gathered of the message so far.
 func (c *counter) commitText() {
 	m := &c.msg
-	if len(m.texts) > 0 && (c.d.IsText == nil || c.d.IsText(m)) {
-		for _, s := range m.texts {
-			text := c.state.text(m.rules[s.rule].Text)
-			if s.rule != c.lastRule {
-				text.Break()
-				c.lastRule = s.rule
-			}
-			text.Write(m.text[s.start:s.end])
+	for _, s := range m.texts {
+		rule := m.rules[s.rule]
+		class := rule.Text
+		if c.d.Class != nil {
+			class = c.d.Class(m, class)
+		}
+		if class == "" || c.state.Covered {
+			continue
+		}
+		text := c.state.text(class)
+		if s.rule != c.lastRule {
+			text.Break()
+			c.lastRule = s.rule
+		}
+		text.Write(m.text[s.start:s.end])
+		if s.ended && rule.Call {
+			text.Call()
+		}
+		if s.ended && c.shape == Whole {
+			text.Break()
 		}
 	}
 	m.texts, m.text = m.texts[:0], m.text[:0]
@@ -227,7 +241,11 @@ func (c *counter) Usage(complete bool) meter.Usage {
 		u.Source = meter.Estimated
 	}
 	for class, text := range t.texts {
-		if n := text.Count(); n > 0 {
+		n := text.Count()
+		if class == meter.Output {
+			n = text.Answer()
+		}
+		if n > 0 {
 			u.Units.Add(class, meter.Whole(n))
 			u.Source = meter.Estimated
 		}

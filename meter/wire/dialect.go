@@ -18,6 +18,8 @@ type Rule struct {
 	Path string
 	// Text, where set, is the class that the text found there counts as when it must be counted locally.
 	Text meter.Class
+	// Call says of a text that it is the name of a tool that is called, which costs tokens beside its text.
+	Call bool
 	// Mark keeps no value, only how many there are.
 	Mark bool
 	// Each, where set, is given each value as it is read, instead of keeping it.
@@ -52,8 +54,9 @@ type Dialect struct {
 	Start func(t *State, h http.Header)
 	// End reads a complete message.
 	End func(t *State, m *Message) Verdict
-	// IsText, where set, says whether the text of the message is the answer's; it may be asked before the message ends.
-	IsText func(m *Message) bool
+	// Class, where set, says as what the text of the message counts, which its rule has as class; "" for no text at all. It
+	// may be asked before the message ends.
+	Class func(m *Message, class meter.Class) meter.Class
 	// Prompt, where set, estimates the tokens of the request, for a response that does not state them.
 	Prompt func(c *meter.Call) int64
 	// Stop, where set, returns the messages that end a stream with an error.

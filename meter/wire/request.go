@@ -253,13 +253,17 @@ const maxPrompt = 256 << 10
 
 // Tokens estimates the tokens of the call's input.
 func (p *Prompt) Tokens(c *meter.Call) int64 {
-	sink := promptSink{text: tokens.NewText(tokens.ForModel(c.Model))}
+	encoding := tokens.ForModel(c.Model)
+	sink := promptSink{text: tokens.NewText(encoding)}
 	skim.New(p.paths, &sink).Write(c.Body)
 	n := sink.text.Count()
 	if sink.size > maxPrompt {
 		n = n * sink.size / maxPrompt
 	}
-	return n + sink.marks*p.perMark + p.perPrompt
+	if sink.marks > 0 {
+		n += encoding.Prompt
+	}
+	return max(0, n+sink.marks*p.perMark+p.perPrompt)
 }
 
 // promptSink counts the beginning of a prompt's text.

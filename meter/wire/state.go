@@ -13,6 +13,8 @@ type State struct {
 
 	// Stated is the usage that the provider has stated so far; later statements replace earlier ones.
 	Stated Stated
+	// Covered says that what is stated covers the whole response, whatever text follows.
+	Covered bool
 	// Sums are units that are added up over the response: searches, pages, seconds, search units.
 	Sums meter.Units
 	// Tools counts successful tool calls by name.
@@ -128,7 +130,11 @@ type Message struct {
 
 type value struct{ rule, start, end int }
 
-type segment struct{ rule, start, end int }
+// segment is text of one string, or of a piece of one.
+type segment struct {
+	rule, start, end int
+	ended            bool // the string
+}
 
 const (
 	maxValues  = 1024
@@ -203,6 +209,12 @@ func (g gather) Value(i int, raw []byte) {
 
 func (g gather) Text(i int, piece []byte) {
 	m := &g.msg
+	if k := len(m.texts); piece == nil {
+		if k > 0 && m.texts[k-1].rule == i {
+			m.texts[k-1].ended = true
+		}
+		return
+	}
 	for len(piece) > 0 {
 		if len(m.text) == maxText {
 			g.commitText()
@@ -211,10 +223,10 @@ func (g gather) Text(i int, piece []byte) {
 		start := len(m.text)
 		m.text = append(m.text, piece[:n]...)
 		piece = piece[n:]
-		if k := len(m.texts); k > 0 && m.texts[k-1].rule == i {
+		if k := len(m.texts); k > 0 && m.texts[k-1].rule == i && !m.texts[k-1].ended {
 			m.texts[k-1].end = len(m.text)
 		} else {
-			m.texts = append(m.texts, segment{i, start, len(m.text)})
+			m.texts = append(m.texts, segment{rule: i, start: start, end: len(m.text)})
 		}
 	}
 }
