@@ -25,7 +25,7 @@ func TestForModel(t *testing.T) {
 		"gpt-4o-mini": "o200k_base", "openai/gpt-4o": "o200k_base", "GPT-4.1": "o200k_base", "ft:gpt-4o:org::id": "o200k_base", "o3-mini": "o200k_base",
 		"gpt-4": "cl100k_base", "gpt-4-0613": "cl100k_base", "gpt-35-turbo": "cl100k_base", "text-embedding-3-small": "cl100k_base",
 		"openai.gpt-oss-120b-1:0": "o200k_harmony", "claude-haiku-4-5": "claude", "us.anthropic.claude-3-7-sonnet-20250219-v1:0": "claude",
-		"models/gemini-2.5-flash": "gemini", "llama3": "llama", "palmyra-x4": "other", "": "other",
+		"models/gemini-2.5-flash": "gemini", "llama3": "llama", "palmyra-x4": "palmyra", "nova": "other", "": "other",
 	} {
 		if got := tokens.ForModel(model).Name; got != want {
 			t.Errorf("%q has the encoding %s, want %s", model, got, want)
