@@ -309,6 +309,9 @@ func (b *Batch) touch(id AccountID, account Account) (*touch, error) {
 	if err != nil {
 		return nil, err
 	}
+	if p.available != account.Available() {
+		return nil, b.ledger.broke(fmt.Errorf("account %s has %s available in its record, %s in memory", id, account.Available(), p.available))
+	}
 	p.pins++
 	t := &touch{place: p}
 	b.touches[id] = t

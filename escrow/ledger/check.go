@@ -61,6 +61,7 @@ type checker struct {
 	heads    map[string]Head // by day, but for the last one
 	accounts map[AccountID]*derived
 	open     map[uint64]*openPending
+	entry    Finding // the entry of the highest number
 }
 
 type derived struct {
@@ -214,10 +215,10 @@ func (c *checker) take(r Reader, t Transfer, key, value []byte) error {
 	}
 	debit.entries++
 	credit.entries++
-	if err := c.entry(r, t.Debit, t.Seq, debit.Balance()); err != nil {
+	if err := c.checkEntry(r, t.Debit, t.Seq, debit.Balance()); err != nil {
 		return err
 	}
-	return c.entry(r, t.Credit, t.Seq, credit.Balance())
+	return c.checkEntry(r, t.Credit, t.Seq, credit.Balance())
 }
 
 func (c *checker) account(id AccountID) *derived {
@@ -260,7 +261,7 @@ func (c *checker) pending(t Transfer) Outcome {
 	return OK
 }
 
-func (c *checker) entry(r Reader, id AccountID, seq uint64, balance Amount) error {
+func (c *checker) checkEntry(r Reader, id AccountID, seq uint64, balance Amount) error {
 	key := entryKey(id, seq)
 	value, err := r.Get(key)
 	if errors.Is(err, ErrCorrupt) {
@@ -335,10 +336,17 @@ func (c *checker) record(key, value []byte, upTo uint64, entries map[AccountID]i
 		return decode(key, value, &kept)
 	case entryPrefix:
 		seq, err := lastSeq(key)
-		if err == nil && seq <= upTo {
-			entries[AccountID(key[1:len(key)-9])]++
+		if err != nil {
+			return err
 		}
-		return err
+		account := AccountID(key[1 : len(key)-9])
+		if seq <= upTo {
+			entries[account]++
+		}
+		if seq > c.entry.Seq {
+			c.entry = Finding{Account: account, Seq: seq, What: "its entry is of a transfer that there is not"}
+		}
+		return nil
 	case metaPrefix:
 		if bytes.Equal(key, metaKey) || bytes.Equal(key, stateKey) {
 			return nil
@@ -355,6 +363,11 @@ func (c *checker) compare(r Reader) error {
 	}
 	if state.Seq != c.seq {
 		if err := c.wrong(Finding{Seq: state.Seq, What: fmt.Sprintf("it should be the last, %d is", c.seq)}); err != nil {
+			return err
+		}
+	}
+	if c.entry.Seq > c.seq {
+		if err := c.wrong(c.entry); err != nil {
 			return err
 		}
 	}

@@ -50,7 +50,7 @@ func New(s Store, o Options) (*Ledger, error) {
 	if l.logger == nil {
 		l.logger = slog.Default()
 	}
-	if err := l.open(o.Currency); err != nil {
+	if err := l.open(o.Currency, current); err != nil {
 		return nil, err
 	}
 	return l, nil

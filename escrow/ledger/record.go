@@ -64,8 +64,8 @@ func lastSeq(key []byte) (uint64, error) {
 type metaRecord struct {
 	Schema   uint   `cbor:"1,keyasint"`
 	Currency string `cbor:"2,keyasint"`
-	Created  int64  `cbor:"3,keyasint"` // Unix nanoseconds
-	Upgrade  []byte `cbor:"4,keyasint,omitempty"`
+	Created  int64  `cbor:"3,keyasint"`           // Unix nanoseconds
+	Upgrade  []byte `cbor:"4,keyasint,omitempty"` // where the next step of an upgrade goes on
 }
 
 // stateRecord is where the ledger stands.
