@@ -109,12 +109,12 @@ func DecimalQuantity(s string) (q Quantity, ok bool) {
 	}
 	end = max(end, 0)
 	millionths := strings.TrimLeft(digits[:min(end, len(digits))], "0")
-	if len(millionths) > 18 {
+	if len(millionths) > 19 || len(millionths) == 19 && millionths > "1"+strings.Repeat("0", 18) {
 		return MaxQuantity, false
 	}
 	n, _ := strconv.ParseInt("0"+millionths, 10, 64)
 	if strings.Trim(digits[end:], "0") != "" {
 		n++
 	}
-	return Quantity(n), true
+	return min(Quantity(n), MaxQuantity), Quantity(n) <= MaxQuantity
 }

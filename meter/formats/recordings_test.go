@@ -290,3 +290,58 @@ func TestRecordings(t *testing.T) {
 		})
 	}
 }
+
+// TestCut ends every recorded response at random places: what is counted then is never more than in the end, but for the
+// prompt, which is estimated while it is not stated; and what Progress says encloses it.
+func TestCut(t *testing.T) {
+	output := []meter.Class{meter.Output, meter.Reasoning, meter.AudioOutput, meter.ImageOutput}
+	for _, r := range recordings(t) {
+		if r.Status >= 400 || r.Usage == nil {
+			continue
+		}
+		t.Run(r.File, func(t *testing.T) {
+			body := r.served(t)
+			call := r.inspect(t)
+			whole := call.Counter(r.Status, r.header())
+			run(whole, body, len(body))
+			final := whole.Usage(true).Units
+			for range 20 {
+				c := call.Counter(r.Status, r.header())
+				c.Feed(nil, body[:rand.IntN(len(body))])
+				at, bound := c.Progress()
+				u := c.Usage(false).Units
+				if n := sum(at, output...); n > sum(final, output...) && !falling[r.File] {
+					t.Errorf("at least %d tokens of output, in the end %v", n, final)
+				}
+				if n := sum(u, output...); n > sum(bound, output...) || n < sum(at, output...) && u[meter.Byte] > 0 {
+					t.Errorf("at %v, bound %v, exactly %v", at, bound, u)
+				}
+			}
+		})
+	}
+}
+
+// falling are recordings whose last statement of usage is below what was stated, or sent, before.
+var falling = map[string]bool{
+	"gemini/streamGenerateContent-test-native-output-with-builtin-tools-stream.sse": true,
+	"openai/responses-stream-response-stream-incomplete.sse":                        true,
+}
+
+// TestEveryCut cuts small responses in two at every byte.
+func TestEveryCut(t *testing.T) {
+	for _, r := range recordings(t) {
+		body := r.served(t)
+		if r.Status >= 400 || r.Usage == nil || len(body) > 2000 {
+			continue
+		}
+		call := r.inspect(t)
+		for i := range body {
+			c := call.Counter(r.Status, r.header())
+			c.Feed(c.Feed(nil, body[:i]), body[i:])
+			r.check(t, c.Usage(true))
+			if t.Failed() {
+				t.Fatalf("%s, cut at byte %d", r.File, i)
+			}
+		}
+	}
+}

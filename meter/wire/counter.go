@@ -141,12 +141,14 @@ func (c *counter) element(event string) Verdict {
 	return v
 }
 
-// peek reads the current message as far as it goes.
+// peek reads the current message as far as it goes; it is read again when it ends.
 func (c *counter) peek() {
-	if !c.dumb {
-		c.commitText()
-		c.d.End(&c.state, &c.msg)
+	if c.dumb {
+		return
 	}
+	c.state.peeking = true
+	c.d.End(&c.state, &c.msg)
+	c.state.peeking = false
 }
 
 // commitText counts the text that was gathered of the message so far.
@@ -186,6 +188,9 @@ func (c *counter) exact() meter.Units {
 }
 
 func (c *counter) Progress() (at, bound meter.Units) {
+	if !c.ended {
+		c.framer.peek(c)
+	}
 	at, bound = c.exact(), c.exact()
 	t := &c.state
 	stated := t.Stated // Units may mark it

@@ -107,6 +107,7 @@ func (w *whole) feed(c *counter, dst, chunk []byte) []byte {
 			c.end("")
 		}
 	}
+	c.commitText() // it goes on with its bytes
 	dst = append(dst, w.last...)
 	dst = append(dst, chunk[:len(chunk)-1]...)
 	w.last = append(w.last[:0], chunk[len(chunk)-1])

@@ -31,7 +31,8 @@ type State struct {
 	// Scratch is the format's own.
 	Scratch any
 
-	texts map[meter.Class]*tokens.Text // by Output, Reasoning
+	texts   map[meter.Class]*tokens.Text // by Output, Reasoning
+	peeking bool                         // the message will be read again: nothing is added up
 }
 
 // hasText reports whether there is text that no statement of usage covers.
@@ -52,6 +53,9 @@ func (t *State) State(s Stated) {
 
 // AddStated adds the usage of one of several responses on a connection, or lines of a batch.
 func (t *State) AddStated(s Stated) {
+	if t.peeking {
+		return
+	}
 	t.Stated.Add(s)
 	t.dropText()
 }
@@ -61,6 +65,9 @@ const maxPasses = 64
 
 // AddPass adds the usage of one answer of several (a batch's), which ran on this model.
 func (t *State) AddPass(model string, s Stated) {
+	if t.peeking {
+		return
+	}
 	if t.Model == "" {
 		t.Model = model
 	}
@@ -71,7 +78,11 @@ func (t *State) AddPass(model string, s Stated) {
 }
 
 // AddBeside adds to what ran on other models and is no part of the stated usage.
-func (t *State) AddBeside(p meter.Pass) { t.Beside = merge(t.Beside, p) }
+func (t *State) AddBeside(p meter.Pass) {
+	if !t.peeking {
+		t.Beside = merge(t.Beside, p)
+	}
+}
 
 // merge adds p to the pass of its model.
 func merge(passes []meter.Pass, p meter.Pass) []meter.Pass {
@@ -124,6 +135,7 @@ type Message struct {
 	literal []byte  // the first bytes of the message
 	texts   []segment
 	text    []byte // the texts' bytes
+	inText  bool   // a string of which there was a piece has not ended
 
 	truncated bool
 }
@@ -185,7 +197,7 @@ func (m *Message) Truncated() bool { return m.truncated }
 
 func (m *Message) reset() {
 	m.Event, m.values, m.kept, m.literal = "", m.values[:0], m.kept[:0], m.literal[:0]
-	m.texts, m.text, m.truncated = m.texts[:0], m.text[:0], false
+	m.texts, m.text, m.inText, m.truncated = m.texts[:0], m.text[:0], false, false
 	clear(m.marks)
 }
 
@@ -209,13 +221,15 @@ func (g gather) Value(i int, raw []byte) {
 
 func (g gather) Text(i int, piece []byte) {
 	m := &g.msg
-	if k := len(m.texts); piece == nil {
-		if k > 0 && m.texts[k-1].rule == i {
-			m.texts[k-1].ended = true
+	if piece == nil {
+		if m.inText { // its beginning may be counted already
+			m.texts = append(m.texts, segment{rule: i, start: len(m.text), end: len(m.text), ended: true})
 		}
+		m.inText = false
 		return
 	}
 	for len(piece) > 0 {
+		m.inText = true
 		if len(m.text) == maxText {
 			g.commitText()
 		}
