@@ -1,7 +1,6 @@
 package caddymodule
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"io"
@@ -68,8 +67,12 @@ func (a *adminAPI) serve(w http.ResponseWriter, r *http.Request) error {
 		return caddy.APIError{HTTPStatus: http.StatusServiceUnavailable, Err: err}
 	}
 	defer release()
-	var result bytes.Buffer
-	if err := task.run(r.Context(), app.book, args, &result); err != nil {
+	result := &lateHeader{ResponseWriter: w}
+	err = task.run(r.Context(), bench{app.book, app.books.store}, args, result)
+	switch {
+	case err != nil && result.began:
+		panic(http.ErrAbortHandler) // so that the command sees the result cut
+	case err != nil:
 		status := http.StatusInternalServerError
 		var refusal *escrow.Refusal
 		if errors.As(err, &refusal) {
@@ -77,9 +80,18 @@ func (a *adminAPI) serve(w http.ResponseWriter, r *http.Request) error {
 		}
 		return caddy.APIError{HTTPStatus: status, Err: err}
 	}
-	w.Header().Set("Content-Type", "application/json")
-	_, err = result.WriteTo(w)
-	return err
+	return nil
+}
+
+// lateHeader knows whether a task has begun to answer: before that, its error can still be told properly.
+type lateHeader struct {
+	http.ResponseWriter
+	began bool
+}
+
+func (w *lateHeader) Write(p []byte) (int, error) {
+	w.began = true
+	return w.ResponseWriter.Write(p)
 }
 
 // Interface guards

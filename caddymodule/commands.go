@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 
@@ -23,7 +24,17 @@ func registerCommands() {
 		Name:  "ledger",
 		Short: "Checks and keeps Tallygate's ledger",
 		CobraFunc: func(cmd *cobra.Command) {
-			cmd.AddCommand(subcommand("verify [FILE]", "Derives every balance from the transfers and compares", cobra.MaximumNArgs(1), runVerify))
+			verify := subcommand("verify [FILE]", "Derives every balance from the transfers and compares", cobra.MaximumNArgs(1), runVerify)
+			verify.Flags().String("head", "", "A head that was printed before, as TRANSFER:HASH, which history must still have")
+			cmd.AddCommand(verify)
+			cmd.AddCommand(subcommand("stat [FILE]", "Tells how large the ledger is and where it stands", cobra.MaximumNArgs(1), runStat))
+			cmd.AddCommand(subcommand("backup TO [FILE]", "Writes a proven backup into a new file, while the server goes on", cobra.RangeArgs(1, 2), runBackup))
+			cmd.AddCommand(subcommand("restore BACKUP [FILE]", "Makes the ledger of a backup, where there is none", cobra.RangeArgs(1, 2), runRestore))
+			export := subcommand("export [FILE]", "Writes transfers (csv, jsonl) or charges (cloudevents) to the standard output", cobra.MaximumNArgs(1), runExport)
+			export.Flags().String("format", formatCSV, "csv, jsonl or cloudevents")
+			export.Flags().String("from", "", "From this time on, such as 2026-11-01 or 2026-11-01T12:00:00Z")
+			export.Flags().String("to", "", "Up to this time")
+			cmd.AddCommand(export)
 		},
 	})
 	caddycmd.RegisterCommand(caddycmd.Command{
@@ -61,13 +72,6 @@ func registerCommands() {
 	})
 }
 
-// The exit codes of `ledger verify`.
-const (
-	exitGood       = 0
-	exitBad        = 1
-	exitNotChecked = 2
-)
-
 type commandFunc func(cmd *cobra.Command, args []string) (exit int, err error)
 
 func subcommand(use, short string, args cobra.PositionalArgs, run commandFunc) *cobra.Command {
@@ -90,30 +94,6 @@ func runE(run commandFunc) func(*cobra.Command, []string) error {
 	}
 }
 
-func runVerify(cmd *cobra.Command, args []string) (int, error) {
-	file := ""
-	if len(args) > 0 {
-		file = args[0]
-	}
-	var v verified
-	if err := perform(cmd, "ledger/verify", file, nil, &v); err != nil {
-		return exitNotChecked, fmt.Errorf("not checked: %w", err)
-	}
-	if !printJSON(cmd, v) {
-		for _, finding := range v.Wrong {
-			fmt.Println("wrong:", finding)
-		}
-		fmt.Printf("%d transfers, %d accounts, checked in %.3f s (%d entries per second)\n", v.Transfers, v.Accounts, v.Seconds, v.EntriesPerSecond)
-	}
-	if !v.Good {
-		return exitBad, fmt.Errorf("the books are wrong: %d findings", len(v.Wrong))
-	}
-	if !jsonWanted(cmd) {
-		fmt.Println("the books are good")
-	}
-	return exitGood, nil
-}
-
 func runAgentsList(cmd *cobra.Command, _ []string) (int, error) {
 	var agents []escrow.Agent
 	if err := perform(cmd, "agents/list", "", nil, &agents); err != nil {
@@ -124,7 +104,7 @@ func runAgentsList(cmd *cobra.Command, _ []string) (int, error) {
 			fmt.Printf("%s\t%s\n", agent.ID, agent.Name)
 		}
 	}
-	return exitGood, nil
+	return caddy.ExitCodeSuccess, nil
 }
 
 func runAgentsAdd(cmd *cobra.Command, args []string) (int, error) {
@@ -145,7 +125,7 @@ func runKey(cmd *cobra.Command, task string, args agentArgs) (int, error) {
 	if !printJSON(cmd, made) && made.APIKey != "" {
 		fmt.Println(made.APIKey)
 	}
-	return exitGood, nil
+	return caddy.ExitCodeSuccess, nil
 }
 
 func runDeposit(cmd *cobra.Command, args []string) (int, error) {
@@ -161,7 +141,7 @@ func runDeposit(cmd *cobra.Command, args []string) (int, error) {
 	if !printJSON(cmd, booked) {
 		fmt.Printf("%s deposited to %s, available %s %s\n", amount, args[0], booked.Wallet.Available, booked.Wallet.Currency)
 	}
-	return exitGood, nil
+	return caddy.ExitCodeSuccess, nil
 }
 
 func runExplain(cmd *cobra.Command, args []string) (int, error) {
@@ -172,7 +152,7 @@ func runExplain(cmd *cobra.Command, args []string) (int, error) {
 	if !printJSON(cmd, e) {
 		e.print(os.Stdout)
 	}
-	return exitGood, nil
+	return caddy.ExitCodeSuccess, nil
 }
 
 func jsonWanted(cmd *cobra.Command) bool {
@@ -202,16 +182,19 @@ func perform(cmd *cobra.Command, name, file string, args, result any) error {
 	if err != nil {
 		return err
 	}
-	var answer []byte
-	if place.serverHolds() {
-		answer, err = place.ask(name, raw)
-	} else {
-		answer, err = place.do(tasks[name], raw)
-	}
-	if err != nil {
+	var answer bytes.Buffer
+	if err := place.perform(name, raw, &answer); err != nil {
 		return err
 	}
-	return json.Unmarshal(answer, result)
+	return json.Unmarshal(answer.Bytes(), result)
+}
+
+// perform does the task and writes its result to w.
+func (p *place) perform(name string, args []byte, w io.Writer) error {
+	if p.serverHolds() {
+		return p.ask(name, args, w)
+	}
+	return p.do(tasks[name], args, w)
 }
 
 // place is where the books are: a store, and the admin endpoint of the server that may hold it.
@@ -284,31 +267,28 @@ func (p *place) serverHolds() bool {
 }
 
 // ask has the server do the task.
-func (p *place) ask(name string, args []byte) ([]byte, error) {
+func (p *place) ask(name string, args []byte, w io.Writer) error {
 	response, err := caddycmd.AdminAPIRequest(p.address, "POST", adminPath+name, nil, bytes.NewReader(args))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer response.Body.Close()
-	var answer bytes.Buffer
-	_, err = answer.ReadFrom(response.Body)
-	return answer.Bytes(), err
+	_, err = io.Copy(w, response.Body)
+	return err
 }
 
 // do does the task on the store itself. A store that doesn't exist is not made.
-func (p *place) do(t task, args []byte) ([]byte, error) {
+func (p *place) do(t task, args []byte, w io.Writer) error {
 	store, err := p.open(t.readOnly)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer store.Close()
 	books, err := ledger.New(store, ledger.Options{Currency: p.currency})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	var answer bytes.Buffer
-	err = t.run(context.Background(), escrow.New(books, escrow.Rules{}), args, &answer)
-	return answer.Bytes(), err
+	return t.run(context.Background(), bench{escrow.New(books, escrow.Rules{}), store}, args, w)
 }
 
 func (p *place) open(readOnly bool) (ledger.Store, error) {

@@ -23,11 +23,11 @@ type explained struct {
 	Price  pricing.Explanation `json:"price"`
 }
 
-func explain(_ context.Context, book *escrow.Book, args explainArgs) (explained, error) {
+func explain(_ context.Context, on bench, args explainArgs) (explained, error) {
 	if args.RequestID == "" {
 		return explained{}, errors.New("explain needs a request id: expected 'tallygate explain req_...'")
 	}
-	charge, err := book.Charge(operator, args.RequestID)
+	charge, err := on.Charge(operator, args.RequestID)
 	if err != nil {
 		return explained{}, err
 	}

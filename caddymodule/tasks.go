@@ -17,21 +17,27 @@ type task struct {
 	name string
 	// readOnly tasks change nothing and open the store for reading alone.
 	readOnly bool
-	run      func(ctx context.Context, book *escrow.Book, args json.RawMessage, w io.Writer) error
+	run      func(ctx context.Context, on bench, args json.RawMessage, w io.Writer) error
+}
+
+// bench is what a task works on.
+type bench struct {
+	*escrow.Book
+	store ledger.Store
 }
 
 var tasks = map[string]task{}
 
-func addTask[Args, Result any](name string, readOnly bool, run func(context.Context, *escrow.Book, Args) (Result, error)) {
+func addTask[Args, Result any](name string, readOnly bool, run func(context.Context, bench, Args) (Result, error)) {
 	tasks[name] = task{name: name, readOnly: readOnly,
-		run: func(ctx context.Context, book *escrow.Book, raw json.RawMessage, w io.Writer) error {
+		run: func(ctx context.Context, on bench, raw json.RawMessage, w io.Writer) error {
 			var args Args
 			if len(raw) > 0 {
 				if err := json.Unmarshal(raw, &args); err != nil {
 					return fmt.Errorf("reading the arguments of %s: %w", name, err)
 				}
 			}
-			result, err := run(ctx, book, args)
+			result, err := run(ctx, on, args)
 			if err != nil {
 				return err
 			}
@@ -42,40 +48,14 @@ func addTask[Args, Result any](name string, readOnly bool, run func(context.Cont
 
 func init() {
 	addTask("ledger/verify", true, verifyLedger)
+	addTask("ledger/stat", true, statLedger)
+	addTask("ledger/backup", true, backupLedger)
+	tasks["ledger/export"] = task{name: "ledger/export", readOnly: true, run: exportLedger}
 	addTask("agents/list", true, listAgents)
 	addTask("agents/add", false, addAgent)
 	addTask("agents/key", false, makeKey)
 	addTask("deposit", false, deposit)
 	addTask("explain", true, explain)
-}
-
-// verified is the result of `tallygate ledger verify`.
-type verified struct {
-	Good             bool     `json:"good"`
-	Transfers        uint64   `json:"transfers"`
-	Accounts         int      `json:"accounts"`
-	Seconds          float64  `json:"seconds"`
-	EntriesPerSecond int64    `json:"entries_per_second"`
-	Wrong            []string `json:"wrong,omitempty"`
-}
-
-func verifyLedger(ctx context.Context, book *escrow.Book, _ struct{}) (verified, error) {
-	report, err := book.Check(ctx, nil)
-	if err != nil {
-		return verified{}, err
-	}
-	v := verified{Transfers: report.Ledger.Transfers, Accounts: report.Ledger.Accounts, Seconds: report.Ledger.Seconds}
-	if v.Seconds > 0 {
-		v.EntriesPerSecond = int64(float64(v.Transfers) / v.Seconds)
-	}
-	for _, finding := range report.Ledger.Wrong {
-		v.Wrong = append(v.Wrong, finding.String())
-	}
-	for _, finding := range report.Wrong {
-		v.Wrong = append(v.Wrong, finding.String())
-	}
-	v.Good = len(v.Wrong) == 0
-	return v, nil
 }
 
 var operator = escrow.Actor{Operator: true}
@@ -92,10 +72,10 @@ type newKey struct {
 	APIKey  string `json:"api_key"`
 }
 
-func listAgents(_ context.Context, book *escrow.Book, _ struct{}) ([]escrow.Agent, error) {
+func listAgents(_ context.Context, on bench, _ struct{}) ([]escrow.Agent, error) {
 	var all []escrow.Agent
 	for cursor := ""; ; {
-		page, next, err := book.Agents(cursor, 100)
+		page, next, err := on.Agents(cursor, 100)
 		if err != nil {
 			return nil, err
 		}
@@ -106,12 +86,12 @@ func listAgents(_ context.Context, book *escrow.Book, _ struct{}) ([]escrow.Agen
 	}
 }
 
-func addAgent(ctx context.Context, book *escrow.Book, args agentArgs) (newKey, error) {
+func addAgent(ctx context.Context, on bench, args agentArgs) (newKey, error) {
 	var made newKey
 	if args.Adopt {
-		return newKey{AgentID: args.ID}, book.Do(ctx, func(tx *escrow.Tx) error { return tx.Adopt(operator, args.ID) })
+		return newKey{AgentID: args.ID}, on.Do(ctx, func(tx *escrow.Tx) error { return tx.Adopt(operator, args.ID) })
 	}
-	err := book.Do(ctx, func(tx *escrow.Tx) error {
+	err := on.Do(ctx, func(tx *escrow.Tx) error {
 		agent, _, key, err := tx.CreateAgent(operator, escrow.AgentOrder{ID: args.ID, Name: args.Name})
 		made = newKey{AgentID: agent.ID, APIKey: key}
 		return err
@@ -119,9 +99,9 @@ func addAgent(ctx context.Context, book *escrow.Book, args agentArgs) (newKey, e
 	return made, err
 }
 
-func makeKey(ctx context.Context, book *escrow.Book, args agentArgs) (newKey, error) {
+func makeKey(ctx context.Context, on bench, args agentArgs) (newKey, error) {
 	made := newKey{AgentID: args.ID}
-	err := book.Do(ctx, func(tx *escrow.Tx) error {
+	err := on.Do(ctx, func(tx *escrow.Tx) error {
 		_, key, err := tx.CreateKey(operator, args.ID, escrow.KeyOrder{Name: args.Name})
 		made.APIKey = key
 		return err
@@ -135,9 +115,9 @@ type depositArgs struct {
 	Reference string        `json:"reference,omitempty"`
 }
 
-func deposit(ctx context.Context, book *escrow.Book, args depositArgs) (escrow.Payment, error) {
+func deposit(ctx context.Context, on bench, args depositArgs) (escrow.Payment, error) {
 	var booked escrow.Payment
-	err := book.Do(ctx, func(tx *escrow.Tx) error {
+	err := on.Do(ctx, func(tx *escrow.Tx) error {
 		var err error
 		booked, err = tx.Deposit(operator, escrow.PaymentOrder{To: args.AgentID, Amount: args.Amount, Reference: args.Reference})
 		return err

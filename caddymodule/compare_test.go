@@ -1,0 +1,545 @@
+package caddymodule_test
+
+import (
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httptrace"
+	"net/textproto"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+// comparison is one request (or a few on one connection) that must be answered by a metered Caddy as by a bare one.
+type comparison struct {
+	name string
+
+	// route is what stands behind the meter, in the Caddyfile's words. Default: reverse_proxy UPSTREAM. UPSTREAM is an
+	// HTTP/1.1 server, UPSTREAM2 the same one speaking h2c, REFUSING a port where nobody listens, DYING a server that hangs
+	// up on every request, FILES a folder.
+	route    string
+	upstream http.HandlerFunc // default: answers "hello"
+
+	// What is asked. Default: GET of the case's own path.
+	method string
+	path   string // appended to the case's own
+	header http.Header
+	body   func() io.Reader
+	// client, where set, asks in its own way and returns what it saw.
+	client func(t *testing.T, c *caller) string
+
+	charged  int  // how many calls are charged
+	decodes  bool // the content coding may differ: a meter that counts bytes asks for what it can read
+	chunks   bool // a Content-Length may give way to chunks, as is documented for event streams
+	onlyCall bool // a route that can be charged by the call only
+}
+
+// meterings are the ways in which a route is metered here, by the site's name.
+var meterings = []struct{ name, inside, outside string }{
+	{"bare", "", ""},
+	{"call", "meter acme 0.001 per call", ""},
+	{"site", "", "meter acme-site 0.001 per call"},
+	{"byte", "meter acme-byte {\n\t\t\tprice 0.001 per call\n\t\t\tprice 0.001 per MB\n\t\t}", ""},
+	{"event", "meter acme-event {\n\t\t\tprice 0.001 per call\n\t\t\tprice 0.000001 per event\n\t\t}", ""},
+}
+
+// caller asks one of the sites, in one protocol.
+type caller struct {
+	case_  comparison
+	site   string
+	addr   string // of the site
+	path   string // of the case
+	key    string
+	client *http.Client
+	wire   string // "HTTP/1.1" or "h2c"
+}
+
+func TestAnswersAreCaddysOwn(t *testing.T) {
+	up := newRecorded()
+	sites := openCompared(t, up, comparisons())
+	key := sites.agent("alice", "1000")
+	for _, test := range comparisons() {
+		t.Run(test.name, func(t *testing.T) {
+			for _, wire := range []string{"HTTP/1.1", "h2c"} {
+				compareSites(t, sites, up, key, test, wire)
+			}
+		})
+	}
+	sites.wantNothingHeld(t, key)
+}
+
+// compareSites asks each site the same and compares what client and upstream saw, and what was charged.
+func compareSites(t *testing.T, sites *compared, up *recorded, key string, test comparison, wire string) {
+	t.Helper()
+	client, closeAll := newClient(wire)
+	defer closeAll()
+	var bareSaw, bareGot string
+	for _, m := range meterings {
+		if test.onlyCall && m.name != "bare" && m.name != "call" && m.name != "site" {
+			continue
+		}
+		c := &caller{case_: test, site: m.name, addr: sites.addr[m.name], path: "/" + caseFolder(test), key: key, client: client, wire: wire}
+		before := len(sites.charges(key))
+		ask := askOnce
+		if test.client != nil {
+			ask = test.client
+		}
+		saw := ask(t, c)
+		got := up.seen(c.addr)
+		if m.name == "bare" {
+			bareSaw, bareGot = saw, got
+			continue
+		}
+		if saw != bareSaw {
+			t.Errorf("%s, %s: the client sees\n%s\nand of bare Caddy\n%s", wire, m.name, saw, bareSaw)
+		}
+		if got != bareGot {
+			t.Errorf("%s, %s: the upstream sees\n%s\nand of bare Caddy\n%s", wire, m.name, got, bareGot)
+		}
+		eventually(t, "the charges are in the books", func() bool { return len(sites.charges(key)) >= before+test.charged })
+		if n := len(sites.charges(key)) - before; n != test.charged {
+			t.Errorf("%s, %s: %d charges, want %d", wire, m.name, n, test.charged)
+		}
+	}
+}
+
+func caseFolder(test comparison) string {
+	return strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' {
+			return r
+		}
+		return '-'
+	}, strings.ToLower(test.name))
+}
+
+// compared is a Caddy with one site for each metering, all with the same routes.
+type compared struct {
+	*shop
+	addr map[string]string // by the metering's name
+}
+
+func openCompared(t *testing.T, up *recorded, tests []comparison) *compared {
+	t.Helper()
+	files := t.TempDir()
+	backend := httptest.NewServer(up)
+	t.Cleanup(backend.Close)
+	backend2 := httptest.NewUnstartedServer(up)
+	backend2.Config.Protocols = new(http.Protocols)
+	backend2.Config.Protocols.SetUnencryptedHTTP2(true)
+	backend2.Start()
+	t.Cleanup(backend2.Close)
+	dying := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		panic(http.ErrAbortHandler)
+	}))
+	t.Cleanup(dying.Close)
+
+	names := strings.NewReplacer("UPSTREAM2", "h2c://"+backend2.Listener.Addr().String(), "UPSTREAM", backend.Listener.Addr().String(),
+		"REFUSING", "127.0.0.1:"+freePort(t), "DYING", dying.Listener.Addr().String(), "FILES", files)
+	c := &compared{addr: make(map[string]string)}
+	var b strings.Builder
+	fmt.Fprintf(&b, "{\n\tadmin off\n\tauto_https off\n\tgrace_period 10s\n\tservers {\n\t\tprotocols h1 h2c\n\t}\n\tlog {\n\t\toutput discard\n\t}\n")
+	fmt.Fprintf(&b, "\ttallygate {\n\t\tledger bolt %s\n\t\toperator_key %s\n\t\tregistration open\n\t}\n}\n", filepath.Join(t.TempDir(), "ledger.db"), operatorKey)
+	for _, m := range meterings {
+		c.addr[m.name] = "127.0.0.1:" + freePort(t)
+		fmt.Fprintf(&b, "http://%s {\n\ttallygate\n\t%s\n", c.addr[m.name], m.outside)
+		for _, test := range tests {
+			route := test.route
+			if route == "" {
+				route = "reverse_proxy UPSTREAM"
+			}
+			writeFiles(t, filepath.Join(files, caseFolder(test)))
+			fmt.Fprintf(&b, "\thandle /%s* {\n\t\t%s\n\t\t%s\n\t}\n", caseFolder(test), m.inside, names.Replace(route))
+			up.serve(caseFolder(test), test.upstream)
+		}
+		fmt.Fprintf(&b, "\thandle_errors {\n\t\trespond \"sorry, {err.status_code}\"\n\t}\n}\n")
+	}
+	config, err := adapt(b.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := caddy.Load(config, true); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := caddy.Stop(); err != nil {
+			t.Errorf("stopping caddy: %v", err)
+		}
+	})
+	c.shop = &shop{t: t, url: "http://" + c.addr["bare"]}
+	return c
+}
+
+func writeFiles(t *testing.T, folder string) {
+	t.Helper()
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for name, body := range map[string]string{
+		"big.txt": strings.Repeat("0123456789", 10_000), "small.txt": "small\n", "page.html": "{{.Req.Method}} {{1}} is one\n",
+	} {
+		path := filepath.Join(folder, name)
+		if err := os.WriteFile(path, []byte(body), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		at := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+		if err := os.Chtimes(path, at, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// wantNothingHeld checks that no ended call has left a hold behind, and that what was charged adds up.
+func (s *shop) wantNothingHeld(t *testing.T, key string) {
+	t.Helper()
+	eventually(t, "all holds have gone back", func() bool {
+		return s.api("GET", "/wallet", key, nil, 200)["held"].(string) == "0"
+	})
+}
+
+// recorded is an upstream that keeps what it was asked.
+type recorded struct {
+	mu     sync.Mutex
+	cases  map[string]http.HandlerFunc
+	asked  []string
+	active sync.WaitGroup
+}
+
+func newRecorded() *recorded { return &recorded{cases: make(map[string]http.HandlerFunc)} }
+
+func (u *recorded) serve(folder string, h http.HandlerFunc) {
+	if h == nil {
+		h = text("hello\n")
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.cases[folder] = h
+}
+
+func (u *recorded) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	u.active.Add(1)
+	defer u.active.Done()
+	sum := sha256.New()
+	r.Body = &hashed{r.Body, sum}
+	folder, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
+	u.mu.Lock()
+	h := u.cases[folder]
+	u.mu.Unlock()
+	defer func() {
+		_, _ = io.Copy(io.Discard, r.Body) // for the trailers
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		u.asked = append(u.asked, fmt.Sprintf("%s %s %s length=%d body=%x\n%strailers:\n%s", r.Method, r.RequestURI, r.Proto,
+			r.ContentLength, sum.Sum(nil)[:8], headerText(r.Header, "Accept-Encoding"), headerText(r.Trailer)))
+	}()
+	if h == nil {
+		http.NotFound(w, r)
+		return
+	}
+	h(w, r)
+}
+
+// seen tells what was asked since it was asked last, with the site's address left out.
+func (u *recorded) seen(addr string) string {
+	u.active.Wait()
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	all := strings.ReplaceAll(strings.Join(u.asked, "\n"), addr, "SITE")
+	u.asked = nil
+	return all
+}
+
+type hashed struct {
+	io.ReadCloser
+	sum io.Writer
+}
+
+func (h *hashed) Read(p []byte) (int, error) {
+	n, err := h.ReadCloser.Read(p)
+	_, _ = h.sum.Write(p[:n])
+	return n, err
+}
+
+// newClient speaks HTTP/1.1 or h2c, takes answers as they are, and has a deadline so that a deadlock fails.
+func newClient(wire string) (client *http.Client, closeAll func()) {
+	transport := &http.Transport{DisableCompression: true, Protocols: new(http.Protocols), MaxResponseHeaderBytes: 4 << 20}
+	transport.Protocols.SetHTTP1(wire == "HTTP/1.1")
+	transport.Protocols.SetUnencryptedHTTP2(wire == "h2c")
+	return &http.Client{
+		Transport:     transport,
+		Timeout:       10 * time.Second,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}, transport.CloseIdleConnections
+}
+
+// request makes the case's request, with the key that metered sites want.
+func (c *caller) request(t *testing.T, method string, body io.Reader) *http.Request {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), method, "http://"+c.addr+c.path+c.case_.path, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, values := range c.case_.header {
+		r.Header[name] = slices.Clone(values)
+	}
+	r.Header.Set("User-Agent", "comparison")
+	if c.site != "bare" {
+		r.Header.Set("Tallygate-Key", c.key)
+	}
+	return r
+}
+
+// askOnce asks what the case says and returns all that a client can see of the answer.
+func askOnce(t *testing.T, c *caller) string {
+	t.Helper()
+	method := c.case_.method
+	if method == "" {
+		method = "GET"
+	}
+	var body io.Reader
+	if c.case_.body != nil {
+		body = c.case_.body()
+	}
+	r := c.request(t, method, body)
+	if trailer, ok := body.(*withTrailer); ok {
+		r.Trailer = trailer.trailer
+	}
+	var early strings.Builder
+	r = r.WithContext(httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{
+		Got1xxResponse: func(code int, h textproto.MIMEHeader) error {
+			fmt.Fprintf(&early, "%d\n%s", code, headerText(http.Header(h)))
+			return nil
+		},
+	}))
+	response, err := c.client.Do(r)
+	if err != nil {
+		return early.String() + "failed: " + strings.ReplaceAll(err.Error(), c.addr, "SITE")
+	}
+	return early.String() + c.answerText(response)
+}
+
+// answerText is all that a client can see of an answer, but for what is documented as the meter's doing.
+func (c *caller) answerText(response *http.Response) string {
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	h := response.Header
+	skip := []string{"Date"}
+	if c.case_.chunks {
+		skip = append(skip, "Content-Length")
+	}
+	if h.Get("Content-Length") == fmt.Sprint(len(body)) && response.Request != nil && response.Request.Method != http.MethodHead {
+		skip = append(skip, "Content-Length") // stated or not, it is the body's
+	}
+	if c.case_.decodes {
+		skip = append(skip, "Content-Encoding", "Content-Length")
+		if h.Get("Content-Encoding") == "gzip" {
+			z, zerr := gzip.NewReader(bytes.NewReader(body))
+			if zerr == nil {
+				body, zerr = io.ReadAll(z)
+			}
+			if zerr != nil {
+				err = zerr
+			}
+		}
+	}
+	if strings.HasPrefix(h.Get("Content-Type"), "text/event-stream") {
+		body = withoutComment(body)
+	}
+	content := string(body)
+	if len(content) > 300 {
+		content = fmt.Sprintf("%d bytes, sha256 %x", len(body), sha256.Sum256(body))
+	}
+	failed := ""
+	if err != nil {
+		failed = "cut: " + err.Error() + "\n"
+	}
+	return fmt.Sprintf("%s %s\n%s\n%q\n%strailers:\n%s", response.Proto, response.Status, headerText(h, skip...), content, failed, headerText(response.Trailer))
+}
+
+// withoutComment takes out the line that states the charge of an event stream.
+func withoutComment(body []byte) []byte {
+	var out []byte
+	for line := range bytes.Lines(body) {
+		if !bytes.HasPrefix(line, []byte(": tallygate ")) {
+			out = append(out, line...)
+		}
+	}
+	return out
+}
+
+// headerText writes a header in the order of its names, without those to skip and our own.
+func headerText(h http.Header, skip ...string) string {
+	var b strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(h)) {
+		if strings.HasPrefix(name, "Tallygate-") || slices.Contains(skip, name) {
+			continue
+		}
+		fmt.Fprintf(&b, "\t%s: %.200q\n", name, h[name])
+	}
+	return b.String()
+}
+
+// raw writes requests on a connection of its own and reads the answers to them. SITE, PATH and KEY in them are filled in.
+func raw(methods []string, requests string) func(*testing.T, *caller) string {
+	return func(t *testing.T, c *caller) string {
+		t.Helper()
+		conn := c.dial(t)
+		defer conn.Close()
+		key := ""
+		if c.site != "bare" {
+			key = "Tallygate-Key: " + c.key + "\r\n"
+		}
+		requests := strings.NewReplacer("\n", "\r\n", "SITE", c.addr, "PATH", c.path, "KEY\n", key).Replace(requests)
+		if _, err := io.WriteString(conn, requests); err != nil {
+			t.Fatal(err)
+		}
+		r := bufio.NewReader(conn)
+		var out strings.Builder
+		for _, method := range methods {
+			response, err := http.ReadResponse(r, &http.Request{Method: method})
+			if err != nil {
+				fmt.Fprintf(&out, "failed: %v\n", err)
+				break
+			}
+			fmt.Fprintf(&out, "close=%v\n%s", response.Close, c.answerText(response))
+		}
+		rest, err := io.ReadAll(r)
+		fmt.Fprintf(&out, "then %q %v", rest, err)
+		return out.String()
+	}
+}
+
+func (c *caller) dial(t *testing.T) net.Conn {
+	t.Helper()
+	conn, err := net.Dial("tcp", c.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+	return conn
+}
+
+// withTrailer is a request body with a trailer that is known at its end.
+type withTrailer struct {
+	io.Reader
+	trailer http.Header
+	late    http.Header
+}
+
+func (b *withTrailer) Read(p []byte) (int, error) {
+	n, err := b.Reader.Read(p)
+	if err == io.EOF {
+		maps.Copy(b.trailer, b.late)
+	}
+	return n, err
+}
+
+// conversation sends a piece whenever the last one has arrived: it ends only if each is passed on at once.
+func conversation(method string, pieces ...string) func(*testing.T, *caller) string {
+	return func(t *testing.T, c *caller) string {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		pr, pw := io.Pipe()
+		defer pw.Close()
+		go func() {
+			_, _ = io.WriteString(pw, pieces[0])
+		}()
+		response, err := c.client.Do(c.request(t, method, pr).WithContext(ctx))
+		if err != nil {
+			return "failed: " + err.Error()
+		}
+		defer response.Body.Close()
+		var got strings.Builder
+		for i, piece := range pieces {
+			if i > 0 {
+				if _, err := io.WriteString(pw, piece); err != nil {
+					return fmt.Sprintf("failed to send piece %d: %v", i, err)
+				}
+			}
+			buf := make([]byte, len(piece))
+			if _, err := io.ReadFull(response.Body, buf); err != nil {
+				return fmt.Sprintf("piece %d: %v after %q", i, err, got.String())
+			}
+			got.Write(buf)
+		}
+		pw.Close()
+		rest, err := io.ReadAll(response.Body)
+		return fmt.Sprintf("%s\n%q then %q %v\n%s", response.Status, got.String(), withoutComment(rest), err, headerText(response.Trailer))
+	}
+}
+
+// echo sends back what it reads, piece by piece.
+func echo(contentType string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(w).EnableFullDuplex()
+		w.Header().Set("Content-Type", contentType)
+		w.WriteHeader(200)
+		_ = http.NewResponseController(w).Flush()
+		buf := make([]byte, 4096)
+		for {
+			n, err := r.Body.Read(buf)
+			_, _ = w.Write(buf[:n])
+			_ = http.NewResponseController(w).Flush()
+			if err != nil {
+				return
+			}
+		}
+	}
+}
+
+// webSocket upgrades and echoes a message, then ends the connection from the client's side.
+func webSocket(t *testing.T, c *caller) string {
+	t.Helper()
+	conn := c.dial(t)
+	defer conn.Close()
+	key := ""
+	if c.site != "bare" {
+		key = "Tallygate-Key: " + c.key + "\r\n"
+	}
+	_, _ = fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: %s\r\n%sConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n", c.path, c.addr, key)
+	r := bufio.NewReader(conn)
+	response, err := http.ReadResponse(r, nil)
+	if err != nil {
+		return "failed: " + err.Error()
+	}
+	out := fmt.Sprintf("%s\n%s", response.Status, headerText(response.Header, "Date"))
+	for _, message := range []string{"\x81\x05hello", "\x81\x05there"} {
+		_, _ = io.WriteString(conn, message)
+		buf := make([]byte, len(message))
+		_, err := io.ReadFull(r, buf)
+		out += fmt.Sprintf("%q %v\n", buf, err)
+	}
+	return out
+}
+
+func upgradeAndEcho(w http.ResponseWriter, r *http.Request) {
+	conn, buffered, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		panic(err)
+	}
+	defer conn.Close()
+	_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n")
+	buf := make([]byte, 7)
+	for {
+		if _, err := io.ReadFull(buffered, buf); err != nil {
+			return
+		}
+		_, _ = conn.Write(buf)
+	}
+}

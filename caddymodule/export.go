@@ -1,0 +1,135 @@
+package caddymodule
+
+import (
+	"bufio"
+	"context"
+	"encoding/csv"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strconv"
+	"time"
+
+	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/escrow/ledger"
+)
+
+// exportArgs say what `tallygate ledger export` writes.
+type exportArgs struct {
+	// Format is csv or jsonl (transfers), or cloudevents (charges, one event a line, as OpenMeter and its like take them).
+	Format string `json:"format"`
+	// From and To bound the time: From <= time < To. Zero: no bound.
+	From time.Time `json:"from"`
+	To   time.Time `json:"to"`
+}
+
+const (
+	formatCSV         = "csv"
+	formatJSONL       = "jsonl"
+	formatCloudEvents = "cloudevents"
+)
+
+// exportPage is how many transfers are read at a time: a long read of the store would be in the writer's way.
+const exportPage = 1000
+
+// exportLedger streams the books; its memory doesn't grow with them.
+func exportLedger(ctx context.Context, on bench, raw json.RawMessage, w io.Writer) error {
+	var args exportArgs
+	if err := json.Unmarshal(raw, &args); err != nil {
+		return fmt.Errorf("reading the arguments of ledger/export: %w", err)
+	}
+	out := bufio.NewWriter(w)
+	var err error
+	switch args.Format {
+	case formatCSV:
+		err = exportCSV(ctx, on, args, out)
+	case formatJSONL:
+		encoder := json.NewEncoder(out)
+		err = eachTransfer(ctx, on, args, func(t ledger.Transfer) error { return encoder.Encode(showTransfer(t)) })
+	case formatCloudEvents:
+		encoder := json.NewEncoder(out)
+		err = on.EachCharge(ctx, args.From, args.To, func(c escrow.Charge) error { return encoder.Encode(cloudEvent(c)) })
+	default:
+		err = fmt.Errorf("unknown format %q: expected csv, jsonl or cloudevents", args.Format)
+	}
+	if err != nil {
+		return err
+	}
+	return out.Flush()
+}
+
+func eachTransfer(ctx context.Context, on bench, args exportArgs, fn func(ledger.Transfer) error) error {
+	for after := uint64(0); ; {
+		page, err := on.Ledger().Transfers(after, exportPage)
+		if err != nil || len(page) == 0 {
+			return err
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		for _, t := range page {
+			after = t.Seq
+			if t.Time.Before(args.From) {
+				continue
+			}
+			if !args.To.IsZero() && !t.Time.Before(args.To) {
+				return nil // they stand in the order of their times
+			}
+			if err := fn(t); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// transfer is a transfer as it is exported.
+type transfer struct {
+	Transfer  uint64           `json:"transfer"`
+	Time      time.Time        `json:"time"`
+	Debit     ledger.AccountID `json:"debit"`
+	Credit    ledger.AccountID `json:"credit"`
+	Amount    ledger.Amount    `json:"amount"`
+	Kind      string           `json:"kind"`
+	Phase     string           `json:"phase"`
+	Pending   uint64           `json:"pending,omitempty"`
+	Reference string           `json:"reference,omitempty"`
+	Memo      string           `json:"memo,omitempty"`
+}
+
+func showTransfer(t ledger.Transfer) transfer {
+	return transfer{
+		Transfer: t.Seq, Time: t.Time, Debit: t.Debit, Credit: t.Credit, Amount: t.Amount, Kind: t.Kind,
+		Phase: t.Phase.String(), Pending: t.Pending, Reference: t.Reference, Memo: t.Memo,
+	}
+}
+
+func exportCSV(ctx context.Context, on bench, args exportArgs, w io.Writer) error {
+	out := csv.NewWriter(w)
+	if err := out.Write([]string{"transfer", "time", "debit", "credit", "amount", "kind", "phase", "pending", "reference", "memo"}); err != nil {
+		return err
+	}
+	err := eachTransfer(ctx, on, args, func(t ledger.Transfer) error {
+		return out.Write([]string{
+			strconv.FormatUint(t.Seq, 10), t.Time.Format(time.RFC3339Nano), string(t.Debit), string(t.Credit), t.Amount.String(),
+			t.Kind, t.Phase.String(), strconv.FormatUint(t.Pending, 10), t.Reference, t.Memo,
+		})
+	})
+	out.Flush()
+	if err != nil {
+		return err
+	}
+	return out.Error()
+}
+
+// cloudEvent is a charge as a CloudEvent 1.0 in its JSON form: https://github.com/cloudevents/spec
+func cloudEvent(c escrow.Charge) map[string]any {
+	return map[string]any{
+		"specversion": "1.0", "type": "tallygate.charge", "source": "tallygate/" + c.Payee, "id": c.RequestID,
+		"subject": c.Payer, "time": c.CreatedAt.Format(time.RFC3339Nano), "datacontenttype": "application/json",
+		"data": map[string]any{
+			"payer": c.Payer, "payee": c.Payee, "route": c.Route, "pattern": c.Pattern, "api": c.API, "model": c.Model,
+			"units": c.Units, "unit_prices": c.UnitPrices, "amount": c.Amount, "commission": c.Commission, "refunded": c.Refunded,
+			"source": c.Source, "cut": c.Cut, "status": c.Status, "escrow_id": c.EscrowID, "tags": c.Tags,
+		},
+	}
+}

@@ -1,0 +1,92 @@
+package caddymodule_test
+
+import (
+	"encoding/csv"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+func TestOperationsOnALiveLedgerAndOnAClosedFile(t *testing.T) {
+	p := newProcess(t, "1s", "", perCallSite, text("results"))
+	p.start()
+	key := p.agent("alice", "1")
+	for range 5 {
+		p.do("GET", "/search", key, "")
+	}
+	must := func(args ...string) string {
+		t.Helper()
+		code, out := run(t, append(args, "--config", p.config)...)
+		if code != 0 {
+			t.Fatalf("tallygate %s: exit %d\n%s", strings.Join(args, " "), code, out)
+		}
+		return out
+	}
+	dir := t.TempDir()
+	var head struct {
+		Head struct {
+			Transfer uint64
+			Hash     string
+		}
+	}
+	check := func(state string) {
+		stat := must("ledger", "stat")
+		if !strings.Contains(stat, "6 transfers in USDC") {
+			t.Errorf("stat %s: %s", state, stat)
+		}
+		backup := filepath.Join(dir, state+".db")
+		if out := must("ledger", "backup", backup); !strings.Contains(out, "the books are good") {
+			t.Errorf("backup %s: %s", state, out)
+		}
+		if out := must("ledger", "verify", backup); !strings.Contains(out, "6 transfers") {
+			t.Errorf("verify of the backup %s: %s", state, out)
+		}
+		rows, err := csv.NewReader(strings.NewReader(must("ledger", "export"))).ReadAll()
+		if err != nil || len(rows) != 7 || rows[6][4] != "0.001" || rows[6][5] != "charge" {
+			t.Errorf("export as csv %s: %v %v", state, rows, err)
+		}
+		lines := strings.Split(strings.TrimSpace(must("ledger", "export", "--format", "cloudevents")), "\n")
+		var event struct {
+			Type, Subject string
+			Data          struct{ Amount, Payee string }
+		}
+		if err := json.Unmarshal([]byte(lines[0]), &event); err != nil || len(lines) != 5 || event.Type != "tallygate.charge" || event.Subject != "alice" || event.Data.Amount != "0.001" {
+			t.Errorf("export as cloudevents %s: %d lines, %s %v", state, len(lines), lines[0], err)
+		}
+		if out := must("ledger", "export", "--format", "jsonl", "--to", "2020-01-01"); out != "" {
+			t.Errorf("export of a time when there was nothing: %s", out)
+		}
+	}
+	check("live")
+	if err := json.Unmarshal([]byte(must("ledger", "verify", "--json")), &head); err != nil {
+		t.Fatal(err)
+	}
+	p.stop(syscall.SIGTERM)
+	check("closed")
+
+	kept := fmtHead(head.Head.Transfer, head.Head.Hash)
+	must("ledger", "verify", "--head", kept)
+	if code, _ := run(t, "ledger", "verify", "--head", fmtHead(head.Head.Transfer, strings.Repeat("00", 32)), "--config", p.config); code != 1 {
+		t.Errorf("verify against the head of another history: exit %d, want 1", code)
+	}
+
+	// A disaster, and the way back.
+	if code, _ := run(t, "ledger", "restore", filepath.Join(dir, "live.db"), "--config", p.config); code == 0 {
+		t.Error("restore over a ledger that is there")
+	}
+	if err := os.Rename(p.db, p.db+".broken"); err != nil {
+		t.Fatal(err)
+	}
+	must("ledger", "restore", filepath.Join(dir, "live.db"))
+	p.start()
+	want(t, "wallet after the restore", p.balance(key), "0.995")
+	p.stop(syscall.SIGTERM)
+}
+
+func fmtHead(transfer uint64, hash string) string {
+	raw, _ := json.Marshal(transfer)
+	return string(raw) + ":" + hash
+}

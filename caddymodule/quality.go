@@ -1,0 +1,211 @@
+package caddymodule
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/shopspring/decimal"
+
+	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/meter/probe"
+)
+
+// Quality pays an answer by what it is worth: a score decides how much of the price is paid, and the rest goes back.
+type Quality struct {
+	// From says who scores: "header" and "json" read the provider's own answer, "http" asks a judge, "payer" lets the
+	// agent that paid say it within a time.
+	From string `json:"from"`
+
+	// At is the response header, the JSON path (gjson's syntax), or the judge's URL.
+	At string `json:"at,omitempty"`
+
+	// Within is how long the payer may take to score ("payer"). Who is silent pays in full.
+	Within caddy.Duration `json:"within,omitempty"`
+
+	// Tiers are looked at in order; the first whose Least the score reaches decides.
+	Tiers []Tier `json:"tiers"`
+
+	// Else is what a score below all tiers means: a share such as "0%", or "dispute". Default: "0%".
+	Else string `json:"else,omitempty"`
+
+	// OnError says what happens when there is no score, or rubbish for one: "hold" (the default) keeps the money aside
+	// until a score is there or the operator decides, "pay" pays in full, "refund" pays nothing.
+	OnError string `json:"on_error,omitempty"`
+
+	tiers  []tier
+	below  verdict
+	header *probe.Probe
+	json   *probe.Probe
+}
+
+// Tier is the share of the price that a score earns.
+type Tier struct {
+	// Least is the lowest score of this tier, as a decimal.
+	Least string `json:"least"`
+	// Share of the price, in percent: "70%".
+	Share string `json:"share"`
+}
+
+type tier struct {
+	least decimal.Decimal
+	is    verdict
+}
+
+// verdict is what a score means for the money.
+type verdict struct {
+	share   int64 // of the price, in parts per million
+	dispute bool  // nobody is paid until the operator decides
+	open    bool  // there is no score yet
+}
+
+const (
+	scoreHeader  = "header"
+	scoreJSON    = "json"
+	scoreHTTP    = "http"
+	scorePayer   = "payer"
+	errorHold    = "hold"
+	errorPay     = "pay"
+	errorRefund  = "refund"
+	belowDispute = "dispute"
+	inFull       = 1_000_000
+)
+
+func (q *Quality) provision() error {
+	switch q.From {
+	case scoreHeader, scoreJSON:
+		var err error
+		if q.From == scoreHeader {
+			q.header, err = probe.Header(q.At)
+		} else {
+			q.json, err = probe.JSON(q.At)
+		}
+		if err != nil {
+			return err
+		}
+	case scoreHTTP:
+		if u, err := url.Parse(q.At); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+			return fmt.Errorf("quality http %q: expected the judge's URL", q.At)
+		}
+	case scorePayer:
+		if q.Within <= 0 {
+			return errors.New("quality payer needs a time: expected 'quality payer within D'")
+		}
+	default:
+		return fmt.Errorf("unknown quality %q: expected 'header', 'json', 'http' or 'payer'", q.From)
+	}
+	switch q.OnError {
+	case "":
+		q.OnError = errorHold
+	case errorHold, errorPay, errorRefund:
+	default:
+		return fmt.Errorf("unknown on_error %q: expected 'hold', 'pay' or 'refund'", q.OnError)
+	}
+	return q.provisionTiers()
+}
+
+func (q *Quality) provisionTiers() error {
+	for _, t := range q.Tiers {
+		least, err := decimal.NewFromString(t.Least)
+		if err != nil {
+			return fmt.Errorf("quality tier %q: expected a score such as 0.9", t.Least)
+		}
+		share, err := escrow.ParsePercent(t.Share)
+		if err != nil {
+			return fmt.Errorf("quality tier >= %s: %w", t.Least, err)
+		}
+		if n := len(q.tiers); n > 0 && least.GreaterThanOrEqual(q.tiers[n-1].least) {
+			return fmt.Errorf("quality tier >= %s never decides: write the higher scores first", t.Least)
+		}
+		q.tiers = append(q.tiers, tier{least, verdict{share: share}})
+	}
+	if len(q.tiers) == 0 {
+		return errors.New("quality has no tiers: expected lines such as '>= 0.9 100%'")
+	}
+	switch q.Else {
+	case "":
+	case belowDispute:
+		q.below.dispute = true
+	default:
+		share, err := escrow.ParsePercent(q.Else)
+		if err != nil {
+			return fmt.Errorf("quality else: %w, or 'dispute'", err)
+		}
+		q.below.share = share
+	}
+	return nil
+}
+
+// decide is what a score means. One that is no number is an error's.
+func (q *Quality) decide(score string) verdict {
+	value, err := decimal.NewFromString(strings.TrimSpace(score))
+	if err != nil {
+		return q.onError()
+	}
+	for _, t := range q.tiers {
+		if value.GreaterThanOrEqual(t.least) {
+			return t.is
+		}
+	}
+	return q.below
+}
+
+func (q *Quality) onError() verdict {
+	switch q.OnError {
+	case errorPay:
+		return verdict{share: inFull}
+	case errorRefund:
+		return verdict{}
+	default:
+		return verdict{open: true}
+	}
+}
+
+// unmarshalQuality reads
+//
+//	quality header NAME | json PATH | http URL | payer within D {
+//		>= X P%
+//		else P%|dispute
+//		on_error hold|pay|refund
+//	}
+func unmarshalQuality(d *caddyfile.Dispenser) (*Quality, error) {
+	args := d.RemainingArgs()
+	q := new(Quality)
+	switch {
+	case len(args) == 2 && (args[0] == scoreHeader || args[0] == scoreJSON || args[0] == scoreHTTP):
+		q.From, q.At = args[0], args[1]
+	case len(args) == 3 && args[0] == scorePayer && args[1] == "within":
+		within, err := caddy.ParseDuration(args[2])
+		if err != nil || within <= 0 {
+			return nil, d.Errf("unexpected %q: expected a duration such as 24h", args[2])
+		}
+		q.From, q.Within = scorePayer, caddy.Duration(within)
+	default:
+		return nil, d.Errf("unexpected 'quality %s': expected 'quality header NAME', 'json PATH', 'http URL' or 'payer within D', then a block of tiers", strings.Join(args, " "))
+	}
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		switch d.Val() {
+		case ">=":
+			tier := d.RemainingArgs()
+			if len(tier) != 2 {
+				return nil, d.Errf("unexpected '>= %s': expected '>= SCORE SHARE', such as '>= 0.9 100%%'", strings.Join(tier, " "))
+			}
+			q.Tiers = append(q.Tiers, Tier{Least: tier[0], Share: tier[1]})
+		case "else":
+			if err := oneArg(d, &q.Else, "a share such as 0%, or 'dispute'"); err != nil {
+				return nil, err
+			}
+		case "on_error":
+			if err := oneOf(d, &q.OnError, errorHold, errorPay, errorRefund); err != nil {
+				return nil, err
+			}
+		default:
+			return nil, d.Errf("unrecognized subdirective %q of quality: expected one of >=, else, on_error", d.Val())
+		}
+	}
+	check := *q
+	return q, atLine(d, check.provision())
+}
