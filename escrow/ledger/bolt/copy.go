@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"math"
 	"os"
 	"path/filepath"
@@ -67,7 +68,7 @@ func (s *Store) renew(old *file) (err error) {
 		return errors.New("an open file can't be replaced on Windows; restart")
 	}
 	path := s.path + renewedSuffix
-	if err := old.copyTo(path, s.options, os.O_TRUNC); err != nil {
+	if err := old.copyTo(path, s.options); err != nil {
 		return err
 	}
 	var fresh *file
@@ -110,9 +111,9 @@ func remove(path string) error {
 	return nil
 }
 
-// copyTo writes a synced copy as of now to a new file; how is os.O_EXCL or os.O_TRUNC.
-func (f *file) copyTo(path string, o Options, how int) (err error) {
-	target, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|how, 0o600)
+// copyTo writes a synced copy as of now to a file of its own.
+func (f *file) copyTo(path string, o Options) (err error) {
+	made, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
@@ -120,12 +121,12 @@ func (f *file) copyTo(path string, o Options, how int) (err error) {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("%w: %v", ledger.ErrCorrupt, r)
 		}
-		if err = errors.Join(err, target.Close()); err != nil {
+		if err = errors.Join(err, made.Close()); err != nil {
 			err = errors.Join(err, remove(path))
 		}
 	}()
 	err = f.view(func(tx *bbolt.Tx) error {
-		_, err := writeTo(tx, faulty{target, o})
+		_, err := writeTo(tx, made, o)
 		return err
 	})
 	if err == nil {
@@ -134,34 +135,40 @@ func (f *file) copyTo(path string, o Options, how int) (err error) {
 	if err != nil {
 		return err
 	}
-	return target.Sync()
+	return made.Sync()
 }
 
-func writeTo(tx *bbolt.Tx, w io.Writer) (int64, error) {
-	n, err := tx.WriteTo(w)
+func writeTo(tx *bbolt.Tx, w io.Writer, o Options) (int64, error) {
+	t := &target{writer: w, options: o}
+	n, err := tx.WriteTo(t)
+	if t.err != nil {
+		return n, t.err
+	}
 	if errors.Is(err, io.EOF) {
 		err = fmt.Errorf("%w: the file is cut off after %d of %d bytes", ledger.ErrCorrupt, n, tx.Size())
 	}
 	return n, err
 }
 
-type faulty struct {
-	io.Writer
+// target keeps the error of its writer, of which bbolt passes on no more than the text.
+type target struct {
+	writer  io.Writer
 	options Options
+	err     error
 }
 
-func (f faulty) Write(p []byte) (int, error) {
-	if err := f.options.fault(StepCopy); err != nil {
-		return 0, err
+func (t *target) Write(p []byte) (n int, err error) {
+	if t.err = t.options.fault(StepCopy); t.err == nil {
+		n, t.err = t.writer.Write(p)
 	}
-	return f.Writer.Write(p)
+	return n, t.err
 }
 
 // Backup writes the whole ledger as of now to w, as a file that [Open] opens, and returns its length in bytes. The writer goes on
 // meanwhile; pages that it replaces are not used again until the backup has ended, so that a slow w makes the file grow.
 func (s *Store) Backup(w io.Writer) (n int64, err error) {
 	err = s.file.Load().view(func(tx *bbolt.Tx) error {
-		n, err = writeTo(tx, faulty{w, s.options})
+		n, err = writeTo(tx, w, s.options)
 		return err
 	})
 	if err != nil {
@@ -173,7 +180,7 @@ func (s *Store) Backup(w io.Writer) (n int64, err error) {
 // BackupFile backs up to a new file, and proves the books in it before it gets its name: a file of that name is a whole backup.
 func (s *Store) BackupFile(ctx context.Context, path string) (ledger.Report, error) {
 	report, err := install(ctx, path, s.options, func(partial string) error {
-		return s.file.Load().copyTo(partial, s.options, os.O_TRUNC)
+		return s.file.Load().copyTo(partial, s.options)
 	})
 	if err != nil {
 		return report, fmt.Errorf("backing up %s to %s: %w", s.path, path, err)
@@ -190,7 +197,7 @@ func Restore(ctx context.Context, backup, path string, o Options) (ledger.Report
 		if err != nil {
 			return err
 		}
-		return errors.Join(f.copyTo(partial, o, os.O_TRUNC), f.close())
+		return errors.Join(f.copyTo(partial, o), f.close())
 	})
 	if err != nil {
 		return report, fmt.Errorf("restoring %s from %s: %w", path, backup, err)
@@ -228,7 +235,7 @@ func Check(ctx context.Context, path string, progress func(transfers uint64)) (l
 	if err != nil {
 		return ledger.Report{}, err
 	}
-	l, err := ledger.New(s, ledger.Options{})
+	l, err := ledger.New(s, ledger.Options{Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return ledger.Report{}, errors.Join(err, s.Close())
 	}

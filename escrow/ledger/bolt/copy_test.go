@@ -1,0 +1,151 @@
+package bolt
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/tallygate/tallygate/escrow/ledger"
+)
+
+// gate is a writer that stops at its second write until it is opened.
+type gate struct {
+	writes  int
+	reached chan struct{}
+	opened  chan struct{}
+	file    *os.File
+}
+
+func (g *gate) Write(p []byte) (int, error) {
+	if g.writes++; g.writes == 2 {
+		close(g.reached)
+		<-g.opened
+	}
+	return g.file.Write(p)
+}
+
+// TestBackupDoesNotStall: the writer goes on, and the file grows, while a backup waits for whoever takes it; the backup is as of
+// when it began.
+func TestBackupDoesNotStall(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "ledger.db")
+	s, l := open(t, path, Options{NoSync: true})
+	defer l.Close()
+	for i := range 10 {
+		must(t, once(l, fmt.Sprint("before", i)))
+	}
+	copied := filepath.Join(t.TempDir(), "backup.db")
+	target, err := os.Create(copied)
+	must(t, err)
+	g := &gate{reached: make(chan struct{}), opened: make(chan struct{}), file: target}
+	done := make(chan error)
+	go func() {
+		_, err := s.Backup(g)
+		done <- err
+	}()
+	<-g.reached
+	size, err := s.Size()
+	must(t, err)
+	large := make([]byte, 1<<20)
+	for grown := size; grown < size+32<<20; {
+		must(t, l.Do(context.Background(), func(b *ledger.Batch) error {
+			b.Put(fmt.Appendf(nil, "d%d", grown), large)
+			return nil
+		}))
+		grown, err = s.Size()
+		must(t, err)
+		must(t, once(l, fmt.Sprint("during", grown)))
+	}
+	close(g.opened)
+	must(t, errors.Join(<-done, target.Close()))
+	report, err := Check(context.Background(), copied, nil)
+	if err != nil || len(report.Wrong) > 0 || report.Transfers != 10 {
+		t.Errorf("the backup: %+v, %v", report, err)
+	}
+}
+
+// TestBackupAndRestore: a backup that has its name is whole, and makes the same ledger again.
+func TestBackupAndRestore(t *testing.T) {
+	ctx := context.Background()
+	directory := t.TempDir()
+	path, backup, restored := filepath.Join(directory, "ledger.db"), filepath.Join(directory, "backup.db"), filepath.Join(directory, "restored.db")
+	f := new(failing)
+	s, l := open(t, path, Options{Fault: f.hook})
+	for i := range 10 {
+		must(t, once(l, fmt.Sprint(i)))
+	}
+	for _, step := range []Step{StepCopy, StepFlush, StepRename} {
+		f.set(step)
+		if _, err := s.BackupFile(ctx, backup); !errors.Is(err, errInjected) {
+			t.Errorf("a backup whose %s failed: %v", step, err)
+		}
+		mustBeAlone(t, path)
+	}
+	f.clear()
+	must(t, once(l, "still goes on"))
+	report, err := s.BackupFile(ctx, backup)
+	if err != nil || report.Transfers != 11 {
+		t.Fatalf("backup: %+v, %v", report, err)
+	}
+	if _, err := s.BackupFile(ctx, backup); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("a backup over another: %v", err)
+	}
+	must(t, once(l, "after"))
+	before := contents(t, s)
+	must(t, l.Close())
+
+	if _, err := Restore(ctx, backup, path, Options{}); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("restoring over a ledger: %v", err)
+	}
+	if _, err := Restore(ctx, backup, restored, Options{}); err != nil {
+		t.Fatal(err)
+	}
+	s, l = open(t, restored, Options{})
+	if got := contents(t, s); len(got) >= len(before) {
+		t.Errorf("%d records were restored, the ledger has %d now", len(got), len(before))
+	}
+	mustVerify(t, l, 11)
+	must(t, once(l, "goes on"))
+	must(t, l.Close())
+
+	damage(t, backup)
+	if _, err := Restore(ctx, backup, filepath.Join(directory, "again.db"), Options{}); !errors.Is(err, ledger.ErrCorrupt) {
+		t.Errorf("restoring a damaged backup: %v", err)
+	}
+	if _, err := Check(ctx, backup, nil); !errors.Is(err, ledger.ErrCorrupt) {
+		t.Errorf("checking a damaged backup: %v", err)
+	}
+	files, err := filepath.Glob(filepath.Join(directory, "*.partial"))
+	if err != nil || len(files) > 0 {
+		t.Errorf("left behind: %v, %v", files, err)
+	}
+}
+
+// damage changes one byte of each record of an account: some of them stand in free pages.
+func damage(t *testing.T, path string) {
+	t.Helper()
+	image, err := os.ReadFile(path)
+	must(t, err)
+	must(t, os.WriteFile(path, bytes.ReplaceAll(image, []byte("wallet:alice"), []byte("wallet:alicf")), 0o600))
+}
+
+// TestBackupOfWrongBooks: what is not whole does not get a backup's name.
+func TestBackupOfWrongBooks(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "ledger.db")
+	s, l := open(t, path, Options{NoSync: true})
+	defer l.Close()
+	must(t, once(l, "x"))
+	done := make(chan error, 1)
+	s.Submit(func(w ledger.Writer) error { w.Delete([]byte("awallet:alice")); return nil }, func(err error) { done <- err })
+	must(t, <-done)
+	backup := filepath.Join(filepath.Dir(path), "backup.db")
+	report, err := s.BackupFile(context.Background(), backup)
+	if !errors.Is(err, ledger.ErrCorrupt) || len(report.Wrong) == 0 || report.Wrong[0].Account != "wallet:alice" {
+		t.Errorf("a backup of wrong books: %+v, %v", report, err)
+	}
+	mustBeAlone(t, path)
+}

@@ -1,0 +1,243 @@
+package bolt
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/tallygate/tallygate/escrow/ledger"
+)
+
+// childFile, in the environment, makes the test binary a program that writes to that ledger until it is told to stop, or killed.
+const childFile = "TALLYGATE_TEST_LEDGER"
+
+func TestMain(m *testing.M) {
+	if path := os.Getenv(childFile); path != "" {
+		if err := child(path); err != nil {
+			fmt.Println("failed", err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// child makes operations and says what became of each: "ok ID", "unknown ID found", "unknown ID absent", "refused ID". After a failed
+// commit it reopens the ledger, does again what is absent, and goes on.
+func child(path string) error {
+	signal.Ignore(syscall.SIGXFSZ) // a file that may not grow is to be an error
+	s, err := Open(path, Options{})
+	if err != nil {
+		return err
+	}
+	l, err := ledger.New(s, quietly(ledger.Options{}))
+	if err != nil {
+		return err
+	}
+	// Faults are injected at the n-th call of a thread: the writer is to stay on one.
+	locked := make(chan error)
+	s.Submit(func(ledger.Writer) error { runtime.LockOSThread(); return nil }, func(err error) { locked <- err })
+	if err := <-locked; err != nil {
+		return err
+	}
+	callers, operations := 1, 20
+	if os.Getenv("TALLYGATE_TEST_CALLERS") != "" {
+		callers, operations = 8, 1<<30
+	}
+	var all sync.WaitGroup
+	run := os.Getpid()
+	for caller := range callers {
+		all.Go(func() {
+			for i := range operations {
+				fmt.Println(operate(l, fmt.Sprintf("%d.%d.%d", run, caller, i)))
+			}
+		})
+	}
+	all.Wait()
+	return l.Close()
+}
+
+func operate(l *ledger.Ledger, id string) string {
+	err := once(l, id)
+	if err == nil {
+		return "ok " + id
+	}
+	if !errors.Is(err, ledger.ErrOutcomeUnknown) {
+		return fmt.Sprintf("refused %s %v", id, err)
+	}
+	cause := strings.ReplaceAll(err.Error(), "\n", " ")
+	if err := l.Reopen(); err != nil {
+		return fmt.Sprintf("stopped %s %v", id, err)
+	}
+	_, found, err := l.Outcome(id)
+	if err != nil {
+		return fmt.Sprintf("failed %s %v", id, err)
+	}
+	if found {
+		return "unknown " + id + " found: " + cause
+	}
+	if err := once(l, id); err != nil {
+		return fmt.Sprintf("failed %s %v", id, err)
+	}
+	return "unknown " + id + " absent: " + cause
+}
+
+// command returns the child as a command, run by others such as strace if any are given.
+func command(t *testing.T, path string, by ...string) *exec.Cmd {
+	t.Helper()
+	self, err := os.Executable()
+	must(t, err)
+	arguments := append(by, self)
+	c := exec.Command(arguments[0], arguments[1:]...)
+	c.Env = append(os.Environ(), childFile+"="+path)
+	c.Stderr = os.Stderr
+	return c
+}
+
+// acknowledged reads what a child says, until it ends.
+func acknowledged(t *testing.T, out io.Reader, each func(ids int)) (ids, unknown []string) {
+	t.Helper()
+	lines := bufio.NewScanner(out)
+	for lines.Scan() {
+		words := strings.Fields(lines.Text())
+		switch {
+		case len(words) >= 2 && words[0] == "ok":
+			ids = append(ids, words[1])
+		case len(words) >= 3 && words[0] == "unknown":
+			ids = append(ids, words[1])
+			unknown = append(unknown, lines.Text())
+		default:
+			t.Errorf("the child says %q", lines.Text())
+		}
+		if each != nil {
+			each(len(ids))
+		}
+	}
+	return ids, unknown
+}
+
+// mustHave checks the books, and that each id is in them exactly once.
+func mustHave(t *testing.T, path string, ids []string) {
+	t.Helper()
+	_, l := open(t, path, Options{})
+	defer l.Close()
+	seen := map[string]int{}
+	for after := uint64(0); ; {
+		page, err := l.Transfers(after, 1000)
+		must(t, err)
+		if len(page) == 0 {
+			break
+		}
+		for _, transfer := range page {
+			seen[transfer.Reference]++
+		}
+		after = page[len(page)-1].Seq
+	}
+	for _, id := range ids {
+		if seen[id] != 1 {
+			t.Errorf("operation %s was acknowledged, and is in the books %d times", id, seen[id])
+		}
+	}
+	stand, err := l.Stand()
+	must(t, err)
+	mustVerify(t, l, stand.Transfers)
+}
+
+// TestKilled kills a process that writes, again and again: what it acknowledged is in the books, once, and the books are right.
+func TestKilled(t *testing.T) {
+	rounds := 10
+	if testing.Short() {
+		rounds = 3
+	}
+	path := filepath.Join(t.TempDir(), "ledger.db")
+	var ids []string
+	for range rounds {
+		c := command(t, path)
+		c.Env = append(c.Env, "TALLYGATE_TEST_CALLERS=8")
+		out, err := c.StdoutPipe()
+		must(t, err)
+		must(t, c.Start())
+		after := 1 + rand.IntN(400)
+		killed := false
+		some, _ := acknowledged(t, out, func(n int) {
+			if n >= after && !killed {
+				killed = true
+				must(t, c.Process.Kill())
+			}
+		})
+		if err := c.Wait(); err == nil || !killed {
+			t.Fatalf("the child was not killed: %v", err)
+		}
+		ids = append(ids, some...)
+		mustHave(t, path, ids)
+	}
+	t.Logf("%d operations were acknowledged over %d kills", len(ids), rounds)
+}
+
+// TestRealFaults lets the system calls of a commit fail, as a failing or full disk does. The commit's outcome is unknown; the process
+// goes on by itself, and in the end each operation is in the books once.
+func TestRealFaults(t *testing.T) {
+	strace, err := exec.LookPath("strace")
+	if err != nil {
+		t.Skip("SKIPPED: no strace here, with which system calls are made to fail; install it (apt-get install strace)")
+	}
+	for _, c := range []struct {
+		name, inject string
+		found        string
+		renewed      bool
+	}{
+		{"first sync", "fdatasync:error=EIO:when=5", "absent", true},
+		{"second sync", "fdatasync:error=EIO:when=6", "found", true},
+		{"first write", "pwrite64:error=EIO:when=12", "absent", false},
+		{"disk full", "pwrite64:error=ENOSPC:when=13", "absent", false},
+		{"sync on a full disk", "fdatasync:error=ENOSPC:when=5", "absent", true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "ledger.db")
+			_, l := open(t, path, Options{})
+			must(t, l.Close())
+			before, err := os.Stat(path)
+			must(t, err)
+			out, err := command(t, path, strace, "-f", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync,pwrite64", "-e", "inject="+c.inject).Output()
+			if err != nil {
+				t.Fatalf("%v: %s", err, out)
+			}
+			ids, unknown := acknowledged(t, strings.NewReader(string(out)), nil)
+			if len(ids) != 20 || len(unknown) != 1 || !strings.Contains(unknown[0], " "+c.found+": ") {
+				t.Fatalf("%d operations, unknown: %q; want one that is then %s", len(ids), unknown, c.found)
+			}
+			after, err := os.Stat(path)
+			must(t, err)
+			if os.SameFile(before, after) == c.renewed {
+				t.Errorf("the file was renewed: %t, want %t", !c.renewed, c.renewed)
+			}
+			mustHave(t, path, ids)
+			mustBeAlone(t, path)
+		})
+	}
+}
+
+// TestFileLimit: a file that the system does not let grow is as a full disk.
+func TestFileLimit(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "ledger.db")
+	_, l := open(t, path, Options{NoSync: true})
+	must(t, once(l, "before"))
+	must(t, l.Close())
+	c := command(t, path, "sh", "-c", `ulimit -f 32; exec "$0"`)
+	out, err := c.Output()
+	if !strings.Contains(string(out), "file too large") {
+		t.Errorf("a process that may not write says %v: %s", err, out)
+	}
+	mustHave(t, path, []string{"before"})
+}
