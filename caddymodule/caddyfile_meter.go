@@ -11,11 +11,12 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/tallygate/tallygate/escrow/ledger"
 	"github.com/tallygate/tallygate/pricing"
 )
 
 // meterWords are the subdirectives of a meter, as its errors name them.
-const meterWords = "payee, price, tariff, count, charge, agent, max_charge, max_body, on_exhausted, on_cancel, charge_on"
+const meterWords = "payee, price, tariff, count, charge, agent, max_charge, max_body, durable_holds, on_exhausted, on_cancel, charge_on"
 
 func parseMeter(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 	m := new(Meter)
@@ -74,6 +75,7 @@ func orNone(names []string) string {
 //		agent PLACEHOLDER
 //		max_charge A
 //		max_body N
+//		durable_holds above A
 //		on_exhausted stop|finish
 //		on_cancel free|finish
 //		charge_on STATUS...
@@ -139,6 +141,16 @@ func (m *Meter) unmarshalWord(d *caddyfile.Dispenser, word string, counted []str
 		var err error
 		m.MaxBody, err = unmarshalNumber(d)
 		return err
+	case "durable_holds":
+		args := d.RemainingArgs()
+		if len(args) != 2 || args[0] != "above" {
+			return d.Errf("unexpected 'durable_holds %s': expected 'durable_holds above A'", strings.Join(args, " "))
+		}
+		m.DurableHolds = args[1]
+		if _, err := ledger.ParseAmount(args[1]); err != nil {
+			return d.Errf("unexpected %q: expected an amount such as 0.50", args[1])
+		}
+		return nil
 	case "on_exhausted":
 		return oneOf(d, &m.OnExhausted, exhaustedStop, exhaustedFinish)
 	case "on_cancel":

@@ -234,6 +234,13 @@ func (c *call) authorise(r *http.Request) *ledger.Refusal {
 		return asRefusal(err)
 	}
 	c.auth = auth
+	if held := auth.Held(); c.meter.durable >= 0 && held > c.meter.durable {
+		auth.Draw(held, false)
+		if err := auth.Await(); err != nil {
+			auth.Cancel()
+			return asRefusal(err)
+		}
+	}
 	return nil
 }
 

@@ -236,3 +236,42 @@ func amountNano(t *testing.T, text string) int {
 	}
 	return n
 }
+
+// TestDurableHold kills the server while the provider works on a costly call, of which the client has seen nothing.
+func TestDurableHold(t *testing.T) {
+	arrived := make(chan struct{}, 2)
+	p := newProcess(t, "1s", "", `handle /costly {
+		meter lab {
+			price 5 per call
+			durable_holds above 1
+		}
+		reverse_proxy UPSTREAM
+	}
+	handle /cheap {
+		meter lab 0.5 per call
+		reverse_proxy UPSTREAM
+	}`, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		arrived <- struct{}{}
+		<-r.Context().Done()
+	}))
+	p.start()
+	key := p.agent("alice", "10")
+	for _, path := range []string{"/costly", "/cheap"} {
+		go func() {
+			if response, err := http.DefaultClient.Do(p.request("GET", path, key, "")); err == nil {
+				response.Body.Close()
+			}
+		}()
+		<-arrived
+	}
+	p.stop(syscall.SIGKILL)
+	p.start()
+	p.verify()
+	want(t, "wallet", p.balance(key), "5")
+	charges := p.charges(key)
+	if len(charges) != 1 {
+		t.Fatalf("%d charges, want that of the costly call alone", len(charges))
+	}
+	want(t, "cut", charges[0]["cut"].(string), "crash")
+	p.stop(syscall.SIGTERM)
+}

@@ -47,6 +47,12 @@ type Meter struct {
 	// MaxCharge is the most that one call may cost. Default: no bound but the caller's money.
 	MaxCharge string `json:"max_charge,omitempty"`
 
+	// DurableHolds names an amount: what a call that can cost more than it is first held for is written to the disk before
+	// the call goes to the provider (a few milliseconds), not only kept in memory. If the server dies in the middle of the
+	// call, that amount is charged at the next start, marked "crash" and suspect, so that a costly answer is never lost; the
+	// payee or the operator may refund it. Default: no call's hold is written.
+	DurableHolds string `json:"durable_holds,omitempty"`
+
 	// OnExhausted says what happens when the money runs out in the middle of a stream: "stop" (the default) ends the stream
 	// with an error event, "finish" lets it run on, unpaid from there.
 	OnExhausted string `json:"on_exhausted,omitempty"`
@@ -67,6 +73,7 @@ type Meter struct {
 	rates     *pricing.Rates  // of Prices; nil with a tariff
 	tariff    *pricing.Tariff // nil with Prices
 	maxCharge ledger.Amount
+	durable   ledger.Amount // holds above it are written to the disk; below zero: none
 	open      ledger.Amount
 	batch     pricing.Measure
 	statuses  []statusRange
@@ -228,6 +235,12 @@ func (m *Meter) provisionPolicy() error {
 	if m.MaxCharge != "" {
 		if m.maxCharge, err = positive("max_charge", m.MaxCharge); err != nil {
 			return err
+		}
+	}
+	m.durable = -1
+	if m.DurableHolds != "" {
+		if m.durable, err = ledger.ParseAmount(m.DurableHolds); err != nil || m.durable < 0 {
+			return fmt.Errorf("durable_holds above %q: expected an amount such as 0.50", m.DurableHolds)
 		}
 	}
 	switch m.OnExhausted {

@@ -36,7 +36,7 @@ func (c *call) begin(status int, h http.Header) {
 	c.status = status
 	c.counter = probe.Add(c.asked.Counter(status, h), c.meter.counts, c.asked, status, h)
 	c.drawnAt = time.Now()
-	c.covered = c.auth.Held()
+	c.covered = c.auth.Total()
 }
 
 // count takes the next bytes of the response and appends to dst those that may go to the client. What they cost is held
