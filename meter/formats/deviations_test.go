@@ -258,6 +258,25 @@ func TestNotFooled(t *testing.T) {
 	}
 }
 
+// TestDeep: JSON that is nested without end is told from what can be read, not followed down.
+func TestDeep(t *testing.T) {
+	deep := strings.Repeat("[", 10<<20)
+	for _, body := range []string{`{"model":"m","x":` + deep, `{"jsonrpc":"2.0","method":"tools/call","id":1,"params":` + deep, deep} {
+		for _, path := range []string{"/v1/chat/completions", "/mcp"} {
+			c, err := post(path, body)
+			if err != nil || c.API != "" && !c.Malformed {
+				t.Errorf("%s: %+v, %v", path, c.API, err)
+			}
+			if c.API == "" {
+				continue
+			}
+			r := c.Counter(200, http.Header{"Content-Type": {"application/json"}})
+			r.Feed(nil, []byte(body))
+			r.Usage(true)
+		}
+	}
+}
+
 func TestFree(t *testing.T) {
 	for _, tt := range []struct {
 		method, path string

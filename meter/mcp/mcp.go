@@ -88,7 +88,7 @@ func Inspect(r *wire.Request) (*meter.Call, error) {
 		}
 	}
 	c := r.Call(&api.API)
-	c.Malformed = !gjson.ValidBytes(r.Body)
+	c.Malformed = !wire.Valid(r.Body)
 	c.Format = api
 	c.Stream, c.InputOnly, c.InputOpen = true, true, false
 	c.Tools = slices.Sorted(maps.Values(api.tools))

@@ -36,8 +36,8 @@ type framer interface {
 	feed(c *counter, dst, chunk []byte) []byte
 	// finish reads what is left at the end of the body and returns what was held back.
 	finish(c *counter) []byte
-	// peek reads what has been passed on of an unfinished message.
-	peek(c *counter)
+	// passing reports whether there is an unfinished message that has been passed on, as far as it came.
+	passing(c *counter) bool
 	// write returns messages that end the stream, in the body's framing; nil where it can't have them here.
 	write(notes []Note) []byte
 }
@@ -188,8 +188,9 @@ func (c *counter) exact() meter.Units {
 }
 
 func (c *counter) Progress() (at, bound meter.Units) {
-	if !c.ended {
-		c.framer.peek(c)
+	passing := !c.ended && c.framer.passing(c)
+	if passing {
+		c.peek()
 	}
 	at, bound = c.exact(), c.exact()
 	t := &c.state
@@ -209,14 +210,18 @@ func (c *counter) Progress() (at, bound meter.Units) {
 		at.Add(meter.Output, meter.Whole(text.Low()))
 		bound.Add(meter.Output, meter.Whole(text.High()))
 	}
+	if passing {
+		bound.Add(meter.Output, meter.Whole(c.msg.most()))
+	}
 	return at, bound
 }
 
 func (c *counter) Usage(complete bool) meter.Usage {
 	if complete {
 		c.Tail()
-	} else if !c.ended {
-		c.framer.peek(c)
+	} else if !c.ended && c.framer.passing(c) {
+		c.commitText()
+		c.peek()
 	}
 	t := &c.state
 	u := meter.Usage{Source: meter.Stated, Model: t.Model, ServiceTier: t.Tier, Cost: t.Cost,

@@ -78,11 +78,7 @@ func (s *sniffer) finish(c *counter) []byte {
 	return s.framer.finish(c)
 }
 
-func (s *sniffer) peek(c *counter) {
-	if s.framer != nil {
-		s.framer.peek(c)
-	}
-}
+func (s *sniffer) passing(c *counter) bool { return s.framer != nil && s.framer.passing(c) }
 
 func (s *sniffer) write(notes []Note) []byte {
 	if s.framer == nil {
@@ -107,7 +103,6 @@ func (w *whole) feed(c *counter, dst, chunk []byte) []byte {
 			c.end("")
 		}
 	}
-	c.commitText() // it goes on with its bytes
 	dst = append(dst, w.last...)
 	dst = append(dst, chunk[:len(chunk)-1]...)
 	w.last = append(w.last[:0], chunk[len(chunk)-1])
@@ -121,11 +116,7 @@ func (w *whole) finish(c *counter) []byte {
 	return w.last
 }
 
-func (w *whole) peek(c *counter) {
-	if w.json && c.skim.Open() {
-		c.peek()
-	}
-}
+func (w *whole) passing(c *counter) bool { return w.json && c.skim.Open() }
 
 func (w *whole) write([]Note) []byte { return nil }
 
@@ -253,11 +244,7 @@ func (f *messages) finish(c *counter) []byte {
 	return append(append(tail, f.held...), f.buf...)
 }
 
-func (f *messages) peek(c *counter) {
-	if f.over {
-		c.commitText()
-	}
-}
+func (f *messages) passing(*counter) bool { return f.over }
 
 func (f *messages) write(notes []Note) []byte {
 	if f.over {

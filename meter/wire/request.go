@@ -90,7 +90,7 @@ func (r *Request) FreeCall(name string) *meter.Call {
 func (r *Request) Call(api *API) *meter.Call {
 	c := &meter.Call{API: api.Name, Body: r.Body, Format: api}
 	if r.JSON.Exists() {
-		c.Malformed = !gjson.ValidBytes(r.Body)
+		c.Malformed = !Valid(r.Body)
 	} else {
 		c.Malformed = !strings.HasPrefix(r.Header.Get("Content-Type"), "multipart/form-data")
 	}
@@ -98,6 +98,29 @@ func (r *Request) Call(api *API) *meter.Call {
 	c.Stream = r.JSON.Get("stream").Bool()
 	c.InputTokens, c.InputOpen = InputBound(r.Body, c.Model)
 	return c
+}
+
+// maxDepth bounds how deeply a request's JSON may be nested. gjson's validation is recursive, and a stack that overflows ends
+// the process.
+const maxDepth = 1000
+
+// Valid reports whether body is JSON that is not nested beyond reason.
+func Valid(body []byte) bool {
+	depth := 0
+	for i := 0; i < len(body); i++ {
+		switch body[i] {
+		case '{', '[':
+			if depth++; depth > maxDepth {
+				return false
+			}
+		case '}', ']':
+			depth--
+		case '"':
+			value, _ := cutString(body[i+1:])
+			i += len(value) + 1
+		}
+	}
+	return gjson.ValidBytes(body)
 }
 
 // API is one operation of a provider. It implements [meter.Format].

@@ -152,6 +152,7 @@ const (
 	maxValues  = 1024
 	maxKept    = 256 << 10 // bytes of all values of a message
 	maxText    = 64 << 10  // bytes of text that wait for the message's end
+	maxTexts   = 4096      // strings of them
 	maxLiteral = 16
 )
 
@@ -195,6 +196,21 @@ func (m *Message) Count(path string) (n int64) {
 // Truncated reports whether there were more or longer values than are kept.
 func (m *Message) Truncated() bool { return m.truncated }
 
+// most is the most tokens that the text gathered so far can count: a token has a byte, and an answer, and a call, have some
+// beside their text.
+func (m *Message) most() int64 {
+	if len(m.texts) == 0 {
+		return 0
+	}
+	n := int64(len(m.text)) + 16
+	for _, s := range m.texts {
+		if m.rules[s.rule].Call {
+			n += 64
+		}
+	}
+	return n
+}
+
 func (m *Message) reset() {
 	m.Event, m.values, m.kept, m.literal = "", m.values[:0], m.kept[:0], m.literal[:0]
 	m.texts, m.text, m.inText, m.truncated = m.texts[:0], m.text[:0], false, false
@@ -230,7 +246,7 @@ func (g gather) Text(i int, piece []byte) {
 	}
 	for len(piece) > 0 {
 		m.inText = true
-		if len(m.text) == maxText {
+		if len(m.text) == maxText || len(m.texts) >= maxTexts {
 			g.commitText()
 		}
 		n := min(len(piece), maxText-len(m.text))
