@@ -239,7 +239,7 @@ func (a *App) start() error {
 		}
 	}
 	a.nameRoutes()
-	a.expiry = startExpiry(a.book, a.logger)
+	a.expiry = startExpiry(a.books, a.book, a.logger)
 	return nil
 }
 

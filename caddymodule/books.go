@@ -29,8 +29,9 @@ type books struct {
 
 	mu     sync.Mutex
 	live   map[*call]struct{}
-	refs   int  // requests that hold the books open
-	closed bool // no config holds them any more
+	refs   int      // requests that hold the books open
+	closed bool     // no config holds them any more
+	unsure []string // request ids of charges whose commit failed
 
 }
 
@@ -135,7 +136,8 @@ func (b *books) close() error {
 	return err
 }
 
-// expiry does what falls due by the clock alone: automatic releases, refund windows.
+// expiry does what falls due by the clock alone: automatic releases, refund windows; and it brings the ledger back after a
+// failed commit.
 type expiry struct {
 	stop context.CancelFunc
 	done chan struct{}
@@ -145,14 +147,15 @@ type expiry struct {
 const maxExpirySleep = time.Second
 
 // startExpiry runs what is due now and then, until stop.
-func startExpiry(book *escrow.Book, logger *zap.Logger) *expiry {
+func startExpiry(b *books, book *escrow.Book, logger *zap.Logger) *expiry {
 	ctx, cancel := context.WithCancel(context.Background())
 	e := &expiry{stop: cancel, done: make(chan struct{})}
 	go func() {
 		defer close(e.done)
 		for {
+			b.recover(ctx)
 			next, err := book.RunDue(ctx)
-			if err != nil && ctx.Err() == nil {
+			if err != nil && ctx.Err() == nil && b.ledger.Err() == nil {
 				logger.Error("running what is due", zap.Error(err))
 			}
 			wait := maxExpirySleep

@@ -202,6 +202,9 @@ func (c *call) settleLocked(cut string) (escrow.Charge, error) {
 		settlement.Amount = c.limit
 	}
 	c.charge, c.settleErr = c.auth.Settle(context.WithoutCancel(c.request.Context()), settlement)
+	if errors.Is(c.settleErr, ledger.ErrOutcomeUnknown) {
+		c.books.unknown(c.id)
+	}
 	if c.settleErr != nil {
 		c.logger.Error("charging", zap.String("request", c.id), zap.Error(c.settleErr))
 	}

@@ -30,13 +30,23 @@ type shop struct {
 	url  string // of the site
 	db   string // the ledger's file
 	port string
+	// store is the module of the ledger's store; default bolt.
+	store string
 }
 
 // openShop runs a Caddyfile: the global option's lines, then the site's. UPSTREAM in them stands for the upstream's address. Caddy
 // is global to the process, so that tests with a shop don't run in parallel.
 func openShop(t *testing.T, options, site string, upstream http.Handler) *shop {
 	t.Helper()
-	s := &shop{t: t, db: filepath.Join(t.TempDir(), "ledger.db"), port: freePort(t)}
+	s := &shop{t: t}
+	s.open(options, site, upstream)
+	return s
+}
+
+func (s *shop) open(options, site string, upstream http.Handler) {
+	t := s.t
+	t.Helper()
+	s.db, s.port = filepath.Join(t.TempDir(), "ledger.db"), freePort(t)
 	s.url = "http://127.0.0.1:" + s.port
 	backend := httptest.NewServer(upstream)
 	t.Cleanup(backend.Close)
@@ -46,17 +56,20 @@ func openShop(t *testing.T, options, site string, upstream http.Handler) *shop {
 			t.Errorf("stopping caddy: %v", err)
 		}
 	})
-	return s
 }
 
 // caddyfile writes the whole Caddyfile of a shop.
 func (s *shop) caddyfile(options, site string) string {
+	store := s.store
+	if store == "" {
+		store = "bolt"
+	}
 	return fmt.Sprintf(`{
 	admin off
 	auto_https off
 	grace_period 10s
 	tallygate {
-		ledger bolt %s
+		ledger %s %s
 		operator_key %s
 		registration open
 		faucet 100.00
@@ -67,7 +80,7 @@ http://127.0.0.1:%s {
 	tallygate
 	%s
 }
-`, s.db, operatorKey, options, s.port, site)
+`, store, s.db, operatorKey, options, s.port, site)
 }
 
 func (s *shop) load(options, site string) {

@@ -1,0 +1,86 @@
+package caddymodule_test
+
+import (
+	"errors"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+
+	"github.com/tallygate/tallygate/caddymodule"
+	"github.com/tallygate/tallygate/escrow/ledger"
+	"github.com/tallygate/tallygate/escrow/ledger/bolt"
+)
+
+func init() { caddy.RegisterModule(faultyStore{}) }
+
+// failing is the step at which the faulty store fails, if any.
+var failing atomic.Value
+
+// faultyStore is a bolt store on a disk that fails when a test says so.
+type faultyStore struct{ caddymodule.BoltStore }
+
+func (faultyStore) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "tallygate.stores.faulty", New: func() caddy.Module { return new(faultyStore) }}
+}
+
+func (s *faultyStore) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	return s.BoltStore.UnmarshalCaddyfile(d)
+}
+
+func (s *faultyStore) Open() (ledger.Store, error) {
+	return bolt.Open(s.Path, bolt.Options{Fault: func(step bolt.Step) error {
+		if failing.Load() == step {
+			return errors.New("injected: input/output error")
+		}
+		return nil
+	}})
+}
+
+func TestADiskThatFails(t *testing.T) {
+	for _, step := range []bolt.Step{bolt.StepWrite, bolt.StepCommit, bolt.StepSync} {
+		t.Run(string(step), func(t *testing.T) {
+			failing.Store(bolt.Step(""))
+			next := make(chan struct{})
+			s := &shop{t: t, store: "faulty"}
+			s.open("", perCallSite+"\n\thandle /live* {\n\t\tmeter live 0.01 per event\n\t\treverse_proxy UPSTREAM\n\t}", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if !strings.HasPrefix(r.URL.Path, "/live") {
+					_, _ = w.Write([]byte("results"))
+					return
+				}
+				w.Header().Set("Content-Type", "text/event-stream")
+				_, _ = w.Write([]byte("data: one\n\n"))
+				w.(http.Flusher).Flush()
+				<-next
+				_, _ = w.Write([]byte("data: [DONE]\n\n"))
+			}))
+			key := s.agent("alice", "1")
+			ended := make(chan answer)
+			go func() { ended <- send(t, s.request("GET", "/live", key, "")) }()
+			eventually(t, "the stream has begun", func() bool { return s.api("GET", "/wallet", key, nil, 200)["held"] != "0" })
+
+			failing.Store(step)
+			a := s.do("GET", "/search", key, "")
+			wantProblem(t, a, 503, "ledger_unavailable")
+			if !strings.Contains(a.body, `"charge":"unknown"`) && !strings.Contains(a.body, `"charge":"none"`) {
+				t.Errorf("what became of the charge? %s", a.body)
+			}
+			if strings.Contains(a.body, "injected") {
+				t.Errorf("the caller is told what went wrong inside: %s", a.body)
+			}
+			close(next)
+			if end := <-ended; end.err == nil {
+				t.Errorf("a stream that can't be charged looks complete: %q", end.body)
+			}
+
+			failing.Store(bolt.Step(""))
+			eventually(t, "money is taken again", func() bool { return s.do("GET", "/search", key, "").status == 200 })
+			// Only what went out whole is paid for: that one search.
+			eventually(t, "what never went out is paid back", func() bool { return s.balance(key) == "0.999" })
+			want(t, "payee's wallet", s.balanceOf("acme"), "0.001")
+		})
+	}
+}
