@@ -22,6 +22,7 @@ type Rules struct {
 	CommissionPPM    int64         // the operator's part of releases, debits and charges, in parts per million; see [ParsePercent]
 	MinEscrow        ledger.Amount // the least amount of an escrow made by an agent (those opened by a meter may be smaller)
 	RefundWindow     time.Duration // after it, a payer's refund request that nobody answered is granted; 0: [DefaultRefundWindow]
+	Plans            []Plan        // subscriptions that agents may consent to
 	OperatorKeyHash  [32]byte      // SHA-256 of the operator's key ([HashKey]); zero: the operator's rights are off
 }
 
@@ -64,10 +65,12 @@ type shared struct {
 	due     *schedule
 	openers *keyedMutex // of escrows, by payer and payee
 	limits  *limitBook
+	outbox  *schedule
+	quotas  *quotaBook
 }
 
 func newShared() *shared {
-	return &shared{ids: newIDs(), due: newSchedule(), openers: newKeyedMutex(), limits: newLimitBook()}
+	return &shared{ids: newIDs(), due: newSchedule(), openers: newKeyedMutex(), limits: newLimitBook(), outbox: newSchedule(), quotas: newQuotaBook()}
 }
 
 func (r Rules) withDefaults() Rules {

@@ -11,10 +11,11 @@ import (
 // Funding says where a metered call takes its money.
 type Funding int
 
-// A call is paid from the payer's wallet or from an escrow between payer and payee.
+// A call is paid from the payer's wallet, from an escrow between payer and payee, or by the payer's subscription to a plan.
 const (
 	FromWallet Funding = iota
 	FromEscrow
+	FromSubscription
 )
 
 // CallOrder is what a metered call asks for before it goes upstream.
@@ -33,6 +34,10 @@ type CallOrder struct {
 	Open    ledger.Amount // FromEscrow: without a fitting escrow, one of min(Open, available), at least Least, is opened; 0: refused with escrow_required
 	OpenFor time.Duration // after this the opened escrow's rest goes back to the payer; 0: it stays
 	Tags    map[string]string
+
+	Plan  string                          // FromSubscription: the payee's plan
+	Quota int64                           // FromSubscription: millionths of a unit that the call takes at least
+	Over  func(units int64) ledger.Amount // FromSubscription: the price of so many millionths of a unit beyond the quota
 }
 
 // Authorisation is money taken aside for one call. Its methods are called from the goroutine that serves the call, but for
@@ -44,6 +49,7 @@ type Authorisation struct {
 	ppm    int64
 	hold   *ledger.Hold
 	limits *limitHold
+	quota  *quotaHold // FromSubscription
 
 	mu      sync.Mutex
 	total   ledger.Amount   // all that was ever authorised, draws included
@@ -57,7 +63,7 @@ type Authorisation struct {
 //
 // Refusals: insufficient_funds (fields required, available, currency, payee), limit_exceeded, escrow_required, forbidden; for a
 // named escrow not_found (absent or another payer's), forbidden (not to this payee, or paid by milestones), invalid_status
-// (no longer open).
+// (no longer open); for a plan subscription_required (plan, price, period).
 func (b *Book) Authorise(ctx context.Context, o CallOrder) (*Authorisation, error) {
 	if o.By.Operator {
 		return nil, refuse(Forbidden, nil, "the operator's key pays for nothing; use an agent's key")
@@ -70,14 +76,13 @@ func (b *Book) Authorise(ctx context.Context, o CallOrder) (*Authorisation, erro
 	}
 	b.catchUp(ctx)
 	a := &Authorisation{book: b, charge: o.charge(), ppm: b.rules.CommissionPPM}
-	take := a.fromEscrow
-	if o.From == FromWallet {
-		take = a.fromWallet
-	}
+	a.total = o.Least
+	take := map[Funding]func(context.Context, CallOrder) error{
+		FromWallet: a.fromWallet, FromEscrow: a.fromEscrow, FromSubscription: a.fromSubscription,
+	}[o.From]
 	if err := take(ctx, o); err != nil {
 		return nil, err
 	}
-	a.total = o.Least
 	a.ExtendUpTo(o.Most)
 	return a, nil
 }
@@ -240,7 +245,11 @@ func (a *Authorisation) Total() ledger.Amount {
 func (a *Authorisation) Extend(total ledger.Amount) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	by := total - a.total
+	return a.extend(total - a.total)
+}
+
+// extend grows what has been authorised; a.mu is locked.
+func (a *Authorisation) extend(by ledger.Amount) error {
 	if by <= 0 {
 		return nil
 	}
@@ -254,8 +263,15 @@ func (a *Authorisation) Extend(total ledger.Amount) error {
 		a.limits.extendUpTo(-by)
 		return a.book.funds(err, a.charge.Payee)
 	}
-	a.total = total
+	a.total += by
 	return nil
+}
+
+// release lets go of all that is set aside in memory.
+func (a *Authorisation) release() {
+	a.hold.Release()
+	a.limits.release()
+	a.quota.release()
 }
 
 // ExtendUpTo grows what has been authorised to total or to what is available, and returns what it came to, draws included.

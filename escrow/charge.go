@@ -44,6 +44,10 @@ type Charge struct {
 	RefundReason   string            `cbor:"24,keyasint,omitempty"`
 	FirstTransfer  uint64            `cbor:"26,keyasint,omitempty"` // all transfers of the charge lie between these two
 	LastTransfer   uint64            `cbor:"27,keyasint,omitempty"`
+	Plan           string            `cbor:"28,keyasint,omitempty"`
+	SubscriptionID string            `cbor:"29,keyasint,omitempty"`
+	QuotaUsed      int64             `cbor:"30,keyasint,omitempty"` // millionths of the plan's unit, out of its quota
+	QuotaLeft      int64             `cbor:"31,keyasint,omitempty"` // after it
 	Balance        ledger.Amount     `cbor:"25,keyasint,omitempty"` // after it: what is available in the wallet, or what remains in the escrow
 }
 
@@ -168,14 +172,14 @@ func (t *Tx) payBack(c Charge, amount ledger.Amount, reason string) (Charge, err
 		return Charge{}, err
 	}
 	if fee := back - c.CommissionBack; fee > 0 {
-		err := t.move(ledger.Transfer{
+		_, err := t.move(ledger.Transfer{
 			Debit: ledger.Commission, Credit: ledger.Wallet(c.Payee), Amount: fee, Kind: kindCommission, Reference: c.RequestID, Memo: "refunded",
 		})
 		if err != nil {
 			return Charge{}, err
 		}
 	}
-	err = t.move(ledger.Transfer{
+	_, err = t.move(ledger.Transfer{
 		Debit: ledger.Wallet(c.Payee), Credit: ledger.Wallet(c.Payer), Amount: amount, Kind: kindChargeRefund, Reference: c.RequestID, Memo: reason,
 	})
 	if err != nil {

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -73,55 +75,49 @@ const (
 )
 
 func (b *Book) runDue(ctx context.Context) (next time.Time, err error) {
-	var failures []error
-	for after := ""; ; {
-		last, failed, err := b.runSome(ctx, after, &next)
-		failures = append(failures, failed...)
-		if err != nil {
-			return time.Time{}, errors.Join(append(failures, err)...)
-		}
-		if last == "" {
-			return next, errors.Join(failures...)
-		}
-		after = last
-	}
-}
-
-// runSome does some of what is due, behind the key after, and returns the last key that it came to; empty at the end, when it has
-// looked up the next.
-func (b *Book) runSome(ctx context.Context, after string, next *time.Time) (last string, failed []error, err error) {
-	err = b.ledger.Do(ctx, func(batch *ledger.Batch) error {
-		t := b.tx(batch)
-		keys, err := t.due(after)
-		if err != nil {
-			return err
-		}
-		for _, key := range keys {
-			last = key
-			if err := batch.Try(func() error { return t.runOne(key) }); err != nil {
-				failed = append(failed, fmt.Errorf("doing what is due, %s: %w", dueTable.lastPart([]byte(key))[8:], err))
+	failed := map[string]error{}
+	for more := true; more; {
+		err := b.ledger.Do(ctx, func(batch *ledger.Batch) (err error) {
+			more, err = b.tx(batch).runSome(failed)
+			if err == nil && !more {
+				err = b.tx(batch).lookUpNext(failed, &next)
 			}
+			return err
+		})
+		if err != nil {
+			return time.Time{}, err
 		}
-		if last == "" {
-			return t.lookUpNext(next)
-		}
-		return nil
-	})
-	return last, failed, err
+	}
+	return next, errors.Join(slices.Collect(maps.Values(failed))...)
 }
 
-// due returns the keys of some things that are due.
-func (t *Tx) due(after string) (keys []string, err error) {
+// runSome does some of what is due, in the order of its times, but for what has failed. Things that are done may make others due,
+// at once or in between. more is true where it may have left some.
+func (t *Tx) runSome(failed map[string]error) (more bool, err error) {
+	for range dueBatch {
+		key, err := t.firstDue(failed)
+		if err != nil || key == "" {
+			return false, err
+		}
+		if err := t.batch.Try(func() error { return t.runOne(key) }); err != nil {
+			failed[key] = fmt.Errorf("doing what is due, %s: %w", dueTable.lastPart([]byte(key))[8:], err)
+		}
+	}
+	return true, nil
+}
+
+// firstDue returns the key of the first thing that is due and has not failed, empty where there is none.
+func (t *Tx) firstDue(failed map[string]error) (first string, err error) {
 	all := dueTable.under()
 	all.To = dueTable.key(timeKey(t.Now().Add(1)))
-	if after != "" {
-		all.From = append([]byte(after), 0)
-	}
 	err = t.batch.Scan(all, func(key, _ []byte) (bool, error) {
-		keys = append(keys, string(key))
-		return len(keys) < dueBatch, nil
+		if failed[string(key)] != nil {
+			return true, nil
+		}
+		first = string(key)
+		return false, nil
 	})
-	return keys, err
+	return first, err
 }
 
 // runOne does one thing that is due. Whatever it comes to, its entry in the table is gone afterwards.
@@ -133,7 +129,7 @@ func (t *Tx) runOne(key string) error {
 	case dueEscrow:
 		_, err = t.escrow(id)
 	case dueSubscription:
-		_, err = t.subscription(id)
+		err = t.renewOnce(id)
 	case dueNotice:
 		err = t.notice(id)
 	default:
@@ -146,25 +142,26 @@ func (t *Tx) runOne(key string) error {
 	return nil
 }
 
-// lookUpNext finds when the next thing falls due: a minute from now where something failed and is still there.
-func (t *Tx) lookUpNext(next *time.Time) error {
+// lookUpNext finds when the next thing falls due: at the latest a minute from now where something has failed.
+func (t *Tx) lookUpNext(failed map[string]error, next *time.Time) error {
 	*next = time.Time{}
 	err := t.batch.Scan(dueTable.under(), func(key, _ []byte) (bool, error) {
-		*next = keyTime(dueTable.lastPart(key))
-		return false, nil
+		if failed[string(key)] == nil {
+			*next = keyTime(dueTable.lastPart(key))
+		}
+		return next.IsZero(), nil
 	})
 	if err != nil {
 		return err
 	}
-	s := t.shared.due
+	if retry := t.Now().Add(dueRetry); len(failed) > 0 && (next.IsZero() || retry.Before(*next)) {
+		*next = retry
+	}
 	if next.IsZero() {
-		s.next.Store(never)
-		return nil
+		t.shared.due.next.Store(never)
+	} else {
+		t.shared.due.next.Store(next.UnixNano())
 	}
-	if !next.After(t.Now()) {
-		*next = t.Now().Add(dueRetry)
-	}
-	s.next.Store(next.UnixNano())
 	return nil
 }
 
@@ -175,19 +172,19 @@ func (t *Tx) expire(e *Escrow) error {
 		if at.IsZero() || at.After(t.Now()) {
 			return nil
 		}
-		what := escrowReleased
+		what := EscrowReleased
 		if e.OnExpiry == ToPayer {
-			what = escrowRefunded
+			what = EscrowRefunded
 		}
 		var err error
 		switch {
 		case e.Status == Open:
 			err = t.finish(e, e.OnExpiry, "its time is up")
 		case e.Served: // what was served is not refunded in silence
-			what = escrowDisputed
+			what = EscrowDisputed
 			e.dispute("meter", "the refund request met silence, and a meter has served from this escrow")
 		default:
-			what = escrowRefunded
+			what = EscrowRefunded
 			err = t.giveBack(e, e.RefundAsked, "the refund request met silence")
 		}
 		if err != nil {
@@ -196,7 +193,7 @@ func (t *Tx) expire(e *Escrow) error {
 		if err := t.saveEscrow(e); err != nil {
 			return err
 		}
-		if err := t.event(what, *e); err != nil {
+		if err := t.escrowEvent(what, *e); err != nil {
 			return err
 		}
 	}

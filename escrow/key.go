@@ -89,8 +89,8 @@ func (t *Tx) CreateKey(by Actor, agent string, o KeyOrder) (Key, string, error) 
 	if err != nil {
 		return Key{}, "", err
 	}
-	if len(by.Payees) > 0 {
-		return Key{}, "", refuse(Forbidden, nil, "this key is bound to payees; it makes no other keys")
+	if err := t.unbound(by, "makes no other keys"); err != nil {
+		return Key{}, "", err
 	}
 	if err := checkText("name", o.Name); err != nil {
 		return Key{}, "", err
@@ -134,8 +134,10 @@ func (t *Tx) RevokeKey(by Actor, agent, id string) error {
 	} else if !found || key.Agent != agent {
 		return refuse(NotFound, nil, "no such key")
 	}
-	if len(by.Payees) > 0 && by.Key != id {
-		return refuse(Forbidden, nil, "this key is bound to payees; it revokes no other keys")
+	if by.Key != id {
+		if err := t.unbound(by, "revokes no other keys"); err != nil {
+			return err
+		}
 	}
 	if !key.RevokedAt.IsZero() {
 		return refuse(InvalidStatus, nil, "the key was revoked on %s", key.RevokedAt.Format(time.RFC3339))

@@ -1,6 +1,7 @@
 package escrow
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -62,6 +63,10 @@ type Escrow struct {
 	DisputedBy    string        `cbor:"24,keyasint,omitempty"` // an agent, or "meter" where a served escrow's request met silence
 	DisputeReason string        `cbor:"25,keyasint,omitempty"`
 	Resolution    string        `cbor:"26,keyasint,omitempty"` // the operator's note
+
+	StainedReleased ledger.Amount `cbor:"27,keyasint,omitempty"` // faucet money, out of Released; see [Tx.stain]
+	StainedRefunded ledger.Amount `cbor:"28,keyasint,omitempty"`
+	Counted         bool          `cbor:"29,keyasint,omitempty"` // in its parties' facts: it is closed
 
 	Held ledger.Amount `cbor:"-"` // by running calls, out of Remaining; as of when it was read
 
@@ -160,23 +165,29 @@ func newEscrow(o EscrowOrder) Escrow {
 }
 
 // lock gives an escrow its id and dates, and moves its amount from the payer's wallet into it.
-func (t *Tx) lock(e *Escrow) error {
+func (t *Tx) lock(e *Escrow, cover ...*ledger.Hold) error {
 	e.ID = t.shared.ids.next("esc_", t.Now())
 	e.CreatedAt = t.Now()
 	e.CommissionPPM = t.rules.CommissionPPM
-	if e.AutoRelease > 0 {
+	if e.AutoRelease > 0 && e.AutoReleaseAt.IsZero() {
 		e.AutoReleaseAt = t.Now().Add(e.AutoRelease)
 	}
-	_, err := t.batch.Post(ledger.Transfer{
+	_, err := t.move(ledger.Transfer{
 		Debit: ledger.Wallet(e.From), Credit: e.Account(), Amount: e.Amount, Kind: kindEscrow, Reference: e.ID, Memo: e.Memo,
-	})
-	if err := t.funds(err, e.To); err != nil {
+	}, cover...)
+	if r := (*Refusal)(nil); errors.As(err, &r) && r.Outcome == InsufficientFunds {
+		r.Fields["payee"] = e.To // not the escrow, which there is not
+	}
+	if err != nil {
 		return err
 	}
-	if err := t.event(escrowCreated, *e); err != nil {
+	if err := t.announceExpiry(e); err != nil {
 		return err
 	}
-	return t.saveEscrow(e)
+	if err := t.saveEscrow(e); err != nil {
+		return err
+	}
+	return t.escrowEvent(EscrowCreated, *e)
 }
 
 // expiryWay is where the rest goes when time is up: what was asked for, else back to the payer if the memo's first word names a

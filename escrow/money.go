@@ -60,10 +60,45 @@ func checkAmount(field string, amount ledger.Amount) error {
 	return nil
 }
 
-// move posts a transfer that the rules have allowed. A lack of funds is told in the words of the one who pays.
-func (t *Tx) move(tr ledger.Transfer, cover ...*ledger.Hold) error {
-	_, err := t.batch.Post(tr, cover...)
-	return t.funds(err, accountName(tr.Credit))
+// moved is a transfer that was posted.
+type moved struct {
+	seq     uint64
+	stained ledger.Amount // out of it, faucet money; see [Tx.stain]
+}
+
+// move posts a transfer that the rules have allowed, and sees to what follows from any move of money. A lack of funds is told in
+// the words of the one who pays.
+func (t *Tx) move(tr ledger.Transfer, cover ...*ledger.Hold) (moved, error) {
+	before, err := t.batch.Account(tr.Debit)
+	if err != nil {
+		return moved{}, err
+	}
+	posted, err := t.batch.Post(tr, cover...)
+	if err != nil {
+		return moved{}, t.funds(err, accountName(tr.Credit))
+	}
+	return t.hasMoved(posted, before.Balance())
+}
+
+// moveDrawn posts a part of what a draw has set aside, and gives the rest of it back.
+func (t *Tx) moveDrawn(pending ledger.Transfer, part ledger.Amount, memo string) (moved, error) {
+	before, err := t.batch.Account(pending.Debit)
+	if err != nil {
+		return moved{}, err
+	}
+	if err := t.batch.Resolve(pending.Seq, part, "", memo); err != nil || part == 0 {
+		return moved{}, err
+	}
+	pending.Amount = part
+	return t.hasMoved(pending, before.Balance())
+}
+
+func (t *Tx) hasMoved(tr ledger.Transfer, before ledger.Amount) (m moved, err error) {
+	m.seq = tr.Seq
+	if m.stained, err = t.stain(tr); err != nil {
+		return m, err
+	}
+	return m, t.watch(tr.Debit, before)
 }
 
 // take posts the operator's commission out of what the payee has just been credited with.
@@ -71,9 +106,10 @@ func (t *Tx) take(payee string, fee ledger.Amount, reference string) error {
 	if fee == 0 {
 		return nil
 	}
-	return t.move(ledger.Transfer{
+	_, err := t.move(ledger.Transfer{
 		Debit: ledger.Wallet(payee), Credit: ledger.Commission, Amount: fee, Kind: kindCommission, Reference: reference,
 	})
+	return err
 }
 
 // funds adds to a refusal for lack of funds what the payer needs to mend it.

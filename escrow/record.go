@@ -38,7 +38,9 @@ const (
 	webhookTable      table = 'h' // agent, webhook id
 	outboxTable       table = 'b' // time of the next attempt, delivery id
 	factsTable        table = 'r' // agent: what its reputation rests on
-	pairTable         table = 'q' // agent, counterparty
+	pairTable         table = 'q' // payer, payee: what went from one to the other
+	stainTable        table = 't' // account: how much of it is faucet money
+	decisionTable     table = 'j' // request id: a charge whose quality is not decided yet
 )
 
 // key returns the key of a record; parts are separated by a zero byte, which no id holds.

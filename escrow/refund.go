@@ -36,7 +36,7 @@ func (t *Tx) Refund(by Actor, id string, amount ledger.Amount, reason string) (E
 	if err := t.giveBack(e, amount, reason); err != nil {
 		return Escrow{}, err
 	}
-	return t.done(by, e, "escrow.refund", escrowRefunded)
+	return t.done(by, e, "escrow.refund", EscrowRefunded)
 }
 
 // giveBack refunds an amount, zero being what was asked for, or all, and takes it off a request.
@@ -74,7 +74,7 @@ func (t *Tx) requestRefund(by Actor, e *Escrow, amount ledger.Amount, reason str
 	}
 	e.Status, e.RefundAsked, e.RefundReason = RefundRequested, amount, reason
 	e.RefundAt = t.Now().Add(t.rules.RefundWindow)
-	return t.done(by, e, "escrow.refund", escrowRefundRequested)
+	return t.done(by, e, "escrow.refund", EscrowRefundRequested)
 }
 
 // WithdrawRefund takes the payer's request back.
@@ -93,7 +93,7 @@ func (t *Tx) WithdrawRefund(by Actor, id string) (Escrow, error) {
 	if err := t.expire(e); err != nil { // its own time may have passed while it was frozen
 		return Escrow{}, err
 	}
-	return t.done(by, e, "escrow.refund_withdrawn", escrowReopened)
+	return t.done(by, e, "escrow.refund_withdrawn", EscrowRefundWithdrawn)
 }
 
 // Dispute freezes the escrow until the operator resolves it. Either party may.
@@ -113,7 +113,7 @@ func (t *Tx) Dispute(by Actor, id, reason string) (Escrow, error) {
 		who = "operator"
 	}
 	e.dispute(who, reason)
-	return t.done(by, e, "escrow.dispute", escrowDisputed)
+	return t.done(by, e, "escrow.dispute", EscrowDisputed)
 }
 
 func (e *Escrow) dispute(by, reason string) {
@@ -156,10 +156,13 @@ func (t *Tx) Resolve(by Actor, id string, r Resolution) (Escrow, error) {
 	if sum < free {
 		return Escrow{}, invalid("to_payee", "to_payee and to_payer add up to %s; all of the %s that remain are divided%s", sum, e.Remaining(), heldNote(e.Held))
 	}
+	if err := t.countDispute(e, r); err != nil {
+		return Escrow{}, err
+	}
 	if err := t.divide(e, r); err != nil {
 		return Escrow{}, err
 	}
-	return t.done(by, e, "escrow.resolve", escrowResolved)
+	return t.done(by, e, "escrow.resolve", EscrowResolved)
 }
 
 func (t *Tx) divide(e *Escrow, r Resolution) error {

@@ -10,15 +10,20 @@ func (t *Tx) out(e *Escrow, way Way, amount ledger.Amount, memo string, cover ..
 		return nil
 	}
 	tr := ledger.Transfer{Debit: e.Account(), Credit: ledger.Wallet(e.From), Amount: amount, Kind: kindRefund, Reference: e.ID, Memo: memo}
-	if way == ToPayer {
-		e.Refunded += amount
-		return t.move(tr, cover...)
+	if way == ToPayee {
+		tr.Credit, tr.Kind = ledger.Wallet(e.To), kindRelease
 	}
-	tr.Credit, tr.Kind = ledger.Wallet(e.To), kindRelease
-	if err := t.move(tr, cover...); err != nil {
+	m, err := t.move(tr, cover...)
+	if err != nil {
 		return err
 	}
+	if way == ToPayer {
+		e.Refunded += amount
+		e.StainedRefunded += m.stained
+		return nil
+	}
 	e.Released += amount
+	e.StainedReleased += m.stained
 	// All releases together pay the share of their sum, so that many small ones cost what one large one does.
 	fee := min(amount, max(0, share(e.Released, e.CommissionPPM)-e.Commission))
 	e.Commission += fee
@@ -75,7 +80,7 @@ func (t *Tx) Release(by Actor, id, memo string) (Escrow, error) {
 	if err := t.finish(e, ToPayee, memo); err != nil {
 		return Escrow{}, err
 	}
-	return t.done(by, e, "escrow.release", escrowReleased)
+	return t.done(by, e, "escrow.release", EscrowReleased)
 }
 
 // ReleasePartial sends an amount to the payee; the rest stays locked.
@@ -111,16 +116,16 @@ func (t *Tx) releasePart(by Actor, e *Escrow, amount ledger.Amount, memo string)
 		return Escrow{}, err
 	}
 	e.RefundAsked = min(e.RefundAsked, e.Remaining())
-	return t.done(by, e, "escrow.release_partial", escrowReleased)
+	return t.done(by, e, "escrow.release_partial", EscrowReleased)
 }
 
 // done saves an escrow after an act on it, with what follows from that.
-func (t *Tx) done(by Actor, e *Escrow, act string, what eventType) (Escrow, error) {
+func (t *Tx) done(by Actor, e *Escrow, act string, what EventType) (Escrow, error) {
 	if err := t.audit(by, act, e.ID, ""); err != nil {
 		return Escrow{}, err
 	}
 	if err := t.saveEscrow(e); err != nil {
 		return Escrow{}, err
 	}
-	return *e, t.event(what, *e)
+	return *e, t.escrowEvent(what, *e)
 }

@@ -30,7 +30,7 @@ func TestScripts(t *testing.T) {
 			name, steps, _ := strings.Cut(part, "\n")
 			t.Run(strings.TrimSuffix(filepath.Base(file), ".txt")+"/"+name, func(t *testing.T) {
 				t.Parallel()
-				run := &script{shop: newShop(t, defaultRules()), escrows: map[string]string{}, calls: map[string]*escrow.Authorisation{}, requests: map[string]string{}}
+				run := &script{shop: newShop(t, defaultRules()), escrows: map[string]string{}, calls: map[string]*escrow.Authorisation{}, requests: map[string]string{}, keys: map[string]string{}, subs: map[string]string{}}
 				run.run(steps)
 			})
 		}
@@ -42,6 +42,8 @@ type script struct {
 	escrows  map[string]string // name in the script -> id
 	calls    map[string]*escrow.Authorisation
 	requests map[string]string
+	keys     map[string]string // names of further keys -> id
+	subs     map[string]string
 }
 
 func (s *script) run(steps string) {
@@ -109,6 +111,9 @@ func (s *script) step(w []string) error {
 		return err
 	}
 	if known, err := s.callStep(w[0], arg, named); known {
+		return err
+	}
+	if known, err := s.termStep(w[0], arg, named); known {
 		return err
 	}
 	s.t.Fatalf("unknown step %q", w)
@@ -184,6 +189,14 @@ func (s *script) compare(subject string, want, got map[string]string) {
 	}
 }
 
+// actor is an agent by its name, or by agent:key.
+func (s *script) actor(name string) escrow.Actor {
+	agent, key, _ := strings.Cut(name, ":")
+	a := actor(agent)
+	a.Key = s.keys[key]
+	return a
+}
+
 func actor(name string) escrow.Actor {
 	switch name {
 	case "operator":
@@ -218,7 +231,7 @@ func (s *script) walletStep(verb string, arg func(int) string, named map[string]
 		}
 	case "transfer":
 		op = func(t *escrow.Tx) error {
-			_, err := t.Transfer(actor(arg(0)), escrow.PaymentOrder{From: named["from"], To: arg(1), Amount: money(2)})
+			_, err := t.Transfer(s.actor(arg(0)), escrow.PaymentOrder{From: named["from"], To: arg(1), Amount: money(2)})
 			return err
 		}
 	case "debit":
@@ -250,7 +263,7 @@ func (s *script) walletStep(verb string, arg func(int) string, named map[string]
 func (s *script) Shop() *shop { return s.shop }
 
 func (s *script) escrowStep(verb string, arg func(int) string, named map[string]string) (bool, error) {
-	who, id := actor(arg(1)), s.escrows[arg(0)]
+	who, id := s.actor(arg(1)), s.escrows[arg(0)]
 	money := func(i int) ledger.Amount {
 		if arg(i) == "" {
 			return 0
@@ -355,7 +368,7 @@ func (s *script) callStep(verb string, arg func(int) string, named map[string]st
 		return true, a.Err()
 	case "settle":
 		delete(s.calls, arg(0))
-		_, err := a.Settle(context.Background(), escrow.Settlement{Amount: amount(arg(1)), Source: "stated", Cut: "none"})
+		_, err := a.Settle(context.Background(), escrow.Settlement{Amount: amount(arg(1)), Source: "stated", Cut: "none", Quota: micro(named["quota"])})
 		return true, err
 	case "cancel":
 		delete(s.calls, arg(0))
@@ -380,6 +393,7 @@ func (s *script) callStep(verb string, arg func(int) string, named map[string]st
 		s.compare(arg(0), named, map[string]string{
 			"amount": c.Amount.String(), "commission": c.Commission.String(), "cut": c.Cut, "source": c.Source, "status": string(c.Status),
 			"suspect": fmt.Sprint(c.Suspect), "balance": c.Balance.String(), "escrow": name, "refunded": c.Refunded.String(),
+			"used": fmt.Sprint(c.QuotaUsed / escrow.Micro), "left": fmt.Sprint(c.QuotaLeft / escrow.Micro), "plan": c.Plan,
 		})
 	case "back":
 		return true, s.shop.run(func(t *escrow.Tx) error {
@@ -398,7 +412,7 @@ func (s *script) callStep(verb string, arg func(int) string, named map[string]st
 
 func (s *script) authorise(arg func(int) string, named map[string]string) error {
 	s.requests[arg(0)] = s.NewRequestID()
-	o := escrow.CallOrder{Request: s.requests[arg(0)], By: actor(arg(1)), Payee: arg(2), Least: amount(arg(3))}
+	o := escrow.CallOrder{Request: s.requests[arg(0)], By: s.actor(arg(1)), Payee: arg(2), Least: amount(arg(3))}
 	if named["most"] != "" {
 		o.Most = amount(named["most"])
 	}
@@ -413,6 +427,9 @@ func (s *script) authorise(arg func(int) string, named map[string]string) error 
 	}
 	if named["for"] != "" {
 		o.OpenFor = s.duration(named["for"])
+	}
+	if named["plan"] != "" {
+		o.From, o.Plan, o.Quota, o.Over = escrow.FromSubscription, named["plan"], micro(named["quota"]), centPerUnit
 	}
 	a, err := s.Authorise(context.Background(), o)
 	if err != nil {

@@ -19,6 +19,9 @@ type Settlement struct {
 	Suspect    bool              // the usage was absurd and has been clamped
 	HTTPStatus int               // the upstream's answer
 	Duration   time.Duration     // from the request to the end of the response
+
+	Quota int64                           // FromSubscription: millionths of a unit that were used; Amount is not read then
+	Over  func(units int64) ledger.Amount // FromSubscription: the price of those beyond the quota; nil: the order's
 }
 
 // drawn is what a call has paid before it is settled. It is in the books for as long as the call runs, so that a call that dies
@@ -29,6 +32,8 @@ type drawn struct {
 	Posted  ledger.Amount `cbor:"3,keyasint,omitempty"`
 	Pending ledger.Amount `cbor:"4,keyasint,omitempty"`
 	Since   time.Time     `cbor:"5,keyasint"`
+
+	stained ledger.Amount // faucet money, out of what this operation posted
 }
 
 func (t *Tx) drawnBy(a *Authorisation) (d drawn, found bool, err error) {
@@ -58,7 +63,7 @@ func (t *Tx) draw(a *Authorisation, due ledger.Amount, exact bool) error {
 		if err != nil {
 			return err
 		}
-		if err := t.countDraw(e, by, fee); err != nil {
+		if err := t.countDraw(e, by, fee, d.stained); err != nil {
 			return err
 		}
 	} else {
@@ -79,14 +84,15 @@ func (t *Tx) post(d *drawn, amount ledger.Amount, cover *ledger.Hold) (fee ledge
 	if amount == 0 {
 		return 0, nil
 	}
-	posted, err := t.batch.Post(ledger.Transfer{
+	m, err := t.move(ledger.Transfer{
 		Debit: d.account(), Credit: ledger.Wallet(d.Charge.Payee), Amount: amount, Kind: kindCharge,
 		Reference: d.Charge.RequestID, Memo: d.Charge.Route,
 	}, cover)
 	if err != nil {
-		return 0, t.funds(err, d.Charge.Payee)
+		return 0, err
 	}
-	d.made(posted.Seq)
+	d.made(m.seq)
+	d.stained += m.stained
 	d.Posted += amount
 	return t.takeShare(d)
 }
@@ -127,12 +133,13 @@ func (t *Tx) source(d drawn) (*Escrow, error) {
 }
 
 // countDraw counts in the escrow, if one pays, what a call drew from it.
-func (t *Tx) countDraw(e *Escrow, amount, fee ledger.Amount) error {
+func (t *Tx) countDraw(e *Escrow, amount, fee, stained ledger.Amount) error {
 	if e == nil {
 		return nil
 	}
 	e.Released += amount
 	e.Commission += fee
+	e.StainedReleased += stained
 	e.RefundAsked = min(e.RefundAsked, e.Remaining())
 	e.Served = e.Served || amount > 0
 	return t.saveEscrow(e)
@@ -148,9 +155,9 @@ func (t *Tx) leave(e *Escrow, hold *ledger.Hold) error {
 
 // flush sends on what a call has left in an escrow that is over.
 func (t *Tx) flush(e *Escrow, cover ...*ledger.Hold) error {
-	what := escrowReleased
+	what := EscrowReleased
 	if e.Closing == ToPayer {
-		what = escrowRefunded
+		what = EscrowRefunded
 	}
 	if err := t.finish(e, e.Closing, "left by a call that has ended", cover...); err != nil {
 		return err
@@ -158,7 +165,7 @@ func (t *Tx) flush(e *Escrow, cover ...*ledger.Hold) error {
 	if err := t.saveEscrow(e); err != nil {
 		return err
 	}
-	return t.event(what, *e)
+	return t.escrowEvent(what, *e)
 }
 
 // Settle charges the call: one durable batch that resolves the draws, posts the rest, and records the charge. An amount beyond
@@ -169,6 +176,7 @@ func (a *Authorisation) Settle(ctx context.Context, s Settlement) (Charge, error
 		s.Amount, s.Suspect = 0, true
 	}
 	if first := a.end(settled); first {
+		a.reachQuota(s)
 		a.ExtendUpTo(s.Amount)
 	} else if a.ended() == cancelled {
 		return Charge{}, fmt.Errorf("call %s was cancelled, it can't be settled", a.charge.RequestID)
@@ -180,8 +188,7 @@ func (a *Authorisation) Settle(ctx context.Context, s Settlement) (Charge, error
 	})
 	wait := func() error {
 		err := receipt.Wait()
-		a.hold.Release()
-		a.limits.spent(charge.Amount, err)
+		a.release()
 		return err
 	}
 	select {
@@ -203,6 +210,11 @@ func (t *Tx) settle(a *Authorisation, s Settlement) (Charge, error) {
 	if err != nil {
 		return Charge{}, err
 	}
+	if a.quota != nil {
+		if s.Amount, err = t.useQuota(a, &d.Charge, s); err != nil {
+			return Charge{}, err
+		}
+	}
 	amount := min(max(s.Amount, d.Posted), d.Posted+d.Pending+a.hold.Amount())
 	d.Charge.Suspect = s.Suspect || amount != s.Amount
 	e, err := t.source(d)
@@ -213,7 +225,7 @@ func (t *Tx) settle(a *Authorisation, s Settlement) (Charge, error) {
 	if err := t.payRest(&d, amount-d.Posted, a.hold); err != nil {
 		return Charge{}, err
 	}
-	if err := t.countDraw(e, d.Posted-before, d.Charge.Commission-feeBefore); err != nil {
+	if err := t.countDraw(e, d.Posted-before, d.Charge.Commission-feeBefore, d.stained); err != nil {
 		return Charge{}, err
 	}
 	if err := t.leave(e, a.hold); err != nil {
@@ -223,6 +235,9 @@ func (t *Tx) settle(a *Authorisation, s Settlement) (Charge, error) {
 	c.Units, c.UnitPrices, c.Source, c.Cut, c.HTTPStatus, c.Duration = s.Units, s.UnitPrices, s.Source, s.Cut, s.HTTPStatus, s.Duration
 	if s.Model != "" {
 		c.Model = s.Model
+	}
+	if err := t.countLimits(a.limits, amount); err != nil {
+		return Charge{}, err
 	}
 	return t.record(d, a.hold)
 }
@@ -236,9 +251,11 @@ func (t *Tx) payRest(d *drawn, due ledger.Amount, cover *ledger.Hold) error {
 		}
 		for _, p := range pendings {
 			part := min(due, p.Amount)
-			if err := t.batch.Resolve(p.Seq, part, "", d.Charge.Route); err != nil {
+			m, err := t.moveDrawn(p, part, d.Charge.Route)
+			if err != nil {
 				return err
 			}
+			d.stained += m.stained
 			due -= part
 			d.Posted += part
 		}
@@ -270,9 +287,6 @@ func (t *Tx) record(d drawn, hold *ledger.Hold) (Charge, error) {
 	for _, party := range []string{c.Payer, c.Payee} {
 		t.batch.Put(chargeByAgent.key(party, timeKey(c.CreatedAt)+c.RequestID), nil)
 	}
-	if err := t.countCharge(c); err != nil {
-		return Charge{}, err
-	}
 	return c, t.put(chargeTable.key(c.RequestID), c)
 }
 
@@ -283,46 +297,44 @@ func (a *Authorisation) Cancel() {
 		return
 	}
 	if !a.drew && a.charge.EscrowID == "" {
-		a.hold.Release()
-		a.limits.release()
+		a.release()
 		return
 	}
-	var posted ledger.Amount
-	receipt := a.book.ledger.Queue(func(batch *ledger.Batch) (err error) {
-		posted, err = a.book.tx(batch).cancel(a)
-		a.hold.Release()
-		return err
+	receipt := a.book.ledger.Queue(func(batch *ledger.Batch) error {
+		defer a.hold.Release()
+		return a.book.tx(batch).cancel(a)
 	})
 	go func() {
-		err := receipt.Wait()
-		a.hold.Release() // where the ledger takes no operations, it was not done above
-		a.limits.spent(posted, err)
+		_ = receipt.Wait() // what the draws came to is found at the next opening, if it is not done here
+		a.release()
 	}()
 }
 
-func (t *Tx) cancel(a *Authorisation) (posted ledger.Amount, err error) {
+func (t *Tx) cancel(a *Authorisation) error {
 	d, found, err := t.drawnBy(a)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	e, err := t.source(d)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	if found {
 		if err := t.payRest(&d, 0, nil); err != nil {
-			return 0, err
+			return err
 		}
-		if d.Posted > 0 {
-			d.Charge.Source, d.Charge.Cut = "stated", "upstream"
-			if _, err := t.record(d, a.hold); err != nil {
-				return 0, err
-			}
-		} else {
-			t.batch.Delete(drawTable.key(d.Charge.RequestID))
+		if err := t.countLimits(a.limits, d.Posted); err != nil {
+			return err
+		}
+		t.batch.Delete(drawTable.key(d.Charge.RequestID))
+	}
+	if d.Posted > 0 {
+		d.Charge.Source, d.Charge.Cut = "stated", "upstream"
+		if _, err := t.record(d, a.hold); err != nil {
+			return err
 		}
 	}
-	return d.Posted, t.leave(e, a.hold)
+	return t.leave(e, a.hold)
 }
 
 // RecoverPending is run once after a ledger was opened, before it serves: draws of calls that died with the process are posted and
@@ -387,7 +399,7 @@ func (t *Tx) recover(in table, id string) error {
 	if err := t.payRest(&d, d.Pending, nil); err != nil {
 		return err
 	}
-	if err := t.countDraw(e, d.Posted-before, d.Charge.Commission-feeBefore); err != nil {
+	if err := t.countDraw(e, d.Posted-before, d.Charge.Commission-feeBefore, d.stained); err != nil {
 		return err
 	}
 	_, err = t.record(d, nil)

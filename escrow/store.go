@@ -54,10 +54,13 @@ func (e *Escrow) dueAt() time.Time {
 
 // saveEscrow writes an escrow and the lists that it is in, and closes it when nothing remains.
 func (t *Tx) saveEscrow(e *Escrow) error {
+	e.UpdatedAt = t.Now()
 	if e.Remaining() == 0 {
 		e.close()
+		if err := t.count(e); err != nil {
+			return err
+		}
 	}
-	e.UpdatedAt = t.Now()
 	after := e.indexes()
 	for key := range e.indexed {
 		if _, still := after[key]; !still {

@@ -134,7 +134,11 @@ func (t *Tx) Debit(by Actor, o PaymentOrder) (Payment, error) {
 	if err := t.audit(by, "wallet.debit", o.From, fmt.Sprintf("%s to %s", o.Amount, o.To)); err != nil {
 		return Payment{}, err
 	}
-	if err := t.spend(Actor{Agent: o.From}, o.From, o.To, o.Amount); err != nil {
+	spender := by
+	if by.Agent != o.From {
+		spender = Actor{Agent: o.From}
+	}
+	if err := t.spend(spender, o.From, o.To, o.Amount); err != nil {
 		return Payment{}, err
 	}
 	return t.pay(kindDebit, ledger.Wallet(o.From), ledger.Wallet(o.To), o, viewer)
@@ -165,7 +169,7 @@ func (t *Tx) pay(kind string, from, to ledger.AccountID, o PaymentOrder, viewer 
 	if err := checkText("reference", o.Reference); err != nil {
 		return Payment{}, err
 	}
-	err := t.move(ledger.Transfer{Debit: from, Credit: to, Amount: o.Amount, Kind: kind, Reference: o.Reference, Memo: o.Memo})
+	_, err := t.move(ledger.Transfer{Debit: from, Credit: to, Amount: o.Amount, Kind: kind, Reference: o.Reference, Memo: o.Memo})
 	if err != nil {
 		return Payment{}, err
 	}

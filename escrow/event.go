@@ -1,0 +1,115 @@
+package escrow
+
+import (
+	"time"
+
+	"github.com/tallygate/tallygate/escrow/ledger"
+)
+
+// EventType names what happened; webhooks are told.
+type EventType string
+
+// The events.
+const (
+	EscrowCreated         EventType = "escrow.created"
+	EscrowReleased        EventType = "escrow.released" // wholly or in part, by someone or by the clock
+	EscrowRefunded        EventType = "escrow.refunded"
+	EscrowRefundRequested EventType = "escrow.refund_requested"
+	EscrowRefundWithdrawn EventType = "escrow.refund_withdrawn"
+	EscrowDisputed        EventType = "escrow.disputed"
+	EscrowResolved        EventType = "escrow.resolved"
+	EscrowExpiring        EventType = "escrow.expiring" // its time is nearly up
+	MilestoneWasDelivered EventType = "milestone.delivered"
+	BalanceLow            EventType = "balance.low" // a wallet fell below what its webhook has set
+
+	SubscriptionStarted   EventType = "subscription.started"
+	SubscriptionRenewing  EventType = "subscription.renewing"         // its period is nearly over
+	SubscriptionUnfunded  EventType = "subscription.renewal_unfunded" // the same, and the wallet does not cover the next one
+	SubscriptionRenewed   EventType = "subscription.renewed"
+	SubscriptionSuspended EventType = "subscription.suspended" // the next period could not be paid
+	SubscriptionEnded     EventType = "subscription.ended"
+)
+
+// EventTypes are all events, as webhooks may ask for them.
+var EventTypes = []EventType{
+	EscrowCreated, EscrowReleased, EscrowRefunded, EscrowRefundRequested, EscrowRefundWithdrawn, EscrowDisputed, EscrowResolved,
+	EscrowExpiring, MilestoneWasDelivered, BalanceLow, SubscriptionStarted, SubscriptionRenewing, SubscriptionUnfunded,
+	SubscriptionRenewed, SubscriptionSuspended, SubscriptionEnded,
+}
+
+// Event is something that happened to what is an agent's. One of the pointers says to what, as it was after it.
+type Event struct {
+	Type         EventType     `cbor:"1,keyasint"`
+	At           time.Time     `cbor:"2,keyasint"`
+	Escrow       *Escrow       `cbor:"3,keyasint,omitempty"`
+	Subscription *Subscription `cbor:"4,keyasint,omitempty"`
+	Balance      *BalanceFell  `cbor:"5,keyasint,omitempty"`
+}
+
+// BalanceFell says that a wallet has less than its agent wanted to know of.
+type BalanceFell struct {
+	Agent   string        `cbor:"1,keyasint"`
+	Balance ledger.Amount `cbor:"2,keyasint"`
+	Below   ledger.Amount `cbor:"3,keyasint"`
+}
+
+// escrowEvent tells both parties of an escrow.
+func (t *Tx) escrowEvent(what EventType, e Escrow) error {
+	event := Event{Type: what, At: t.Now(), Escrow: &e}
+	if err := t.tell(e.From, event); err != nil {
+		return err
+	}
+	return t.tell(e.To, event)
+}
+
+// subscriptionEvent tells both parties of a subscription.
+func (t *Tx) subscriptionEvent(what EventType, s Subscription) error {
+	event := Event{Type: what, At: t.Now(), Subscription: &s}
+	if err := t.tell(s.Payer, event); err != nil {
+		return err
+	}
+	return t.tell(s.Payee, event)
+}
+
+// tell puts an event into the outbox, for each webhook of the agent that asks for it.
+func (t *Tx) tell(agent string, event Event) error {
+	hooks, err := webhooks(t.batch, agent)
+	if err != nil {
+		return err
+	}
+	for _, h := range hooks {
+		if !h.wants(event.Type) {
+			continue
+		}
+		d := Delivery{ID: t.shared.ids.next("msg_", t.Now()), Agent: agent, Webhook: h.ID, Event: event, Next: t.Now()}
+		if err := t.put(outboxTable.key(timeKey(d.Next)+d.ID), d); err != nil {
+			return err
+		}
+		t.shared.outbox.soonest(d.Next)
+	}
+	return nil
+}
+
+// watch tells an agent whose balance has fallen below what one of its webhooks has set. before is the balance before a transfer
+// of the account.
+func (t *Tx) watch(id ledger.AccountID, before ledger.Amount) error {
+	agent := accountName(id)
+	if id != ledger.Wallet(agent) {
+		return nil
+	}
+	hooks, err := webhooks(t.batch, agent)
+	if err != nil || len(hooks) == 0 {
+		return err
+	}
+	acc, err := t.batch.Account(id)
+	if err != nil {
+		return err
+	}
+	for _, h := range hooks {
+		if h.Below <= before && acc.Balance() < h.Below {
+			fell := &BalanceFell{Agent: agent, Balance: acc.Balance(), Below: h.Below}
+			return t.tell(agent, Event{Type: BalanceLow, At: t.Now(), Balance: fell})
+		}
+	}
+	return nil
+}

@@ -1,0 +1,60 @@
+package escrow
+
+import (
+	"strings"
+	"time"
+)
+
+// Notices announce what will happen: that an escrow's time is nearly up, that a subscription renews. They are put into the due
+// table only where a webhook waits for them.
+
+// noticeTime is how long before the end of a term its notice goes out: a day, for short terms a quarter.
+func noticeTime(end time.Time, term time.Duration) time.Time {
+	return end.Add(-min(24*time.Hour, term/4))
+}
+
+func (t *Tx) announceExpiry(e *Escrow) error {
+	if e.AutoReleaseAt.IsZero() || e.Subscription != "" {
+		return nil
+	}
+	return t.announce(noticeTime(e.AutoReleaseAt, e.AutoRelease), dueEscrow+e.ID, e.From, e.To)
+}
+
+func (t *Tx) announceRenewal(s *Subscription) error {
+	return t.announce(noticeTime(s.PeriodEnd, s.Plan.Period), dueSubscription+s.ID, s.Payer, s.Payee)
+}
+
+func (t *Tx) announce(at time.Time, what string, parties ...string) error {
+	for _, party := range parties {
+		hooks, err := webhooks(t.batch, party)
+		if err != nil {
+			return err
+		}
+		if len(hooks) > 0 {
+			t.batch.Put(dueTable.key(timeKey(at)+dueNotice+what), []byte{})
+			t.shared.due.soonest(at)
+			return nil
+		}
+	}
+	return nil
+}
+
+// notice sends what was to be announced, if it still is to come.
+func (t *Tx) notice(what string) error {
+	if id, is := strings.CutPrefix(what, dueEscrow); is {
+		e, err := t.escrow(id)
+		if err != nil || e == nil || !e.dueAt().Equal(e.AutoReleaseAt) {
+			return err
+		}
+		return t.escrowEvent(EscrowExpiring, *e)
+	}
+	id := strings.TrimPrefix(what, dueSubscription)
+	s, err := t.subscription(id)
+	if err != nil || s == nil || s.Status != Active {
+		return err
+	}
+	if *s = t.withFunding(*s); !s.RenewalFunded {
+		return t.subscriptionEvent(SubscriptionUnfunded, *s)
+	}
+	return t.subscriptionEvent(SubscriptionRenewing, *s)
+}

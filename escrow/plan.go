@@ -1,0 +1,65 @@
+package escrow
+
+import (
+	"strings"
+	"time"
+
+	"github.com/shopspring/decimal"
+
+	"github.com/tallygate/tallygate/escrow/ledger"
+)
+
+// Micro is a millionth of a unit, in which quotas are counted.
+const Micro = 1_000_000
+
+// Plan is a subscription that a configuration offers. Agents consent to it, by name, with its terms as they then are.
+type Plan struct {
+	Payee        string        `cbor:"1,keyasint"`
+	Name         string        `cbor:"2,keyasint"`
+	Price        ledger.Amount `cbor:"3,keyasint"` // of a period
+	Period       time.Duration `cbor:"4,keyasint"`
+	Included     int64         `cbor:"5,keyasint,omitempty"` // millionths of a unit in each period; 0: nothing is counted
+	Unit         string        `cbor:"6,keyasint,omitempty"` // "call"
+	Overage      bool          `cbor:"7,keyasint,omitempty"` // what is beyond Included is charged; else it is refused
+	OveragePrice string        `cbor:"8,keyasint,omitempty"` // in words: "0.01 per call"
+	Pool         ledger.Amount `cbor:"9,keyasint,omitempty"` // locked each period for the overage; 0: the wallet pays it
+}
+
+// plan finds a plan that the configuration offers.
+func (r Rules) plan(payee, name string) (Plan, bool) {
+	for _, p := range r.Plans {
+		if p.Payee == payee && p.Name == name {
+			return p, true
+		}
+	}
+	return Plan{}, false
+}
+
+// units are millionths of a unit as decimal text.
+func units(micro int64) string { return decimal.New(micro, -6).String() }
+
+// needed is what a period takes out of the wallet.
+func (p Plan) needed() (ledger.Amount, error) { return p.Price.Add(p.Pool) }
+
+// poolMemo is the memo of an overage pool. Its first word ends in _pool, so that its rest goes back like that of a pool an agent
+// makes itself: "overage_pool:500_call".
+func (p Plan) poolMemo() string {
+	return "overage_pool:" + p.Name + " " + strings.TrimSpace(p.OveragePrice)
+}
+
+// required refuses a call for want of a subscription, with what it takes to have one.
+func (b *Book) subscriptionRequired(o CallOrder, status SubscriptionStatus) error {
+	fields := map[string]string{"plan": o.Plan, "payee": o.Payee, "currency": b.Currency()}
+	detail := "this route is paid by a subscription: POST /api/v1/subscriptions"
+	if p, found := b.rules.plan(o.Payee, o.Plan); found {
+		fields["price"], fields["period"] = p.Price.String(), p.Period.String()
+		if p.Pool > 0 {
+			fields["pool"] = p.Pool.String()
+		}
+	}
+	if status != "" {
+		fields["subscription_status"] = string(status)
+		detail = "the subscription is suspended, since the wallet did not cover its next period; it goes on with the next call that the wallet covers a period for"
+	}
+	return refuse(SubscriptionRequired, fields, "%s", detail)
+}

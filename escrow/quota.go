@@ -1,0 +1,247 @@
+package escrow
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/tallygate/tallygate/escrow/ledger"
+)
+
+// quotaBook is what running calls have set aside of the quotas of their subscriptions, so that no two take the same unit.
+type quotaBook struct {
+	mu    sync.Mutex
+	aside map[string]int64 // by subscription, in millionths of a unit
+}
+
+func newQuotaBook() *quotaBook { return &quotaBook{aside: map[string]int64{}} }
+
+// change sets more aside, or less; q is locked.
+func (q *quotaBook) change(id string, by int64) {
+	if q.aside[id] += by; q.aside[id] == 0 {
+		delete(q.aside, id)
+	}
+}
+
+// quotaHold is what one call has set aside of its subscription's quota, and what it wants beyond it.
+type quotaHold struct {
+	book         *Book
+	subscription Subscription
+	over         func(units int64) ledger.Amount // the price of so many millionths of a unit beyond the quota
+	quota        int64
+	beyond       int64
+}
+
+// take sets as much of further units aside as the quota has left, and returns how much that was.
+func (h *quotaHold) take(more int64) (taken int64, err error) {
+	q := h.book.shared.quotas
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	var s *Subscription
+	err = h.book.view(func(r ledger.Reader) (err error) {
+		s, err = subscriptionByID(r, h.subscription.ID)
+		return err
+	})
+	if err != nil || s == nil {
+		return 0, err
+	}
+	taken = max(0, min(more, s.QuotaLeft()-q.aside[s.ID]))
+	q.change(s.ID, taken)
+	h.quota += taken
+	return taken, nil
+}
+
+// giveBack lets go of some of the quota that is set aside.
+func (h *quotaHold) giveBack(units int64) {
+	q := h.book.shared.quotas
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.change(h.subscription.ID, -units)
+	h.quota -= units
+}
+
+// release lets go of all of it, once what was used is durable.
+func (h *quotaHold) release() {
+	if h != nil {
+		h.giveBack(h.quota)
+	}
+}
+
+// counted reports whether the plan counts units at all.
+func (h *quotaHold) counted() bool { return h.subscription.Plan.Included > 0 }
+
+// exhausted refuses a call for which nothing of the quota is left, and which nothing else pays.
+func (h *quotaHold) exhausted() error {
+	s := h.subscription
+	return refuse(LimitExceeded, map[string]string{
+		"limit": "quota", "plan": s.Plan.Name, "payee": s.Payee, "included": units(s.Plan.Included), "unit": s.Plan.Unit,
+		"renews_at": s.PeriodEnd.Format(time.RFC3339),
+	}, "the %s %ss that plan %q includes are used up; they renew at %s", units(s.Plan.Included), s.Plan.Unit, s.Plan.Name, s.PeriodEnd.Format(time.RFC3339))
+}
+
+// fromSubscription takes the units of the call from the quota of the payer's subscription, and holds the price of those beyond it.
+func (a *Authorisation) fromSubscription(ctx context.Context, o CallOrder) error {
+	s, err := a.book.runningSubscription(ctx, o)
+	if err != nil {
+		return err
+	}
+	a.quota = &quotaHold{book: a.book, subscription: s, over: o.Over}
+	a.source = ledger.Wallet(o.By.Agent)
+	if s.PoolID != "" {
+		a.source, a.charge.EscrowID = ledger.Escrow(s.PoolID), s.PoolID
+	}
+	a.charge.Plan, a.charge.SubscriptionID = s.Plan.Name, s.ID
+	o.Least, err = a.quotaFirst(o.Quota)
+	if err == nil {
+		err = a.holdFirst(o, s.PoolID == "" && s.Plan.Overage)
+	}
+	if err != nil {
+		a.quota.release()
+		if r := ledger.OutcomeOf(err); r == InsufficientFunds && s.PoolID != "" {
+			return a.poolExhausted(err)
+		}
+		return err
+	}
+	a.total = o.Least
+	return nil
+}
+
+// quotaFirst takes the first units and returns what those beyond the quota cost.
+func (a *Authorisation) quotaFirst(wanted int64) (ledger.Amount, error) {
+	h := a.quota
+	if !h.counted() {
+		return 0, nil
+	}
+	taken, err := h.take(max(wanted, 0))
+	if err != nil || taken >= wanted {
+		return 0, err
+	}
+	if !h.subscription.Plan.Overage {
+		return 0, h.exhausted()
+	}
+	h.beyond = wanted - taken
+	return h.over(h.beyond), nil
+}
+
+func (a *Authorisation) poolExhausted(err error) error {
+	r := err.(*Refusal)
+	r.Fields["escrow_id"], r.Fields["plan"] = a.charge.EscrowID, a.quota.subscription.Plan.Name
+	r.Fields["renews_at"] = a.quota.subscription.PeriodEnd.Format(time.RFC3339)
+	r.Detail = "the overage pool of the subscription is used up: " + r.Detail
+	return r
+}
+
+// runningSubscription is the payer's subscription to the plan of the order. A suspended one begins a new period, if the wallet covers
+// it by now: consent to it stands until it is ended.
+func (b *Book) runningSubscription(ctx context.Context, o CallOrder) (Subscription, error) {
+	s, err := b.storedPlanSubscription(o)
+	if err != nil {
+		return Subscription{}, err
+	}
+	if s == nil {
+		return Subscription{}, b.subscriptionRequired(o, "")
+	}
+	if s.Status != Suspended {
+		return *s, nil
+	}
+	err = b.Do(ctx, func(t *Tx) error {
+		if s, err = t.planSubscription(o.By.Agent, o.Payee, o.Plan); err != nil || s == nil || s.Status != Suspended {
+			return err
+		}
+		if err := t.beginPeriod(o.By, s, t.Now()); err != nil {
+			return err
+		}
+		return t.subscriptionEvent(SubscriptionRenewed, *s)
+	})
+	switch outcome := ledger.OutcomeOf(err); {
+	case outcome == InsufficientFunds || outcome == LimitExceeded:
+		return Subscription{}, b.subscriptionRequired(o, Suspended)
+	case err != nil:
+		return Subscription{}, err
+	case s == nil:
+		return Subscription{}, b.subscriptionRequired(o, "")
+	default:
+		return *s, nil
+	}
+}
+
+func (b *Book) storedPlanSubscription(o CallOrder) (s *Subscription, err error) {
+	err = b.view(func(r ledger.Reader) error {
+		id, err := r.Get(subsByPlan.key(o.By.Agent, o.Payee, o.Plan))
+		if err != nil || id == nil {
+			return err
+		}
+		s, err = subscriptionByID(r, string(id))
+		return err
+	})
+	return s, err
+}
+
+// ExtendQuota grows what the call may use to units, in millionths, those of the first authorisation included: out of the quota, and
+// beyond it out of the money that pays overage. It changes nothing where neither has enough.
+func (a *Authorisation) ExtendQuota(units int64) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	h := a.quota
+	if h == nil {
+		return false
+	}
+	more := units - h.quota - h.beyond
+	if more <= 0 || !h.counted() {
+		return true
+	}
+	taken, err := h.take(more)
+	if err != nil {
+		return false
+	}
+	if beyond := more - taken; beyond > 0 {
+		by := max(0, h.over(h.beyond+beyond)-a.total)
+		if !h.subscription.Plan.Overage || a.extend(by) != nil {
+			h.giveBack(taken)
+			return false
+		}
+		h.beyond += beyond
+	}
+	return true
+}
+
+// reachQuota sets aside what a call has used in the end, as far as there is some: of the quota, then of the money.
+func (a *Authorisation) reachQuota(s Settlement) {
+	h := a.quota
+	if h == nil || !h.counted() {
+		return
+	}
+	if more := s.Quota - h.quota; more > 0 {
+		_, _ = h.take(more) // an error leaves it to the money, and shows there
+	}
+	if beyond := s.Quota - h.quota; beyond > 0 && h.subscription.Plan.Overage {
+		a.ExtendUpTo(s.over(h)(beyond))
+	}
+}
+
+// over is the price of units beyond the quota, as the settlement has it or else the order had it.
+func (s Settlement) over(h *quotaHold) func(int64) ledger.Amount {
+	if s.Over != nil {
+		return s.Over
+	}
+	return h.over
+}
+
+// useQuota takes what a call has used from the quota of its subscription, and returns what the rest costs.
+func (t *Tx) useQuota(a *Authorisation, c *Charge, s Settlement) (ledger.Amount, error) {
+	h := a.quota
+	sub, err := t.subscription(h.subscription.ID)
+	if err != nil || sub == nil {
+		return 0, err
+	}
+	used := min(max(s.Quota, 0), h.quota, sub.QuotaLeft())
+	sub.Used += used
+	c.QuotaUsed, c.QuotaLeft = used, sub.QuotaLeft()
+	if err := t.put(subscriptionTable.key(sub.ID), sub); err != nil {
+		return 0, err
+	}
+	if beyond := s.Quota - used; beyond > 0 && h.counted() && h.subscription.Plan.Overage {
+		return max(0, s.over(h)(beyond)), nil
+	}
+	return 0, nil
+}

@@ -1,0 +1,44 @@
+package escrow
+
+import "github.com/tallygate/tallygate/escrow/ledger"
+
+// stain follows faucet money, which is nobody's, so that no reputation is made of it: it goes first whenever an account pays, and
+// stains the account that it comes to. It returns how much of a transfer it is. Where there is no faucet, it is one look-up.
+func (t *Tx) stain(tr ledger.Transfer) (part ledger.Amount, err error) {
+	if tr.Debit == ledger.World {
+		if tr.Kind != kindFaucet {
+			return 0, nil
+		}
+		part = tr.Amount
+	} else {
+		had, err := t.stained(tr.Debit)
+		if err != nil || had == 0 {
+			return 0, err
+		}
+		part = min(had, tr.Amount)
+		if err := t.putStained(tr.Debit, had-part); err != nil {
+			return 0, err
+		}
+	}
+	if tr.Credit == ledger.World || tr.Credit == ledger.Commission {
+		return part, nil
+	}
+	had, err := t.stained(tr.Credit)
+	if err != nil {
+		return 0, err
+	}
+	return part, t.putStained(tr.Credit, had+part)
+}
+
+func (t *Tx) stained(id ledger.AccountID) (amount ledger.Amount, err error) {
+	_, err = load(t.batch, stainTable.key(string(id)), &amount)
+	return amount, err
+}
+
+func (t *Tx) putStained(id ledger.AccountID, amount ledger.Amount) error {
+	if amount == 0 {
+		t.batch.Delete(stainTable.key(string(id)))
+		return nil
+	}
+	return t.put(stainTable.key(string(id)), amount)
+}

@@ -1,0 +1,403 @@
+package escrow
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/tallygate/tallygate/escrow/ledger"
+)
+
+// SubscriptionStatus is where a subscription stands.
+type SubscriptionStatus string
+
+// The statuses of a subscription.
+const (
+	Active    SubscriptionStatus = "active"    // it renews at the period's end
+	Ending    SubscriptionStatus = "ending"    // it ends with its period
+	Suspended SubscriptionStatus = "suspended" // the wallet did not cover the next period; no money is locked
+	Ended     SubscriptionStatus = "ended"
+)
+
+// Subscription locks a price each period, in an escrow that releases by itself at the period's end, and renews until it is ended or
+// the wallet does not cover it. It is to a plan of a metered route, or free of any plan: a payroll.
+//
+// Its terms are those that were consented to; a plan that changes in the configuration binds new subscriptions alone.
+type Subscription struct {
+	ID          string             `cbor:"1,keyasint"`
+	Status      SubscriptionStatus `cbor:"2,keyasint"`
+	Payer       string             `cbor:"3,keyasint"`
+	Plan        Plan               `cbor:"4,keyasint"` // its payee, price and period too; no name: free of any plan
+	Memo        string             `cbor:"5,keyasint,omitempty"`
+	PeriodStart time.Time          `cbor:"6,keyasint"`
+	PeriodEnd   time.Time          `cbor:"7,keyasint"`
+	EscrowID    string             `cbor:"8,keyasint,omitempty"`  // of this period's price
+	PoolID      string             `cbor:"9,keyasint,omitempty"`  // of this period's overage pool
+	Used        int64              `cbor:"10,keyasint,omitempty"` // of the period's quota, in millionths of a unit
+	Periods     int64              `cbor:"11,keyasint"`           // so many began
+	CreatedAt   time.Time          `cbor:"12,keyasint"`
+	UpdatedAt   time.Time          `cbor:"13,keyasint"`
+	Payee       string             `cbor:"14,keyasint"`
+
+	RenewalFunded bool `cbor:"-"` // the wallet covers the next period, as of when it was read
+}
+
+// QuotaLeft is what is left of the period's quota, in millionths of a unit.
+func (s Subscription) QuotaLeft() int64 { return max(0, s.Plan.Included-s.Used) }
+
+// SubscriptionOrder asks for a subscription: to a plan, or with terms of its own.
+type SubscriptionOrder struct {
+	Payer  string // the operator names it
+	Payee  string
+	Plan   string
+	Amount ledger.Amount // without a plan: of each period
+	Period time.Duration
+	Memo   string
+}
+
+const (
+	minPeriod = time.Second
+	maxPeriod = 10 * 365 * 24 * time.Hour
+)
+
+// Subscribe begins a subscription and locks its first period.
+// Refused: invalid_request, already_exists for a second one to a plan, insufficient_funds.
+func (t *Tx) Subscribe(by Actor, o SubscriptionOrder) (Subscription, error) {
+	payer, err := t.actsFor(by, "from_agent_id", o.Payer)
+	if err != nil {
+		return Subscription{}, err
+	}
+	field := "to_agent_id"
+	if o.Plan != "" {
+		field = "payee"
+	}
+	if err := t.checkPair(by, payer, field, o.Payee); err != nil {
+		return Subscription{}, err
+	}
+	if err := checkText("memo", o.Memo); err != nil {
+		return Subscription{}, err
+	}
+	plan, err := t.terms(o)
+	if err != nil {
+		return Subscription{}, err
+	}
+	s := Subscription{Status: Active, Payer: payer, Payee: o.Payee, Plan: plan, Memo: o.Memo}
+	if plan.Name != "" {
+		current, err := t.planSubscription(payer, o.Payee, plan.Name)
+		if err != nil {
+			return Subscription{}, err
+		}
+		if current != nil && current.Status == Suspended { // consent anew, to the terms as they are now
+			if err := t.endSubscription(current); err != nil {
+				return Subscription{}, err
+			}
+		} else if current != nil {
+			return Subscription{}, refuse(AlreadyExists, map[string]string{"subscription_id": current.ID}, "the subscription to %q exists already, until %s", plan.Name, current.PeriodEnd.Format(time.RFC3339))
+		}
+	}
+	s.ID, s.CreatedAt = t.shared.ids.next("sub_", t.Now()), t.Now()
+	if err := t.beginPeriod(by, &s, t.Now()); err != nil {
+		return Subscription{}, err
+	}
+	if err := t.audit(by, "subscription.create", s.ID, ""); err != nil {
+		return Subscription{}, err
+	}
+	return t.withFunding(s), t.subscriptionEvent(SubscriptionStarted, s)
+}
+
+// terms are those of the plan that is named, or the order's own.
+func (t *Tx) terms(o SubscriptionOrder) (Plan, error) {
+	if o.Plan != "" {
+		plan, found := t.rules.plan(o.Payee, o.Plan)
+		if !found {
+			return Plan{}, invalid("plan", "plan %.80q: %q offers no such plan; GET /api/v1/tariffs lists them", o.Plan, o.Payee)
+		}
+		return plan, nil
+	}
+	if err := checkAmount("amount", o.Amount); err != nil {
+		return Plan{}, err
+	}
+	if o.Period < minPeriod || o.Period > maxPeriod {
+		return Plan{}, invalid("period_hours", "period_hours: from %s to %d hours", minPeriod, maxPeriod/time.Hour)
+	}
+	return Plan{Payee: o.Payee, Price: o.Amount, Period: o.Period}, nil
+}
+
+// beginPeriod locks a period's price, and its overage pool, from start on. by is whose limits it counts against.
+func (t *Tx) beginPeriod(by Actor, s *Subscription, start time.Time) error {
+	need, err := s.Plan.needed()
+	if err != nil {
+		return invalid("amount", "%v", err)
+	}
+	if err := t.spend(by, s.Payer, s.Payee, need); err != nil {
+		return err
+	}
+	s.PeriodStart, s.PeriodEnd, s.Used, s.Status = start, start.Add(s.Plan.Period), 0, Active
+	s.Periods++
+	memo := s.Memo
+	if s.Plan.Name != "" {
+		memo = fmt.Sprintf("subscription %s, period %d", s.Plan.Name, s.Periods)
+	}
+	price := Escrow{Status: Open, From: s.Payer, To: s.Payee, Amount: s.Plan.Price, Memo: memo, OnExpiry: ToPayee}
+	if err := t.lockPeriod(s, &price, &s.EscrowID); err != nil {
+		return err
+	}
+	s.PoolID = ""
+	if s.Plan.Pool > 0 {
+		pool := Escrow{Status: Open, From: s.Payer, To: s.Payee, Amount: s.Plan.Pool, Memo: s.Plan.poolMemo(), OnExpiry: ToPayer, ByMeter: true}
+		if err := t.lockPeriod(s, &pool, &s.PoolID); err != nil {
+			return err
+		}
+	}
+	if err := t.announceRenewal(s); err != nil {
+		return err
+	}
+	return t.saveSubscription(s)
+}
+
+func (t *Tx) lockPeriod(s *Subscription, e *Escrow, id *string) error {
+	e.Subscription, e.AutoRelease, e.AutoReleaseAt = s.ID, s.Plan.Period, s.PeriodEnd
+	err := t.lock(e)
+	*id = e.ID
+	return err
+}
+
+// over reports whether a subscription's period is over, so that something is due.
+func (s Subscription) over(now time.Time) bool {
+	return (s.Status == Active || s.Status == Ending) && !s.PeriodEnd.After(now)
+}
+
+// renew does what is due to a subscription whose period is over: it ends, or begins its next period, or is suspended. After downtime
+// it catches up period by period, as if there had been none.
+func (t *Tx) renew(s *Subscription) error {
+	for _, id := range []string{s.EscrowID, s.PoolID} { // the period's own money goes first
+		if id == "" {
+			continue
+		}
+		if _, err := t.escrow(id); err != nil {
+			return err
+		}
+	}
+	if s.Status == Ending {
+		return t.endSubscription(s)
+	}
+	next := *s
+	err := t.batch.Try(func() error { return t.beginPeriod(Actor{Agent: s.Payer}, &next, s.PeriodEnd) })
+	switch ledger.OutcomeOf(err) {
+	case ledger.OK:
+		if err != nil {
+			return err
+		}
+		*s = next
+		return t.subscriptionEvent(SubscriptionRenewed, *s)
+	case InsufficientFunds, LimitExceeded:
+		s.Status, s.EscrowID, s.PoolID = Suspended, "", ""
+		if err := t.saveSubscription(s); err != nil {
+			return err
+		}
+		return t.subscriptionEvent(SubscriptionSuspended, *s)
+	default:
+		return err
+	}
+}
+
+// renewOnce is what the due table asks for: one period, so that what other subscriptions owe in between comes in its turn.
+func (t *Tx) renewOnce(id string) error {
+	s, err := subscriptionByID(t.batch, id)
+	if err != nil || s == nil || !s.over(t.Now()) {
+		return err
+	}
+	return t.renew(s)
+}
+
+func (t *Tx) endSubscription(s *Subscription) error {
+	s.Status = Ended
+	if err := t.saveSubscription(s); err != nil {
+		return err
+	}
+	return t.subscriptionEvent(SubscriptionEnded, *s)
+}
+
+// saveSubscription writes a subscription, the lists that it is in, and when something happens to it by itself.
+func (t *Tx) saveSubscription(s *Subscription) error {
+	s.UpdatedAt = t.Now()
+	for _, party := range []string{s.Payer, s.Payee} {
+		t.batch.Put(subsByAgent.key(party, s.ID), []byte{})
+	}
+	if s.Plan.Name != "" {
+		plan := subsByPlan.key(s.Payer, s.Payee, s.Plan.Name)
+		if s.Status == Ended {
+			t.batch.Delete(plan)
+		} else {
+			t.batch.Put(plan, []byte(s.ID))
+		}
+	}
+	if s.Status == Active || s.Status == Ending {
+		t.batch.Put(dueTable.key(timeKey(s.PeriodEnd)+dueSubscription+s.ID), []byte{})
+		t.shared.due.soonest(s.PeriodEnd)
+	}
+	return t.put(subscriptionTable.key(s.ID), s)
+}
+
+// subscription loads a subscription to change it, with what is due done first; nil where there is none.
+func (t *Tx) subscription(id string) (*Subscription, error) {
+	s, err := subscriptionByID(t.batch, id)
+	if err != nil || s == nil {
+		return nil, err
+	}
+	for err == nil && s.over(t.Now()) {
+		err = t.renew(s)
+	}
+	return s, err
+}
+
+func subscriptionByID(r ledger.Reader, id string) (*Subscription, error) {
+	if len(id) > maxID {
+		return nil, nil
+	}
+	var s Subscription
+	if found, err := load(r, subscriptionTable.key(id), &s); err != nil || !found {
+		return nil, err
+	}
+	return &s, nil
+}
+
+// planSubscription is the subscription of a pair to a plan that is not ended; nil where there is none.
+func (t *Tx) planSubscription(payer, payee, plan string) (*Subscription, error) {
+	id, err := t.batch.Get(subsByPlan.key(payer, payee, plan))
+	if err != nil || id == nil {
+		return nil, err
+	}
+	s, err := t.subscription(string(id))
+	if s != nil && s.Status == Ended {
+		return nil, err
+	}
+	return s, err
+}
+
+// subscriptionOf is a subscription as one of its parties may see it.
+func (t *Tx) subscriptionOf(by Actor, id string) (*Subscription, error) {
+	if err := by.mayMove(); err != nil {
+		return nil, err
+	}
+	s, err := t.subscription(id)
+	if err != nil {
+		return nil, err
+	}
+	if s == nil || !s.visible(by) {
+		return nil, noSubscription(id)
+	}
+	return s, nil
+}
+
+func (s Subscription) visible(by Actor) bool {
+	return by.Operator || by.Agent != "" && (by.Agent == s.Payer || by.Agent == s.Payee)
+}
+
+func noSubscription(id string) error { return refuse(NotFound, nil, "no subscription %.80q", id) }
+
+// EndSubscription ends a subscription with its period; a suspended one at once. Either party may.
+func (t *Tx) EndSubscription(by Actor, id string) (Subscription, error) {
+	s, err := t.subscriptionOf(by, id)
+	if err != nil {
+		return Subscription{}, err
+	}
+	if err := t.audit(by, "subscription.end", id, ""); err != nil {
+		return Subscription{}, err
+	}
+	switch s.Status {
+	case Suspended:
+		return *s, t.endSubscription(s)
+	case Active:
+		s.Status = Ending
+		return *s, t.saveSubscription(s)
+	default:
+		return Subscription{}, refuse(InvalidStatus, nil, "the subscription is %s already", s.Status)
+	}
+}
+
+// ResumeSubscription begins a new period of a suspended subscription, from now: the payer's.
+func (t *Tx) ResumeSubscription(by Actor, id string) (Subscription, error) {
+	s, err := t.subscriptionOf(by, id)
+	if err != nil {
+		return Subscription{}, err
+	}
+	if !by.Operator && by.Agent != s.Payer {
+		return Subscription{}, refuse(Forbidden, nil, "only the payer resumes")
+	}
+	if s.Status != Suspended {
+		return Subscription{}, refuse(InvalidStatus, nil, "the subscription is %s, not suspended", s.Status)
+	}
+	if err := by.mayPay(s.Payee); err != nil {
+		return Subscription{}, err
+	}
+	if err := t.audit(by, "subscription.resume", id, ""); err != nil {
+		return Subscription{}, err
+	}
+	if err := t.beginPeriod(by, s, t.Now()); err != nil {
+		return Subscription{}, err
+	}
+	return t.withFunding(*s), t.subscriptionEvent(SubscriptionRenewed, *s)
+}
+
+// withFunding fills in whether the wallet covers the next period.
+func (t *Tx) withFunding(s Subscription) Subscription {
+	w, err := t.Wallet(s.Payer)
+	s.RenewalFunded = err == nil && s.funded(w)
+	return s
+}
+
+// funded reports whether a wallet covers the next period: the pool's rest comes back first.
+func (s Subscription) funded(w Wallet) bool {
+	need, err := s.Plan.needed()
+	return err == nil && w.Available >= need
+}
+
+// Subscription returns a subscription to one of its parties or the operator, after all that is due.
+func (b *Book) Subscription(ctx context.Context, by Actor, id string) (Subscription, error) {
+	b.catchUp(ctx)
+	var s *Subscription
+	err := b.view(func(r ledger.Reader) (err error) {
+		s, err = subscriptionByID(r, id)
+		return err
+	})
+	if err != nil {
+		return Subscription{}, err
+	}
+	if s == nil || !s.visible(by) {
+		return Subscription{}, noSubscription(id)
+	}
+	w, err := b.Wallet(ctx, s.Payer)
+	s.RenewalFunded = s.funded(w)
+	return *s, err
+}
+
+// Subscriptions lists an agent's subscriptions, as payer and as payee, newest first.
+func (b *Book) Subscriptions(ctx context.Context, agent string, status SubscriptionStatus, p Page) (subs []Subscription, next string, err error) {
+	switch status {
+	case "", Active, Ending, Suspended, Ended:
+	default:
+		return nil, "", invalid("status", "status %.40q: active, ending, suspended or ended", string(status))
+	}
+	b.catchUp(ctx)
+	l := list[Subscription]{table: subsByAgent, parts: []string{agent}, item: func(r ledger.Reader, id string, _ []byte) (Subscription, bool, error) {
+		s, err := subscriptionByID(r, id)
+		if err != nil || s == nil {
+			return Subscription{}, false, err
+		}
+		return *s, status == "" || s.Status == status, nil
+	}}
+	err = b.view(func(r ledger.Reader) error {
+		subs, next, err = l.page(r, p)
+		return err
+	})
+	for i := range subs {
+		if err != nil {
+			break
+		}
+		var w Wallet
+		w, err = b.Wallet(ctx, subs[i].Payer)
+		subs[i].RenewalFunded = subs[i].funded(w)
+	}
+	return subs, next, err
+}

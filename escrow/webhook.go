@@ -1,0 +1,126 @@
+package escrow
+
+import (
+	"crypto/rand"
+	"encoding/base64"
+	"net/url"
+	"slices"
+	"time"
+
+	"github.com/tallygate/tallygate/escrow/ledger"
+)
+
+// Webhook is an address that an agent wants to be told at. Messages are signed by the Standard Webhooks convention.
+type Webhook struct {
+	ID        string        `cbor:"1,keyasint"`
+	Agent     string        `cbor:"2,keyasint"`
+	URL       string        `cbor:"3,keyasint"`
+	Secret    string        `cbor:"4,keyasint"`           // "whsec_" and base64; it signs, so it is kept as it is
+	Events    []EventType   `cbor:"5,keyasint,omitempty"` // none: all
+	Below     ledger.Amount `cbor:"6,keyasint,omitempty"` // tells when the balance falls below it
+	CreatedAt time.Time     `cbor:"7,keyasint"`
+}
+
+func (h Webhook) wants(what EventType) bool {
+	if what == BalanceLow && h.Below == 0 {
+		return false
+	}
+	return len(h.Events) == 0 || slices.Contains(h.Events, what)
+}
+
+// WebhookOrder asks for a webhook.
+type WebhookOrder struct {
+	Agent  string // the operator names it
+	URL    string
+	Events []EventType
+	Below  ledger.Amount
+}
+
+const (
+	maxWebhooks = 20 // of one agent
+	maxURL      = 2000
+)
+
+// CreateWebhook adds a webhook. Its secret is shown only here.
+func (t *Tx) CreateWebhook(by Actor, o WebhookOrder) (Webhook, error) {
+	agent, err := t.actsFor(by, "agent_id", o.Agent)
+	if err != nil {
+		return Webhook{}, err
+	}
+	if len(by.Payees) > 0 {
+		return Webhook{}, refuse(Forbidden, nil, "this key is bound to payees; it sets no webhooks")
+	}
+	u, err := url.Parse(o.URL)
+	if err != nil || len(o.URL) > maxURL || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" || u.User != nil {
+		return Webhook{}, invalid("url", "url %.80q: https://host/path, at most %d bytes, no user in it", o.URL, maxURL)
+	}
+	for _, what := range o.Events {
+		if !slices.Contains(EventTypes, what) {
+			return Webhook{}, invalid("events", "events: there is no %.40q; they are %v", what, EventTypes)
+		}
+	}
+	if o.Below < 0 {
+		return Webhook{}, invalid("balance_below", "balance_below %s: it must be above zero", o.Below)
+	}
+	if hooks, err := webhooks(t.batch, agent); err != nil {
+		return Webhook{}, err
+	} else if len(hooks) >= maxWebhooks {
+		return Webhook{}, refuse(InvalidStatus, nil, "an agent has at most %d webhooks; delete one", maxWebhooks)
+	}
+	h := Webhook{
+		ID: t.shared.ids.next("whk_", t.Now()), Agent: agent, URL: o.URL, Secret: newSecret(), Events: o.Events, Below: o.Below, CreatedAt: t.Now(),
+	}
+	if err := t.audit(by, "webhook.create", agent, h.ID); err != nil {
+		return Webhook{}, err
+	}
+	return h, t.put(webhookTable.key(agent, h.ID), h)
+}
+
+func newSecret() string {
+	secret := make([]byte, 32)
+	_, _ = rand.Read(secret) // it never fails
+	return "whsec_" + base64.StdEncoding.EncodeToString(secret)
+}
+
+// DeleteWebhook removes a webhook, and with it all that was not delivered yet.
+func (t *Tx) DeleteWebhook(by Actor, agent, id string) error {
+	agent, err := t.actsFor(by, "agent_id", agent)
+	if err != nil {
+		return err
+	}
+	var h Webhook
+	if len(id) > maxID {
+		return noWebhook(id)
+	}
+	if found, err := load(t.batch, webhookTable.key(agent, id), &h); err != nil {
+		return err
+	} else if !found {
+		return noWebhook(id)
+	}
+	if err := t.audit(by, "webhook.delete", agent, id); err != nil {
+		return err
+	}
+	t.batch.Delete(webhookTable.key(agent, id))
+	return nil
+}
+
+func noWebhook(id string) error { return refuse(NotFound, nil, "no webhook %.80q", id) }
+
+// Webhooks lists an agent's webhooks, the oldest first.
+func (b *Book) Webhooks(agent string) (hooks []Webhook, err error) {
+	err = b.view(func(r ledger.Reader) error {
+		hooks, err = webhooks(r, agent)
+		return err
+	})
+	return hooks, err
+}
+
+func webhooks(r ledger.Reader, agent string) (hooks []Webhook, err error) {
+	err = r.Scan(webhookTable.under(agent), func(key, value []byte) (bool, error) {
+		var h Webhook
+		err := decode(key, value, &h)
+		hooks = append(hooks, h)
+		return true, err
+	})
+	return hooks, err
+}
