@@ -1,7 +1,9 @@
 package formats_test
 
 import (
+	"bytes"
 	"errors"
+	"mime/multipart"
 	"net/http"
 	"strings"
 	"testing"
@@ -202,5 +204,29 @@ func TestAnthropicStop(t *testing.T) {
 	c = call.Counter(200, http.Header{"Content-Type": {"text/event-stream"}})
 	if stop := string(c.Stop("x", "y")); stop != "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"x\",\"message\":\"y\"}}\n\n" {
 		t.Errorf("stopped by %q", stop)
+	}
+}
+
+func TestForm(t *testing.T) {
+	var b bytes.Buffer
+	w := multipart.NewWriter(&b)
+	for name, value := range map[string]string{"model": "gpt-4o-transcribe", "stream": "true", "prompt": strings.Repeat("x", 100)} {
+		if err := w.WriteField(name, value); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f, err := w.CreateFormFile("file", "a.mp3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Write(make([]byte, 1<<20))
+	w.Close()
+	h := http.Header{"Content-Type": {w.FormDataContentType()}}
+	c, err := formats.Inspect(meter.Head{Method: "POST", Path: "/v1/audio/transcriptions", Header: h}, b.Bytes())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Model != "gpt-4o-transcribe" || !c.Stream || c.Malformed || c.InputTokens < 100_000 || c.InputTokens > 130_000 {
+		t.Errorf("read as model %q, stream %v, at most %d tokens, malformed %v", c.Model, c.Stream, c.InputTokens, c.Malformed)
 	}
 }

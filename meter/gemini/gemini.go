@@ -113,6 +113,7 @@ var interactions = wire.Dialect{
 
 // live reads the messages of a WebSocket; each turn has a usage, to be added up. https://ai.google.dev/api/live
 var live = wire.Dialect{
+	Frames: true,
 	Rules: []wire.Rule{
 		{Path: "usageMetadata"},
 		{Path: "serverContent.outputTranscription.text", Text: meter.Output},

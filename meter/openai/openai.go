@@ -2,10 +2,12 @@ package openai
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"mime"
 	"mime/multipart"
 	"net/http"
+	"net/url"
 	"strings"
 
 	"github.com/tallygate/tallygate/meter"
@@ -65,29 +67,45 @@ func inspectMedia(r *wire.Request, api *wire.API, inputOnly bool) (*meter.Call, 
 	}
 	if media, params, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err == nil && media == "multipart/form-data" {
 		c.Malformed = false
-		fields := form(r.Body, params["boundary"])
-		c.Model, c.Stream = fields["model"], fields["stream"] == "true"
+		fields, bound, err := form(r.Body, params["boundary"])
+		if err != nil {
+			return nil, err
+		}
+		c.Model, c.Stream, c.InputTokens = fields["model"], fields["stream"] == "true", bound
 	} else if api == transcriptionsAPI && !r.JSON.Exists() { // Deepgram: the body is the audio
-		c.Malformed = false
+		query, _ := url.ParseQuery(r.Query)
+		c.Malformed, c.Model, c.InputTokens = false, query.Get("model"), wire.MediaBound(int64(len(r.Body)))
 	}
 	return c, nil
 }
 
-// form reads the short fields of a form; of files it reads none.
-func form(body []byte, boundary string) map[string]string {
-	fields := map[string]string{}
+// form reads the short fields of a form, and the most tokens that it can count: an image, or a file of audio, by what it may
+// be at most.
+func form(body []byte, boundary string) (fields map[string]string, bound int64, err error) {
+	fields = map[string]string{}
 	parts := multipart.NewReader(bytes.NewReader(body), boundary)
-	for len(fields) < 64 {
+	for {
 		part, err := parts.NextPart()
 		if err != nil {
-			break
+			return fields, bound, nil // what is no form is refused by the provider
 		}
 		if part.FileName() != "" {
+			size, _ := io.Copy(io.Discard, part)
+			if strings.HasPrefix(part.FormName(), "image") || part.FormName() == "mask" {
+				size = 0
+				bound += wire.ImageTokens
+			}
+			bound += wire.MediaBound(size)
 			continue
 		}
-		if value, err := io.ReadAll(io.LimitReader(part, 1024)); err == nil {
-			fields[part.FormName()] = string(value)
+		value, _ := io.ReadAll(part)
+		bound += int64(len(value)) + 16
+		if len(fields) == 64 || len(value) > 1024 {
+			continue
 		}
+		if _, found := fields[part.FormName()]; found && !strings.HasSuffix(part.FormName(), "[]") {
+			return nil, 0, fmt.Errorf("%w: %q", meter.ErrRepeated, part.FormName())
+		}
+		fields[part.FormName()] = string(value)
 	}
-	return fields
 }

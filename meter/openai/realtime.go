@@ -13,6 +13,7 @@ var realtimeAPI = &wire.API{Name: "realtime", Dialect: wire.New(realtime)}
 // response.completed, where responses are asked for over a WebSocket.
 // https://platform.openai.com/docs/api-reference/realtime-server-events/response/done
 var realtime = wire.Dialect{
+	Frames: true,
 	Rules: []wire.Rule{
 		{Path: "type"},
 		{Path: "session.model"},

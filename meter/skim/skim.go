@@ -332,23 +332,24 @@ func (r *Reader) skipString(p []byte) int {
 
 // skipNested reads in a container that is skipped or kept.
 func (r *Reader) skipNested(p []byte) int {
-	n := bytes.IndexAny(p, `"{}[]`)
-	if n < 0 {
-		r.keep(p)
-		return len(p)
-	}
-	r.keep(p[:n+1])
-	switch p[n] {
-	case '"':
-		r.mode, r.esc = inString, false
-	case '{', '[':
-		r.depth++
-	default:
-		if r.depth--; r.depth == 0 {
-			r.endValue()
+	for i, c := range p {
+		switch c {
+		case '{', '[':
+			r.depth++
+		case '}', ']':
+			if r.depth--; r.depth == 0 {
+				r.keep(p[:i+1])
+				r.endValue()
+				return i + 1
+			}
+		case '"':
+			r.keep(p[:i+1])
+			r.mode, r.esc = inString, false
+			return i + 1
 		}
 	}
-	return n + 1
+	r.keep(p)
+	return len(p)
 }
 
 // endValue ends the value that was begun last; the next token belongs to the container around it.

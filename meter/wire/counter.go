@@ -129,8 +129,11 @@ func (c *counter) end(event string) Verdict {
 func (c *counter) element(event string) Verdict {
 	c.skim.Close()
 	c.msg.Event = event
-	c.commitText()
+	c.state.covers = false
 	v := c.d.End(&c.state, &c.msg)
+	if !c.state.covers {
+		c.commitText()
+	}
 	if c.state.Call.Choices > 1 { // the choices' deltas take turns: no token spans them
 		for _, text := range c.state.texts {
 			text.Break()

@@ -65,6 +65,8 @@ type Dialect struct {
 	Edit func(t *State, raw []byte) []byte
 	// Elements says that a message which is a JSON array is as many messages as it has elements.
 	Elements bool
+	// Frames says that the body is what comes over a WebSocket, also where its status is not 101 (HTTP/2).
+	Frames bool
 	// Lines says that a body of an undecided content type is JSON lines.
 	Lines bool
 

@@ -16,7 +16,7 @@ const MaxEvent = 1 << 20
 
 // newFramer chooses by the response's content type; where that decides nothing, by the body's first byte.
 func newFramer(c *counter, status int, h http.Header) framer {
-	if status == http.StatusSwitchingProtocols {
+	if status == http.StatusSwitchingProtocols || c.d.Frames && status == http.StatusOK {
 		return newMessages(c, &frameSplitter{})
 	}
 	if status == http.StatusNoContent || status == http.StatusNotModified {

@@ -152,17 +152,20 @@ func (a *API) LimitOutput(c *meter.Call, n int64) bool {
 // 5,667) and 24,600 for the rest (10,000 patches times 2.46); Anthropic's 4,784, Gemini's 2,240 are below. Audio and video:
 // the densest is Gemini's video, 300 a second, at no less than 4 kB a second.
 const (
-	imageTokens     = 24_600
+	ImageTokens     = 24_600
 	imageTokensMini = 48_169
-	mediaBytes      = 12 // of base64, for one token of audio or video
+	mediaBytes      = 9 // for one token of audio or video
 )
+
+// MediaBound returns the most tokens that size bytes of audio or video can count.
+func MediaBound(size int64) int64 { return size/mediaBytes + 64 }
 
 // InputBound returns the most tokens that a JSON request body can count as input. A token has at least a byte, and what a
 // provider puts around a message is shorter than the JSON around it, so that it is the body's length, without images, audio
 // and video in base64, which count by a bound of their own. open tells that the body refers to something that it does not
 // contain.
 func InputBound(body []byte, model string) (most int64, open bool) {
-	perImage := int64(imageTokens)
+	perImage := int64(ImageTokens)
 	if strings.Contains(model, "4o-mini") {
 		perImage = imageTokensMini
 	}
@@ -194,7 +197,7 @@ func InputBound(body []byte, model string) (most int64, open bool) {
 			case "image":
 				most += perImage - int64(len(value))
 			case "audio", "video":
-				most -= int64(len(value)) - int64(len(value))/mediaBytes
+				most += MediaBound(int64(len(value))*3/4) - int64(len(value))
 			}
 		}
 	}

@@ -33,6 +33,7 @@ type State struct {
 
 	texts   map[meter.Class]*tokens.Text // by Output, Reasoning
 	peeking bool                         // the message will be read again: nothing is added up
+	covers  bool                         // the message states a usage that covers its own text
 }
 
 // hasText reports whether there is text that no statement of usage covers.
@@ -103,6 +104,7 @@ func merge(passes []meter.Pass, p meter.Pass) []meter.Pass {
 // dropText forgets the text that a statement of usage covers.
 func (t *State) dropText() {
 	if t.Stated.HasCompletion {
+		t.covers = true
 		for _, text := range t.texts {
 			text.Reset()
 		}
