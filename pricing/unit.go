@@ -188,6 +188,25 @@ func (m Measure) Of(u meter.Units) int64 {
 	return int64(total / size)
 }
 
+// In returns how much of the measure's unit the units hold, in millionths of that unit, rounded down.
+func (m Measure) In(u meter.Units) meter.Quantity {
+	def := m.unit()
+	var total meter.Quantity
+	for _, c := range def.whole {
+		total = min(total+max(0, min(u[c], meter.MaxQuantity)), meter.MaxQuantity)
+	}
+	return total / meter.Quantity(def.scale)
+}
+
+// Priced returns q millionths of the measure's unit as units that a price per this unit prices.
+func (m Measure) Priced(q meter.Quantity) meter.Units {
+	def := m.unit()
+	if q > meter.MaxQuantity/meter.Quantity(def.scale) {
+		return meter.Units{def.priced[0]: meter.MaxQuantity}
+	}
+	return meter.Units{def.priced[0]: max(0, q) * meter.Quantity(def.scale)}
+}
+
 // unit takes a word that is no built-in unit for one that `count` gave; [Measure.Check] has refused others.
 func (m Measure) unit() unit {
 	if def, err := findUnit(m.Unit, nil); err == nil {
