@@ -25,20 +25,15 @@ func books(t *testing.T) (path string, image []byte, records map[string]string) 
 	must(t, err)
 	l, err := ledger.New(s, ledger.Options{Currency: "USDC"})
 	must(t, err)
-	for i := range 30 {
-		wallet := ledger.Wallet(fmt.Sprintf("agent%d", i%5))
-		_, _, err := l.Once(context.Background(), fmt.Sprintf("op%d", i), []byte("digest"), func(b *ledger.Batch) ([]byte, error) {
-			b.Put([]byte(fmt.Sprintf("dcharge%03d", i)), bytes.Repeat([]byte("record "), 20))
-			if i == 20 {
-				b.Put([]byte("dlarge"), bytes.Repeat([]byte("large "), 1500))
+	for from := range 2 { // few commits, so that few pages are free
+		must(t, l.Do(context.Background(), func(b *ledger.Batch) error {
+			for i := from * 10; i < from*10+10; i++ {
+				if err := something(b, i); err != nil {
+					return err
+				}
 			}
-			if _, err := b.Post(ledger.Transfer{Debit: ledger.World, Credit: wallet, Amount: 5, Kind: "deposit"}); err != nil {
-				return nil, err
-			}
-			_, err := b.Pend(ledger.Transfer{Debit: wallet, Credit: ledger.Commission, Amount: 1, Kind: "draw", Reference: "req"})
-			return nil, err
-		})
-		must(t, err)
+			return nil
+		}))
 	}
 	records = contents(t, s)
 	var whole bytes.Buffer
@@ -46,6 +41,22 @@ func books(t *testing.T) (path string, image []byte, records map[string]string) 
 	must(t, err)
 	must(t, l.Close())
 	return path, whole.Bytes(), records
+}
+
+func something(b *ledger.Batch, i int) error {
+	wallet := ledger.Wallet(fmt.Sprintf("agent%d", i%5))
+	_, _, err := b.Once(fmt.Sprintf("op%d", i), []byte("digest"), func() ([]byte, error) {
+		b.Put(fmt.Appendf(nil, "dcharge%03d", i), bytes.Repeat([]byte("record "), 20))
+		if i == 12 {
+			b.Put([]byte("dlarge"), bytes.Repeat([]byte("large "), 800))
+		}
+		if _, err := b.Post(ledger.Transfer{Debit: ledger.World, Credit: wallet, Amount: 5, Kind: "deposit"}); err != nil {
+			return nil, err
+		}
+		_, err := b.Pend(ledger.Transfer{Debit: wallet, Credit: ledger.Commission, Amount: 1, Kind: "draw", Reference: "req"})
+		return nil, err
+	})
+	return err
 }
 
 func must(t testing.TB, err error) {
@@ -106,7 +117,7 @@ func TestEachByteFlipped(t *testing.T) {
 	must(t, os.WriteFile(path, image, 0o600))
 	random := rand.New(rand.NewPCG(1, 2))
 	refused, passed := 0, 0
-	for i := range image {
+	for i := 0; i < len(image); i += stride(1) {
 		mask := byte(1) << random.IntN(8)
 		if i%3 == 0 {
 			mask = 0xFF
@@ -129,9 +140,17 @@ func TestEachByteFlipped(t *testing.T) {
 		image[i] ^= mask
 	}
 	t.Logf("of %d damages to %d bytes %d were refused, %d touched nothing in use", refused+passed, len(image), refused, passed)
-	if refused < len(records)*100 {
+	if refused < passed/10 {
 		t.Errorf("only %d damages were refused", refused)
 	}
+}
+
+// stride is how many bytes go untried between two that are, where time is short.
+func stride(usual int) int {
+	if racing || testing.Short() {
+		return 11 * usual
+	}
+	return usual
 }
 
 // poke changes one byte of a file.
@@ -171,12 +190,8 @@ func openDamaged(t *testing.T, path string, image []byte, records map[string]str
 func TestEachByteFlippedUnderway(t *testing.T) {
 	path, image, records := books(t)
 	must(t, os.WriteFile(path, image, 0o600))
-	step := 37
-	if testing.Short() {
-		step = 331
-	}
 	opened := 0
-	for i := 0; i < len(image); i += step {
+	for i := 0; i < len(image); i += stride(37) {
 		for _, mask := range []byte{0xFF, 0x01, 0x10} {
 			poke(t, path, i, image[i]^mask)
 			s, err := Open(path, Options{ReadOnly: true, VerifyUpTo: -1})
@@ -294,7 +309,7 @@ func TestDamagedMeta(t *testing.T) {
 		if report, err := l.Check(context.Background(), nil); err != nil || len(report.Wrong) > 0 {
 			t.Errorf("meta page %d: the accepted books: %v, %v", page, report.Wrong, err)
 		}
-		if n := len(contents(t, s)); n > len(records) || n < len(records)-20 {
+		if n := len(contents(t, s)); n > len(records) || n < len(records)/2 {
 			t.Errorf("meta page %d: %d records of %d", page, n, len(records))
 		}
 		must(t, l.Close())

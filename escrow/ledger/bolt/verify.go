@@ -54,7 +54,7 @@ type ahead struct {
 	at    int64
 }
 
-const stride = 1 << 20
+const readAhead = 1 << 20
 
 // ref is a page of the tree, with the bounds of its keys.
 type ref struct {
@@ -175,7 +175,7 @@ func (v *verifier) bytes(id, pages uint64) ([]byte, error) {
 	if from < v.at || from+length > v.at+int64(len(v.chunk)) {
 		want := length
 		if v.deep {
-			want = max(stride, length)
+			want = max(readAhead, length)
 		}
 		v.at, want = from, min(want, v.size-from)
 		v.chunk = slices.Grow(v.chunk[:0], int(want))[:want]

@@ -1,0 +1,6 @@
+//go:build race
+
+package bolt
+
+// racing is true under the race detector, which makes single-threaded work slow and finds nothing in it.
+const racing = true
