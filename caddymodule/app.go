@@ -232,6 +232,9 @@ func (a *App) start() error {
 	if have := a.books.ledger.Currency(); have != a.Currency {
 		return fmt.Errorf("the ledger is kept in %s, but the config says currency %s: a ledger keeps the currency it was made with", have, a.Currency)
 	}
+	if a.rules.Plans, err = a.plans(); err != nil {
+		return err
+	}
 	a.book = a.books.book.With(a.rules)
 	for _, payee := range a.payees {
 		if err := a.book.Reserve(context.Background(), payee); err != nil {
@@ -241,6 +244,22 @@ func (a *App) start() error {
 	a.nameRoutes()
 	a.expiry = startExpiry(a.books, a.book, a.logger)
 	return nil
+}
+
+// plans are the subscriptions that the meters offer. Two meters may offer the same one, on the same terms.
+func (a *App) plans() (plans []escrow.Plan, err error) {
+	for _, m := range a.meters {
+		if m.Subscription == nil {
+			continue
+		}
+		i := slices.IndexFunc(plans, func(p escrow.Plan) bool { return p.Payee == m.Payee && p.Name == m.Subscription.Name })
+		if i < 0 {
+			plans = append(plans, m.Subscription.plan)
+		} else if plans[i] != m.Subscription.plan {
+			return nil, fmt.Errorf("subscription %s of %s has two different terms: give one of them another name", m.Subscription.Name, m.Payee)
+		}
+	}
+	return plans, nil
 }
 
 // Stop does nothing: requests are still being served on the ledger. See Cleanup.

@@ -16,7 +16,7 @@ import (
 )
 
 // meterWords are the subdirectives of a meter, as its errors name them.
-const meterWords = "payee, price, tariff, count, charge, agent, max_charge, max_body, durable_holds, on_exhausted, on_cancel, charge_on"
+const meterWords = "payee, price, tariff, subscription, quality, count, charge, agent, max_charge, max_body, durable_holds, on_exhausted, on_cancel, charge_on"
 
 func parseMeter(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 	m := new(Meter)
@@ -66,6 +66,15 @@ func orNone(names []string) string {
 //		tariff {
 //			...
 //		}
+//		subscription NAME A per D {
+//			included N UNIT
+//			overage A per UNIT [from A]
+//		}
+//		quality header NAME | json PATH | http URL | payer within D {
+//			>= X P%
+//			else P%|dispute
+//			on_error hold|pay|refund
+//		}
 //		count NAME header HEADER
 //		count NAME json PATH
 //		charge wallet|escrow {
@@ -106,8 +115,8 @@ func (m *Meter) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if m.Payee == "" {
 		return d.Err("the meter has no payee: expected 'meter PAYEE A per [N] UNIT', or 'payee PAYEE' in its block")
 	}
-	if len(m.Prices) == 0 && m.TariffName == "" && m.Tariff == nil {
-		return d.Errf("the meter of %s has no price: expected 'price A per [N] UNIT' or 'tariff NAME'", m.Payee)
+	if len(m.Prices) == 0 && m.TariffName == "" && m.Tariff == nil && m.Subscription == nil {
+		return d.Errf("the meter of %s has no price: expected 'price A per [N] UNIT', 'tariff NAME' or 'subscription NAME A per D'", m.Payee)
 	}
 	if len(m.Prices) > 0 && (m.TariffName != "" || m.Tariff != nil) {
 		return d.Errf("the meter of %s has both a price and a tariff: expected one of them", m.Payee)
@@ -124,6 +133,14 @@ func (m *Meter) unmarshalWord(d *caddyfile.Dispenser, word string, counted []str
 		return oneArg(d, &m.Payee, "an agent's id")
 	case "price":
 		return m.unmarshalPrice(d, d.RemainingArgs(), counted)
+	case "subscription":
+		var err error
+		m.Subscription, err = unmarshalSubscription(d, counted)
+		return err
+	case "quality":
+		var err error
+		m.Quality, err = unmarshalQuality(d)
+		return err
 	case "count":
 		return m.unmarshalCount(d)
 	case "tariff":

@@ -51,6 +51,7 @@ type call struct {
 	status    int
 	sent      bool          // bytes of the body have gone out
 	covered   ledger.Amount // how much is authorised in all: held, or drawn already
+	quota     int64         // how much of a subscription's unit is authorised, in millionths
 	needed    ledger.Amount // how much of that the response may have cost by now
 	drawn     int64         // batches drawn
 	drawnAt   time.Time
@@ -139,7 +140,7 @@ func (c *call) inspect(r *http.Request) *ledger.Refusal {
 	c.asked = &meter.Call{Format: wire.Generic}
 	if c.rates = c.meter.rates; c.rates != nil {
 		price, fixed := c.rates.Fixed()
-		c.price, c.fixed = ledger.Amount(price), fixed
+		c.price, c.fixed = ledger.Amount(price), fixed && (c.meter.Subscription == nil || !c.meter.Subscription.counted())
 		if !c.rates.UsesTokens() && !c.rates.Uses(meter.ToolCall) {
 			return nil
 		}
@@ -228,6 +229,10 @@ func (c *call) authorise(r *http.Request) *ledger.Refusal {
 	if c.meter.fromEscrow() {
 		order.From, order.Escrow = escrow.FromEscrow, c.terms.escrow
 		order.Open, order.OpenFor = c.meter.open, c.meter.openFor()
+	}
+	if s := c.meter.Subscription; s != nil {
+		s.order(c, &order)
+		c.quota = order.Quota
 	}
 	auth, err := c.book.Authorise(r.Context(), order)
 	if err != nil {

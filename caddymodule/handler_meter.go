@@ -34,6 +34,12 @@ type Meter struct {
 	// Tariff is a price list of this meter alone.
 	Tariff *pricing.Tariff `json:"tariff_inline,omitempty"`
 
+	// Subscription lets calls be paid by a flat rate for a period, in place of prices.
+	Subscription *Subscription `json:"subscription,omitempty"`
+
+	// Quality pays an answer by what it is worth.
+	Quality *Quality `json:"quality,omitempty"`
+
 	// Counts are units of the provider's own that its responses state, for prices such as "0.02 per 1k rows".
 	Counts []Count `json:"counts,omitempty"`
 
@@ -139,6 +145,11 @@ func (m *Meter) Provision(ctx caddy.Context) error {
 	if err := m.provisionPrices(); err != nil {
 		return fmt.Errorf("meter of %s: %w", m.Payee, err)
 	}
+	if m.Quality != nil {
+		if err := m.Quality.provision(); err != nil {
+			return fmt.Errorf("meter of %s: %w", m.Payee, err)
+		}
+	}
 	if err := m.provisionCharge(); err != nil {
 		return fmt.Errorf("meter of %s: %w", m.Payee, err)
 	}
@@ -151,19 +162,22 @@ func (m *Meter) Provision(ctx caddy.Context) error {
 
 func (m *Meter) provisionPrices() error {
 	given := 0
-	for _, is := range []bool{len(m.Prices) > 0, m.TariffName != "", m.Tariff != nil} {
+	for _, is := range []bool{len(m.Prices) > 0, m.TariffName != "", m.Tariff != nil, m.Subscription != nil} {
 		if is {
 			given++
 		}
 	}
 	if given != 1 {
-		return errors.New("expected either 'price A per [N] UNIT' or 'tariff NAME' or 'tariff { ... }'")
+		return errors.New("expected one of 'price A per [N] UNIT', 'tariff NAME', 'tariff { ... }' and 'subscription NAME A per D'")
 	}
 	counted, err := m.provisionCounts()
 	if err != nil {
 		return err
 	}
 	switch {
+	case m.Subscription != nil:
+		err = m.Subscription.provision(m.Payee, counted)
+		m.rates = m.Subscription.rates
 	case len(m.Prices) > 0:
 		m.rates, err = pricing.NewRates(m.Prices, counted...)
 	case m.Tariff != nil:

@@ -20,6 +20,8 @@ const (
 	headerUnits   = "Tallygate-Units"
 	headerBalance = "Tallygate-Balance"
 	headerEscrow  = "Tallygate-Escrow"
+	// headerSubscription tells the plan, when it renews, what is left, and whether the renewal is funded.
+	headerSubscription = "Tallygate-Subscription"
 )
 
 // The outcomes of a metered route, beside those of the books.
@@ -34,7 +36,7 @@ const (
 )
 
 // chargeHeaders are known only when the response is charged.
-var chargeHeaders = []string{headerCharge, headerUnits, headerBalance, headerEscrow}
+var chargeHeaders = []string{headerCharge, headerUnits, headerBalance, headerEscrow, headerSubscription}
 
 // dropOwn takes off h what an upstream has set under our names, as header or as trailer.
 func dropOwn(h http.Header) {

@@ -170,7 +170,7 @@ func (w *response) stream() {
 		c.promiseCharge(h)
 	case c.request.ProtoMajor >= 2 || c.request.ProtoAtLeast(1, 1) && h.Get("Content-Length") == "":
 		for _, name := range chargeHeaders {
-			if name != headerEscrow || c.auth.Escrow() != "" {
+			if c.mayState(name) {
 				h.Add("Trailer", name)
 			}
 		}

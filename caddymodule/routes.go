@@ -64,7 +64,9 @@ func (a *App) tariffs() []api.Tariff {
 		for _, price := range m.Prices {
 			t.Prices = append(t.Prices, price.String())
 		}
-		if m.rates != nil {
+		if s := m.Subscription; s != nil {
+			t.Pattern, t.Charge, t.Prices = "subscription", "subscription", []string{s.String()}
+		} else if m.rates != nil {
 			c := call{rates: m.rates}
 			_, c.fixed = m.rates.Fixed()
 			t.Pattern = c.pattern()

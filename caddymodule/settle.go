@@ -75,6 +75,9 @@ const fineSlice = 256
 
 // covers reports whether what is held pays for n further bytes, whatever is in them.
 func (c *call) covers(n int) bool {
+	if c.meter.Subscription != nil {
+		return false
+	}
 	units := meter.Units{meter.Byte: meter.Whole(int64(n)), meter.Event: meter.Whole(int64(n)/8 + 1)}
 	worst, err := c.rates.Most(meter.Usage{Units: units})
 	if c.rates.UsesTokens() {
@@ -86,6 +89,9 @@ func (c *call) covers(n int) bool {
 // cover extends the hold to what the response may have cost so far, and a batch more. It reports false when the money is
 // not there.
 func (c *call) cover(bound meter.Units) bool {
+	if s := c.meter.Subscription; s != nil {
+		return !s.counted() || s.cover(c, bound)
+	}
 	need, _ := c.rates.Most(meter.Usage{Units: bound})
 	c.needed = ledger.Amount(need)
 	if ledger.Amount(need) <= c.covered {
@@ -114,6 +120,9 @@ func (c *call) cover(bound meter.Units) bool {
 // draw posts a partial payment when a batch is full. No byte of the batch after it goes out before that is durable, so that a
 // stream whose process dies has lost at most one batch.
 func (c *call) draw(at meter.Units) error {
+	if c.meter.Subscription != nil {
+		return nil
+	}
 	if c.undrawn {
 		c.undrawn = false
 		if err := c.auth.Await(); err != nil {
@@ -200,6 +209,9 @@ func (c *call) settleLocked(cut string) (escrow.Charge, error) {
 	}
 	if c.limit > 0 && settlement.Amount > c.limit {
 		settlement.Amount = c.limit
+	}
+	if s := c.meter.Subscription; s != nil && s.counted() {
+		settlement.Quota, settlement.Over = s.used(usage.Units), s.over
 	}
 	c.charge, c.settleErr = c.auth.Settle(context.WithoutCancel(c.request.Context()), settlement)
 	if errors.Is(c.settleErr, ledger.ErrOutcomeUnknown) {
@@ -341,6 +353,21 @@ func (c *call) promiseCharge(h http.Header) {
 	if id := c.auth.Escrow(); id != "" {
 		h.Set(headerEscrow, id)
 	}
+	if s := c.meter.Subscription; s != nil {
+		s.writeTerms(c, h)
+	}
+}
+
+// mayState reports whether a header of the charge is one of this call's.
+func (c *call) mayState(header string) bool {
+	switch header {
+	case headerEscrow:
+		return c.auth.Escrow() != ""
+	case headerSubscription:
+		return c.meter.Subscription != nil
+	default:
+		return true
+	}
 }
 
 // writeCharge states what was charged.
@@ -350,5 +377,8 @@ func (c *call) writeCharge(h http.Header) {
 	h.Set(headerBalance, c.charge.Balance.String())
 	if c.charge.EscrowID != "" {
 		h.Set(headerEscrow, c.charge.EscrowID)
+	}
+	if s := c.meter.Subscription; s != nil {
+		s.writeTerms(c, h)
 	}
 }
