@@ -35,6 +35,8 @@ type Ledger struct {
 	currency string
 	memory   *memory
 
+	reopening sync.Mutex
+
 	mu       sync.Mutex
 	last     time.Time // of the last operation applied
 	stopped  error     // why no money is taken: a failed commit
@@ -124,8 +126,11 @@ func (r *Receipt) Wait() error {
 }
 
 // Do runs op as one atomic operation and returns when it is durable, or refused. ctx only bounds the waiting: an operation that
-// was accepted still takes place.
+// was begun still takes place, so that an error of ctx says nothing about it. Where ctx has ended before, nothing is begun.
 func (l *Ledger) Do(ctx context.Context, op func(*Batch) error) error {
+	if ctx.Err() != nil {
+		return fmt.Errorf("the operation was not begun: %w", context.Cause(ctx))
+	}
 	r := l.Queue(op)
 	select {
 	case <-r.done:
@@ -205,6 +210,14 @@ func (l *Ledger) stop(cause error) {
 // commit failed. What became of operations whose outcome is unknown, [Ledger.Outcome] says. Where the store can't be reopened the
 // error says why, and everything stays as it is.
 func (l *Ledger) Reopen() error {
+	l.reopening.Lock()
+	defer l.reopening.Unlock()
+	l.mu.Lock()
+	stopped := l.stopped
+	l.mu.Unlock()
+	if stopped == nil {
+		return nil // or it was another caller who reopened it
+	}
 	store, ok := l.store.(Reopener)
 	if !ok {
 		return fmt.Errorf("%w: this store can't be reopened; restart", ErrUnavailable)

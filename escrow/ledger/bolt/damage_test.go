@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"io/fs"
 	"log/slog"
 	"math/rand/v2"
@@ -324,4 +325,45 @@ func TestAbsentReadOnly(t *testing.T) {
 	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("it was made: %v", err)
 	}
+}
+
+// FuzzVerify: no file, however made, makes its verification panic or run on.
+func FuzzVerify(f *testing.F) {
+	path := filepath.Join(f.TempDir(), "ledger.db")
+	s, err := Open(path, Options{NoSync: true})
+	must(f, err)
+	l, err := ledger.New(s, ledger.Options{Currency: "USDC"})
+	must(f, err)
+	for from := range 3 {
+		must(f, l.Do(context.Background(), func(b *ledger.Batch) error {
+			for i := from * 10; i < from*10+10; i++ {
+				if err := something(b, i); err != nil {
+					return err
+				}
+			}
+			return nil
+		}))
+	}
+	var whole bytes.Buffer
+	_, err = s.Backup(&whole)
+	must(f, errors.Join(err, l.Close()))
+	image := whole.Bytes()
+	f.Add(uint32(0), []byte{}, true)
+	f.Add(uint32(56), []byte{1, 2, 3}, false)
+	f.Add(uint32(4096*3+8), []byte{1, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, true)
+	f.Fuzz(func(t *testing.T, at uint32, patch []byte, deep bool) {
+		damaged := bytes.Clone(image)
+		copy(damaged[int(at)%len(damaged):], patch)
+		for page := range 2 { // the checksum is not to keep anything out
+			meta := damaged[page*4096+pageHeader:]
+			hash := fnv.New64a()
+			hash.Write(meta[:metaSize-8])
+			native.PutUint64(meta[metaSize-8:], hash.Sum64())
+		}
+		for _, accept := range []bool{false, true} {
+			if err := verify(bytes.NewReader(damaged), int64(len(damaged)), deep, accept); err != nil && !errors.Is(err, ledger.ErrCorrupt) {
+				t.Fatal(err)
+			}
+		}
+	})
 }

@@ -76,6 +76,9 @@ func (v *verifier) run(acceptMeta bool) error {
 		return err
 	}
 	m := v.meta
+	if m.end < 4 {
+		return fmt.Errorf("the file says that it has %d pages", m.end)
+	}
 	if need := m.end * m.pageSize; m.end > 1<<40 || uint64(v.size) < need {
 		return fmt.Errorf("the file is cut off: it has %d bytes, its pages need %d", v.size, need)
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -39,6 +40,7 @@ func Run(t *testing.T, fresh func(testing.TB) Place) {
 	t.Run("failed commit", func(t *testing.T) { testFailedCommit(t, fresh(t)) })
 	t.Run("identity", func(t *testing.T) { testIdentity(t, fresh(t)) })
 	t.Run("cases", func(t *testing.T) { testCases(t, fresh) })
+	t.Run("domain", func(t *testing.T) { testDomain(t, fresh(t)) })
 	t.Run("paging", func(t *testing.T) { testPaging(t, fresh(t)) })
 	t.Run("concurrent", func(t *testing.T) { testConcurrent(t, fresh(t)) })
 	t.Run("model", func(t *testing.T) { testModel(t, fresh) })
@@ -338,6 +340,110 @@ func deposit(l *ledger.Ledger, agent string, amount ledger.Amount) error {
 		_, err := b.Post(ledger.Transfer{Debit: ledger.World, Credit: ledger.Wallet(agent), Amount: amount, Kind: "deposit"})
 		return err
 	})
+}
+
+// testDomain: records of packages above move with the money, and stay among themselves. The due ones of an index in the order of
+// time are found without looking at the others.
+func testDomain(t *testing.T, p Place) {
+	l, err := ledger.New(p.Open(), ledger.Options{Currency: "USDC"})
+	must(t, err)
+	defer l.Close()
+	ctx := context.Background()
+	must(t, l.Do(ctx, func(b *ledger.Batch) error {
+		for _, due := range []string{"05", "01", "03", "09", "07"} {
+			b.Put([]byte("ddue"+due), []byte("escrow"+due))
+		}
+		b.Put([]byte("dother"), nil)
+		return nil
+	}))
+	sweep := func(b *ledger.Batch) (due []string, err error) {
+		err = b.Scan(ledger.Range{From: []byte("ddue"), To: []byte("ddue06")}, func(key, value []byte) (bool, error) {
+			due = append(due, string(value))
+			b.Delete(key)
+			return true, nil
+		})
+		return due, err
+	}
+	for _, fails := range []bool{true, false} {
+		err := l.Do(ctx, func(b *ledger.Batch) error {
+			due, err := sweep(b)
+			if !slices.Equal(due, []string{"escrow01", "escrow03", "escrow05"}) || err != nil {
+				t.Errorf("due: %q, %v", due, err)
+			}
+			if again, err := sweep(b); len(again) > 0 || err != nil {
+				t.Errorf("due again: %q, %v", again, err)
+			}
+			if fails {
+				_, err = b.Post(ledger.Transfer{Debit: ledger.Wallet("nobody"), Credit: ledger.Wallet("alice"), Amount: 1})
+			}
+			return err
+		})
+		if fails != (ledger.OutcomeOf(err) == ledger.InsufficientFunds) {
+			t.Errorf("an operation that fails, %t: %v", fails, err)
+		}
+	}
+	must(t, l.Do(ctx, func(b *ledger.Batch) error {
+		var all []string
+		err := b.Scan(ledger.Range{From: []byte("d")}, func(key, value []byte) (bool, error) {
+			all = append(all, string(key))
+			return true, nil
+		})
+		if !slices.Equal(all, []string{"ddue07", "ddue09", "dother"}) {
+			t.Errorf("records left: %q", all)
+		}
+		return err
+	}))
+	for what, op := range map[string]func(*ledger.Batch) error{
+		"put":    func(b *ledger.Batch) error { b.Put([]byte("awallet:alice"), nil); return nil },
+		"delete": func(b *ledger.Batch) error { b.Delete([]byte("t")); return nil },
+		"get":    func(b *ledger.Batch) error { _, err := b.Get([]byte("mmeta")); return err },
+		"scan":   func(b *ledger.Batch) error { return b.Scan(ledger.Range{}, nil) },
+		"empty":  func(b *ledger.Batch) error { b.Put(nil, nil); return nil },
+	} {
+		if err := l.Do(ctx, op); err == nil || ledger.OutcomeOf(err) != ledger.OK {
+			t.Errorf("%s outside of the domain: %v", what, err)
+		}
+	}
+	mustBalance(t, l)
+	testOpenPendings(t, l)
+}
+
+// testOpenPendings pages through all that is set aside.
+func testOpenPendings(t *testing.T, l *ledger.Ledger) {
+	must(t, deposit(l, "alice", 1000))
+	want := map[string]int{"r1": 3, "r10": 2, "r2": 1, "": 2}
+	must(t, l.Do(context.Background(), func(b *ledger.Batch) error {
+		for reference, n := range want {
+			for range n {
+				_, err := b.Pend(ledger.Transfer{Debit: ledger.Wallet("alice"), Credit: ledger.Wallet("bob"), Amount: 1, Reference: reference})
+				if err != nil {
+					return err
+				}
+			}
+		}
+		if b.Held(ledger.Wallet("alice")) != 0 {
+			t.Error("what is pending is not held")
+		}
+		return nil
+	}))
+	got, last := map[string]int{}, ledger.Transfer{}
+	for {
+		var page []ledger.Transfer
+		must(t, l.View(func(r ledger.Reader) (err error) {
+			page, err = ledger.OpenPendings(r, last, 3)
+			return err
+		}))
+		if len(page) == 0 {
+			break
+		}
+		for _, p := range page {
+			got[p.Reference]++
+		}
+		last = page[len(page)-1]
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("open pendings: %v, want %v", got, want)
+	}
 }
 
 // testPaging: pages stay whole while entries are added.
