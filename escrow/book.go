@@ -65,12 +65,12 @@ type shared struct {
 	due     *schedule
 	openers *keyedMutex // of escrows, by payer and payee
 	limits  *limitBook
-	outbox  *schedule
+	outbox  chan struct{} // has room for one: there is something new to deliver
 	quotas  *quotaBook
 }
 
 func newShared() *shared {
-	return &shared{ids: newIDs(), due: newSchedule(), openers: newKeyedMutex(), limits: newLimitBook(), outbox: newSchedule(), quotas: newQuotaBook()}
+	return &shared{ids: newIDs(), due: &schedule{}, openers: newKeyedMutex(), limits: newLimitBook(), outbox: make(chan struct{}, 1), quotas: newQuotaBook()}
 }
 
 func (r Rules) withDefaults() Rules {

@@ -18,11 +18,8 @@ import (
 // to the reading of one number. The due table itself is in the ledger.
 type schedule struct {
 	running sync.Mutex
-	next    atomic.Int64  // Unix nanoseconds; zero: not looked up yet
-	wake    chan struct{} // has room for one: something falls due sooner than was known
+	next    atomic.Int64 // Unix nanoseconds; zero: not looked up yet
 }
-
-func newSchedule() *schedule { return &schedule{wake: make(chan struct{}, 1)} }
 
 const never = math.MaxInt64
 
@@ -34,16 +31,9 @@ func (s *schedule) soonest(at time.Time) {
 	}
 	for {
 		next := s.next.Load()
-		if next <= at.UnixNano() {
+		if next <= at.UnixNano() || s.next.CompareAndSwap(next, at.UnixNano()) {
 			return
 		}
-		if s.next.CompareAndSwap(next, at.UnixNano()) {
-			break
-		}
-	}
-	select {
-	case s.wake <- struct{}{}:
-	default:
 	}
 }
 

@@ -85,7 +85,10 @@ func (t *Tx) tell(agent string, event Event) error {
 		if err := t.put(outboxTable.key(timeKey(d.Next)+d.ID), d); err != nil {
 			return err
 		}
-		t.shared.outbox.soonest(d.Next)
+		select {
+		case t.shared.outbox <- struct{}{}:
+		default:
+		}
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package escrow
 
 import (
+	"context"
 	"time"
 
 	"github.com/tallygate/tallygate/escrow/ledger"
@@ -24,7 +25,11 @@ var backoff = []time.Duration{
 
 // Deliveries returns some of what is to be delivered now, with the webhooks, and when the next one is to be (zero: none waits).
 // Those whose webhook is gone come with a zero Webhook, to be dropped by [Tx.Delivered].
-func (b *Book) Deliveries(limit int) (due []Delivery, hooks []Webhook, next time.Time, err error) {
+func (b *Book) Deliveries(ctx context.Context, limit int) (due []Delivery, hooks []Webhook, next time.Time, err error) {
+	// Whoever is told of a change is told within its operation: behind this one, it is committed.
+	if err := b.ledger.Do(ctx, func(*ledger.Batch) error { return nil }); err != nil {
+		return nil, nil, time.Time{}, err
+	}
 	now := b.Now()
 	err = b.view(func(r ledger.Reader) error {
 		return r.Scan(outboxTable.under(), func(key, value []byte) (bool, error) {
@@ -48,7 +53,7 @@ func (b *Book) Deliveries(limit int) (due []Delivery, hooks []Webhook, next time
 }
 
 // OutboxChanged receives when there is something new to deliver.
-func (b *Book) OutboxChanged() <-chan struct{} { return b.shared.outbox.wake }
+func (b *Book) OutboxChanged() <-chan struct{} { return b.shared.outbox }
 
 // Delivered takes a delivery out of the outbox.
 func (t *Tx) Delivered(d Delivery) { t.batch.Delete(outboxTable.key(timeKey(d.Next) + d.ID)) }
@@ -62,6 +67,12 @@ func (t *Tx) DeliveryFailed(d Delivery) error {
 	t.batch.Delete(key)
 	d.Next = t.Now().Add(backoff[min(d.Attempts, len(backoff)-1)])
 	d.Attempts++
-	t.shared.outbox.soonest(d.Next)
 	return t.put(outboxTable.key(timeKey(d.Next)+d.ID), d)
+}
+
+// WebhookGone removes the webhook of a delivery that it has answered with "gone", and with it all that waits for it.
+func (t *Tx) WebhookGone(d Delivery) error {
+	t.Delivered(d)
+	t.batch.Delete(webhookTable.key(d.Agent, d.Webhook))
+	return nil
 }

@@ -35,8 +35,8 @@ func (r Rules) plan(payee, name string) (Plan, bool) {
 	return Plan{}, false
 }
 
-// units are millionths of a unit as decimal text.
-func units(micro int64) string { return decimal.New(micro, -6).String() }
+// Units is millionths of a unit as decimal text.
+func Units(micro int64) string { return decimal.New(micro, -6).String() }
 
 // needed is what a period takes out of the wallet.
 func (p Plan) needed() (ledger.Amount, error) { return p.Price.Add(p.Pool) }

@@ -74,9 +74,9 @@ func (h *quotaHold) counted() bool { return h.subscription.Plan.Included > 0 }
 func (h *quotaHold) exhausted() error {
 	s := h.subscription
 	return refuse(LimitExceeded, map[string]string{
-		"limit": "quota", "plan": s.Plan.Name, "payee": s.Payee, "included": units(s.Plan.Included), "unit": s.Plan.Unit,
+		"limit": "quota", "plan": s.Plan.Name, "payee": s.Payee, "included": Units(s.Plan.Included), "unit": s.Plan.Unit,
 		"renews_at": s.PeriodEnd.Format(time.RFC3339),
-	}, "the %s %ss that plan %q includes are used up; they renew at %s", units(s.Plan.Included), s.Plan.Unit, s.Plan.Name, s.PeriodEnd.Format(time.RFC3339))
+	}, "the %s %ss that plan %q includes are used up; they renew at %s", Units(s.Plan.Included), s.Plan.Unit, s.Plan.Name, s.PeriodEnd.Format(time.RFC3339))
 }
 
 // fromSubscription takes the units of the call from the quota of the payer's subscription, and holds the price of those beyond it.

@@ -103,7 +103,7 @@ func (s *script) moreSteps(verb string, arg func(int) string, named map[string]s
 			return err
 		})
 	case "told": // told AGENT all=a,b: what its webhooks were told since the last time
-		due, _, _, err := s.Deliveries(1000)
+		due, _, _, err := s.Deliveries(context.Background(), 1000)
 		must(s.t, err)
 		var events []string
 		for _, d := range due {

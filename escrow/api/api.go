@@ -27,6 +27,8 @@ type Options struct {
 	Quote func(ctx context.Context, by escrow.Actor, q QuoteOrder) (Quote, error)
 	// Client names the client of a request, for the limits on registrations; default the host of RemoteAddr.
 	Client func(*http.Request) string
+	// PrivateWebhooks lets webhooks be at private addresses; see [SenderOptions].
+	PrivateWebhooks bool
 	// Logger takes failures that the caller is not told about; default slog.Default.
 	Logger *slog.Logger
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/google/jsonschema-go/jsonschema"
+	"github.com/shopspring/decimal"
 
 	"github.com/tallygate/tallygate/escrow"
 	"github.com/tallygate/tallygate/escrow/ledger"
@@ -58,13 +59,16 @@ func enum[T ~string](words ...T) *jsonschema.Schema {
 
 // words are the types whose values are few.
 var words = map[reflect.Type]*jsonschema.Schema{
-	reflect.TypeFor[escrow.Status]():          enum(escrow.Open, escrow.RefundRequested, escrow.Disputed, escrow.Released, escrow.Refunded, escrow.Settled),
-	reflect.TypeFor[escrow.Way]():             enum(escrow.ToPayee, escrow.ToPayer),
-	reflect.TypeFor[escrow.MilestoneStatus](): enum(escrow.MilestonePending, escrow.MilestoneDelivered, escrow.MilestoneAccepted),
-	reflect.TypeFor[escrow.ChargeStatus]():    enum(escrow.Charged, escrow.PartlyRefunded, escrow.WhollyRefunded),
-	reflect.TypeFor[escrow.Origin]():          enum(escrow.SelfRegistered, escrow.ByOperator, escrow.ByConfig),
-	reflect.TypeFor[time.Time]():              {Type: "string", Format: "date-time"},
-	reflect.TypeFor[json.RawMessage]():        {},
+	reflect.TypeFor[escrow.Status]():             enum(escrow.Open, escrow.RefundRequested, escrow.Disputed, escrow.Released, escrow.Refunded, escrow.Settled),
+	reflect.TypeFor[escrow.Way]():                enum(escrow.ToPayee, escrow.ToPayer),
+	reflect.TypeFor[escrow.MilestoneStatus]():    enum(escrow.MilestonePending, escrow.MilestoneDelivered, escrow.MilestoneAccepted),
+	reflect.TypeFor[escrow.ChargeStatus]():       enum(escrow.Charged, escrow.PartlyRefunded, escrow.WhollyRefunded),
+	reflect.TypeFor[escrow.Origin]():             enum(escrow.SelfRegistered, escrow.ByOperator, escrow.ByConfig),
+	reflect.TypeFor[escrow.SubscriptionStatus](): enum(escrow.Active, escrow.Ending, escrow.Suspended, escrow.Ended),
+	reflect.TypeFor[escrow.EventType]():          enum(escrow.EventTypes...),
+	reflect.TypeFor[decimal.Decimal]():           {Type: "string"},
+	reflect.TypeFor[time.Time]():                 {Type: "string", Format: "date-time"},
+	reflect.TypeFor[json.RawMessage]():           {},
 }
 
 // answer is the schema of what is answered: amounts are strings.

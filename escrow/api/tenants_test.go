@@ -106,6 +106,9 @@ func newEstate(t *testing.T) *estate {
 		"escrow":  e.post("/escrow", e.alice, `{"to_agent_id":"bob","amount":10,"milestones":[{"name":"spec","amount":10}]}`).want(201).str("escrow_id"),
 		"charges": e.call("alice", "bob", "0.25"),
 		"agents":  "alice",
+
+		"subscriptions": e.post("/subscriptions", e.alice, `{"to_agent_id":"bob","amount":1,"period_hours":1}`).want(201).str("subscription_id"),
+		"webhooks":      e.post("/webhooks", e.alice, `{"url":"https://example.com/hook"}`).want(201).str("webhook_id"),
 	}
 	e.do("PUT", "/api/v1/wallet/allowances/bob", e.alice, `{"amount":7}`).want(200)
 	return e
@@ -114,7 +117,7 @@ func newEstate(t *testing.T) *estate {
 // state is all that alice can see of her own.
 func (e *estate) state() string {
 	var all []string
-	for _, path := range []string{"/wallet", "/wallet/entries", "/wallet/allowances", "/escrow", "/charges", "/agents/me/keys"} {
+	for _, path := range []string{"/wallet", "/wallet/entries", "/wallet/allowances", "/escrow", "/charges", "/agents/me/keys", "/subscriptions", "/limits", "/webhooks"} {
 		all = append(all, e.get(path, e.alice).want(200).text)
 	}
 	return strings.Join(all, "\n")
@@ -161,7 +164,8 @@ func openToAll(id string) bool {
 // TestAnothersIsAsIfItWereNotThere: what is asked about another's things and about things that are not there gets the same answer.
 func TestAnothersIsAsIfItWereNotThere(t *testing.T) {
 	e := newEstate(t)
-	absent := map[string]string{"keys": "zzzzzzzzzz", "escrow": "esc_01JDF5ZK3Q8X2M7V4T9B6N0RWC", "charges": "req_01JDF5ZK3Q8X2M7V4T9B6N0RWC"}
+	absent := map[string]string{"keys": "zzzzzzzzzz", "escrow": "esc_01JDF5ZK3Q8X2M7V4T9B6N0RWC", "charges": "req_01JDF5ZK3Q8X2M7V4T9B6N0RWC",
+		"subscriptions": "sub_01JDF5ZK3Q8X2M7V4T9B6N0RWC", "webhooks": "whk_01JDF5ZK3Q8X2M7V4T9B6N0RWC"}
 	for what := range absent {
 		for _, o := range operations(t, e.own) {
 			if !strings.Contains(o.path, e.own[what]) {

@@ -1,0 +1,128 @@
+package api
+
+import (
+	"time"
+
+	"github.com/shopspring/decimal"
+
+	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/escrow/ledger"
+)
+
+type reputationPath struct {
+	ID string `path:"id"`
+}
+
+type reputationOut struct {
+	AgentID string    `json:"agent_id"`
+	Since   time.Time `json:"since"`
+	AsPayee sideOut   `json:"as_payee"`
+	AsPayer sideOut   `json:"as_payer"`
+}
+
+type sideOut struct {
+	EscrowsCompleted int64            `json:"escrows_completed" jsonschema:"closed ones of which something was released"`
+	Value            ledger.Amount    `json:"value" jsonschema:"released, less what came back from the same agent; faucet money does not count"`
+	Counterparties   int64            `json:"counterparties"`
+	DisputesWon      int64            `json:"disputes_won"`
+	DisputesLost     int64            `json:"disputes_lost"`
+	RefundRate       string           `json:"refund_rate" jsonschema:"from 0 to 1, by amount"`
+	MedianHours      *decimal.Decimal `json:"median_hours_to_release" jsonschema:"of the last 51; null where there is none"`
+}
+
+func sideAnswer(s escrow.Side) sideOut {
+	out := sideOut{
+		EscrowsCompleted: s.Completed, Value: s.Value, Counterparties: s.Counterparties, DisputesWon: s.DisputesWon,
+		DisputesLost: s.DisputesLost, RefundRate: s.RefundRate().String(),
+	}
+	if median, ok := s.MedianTime(); ok {
+		h := decimal.NewFromInt(int64(median)).DivRound(decimal.NewFromInt(hour), 2)
+		out.MedianHours = &h
+	}
+	return out
+}
+
+type usageIn struct {
+	AgentID string    `query:"agent_id"`
+	From    time.Time `query:"from"`
+	To      time.Time `query:"to"`
+	GroupBy string    `query:"group_by"`
+}
+
+type usageOut struct {
+	Usage      []usageRowOut `json:"usage"`
+	GroupBy    string        `json:"group_by"`
+	Currency   string        `json:"currency"`
+	Complete   bool          `json:"complete" jsonschema:"false: there were more charges than are added up; ask for a shorter time"`
+	NextCursor *string       `json:"next_cursor"`
+}
+
+type usageRowOut struct {
+	Group    string            `json:"group"`
+	Calls    int64             `json:"calls"`
+	Paid     ledger.Amount     `json:"paid"`
+	Earned   ledger.Amount     `json:"earned" jsonschema:"commission included"`
+	Refunded ledger.Amount     `json:"refunded" jsonschema:"out of both"`
+	Units    map[string]string `json:"units"`
+}
+
+type statementIn struct {
+	AgentID string `query:"agent_id"`
+	Month   string `query:"month"`
+}
+
+type statementOut struct {
+	AgentID        string             `json:"agent_id"`
+	Month          string             `json:"month"`
+	Currency       string             `json:"currency"`
+	OpeningBalance ledger.Amount      `json:"opening_balance"`
+	ClosingBalance ledger.Amount      `json:"closing_balance"`
+	Lines          []statementLineOut `json:"lines"`
+}
+
+type statementLineOut struct {
+	Kind  string        `json:"kind"`
+	Count int64         `json:"count"`
+	In    ledger.Amount `json:"in"`
+	Out   ledger.Amount `json:"out"`
+}
+
+func reportRoutes() []route {
+	return []route{
+		get("/agents/{id}/reputation", "getReputation", "What an agent has done, in facts", func(r *request, in *reputationPath) (reputationOut, error) {
+			rep, err := r.book.Reputation(in.ID)
+			return reputationOut{AgentID: rep.Agent, Since: rep.Since, AsPayee: sideAnswer(rep.AsPayee), AsPayer: sideAnswer(rep.AsPayer)}, err
+		}),
+		get("/usage", "getUsage", "The agent's charges, added up", getUsage),
+		get("/statements", "getStatement", "The wallet's month", getStatement),
+	}
+}
+
+func getUsage(r *request, in *usageIn) (usageOut, error) {
+	agent, err := r.book.ReadsFor(r.by, in.AgentID)
+	if err != nil {
+		return usageOut{}, err
+	}
+	rows, whole, err := r.book.Usage(r.Context(), escrow.ChargeFilter{Agent: agent, From: in.From, To: in.To}, in.GroupBy)
+	if in.GroupBy == "" {
+		in.GroupBy = "payee"
+	}
+	return usageOut{Usage: each(rows, func(row escrow.UsageRow) usageRowOut {
+		return usageRowOut{Group: row.Group, Calls: row.Calls, Paid: row.Paid, Earned: row.Earned, Refunded: row.Back, Units: orEmpty(row.Units)}
+	}), GroupBy: in.GroupBy, Currency: r.book.Currency(), Complete: whole}, err
+}
+
+func getStatement(r *request, in *statementIn) (statementOut, error) {
+	agent, err := r.book.ReadsFor(r.by, in.AgentID)
+	if err != nil {
+		return statementOut{}, err
+	}
+	if in.Month == "" {
+		in.Month = r.book.Now().Format("2006-01")
+	}
+	s, err := r.book.Statement(r.Context(), agent, in.Month)
+	return statementOut{
+		AgentID: agent, Month: in.Month, Currency: r.book.Currency(), OpeningBalance: s.Opening, ClosingBalance: s.Closing,
+		Lines: each(s.Lines, func(l escrow.StatementLine) statementLineOut { return statementLineOut(l) }),
+	}, err
+}

@@ -1,0 +1,219 @@
+package api_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+
+	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/escrow/api"
+)
+
+// sink is a webhook that takes messages, or does not.
+type sink struct {
+	*httptest.Server
+	mu       sync.Mutex
+	status   int
+	messages []*http.Request
+	bodies   []string
+}
+
+func newSink(t *testing.T) *sink {
+	s := &sink{status: 204}
+	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.messages, s.bodies = append(s.messages, r), append(s.bodies, string(body))
+		w.WriteHeader(s.status)
+	}))
+	t.Cleanup(s.Close)
+	return s
+}
+
+func (s *sink) answer(status int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.status = status
+}
+
+// took returns the types of the messages since the last time.
+func (s *sink) took(t *testing.T) string {
+	t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var types []string
+	for _, body := range s.bodies {
+		var message struct{ Type string }
+		must(t, json.Unmarshal([]byte(body), &message))
+		types = append(types, message.Type)
+	}
+	s.messages, s.bodies = nil, nil
+	return strings.Join(types, ",")
+}
+
+func (g *gate) sender(private bool) *api.Sender {
+	return api.NewSender(func() *escrow.Book { return g.book }, api.SenderOptions{Private: private, Logger: slog.New(slog.DiscardHandler)})
+}
+
+func (g *gate) send(s *api.Sender) time.Time {
+	g.t.Helper()
+	next, err := s.Send(context.Background())
+	must(g.t, err)
+	return next
+}
+
+func TestWebhooks(t *testing.T) {
+	g := newGate(t, rules(), api.Options{PrivateWebhooks: true})
+	g.now = time.Now().UTC() // receivers look at the time of a signature
+	alice, shop := g.agent("alice", "25"), g.agent("shop", "0")
+	s, sender := newSink(t), g.sender(true)
+	made := g.post("/webhooks", alice, `{"url":"`+s.URL+`/hook","events":["escrow.created","escrow.released","balance.low"],"balance_below":"20"}`).want(201, "events.0", "escrow.created", "balance_below", "20")
+	id, secret := made.str("webhook_id"), made.str("secret")
+	if text := g.get("/webhooks", alice).want(200, "webhooks.0.webhook_id", id).text; strings.Contains(text, "whsec_") {
+		t.Errorf("a list shows secrets: %s", text)
+	}
+	escrowID := g.post("/escrow", alice, `{"to_agent_id":"shop","amount":6}`).str("escrow_id")
+	g.send(sender)
+	s.mu.Lock()
+	verifier, err := standardwebhooks.NewWebhook(secret)
+	must(t, err)
+	for i, r := range s.messages {
+		if err := verifier.Verify([]byte(s.bodies[i]), r.Header); err != nil {
+			t.Errorf("message %d: %v", i, err)
+		}
+		if err := verifier.Verify([]byte(s.bodies[i]+" "), r.Header); err == nil {
+			t.Error("a changed message verifies")
+		}
+	}
+	all := strings.Join(s.bodies, "\n")
+	s.mu.Unlock()
+	for _, part := range []string{`"type":"escrow.created"`, `"escrow_id":"` + escrowID + `"`, `"remaining":"6"`, `"data":{"agent_id":"alice","balance":"19","below":"20","currency":"USDC"}`} {
+		if !strings.Contains(all, part) {
+			t.Errorf("no %s in %s", part, all)
+		}
+	}
+	s.took(t)
+	g.send(sender)
+	if again := s.took(t); again != "" {
+		t.Errorf("delivered twice: %s", again)
+	}
+
+	// A sink that is down loses nothing.
+	s.answer(500)
+	g.post("/escrow/"+escrowID+"/refund", shop, `{"amount":1}`).want(200) // not asked for
+	g.post("/escrow/"+escrowID+"/release-partial", alice, `{"amount":1}`).want(200)
+	for _, wait := range []time.Duration{0, 5 * time.Second, 30 * time.Second, 2 * time.Minute} {
+		g.wait(wait)
+		next := g.send(sender)
+		if got := s.took(t); got != "escrow.released" {
+			t.Fatalf("after %s it was tried to deliver %q", wait, got)
+		}
+		if !next.After(g.clock()) {
+			t.Fatalf("the next attempt is at %s, it is %s", next, g.clock())
+		}
+		g.send(sender)
+		if got := s.took(t); got != "" {
+			t.Fatalf("tried before its time: %s", got)
+		}
+	}
+	s.answer(200)
+	g.wait(10 * time.Minute)
+	g.send(sender)
+	if got := s.took(t); got != "escrow.released" {
+		t.Errorf("in the end it was delivered %q", got)
+	}
+
+	// Gone is gone; what a deleted webhook waits for is dropped.
+	s.answer(410)
+	g.post("/escrow/"+escrowID+"/release", alice, ``).want(200)
+	g.send(sender)
+	g.get("/webhooks", alice).want(200, "webhooks", "[]")
+	g.do("DELETE", "/api/v1/webhooks/"+id, alice, "").want(404)
+	second := g.post("/webhooks", alice, `{"url":"`+s.URL+`"}`).want(201, "events", "[]", "balance_below", "null").str("webhook_id")
+	g.post("/escrow", alice, `{"to_agent_id":"shop","amount":1}`).want(201)
+	g.do("DELETE", "/api/v1/webhooks/"+second, shop, "").want(404)
+	g.do("DELETE", "/api/v1/webhooks/"+second, alice, "").want(204)
+	s.took(t)
+	if next := g.send(sender); !next.IsZero() || s.took(t) != "" {
+		t.Errorf("something waits for a webhook that is gone, until %s", next)
+	}
+}
+
+func TestWebhooksThatAreRefused(t *testing.T) {
+	g := newGate(t, rules(), api.Options{})
+	alice := g.agent("alice", "25")
+	g.agent("shop", "0")
+	for _, url := range []string{
+		"", "ftp://example.com", "example.com/x", "https://", "https://user:pass@example.com/", "http://127.0.0.1/", "http://10.1.2.3/", "http://[::1]:80/",
+		"http://169.254.169.254/latest", "http://localhost:8080/", "http://[::ffff:10.0.0.1]/", "http://0.0.0.0/", "http://100.64.0.1/", "http://[64:ff9b::a00:1]/",
+	} {
+		g.post("/webhooks", alice, `{"url":"`+url+`"}`).want(422, "field", "url")
+	}
+	g.post("/webhooks", alice, `{"url":"https://example.com","events":["escrow.exploded"]}`).want(422, "field", "events")
+	g.post("/webhooks", alice, `{"url":"https://example.com","balance_below":0}`).want(422, "field", "balance_below")
+	for range 20 {
+		g.post("/webhooks", alice, `{"url":"https://93.184.215.14/x","events":["balance.low"]}`).want(201)
+	}
+	g.post("/webhooks", alice, `{"url":"https://example.com/x"}`).want(409, "code", "invalid_status")
+}
+
+// TestPrivateAddressesAreNotDialled, whatever name they go by.
+func TestPrivateAddressesAreNotDialled(t *testing.T) {
+	g := newGate(t, rules(), api.Options{PrivateWebhooks: true})
+	alice := g.agent("alice", "25")
+	g.agent("shop", "0")
+	s := newSink(t)
+	g.post("/webhooks", alice, `{"url":"`+strings.Replace(s.URL, "127.0.0.1", "localhost", 1)+`"}`).want(201)
+	g.post("/escrow", alice, `{"to_agent_id":"shop","amount":1}`).want(201)
+	if next := g.send(g.sender(false)); next.IsZero() {
+		t.Error("the message is gone")
+	}
+	if got := s.took(t); got != "" {
+		t.Errorf("a private address got %s", got)
+	}
+	g.wait(time.Hour)
+	g.send(g.sender(true))
+	if got := s.took(t); got != "escrow.created" {
+		t.Errorf("where it is allowed, it got %q", got)
+	}
+}
+
+// TestSenderRuns: what happens is delivered without anybody asking.
+func TestSenderRuns(t *testing.T) {
+	g := newGate(t, rules(), api.Options{PrivateWebhooks: true})
+	alice := g.agent("alice", "25")
+	g.agent("shop", "0")
+	took := make(chan string, 10)
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var body bytes.Buffer
+		_, _ = body.ReadFrom(r.Body)
+		took <- body.String()
+	}))
+	defer s.Close()
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() { g.sender(true).Run(ctx); close(ended) }()
+	g.post("/webhooks", alice, `{"url":"`+s.URL+`"}`).want(201)
+	g.post("/escrow", alice, `{"to_agent_id":"shop","amount":1}`).want(201)
+	select {
+	case body := <-took:
+		if !strings.Contains(body, "escrow.created") {
+			t.Errorf("delivered %s", body)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("nothing was delivered")
+	}
+	stop()
+	<-ended
+}

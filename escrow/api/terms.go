@@ -1,0 +1,182 @@
+package api
+
+import (
+	"time"
+
+	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/escrow/ledger"
+)
+
+type subscriptionOut struct {
+	SubscriptionID string                    `json:"subscription_id"`
+	Status         escrow.SubscriptionStatus `json:"status"`
+	FromAgentID    string                    `json:"from_agent_id"`
+	ToAgentID      string                    `json:"to_agent_id"`
+	Plan           string                    `json:"plan,omitempty"`
+	Amount         ledger.Amount             `json:"amount" jsonschema:"locked each period, released at its end"`
+	Pool           ledger.Amount             `json:"pool" jsonschema:"locked each period for overage; what is unused goes back"`
+	PeriodHours    hours                     `json:"period_hours"`
+	Memo           string                    `json:"memo"`
+	Included       string                    `json:"included,omitempty" jsonschema:"units in each period"`
+	Used           string                    `json:"used,omitempty" jsonschema:"of them, in this period"`
+	Unit           string                    `json:"unit,omitempty"`
+	Overage        string                    `json:"overage,omitempty" jsonschema:"the price beyond them"`
+	EscrowID       *string                   `json:"escrow_id" jsonschema:"of this period"`
+	PoolEscrowID   *string                   `json:"pool_escrow_id"`
+	PeriodStart    time.Time                 `json:"period_start"`
+	PeriodEnd      time.Time                 `json:"period_end"`
+	Periods        int64                     `json:"periods" jsonschema:"so many began"`
+	RenewalFunded  bool                      `json:"renewal_funded" jsonschema:"the wallet covers the next period, as it is now"`
+	Currency       string                    `json:"currency"`
+	CreatedAt      time.Time                 `json:"created_at"`
+	UpdatedAt      time.Time                 `json:"updated_at"`
+}
+
+func subscriptionAnswer(currency string) func(escrow.Subscription) subscriptionOut {
+	return func(s escrow.Subscription) subscriptionOut {
+		out := subscriptionOut{
+			SubscriptionID: s.ID, Status: s.Status, FromAgentID: s.Payer, ToAgentID: s.Payee, Plan: s.Plan.Name, Amount: s.Plan.Price,
+			Pool: s.Plan.Pool, PeriodHours: hours(s.Plan.Period), Memo: s.Memo, EscrowID: optionalText(s.EscrowID), PoolEscrowID: optionalText(s.PoolID),
+			PeriodStart: s.PeriodStart, PeriodEnd: s.PeriodEnd, Periods: s.Periods, RenewalFunded: s.RenewalFunded, Currency: currency,
+			CreatedAt: s.CreatedAt, UpdatedAt: s.UpdatedAt,
+		}
+		if s.Plan.Included > 0 {
+			out.Included, out.Used, out.Unit = escrow.Units(s.Plan.Included), escrow.Units(s.Used), s.Plan.Unit
+			out.Overage = s.Plan.OveragePrice
+		}
+		return out
+	}
+}
+
+// optionalText is null in JSON where there is no text.
+func optionalText(text string) *string {
+	if text == "" {
+		return nil
+	}
+	return &text
+}
+
+type subscribeIn struct {
+	FromAgentID string        `json:"from_agent_id,omitempty" jsonschema:"the operator names the payer"`
+	Payee       string        `json:"payee,omitempty" jsonschema:"with plan, who offers it"`
+	Plan        string        `json:"plan,omitempty"`
+	ToAgentID   string        `json:"to_agent_id,omitempty" jsonschema:"without a plan, who is paid"`
+	Amount      ledger.Amount `json:"amount,omitempty" jsonschema:"without a plan, each period's"`
+	PeriodHours hours         `json:"period_hours,omitempty"`
+	Memo        string        `json:"memo,omitempty"`
+}
+
+func (in subscribeIn) order() (escrow.SubscriptionOrder, error) {
+	o := escrow.SubscriptionOrder{Payer: in.FromAgentID, Payee: in.ToAgentID, Plan: in.Plan, Amount: in.Amount, Period: time.Duration(in.PeriodHours), Memo: in.Memo}
+	if in.Plan == "" {
+		if in.Payee != "" {
+			return o, invalid("plan", "plan is missing; without a plan, name to_agent_id, amount and period_hours")
+		}
+		return o, nil
+	}
+	if in.ToAgentID != "" || in.Amount != 0 || in.PeriodHours != 0 {
+		return o, invalid("plan", "with a plan, payee, amount and period are the plan's: leave to_agent_id, amount and period_hours out")
+	}
+	o.Payee = in.Payee
+	return o, nil
+}
+
+type subscriptionPath struct {
+	ID string `path:"id"`
+}
+
+type resumeIn struct {
+	ID string `path:"id"`
+}
+
+type subscriptionsIn struct {
+	AgentID string `query:"agent_id"`
+	Status  string `query:"status"`
+	paging
+}
+
+type subscriptionsOut struct {
+	Subscriptions []subscriptionOut `json:"subscriptions"`
+	NextCursor    *string           `json:"next_cursor"`
+}
+
+type limitIn struct {
+	KeyID       string        `json:"key_id,omitempty" jsonschema:"missing: all keys"`
+	Payee       string        `json:"payee,omitempty" jsonschema:"missing: all payees"`
+	Amount      ledger.Amount `json:"amount"`
+	WindowHours hours         `json:"window_hours"`
+}
+
+type limitsIn struct {
+	AgentID string    `json:"agent_id,omitempty" jsonschema:"the operator names the agent"`
+	Limits  []limitIn `json:"limits" jsonschema:"all of them; they replace those before"`
+}
+
+type limitOut struct {
+	KeyID       *string       `json:"key_id"`
+	Payee       *string       `json:"payee"`
+	Amount      ledger.Amount `json:"amount"`
+	WindowHours hours         `json:"window_hours"`
+	Spent       ledger.Amount `json:"spent" jsonschema:"in the window that runs"`
+	Until       *time.Time    `json:"until" jsonschema:"its end"`
+}
+
+type limitsOut struct {
+	Limits     []limitOut `json:"limits"`
+	NextCursor *string    `json:"next_cursor"`
+}
+
+func limitAnswer(l escrow.Limit) limitOut {
+	return limitOut{
+		KeyID: optionalText(l.Key), Payee: optionalText(l.Payee), Amount: l.Amount, WindowHours: hours(l.Window), Spent: l.Spent, Until: optionalTime(l.Until),
+	}
+}
+
+func termRoutes() []route {
+	return []route{
+		post("/subscriptions", "createSubscription", "Consent to a payee's plan, or pay an amount each period", func(r *request, t *escrow.Tx, in *subscribeIn) (subscriptionOut, error) {
+			o, err := in.order()
+			if err != nil {
+				return subscriptionOut{}, err
+			}
+			s, err := t.Subscribe(r.by, o)
+			return subscriptionAnswer(t.Currency())(s), err
+		}).creates(),
+		get("/subscriptions", "listSubscriptions", "The agent's subscriptions, both sides, newest first", listSubscriptions),
+		get("/subscriptions/{id}", "getSubscription", "A subscription", func(r *request, in *subscriptionPath) (subscriptionOut, error) {
+			s, err := r.book.Subscription(r.Context(), r.by, in.ID)
+			return subscriptionAnswer(r.book.Currency())(s), err
+		}),
+		del("/subscriptions/{id}", "endSubscription", "End a subscription with its period", func(r *request, t *escrow.Tx, in *subscriptionPath) error {
+			_, err := t.EndSubscription(r.by, in.ID)
+			return err
+		}),
+		post("/subscriptions/{id}/resume", "resumeSubscription", "Begin a new period of a suspended subscription", func(r *request, t *escrow.Tx, in *resumeIn) (subscriptionOut, error) {
+			s, err := t.ResumeSubscription(r.by, in.ID)
+			return subscriptionAnswer(t.Currency())(s), err
+		}),
+		get("/limits", "getLimits", "What the agent may spend, as set by itself", func(r *request, in *ofAgent) (limitsOut, error) {
+			agent, err := r.book.ReadsFor(r.by, in.AgentID)
+			if err != nil {
+				return limitsOut{}, err
+			}
+			limits, err := r.book.Limits(agent)
+			return limitsOut{Limits: each(limits, limitAnswer)}, err
+		}),
+		put("/limits", "setLimits", "Limit what the agent may spend: per key, per payee, or in all", func(r *request, t *escrow.Tx, in *limitsIn) (limitsOut, error) {
+			limits, err := t.SetLimits(r.by, in.AgentID, each(in.Limits, func(l limitIn) escrow.Limit {
+				return escrow.Limit{Key: l.KeyID, Payee: l.Payee, Amount: l.Amount, Window: time.Duration(l.WindowHours)}
+			}))
+			return limitsOut{Limits: each(limits, limitAnswer)}, err
+		}),
+	}
+}
+
+func listSubscriptions(r *request, in *subscriptionsIn) (subscriptionsOut, error) {
+	agent, err := r.book.ReadsFor(r.by, in.AgentID)
+	if err != nil {
+		return subscriptionsOut{}, err
+	}
+	subs, place, err := r.book.Subscriptions(r.Context(), agent, escrow.SubscriptionStatus(in.Status), in.page())
+	return subscriptionsOut{Subscriptions: each(subs, subscriptionAnswer(r.book.Currency())), NextCursor: next(r, place)}, err
+}

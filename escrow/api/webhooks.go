@@ -1,0 +1,106 @@
+package api
+
+import (
+	"net/netip"
+	"net/url"
+	"time"
+
+	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/escrow/ledger"
+)
+
+type webhookIn struct {
+	AgentID      string             `json:"agent_id,omitempty" jsonschema:"the operator names the agent"`
+	URL          string             `json:"url"`
+	Events       []escrow.EventType `json:"events,omitempty" jsonschema:"missing: all"`
+	BalanceBelow *ledger.Amount     `json:"balance_below,omitempty" jsonschema:"tells, as balance.low, when the wallet falls below it"`
+}
+
+type webhookOut struct {
+	WebhookID    string             `json:"webhook_id"`
+	URL          string             `json:"url"`
+	Secret       string             `json:"secret,omitempty" jsonschema:"shown once; messages are signed with it by the Standard Webhooks convention"`
+	Events       []escrow.EventType `json:"events" jsonschema:"empty: all"`
+	BalanceBelow *ledger.Amount     `json:"balance_below"`
+	CreatedAt    time.Time          `json:"created_at"`
+}
+
+func (w webhookOut) withoutSecret() any { w.Secret = ""; return w }
+
+func webhookAnswer(h escrow.Webhook) webhookOut {
+	out := webhookOut{WebhookID: h.ID, URL: h.URL, Events: append([]escrow.EventType{}, h.Events...), CreatedAt: h.CreatedAt}
+	if h.Below > 0 {
+		out.BalanceBelow = &h.Below
+	}
+	return out
+}
+
+type webhooksOut struct {
+	Webhooks   []webhookOut `json:"webhooks"`
+	NextCursor *string      `json:"next_cursor"`
+}
+
+type webhookPath struct {
+	ID      string `path:"id"`
+	AgentID string `query:"agent_id"`
+}
+
+func webhookRoutes() []route {
+	return []route{
+		post("/webhooks", "createWebhook", "Be told of events at a URL", createWebhook).creates(),
+		get("/webhooks", "listWebhooks", "The agent's webhooks", func(r *request, in *ofAgent) (webhooksOut, error) {
+			agent, err := r.book.ReadsFor(r.by, in.AgentID)
+			if err != nil {
+				return webhooksOut{}, err
+			}
+			hooks, err := r.book.Webhooks(agent)
+			return webhooksOut{Webhooks: each(hooks, webhookAnswer)}, err
+		}),
+		del("/webhooks/{id}", "deleteWebhook", "Be told no more", func(r *request, t *escrow.Tx, in *webhookPath) error {
+			return t.DeleteWebhook(r.by, in.AgentID, in.ID)
+		}),
+	}
+}
+
+func createWebhook(r *request, t *escrow.Tx, in *webhookIn) (webhookOut, error) {
+	below, err := optional("balance_below", in.BalanceBelow)
+	if err != nil {
+		return webhookOut{}, err
+	}
+	if u, err := url.Parse(in.URL); err == nil && !r.server.o.PrivateWebhooks {
+		if host, err := netip.ParseAddr(u.Hostname()); err == nil && !public(host) || u.Hostname() == "localhost" {
+			return webhookOut{}, invalid("url", "url %.80q: private addresses are no targets here", in.URL)
+		}
+	}
+	h, err := t.CreateWebhook(r.by, escrow.WebhookOrder{Agent: in.AgentID, URL: in.URL, Events: in.Events, Below: below})
+	out := webhookAnswer(h)
+	out.Secret = h.Secret
+	return out, err
+}
+
+// eventOut is the body of a message to a webhook.
+type eventOut struct {
+	Type      escrow.EventType `json:"type"`
+	Timestamp time.Time        `json:"timestamp"`
+	Data      any              `json:"data"`
+}
+
+type balanceOut struct {
+	AgentID  string        `json:"agent_id"`
+	Balance  ledger.Amount `json:"balance"`
+	Below    ledger.Amount `json:"below"`
+	Currency string        `json:"currency"`
+}
+
+func eventAnswer(currency string, e escrow.Event) eventOut {
+	out := eventOut{Type: e.Type, Timestamp: e.At}
+	switch {
+	case e.Escrow != nil:
+		out.Data = escrowAnswer(currency)(*e.Escrow)
+	case e.Subscription != nil:
+		out.Data = subscriptionAnswer(currency)(*e.Subscription)
+	case e.Balance != nil:
+		out.Data = balanceOut{AgentID: e.Balance.Agent, Balance: e.Balance.Balance, Below: e.Balance.Below, Currency: currency}
+	}
+	return out
+}
