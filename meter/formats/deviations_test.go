@@ -326,3 +326,33 @@ func FuzzCounter(f *testing.F) {
 		}
 	})
 }
+
+// TestRealtime: responses of one connection add up; what another model transcribed stands beside.
+func TestRealtime(t *testing.T) {
+	call, err := formats.Inspect(meter.Head{Method: "GET", Path: "/v1/realtime", Query: "model=gpt-realtime", Header: http.Header{"Upgrade": {"websocket"}}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if call.API != "realtime" || call.Model != "gpt-realtime" || call.Free {
+		t.Errorf("recognised as %+v", call)
+	}
+	c := call.Counter(101, http.Header{})
+	for _, m := range []string{
+		`{"type":"session.created","session":{"model":"gpt-realtime","audio":{"input":{"transcription":{"model":"gpt-4o-transcribe"}}}}}`,
+		`{"type":"conversation.item.input_audio_transcription.completed","usage":{"type":"tokens","input_tokens":26,"input_token_details":{"audio_tokens":26},"output_tokens":9}}`,
+		`{"type":"conversation.item.input_audio_transcription.completed","usage":{"type":"duration","seconds":1.5}}`,
+		`{"type":"response.output_audio.delta","delta":"QUJDQUJDQUJD"}`,
+		`{"type":"response.done","response":{"usage":{"input_tokens":122,"input_token_details":{"audio_tokens":26,"cached_tokens":64,"cached_tokens_details":{"audio_tokens":10}},"output_tokens":97,"output_token_details":{"audio_tokens":69}}}}`,
+		`{"type":"response.done","response":{"usage":{"input_tokens":10,"output_tokens":3}}}`,
+	} {
+		c.Feed(nil, frame(0x81, []byte(m)))
+	}
+	u := c.Usage(true)
+	delete(u.Units, meter.Byte)
+	if got := u.Units.String(); got != "audio_input=16,audio_output=69,cached=64,call=1,event=6,input=52,output=31" {
+		t.Errorf("counted %s", got)
+	}
+	if len(u.Beside) != 1 || u.Beside[0].Model != "gpt-4o-transcribe" || u.Beside[0].Units.String() != "audio_input=26,output=9,second=1.5" {
+		t.Errorf("beside it %+v", u.Beside)
+	}
+}

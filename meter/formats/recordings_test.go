@@ -331,7 +331,7 @@ var falling = map[string]bool{
 func TestEveryCut(t *testing.T) {
 	for _, r := range recordings(t) {
 		body := r.served(t)
-		if r.Status >= 400 || r.Usage == nil || len(body) > 2000 {
+		if r.Status >= 400 || r.Usage == nil || len(body) > 1200 {
 			continue
 		}
 		call := r.inspect(t)
