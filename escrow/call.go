@@ -35,6 +35,13 @@ type CallOrder struct {
 	OpenFor time.Duration // after this the opened escrow's rest goes back to the payer; 0: it stays
 	Tags    map[string]string
 
+	// Milestone: the call does the work of this milestone of the escrow that is named. It costs nothing; when it is settled, the
+	// milestone is delivered.
+	Milestone string
+	// Shadow: nothing is refused for want of money, held or charged; the charge says what it would have been. The payer may be
+	// unknown.
+	Shadow bool
+
 	Plan  string                          // FromSubscription: the payee's plan
 	Quota int64                           // FromSubscription: millionths of a unit that the call takes at least
 	Over  func(units int64) ledger.Amount // FromSubscription: the price of so many millionths of a unit beyond the quota
@@ -51,6 +58,9 @@ type Authorisation struct {
 	limits *limitHold
 	quota  *quotaHold // FromSubscription
 
+	milestone string
+	shadow    bool
+
 	mu      sync.Mutex
 	total   ledger.Amount   // all that was ever authorised, draws included
 	drawing *ledger.Receipt // the draw in flight
@@ -65,6 +75,9 @@ type Authorisation struct {
 // named escrow not_found (absent or another payer's), forbidden (not to this payee, or paid by milestones), invalid_status
 // (no longer open); for a plan subscription_required (plan, price, period).
 func (b *Book) Authorise(ctx context.Context, o CallOrder) (*Authorisation, error) {
+	if o.Shadow {
+		return b.shadow(o)
+	}
 	if o.By.Operator {
 		return nil, refuse(Forbidden, nil, "the operator's key pays for nothing; use an agent's key")
 	}
@@ -83,7 +96,9 @@ func (b *Book) Authorise(ctx context.Context, o CallOrder) (*Authorisation, erro
 	if err := take(ctx, o); err != nil {
 		return nil, err
 	}
-	a.ExtendUpTo(o.Most)
+	if a.milestone == "" {
+		a.ExtendUpTo(o.Most)
+	}
 	return a, nil
 }
 
@@ -92,130 +107,6 @@ func (o CallOrder) charge() Charge {
 		RequestID: o.Request, Payer: o.By.Agent, Payee: o.Payee, Key: o.By.Key, Route: o.Route, Pattern: o.Pattern, API: o.API, Model: o.Model,
 		Tags: o.Tags,
 	}
-}
-
-func (a *Authorisation) fromWallet(_ context.Context, o CallOrder) error {
-	a.source = ledger.Wallet(o.By.Agent)
-	return a.holdFirst(o, true)
-}
-
-// holdFirst takes the first amount aside, within the payer's limits where the call counts against them.
-func (a *Authorisation) holdFirst(o CallOrder, counts bool) (err error) {
-	if counts {
-		if a.limits, err = a.book.holdLimits(o.By, o.By.Agent, o.Payee, o.Least); err != nil {
-			return err
-		}
-	}
-	if a.hold, err = a.book.ledger.Hold(a.source, o.Least); err != nil {
-		a.limits.release()
-		return a.book.funds(err, o.Payee)
-	}
-	return nil
-}
-
-// fromEscrow holds the first amount of the escrow that pays: the one that is named, else the oldest open one that covers it, else
-// a new one.
-func (a *Authorisation) fromEscrow(ctx context.Context, o CallOrder) error {
-	if o.Escrow != "" {
-		return a.fromNamed(o)
-	}
-	if found, err := a.fromOldest(o); found || err != nil {
-		return err
-	}
-	if o.Open == 0 {
-		return refuse(EscrowRequired, map[string]string{
-			"payee": o.Payee, "required": o.Least.String(), "currency": a.book.Currency(),
-		}, "this route is paid from an escrow to %q that covers %s %s: POST /api/v1/escrow", o.Payee, o.Least, a.book.Currency())
-	}
-	// One opener per pair: those that wait use what the first has opened.
-	unlock := a.book.shared.openers.lock(o.By.Agent + "\x00" + o.Payee)
-	defer unlock()
-	for {
-		if found, err := a.fromOldest(o); found || err != nil {
-			return err
-		}
-		if err := a.open(ctx, o); err != nil {
-			return err
-		}
-	}
-}
-
-func (a *Authorisation) fromNamed(o CallOrder) error {
-	e, err := a.book.storedEscrow(o.Escrow)
-	if err != nil {
-		return err
-	}
-	switch {
-	case e == nil || e.From != o.By.Agent:
-		return noEscrow(o.Escrow)
-	case e.To != o.Payee:
-		return refuse(Forbidden, map[string]string{"escrow_id": e.ID, "payee": o.Payee}, "the escrow is to %q, this route is paid to %q", e.To, o.Payee)
-	case len(e.Milestones) > 0 || e.Subscription != "":
-		return refuse(Forbidden, map[string]string{"escrow_id": e.ID}, "the escrow is for milestones or a subscription, no meter draws from it")
-	case !e.drawable():
-		return e.wrongStatus("metered call")
-	}
-	return a.use(e, o)
-}
-
-// use holds the first amount of an escrow. What an agent has locked itself was counted against its limits then, what a meter has
-// opened is counted as it is used. That it is still open is looked at after the hold: a change of its status either came before, and is seen,
-// or comes after, and finds the money held.
-func (a *Authorisation) use(e *Escrow, o CallOrder) error {
-	a.source = e.Account()
-	if err := a.holdFirst(o, e.ByMeter); err != nil {
-		return err
-	}
-	now, err := a.book.storedEscrow(e.ID)
-	if err == nil && !now.drawable() {
-		err = now.wrongStatus("metered call")
-	}
-	if err != nil {
-		a.hold.Release()
-		a.limits.release()
-		return err
-	}
-	a.charge.EscrowID, a.ppm = e.ID, e.CommissionPPM
-	return nil
-}
-
-// fromOldest tries the open escrows of the pair, the oldest first.
-func (a *Authorisation) fromOldest(o CallOrder) (found bool, err error) {
-	candidates, err := a.book.openEscrows(o.By.Agent, o.Payee)
-	if err != nil {
-		return false, err
-	}
-	for _, e := range candidates {
-		err := a.use(e, o)
-		if err == nil {
-			return true, nil
-		}
-		if o := ledger.OutcomeOf(err); o != InsufficientFunds && o != InvalidStatus {
-			return false, err
-		}
-	}
-	return false, nil
-}
-
-// open makes an escrow for the pair of what is asked for, or of what is available, at least the first hold.
-func (a *Authorisation) open(ctx context.Context, o CallOrder) error {
-	limits, err := a.book.holdLimits(o.By, o.By.Agent, o.Payee, o.Least)
-	if err != nil {
-		return err
-	}
-	defer limits.release()
-	return a.book.Do(ctx, func(t *Tx) error {
-		wallet, err := t.Wallet(o.By.Agent)
-		if err != nil {
-			return err
-		}
-		e := newEscrow(EscrowOrder{
-			From: o.By.Agent, To: o.Payee, Amount: max(o.Least, min(o.Open, wallet.Available), 1),
-			Memo: "opened by the meter of " + o.Payee, AutoRelease: o.OpenFor, OnExpiry: ToPayer,
-		})
-		e.ByMeter = true
-		return t.lock(&e)
-	})
 }
 
 // Escrow is the id of the escrow that pays, empty for a wallet.
@@ -253,6 +144,10 @@ func (a *Authorisation) extend(by ledger.Amount) error {
 	if by <= 0 {
 		return nil
 	}
+	if a.shadow {
+		a.total += by
+		return nil
+	}
 	if err := a.frozen(); err != nil {
 		return err
 	}
@@ -278,7 +173,9 @@ func (a *Authorisation) release() {
 func (a *Authorisation) ExtendUpTo(total ledger.Amount) ledger.Amount {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if by := total - a.total; by > 0 && a.frozen() == nil {
+	if a.shadow {
+		a.total = max(a.total, total)
+	} else if by := total - a.total; by > 0 && a.frozen() == nil {
 		by = a.limits.extendUpTo(by)
 		got := a.hold.ExtendUpTo(by)
 		a.limits.extendUpTo(got - by)
@@ -305,7 +202,7 @@ func (a *Authorisation) frozen() error {
 func (a *Authorisation) Draw(due ledger.Amount, exact bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.over != running || a.lookAtDraw() != nil || a.drawing != nil {
+	if a.shadow || a.over != running || a.lookAtDraw() != nil || a.drawing != nil {
 		return
 	}
 	a.drew = true

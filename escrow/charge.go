@@ -1,6 +1,7 @@
 package escrow
 
 import (
+	"context"
 	"time"
 
 	"github.com/tallygate/tallygate/escrow/ledger"
@@ -14,7 +15,13 @@ const (
 	Charged        ChargeStatus = "charged"
 	PartlyRefunded ChargeStatus = "partly_refunded"
 	WhollyRefunded ChargeStatus = "refunded"
+	HeldCharge     ChargeStatus = "held"     // its quality is not decided; the price is locked in the escrow that it names
+	DisputedCharge ChargeStatus = "disputed" // the same, and the operator decides
+	Shadowed       ChargeStatus = "shadow"   // counted, not charged
 )
+
+// ChargeStatuses are all statuses of a charge.
+var ChargeStatuses = []ChargeStatus{Charged, PartlyRefunded, WhollyRefunded, HeldCharge, DisputedCharge, Shadowed}
 
 // Charge is what one metered call cost, and why.
 type Charge struct {
@@ -48,6 +55,10 @@ type Charge struct {
 	SubscriptionID string            `cbor:"29,keyasint,omitempty"`
 	QuotaUsed      int64             `cbor:"30,keyasint,omitempty"` // millionths of the plan's unit, out of its quota
 	QuotaLeft      int64             `cbor:"31,keyasint,omitempty"` // after it
+	Price          ledger.Amount     `cbor:"32,keyasint,omitempty"` // what it would have cost, where that is not Amount: by quality, in shadow
+	Score          string            `cbor:"33,keyasint,omitempty"` // of its quality
+	HeldIn         string            `cbor:"34,keyasint,omitempty"` // the escrow that holds, or held, its price until its quality is decided
+	Decided        ledger.Amount     `cbor:"35,keyasint,omitempty"` // out of Amount, released from HeldIn
 	Balance        ledger.Amount     `cbor:"25,keyasint,omitempty"` // after it: what is available in the wallet, or what remains in the escrow
 }
 
@@ -68,8 +79,9 @@ func (c Charge) visible(by Actor) bool {
 
 func noCharge(id string) error { return refuse(NotFound, nil, "no charge %.80q", id) }
 
-// Charge returns the charge of a request to one of its parties or the operator.
+// Charge returns the charge of a request to one of its parties or the operator, after all that is due.
 func (b *Book) Charge(by Actor, id string) (c Charge, err error) {
+	b.catchUp(context.Background())
 	err = b.view(func(r ledger.Reader) error {
 		var found bool
 		if c, found, err = chargeByID(r, id); err == nil && (!found || !c.visible(by)) {
@@ -113,8 +125,9 @@ func (f ChargeFilter) list() list[Charge] {
 	return l
 }
 
-// Charges lists charges, newest first.
+// Charges lists charges, newest first, after all that is due.
 func (b *Book) Charges(f ChargeFilter, p Page) (charges []Charge, next string, err error) {
+	b.catchUp(context.Background())
 	err = b.view(func(r ledger.Reader) error {
 		charges, next, err = f.list().page(r, p)
 		return err
@@ -145,8 +158,8 @@ func (t *Tx) RefundCharge(by Actor, id string, amount ledger.Amount, reason stri
 		return Charge{}, err
 	}
 	left := c.Amount - c.Refunded
-	if left == 0 {
-		return Charge{}, refuse(InvalidStatus, nil, "nothing of the charge is left to refund")
+	if left == 0 || c.Status != Charged && c.Status != PartlyRefunded {
+		return Charge{}, refuse(InvalidStatus, nil, "the charge is %s, with %s left: nothing to refund", c.Status, left)
 	}
 	if amount < 0 {
 		return Charge{}, checkAmount("amount", amount)

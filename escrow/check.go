@@ -155,7 +155,7 @@ func (b *Book) addUp(open map[string]ledger.Amount, t ledger.Transfer) error {
 	open[t.Reference] += t.Amount
 	return b.view(func(r ledger.Reader) error {
 		c, found, err := chargeByID(r, t.Reference)
-		if err == nil && found && c.Amount == open[t.Reference] {
+		if err == nil && found && c.Amount-c.Decided == open[t.Reference] {
 			delete(open, t.Reference)
 		}
 		return err
@@ -181,7 +181,7 @@ func (b *Book) checkRunning(report *Report, id string, sum ledger.Amount) error 
 
 // checkLast checks that the transfer that a charge names as its last is there and is its own.
 func (b *Book) checkLast(report *Report, c Charge) error {
-	if c.Amount == 0 {
+	if c.Amount == c.Decided {
 		return nil
 	}
 	t, found, err := b.ledger.Transfer(c.LastTransfer)

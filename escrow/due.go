@@ -168,6 +168,10 @@ func (t *Tx) expire(e *Escrow) error {
 		}
 		var err error
 		switch {
+		case e.Status == Open && e.Request != "":
+			if err = t.divideBy(e, e.Verdict, "the time to decide is up"); e.Status == Disputed {
+				what = EscrowDisputed
+			}
 		case e.Status == Open:
 			err = t.finish(e, e.OnExpiry, "its time is up")
 		case e.Served: // what was served is not refunded in silence

@@ -68,6 +68,9 @@ type Escrow struct {
 	StainedRefunded ledger.Amount `cbor:"28,keyasint,omitempty"`
 	Counted         bool          `cbor:"29,keyasint,omitempty"` // in its parties' facts: it is closed
 
+	Request string  `cbor:"30,keyasint,omitempty"` // it holds the price of this call, whose quality is not decided yet
+	Verdict Verdict `cbor:"31,keyasint,omitzero"`  // Request: what the clock decides
+
 	Held ledger.Amount `cbor:"-"` // by running calls, out of Remaining; as of when it was read
 
 	indexed map[string]string // the index entries as stored

@@ -113,6 +113,20 @@ func (s *script) moreSteps(verb string, arg func(int) string, named map[string]s
 			}
 		}
 		s.compare(arg(0), named, map[string]string{"all": strings.Join(events, ",")})
+	case "score": // score CALL WHO SCORE
+		return true, s.shop.run(func(t *escrow.Tx) error {
+			_, err := t.Score(actor(arg(1)), s.requests[arg(0)], arg(2))
+			return err
+		})
+	case "decide": // decide CALL SHARE: the judge, at last
+		return true, s.shop.run(func(t *escrow.Tx) error {
+			_, err := t.Decide(s.requests[arg(0)], verdict(arg(1)), "0.5")
+			return err
+		})
+	case "open": // how many decisions are open
+		open, err := s.OpenDecisions(context.Background(), "", 100)
+		must(s.t, err)
+		s.compare("decisions", named, map[string]string{"decisions": fmt.Sprint(len(open))})
 	case "repute": // repute AGENT payee|payer completed=.. value=..
 		r, err := s.Reputation(arg(0))
 		if err != nil {
@@ -131,4 +145,31 @@ func (s *script) moreSteps(verb string, arg func(int) string, named map[string]s
 		return false, nil
 	}
 	return true, nil
+}
+
+// verdict reads 70% or dispute.
+func verdict(text string) escrow.Verdict {
+	if text == "dispute" {
+		return escrow.Verdict{Dispute: true}
+	}
+	ppm, err := escrow.ParsePercent(text)
+	if err != nil {
+		panic(err)
+	}
+	return escrow.Verdict{Share: ppm}
+}
+
+// quality reads judged=70%, or hold=24h end=100% payer=yes.
+func (s *script) quality(named map[string]string) *escrow.Quality {
+	switch {
+	case named["judged"] != "":
+		return &escrow.Quality{Verdict: verdict(named["judged"]), Score: "0.8"}
+	case named["hold"] != "":
+		return &escrow.Quality{Hold: true, Decision: &escrow.Decision{
+			DecideBy: s.Now().Add(s.duration(named["hold"])), AtEnd: verdict(named["end"]), ByPayer: named["payer"] != "", Judge: []byte("the work"),
+			Tiers: []escrow.Tier{{AtLeast: "0.9", Verdict: verdict("100%")}, {AtLeast: "0.7", Verdict: verdict("70%")}, {Verdict: verdict("dispute")}},
+		}}
+	default:
+		return nil
+	}
 }

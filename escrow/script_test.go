@@ -368,7 +368,9 @@ func (s *script) callStep(verb string, arg func(int) string, named map[string]st
 		return true, a.Err()
 	case "settle":
 		delete(s.calls, arg(0))
-		_, err := a.Settle(context.Background(), escrow.Settlement{Amount: amount(arg(1)), Source: "stated", Cut: "none", Quota: micro(named["quota"])})
+		_, err := a.Settle(context.Background(), escrow.Settlement{
+			Amount: amount(arg(1)), Source: "stated", Cut: "none", Quota: micro(named["quota"]), Quality: s.quality(named),
+		})
 		return true, err
 	case "cancel":
 		delete(s.calls, arg(0))
@@ -385,6 +387,9 @@ func (s *script) callStep(verb string, arg func(int) string, named map[string]st
 			return true, err
 		}
 		name := ""
+		if c.HeldIn != "" {
+			s.escrows["held:"+arg(0)] = c.HeldIn
+		}
 		for n, id := range s.escrows {
 			if id == c.EscrowID {
 				name = n
@@ -394,6 +399,7 @@ func (s *script) callStep(verb string, arg func(int) string, named map[string]st
 			"amount": c.Amount.String(), "commission": c.Commission.String(), "cut": c.Cut, "source": c.Source, "status": string(c.Status),
 			"suspect": fmt.Sprint(c.Suspect), "balance": c.Balance.String(), "escrow": name, "refunded": c.Refunded.String(),
 			"used": fmt.Sprint(c.QuotaUsed / escrow.Micro), "left": fmt.Sprint(c.QuotaLeft / escrow.Micro), "plan": c.Plan,
+			"price": c.Price.String(), "score": c.Score, "decided": c.Decided.String(),
 		})
 	case "back":
 		return true, s.shop.run(func(t *escrow.Tx) error {
@@ -428,6 +434,7 @@ func (s *script) authorise(arg func(int) string, named map[string]string) error 
 	if named["for"] != "" {
 		o.OpenFor = s.duration(named["for"])
 	}
+	o.Milestone, o.Shadow = named["milestone"], named["shadow"] != ""
 	if named["plan"] != "" {
 		o.From, o.Plan, o.Quota, o.Over = escrow.FromSubscription, named["plan"], micro(named["quota"]), centPerUnit
 	}

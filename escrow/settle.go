@@ -20,6 +20,8 @@ type Settlement struct {
 	HTTPStatus int               // the upstream's answer
 	Duration   time.Duration     // from the request to the end of the response
 
+	Quality *Quality // what the judge says; nil: it is paid in full
+
 	Quota int64                           // FromSubscription: millionths of a unit that were used; Amount is not read then
 	Over  func(units int64) ledger.Amount // FromSubscription: the price of those beyond the quota; nil: the order's
 }
@@ -113,7 +115,7 @@ func (d *drawn) made(seq uint64) {
 }
 
 func (d drawn) account() ledger.AccountID {
-	if d.Charge.EscrowID != "" {
+	if d.Charge.EscrowID != "" && d.Charge.HeldIn == "" {
 		return ledger.Escrow(d.Charge.EscrowID)
 	}
 	return ledger.Wallet(d.Charge.Payer)
@@ -215,12 +217,16 @@ func (t *Tx) settle(a *Authorisation, s Settlement) (Charge, error) {
 			return Charge{}, err
 		}
 	}
+	if a.shadow || a.milestone != "" {
+		d.Charge.Price, s.Amount = s.Amount, 0
+	}
 	amount := min(max(s.Amount, d.Posted), d.Posted+d.Pending+a.hold.Amount())
 	d.Charge.Suspect = s.Suspect || amount != s.Amount
 	e, err := t.source(d)
 	if err != nil {
 		return Charge{}, err
 	}
+	amount, locked := s.Quality.divide(&d.Charge, amount, d.Posted)
 	before, feeBefore := d.Posted, d.Charge.Commission
 	if err := t.payRest(&d, amount-d.Posted, a.hold); err != nil {
 		return Charge{}, err
@@ -228,7 +234,13 @@ func (t *Tx) settle(a *Authorisation, s Settlement) (Charge, error) {
 	if err := t.countDraw(e, d.Posted-before, d.Charge.Commission-feeBefore, d.stained); err != nil {
 		return Charge{}, err
 	}
+	if err := t.lockHeld(a, e, &d.Charge, locked, s.Quality); err != nil {
+		return Charge{}, err
+	}
 	if err := t.leave(e, a.hold); err != nil {
+		return Charge{}, err
+	}
+	if err := t.delivered(e, a.milestone); err != nil {
 		return Charge{}, err
 	}
 	c := &d.Charge
@@ -236,8 +248,11 @@ func (t *Tx) settle(a *Authorisation, s Settlement) (Charge, error) {
 	if s.Model != "" {
 		c.Model = s.Model
 	}
-	if err := t.countLimits(a.limits, amount); err != nil {
+	if err := t.countLimits(a.limits, amount+locked); err != nil {
 		return Charge{}, err
+	}
+	if a.shadow {
+		c.Status = Shadowed
 	}
 	return t.record(d, a.hold)
 }
@@ -271,20 +286,26 @@ func (t *Tx) payRest(d *drawn, due ledger.Amount, cover *ledger.Hold) error {
 // record writes the charge of a call that is over.
 func (t *Tx) record(d drawn, hold *ledger.Hold) (Charge, error) {
 	c := d.Charge
-	c.Amount, c.Status, c.CreatedAt = d.Posted, Charged, t.Now()
+	c.Amount, c.CreatedAt = d.Posted, t.Now()
+	if c.Status == "" {
+		c.Status = Charged
+	}
 	acc, err := t.batch.Account(d.account())
 	if err != nil {
 		return Charge{}, err
 	}
 	c.Balance = acc.Available() - t.batch.Held(d.account())
-	if hold != nil {
+	if hold != nil && hold.Account() == d.account() {
 		c.Balance += hold.Amount()
 	}
-	if c.EscrowID != "" {
+	if d.account() == ledger.Escrow(c.EscrowID) {
 		c.Balance = acc.Balance()
 	}
 	t.batch.Delete(drawTable.key(c.RequestID))
 	for _, party := range []string{c.Payer, c.Payee} {
+		if party == "" { // nobody known made the call
+			continue
+		}
 		t.batch.Put(chargeByAgent.key(party, timeKey(c.CreatedAt)+c.RequestID), nil)
 	}
 	return c, t.put(chargeTable.key(c.RequestID), c)
@@ -296,6 +317,7 @@ func (a *Authorisation) Cancel() {
 	if !a.end(cancelled) {
 		return
 	}
+	a.quota.release()
 	if !a.drew && a.charge.EscrowID == "" {
 		a.release()
 		return

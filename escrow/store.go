@@ -23,7 +23,7 @@ func (e *Escrow) indexes() map[string]string {
 		keys[string(activeByAgent.key(e.From, e.ID))] = ""
 		keys[string(activeByAgent.key(e.To, e.ID))] = ""
 	}
-	if e.drawable() && len(e.Milestones) == 0 && e.Subscription == "" {
+	if e.drawable() && len(e.Milestones) == 0 && e.Subscription == "" && e.Request == "" {
 		keys[string(openByPair.key(e.From, e.To, e.ID))] = ""
 	}
 	if e.Closing != "" && e.Remaining() > 0 {
@@ -60,6 +60,9 @@ func (t *Tx) saveEscrow(e *Escrow) error {
 		if err := t.count(e); err != nil {
 			return err
 		}
+	}
+	if err := t.follow(e); err != nil {
+		return err
 	}
 	after := e.indexes()
 	for key := range e.indexed {

@@ -1,6 +1,8 @@
 package api
 
 import (
+	"encoding/json"
+	"slices"
 	"time"
 
 	"github.com/tallygate/tallygate/escrow"
@@ -43,6 +45,12 @@ func chargeAnswer(currency string) func(escrow.Charge) chargeOut {
 		if c.EscrowID != "" {
 			out.EscrowID = &c.EscrowID
 		}
+		if c.Price > 0 {
+			out.Price = &c.Price
+		}
+		if out.Plan, out.SubID, out.Score = c.Plan, c.SubscriptionID, c.Score; c.QuotaUsed > 0 || c.QuotaLeft > 0 {
+			out.QuotaUsed, out.QuotaLeft = escrow.Units(c.QuotaUsed), escrow.Units(c.QuotaLeft)
+		}
 		return out
 	}
 }
@@ -53,6 +61,25 @@ func orEmpty(m map[string]string) map[string]string {
 		return map[string]string{}
 	}
 	return m
+}
+
+// score is a number as it was written, in a string or not.
+type score string
+
+// UnmarshalJSON keeps the text.
+func (s *score) UnmarshalJSON(text []byte) error {
+	if len(text) > 0 && text[0] == '"' {
+		return json.Unmarshal(text, (*string)(s))
+	}
+	var n json.Number
+	err := json.Unmarshal(text, &n)
+	*s = score(n)
+	return err
+}
+
+type scoreIn struct {
+	ID    string `path:"id"`
+	Score score  `json:"score"`
 }
 
 type chargePath struct {
@@ -90,6 +117,10 @@ func chargeRoutes() []route {
 			c, err := t.RefundCharge(r.by, in.ID, amount, in.Reason)
 			return chargeAnswer(t.Currency())(c), err
 		}),
+		put("/charges/{id}/quality", "scoreCharge", "Give a charge that is held the score that decides it (payer, where the route lets it; operator)", func(r *request, t *escrow.Tx, in *scoreIn) (chargeOut, error) {
+			c, err := t.Score(r.by, in.ID, string(in.Score))
+			return chargeAnswer(t.Currency())(c), err
+		}),
 	}
 }
 
@@ -97,6 +128,9 @@ func listCharges(r *request, in *chargesIn) (chargesOut, error) {
 	agent, err := r.book.ReadsFor(r.by, in.AgentID)
 	if err != nil {
 		return chargesOut{}, err
+	}
+	if status := escrow.ChargeStatus(in.Status); status != "" && !slices.Contains(escrow.ChargeStatuses, status) {
+		return chargesOut{}, invalid("status", "status %.40q: one of %v", in.Status, escrow.ChargeStatuses)
 	}
 	charges, place, err := r.book.Charges(escrow.ChargeFilter{
 		Agent: agent, Payer: in.Payer, Payee: in.Payee, Route: in.Route, Status: escrow.ChargeStatus(in.Status), From: in.From, To: in.To,

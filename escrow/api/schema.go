@@ -62,7 +62,7 @@ var words = map[reflect.Type]*jsonschema.Schema{
 	reflect.TypeFor[escrow.Status]():             enum(escrow.Open, escrow.RefundRequested, escrow.Disputed, escrow.Released, escrow.Refunded, escrow.Settled),
 	reflect.TypeFor[escrow.Way]():                enum(escrow.ToPayee, escrow.ToPayer),
 	reflect.TypeFor[escrow.MilestoneStatus]():    enum(escrow.MilestonePending, escrow.MilestoneDelivered, escrow.MilestoneAccepted),
-	reflect.TypeFor[escrow.ChargeStatus]():       enum(escrow.Charged, escrow.PartlyRefunded, escrow.WhollyRefunded),
+	reflect.TypeFor[escrow.ChargeStatus]():       enum(escrow.ChargeStatuses...),
 	reflect.TypeFor[escrow.Origin]():             enum(escrow.SelfRegistered, escrow.ByOperator, escrow.ByConfig),
 	reflect.TypeFor[escrow.SubscriptionStatus](): enum(escrow.Active, escrow.Ending, escrow.Suspended, escrow.Ended),
 	reflect.TypeFor[escrow.EventType]():          enum(escrow.EventTypes...),
@@ -89,6 +89,7 @@ func question(t reflect.Type) *jsonschema.Schema {
 	known := maps.Clone(words)
 	known[reflect.TypeFor[ledger.Amount]()] = &jsonschema.Schema{Types: []string{"string", "number"}, Description: "a decimal above zero"}
 	known[reflect.TypeFor[hours]()] = &jsonschema.Schema{Types: []string{"string", "number"}, Description: "hours above zero, fractions too"}
+	known[reflect.TypeFor[score]()] = &jsonschema.Schema{Types: []string{"string", "number"}}
 	var fields []reflect.StructField
 	for _, f := range reflect.VisibleFields(t) {
 		if name, _, _ := strings.Cut(f.Tag.Get("json"), ","); name != "" && name != "-" {

@@ -92,3 +92,28 @@ func TestReports(t *testing.T) {
 	g.get("/statements", alice).want(200, "month", "2026-11")
 	g.get("/statements?month=nov", alice).want(422, "field", "month")
 }
+
+func TestQuality(t *testing.T) {
+	g := newGate(t, rules(), api.Options{})
+	alice, shop := g.agent("alice", "10"), g.agent("shop", "0")
+	id := g.book.NewRequestID()
+	a, err := g.book.Authorise(t.Context(), escrow.CallOrder{Request: id, By: escrow.Actor{Agent: "alice"}, Payee: "shop", Least: ledger.Unit})
+	must(t, err)
+	_, err = a.Settle(t.Context(), escrow.Settlement{Amount: ledger.Unit, Source: "stated", Cut: "none", Quality: &escrow.Quality{Hold: true, Decision: &escrow.Decision{
+		DecideBy: g.clock().Add(time.Hour), ByPayer: true,
+		Tiers: []escrow.Tier{{AtLeast: "0.9", Verdict: escrow.Verdict{Share: 1_000_000}}, {AtLeast: "0.7", Verdict: escrow.Verdict{Share: 700_000}}, {}},
+	}}})
+	must(t, err)
+	held := g.get("/charges/"+id, alice).want(200, "status", "held", "amount", "0", "price", "1").str("escrow_id")
+	g.get("/escrow/"+held, shop).want(200, "remaining", "1", "auto_release_at", "2026-11-24T13:00:00Z")
+	g.get("/charges?status=held", alice).want(200, "charges.0.request_id", id)
+	g.get("/charges?status=x", alice).want(422, "field", "status")
+	path := "/api/v1/charges/" + id + "/quality"
+	g.do("PUT", path, shop, `{"score":1}`).want(403)
+	g.do("PUT", path, alice, `{"score":"good"}`).want(422, "field", "score")
+	g.do("PUT", path, alice, `{"score":true}`).want(422, "field", "score")
+	g.do("PUT", path, alice, `{}`).want(422, "field", "score")
+	g.do("PUT", path, alice, `{"score":0.75}`).want(200, "status", "charged", "amount", "0.7", "price", "1", "score", "0.75")
+	g.do("PUT", path, alice, `{"score":1}`).want(409, "code", "invalid_status")
+	g.balance(shop, "0.7")
+}

@@ -1,0 +1,167 @@
+package escrow
+
+import (
+	"context"
+	"time"
+
+	"github.com/tallygate/tallygate/escrow/ledger"
+)
+
+func (a *Authorisation) fromWallet(_ context.Context, o CallOrder) error {
+	a.source = ledger.Wallet(o.By.Agent)
+	return a.holdFirst(o, true)
+}
+
+// holdFirst takes the first amount aside, within the payer's limits where the call counts against them.
+func (a *Authorisation) holdFirst(o CallOrder, counts bool) (err error) {
+	a.limits = nil
+	if counts {
+		if a.limits, err = a.book.holdLimits(o.By, o.By.Agent, o.Payee, o.Least); err != nil {
+			return err
+		}
+	}
+	if a.hold, err = a.book.ledger.Hold(a.source, o.Least); err != nil {
+		a.limits.release()
+		return a.book.funds(err, o.Payee)
+	}
+	return nil
+}
+
+// fromEscrow holds the first amount of the escrow that pays: the one that is named, else the oldest open one that covers it, else
+// a new one.
+func (a *Authorisation) fromEscrow(ctx context.Context, o CallOrder) error {
+	if o.Escrow != "" {
+		return a.fromNamed(o)
+	}
+	if o.Milestone != "" {
+		return invalid("milestone", "a milestone is one of an escrow: name it in Tallygate-Escrow")
+	}
+	if found, err := a.fromOldest(o); found || err != nil {
+		return err
+	}
+	if o.Open == 0 {
+		return refuse(EscrowRequired, map[string]string{
+			"payee": o.Payee, "required": o.Least.String(), "currency": a.book.Currency(),
+		}, "this route is paid from an escrow to %q that covers %s %s: POST /api/v1/escrow", o.Payee, o.Least, a.book.Currency())
+	}
+	// One opener per pair: those that wait use what the first has opened.
+	unlock := a.book.shared.openers.lock(o.By.Agent + "\x00" + o.Payee)
+	defer unlock()
+	for {
+		if found, err := a.fromOldest(o); found || err != nil {
+			return err
+		}
+		if err := a.open(ctx, o); err != nil {
+			return err
+		}
+	}
+}
+
+func (a *Authorisation) fromNamed(o CallOrder) error {
+	e, err := a.book.storedEscrow(o.Escrow)
+	if err != nil {
+		return err
+	}
+	switch {
+	case e == nil || e.From != o.By.Agent:
+		return noEscrow(o.Escrow)
+	case e.To != o.Payee:
+		return refuse(Forbidden, map[string]string{"escrow_id": e.ID, "payee": o.Payee}, "the escrow is to %q, this route is paid to %q", e.To, o.Payee)
+	case o.Milestone != "":
+		return a.forMilestone(e, o)
+	case len(e.Milestones) > 0 || e.Subscription != "" || e.Request != "":
+		return refuse(Forbidden, map[string]string{"escrow_id": e.ID}, "the escrow is for milestones, a subscription, or a charge that is not decided: no meter draws from it")
+	case !e.drawable():
+		return e.wrongStatus("metered call")
+	}
+	return a.use(e, o)
+}
+
+// use holds the first amount of an escrow. What an agent has locked itself was counted against its limits then, what a meter has
+// opened is counted as it is used. That it is still open is looked at after the hold: a change of its status either came before, and is seen,
+// or comes after, and finds the money held.
+func (a *Authorisation) use(e *Escrow, o CallOrder) error {
+	a.source = e.Account()
+	if err := a.holdFirst(o, e.ByMeter); err != nil {
+		return err
+	}
+	now, err := a.book.storedEscrow(e.ID)
+	if err == nil && !now.drawable() {
+		err = now.wrongStatus("metered call")
+	}
+	if err != nil {
+		a.hold.Release()
+		a.limits.release()
+		return err
+	}
+	a.charge.EscrowID, a.ppm = e.ID, e.CommissionPPM
+	return nil
+}
+
+// fromOldest tries the open escrows of the pair, the oldest first.
+func (a *Authorisation) fromOldest(o CallOrder) (found bool, err error) {
+	candidates, err := a.book.openEscrows(o.By.Agent, o.Payee)
+	if err != nil {
+		return false, err
+	}
+	for _, e := range candidates {
+		err := a.use(e, o)
+		if err == nil {
+			return true, nil
+		}
+		if o := ledger.OutcomeOf(err); o != InsufficientFunds && o != InvalidStatus {
+			return false, err
+		}
+	}
+	return false, nil
+}
+
+// open makes an escrow for the pair of what is asked for, or of what is available, at least the first hold.
+func (a *Authorisation) open(ctx context.Context, o CallOrder) error {
+	limits, err := a.book.holdLimits(o.By, o.By.Agent, o.Payee, o.Least)
+	if err != nil {
+		return err
+	}
+	defer limits.release()
+	return a.book.Do(ctx, func(t *Tx) error {
+		wallet, err := t.Wallet(o.By.Agent)
+		if err != nil {
+			return err
+		}
+		e := newEscrow(EscrowOrder{
+			From: o.By.Agent, To: o.Payee, Amount: max(o.Least, min(o.Open, wallet.Available), 1),
+			Memo: "opened by the meter of " + o.Payee, AutoRelease: o.OpenFor, OnExpiry: ToPayer,
+		})
+		e.ByMeter = true
+		return t.lock(&e)
+	})
+}
+
+// forMilestone lets a call do the work of a milestone: it holds nothing.
+func (a *Authorisation) forMilestone(e *Escrow, o CallOrder) error {
+	m := e.milestone(o.Milestone)
+	switch {
+	case m == nil:
+		return noMilestone(o.Milestone)
+	case e.Status.Closed() || e.Closing != "":
+		return e.wrongStatus("delivery")
+	case m.Status == MilestoneAccepted:
+		return refuse(InvalidStatus, nil, "milestone %q was accepted on %s", m.Name, m.AcceptedAt.Format(time.RFC3339))
+	}
+	a.source, a.charge.EscrowID, a.milestone = e.Account(), e.ID, m.Name
+	o.Least = 0
+	a.total = 0
+	return a.holdFirst(o, false)
+}
+
+// shadow authorises a call that is only counted.
+func (b *Book) shadow(o CallOrder) (*Authorisation, error) {
+	owner := o.By.Agent
+	if owner == "" {
+		owner = o.Payee
+	}
+	a := &Authorisation{book: b, charge: o.charge(), source: ledger.Wallet(owner), shadow: true, total: max(o.Least, o.Most)}
+	var err error
+	a.hold, err = b.ledger.Hold(a.source, 0)
+	return a, err
+}

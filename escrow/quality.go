@@ -1,0 +1,279 @@
+package escrow
+
+import (
+	"context"
+	"time"
+
+	"github.com/shopspring/decimal"
+
+	"github.com/tallygate/tallygate/escrow/ledger"
+)
+
+// Verdict is what the quality of a call comes to.
+type Verdict struct {
+	Share   int64 `cbor:"1,keyasint,omitempty"` // parts per million of the price that are paid
+	Dispute bool  `cbor:"2,keyasint,omitempty"` // the operator decides
+}
+
+// Tier is what a score comes to that is at least so high.
+type Tier struct {
+	AtLeast string  `cbor:"1,keyasint,omitempty"` // decimal text; empty: whatever it is
+	Verdict Verdict `cbor:"2,keyasint"`
+}
+
+// Judge returns the verdict of the first tier that a score reaches. ok is false where the score is no number, or reaches none.
+func Judge(tiers []Tier, score string) (v Verdict, ok bool) {
+	d, err := decimal.NewFromString(score)
+	if err != nil || len(score) > 40 {
+		return Verdict{}, false
+	}
+	for _, t := range tiers {
+		if t.AtLeast == "" {
+			return t.Verdict, true
+		}
+		least, err := decimal.NewFromString(t.AtLeast)
+		if err == nil && d.GreaterThanOrEqual(least) {
+			return t.Verdict, true
+		}
+	}
+	return Verdict{}, false
+}
+
+// Quality is how well a call was served, or that this is not known yet.
+type Quality struct {
+	Verdict  Verdict // where it is known
+	Score    string
+	Hold     bool      // it is not: the price stays locked in an escrow of its own
+	Decision *Decision // Hold
+}
+
+// Decision is a charge whose quality is not decided yet. It is kept in the ledger with all that a later judgement needs.
+type Decision struct {
+	RequestID string    `cbor:"1,keyasint"` // it and the next three are filled in here
+	Payer     string    `cbor:"2,keyasint"`
+	Payee     string    `cbor:"3,keyasint"`
+	EscrowID  string    `cbor:"4,keyasint"`
+	DecideBy  time.Time `cbor:"5,keyasint"` // when the clock decides; zero: never
+	AtEnd     Verdict   `cbor:"6,keyasint"` // what it then decides
+	Tiers     []Tier    `cbor:"7,keyasint,omitempty"`
+	ByPayer   bool      `cbor:"8,keyasint,omitempty"` // the payer may give the score
+	Judge     []byte    `cbor:"9,keyasint,omitempty"` // what the judge is to be asked with, as its caller knows it; at most 64 KiB
+}
+
+const maxJudge = 64 << 10
+
+// divide says what of a call's price is paid at once and what stays locked, and notes in the charge what it would have been.
+func (q *Quality) divide(c *Charge, amount, posted ledger.Amount) (paid, locked ledger.Amount) {
+	if q == nil {
+		return amount, 0
+	}
+	c.Score = q.Score
+	if q.Hold || q.Verdict.Dispute {
+		c.Price = amount
+		return posted, amount - posted
+	}
+	paid = max(posted, share(amount, q.Verdict.Share))
+	if paid != amount {
+		c.Price = amount
+	}
+	return paid, 0
+}
+
+// lockHeld locks the price of a call whose quality is not decided in an escrow of its own. source is the escrow that pays the call,
+// nil where the wallet does: its money goes by the payer's wallet.
+func (t *Tx) lockHeld(a *Authorisation, source *Escrow, c *Charge, amount ledger.Amount, q *Quality) error {
+	if amount == 0 {
+		return nil
+	}
+	if source != nil {
+		if err := t.out(source, ToPayer, amount, "held for quality", a.hold); err != nil {
+			return err
+		}
+		if err := t.saveEscrow(source); err != nil {
+			return err
+		}
+	}
+	held := Escrow{
+		Status: Open, From: c.Payer, To: c.Payee, Amount: amount, Memo: "quality of " + c.RequestID, OnExpiry: ToPayer,
+		ByMeter: true, Served: true, Request: c.RequestID,
+	}
+	c.Status = HeldCharge
+	if q.Hold && q.Decision != nil {
+		held.AutoReleaseAt, held.Verdict = q.Decision.DecideBy, q.Decision.AtEnd
+		if q.Decision.AtEnd.Share == ppmWhole {
+			held.OnExpiry = ToPayee
+		}
+	}
+	if q.Verdict.Dispute && !q.Hold {
+		held.dispute("meter", "its quality was judged: "+q.Score)
+		c.Status = DisputedCharge
+	}
+	if err := t.lock(&held, a.hold); err != nil {
+		return err
+	}
+	c.HeldIn, c.EscrowID = held.ID, held.ID
+	if !q.Hold || q.Decision == nil {
+		return nil
+	}
+	d := *q.Decision
+	d.RequestID, d.Payer, d.Payee, d.EscrowID = c.RequestID, c.Payer, c.Payee, held.ID
+	if len(d.Judge) > maxJudge {
+		return invalid("judge", "what the judge needs has %d bytes; at most %d are kept", len(d.Judge), maxJudge)
+	}
+	return t.put(decisionTable.key(c.RequestID), d)
+}
+
+// divideBy sends an escrow's money where a verdict says, but for what calls hold.
+func (t *Tx) divideBy(e *Escrow, v Verdict, note string) error {
+	if v.Dispute {
+		e.dispute("meter", note)
+		return nil
+	}
+	free, err := t.unheld(e)
+	if err != nil {
+		return err
+	}
+	toPayee := min(free, share(e.Amount, v.Share))
+	if err := t.out(e, ToPayee, toPayee, note); err != nil {
+		return err
+	}
+	return t.finish(e, ToPayer, note)
+}
+
+// follow keeps the charge that an escrow holds the price of in step with it.
+func (t *Tx) follow(e *Escrow) error {
+	if e.Request == "" || e.Status == Open || e.Status == RefundRequested {
+		return nil
+	}
+	c, found, err := t.charge(e.Request)
+	if err != nil || !found { // it is recorded in this same operation
+		return err
+	}
+	t.batch.Delete(decisionTable.key(e.Request))
+	switch {
+	case e.Status == Disputed:
+		c.Status = DisputedCharge
+	case c.Status == HeldCharge || c.Status == DisputedCharge:
+		c.Status = Charged
+		c.Decided = e.Released
+		c.Amount += e.Released
+		c.Commission += e.Commission
+	default:
+		return nil
+	}
+	return t.put(chargeTable.key(c.RequestID), c)
+}
+
+// Decide ends the decision on a charge: by the judge.
+func (t *Tx) Decide(request string, v Verdict, score string) (Charge, error) {
+	c, found, err := t.charge(request)
+	if err != nil {
+		return Charge{}, err
+	}
+	if !found {
+		return Charge{}, noCharge(request)
+	}
+	return t.decide(c, v, score, "judged: "+score)
+}
+
+func (t *Tx) decide(c Charge, v Verdict, score, note string) (Charge, error) {
+	e, err := t.escrow(c.HeldIn)
+	if err != nil {
+		return Charge{}, err
+	}
+	if c, _, err = t.charge(c.RequestID); err != nil { // the clock may have decided just now
+		return Charge{}, err
+	}
+	if e == nil || c.Status != HeldCharge || e.Status != Open {
+		return Charge{}, refuse(InvalidStatus, nil, "the charge is %s: its quality is not to be decided any more", c.Status)
+	}
+	c.Score = score
+	if err := t.put(chargeTable.key(c.RequestID), c); err != nil {
+		return Charge{}, err
+	}
+	if err := t.divideBy(e, v, note); err != nil {
+		return Charge{}, err
+	}
+	if err := t.saveEscrow(e); err != nil {
+		return Charge{}, err
+	}
+	what := EscrowReleased
+	if e.Status == Disputed {
+		what = EscrowDisputed
+	} else if e.Status == Refunded {
+		what = EscrowRefunded
+	}
+	if err := t.escrowEvent(what, *e); err != nil {
+		return Charge{}, err
+	}
+	c, _, err = t.charge(c.RequestID)
+	return c, err
+}
+
+// Score gives a charge the score that decides it: by the payer, where the route lets it, or by the operator.
+func (t *Tx) Score(by Actor, request, score string) (Charge, error) {
+	if err := by.mayMove(); err != nil {
+		return Charge{}, err
+	}
+	c, found, err := t.charge(request)
+	if err != nil {
+		return Charge{}, err
+	}
+	if !found || !c.visible(by) {
+		return Charge{}, noCharge(request)
+	}
+	var d Decision
+	if found, err = load(t.batch, decisionTable.key(request), &d); err != nil {
+		return Charge{}, err
+	}
+	switch {
+	case !by.Operator && by.Agent != c.Payer:
+		return Charge{}, refuse(Forbidden, nil, "the payee does not judge its own work")
+	case !found:
+		return Charge{}, refuse(InvalidStatus, nil, "the charge is %s: its quality is not to be decided", c.Status)
+	case !by.Operator && !d.ByPayer:
+		return Charge{}, refuse(Forbidden, nil, "on this route a judge decides, not the payer")
+	}
+	v, ok := Judge(d.Tiers, score)
+	if !ok {
+		return Charge{}, invalid("score", "score %.40q: a number that one of the route's tiers is for", score)
+	}
+	if err := t.audit(by, "charge.score", request, score); err != nil {
+		return Charge{}, err
+	}
+	return t.decide(c, v, score, "scored "+score)
+}
+
+// OpenDecisions lists charges that are not decided yet, the oldest first, behind the one of the given request.
+func (b *Book) OpenDecisions(ctx context.Context, after string, limit int) (decisions []Decision, err error) {
+	b.catchUp(ctx)
+	err = b.view(func(r ledger.Reader) error {
+		all := decisionTable.under()
+		if after != "" {
+			all.From = append(decisionTable.key(after), 0)
+		}
+		return r.Scan(all, func(key, value []byte) (bool, error) {
+			var d Decision
+			err := decode(key, value, &d)
+			decisions = append(decisions, d)
+			return len(decisions) < limit, err
+		})
+	})
+	return decisions, err
+}
+
+// delivered marks the milestone that a call was for as delivered, unless its payee has said so before.
+func (t *Tx) delivered(e *Escrow, name string) error {
+	if e == nil || name == "" || e.Status.Closed() || e.Closing != "" {
+		return nil
+	}
+	m := e.milestone(name)
+	if m == nil || m.Status != MilestonePending {
+		return nil
+	}
+	m.Status, m.DeliveredAt = MilestoneDelivered, t.Now()
+	if err := t.saveEscrow(e); err != nil {
+		return err
+	}
+	return t.escrowEvent(MilestoneWasDelivered, *e)
+}
