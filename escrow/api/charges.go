@@ -22,6 +22,12 @@ type chargeOut struct {
 	Amount     ledger.Amount       `json:"amount"`
 	Commission ledger.Amount       `json:"commission"`
 	Refunded   ledger.Amount       `json:"refunded"`
+	Price      *ledger.Amount      `json:"price,omitempty" jsonschema:"what it would have cost, where that is not the amount (by quality, in shadow)"`
+	Score      string              `json:"score,omitempty" jsonschema:"of its quality"`
+	Plan       string              `json:"plan,omitempty"`
+	SubID      string              `json:"subscription_id,omitempty"`
+	QuotaUsed  string              `json:"quota_used,omitempty" jsonschema:"units, out of the plan's quota"`
+	QuotaLeft  string              `json:"quota_left,omitempty" jsonschema:"after it"`
 	Currency   string              `json:"currency"`
 	Source     string              `json:"source" jsonschema:"stated by the provider, or estimated"`
 	Cut        string              `json:"cut" jsonschema:"what ended the response early: none, client, upstream, funds, or crash"`
