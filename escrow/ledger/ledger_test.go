@@ -2,58 +2,67 @@ package ledger_test
 
 import (
 	"context"
-	"testing"
+	"fmt"
 
 	"github.com/tallygate/tallygate/escrow/ledger"
-	"github.com/tallygate/tallygate/escrow/ledger/bolt"
+	"github.com/tallygate/tallygate/escrow/ledger/ledgertest"
 )
 
-func TestSmoke(t *testing.T) {
-	s, err := bolt.Open(t.TempDir()+"/a/l.db", bolt.Options{})
+// A metered call: money is held in memory on the way in, and paid with its commission, under an id, on the way out.
+func Example() {
+	l, err := ledger.New(ledgertest.NewStore(), ledger.Options{Currency: "USDC"})
 	if err != nil {
-		t.Fatal(err)
+		fmt.Println(err)
+		return
 	}
-	l, err := ledger.New(s, ledger.Options{Currency: "USDC"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	defer l.Close()
 	ctx := context.Background()
-	alice, bob := ledger.Wallet("alice"), ledger.Wallet("bob")
+	alice, acme := ledger.Wallet("alice"), ledger.Wallet("acme")
+
 	err = l.Do(ctx, func(b *ledger.Batch) error {
 		_, err := b.Post(ledger.Transfer{Debit: ledger.World, Credit: alice, Amount: 10 * ledger.Unit, Kind: "deposit"})
 		return err
 	})
-	if err != nil {
-		t.Fatal(err)
+	fmt.Println("deposit:", err)
+
+	_, err = l.Hold(alice, 11*ledger.Unit)
+	fmt.Println("hold 11:", err)
+	hold, err := l.Hold(alice, 3*ledger.Unit)
+	fmt.Println("hold 3:", err)
+	defer hold.Release()
+
+	charge := func(b *ledger.Batch) ([]byte, error) {
+		for _, t := range []ledger.Transfer{
+			{Debit: alice, Credit: acme, Amount: 198 * ledger.Unit / 100, Kind: "charge", Reference: "req_1"},
+			{Debit: alice, Credit: ledger.Commission, Amount: 2 * ledger.Unit / 100, Kind: "commission", Reference: "req_1"},
+		} {
+			if _, err := b.Post(t, hold); err != nil {
+				return nil, err
+			}
+		}
+		return []byte("charged 2"), nil
 	}
-	h, err := l.Hold(alice, 6*ledger.Unit)
-	if err != nil {
-		t.Fatal(err)
-	}
-	err = l.Do(ctx, func(b *ledger.Batch) error {
-		_, err := b.Post(ledger.Transfer{Debit: alice, Credit: bob, Amount: 5 * ledger.Unit, Kind: "charge"})
-		return err
-	})
-	if ledger.OutcomeOf(err) != ledger.InsufficientFunds {
-		t.Fatal(err)
-	}
-	err = l.Do(ctx, func(b *ledger.Batch) error {
-		_, err := b.Post(ledger.Transfer{Debit: alice, Credit: bob, Amount: 5 * ledger.Unit, Kind: "charge"}, h)
-		return err
-	})
-	if err != nil || h.Amount() != ledger.Unit {
-		t.Fatal(err, h.Amount())
-	}
-	h.Release()
 	for range 2 {
-		_, replayed, err := l.Once(ctx, "x", nil, func(b *ledger.Batch) ([]byte, error) {
-			_, err := b.Post(ledger.Transfer{Debit: bob, Credit: alice, Amount: 6 * ledger.Unit, Kind: "charge"})
-			return nil, err
-		})
-		t.Log(replayed, err)
+		result, replayed, err := l.Once(ctx, "req_1", []byte("digest"), charge)
+		fmt.Printf("settle: %s, replayed %t, %v\n", result, replayed, err)
 	}
-	e, err := l.Entries(alice, 0, 10)
-	t.Log(e, err)
-	r, err := l.Check(ctx, nil)
-	t.Log(r, err)
+
+	account, held, err := l.Balance(alice)
+	fmt.Println("alice:", account.Balance(), "held", held, err)
+	entries, err := l.Entries(alice, 0, 2)
+	for _, e := range entries {
+		fmt.Println(e.Kind, e.Amount, e.BalanceAfter, e.Counterparty)
+	}
+	report, err := l.Check(ctx, nil)
+	fmt.Println("check:", report.Transfers, "transfers,", len(report.Wrong), "wrong,", err)
+	// Output:
+	// deposit: <nil>
+	// hold 11: insufficient_funds: wallet:alice has 10 available, 11 is required
+	// hold 3: <nil>
+	// settle: charged 2, replayed false, <nil>
+	// settle: charged 2, replayed true, <nil>
+	// alice: 8 held 1 <nil>
+	// commission -0.02 8 commission
+	// charge -1.98 8.02 wallet:acme
+	// check: 3 transfers, 0 wrong, <nil>
 }
