@@ -22,12 +22,16 @@ type Rules struct {
 	CommissionPPM    int64         // the operator's part of releases, debits and charges, in parts per million; see [ParsePercent]
 	MinEscrow        ledger.Amount // the least amount of an escrow made by an agent (those opened by a meter may be smaller)
 	RefundWindow     time.Duration // after it, a payer's refund request that nobody answered is granted; 0: [DefaultRefundWindow]
+	MaxCalls         int           // of one agent, that run at once; 0: [DefaultMaxCalls]
 	Plans            []Plan        // subscriptions that agents may consent to
 	OperatorKeyHash  [32]byte      // SHA-256 of the operator's key ([HashKey]); zero: the operator's rights are off
 }
 
 // DefaultRefundWindow is how long a payee has to answer a refund request where the rules do not say.
 const DefaultRefundWindow = 72 * time.Hour
+
+// DefaultMaxCalls is how many calls of one agent may run at once where the rules do not say.
+const DefaultMaxCalls = 1000
 
 // Book is a ledger under the rules of one configuration. It is a light value: two configurations, during a reload, stand on
 // the same ledger with a Book each, the second made from the first by [Book.With].
@@ -67,15 +71,20 @@ type shared struct {
 	limits  *limitBook
 	outbox  chan struct{} // has room for one: there is something new to deliver
 	quotas  *quotaBook
+
+	inFlight *inFlight
 }
 
 func newShared() *shared {
-	return &shared{ids: newIDs(), due: &schedule{}, openers: newKeyedMutex(), limits: newLimitBook(), outbox: make(chan struct{}, 1), quotas: newQuotaBook()}
+	return &shared{ids: newIDs(), due: &schedule{}, openers: newKeyedMutex(), limits: newLimitBook(), outbox: make(chan struct{}, 1), quotas: newQuotaBook(), inFlight: newInFlight()}
 }
 
 func (r Rules) withDefaults() Rules {
 	if r.RefundWindow <= 0 {
 		r.RefundWindow = DefaultRefundWindow
+	}
+	if r.MaxCalls <= 0 {
+		r.MaxCalls = DefaultMaxCalls
 	}
 	return r
 }
@@ -85,13 +94,6 @@ func (r Rules) withDefaults() Rules {
 func (b *Book) Do(ctx context.Context, op func(*Tx) error) error {
 	b.catchUp(ctx)
 	return b.ledger.Do(ctx, func(batch *ledger.Batch) error { return op(b.tx(batch)) })
-}
-
-// Once is [Book.Do] with a sticky outcome: the first result or refusal under id is kept in the same commit and returned to all
-// that come later with the same digest; another digest under that id is refused with idempotency_conflict.
-func (b *Book) Once(ctx context.Context, id string, digest []byte, op func(*Tx) ([]byte, error)) (result []byte, replayed bool, err error) {
-	b.catchUp(ctx)
-	return b.ledger.Once(ctx, id, digest, func(batch *ledger.Batch) ([]byte, error) { return op(b.tx(batch)) })
 }
 
 // Tx is one atomic operation on the books. It is valid only inside the function that it was given to.

@@ -35,6 +35,9 @@ type CallOrder struct {
 	OpenFor time.Duration // after this the opened escrow's rest goes back to the payer; 0: it stays
 	Tags    map[string]string
 
+	IdempotencyKey string   // the caller's; empty: none. The same again is refused with idempotency_conflict
+	Digest         [32]byte // of the request: what makes it the same
+
 	// Milestone: the call does the work of this milestone of the escrow that is named. It costs nothing; when it is settled, the
 	// milestone is delivered.
 	Milestone string
@@ -60,6 +63,9 @@ type Authorisation struct {
 
 	milestone string
 	shadow    bool
+	onceID    OnceID
+	digest    []byte
+	released  sync.Once
 
 	mu      sync.Mutex
 	total   ledger.Amount   // all that was ever authorised, draws included
@@ -71,7 +77,8 @@ type Authorisation struct {
 
 // Authorise takes money aside for a call. From the wallet it writes nothing to disk.
 //
-// Refusals: insufficient_funds (fields required, available, currency, payee), limit_exceeded, escrow_required, forbidden; for a
+// Refusals: insufficient_funds (fields required, available, currency, payee), limit_exceeded, escrow_required, forbidden, rate_limited
+// where too many calls of the agent run, idempotency_conflict (retry_after while the same call runs, request_id when it was made); for a
 // named escrow not_found (absent or another payer's), forbidden (not to this payee, or paid by milestones), invalid_status
 // (no longer open); for a plan subscription_required (plan, price, period).
 func (b *Book) Authorise(ctx context.Context, o CallOrder) (*Authorisation, error) {
@@ -88,12 +95,15 @@ func (b *Book) Authorise(ctx context.Context, o CallOrder) (*Authorisation, erro
 		return nil, invalid("payee", "%q is the payee of this route: nobody pays itself", o.Payee)
 	}
 	b.catchUp(ctx)
-	a := &Authorisation{book: b, charge: o.charge(), ppm: b.rules.CommissionPPM}
-	a.total = o.Least
+	if err := b.begin(o); err != nil {
+		return nil, err
+	}
+	a := &Authorisation{book: b, charge: o.charge(), ppm: b.rules.CommissionPPM, total: o.Least, onceID: o.onceID(), digest: o.Digest[:]}
 	take := map[Funding]func(context.Context, CallOrder) error{
 		FromWallet: a.fromWallet, FromEscrow: a.fromEscrow, FromSubscription: a.fromSubscription,
 	}[o.From]
 	if err := take(ctx, o); err != nil {
+		b.finished(o.By.Agent, a.onceID)
 		return nil, err
 	}
 	if a.milestone == "" {
@@ -167,6 +177,9 @@ func (a *Authorisation) release() {
 	a.hold.Release()
 	a.limits.release()
 	a.quota.release()
+	if !a.shadow {
+		a.released.Do(func() { a.book.finished(a.charge.Payer, a.onceID) })
+	}
 }
 
 // ExtendUpTo grows what has been authorised to total or to what is available, and returns what it came to, draws included.

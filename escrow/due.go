@@ -110,10 +110,11 @@ func (t *Tx) firstDue(failed map[string]error) (first string, err error) {
 	return first, err
 }
 
-// runOne does one thing that is due. Whatever it comes to, its entry in the table is gone afterwards.
+// runOne does one thing that is due. When it is done, its entry in the table is gone.
 func (t *Tx) runOne(key string) error {
 	what := dueTable.lastPart([]byte(key))[8:]
 	kind, id := what[:1], what[1:]
+	var more bool
 	var err error
 	switch kind {
 	case dueEscrow:
@@ -122,14 +123,15 @@ func (t *Tx) runOne(key string) error {
 		err = t.renewOnce(id)
 	case dueNotice:
 		err = t.notice(id)
+	case dueForget:
+		more, err = t.forget()
 	default:
 		err = fmt.Errorf("unknown kind %q", kind)
 	}
-	if err != nil {
-		return err
+	if err == nil && !more {
+		t.batch.Delete([]byte(key))
 	}
-	t.batch.Delete([]byte(key))
-	return nil
+	return err
 }
 
 // lookUpNext finds when the next thing falls due: at the latest a minute from now where something has failed.

@@ -19,11 +19,3 @@ func (b *Book) EachCharge(ctx context.Context, from, to time.Time, fn func(Charg
 		return fn(c)
 	})
 }
-
-// Subscription is the one that pays the call, as it stood when the call was authorised; false where none does.
-func (a *Authorisation) Subscription() (Subscription, bool) {
-	if a.quota == nil {
-		return Subscription{}, false
-	}
-	return a.quota.subscription, true
-}

@@ -85,6 +85,11 @@ func (a *Authorisation) fromSubscription(ctx context.Context, o CallOrder) error
 	if err != nil {
 		return err
 	}
+	wallet, err := a.book.Wallet(ctx, o.By.Agent)
+	if err != nil {
+		return err
+	}
+	s.RenewalFunded = s.funded(wallet)
 	a.quota = &quotaHold{book: a.book, subscription: s, over: o.Over}
 	a.source = ledger.Wallet(o.By.Agent)
 	if s.PoolID != "" {
@@ -175,6 +180,14 @@ func (b *Book) storedPlanSubscription(o CallOrder) (s *Subscription, err error) 
 		return err
 	})
 	return s, err
+}
+
+// Subscription is the one that pays the call, as it stood when the call was authorised; false where none does.
+func (a *Authorisation) Subscription() (Subscription, bool) {
+	if a.quota == nil {
+		return Subscription{}, false
+	}
+	return a.quota.subscription, true
 }
 
 // ExtendQuota grows what the call may use to units, in millionths, those of the first authorisation included: out of the quota, and

@@ -40,6 +40,9 @@ const (
 	factsTable        table = 'r' // agent: what its reputation rests on
 	pairTable         table = 'q' // payer, payee: what went from one to the other
 	stainTable        table = 't' // account: how much of it is faucet money
+	onceTable         table = 'i' // owner, idempotency key
+	onceByHour        table = 'I' // hour in which it is forgotten and owner, idempotency key
+	onceCount         table = 'N' // owner, or crowd of owners: how many keys are kept
 	decisionTable     table = 'j' // request id: a charge whose quality is not decided yet
 )
 

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -136,6 +137,8 @@ func (s *script) worldStep(verb string, arg func(int) string, named map[string]s
 				r.MinEscrow = amount(value)
 			case "faucet":
 				r.Faucet = amount(value)
+			case "calls":
+				r.MaxCalls, _ = strconv.Atoi(value)
 			case "budget":
 				r.FaucetBudget = amount(value)
 			case "per":
@@ -433,6 +436,10 @@ func (s *script) authorise(arg func(int) string, named map[string]string) error 
 	}
 	if named["for"] != "" {
 		o.OpenFor = s.duration(named["for"])
+	}
+	if named["once"] != "" {
+		o.IdempotencyKey = named["once"]
+		copy(o.Digest[:], "digest of "+named["body"])
 	}
 	o.Milestone, o.Shadow = named["milestone"], named["shadow"] != ""
 	if named["plan"] != "" {

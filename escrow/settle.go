@@ -34,6 +34,8 @@ type drawn struct {
 	Posted  ledger.Amount `cbor:"3,keyasint,omitempty"`
 	Pending ledger.Amount `cbor:"4,keyasint,omitempty"`
 	Since   time.Time     `cbor:"5,keyasint"`
+	OnceKey string        `cbor:"6,keyasint,omitempty"` // the caller's idempotency key
+	Digest  []byte        `cbor:"7,keyasint,omitempty"`
 
 	stained ledger.Amount // faucet money, out of what this operation posted
 }
@@ -42,6 +44,9 @@ func (t *Tx) drawnBy(a *Authorisation) (d drawn, found bool, err error) {
 	found, err = load(t.batch, drawTable.key(a.charge.RequestID), &d)
 	if !found {
 		d = drawn{Charge: a.charge, PPM: a.ppm, Since: t.Now()}
+		if a.onceID.Key != "" {
+			d.OnceKey, d.Digest = a.onceID.Key, a.digest
+		}
 	}
 	return d, found, err
 }
@@ -308,6 +313,9 @@ func (t *Tx) record(d drawn, hold *ledger.Hold) (Charge, error) {
 		}
 		t.batch.Put(chargeByAgent.key(party, timeKey(c.CreatedAt)+c.RequestID), nil)
 	}
+	if err := t.keepCall(d); err != nil {
+		return Charge{}, err
+	}
 	return c, t.put(chargeTable.key(c.RequestID), c)
 }
 
@@ -351,6 +359,7 @@ func (t *Tx) cancel(a *Authorisation) error {
 		t.batch.Delete(drawTable.key(d.Charge.RequestID))
 	}
 	if d.Posted > 0 {
+		d.OnceKey = "" // the call may be made again
 		d.Charge.Source, d.Charge.Cut = "stated", "upstream"
 		if _, err := t.record(d, a.hold); err != nil {
 			return err

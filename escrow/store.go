@@ -11,6 +11,7 @@ const (
 	dueEscrow       = "e"
 	dueSubscription = "s"
 	dueNotice       = "n" // an event that announces something
+	dueForget       = "f" // idempotency keys that are old
 )
 
 // indexes are the entries of the lists that an escrow is in: key -> value.

@@ -24,7 +24,9 @@ func (r *request) once(rt route, body []byte, op func(*escrow.Tx) ([]byte, error
 		return nil, false, &escrow.Refusal{Outcome: escrow.InvalidRequest, Fields: map[string]string{"field": "Idempotency-Key"}, Detail: "Idempotency-Key has at most 255 bytes"}
 	} else {
 		digest := requestDigest(r.Method, r.URL.Path, body)
-		kept, replayed, err = r.book.Once(r.Context(), r.scope(digest)+key, digest, op)
+		id := r.owner(digest)
+		id.Key = key
+		kept, replayed, err = r.book.Once(r.Context(), id, digest, op)
 	}
 	var u unkept
 	if errors.As(err, &u) {
@@ -33,17 +35,17 @@ func (r *request) once(rt route, body []byte, op func(*escrow.Tx) ([]byte, error
 	return kept, replayed, err
 }
 
-// scope keeps the idempotency keys of callers apart. One without a key of its own is its address, and what it asks for: two
+// owner keeps the idempotency keys of callers apart. One without a key of its own is its address, and what it asks for: two
 // strangers behind one address must not meet in each other's answers.
-func (r *request) scope(digest []byte) string {
+func (r *request) owner(digest []byte) escrow.OnceID {
 	switch {
 	case r.by.Operator:
-		return "api:operator:"
+		return escrow.OnceID{Owner: "operator"}
 	case r.by.Agent != "":
-		return "api:agent:" + r.by.Agent + ":"
+		return escrow.OnceID{Owner: "agent:" + r.by.Agent}
 	default:
 		sum := sha256.Sum256(append(digest, r.client()...))
-		return "api:anyone:" + hex.EncodeToString(sum[:16]) + ":"
+		return escrow.OnceID{Owner: "anyone:" + hex.EncodeToString(sum[:16]), Crowd: "anyone"}
 	}
 }
 

@@ -1,0 +1,246 @@
+package escrow
+
+import (
+	"bytes"
+	"context"
+	"sync"
+	"time"
+
+	"github.com/tallygate/tallygate/escrow/ledger"
+)
+
+// What was done under an idempotency key is kept in the operation that did it, so that the same again, also after a crash, is not
+// done twice. Keys are their owner's own, and are forgotten after [KeptFor].
+
+// KeptFor is how long an idempotency key is remembered.
+const KeptFor = 24 * time.Hour
+
+const (
+	maxKept   = 100_000 // keys of one owner
+	maxOnceID = 1000    // bytes of an owner and a key
+	sweepSize = 500     // keys forgotten in one operation
+)
+
+// OnceID names an operation that is done once: whose it is, and the key that it chose.
+type OnceID struct {
+	Owner string // such as "agent:alice"
+	Key   string
+	Crowd string // owners that are counted together, where anyone may make up owners; empty: the owner alone
+}
+
+// onceRecord is what became of an operation.
+type onceRecord struct {
+	Digest  []byte    `cbor:"1,keyasint"`
+	Result  []byte    `cbor:"2,keyasint,omitempty"`
+	Refusal *Refusal  `cbor:"3,keyasint,omitempty"`
+	Request string    `cbor:"4,keyasint,omitempty"` // of a metered call, its id
+	At      time.Time `cbor:"5,keyasint"`
+}
+
+// Once is [Book.Do] with a sticky outcome: the first result or refusal under id is kept in the same commit and returned to all
+// that come later with the same digest; another digest under that id is refused with idempotency_conflict. Errors that are no
+// refusals are not kept.
+func (b *Book) Once(ctx context.Context, id OnceID, digest []byte, op func(*Tx) ([]byte, error)) (result []byte, replayed bool, err error) {
+	type outcome struct {
+		result   []byte
+		replayed bool
+		refusal  error
+	}
+	outcomes := make(chan outcome, 1)
+	err = b.Do(ctx, func(t *Tx) error {
+		kept, found, err := once(t.batch, id)
+		if err != nil {
+			return err
+		}
+		if found {
+			if !bytes.Equal(kept.Digest, digest) {
+				return conflict(kept.Request, "")
+			}
+			outcomes <- outcome{kept.Result, true, kept.failure()}
+			return nil
+		}
+		kept = onceRecord{Digest: digest}
+		err = t.batch.Try(func() (err error) {
+			kept.Result, err = op(t)
+			return err
+		})
+		if r, refused := err.(*Refusal); refused {
+			kept.Result, kept.Refusal = nil, r
+		} else if err != nil {
+			return err
+		}
+		outcomes <- outcome{kept.Result, false, kept.failure()}
+		return t.keep(id, kept)
+	})
+	if err != nil {
+		return nil, false, err
+	}
+	o := <-outcomes
+	return o.result, o.replayed, o.refusal
+}
+
+func (r onceRecord) failure() error {
+	if r.Refusal == nil {
+		return nil
+	}
+	return r.Refusal
+}
+
+// conflict refuses a key that is in use, by another request or by the same one.
+func conflict(request, retryAfter string) error {
+	fields, detail := map[string]string{}, "the Idempotency-Key came before with another request"
+	if request != "" {
+		fields["request_id"], detail = request, "the call was made before, under this Idempotency-Key; its charge is "+request
+	}
+	if retryAfter != "" {
+		fields["retry_after"], detail = retryAfter, "the call is being made at this moment, under this Idempotency-Key"
+	}
+	return refuse(ledger.IdempotencyConflict, fields, "%s", detail)
+}
+
+func once(r ledger.Reader, id OnceID) (kept onceRecord, found bool, err error) {
+	if id.Owner == "" || id.Key == "" || len(id.Owner)+len(id.Key) > maxOnceID {
+		return kept, false, invalid("Idempotency-Key", "Idempotency-Key: at most %d bytes", maxOnceID)
+	}
+	found, err = load(r, onceTable.key(id.Owner, id.Key), &kept)
+	return kept, found, err
+}
+
+func (id OnceID) crowd() string {
+	if id.Crowd != "" {
+		return id.Crowd
+	}
+	return id.Owner
+}
+
+// keep writes what became of an operation, and when it is to be forgotten: together with all others of the same hour.
+func (t *Tx) keep(id OnceID, kept onceRecord) error {
+	count, err := t.countKept(id.crowd(), 1)
+	if err != nil {
+		return err
+	}
+	if count > maxKept {
+		return refuse(RateLimited, map[string]string{"retry_after": "3600"}, "more than %d Idempotency-Keys in %s; leave it out, or come back later", maxKept, KeptFor)
+	}
+	kept.At = t.Now()
+	hour := t.Now().Add(KeptFor).Truncate(time.Hour).Add(time.Hour)
+	due := dueTable.key(timeKey(hour) + dueForget)
+	t.batch.Put(due, []byte{})
+	t.shared.due.soonest(hour)
+	t.batch.Put(onceByHour.key(timeKey(hour)+id.Owner, id.Key), []byte(id.crowd()))
+	return t.put(onceTable.key(id.Owner, id.Key), kept)
+}
+
+func (t *Tx) countKept(crowd string, by int64) (count int64, err error) {
+	if _, err := load(t.batch, onceCount.key(crowd), &count); err != nil {
+		return 0, err
+	}
+	if count += by; count <= 0 {
+		t.batch.Delete(onceCount.key(crowd))
+		return count, nil
+	}
+	return count, t.put(onceCount.key(crowd), count)
+}
+
+// forget removes keys whose hour has come. more is true where some of them are left for the next operation.
+func (t *Tx) forget() (more bool, err error) {
+	type entry struct{ key, crowd string }
+	var entries []entry
+	all := onceByHour.under()
+	all.To = onceByHour.key(timeKey(t.Now().Add(1)))
+	err = t.batch.Scan(all, func(key, crowd []byte) (bool, error) {
+		entries = append(entries, entry{string(key), string(crowd)})
+		return len(entries) < sweepSize, nil
+	})
+	if err != nil {
+		return false, err
+	}
+	for _, e := range entries {
+		if _, err := t.countKept(e.crowd, -1); err != nil {
+			return false, err
+		}
+		t.batch.Delete([]byte(e.key))
+		t.batch.Delete(onceTable.key(onceByHour.lastPart([]byte(e.key))[8:]))
+	}
+	return len(entries) == sweepSize, nil
+}
+
+// inFlight are the idempotency keys of calls that run.
+type inFlight struct {
+	mu      sync.Mutex
+	digests map[string][]byte // by owner and key
+	calls   map[string]int    // by agent: calls that run
+}
+
+func newInFlight() *inFlight { return &inFlight{digests: map[string][]byte{}, calls: map[string]int{}} }
+
+// begin lets a call of an agent run: one of at most so many, and the only one under its idempotency key.
+func (b *Book) begin(o CallOrder) error {
+	f := b.shared.inFlight
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.calls[o.By.Agent] >= b.rules.MaxCalls {
+		return refuse(RateLimited, map[string]string{"retry_after": "1"}, "%d calls of this agent run already; wait until some have ended", b.rules.MaxCalls)
+	}
+	if o.IdempotencyKey != "" {
+		if err := b.beginOnce(f, o); err != nil {
+			return err
+		}
+	}
+	f.calls[o.By.Agent]++
+	return nil
+}
+
+func (b *Book) beginOnce(f *inFlight, o CallOrder) error {
+	id := o.onceID()
+	running := f.digests[id.Owner+"\x00"+id.Key]
+	switch {
+	case running != nil && bytes.Equal(running, o.Digest[:]):
+		return conflict("", "1")
+	case running != nil:
+		return conflict("", "")
+	}
+	err := b.view(func(r ledger.Reader) error {
+		kept, found, err := once(r, id)
+		if err != nil || !found {
+			return err
+		}
+		if !bytes.Equal(kept.Digest, o.Digest[:]) {
+			return conflict("", "")
+		}
+		return conflict(kept.Request, "")
+	})
+	if err == nil {
+		f.digests[id.Owner+"\x00"+id.Key] = o.Digest[:]
+	}
+	return err
+}
+
+// finished ends what begin began.
+func (b *Book) finished(agent string, id OnceID) {
+	f := b.shared.inFlight
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.calls[agent]--; f.calls[agent] <= 0 {
+		delete(f.calls, agent)
+	}
+	if id.Key != "" {
+		delete(f.digests, id.Owner+"\x00"+id.Key)
+	}
+}
+
+func (o CallOrder) onceID() OnceID {
+	if o.IdempotencyKey == "" {
+		return OnceID{}
+	}
+	return OnceID{Owner: "call:" + o.By.Agent, Key: o.IdempotencyKey}
+}
+
+// keepCall writes the idempotency key of a call beside its charge.
+func (t *Tx) keepCall(d drawn) error {
+	if d.OnceKey == "" {
+		return nil
+	}
+	id := OnceID{Owner: "call:" + d.Charge.Payer, Key: d.OnceKey}
+	return t.keep(id, onceRecord{Digest: d.Digest, Request: d.Charge.RequestID})
+}
