@@ -1,0 +1,312 @@
+// Package examples runs the programs of this folder against a server.
+package examples
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+const (
+	weekHours   = "0.002" // 7.2 seconds
+	operatorKey = "operator-key-of-the-examples"
+	root        = "../.."
+)
+
+// programs are the patterns, by the name of the Python program; that of the Go program is without the underscores. Both end with the
+// same balances.
+var programs = []struct {
+	name     string
+	hasWeek  bool
+	balances string
+}{
+	{"pay_per_call", false, "reader 99.997, provider 0.003, poor reader 0"},
+	{"pay_per_token", false, "writer 99.795532, model 0.204468"},
+	{"subscription", true, "weekly 170, regular 0, brief 90, provider 40"},
+	{"milestones", false, "client 80, author 20"},
+	{"streaming", false, "listener 99.8886, provider 0.1114"},
+	{"performance", false, "client 95.9, oracle 4.1"},
+	{"hybrid", true, "idle 95, late 94.99, provider 30.02"},
+	{"payroll", true, "employer 4, ada 40, ben 30, cyd 25, dan 1"},
+}
+
+func TestProgramsEndWithTheBalancesTheyShould(t *testing.T) {
+	bin := build(t)
+	s := open(t, bin, "")
+	s.runAll(func(t *testing.T, out string, err error, balances string) {
+		if err != nil {
+			t.Fatalf("%v\nthe server's log:\n%s", err, s.log)
+		}
+		lines := strings.Split(strings.TrimSpace(out), "\n")
+		if last, want := lines[len(lines)-1], "balances, as they should be: "+balances; last != want {
+			t.Errorf("the last line is\n%s\nexpected\n%s", last, want)
+		}
+	})
+	s.close()
+	s.verify()
+}
+
+// A shop that keeps a part of each payment is one in which no provider ends with what it should.
+func TestProgramsFailWhereABalanceIsNotAsItShould(t *testing.T) {
+	bin := build(t)
+	s := open(t, bin, "commission 10%")
+	s.runAll(func(t *testing.T, out string, err error, _ string) {
+		if exit := new(exec.ExitError); !errors.As(err, &exit) || exit.ExitCode() != 1 {
+			t.Errorf("the program ends with %v, expected status 1", err)
+		}
+		if !strings.Contains(out, "balance of ") || !strings.Contains(out, ", expected ") {
+			t.Error("the program does not say which balance is not as expected")
+		}
+	})
+	s.close()
+	s.verify()
+}
+
+// run is a program that runs, in Python or Go.
+type run struct {
+	name, balances string
+	skipped        string // why it does not run
+	out            string
+	err            error
+	ended          chan struct{}
+}
+
+// runAll runs all programs side by side, as most of them wait for the clock most of the time, and then tests each.
+func (s *server) runAll(test func(t *testing.T, out string, err error, balances string)) {
+	python, noPython := exec.LookPath("python3")
+	if noPython != nil && os.Getenv("CI") != "" {
+		s.t.Fatal("there is no python3 in PATH, which CI must have: install Python 3.11 or later")
+	}
+	var runs []*run
+	for _, p := range programs {
+		var args []string
+		if p.hasWeek {
+			args = []string{"--hours", weekHours}
+		}
+		inGo := s.start(&run{name: "go/" + p.name, balances: p.balances}, filepath.Join(s.bin, strings.ReplaceAll(p.name, "_", "")), args...)
+		inPython := &run{name: "python/" + p.name, balances: p.balances, skipped: "NOT TESTED: there is no python3 in PATH"}
+		if noPython == nil {
+			inPython.skipped = ""
+			s.start(inPython, python, append([]string{filepath.Join("python", p.name+".py")}, args...)...)
+		}
+		runs = append(runs, inGo, inPython)
+	}
+	for _, r := range runs {
+		s.t.Run(r.name, func(t *testing.T) {
+			if r.skipped != "" {
+				t.Skip(r.skipped)
+			}
+			<-r.ended
+			t.Logf("\n%s", r.out)
+			test(t, r.out, r.err, r.balances)
+		})
+	}
+}
+
+// start starts a program; its end is told by r.ended.
+func (s *server) start(r *run, program string, args ...string) *run {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.Env = append(os.Environ(), "TALLYGATE_URL="+s.url, "TALLYGATE_OPERATOR_KEY="+operatorKey, "PYTHONDONTWRITEBYTECODE=1")
+	r.ended = make(chan struct{})
+	go func() {
+		defer cancel()
+		defer close(r.ended)
+		out, err := cmd.CombinedOutput()
+		r.out, r.err = string(out), err
+	}()
+	return r
+}
+
+// build builds the server and the Go programs, once for all tests, and returns the folder that they are in.
+func build(t *testing.T) string {
+	t.Helper()
+	readSources(t)
+	bin, err := buildOnce()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bin
+}
+
+var built string // removed by TestMain
+
+var buildOnce = sync.OnceValues(func() (string, error) {
+	bin, err := os.MkdirTemp("", "tallygate-examples")
+	if err != nil {
+		return "", err
+	}
+	built = bin
+	out, err := exec.Command("go", "build", "-o", bin+string(filepath.Separator), root+"/cmd/tallygate", "./go/...").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("building the server and the programs: %w\n%s", err, out)
+	}
+	return bin, nil
+})
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if built != "" {
+		os.RemoveAll(built)
+	}
+	os.Exit(code)
+}
+
+// readSources looks at every source that the server and the programs are made of, so that go test does not take the result that it
+// has kept from an earlier run for that of what they are now.
+func readSources(t *testing.T) {
+	t.Helper()
+	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if entry.IsDir() && entry.Name() == ".git" {
+			return filepath.SkipDir
+		}
+		if extension := filepath.Ext(path); extension == ".go" || extension == ".py" {
+			_, err = os.Stat(path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// server is a running `tallygate run`.
+type server struct {
+	t      *testing.T
+	bin    string
+	config string // the Caddyfile
+	url    string
+	cmd    *exec.Cmd
+	log    *lockedBuffer
+	exited chan error
+}
+
+// lockedBuffer takes a process's output while a test reads it.
+type lockedBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+// open starts a server in a folder of its own: a shop as the demo's, without providers, with further options.
+func open(t *testing.T, bin, options string) *server {
+	t.Helper()
+	dir, address := t.TempDir(), freeAddress(t)
+	s := &server{
+		t: t, bin: bin, config: filepath.Join(dir, "Caddyfile"), url: "http://" + address,
+		log: new(lockedBuffer), exited: make(chan error, 1),
+	}
+	caddyfile := fmt.Sprintf(`{
+	admin off
+	tallygate {
+		ledger bolt %s
+		operator_key {env.TALLYGATE_OPERATOR_KEY}
+		registration open
+		faucet 100.00
+		%s
+	}
+}
+
+%s {
+	tallygate
+}
+`, filepath.ToSlash(filepath.Join(dir, "ledger.db")), options, s.url)
+	if err := os.WriteFile(s.config, []byte(caddyfile), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.cmd = s.tallygate("run")
+	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
+	if err := s.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() { s.exited <- s.cmd.Wait() }()
+	t.Cleanup(func() { _ = s.cmd.Process.Kill() })
+	s.awaitAnswer()
+	return s
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func (s *server) awaitAnswer() {
+	s.t.Helper()
+	for deadline := time.Now().Add(time.Minute); ; {
+		response, err := http.Get(s.url + "/openapi.json")
+		if err == nil {
+			response.Body.Close()
+			return
+		}
+		select {
+		case err := <-s.exited:
+			s.t.Fatalf("the server has ended: %v\n%s", err, s.log)
+		case <-time.After(20 * time.Millisecond):
+		}
+		if time.Now().After(deadline) {
+			s.t.Fatalf("the server does not answer within a minute: %v\n%s", err, s.log)
+		}
+	}
+}
+
+// tallygate is a command of the server's binary, on the server's Caddyfile.
+func (s *server) tallygate(args ...string) *exec.Cmd {
+	dir := filepath.Dir(s.config)
+	cmd := exec.Command(filepath.Join(s.bin, "tallygate"), append(args, "--config", s.config)...)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "TALLYGATE_OPERATOR_KEY="+operatorKey, "HOME="+dir, "XDG_DATA_HOME="+dir, "XDG_CONFIG_HOME="+dir)
+	return cmd
+}
+
+// close stops the server as its owner would.
+func (s *server) close() {
+	s.t.Helper()
+	_ = s.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case err := <-s.exited:
+		if err != nil {
+			s.t.Errorf("the server ends with %v\n%s", err, s.log)
+		}
+	case <-time.After(time.Minute):
+		s.t.Fatalf("the server does not end within a minute\n%s", s.log)
+	}
+}
+
+// verify checks the books that the programs have left.
+func (s *server) verify() {
+	s.t.Helper()
+	if out, err := s.tallygate("ledger", "verify").CombinedOutput(); err != nil || !strings.Contains(string(out), "the books are good") {
+		s.t.Errorf("ledger verify: %v\n%s", err, out)
+	}
+}
