@@ -67,6 +67,10 @@ func (m *Meter) admit(r *http.Request) (*call, *ledger.Refusal) {
 		meter: m, books: m.app.books, book: m.app.book, logger: m.logger,
 		id: m.app.book.NewRequestID(), began: time.Now(), request: r, client: r.Context(),
 	}
+	if r.TLS != nil && !r.TLS.HandshakeComplete {
+		// What comes as early data may be a replay (RFC 8470), and would be charged twice.
+		return c, refuse(tooEarly, "this request costs money and came before the TLS handshake was complete: send it again")
+	}
 	outer, _ := r.Context().Value(callKey{}).(*call)
 	if outer != nil {
 		outer.yield()

@@ -20,6 +20,7 @@ var rooms = []struct {
 	ours      []string
 	forbidden []string
 }{
+	{"docs/examples", []string{"docs/examples"}, []string{"github.com/caddyserver"}},
 	{"cmd/tallygate/demo", nil, nil},
 	{"cmd", []string{"cmd", "caddymodule"}, nil},
 	{"caddymodule", []string{"caddymodule", "meter", "pricing", "escrow"}, nil},

@@ -28,6 +28,7 @@ const (
 const (
 	noPrice           ledger.Outcome = "no_price"
 	tooLarge          ledger.Outcome = "request_too_large"
+	tooEarly          ledger.Outcome = "too_early"
 	ledgerUnavailable ledger.Outcome = "ledger_unavailable"
 	unauthorized                     = escrow.Unauthorized
 	invalidRequest                   = escrow.InvalidRequest
@@ -43,6 +44,16 @@ func dropOwn(h http.Header) {
 	for name := range h {
 		if strings.HasPrefix(strings.TrimPrefix(name, http.TrailerPrefix), headerPrefix) {
 			delete(h, name)
+		}
+	}
+	announced := strings.Join(h.Values("Trailer"), ",")
+	if !strings.Contains(strings.ToLower(announced), strings.ToLower(headerPrefix)) {
+		return
+	}
+	h.Del("Trailer")
+	for name := range strings.SplitSeq(announced, ",") {
+		if name = http.CanonicalHeaderKey(strings.TrimSpace(name)); name != "" && !strings.HasPrefix(name, headerPrefix) {
+			h.Add("Trailer", name)
 		}
 	}
 }

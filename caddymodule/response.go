@@ -7,6 +7,7 @@ import (
 	"mime"
 	"net/http"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -26,6 +27,7 @@ const (
 	passing               // costs nothing, or is charged elsewhere: as if no meter were there
 	keeping               // small: kept until it is charged
 	streaming             // passed on as it comes, all but its end
+	refused               // it can't be read, so it does not go out
 	tunneling             // the connection has left HTTP: its messages are counted as they go to the client
 )
 
@@ -39,9 +41,14 @@ type response struct {
 	own    http.Header // the header as it was before the handlers below added to it
 	mode   mode
 	status int
+	length int64 // of the body, as its Content-Length has it; -1: not known
+	taken  int64 // bytes of the body that have come from the handlers
+	coding *decoder
 	kept   []byte
 	whole  bool // kept although the handler flushes: a single document
 	out    []byte
+	last   []byte // the last byte so far, where it shows the client that the response is complete
+	bound  bool   // it does
 	sse    bool
 	gone   bool // the client no longer takes what is written
 	ended  bool // we have ended the stream ourselves, properly
@@ -49,7 +56,9 @@ type response struct {
 
 var (
 	errAborted   = errors.New("the server is stopping")
+	errSettled   = errors.New("the response is charged already")
 	errExhausted = errors.New("the money for this call has run out")
+	errCoding    = errors.New("the upstream's response is compressed in a way that can't be counted")
 )
 
 // serve lets the request through to the provider's handlers and sees its response to its end.
@@ -58,7 +67,9 @@ func (c *call) serve(w http.ResponseWriter, next caddyhttp.Handler) error {
 		ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w},
 		call:                  c,
 		own:                   w.Header().Clone(),
+		length:                -1,
 	}
+	defer rw.coding.close()
 	err, cause := rw.run(next)
 	c.report()
 	if cause != nil {
@@ -78,22 +89,47 @@ func (w *response) run(next caddyhttp.Handler) (err error, cause any) { //nolint
 		}
 	}()
 	err = next.ServeHTTP(w, w.call.request)
-	if err != nil && w.mode != passing && !w.call.hasYielded() {
-		if w.mode == streaming {
-			// What is returned after the header looks complete to the client; only a panic does not.
+	switch {
+	case err != nil:
+		return w.failed(err), nil
+	case w.mode == refused:
+		return w.failed(caddyhttp.Error(http.StatusBadGateway, errCoding)), nil
+	}
+	if w.coding != nil {
+		if err := w.coding.end(w.take); err != nil {
 			panic(http.ErrAbortHandler)
 		}
-		w.call.cancel()
-		w.discard()
-		w.Header().Set(headerRequest, w.call.id)
-		return err, nil
 	}
-	return err, w.complete()
+	if w.length > w.taken {
+		// What was announced is longer: the client would wait for the rest.
+		panic(http.ErrAbortHandler)
+	}
+	return nil, w.complete()
+}
+
+// failed returns the error that the handlers have ended with. Caddy answers with it, so that nothing of a response that was
+// begun may stand in its way.
+func (w *response) failed(err error) error {
+	switch {
+	case w.mode == passing || w.call.hasYielded():
+		return err
+	case w.mode == streaming || w.mode == tunneling:
+		// What is returned after the header looks complete to the client; only a panic does not.
+		panic(http.ErrAbortHandler)
+	case w.mode == undecided:
+		dropOwn(w.Header())
+	default:
+		w.discard()
+	}
+	w.call.cancel()
+	w.Header().Set(headerRequest, w.call.id)
+	return err
 }
 
 // WriteHeader decides how the response goes on.
 func (w *response) WriteHeader(status int) {
 	if status >= 100 && status < 200 && status != http.StatusSwitchingProtocols {
+		dropOwn(w.Header())
 		w.ResponseWriter.WriteHeader(status)
 		return
 	}
@@ -119,7 +155,7 @@ func (w *response) WriteHeader(status int) {
 		w.upgrade()
 	case status == http.StatusSwitchingProtocols:
 		w.mode = tunneling
-		c.begin(status, w.Header())
+		c.begin(status, w.Header(), false)
 		w.ResponseWriter.WriteHeader(status)
 	default:
 		w.begin()
@@ -129,7 +165,7 @@ func (w *response) WriteHeader(status int) {
 // upgrade charges a connection that leaves HTTP before it does.
 func (w *response) upgrade() {
 	w.mode = passing
-	w.call.begin(w.status, w.Header())
+	w.call.begin(w.status, w.Header(), false)
 	if _, err := w.call.settle(cutNone); err != nil {
 		panic(http.ErrAbortHandler)
 	}
@@ -140,20 +176,44 @@ func (w *response) upgrade() {
 // begin starts a response that is charged.
 func (w *response) begin() {
 	h := w.Header()
-	w.call.begin(w.status, h)
 	kind, _, _ := mime.ParseMediaType(h.Get("Content-Type"))
-	length, err := strconv.ParseInt(h.Get("Content-Length"), 10, 64)
-	known := err == nil
-	w.sse = kind == "text/event-stream"
-	bodiless := w.call.request.Method == http.MethodHead || w.status == http.StatusNoContent || known && length == 0
+	bodiless := w.call.request.Method == http.MethodHead || w.status == http.StatusNoContent || w.status == http.StatusNotModified
+	if length, err := strconv.ParseInt(h.Get("Content-Length"), 10, 64); err == nil && !bodiless {
+		w.length = length
+	}
+	if !bodiless && !w.call.fixed && !w.decode() {
+		w.mode = refused
+		return
+	}
+	w.sse = kind == "text/event-stream" && h.Get("Content-Encoding") == ""
+	w.call.begin(w.status, h, w.sse)
 	switch {
-	case bodiless:
+	case bodiless || w.length == 0:
 		w.mode, w.whole = keeping, true
-	case w.sse || h.Get("Trailer") != "" || known && length > smallBody || w.call.asked.Stream:
+	case w.sse || h.Get("Trailer") != "" || w.length > smallBody || w.call.asked.Stream || caddyhttp.IsIncremental(h):
 		w.stream()
 	default:
-		w.mode, w.whole = keeping, known || kind == "application/json"
+		w.mode, w.whole = keeping, w.length >= 0 || kind == "application/json"
 	}
+}
+
+// decode has a body decoded that comes compressed although it wasn't asked to: what is counted must be read, and the client
+// did not ask for it either, as far as the upstream was told. It reports false where that can't be done.
+func (w *response) decode() bool {
+	h := w.Header()
+	coding := h.Get("Content-Encoding")
+	if coding == "" || strings.EqualFold(coding, "identity") {
+		return true
+	}
+	if w.status == http.StatusPartialContent || len(h.Values("Content-Encoding")) > 1 {
+		return false
+	}
+	if w.coding = newDecoder(coding); w.coding == nil {
+		return false
+	}
+	h.Del("Content-Encoding")
+	h.Del("Content-Length")
+	return true
 }
 
 // stream sends the header: from here on the response flows, and its charge, where it isn't known yet, follows in trailers.
@@ -165,6 +225,8 @@ func (w *response) stream() {
 		// An event stream may lose events on its way, and HTTP/1.1 has no trailers beside a Content-Length.
 		h.Del("Content-Length")
 	}
+	// Chunks and HTTP/2 have an end of their own, which stays back as long as the handler runs.
+	w.bound = h.Get("Content-Length") != "" || !c.request.ProtoAtLeast(1, 1)
 	switch {
 	case c.fixed:
 		c.promiseCharge(h)
@@ -183,22 +245,39 @@ func (w *response) Write(p []byte) (int, error) {
 	if w.mode == undecided {
 		w.WriteHeader(http.StatusOK)
 	}
-	switch w.mode {
-	case passing:
+	switch {
+	case w.mode == passing:
 		return w.ResponseWriter.Write(p)
-	case keeping:
-		if len(w.kept)+len(p) <= smallBody {
-			w.kept = append(w.kept, p...)
-			return len(p), nil
-		}
-		if err := w.letGo(); err != nil {
-			return 0, err
-		}
+	case w.mode == refused:
+		return 0, errCoding
+	case w.status == http.StatusNoContent || w.status == http.StatusNotModified:
+		return 0, http.ErrBodyNotAllowed
+	case w.length >= 0 && w.taken+int64(len(p)) > w.length:
+		return 0, http.ErrContentLength
 	}
-	if err := w.pass(p); err != nil {
+	w.taken += int64(len(p))
+	take := w.take
+	if w.coding != nil {
+		take = func(p []byte) error { return w.coding.write(p, w.take) }
+	}
+	if err := take(p); err != nil {
 		return 0, err
 	}
 	return len(p), nil
+}
+
+// take takes the next bytes of the body as they are counted.
+func (w *response) take(p []byte) error {
+	if w.mode == keeping {
+		if len(w.kept)+len(p) <= smallBody {
+			w.kept = append(w.kept, p...)
+			return nil
+		}
+		if err := w.letGo(); err != nil {
+			return err
+		}
+	}
+	return w.pass(p)
 }
 
 // letGo turns a kept response into a streamed one.
@@ -211,13 +290,16 @@ func (w *response) letGo() error {
 
 // pass counts the next bytes of a streamed response and sends on what may go. What they cost is held before they go.
 func (w *response) pass(p []byte) error {
+	if len(p) == 0 {
+		return nil
+	}
 	var exhausted bool
 	var err error
-	w.out, exhausted, err = w.call.count(w.out[:0], p)
+	w.out, exhausted, err = w.call.count(append(w.out[:0], w.last...), p)
 	if err != nil {
 		return err
 	}
-	if err := w.send(w.out); err != nil {
+	if err := w.forward(w.out); err != nil {
 		return err
 	}
 	if !exhausted {
@@ -227,6 +309,15 @@ func (w *response) pass(p []byte) error {
 		return err
 	}
 	return errExhausted
+}
+
+// forward sends p, all but its last byte where that would complete the response.
+func (w *response) forward(p []byte) error {
+	if w.bound && len(p) > 0 {
+		w.last = append(w.last[:0], p[len(p)-1])
+		p = p[:len(p)-1]
+	}
+	return w.send(p)
 }
 
 func (w *response) send(p []byte) error {
@@ -249,7 +340,7 @@ func (w *response) stop() error {
 		return errExhausted
 	}
 	w.setTrailers()
-	if err := w.send(append(w.comment(), end...)); err != nil {
+	if err := w.send(slices.Concat(w.last, w.comment(), end)); err != nil {
 		return err
 	}
 	w.ended = true
@@ -289,7 +380,12 @@ func (w *response) complete() (cause any) {
 		w.WriteHeader(http.StatusOK)
 	}
 	switch {
-	case w.mode == passing || w.ended:
+	case w.mode == passing:
+		if !w.call.hasYielded() {
+			dropOwn(w.Header()) // trailers
+		}
+		return nil
+	case w.ended:
 		return nil
 	case w.mode == keeping:
 		return w.completeKept()
@@ -301,11 +397,7 @@ func (w *response) complete() (cause any) {
 		return http.ErrAbortHandler
 	}
 	w.setTrailers()
-	tail := w.call.tail()
-	if w.sse {
-		tail = append(w.comment(), tail...)
-	}
-	if w.send(tail) != nil {
+	if w.send(slices.Concat(w.last, w.comment(), w.call.tail())) != nil {
 		return http.ErrAbortHandler
 	}
 	return nil
@@ -313,10 +405,18 @@ func (w *response) complete() (cause any) {
 
 func (w *response) completeKept() (cause any) {
 	c := w.call
+	if c.clientGone() && c.meter.OnCancel != cancelFinish {
+		c.cancel() // it has left before the first byte
+		return http.ErrAbortHandler
+	}
 	if len(w.kept) > 0 {
 		var err error
-		if w.out, _, err = c.count(nil, w.kept); err != nil {
+		var exhausted bool
+		if w.out, exhausted, err = c.count(nil, w.kept); err != nil {
 			return http.ErrAbortHandler
+		}
+		if exhausted {
+			return w.cutKept()
 		}
 	}
 	if _, err := c.settle(cutNone); err != nil {
@@ -339,6 +439,15 @@ func (w *response) completeKept() (cause any) {
 	return nil
 }
 
+// cutKept sends what can be paid of a kept response, and no more: as of a longer one.
+func (w *response) cutKept() (cause any) {
+	w.stream()
+	if w.forward(w.out) == nil && w.stop() == nil {
+		return nil
+	}
+	return http.ErrAbortHandler
+}
+
 // broken settles a response that was cut: by the client, by the upstream, or by us. It returns what to tell the server.
 func (w *response) broken(p any) (err error, cause any) { //nolint:revive // see run
 	c := w.call
@@ -347,6 +456,8 @@ func (w *response) broken(p any) (err error, cause any) { //nolint:revive // see
 		return nil, nil
 	case w.mode == passing:
 		return nil, p
+	case w.mode == refused:
+		return w.failed(caddyhttp.Error(http.StatusBadGateway, errCoding)), nil
 	case w.mode != streaming && w.mode != tunneling:
 		c.cancel()
 		if p != http.ErrAbortHandler || c.clientGone() {
@@ -358,7 +469,7 @@ func (w *response) broken(p any) (err error, cause any) { //nolint:revive // see
 		return caddyhttp.Error(http.StatusBadGateway, errors.New("the upstream ended its response too early")), nil
 	}
 	cut := cutUpstream
-	if w.gone || c.clientGone() {
+	if (w.gone || c.clientGone()) && c.meter.OnCancel != cancelFinish {
 		cut = cutClient
 	}
 	if _, err := c.settle(cut); err != nil && !errors.Is(err, errAborted) {

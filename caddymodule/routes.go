@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
 
 	"github.com/tallygate/tallygate/escrow/api"
 )
@@ -15,12 +16,16 @@ func (a *App) nameRoutes() {
 	if err != nil {
 		return
 	}
-	for _, server := range loaded.(*caddyhttp.App).Servers {
-		nameMeters(server.Routes, "")
+	for name, server := range loaded.(*caddyhttp.App).Servers {
+		if nameMeters(server.Routes, "") > 0 && server.Logs != nil {
+			a.logger.Warn("access logs are on: Caddy hides Authorization in them, but no other place that keys come in; filter x-api-key, x-goog-api-key, api-key, Tallygate-Key and ?key= in the log's encoder, see docs/security.md",
+				zap.String("server", name))
+		}
 	}
 }
 
-func nameMeters(routes caddyhttp.RouteList, within string) {
+// nameMeters names the meters of the routes, and returns how many there are.
+func nameMeters(routes caddyhttp.RouteList, within string) (meters int) {
 	for _, route := range routes {
 		name := within
 		if paths := matchedPaths(route); paths != "" {
@@ -30,11 +35,13 @@ func nameMeters(routes caddyhttp.RouteList, within string) {
 			switch h := handler.(type) {
 			case *Meter:
 				h.route = name
+				meters++
 			case *caddyhttp.Subroute:
-				nameMeters(h.Routes, name)
+				meters += nameMeters(h.Routes, name)
 			}
 		}
 	}
+	return meters
 }
 
 // matchedPaths are the paths that a route's matchers name, empty where they name none.

@@ -29,14 +29,32 @@ const (
 // walletDrawEvery is how often a stream that is paid from a wallet draws, where its batches take longer.
 const walletDrawEvery = 5 * time.Second
 
-// begin starts the counting of a response that is charged.
-func (c *call) begin(status int, h http.Header) {
+// begin starts the counting of a response that is charged. Of an event stream the end must be found, whatever its price is.
+func (c *call) begin(status int, h http.Header, sse bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.status = status
 	c.counter = probe.Add(c.asked.Counter(status, h), c.meter.counts, c.asked, status, h)
+	if c.fixed && !sse {
+		c.counter = oneCall{}
+	}
 	c.drawnAt = time.Now()
 	c.covered = c.auth.Total()
+}
+
+// oneCall counts a response whose price is known, and holds nothing back.
+type oneCall struct{}
+
+func (oneCall) Feed(dst, chunk []byte) []byte     { return append(dst, chunk...) }
+func (oneCall) Tail() []byte                      { return nil }
+func (oneCall) Progress() (at, bound meter.Units) { return nil, nil }
+func (oneCall) Stop(code, message string) []byte  { return nil }
+func (oneCall) Usage(complete bool) (u meter.Usage) {
+	u.Source = meter.Stated
+	if complete {
+		u.Units = meter.Units{meter.Calls: meter.Whole(1)}
+	}
+	return u
 }
 
 // count takes the next bytes of the response and appends to dst those that may go to the client. What they cost is held
@@ -44,8 +62,11 @@ func (c *call) begin(status int, h http.Header) {
 func (c *call) count(dst, p []byte) (out []byte, exhausted bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.aborted {
+	switch {
+	case c.aborted:
 		return dst, false, errAborted
+	case c.settled:
+		return dst, false, errSettled // a handler that goes on after its write has failed
 	}
 	if c.fixed {
 		c.sent = true

@@ -32,6 +32,9 @@ type shop struct {
 	port string
 	// store is the module of the ledger's store; default bolt.
 	store string
+	// keys that were given to agents: none of them may turn up in the log.
+	keys []string
+	log  string
 }
 
 // openShop runs a Caddyfile: the global option's lines, then the site's. UPSTREAM in them stands for the upstream's address. Caddy
@@ -46,7 +49,8 @@ func openShop(t *testing.T, options, site string, upstream http.Handler) *shop {
 func (s *shop) open(options, site string, upstream http.Handler) {
 	t := s.t
 	t.Helper()
-	s.db, s.port = filepath.Join(t.TempDir(), "ledger.db"), freePort(t)
+	dir := t.TempDir()
+	s.db, s.log, s.port = filepath.Join(dir, "ledger.db"), filepath.Join(dir, "caddy.log"), freePort(t)
 	s.url = "http://127.0.0.1:" + s.port
 	backend := httptest.NewServer(upstream)
 	t.Cleanup(backend.Close)
@@ -55,7 +59,21 @@ func (s *shop) open(options, site string, upstream http.Handler) {
 		if err := caddy.Stop(); err != nil {
 			t.Errorf("stopping caddy: %v", err)
 		}
+		s.checkLog()
 	})
+}
+
+// checkLog looks for keys in all that Caddy and its modules have logged, debug messages included.
+func (s *shop) checkLog() {
+	logged, err := os.ReadFile(s.log)
+	if err != nil {
+		s.t.Errorf("reading the log: %v", err)
+	}
+	for _, key := range append(s.keys, operatorKey) {
+		if i := bytes.Index(logged, []byte(key)); i >= 0 {
+			s.t.Errorf("a key was logged: ...%s", logged[max(0, i-500):min(len(logged), i+80)])
+		}
+	}
 }
 
 // caddyfile writes the whole Caddyfile of a shop.
@@ -68,6 +86,7 @@ func (s *shop) caddyfile(options, site string) string {
 	admin off
 	auto_https off
 	grace_period 10s
+	%s
 	tallygate {
 		ledger %s %s
 		operator_key %s
@@ -80,7 +99,15 @@ http://127.0.0.1:%s {
 	tallygate
 	%s
 }
-`, store, s.db, operatorKey, options, s.port, site)
+`, s.logging(), store, s.db, operatorKey, options, s.port, site)
+}
+
+// logging sends the log of a shop in this process to a file.
+func (s *shop) logging() string {
+	if s.log == "" {
+		return ""
+	}
+	return fmt.Sprintf("log {\n\t\toutput file %s\n\t\tlevel DEBUG\n\t}", s.log)
 }
 
 func (s *shop) load(options, site string) {
@@ -182,6 +209,7 @@ func (s *shop) api(method, path, key string, in any, want int) map[string]any {
 func (s *shop) agent(id, amount string) string {
 	s.t.Helper()
 	key := s.api("POST", "/agents", "", map[string]any{"agent_id": id}, 201)["api_key"].(string)
+	s.keys = append(s.keys, key)
 	if amount != "0" {
 		s.api("POST", "/wallet/deposit", operatorKey, map[string]any{"agent_id": id, "amount": amount, "reference": "test"}, 200)
 	}

@@ -1,0 +1,51 @@
+package caddymodule_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// filteredLog is what docs/security.md tells to write: an access log that has no key in it.
+const filteredLog = `log {
+		output file LOGFILE
+		format filter {
+			request>headers>X-Api-Key delete
+			request>headers>X-Goog-Api-Key delete
+			request>headers>Api-Key delete
+			request>headers>Tallygate-Key delete
+			request>uri query {
+				replace key REDACTED
+			}
+		}
+	}`
+
+func TestAccessLogTellsTheChargeAndNoKey(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "access.log")
+	s := openShop(t, "", strings.Replace(filteredLog, "LOGFILE", file, 1)+"\n\tlog_append cost {tallygate.charge}\n\t"+perCallSite, text("results"))
+	key := s.agent("alice", "1")
+	for _, headers := range [][]string{
+		{"Authorization", "Bearer " + key}, {"X-Api-Key", key}, {"X-Goog-Api-Key", key}, {"Api-Key", key}, {"Tallygate-Key", key},
+	} {
+		s.do("GET", "/search", "", "", headers...)
+	}
+	last := s.do("GET", "/search?q=x&key="+key, "", "")
+	var logged string
+	eventually(t, "all requests are logged", func() bool {
+		raw, err := os.ReadFile(file)
+		logged = string(raw)
+		return err == nil && strings.Count(logged, `"uri":"/search`) == 6
+	})
+	if strings.Contains(logged, key) {
+		t.Errorf("the key is in the access log:\n%s", logged)
+	}
+	for _, field := range []string{
+		`"tallygate_request":"` + last.header.Get("Tallygate-Request") + `"`, `"tallygate_payer":"alice"`, `"tallygate_payee":"acme"`,
+		`"tallygate_charge":"0.001"`, `"tallygate_units":"call=1"`, `"cost":"0.001"`,
+	} {
+		if !strings.Contains(logged, field) {
+			t.Errorf("no %s in the access log:\n%s", field, logged)
+		}
+	}
+}
