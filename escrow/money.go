@@ -30,7 +30,7 @@ const ppmWhole = 1_000_000
 // ParsePercent reads a share such as "1%", "0.25%" or "1" (percent, too) as parts per million.
 func ParsePercent(s string) (ppm int64, err error) {
 	d, err := decimal.NewFromString(strings.TrimSuffix(strings.TrimSpace(s), "%"))
-	if err != nil || len(s) > 20 {
+	if err != nil || len(s) > 20 || d.Exponent() > 2 || d.Exponent() < -20 {
 		return 0, fmt.Errorf("percent %.40q is not a number; write it like 1%%", s)
 	}
 	d = d.Mul(decimal.New(ppmWhole/100, 0))

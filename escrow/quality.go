@@ -23,20 +23,26 @@ type Tier struct {
 
 // Judge returns the verdict of the first tier that a score reaches. ok is false where the score is no number, or reaches none.
 func Judge(tiers []Tier, score string) (v Verdict, ok bool) {
-	d, err := decimal.NewFromString(score)
-	if err != nil || len(score) > 40 {
+	d, ok := readScore(score)
+	if !ok {
 		return Verdict{}, false
 	}
 	for _, t := range tiers {
 		if t.AtLeast == "" {
 			return t.Verdict, true
 		}
-		least, err := decimal.NewFromString(t.AtLeast)
-		if err == nil && d.GreaterThanOrEqual(least) {
+		if least, ok := readScore(t.AtLeast); ok && d.GreaterThanOrEqual(least) {
 			return t.Verdict, true
 		}
 	}
 	return Verdict{}, false
+}
+
+// readScore reads a number whose digits all fit a line: comparing 1 with 1e999999999 would write all of them out.
+func readScore(text string) (decimal.Decimal, bool) {
+	d, err := decimal.NewFromString(text)
+	ok := err == nil && len(text) <= 40 && d.Exponent() >= -40 && d.Exponent() <= 40
+	return d, ok
 }
 
 // Quality is how well a call was served, or that this is not known yet.

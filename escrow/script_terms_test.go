@@ -113,6 +113,14 @@ func (s *script) moreSteps(verb string, arg func(int) string, named map[string]s
 			}
 		}
 		s.compare(arg(0), named, map[string]string{"all": strings.Join(events, ",")})
+	default:
+		return s.judgeSteps(verb, arg, named)
+	}
+	return true, nil
+}
+
+func (s *script) judgeSteps(verb string, arg func(int) string, named map[string]string) (bool, error) {
+	switch verb {
 	case "score": // score CALL WHO SCORE
 		return true, s.shop.run(func(t *escrow.Tx) error {
 			_, err := t.Score(actor(arg(1)), s.requests[arg(0)], arg(2))

@@ -49,6 +49,9 @@ func newGate(t testing.TB, r escrow.Rules, o api.Options) *gate {
 	return g
 }
 
+// by is the same gate for another test.
+func (g *gate) by(t testing.TB) *gate { return &gate{t: t, book: g.book, http: g.http, now: g.clock()} }
+
 func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
