@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
@@ -157,7 +158,7 @@ func openFile(path string, o Options) (f *file, err error) {
 			return f.os, err
 		},
 	})
-	if errors.Is(err, bbolt.ErrTimeout) {
+	if errors.Is(err, berrors.ErrTimeout) {
 		return f, fmt.Errorf("%w; stop it, or use the commands that go through it ('tallygate reload' keeps its ledger open)", ledger.ErrLocked)
 	}
 	if err != nil {
@@ -274,7 +275,7 @@ func (s *Store) View(fn func(ledger.Reader) error) error {
 			}
 			return fn(r)
 		})
-		if !errors.Is(err, bbolt.ErrDatabaseNotOpen) {
+		if !errors.Is(err, berrors.ErrDatabaseNotOpen) {
 			return err
 		}
 		if s.file.Load() == f {
@@ -401,7 +402,7 @@ func (t *transaction) Rollback() {
 	if t.tx == nil {
 		return
 	}
-	if err := t.tx.Rollback(); err != nil && !errors.Is(err, bbolt.ErrTxClosed) {
+	if err := t.tx.Rollback(); err != nil && !errors.Is(err, berrors.ErrTxClosed) {
 		t.file.stuck.Store(true)
 	}
 }

@@ -165,10 +165,10 @@ func TestRestartAfterFailedSync(t *testing.T) {
 // TestFullDisk: where there is no room nothing is written, and the same file goes on when there is.
 func TestFullDisk(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ledger.db")
-	s, l := open(t, path, Options{})
+	_, l := open(t, path, Options{})
 	must(t, once(l, "before"))
 	must(t, l.Close())
-	s, l = open(t, path, Options{MaxSize: 17 << 20})
+	s, l := open(t, path, Options{MaxSize: 17 << 20})
 	size, err := s.Size()
 	must(t, err)
 	large := make([]byte, 1<<20)

@@ -8,7 +8,7 @@ import (
 	"syscall"
 	"time"
 
-	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 )
 
 // lockRetry is how often a lock that another process holds is tried again.
@@ -26,7 +26,7 @@ func lock(f *os.File, exclusive bool, timeout time.Duration) error {
 			return err
 		}
 		if time.Now().After(deadline) {
-			return bbolt.ErrTimeout
+			return berrors.ErrTimeout
 		}
 	}
 }

@@ -43,6 +43,7 @@ func Run(t *testing.T, fresh func(testing.TB) Place) {
 	t.Run("domain", func(t *testing.T) { testDomain(t, fresh(t)) })
 	t.Run("paging", func(t *testing.T) { testPaging(t, fresh(t)) })
 	t.Run("concurrent", func(t *testing.T) { testConcurrent(t, fresh(t)) })
+	t.Run("linear", func(t *testing.T) { testLinear(t, fresh(t)) })
 	t.Run("model", func(t *testing.T) { testModel(t, fresh) })
 }
 
