@@ -9,11 +9,15 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -45,7 +49,7 @@ var programs = []struct {
 func TestProgramsEndWithTheBalancesTheyShould(t *testing.T) {
 	bin := build(t)
 	s := open(t, bin, "")
-	s.runAll(func(t *testing.T, out string, err error, balances string) {
+	s.runAll(all, func(t *testing.T, out string, err error, balances string) {
 		if err != nil {
 			t.Fatalf("%v\nthe server's log:\n%s", err, s.log)
 		}
@@ -62,12 +66,50 @@ func TestProgramsEndWithTheBalancesTheyShould(t *testing.T) {
 func TestProgramsFailWhereABalanceIsNotAsItShould(t *testing.T) {
 	bin := build(t)
 	s := open(t, bin, "commission 10%")
-	s.runAll(func(t *testing.T, out string, err error, _ string) {
+	s.runAll(all, func(t *testing.T, out string, err error, _ string) {
 		if exit := new(exec.ExitError); !errors.As(err, &exit) || exit.ExitCode() != 1 {
 			t.Errorf("the program ends with %v, expected status 1", err)
 		}
 		if !strings.Contains(out, "balance of ") || !strings.Contains(out, ", expected ") {
 			t.Error("the program does not say which balance is not as expected")
+		}
+	})
+	s.close()
+	s.verify()
+}
+
+// Answers that are lost on their way make the programs ask again, not pay again.
+func TestProgramsPayOnceWhereAnswersAreLost(t *testing.T) {
+	bin := build(t)
+	s := open(t, bin, "")
+	target, err := url.Parse(s.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lost sync.Map // the first answer to each key: the connection breaks off, or is answered by the proxy
+	var count atomic.Int64
+	proxy := httputil.NewSingleHostReverseProxy(target)
+	proxy.ModifyResponse = func(response *http.Response) error {
+		request := response.Request
+		if request.Method != http.MethodPost || request.Header.Get("Authorization") == "" {
+			return nil
+		}
+		key := request.Header.Get("Idempotency-Key")
+		if _, again := lost.LoadOrStore(key, true); again && key != "" {
+			return nil
+		}
+		if count.Add(1)%2 == 0 {
+			panic(http.ErrAbortHandler)
+		}
+		return errors.New("the answer is lost")
+	}
+	proxy.ErrorHandler = func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusBadGateway) }
+	between := httptest.NewServer(proxy)
+	t.Cleanup(between.Close)
+	s.url = between.URL
+	s.runAll(withoutWeek, func(t *testing.T, out string, err error, balances string) {
+		if err != nil || !strings.HasSuffix(out, ": "+balances+"\n") {
+			t.Errorf("%v, expected the balances %s", err, balances)
 		}
 	})
 	s.close()
@@ -83,8 +125,13 @@ type run struct {
 	ended          chan struct{}
 }
 
-// runAll runs all programs side by side, as most of them wait for the clock most of the time, and then tests each.
-func (s *server) runAll(test func(t *testing.T, out string, err error, balances string)) {
+const (
+	all         = false
+	withoutWeek = true // those that have no week to wait for
+)
+
+// runAll runs the programs side by side, as some wait for the clock most of the time, and then tests each.
+func (s *server) runAll(quick bool, test func(t *testing.T, out string, err error, balances string)) {
 	python, noPython := exec.LookPath("python3")
 	if noPython != nil && os.Getenv("CI") != "" {
 		s.t.Fatal("there is no python3 in PATH, which CI must have: install Python 3.11 or later")
@@ -92,7 +139,9 @@ func (s *server) runAll(test func(t *testing.T, out string, err error, balances 
 	var runs []*run
 	for _, p := range programs {
 		var args []string
-		if p.hasWeek {
+		if p.hasWeek && quick {
+			continue
+		} else if p.hasWeek {
 			args = []string{"--hours", weekHours}
 		}
 		inGo := s.start(&run{name: "go/" + p.name, balances: p.balances}, filepath.Join(s.bin, strings.ReplaceAll(p.name, "_", "")), args...)

@@ -56,7 +56,7 @@ class Agent:
                 with urllib.request.urlopen(request, timeout=30) as answer:
                     return json.loads(answer.read() or "null")
             except urllib.error.HTTPError as error:
-                if error.code not in (429, 503) or pause is None:
+                if pause is None or error.code < 500 and error.code != 429:
                     raise Refused(error.code, problem_of(error)) from None
             except OSError:
                 if pause is None:

@@ -111,7 +111,7 @@ func (a Agent) Call(method, path string, body, answer any) error {
 func again(err error) bool {
 	var refusal *Refusal
 	if errors.As(err, &refusal) {
-		return refusal.Status == http.StatusTooManyRequests || refusal.Status == http.StatusServiceUnavailable
+		return refusal.Status == http.StatusTooManyRequests || refusal.Status >= 500
 	}
 	return err != nil
 }
