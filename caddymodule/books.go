@@ -146,17 +146,25 @@ type expiry struct {
 // maxExpirySleep bounds how late an expiry that was made while the worker slept is noticed.
 const maxExpirySleep = time.Second
 
+// judgeAgainAfter is the time between two tries to have held decisions judged.
+const judgeAgainAfter = 3 * time.Second
+
 // startExpiry runs what is due now and then, until stop.
 func startExpiry(b *books, book *escrow.Book, logger *zap.Logger) *expiry {
 	ctx, cancel := context.WithCancel(context.Background())
 	e := &expiry{stop: cancel, done: make(chan struct{})}
 	go func() {
 		defer close(e.done)
+		var judged time.Time
 		for {
 			b.recover(ctx)
 			next, err := book.RunDue(ctx)
 			if err != nil && ctx.Err() == nil && b.ledger.Err() == nil {
 				logger.Error("running what is due", zap.Error(err))
+			}
+			if time.Since(judged) >= judgeAgainAfter && b.ledger.Err() == nil {
+				judgeHeld(ctx, book, logger)
+				judged = time.Now()
 			}
 			wait := maxExpirySleep
 			if !next.IsZero() {

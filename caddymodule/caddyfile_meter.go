@@ -16,7 +16,7 @@ import (
 )
 
 // meterWords are the subdirectives of a meter, as its errors name them.
-const meterWords = "payee, price, tariff, subscription, quality, count, charge, agent, max_charge, max_body, durable_holds, on_exhausted, on_cancel, charge_on"
+const meterWords = "payee, price, tariff, subscription, quality, count, charge, agent, max_charge, max_body, durable_holds, on_exhausted, on_cancel, charge_on, enforce"
 
 func parseMeter(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 	m := new(Meter)
@@ -88,6 +88,7 @@ func orNone(names []string) string {
 //		on_exhausted stop|finish
 //		on_cancel free|finish
 //		charge_on STATUS...
+//		enforce on|off
 //	}
 func (m *Meter) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	counted := countedNames(d)
@@ -172,6 +173,8 @@ func (m *Meter) unmarshalWord(d *caddyfile.Dispenser, word string, counted []str
 		return oneOf(d, &m.OnExhausted, exhaustedStop, exhaustedFinish)
 	case "on_cancel":
 		return oneOf(d, &m.OnCancel, cancelFree, cancelFinish)
+	case "enforce":
+		return oneOf(d, &m.Enforce, "on", "off")
 	case "charge_on":
 		if m.ChargeOn = d.RemainingArgs(); len(m.ChargeOn) == 0 {
 			return d.Err("charge_on needs statuses: expected for example 'charge_on 2xx 101'")

@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"net/http"
 	"sync"
@@ -15,6 +16,7 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 	"github.com/tallygate/tallygate/meter"
 	"github.com/tallygate/tallygate/meter/formats"
+	"github.com/tallygate/tallygate/meter/probe"
 	"github.com/tallygate/tallygate/meter/wire"
 	"github.com/tallygate/tallygate/pricing"
 )
@@ -32,20 +34,28 @@ type call struct {
 	asked   *meter.Call
 	rates   *pricing.Rates
 	terms   terms         // what the caller asks of its charge
+	digest  [32]byte      // of the request, where it has an Idempotency-Key
+	unpaid  bool          // nothing is held or charged: shadow mode, or the work of a milestone
 	fixed   bool          // the price is known before the response
 	price   ledger.Amount // if fixed
 	limit   ledger.Amount // the most that the caller or the provider lets it cost; 0: no bound
 	auth    *escrow.Authorisation
 	began   time.Time
 
+	contentType string        // of the response
+	score       *probe.Reader // of a score in the response
+	copied      []byte        // the response's beginning, for a judge
+	copiedCut   bool
+
 	original []byte // the request body as it came in, where it was read; for a meter further in
 
 	// mu guards what follows: a call is settled by its handler, or by the end of the process.
 	mu        sync.Mutex
-	counter   meter.Counter // nil until a response that is charged begins
-	settled   bool          // charged, or known to cost nothing
-	aborted   bool          // given up by the end of the process: no further byte may go out
-	yielded   bool          // a meter further in charges instead
+	counter   meter.Counter   // nil until a response that is charged begins
+	quality   *escrow.Quality // what a complete answer was found worth
+	settled   bool            // charged, or known to cost nothing
+	aborted   bool            // given up by the end of the process: no further byte may go out
+	yielded   bool            // a meter further in charges instead
 	charge    escrow.Charge
 	settleErr error
 	status    int
@@ -89,6 +99,9 @@ func (m *Meter) admit(r *http.Request) (*call, *ledger.Refusal) {
 		c.terms = outer.terms // which has taken them off the request already
 	}
 	if refusal := c.inspect(r); refusal != nil {
+		return c, refusal
+	}
+	if refusal := c.digestRequest(r); refusal != nil {
 		return c, refusal
 	}
 	c.limit = lowest(m.maxCharge, c.terms.maxCharge)
@@ -139,12 +152,34 @@ func (c *call) identify(r *http.Request, outer *call) *ledger.Refusal {
 	return nil
 }
 
+// digestRequest makes of a request with an Idempotency-Key what tells it from others.
+func (c *call) digestRequest(r *http.Request) *ledger.Refusal {
+	if c.terms.idempotencyKey == "" || c.free() {
+		return nil
+	}
+	if c.original == nil && r.Body != nil && r.Body != http.NoBody {
+		body, refusal := readBody(r, c.meter.MaxBody)
+		if refusal != nil {
+			return refusal
+		}
+		c.original = body
+		setBody(r, body)
+	}
+	sum := sha256.New()
+	for _, part := range [][]byte{[]byte(r.Method), []byte(r.URL.RequestURI()), c.original} {
+		sum.Write(binary.BigEndian.AppendUint64(nil, uint64(len(part))))
+		sum.Write(part)
+	}
+	sum.Sum(c.digest[:0])
+	return nil
+}
+
 // inspect finds out what is asked and what it costs. It reads the body only where the price depends on it.
 func (c *call) inspect(r *http.Request) *ledger.Refusal {
 	c.asked = &meter.Call{Format: wire.Generic}
 	if c.rates = c.meter.rates; c.rates != nil {
 		price, fixed := c.rates.Fixed()
-		c.price, c.fixed = ledger.Amount(price), fixed && (c.meter.Subscription == nil || !c.meter.Subscription.counted())
+		c.price, c.fixed = ledger.Amount(price), fixed && c.meter.charges()
 		if !c.rates.UsesTokens() && !c.rates.Uses(meter.ToolCall) {
 			return nil
 		}
@@ -234,7 +269,17 @@ func (c *call) authorise(r *http.Request) *ledger.Refusal {
 		order.From, order.Escrow = escrow.FromEscrow, c.terms.escrow
 		order.Open, order.OpenFor = c.meter.open, c.meter.openFor()
 	}
-	if s := c.meter.Subscription; s != nil {
+	if c.terms.idempotencyKey != "" {
+		order.IdempotencyKey, order.Digest = c.terms.idempotencyKey, c.digest
+	}
+	if c.terms.milestone != "" {
+		order.From, order.Escrow, order.Milestone = escrow.FromEscrow, c.terms.escrow, c.terms.milestone
+		c.unpaid = true
+	}
+	if c.meter.shadow() {
+		order.Shadow, c.unpaid = true, true
+	}
+	if s := c.meter.Subscription; s != nil && !c.unpaid {
 		s.order(c, &order)
 		c.quota = order.Quota
 	}
@@ -243,6 +288,7 @@ func (c *call) authorise(r *http.Request) *ledger.Refusal {
 		return asRefusal(err)
 	}
 	c.auth = auth
+	c.fixed = c.fixed && !c.unpaid
 	if held := auth.Held(); c.meter.durable >= 0 && held > c.meter.durable {
 		auth.Draw(held, false)
 		if err := auth.Await(); err != nil {

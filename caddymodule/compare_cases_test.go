@@ -142,10 +142,11 @@ var streamCases = []comparison{
 	{name: "no events", upstream: flushes("text/event-stream", ""), chunks: true, charged: 1},
 	{name: "lines", upstream: flushes("application/x-ndjson", "{\"a\":1}\n", "{\"a\":2}\n"), charged: 1},
 	{name: "lines of a known length", upstream: answers(200, "{\"a\":1}\n"+strings.Repeat(" ", 70_000)+"\n", "Content-Type", "application/x-ndjson"), charged: 1},
-	{name: "events at once", upstream: echo("text/event-stream"), client: conversation("POST", "data: 1\n\n", "data: 2\n\n", "data: 3\n\n"), charged: 1},
-	{name: "lines at once", upstream: echo("application/x-ndjson"), client: conversation("POST", "{}\n", "{}\n", "{}\n"), charged: 1},
-	{name: "text at once", upstream: echo("text/plain"), client: conversation("POST", "tick\n", "tock\n", "x"), charged: 1, onlyCall: true},
-	{name: "bytes at once by h2c", route: "reverse_proxy UPSTREAM2", upstream: echo("application/grpc"), client: conversation("POST", "\x00\x01", "\x02", "\x03"), charged: 1, onlyCall: true},
+	named("events at once", turns("", "text/event-stream", "data: 1\n\n", "data: 2\n\n", "data: 3\n\n")),
+	named("lines at once", turns("", "application/x-ndjson", "{}\n", "{} \n", "{  }\n")),
+	onCalls(named("text at once", turns("", "text/plain", "tick\n", "tock\n", "x"))),
+	onCalls(named("bytes at once by h2c", turns("reverse_proxy UPSTREAM2", "application/grpc", "\x00\x01", "\x02", "\x03"))),
+	{name: "bidirectional", route: "reverse_proxy UPSTREAM2", upstream: echo("application/grpc"), client: conversation("\x00\x01", "\x02", "\x03"), charged: 1, onlyCall: true},
 	{name: "h2c upstream", route: "reverse_proxy UPSTREAM2", upstream: answers(200, "hello"), charged: 1},
 	{name: "long from h2c", route: "reverse_proxy UPSTREAM2", upstream: flushes("text/plain", long), charged: 1},
 	{name: "announced trailers", upstream: trailers(true), charged: 1},
@@ -178,6 +179,16 @@ var streamCases = []comparison{
 		w.WriteHeader(404)
 	}},
 	{name: "websocket", upstream: upgradeAndEcho, client: webSocket, charged: 1},
+}
+
+func named(name string, c comparison) comparison {
+	c.name = name
+	return c
+}
+
+func onCalls(c comparison) comparison {
+	c.onlyCall = true
+	return c
 }
 
 func trailers(announced bool) http.HandlerFunc {
@@ -240,7 +251,7 @@ var caddyCases = []comparison{
 	{name: "file not modified", header: headers("If-Modified-Since", "Fri, 02 Jan 2026 00:00:00 GMT"), path: "/big.txt", route: "root FILES\n\t\tfile_server"},
 	{name: "file not found", path: "/none.txt", route: "root FILES\n\t\tfile_server"},
 	{name: "templates", path: "/page.html", route: "root FILES\n\t\ttemplates\n\t\tfile_server", charged: 1},
-	{name: "encode outside", header: headers("Accept-Encoding", "gzip"), route: "encode gzip\n\t\treverse_proxy UPSTREAM", upstream: flushes("text/plain", long), charged: 1},
+	{name: "encode outside", header: headers("Accept-Encoding", "gzip"), route: "encode gzip\n\t\treverse_proxy UPSTREAM", upstream: flushes("text/plain", long), decodes: true, charged: 1},
 	{name: "encode outside of a small body", header: headers("Accept-Encoding", "gzip"), route: "encode gzip\n\t\treverse_proxy UPSTREAM", upstream: answers(200, long[:3000], "Content-Type", "text/plain", "ETag", `"1"`), charged: 1},
 	{name: "encode outside of events", header: headers("Accept-Encoding", "gzip"), route: "encode {\n\t\t\tgzip\n\t\t\tmatch header Content-Type text/event-stream\n\t\t}\n\t\treverse_proxy UPSTREAM", upstream: flushes("text/event-stream", strings.Repeat("data: 1234567890\n\n", 100)), decodes: true, chunks: true, charged: 1},
 	{name: "encode outside of a file", header: headers("Accept-Encoding", "gzip"), path: "/big.txt", route: "encode gzip\n\t\troot FILES\n\t\tfile_server", charged: 1},
@@ -269,5 +280,5 @@ var connectionCases = []comparison{
 	{name: "upstream closes", upstream: answers(200, "hello", "Connection", "close"), charged: 1},
 	{name: "absolute form", client: raw([]string{"GET"}, "GET http://SITEPATH HTTP/1.1\nHost: SITE\nKEY\nConnection: close\n\n"), charged: 1},
 	{name: "bare line feeds and folded case", client: raw([]string{"GET"}, "GET PATH HTTP/1.1\nhOST: SITE\nKEY\nx-oWN: 1\nConnection: close\n\n"), charged: 1},
-	{name: "expect on the wire", upstream: readAll, client: raw([]string{"POST", "POST"}, "POST PATH HTTP/1.1\nHost: SITE\nKEY\nExpect: 100-continue\nContent-Length: 3\nConnection: close\n\nabc"), charged: 1},
+	{name: "expect on the wire", upstream: readAll, client: raw([]string{"POST"}, "POST PATH HTTP/1.1\nHost: SITE\nKEY\nExpect: 100-continue\nContent-Length: 3\nConnection: close\n\nabc"), charged: 1},
 }

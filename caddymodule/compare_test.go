@@ -72,15 +72,16 @@ type caller struct {
 func TestAnswersAreCaddysOwn(t *testing.T) {
 	up := newRecorded()
 	sites := openCompared(t, up, comparisons())
-	key := sites.agent("alice", "1000")
 	for _, test := range comparisons() {
 		t.Run(test.name, func(t *testing.T) {
+			sites.t = t
+			key := sites.agent("agent-"+caseFolder(test), "10")
 			for _, wire := range []string{"HTTP/1.1", "h2c"} {
 				compareSites(t, sites, up, key, test, wire)
 			}
+			sites.wantNothingHeld(t, key)
 		})
 	}
-	sites.wantNothingHeld(t, key)
 }
 
 // compareSites asks each site the same and compares what client and upstream saw, and what was charged.
@@ -322,7 +323,9 @@ func askOnce(t *testing.T, c *caller) string {
 	var early strings.Builder
 	r = r.WithContext(httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{
 		Got1xxResponse: func(code int, h textproto.MIMEHeader) error {
-			fmt.Fprintf(&early, "%d\n%s", code, headerText(http.Header(h)))
+			if code != http.StatusContinue { // comes once or twice: from Caddy's own reading of the body, and from the upstream
+				fmt.Fprintf(&early, "%d\n%s", code, headerText(http.Header(h)))
+			}
 			return nil
 		},
 	}))
@@ -412,6 +415,9 @@ func raw(methods []string, requests string) func(*testing.T, *caller) string {
 		var out strings.Builder
 		for _, method := range methods {
 			response, err := http.ReadResponse(r, &http.Request{Method: method})
+			for err == nil && response.StatusCode == http.StatusContinue {
+				response, err = http.ReadResponse(r, &http.Request{Method: method})
+			}
 			if err != nil {
 				fmt.Fprintf(&out, "failed: %v\n", err)
 				break
@@ -449,18 +455,66 @@ func (b *withTrailer) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// conversation sends a piece whenever the last one has arrived: it ends only if each is passed on at once.
-func conversation(method string, pieces ...string) func(*testing.T, *caller) string {
+// turns is an upstream that sends a piece only when the client has the last one, and that client: they come to an end only if
+// each piece is passed on at once.
+func turns(route, contentType string, pieces ...string) comparison {
+	next := make(chan struct{})
+	return comparison{
+		route: route,
+		upstream: func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", contentType)
+			for _, piece := range pieces {
+				_, _ = io.WriteString(w, piece)
+				w.(http.Flusher).Flush()
+				select {
+				case <-next:
+				case <-r.Context().Done():
+					return
+				}
+			}
+		},
+		client: func(t *testing.T, c *caller) string {
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			defer cancel()
+			response, err := c.client.Do(c.request(t, "GET", nil).WithContext(ctx))
+			if err != nil {
+				return "failed: " + err.Error()
+			}
+			defer response.Body.Close()
+			var got []byte
+			for _, piece := range pieces {
+				for !strings.HasSuffix(string(withoutComment(got)), piece) {
+					buf := make([]byte, 100)
+					n, err := response.Body.Read(buf)
+					if got = append(got, buf[:n]...); err != nil && (err != io.EOF || n == 0) {
+						return fmt.Sprintf("waiting for %q: %v after %q", piece, err, got)
+					}
+				}
+				select {
+				case next <- struct{}{}:
+				case <-ctx.Done():
+					return "the upstream has gone"
+				}
+			}
+			rest, err := io.ReadAll(response.Body)
+			return fmt.Sprintf("%s\n%q then %v", response.Status, withoutComment(append(got, rest...)), err)
+		},
+		charged: 1,
+	}
+}
+
+// conversation sends a piece whenever the last one has come back. HTTP/1.1 can't do that.
+func conversation(pieces ...string) func(*testing.T, *caller) string {
 	return func(t *testing.T, c *caller) string {
-		t.Helper()
+		if c.wire != "h2c" {
+			return askOnce(t, c)
+		}
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
 		pr, pw := io.Pipe()
-		defer pw.Close()
-		go func() {
-			_, _ = io.WriteString(pw, pieces[0])
-		}()
-		response, err := c.client.Do(c.request(t, method, pr).WithContext(ctx))
+		defer context.AfterFunc(ctx, func() { pw.Close() })()
+		go func() { _, _ = io.WriteString(pw, pieces[0]) }()
+		response, err := c.client.Do(c.request(t, "POST", pr).WithContext(ctx))
 		if err != nil {
 			return "failed: " + err.Error()
 		}
@@ -469,7 +523,7 @@ func conversation(method string, pieces ...string) func(*testing.T, *caller) str
 		for i, piece := range pieces {
 			if i > 0 {
 				if _, err := io.WriteString(pw, piece); err != nil {
-					return fmt.Sprintf("failed to send piece %d: %v", i, err)
+					return fmt.Sprintf("sending piece %d: %v", i, err)
 				}
 			}
 			buf := make([]byte, len(piece))
@@ -480,7 +534,7 @@ func conversation(method string, pieces ...string) func(*testing.T, *caller) str
 		}
 		pw.Close()
 		rest, err := io.ReadAll(response.Body)
-		return fmt.Sprintf("%s\n%q then %q %v\n%s", response.Status, got.String(), withoutComment(rest), err, headerText(response.Trailer))
+		return fmt.Sprintf("%s\n%q then %q %v", response.Status, got.String(), rest, err)
 	}
 }
 

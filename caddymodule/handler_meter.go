@@ -70,6 +70,10 @@ type Meter struct {
 	// ChargeOn lists the response statuses that are charged: codes, or classes such as "2xx". Default: 2xx and 101.
 	ChargeOn []string `json:"charge_on,omitempty"`
 
+	// Enforce "off" is shadow mode: calls are counted, priced and recorded, but nothing is refused and nothing charged, so
+	// that a provider can see what it would earn. Default: on.
+	Enforce string `json:"enforce,omitempty"`
+
 	// MaxBody is the largest request body in bytes that is read to find out what is asked (tariffs only). Default: 32 MiB.
 	MaxBody int64 `json:"max_body,omitempty"`
 
@@ -271,6 +275,12 @@ func (m *Meter) provisionPolicy() error {
 	default:
 		return fmt.Errorf("unknown on_cancel %q: expected 'free' or 'finish'", m.OnCancel)
 	}
+	if m.Enforce != "" && m.Enforce != "on" && m.Enforce != "off" {
+		return fmt.Errorf("unknown enforce %q: expected 'on' or 'off'", m.Enforce)
+	}
+	if m.Quality != nil && m.Quality.selfScored() {
+		m.logger.Warn("the score comes from the provider itself, which may praise its own answers; a judge (quality http) or the payer is independent", zap.String("payee", m.Payee))
+	}
 	if m.MaxBody < 0 {
 		return fmt.Errorf("max_body %d: expected a number of bytes", m.MaxBody)
 	}
@@ -319,6 +329,13 @@ func (m *Meter) charged(status int) bool {
 	return slices.ContainsFunc(m.statuses, func(r statusRange) bool { return r.from <= status && status <= r.to })
 }
 
+func (m *Meter) shadow() bool { return m.Enforce == "off" }
+
+// charges reports whether a price is charged as it comes to be due: not what a quota covers, nor what is scored in the end.
+func (m *Meter) charges() bool {
+	return m.Quality == nil && (m.Subscription == nil || !m.Subscription.counted())
+}
+
 func (m *Meter) fromEscrow() bool { return m.Charge != nil && m.Charge.From == fromEscrow }
 
 func (m *Meter) openFor() time.Duration {
@@ -344,6 +361,9 @@ func (m *Meter) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp
 	}
 
 	c, refusal := m.admit(r)
+	if refusal != nil && m.shadow() {
+		return next.ServeHTTP(w, r)
+	}
 	if refusal != nil {
 		w.Header().Set(headerRequest, c.id)
 		writeProblem(w, refusal)

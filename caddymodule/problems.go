@@ -22,6 +22,8 @@ const (
 	headerEscrow  = "Tallygate-Escrow"
 	// headerSubscription tells the plan, when it renews, what is left, and whether the renewal is funded.
 	headerSubscription = "Tallygate-Subscription"
+	// headerQuality tells the score that an answer was paid by, or that the decision is open.
+	headerQuality = "Tallygate-Quality"
 )
 
 // The outcomes of a metered route, beside those of the books.
@@ -37,7 +39,7 @@ const (
 )
 
 // chargeHeaders are known only when the response is charged.
-var chargeHeaders = []string{headerCharge, headerUnits, headerBalance, headerEscrow, headerSubscription}
+var chargeHeaders = []string{headerCharge, headerUnits, headerBalance, headerEscrow, headerSubscription, headerQuality}
 
 // dropOwn takes off h what an upstream has set under our names, as header or as trailer.
 func dropOwn(h http.Header) {

@@ -1,10 +1,12 @@
 package caddymodule
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -36,10 +38,8 @@ type Quality struct {
 	// until a score is there or the operator decides, "pay" pays in full, "refund" pays nothing.
 	OnError string `json:"on_error,omitempty"`
 
-	tiers  []tier
-	below  verdict
-	header *probe.Probe
-	json   *probe.Probe
+	tiers []escrow.Tier // Else is the last
+	probe *probe.Probe  // of a score in the provider's own answer
 }
 
 // Tier is the share of the price that a score earns.
@@ -48,18 +48,6 @@ type Tier struct {
 	Least string `json:"least"`
 	// Share of the price, in percent: "70%".
 	Share string `json:"share"`
-}
-
-type tier struct {
-	least decimal.Decimal
-	is    verdict
-}
-
-// verdict is what a score means for the money.
-type verdict struct {
-	share   int64 // of the price, in parts per million
-	dispute bool  // nobody is paid until the operator decides
-	open    bool  // there is no score yet
 }
 
 const (
@@ -79,9 +67,9 @@ func (q *Quality) provision() error {
 	case scoreHeader, scoreJSON:
 		var err error
 		if q.From == scoreHeader {
-			q.header, err = probe.Header(q.At)
+			q.probe, err = probe.Header(q.At)
 		} else {
-			q.json, err = probe.JSON(q.At)
+			q.probe, err = probe.JSON(q.At)
 		}
 		if err != nil {
 			return err
@@ -108,7 +96,8 @@ func (q *Quality) provision() error {
 }
 
 func (q *Quality) provisionTiers() error {
-	for _, t := range q.Tiers {
+	var last decimal.Decimal
+	for i, t := range q.Tiers {
 		least, err := decimal.NewFromString(t.Least)
 		if err != nil {
 			return fmt.Errorf("quality tier %q: expected a score such as 0.9", t.Least)
@@ -117,51 +106,70 @@ func (q *Quality) provisionTiers() error {
 		if err != nil {
 			return fmt.Errorf("quality tier >= %s: %w", t.Least, err)
 		}
-		if n := len(q.tiers); n > 0 && least.GreaterThanOrEqual(q.tiers[n-1].least) {
+		if i > 0 && least.GreaterThanOrEqual(last) {
 			return fmt.Errorf("quality tier >= %s never decides: write the higher scores first", t.Least)
 		}
-		q.tiers = append(q.tiers, tier{least, verdict{share: share}})
+		last = least
+		q.tiers = append(q.tiers, escrow.Tier{AtLeast: t.Least, Verdict: escrow.Verdict{Share: share}})
 	}
 	if len(q.tiers) == 0 {
 		return errors.New("quality has no tiers: expected lines such as '>= 0.9 100%'")
 	}
-	switch q.Else {
-	case "":
-	case belowDispute:
-		q.below.dispute = true
-	default:
+	below := escrow.Tier{Verdict: escrow.Verdict{Dispute: q.Else == belowDispute}}
+	if q.Else != "" && q.Else != belowDispute {
 		share, err := escrow.ParsePercent(q.Else)
 		if err != nil {
 			return fmt.Errorf("quality else: %w, or 'dispute'", err)
 		}
-		q.below.share = share
+		below.Verdict.Share = share
 	}
+	q.tiers = append(q.tiers, below)
 	return nil
 }
 
-// decide is what a score means. One that is no number is an error's.
-func (q *Quality) decide(score string) verdict {
-	value, err := decimal.NewFromString(strings.TrimSpace(score))
-	if err != nil {
-		return q.onError()
+// selfScored reports whether the provider scores its own answers.
+func (q *Quality) selfScored() bool { return q.From == scoreHeader || q.From == scoreJSON }
+
+// decide is what the quality of a complete answer means for its price.
+func (q *Quality) decide(ctx context.Context, c *call) *escrow.Quality {
+	switch q.From {
+	case scorePayer:
+		return &escrow.Quality{Hold: true, Decision: &escrow.Decision{
+			DecideBy: c.book.Now().Add(time.Duration(q.Within)), AtEnd: escrow.Verdict{Share: inFull}, Tiers: q.tiers, ByPayer: true,
+		}}
+	case scoreHTTP:
+		return q.askJudge(ctx, c)
+	default:
+		c.score.End()
+		text, _ := c.score.Text()
+		return q.scored(c, text)
 	}
-	for _, t := range q.tiers {
-		if value.GreaterThanOrEqual(t.least) {
-			return t.is
-		}
-	}
-	return q.below
 }
 
-func (q *Quality) onError() verdict {
+// scored is what a score means; one that is no number is an error's.
+func (q *Quality) scored(c *call, score string) *escrow.Quality {
+	score = strings.TrimSpace(score)
+	if verdict, ok := escrow.Judge(q.tiers, score); ok {
+		return &escrow.Quality{Verdict: verdict, Score: score}
+	}
 	switch q.OnError {
 	case errorPay:
-		return verdict{share: inFull}
+		return &escrow.Quality{Verdict: escrow.Verdict{Share: inFull}}
 	case errorRefund:
-		return verdict{}
+		return &escrow.Quality{}
 	default:
-		return verdict{open: true}
+		return q.held(c, nil)
 	}
+}
+
+// undecidedFor is how long a judge that is down may take to come back; then the operator decides.
+const undecidedFor = 7 * 24 * time.Hour
+
+// held keeps the price aside until a judge that can't be asked now has answered, or the operator has decided.
+func (q *Quality) held(c *call, question []byte) *escrow.Quality {
+	return &escrow.Quality{Hold: true, Decision: &escrow.Decision{
+		DecideBy: c.book.Now().Add(undecidedFor), Tiers: q.tiers, Judge: question, AtEnd: escrow.Verdict{Dispute: true},
+	}}
 }
 
 // unmarshalQuality reads

@@ -2,7 +2,6 @@ package caddymodule
 
 import (
 	"bytes"
-	"errors"
 	"io"
 	"net/http"
 	"strings"
@@ -11,21 +10,24 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// readBody reads the request body, up to limit bytes.
+// readBody reads the request body, up to limit bytes. A body that is too large is as it was afterwards.
 func readBody(r *http.Request, limit int64) ([]byte, *ledger.Refusal) {
-	tooLarge := func() *ledger.Refusal {
+	beyond := func() *ledger.Refusal {
 		return refuse(tooLarge, "the request body has more bytes than are read to price it", "limit", formatInt(limit))
 	}
 	if r.ContentLength > limit {
-		return nil, tooLarge()
+		return nil, beyond()
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, limit))
-	var beyond *http.MaxBytesError
-	switch {
-	case errors.As(err, &beyond):
-		return nil, tooLarge()
-	case err != nil:
+	body, err := io.ReadAll(io.LimitReader(r.Body, limit+1))
+	if err != nil {
 		return nil, refuse(invalidRequest, "reading the request body: "+err.Error())
+	}
+	if int64(len(body)) > limit {
+		r.Body = struct {
+			io.Reader
+			io.Closer
+		}{io.MultiReader(bytes.NewReader(body), r.Body), r.Body}
+		return nil, beyond()
 	}
 	_ = r.Body.Close()
 	return body, nil
@@ -101,19 +103,26 @@ func takeQueryKey(r *http.Request, only bool) string {
 
 // terms are what a caller asks of its charge, in request headers.
 type terms struct {
-	escrow    string            // Tallygate-Escrow
-	maxCharge ledger.Amount     // Tallygate-Max-Charge
-	tags      map[string]string // Tallygate-Tag: team=x, run=7
+	escrow         string            // Tallygate-Escrow
+	milestone      string            // Tallygate-Milestone
+	idempotencyKey string            // Idempotency-Key; it goes on to the provider too
+	maxCharge      ledger.Amount     // Tallygate-Max-Charge
+	tags           map[string]string // Tallygate-Tag: team=x, run=7
 }
 
 const (
 	maxTags      = 16
 	maxTagLength = 128
+
+	maxIdempotencyKey = 255
 )
 
 // takeTerms reads the Tallygate-* request headers and takes them off: they are for us, not for the provider.
 func takeTerms(h http.Header) (terms, *ledger.Refusal) {
-	t := terms{escrow: h.Get("Tallygate-Escrow")}
+	t := terms{escrow: h.Get("Tallygate-Escrow"), milestone: h.Get("Tallygate-Milestone"), idempotencyKey: h.Get("Idempotency-Key")}
+	if len(t.idempotencyKey) > maxIdempotencyKey {
+		return t, refuse(invalidRequest, "Idempotency-Key: at most 255 bytes", "field", "Idempotency-Key")
+	}
 	if s := h.Get("Tallygate-Max-Charge"); s != "" {
 		amount, err := positive("Tallygate-Max-Charge", s)
 		if err != nil {

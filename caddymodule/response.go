@@ -393,6 +393,7 @@ func (w *response) complete() (cause any) {
 		_, _ = w.call.settle(cutNone) // a failure is logged; the connection is gone
 		return nil
 	}
+	w.call.quality = w.call.judge()
 	if _, err := w.call.settle(cutNone); err != nil {
 		return http.ErrAbortHandler
 	}
@@ -419,6 +420,7 @@ func (w *response) completeKept() (cause any) {
 			return w.cutKept()
 		}
 	}
+	c.quality = c.judge()
 	if _, err := c.settle(cutNone); err != nil {
 		if errors.Is(err, errAborted) {
 			return http.ErrAbortHandler

@@ -38,6 +38,12 @@ func (c *call) begin(status int, h http.Header, sse bool) {
 	if c.fixed && !sse {
 		c.counter = oneCall{}
 	}
+	if q := c.meter.Quality; q != nil {
+		c.contentType = h.Get("Content-Type")
+		if q.selfScored() {
+			c.score = q.probe.Reader(c.asked, status, h)
+		}
+	}
 	c.drawnAt = time.Now()
 	c.covered = c.auth.Total()
 }
@@ -68,6 +74,7 @@ func (c *call) count(dst, p []byte) (out []byte, exhausted bool, err error) {
 	case c.settled:
 		return dst, false, errSettled // a handler that goes on after its write has failed
 	}
+	c.copyForJudge(p)
 	if c.fixed {
 		c.sent = true
 		return c.counter.Feed(dst, p), false, nil
@@ -91,11 +98,40 @@ func (c *call) count(dst, p []byte) (out []byte, exhausted bool, err error) {
 	return dst, exhausted, nil
 }
 
+// copyForJudge keeps what whoever scores the answer needs of it.
+func (c *call) copyForJudge(p []byte) {
+	q := c.meter.Quality
+	if q == nil || c.unpaid {
+		return
+	}
+	if c.score != nil {
+		c.score.Feed(p)
+	}
+	if q.From == scoreHTTP {
+		room := min(len(p), judgedResponseBytes-len(c.copied))
+		c.copied = append(c.copied, p[:room]...)
+		c.copiedCut = c.copiedCut || room < len(p)
+	}
+}
+
+// judge finds out what a complete answer is worth, before it is charged. A judge is asked without keeping the end of the
+// process from settling the call.
+func (c *call) judge() *escrow.Quality {
+	q := c.meter.Quality
+	if q == nil || c.unpaid {
+		return nil
+	}
+	return q.decide(c.request.Context(), c)
+}
+
 // fineSlice is how many bytes are counted at a time where the money held may end within what has come.
 const fineSlice = 256
 
 // covers reports whether what is held pays for n further bytes, whatever is in them.
 func (c *call) covers(n int) bool {
+	if c.unpaid {
+		return true
+	}
 	if c.meter.Subscription != nil {
 		return false
 	}
@@ -110,6 +146,9 @@ func (c *call) covers(n int) bool {
 // cover extends the hold to what the response may have cost so far, and a batch more. It reports false when the money is
 // not there.
 func (c *call) cover(bound meter.Units) bool {
+	if c.unpaid {
+		return true
+	}
 	if s := c.meter.Subscription; s != nil {
 		return !s.counted() || s.cover(c, bound)
 	}
@@ -141,8 +180,8 @@ func (c *call) cover(bound meter.Units) bool {
 // draw posts a partial payment when a batch is full. No byte of the batch after it goes out before that is durable, so that a
 // stream whose process dies has lost at most one batch.
 func (c *call) draw(at meter.Units) error {
-	if c.meter.Subscription != nil {
-		return nil
+	if !c.meter.charges() || c.unpaid {
+		return nil // what a call comes to is known only in the end
 	}
 	if c.undrawn {
 		c.undrawn = false
@@ -231,7 +270,10 @@ func (c *call) settleLocked(cut string) (escrow.Charge, error) {
 	if c.limit > 0 && settlement.Amount > c.limit {
 		settlement.Amount = c.limit
 	}
-	if s := c.meter.Subscription; s != nil && s.counted() {
+	if cut == cutNone {
+		settlement.Quality = c.quality
+	}
+	if s := c.meter.Subscription; s != nil && s.counted() && !c.unpaid {
 		settlement.Quota, settlement.Over = s.used(usage.Units), s.over
 	}
 	c.charge, c.settleErr = c.auth.Settle(context.WithoutCancel(c.request.Context()), settlement)
@@ -379,6 +421,20 @@ func (c *call) promiseCharge(h http.Header) {
 	}
 }
 
+// judgement tells what the answer was found worth: "score=0.93" or "held".
+func (c *call) judgement() string {
+	switch {
+	case c.quality == nil:
+		return ""
+	case c.quality.Hold:
+		return "held"
+	case c.quality.Verdict.Dispute:
+		return "disputed; score=" + c.quality.Score
+	default:
+		return "score=" + c.quality.Score
+	}
+}
+
 // mayState reports whether a header of the charge is one of this call's.
 func (c *call) mayState(header string) bool {
 	switch header {
@@ -386,6 +442,8 @@ func (c *call) mayState(header string) bool {
 		return c.auth.Escrow() != ""
 	case headerSubscription:
 		return c.meter.Subscription != nil
+	case headerQuality:
+		return c.meter.Quality != nil
 	default:
 		return true
 	}
@@ -401,5 +459,8 @@ func (c *call) writeCharge(h http.Header) {
 	}
 	if s := c.meter.Subscription; s != nil {
 		s.writeTerms(c, h)
+	}
+	if judgement := c.judgement(); judgement != "" {
+		h.Set(headerQuality, judgement)
 	}
 }
