@@ -73,10 +73,11 @@ type shared struct {
 	quotas  *quotaBook
 
 	inFlight *inFlight
+	signer   *signer
 }
 
 func newShared() *shared {
-	return &shared{ids: newIDs(), due: &schedule{}, openers: newKeyedMutex(), limits: newLimitBook(), outbox: make(chan struct{}, 1), quotas: newQuotaBook(), inFlight: newInFlight()}
+	return &shared{ids: newIDs(), due: &schedule{}, openers: newKeyedMutex(), limits: newLimitBook(), outbox: make(chan struct{}, 1), quotas: newQuotaBook(), inFlight: newInFlight(), signer: &signer{}}
 }
 
 func (r Rules) withDefaults() Rules {

@@ -43,6 +43,7 @@ const (
 	onceTable         table = 'i' // owner, idempotency key
 	onceByHour        table = 'I' // hour in which it is forgotten and owner, idempotency key
 	onceCount         table = 'N' // owner, or crowd of owners: how many keys are kept
+	signerTable       table = 'z' // one record: the seed of the key that signs receipts
 	decisionTable     table = 'j' // request id: a charge whose quality is not decided yet
 )
 

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/tallygate/tallygate/escrow"
 )
@@ -41,6 +42,8 @@ type server struct {
 	mux    *http.ServeMux
 	docs   map[string]document // by path
 	mcp    http.Handler
+
+	registrations, claims, failures *throttle // per client
 }
 
 // document is an answer that never changes.
@@ -57,7 +60,10 @@ func New(book func() *escrow.Book, o Options) http.Handler {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
-	s := &server{book: book, o: o, routes: allRoutes(), mux: http.NewServeMux()}
+	s := &server{
+		book: book, o: o, routes: allRoutes(), mux: http.NewServeMux(),
+		registrations: newThrottle(10*time.Second, 30), claims: newThrottle(time.Minute, 10), failures: newThrottle(2*time.Second, 30),
+	}
 	for _, r := range s.routes {
 		s.mux.HandleFunc(r.method+" "+base+r.path, func(w http.ResponseWriter, req *http.Request) { s.serve(w, req, r) })
 	}

@@ -85,6 +85,7 @@ type answer struct {
 func (g *gate) do(method, path, key, body string, headers ...string) answer {
 	g.t.Helper()
 	req := httptest.NewRequest(method, "http://gate"+path, strings.NewReader(body))
+	req.RemoteAddr = "127.0.0.1:4711"
 	if key != "" {
 		req.Header.Set("Authorization", "Bearer "+key)
 	}

@@ -38,6 +38,7 @@ type chargeOut struct {
 	DurationMS int64               `json:"duration_ms,omitempty"`
 	Tags       map[string]string   `json:"tags"`
 	CreatedAt  time.Time           `json:"created_at"`
+	Receipt    string              `json:"receipt,omitempty" jsonschema:"all this as a JWS; the public key is at /receipt-keys"`
 }
 
 func chargeAnswer(currency string) func(escrow.Charge) chargeOut {
@@ -111,10 +112,6 @@ type chargesOut struct {
 func chargeRoutes() []route {
 	return []route{
 		get("/charges", "listCharges", "Charges that the agent paid or got, newest first", listCharges),
-		get("/charges/{id}", "getCharge", "What a metered request cost, and why", func(r *request, in *chargePath) (chargeOut, error) {
-			c, err := r.book.Charge(r.by, in.ID)
-			return chargeAnswer(r.book.Currency())(c), err
-		}),
 		post("/charges/{id}/refund", "refundCharge", "Give a charge back to its payer (payee, operator)", func(r *request, t *escrow.Tx, in *refundIn) (chargeOut, error) {
 			amount, err := optional("amount", in.Amount)
 			if err != nil {

@@ -82,6 +82,7 @@ func FuzzAuthorization(f *testing.F) {
 			return
 		}
 		req := httptest.NewRequest(http.MethodGet, "/api/v1/wallet", nil)
+		req.RemoteAddr = "127.0.0.1:4711"
 		req.Header["Authorization"] = []string{header}
 		w := httptest.NewRecorder()
 		g.http.ServeHTTP(w, req)

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"reflect"
 	"strings"
+	"time"
 
 	"github.com/tallygate/tallygate/escrow"
 )
@@ -25,6 +26,7 @@ type route struct {
 	access        access
 	in, out       reflect.Type
 	status        int
+	throttle      func(*server) *throttle // how often one client may
 	read          func(r *request, in any) (any, error)
 	write         func(r *request, t *escrow.Tx, in any) (any, error) // one atomic operation
 }
@@ -86,6 +88,9 @@ func (r route) creates() route { r.status = http.StatusCreated; return r }
 // open lets those without a key call the route.
 func (r route) open() route { r.access = anyone; return r }
 
+// throttled bounds how often one client may call the route.
+func (r route) throttled(by func(*server) *throttle) route { r.throttle = by; return r }
+
 // operators keeps all but the operator out.
 func (r route) operators() route { r.access = operatorOnly; return r }
 
@@ -101,6 +106,12 @@ func (s *server) serve(w http.ResponseWriter, req *http.Request, rt route) {
 	if err != nil {
 		s.fail(w, req, err)
 		return
+	}
+	if rt.throttle != nil {
+		if err := rt.throttle(s).take(r.client(), time.Now()); err != nil && !r.by.Operator {
+			s.fail(w, req, err)
+			return
+		}
 	}
 	if rt.write != nil {
 		s.write(w, r, rt, in, body)
@@ -131,6 +142,11 @@ func (s *server) request(req *http.Request, need access) (*request, error) {
 	}
 	var err error
 	if r.by, err = r.book.Authenticate(key); err != nil {
+		if key != "" && escrow.IsRefusal(err, escrow.Unauthorized) {
+			if often := s.failures.take(r.client(), time.Now()); often != nil {
+				return nil, often
+			}
+		}
 		return nil, err
 	}
 	if need == operatorOnly && !r.by.Operator {

@@ -4,5 +4,5 @@ import "slices"
 
 // allRoutes is the table of all that the API can do.
 func allRoutes() []route {
-	return slices.Concat(agentRoutes(), walletRoutes(), escrowRoutes(), chargeRoutes(), quoteRoutes(), termRoutes(), reportRoutes(), webhookRoutes())
+	return slices.Concat(agentRoutes(), walletRoutes(), escrowRoutes(), chargeRoutes(), quoteRoutes(), termRoutes(), reportRoutes(), webhookRoutes(), receiptRoutes())
 }

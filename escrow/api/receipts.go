@@ -1,0 +1,55 @@
+package api
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"time"
+)
+
+// receipt is what a receipt says: the charge as it stands when it is asked for.
+type receipt struct {
+	chargeOut
+	IssuedAt time.Time `json:"issued_at"`
+}
+
+type keySetOut struct {
+	Keys []publicKeyOut `json:"keys"`
+}
+
+// publicKeyOut is a key as JWK (RFC 8037).
+type publicKeyOut struct {
+	KeyType   string `json:"kty"`
+	Curve     string `json:"crv"`
+	X         string `json:"x"`
+	ID        string `json:"kid"`
+	Use       string `json:"use"`
+	Algorithm string `json:"alg"`
+}
+
+func receiptRoutes() []route {
+	return []route{
+		get("/charges/{id}", "getCharge", "What a metered request cost, and why, with a signed receipt", getCharge),
+		get("/receipt-keys", "getReceiptKeys", "The public keys of receipts, as a JWK set", getReceiptKeys).open(),
+	}
+}
+
+func getCharge(r *request, in *chargePath) (chargeOut, error) {
+	c, err := r.book.Charge(r.by, in.ID)
+	if err != nil {
+		return chargeOut{}, err
+	}
+	out := chargeAnswer(r.book.Currency())(c)
+	content, err := json.Marshal(receipt{out, r.book.Now()})
+	if err != nil {
+		return chargeOut{}, err
+	}
+	out.Receipt, err = r.book.Sign(r.Context(), content)
+	return out, err
+}
+
+func getReceiptKeys(r *request, _ *none) (keySetOut, error) {
+	public, id, err := r.book.ReceiptKey(r.Context())
+	return keySetOut{Keys: []publicKeyOut{{
+		KeyType: "OKP", Curve: "Ed25519", X: base64.RawURLEncoding.EncodeToString(public), ID: id, Use: "sig", Algorithm: "EdDSA",
+	}}}, err
+}

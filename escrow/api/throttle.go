@@ -1,0 +1,74 @@
+package api
+
+import (
+	"net/netip"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/tallygate/tallygate/escrow"
+)
+
+// throttle bounds how often one client does what costs it nothing: registers, claims the faucet, tries keys (a valid key is let in however many wrong ones came from its address). Clients of this machine
+// are not bounded: they are the operator's own, or come through a proxy that the configuration must name for clients to be told apart.
+type throttle struct {
+	every time.Duration // one more after so long
+	burst int           // so many at once
+
+	mu      sync.Mutex
+	clients map[string]*rate.Limiter
+}
+
+const maxClients = 10_000 // remembered at once
+
+func newThrottle(every time.Duration, burst int) *throttle {
+	return &throttle{every: every, burst: burst, clients: map[string]*rate.Limiter{}}
+}
+
+// take counts one more of a client, or refuses it.
+func (t *throttle) take(client string, now time.Time) error {
+	l := t.limiter(client)
+	if l == nil {
+		return nil
+	}
+	reservation := l.ReserveN(now, 1)
+	wait := reservation.DelayFrom(now)
+	if wait <= 0 {
+		return nil
+	}
+	reservation.CancelAt(now)
+	return tooOften(wait)
+}
+
+func tooOften(wait time.Duration) error {
+	seconds := int64((wait + time.Second - 1) / time.Second)
+	return &escrow.Refusal{
+		Outcome: escrow.RateLimited, Detail: "too often from this address", Fields: map[string]string{"retry_after": strconv.FormatInt(seconds, 10)},
+	}
+}
+
+// limiter is that of a client, nil for one of this machine. An IPv6 client is its network: it has as many addresses as it likes.
+func (t *throttle) limiter(client string) *rate.Limiter {
+	if at, err := netip.ParseAddr(client); err == nil {
+		if at = at.Unmap(); at.IsLoopback() {
+			return nil
+		}
+		if at.Is6() {
+			network, _ := at.Prefix(64) // 64 bits are within any such address
+			client = network.String()
+		}
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	l := t.clients[client]
+	if l == nil {
+		if len(t.clients) >= maxClients {
+			clear(t.clients) // whoever makes so many up forgets itself and all others
+		}
+		l = rate.NewLimiter(rate.Every(t.every), t.burst)
+		t.clients[client] = l
+	}
+	return l
+}

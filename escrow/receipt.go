@@ -1,0 +1,87 @@
+package escrow
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"sync"
+
+	"github.com/tallygate/tallygate/escrow/ledger"
+)
+
+// Receipts are signed by a key of the ledger's own, made when the first one is asked for and kept in it.
+
+// signer keeps the key in memory once it was read.
+type signer struct {
+	mu  sync.Mutex
+	key ed25519.PrivateKey
+}
+
+// signingKey returns the ledger's key.
+func (b *Book) signingKey(ctx context.Context) (ed25519.PrivateKey, error) {
+	s := b.shared.signer
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.key != nil {
+		return s.key, nil
+	}
+	seed, err := b.storedSeed()
+	if err != nil {
+		return nil, err
+	}
+	if seed == nil {
+		err = b.ledger.Do(ctx, func(batch *ledger.Batch) error {
+			if _, err := load(batch, signerTable.key(), &seed); err != nil || seed != nil {
+				return err
+			}
+			seed = make([]byte, ed25519.SeedSize)
+			_, _ = rand.Read(seed) // it never fails
+			return b.tx(batch).put(signerTable.key(), seed)
+		})
+	}
+	if err != nil {
+		return nil, err
+	}
+	s.key = ed25519.NewKeyFromSeed(seed)
+	return s.key, nil
+}
+
+func (b *Book) storedSeed() (seed []byte, err error) {
+	err = b.view(func(r ledger.Reader) error {
+		_, err := load(r, signerTable.key(), &seed)
+		return err
+	})
+	return seed, err
+}
+
+// ReceiptKey returns the public key that receipts are verified with, and its id.
+func (b *Book) ReceiptKey(ctx context.Context) (public ed25519.PublicKey, id string, err error) {
+	key, err := b.signingKey(ctx)
+	if err != nil {
+		return nil, "", err
+	}
+	public = key.Public().(ed25519.PublicKey)
+	return public, keyID(public), nil
+}
+
+func keyID(public ed25519.PublicKey) string {
+	sum := sha256.Sum256(public)
+	return base64.RawURLEncoding.EncodeToString(sum[:12])
+}
+
+// Sign returns content, which is JSON, as a JWS in its compact form (RFC 7515), signed with Ed25519 (RFC 8037).
+func (b *Book) Sign(ctx context.Context, content []byte) (string, error) {
+	key, err := b.signingKey(ctx)
+	if err != nil {
+		return "", err
+	}
+	header, err := json.Marshal(map[string]string{"alg": "EdDSA", "kid": keyID(key.Public().(ed25519.PublicKey)), "typ": "tallygate-receipt"})
+	if err != nil {
+		return "", err
+	}
+	signed := base64.RawURLEncoding.EncodeToString(header) + "." + base64.RawURLEncoding.EncodeToString(content)
+	return signed + "." + base64.RawURLEncoding.EncodeToString(ed25519.Sign(key, []byte(signed))), nil
+}
