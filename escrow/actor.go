@@ -72,6 +72,14 @@ func (b *Book) ReadsFor(by Actor, agent string) (string, error) {
 	}
 }
 
+// ListsFor is [Book.ReadsFor] for lists that the operator may also have of all agents, by naming none.
+func (b *Book) ListsFor(by Actor, agent string) (string, error) {
+	if by.Operator && agent == "" {
+		return "", nil
+	}
+	return b.ReadsFor(by, agent)
+}
+
 // actsFor is [Book.ReadsFor] for what moves or changes something: the agent itself or one that the operator names in field.
 func (t *Tx) actsFor(by Actor, field, agent string) (string, error) {
 	if err := by.mayMove(); err != nil {

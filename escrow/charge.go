@@ -95,9 +95,9 @@ func (b *Book) Charge(by Actor, id string) (c Charge, err error) {
 	return c, nil
 }
 
-// ChargeFilter says which charges of an agent, as payer or payee, are wanted; zero fields want all.
+// ChargeFilter says which charges are wanted; zero fields want all.
 type ChargeFilter struct {
-	Agent    string // whose charges; required
+	Agent    string // whose charges, as payer or payee; empty: all agents', which is the operator's to see
 	Payer    string
 	Payee    string
 	Route    string
@@ -111,6 +111,12 @@ func (f ChargeFilter) wants(c Charge) bool {
 }
 
 func (f ChargeFilter) list() list[Charge] {
+	if f.Agent == "" {
+		return list[Charge]{table: chargeTable, item: func(_ ledger.Reader, id string, value []byte) (c Charge, wanted bool, err error) {
+			err = decode(chargeTable.key(id), value, &c)
+			return c, f.wants(c) && !c.CreatedAt.Before(f.From) && (f.To.IsZero() || c.CreatedAt.Before(f.To)), err
+		}}
+	}
 	l := list[Charge]{table: chargeByAgent, parts: []string{f.Agent}}
 	if !f.From.IsZero() {
 		l.from = timeKey(f.From)

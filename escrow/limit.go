@@ -182,7 +182,7 @@ func (t *Tx) countSpent(payer string, l Limit, amount ledger.Amount) error {
 // exceeded names the limit that is in the way.
 func (l Limit) exceeded(required, room ledger.Amount) error {
 	fields := map[string]string{
-		"limit": "spending", "amount": l.Amount.String(), "window": l.Window.String(),
+		"limit": "spending", "amount": l.Amount.String(), "window": Period(l.Window),
 		"required": required.String(), "available": max(room, 0).String(),
 	}
 	what := "all spending"
@@ -196,7 +196,7 @@ func (l Limit) exceeded(required, room ledger.Amount) error {
 	if !l.Until.IsZero() {
 		fields["until"] = l.Until.Format(time.RFC3339)
 	}
-	return refuse(LimitExceeded, fields, "the agent has limited %s to %s in %s; %s is asked for, %s is left", what, l.Amount, l.Window, required, max(room, 0))
+	return refuse(LimitExceeded, fields, "the agent has limited %s to %s in %s; %s is asked for, %s is left", what, l.Amount, Period(l.Window), required, max(room, 0))
 }
 
 // limitBook is what running calls have set aside of their payers' limits.

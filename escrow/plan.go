@@ -38,6 +38,18 @@ func (r Rules) plan(payee, name string) (Plan, bool) {
 // Units is millionths of a unit as decimal text.
 func Units(micro int64) string { return decimal.New(micro, -6).String() }
 
+// Period is a duration in the words of a configuration: 168h, 1h30m.
+func Period(d time.Duration) string {
+	text := d.String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
+}
+
 // needed is what a period takes out of the wallet.
 func (p Plan) needed() (ledger.Amount, error) { return p.Price.Add(p.Pool) }
 
@@ -52,7 +64,7 @@ func (b *Book) subscriptionRequired(o CallOrder, status SubscriptionStatus) erro
 	fields := map[string]string{"plan": o.Plan, "payee": o.Payee, "currency": b.Currency()}
 	detail := "this route is paid by a subscription: POST /api/v1/subscriptions"
 	if p, found := b.rules.plan(o.Payee, o.Plan); found {
-		fields["price"], fields["period"] = p.Price.String(), p.Period.String()
+		fields["price"], fields["period"] = p.Price.String(), Period(p.Period)
 		if p.Pool > 0 {
 			fields["pool"] = p.Pool.String()
 		}

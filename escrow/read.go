@@ -55,9 +55,9 @@ func (b *Book) noteHeld(e *Escrow) error {
 	return err
 }
 
-// EscrowFilter says which escrows of an agent are wanted; zero fields want all.
+// EscrowFilter says which escrows are wanted; zero fields want all.
 type EscrowFilter struct {
-	Agent  string // whose escrows; required
+	Agent  string // whose escrows; empty: all agents', which is the operator's to see
 	Status string // a [Status], or "active": all that still hold money
 	Role   string // "payer", "payee", or empty: both
 }
@@ -72,7 +72,12 @@ func (f EscrowFilter) check() error {
 		return invalid("status", "status %.40q: active, open, refund_requested, disputed, released, refunded or settled", f.Status)
 	}
 	switch f.Role {
-	case "", "payer", "payee":
+	case "":
+		return nil
+	case "payer", "payee":
+		if f.Agent == "" {
+			return invalid("role", "role %q: of which agent_id?", f.Role)
+		}
 		return nil
 	default:
 		return invalid("role", "role %.40q: payer or payee", f.Role)
@@ -80,8 +85,22 @@ func (f EscrowFilter) check() error {
 }
 
 func (f EscrowFilter) wants(e *Escrow) bool {
-	return (f.Status == "" || f.Status == StatusActive || Status(f.Status) == e.Status) &&
+	return (f.Status == "" || f.Status == StatusActive && e.Remaining() > 0 || Status(f.Status) == e.Status) &&
 		(f.Role == "" || (f.Role == "payer") == (e.From == f.Agent))
+}
+
+// list is the shortest list that has all that is wanted.
+func (f EscrowFilter) list() list[Escrow] {
+	switch status := Status(f.Status); {
+	case f.Agent == "" && (status == Disputed || status == RefundRequested):
+		return list[Escrow]{table: frozenTable}
+	case f.Agent == "":
+		return list[Escrow]{table: escrowTable}
+	case status != "" && !status.Closed():
+		return list[Escrow]{table: activeByAgent, parts: []string{f.Agent}}
+	default:
+		return list[Escrow]{table: escrowByAgent, parts: []string{f.Agent}}
+	}
 }
 
 // Escrows lists escrows, newest first, after all that is due.
@@ -90,10 +109,7 @@ func (b *Book) Escrows(ctx context.Context, f EscrowFilter, p Page) (escrows []E
 		return nil, "", err
 	}
 	b.catchUp(ctx)
-	l := list[Escrow]{table: escrowByAgent, parts: []string{f.Agent}}
-	if f.Status != "" && !Status(f.Status).Closed() {
-		l.table = activeByAgent
-	}
+	l := f.list()
 	l.item = func(r ledger.Reader, id string, _ []byte) (Escrow, bool, error) {
 		e, err := escrowByID(r, id)
 		if err != nil || e == nil {

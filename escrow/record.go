@@ -24,6 +24,7 @@ const (
 	escrowByAgent     table = 'E' // agent, escrow id; both sides
 	activeByAgent     table = 'F' // agent, escrow id; both sides, those that still hold money
 	openByPair        table = 'o' // payer, payee, escrow id; those that a meter may draw from
+	frozenTable       table = 'D' // escrow id; refund requested or disputed
 	closingTable      table = 'y' // escrow id; over, but for what running calls hold
 	dueTable          table = 'x' // time, kind and id of what is due then
 	drawTable         table = 'w' // request id; a call that has drawn and is not settled

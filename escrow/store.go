@@ -27,6 +27,9 @@ func (e *Escrow) indexes() map[string]string {
 	if e.drawable() && len(e.Milestones) == 0 && e.Subscription == "" && e.Request == "" {
 		keys[string(openByPair.key(e.From, e.To, e.ID))] = ""
 	}
+	if e.Status == RefundRequested || e.Status == Disputed {
+		keys[string(frozenTable.key(e.ID))] = ""
+	}
 	if e.Closing != "" && e.Remaining() > 0 {
 		keys[string(closingTable.key(e.ID))] = ""
 	}

@@ -128,7 +128,7 @@ func chargeRoutes() []route {
 }
 
 func listCharges(r *request, in *chargesIn) (chargesOut, error) {
-	agent, err := r.book.ReadsFor(r.by, in.AgentID)
+	agent, err := r.book.ListsFor(r.by, in.AgentID)
 	if err != nil {
 		return chargesOut{}, err
 	}

@@ -277,7 +277,7 @@ type escrowsOut struct {
 }
 
 func listEscrows(r *request, in *escrowsIn) (escrowsOut, error) {
-	agent, err := r.book.ReadsFor(r.by, in.AgentID)
+	agent, err := r.book.ListsFor(r.by, in.AgentID)
 	if err != nil {
 		return escrowsOut{}, err
 	}

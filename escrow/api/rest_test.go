@@ -209,7 +209,13 @@ func TestListsGoOnWithTheirFilter(t *testing.T) {
 	g.get("/escrow?status=x", alice).want(422, "field", "status")
 	g.get("/escrow?agent_id=bob", alice).want(403)
 	g.get("/escrow?agent_id=bob", operatorKey).want(200)
-	g.get("/escrow", operatorKey).want(422, "field", "agent_id")
+	g.get("/escrow?limit=1", operatorKey).want(200, "escrows.0.from_agent_id", "alice") // all agents'
+	g.get("/escrow?status=disputed", operatorKey).want(200, "escrows", "[]")
+	g.get("/escrow?role=payer", operatorKey).want(422, "field", "role")
+	g.get("/wallet", operatorKey).want(422, "field", "agent_id")
+	g.post("/escrow/"+made[2]+"/dispute", bob, "").want(200)
+	g.get("/escrow?status=disputed", operatorKey).want(200, "escrows.0.escrow_id", made[2], "escrows.1", "<none>")
+	g.get("/escrow?status=active&limit=500", operatorKey).want(200, "escrows.7.escrow_id", made[0])
 
 	first := g.get("/wallet/entries?limit=3", alice).want(200, "entries.0.kind", "escrow", "entries.0.amount", "-1")
 	g.get("/wallet/entries?cursor="+first.str("next_cursor"), alice).want(200, "entries.4.kind", "deposit", "entries.4.amount", "100", "entries.4.balance_after", "100", "entries.4.counterparty", "world", "next_cursor", "null")

@@ -202,6 +202,8 @@ func TestCharges(t *testing.T) {
 	g.get("/charges?to=2026-11-24T12:00:01Z", bob).want(200, "charges.1.request_id", id, "charges.2", "<none>")
 	g.get("/charges?payee=alice", bob).want(200, "charges", "[]")
 	g.get("/charges?route=/search*&status=charged&payer=alice", bob).want(200, "charges.2.request_id", id)
+	g.get("/charges?from=2026-11-24T12:00:01Z", operatorKey).want(200, "charges.0.amount", "0.5", "charges.1", "<none>")
+	g.get("/charges", operatorKey).want(200, "charges.2.request_id", id)
 	g.get("/charges?from=yesterday", bob).want(422, "field", "from")
 
 	g.post("/charges/"+id+"/refund", alice, `{}`).want(403)
