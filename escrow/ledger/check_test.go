@@ -242,3 +242,30 @@ func (p *plain) rewrite(l *Ledger) error {
 	p.records[string(stateKey)] = string(encode(state))
 	return nil
 }
+
+// TestDamagedRecord: a record that can't be read stops the ledger, whoever finds it: by reading, by holding, by an operation.
+func TestDamagedRecord(t *testing.T) {
+	for name, find := range map[string]func(*Ledger) error{
+		"reading": func(l *Ledger) error { _, _, err := l.Balance(Wallet("alice")); return err },
+		"holding": func(l *Ledger) error { _, err := l.Hold(Wallet("alice"), 1); return err },
+		"paying": func(l *Ledger) error {
+			return l.Do(context.Background(), func(b *Batch) error {
+				_, err := b.Post(Transfer{Debit: Wallet("alice"), Credit: Wallet("bob"), Amount: 1})
+				return err
+			})
+		},
+	} {
+		s, l := sample(t)
+		s.records[string(accountKey(Wallet("alice")))] = "\xff"
+		if err := find(l); !errors.Is(err, ErrCorrupt) || !errors.Is(err, ErrReadOnly) || !strings.Contains(err.Error(), "awallet:alice") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err := l.Do(context.Background(), func(*Batch) error { return nil }); !errors.Is(err, ErrReadOnly) {
+			t.Errorf("%s, then an operation: %v", name, err)
+		}
+		if _, _, err := l.Balance(Wallet("bob")); err != nil {
+			t.Errorf("%s, then reading what is whole: %v", name, err)
+		}
+		s.Close()
+	}
+}

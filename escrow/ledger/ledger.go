@@ -110,6 +110,14 @@ func (l *Ledger) broke(finding error) error {
 	return err
 }
 
+// damaged turns the ledger read-only where err is of a record that is not what was written: what stands on it can't be trusted.
+func (l *Ledger) damaged(err error) error {
+	if errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrReadOnly) {
+		return l.broke(err)
+	}
+	return err
+}
+
 // Receipt answers when an operation is durable.
 type Receipt struct {
 	done chan struct{}
@@ -177,12 +185,12 @@ func (l *Ledger) run(b *Batch, op func(*Batch) error) error {
 	}
 	state, err := readState(b.w)
 	if err != nil {
-		return err
+		return l.damaged(err)
 	}
 	b.state = state
 	b.now = l.tick()
 	if err := b.Try(func() error { return op(b) }); err != nil {
-		return err
+		return l.damaged(err)
 	}
 	if b.dirty {
 		b.state.Time = b.now.UnixNano()
@@ -262,10 +270,10 @@ func (l *Ledger) Once(ctx context.Context, id string, digest []byte, op func(*Ba
 }
 
 // View calls fn with the records as last committed.
-func (l *Ledger) View(fn func(Reader) error) error { return l.store.View(fn) }
+func (l *Ledger) View(fn func(Reader) error) error { return l.damaged(l.store.View(fn)) }
 
 func (l *Ledger) committed(id AccountID) (account Account, err error) {
-	err = l.store.View(func(r Reader) error {
+	err = l.View(func(r Reader) error {
 		account, err = readAccount(r, id)
 		return err
 	})

@@ -23,7 +23,7 @@ func (l *Ledger) Balance(id AccountID) (account Account, held Amount, err error)
 // Outcome looks up what became of an operation of [Ledger.Once]: its result, or its refusal as err; found is false where none of
 // that id was committed.
 func (l *Ledger) Outcome(id string) (result []byte, found bool, err error) {
-	err = l.store.View(func(r Reader) error {
+	err = l.View(func(r Reader) error {
 		kept, ok, err := readOutcome(r, id)
 		if err != nil || !ok {
 			return err
@@ -36,7 +36,7 @@ func (l *Ledger) Outcome(id string) (result []byte, found bool, err error) {
 
 // Transfer returns the transfer of a number; found is false where there is none.
 func (l *Ledger) Transfer(seq uint64) (t Transfer, found bool, err error) {
-	err = l.store.View(func(r Reader) error {
+	err = l.View(func(r Reader) error {
 		t, found, err = readTransfer(r, seq)
 		return err
 	})
@@ -45,7 +45,7 @@ func (l *Ledger) Transfer(seq uint64) (t Transfer, found bool, err error) {
 
 // Transfers returns up to limit transfers that came after the one of the given number, oldest first.
 func (l *Ledger) Transfers(after uint64, limit int) (list []Transfer, err error) {
-	err = l.store.View(func(r Reader) error {
+	err = l.View(func(r Reader) error {
 		list, err = transfersAfter(r, after, limit)
 		return err
 	})
@@ -66,7 +66,7 @@ func transfersAfter(r Reader, after uint64, limit int) (list []Transfer, err err
 
 // Entries returns up to limit posted moves of an account, newest first: all of them, or those before the one of the given number.
 func (l *Ledger) Entries(id AccountID, before uint64, limit int) (list []Entry, err error) {
-	err = l.store.View(func(r Reader) error {
+	err = l.View(func(r Reader) error {
 		list, err = entriesBefore(r, id, before, limit)
 		return err
 	})
@@ -190,7 +190,7 @@ func (l *Ledger) Heads(after string, limit int) (list []Head, err error) {
 	if after != "" {
 		from = append(from, 0)
 	}
-	err = l.store.View(func(r Reader) error {
+	err = l.View(func(r Reader) error {
 		return r.Scan(Range{From: from, To: []byte{headPrefix + 1}}, func(key, value []byte) (bool, error) {
 			h, err := decodeHead(key, value)
 			list = append(list, h)
@@ -209,7 +209,7 @@ type Stand struct {
 
 // Stand returns where the ledger stands.
 func (l *Ledger) Stand() (stand Stand, err error) {
-	err = l.store.View(func(r Reader) error {
+	err = l.View(func(r Reader) error {
 		state, err := readState(r)
 		if err != nil {
 			return err

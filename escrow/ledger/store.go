@@ -68,7 +68,7 @@ var (
 	ErrOutcomeUnknown = errors.New("the commit failed, its outcome is unknown")
 	// ErrUnavailable is returned for operations that were not run since an earlier commit failed.
 	ErrUnavailable = errors.New("the ledger takes no operations")
-	// ErrReadOnly is returned for operations on a ledger that was opened for reading, or whose books were found wrong.
+	// ErrReadOnly is returned for operations on a ledger that was opened for reading, or whose books or records were found wrong.
 	ErrReadOnly = errors.New("the ledger is read-only")
 	// ErrClosed is returned after Close.
 	ErrClosed = errors.New("the ledger is closed")

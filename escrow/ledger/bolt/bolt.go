@@ -15,6 +15,7 @@ import (
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -149,15 +150,10 @@ func openFile(path string, o Options) (f *file, err error) {
 		}
 	}()
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	f.db, err = bbolt.Open(path, 0o600, &bbolt.Options{
-		Timeout: o.Timeout, ReadOnly: o.ReadOnly, NoSync: o.NoSync, InitialMmapSize: mapSize(path, o),
-		FreelistType: bbolt.FreelistMapType, NoStatistics: true, MaxSize: o.MaxSize,
-		OpenFile: func(path string, flag int, mode os.FileMode) (*os.File, error) {
-			var err error
-			f.os, err = openVerified(path, flag, mode, o)
-			return f.os, err
-		},
-	})
+	err = f.open(path, mapSize(path, o), o)
+	if errors.Is(err, syscall.ENOMEM) {
+		err = f.open(path, 0, o) // little address space: readers may stop the writer now and then
+	}
 	if errors.Is(err, berrors.ErrTimeout) {
 		return f, fmt.Errorf("%w; stop it, or use the commands that go through it ('tallygate reload' keeps its ledger open)", ledger.ErrLocked)
 	}
@@ -165,6 +161,19 @@ func openFile(path string, o Options) (f *file, err error) {
 		return f, err
 	}
 	return f, f.prepare(path, o.ReadOnly)
+}
+
+func (f *file) open(path string, mapSize int, o Options) (err error) {
+	f.db, err = bbolt.Open(path, 0o600, &bbolt.Options{
+		Timeout: o.Timeout, ReadOnly: o.ReadOnly, NoSync: o.NoSync, InitialMmapSize: mapSize,
+		FreelistType: bbolt.FreelistMapType, NoStatistics: true, MaxSize: o.MaxSize,
+		OpenFile: func(path string, flag int, mode os.FileMode) (*os.File, error) {
+			var err error
+			f.os, err = openVerified(path, flag, mode, o)
+			return f.os, err
+		},
+	})
+	return err
 }
 
 // prepare makes the bucket, and a new file's name durable.

@@ -243,3 +243,20 @@ func TestFileLimit(t *testing.T) {
 	}
 	mustHave(t, path, []string{"before"})
 }
+
+// TestLittleAddressSpace: where the address space is limited the file is opened all the same.
+func TestLittleAddressSpace(t *testing.T) {
+	if racing {
+		t.Skip("the race detector itself needs more address space than this")
+	}
+	path := filepath.Join(t.TempDir(), "ledger.db")
+	out, err := command(t, path, "sh", "-c", `ulimit -v 1400000; exec "$0"`).Output()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	ids, unknown := acknowledged(t, strings.NewReader(string(out)), nil)
+	if len(ids) != 20 || len(unknown) != 0 {
+		t.Errorf("%d operations, unknown: %q", len(ids), unknown)
+	}
+	mustHave(t, path, ids)
+}

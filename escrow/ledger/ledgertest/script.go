@@ -32,6 +32,7 @@ import (
 //	entries A [BEFORE [LIMIT]]           answers the entries, newest first, as SEQ:KIND:AMOUNT=BALANCE
 //	pendings R                           answers the names of those that are open
 //	outcome ID                           answers what is kept
+//	forget ID
 //	clock D                              moves the clock, backwards too
 //	now                                  answers the time since the beginning
 //	reopen
@@ -124,7 +125,7 @@ func (r *runner) step(t *testing.T, words []string) string {
 		return words[i]
 	}
 	switch words[0] {
-	case "deposit", "withdraw", "pay", "pend", "resolve", "batch", "try":
+	case "deposit", "withdraw", "pay", "pend", "resolve", "forget", "batch", "try":
 		return answer(r.ledger.Do(ctx, func(b *ledger.Batch) error { return r.batch(t, b, words) }))
 	case "once":
 		_, replayed, err := r.ledger.Once(ctx, arg(1), []byte(arg(2)), func(b *ledger.Batch) ([]byte, error) {
@@ -270,6 +271,9 @@ func (r *runner) batch(t *testing.T, b *ledger.Batch, words []string) error {
 			r.pendings[words[1]] = p.Seq
 		}
 		return err
+	case "forget":
+		b.Forget(words[1])
+		return nil
 	case "resolve":
 		return b.Resolve(r.pendings[words[1]], amount(t, words[2]), "", "")
 	default:
