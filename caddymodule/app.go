@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"slices"
 	"sync"
@@ -14,6 +15,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/escrow/api"
 	"github.com/tallygate/tallygate/escrow/ledger"
 	"github.com/tallygate/tallygate/pricing"
 )
@@ -47,6 +49,10 @@ type App struct {
 	// RefundWindow is how long a payee may leave a payer's refund request unanswered before it is granted. Default: 72h.
 	RefundWindow caddy.Duration `json:"refund_window,omitempty"`
 
+	// Webhooks says where agents may have events sent to: "public" addresses (the default), or "private" ones too (loopback,
+	// local networks), for agents that run beside the server.
+	Webhooks string `json:"webhooks,omitempty"`
+
 	// Tariffs are price lists that meters name.
 	Tariffs map[string]*pricing.Tariff `json:"tariffs,omitempty"`
 
@@ -65,7 +71,8 @@ type App struct {
 	book     *escrow.Book
 	startErr error
 	pooled   bool
-	expiry   *expiry
+	clock    *worker // does what falls due by the clock alone
+	sender   *worker // of webhooks
 }
 
 // Faucet gives a new agent something to start with.
@@ -135,6 +142,11 @@ func (a *App) provisionRules() error {
 		r.OpenRegistration = true
 	default:
 		return fmt.Errorf("unknown registration %q: expected 'operator' or 'open'", a.Registration)
+	}
+	switch a.Webhooks {
+	case "", "public", "private":
+	default:
+		return fmt.Errorf("unknown webhooks %q: expected 'public' or 'private'", a.Webhooks)
 	}
 	var err error
 	if a.MinEscrow != "" {
@@ -213,6 +225,8 @@ func (a *App) register(m *Meter) {
 	}
 }
 
+func (a *App) privateWebhooks() bool { return a.Webhooks == "private" }
+
 // Start opens the ledger, or shares the one that the config before this one holds open.
 func (a *App) Start() error {
 	defer close(a.started)
@@ -242,7 +256,9 @@ func (a *App) start() error {
 		}
 	}
 	a.nameRoutes()
-	a.expiry = startExpiry(a.books, a.book, a.logger)
+	a.clock = startClock(a.books, a.book, a.logger)
+	sender := api.NewSender(a.openBook, api.SenderOptions{Private: a.privateWebhooks(), Logger: slog.New(a.ctx.Slogger().Handler())})
+	a.sender = startWorker(sender.Run)
 	return nil
 }
 
@@ -267,7 +283,8 @@ func (a *App) Stop() error { return nil }
 
 // Cleanup lets go of the ledger. Caddy calls it after each app's Stop, and also on an app that was never or only half started.
 func (a *App) Cleanup() error {
-	a.expiry.end()
+	a.clock.end()
+	a.sender.end()
 	if !a.pooled {
 		return nil
 	}

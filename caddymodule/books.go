@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"sync"
-	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
@@ -134,55 +133,4 @@ func (b *books) close() error {
 		b.logger.Error("closing the ledger", zap.Error(err))
 	}
 	return err
-}
-
-// expiry does what falls due by the clock alone: automatic releases, refund windows; and it brings the ledger back after a
-// failed commit.
-type expiry struct {
-	stop context.CancelFunc
-	done chan struct{}
-}
-
-// maxExpirySleep bounds how late an expiry that was made while the worker slept is noticed.
-const maxExpirySleep = time.Second
-
-// judgeAgainAfter is the time between two tries to have held decisions judged.
-const judgeAgainAfter = 3 * time.Second
-
-// startExpiry runs what is due now and then, until stop.
-func startExpiry(b *books, book *escrow.Book, logger *zap.Logger) *expiry {
-	ctx, cancel := context.WithCancel(context.Background())
-	e := &expiry{stop: cancel, done: make(chan struct{})}
-	go func() {
-		defer close(e.done)
-		var judged time.Time
-		for {
-			b.recover(ctx)
-			next, err := book.RunDue(ctx)
-			if err != nil && ctx.Err() == nil && b.ledger.Err() == nil {
-				logger.Error("running what is due", zap.Error(err))
-			}
-			if time.Since(judged) >= judgeAgainAfter && b.ledger.Err() == nil {
-				judgeHeld(ctx, book, logger)
-				judged = time.Now()
-			}
-			wait := maxExpirySleep
-			if !next.IsZero() {
-				wait = min(maxExpirySleep, max(time.Until(next), 10*time.Millisecond))
-			}
-			select {
-			case <-ctx.Done():
-				return
-			case <-time.After(wait):
-			}
-		}
-	}()
-	return e
-}
-
-func (e *expiry) end() {
-	if e != nil {
-		e.stop()
-		<-e.done
-	}
 }

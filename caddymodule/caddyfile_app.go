@@ -13,7 +13,7 @@ import (
 )
 
 // appWords are the subdirectives of the global option, as its errors name them.
-const appWords = "ledger, currency, operator_key, registration, faucet, commission, min_escrow, refund_window, tariff"
+const appWords = "ledger, currency, operator_key, registration, faucet, commission, min_escrow, refund_window, webhooks, tariff"
 
 // parseGlobalOption reads the global option `tallygate`, whose syntax is at [App.UnmarshalCaddyfile].
 func parseGlobalOption(d *caddyfile.Dispenser, earlier any) (any, error) {
@@ -39,6 +39,7 @@ func parseGlobalOption(d *caddyfile.Dispenser, earlier any) (any, error) {
 //		commission P%
 //		min_escrow A
 //		refund_window D
+//		webhooks public|private
 //		tariff NAME {
 //			model GLOB {
 //				CLASS A per [N] UNIT
@@ -90,6 +91,8 @@ func (a *App) unmarshalWord(d *caddyfile.Dispenser, word string) error {
 		return oneArg(d, &a.MinEscrow, "an amount such as 1.00")
 	case "refund_window":
 		return oneDuration(d, &a.RefundWindow)
+	case "webhooks":
+		return oneOf(d, &a.Webhooks, "public", "private")
 	case "tariff":
 		return a.unmarshalTariff(d)
 	default:

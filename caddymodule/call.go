@@ -402,7 +402,7 @@ func (c *call) pattern() string {
 	case c.rates.UsesTokens():
 		return "per_token"
 	default:
-		return "streaming"
+		return "per_unit"
 	}
 }
 

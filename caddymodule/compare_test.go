@@ -144,14 +144,9 @@ func openCompared(t *testing.T, up *recorded, tests []comparison) *compared {
 	backend2.Config.Protocols.SetUnencryptedHTTP2(true)
 	backend2.Start()
 	t.Cleanup(backend2.Close)
-	dying := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_, _ = io.Copy(io.Discard, r.Body)
-		panic(http.ErrAbortHandler)
-	}))
-	t.Cleanup(dying.Close)
 
 	names := strings.NewReplacer("UPSTREAM2", "h2c://"+backend2.Listener.Addr().String(), "UPSTREAM", backend.Listener.Addr().String(),
-		"REFUSING", "127.0.0.1:"+freePort(t), "DYING", dying.Listener.Addr().String(), "FILES", files)
+		"FILES", files)
 	c := &compared{addr: make(map[string]string)}
 	var b strings.Builder
 	fmt.Fprintf(&b, "{\n\tadmin off\n\tauto_https off\n\tgrace_period 10s\n\tservers {\n\t\tprotocols h1 h2c\n\t}\n\tlog {\n\t\toutput discard\n\t}\n")
@@ -165,7 +160,7 @@ func openCompared(t *testing.T, up *recorded, tests []comparison) *compared {
 				route = "reverse_proxy UPSTREAM"
 			}
 			writeFiles(t, filepath.Join(files, caseFolder(test)))
-			fmt.Fprintf(&b, "\thandle /%s* {\n\t\t%s\n\t\t%s\n\t}\n", caseFolder(test), m.inside, names.Replace(route))
+			fmt.Fprintf(&b, "\thandle /%s* {\n\t\t%s\n\t\t%s\n\t}\n", caseFolder(test), m.inside, names.Replace(broken(t, route)))
 			up.serve(caseFolder(test), test.upstream)
 		}
 		fmt.Fprintf(&b, "\thandle_errors {\n\t\trespond \"sorry, {err.status_code}\"\n\t}\n}\n")
@@ -184,6 +179,22 @@ func openCompared(t *testing.T, up *recorded, tests []comparison) *compared {
 	})
 	c.shop = &shop{t: t, url: "http://" + c.addr["bare"]}
 	return c
+}
+
+// broken fills in upstreams that fail. Caddy remembers by its address which one has failed, so that each has its own.
+func broken(t *testing.T, route string) string {
+	for strings.Contains(route, "REFUSING") {
+		route = strings.Replace(route, "REFUSING", "127.0.0.1:"+freePort(t), 1)
+	}
+	for strings.Contains(route, "DYING") {
+		dying := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body)
+			panic(http.ErrAbortHandler)
+		}))
+		t.Cleanup(dying.Close)
+		route = strings.Replace(route, "DYING", dying.Listener.Addr().String(), 1)
+	}
+	return route
 }
 
 func writeFiles(t *testing.T, folder string) {

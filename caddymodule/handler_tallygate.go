@@ -38,12 +38,13 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	h.app = app.(*App)
 	version, _ := caddy.Version()
 	h.api = http.StripPrefix(h.Prefix, api.New(h.app.openBook, api.Options{
-		Prefix:  h.Prefix,
-		Version: version,
-		Tariffs: h.app.tariffs,
-		Quote:   h.quote,
-		Client:  clientHost,
-		Logger:  slog.New(ctx.Slogger().Handler()),
+		Prefix:          h.Prefix,
+		Version:         version,
+		Tariffs:         h.app.tariffs,
+		Quote:           h.quote,
+		Client:          clientHost,
+		PrivateWebhooks: h.app.privateWebhooks(),
+		Logger:          slog.New(ctx.Slogger().Handler()),
 	}))
 	return nil
 }

@@ -1,0 +1,71 @@
+package caddymodule
+
+import (
+	"context"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/tallygate/tallygate/escrow"
+)
+
+// worker is something that runs beside the requests until it is ended.
+type worker struct {
+	stop context.CancelFunc
+	done chan struct{}
+}
+
+func startWorker(run func(context.Context)) *worker {
+	ctx, cancel := context.WithCancel(context.Background())
+	w := &worker{stop: cancel, done: make(chan struct{})}
+	go func() {
+		defer close(w.done)
+		run(ctx)
+	}()
+	return w
+}
+
+// end stops a worker and waits until it has stopped; one that was never started is ended.
+func (w *worker) end() {
+	if w != nil {
+		w.stop()
+		<-w.done
+	}
+}
+
+const (
+	// maxClockSleep bounds how late something that came to be due while the clock slept is noticed.
+	maxClockSleep = time.Second
+	// judgeAgainAfter is the time between two tries to have held decisions judged.
+	judgeAgainAfter = 3 * time.Second
+)
+
+// startClock does what falls due by the clock alone: automatic releases, refund windows, renewals, decisions that a judge
+// still owes; and it brings the ledger back after a failed commit.
+func startClock(b *books, book *escrow.Book, logger *zap.Logger) *worker {
+	return startWorker(func(ctx context.Context) {
+		var judged time.Time
+		for {
+			b.recover(ctx)
+			wait := maxClockSleep
+			if b.ledger.Err() == nil {
+				next, err := book.RunDue(ctx)
+				if err != nil && ctx.Err() == nil {
+					logger.Error("running what is due", zap.Error(err))
+				}
+				if !next.IsZero() {
+					wait = min(wait, max(time.Until(next), 10*time.Millisecond))
+				}
+				if time.Since(judged) >= judgeAgainAfter {
+					judgeHeld(ctx, book, logger)
+					judged = time.Now()
+				}
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(wait):
+			}
+		}
+	})
+}
