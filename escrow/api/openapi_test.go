@@ -165,7 +165,7 @@ func TestOpenAPI(t *testing.T) {
 	}
 	create := theContract.Paths["/escrow"]["post"]
 	body := string(create.RequestBody.Content["application/json"].Schema)
-	for _, part := range []string{`"required":["to_agent_id","amount"]`, `"type":["string","number"]`, `"auto_release_hours"`} {
+	for _, part := range []string{`"required":["to_agent_id","amount"]`, `"anyOf":[{"type":"string"},{"type":"number"}]`, `"auto_release_hours"`} {
 		if !strings.Contains(body, part) {
 			t.Errorf("no %s in %s", part, body)
 		}

@@ -87,9 +87,9 @@ func (s *schemas) answer(t reflect.Type) *jsonschema.Schema {
 // question is the schema of a request's body: amounts and hours are strings or numbers.
 func question(t reflect.Type) *jsonschema.Schema {
 	known := maps.Clone(words)
-	known[reflect.TypeFor[ledger.Amount]()] = &jsonschema.Schema{Types: []string{"string", "number"}, Description: "a decimal above zero"}
-	known[reflect.TypeFor[hours]()] = &jsonschema.Schema{Types: []string{"string", "number"}, Description: "hours above zero, fractions too"}
-	known[reflect.TypeFor[score]()] = &jsonschema.Schema{Types: []string{"string", "number"}}
+	known[reflect.TypeFor[ledger.Amount]()] = textOrNumber("a decimal above zero")
+	known[reflect.TypeFor[hours]()] = textOrNumber("hours above zero, fractions too")
+	known[reflect.TypeFor[score]()] = textOrNumber("a number")
 	var fields []reflect.StructField
 	for _, f := range reflect.VisibleFields(t) {
 		if name, _, _ := strings.Cut(f.Tag.Get("json"), ","); name != "" && name != "-" {
@@ -101,6 +101,11 @@ func question(t reflect.Type) *jsonschema.Schema {
 		return nil
 	}
 	return infer(reflect.StructOf(fields), known)
+}
+
+// textOrNumber is a choice, not a list of types: more of the models that read it as a tool's schema know that.
+func textOrNumber(description string) *jsonschema.Schema {
+	return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{{Type: "string"}, {Type: "number"}}, Description: description}
 }
 
 func infer(t reflect.Type, known map[reflect.Type]*jsonschema.Schema) *jsonschema.Schema {
@@ -122,6 +127,9 @@ func loosen(s *jsonschema.Schema) {
 	}
 	if len(s.Types) == 2 && s.Types[0] == "null" && s.Types[1] == "array" {
 		s.Type, s.Types = "array", nil
+	}
+	if len(s.AnyOf) > 0 {
+		s.Types = nil // a pointer to it is a field that may be missing
 	}
 	loosen(s.Items)
 	for _, property := range s.Properties {
