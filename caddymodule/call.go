@@ -88,6 +88,8 @@ func (m *Meter) admit(r *http.Request) (*call, *ledger.Refusal) {
 			setBody(r, outer.original)
 		}
 	}
+	dropHTTPUpgrade(r.Header)
+	dropOwnTrailers(r)
 	if refusal := c.identify(r, outer); refusal != nil {
 		return c, refusal
 	}
@@ -96,7 +98,8 @@ func (m *Meter) admit(r *http.Request) (*call, *ledger.Refusal) {
 		return c, refusal
 	}
 	if outer != nil {
-		c.terms = outer.terms // which has taken them off the request already
+		c.terms = outer.terms   // which has taken them off the request already
+		c.client = outer.client // which may have cut the request off from it
 	}
 	if refusal := c.inspect(r); refusal != nil {
 		return c, refusal
@@ -108,7 +111,7 @@ func (m *Meter) admit(r *http.Request) (*call, *ledger.Refusal) {
 	if refusal := c.authorise(r); refusal != nil {
 		return c, refusal
 	}
-	if !c.fixed {
+	if c.reads() {
 		// The transport asks for gzip itself then, and decodes what comes: usage can be read.
 		r.Header.Del("Accept-Encoding")
 		// Compressed messages of a WebSocket could not be read.
@@ -229,7 +232,7 @@ func (c *call) checkPriced(r *http.Request) *ledger.Refusal {
 	switch {
 	case c.rates == nil || c.rates.Uses(meter.Calls):
 		return nil
-	case c.asked.Free:
+	case c.asked.Free && !leavesHTTP(r):
 		return nil
 	case c.asked.API == "":
 		return refuse(noPrice, r.Method+" "+r.URL.Path+" is not a call whose units can be counted, so it has no price")
@@ -240,6 +243,12 @@ func (c *call) checkPriced(r *http.Request) *ledger.Refusal {
 		}
 	}
 	return nil
+}
+
+// reads reports whether the response's body must be readable here.
+func (c *call) reads() bool {
+	q := c.meter.Quality
+	return !c.fixed || q != nil && (q.From == scoreJSON || q.From == scoreHTTP)
 }
 
 // onceID is the request id of a result that is charged once, however often it is fetched.

@@ -44,6 +44,52 @@ func setBody(r *http.Request, body []byte) {
 	}
 }
 
+// leavesHTTP reports whether a request asks for a tunnel, in which what is used would go by unseen.
+func leavesHTTP(r *http.Request) bool {
+	return r.Header.Get("Upgrade") != "" || r.Method == http.MethodConnect
+}
+
+// dropHTTPUpgrade takes off the wish to go on in another HTTP on the same connection, as a server may ignore it: such a tunnel
+// would carry further requests past the meter.
+func dropHTTPUpgrade(h http.Header) {
+	upgrade := strings.ToLower(strings.Join(h.Values("Upgrade"), ","))
+	if strings.Contains(upgrade, "h2c") || strings.Contains(upgrade, "http/") {
+		h.Del("Upgrade")
+		h.Del("Http2-Settings")
+	}
+}
+
+// dropOwnTrailers keeps keys and what is meant for us from reaching the provider in the request's trailers. They come with the
+// end of the body, announced or not.
+func dropOwnTrailers(r *http.Request) {
+	if r.Body == nil || r.Trailer == nil {
+		return
+	}
+	body := &trailerFilter{r.Body, r.Trailer}
+	body.filter()
+	r.Body = body
+}
+
+type trailerFilter struct {
+	io.ReadCloser
+	trailer http.Header
+}
+
+func (f *trailerFilter) Read(p []byte) (int, error) {
+	n, err := f.ReadCloser.Read(p)
+	if err == io.EOF {
+		f.filter()
+	}
+	return n, err
+}
+
+func (f *trailerFilter) filter() {
+	dropOwn(f.trailer)
+	for _, name := range keyHeaders {
+		f.trailer.Del(name)
+	}
+}
+
 // keyHeaders are where clients put a provider's key, in the order in which they are looked at.
 var keyHeaders = []string{"Tallygate-Key", "Authorization", "X-Api-Key", "X-Goog-Api-Key", "Api-Key"}
 
@@ -52,28 +98,37 @@ var keyHeaders = []string{"Tallygate-Key", "Authorization", "X-Api-Key", "X-Goog
 func takeKey(r *http.Request) string {
 	var key string
 	for _, name := range keyHeaders {
-		value := r.Header.Get(name)
-		if name == "Authorization" {
-			scheme, token, _ := strings.Cut(value, " ")
-			if !strings.EqualFold(scheme, "Bearer") {
+		var others []string
+		for _, value := range r.Header.Values(name) {
+			token := keyIn(name, value)
+			if token == "" || key != "" && token != key && !escrow.IsKey(token) {
+				others = append(others, value)
 				continue
 			}
-			value = strings.TrimSpace(token)
+			if key == "" || !escrow.IsKey(key) && escrow.IsKey(token) && name != "Tallygate-Key" {
+				key = token
+			}
 		}
-		if value == "" {
-			continue
-		}
-		if key == "" || escrow.IsKey(value) {
-			r.Header.Del(name)
-		}
-		if key == "" || !escrow.IsKey(key) && escrow.IsKey(value) && name != "Tallygate-Key" {
-			key = value
+		if r.Header.Del(name); len(others) > 0 {
+			r.Header[name] = others
 		}
 	}
 	if inQuery := takeQueryKey(r, key == ""); key == "" {
 		key = inQuery
 	}
 	return key
+}
+
+// keyIn is the key in a header's value; empty where there is none.
+func keyIn(name, value string) string {
+	if name != "Authorization" {
+		return value
+	}
+	scheme, token, _ := strings.Cut(value, " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		return ""
+	}
+	return strings.TrimSpace(token)
 }
 
 // takeQueryKey takes ?key= off the URL, all of it if it is the caller's only key, else only where it is a Tallygate key. The

@@ -151,15 +151,20 @@ func (w *response) WriteHeader(status int) {
 		c.cancel()
 		w.Header().Set(headerCharge, "0")
 		w.ResponseWriter.WriteHeader(status)
-	case status == http.StatusSwitchingProtocols && c.fixed:
+	case w.leavesHTTP() && c.fixed:
 		w.upgrade()
-	case status == http.StatusSwitchingProtocols:
+	case w.leavesHTTP():
 		w.mode = tunneling
-		c.begin(status, w.Header(), false)
+		c.begin(http.StatusSwitchingProtocols, w.Header(), false)
 		w.ResponseWriter.WriteHeader(status)
 	default:
 		w.begin()
 	}
+}
+
+// leavesHTTP reports whether a tunnel follows: a WebSocket, which HTTP/2 opens by CONNECT and an answer of 200.
+func (w *response) leavesHTTP() bool {
+	return w.status == http.StatusSwitchingProtocols || w.call.request.Method == http.MethodConnect
 }
 
 // upgrade charges a connection that leaves HTTP before it does.
@@ -181,7 +186,7 @@ func (w *response) begin() {
 	if length, err := strconv.ParseInt(h.Get("Content-Length"), 10, 64); err == nil && !bodiless {
 		w.length = length
 	}
-	if !bodiless && !w.call.fixed && !w.decode() {
+	if !bodiless && w.call.reads() && !w.decode() {
 		w.mode = refused
 		return
 	}
