@@ -81,7 +81,7 @@ func (s *Subscription) provision(payee string, counted []string) error {
 
 // String writes the plan in the words of the Caddyfile.
 func (s *Subscription) String() string {
-	text := fmt.Sprintf("subscription %s %s per %s", s.Name, s.plan.Price, s.plan.Period)
+	text := fmt.Sprintf("subscription %s %s per %s", s.Name, s.plan.Price, escrow.Period(s.plan.Period))
 	if s.counted() {
 		text += ", included " + s.Included.String()
 	}
