@@ -113,9 +113,7 @@ func (t *Tx) CreateKey(by Actor, agent string, o KeyOrder) (Key, string, error) 
 func (t *Tx) addKey(agent string, o KeyOrder) (Key, string, error) {
 	id, secret := newKey()
 	key := Key{ID: id, Agent: agent, Hash: HashKey(secret), Name: o.Name, ReadOnly: o.ReadOnly, Payees: o.Payees, CreatedAt: t.Now()}
-	if err := t.put(keyByAgent.key(agent, id), nil); err != nil {
-		return Key{}, "", err
-	}
+	t.batch.Put(keyByAgent.key(agent, id), []byte{})
 	return key, secret, t.put(keyTable.key(id), key)
 }
 

@@ -73,7 +73,7 @@ type Escrow struct {
 
 	Held ledger.Amount `cbor:"-"` // by running calls, out of Remaining; as of when it was read
 
-	indexed map[string]string // the index entries as stored
+	indexed map[string]bool // the keys of the lists that it is in, as stored
 }
 
 // Remaining is what is still locked.

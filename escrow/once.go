@@ -69,6 +69,9 @@ func (b *Book) Once(ctx context.Context, id OnceID, digest []byte, op func(*Tx) 
 		} else if err != nil {
 			return err
 		}
+		if err := roomFor(t.batch, id); err != nil {
+			return err
+		}
 		outcomes <- outcome{kept.Result, false, kept.failure()}
 		return t.keep(id, kept)
 	})
@@ -115,12 +118,8 @@ func (id OnceID) crowd() string {
 
 // keep writes what became of an operation, and when it is to be forgotten: together with all others of the same hour.
 func (t *Tx) keep(id OnceID, kept onceRecord) error {
-	count, err := t.countKept(id.crowd(), 1)
-	if err != nil {
+	if err := t.countKept(id.crowd(), 1); err != nil {
 		return err
-	}
-	if count > maxKept {
-		return refuse(RateLimited, map[string]string{"retry_after": "3600"}, "more than %d Idempotency-Keys in %s; leave it out, or come back later", maxKept, KeptFor)
 	}
 	kept.At = t.Now()
 	hour := t.Now().Add(KeptFor).Truncate(time.Hour).Add(time.Hour)
@@ -131,15 +130,25 @@ func (t *Tx) keep(id OnceID, kept onceRecord) error {
 	return t.put(onceTable.key(id.Owner, id.Key), kept)
 }
 
-func (t *Tx) countKept(crowd string, by int64) (count int64, err error) {
+// roomFor refuses an owner that has used very many keys. What a call has cost is kept all the same: it is looked at when it begins.
+func roomFor(r ledger.Reader, id OnceID) error {
+	var count int64
+	if _, err := load(r, onceCount.key(id.crowd()), &count); err != nil || count < maxKept {
+		return err
+	}
+	return refuse(RateLimited, map[string]string{"retry_after": "3600"}, "more than %d Idempotency-Keys in %s; leave it out, or come back later", maxKept, KeptFor)
+}
+
+func (t *Tx) countKept(crowd string, by int64) error {
+	var count int64
 	if _, err := load(t.batch, onceCount.key(crowd), &count); err != nil {
-		return 0, err
+		return err
 	}
 	if count += by; count <= 0 {
 		t.batch.Delete(onceCount.key(crowd))
-		return count, nil
+		return nil
 	}
-	return count, t.put(onceCount.key(crowd), count)
+	return t.put(onceCount.key(crowd), count)
 }
 
 // forget removes keys whose hour has come. more is true where some of them are left for the next operation.
@@ -156,7 +165,7 @@ func (t *Tx) forget() (more bool, err error) {
 		return false, err
 	}
 	for _, e := range entries {
-		if _, err := t.countKept(e.crowd, -1); err != nil {
+		if err := t.countKept(e.crowd, -1); err != nil {
 			return false, err
 		}
 		t.batch.Delete([]byte(e.key))
@@ -202,8 +211,11 @@ func (b *Book) beginOnce(f *inFlight, o CallOrder) error {
 	}
 	err := b.view(func(r ledger.Reader) error {
 		kept, found, err := once(r, id)
-		if err != nil || !found {
+		if err != nil {
 			return err
+		}
+		if !found {
+			return roomFor(r, id)
 		}
 		if !bytes.Equal(kept.Digest, o.Digest[:]) {
 			return conflict("", "")

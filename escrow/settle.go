@@ -311,7 +311,7 @@ func (t *Tx) record(d drawn, hold *ledger.Hold) (Charge, error) {
 		if party == "" { // nobody known made the call
 			continue
 		}
-		t.batch.Put(chargeByAgent.key(party, timeKey(c.CreatedAt)+c.RequestID), nil)
+		t.batch.Put(chargeByAgent.key(party, timeKey(c.CreatedAt)+c.RequestID), []byte{})
 	}
 	if err := t.keepCall(d); err != nil {
 		return Charge{}, err

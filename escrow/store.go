@@ -14,27 +14,27 @@ const (
 	dueForget       = "f" // idempotency keys that are old
 )
 
-// indexes are the entries of the lists that an escrow is in: key -> value.
-func (e *Escrow) indexes() map[string]string {
-	keys := map[string]string{
-		string(escrowByAgent.key(e.From, e.ID)): "",
-		string(escrowByAgent.key(e.To, e.ID)):   "",
+// indexes are the keys of the lists that an escrow is in.
+func (e *Escrow) indexes() map[string]bool {
+	keys := map[string]bool{
+		string(escrowByAgent.key(e.From, e.ID)): true,
+		string(escrowByAgent.key(e.To, e.ID)):   true,
 	}
 	if e.Remaining() > 0 {
-		keys[string(activeByAgent.key(e.From, e.ID))] = ""
-		keys[string(activeByAgent.key(e.To, e.ID))] = ""
+		keys[string(activeByAgent.key(e.From, e.ID))] = true
+		keys[string(activeByAgent.key(e.To, e.ID))] = true
 	}
 	if e.drawable() && len(e.Milestones) == 0 && e.Subscription == "" && e.Request == "" {
-		keys[string(openByPair.key(e.From, e.To, e.ID))] = ""
+		keys[string(openByPair.key(e.From, e.To, e.ID))] = true
 	}
 	if e.Status == RefundRequested || e.Status == Disputed {
-		keys[string(frozenTable.key(e.ID))] = ""
+		keys[string(frozenTable.key(e.ID))] = true
 	}
 	if e.Closing != "" && e.Remaining() > 0 {
-		keys[string(closingTable.key(e.ID))] = ""
+		keys[string(closingTable.key(e.ID))] = true
 	}
 	if at := e.dueAt(); !at.IsZero() {
-		keys[string(dueTable.key(timeKey(at)+dueEscrow+e.ID))] = ""
+		keys[string(dueTable.key(timeKey(at)+dueEscrow+e.ID))] = true
 	}
 	return keys
 }
@@ -70,13 +70,13 @@ func (t *Tx) saveEscrow(e *Escrow) error {
 	}
 	after := e.indexes()
 	for key := range e.indexed {
-		if _, still := after[key]; !still {
+		if !after[key] {
 			t.batch.Delete([]byte(key))
 		}
 	}
-	for key, value := range after {
-		if _, already := e.indexed[key]; !already {
-			t.batch.Put([]byte(key), []byte(value))
+	for key := range after {
+		if !e.indexed[key] {
+			t.batch.Put([]byte(key), []byte{})
 		}
 	}
 	e.indexed = after

@@ -1,0 +1,50 @@
+package escrow_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"testing"
+
+	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/escrow/ledger"
+	"github.com/tallygate/tallygate/escrow/ledger/ledgertest"
+)
+
+// TestCommitFails: the outcome of a settlement whose commit failed is unknown until the ledger is reopened; then the charge is there
+// or it is not, and so is the money.
+func TestCommitFails(t *testing.T) {
+	for _, kept := range []bool{true, false} {
+		memory := &ledgertest.Memory{}
+		l, err := ledger.New(memory.Open(), ledger.Options{Currency: "USDC", Logger: slog.New(slog.DiscardHandler)})
+		must(t, err)
+		s := &shop{Book: escrow.New(l, defaultRules()), t: t, clock: newClock()}
+		s.agents("10", "alice")
+		s.agents("0", "shop")
+		id := s.NewRequestID()
+		a, err := s.Authorise(t.Context(), escrow.CallOrder{Request: id, By: by("alice"), Payee: "shop", Least: amount("2"), IdempotencyKey: "k"})
+		must(t, err)
+		memory.FailNext(errors.New("disk on fire"), kept)
+		if _, err := a.Settle(context.Background(), escrow.Settlement{Amount: amount("2")}); !errors.Is(err, ledger.ErrOutcomeUnknown) {
+			t.Fatalf("kept %v: settled with %v", kept, err)
+		}
+		if _, err := s.Authorise(t.Context(), escrow.CallOrder{Request: s.NewRequestID(), By: by("alice"), Payee: "shop", Least: 1}); !errors.Is(err, ledger.ErrUnavailable) {
+			t.Fatalf("kept %v: a call is let in: %v", kept, err)
+		}
+		must(t, l.Reopen())
+		w, err := s.Wallet(context.Background(), "alice")
+		must(t, err)
+		_, err = s.Charge(operator, id)
+		_, retried := s.Authorise(t.Context(), escrow.CallOrder{Request: s.NewRequestID(), By: by("alice"), Payee: "shop", Least: 1, IdempotencyKey: "k"})
+		if kept {
+			if err != nil || w.Available != amount("8") || !escrow.IsRefusal(retried, ledger.IdempotencyConflict) {
+				t.Errorf("it was kept: charge %v, available %s, tried again %v", err, w.Available, retried)
+			}
+			must(t, s.run(func(tx *escrow.Tx) error { _, err := tx.RefundCharge(operator, id, 0, "its response never went out"); return err }))
+		} else if !escrow.IsRefusal(err, escrow.NotFound) || w.Available != amount("10") || w.Held != 0 || retried != nil {
+			t.Errorf("it was not kept: charge %v, available %s, held %s, tried again %v", err, w.Available, w.Held, retried)
+		}
+		s.sound()
+		must(t, l.Close())
+	}
+}
