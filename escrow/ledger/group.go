@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"runtime"
 	"runtime/debug"
 	"sync"
 )
@@ -91,6 +92,7 @@ func (g *GroupCommit) Close() {
 func (g *GroupCommit) run() {
 	defer close(g.ended)
 	for {
+		g.gather()
 		group, broken := g.next()
 		switch {
 		case group == nil:
@@ -102,6 +104,21 @@ func (g *GroupCommit) run() {
 		default:
 			g.commit(group)
 		}
+	}
+}
+
+// gather lets the callers that were just answered go first, as long as more operations come of it: else those that came during a
+// commit and those that it answered take turns, in two groups of half the size.
+func (g *GroupCommit) gather() {
+	for before := -1; ; {
+		g.mu.Lock()
+		n := len(g.waiting)
+		g.mu.Unlock()
+		if n == before || n >= g.maxGroup {
+			return
+		}
+		before = n
+		runtime.Gosched()
 	}
 }
 
