@@ -40,7 +40,10 @@ func TestCommitFails(t *testing.T) {
 			if err != nil || w.Available != amount("8") || !escrow.IsRefusal(retried, ledger.IdempotencyConflict) {
 				t.Errorf("it was kept: charge %v, available %s, tried again %v", err, w.Available, retried)
 			}
-			must(t, s.run(func(tx *escrow.Tx) error { _, err := tx.RefundCharge(operator, id, 0, "its response never went out"); return err }))
+			must(t, s.run(func(tx *escrow.Tx) error {
+				_, err := tx.RefundCharge(operator, id, 0, "its response never went out")
+				return err
+			}))
 		} else if !escrow.IsRefusal(err, escrow.NotFound) || w.Available != amount("10") || w.Held != 0 || retried != nil {
 			t.Errorf("it was not kept: charge %v, available %s, held %s, tried again %v", err, w.Available, w.Held, retried)
 		}
