@@ -13,6 +13,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
+	"go.uber.org/zap"
 
 	"github.com/tallygate/tallygate/escrow"
 	"github.com/tallygate/tallygate/escrow/ledger"
@@ -201,6 +202,7 @@ func (p *place) perform(name string, args []byte, w io.Writer) error {
 type place struct {
 	store    Store
 	currency string
+	rules    escrow.Rules // of the config; what is due by them is done before anything else
 	address  string
 }
 
@@ -252,6 +254,11 @@ func (p *place) fromConfig(raw []byte) error {
 		return err
 	}
 	p.store, p.currency = store, app.Currency
+	app.logger = zap.NewNop()
+	if err := app.provisionRules(); err != nil {
+		return err
+	}
+	p.rules = app.rules
 	return nil
 }
 
@@ -288,7 +295,7 @@ func (p *place) do(t task, args []byte, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return t.run(context.Background(), bench{escrow.New(books, escrow.Rules{}), store}, args, w)
+	return t.run(context.Background(), bench{escrow.New(books, p.rules), store}, args, w)
 }
 
 func (p *place) open(readOnly bool) (ledger.Store, error) {
