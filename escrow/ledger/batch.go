@@ -29,6 +29,9 @@ type touch struct {
 // Now is the time of the whole batch: UTC, and never before that of an earlier one.
 func (b *Batch) Now() time.Time { return b.now }
 
+// Seq is the number of the last transfer, this batch's own included.
+func (b *Batch) Seq() uint64 { return b.state.Seq }
+
 // Get returns a domain record, nil where there is none.
 func (b *Batch) Get(key []byte) ([]byte, error) {
 	if err := domainKey(key); err != nil {
@@ -116,7 +119,7 @@ func (b *Batch) rollback(mark int) {
 }
 
 // Account returns an account's counters as this batch sees them.
-func (b *Batch) Account(id AccountID) (Account, error) { return readAccount(b.w, id) }
+func (b *Batch) Account(id AccountID) (Account, error) { return ReadAccount(b.w, id) }
 
 // Held returns how much of an account is set aside by holds at this moment.
 func (b *Batch) Held(id AccountID) Amount {
@@ -144,7 +147,7 @@ func (b *Batch) Pend(t Transfer, cover ...*Hold) (Transfer, error) {
 	return b.move(t, cover)
 }
 
-// Resolve ends a pending transfer, once: it posts an amount between zero and all of it, and gives the rest back. kind and memo are
+// Resolve ends a pending transfer, once: it posts an amount between zero and all of it, and makes the rest available again. kind and memo are
 // those of the transfers that do so; an empty kind is the pending transfer's own. It needs no funds.
 func (b *Batch) Resolve(pending uint64, post Amount, kind, memo string) error {
 	t, found, err := readTransfer(b.w, pending)

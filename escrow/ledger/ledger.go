@@ -274,7 +274,7 @@ func (l *Ledger) View(fn func(Reader) error) error { return l.damaged(l.store.Vi
 
 func (l *Ledger) committed(id AccountID) (account Account, err error) {
 	err = l.View(func(r Reader) error {
-		account, err = readAccount(r, id)
+		account, err = ReadAccount(r, id)
 		return err
 	})
 	return account, err

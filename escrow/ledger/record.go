@@ -137,7 +137,8 @@ func (r transferRecord) transfer(seq uint64) Transfer {
 	}
 }
 
-func readAccount(r Reader, id AccountID) (Account, error) {
+// ReadAccount returns an account's counters as a View sees them.
+func ReadAccount(r Reader, id AccountID) (Account, error) {
 	var account Account
 	key := accountKey(id)
 	value, err := r.Get(key)

@@ -422,6 +422,9 @@ func testOpenPendings(t *testing.T, l *ledger.Ledger) {
 				}
 			}
 		}
+		if stand, err := l.Stand(); err != nil || b.Seq() != stand.Transfers+8 {
+			t.Errorf("the batch's last transfer is %d, the ledger's %d, %v", b.Seq(), stand.Transfers, err)
+		}
 		if b.Held(ledger.Wallet("alice")) != 0 {
 			t.Error("what is pending is not held")
 		}
