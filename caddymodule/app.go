@@ -105,6 +105,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 		return err
 	}
 	a.store = store
+	if err := registerMetrics(ctx.GetMetricsRegistry()); err != nil {
+		return fmt.Errorf("registering the metrics: %w", err)
+	}
 	if a.Currency == "" {
 		a.Currency = defaultCurrency
 	}

@@ -79,12 +79,14 @@ func (b *books) enter(c *call) {
 	b.mu.Lock()
 	b.live[c] = struct{}{}
 	b.mu.Unlock()
+	metrics.live.Inc()
 }
 
 func (b *books) leave(c *call) {
 	b.mu.Lock()
 	delete(b.live, c)
 	b.mu.Unlock()
+	metrics.live.Dec()
 }
 
 // settleLive charges what the calls in flight have sent. It is for the end of the process: Caddy kills handlers whose

@@ -98,7 +98,8 @@ func runRestore(cmd *cobra.Command, args []string) (int, error) {
 	if !ok {
 		return caddy.ExitCodeFailedStartup, errors.New("only a ledger in a bolt file is restored from a backup")
 	}
-	report, err := bolt.Restore(context.Background(), args[0], file.Path, bolt.Options{})
+	acceptMeta, _ := cmd.Flags().GetBool("accept-meta")
+	report, err := bolt.Restore(context.Background(), args[0], file.Path, bolt.Options{AcceptMeta: acceptMeta})
 	if err != nil {
 		return caddy.ExitCodeFailedStartup, err
 	}

@@ -55,7 +55,7 @@ type Meter struct {
 
 	// DurableHolds names an amount: what a call that can cost more than it is first held for is written to the disk before
 	// the call goes to the provider (a few milliseconds), not only kept in memory. If the server dies in the middle of the
-	// call, that amount is charged at the next start, marked "crash" and suspect, so that a costly answer is never lost; the
+	// call, that amount is charged at the next start, marked "crash", so that a costly answer is never lost; the
 	// payee or the operator may refund it. Default: no call's hold is written.
 	DurableHolds string `json:"durable_holds,omitempty"`
 
@@ -365,6 +365,7 @@ func (m *Meter) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp
 		return next.ServeHTTP(w, r)
 	}
 	if refusal != nil {
+		metrics.refused.WithLabelValues(m.Payee, string(refusal.Outcome)).Inc()
 		w.Header().Set(headerRequest, c.id)
 		writeProblem(w, refusal)
 		return nil

@@ -49,3 +49,23 @@ func TestAccessLogTellsTheChargeAndNoKey(t *testing.T) {
 		}
 	}
 }
+
+func TestMetricsSurviveAReload(t *testing.T) {
+	site := perCallSite + "\n\thandle /metrics {\n\t\tmetrics\n\t}"
+	s := openShop(t, "", site, text("results"))
+	key := s.agent("metered", "1")
+	s.do("GET", "/search", key, "")
+	s.do("GET", "/search", "nonsense", "")
+	check := func(when string) {
+		t.Helper()
+		body := s.do("GET", "/metrics", "", "").body
+		for _, name := range []string{`tallygate_calls_total{cut="none",payee="acme"}`, `tallygate_refused_total{code="unauthorized",payee="acme"}`, "tallygate_settle_seconds_count", "tallygate_live_calls 0"} {
+			if !strings.Contains(body, name) {
+				t.Errorf("%s: no %s in\n%s", when, name, body)
+			}
+		}
+	}
+	check("before")
+	s.load("", strings.Replace(site, "0.001", "0.002", 1))
+	check("after the reload")
+}

@@ -276,7 +276,12 @@ func (c *call) settleLocked(cut string) (escrow.Charge, error) {
 	if s := c.meter.Subscription; s != nil && s.counted() && !c.unpaid {
 		settlement.Quota, settlement.Over = s.used(usage.Units), s.over
 	}
+	done := timeSettle()
 	c.charge, c.settleErr = c.auth.Settle(context.WithoutCancel(c.request.Context()), settlement)
+	done()
+	if c.settleErr == nil {
+		metrics.calls.WithLabelValues(c.meter.Payee, cut).Inc()
+	}
 	if errors.Is(c.settleErr, ledger.ErrOutcomeUnknown) {
 		c.books.unknown(c.id)
 	}

@@ -1,0 +1,52 @@
+package caddymodule
+
+import (
+	"errors"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics are what Caddy's /metrics tells of metered calls. They belong to the process and not to a config, so that a reload
+// does not set them back to zero; each config registers them anew in its own registry. Amounts are not among them: metrics are
+// floats, and the books are there for money.
+var metrics = struct {
+	calls   *prometheus.CounterVec
+	refused *prometheus.CounterVec
+	settle  prometheus.Histogram
+	live    prometheus.Gauge
+}{
+	calls: prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: "tallygate", Name: "calls_total",
+		Help: "Calls whose response was charged, by payee and by who cut it short (none, client, upstream, funds).",
+	}, []string{"payee", "cut"}),
+	refused: prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: "tallygate", Name: "refused_total",
+		Help: "Calls that were refused, by payee and by the problem's code.",
+	}, []string{"payee", "code"}),
+	settle: prometheus.NewHistogram(prometheus.HistogramOpts{
+		Namespace: "tallygate", Name: "settle_seconds",
+		Help:    "Time that the end of a response waited until its charge was on disk.",
+		Buckets: []float64{.0005, .001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5},
+	}),
+	live: prometheus.NewGauge(prometheus.GaugeOpts{
+		Namespace: "tallygate", Name: "live_calls", Help: "Metered calls that are running.",
+	}),
+}
+
+// registerMetrics adds the metrics to a config's registry.
+func registerMetrics(registry *prometheus.Registry) error {
+	for _, collector := range []prometheus.Collector{metrics.calls, metrics.refused, metrics.settle, metrics.live} {
+		var registered prometheus.AlreadyRegisteredError
+		if err := registry.Register(collector); err != nil && !errors.As(err, &registered) {
+			return err
+		}
+	}
+	return nil
+}
+
+// timeSettle measures how long a settlement takes.
+func timeSettle() (done func()) {
+	began := time.Now()
+	return func() { metrics.settle.Observe(time.Since(began).Seconds()) }
+}
