@@ -17,6 +17,8 @@ var (
 	ErrEncoded = errors.New("the request body has a Content-Encoding: send it plain")
 	// ErrBackground is returned when a request asks for an answer that is not in its response but fetched later.
 	ErrBackground = errors.New("the request asks for an answer in the background, which can't be metered: leave out background")
+	// ErrUnanswered is returned when a call in a request can't be told from others by its answer, or has none.
+	ErrUnanswered = errors.New("each call needs an id of its own, a string or a number, and at most 1024 go in a batch")
 	// ErrRepeated is returned when a key that decides the cost stands twice in a request's JSON: servers differ in which
 	// one they take.
 	ErrRepeated = errors.New("a key stands twice in the request body, in the same or another case: state it once")

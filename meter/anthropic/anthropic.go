@@ -132,7 +132,7 @@ func Inspect(r *wire.Request) (*meter.Call, error) {
 			return nil, nil
 		}
 		c, err := inspectMessages(r)
-		if err == nil && c.Model == "" {
+		if err == nil { // a model in the body is not looked at here
 			name := r.Path[strings.LastIndexByte(r.Path, '/')+1:]
 			c.Model = name[:strings.LastIndexByte(name, ':')]
 		}

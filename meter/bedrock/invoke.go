@@ -79,8 +79,8 @@ func startInvoke(t *wire.State, h http.Header) {
 	s.Prompt += s.Cached + s.CacheWrite
 	if s.HasPrompt {
 		s.HasCompletion = true // of embeddings, the input alone is stated
-		r.header, t.Covered = true, true
 		t.State(s)
+		r.header, t.Covered = true, t.Stated.HasCompletion
 	}
 }
 

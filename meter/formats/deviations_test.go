@@ -287,9 +287,76 @@ func TestFree(t *testing.T) {
 		{"DELETE", "/mcp", true}, {"GET", "/mcp", true}, {"GET", "/v1/files/f/content", false}, {"GET", "/v1/messages/batches/b/results", false},
 		{"POST", "/v1/files", false}, {"POST", "/search", false},
 	} {
-		c, err := formats.Inspect(meter.Head{Method: tt.method, Path: tt.path}, []byte(`{}`))
+		var body []byte
+		if tt.method == "POST" {
+			body = []byte(`{}`)
+		}
+		c, err := formats.Inspect(meter.Head{Method: tt.method, Path: tt.path}, body)
 		if err != nil || c.Free != tt.free {
 			t.Errorf("%s %s: free %v, %v", tt.method, tt.path, c.Free, err)
+		}
+	}
+}
+
+// TestNothingIsFreeByItsMethod: a provider may take another method, or a body where there should be none, for a POST.
+func TestNothingIsFreeByItsMethod(t *testing.T) {
+	for _, method := range []string{"PUT", "PATCH", "QUERY", "get", "post", "TRACE", "PROPFIND", ""} {
+		if c, err := formats.Inspect(meter.Head{Method: method, Path: "/v1/chat/completions"}, nil); err != nil || c.Free {
+			t.Errorf("%q: free %v, %v", method, c.Free, err)
+		}
+	}
+	for _, method := range []string{"GET", "HEAD", "DELETE", "OPTIONS"} {
+		if c, err := formats.Inspect(meter.Head{Method: method, Path: "/v1/chat/completions"}, []byte(`{"model":"m"}`)); err != nil || c.Free {
+			t.Errorf("%s with a body: free %v, %v", method, c.Free, err)
+		}
+	}
+}
+
+// TestTheModelThatAnswers: where the path names it, the body does not, whatever it says; and nothing hides it in a form.
+func TestTheModelThatAnswers(t *testing.T) {
+	for _, tt := range []struct{ path, body, want string }{
+		{"/openai/deployments/dear/chat/completions", `{"model":"cheap","messages":[{"role":"user"}]}`, "dear"},
+		{"/openai/deployments/dear/images/generations", `{"model":"cheap"}`, "dear"},
+		{"/v1/projects/p/locations/l/publishers/anthropic/models/dear:rawPredict", `{"model":"cheap"}`, "dear"},
+		{"/model/dear/invoke", `{"model":"cheap"}`, "dear"},
+		{"/v1beta/models/dear:generateContent", `{"model":"cheap"}`, "dear"},
+		{"/v1/chat/completions", `{"mod\u0065l":"dear"}`, "dear"},
+	} {
+		if c, err := post(tt.path, tt.body); err != nil || c.Model != tt.want {
+			t.Errorf("%s: model %q, %v; want %q", tt.path, c.Model, err, tt.want)
+		}
+	}
+	form := strings.Repeat("--b\r\nContent-Disposition: form-data; name=\"x\"\r\n\r\ny\r\n", 100) +
+		"--b\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\ndear\r\n--b--\r\n"
+	head := meter.Head{Method: "POST", Path: "/v1/audio/transcriptions", Header: http.Header{"Content-Type": {"multipart/form-data; boundary=b"}}}
+	if c, err := formats.Inspect(head, []byte(form)); err != nil || c.Model != "dear" {
+		t.Errorf("a form: model %q, %v", c.Model, err)
+	}
+}
+
+// TestToolCallsAreToldApart: each has an id by which its answer is known, however a server writes it.
+func TestToolCallsAreToldApart(t *testing.T) {
+	call := func(id string) string {
+		return `{"jsonrpc":"2.0",` + id + `"method":"tools/call","params":{"name":"look"}}`
+	}
+	for name, body := range map[string]string{
+		"without an id": call(""), "null": call(`"id":null,`), "a list": call(`"id":[1],`), "endless": call(`"id":1e999,`),
+		"twice":                  "[" + call(`"id":1,`) + "," + call(`"id":1.0,`) + "]",
+		"as a number and a text": "[" + call(`"id":1,`) + "," + call(`"id":"1",`) + "]",
+	} {
+		if c, err := post("/mcp", body); err == nil {
+			t.Errorf("%s: taken, free %v", name, c.Free)
+		}
+	}
+	for _, ids := range [][2]string{{"1.0", "1"}, {`"\u0061"`, `"a"`}, {"1e2", "100"}, {"9007199254740993", "9007199254740992"}, {`"1"`, "1"}} {
+		c, err := post("/mcp", call(`"id":`+ids[0]+","))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := c.Counter(200, http.Header{"Content-Type": {"application/json"}})
+		r.Feed(nil, []byte(`{"jsonrpc":"2.0","id":`+ids[1]+`,"result":{}}`))
+		if n := r.Usage(true).Units[meter.ToolCall]; n != meter.Whole(1) {
+			t.Errorf("asked as %s, answered as %s: counts %s", ids[0], ids[1], n)
 		}
 	}
 }

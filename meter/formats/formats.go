@@ -30,7 +30,7 @@ var formats = []func(*wire.Request) (*meter.Call, error){
 
 // Inspect recognises a request by its path and by what its body is, never by its host, and tells what it asks for. A request
 // that no format knows is a call with an empty API, whose counter counts calls, events and bytes. The error is
-// [meter.ErrEncoded] or [meter.ErrRepeated]: the request can't be metered and should be refused.
+// [meter.ErrEncoded], [meter.ErrRepeated], [meter.ErrUnanswered] or [meter.ErrBackground]: the request can't be metered and should be refused.
 func Inspect(h meter.Head, body []byte) (*meter.Call, error) {
 	if h.Header == nil {
 		h.Header = http.Header{}
@@ -49,5 +49,16 @@ func Inspect(h meter.Head, body []byte) (*meter.Call, error) {
 		}
 		return call, nil
 	}
-	return &meter.Call{Body: body, Free: h.Method != http.MethodPost, InputTokens: int64(len(body)), Format: wire.Generic}, nil
+	return &meter.Call{Body: body, Free: asksNothing(h.Method, body), InputTokens: int64(len(body)), Format: wire.Generic}, nil
+}
+
+// asksNothing reports whether a request only looks (at a list of models, at an answer that was paid for when it was made) or tidies
+// up. One with a body asks for something: a provider may answer it as if it were a POST.
+func asksNothing(method string, body []byte) bool {
+	switch method {
+	case http.MethodGet, http.MethodHead, http.MethodDelete, http.MethodOptions:
+		return len(body) == 0
+	default:
+		return false
+	}
 }

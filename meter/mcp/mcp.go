@@ -4,9 +4,12 @@
 package mcp
 
 import (
+	"fmt"
 	"maps"
+	"math"
 	"net/http"
 	"slices"
+	"strconv"
 
 	"github.com/tidwall/gjson"
 
@@ -14,8 +17,10 @@ import (
 	"github.com/tallygate/tallygate/meter/wire"
 )
 
-// maxCalls bounds how many calls of a batch are told apart.
-const maxCalls = 1024
+const (
+	maxCalls = 1024 // that are told apart in a batch
+	maxID    = 1024 // bytes of an id
+)
 
 // calls is the API of one request: the tool calls in it, by the id that their answers will have.
 type calls struct {
@@ -41,12 +46,12 @@ var answers = wire.New(wire.Dialect{
 	Elements: true,
 	End: func(t *wire.State, m *wire.Message) wire.Verdict {
 		waiting := t.Scratch.(map[string]string)
-		id := m.Get("id")
-		tool, found := waiting[id.Raw]
+		id, _ := idOf(m.Get("id"))
+		tool, found := waiting[id]
 		if !found || !m.Has("result") && !m.Has("error") {
 			return wire.Pass
 		}
-		delete(waiting, id.Raw) // an answer that is repeated counts once
+		delete(waiting, id) // an answer that is repeated counts once
 		if m.Has("error") || m.Get("result.isError").Bool() {
 			t.ToolsFailed[tool]++
 		} else {
@@ -83,9 +88,14 @@ func Inspect(r *wire.Request) (*meter.Call, error) {
 		if err := wire.Unrepeated(m, m.Get("params")); err != nil {
 			return nil, err
 		}
-		if m.Get("method").String() == "tools/call" && m.Get("id").Exists() && len(api.tools) < maxCalls {
-			api.tools[m.Get("id").Raw] = m.Get("params.name").String()
+		if m.Get("method").String() != "tools/call" {
+			continue
 		}
+		id, ok := idOf(m.Get("id"))
+		if _, twice := api.tools[id]; !ok || twice || len(api.tools) == maxCalls {
+			return nil, fmt.Errorf("%w: tools/call of id %.40s", meter.ErrUnanswered, m.Get("id").Raw)
+		}
+		api.tools[id] = m.Get("params.name").String()
 	}
 	c := r.Call(&api.API)
 	c.Malformed = !wire.Valid(r.Body)
@@ -94,6 +104,19 @@ func Inspect(r *wire.Request) (*meter.Call, error) {
 	c.Tools = slices.Sorted(maps.Values(api.tools))
 	c.Free = len(api.tools) == 0
 	return c, nil
+}
+
+// idOf is a message's id as it is compared with others: servers write the same number, or the same text, in another way than it was
+// asked with. ok is false for what is no id, which a server may take for a notification and still do.
+func idOf(v gjson.Result) (id string, ok bool) {
+	switch v.Type {
+	case gjson.Number:
+		return strconv.FormatFloat(v.Num, 'g', -1, 64), !math.IsInf(v.Num, 0) && !math.IsNaN(v.Num)
+	case gjson.String:
+		return v.Str, len(v.Str) <= maxID
+	default:
+		return "", false
+	}
 }
 
 // isRPC reports whether v is a JSON-RPC message, and not a request to a model dressed up as one.

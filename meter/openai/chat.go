@@ -5,6 +5,7 @@ package openai
 
 import (
 	"bytes"
+	"cmp"
 	"strings"
 
 	"github.com/tidwall/gjson"
@@ -119,9 +120,7 @@ func inspectChat(r *wire.Request, api, quiet *wire.API) (*meter.Call, error) {
 		return nil, err
 	}
 	c := r.Call(api)
-	if c.Model == "" {
-		c.Model = deployment(r.Clean)
-	}
+	c.Model = cmp.Or(deployment(r.Clean), c.Model)
 	c.Choices = max(1, r.JSON.Get("n").Int(), r.JSON.Get("best_of").Int())
 	if n := maxTokens(r.JSON); n > 0 {
 		c.MaxOutput = n * min(c.Choices, 1<<20)
@@ -181,7 +180,8 @@ func ownModel(model string) bool {
 	return false
 }
 
-// deployment is the name in Azure's /openai/deployments/NAME/chat/completions, usually the model's.
+// deployment is the name in Azure's /openai/deployments/NAME/chat/completions, usually the model's. What the body calls the model
+// Azure does not look at.
 func deployment(path string) string {
 	_, rest, _ := strings.Cut(path, "/deployments/")
 	name, _, _ := strings.Cut(rest, "/")

@@ -2,6 +2,7 @@ package openai
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
 	"mime"
@@ -62,9 +63,6 @@ func inspectMedia(r *wire.Request, api *wire.API, inputOnly bool) (*meter.Call, 
 	c := r.Call(api)
 	c.InputOnly = inputOnly
 	c.Choices = max(1, r.JSON.Get("n").Int())
-	if c.Model == "" {
-		c.Model = deployment(r.Clean)
-	}
 	if media, params, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err == nil && media == "multipart/form-data" {
 		c.Malformed = false
 		fields, bound, err := form(r.Body, params["boundary"])
@@ -76,10 +74,14 @@ func inspectMedia(r *wire.Request, api *wire.API, inputOnly bool) (*meter.Call, 
 		query, _ := url.ParseQuery(r.Query)
 		c.Malformed, c.Model, c.InputTokens = false, query.Get("model"), wire.MediaBound(int64(len(r.Body)))
 	}
+	c.Model = cmp.Or(deployment(r.Clean), c.Model)
 	return c, nil
 }
 
-// form reads the short fields of a form, and the most tokens that it can count: an image, or a file of audio, by what it may
+// maxField is how many bytes of a form's field are looked at: more than any model's name has.
+const maxField = 1024
+
+// form reads the fields of a form that decide what it costs, and the most tokens that it can count: an image, or a file of audio, by what it may
 // be at most.
 func form(body []byte, boundary string) (fields map[string]string, bound int64, err error) {
 	fields = map[string]string{}
@@ -100,12 +102,13 @@ func form(body []byte, boundary string) (fields map[string]string, bound int64, 
 		}
 		value, _ := io.ReadAll(part)
 		bound += int64(len(value)) + 16
-		if len(fields) == 64 || len(value) > 1024 {
+		name := part.FormName()
+		if name != "model" && name != "stream" { // all that is looked at
 			continue
 		}
-		if _, found := fields[part.FormName()]; found && !strings.HasSuffix(part.FormName(), "[]") {
-			return nil, 0, fmt.Errorf("%w: %q", meter.ErrRepeated, part.FormName())
+		if _, found := fields[name]; found {
+			return nil, 0, fmt.Errorf("%w: %q", meter.ErrRepeated, name)
 		}
-		fields[part.FormName()] = string(value)
+		fields[name] = string(value[:min(len(value), maxField)])
 	}
 }

@@ -206,7 +206,7 @@ func InputBound(body []byte, model string) (most int64, open bool) {
 // remote are the keys of what a provider adds to the input from elsewhere.
 var remote = map[string]bool{"previous_response_id": true, "conversation": true, "file_id": true, "file_url": true, "file_uri": true,
 	"fileUri": true, "cachedContent": true, "cached_content": true, "web_search_options": true, "googleSearch": true,
-	"google_search": true, "urlContext": true, "url_context": true, "search_parameters": true, "plugins": true, "container": true}
+	"google_search": true, "urlContext": true, "url_context": true, "video_url": true, "audio_url": true, "document_url": true, "search_parameters": true, "plugins": true, "container": true}
 
 // cutString splits p behind the quote that ends the string which p is the rest of.
 func cutString(p []byte) (value, rest []byte) {

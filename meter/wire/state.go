@@ -46,9 +46,10 @@ func (t *State) hasText() bool {
 	return false
 }
 
-// State replaces the stated usage.
+// State replaces the stated usage. What is beyond anything that the request can use is taken for not stated: it is counted
+// locally, and marked as suspect.
 func (t *State) State(s Stated) {
-	t.Stated = s
+	t.Stated = s.credible(t.Call)
 	t.dropText()
 }
 

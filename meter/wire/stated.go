@@ -78,6 +78,31 @@ func (s *Stated) Add(o Stated) {
 	s.Suspect = s.Suspect || o.Suspect
 }
 
+// What one answer may count beyond what its request bounds: a provider's own prompt, thoughts that its limit leaves out, an
+// estimate that is off by as much. It is generous, since what is beyond is not taken from the provider's word.
+const (
+	bounds = 2          // times the request's bound
+	slack  = 100_000    // tokens more than that
+	answer = 10_000_000 // tokens of an answer whose request has no bound
+)
+
+// credible takes out what no answer to the call can have used, and sets Suspect.
+func (s Stated) credible(c *meter.Call) Stated {
+	if !c.InputOpen && s.Prompt > bounds*c.InputTokens+slack {
+		s.Prompt, s.Cached, s.CacheWrite, s.CacheWrite1h, s.AudioInput, s.ImageInput = 0, 0, 0, 0, 0, 0
+		s.HasPrompt, s.Suspect = false, true
+	}
+	most := answer * max(1, min(c.Choices, MaxTokens/answer))
+	if c.MaxOutput > 0 {
+		most = bounds*c.MaxOutput + slack
+	}
+	if s.Completion > most {
+		s.Completion, s.Reasoning, s.AudioOutput, s.ImageOutput = 0, 0, 0, 0
+		s.HasCompletion, s.Suspect = false, true
+	}
+	return s
+}
+
 // Number reads a stated count. Absent and null are 0. What is no count (negative, a string, beyond [MaxTokens]) is clamped and
 // sets suspect.
 func Number(v gjson.Result, suspect *bool) int64 {
