@@ -318,7 +318,9 @@ func TestTheModelThatAnswers(t *testing.T) {
 		{"/openai/deployments/dear/chat/completions", `{"model":"cheap","messages":[{"role":"user"}]}`, "dear"},
 		{"/openai/deployments/dear/images/generations", `{"model":"cheap"}`, "dear"},
 		{"/v1/projects/p/locations/l/publishers/anthropic/models/dear:rawPredict", `{"model":"cheap"}`, "dear"},
+		{"/openai/deployments/Dear/chat/completions", `{}`, "Dear"},
 		{"/model/dear/invoke", `{"model":"cheap"}`, "dear"},
+		{"/model/İİİİİİİİİİ/invoke", `{}`, "İİİİİİİİİİ"}, // in lower case it is longer
 		{"/v1beta/models/dear:generateContent", `{"model":"cheap"}`, "dear"},
 		{"/v1/chat/completions", `{"mod\u0065l":"dear"}`, "dear"},
 	} {

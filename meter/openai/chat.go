@@ -120,7 +120,7 @@ func inspectChat(r *wire.Request, api, quiet *wire.API) (*meter.Call, error) {
 		return nil, err
 	}
 	c := r.Call(api)
-	c.Model = cmp.Or(deployment(r.Clean), c.Model)
+	c.Model = cmp.Or(deployment(r), c.Model)
 	c.Choices = max(1, r.JSON.Get("n").Int(), r.JSON.Get("best_of").Int())
 	if n := maxTokens(r.JSON); n > 0 {
 		c.MaxOutput = n * min(c.Choices, 1<<20)
@@ -182,9 +182,9 @@ func ownModel(model string) bool {
 
 // deployment is the name in Azure's /openai/deployments/NAME/chat/completions, usually the model's. What the body calls the model
 // Azure does not look at.
-func deployment(path string) string {
-	_, rest, _ := strings.Cut(path, "/deployments/")
-	name, _, _ := strings.Cut(rest, "/")
+func deployment(r *wire.Request) string {
+	_, rest, _ := strings.Cut(r.Clean, "/deployments/")
+	name, _, _ := strings.Cut(r.Path[len(r.Path)-len(rest):], "/")
 	return name
 }
 

@@ -74,7 +74,7 @@ func inspectMedia(r *wire.Request, api *wire.API, inputOnly bool) (*meter.Call, 
 		query, _ := url.ParseQuery(r.Query)
 		c.Malformed, c.Model, c.InputTokens = false, query.Get("model"), wire.MediaBound(int64(len(r.Body)))
 	}
-	c.Model = cmp.Or(deployment(r.Clean), c.Model)
+	c.Model = cmp.Or(deployment(r), c.Model)
 	return c, nil
 }
 

@@ -29,11 +29,22 @@ type Request struct {
 // NewRequest prepares a request.
 func NewRequest(h meter.Head, body []byte) *Request {
 	h.Path = path.Clean("/" + h.Path)
-	r := &Request{Head: h, Clean: strings.ToLower(h.Path), Body: body}
+	r := &Request{Head: h, Clean: lower(h.Path), Body: body}
 	if trimmed := bytes.TrimLeft(body, " \t\r\n"); len(trimmed) > 0 && trimmed[0] == '{' {
 		r.JSON = gjson.ParseBytes(body)
 	}
 	return r
+}
+
+// lower is s with its ASCII letters in lower case, so that it keeps its length.
+func lower(s string) string {
+	b := []byte(s)
+	for i, c := range b {
+		if 'A' <= c && c <= 'Z' {
+			b[i] = c + 'a' - 'A'
+		}
+	}
+	return string(b)
 }
 
 // Post reports whether the request is a POST to a path that ends in suffix, such as "/chat/completions".
