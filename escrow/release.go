@@ -89,6 +89,9 @@ func (t *Tx) ReleasePartial(by Actor, id string, amount ledger.Amount, memo stri
 	if err != nil {
 		return Escrow{}, err
 	}
+	if e.Status == Released && len(e.Milestones) == 0 && (by.Operator || by.Agent == e.From) {
+		return Escrow{}, e.tooMuch("amount", amount) // an emptied pool has nothing left: that is what its payer must know
+	}
 	if err := e.mayRelease(by); err != nil {
 		return Escrow{}, err
 	}

@@ -182,7 +182,9 @@ func (w *world) release(t *rapid.T) {
 func (w *world) part(t *rapid.T) {
 	e, by := w.pick(t), some(t, "amount")
 	want := ""
-	if !e.movable() {
+	if e.status == "released" {
+		want = "exceeds_remaining" // nothing is left
+	} else if !e.movable() {
 		want = "invalid_status"
 	} else if by > w.model.free(e) {
 		want = "exceeds_remaining"
