@@ -229,13 +229,14 @@ func (c *call) read(r *http.Request) *ledger.Refusal {
 
 // checkPriced refuses what has no price, so that nothing is free by accident.
 func (c *call) checkPriced(r *http.Request) *ledger.Refusal {
+	unpriced := refuse(noPrice, r.Method+" "+r.URL.Path+" is not a call whose units can be counted, so it has no price")
 	switch {
-	case c.rates == nil || c.rates.Uses(meter.Calls):
-		return nil
-	case c.asked.Free && !leavesHTTP(r):
+	case c.free() && leavesHTTP(r):
+		return unpriced
+	case c.rates == nil || c.rates.Uses(meter.Calls) || c.asked.Free:
 		return nil
 	case c.asked.API == "":
-		return refuse(noPrice, r.Method+" "+r.URL.Path+" is not a call whose units can be counted, so it has no price")
+		return unpriced
 	}
 	for _, tool := range c.asked.Tools {
 		if !c.rates.PricesTool(tool) {

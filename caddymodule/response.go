@@ -51,6 +51,7 @@ type response struct {
 	bound  bool   // it does
 	sse    bool
 	gone   bool // the client no longer takes what is written
+	cut    bool // bytes are missing: the client must not take the response for complete
 	ended  bool // we have ended the stream ourselves, properly
 }
 
@@ -100,8 +101,8 @@ func (w *response) run(next caddyhttp.Handler) (err error, cause any) { //nolint
 			panic(http.ErrAbortHandler)
 		}
 	}
-	if w.length > w.taken {
-		// What was announced is longer: the client would wait for the rest.
+	if w.cut || w.length > w.taken {
+		// The handler has not minded that a write failed, or has written less than it announced.
 		panic(http.ErrAbortHandler)
 	}
 	return nil, w.complete()
@@ -294,12 +295,12 @@ func (w *response) letGo() error {
 }
 
 // pass counts the next bytes of a streamed response and sends on what may go. What they cost is held before they go.
-func (w *response) pass(p []byte) error {
+func (w *response) pass(p []byte) (err error) {
 	if len(p) == 0 {
 		return nil
 	}
+	defer func() { w.cut = w.cut || err != nil && !w.ended }()
 	var exhausted bool
-	var err error
 	w.out, exhausted, err = w.call.count(append(w.out[:0], w.last...), p)
 	if err != nil {
 		return err
@@ -358,6 +359,8 @@ func (w *response) FlushError() error {
 	case undecided:
 		w.WriteHeader(http.StatusOK)
 		return w.FlushError()
+	case refused:
+		return nil
 	case keeping:
 		if w.whole {
 			return nil
