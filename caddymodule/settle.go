@@ -64,7 +64,8 @@ func (oneCall) Usage(complete bool) (u meter.Usage) {
 }
 
 // count takes the next bytes of the response and appends to dst those that may go to the client. What they cost is held
-// and, batch by batch, drawn. exhausted says that the money has run out with these bytes, and no more may follow.
+// and, batch by batch, drawn. exhausted says that the money has run out with these bytes: no more may follow than what is
+// returned.
 func (c *call) count(dst, p []byte) (out []byte, exhausted bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -84,12 +85,15 @@ func (c *call) count(dst, p []byte) (out []byte, exhausted bool, err error) {
 		if n > fineSlice && !c.covers(n) {
 			n = fineSlice
 		}
+		paid := len(dst)
 		dst = c.counter.Feed(dst, p[:n])
 		p = p[n:]
 		at, bound := c.counter.Progress()
 		c.addSeconds(at)
 		c.addSeconds(bound)
-		exhausted = !c.cover(bound) && c.meter.OnExhausted == exhaustedStop
+		if exhausted = !c.cover(bound) && c.meter.OnExhausted == exhaustedStop; exhausted {
+			dst = dst[:paid] // the money has run out within what came last
+		}
 		if err := c.draw(at); err != nil {
 			return dst, false, err
 		}
