@@ -34,7 +34,7 @@ func init() {
 
 	httpcaddyfile.RegisterGlobalOption("tallygate", parseGlobalOption)
 	httpcaddyfile.RegisterHandlerDirective("meter", parseMeter)
-	httpcaddyfile.RegisterHandlerDirective("tallygate", parseHandler)
+	httpcaddyfile.RegisterDirective("tallygate", parseHandler)
 	// Both wrap every `handle` of their site, so that there is no free way round a meter at the site's level. The directive
 	// that is registered last stands first: tallygate, then meter.
 	httpcaddyfile.RegisterDirectiveOrder("meter", httpcaddyfile.After, "encode")

@@ -49,9 +49,13 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	return nil
 }
 
-func parseHandler(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+// parseHandler reads the directive. A path after it is the prefix, not a matcher, as it would be after other directives.
+func parseHandler(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 	handler := new(Handler)
-	return handler, handler.UnmarshalCaddyfile(h.Dispenser)
+	if err := handler.UnmarshalCaddyfile(h.Dispenser); err != nil {
+		return nil, err
+	}
+	return h.NewRoute(nil, handler), nil
 }
 
 // UnmarshalCaddyfile reads
