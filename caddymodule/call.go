@@ -202,6 +202,9 @@ func (c *call) inspect(r *http.Request) *ledger.Refusal {
 
 // read reads the request's body and what it asks for, and makes it measurable.
 func (c *call) read(r *http.Request) *ledger.Refusal {
+	if refusal := checkReading(r); refusal != nil {
+		return refusal
+	}
 	var body []byte
 	if r.Body != nil && r.Body != http.NoBody {
 		var refusal *ledger.Refusal

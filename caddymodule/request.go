@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/tallygate/tallygate/escrow"
@@ -43,6 +44,24 @@ func setBody(r *http.Request, body []byte) {
 		r.Header.Set("Content-Length", formatInt(int64(len(body))))
 	}
 }
+
+// checkReading makes sure that a provider reads the request's path and method as they are read here, where the price depends on them:
+// a path that some cut at a semicolon, decode twice, or take as it is written, may be a free call for one and a costly one for the
+// other. No API needs such a path.
+func checkReading(r *http.Request) *ledger.Refusal {
+	odd := func(c rune) bool { return c < ' ' || c == 0x7f || strings.ContainsRune(`%?#;\`, c) }
+	dots := func(segment string) bool { return segment == "." || segment == ".." }
+	if strings.ContainsFunc(r.URL.Path, odd) || slices.ContainsFunc(strings.Split(r.URL.Path, "/"), dots) {
+		return refuse(invalidRequest, "path "+quote(cutText([]byte(r.URL.Path), 100))+": what it asks for can't be told for sure; write it without dot segments, and without % ? # ; \\ and control characters in any encoding", "field", "path")
+	}
+	for _, name := range methodOverrides {
+		r.Header.Del(name)
+	}
+	return nil
+}
+
+// methodOverrides make some servers take a request for one of another method.
+var methodOverrides = []string{"X-Http-Method-Override", "X-Http-Method", "X-Method-Override"}
 
 // leavesHTTP reports whether a request asks for a tunnel, in which what is used would go by unseen.
 func leavesHTTP(r *http.Request) bool {
