@@ -257,7 +257,7 @@ func (u *recorded) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		u.mu.Lock()
 		defer u.mu.Unlock()
 		u.asked = append(u.asked, fmt.Sprintf("%s %s %s length=%d body=%x\n%strailers:\n%s", r.Method, r.RequestURI, r.Proto,
-			r.ContentLength, sum.Sum(nil)[:8], headerText(r.Header, "Accept-Encoding"), headerText(r.Trailer)))
+			r.ContentLength, sum.Sum(nil)[:8], headerText(r.Header, "Accept-Encoding", "Sec-Websocket-Key"), headerText(r.Trailer)))
 	}()
 	if h == nil {
 		http.NotFound(w, r)

@@ -3,6 +3,7 @@ package caddymodule_test
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"os/exec"
 	"strings"
 	"sync"
 	"testing"
@@ -19,6 +22,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/shopspring/decimal"
+	"golang.org/x/net/http2"
 
 	"github.com/tallygate/tallygate/escrow/ledger/bolt"
 )
@@ -958,4 +962,100 @@ func hostileRequest(t *testing.T, s *shop, key string, random *rand.Rand) {
 		return
 	}
 	_, _ = io.Copy(io.Discard, response.Body)
+}
+
+// TestUploadIsNotBuffered sends the second half of a body when the first has arrived at the upstream.
+func TestUploadIsNotBuffered(t *testing.T) {
+	half := make(chan struct{})
+	s := openShop(t, "", perCallSite, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.ReadFull(r.Body, make([]byte, 5))
+		half <- struct{}{}
+		rest, err := io.ReadAll(r.Body)
+		_, _ = fmt.Fprintf(w, "%s %v", rest, err)
+	}))
+	key := s.agent("alice", "1")
+	body, upload := io.Pipe()
+	r, err := http.NewRequestWithContext(t.Context(), "POST", s.url+"/search", body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Tallygate-Key", key)
+	ended := make(chan answer)
+	go func() { ended <- send(t, r) }()
+	_, _ = io.WriteString(upload, "first")
+	select {
+	case <-half:
+	case <-time.After(10 * time.Second):
+		t.Fatal("the first half is kept back")
+	}
+	_, _ = io.WriteString(upload, "second")
+	upload.Close()
+	want(t, "answer", (<-ended).body, "second <nil>")
+	s.wantPaid(t, key, "0.001")
+}
+
+// TestAStreamStopsAtTheCallersLimit checks that a stream goes as far as the caller's limit reaches, and no further.
+func TestAStreamStopsAtTheCallersLimit(t *testing.T) {
+	s := openShop(t, "", "meter acme 0.01 per event\n\treverse_proxy UPSTREAM", flushes("text/event-stream",
+		"data: 1\n\n", "data: 2\n\n", "data: 3\n\n", "data: 4\n\n", "data: [DONE]\n\n"))
+	key := s.agent("alice", "1")
+	a := s.do("GET", "/", key, "", "Tallygate-Max-Charge", "0.02")
+	if got := string(withoutComment([]byte(a.body))); !strings.HasPrefix(got, "data: 1\n\ndata: 2\n\nevent: error\n") || !strings.Contains(got, "limit_exceeded") || a.err != nil {
+		t.Errorf("%q %v", a.body, a.err)
+	}
+	a = s.do("GET", "/", key, "", "Tallygate-Max-Charge", "0.04")
+	want(t, "all of it", string(withoutComment([]byte(a.body))), "data: 1\n\ndata: 2\n\ndata: 3\n\ndata: 4\n\ndata: [DONE]\n\n")
+	s.wantPaid(t, key, "0.06")
+}
+
+// TestWebSocketOverHTTP2 opens a WebSocket by CONNECT (RFC 8441). Go serves that only where the environment of the process
+// asks for it, so that the test runs in a process of its own.
+func TestWebSocketOverHTTP2(t *testing.T) {
+	const setting = "http2xconnect=1"
+	if !strings.Contains(os.Getenv("GODEBUG"), setting) {
+		self := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestWebSocketOverHTTP2$", "-test.v")
+		self.Env = append(os.Environ(), "GODEBUG="+setting)
+		if out, err := self.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS: TestWebSocketOverHTTP2") {
+			t.Errorf("%v\n%s", err, out)
+		}
+		return
+	}
+	overHTTP2 := func(t *testing.T, c *caller) string {
+		if c.wire != "h2c" {
+			return webSocket(t, c)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		in, out := io.Pipe()
+		defer context.AfterFunc(ctx, func() { out.Close() })()
+		r := c.request(t, http.MethodConnect, in).WithContext(ctx)
+		r.Header[":protocol"] = []string{"websocket"}
+		r.Header.Set("Sec-WebSocket-Version", "13")
+		// The client of net/http does not take the name of the pseudo header.
+		transport := &http2.Transport{AllowHTTP: true, DialTLSContext: func(ctx context.Context, network, addr string, _ *tls.Config) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, network, addr)
+		}}
+		defer transport.CloseIdleConnections()
+		response, err := transport.RoundTrip(r)
+		if err != nil {
+			return "failed: " + err.Error()
+		}
+		defer response.Body.Close()
+		got := response.Status + "\n" + headerText(response.Header, "Date")
+		for _, message := range []string{"\x81\x05hello", "\x81\x05there"} {
+			_, _ = io.WriteString(out, message)
+			buf := make([]byte, len(message))
+			_, err := io.ReadFull(response.Body, buf)
+			got += fmt.Sprintf("%q %v\n", buf, err)
+		}
+		out.Close()
+		rest, err := io.ReadAll(response.Body)
+		return got + fmt.Sprintf("then %q %v", rest, err)
+	}
+	test := comparison{name: "websocket", upstream: upgradeAndEcho, client: overHTTP2, charged: 1}
+	up := newRecorded()
+	sites := openCompared(t, up, []comparison{test})
+	key := sites.agent("alice", "1")
+	compareSites(t, sites, up, key, test, "h2c")
+	sites.wantNothingHeld(t, key)
 }

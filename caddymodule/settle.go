@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"maps"
@@ -82,8 +83,8 @@ func (c *call) count(dst, p []byte) (out []byte, exhausted bool, err error) {
 	}
 	for len(p) > 0 && !exhausted {
 		n := len(p)
-		if n > fineSlice && !c.covers(n) {
-			n = fineSlice
+		if !c.covers(n) {
+			n = slice(p)
 		}
 		paid := len(dst)
 		dst = c.counter.Feed(dst, p[:n])
@@ -128,8 +129,17 @@ func (c *call) judge() *escrow.Quality {
 	return q.decide(c.request.Context(), c)
 }
 
-// fineSlice is how many bytes are counted at a time where the money held may end within what has come.
-const fineSlice = 256
+// slice is how many bytes are counted at a time where the money held may end within what has come: a line, in which one event
+// ends at most.
+func slice(p []byte) int {
+	p = p[:min(len(p), maxSlice)]
+	if end := bytes.IndexByte(p, '\n'); end >= 0 {
+		return end + 1
+	}
+	return len(p)
+}
+
+const maxSlice = 256
 
 // covers reports whether what is held pays for n further bytes, whatever is in them.
 func (c *call) covers(n int) bool {
@@ -139,7 +149,7 @@ func (c *call) covers(n int) bool {
 	if c.meter.Subscription != nil {
 		return false
 	}
-	units := meter.Units{meter.Byte: meter.Whole(int64(n)), meter.Event: meter.Whole(int64(n)/8 + 1)}
+	units := meter.Units{meter.Byte: meter.Whole(int64(n)), meter.Event: meter.Whole(int64(n)/2 + 1)}
 	worst, err := c.rates.Most(meter.Usage{Units: units})
 	if c.rates.UsesTokens() {
 		worst = max(worst, c.rates.MostFor(0, int64(n)))
@@ -286,8 +296,8 @@ func (c *call) settleLocked(cut string) (escrow.Charge, error) {
 	if c.settleErr == nil {
 		metrics.calls.WithLabelValues(c.meter.Payee, cut).Inc()
 	}
-	if errors.Is(c.settleErr, ledger.ErrOutcomeUnknown) {
-		c.books.unknown(c.id)
+	if c.settleErr != nil {
+		c.books.unknown(c.abandoned())
 	}
 	if c.settleErr != nil {
 		c.logger.Error("charging", zap.String("request", c.id), zap.Error(c.settleErr))
