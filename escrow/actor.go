@@ -66,7 +66,7 @@ func (b *Book) ReadsFor(by Actor, agent string) (string, error) {
 	case by.Agent == "":
 		return "", refuse(Unauthorized, nil, "a key is needed")
 	case agent != "" && agent != by.Agent:
-		return "", refuse(Forbidden, nil, "agent_id %q is not the key's agent; only the operator looks at others", agent)
+		return "", refuse(NotFound, nil, "agent_id %.80q is not the key's agent; only the operator looks at others", agent)
 	default:
 		return by.Agent, nil
 	}

@@ -203,10 +203,10 @@ func expiryWay(o EscrowOrder) (Way, error) {
 	default:
 		return "", invalid("on_expiry", "on_expiry %.40q: release or refund", string(o.OnExpiry))
 	}
-	word, _, _ := strings.Cut(strings.TrimSpace(o.Memo), " ")
-	name, _, _ := strings.Cut(word, ":")
-	if strings.HasSuffix(name, "_pool") {
-		return ToPayer, nil
+	if words := strings.Fields(o.Memo); len(words) > 0 {
+		if name, _, _ := strings.Cut(words[0], ":"); strings.HasSuffix(name, "_pool") {
+			return ToPayer, nil
+		}
 	}
 	return ToPayee, nil
 }

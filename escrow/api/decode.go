@@ -55,7 +55,7 @@ func decodeBody(body []byte, in any) error {
 	var object map[string]json.RawMessage
 	if len(body) > 0 {
 		if err := json.Unmarshal(body, &object); err != nil {
-			return invalid("body", "the body is not a JSON object: %v", err)
+			return invalid("body", "the body is not a JSON object: %s", plain(err))
 		}
 	}
 	v := reflect.ValueOf(in).Elem()
@@ -80,6 +80,10 @@ func decodeBody(body []byte, in any) error {
 
 // plain is a decoding error in words that need no knowledge of Go.
 func plain(err error) string {
+	var refusal *escrow.Refusal
+	if errors.As(err, &refusal) {
+		return refusal.Detail
+	}
 	var mismatch *json.UnmarshalTypeError
 	if errors.As(err, &mismatch) {
 		where := ""

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"encoding/json"
 
 	"github.com/tallygate/tallygate/escrow"
@@ -26,7 +27,7 @@ type tariffsOut struct {
 type QuoteOrder struct {
 	Method string          `json:"method,omitempty" jsonschema:"GET, or POST where there is a body, if missing"`
 	Path   string          `json:"path"`
-	Body   json.RawMessage `json:"body,omitempty" jsonschema:"the request's JSON"`
+	Body   json.RawMessage `json:"body,omitempty" jsonschema:"the request's JSON, or its text as a string"`
 }
 
 // Quote is what a request would cost.
@@ -64,6 +65,12 @@ func quote(r *request, in *QuoteOrder) (Quote, error) {
 		if len(in.Body) > 0 {
 			in.Method = "POST"
 		}
+	}
+	if text := ""; bytes.HasPrefix(in.Body, []byte(`"`)) {
+		if err := json.Unmarshal(in.Body, &text); err != nil {
+			return Quote{}, invalid("body", "body: %s", plain(err))
+		}
+		in.Body = json.RawMessage(text)
 	}
 	q, err := r.server.o.Quote(r.Context(), r.by, *in)
 	q.Currency = r.book.Currency()

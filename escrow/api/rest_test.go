@@ -207,7 +207,8 @@ func TestListsGoOnWithTheirFilter(t *testing.T) {
 	g.get("/escrow?limit=0", alice).want(422, "field", "limit")
 	g.get("/escrow?limit=x", alice).want(422, "field", "limit")
 	g.get("/escrow?status=x", alice).want(422, "field", "status")
-	g.get("/escrow?agent_id=bob", alice).want(403)
+	g.get("/escrow?agent_id=bob", alice).want(404, "code", "not_found")
+	g.get("/wallet?agent_id=bob", alice).want(404, "code", "not_found")
 	g.get("/escrow?agent_id=bob", operatorKey).want(200)
 	g.get("/escrow?limit=1", operatorKey).want(200, "escrows.0.from_agent_id", "alice") // all agents'
 	g.get("/escrow?status=disputed", operatorKey).want(200, "escrows", "[]")
