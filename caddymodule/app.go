@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"slices"
 	"sync"
@@ -239,7 +238,7 @@ func (a *App) Start() error {
 
 func (a *App) start() error {
 	value, _, err := pool.LoadOrNew(a.store.Key(), func() (caddy.Destructor, error) {
-		return openBooks(a.store, a.Currency, a.rules, a.logger)
+		return openBooks(a.store, a.Currency, a.rules, a.logger, a.ctx.Slogger())
 	})
 	if err != nil {
 		return err
@@ -260,7 +259,7 @@ func (a *App) start() error {
 	}
 	a.nameRoutes()
 	a.clock = startClock(a.books, a.book, a.logger)
-	sender := api.NewSender(a.openBook, api.SenderOptions{Private: a.privateWebhooks(), Logger: slog.New(a.ctx.Slogger().Handler())})
+	sender := api.NewSender(a.openBook, api.SenderOptions{Private: a.privateWebhooks(), Logger: a.ctx.Slogger()})
 	a.sender = startWorker(sender.Run)
 	return nil
 }

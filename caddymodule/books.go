@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"sync"
 
 	"github.com/caddyserver/caddy/v2"
@@ -28,19 +29,19 @@ type books struct {
 
 	mu     sync.Mutex
 	live   map[*call]struct{}
-	refs   int      // requests that hold the books open
-	closed bool     // no config holds them any more
-	unsure []string // request ids of charges whose commit failed
+	refs   int                    // requests that hold the books open
+	closed bool                   // no config holds them any more
+	unsure []escrow.AbandonedCall // calls whose charge failed with a commit
 
 }
 
 // openBooks opens the store's ledger, and what died with the last process is put right before money moves.
-func openBooks(store Store, currency string, rules escrow.Rules, logger *zap.Logger) (*books, error) {
+func openBooks(store Store, currency string, rules escrow.Rules, logger *zap.Logger, slogger *slog.Logger) (*books, error) {
 	st, err := store.Open()
 	if err != nil {
 		return nil, err
 	}
-	l, err := ledger.New(st, ledger.Options{Currency: currency})
+	l, err := ledger.New(st, ledger.Options{Currency: currency, Logger: slogger})
 	if err != nil {
 		_ = st.Close()
 		return nil, fmt.Errorf("opening the ledger: %w", err)

@@ -433,6 +433,9 @@ func (c *call) yield() {
 func (c *call) leave() {
 	c.mu.Lock()
 	if c.auth != nil {
+		if c.charge.RequestID == "" && c.settleErr == nil && c.books.ledger.Err() != nil {
+			c.books.unknown(c.abandoned()) // what it has drawn can't be given back now
+		}
 		c.auth.Cancel()
 	}
 	c.mu.Unlock()

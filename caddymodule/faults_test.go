@@ -2,6 +2,7 @@ package caddymodule_test
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -46,7 +47,11 @@ func TestADiskThatFails(t *testing.T) {
 			failing.Store(bolt.Step(""))
 			next := make(chan struct{})
 			s := &shop{t: t, store: "faulty"}
-			s.open("", perCallSite+"\n\thandle /live* {\n\t\tmeter live 0.01 per event\n\t\treverse_proxy UPSTREAM\n\t}", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			s.open("", perCallSite+"\n\thandle /live* {\n\t\tmeter live 0.01 per event\n\t\treverse_proxy UPSTREAM\n\t}\n\thandle /costly {\n\t\tmeter lab {\n\t\t\tprice 0.5 per call\n\t\t\tdurable_holds above 0.1\n\t\t}\n\t\treverse_proxy UPSTREAM\n\t}", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if strings.HasPrefix(r.URL.Path, "/costly") {
+					<-next
+					return
+				}
 				if !strings.HasPrefix(r.URL.Path, "/live") {
 					_, _ = w.Write([]byte("results"))
 					return
@@ -58,9 +63,12 @@ func TestADiskThatFails(t *testing.T) {
 				_, _ = w.Write([]byte("data: [DONE]\n\n"))
 			}))
 			key := s.agent("alice", "1")
+			costly := make(chan answer)
+			go func() { costly <- s.do("POST", "/costly", key, "{}", "Idempotency-Key", "again") }()
+			eventually(t, "the costly call's hold is on the disk", func() bool { return s.api("GET", "/wallet", key, nil, 200)["held"] == "0.5" })
 			ended := make(chan answer)
 			go func() { ended <- send(t, s.request("GET", "/live", key, "")) }()
-			eventually(t, "the stream has begun", func() bool { return s.api("GET", "/wallet", key, nil, 200)["held"] != "0" })
+			eventually(t, "the stream has begun", func() bool { return s.api("GET", "/wallet", key, nil, 200)["held"] != "0.5" })
 
 			failing.Store(step)
 			a := s.do("GET", "/search", key, "")
@@ -72,6 +80,7 @@ func TestADiskThatFails(t *testing.T) {
 				t.Errorf("the caller is told what went wrong inside: %s", a.body)
 			}
 			close(next)
+			wantProblem(t, <-costly, 503, "ledger_unavailable")
 			if end := <-ended; end.err == nil {
 				t.Errorf("a stream that can't be charged looks complete: %q", end.body)
 			}
@@ -81,6 +90,9 @@ func TestADiskThatFails(t *testing.T) {
 			// Only what went out whole is paid for: that one search.
 			eventually(t, "what never went out is paid back", func() bool { return s.balance(key) == "0.999" })
 			want(t, "payee's wallet", s.balanceOf("acme"), "0.001")
+			want(t, "held", s.api("GET", "/wallet", key, nil, 200)["held"].(string), "0")
+			want(t, "the costly call again, under its key", fmt.Sprint(s.do("POST", "/costly", key, "{}", "Idempotency-Key", "again").status), "200")
+			want(t, "wallet after it", s.balance(key), "0.499")
 		})
 	}
 }

@@ -2,7 +2,6 @@ package caddymodule
 
 import (
 	"context"
-	"log/slog"
 	"net/http"
 	"strings"
 
@@ -44,7 +43,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		Quote:           h.quote,
 		Client:          clientHost,
 		PrivateWebhooks: h.app.privateWebhooks(),
-		Logger:          slog.New(ctx.Slogger().Handler()),
+		Logger:          ctx.Slogger(),
 	}))
 	return nil
 }

@@ -10,12 +10,17 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// unknown remembers a call whose charge was being committed when the commit failed: it may stand in the books or not, but its
-// response has not gone out.
-func (b *books) unknown(request string) {
+// unknown remembers a call whose charge failed with the ledger: it may stand in the books or not, but its response has not gone
+// out whole.
+func (b *books) unknown(c escrow.AbandonedCall) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.unsure = append(b.unsure, request)
+	b.unsure = append(b.unsure, c)
+}
+
+// abandoned is the call as the books must know it when they are put right.
+func (c *call) abandoned() escrow.AbandonedCall {
+	return escrow.AbandonedCall{Request: c.id, Payer: c.payer.Agent, IdempotencyKey: c.terms.idempotencyKey, Sent: c.sent}
 }
 
 // recover brings the ledger back after a failed commit. Nothing is retried on the file that failed: the store goes on from a
@@ -34,24 +39,14 @@ func (b *books) recover(ctx context.Context) {
 	unsure := b.unsure
 	b.unsure = nil
 	b.mu.Unlock()
-	for _, request := range unsure {
-		b.void(ctx, request)
+	for _, c := range unsure {
+		err := b.book.Abandon(ctx, c)
+		switch {
+		case errors.Is(err, ledger.ErrOutcomeUnknown), errors.Is(err, ledger.ErrUnavailable):
+			b.unknown(c)
+		case err != nil:
+			b.logger.Error("a charge whose response never went out can't be put right", zap.String("request", c.Request), zap.Error(err))
+		}
 	}
-	b.logger.Warn("the ledger takes money again", zap.Int("charges_of_unknown_outcome", len(unsure)))
-}
-
-// void pays a charge back whose response never went out, if it stands in the books.
-func (b *books) void(ctx context.Context, request string) {
-	err := b.book.Do(ctx, func(tx *escrow.Tx) error {
-		_, err := tx.RefundCharge(operator, request, 0, "the response never went out: the commit of the charge had failed")
-		return err
-	})
-	switch {
-	case escrow.IsRefusal(err, escrow.NotFound), escrow.IsRefusal(err, escrow.InvalidStatus):
-		// It was never charged, or nothing.
-	case errors.Is(err, ledger.ErrOutcomeUnknown), errors.Is(err, ledger.ErrUnavailable):
-		b.unknown(request)
-	case err != nil:
-		b.logger.Error("a charge whose response never went out can't be paid back", zap.String("request", request), zap.Error(err))
-	}
+	b.logger.Warn("the ledger takes money again", zap.Int("calls_put_right", len(unsure)))
 }
