@@ -88,6 +88,8 @@ func (q *Quality) askJudge(ctx context.Context, c *call) *escrow.Quality {
 const maxKeptQuestion = 64 << 10
 
 func (c *call) question() question {
+	c.mu.Lock() // the end of the process may settle the call meanwhile
+	defer c.mu.Unlock()
 	q := question{
 		RequestID: c.id, Payer: c.payer.Agent, Payee: c.meter.Payee, Route: c.meter.route,
 		Request:  judgedRequest{Method: c.request.Method, Path: c.request.URL.Path, Body: cutText(c.original, judgedRequestBytes)},

@@ -76,7 +76,14 @@ func (c *call) serve(w http.ResponseWriter, next caddyhttp.Handler) error {
 	if cause != nil {
 		panic(cause)
 	}
-	return err
+	if err == nil || c.hasYielded() {
+		return err
+	}
+	if rw.mode == passing { // it failed after its header: the error would be logged with the caller's key
+		c.logger.Error("the provider's handlers failed in the middle of an answer", zap.String("request", c.id), zap.Error(err))
+		return nil
+	}
+	return answerFailure(w, c.request, c.id, err, c.logger)
 }
 
 // run serves the request. cause is what the handlers panicked with, if the panic must go on.
@@ -165,7 +172,7 @@ func (w *response) WriteHeader(status int) {
 
 // leavesHTTP reports whether a tunnel follows: a WebSocket, which HTTP/2 opens by CONNECT and an answer of 200.
 func (w *response) leavesHTTP() bool {
-	return w.status == http.StatusSwitchingProtocols || w.call.request.Method == http.MethodConnect
+	return w.status == http.StatusSwitchingProtocols || w.call.request.Method == http.MethodConnect && w.status/100 == 2
 }
 
 // upgrade charges a connection that leaves HTTP before it does.
@@ -191,7 +198,7 @@ func (w *response) begin() {
 		w.mode = refused
 		return
 	}
-	w.sse = kind == "text/event-stream" && h.Get("Content-Encoding") == ""
+	w.sse = kind == "text/event-stream" && !compressed(h)
 	w.call.begin(w.status, h, w.sse)
 	switch {
 	case bodiless || w.length == 0:
@@ -207,19 +214,23 @@ func (w *response) begin() {
 // did not ask for it either, as far as the upstream was told. It reports false where that can't be done.
 func (w *response) decode() bool {
 	h := w.Header()
-	coding := h.Get("Content-Encoding")
-	if coding == "" || strings.EqualFold(coding, "identity") {
+	if !compressed(h) {
 		return true
 	}
 	if w.status == http.StatusPartialContent || len(h.Values("Content-Encoding")) > 1 {
 		return false
 	}
-	if w.coding = newDecoder(coding); w.coding == nil {
+	if w.coding = newDecoder(h.Get("Content-Encoding")); w.coding == nil {
 		return false
 	}
 	h.Del("Content-Encoding")
 	h.Del("Content-Length")
 	return true
+}
+
+func compressed(h http.Header) bool {
+	coding := h.Get("Content-Encoding")
+	return coding != "" && !strings.EqualFold(coding, "identity")
 }
 
 // stream sends the header: from here on the response flows, and its charge, where it isn't known yet, follows in trailers.
