@@ -9,6 +9,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 
+	"github.com/tallygate/tallygate/escrow"
 	"github.com/tallygate/tallygate/pricing"
 )
 
@@ -84,11 +85,16 @@ func (a *App) unmarshalWord(d *caddyfile.Dispenser, word string) error {
 	case "faucet":
 		return a.unmarshalFaucet(d)
 	case "commission":
-		err := oneArg(d, &a.Commission, "a percentage such as 1%")
+		if err := oneArg(d, &a.Commission, "a percentage such as 1%"); err != nil {
+			return err
+		}
 		a.Commission = strings.TrimSuffix(a.Commission, "%")
-		return err
+		if _, err := escrow.ParsePercent(a.Commission); err != nil {
+			return d.Errf("commission: %v", err)
+		}
+		return nil
 	case "min_escrow":
-		return oneArg(d, &a.MinEscrow, "an amount such as 1.00")
+		return oneAmount(d, &a.MinEscrow)
 	case "refund_window":
 		return oneDuration(d, &a.RefundWindow)
 	case "webhooks":
@@ -179,6 +185,13 @@ func oneArg(d *caddyfile.Dispenser, into *string, expected string) error {
 		return d.Errf("unexpected %q after '%s %s': expected %s", d.Val(), word, *into, expected)
 	}
 	return nil
+}
+
+func oneAmount(d *caddyfile.Dispenser, into *string) error {
+	if err := oneArg(d, into, "an amount such as 1.00"); err != nil {
+		return err
+	}
+	return checkAmount(d, *into)
 }
 
 func oneDuration(d *caddyfile.Dispenser, into *caddy.Duration) error {

@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"encoding/json"
+	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/tallygate/tallygate/escrow"
 	"github.com/tallygate/tallygate/escrow/ledger"
 	"github.com/tallygate/tallygate/pricing"
 )
@@ -96,6 +98,9 @@ func (m *Meter) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	args := d.RemainingArgs()
 	if len(args) > 0 {
 		m.Payee = args[0]
+		if err := checkPayee(d, m.Payee); err != nil {
+			return err
+		}
 	}
 	if len(args) > 1 {
 		if err := m.unmarshalPrice(d, args[1:], counted); err != nil {
@@ -125,13 +130,25 @@ func (m *Meter) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return nil
 }
 
+// checkPayee reports an id that no agent can have at its line.
+func checkPayee(d *caddyfile.Dispenser, id string) error {
+	var refusal *escrow.Refusal
+	if errors.As(escrow.CheckAgentID("payee", id), &refusal) {
+		return d.Err(refusal.Detail)
+	}
+	return nil
+}
+
 func (m *Meter) unmarshalWord(d *caddyfile.Dispenser, word string, counted []string) error {
 	switch word {
 	case "payee":
 		if m.Payee != "" {
 			return d.Errf("payee is given twice: %s stands after 'meter' already", m.Payee)
 		}
-		return oneArg(d, &m.Payee, "an agent's id")
+		if err := oneArg(d, &m.Payee, "an agent's id"); err != nil {
+			return err
+		}
+		return checkPayee(d, m.Payee)
 	case "price":
 		return m.unmarshalPrice(d, d.RemainingArgs(), counted)
 	case "subscription":
@@ -149,12 +166,15 @@ func (m *Meter) unmarshalWord(d *caddyfile.Dispenser, word string, counted []str
 	case "charge":
 		return m.unmarshalCharge(d, counted)
 	case "agent":
-		return oneArg(d, &m.Agent, "a placeholder such as {http.auth.user.id}")
-	case "max_charge":
-		if err := oneArg(d, &m.MaxCharge, "an amount such as 0.50"); err != nil {
+		if err := oneArg(d, &m.Agent, "a placeholder such as {http.auth.user.id}"); err != nil {
 			return err
 		}
-		return checkAmount(d, m.MaxCharge)
+		if !strings.Contains(m.Agent, "{") { // or all callers would be one agent
+			return d.Errf("unexpected %q: expected a placeholder such as {http.auth.user.id}", m.Agent)
+		}
+		return nil
+	case "max_charge":
+		return oneAmount(d, &m.MaxCharge)
 	case "max_body":
 		var err error
 		m.MaxBody, err = unmarshalNumber(d)

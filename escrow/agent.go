@@ -45,7 +45,8 @@ var agentID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:@-]{0,63}$`)
 // reserved are words that stand where an agent's id may stand.
 var reserved = []string{"me", "operator", "world", string(ledger.Commission)}
 
-func checkAgentID(field, id string) error {
+// CheckAgentID refuses, as invalid_request for that field, what can't be the id of an agent.
+func CheckAgentID(field, id string) error {
 	if !agentID.MatchString(id) {
 		return invalid(field, "%s %.80q: 1 to %d letters, digits or . _ : @ -, the first a letter or digit", field, id, maxID)
 	}
@@ -96,7 +97,7 @@ func (t *Tx) addAgent(o AgentOrder, origin Origin) (Agent, error) {
 	if o.ID == "" {
 		o.ID = t.shared.ids.next("agt_", t.Now())
 	}
-	if err := checkAgentID("agent_id", o.ID); err != nil {
+	if err := CheckAgentID("agent_id", o.ID); err != nil {
 		return Agent{}, err
 	}
 	if err := checkText("name", o.Name); err != nil {
@@ -114,7 +115,7 @@ func (t *Tx) addAgent(o AgentOrder, origin Origin) (Agent, error) {
 // Reserve makes the payee of a configuration, or finds it. An agent of that id that registered itself is an error with the
 // remedies: the money of the route would go to a stranger.
 func (b *Book) Reserve(ctx context.Context, payee string) error {
-	if err := checkAgentID("payee", payee); err != nil {
+	if err := CheckAgentID("payee", payee); err != nil {
 		return err
 	}
 	agent, found, err := b.Agent(payee)
