@@ -143,7 +143,7 @@ func TestShadowModeRefusesAndChargesNothing(t *testing.T) {
 }
 
 func TestACallThatDoesTheWorkOfAMilestone(t *testing.T) {
-	s := openShop(t, "", "handle /draft {\n\t\tmeter writer 5 per call\n\t\treverse_proxy UPSTREAM\n\t}", text("the draft"))
+	s := openShop(t, "", "handle /draft {\n\t\tmeter writer 4 per call\n\t\treverse_proxy UPSTREAM\n\t}", text("the draft"))
 	key := s.agent("alice", "20")
 	e := s.api("POST", "/escrow", key, map[string]any{"to_agent_id": "writer", "amount": "10", "milestones": []map[string]string{
 		{"name": "draft", "amount": "4"}, {"name": "final", "amount": "6"},

@@ -144,7 +144,7 @@ const maxSlice = 256
 // covers reports whether what is held pays for n further bytes, whatever is in them.
 func (c *call) covers(n int) bool {
 	if c.unpaid {
-		return true
+		return c.meter.shadow()
 	}
 	if c.meter.Subscription != nil {
 		return false
@@ -161,7 +161,7 @@ func (c *call) covers(n int) bool {
 // not there.
 func (c *call) cover(bound meter.Units) bool {
 	if c.unpaid {
-		return true
+		return c.meter.shadow() || c.isWorth(bound)
 	}
 	if s := c.meter.Subscription; s != nil {
 		return !s.counted() || s.cover(c, bound)
@@ -189,6 +189,12 @@ func (c *call) cover(bound meter.Units) bool {
 	c.addSeconds(usage.Units)
 	exact, _ := c.rates.Due(usage)
 	return ledger.Amount(exact) < c.covered
+}
+
+// isWorth reports whether the milestone whose work the call does pays for so much.
+func (c *call) isWorth(bound meter.Units) bool {
+	need, err := c.rates.Most(meter.Usage{Units: bound})
+	return err == nil && ledger.Amount(need) <= c.auth.Worth()
 }
 
 // draw posts a partial payment when a batch is full. No byte of the batch after it goes out before that is durable, so that a
@@ -228,6 +234,9 @@ func (c *call) addSeconds(units meter.Units) {
 func (c *call) stopEvent() []byte {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if worth := c.auth.Worth(); worth > 0 {
+		return c.counter.Stop(string(limitExceeded), "the call has come to what its milestone pays: "+worth.String())
+	}
 	if c.limit > 0 && c.covered >= c.limit {
 		return c.counter.Stop(string(limitExceeded), "the call has cost its limit of "+c.limit.String())
 	}

@@ -38,8 +38,8 @@ type CallOrder struct {
 	IdempotencyKey string   // the caller's; empty: none. The same again is refused with idempotency_conflict
 	Digest         [32]byte // of the request: what makes it the same
 
-	// Milestone: the call does the work of this milestone of the escrow that is named. It costs nothing; when it is settled, the
-	// milestone is delivered.
+	// Milestone: the call does the work of this milestone of the escrow that is named. It costs nothing, but must be worth no more than the
+	// milestone pays, and be the only one; when it is settled, the milestone is delivered (but for an answer that the upstream cut).
 	Milestone string
 	// Shadow: nothing is refused for want of money, held or charged; the charge says what it would have been. The payer may be
 	// unknown.
@@ -62,6 +62,8 @@ type Authorisation struct {
 	quota  *quotaHold // FromSubscription
 
 	milestone string
+	worth     ledger.Amount // of the milestone
+	doing     string        // the milestone, among the calls that run
 	shadow    bool
 	onceID    OnceID
 	digest    []byte
@@ -98,12 +100,12 @@ func (b *Book) Authorise(ctx context.Context, o CallOrder) (*Authorisation, erro
 	if err := b.begin(o); err != nil {
 		return nil, err
 	}
-	a := &Authorisation{book: b, charge: o.charge(), ppm: b.rules.CommissionPPM, total: o.Least, onceID: o.onceID(), digest: o.Digest[:]}
+	a := &Authorisation{book: b, charge: o.charge(), ppm: b.rules.CommissionPPM, total: o.Least, onceID: o.onceID(), digest: o.Digest[:], doing: o.doing()}
 	take := map[Funding]func(context.Context, CallOrder) error{
 		FromWallet: a.fromWallet, FromEscrow: a.fromEscrow, FromSubscription: a.fromSubscription,
 	}[o.From]
 	if err := take(ctx, o); err != nil {
-		b.finished(o.By.Agent, a.onceID)
+		b.finished(o.By.Agent, a.onceID, a.doing)
 		return nil, err
 	}
 	if a.milestone == "" {
@@ -121,6 +123,9 @@ func (o CallOrder) charge() Charge {
 
 // Escrow is the id of the escrow that pays, empty for a wallet.
 func (a *Authorisation) Escrow() string { return a.charge.EscrowID }
+
+// Worth is what the milestone pays whose work the call does: it may come to that and no more. 0 where it does none.
+func (a *Authorisation) Worth() ledger.Amount { return a.worth }
 
 // Held is what is still aside: authorised and not drawn.
 func (a *Authorisation) Held() ledger.Amount { return a.hold.Amount() }
@@ -178,7 +183,7 @@ func (a *Authorisation) release() {
 	a.limits.release()
 	a.quota.release()
 	if !a.shadow {
-		a.released.Do(func() { a.book.finished(a.charge.Payer, a.onceID) })
+		a.released.Do(func() { a.book.finished(a.charge.Payer, a.onceID, a.doing) })
 	}
 }
 

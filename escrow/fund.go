@@ -2,7 +2,6 @@ package escrow
 
 import (
 	"context"
-	"time"
 
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
@@ -137,7 +136,7 @@ func (a *Authorisation) open(ctx context.Context, o CallOrder) error {
 	})
 }
 
-// forMilestone lets a call do the work of a milestone: it holds nothing.
+// forMilestone lets a call do the work of a milestone: it holds nothing, costs no more than the milestone pays, and is the only one.
 func (a *Authorisation) forMilestone(e *Escrow, o CallOrder) error {
 	m := e.milestone(o.Milestone)
 	switch {
@@ -145,10 +144,13 @@ func (a *Authorisation) forMilestone(e *Escrow, o CallOrder) error {
 		return noMilestone(o.Milestone)
 	case e.Status.Closed() || e.Closing != "":
 		return e.wrongStatus("delivery")
-	case m.Status == MilestoneAccepted:
-		return refuse(InvalidStatus, nil, "milestone %q was accepted on %s", m.Name, m.AcceptedAt.Format(time.RFC3339))
+	case m.Status != MilestonePending:
+		return refuse(InvalidStatus, nil, "milestone %q is %s already: one call does its work", m.Name, m.Status)
+	case o.Least > m.Amount:
+		return refuse(LimitExceeded, map[string]string{"required": o.Least.String(), "limit": m.Amount.String(), "currency": a.book.Currency()},
+			"the call can cost %s, more than its milestone pays: %s", o.Least, m.Amount)
 	}
-	a.source, a.charge.EscrowID, a.milestone = e.Account(), e.ID, m.Name
+	a.source, a.charge.EscrowID, a.milestone, a.worth = e.Account(), e.ID, m.Name, m.Amount
 	o.Least = 0
 	a.total = 0
 	return a.holdFirst(o, false)

@@ -174,10 +174,10 @@ func (t *Tx) forget() (more bool, err error) {
 	return len(entries) == sweepSize, nil
 }
 
-// inFlight are the idempotency keys of calls that run.
+// inFlight are the idempotency keys of calls that run, and the milestones whose work they do.
 type inFlight struct {
 	mu      sync.Mutex
-	digests map[string][]byte // by owner and key
+	digests map[string][]byte // by owner and key; by escrow and milestone
 	calls   map[string]int    // by agent: calls that run
 }
 
@@ -191,10 +191,17 @@ func (b *Book) begin(o CallOrder) error {
 	if f.calls[o.By.Agent] >= b.rules.MaxCalls {
 		return refuse(RateLimited, map[string]string{"retry_after": "1"}, "%d calls of this agent run already; wait until some have ended", b.rules.MaxCalls)
 	}
+	doing := o.doing()
+	if f.digests[doing] != nil {
+		return refuse(InvalidStatus, map[string]string{"retry_after": "1"}, "a call that does the work of milestone %q runs at this moment", o.Milestone)
+	}
 	if o.IdempotencyKey != "" {
 		if err := b.beginOnce(f, o); err != nil {
 			return err
 		}
+	}
+	if doing != "" {
+		f.digests[doing] = []byte{}
 	}
 	f.calls[o.By.Agent]++
 	return nil
@@ -229,7 +236,7 @@ func (b *Book) beginOnce(f *inFlight, o CallOrder) error {
 }
 
 // finished ends what begin began.
-func (b *Book) finished(agent string, id OnceID) {
+func (b *Book) finished(agent string, id OnceID, doing string) {
 	f := b.shared.inFlight
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -239,6 +246,15 @@ func (b *Book) finished(agent string, id OnceID) {
 	if id.Key != "" {
 		delete(f.digests, id.Owner+"\x00"+id.Key)
 	}
+	delete(f.digests, doing)
+}
+
+// doing names the milestone whose work a call does, among the calls that run; empty for none.
+func (o CallOrder) doing() string {
+	if o.Milestone == "" {
+		return ""
+	}
+	return "milestone:" + o.Escrow + "\x00" + o.Milestone
 }
 
 func (o CallOrder) onceID() OnceID {

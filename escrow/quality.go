@@ -269,8 +269,8 @@ func (b *Book) OpenDecisions(ctx context.Context, after string, limit int) (deci
 }
 
 // delivered marks the milestone that a call was for as delivered, unless its payee has said so before.
-func (t *Tx) delivered(e *Escrow, name string) error {
-	if e == nil || name == "" || e.Status.Closed() || e.Closing != "" {
+func (t *Tx) delivered(e *Escrow, name, cut string) error {
+	if e == nil || name == "" || cut == "upstream" || e.Status.Closed() || e.Closing != "" {
 		return nil
 	}
 	m := e.milestone(name)
@@ -278,6 +278,7 @@ func (t *Tx) delivered(e *Escrow, name string) error {
 		return nil
 	}
 	m.Status, m.DeliveredAt = MilestoneDelivered, t.Now()
+	e.Served = true
 	if err := t.saveEscrow(e); err != nil {
 		return err
 	}

@@ -245,7 +245,7 @@ func (t *Tx) settle(a *Authorisation, s Settlement) (Charge, error) {
 	if err := t.leave(e, a.hold); err != nil {
 		return Charge{}, err
 	}
-	if err := t.delivered(e, a.milestone); err != nil {
+	if err := t.delivered(e, a.milestone, s.Cut); err != nil {
 		return Charge{}, err
 	}
 	c := &d.Charge
