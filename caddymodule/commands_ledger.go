@@ -14,6 +14,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/spf13/cobra"
 
+	"github.com/tallygate/tallygate/escrow/ledger"
 	"github.com/tallygate/tallygate/escrow/ledger/bolt"
 )
 
@@ -36,13 +37,16 @@ func runVerify(cmd *cobra.Command, args []string) (int, error) {
 	}
 	var v verified
 	if err := perform(cmd, "ledger/verify", optional(args, 0), asked, &v); err != nil {
+		if strings.Contains(err.Error(), ledger.ErrCorrupt.Error()) { // also in a server's words
+			return exitBad, err
+		}
 		return exitNotChecked, fmt.Errorf("not checked: %w", err)
 	}
 	if !printJSON(cmd, v) {
 		v.print()
 	}
 	if !v.Good {
-		return exitBad, fmt.Errorf("the books are wrong: %d findings", len(v.Wrong))
+		return exitBad, fmt.Errorf("the books are wrong, findings: %d", len(v.Wrong))
 	}
 	return exitGood, nil
 }

@@ -224,6 +224,9 @@ func (m *Meter) provisionCharge() error {
 	if m.Charge == nil {
 		return nil
 	}
+	if m.Subscription != nil && (m.Charge.From != fromWallet || m.Charge.Open != "") {
+		return errors.New("'charge escrow' means nothing beside a subscription, which pays the calls")
+	}
 	switch m.Charge.From {
 	case fromWallet:
 		if m.Charge.Open != "" || m.Charge.For != 0 {
@@ -362,7 +365,10 @@ func (m *Meter) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp
 
 	c, refusal := m.admit(r)
 	if refusal != nil && m.shadow() {
-		return next.ServeHTTP(w, r)
+		if err := next.ServeHTTP(w, r); err != nil {
+			return answerFailure(w, r, c.id, err, m.logger)
+		}
+		return nil
 	}
 	if refusal != nil {
 		metrics.refused.WithLabelValues(m.Payee, string(refusal.Outcome)).Inc()

@@ -69,3 +69,15 @@ func TestMetricsSurviveAReload(t *testing.T) {
 	s.load("", strings.Replace(site, "0.001", "0.002", 1))
 	check("after the reload")
 }
+
+func TestNoKeyIsLoggedWhenTheProviderFails(t *testing.T) {
+	s := openShop(t, "", "handle /search* {\n\t\tmeter acme 0.001 per call\n\t\treverse_proxy 127.0.0.1:1\n\t}", text(""))
+	key := s.agent("alice", "1")
+	for _, headers := range [][]string{
+		{"Authorization", "Bearer " + key}, {"X-Api-Key", key}, {"X-Goog-Api-Key", key}, {"Api-Key", key}, {"Tallygate-Key", key},
+	} {
+		a := s.do("GET", "/search?key="+key, "", "", headers...)
+		wantProblem(t, a, 502, "upstream_failed")
+	}
+	// The shop's log, errors and debug messages included, is searched for the key when the test ends.
+}

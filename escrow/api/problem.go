@@ -24,6 +24,11 @@ const (
 	tooEarly          escrow.Outcome = "too_early"          // the request came as 0-RTT data and costs money
 	ledgerUnavailable escrow.Outcome = "ledger_unavailable" // `charge`: none, or unknown after a failed commit
 	internalError     escrow.Outcome = "internal"
+
+	// Those of a metered route whose provider fails; nothing is charged.
+	upstreamFailed      escrow.Outcome = "upstream_failed"
+	upstreamUnavailable escrow.Outcome = "upstream_unavailable"
+	upstreamTimeout     escrow.Outcome = "upstream_timeout"
 )
 
 // kind is how an outcome is told over HTTP.
@@ -52,6 +57,9 @@ var kinds = map[escrow.Outcome]kind{
 	tooEarly:                    {425, "Too early", "invalid_request_error"},
 	escrow.RateLimited:          {429, "Too many requests", "rate_limit_error"},
 	internalError:               {500, "Something went wrong here", "api_error"},
+	upstreamFailed:              {502, "The provider did not answer", "api_error"},
+	upstreamUnavailable:         {503, "The provider is not available", "api_error"},
+	upstreamTimeout:             {504, "The provider did not answer in time", "api_error"},
 	ledgerUnavailable:           {503, "The ledger is not available", "api_error"},
 }
 
