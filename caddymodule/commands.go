@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/escrow/api"
 	"github.com/tallygate/tallygate/escrow/ledger"
 	"github.com/tallygate/tallygate/escrow/ledger/bolt"
 )
@@ -44,20 +45,20 @@ func registerCommands() {
 		Name:  "agents",
 		Short: "Lists and makes the agents of Tallygate's ledger, and their keys",
 		CobraFunc: func(cmd *cobra.Command) {
-			cmd.AddCommand(subcommand("list", "Lists the agents", cobra.NoArgs, runAgentsList))
-			add := subcommand("add ID", "Makes an agent and shows its key, once", cobra.ExactArgs(1), runAgentsAdd)
+			cmd.AddCommand(subcommand("list [FILE]", "Lists the agents", cobra.MaximumNArgs(1), runAgentsList))
+			add := subcommand("add ID [FILE]", "Makes an agent and shows its key, once", cobra.RangeArgs(1, 2), runAgentsAdd)
 			add.Flags().String("name", "", "A name for people")
 			add.Flags().Bool("adopt", false, "Take over an agent that registered itself, so that the config may name it as a payee")
 			cmd.AddCommand(add)
-			cmd.AddCommand(subcommand("key ID", "Makes a further key for an agent and shows it, once", cobra.ExactArgs(1), runAgentsKey))
+			cmd.AddCommand(subcommand("key ID [FILE]", "Makes a further key for an agent and shows it, once", cobra.RangeArgs(1, 2), runAgentsKey))
 		},
 	})
 	caddycmd.RegisterCommand(caddycmd.Command{
 		Name:  "deposit",
 		Short: "Books a deposit into an agent's wallet",
 		CobraFunc: func(cmd *cobra.Command) {
-			cmd.Use = "deposit AGENT AMOUNT"
-			cmd.Args = cobra.ExactArgs(2)
+			cmd.Use = "deposit AGENT AMOUNT [FILE]"
+			cmd.Args = cobra.RangeArgs(2, 3)
 			bookFlags(cmd)
 			cmd.Flags().String("reference", "", "What stands behind it, such as a bank's or a chain's transaction id")
 			cmd.RunE = runE(runDeposit)
@@ -67,8 +68,8 @@ func registerCommands() {
 		Name:  "explain",
 		Short: "Shows how the charge of a request comes about",
 		CobraFunc: func(cmd *cobra.Command) {
-			cmd.Use = "explain req_..."
-			cmd.Args = cobra.ExactArgs(1)
+			cmd.Use = "explain req_... [FILE]"
+			cmd.Args = cobra.RangeArgs(1, 2)
 			bookFlags(cmd)
 			cmd.RunE = runE(runExplain)
 		},
@@ -97,14 +98,14 @@ func runE(run commandFunc) func(*cobra.Command, []string) error {
 	}
 }
 
-func runAgentsList(cmd *cobra.Command, _ []string) (int, error) {
-	var agents []escrow.Agent
-	if err := perform(cmd, "agents/list", "", nil, &agents); err != nil {
+func runAgentsList(cmd *cobra.Command, args []string) (int, error) {
+	var agents []api.Agent
+	if err := perform(cmd, "agents/list", optional(args, 0), nil, &agents); err != nil {
 		return caddy.ExitCodeFailedStartup, err
 	}
 	if !printJSON(cmd, agents) {
 		for _, agent := range agents {
-			fmt.Printf("%s\t%s\n", agent.ID, agent.Name)
+			fmt.Printf("%s\t%s\n", agent.AgentID, agent.Name)
 		}
 	}
 	return caddy.ExitCodeSuccess, nil
@@ -113,16 +114,16 @@ func runAgentsList(cmd *cobra.Command, _ []string) (int, error) {
 func runAgentsAdd(cmd *cobra.Command, args []string) (int, error) {
 	name, _ := cmd.Flags().GetString("name")
 	adopt, _ := cmd.Flags().GetBool("adopt")
-	return runKey(cmd, "agents/add", agentArgs{ID: args[0], Name: name, Adopt: adopt})
+	return runKey(cmd, "agents/add", optional(args, 1), agentArgs{ID: args[0], Name: name, Adopt: adopt})
 }
 
 func runAgentsKey(cmd *cobra.Command, args []string) (int, error) {
-	return runKey(cmd, "agents/key", agentArgs{ID: args[0]})
+	return runKey(cmd, "agents/key", optional(args, 1), agentArgs{ID: args[0]})
 }
 
-func runKey(cmd *cobra.Command, task string, args agentArgs) (int, error) {
+func runKey(cmd *cobra.Command, task, file string, args agentArgs) (int, error) {
 	var made newKey
-	if err := perform(cmd, task, "", args, &made); err != nil {
+	if err := perform(cmd, task, file, args, &made); err != nil {
 		return caddy.ExitCodeFailedStartup, err
 	}
 	if !printJSON(cmd, made) && made.APIKey != "" {
@@ -137,19 +138,19 @@ func runDeposit(cmd *cobra.Command, args []string) (int, error) {
 		return caddy.ExitCodeFailedStartup, err
 	}
 	reference, _ := cmd.Flags().GetString("reference")
-	var booked escrow.Payment
-	if err := perform(cmd, "deposit", "", depositArgs{AgentID: args[0], Amount: amount, Reference: reference}, &booked); err != nil {
+	var booked api.Payment
+	if err := perform(cmd, "deposit", optional(args, 2), depositArgs{AgentID: args[0], Amount: amount, Reference: reference}, &booked); err != nil {
 		return caddy.ExitCodeFailedStartup, err
 	}
 	if !printJSON(cmd, booked) {
-		fmt.Printf("%s deposited to %s, available %s %s\n", amount, args[0], booked.Wallet.Available, booked.Wallet.Currency)
+		fmt.Printf("%s deposited to %s, available %s %s\n", amount, args[0], booked.Available, booked.Currency)
 	}
 	return caddy.ExitCodeSuccess, nil
 }
 
 func runExplain(cmd *cobra.Command, args []string) (int, error) {
 	var e explained
-	if err := perform(cmd, "explain", "", explainArgs{RequestID: args[0]}, &e); err != nil {
+	if err := perform(cmd, "explain", optional(args, 1), explainArgs{RequestID: args[0]}, &e); err != nil {
 		return caddy.ExitCodeFailedStartup, err
 	}
 	if !printJSON(cmd, e) {

@@ -8,6 +8,7 @@ import (
 	"text/tabwriter"
 
 	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/escrow/api"
 	"github.com/tallygate/tallygate/meter"
 	"github.com/tallygate/tallygate/pricing"
 )
@@ -16,11 +17,12 @@ type explainArgs struct {
 	RequestID string `json:"request_id"`
 }
 
-// explained is a charge, and how its amount comes about: usage x prices -> amount. It needs no config: the charge records
+// explained is a charge, and how its amount comes about: usage x prices -> transfers. It needs no config: the charge records
 // the prices that were applied.
 type explained struct {
-	Charge escrow.Charge       `json:"charge"`
-	Price  pricing.Explanation `json:"price"`
+	Charge    api.Charge          `json:"charge"`
+	Price     pricing.Explanation `json:"price"`
+	Transfers []transfer          `json:"transfers"`
 }
 
 func explain(_ context.Context, on bench, args explainArgs) (explained, error) {
@@ -41,8 +43,34 @@ func explain(_ context.Context, on bench, args explainArgs) (explained, error) {
 	for class, price := range charge.UnitPrices {
 		prices[meter.Class(class)] = price
 	}
-	price, err := pricing.Explain(units, prices)
-	return explained{Charge: charge, Price: price}, err
+	e := explained{Charge: api.ChargeOf(on.Currency(), charge)}
+	if e.Price, err = pricing.Explain(units, prices); err != nil {
+		return explained{}, err
+	}
+	e.Transfers, err = transfersOf(on, charge)
+	return e, err
+}
+
+// transfersOf are those that were made as the call went on: the charge's own, and the commission that follows each.
+func transfersOf(on bench, c escrow.Charge) ([]transfer, error) {
+	made := []transfer{}
+	if c.FirstTransfer == 0 {
+		return made, nil
+	}
+	for after := c.FirstTransfer - 1; ; {
+		page, err := on.Ledger().Transfers(after, exportPage)
+		if err != nil || len(page) == 0 {
+			return made, err
+		}
+		for _, t := range page {
+			switch after = t.Seq; {
+			case t.Reference == c.RequestID:
+				made = append(made, showTransfer(t))
+			case t.Seq > c.LastTransfer:
+				return made, nil
+			}
+		}
+	}
 }
 
 func (e explained) print(w io.Writer) {
@@ -55,12 +83,11 @@ func (e explained) print(w io.Writer) {
 	}
 	_ = table.Flush()
 	fmt.Fprintf(w, "  sum %s, rounded down to the ledger's nine digits\n", e.Price.Sum)
-	if c.EscrowID != "" {
-		fmt.Fprintf(w, "paid from escrow %s\n", c.EscrowID)
+	table = tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, t := range e.Transfers {
+		fmt.Fprintf(table, "  transfer %d\t%s\t%s -> %s\t%s\n", t.Transfer, t.Kind, t.Debit, t.Credit, t.Amount)
 	}
-	if c.Commission != 0 {
-		fmt.Fprintf(w, "of this, commission: %s\n", c.Commission)
-	}
+	_ = table.Flush()
 	if c.Suspect {
 		fmt.Fprintln(w, "suspect: the usage was absurd, or the money did not reach, and the amount was clamped")
 	}

@@ -386,6 +386,25 @@ func TestAgentsAndDepositsByCommand(t *testing.T) {
 				t.Errorf("explain: exit %d\n%s", code, out)
 			}
 			p.stop(syscall.SIGTERM)
+			checkCommandsOnFile(t, p.db, a.header.Get("Tallygate-Request"))
+		}
+	}
+}
+
+// checkCommandsOnFile names the ledger by its file, and reads the API's names in the JSON.
+func checkCommandsOnFile(t *testing.T, db, request string) {
+	t.Helper()
+	for _, c := range []struct{ line, want string }{
+		{"agents list --json", `"agent_id": "agent-0"`},
+		{"agents key agent-0 --json", `"agent_id": "agent-0"`},
+		{"agents add by-file", "tg_"},
+		{"deposit agent-0 1 --json", `"available": "3.499"`},
+		{"explain " + request, "wallet:agent-0 -> wallet:acme"},
+		{"explain --json " + request, `"request_id": "` + request + `"`},
+		{"explain --json " + request, `"debit": "wallet:agent-0"`},
+	} {
+		if code, out := run(t, append(strings.Fields(c.line), db)...); code != 0 || !strings.Contains(out, c.want) {
+			t.Errorf("%s: exit %d, want %s in\n%s", c.line, code, c.want, out)
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 
 	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/escrow/api"
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
@@ -72,14 +73,17 @@ type newKey struct {
 	APIKey  string `json:"api_key"`
 }
 
-func listAgents(_ context.Context, on bench, _ struct{}) ([]escrow.Agent, error) {
-	var all []escrow.Agent
+func listAgents(_ context.Context, on bench, _ struct{}) ([]api.Agent, error) {
+	all := []api.Agent{}
 	for cursor := ""; ; {
 		page, next, err := on.Agents(cursor, 100)
 		if err != nil {
 			return nil, err
 		}
-		if all = append(all, page...); next == "" {
+		for _, agent := range page {
+			all = append(all, api.AgentOf(agent))
+		}
+		if next == "" {
 			return all, nil
 		}
 		cursor = next
@@ -115,12 +119,12 @@ type depositArgs struct {
 	Reference string        `json:"reference,omitempty"`
 }
 
-func deposit(ctx context.Context, on bench, args depositArgs) (escrow.Payment, error) {
+func deposit(ctx context.Context, on bench, args depositArgs) (api.Payment, error) {
 	var booked escrow.Payment
 	err := on.Do(ctx, func(tx *escrow.Tx) error {
 		var err error
 		booked, err = tx.Deposit(operator, escrow.PaymentOrder{To: args.AgentID, Amount: args.Amount, Reference: args.Reference})
 		return err
 	})
-	return booked, err
+	return api.PaymentOf(booked), err
 }

@@ -82,9 +82,7 @@ func listAgents(r *request, in *listIn) (out agentsOut, err error) {
 		page.Limit = escrow.DefaultPage
 	}
 	agents, place, err := r.book.Agents(page.Before, min(page.Limit, escrow.MaxPage))
-	out.Agents = each(agents, func(a escrow.Agent) listedAgent {
-		return listedAgent{AgentID: a.ID, Name: a.Name, Origin: a.Origin, CreatedAt: a.CreatedAt}
-	})
+	out.Agents = each(agents, AgentOf)
 	out.NextCursor = next(r, place)
 	return out, err
 }

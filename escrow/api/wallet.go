@@ -36,10 +36,7 @@ type paymentOut struct {
 }
 
 func paymentAnswer(p escrow.Payment, err error) (paymentOut, error) {
-	return paymentOut{
-		Kind: p.Kind, FromAgentID: p.From, ToAgentID: p.To, Amount: p.Amount, Commission: p.Commission,
-		Reference: p.Reference, Memo: p.Memo, CreatedAt: p.At, walletOut: walletAnswer(p.Wallet),
-	}, err
+	return PaymentOf(p), err
 }
 
 type agentIn struct {
