@@ -71,6 +71,7 @@ type App struct {
 	startErr error
 	pooled   bool
 	clock    *worker // does what falls due by the clock alone
+	judging  *worker // asks judges again
 	sender   *worker // of webhooks
 }
 
@@ -259,6 +260,7 @@ func (a *App) start() error {
 	}
 	a.nameRoutes()
 	a.clock = startClock(a.books, a.book, a.logger)
+	a.judging = startJudging(a.books, a.book, a.logger)
 	sender := api.NewSender(a.openBook, api.SenderOptions{Private: a.privateWebhooks(), Logger: a.ctx.Slogger()})
 	a.sender = startWorker(sender.Run)
 	return nil
@@ -286,6 +288,7 @@ func (a *App) Stop() error { return nil }
 // Cleanup lets go of the ledger. Caddy calls it after each app's Stop, and also on an app that was never or only half started.
 func (a *App) Cleanup() error {
 	a.clock.end()
+	a.judging.end()
 	a.sender.end()
 	if !a.pooled {
 		return nil

@@ -66,7 +66,8 @@ func (q *Quality) askJudge(ctx context.Context, c *call) *escrow.Quality {
 	if err != nil {
 		return q.scored(c, "")
 	}
-	score, err := ask(ctx, q.At, asked)
+	// The answer is complete: it is judged although its client may be leaving.
+	score, err := ask(context.WithoutCancel(ctx), q.At, asked)
 	if err == nil {
 		if verdict, ok := escrow.Judge(q.tiers, score); ok {
 			return &escrow.Quality{Verdict: verdict, Score: score}
@@ -116,7 +117,7 @@ func cutText(body []byte, limit int) string {
 
 // ask posts a question and reads the score.
 func ask(ctx context.Context, url string, question []byte) (score string, err error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), judgeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, judgeTimeout)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(question))
 	if err != nil {

@@ -40,11 +40,10 @@ const (
 	judgeAgainAfter = 3 * time.Second
 )
 
-// startClock does what falls due by the clock alone: automatic releases, refund windows, renewals, decisions that a judge
-// still owes; and it brings the ledger back after a failed commit.
+// startClock does what falls due by the clock alone: automatic releases, refund windows, renewals; and it brings the ledger
+// back after a failed commit.
 func startClock(b *books, book *escrow.Book, logger *zap.Logger) *worker {
 	return startWorker(func(ctx context.Context) {
-		var judged time.Time
 		for {
 			b.recover(ctx)
 			wait := maxClockSleep
@@ -56,16 +55,31 @@ func startClock(b *books, book *escrow.Book, logger *zap.Logger) *worker {
 				if !next.IsZero() {
 					wait = min(wait, max(time.Until(next), 10*time.Millisecond))
 				}
-				if time.Since(judged) >= judgeAgainAfter {
-					judgeHeld(ctx, book, logger)
-					judged = time.Now()
-				}
 			}
-			select {
-			case <-ctx.Done():
+			if !pause(ctx, wait) {
 				return
-			case <-time.After(wait):
 			}
 		}
 	})
+}
+
+// startJudging asks again for the decisions that judges still owe. It is a worker of its own: a judge may be slow.
+func startJudging(b *books, book *escrow.Book, logger *zap.Logger) *worker {
+	return startWorker(func(ctx context.Context) {
+		for pause(ctx, judgeAgainAfter) {
+			if b.ledger.Err() == nil {
+				judgeHeld(ctx, book, logger)
+			}
+		}
+	})
+}
+
+// pause waits, and reports false when ctx has ended.
+func pause(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
 }
