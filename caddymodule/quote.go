@@ -73,13 +73,25 @@ func (m *Meter) answerQuote(r *http.Request, q *quoted) {
 	}
 	q.quote = api.Quote{Route: m.route, Payee: m.Payee, Currency: m.app.Currency, Affordable: true}
 	if c.free() {
+		q.quote.Most = new(ledger.Amount)
 		return
 	}
 	least, most := c.bounds()
 	q.quote.Estimate = least
-	if c.fixed || (c.asked.MaxOutput > 0 || c.asked.InputOnly) && !c.asked.InputOpen {
+	_, fixed := c.rates.Fixed()
+	if fixed || (c.asked.MaxOutput > 0 || c.asked.InputOnly) && !c.asked.InputOpen {
 		q.quote.Most = &most
 	}
-	wallet, err := m.app.book.Wallet(r.Context(), q.by.Agent)
-	q.quote.Affordable = err == nil && wallet.Available >= least
+	order := escrow.CallOrder{By: q.by, Payee: m.Payee, Least: least, From: escrow.FromWallet}
+	if m.fromEscrow() {
+		order.From, order.Open = escrow.FromEscrow, m.open
+	}
+	if m.Subscription != nil {
+		m.Subscription.order(c, &order)
+	}
+	var err error
+	q.quote.Affordable, err = c.book.Affordable(context.WithoutCancel(r.Context()), order)
+	if err != nil {
+		q.refused = asRefusal(err)
+	}
 }

@@ -1,0 +1,65 @@
+package escrow
+
+import (
+	"context"
+
+	"github.com/tallygate/tallygate/escrow/ledger"
+)
+
+// Affordable reports whether the call that an order asks for could begin now. It holds nothing, opens no escrow and renews no
+// subscription, so that a moment later the answer may be another.
+func (b *Book) Affordable(ctx context.Context, o CallOrder) (bool, error) {
+	wallet, err := b.Wallet(ctx, o.By.Agent)
+	if err != nil || o.By.Agent == "" {
+		return false, err
+	}
+	switch o.From {
+	case FromEscrow:
+		return b.escrowCovers(o, wallet)
+	case FromSubscription:
+		return b.subscriptionCovers(o, wallet)
+	default:
+		return wallet.Available >= o.Least, nil
+	}
+}
+
+func (b *Book) escrowCovers(o CallOrder, wallet Wallet) (bool, error) {
+	escrows, err := b.openEscrows(o.By.Agent, o.Payee)
+	if err != nil {
+		return false, err
+	}
+	for _, e := range escrows {
+		if covers, err := b.covers(e.Account(), o.Least); covers || err != nil {
+			return covers, err
+		}
+	}
+	return o.Open > 0 && wallet.Available >= o.Least, nil
+}
+
+func (b *Book) subscriptionCovers(o CallOrder, wallet Wallet) (bool, error) {
+	s, err := b.storedPlanSubscription(o)
+	if err != nil || s == nil {
+		return false, err
+	}
+	if s.Status == Suspended { // the call would begin a new period
+		needed, err := s.Plan.needed()
+		return err == nil && wallet.Available >= needed, err
+	}
+	beyond := o.Quota - s.QuotaLeft()
+	switch {
+	case s.Plan.Included == 0 || beyond <= 0:
+		return true, nil
+	case !s.Plan.Overage:
+		return false, nil
+	case s.PoolID != "":
+		return b.covers(ledger.Escrow(s.PoolID), o.Over(beyond))
+	default:
+		return wallet.Available >= o.Over(beyond), nil
+	}
+}
+
+// covers reports whether an account has so much that no running call holds.
+func (b *Book) covers(id ledger.AccountID, amount ledger.Amount) (bool, error) {
+	account, held, err := b.ledger.Balance(id)
+	return err == nil && account.Available()-held >= amount, err
+}
