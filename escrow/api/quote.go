@@ -37,7 +37,7 @@ type Quote struct {
 	Model      string         `json:"model,omitempty"`
 	Estimate   ledger.Amount  `json:"estimate"`
 	Most       *ledger.Amount `json:"most" jsonschema:"null where it has no bound"`
-	Affordable bool           `json:"affordable" jsonschema:"by the wallet of the key, as it is now"`
+	Affordable bool           `json:"affordable" jsonschema:"by what would pay it (wallet, escrow or subscription), as that is now"`
 	Currency   string         `json:"currency"`
 }
 
