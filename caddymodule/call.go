@@ -28,6 +28,7 @@ type call struct {
 	book    *escrow.Book
 	logger  *zap.Logger
 	id      string // "req_..."
+	key     string // the caller's, as it came
 	payer   escrow.Actor
 	request *http.Request   // as it goes on to the provider
 	client  context.Context // the client's: done when it has left
@@ -77,29 +78,30 @@ func (m *Meter) admit(r *http.Request) (*call, *ledger.Refusal) {
 		meter: m, books: m.app.books, book: m.app.book, logger: m.logger,
 		id: m.app.book.NewRequestID(), began: time.Now(), request: r, client: r.Context(),
 	}
-	if r.TLS != nil && !r.TLS.HandshakeComplete {
-		// What comes as early data may be a replay (RFC 8470), and would be charged twice.
-		return c, refuse(tooEarly, "this request costs money and came before the TLS handshake was complete: send it again")
-	}
+	var refusal *ledger.Refusal
 	outer, _ := r.Context().Value(callKey{}).(*call)
 	if outer != nil {
 		outer.yield()
 		if outer.original != nil {
 			setBody(r, outer.original)
 		}
+		c.key, c.terms = outer.key, outer.terms // which has taken them off the request already
+		c.client = outer.client                 // which may have cut the request off from it
+	} else {
+		c.key = takeKey(r)
+		c.terms, refusal = takeTerms(r.Header)
 	}
 	dropHTTPUpgrade(r.Header)
 	dropOwnTrailers(r)
+	if r.TLS != nil && !r.TLS.HandshakeComplete {
+		// What comes as early data may be a replay (RFC 8470), and would be charged twice.
+		return c, refuse(tooEarly, "this request costs money and came before the TLS handshake was complete: send it again")
+	}
 	if refusal := c.identify(r, outer); refusal != nil {
 		return c, refusal
 	}
-	var refusal *ledger.Refusal
-	if c.terms, refusal = takeTerms(r.Header); refusal != nil {
+	if refusal != nil {
 		return c, refusal
-	}
-	if outer != nil {
-		c.terms = outer.terms   // which has taken them off the request already
-		c.client = outer.client // which may have cut the request off from it
 	}
 	if refusal := c.inspect(r); refusal != nil {
 		return c, refusal
@@ -134,20 +136,20 @@ func (c *call) identify(r *http.Request, outer *call) *ledger.Refusal {
 		if agent == "" {
 			return refuse(unauthorized, "no agent: "+placeholder+" is empty")
 		}
-		takeKey(r)
+		if err := escrow.CheckAgentID("agent", agent); err != nil {
+			return refuse(unauthorized, placeholder+": "+asRefusal(err).Detail)
+		}
 		c.payer = escrow.Actor{Agent: agent}
 		return nil
 	}
 	if outer != nil && outer.payer.Agent != "" {
-		// The outer meter has taken the key off the request already.
 		c.payer = outer.payer
 		return nil
 	}
-	key := takeKey(r)
-	if key == "" {
+	if c.key == "" {
 		return refuse(unauthorized, "no key: send your Tallygate key as 'Authorization: Bearer KEY', or where your client puts its provider key (x-api-key, x-goog-api-key, api-key), or as Tallygate-Key")
 	}
-	payer, err := c.book.Authenticate(key)
+	payer, err := c.book.Authenticate(c.key)
 	if err != nil {
 		return asRefusal(err)
 	}
@@ -200,6 +202,9 @@ func (c *call) inspect(r *http.Request) *ledger.Refusal {
 	return c.checkPriced(r)
 }
 
+// maxModel is how many bytes a model's name may have: it is kept with the charge.
+const maxModel = 256
+
 // read reads the request's body and what it asks for, and makes it measurable.
 func (c *call) read(r *http.Request) *ledger.Refusal {
 	if refusal := checkReading(r); refusal != nil {
@@ -219,6 +224,9 @@ func (c *call) read(r *http.Request) *ledger.Refusal {
 	}
 	if asked.Malformed {
 		return refuse(invalidRequest, "the body is not what "+asked.API+" takes: expected a JSON object", "field", "body")
+	}
+	if len(asked.Model) > maxModel {
+		return refuse(invalidRequest, "the model's name has more than 256 bytes", "field", "model")
 	}
 	c.asked = asked
 	if body != nil {

@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -365,6 +366,7 @@ func (m *Meter) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp
 
 	c, refusal := m.admit(r)
 	if refusal != nil && m.shadow() {
+		r = r.WithContext(context.WithValue(r.Context(), callKey{}, c)) // a meter further in finds the key there
 		if err := next.ServeHTTP(w, r); err != nil {
 			return answerFailure(w, r, c.id, err, m.logger)
 		}

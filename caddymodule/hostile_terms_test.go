@@ -1,7 +1,9 @@
 package caddymodule_test
 
 import (
+	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 )
@@ -66,4 +68,180 @@ func TestAMilestoneBuysOneCall(t *testing.T) {
 		t.Errorf("%d calls were served for the second milestone", served)
 	}
 	want(t, "wallet", s.balance(key), "17")
+}
+
+// TestNoKeyStaysAnywhere puts keys where no client should, beside one that pays.
+func TestNoKeyStaysAnywhere(t *testing.T) {
+	up := &witness{}
+	s := openShop(t, chatPrices, perCallSite+`
+	handle /shadow* {
+		meter {
+			payee acme
+			price 0.001 per call
+			enforce off
+		}
+		reverse_proxy UPSTREAM
+	}
+	handle /nested* {
+		meter {
+			payee outer
+			tariff chat
+			enforce off
+		}
+		handle {
+			meter acme 0.001 per call
+			reverse_proxy UPSTREAM
+		}
+	}`, up)
+	key, other := s.agent("alice", "1"), s.agent("bob", "1")
+	for _, test := range []struct {
+		name, target string
+		headers      []string
+	}{
+		{"alone", "/search", nil},
+		{"without a scheme", "/search", []string{"Authorization: KEY2"}},
+		{"another scheme", "/search", []string{"Authorization: Token KEY2"}},
+		{"a tab", "/search", []string{"Authorization: Bearer\tKEY2"}},
+		{"two in a line", "/search", []string{"Authorization: Bearer KEY2, Bearer KEY2"}},
+		{"two lines", "/search", []string{"Authorization: Bearer KEY2", "Authorization: Bearer KEY2"}},
+		{"a scheme in capitals", "/search", []string{"AUTHORIZATION: BEARER KEY2"}},
+		{"a scheme in small letters", "/search", []string{"authorization: bearer KEY2"}},
+		{"Proxy-Authorization", "/search", []string{"Proxy-Authorization: Bearer KEY2"}},
+		{"a cookie", "/search", []string{"Cookie: a=b; key=KEY2"}},
+		{"a page", "/search", []string{"Referer: http://x/?key=KEY2"}},
+		{"a subprotocol", "/search", []string{"Sec-WebSocket-Protocol: realtime, openai-insecure-api-key.KEY2"}},
+		{"a header nobody knows", "/search", []string{"X-My-Key: 'KEY2'"}},
+		{"behind what looks like one", "/search", []string{"X-My-Key: tg_tg_KEY2"}},
+		{"underscores", "/search", []string{"X_Api_Key: KEY2", "Tallygate_Key: KEY2"}},
+		{"dots", "/search", []string{"X.Api.Key: KEY2", "Tallygate.Key: KEY2"}},
+		{"named in Connection", "/search", []string{"Connection: X-Api-Key, Tallygate-Key", "X-Api-Key: KEY2"}},
+		{"query", "/search?key=KEY2", nil},
+		{"query, encoded", "/search?%6bey=KEY2&a=%74g_REST", nil},
+		{"query, another name", "/search?api_key=KEY2&token=xKEY2x&KEY2=1", nil},
+		{"shadow mode", "/shadow", []string{"X-Api-Key: KEY2"}},
+		{"shadow mode, terms that are refused", "/shadow", []string{"X-Api-Key: KEY2", "Tallygate-Max-Charge: cheap", "Tallygate-Tag: x"}},
+		{"below a meter in shadow mode that refuses", "/nested", []string{"X-Api-Key: KEY2"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			lines := "Tallygate-Key: " + key + "\r\n"
+			for _, h := range test.headers {
+				lines += h + "\r\n"
+			}
+			fill := strings.NewReplacer("KEY2", other, "REST", other[len("tg_"):])
+			answer := s.speak(fill.Replace("GET " + test.target + " HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n" + lines + "\r\n"))
+			got := up.take()
+			if !strings.HasPrefix(answer, "HTTP/1.1 200") || len(got) != 1 {
+				t.Fatalf("%d requests reached the upstream: %.300s", len(got), answer)
+			}
+			query, err := url.QueryUnescape(got[0].RequestURI)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if seen := query + fmt.Sprint(got[0].Header); strings.Contains(seen, other) || strings.Contains(seen, key) || strings.Contains(strings.ToLower(seen), "tallygate") {
+				t.Errorf("the provider sees %s", seen)
+			}
+		})
+	}
+	want(t, "the other's wallet", s.balance(other), "1")
+	if n := len(s.charges(key)); n < 20 {
+		t.Errorf("%d charges", n)
+	}
+}
+
+// TestTheUpstreamForgesNothing has the upstream set what only we may, in all ways.
+func TestTheUpstreamForgesNothing(t *testing.T) {
+	forged := "tallygate-charge: 0\r\nTALLYGATE-BALANCE: 1000000\r\nTallygate_Charge: 0\r\nTallygate-Request: req_forged\r\nTallygate-X: y\r\n"
+	responses := map[string]string{
+		"header":               "HTTP/1.1 200 OK\r\n" + forged + "Content-Length: 2\r\n\r\nok",
+		"early":                "HTTP/1.1 103 Early Hints\r\n" + forged + "Link: </x>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+		"refusal":              "HTTP/1.1 429 Too Many Requests\r\n" + forged + "Content-Length: 2\r\n\r\nok",
+		"trailers":             "HTTP/1.1 200 OK\r\nTrailer: Tallygate-Charge, tallygate-balance, X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n" + forged + "X-Sum: 1\r\n\r\n",
+		"unannounced trailers": "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n" + forged + "\r\n",
+		"an empty answer":      "HTTP/1.1 204 No Content\r\n" + forged + "\r\n",
+	}
+	s := openShop(t, chatPrices, perCallSite, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		exactly(strings.Replace(responses[r.URL.Query().Get("case")], "\r\n", "\r\nConnection: close\r\n", 1))(w, r)
+	}))
+	key := s.agent("alice", "1")
+	for name := range responses {
+		t.Run(name, func(t *testing.T) {
+			answer := s.speak("GET /search?case=" + url.QueryEscape(name) + " HTTP/1.1\r\nHost: 127.0.0.1\r\nTE: trailers\r\nConnection: close\r\nAuthorization: Bearer " + key + "\r\n\r\n")
+			for line := range strings.Lines(answer) {
+				name, value, _ := strings.Cut(strings.ToLower(strings.TrimSpace(line)), ": ")
+				value = strings.TrimSpace(value)
+				if strings.HasPrefix(strings.ReplaceAll(name, "_", "-"), "tallygate-") && (value == "1000000" || value == "req_forged" || value == "y" || strings.Contains(name, "_") || name == "tallygate-charge" && value == "0" && !strings.Contains(answer, "429")) {
+					t.Errorf("%s gets through:\n%s", line, answer)
+				}
+			}
+			if strings.Count(strings.ToLower(answer), "tallygate-charge: ") > 1 {
+				t.Errorf("two charges:\n%s", answer)
+			}
+		})
+	}
+}
+
+// TestNamesAreBounded: what is kept with a charge has a bound, whoever names it.
+func TestNamesAreBounded(t *testing.T) {
+	s := openShop(t, `tariff any {
+			model * {
+				input 0 per 1M tokens
+				output 0 per 1M tokens
+			}
+		}`, `handle /v1/* {
+		meter {
+			payee llm
+			tariff any
+		}
+		reverse_proxy UPSTREAM
+	}
+	handle /as/v1/* {
+		meter {
+			payee llm
+			tariff any
+			agent {http.request.header.X-Agent}
+		}
+		reverse_proxy UPSTREAM
+	}
+	handle /shadow/v1/* {
+		meter {
+			payee llm
+			tariff any
+			agent {http.request.header.X-Agent}
+			enforce off
+		}
+		reverse_proxy UPSTREAM
+	}`, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		answers(200, `{"model":"m`+strings.Repeat("x", 50_000)+`\u000a","choices":[{"message":{"content":"hi"}}],"usage":`+chatUsage+`}`, "Content-Type", "application/json")(w, r)
+	}))
+	key := s.agent("alice", "1")
+	long := strings.Repeat("m", 1<<20)
+	a := s.do("POST", chatCompletions, key, `{"model":"`+long+`","messages":[]}`)
+	wantProblem(t, a, 422, "invalid_request")
+	if len(a.body) > 2000 {
+		t.Errorf("a problem of %d bytes", len(a.body))
+	}
+	if a := s.do("POST", chatCompletions, key, chatBody); a.status != 200 {
+		t.Fatalf("%d %.300s", a.status, a.body)
+	}
+	if model := s.charges(key)[0]["model"].(string); len(model) > 256 {
+		t.Errorf("a model's name of %d bytes is kept", len(model))
+	}
+	for _, agent := range []string{long[:8000], "no body", "a\tb", "me"} {
+		wantProblem(t, s.do("POST", "/as"+chatCompletions, "", chatBody, "X-Agent", agent), 401, "unauthorized")
+		want(t, "in shadow", fmt.Sprint(s.do("POST", "/shadow"+chatCompletions, "", chatBody, "X-Agent", agent).status), "200")
+	}
+	for _, tag := range []string{strings.Repeat("t", 200) + "=1", "=1", "t", strings.Repeat("a=1,", 17)} {
+		wantProblem(t, s.do("POST", chatCompletions, key, chatBody, "Tallygate-Tag", tag), 422, "invalid_request")
+	}
+	for _, name := range []string{"Tallygate-Escrow", "Tallygate-Milestone", "Idempotency-Key"} {
+		if a := s.do("POST", chatCompletions, key, chatBody, name, long[:8000], "Tallygate-Tag", "a=b"); a.status < 200 || a.status >= 500 {
+			t.Errorf("%s: %d %.300s", name, a.status, a.body)
+		}
+	}
+	for _, most := range []string{"-1", "0", "NaN", "1e400", "0x10", "1,000", " ", "١", long[:1000]} {
+		if a := s.do("POST", chatCompletions, key, chatBody, "Tallygate-Max-Charge", most); a.status != 422 && strings.TrimSpace(most) != "" {
+			t.Errorf("Tallygate-Max-Charge %.20q: %d %.300s", most, a.status, a.body)
+		}
+	}
+	want(t, "the server lives, wallet", s.balance(key), "1")
 }

@@ -41,23 +41,33 @@ const (
 // chargeHeaders are known only when the response is charged.
 var chargeHeaders = []string{headerCharge, headerUnits, headerBalance, headerEscrow, headerSubscription, headerQuality}
 
-// dropOwn takes off h what an upstream has set under our names, as header or as trailer.
+// dropOwn takes off h what stands there under our names, as header or as trailer: of a request it is for us, of a response it is the
+// upstream's, which has none to give.
 func dropOwn(h http.Header) {
 	for name := range h {
-		if strings.HasPrefix(strings.TrimPrefix(name, http.TrailerPrefix), headerPrefix) {
+		if isOwn(strings.TrimPrefix(name, http.TrailerPrefix)) {
 			delete(h, name)
 		}
 	}
 	announced := strings.Join(h.Values("Trailer"), ",")
-	if !strings.Contains(strings.ToLower(announced), strings.ToLower(headerPrefix)) {
+	if !strings.Contains(strings.ToLower(announced), "tallygate") {
 		return
 	}
 	h.Del("Trailer")
 	for name := range strings.SplitSeq(announced, ",") {
-		if name = http.CanonicalHeaderKey(strings.TrimSpace(name)); name != "" && !strings.HasPrefix(name, headerPrefix) {
+		if name = http.CanonicalHeaderKey(strings.TrimSpace(name)); name != "" && !isOwn(name) {
 			h.Add("Trailer", name)
 		}
 	}
+}
+
+// isOwn reports whether a header's name is one of ours, in any case, and with the underscores that many programs take for hyphens.
+func isOwn(name string) bool {
+	if len(name) < len(headerPrefix) {
+		return false
+	}
+	name = strings.ReplaceAll(name[:len(headerPrefix)], "_", "-")
+	return strings.EqualFold(name, headerPrefix)
 }
 
 // refuse makes a refusal; fields are names and values by turns.

@@ -4,8 +4,8 @@ import (
 	"bytes"
 	"context"
 	"net/http"
-	"net/http/httptest"
 	"net/url"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
@@ -36,25 +36,26 @@ func (h *Handler) quote(ctx context.Context, by escrow.Actor, order api.QuoteOrd
 		method = http.MethodPost
 	}
 	target, err := url.ParseRequestURI(order.Path)
-	if err != nil || target.Host != "" {
+	if err != nil || !strings.HasPrefix(order.Path, "/") {
 		return api.Quote{}, refuse(invalidRequest, "path "+quote(order.Path)+": expected a path such as /v1/chat/completions", "field", "path")
 	}
 	q := &quoted{by: by}
 	// Where no meter is on the way, the cancelled context keeps the request from going on to an upstream.
 	cancelled, cancel := context.WithCancel(context.WithValue(ctx, quoteKey{}, q))
 	cancel()
-	r, err := http.NewRequestWithContext(cancelled, method, order.Path, bytes.NewReader(order.Body))
+	r, err := http.NewRequestWithContext(cancelled, method, "/", bytes.NewReader(order.Body))
 	if err != nil {
 		return api.Quote{}, refuse(invalidRequest, "method "+quote(method)+": "+err.Error(), "field", "method")
 	}
 	if len(order.Body) > 0 {
 		r.Header.Set("Content-Type", "application/json")
 	}
+	r.URL = target // which is read as a server reads it
 	r.RequestURI, r.RemoteAddr = order.Path, "127.0.0.1:0"
 	if original, ok := ctx.Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
 		r.Host, r.RemoteAddr, r.TLS = original.Host, original.RemoteAddr, original.TLS
 	}
-	_ = next.ServeHTTP(httptest.NewRecorder(), r)
+	_ = next.ServeHTTP(nowhere{}, r)
 	switch {
 	case q.refused != nil:
 		return api.Quote{}, q.refused
@@ -63,6 +64,13 @@ func (h *Handler) quote(ctx context.Context, by escrow.Actor, order api.QuoteOrd
 	}
 	return q.quote, nil
 }
+
+// nowhere takes what handlers answer where no meter was on the way, which might be a file of any size.
+type nowhere http.Header
+
+func (n nowhere) Header() http.Header       { return http.Header(n) }
+func (n nowhere) WriteHeader(int)           {}
+func (n nowhere) Write([]byte) (int, error) { return 0, http.ErrBodyNotAllowed }
 
 // answerQuote prices a request that only asks for its price.
 func (m *Meter) answerQuote(r *http.Request, q *quoted) {

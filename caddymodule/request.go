@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"io"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -104,8 +105,23 @@ func (f *trailerFilter) Read(p []byte) (int, error) {
 
 func (f *trailerFilter) filter() {
 	dropOwn(f.trailer)
+	dropKeys(f.trailer)
 	for _, name := range keyHeaders {
 		f.trailer.Del(name)
+	}
+}
+
+// dropKeys takes off h what a Tallygate key stands in.
+func dropKeys(h http.Header) {
+	for name, values := range h {
+		if !slices.ContainsFunc(values, escrow.HoldsKey) {
+			continue
+		}
+		if values = slices.DeleteFunc(slices.Clone(values), escrow.HoldsKey); len(values) > 0 {
+			h[name] = values
+		} else {
+			delete(h, name)
+		}
 	}
 }
 
@@ -113,7 +129,7 @@ func (f *trailerFilter) filter() {
 var keyHeaders = []string{"Tallygate-Key", "Authorization", "X-Api-Key", "X-Goog-Api-Key", "Api-Key"}
 
 // takeKey finds the caller's key and takes it off the request, so that it never reaches the provider. Where it stands in
-// Tallygate-Key, what else looks like a key is the provider's and passes, unless it is a Tallygate key too.
+// Tallygate-Key, what else looks like a key is the provider's and passes. What a Tallygate key stands in never does, wherever it is.
 func takeKey(r *http.Request) string {
 	var key string
 	for _, name := range keyHeaders {
@@ -135,6 +151,7 @@ func takeKey(r *http.Request) string {
 	if inQuery := takeQueryKey(r, key == ""); key == "" {
 		key = inQuery
 	}
+	dropKeys(r.Header)
 	return key
 }
 
@@ -150,29 +167,38 @@ func keyIn(name, value string) string {
 	return strings.TrimSpace(token)
 }
 
-// takeQueryKey takes ?key= off the URL, all of it if it is the caller's only key, else only where it is a Tallygate key. The
-// other parameters stay as they are written.
+// takeQueryKey takes ?key= off the URL if it is the caller's only key, and all parameters that a Tallygate key stands in. The others
+// stay as they are written.
 func takeQueryKey(r *http.Request, only bool) string {
-	if !strings.Contains(r.URL.RawQuery, "key=") {
-		return ""
-	}
 	var key string
 	var kept []string
+	taken := false
 	for pair := range strings.SplitSeq(r.URL.RawQuery, "&") {
-		value, is := strings.CutPrefix(pair, "key=")
-		if is && (only || escrow.IsKey(value)) {
-			if key == "" {
-				key = value
-			}
+		name, value, _ := strings.Cut(pair, "=")
+		name, value = unescaped(name), unescaped(value)
+		is := only && name == "key"
+		if is && (key == "" || !escrow.IsKey(key) && escrow.IsKey(value)) {
+			key = value
+		}
+		if is || escrow.HoldsKey(name) || escrow.HoldsKey(value) {
+			taken = true
 			continue
 		}
 		kept = append(kept, pair)
 	}
-	if key != "" {
+	if taken {
 		r.URL.RawQuery = strings.Join(kept, "&")
 		r.RequestURI = r.URL.RequestURI()
 	}
 	return key
+}
+
+// unescaped is a part of a query, decoded; as it is where that can't be done.
+func unescaped(text string) string {
+	if decoded, err := url.QueryUnescape(text); err == nil {
+		return decoded
+	}
+	return text
 }
 
 // terms are what a caller asks of its charge, in request headers.
@@ -191,8 +217,10 @@ const (
 	maxIdempotencyKey = 255
 )
 
-// takeTerms reads the Tallygate-* request headers and takes them off: they are for us, not for the provider.
+// takeTerms reads the Tallygate-* request headers and takes them off, also where it refuses them: they are for us, not for the
+// provider.
 func takeTerms(h http.Header) (terms, *ledger.Refusal) {
+	defer dropOwn(h)
 	t := terms{escrow: h.Get("Tallygate-Escrow"), milestone: h.Get("Tallygate-Milestone"), idempotencyKey: h.Get("Idempotency-Key")}
 	if len(t.idempotencyKey) > maxIdempotencyKey {
 		return t, refuse(invalidRequest, "Idempotency-Key: at most 255 bytes", "field", "Idempotency-Key")
@@ -214,11 +242,6 @@ func takeTerms(h http.Header) (terms, *ledger.Refusal) {
 				t.tags = make(map[string]string)
 			}
 			t.tags[name] = value
-		}
-	}
-	for name := range h {
-		if strings.HasPrefix(name, "Tallygate-") {
-			delete(h, name)
 		}
 	}
 	return t, nil

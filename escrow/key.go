@@ -17,6 +17,11 @@ import (
 // of all before, so that a mistyped key is told from an unknown one without a look-up.
 var keyForm = regexp.MustCompile(`^tg_([0-9A-Za-z]{10})_([0-9A-Za-z]{43})([0-9A-Za-z]{6})$`)
 
+const (
+	keyPrefix = "tg_"
+	keyLength = 63
+)
+
 // Key is a key as it may be shown: all but the key.
 type Key struct {
 	ID        string    `cbor:"1,keyasint"`
@@ -46,6 +51,20 @@ func HashKey(key string) [32]byte { return sha256.Sum256([]byte(key)) }
 func IsKey(text string) bool {
 	form := keyForm.FindStringSubmatch(text)
 	return form != nil && form[3] == checksum(text[:len(text)-6])
+}
+
+// HoldsKey reports whether a key stands anywhere in a text.
+func HoldsKey(text string) bool {
+	for {
+		i := strings.Index(text, keyPrefix)
+		if i < 0 {
+			return false
+		}
+		if text = text[i:]; len(text) >= keyLength && IsKey(text[:keyLength]) {
+			return true
+		}
+		text = text[len(keyPrefix):]
+	}
 }
 
 // Authenticate finds the agent, or the operator, that holds a key, by one look-up.
@@ -163,7 +182,7 @@ func (b *Book) Keys(agent string) (keys []Key, err error) {
 // newKey returns the id and the whole of a new key.
 func newKey() (id, key string) {
 	id = base62(randomBelow(62, 10), 10)
-	key = "tg_" + id + "_" + base62(randomBelow(2, 256), 43)
+	key = keyPrefix + id + "_" + base62(randomBelow(2, 256), 43)
 	return id, key + checksum(key)
 }
 

@@ -3,6 +3,8 @@ package wire
 import (
 	"bytes"
 	"net/http"
+	"strings"
+	"unicode"
 
 	"github.com/tallygate/tallygate/meter"
 	"github.com/tallygate/tallygate/meter/skim"
@@ -227,7 +229,7 @@ func (c *counter) Usage(complete bool) meter.Usage {
 		c.peek()
 	}
 	t := &c.state
-	u := meter.Usage{Source: meter.Stated, Model: t.Model, ServiceTier: t.Tier, Cost: t.Cost,
+	u := meter.Usage{Source: meter.Stated, Model: name(t.Model), ServiceTier: t.Tier, Cost: t.Cost,
 		Tools: t.Tools, ToolsFailed: t.ToolsFailed, Passes: t.Passes, Beside: t.Beside}
 	u.Units = c.exact()
 	if !complete && c.bytes == 0 { // nothing was delivered
@@ -264,6 +266,18 @@ func (c *counter) Usage(complete bool) meter.Usage {
 		}
 	}
 	return u
+}
+
+// maxName is how many bytes are kept of a model's name, as a provider states it.
+const maxName = 256
+
+// name is a model's name as it can be kept and written into a line.
+func name(stated string) string {
+	stated = stated[:min(len(stated), maxName)]
+	if i := strings.IndexFunc(stated, unicode.IsControl); i >= 0 {
+		stated = stated[:i]
+	}
+	return strings.ToValidUTF8(stated, "")
 }
 
 var _ meter.Counter = (*counter)(nil)

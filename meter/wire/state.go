@@ -88,6 +88,7 @@ func (t *State) AddBeside(p meter.Pass) {
 
 // merge adds p to the pass of its model.
 func merge(passes []meter.Pass, p meter.Pass) []meter.Pass {
+	p.Model = name(p.Model)
 	for _, old := range passes {
 		if old.Model == p.Model {
 			for class, n := range p.Units {

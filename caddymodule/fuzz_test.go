@@ -1,0 +1,179 @@
+package caddymodule
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"net/textproto"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+
+	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/escrow/api"
+)
+
+// blocks are where the fuzzer of Caddyfiles begins.
+var blocks = []string{
+	"meter acme 0.001 per call",
+	"meter {\n\tpayee acme\n\tprice 0.02 per 1k rows\n\tprice 1 per call\n\tcount rows header X-Rows\n\tcount sum json items.#.n\n}",
+	"meter {\n\tpayee llm\n\ttariff gpt\n\tcharge escrow {\n\t\tbatch 1k tokens\n\t\topen 5.00 for 168h\n\t}\n\tagent {http.auth.user.id}\n\tmax_charge 0.5\n\tmax_body 1000\n}",
+	"meter x {\n\ttariff {\n\t\tmodel gpt-* {\n\t\t\tinput 0.15 per 1M tokens\n\t\t\tabove 200k tokens {\n\t\t\t\tinput 1 per 1M tokens\n\t\t\t}\n\t\t\tservice batch {\n\t\t\t\toutput 1 per token\n\t\t\t}\n\t\t}\n\t\ttool look* 0.1 per call\n\t\tmax_output 10\n\t}\n\tdurable_holds above 1\n\ton_exhausted finish\n\ton_cancel finish\n\tcharge_on 2xx 404 101\n\tenforce off\n}",
+	"meter {\n\tpayee saas\n\tsubscription base 5.00 per 168h {\n\t\tincluded 1000 calls\n\t\toverage 0.01 per call from 5.00\n\t}\n}",
+	"meter {\n\tpayee quant\n\tprice 0.05 per call\n\tquality http http://127.0.0.1/judge {\n\t\t>= 0.9 100%\n\t\t>= 0.7 70%\n\t\telse dispute\n\t\ton_error hold\n\t}\n}",
+	"meter {\n\tpayee quant\n\tprice 0.05 per call\n\tquality payer within 24h {\n\t\t>= 1 100%\n\t}\n}",
+	"tallygate {\n\tledger bolt x.db\n\tcurrency USDC\n\toperator_key {env.X}\n\tregistration open\n\tfaucet 1.00 budget 10 per 24h\n\tcommission 1%\n\tmin_escrow 0.1\n\trefund_window 72h\n\twebhooks private\n\ttariff t {\n\t\tmodel * {\n\t\t\toutput 10 per 1M tokens\n\t\t}\n\t\tcatalog prices.json markup 20%\n\t}\n}",
+	"tallygate /pay",
+}
+
+// FuzzCaddyfile reads any block: it never panics, an error names its line, and what was read survives as JSON and can be made ready.
+func FuzzCaddyfile(f *testing.F) {
+	for _, block := range blocks {
+		f.Add(block)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		tokens, err := caddyfile.Tokenize([]byte(text), "Caddyfile")
+		if err != nil || len(tokens) == 0 {
+			return
+		}
+		read := map[string]caddyfile.Unmarshaler{"meter": new(Meter), "tallygate": new(App)}
+		if strings.Contains(text, "/") && !strings.Contains(text, "{") {
+			read["tallygate"] = new(Handler)
+		}
+		module, ok := read[tokens[0].Text]
+		if !ok || strings.Contains(text, "postgres") {
+			return
+		}
+		if err := module.UnmarshalCaddyfile(caddyfile.NewDispenser(tokens)); err != nil {
+			if !strings.Contains(err.Error(), "Caddyfile:") {
+				t.Errorf("an error without a line: %v\nof %q", err, text)
+			}
+			return
+		}
+		config, err := json.Marshal(module)
+		if err != nil {
+			t.Fatalf("%v\nof %q", err, text)
+		}
+		if m, ok := module.(*Meter); ok {
+			again := new(Meter)
+			if err := json.Unmarshal(config, again); err != nil {
+				t.Fatalf("%v\nof %s", err, config)
+			}
+			again.makeReady()
+			_ = m
+		}
+	})
+}
+
+// makeReady does what Provision does with what a Caddyfile can say, as far as it needs no file and no other module.
+func (m *Meter) makeReady() {
+	m.app, m.logger = new(App), zap.NewNop()
+	if m.TariffName != "" || m.Tariff != nil && m.Tariff.Catalog != nil {
+		return
+	}
+	if m.provisionPrices() != nil {
+		return
+	}
+	if m.Quality != nil && m.Quality.provision() != nil {
+		return
+	}
+	if m.provisionCharge() == nil {
+		_ = m.provisionPolicy()
+	}
+}
+
+// FuzzTakeKey puts keys and terms into any headers and queries: no Tallygate key and none of our headers stays on the request, and the caller's
+// own key is found where it stands alone.
+func FuzzTakeKey(f *testing.F) {
+	for _, seed := range [][2]string{
+		{"Authorization: Bearer KEY", ""}, {"Tallygate-Key: KEY\nAuthorization: Bearer provider", "a=1"}, {"X-Api-Key: x\nX-Api-Key: KEY", "key=KEY"},
+		{"authorization: KEY\nCookie: a=KEY", "%6bey=KEY&a=b"}, {"Tallygate-Tag: a=b,c=d\nTallygate-Max-Charge: 0.1\nIdempotency-Key: k", "key=KEY&key=KEY"},
+		{"tallygate_key: KEY\nX: tg_tg_KEY", "a=%74g_&KEY=&=KEY"}, {"", "key="}, {"", "&&=&key"}, {"Authorization: Bearer a KEY", "x=%zz&KEY"},
+	} {
+		f.Add(seed[0], seed[1])
+	}
+	key := validKey(f)
+	f.Fuzz(func(t *testing.T, lines, query string) {
+		h := make(http.Header)
+		alone := true
+		for line := range strings.Lines(lines) {
+			name, value, _ := strings.Cut(strings.TrimRight(line, "\r\n"), ":")
+			value = strings.ReplaceAll(value, "KEY", key)
+			if name = textproto.CanonicalMIMEHeaderKey(name); name != "" {
+				h.Add(name, textproto.TrimString(value))
+			}
+			alone = alone && h.Get("Tallygate-Key") == key
+		}
+		query = strings.ReplaceAll(query, "KEY", key)
+		r := &http.Request{Method: "GET", URL: &url.URL{Path: "/", RawQuery: query}, Header: h}
+		got := takeKey(r)
+		if alone && len(h) > 0 && got != key {
+			t.Errorf("Tallygate-Key came first, but the key is %q", got)
+		}
+		_, _ = takeTerms(r.Header)
+		for name, values := range r.Header {
+			if isOwn(name) || strings.HasPrefix(strings.ToLower(name), "tallygate-") {
+				t.Errorf("%s stays", name)
+			}
+			for _, value := range values {
+				if strings.Contains(value, key) {
+					t.Errorf("%s: %q stays", name, value)
+				}
+			}
+		}
+		decoded, err := url.QueryUnescape(r.URL.RawQuery)
+		if err != nil {
+			decoded = r.URL.RawQuery
+		}
+		if strings.Contains(r.URL.RawQuery, key) || strings.Contains(decoded, key) {
+			t.Errorf("the query %q stays", r.URL.RawQuery)
+		}
+	})
+}
+
+// validKey is a text with the form of a key.
+func validKey(f *testing.F) string {
+	f.Helper()
+	const key = "tg_mC0XT26b60_EVYFftAorFIxj70pcmZDhlQYr6NMNiqT6CFzJK28MG01dmmuH"
+	if !escrow.IsKey(key) {
+		f.Fatal("keys have another form now: make one that fits")
+	}
+	return key
+}
+
+// FuzzQuotePath asks for the price of any path: what goes on its way to a meter is what a client would have sent there, and nowhere
+// else.
+func FuzzQuotePath(f *testing.F) {
+	for _, seed := range [][2]string{{"POST", "/v1/chat/completions"}, {"", "//host/x"}, {"GET", "/a?b=c#d"}, {"GET", "http://x/y"}, {"CONNECT", "x:1"}, {"G T", "/"}, {"GET", "/%zz"}, {"GET", "*"}} {
+		f.Add(seed[0], seed[1])
+	}
+	f.Fuzz(func(t *testing.T, method, path string) {
+		reached := false
+		next := caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+			reached = true
+			want, err := url.ParseRequestURI(path)
+			if err != nil {
+				t.Fatalf("%q is no path: %v", path, err)
+			}
+			if r.URL.Host != "" || r.URL.Scheme != "" || r.URL.Path != want.Path || r.URL.RawQuery != want.RawQuery || r.RequestURI != path {
+				t.Errorf("%q goes on as %q, %v", path, r.RequestURI, r.URL)
+			}
+			if r.Context().Err() == nil {
+				t.Error("an upstream would be called")
+			}
+			if n, err := w.Write(make([]byte, 1<<20)); n > 0 && err == nil {
+				t.Error("an answer would be collected")
+			}
+			return nil
+		})
+		ctx := context.WithValue(context.Background(), nextKey{}, caddyhttp.Handler(next))
+		_, err := new(Handler).quote(ctx, escrow.Actor{Agent: "a"}, api.QuoteOrder{Method: method, Path: path})
+		if err == nil {
+			t.Errorf("%q has a price although no meter was reached (%v)", path, reached)
+		}
+	})
+}
