@@ -60,6 +60,8 @@ type App struct {
 	ctx    caddy.Context
 	logger *zap.Logger
 
+	wrongKeys *api.Throttle // of the API and of all meters
+
 	mu     sync.Mutex
 	payees []string // of all meters, to be reserved at start
 	meters []*Meter
@@ -100,6 +102,7 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 func (a *App) Provision(ctx caddy.Context) error {
 	a.ctx, a.logger = ctx, ctx.Logger()
 	a.started = make(chan struct{})
+	a.wrongKeys = api.NewKeyThrottle()
 	store, err := a.loadStore(ctx)
 	if err != nil {
 		return err

@@ -150,6 +150,11 @@ func (c *call) identify(r *http.Request, outer *call) *ledger.Refusal {
 		return refuse(unauthorized, "no key: send your Tallygate key as 'Authorization: Bearer KEY', or where your client puts its provider key (x-api-key, x-goog-api-key, api-key), or as Tallygate-Key")
 	}
 	payer, err := c.book.Authenticate(c.key)
+	if escrow.IsRefusal(err, escrow.Unauthorized) {
+		if often := c.meter.app.wrongKeys.Take(clientHost(r)); often != nil {
+			return asRefusal(often)
+		}
+	}
 	if err != nil {
 		return asRefusal(err)
 	}

@@ -5,7 +5,10 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"testing"
+
+	"github.com/shopspring/decimal"
 )
 
 // TestAMilestoneBuysOneCall: the work of a milestone is done once, by one call, that costs no more than the milestone pays.
@@ -244,4 +247,52 @@ func TestNamesAreBounded(t *testing.T) {
 		}
 	}
 	want(t, "the server lives, wallet", s.balance(key), "1")
+}
+
+// TestWrongKeysAreBounded: who tries keys has one count for the API and all metered routes, and a right key is let in all the same.
+func TestWrongKeysAreBounded(t *testing.T) {
+	s := openShop(t, "}\n\tservers {\n\t\ttrusted_proxies static 127.0.0.1/32\n", perCallSite+"\n\thandle /other* {\n\t\tmeter other 0.001 per call\n\t\treverse_proxy UPSTREAM\n\t}", text("results"))
+	key := s.agent("alice", "1")
+	from := func(client, path, key string) answer { return s.do("GET", path, key, "", "X-Forwarded-For", client) }
+	for i := range 30 {
+		path := []string{"/search", "/other", "/api/v1/wallet"}[i%3]
+		wantProblem(t, from("203.0.113.7", path, "tg_wrong"), 401, "unauthorized")
+	}
+	for _, path := range []string{"/search", "/other", "/api/v1/wallet"} {
+		a := from("203.0.113.7", path, "tg_wrong")
+		wantProblem(t, a, 429, "rate_limited")
+		if after := a.header.Get("Retry-After"); after == "" || after == "0" {
+			t.Errorf("%s: Retry-After %q", path, after)
+		}
+	}
+	wantProblem(t, from("203.0.113.7", "/search", ""), 401, "unauthorized") // no key is no guess
+	want(t, "a right key", from("203.0.113.7", "/search", key).body, "results")
+	wantProblem(t, from("203.0.113.8", "/search", "tg_wrong"), 401, "unauthorized")
+}
+
+// TestCallsOfAnAgentAreBounded: so many run at once, and no more.
+func TestCallsOfAnAgentAreBounded(t *testing.T) {
+	const most = 1000
+	arrived, release := make(chan struct{}, most), make(chan struct{})
+	s := openShop(t, "", perCallSite, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		arrived <- struct{}{}
+		<-release
+	}))
+	key, other := s.agent("alice", "10"), s.agent("bob", "10")
+	var running sync.WaitGroup
+	for range most {
+		running.Go(func() { want(t, "status", fmt.Sprint(s.do("GET", "/search", key, "").status), "200") })
+	}
+	for range most {
+		<-arrived
+	}
+	a := s.do("GET", "/search", key, "")
+	wantProblem(t, a, 429, "rate_limited")
+	want(t, "Retry-After", a.header.Get("Retry-After"), "1")
+	running.Go(func() { want(t, "another agent's call", fmt.Sprint(s.do("GET", "/search", other, "").status), "200") })
+	<-arrived
+	close(release)
+	running.Wait()
+	want(t, "status, when some have ended", fmt.Sprint(s.do("GET", "/search", key, "").status), "200")
+	s.wantBooks(key, "10", decimal.RequireFromString("1.001"))
 }

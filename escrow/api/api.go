@@ -26,8 +26,10 @@ type Options struct {
 	Tariffs func() []Tariff
 	// Quote estimates what a request to a metered route would cost. A refusal of it is the answer.
 	Quote func(ctx context.Context, by escrow.Actor, q QuoteOrder) (Quote, error)
-	// Client names the client of a request, for the limits on registrations; default the host of RemoteAddr.
+	// Client names the client of a request, for the limits on registrations and wrong keys; default the host of RemoteAddr.
 	Client func(*http.Request) string
+	// WrongKeys bounds wrong keys; one is shared by all that take keys. Default: one of the handler's own.
+	WrongKeys *Throttle
 	// PrivateWebhooks lets webhooks be at private addresses; see [SenderOptions].
 	PrivateWebhooks bool
 	// Logger takes failures that the caller is not told about; default slog.Default.
@@ -43,7 +45,7 @@ type server struct {
 	docs   map[string]document // by path
 	mcp    http.Handler
 
-	registrations, claims, failures *throttle // per client
+	registrations, claims, wrongKeys *Throttle // per client
 }
 
 // document is an answer that never changes.
@@ -60,9 +62,12 @@ func New(book func() *escrow.Book, o Options) http.Handler {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
+	if o.WrongKeys == nil {
+		o.WrongKeys = NewKeyThrottle()
+	}
 	s := &server{
 		book: book, o: o, routes: allRoutes(), mux: http.NewServeMux(),
-		registrations: newThrottle(10*time.Second, 30), claims: newThrottle(time.Minute, 10), failures: newThrottle(2*time.Second, 30),
+		registrations: newThrottle(10*time.Second, 30), claims: newThrottle(time.Minute, 10), wrongKeys: o.WrongKeys,
 	}
 	for _, r := range s.routes {
 		s.mux.HandleFunc(r.method+" "+base+r.path, func(w http.ResponseWriter, req *http.Request) { s.serve(w, req, r) })

@@ -11,9 +11,10 @@ import (
 	"github.com/tallygate/tallygate/escrow"
 )
 
-// throttle bounds how often one client does what costs it nothing: registers, claims the faucet, tries keys (a valid key is let in however many wrong ones came from its address). Clients of this machine
-// are not bounded: they are the operator's own, or come through a proxy that the configuration must name for clients to be told apart.
-type throttle struct {
+// Throttle bounds how often one client does what costs it nothing: registers, claims the faucet, tries keys (a valid key is let in
+// however many wrong ones came from its address). Clients of this machine are not bounded: they are the operator's own, or come through a
+// proxy that the configuration must name for clients to be told apart.
+type Throttle struct {
 	every time.Duration // one more after so long
 	burst int           // so many at once
 
@@ -23,16 +24,20 @@ type throttle struct {
 
 const maxClients = 10_000 // remembered at once
 
-func newThrottle(every time.Duration, burst int) *throttle {
-	return &throttle{every: every, burst: burst, clients: map[string]*rate.Limiter{}}
+func newThrottle(every time.Duration, burst int) *Throttle {
+	return &Throttle{every: every, burst: burst, clients: map[string]*rate.Limiter{}}
 }
 
-// take counts one more of a client, or refuses it.
-func (t *throttle) take(client string, now time.Time) error {
+// NewKeyThrottle bounds wrong keys. All that take keys share one: the handler, by [Options], and metered routes.
+func NewKeyThrottle() *Throttle { return newThrottle(2*time.Second, 30) }
+
+// Take counts one more of a client, named by its address, or refuses it with rate_limited (retry_after).
+func (t *Throttle) Take(client string) error {
 	l := t.limiter(client)
 	if l == nil {
 		return nil
 	}
+	now := time.Now()
 	reservation := l.ReserveN(now, 1)
 	wait := reservation.DelayFrom(now)
 	if wait <= 0 {
@@ -50,7 +55,7 @@ func tooOften(wait time.Duration) error {
 }
 
 // limiter is that of a client, nil for one of this machine. An IPv6 client is its network: it has as many addresses as it likes.
-func (t *throttle) limiter(client string) *rate.Limiter {
+func (t *Throttle) limiter(client string) *rate.Limiter {
 	if at, err := netip.ParseAddr(client); err == nil {
 		if at = at.Unmap(); at.IsLoopback() {
 			return nil
