@@ -131,13 +131,23 @@ type keysOut struct {
 	NextCursor *string  `json:"next_cursor"`
 }
 
-func listKeys(r *request, in *ofAgent) (keysOut, error) {
+// listOfAgent are the parameters of a list of an agent's things.
+type listOfAgent struct {
+	ofAgent
+	paging
+}
+
+func listKeys(r *request, in *listOfAgent) (keysOut, error) {
 	agent, err := r.book.ReadsFor(r.by, in.AgentID)
 	if err != nil {
 		return keysOut{}, err
 	}
 	keys, err := r.book.Keys(agent)
-	return keysOut{Keys: each(keys, keyAnswer)}, err
+	if err != nil {
+		return keysOut{}, err
+	}
+	page, at, err := pageOf(keys, in.paging, func(k escrow.Key) string { return k.ID })
+	return keysOut{Keys: each(page, keyAnswer), NextCursor: next(r, at)}, err
 }
 
 type auditOut struct {

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"net/url"
+	"slices"
 
 	"github.com/tallygate/tallygate/escrow"
 )
@@ -53,6 +54,25 @@ func openCursor(query url.Values) error {
 	}
 	query.Set(opened, string(c.Before))
 	return nil
+}
+
+// pageOf cuts a page out of a list that is short enough to be read whole. id names an item, and the last one names the place.
+func pageOf[T any](list []T, p paging, id func(T) string) (page []T, at string, err error) {
+	if p.Cursor != "" {
+		last := slices.IndexFunc(list, func(item T) bool { return id(item) == string(p.Cursor) })
+		if last < 0 {
+			return nil, "", invalid("cursor", "cursor: what it stood at is gone; begin anew")
+		}
+		list = list[last+1:]
+	}
+	limit := min(p.Limit, escrow.MaxPage)
+	if limit == 0 {
+		limit = escrow.DefaultPage
+	}
+	if len(list) <= limit {
+		return list, "", nil
+	}
+	return list[:limit], id(list[limit-1]), nil
 }
 
 // next makes the cursor of the page after this one, nil at the end.

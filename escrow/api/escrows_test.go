@@ -65,3 +65,30 @@ func TestQuoteTakesTextBodies(t *testing.T) {
 		}
 	}
 }
+
+// Lists that are read whole are paged like the others.
+func TestShortListsArePaged(t *testing.T) {
+	g := newGate(t, rules(), api.Options{})
+	alice := g.agent("alice", "0")
+	g.agent("bob", "0")
+	for range 4 {
+		g.post("/agents/me/keys", alice, `{}`).want(201)
+		g.post("/webhooks", alice, `{"url":"https://example.com/hook"}`).want(201)
+	}
+	for path, list := range map[string]struct {
+		name, id string
+		want     int
+	}{"/agents/me/keys": {"keys", "key_id", 5}, "/webhooks": {"webhooks", "webhook_id", 4}} {
+		seen, query := map[string]bool{}, "?limit=3"
+		for range 2 {
+			page := g.get(path+query, alice).want(200)
+			for _, item := range page.body[list.name].([]any) {
+				seen[item.(map[string]any)[list.id].(string)] = true
+			}
+			query = "?limit=3&cursor=" + page.str("next_cursor")
+		}
+		if len(seen) != list.want || !strings.HasSuffix(query, "=null") {
+			t.Errorf("%s: two pages have %d of %d, then %s", path, len(seen), list.want, query)
+		}
+	}
+}

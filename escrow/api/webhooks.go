@@ -48,18 +48,24 @@ type webhookPath struct {
 func webhookRoutes() []route {
 	return []route{
 		post("/webhooks", "createWebhook", "Be told of events at a URL", createWebhook).creates(),
-		get("/webhooks", "listWebhooks", "The agent's webhooks", func(r *request, in *ofAgent) (webhooksOut, error) {
-			agent, err := r.book.ReadsFor(r.by, in.AgentID)
-			if err != nil {
-				return webhooksOut{}, err
-			}
-			hooks, err := r.book.Webhooks(agent)
-			return webhooksOut{Webhooks: each(hooks, webhookAnswer)}, err
-		}),
+		get("/webhooks", "listWebhooks", "The agent's webhooks", listWebhooks),
 		del("/webhooks/{id}", "deleteWebhook", "Be told no more", func(r *request, t *escrow.Tx, in *webhookPath) error {
 			return t.DeleteWebhook(r.by, in.AgentID, in.ID)
 		}),
 	}
+}
+
+func listWebhooks(r *request, in *listOfAgent) (webhooksOut, error) {
+	agent, err := r.book.ReadsFor(r.by, in.AgentID)
+	if err != nil {
+		return webhooksOut{}, err
+	}
+	hooks, err := r.book.Webhooks(agent)
+	if err != nil {
+		return webhooksOut{}, err
+	}
+	page, at, err := pageOf(hooks, in.paging, func(h escrow.Webhook) string { return h.ID })
+	return webhooksOut{Webhooks: each(page, webhookAnswer), NextCursor: next(r, at)}, err
 }
 
 func createWebhook(r *request, t *escrow.Tx, in *webhookIn) (webhookOut, error) {
