@@ -164,6 +164,12 @@ var streamCases = []comparison{
 		w.Header().Set("X-Sum", "42")
 		w.Header().Set("Tallygate-Charge", "forged")
 	}},
+	{name: "unannounced trailers of an error", upstream: func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(404)
+		w.(http.Flusher).Flush()
+		w.Header().Set(http.TrailerPrefix+"X-Sum", "42")
+		w.Header().Set(http.TrailerPrefix+"Tallygate-Charge", "forged")
+	}},
 	{name: "early hints", upstream: func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Link", "</a.css>; rel=preload")
 		w.Header().Set("Tallygate-Charge", "forged")

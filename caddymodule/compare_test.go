@@ -335,7 +335,7 @@ func askOnce(t *testing.T, c *caller) string {
 	r = r.WithContext(httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{
 		Got1xxResponse: func(code int, h textproto.MIMEHeader) error {
 			if code != http.StatusContinue { // comes once or twice: from Caddy's own reading of the body, and from the upstream
-				fmt.Fprintf(&early, "%d\n%s", code, headerText(http.Header(h)))
+				fmt.Fprintf(&early, "%d\n%s%s", code, headerText(http.Header(h)), c.forged(http.Header(h)))
 			}
 			return nil
 		},
@@ -382,7 +382,18 @@ func (c *caller) answerText(response *http.Response) string {
 	if err != nil {
 		failed = "cut: " + err.Error() + "\n"
 	}
-	return fmt.Sprintf("%s %s\n%s\n%q\n%strailers:\n%s", response.Proto, response.Status, headerText(h, skip...), content, failed, headerText(response.Trailer))
+	return fmt.Sprintf("%s %s\n%s%s\n%q\n%strailers:\n%s%s", response.Proto, response.Status, headerText(h, skip...), c.forged(h),
+		content, failed, headerText(response.Trailer), c.forged(response.Trailer))
+}
+
+// forged tells what an upstream has said in our name, and a meter has let through.
+func (c *caller) forged(h http.Header) string {
+	for name, values := range h {
+		if c.site != "bare" && strings.HasPrefix(name, "Tallygate-") && slices.Contains(values, "forged") {
+			return "\tforged " + name + "\n"
+		}
+	}
+	return ""
 }
 
 // withoutComment takes out the line that states the charge of an event stream.
