@@ -2,6 +2,7 @@ package caddymodule_test
 
 import (
 	"bufio"
+	"compress/gzip"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -206,6 +207,9 @@ func TestUpstreamHangsUpAtAnyByte(t *testing.T) {
 		"chat":   ok + fmt.Sprintf("Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(chatWhole), chatWhole),
 		"stream": ok + "Content-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk(chatEvents[:300]) + chunk(chatEvents[300:]) + "0\r\n\r\n",
 	}
+	zipped, zippedStream := zip(t, chatWhole), zip(t, chatEvents)
+	chats["gzip"] = ok + fmt.Sprintf("Content-Type: application/json\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n%s", len(zipped), zipped)
+	chats["gzip stream"] = ok + "Content-Type: text/event-stream\r\nContent-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk(zippedStream[:100]) + chunk(zippedStream[100:]) + "0\r\n\r\n"
 	all := make(map[string]string)
 	for _, some := range []map[string]string{shapes, chats} {
 		for name, response := range some {
@@ -213,7 +217,8 @@ func TestUpstreamHangsUpAtAnyByte(t *testing.T) {
 		}
 	}
 	up := newCutUpstream(t, all)
-	s := openShop(t, chatPrices, strings.ReplaceAll(perCallSite+"\n\t"+chatSite, "UPSTREAM", up.Addr().String()), text(""))
+	site := strings.ReplaceAll(perCallSite+"\n\t"+chatSite, "UPSTREAM", up.Addr().String()+" {\n\t\t\ttransport http {\n\t\t\t\tcompression off\n\t\t\t}\n\t\t}")
+	s := openShop(t, chatPrices, site, text(""))
 	for name, response := range all {
 		t.Run(name, func(t *testing.T) {
 			s.t = t
@@ -222,7 +227,7 @@ func TestUpstreamHangsUpAtAnyByte(t *testing.T) {
 			if _, is := chats[name]; is {
 				method, path, body, price = "POST", chatCompletions, chatBody, chatCharge
 			}
-			if name == "stream" {
+			if strings.HasSuffix(name, "stream") {
 				body = chatStreamUsage
 			}
 			for _, n := range cuts(len(response)) {
@@ -248,6 +253,19 @@ func TestUpstreamHangsUpAtAnyByte(t *testing.T) {
 			}
 		})
 	}
+}
+
+func zip(t *testing.T, s string) string {
+	t.Helper()
+	var b strings.Builder
+	z := gzip.NewWriter(&b)
+	if _, err := io.WriteString(z, s); err != nil {
+		t.Fatal(err)
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
 }
 
 // cuts are places to cut a response of n bytes at: each of a short one; of a long one those at its ends and some between.
@@ -1057,4 +1075,27 @@ func TestWebSocketOverHTTP2(t *testing.T) {
 	key := sites.agent("alice", "1")
 	compareSites(t, sites, up, key, test, "h2c")
 	sites.wantNothingHeld(t, key)
+}
+
+// TestAScoreIsReadOfACompressedAnswer has a client that takes gzip, behind a fixed price, and a score in the answer.
+func TestAScoreIsReadOfACompressedAnswer(t *testing.T) {
+	for _, always := range []bool{false, true} {
+		s := openShop(t, "", `meter {
+		payee acme
+		price 0.05 per call
+		quality json $.score {
+			>= 0.9 100%
+			else 0%
+		}
+	}
+	reverse_proxy UPSTREAM {
+		transport http {
+			compression off
+		}
+	}`, gzipped(always, "application/json", `{"score":0.95}`))
+		key := s.agent("alice", "1")
+		a := s.do("GET", "/", key, "", "Accept-Encoding", "gzip")
+		want(t, "answer", fmt.Sprint(a.status, a.body, a.header["Content-Encoding"]), `200{"score":0.95}[]`)
+		s.wantPaid(t, key, "0.05")
+	}
 }
