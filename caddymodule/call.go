@@ -66,7 +66,8 @@ type call struct {
 	needed    ledger.Amount // how much of that the response may have cost by now
 	drawn     int64         // batches drawn
 	drawnAt   time.Time
-	undrawn   bool // a draw is on its way to the disk
+	delivered *meter.Usage // what had gone out when the money ran out
+	undrawn   bool         // a draw is on its way to the disk
 }
 
 type callKey struct{}
@@ -93,7 +94,7 @@ func (m *Meter) admit(r *http.Request) (*call, *ledger.Refusal) {
 	}
 	dropHTTPUpgrade(r.Header)
 	dropOwnTrailers(r)
-	if r.TLS != nil && !r.TLS.HandshakeComplete {
+	if r.TLS != nil && !r.TLS.HandshakeComplete || r.Header.Get("Early-Data") == "1" {
 		// What comes as early data may be a replay (RFC 8470), and would be charged twice.
 		return c, refuse(tooEarly, "this request costs money and came before the TLS handshake was complete: send it again")
 	}
@@ -422,8 +423,9 @@ func (c *call) fitLimit() *ledger.Refusal {
 
 // pattern names the way of paying, for the books.
 func (c *call) pattern() string {
+	_, perCall := c.rates.Fixed()
 	switch {
-	case c.fixed:
+	case perCall:
 		return "per_call"
 	case c.rates.UsesTokens():
 		return "per_token"

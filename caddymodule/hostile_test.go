@@ -545,7 +545,8 @@ func TestNestedMetersShareTheCallersTerms(t *testing.T) {
 	want(t, "tag", fmt.Sprint(tags["team"]), "x")
 }
 
-// TestMoneyForThePartOfAKeptAnswer checks that a small answer that costs more than there is does not go out whole.
+// TestMoneyForThePartOfAKeptAnswer checks that a small answer that is here whole, and costs more than there is, goes out for all that
+// there is, and is marked.
 func TestMoneyForThePartOfAKeptAnswer(t *testing.T) {
 	answer := fmt.Sprintf(`{"object":"chat.completion","model":"test-1","choices":[{"index":0,"message":{"content":%q}}]}`, strings.Repeat(" word", 4000))
 	for _, length := range []bool{true, false} {
@@ -556,18 +557,17 @@ func TestMoneyForThePartOfAKeptAnswer(t *testing.T) {
 			}
 			_, _ = io.WriteString(w, answer)
 		}))
-		// 1,000 tokens are held at first, which cost 0.015; the answer has 4,000.
+		// The answer has 4,000 tokens, and there is money for a good 1,000.
 		key := s.agent("alice", "0.016")
 		a := s.do("POST", chatCompletions, key, chatBody)
-		if a.err == nil || len(a.body) > len(answer)/2 {
-			t.Errorf("length %v: %d of %d bytes for a quarter of the price, %d %v", length, len(a.body), len(answer), a.status, a.err)
+		if a.err != nil || a.body != answer {
+			t.Errorf("length %v: %d of %d bytes, %d %v", length, len(a.body), len(answer), a.status, a.err)
 		}
-		eventually(t, "it is charged", func() bool { return len(s.charges(key)) == 1 })
+		want(t, "charge", a.header.Get("Tallygate-Charge"), "0.016")
 		charge := s.charges(key)[0]
-		want(t, "cut", charge["cut"].(string), "funds")
-		if paid := decimal.RequireFromString(charge["amount"].(string)); paid.LessThan(decimal.RequireFromString("0.014")) {
-			t.Errorf("paid %s for the part that went out", paid)
-		}
+		want(t, "cut", charge["cut"].(string), "none")
+		want(t, "suspect", fmt.Sprint(charge["suspect"]), "true")
+		want(t, "wallet", s.balance(key), "0")
 		s.wantNothingHeld(t, key)
 	}
 }

@@ -82,8 +82,8 @@ func TestQualityByAJudge(t *testing.T) {
 		{"bad", `{"score":0.2}`, "", "0", "disputed; score=0.2", "disputed"},
 		{"down", ``, "", "0", "held", "held"},
 		{"rubbish", `<html>`, "", "0", "held", "held"},
-		{"down, on_error pay", ``, "on_error pay", "0.05", "score=", "charged"},
-		{"down, on_error refund", ``, "on_error refund", "0", "score=", "charged"},
+		{"down, on_error pay", ``, "on_error pay", "0.05", "unscored", "charged"},
+		{"down, on_error refund", ``, "on_error refund", "0", "unscored", "charged"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var says atomic.Value

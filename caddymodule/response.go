@@ -431,12 +431,8 @@ func (w *response) completeKept() (cause any) {
 	}
 	if len(w.kept) > 0 {
 		var err error
-		var exhausted bool
-		if w.out, exhausted, err = c.count(nil, w.kept); err != nil {
+		if w.out, err = c.countWhole(w.kept); err != nil {
 			return http.ErrAbortHandler
-		}
-		if exhausted {
-			return w.cutKept()
 		}
 	}
 	c.quality = c.judge()
@@ -458,15 +454,6 @@ func (w *response) completeKept() (cause any) {
 		return http.ErrAbortHandler
 	}
 	return nil
-}
-
-// cutKept sends what can be paid of a kept response, and no more: as of a longer one.
-func (w *response) cutKept() (cause any) {
-	w.stream()
-	if w.forward(w.out) == nil && w.stop() == nil {
-		return nil
-	}
-	return http.ErrAbortHandler
 }
 
 // broken settles a response that was cut: by the client, by the upstream, or by us. It returns what to tell the server.

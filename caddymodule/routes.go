@@ -74,9 +74,7 @@ func (a *App) tariffs() []api.Tariff {
 		if s := m.Subscription; s != nil {
 			t.Pattern, t.Charge, t.Prices = "subscription", "subscription", []string{s.String()}
 		} else if m.rates != nil {
-			c := call{rates: m.rates}
-			_, c.fixed = m.rates.Fixed()
-			t.Pattern = c.pattern()
+			t.Pattern = (&call{rates: m.rates}).pattern()
 		}
 		if m.tariff != nil {
 			for _, model := range m.tariff.Models {

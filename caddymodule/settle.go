@@ -64,6 +64,26 @@ func (oneCall) Usage(complete bool) (u meter.Usage) {
 	return u
 }
 
+// countWhole counts a response that is here whole, and returns all of it but its end. It goes out although the money may not
+// reach for it: the provider's work is done. What there is of the money is charged then, and the charge marked suspect.
+func (c *call) countWhole(p []byte) (out []byte, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.aborted {
+		return nil, errAborted
+	}
+	c.copyForJudge(p)
+	c.sent = true
+	out = c.counter.Feed(nil, p)
+	if c.fixed {
+		return out, nil
+	}
+	_, bound := c.counter.Progress()
+	c.addSeconds(bound)
+	c.cover(bound)
+	return out, nil
+}
+
 // count takes the next bytes of the response and appends to dst those that may go to the client. What they cost is held
 // and, batch by batch, drawn. exhausted says that the money has run out with these bytes: no more may follow than what is
 // returned.
@@ -83,8 +103,13 @@ func (c *call) count(dst, p []byte) (out []byte, exhausted bool, err error) {
 	}
 	for len(p) > 0 && !exhausted {
 		n := len(p)
+		var before *meter.Usage
 		if !c.covers(n) {
 			n = slice(p)
+			if !c.rates.UsesTokens() { // units that are counted exactly can be told apart to the last one
+				usage := c.counter.Usage(false)
+				before = &usage
+			}
 		}
 		paid := len(dst)
 		dst = c.counter.Feed(dst, p[:n])
@@ -93,7 +118,7 @@ func (c *call) count(dst, p []byte) (out []byte, exhausted bool, err error) {
 		c.addSeconds(at)
 		c.addSeconds(bound)
 		if exhausted = !c.cover(bound) && c.meter.OnExhausted == exhaustedStop; exhausted {
-			dst = dst[:paid] // the money has run out within what came last
+			dst, c.delivered = dst[:paid], before // the money has run out within what came last
 		}
 		if err := c.draw(at); err != nil {
 			return dst, false, err
@@ -270,6 +295,9 @@ func (c *call) settleLocked(cut string) (escrow.Charge, error) {
 		return escrow.Charge{}, nil
 	}
 	usage := c.counter.Usage(cut == cutNone)
+	if cut == cutFunds && c.delivered != nil {
+		usage = *c.delivered
+	}
 	if usage.Units == nil {
 		usage.Units = make(meter.Units)
 	}
@@ -458,6 +486,8 @@ func (c *call) judgement() string {
 		return "held"
 	case c.quality.Verdict.Dispute:
 		return "disputed; score=" + c.quality.Score
+	case c.quality.Score == "":
+		return "unscored"
 	default:
 		return "score=" + c.quality.Score
 	}
@@ -477,10 +507,21 @@ func (c *call) mayState(header string) bool {
 	}
 }
 
+// unitsUsed are the charge's units; where it has none, what would have been counted stands there as 0.
+func (c *call) unitsUsed() string {
+	if units := unitsOf(c.charge); units != "" {
+		return units
+	}
+	if charged := c.rates.Charged(); len(charged) > 0 {
+		return string(charged[0]) + "=0"
+	}
+	return ""
+}
+
 // writeCharge states what was charged.
 func (c *call) writeCharge(h http.Header) {
 	h.Set(headerCharge, c.charge.Amount.String())
-	h.Set(headerUnits, unitsOf(c.charge))
+	h.Set(headerUnits, c.unitsUsed())
 	h.Set(headerBalance, c.charge.Balance.String())
 	if c.charge.EscrowID != "" {
 		h.Set(headerEscrow, c.charge.EscrowID)
