@@ -111,8 +111,8 @@ func TestUpstreamFailuresCostNothing(t *testing.T) {
 		upstream http.HandlerFunc
 		status   int
 	}{
-		{"500", func(w http.ResponseWriter, r *http.Request) { http.Error(w, "broken", 500) }, 500},
-		{"429", func(w http.ResponseWriter, r *http.Request) { http.Error(w, "slow down", 429) }, 429},
+		{"500", func(w http.ResponseWriter, r *http.Request) { http.Error(w, "broken", http.StatusInternalServerError) }, 500},
+		{"429", func(w http.ResponseWriter, r *http.Request) { http.Error(w, "slow down", http.StatusTooManyRequests) }, 429},
 		{"dies before the header", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, 502},
 		{"dies in a small body", func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Length", "100")

@@ -1,5 +1,7 @@
 package caddymodule_test
 
+//lint:file-ignore SA1019 net/http's own HTTP/2 client does not send the pseudo header :protocol, which a WebSocket needs
+
 import (
 	"bufio"
 	"compress/gzip"

@@ -71,7 +71,7 @@ func (c *call) serve(w http.ResponseWriter, next caddyhttp.Handler) error {
 		length:                -1,
 	}
 	defer rw.coding.close()
-	err, cause := rw.run(next)
+	cause, err := rw.run(next)
 	c.report()
 	if cause != nil {
 		panic(cause)
@@ -87,21 +87,21 @@ func (c *call) serve(w http.ResponseWriter, next caddyhttp.Handler) error {
 }
 
 // run serves the request. cause is what the handlers panicked with, if the panic must go on.
-func (w *response) run(next caddyhttp.Handler) (err error, cause any) { //nolint:revive // the panic is the rarer of the two
+func (w *response) run(next caddyhttp.Handler) (cause any, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			if p != http.ErrAbortHandler {
 				w.call.logger.Error("handler panicked", zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
 			}
-			err, cause = w.broken(p)
+			cause, err = w.broken(p)
 		}
 	}()
 	err = next.ServeHTTP(w, w.call.request)
 	switch {
 	case err != nil:
-		return w.failed(err), nil
+		return nil, w.failed(err)
 	case w.mode == refused:
-		return w.failed(caddyhttp.Error(http.StatusBadGateway, errCoding)), nil
+		return nil, w.failed(caddyhttp.Error(http.StatusBadGateway, errCoding))
 	}
 	if w.coding != nil {
 		if err := w.coding.end(w.take); err != nil {
@@ -112,7 +112,7 @@ func (w *response) run(next caddyhttp.Handler) (err error, cause any) { //nolint
 		// The handler has not minded that a write failed, or has written less than it announced.
 		panic(http.ErrAbortHandler)
 	}
-	return nil, w.complete()
+	return w.complete(), nil
 }
 
 // failed returns the error that the handlers have ended with. Caddy answers with it, so that nothing of a response that was
@@ -457,24 +457,24 @@ func (w *response) completeKept() (cause any) {
 }
 
 // broken settles a response that was cut: by the client, by the upstream, or by us. It returns what to tell the server.
-func (w *response) broken(p any) (err error, cause any) { //nolint:revive // see run
+func (w *response) broken(p any) (cause any, err error) {
 	c := w.call
 	switch {
 	case w.ended:
 		return nil, nil
 	case w.mode == passing:
-		return nil, p
+		return p, nil
 	case w.mode == refused:
-		return w.failed(caddyhttp.Error(http.StatusBadGateway, errCoding)), nil
+		return nil, w.failed(caddyhttp.Error(http.StatusBadGateway, errCoding))
 	case w.mode != streaming && w.mode != tunneling:
 		c.cancel()
 		if p != http.ErrAbortHandler || c.clientGone() {
-			return nil, p
+			return p, nil
 		}
 		// The upstream has died in the middle of a response of which the client has seen nothing.
 		w.discard()
 		w.Header().Set(headerRequest, c.id)
-		return caddyhttp.Error(http.StatusBadGateway, errors.New("the upstream ended its response too early")), nil
+		return nil, caddyhttp.Error(http.StatusBadGateway, errors.New("the upstream ended its response too early"))
 	}
 	cut := cutUpstream
 	if (w.gone || c.clientGone()) && c.meter.OnCancel != cancelFinish {
@@ -483,7 +483,7 @@ func (w *response) broken(p any) (err error, cause any) { //nolint:revive // see
 	if _, err := c.settle(cut); err != nil && !errors.Is(err, errAborted) {
 		c.logger.Error("charging a response that was cut", zap.String("request", c.id), zap.Error(err))
 	}
-	return nil, p
+	return p, nil
 }
 
 // discard takes back what the handlers below have put into the header of a response that does not go out.
