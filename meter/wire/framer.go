@@ -11,8 +11,14 @@ import (
 	"github.com/tallygate/tallygate/meter/sse"
 )
 
-// MaxEvent bounds the size in bytes of an event that is kept until it is complete. A larger one is passed on as it comes.
-const MaxEvent = 1 << 20
+// MaxEvent bounds the size in bytes of an event that is kept until it is complete. A larger one is passed on as it comes, all but its
+// last bytes: without them no client has it.
+const MaxEvent = 128 << 10
+
+const (
+	lastBytes = 16       // of a message that is too large
+	maxSpare  = 32 << 10 // bytes of room that a stream keeps for its next message
+)
 
 // newFramer chooses by the response's content type; where that decides nothing, by the body's first byte.
 func newFramer(c *counter, status int, h http.Header) framer {
@@ -169,7 +175,7 @@ func (f *messages) feed(c *counter, dst, chunk []byte) []byte {
 		case f.over || len(f.buf) > MaxEvent:
 			f.over = true
 			c.commitText()
-			dst = f.move(dst)
+			dst = f.moveAllBut(dst, min(len(f.buf), lastBytes))
 		}
 	}
 	return dst
@@ -208,17 +214,25 @@ func (f *messages) message(c *counter, dst []byte) []byte {
 }
 
 // move passes the buffer on, or adds it to what is held back.
-func (f *messages) move(dst []byte) []byte {
+func (f *messages) move(dst []byte) []byte { return f.moveAllBut(dst, 0) }
+
+// moveAllBut is move without the last bytes of the buffer.
+func (f *messages) moveAllBut(dst []byte, last int) []byte {
+	n := len(f.buf) - last
 	if f.state == flowing {
-		dst = append(dst, f.buf...)
+		dst = append(dst, f.buf[:n]...)
 	} else {
-		f.held = append(f.held, f.buf...)
+		f.held = append(f.held, f.buf[:n]...)
 		if len(f.held) > 2*MaxEvent { // that was not the end
 			dst = append(dst, f.held...)
 			f.held, f.state = nil, flowing
 		}
 	}
-	f.buf = f.buf[:0]
+	rest := f.buf[n:]
+	if cap(f.buf) > maxSpare {
+		f.buf = nil
+	}
+	f.buf = append(f.buf[:0], rest...)
 	return dst
 }
 

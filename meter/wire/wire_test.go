@@ -140,6 +140,30 @@ func TestOversized(t *testing.T) {
 	}
 }
 
+// TestEndOfOversized: however an event is cut, its last bytes go on only when it is known not to be the end.
+func TestEndOfOversized(t *testing.T) {
+	event := func(do string) string {
+		return `data: {"b64":"` + strings.Repeat("QUJD", wire.MaxEvent/3) + `","t":" hello","do":"` + do + `"}` + "\n\n"
+	}
+	for _, do := range []string{"end", "on"} {
+		for last := range 24 {
+			c := counter("text/event-stream", true)
+			body := event(do)
+			out := c.Feed(nil, []byte(body[:len(body)-last]))
+			if last > 0 && len(out) > len(body)-16 {
+				t.Fatalf("%s, %d bytes to come: all but %d bytes went on", do, last, len(body)-len(out))
+			}
+			out = c.Feed(out, []byte(body[len(body)-last:]))
+			if ended := len(out) <= len(body)-16; ended != (do == "end") {
+				t.Fatalf("%s, the last %d bytes on their own: %d of %d bytes went on", do, last, len(out), len(body))
+			}
+			if all := string(out) + string(c.Tail()); all != body {
+				t.Fatal("the bytes were changed")
+			}
+		}
+	}
+}
+
 func TestStopInOversized(t *testing.T) {
 	c := counter("text/event-stream", true)
 	c.Feed(nil, []byte("data: "+strings.Repeat("x", 2*wire.MaxEvent)))
