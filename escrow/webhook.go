@@ -19,6 +19,7 @@ type Webhook struct {
 	Events    []EventType   `cbor:"5,keyasint,omitempty"` // none: all
 	Below     ledger.Amount `cbor:"6,keyasint,omitempty"` // tells when the balance falls below it
 	CreatedAt time.Time     `cbor:"7,keyasint"`
+	Local     bool          `cbor:"8,keyasint,omitempty"` // asked for from this machine: it may be at one of this machine's own addresses
 }
 
 func (h Webhook) wants(what EventType) bool {
@@ -34,6 +35,7 @@ type WebhookOrder struct {
 	URL    string
 	Events []EventType
 	Below  ledger.Amount
+	Local  bool // who asks is on this machine, and reaches its addresses anyway
 }
 
 const (
@@ -68,7 +70,7 @@ func (t *Tx) CreateWebhook(by Actor, o WebhookOrder) (Webhook, error) {
 		return Webhook{}, refuse(InvalidStatus, nil, "an agent has at most %d webhooks; delete one", maxWebhooks)
 	}
 	h := Webhook{
-		ID: t.shared.ids.next("whk_", t.Now()), Agent: agent, URL: o.URL, Secret: newSecret(), Events: o.Events, Below: o.Below, CreatedAt: t.Now(),
+		ID: t.shared.ids.next("whk_", t.Now()), Agent: agent, URL: o.URL, Secret: newSecret(), Events: o.Events, Below: o.Below, CreatedAt: t.Now(), Local: o.Local,
 	}
 	if err := t.audit(by, "webhook.create", agent, h.ID); err != nil {
 		return Webhook{}, err

@@ -26,12 +26,14 @@ import (
 type Sender struct {
 	book   func() *escrow.Book
 	client *http.Client
+	local  *http.Client // for webhooks that were asked for from this machine
 	logger *slog.Logger
 }
 
 // SenderOptions are what a sender is made with.
 type SenderOptions struct {
-	// Private lets webhooks be at private addresses: loopback, local networks. Without it they are refused when they are dialled,
+	// Private lets webhooks be at private addresses: loopback, local networks. Without it they are refused when they are dialled
+	// (but for loopback, where the webhook was asked for from loopback: who is on this machine reaches that anyway),
 	// whatever name they go by.
 	Private bool
 	Logger  *slog.Logger // default slog.Default
@@ -48,16 +50,28 @@ func NewSender(book func() *escrow.Book, o SenderOptions) *Sender {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
-	dialer := &net.Dialer{Timeout: sendTimeout}
-	if !o.Private {
-		dialer.Control = refusePrivate
+	return &Sender{
+		book: book, logger: o.Logger,
+		client: newClient(func(at netip.Addr) bool { return o.Private || public(at) }),
+		local:  newClient(func(at netip.Addr) bool { return o.Private || public(at) || at.Unmap().IsLoopback() }),
 	}
-	return &Sender{book: book, logger: o.Logger, client: &http.Client{
+}
+
+// newClient returns a client that dials only where it may. It looks at what a name was resolved to.
+func newClient(may func(netip.Addr) bool) *http.Client {
+	dialer := &net.Dialer{Timeout: sendTimeout, Control: func(_, address string, _ syscall.RawConn) error {
+		at, err := netip.ParseAddrPort(address)
+		if err == nil && !may(at.Addr()) {
+			err = fmt.Errorf("webhook at %s: private addresses are no targets here", at.Addr())
+		}
+		return err
+	}}
+	return &http.Client{
 		Timeout: sendTimeout,
 		// No proxy: it would dial what is refused here.
 		Transport:     &http.Transport{DialContext: dialer.DialContext, TLSHandshakeTimeout: sendTimeout, MaxIdleConnsPerHost: 1, IdleConnTimeout: time.Minute},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}
+	}
 }
 
 // Run sends until ctx ends.
@@ -154,25 +168,17 @@ func (s *Sender) post(ctx context.Context, book *escrow.Book, d escrow.Delivery,
 	req.Header.Set(standardwebhooks.HeaderWebhookID, d.ID)
 	req.Header.Set(standardwebhooks.HeaderWebhookTimestamp, strconv.FormatInt(now.Unix(), 10))
 	req.Header.Set(standardwebhooks.HeaderWebhookSignature, signature)
-	response, err := s.client.Do(req)
+	client := s.client
+	if h.Local {
+		client = s.local
+	}
+	response, err := client.Do(req)
 	if err != nil {
 		return 0, err
 	}
 	defer response.Body.Close()
 	_, _ = io.CopyN(io.Discard, response.Body, 64<<10)
 	return response.StatusCode, nil
-}
-
-// refusePrivate refuses to dial addresses that are not the internet's. It sees what a name was resolved to.
-func refusePrivate(_, address string, _ syscall.RawConn) error {
-	at, err := netip.ParseAddrPort(address)
-	if err != nil {
-		return err
-	}
-	if !public(at.Addr()) {
-		return fmt.Errorf("webhook at %s: private addresses are no targets here", at.Addr())
-	}
-	return nil
 }
 
 // notPublic are the blocks that are nobody's on the internet, beside those that netip knows (RFC 6890).

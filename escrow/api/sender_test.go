@@ -150,8 +150,11 @@ func TestWebhooks(t *testing.T) {
 	}
 }
 
+// elsewhere is a client that is not on the server's machine.
+func elsewhere(*http.Request) string { return "203.0.113.7" }
+
 func TestWebhooksThatAreRefused(t *testing.T) {
-	g := newGate(t, rules(), api.Options{})
+	g := newGate(t, rules(), api.Options{Client: elsewhere})
 	alice := g.agent("alice", "25")
 	g.agent("shop", "0")
 	for _, url := range []string{
@@ -170,7 +173,7 @@ func TestWebhooksThatAreRefused(t *testing.T) {
 
 // TestPrivateAddressesAreNotDialled, whatever name they go by.
 func TestPrivateAddressesAreNotDialled(t *testing.T) {
-	g := newGate(t, rules(), api.Options{PrivateWebhooks: true})
+	g := newGate(t, rules(), api.Options{PrivateWebhooks: true, Client: elsewhere})
 	alice := g.agent("alice", "25")
 	g.agent("shop", "0")
 	s := newSink(t)
@@ -186,6 +189,21 @@ func TestPrivateAddressesAreNotDialled(t *testing.T) {
 	g.send(g.sender(true))
 	if got := s.took(t); got != "escrow.created" {
 		t.Errorf("where it is allowed, it got %q", got)
+	}
+}
+
+// TestWebhooksOfThisMachine: who asks from the server's own machine may be told there, and at no other private address.
+func TestWebhooksOfThisMachine(t *testing.T) {
+	g := newGate(t, rules(), api.Options{})
+	alice := g.agent("alice", "25")
+	g.agent("shop", "0")
+	s := newSink(t)
+	g.post("/webhooks", alice, `{"url":"`+s.URL+`"}`).want(201)
+	g.post("/webhooks", alice, `{"url":"http://10.1.2.3/"}`).want(422, "field", "url")
+	g.post("/escrow", alice, `{"to_agent_id":"shop","amount":1}`).want(201)
+	g.send(g.sender(false))
+	if got := s.took(t); got != "escrow.created" {
+		t.Errorf("it got %q", got)
 	}
 }
 

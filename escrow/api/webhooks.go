@@ -73,12 +73,16 @@ func createWebhook(r *request, t *escrow.Tx, in *webhookIn) (webhookOut, error) 
 	if err != nil {
 		return webhookOut{}, err
 	}
+	client, _ := netip.ParseAddr(r.client())
+	local := client.Unmap().IsLoopback()
 	if u, err := url.Parse(in.URL); err == nil && !r.server.o.PrivateWebhooks {
-		if host, err := netip.ParseAddr(u.Hostname()); err == nil && !public(host) || u.Hostname() == "localhost" {
+		host, err := netip.ParseAddr(u.Hostname())
+		loopback := err == nil && host.Unmap().IsLoopback() || u.Hostname() == "localhost"
+		if loopback && !local || !loopback && err == nil && !public(host) {
 			return webhookOut{}, invalid("url", "url %.80q: private addresses are no targets here", in.URL)
 		}
 	}
-	h, err := t.CreateWebhook(r.by, escrow.WebhookOrder{Agent: in.AgentID, URL: in.URL, Events: in.Events, Below: below})
+	h, err := t.CreateWebhook(r.by, escrow.WebhookOrder{Agent: in.AgentID, URL: in.URL, Events: in.Events, Below: below, Local: local})
 	out := webhookAnswer(h)
 	out.Secret = h.Secret
 	return out, err
