@@ -316,6 +316,10 @@ func (c *call) authorise(r *http.Request) *ledger.Refusal {
 	}
 	c.auth = auth
 	c.fixed = c.fixed && !c.unpaid
+	if c.meter.Subscription == nil && !c.unpaid && !c.asked.Stream && c.rates.UsesTokens() {
+		// An answer that comes whole goes out whole: it must not cost more than there is.
+		c.fitOutput(auth.Held() + auth.Available())
+	}
 	if held := auth.Held(); c.meter.durable >= 0 && held > c.meter.durable {
 		auth.Draw(held, false)
 		if err := auth.Await(); err != nil {
@@ -400,25 +404,38 @@ func (c *call) fitLimit() *ledger.Refusal {
 		}
 		return nil
 	}
-	input := c.asked.InputTokens
-	if cost := ledger.Amount(c.rates.MostFor(input, 1)); c.rates.UsesTokens() && cost > c.limit {
+	if cost := ledger.Amount(c.rates.MostFor(c.asked.InputTokens, 1)); c.rates.UsesTokens() && cost > c.limit {
 		return exceeded(cost)
 	}
+	c.fitOutput(c.limit)
+	return nil
+}
+
+// everyModelTakes is a bound of output tokens that no model is too small for: providers refuse a bound that their model does
+// not reach.
+const everyModelTakes = 4096
+
+// fitOutput cuts the answer that is asked for to what an amount pays. Where neither the request nor the tariff says how long
+// it can get (max_output), it is left alone unless little is to be had.
+func (c *call) fitOutput(amount ledger.Amount) {
 	low, high := int64(1), int64(1)<<40 // low fits, high is beyond what any answer has
 	for high-low > 1 {
 		mid := low + (high-low)/2
-		if ledger.Amount(c.rates.MostFor(input, mid)) <= c.limit {
+		if ledger.Amount(c.rates.MostFor(c.asked.InputTokens, mid)) <= amount {
 			low = mid
 		} else {
 			high = mid
 		}
 	}
-	if c.asked.MaxOutput == 0 || c.asked.MaxOutput > low {
-		if low < 1<<39 && c.asked.LimitOutput(low) && c.original != nil {
+	bound := c.asked.MaxOutput
+	if bound == 0 {
+		bound = c.rates.MaxOutput()
+	}
+	if bound > low || bound == 0 && low <= everyModelTakes {
+		if c.asked.LimitOutput(low) && c.original != nil {
 			setBody(c.request, c.asked.Body)
 		}
 	}
-	return nil
 }
 
 // pattern names the way of paying, for the books.

@@ -7,6 +7,7 @@ import (
 	"compress/gzip"
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -1099,5 +1100,47 @@ func TestAScoreIsReadOfACompressedAnswer(t *testing.T) {
 		a := s.do("GET", "/", key, "", "Accept-Encoding", "gzip")
 		want(t, "answer", fmt.Sprint(a.status, a.body, a.header["Content-Encoding"]), `200{"score":0.95}[]`)
 		s.wantPaid(t, key, "0.05")
+	}
+}
+
+// TestAnAnswerIsCutToTheMoney checks what a provider is told of how long its answer may get.
+func TestAnAnswerIsCutToTheMoney(t *testing.T) {
+	up := &chat{}
+	s := openShop(t, chatPrices, chatSite, up)
+	rich, poor := s.agent("rich", "1"), s.agent("poor", "0.021")
+	ask := func(rest string) string {
+		return `{"model":"test-1","messages":[{"role":"user","content":"hi"}]` + rest + `}`
+	}
+	for _, test := range []struct {
+		name, key, body, limit string
+		least, most            int64 // 0: nothing is said
+	}{
+		{"enough money, no bound", rich, ask(""), "", 0, 0},
+		{"enough money, a bound", rich, ask(`,"max_tokens":16000`), "", 16000, 16000},
+		{"a limit that no answer reaches", rich, ask(""), "0.9", 0, 0},
+		{"a low limit", rich, ask(""), "0.01", 500, 700},
+		{"a low limit, a higher bound", rich, ask(`,"max_tokens":16000`), "0.1", 6000, 7000},
+		{"little money, a higher bound", poor, ask(`,"max_tokens":16000`), "", 1000, 1400},
+		{"little money left, no bound", poor, ask(""), "", 700, 1200},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var terms []string
+			if test.limit != "" {
+				terms = []string{"Tallygate-Max-Charge", test.limit}
+			}
+			if a := s.do("POST", chatCompletions, test.key, test.body, terms...); a.status != 200 {
+				t.Fatalf("%d %s", a.status, a.body)
+			}
+			var got struct {
+				Old int64 `json:"max_tokens"`
+				New int64 `json:"max_completion_tokens"`
+			}
+			if err := json.Unmarshal([]byte(up.gotBody), &got); err != nil {
+				t.Fatal(err)
+			}
+			if n := max(got.Old, got.New); n < test.least || n > test.most {
+				t.Errorf("the provider is told %d, want %d to %d: %s", n, test.least, test.most, up.gotBody)
+			}
+		})
 	}
 }
