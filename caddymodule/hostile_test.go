@@ -283,10 +283,10 @@ func cuts(n int) (at []int) {
 	return at
 }
 
-// endless is an upstream that sends until its client has gone, but for paths that end in "short".
-type endless struct{ arrived, gone chan struct{} }
+// tirelessUpstream sends until its client has gone, but for paths that end in "short".
+type tirelessUpstream struct{ arrived, gone chan struct{} }
 
-func (u *endless) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (u *tirelessUpstream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	u.arrived <- struct{}{}
 	defer func() { u.gone <- struct{}{} }()
 	if strings.HasSuffix(r.URL.Path, "short") {
@@ -311,7 +311,7 @@ func (u *endless) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // stays.
 
 func TestClientHangsUpAtAnyByte(t *testing.T) {
-	up := &endless{arrived: make(chan struct{}, 1), gone: make(chan struct{}, 1)}
+	up := &tirelessUpstream{arrived: make(chan struct{}, 1), gone: make(chan struct{}, 1)}
 	s := openShop(t, "", `handle /live* {
 		meter live 0.001 per event
 		reverse_proxy UPSTREAM
