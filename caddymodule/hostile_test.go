@@ -48,10 +48,17 @@ func (misbehave) CaddyModule() caddy.ModuleInfo {
 }
 
 func (m misbehave) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
+	if fail, ok := failures[m.Name]; ok {
+		return fail(w, r)
+	}
 	return misdeeds[m.Name](w, r)
 }
 
-var misdeeds = map[string]func(http.ResponseWriter, *http.Request) error{
+// misdeeds are those of a single test, which puts them here before it opens its shop.
+var misdeeds = make(map[string]func(http.ResponseWriter, *http.Request) error)
+
+// failures never send a whole response.
+var failures = map[string]func(http.ResponseWriter, *http.Request) error{
 	"panics before the header": func(http.ResponseWriter, *http.Request) error { panic("oh") },
 	"panics after the header": func(w http.ResponseWriter, _ *http.Request) error {
 		w.WriteHeader(200)
@@ -107,7 +114,7 @@ func TestHandlersThatMisbehave(t *testing.T) {
 	var site strings.Builder
 	i := 0
 	paths := make(map[string]string)
-	for name := range misdeeds {
+	for name := range failures {
 		i++
 		paths[name] = fmt.Sprintf("/%d", i)
 		fmt.Fprintf(&site, "handle /%d {\n\t\tmeter acme 0.001 per call\n\t\tmisbehave %q\n\t}\n\t", i, name)
