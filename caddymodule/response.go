@@ -319,6 +319,9 @@ func (w *response) pass(p []byte) (err error) {
 	if err := w.forward(w.out); err != nil {
 		return err
 	}
+	if cap(w.out) > smallBody { // a large event: a stream does not keep the room
+		w.out = nil
+	}
 	if !exhausted {
 		return nil
 	}
