@@ -19,6 +19,8 @@ var (
 	ErrBackground = errors.New("the request asks for an answer in the background, which can't be metered: leave out background")
 	// ErrUnanswered is returned when a call in a request can't be told from others by its answer, or has none.
 	ErrUnanswered = errors.New("each call needs an id of its own, a string or a number, and at most 1024 go in a batch")
+	// ErrTooManyKeys is returned when an object in a request, of those that decide the cost, has more keys than are looked at.
+	ErrTooManyKeys = errors.New("an object of the request body has more than 1000 keys")
 	// ErrRepeated is returned when a key that decides the cost stands twice in a request's JSON: servers differ in which
 	// one they take.
 	ErrRepeated = errors.New("a key stands twice in the request body, in the same or another case: state it once")

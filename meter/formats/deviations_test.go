@@ -1,7 +1,10 @@
 package formats_test
 
 import (
+	"errors"
+	"fmt"
 	"net/http"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -274,6 +277,33 @@ func TestDeep(t *testing.T) {
 			r.Feed(nil, []byte(body))
 			r.Usage(true)
 		}
+	}
+}
+
+// TestWide: JSON of very many parts takes no more memory than it has itself.
+func TestWide(t *testing.T) {
+	for _, body := range []string{
+		"[" + strings.Repeat("1,", 8<<20) + "1]",
+		`[{"jsonrpc":"2.0","method":"ping"}` + strings.Repeat(",{}", 4<<20) + "]",
+		`{"model":"m","messages":[` + strings.Repeat("{},", 4<<20) + "{}]}",
+		`{"model":"m"` + strings.Repeat(`,"a":1`, 2<<20) + "}",
+	} {
+		for _, path := range []string{"/v1/chat/completions", "/mcp"} {
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			_, _ = post(path, body)
+			runtime.ReadMemStats(&after)
+			if took := after.TotalAlloc - before.TotalAlloc; took > uint64(4*len(body)) {
+				t.Errorf("%s, %.40s...: %d MB for a body of %d MB", path, body, took>>20, len(body)>>20)
+			}
+		}
+	}
+	keys := []byte(`{"model":"m"`)
+	for i := range 2000 {
+		keys = fmt.Appendf(keys, `,"k%d":1`, i)
+	}
+	if _, err := post("/v1/chat/completions", string(keys)+"}"); !errors.Is(err, meter.ErrTooManyKeys) {
+		t.Errorf("2000 keys: %v", err)
 	}
 }
 

@@ -30,7 +30,7 @@ var formats = []func(*wire.Request) (*meter.Call, error){
 
 // Inspect recognises a request by its path and by what its body is, never by its host, and tells what it asks for. A request
 // that no format knows is a call with an empty API, whose counter counts calls, events and bytes. The error is
-// [meter.ErrEncoded], [meter.ErrRepeated], [meter.ErrUnanswered] or [meter.ErrBackground]: the request can't be metered and should be refused.
+// [meter.ErrEncoded], [meter.ErrRepeated], [meter.ErrTooManyKeys], [meter.ErrUnanswered] or [meter.ErrBackground]: the request can't be metered and should be refused.
 func Inspect(h meter.Head, body []byte) (*meter.Call, error) {
 	if h.Header == nil {
 		h.Header = http.Header{}

@@ -75,27 +75,28 @@ func Inspect(r *wire.Request) (*meter.Call, error) {
 	if r.Method != http.MethodPost {
 		return nil, nil
 	}
-	messages := []gjson.Result{gjson.ParseBytes(r.Body)}
-	if messages[0].IsArray() {
-		messages = messages[0].Array()
+	body := gjson.ParseBytes(r.Body)
+	first := body
+	if body.IsArray() {
+		first = body.Get("0")
 	}
-	if len(messages) == 0 || !isRPC(messages[0]) {
+	if !isRPC(first) {
 		return nil, nil
 	}
 	api := &calls{tools: map[string]string{}}
 	api.Name = "mcp"
-	for _, m := range messages {
-		if err := wire.Unrepeated(m, m.Get("params")); err != nil {
-			return nil, err
-		}
-		if m.Get("method").String() != "tools/call" {
-			continue
-		}
-		id, ok := idOf(m.Get("id"))
-		if _, twice := api.tools[id]; !ok || twice || len(api.tools) == maxCalls {
-			return nil, fmt.Errorf("%w: tools/call of id %.40s", meter.ErrUnanswered, m.Get("id").Raw)
-		}
-		api.tools[id] = m.Get("params.name").String()
+	var err error
+	add := func(_, m gjson.Result) bool {
+		err = api.add(m)
+		return err == nil
+	}
+	if body.IsArray() {
+		body.ForEach(add)
+	} else {
+		add(gjson.Result{}, body)
+	}
+	if err != nil {
+		return nil, err
 	}
 	c := r.Call(&api.API)
 	c.Malformed = !wire.Valid(r.Body)
@@ -104,6 +105,22 @@ func Inspect(r *wire.Request) (*meter.Call, error) {
 	c.Tools = slices.Sorted(maps.Values(api.tools))
 	c.Free = len(api.tools) == 0
 	return c, nil
+}
+
+// add takes note of a message, if it calls a tool.
+func (a *calls) add(m gjson.Result) error {
+	if err := wire.Unrepeated(m, m.Get("params")); err != nil {
+		return err
+	}
+	if m.Get("method").String() != "tools/call" {
+		return nil
+	}
+	id, ok := idOf(m.Get("id"))
+	if _, twice := a.tools[id]; !ok || twice || len(a.tools) == maxCalls {
+		return fmt.Errorf("%w: tools/call of id %.40s", meter.ErrUnanswered, m.Get("id").Raw)
+	}
+	a.tools[id] = m.Get("params.name").String()
+	return nil
 }
 
 // idOf is a message's id as it is compared with others: servers write the same number, or the same text, in another way than it was

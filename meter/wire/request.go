@@ -67,24 +67,31 @@ func (r *Request) Unrepeated(paths ...string) error {
 	return Unrepeated(objects...)
 }
 
-// Unrepeated returns an error if a key stands twice in one of the objects, compared without regard to case, since servers
+// maxKeys bounds how many keys an object of a request may have where each is looked at.
+const maxKeys = 1000
+
+// Unrepeated returns an error if a key stands twice in one of the objects, or there are too many, compared without regard to case, since servers
 // differ in which of the two they take.
 func Unrepeated(objects ...gjson.Result) error {
 	for _, o := range objects {
 		if !o.IsObject() {
 			continue
 		}
-		seen, twice := map[string]bool{}, ""
+		var err error
+		seen := map[string]bool{}
 		o.ForEach(func(key, _ gjson.Result) bool {
 			k := strings.ToLower(key.String())
-			if seen[k] {
-				twice = key.String()
+			switch {
+			case seen[k]:
+				err = fmt.Errorf("%w: %.100q", meter.ErrRepeated, key.String())
+			case len(seen) == maxKeys:
+				err = meter.ErrTooManyKeys
 			}
 			seen[k] = true
-			return twice == ""
+			return err == nil
 		})
-		if twice != "" {
-			return fmt.Errorf("%w: %q", meter.ErrRepeated, twice)
+		if err != nil {
+			return err
 		}
 	}
 	return nil
