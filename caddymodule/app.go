@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -52,6 +53,11 @@ type App struct {
 	// local networks), for agents that run beside the server.
 	Webhooks string `json:"webhooks,omitempty"`
 
+	// MaxBodies is how many bytes the request bodies may take that are kept in memory at once: those of all running calls whose price
+	// depends on what they ask for. One agent's may take half. A call for which there is no room is refused with 429. The server
+	// takes about four times as much memory for them. Default: 128 MiB.
+	MaxBodies int64 `json:"max_bodies,omitempty"`
+
 	// Tariffs are price lists that meters name.
 	Tariffs map[string]*pricing.Tariff `json:"tariffs,omitempty"`
 
@@ -61,6 +67,7 @@ type App struct {
 	logger *zap.Logger
 
 	wrongKeys *api.Throttle // of the API and of all meters
+	bodies    *bodies
 
 	mu     sync.Mutex
 	payees []string // of all meters, to be reserved at start
@@ -103,6 +110,10 @@ func (a *App) Provision(ctx caddy.Context) error {
 	a.ctx, a.logger = ctx, ctx.Logger()
 	a.started = make(chan struct{})
 	a.wrongKeys = api.NewKeyThrottle()
+	if a.MaxBodies < 0 {
+		return fmt.Errorf("max_bodies %d: expected a number of bytes", a.MaxBodies)
+	}
+	a.bodies = newBodies(cmp.Or(a.MaxBodies, defaultBodies))
 	store, err := a.loadStore(ctx)
 	if err != nil {
 		return err

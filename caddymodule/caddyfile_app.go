@@ -14,7 +14,7 @@ import (
 )
 
 // appWords are the subdirectives of the global option, as its errors name them.
-const appWords = "ledger, currency, operator_key, registration, faucet, commission, min_escrow, refund_window, webhooks, tariff"
+const appWords = "ledger, currency, operator_key, registration, faucet, commission, min_escrow, refund_window, webhooks, max_bodies, tariff"
 
 // parseGlobalOption reads the global option `tallygate`, whose syntax is at [App.UnmarshalCaddyfile].
 func parseGlobalOption(d *caddyfile.Dispenser, earlier any) (any, error) {
@@ -41,6 +41,7 @@ func parseGlobalOption(d *caddyfile.Dispenser, earlier any) (any, error) {
 //		min_escrow A
 //		refund_window D
 //		webhooks public|private
+//		max_bodies N
 //		tariff NAME {
 //			model GLOB {
 //				CLASS A per [N] UNIT
@@ -99,6 +100,10 @@ func (a *App) unmarshalWord(d *caddyfile.Dispenser, word string) error {
 		return oneDuration(d, &a.RefundWindow)
 	case "webhooks":
 		return oneOf(d, &a.Webhooks, "public", "private")
+	case "max_bodies":
+		var err error
+		a.MaxBodies, err = unmarshalNumber(d)
+		return err
 	case "tariff":
 		return a.unmarshalTariff(d)
 	default:

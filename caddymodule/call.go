@@ -49,6 +49,7 @@ type call struct {
 	copiedCut   bool
 
 	original []byte // the request body as it came in, where it was read; for a meter further in
+	room     int64  // bytes taken of the room for bodies
 
 	// mu guards what follows: a call is settled by its handler, or by the end of the process.
 	mu        sync.Mutex
@@ -169,7 +170,7 @@ func (c *call) digestRequest(r *http.Request) *ledger.Refusal {
 		return nil
 	}
 	if c.original == nil && r.Body != nil && r.Body != http.NoBody {
-		body, refusal := readBody(r, c.meter.MaxBody)
+		body, refusal := c.readBody(r)
 		if refusal != nil {
 			return refusal
 		}
@@ -219,7 +220,7 @@ func (c *call) read(r *http.Request) *ledger.Refusal {
 	var body []byte
 	if r.Body != nil && r.Body != http.NoBody {
 		var refusal *ledger.Refusal
-		if body, refusal = readBody(r, c.meter.MaxBody); refusal != nil {
+		if body, refusal = c.readBody(r); refusal != nil {
 			return refusal
 		}
 		c.original = body

@@ -26,7 +26,7 @@ var blocks = []string{
 	"meter {\n\tpayee saas\n\tsubscription base 5.00 per 168h {\n\t\tincluded 1000 calls\n\t\toverage 0.01 per call from 5.00\n\t}\n}",
 	"meter {\n\tpayee quant\n\tprice 0.05 per call\n\tquality http http://127.0.0.1/judge {\n\t\t>= 0.9 100%\n\t\t>= 0.7 70%\n\t\telse dispute\n\t\ton_error hold\n\t}\n}",
 	"meter {\n\tpayee quant\n\tprice 0.05 per call\n\tquality payer within 24h {\n\t\t>= 1 100%\n\t}\n}",
-	"tallygate {\n\tledger bolt x.db\n\tcurrency USDC\n\toperator_key {env.X}\n\tregistration open\n\tfaucet 1.00 budget 10 per 24h\n\tcommission 1%\n\tmin_escrow 0.1\n\trefund_window 72h\n\twebhooks private\n\ttariff t {\n\t\tmodel * {\n\t\t\toutput 10 per 1M tokens\n\t\t}\n\t\tcatalog prices.json markup 20%\n\t}\n}",
+	"tallygate {\n\tledger bolt x.db\n\tcurrency USDC\n\toperator_key {env.X}\n\tregistration open\n\tfaucet 1.00 budget 10 per 24h\n\tcommission 1%\n\tmin_escrow 0.1\n\trefund_window 72h\n\twebhooks private\n\tmax_bodies 1000000\n\ttariff t {\n\t\tmodel * {\n\t\t\toutput 10 per 1M tokens\n\t\t}\n\t\tcatalog prices.json markup 20%\n\t}\n}",
 	"tallygate /pay",
 }
 
@@ -71,7 +71,7 @@ func FuzzCaddyfile(f *testing.F) {
 
 // makeReady does what Provision does with what a Caddyfile can say, as far as it needs no file and no other module.
 func (m *Meter) makeReady() {
-	m.app, m.logger = new(App), zap.NewNop()
+	m.app, m.logger = &App{bodies: newBodies(defaultBodies)}, zap.NewNop()
 	if m.TariffName != "" || m.Tariff != nil && m.Tariff.Catalog != nil {
 		return
 	}

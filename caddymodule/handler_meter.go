@@ -289,7 +289,10 @@ func (m *Meter) provisionPolicy() error {
 		return fmt.Errorf("max_body %d: expected a number of bytes", m.MaxBody)
 	}
 	if m.MaxBody == 0 {
-		m.MaxBody = defaultMaxBody
+		m.MaxBody = min(defaultMaxBody, m.app.bodies.most/agentsPart-1)
+	}
+	if m.MaxBody >= m.app.bodies.most/agentsPart {
+		return fmt.Errorf("max_body %d: expected less than half of max_bodies, %d, as that is what one agent may take of it", m.MaxBody, m.app.bodies.most)
 	}
 	if len(m.ChargeOn) == 0 {
 		m.statuses = []statusRange{{200, 299}, {101, 101}}
@@ -365,6 +368,7 @@ func (m *Meter) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp
 	}
 
 	c, refusal := m.admit(r)
+	defer c.giveRoom()
 	if refusal != nil && m.shadow() {
 		r = r.WithContext(context.WithValue(r.Context(), callKey{}, c)) // a meter further in finds the key there
 		if err := next.ServeHTTP(w, r); err != nil {

@@ -1,9 +1,12 @@
 package caddymodule_test
 
 import (
+	"bufio"
+	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -20,7 +23,7 @@ import (
 const (
 	hostileStreams = 500
 	// boundOfMemory is what docs/security.md states for so many hostile streams at once, in MB of the process.
-	boundOfMemory = 600
+	boundOfMemory = 768
 )
 
 // rss is the resident memory of the process in MB: now, and the most it ever was.
@@ -130,6 +133,147 @@ func TestMemoryUnderHostileStreams(t *testing.T) {
 			}
 			p.wantNoPanic()
 			p.stop(syscall.SIGTERM)
+		})
+	}
+}
+
+// TestMemoryOfHostileBodies has 500 clients at once send request bodies that are large, or that never end, and measures the server.
+func TestMemoryOfHostileBodies(t *testing.T) {
+	const agents, size = 10, 1 << 20
+	large := `{"model":"free","stream":true,"messages":[{"role":"user","content":"` + strings.Repeat("word ", size/5) + `"}]}`
+	for _, test := range []struct {
+		name    string
+		sent    int // bytes of the body that are sent
+		refused bool
+	}{{"large", len(large), true}, {"slow", 64 << 10, false}} {
+		t.Run(test.name, func(t *testing.T) {
+			up := &torrent{release: make(chan struct{})}
+			p := newProcess(t, "1s", chatPrices, chatSite, up)
+			p.start()
+			var keys []string
+			for i := range agents {
+				keys = append(keys, p.agent(fmt.Sprintf("agent-%d", i), "1"))
+			}
+			var clients sync.WaitGroup
+			var refused, sending atomic.Int64
+			hold := make(chan struct{})
+			for i := range hostileStreams {
+				clients.Go(func() {
+					conn, err := net.Dial("tcp", "127.0.0.1:"+p.port)
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					defer conn.Close()
+					_, _ = fmt.Fprintf(conn, "POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Type: application/json\r\nAuthorization: Bearer %s\r\nContent-Length: %d\r\n\r\n", keys[i%agents], len(large))
+					_, _ = io.WriteString(conn, large[:test.sent])
+					sending.Add(1)
+					if test.sent < len(large) {
+						<-hold
+						return
+					}
+					if r, err := http.ReadResponse(bufio.NewReader(conn), nil); err != nil || r.StatusCode == 429 { // or it hung up on who goes on sending
+						refused.Add(1)
+						return
+					}
+					<-hold
+				})
+			}
+			eventually(t, "all bodies are on their way", func() bool { return sending.Load() == hostileStreams })
+			eventually(t, "all are kept or refused", func() bool {
+				return test.sent < len(large) || up.stalled.Load()+refused.Load() == hostileStreams
+			})
+			now, most := p.rss()
+			t.Logf("%d bodies kept, %d refused: %d MB, at most %d MB", up.stalled.Load(), refused.Load(), now, most)
+			if most > boundOfMemory {
+				t.Errorf("the server took %d MB", most)
+			}
+			if (refused.Load() > 0) != test.refused {
+				t.Errorf("%d calls were refused", refused.Load())
+			}
+			close(hold)
+			close(up.release)
+			clients.Wait()
+			eventually(t, "there is room again", func() bool {
+				return p.do("POST", chatCompletions, keys[0], large).status == 200
+			})
+			p.wantNoPanic()
+			p.stop(syscall.SIGTERM)
+		})
+	}
+}
+
+// TestBodiesThatAreTooLarge: a meter that must read the body reads so much and no more.
+func TestBodiesThatAreTooLarge(t *testing.T) {
+	up := &witness{}
+	s := openShop(t, chatPrices+"\n\t\tmax_bodies 200000", strings.Replace(chatSite, "tariff chat", "tariff chat\n\t\t\tmax_body 50000", 1)+"\n\t"+perCallSite, up)
+	key := s.agent("alice", "1")
+	body := func(size int) string {
+		return `{"model":"test-1","messages":[{"role":"user","content":"` + strings.Repeat("x", size) + `"}]}`
+	}
+	for _, chunked := range []bool{false, true} {
+		for _, test := range []struct {
+			path         string
+			size, status int
+		}{{chatCompletions, 40_000, 200}, {chatCompletions, 60_000, 413}, {chatCompletions, 10 << 20, 413}, {"/search", 10 << 20, 200}} {
+			r := s.request("POST", test.path, key, body(test.size))
+			if chunked {
+				r.ContentLength, r.Body = -1, io.NopCloser(strings.NewReader(body(test.size)))
+			}
+			a := send(t, r)
+			if a.status != test.status && (a.err == nil || test.status != 413) { // a server may hang up on who goes on sending
+				t.Errorf("%s, %d bytes, chunked %v: %d %s %v, want %d", test.path, test.size, chunked, a.status, a.body, a.err, test.status)
+			}
+			up.take()
+		}
+	}
+	deep := `{"model":"test-1","messages":[{"role":"user","content":` + strings.Repeat("[", 20_000) + strings.Repeat("]", 20_000) + `}]}`
+	wantProblem(t, s.do("POST", chatCompletions, key, deep), 422, "invalid_request")
+	var keys strings.Builder
+	for i := range 3000 {
+		fmt.Fprintf(&keys, `,"k%d":1`, i)
+	}
+	wantProblem(t, s.do("POST", chatCompletions, key, `{"model":"test-1","messages":[]`+keys.String()+"}"), 422, "invalid_request")
+	var lines strings.Builder
+	for i := range 10_000 {
+		fmt.Fprintf(&lines, "X-%d: 1\r\n", i)
+	}
+	if answer := s.speak("GET /search HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nAuthorization: Bearer " + key + "\r\n" + lines.String() + "\r\n"); !strings.HasPrefix(answer, "HTTP/1.1 431") {
+		t.Errorf("ten thousand headers: %.100s", answer)
+	}
+	if got := up.take(); len(got) > 0 {
+		t.Errorf("%d of them reached the provider", len(got))
+	}
+}
+
+// quoted is a text as JSON.
+func quoted(t *testing.T, text string) string {
+	t.Helper()
+	out, err := json.Marshal(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(out)
+}
+
+// TestTextThatIsHardToTokenise: what has no spaces, or nothing but them, takes no longer than it may.
+func TestTextThatIsHardToTokenise(t *testing.T) {
+	up := &liar{}
+	s := openShop(t, chatPrices, chatSite, up)
+	key := s.agent("alice", "1000")
+	for name, text := range map[string]string{
+		"one letter": strings.Repeat("a", 1<<20), "spaces": strings.Repeat(" ", 1<<20), "digits": strings.Repeat("1234567890", 100_000), "marks": strings.Repeat("!?", 500_000),
+		"wide": strings.Repeat("\u4f60\u597d", 170_000), "no text": strings.Repeat("\x01", 1<<18), "mixed": strings.Repeat("aB3_ ", 200_000), "emoji": strings.Repeat("\U0001F469\u200d", 140_000),
+	} {
+		t.Run(name, func(t *testing.T) {
+			s.t = t
+			up.answer = answers(200, `{"model":"test-1","choices":[{"message":{"content":`+quoted(t, text)+`}}]}`, "Content-Type", "application/json")
+			began := time.Now()
+			a := s.do("POST", chatCompletions, key, `{"model":"test-1","messages":[{"role":"user","content":"hi"}]}`)
+			if a.err != nil || a.status != 200 {
+				t.Fatalf("%d %.200s %v", a.status, a.body, a.err)
+			}
+			t.Logf("a megabyte in %s: %v", time.Since(began), s.charges(key)[0]["units"])
 		})
 	}
 }

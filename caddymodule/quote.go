@@ -76,6 +76,7 @@ func (n nowhere) Write([]byte) (int, error) { return 0, http.ErrBodyNotAllowed }
 func (m *Meter) answerQuote(r *http.Request, q *quoted) {
 	q.found = true
 	c := &call{meter: m, book: m.app.book, request: r, client: r.Context(), payer: q.by}
+	defer c.giveRoom()
 	if q.refused = c.inspect(r); q.refused != nil {
 		return
 	}

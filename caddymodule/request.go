@@ -12,29 +12,6 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// readBody reads the request body, up to limit bytes. A body that is too large is as it was afterwards.
-func readBody(r *http.Request, limit int64) ([]byte, *ledger.Refusal) {
-	beyond := func() *ledger.Refusal {
-		return refuse(tooLarge, "the request body has more bytes than are read to price it", "limit", formatInt(limit))
-	}
-	if r.ContentLength > limit {
-		return nil, beyond()
-	}
-	body, err := io.ReadAll(io.LimitReader(r.Body, limit+1))
-	if err != nil {
-		return nil, refuse(invalidRequest, "reading the request body: "+err.Error())
-	}
-	if int64(len(body)) > limit {
-		r.Body = struct {
-			io.Reader
-			io.Closer
-		}{io.MultiReader(bytes.NewReader(body), r.Body), r.Body}
-		return nil, beyond()
-	}
-	_ = r.Body.Close()
-	return body, nil
-}
-
 // setBody makes body the request's, in a form that can be sent again.
 func setBody(r *http.Request, body []byte) {
 	r.Body = io.NopCloser(bytes.NewReader(body))
