@@ -112,25 +112,18 @@ func TestMemoryUnderHostileStreams(t *testing.T) {
 					}
 				})
 			}
-			began := time.Now()
-			for up.stalled.Load() < hostileStreams && time.Since(began) < 2*time.Minute {
-				time.Sleep(20 * time.Millisecond)
+			deadline := time.Now().Add(time.Minute)
+			for up.stalled.Load() < hostileStreams && time.Now().Before(deadline) {
+				time.Sleep(5 * time.Millisecond)
 			}
 			now, most := p.rss()
-			cpu, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
-			t.Logf(kind+": %d streams stalled after %s: %d MB (idle %d MB, most %d MB) %s", up.stalled.Load(), time.Since(began), now, idle, most, strings.Fields(string(cpu))[13])
+			t.Logf("%d streams: %d MB, at most %d MB; idle %d MB", up.stalled.Load(), now, most, idle)
+			if most > boundOfMemory || up.stalled.Load() < hostileStreams {
+				t.Errorf("%d streams took %d MB", up.stalled.Load(), most)
+			}
 			close(up.release)
 			clients.Wait()
-			failures.Range(func(status, err any) bool { t.Error(kind, status, err); return true })
-			for line := range strings.Lines(p.log.String()) {
-				if strings.Contains(line, "error") {
-					t.Log(line[:min(len(line), 600)])
-					break
-				}
-			}
-			if most > boundOfMemory {
-				t.Errorf("%d MB", most)
-			}
+			failures.Range(func(status, err any) bool { t.Error(status, err); return true })
 			p.wantNoPanic()
 			p.stop(syscall.SIGTERM)
 		})
