@@ -18,7 +18,7 @@ import (
 )
 
 // meterWords are the subdirectives of a meter, as its errors name them.
-const meterWords = "payee, price, tariff, subscription, quality, count, charge, agent, max_charge, max_body, durable_holds, on_exhausted, on_cancel, charge_on, enforce"
+const meterWords = "payee, price, tariff, subscription, quality, count, charge, agent, max_charge, max_body, durable_holds, on_exhausted, on_cancel, charge_on, keep_responses, enforce"
 
 func parseMeter(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 	m := new(Meter)
@@ -90,6 +90,7 @@ func orNone(names []string) string {
 //		on_exhausted stop|finish
 //		on_cancel free|finish
 //		charge_on STATUS...
+//		keep_responses SIZE for D
 //		enforce on|off
 //	}
 func (m *Meter) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
@@ -189,6 +190,10 @@ func (m *Meter) unmarshalWord(d *caddyfile.Dispenser, word string, counted []str
 			return d.Errf("unexpected %q: expected an amount such as 0.50", args[1])
 		}
 		return nil
+	case "keep_responses":
+		var err error
+		m.KeepResponses, err = unmarshalKeepResponses(d)
+		return err
 	case "on_exhausted":
 		return oneOf(d, &m.OnExhausted, exhaustedStop, exhaustedFinish)
 	case "on_cancel":

@@ -48,8 +48,10 @@ type call struct {
 	copied      []byte        // the response's beginning, for a judge
 	copiedCut   bool
 
-	original []byte // the request body as it came in, where it was read; for a meter further in
-	room     int64  // bytes taken of the room for bodies
+	kept     *http.Response // of an earlier call under the same idempotency key, to be given again; its charge is charge
+	original []byte         // the request body as it came in, where it was read; for a meter further in
+	room     int64          // bytes taken of the room for bodies
+	answer   []byte         // sealed, to be kept
 
 	// mu guards what follows: a call is settled by its handler, or by the end of the process.
 	mu        sync.Mutex
@@ -178,7 +180,7 @@ func (c *call) digestRequest(r *http.Request) *ledger.Refusal {
 		setBody(r, body)
 	}
 	sum := sha256.New()
-	for _, part := range [][]byte{[]byte(r.Method), []byte(r.URL.RequestURI()), c.original} {
+	for _, part := range [][]byte{[]byte(r.Method), []byte(r.Host), []byte(r.URL.RequestURI()), c.original} {
 		sum.Write(binary.BigEndian.AppendUint64(nil, uint64(len(part))))
 		sum.Write(part)
 	}
@@ -313,7 +315,11 @@ func (c *call) authorise(r *http.Request) *ledger.Refusal {
 	}
 	auth, err := c.book.Authorise(r.Context(), order)
 	if err != nil {
-		return asRefusal(err)
+		refusal := asRefusal(err)
+		if refusal.Outcome == ledger.IdempotencyConflict && c.keeps() {
+			c.kept, c.charge = c.again(refusal.Fields["request_id"])
+		}
+		return refusal
 	}
 	c.auth = auth
 	c.fixed = c.fixed && !c.unpaid

@@ -47,6 +47,10 @@ type Meter struct {
 	// Charge says where a call is paid from. Default: the agent's wallet.
 	Charge *Charge `json:"charge,omitempty"`
 
+	// KeepResponses keeps the answers of calls with an Idempotency-Key, to be given again. Default: a call that is made again is refused with
+	// 409 and told its charge.
+	KeepResponses *KeepResponses `json:"keep_responses,omitempty"`
+
 	// Agent is a placeholder that names the calling agent, such as {http.auth.user.id}, where something before this
 	// handler has authenticated it. Default: the agent is known by its Tallygate key.
 	Agent string `json:"agent,omitempty"`
@@ -285,6 +289,11 @@ func (m *Meter) provisionPolicy() error {
 	if m.Quality != nil && m.Quality.selfScored() {
 		m.logger.Warn("the score comes from the provider itself, which may praise its own answers; a judge (quality http) or the payer is independent", zap.String("payee", m.Payee))
 	}
+	if m.KeepResponses != nil {
+		if err := m.KeepResponses.check(); err != nil {
+			return err
+		}
+	}
 	if m.MaxBody < 0 {
 		return fmt.Errorf("max_body %d: expected a number of bytes", m.MaxBody)
 	}
@@ -375,6 +384,9 @@ func (m *Meter) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp
 			return answerFailure(w, r, c.id, err, m.logger)
 		}
 		return nil
+	}
+	if c.kept != nil {
+		return c.writeAgain(w)
 	}
 	if refusal != nil {
 		metrics.refused.WithLabelValues(m.Payee, string(refusal.Outcome)).Inc()

@@ -203,10 +203,10 @@ func (w *response) begin() {
 	switch {
 	case bodiless || w.length == 0:
 		w.mode, w.whole = keeping, true
-	case w.sse || h.Get("Trailer") != "" || w.length > smallBody || w.call.asked.Stream || caddyhttp.IsIncremental(h):
+	case w.sse || h.Get("Trailer") != "" || w.length > smallBody && !w.call.mayHold(int(min(w.length, mostKept+1)), 0) || w.call.asked.Stream || caddyhttp.IsIncremental(h):
 		w.stream()
 	default:
-		w.mode, w.whole = keeping, w.length >= 0 || kind == "application/json"
+		w.mode, w.whole = keeping, w.length >= 0 || kind == "application/json" || w.call.keeps()
 	}
 }
 
@@ -286,7 +286,7 @@ func (w *response) Write(p []byte) (int, error) {
 // take takes the next bytes of the body as they are counted.
 func (w *response) take(p []byte) error {
 	if w.mode == keeping {
-		if len(w.kept)+len(p) <= smallBody {
+		if w.call.mayHold(len(w.kept)+len(p), len(p)) {
 			w.kept = append(w.kept, p...)
 			return nil
 		}
@@ -438,6 +438,10 @@ func (w *response) completeKept() (cause any) {
 			return http.ErrAbortHandler
 		}
 	}
+	w.out = append(w.out, c.tail()...)
+	if c.keeps() {
+		c.answer = c.seal(w.status, w.Header(), w.out)
+	}
 	c.quality = c.judge()
 	if _, err := c.settle(cutNone); err != nil {
 		if errors.Is(err, errAborted) {
@@ -453,7 +457,7 @@ func (w *response) completeKept() (cause any) {
 	if len(w.kept) == 0 {
 		return nil
 	}
-	if w.send(append(w.out, c.tail()...)) != nil {
+	if w.send(w.out) != nil {
 		return http.ErrAbortHandler
 	}
 	return nil

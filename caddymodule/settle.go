@@ -65,7 +65,7 @@ func (c *call) settleLocked(cut string) (escrow.Charge, error) {
 		settlement.Amount = c.limit
 	}
 	if cut == cutNone {
-		settlement.Quality = c.quality
+		settlement.Quality, settlement.Answer = c.quality, c.answer
 	}
 	if s := c.meter.Subscription; s != nil && s.counted() && !c.unpaid {
 		settlement.Quota, settlement.Over = s.used(usage.Units), s.over

@@ -3,6 +3,7 @@ package escrow
 import (
 	"bytes"
 	"context"
+	"strings"
 	"sync"
 	"time"
 
@@ -122,12 +123,20 @@ func (t *Tx) keep(id OnceID, kept onceRecord) error {
 		return err
 	}
 	kept.At = t.Now()
-	hour := t.Now().Add(KeptFor).Truncate(time.Hour).Add(time.Hour)
+	hour := forgetAt(t.Now())
 	due := dueTable.key(timeKey(hour) + dueForget)
 	t.batch.Put(due, []byte{})
 	t.shared.due.soonest(hour)
-	t.batch.Put(onceByHour.key(timeKey(hour)+id.Owner, id.Key), []byte(id.crowd()))
+	t.batch.Put(id.forgotten(hour), []byte(id.crowd()))
 	return t.put(onceTable.key(id.Owner, id.Key), kept)
+}
+
+// forgetAt is when what is kept now is forgotten.
+func forgetAt(now time.Time) time.Time { return now.Add(KeptFor).Truncate(time.Hour).Add(time.Hour) }
+
+// forgotten is the key of the entry that has it forgotten at that hour.
+func (id OnceID) forgotten(hour time.Time) []byte {
+	return onceByHour.key(timeKey(hour)+id.Owner, id.Key)
 }
 
 // roomFor refuses an owner that has used very many keys. What a call has cost is kept all the same: it is looked at when it begins.
@@ -165,11 +174,18 @@ func (t *Tx) forget() (more bool, err error) {
 		return false, err
 	}
 	for _, e := range entries {
-		if err := t.countKept(e.crowd, -1); err != nil {
+		crowd, answer, _ := strings.Cut(e.crowd, "\x00")
+		if err := t.countKept(crowd, -1); err != nil {
 			return false, err
 		}
+		id := onceByHour.lastPart([]byte(e.key))[8:]
 		t.batch.Delete([]byte(e.key))
-		t.batch.Delete(onceTable.key(onceByHour.lastPart([]byte(e.key))[8:]))
+		t.batch.Delete(onceTable.key(id))
+		if answer != "" {
+			if err := t.forgetAnswer(id, crowd, answer); err != nil {
+				return false, err
+			}
+		}
 	}
 	return len(entries) == sweepSize, nil
 }
@@ -270,5 +286,8 @@ func (t *Tx) keepCall(d drawn) error {
 		return nil
 	}
 	id := OnceID{Owner: "call:" + d.Charge.Payer, Key: d.OnceKey}
-	return t.keep(id, onceRecord{Digest: d.Digest, Request: d.Charge.RequestID})
+	if err := t.keep(id, onceRecord{Digest: d.Digest, Request: d.Charge.RequestID}); err != nil {
+		return err
+	}
+	return t.keepAnswer(id, d.answer)
 }

@@ -44,6 +44,8 @@ const (
 	onceTable         table = 'i' // owner, idempotency key
 	onceByHour        table = 'I' // hour in which it is forgotten and owner, idempotency key
 	onceCount         table = 'N' // owner, or crowd of owners: how many keys are kept
+	answerTable       table = 'v' // owner, idempotency key: the answer, as its caller has sealed it
+	answerBytes       table = 'V' // owner, or nobody for all: how many bytes of answers are kept
 	signerTable       table = 'z' // one record: the seed of the key that signs receipts
 	decisionTable     table = 'j' // request id: a charge whose quality is not decided yet
 )

@@ -22,6 +22,10 @@ type Settlement struct {
 
 	Quality *Quality // what the judge says; nil: it is paid in full
 
+	// Answer, where the call has an idempotency key, is kept as long as that is, for [Book.KeptAnswer]; there is a bound on all that is
+	// kept, beyond which it is not. The books don't look into it: it should be sealed with something that only the caller has.
+	Answer []byte
+
 	Quota int64                           // FromSubscription: millionths of a unit that were used; Amount is not read then
 	Over  func(units int64) ledger.Amount // FromSubscription: the price of those beyond the quota; nil: the order's
 }
@@ -38,6 +42,7 @@ type drawn struct {
 	Digest  []byte        `cbor:"7,keyasint,omitempty"`
 
 	stained ledger.Amount // faucet money, out of what this operation posted
+	answer  []byte        // to be kept with the idempotency key
 }
 
 func (t *Tx) drawnBy(a *Authorisation) (d drawn, found bool, err error) {
@@ -248,6 +253,7 @@ func (t *Tx) settle(a *Authorisation, s Settlement) (Charge, error) {
 	if err := t.delivered(e, a.milestone, s.Cut); err != nil {
 		return Charge{}, err
 	}
+	d.answer = s.Answer
 	c := &d.Charge
 	c.Units, c.UnitPrices, c.Source, c.Cut, c.HTTPStatus, c.Duration = s.Units, s.UnitPrices, s.Source, s.Cut, s.HTTPStatus, s.Duration
 	if s.Model != "" {
