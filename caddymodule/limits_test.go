@@ -1,0 +1,28 @@
+package caddymodule_test
+
+import (
+	"strings"
+	"testing"
+)
+
+// TestMaxChargeOfAMeter checks the provider's bound of what one call may cost: the answer that is asked for is cut to it, and a
+// call whose input alone is beyond it is refused. The caller's own bound can only be lower.
+func TestMaxChargeOfAMeter(t *testing.T) {
+	up := &chat{}
+	s := openShop(t, chatPrices, strings.Replace(chatSite, "tariff chat", "tariff chat\n\t\t\tmax_charge 0.01", 1), up)
+	key := s.agent("alice", "1")
+	a := s.do("POST", chatCompletions, key, chatBody)
+	want(t, "charge", a.header.Get("Tallygate-Charge"), chatCharge)
+	if !strings.Contains(up.gotBody, `"max_`) {
+		t.Errorf("the answer is not cut to what it may cost: %s", up.gotBody)
+	}
+	higher := s.do("POST", chatCompletions, key, chatBody, "Tallygate-Max-Charge", "5")
+	want(t, "charge under a higher bound of the caller's", higher.header.Get("Tallygate-Charge"), chatCharge)
+	if !strings.Contains(up.gotBody, `"max_`) {
+		t.Errorf("the caller lifts the provider's bound: %s", up.gotBody)
+	}
+	wantProblem(t, s.do("POST", chatCompletions, key, chatBody, "Tallygate-Max-Charge", "0.00002"), 402, "limit_exceeded")
+
+	tight := openShop(t, chatPrices, strings.Replace(chatSite, "tariff chat", "tariff chat\n\t\t\tmax_charge 0.00002", 1), up)
+	wantProblem(t, tight.do("POST", chatCompletions, tight.agent("bob", "1"), chatBody), 402, "limit_exceeded")
+}
