@@ -82,8 +82,20 @@ func (u *torrent) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// raceDetector says that this test binary watches for data races.
+var raceDetector bool
+
+// skipUnderRace skips a test that measures memory: the race detector takes several times as much. .ci/run runs it without.
+func skipUnderRace(t *testing.T) {
+	t.Helper()
+	if raceDetector {
+		t.Skip("SKIPPED: the race detector's own memory would be measured; run it without -race")
+	}
+}
+
 // TestMemoryUnderHostileStreams has 500 streams at once send what is hard to hold back, and measures the server.
 func TestMemoryUnderHostileStreams(t *testing.T) {
+	skipUnderRace(t)
 	for _, kind := range slices.Sorted(maps.Keys(pieces)) {
 		t.Run(kind, func(t *testing.T) {
 			up := &torrent{release: make(chan struct{})}
@@ -132,6 +144,7 @@ func TestMemoryUnderHostileStreams(t *testing.T) {
 
 // TestMemoryOfHostileBodies has 500 clients at once send request bodies that are large, or that never end, and measures the server.
 func TestMemoryOfHostileBodies(t *testing.T) {
+	skipUnderRace(t)
 	const agents, size = 10, 1 << 20
 	large := `{"model":"free","stream":true,"messages":[{"role":"user","content":"` + strings.Repeat("word ", size/5) + `"}]}`
 	for _, test := range []struct {
