@@ -40,6 +40,7 @@ type call struct {
 	fixed   bool          // the price is known before the response
 	price   ledger.Amount // if fixed
 	limit   ledger.Amount // the most that the caller or the provider lets it cost; 0: no bound
+	order   escrow.CallOrder
 	auth    *escrow.Authorisation
 	began   time.Time
 
@@ -243,6 +244,8 @@ func (c *call) read(r *http.Request) *ledger.Refusal {
 	}
 	if asked.Once != "" {
 		c.id = onceID(c.meter.Payee, c.payer.Agent, asked.Once)
+		r.Header.Del("Range") // a part of it would pass for the whole
+		r.Header.Del("If-Range")
 	}
 	return nil
 }
@@ -313,6 +316,7 @@ func (c *call) authorise(r *http.Request) *ledger.Refusal {
 		s.order(c, &order)
 		c.quota = order.Quota
 	}
+	c.order = order
 	auth, err := c.book.Authorise(r.Context(), order)
 	if err != nil {
 		refusal := asRefusal(err)

@@ -209,7 +209,7 @@ func (c *call) isWorth(bound meter.Units) bool {
 // draw posts a partial payment when a batch is full. No byte of the batch after it goes out before that is durable, so that a
 // stream whose process dies has lost at most one batch.
 func (c *call) draw(at meter.Units) error {
-	if !c.meter.charges() || c.unpaid {
+	if !c.meter.charges() || c.unpaid || c.asked.Once != "" {
 		return nil // what a call comes to is known only in the end
 	}
 	if c.undrawn {

@@ -1,7 +1,9 @@
 package caddymodule_test
 
 import (
+	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -295,4 +297,61 @@ func TestCallsOfAnAgentAreBounded(t *testing.T) {
 	running.Wait()
 	want(t, "status, when some have ended", fmt.Sprint(s.do("GET", "/search", key, "").status), "200")
 	s.wantBooks(key, "10", decimal.RequireFromString("1.001"))
+}
+
+// TestResultsThatAreChargedOnce: the results of a batch cost their price once, however often they are fetched, and no less by fetching them
+// in parts or by hanging up before their end.
+func TestResultsThatAreChargedOnce(t *testing.T) {
+	line := func(n int) string {
+		return fmt.Sprintf(`{"custom_id":"%d","response":{"body":{"model":"test-1","usage":{"prompt_tokens":1000,"completion_tokens":200}}}}`, n) + "\n"
+	}
+	const each = "0.006" // 1000 x 3 + 200 x 15, per million
+	gone := make(chan struct{}, 1)
+	ranged := false
+	s := openShop(t, strings.Replace(chatPrices, "model test-*", "model *", 1), chatSite, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ranged = ranged || r.Header.Get("Range") != ""
+		w.Header().Set("Content-Type", "application/jsonl")
+		for n := range 4 {
+			_, _ = io.WriteString(w, line(n))
+			w.(http.Flusher).Flush()
+			if n == 2 && r.Header.Get("X-Stall") != "" {
+				<-r.Context().Done()
+				gone <- struct{}{}
+				return
+			}
+		}
+	}))
+	key := s.agent("alice", "1")
+	const path = "/v1/files/f1/content"
+
+	// All but the last line, and then it hangs up: three lines are paid.
+	ctx, hangUp := context.WithCancel(t.Context())
+	response, err := http.DefaultClient.Do(s.request("GET", path, key, "", "X-Stall", "1").WithContext(ctx))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	want(t, "status", response.Status, "200 OK")
+	if _, err := io.ReadFull(response.Body, make([]byte, 3*len(line(0)))); err != nil {
+		t.Fatal(err)
+	}
+	hangUp()
+	<-gone
+	eventually(t, "what was sent is charged", func() bool { return len(s.charges(key)) == 1 })
+	part := s.only(key)
+	want(t, "cut", part["cut"].(string), "client")
+	want(t, "charge of the part", part["amount"].(string), decimal.RequireFromString(each).Mul(decimal.NewFromInt(3)).String())
+	paid := decimal.RequireFromString(part["amount"].(string))
+	s.wantBooks(key, "1", paid)
+
+	// The whole, by a range or not, is charged once.
+	paid = paid.Add(decimal.RequireFromString(each).Mul(decimal.NewFromInt(4)))
+	for range 2 {
+		a := s.do("GET", path, key, "", "Range", "bytes=0-10")
+		want(t, "results", a.body, line(0)+line(1)+line(2)+line(3))
+		s.wantBooks(key, "1", paid)
+	}
+	if ranged {
+		t.Error("a range reached the provider")
+	}
 }

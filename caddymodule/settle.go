@@ -33,7 +33,7 @@ func (c *call) settleLocked(cut string) (escrow.Charge, error) {
 		return c.charge, c.settleErr
 	}
 	c.settled = true
-	if cut != cutNone && (!c.sent || c.asked.Once != "") {
+	if cut != cutNone && !c.sent || cut == cutUpstream && c.asked.Once != "" {
 		c.auth.Cancel()
 		return escrow.Charge{}, nil
 	}
@@ -70,6 +70,10 @@ func (c *call) settleLocked(cut string) (escrow.Charge, error) {
 	if s := c.meter.Subscription; s != nil && s.counted() && !c.unpaid {
 		settlement.Quota, settlement.Over = s.used(usage.Units), s.over
 	}
+	if cut != cutNone && c.asked.Once != "" {
+		c.chargePart(settlement)
+		return c.charge, c.settleErr
+	}
 	done := timeSettle()
 	c.charge, c.settleErr = c.auth.Settle(context.WithoutCancel(c.request.Context()), settlement)
 	done()
@@ -83,6 +87,22 @@ func (c *call) settleLocked(cut string) (escrow.Charge, error) {
 		c.logger.Error("charging", zap.String("request", c.id), zap.Error(c.settleErr))
 	}
 	return c.charge, c.settleErr
+}
+
+// chargePart charges what was sent of a result that is charged once, when it is whole: under an id of its own, so that neither the part is
+// free nor the whole is had for it.
+func (c *call) chargePart(settlement escrow.Settlement) {
+	ctx := context.WithoutCancel(c.request.Context())
+	c.auth.Cancel()
+	_ = c.book.Do(ctx, func(*escrow.Tx) error { return nil }) // behind which what was held is there again
+	order := c.order
+	order.Request, order.IdempotencyKey, order.Least, order.Most = c.book.NewRequestID(), "", 0, settlement.Amount
+	auth, err := c.book.Authorise(ctx, order)
+	if err != nil {
+		c.logger.Error("charging a part of a result", zap.String("request", c.id), zap.Error(err))
+		return
+	}
+	c.charge, c.settleErr = auth.Settle(ctx, settlement)
 }
 
 // cancel ends a call that costs nothing.
