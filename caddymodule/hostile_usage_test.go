@@ -305,7 +305,7 @@ func (s *shop) wantBooks(key, had string, paid decimal.Decimal) {
 func (p *process) wantNoPanic() {
 	p.t.Helper()
 	for line := range strings.Lines(p.log.String()) {
-		if strings.Contains(line, "panic") {
+		if strings.Contains(line, "panic") || strings.Contains(line, "DATA RACE") {
 			p.t.Errorf("the server panicked: %.2000s", line)
 		}
 	}
