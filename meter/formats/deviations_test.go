@@ -393,6 +393,20 @@ func TestToolCallsAreToldApart(t *testing.T) {
 	}
 }
 
+// TestToolCallsThatAreAnsweredElsewhere: a server that takes a call, and answers it on another stream, has been asked for it all the same.
+func TestToolCallsThatAreAnsweredElsewhere(t *testing.T) {
+	for status, want := range map[int]meter.Quantity{202: meter.Whole(2), 204: meter.Whole(2), 200: 0} {
+		c, err := post("/mcp", `[{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a"}},{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"b"}}]`)
+		if err != nil {
+			t.Fatal(err)
+		}
+		u := c.Counter(status, http.Header{}).Usage(true)
+		if u.Units[meter.ToolCall] != want {
+			t.Errorf("%d: %s tool calls, want %s", status, u.Units[meter.ToolCall], want)
+		}
+	}
+}
+
 // FuzzCounter feeds anything to the counter of every API.
 func FuzzCounter(f *testing.F) {
 	paths := []string{

@@ -34,6 +34,15 @@ func (a *calls) Counter(c *meter.Call, status int, h http.Header) meter.Counter 
 	return wire.NewCounter(answers.Starting(func(t *wire.State, _ http.Header) {
 		t.Scratch = waiting
 		t.Tools, t.ToolsFailed = map[string]int64{}, map[string]int64{}
+		if status != http.StatusAccepted && status != http.StatusNoContent {
+			return
+		}
+		// A server of an older revision has taken the calls, and answers on another stream, where nobody counts.
+		for id, tool := range a.tools {
+			delete(waiting, id)
+			t.Tools[tool]++
+			t.Sums.Add(meter.ToolCall, meter.Whole(1))
+		}
 	}), c, status, h)
 }
 
