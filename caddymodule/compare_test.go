@@ -184,7 +184,7 @@ func openCompared(t *testing.T, up *recorded, tests []comparison) *compared {
 // broken fills in upstreams that fail. Caddy remembers by its address which one has failed, so that each has its own.
 func broken(t *testing.T, route string) string {
 	for strings.Contains(route, "REFUSING") {
-		route = strings.Replace(route, "REFUSING", "127.0.0.1:"+freePort(t), 1)
+		route = strings.Replace(route, "REFUSING", refusing(t), 1)
 	}
 	for strings.Contains(route, "DYING") {
 		dying := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -195,6 +195,20 @@ func broken(t *testing.T, route string) string {
 		route = strings.Replace(route, "DYING", dying.Listener.Addr().String(), 1)
 	}
 	return route
+}
+
+// refusing is an address where nobody listens, nor can: the client's end of a connection has it. A port that is merely free may be
+// given to a site, which would answer.
+func refusing(t *testing.T) string {
+	t.Helper()
+	server := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(server.Close)
+	conn, err := net.Dial("tcp", server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn.LocalAddr().String()
 }
 
 func writeFiles(t *testing.T, folder string) {

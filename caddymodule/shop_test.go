@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -128,12 +129,17 @@ func adapt(caddyfile string) ([]byte, error) {
 	return config, err
 }
 
+var portsGiven sync.Map
+
 // freePort is a port to listen on, out of those that the system does not give to outgoing connections by itself: one of them
-// could take the port before the server does.
+// could take the port before the server does. No two callers in this process get the same.
 func freePort(t *testing.T) string {
 	t.Helper()
 	for range 100 {
 		port := strconv.Itoa(20_000 + rand.IntN(12_000))
+		if _, given := portsGiven.LoadOrStore(port, true); given {
+			continue
+		}
 		if l, err := net.Listen("tcp", ":"+port); err == nil {
 			l.Close()
 			return port
