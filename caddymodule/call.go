@@ -98,9 +98,8 @@ func (m *Meter) admit(r *http.Request) (*call, *ledger.Refusal) {
 	}
 	dropHTTPUpgrade(r.Header)
 	dropOwnTrailers(r)
-	if r.TLS != nil && !r.TLS.HandshakeComplete || r.Header.Get("Early-Data") == "1" {
-		// What comes as early data may be a replay (RFC 8470), and would be charged twice.
-		return c, refuse(tooEarly, "this request costs money and came before the TLS handshake was complete: send it again")
+	if isEarly(r) {
+		return c, refuseEarly()
 	}
 	if refusal := c.identify(r, outer); refusal != nil {
 		return c, refusal

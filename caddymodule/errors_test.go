@@ -227,11 +227,3 @@ func TestForgedHeadersAreStripped(t *testing.T) {
 	tags := s.charge(key, a.header.Get("Tallygate-Request"))["tags"].(map[string]any)
 	want(t, "tag", fmt.Sprint(tags["team"]), "x")
 }
-
-func TestEarlyDataIsRefused(t *testing.T) {
-	s := openShop(t, "", perCallSite, text("results"))
-	key := s.agent("alice", "1")
-	// What a proxy before us says of a request that came in early data (RFC 8470).
-	wantProblem(t, s.do("GET", "/search", key, "", "Early-Data", "1"), 425, "too_early")
-	want(t, "wallet", s.balance(key), "1")
-}

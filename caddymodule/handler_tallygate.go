@@ -90,6 +90,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return nil
 	}
 	defer release()
+	if isEarly(r) && r.Method != http.MethodGet && r.Method != http.MethodHead && r.Method != http.MethodOptions {
+		writeProblem(w, refuseEarly())
+		return nil
+	}
 	h.api.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), nextKey{}, next)))
 	return nil
 }

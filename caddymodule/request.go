@@ -23,6 +23,16 @@ func setBody(r *http.Request, body []byte) {
 	}
 }
 
+// isEarly reports whether a request came as TLS early data, to us (HTTP/3) or to a proxy before us. It may be a replay then (RFC 8470),
+// and what it does would be done twice. That header counts whatever it says.
+func isEarly(r *http.Request) bool {
+	return r.TLS != nil && !r.TLS.HandshakeComplete || len(r.Header.Values("Early-Data")) > 0
+}
+
+func refuseEarly() *ledger.Refusal {
+	return refuse(tooEarly, "this request moves money and came before the TLS handshake was complete, so it may be a replay: send it again")
+}
+
 // checkReading makes sure that a provider reads the request's path and method as they are read here, where the price depends on them:
 // a path that some cut at a semicolon, decode twice, or take as it is written, may be a free call for one and a costly one for the
 // other. No API needs such a path.

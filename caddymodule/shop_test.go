@@ -2,6 +2,7 @@ package caddymodule_test
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -36,8 +37,9 @@ type shop struct {
 	// store is the module of the ledger's store; default bolt.
 	store string
 	// keys that were given to agents: none of them may turn up in the log.
-	keys []string
-	log  string
+	keys  []string
+	log   string
+	level string // of the log; default DEBUG
 }
 
 // openShop runs a Caddyfile: the global option's lines, then the site's. UPSTREAM in them stands for the upstream's address. Caddy
@@ -110,7 +112,7 @@ func (s *shop) logging() string {
 	if s.log == "" {
 		return ""
 	}
-	return fmt.Sprintf("log {\n\t\toutput file %s\n\t\tlevel DEBUG\n\t}", s.log)
+	return fmt.Sprintf("log {\n\t\toutput file %s\n\t\tlevel %s\n\t}", s.log, cmp.Or(s.level, "DEBUG"))
 }
 
 func (s *shop) load(options, site string) {

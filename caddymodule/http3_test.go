@@ -1,0 +1,262 @@
+package caddymodule_test
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/quic-go/quic-go"
+	"github.com/quic-go/quic-go/http3"
+)
+
+// shop3 is a shop that speaks HTTP/3 too, with Caddy's defaults.
+type shop3 struct {
+	*shop
+	addr   string
+	tls    *tls.Config // of clients
+	access string      // its access log
+	tickets
+}
+
+func openShop3(t *testing.T, options, site string, upstream http.Handler) *shop3 {
+	t.Helper()
+	dir := t.TempDir()
+	s := &shop3{addr: "127.0.0.1:" + freePort(t), access: filepath.Join(dir, "access.log")}
+	s.tickets = tickets{tls.NewLRUClientSessionCache(1), make(chan struct{}), new(sync.Once)}
+	cert, key, roots := certificate(t, dir)
+	s.tls = &tls.Config{RootCAs: roots, NextProtos: []string{http3.NextProtoH3}, ClientSessionCache: s.tickets}
+	// Caddy's TLS app, where each handshake is logged, is read while it starts: a race of its own.
+	s.shop = &shop{t: t, level: "INFO"}
+	s.open(options, fmt.Sprintf("%s\n}\nhttps://%s {\n\ttls %s %s\n\tlog {\n\t\toutput file %s\n\t}\n\ttallygate\n\t%s", site, s.addr, cert, key, s.access, site), upstream)
+	return s
+}
+
+// certificate writes that of httptest, which is good for 127.0.0.1.
+func certificate(t *testing.T, dir string) (cert, key string, roots *x509.CertPool) {
+	t.Helper()
+	server := httptest.NewTLSServer(http.NotFoundHandler())
+	defer server.Close()
+	pair := server.TLS.Certificates[0]
+	private, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, key = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	for path, block := range map[string]*pem.Block{cert: {Type: "CERTIFICATE", Bytes: pair.Certificate[0]}, key: {Type: "PRIVATE KEY", Bytes: private}} {
+		if err := os.WriteFile(path, pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	roots = x509.NewCertPool()
+	roots.AddCert(server.Certificate())
+	return cert, key, roots
+}
+
+// tickets tells when the server has given a session ticket, by which a client can come back with early data.
+type tickets struct {
+	tls.ClientSessionCache
+	given chan struct{} // closed when there is one
+	first *sync.Once
+}
+
+func (c tickets) Put(server string, session *tls.ClientSessionState) {
+	c.ClientSessionCache.Put(server, session)
+	if session != nil {
+		c.first.Do(func() { close(c.given) })
+	}
+}
+
+// client3 is one HTTP/3 connection.
+type client3 struct {
+	*http3.ClientConn
+	t    *testing.T
+	quic *quic.Conn
+	hear chan struct{} // closed when it hears what the server says
+}
+
+// deaf hears nothing before it is told to, so that its handshake can't be complete.
+type deaf struct {
+	net.PacketConn
+	hear chan struct{}
+}
+
+func (d deaf) ReadFrom(p []byte) (int, net.Addr, error) {
+	<-d.hear
+	return d.PacketConn.ReadFrom(p)
+}
+
+// dial3 connects, deaf at first.
+func (s *shop3) dial3(t *testing.T) *client3 {
+	t.Helper()
+	udp, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr, err := net.ResolveUDPAddr("udp", s.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hear := make(chan struct{})
+	transport := &quic.Transport{Conn: deaf{udp, hear}}
+	select {
+	case <-s.given:
+	default: // without a ticket there is no early data, and dialling waits for the server
+		close(hear)
+	}
+	conn, err := transport.DialEarly(t.Context(), addr, s.tls, &quic.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &client3{new(http3.Transport).NewClientConn(conn), t, conn, hear}
+	t.Cleanup(func() {
+		c.listen()
+		_ = conn.CloseWithError(0, "")
+		_ = transport.Close()
+		_ = udp.Close()
+	})
+	return c
+}
+
+func (c *client3) listen() {
+	select {
+	case <-c.hear:
+	default:
+		close(c.hear)
+	}
+}
+
+func (c *client3) read(response *http.Response, err error) answer {
+	c.t.Helper()
+	if err != nil {
+		return answer{err: err}
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	return answer{status: response.StatusCode, header: response.Header, trailer: response.Trailer, body: string(body), err: err}
+}
+
+func (s *shop3) request3(method, path, key, body string) *http.Request {
+	r := s.request(method, path, key, body)
+	r.URL.Scheme, r.URL.Host, r.Host = "https", s.addr, s.addr
+	if body == "" {
+		r.Body = nil
+	}
+	return r
+}
+
+// ask sends a request when the handshake is complete.
+func (c *client3) ask(r *http.Request) answer {
+	c.t.Helper()
+	return c.read(c.RoundTrip(r))
+}
+
+// early sends a request as early data. The client does not hear the server before the request has been answered with the status.
+func (s *shop3) early(t *testing.T, r *http.Request, status int) (*client3, answer) {
+	t.Helper()
+	before := s.logged(status)
+	c := s.dial3(t)
+	stream, err := c.OpenRequestStream(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.SendRequestHeader(r); err != nil {
+		t.Fatal(err)
+	}
+	_ = stream.Close()
+	eventually(t, "the early request is answered", func() bool { return s.logged(status) > before })
+	c.listen()
+	a := c.read(stream.ReadResponse())
+	if !c.quic.ConnectionState().Used0RTT {
+		t.Fatal("that was no early data")
+	}
+	return c, a
+}
+
+// logged is how many answers of a status are in the access log.
+func (s *shop3) logged(status int) int {
+	raw, _ := os.ReadFile(s.access)
+	return strings.Count(string(raw), fmt.Sprintf(`"status":%d,`, status))
+}
+
+func TestEarlyDataIsRefused(t *testing.T) {
+	var served atomic.Int32
+	s := openShop3(t, "", perCallSite+"\n\thandle /free {\n\t\treverse_proxy UPSTREAM\n\t}", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		served.Add(1)
+		_, _ = io.WriteString(w, "early data: "+r.Header.Get("Early-Data"))
+	}))
+	key := s.agent("alice", "1")
+	a := s.dial3(t).ask(s.request3("GET", "/search", key, ""))
+	want(t, "charge over HTTP/3", a.header.Get("Tallygate-Charge"), "0.001")
+	<-s.given
+
+	// Caddy takes early data: what is not metered is served at once, and marked for the upstream.
+	_, a = s.early(t, s.request3("GET", "/free", "", ""), 200)
+	want(t, "free", a.body, "early data: 1")
+
+	c, a := s.early(t, s.request3("GET", "/search", key, ""), 425)
+	wantProblem(t, a, 425, "too_early")
+	if served.Load() != 2 {
+		t.Errorf("the provider has served %d requests, want 2", served.Load())
+	}
+	want(t, "charges", fmt.Sprint(len(s.charges(key))), "1")
+	a = c.ask(s.request3("GET", "/search", key, "")) // on the same connection, which is no longer early
+	want(t, "charge after the handshake", a.header.Get("Tallygate-Charge"), "0.001")
+	want(t, "wallet", s.balance(key), "0.998")
+
+	// What moves money through the API.
+	_, a = s.early(t, s.request3("POST", "/api/v1/faucet", key, ""), 425)
+	wantProblem(t, a, 425, "too_early")
+	want(t, "wallet", s.balance(key), "0.998")
+	_, a = s.early(t, s.request3("GET", "/api/v1/wallet", key, ""), 200)
+	want(t, "looking at it", fmt.Sprint(a.status), "200")
+
+	// What a proxy before us says of such a request, whatever the header's value is.
+	for _, value := range []string{"1", "0", ""} {
+		wantProblem(t, s.do("GET", "/search", key, "", "Early-Data", value), 425, "too_early")
+		wantProblem(t, s.do("POST", "/api/v1/faucet", key, "", "Early-Data", value), 425, "too_early")
+	}
+	want(t, "wallet", s.balance(key), "0.998")
+}
+
+func TestHTTP3IsMetered(t *testing.T) {
+	up := &chat{}
+	s := openShop3(t, chatPrices, chatSite+"\n\thandle /bytes {\n\t\tmeter acme 0.001 per byte\n\t\treverse_proxy UPSTREAM\n\t}",
+		http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path != "/bytes" {
+				up.ServeHTTP(w, r)
+				return
+			}
+			w.(http.Flusher).Flush() // its length is not known
+			_, _ = io.WriteString(w, "ten bytes!")
+		}))
+	key := s.agent("alice", "1")
+	c := s.dial3(t)
+
+	small := c.ask(s.request3("POST", chatCompletions, key, chatBody))
+	want(t, "charge of a small answer, in its header", small.header.Get("Tallygate-Charge"), "0.00492")
+	long := c.ask(s.request3("GET", "/bytes", key, ""))
+	want(t, "charge of a long answer, in its trailer", long.trailer.Get("Tallygate-Charge"), "0.01")
+	want(t, "units", long.trailer.Get("Tallygate-Units"), "byte=10")
+	stream := c.ask(s.request3("POST", chatCompletions, key, chatStream))
+	want(t, "charge of a stream, in its trailer", stream.trailer.Get("Tallygate-Charge"), "0.00492")
+	if !strings.Contains(stream.body, tallygateComment) || !strings.HasSuffix(stream.body, "data: [DONE]\n\n") {
+		t.Errorf("the stream is %s", stream.body)
+	}
+	for _, a := range []answer{small, long, stream} {
+		if charge := s.charge(key, a.header.Get("Tallygate-Request")); a.err != nil || charge["cut"] != "none" {
+			t.Errorf("%v: %v", a.err, charge)
+		}
+	}
+	want(t, "charges", fmt.Sprint(len(s.charges(key))), "3")
+}
