@@ -9,11 +9,12 @@ import (
 	"github.com/tallygate/tallygate/pricing"
 )
 
-// bill is a usage, priced: the amount, and the units and prices that it comes from.
+// bill is a usage, priced: the amount, the units, and the prices that it comes from, or the provider's cost and the markup.
 type bill struct {
-	amount ledger.Amount
-	units  map[string]string
-	prices map[string]string
+	amount       ledger.Amount
+	units        map[string]string
+	prices       map[string]string
+	cost, markup string
 }
 
 // priceUsage prices a usage. What ran on another model than the one that was asked for is priced as that model's; it stands in the

@@ -18,7 +18,7 @@ import (
 )
 
 // meterWords are the subdirectives of a meter, as its errors name them.
-const meterWords = "payee, price, tariff, subscription, quality, count, charge, agent, max_charge, max_body, durable_holds, on_exhausted, on_cancel, charge_on, keep_responses, enforce"
+const meterWords = "payee, price, tariff, subscription, quality, count, cost, charge, agent, max_charge, max_body, durable_holds, on_exhausted, on_cancel, charge_on, keep_responses, enforce"
 
 func parseMeter(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 	m := new(Meter)
@@ -79,6 +79,8 @@ func orNone(names []string) string {
 //		}
 //		count NAME header HEADER
 //		count NAME json PATH
+//		cost header NAME [markup P%]
+//		cost json PATH... [markup P%]
 //		charge wallet|escrow {
 //			batch N UNIT
 //			open A for D
@@ -122,7 +124,10 @@ func (m *Meter) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if m.Payee == "" {
 		return d.Err("the meter has no payee: expected 'meter PAYEE A per [N] UNIT', or 'payee PAYEE' in its block")
 	}
-	if len(m.Prices) == 0 && m.TariffName == "" && m.Tariff == nil && m.Subscription == nil {
+	if m.Cost != nil && !m.hasPrices() {
+		return d.Errf("the meter of %s: %s", m.Payee, noPriceBesideCost)
+	}
+	if !m.hasPrices() && m.Subscription == nil {
 		return d.Errf("the meter of %s has no price: expected 'price A per [N] UNIT', 'tariff NAME' or 'subscription NAME A per D'", m.Payee)
 	}
 	if len(m.Prices) > 0 && (m.TariffName != "" || m.Tariff != nil) {
@@ -162,6 +167,10 @@ func (m *Meter) unmarshalWord(d *caddyfile.Dispenser, word string, counted []str
 		return err
 	case "count":
 		return m.unmarshalCount(d)
+	case "cost":
+		var err error
+		m.Cost, err = unmarshalCost(d)
+		return err
 	case "tariff":
 		return m.unmarshalTariff(d)
 	case "charge":

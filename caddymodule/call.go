@@ -193,7 +193,7 @@ func (c *call) inspect(r *http.Request) *ledger.Refusal {
 	c.asked = &meter.Call{Format: wire.Generic}
 	if c.rates = c.meter.rates; c.rates != nil {
 		price, fixed := c.rates.Fixed()
-		c.price, c.fixed = ledger.Amount(price), fixed && c.meter.charges()
+		c.price, c.fixed = ledger.Amount(price), fixed && c.meter.charges() && c.meter.Cost == nil
 		if !c.rates.UsesTokens() && !c.rates.Uses(meter.ToolCall) {
 			return nil
 		}

@@ -19,7 +19,11 @@ func (c *call) begin(status int, h http.Header, sse bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.status = status
-	c.counter = probe.Add(c.asked.Counter(status, h), c.meter.counts, c.asked, status, h)
+	var costs []*probe.Probe
+	if c.readsCost() {
+		costs = c.meter.Cost.probes
+	}
+	c.counter = probe.Add(c.asked.Counter(status, h), c.meter.counts, costs, c.asked, status, h)
 	if c.fixed && !sse {
 		c.counter = oneCall{}
 	}
@@ -228,7 +232,8 @@ func (c *call) draw(at meter.Units) error {
 		return nil // absurd usage: it is clamped when the call is settled
 	}
 	c.drawn, c.drawnAt, c.undrawn = max(batches, c.drawn), time.Now(), true
-	c.auth.Draw(min(ledger.Amount(due), c.covered), !c.rates.UsesTokens())
+	// What the provider will state as the cost may be less: until then the draws are pending.
+	c.auth.Draw(min(ledger.Amount(due), c.covered), !c.rates.UsesTokens() && !c.readsCost())
 	return nil
 }
 

@@ -17,8 +17,8 @@ type explainArgs struct {
 	RequestID string `json:"request_id"`
 }
 
-// explained is a charge, and how its amount comes about: usage x prices -> transfers. It needs no config: the charge records
-// the prices that were applied.
+// explained is a charge, and how its amount comes about: usage x prices, or the provider's cost and the markup -> transfers. It needs no
+// config: the charge records what was applied.
 type explained struct {
 	Charge    api.Charge          `json:"charge"`
 	Price     pricing.Explanation `json:"price"`
@@ -44,7 +44,12 @@ func explain(_ context.Context, on bench, args explainArgs) (explained, error) {
 		prices[meter.Class(class)] = price
 	}
 	e := explained{Charge: api.ChargeOf(on.Currency(), charge)}
-	if e.Price, err = pricing.Explain(units, prices); err != nil {
+	if charge.Cost != "" {
+		e.Price, err = pricing.ExplainCost(units, charge.Cost, charge.Markup)
+	} else {
+		e.Price, err = pricing.Explain(units, prices)
+	}
+	if err != nil {
 		return explained{}, err
 	}
 	e.Transfers, err = transfersOf(on, charge)

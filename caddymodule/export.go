@@ -129,7 +129,7 @@ func cloudEvent(c escrow.Charge) map[string]any {
 		"data": map[string]any{
 			"payer": c.Payer, "payee": c.Payee, "route": c.Route, "pattern": c.Pattern, "api": c.API, "model": c.Model,
 			"units": c.Units, "unit_prices": c.UnitPrices, "amount": c.Amount, "commission": c.Commission, "refunded": c.Refunded,
-			"price": c.Price, "suspect": c.Suspect, "score": c.Score, "plan": c.Plan, "source": c.Source, "cut": c.Cut, "status": c.Status, "escrow_id": c.EscrowID, "tags": c.Tags,
+			"cost": c.Cost, "markup": c.Markup, "price": c.Price, "suspect": c.Suspect, "score": c.Score, "plan": c.Plan, "source": c.Source, "cut": c.Cut, "status": c.Status, "escrow_id": c.EscrowID, "tags": c.Tags,
 		},
 	}
 }

@@ -21,6 +21,8 @@ import (
 var blocks = []string{
 	"meter acme 0.001 per call",
 	"meter {\n\tpayee acme\n\tprice 0.02 per 1k rows\n\tprice 1 per call\n\tcount rows header X-Rows\n\tcount sum json items.#.n\n}",
+	"meter {\n\tpayee llm\n\ttariff gpt\n\tcost json usage.cost response.usage.cost markup 5.5%\n}",
+	"meter x {\n\tprice 1 per call\n\tcost header X-Cost\n}",
 	"meter {\n\tpayee llm\n\ttariff gpt\n\tcharge escrow {\n\t\tbatch 1k tokens\n\t\topen 5.00 for 168h\n\t}\n\tagent {http.auth.user.id}\n\tmax_charge 0.5\n\tmax_body 1000\n}",
 	"meter x {\n\ttariff {\n\t\tmodel gpt-* {\n\t\t\tinput 0.15 per 1M tokens\n\t\t\tabove 200k tokens {\n\t\t\t\tinput 1 per 1M tokens\n\t\t\t}\n\t\t\tservice batch {\n\t\t\t\toutput 1 per token\n\t\t\t}\n\t\t}\n\t\ttool look* 0.1 per call\n\t\tmax_output 10\n\t}\n\tdurable_holds above 1\n\ton_exhausted finish\n\ton_cancel finish\n\tcharge_on 2xx 404 101\n\tkeep_responses 1MiB for 24h\n\tenforce off\n}",
 	"meter {\n\tpayee saas\n\tsubscription base 5.00 per 168h {\n\t\tincluded 1000 calls\n\t\toverage 0.01 per call from 5.00\n\t}\n}",

@@ -44,6 +44,9 @@ type Meter struct {
 	// Counts are units of the provider's own that its responses state, for prices such as "0.02 per 1k rows".
 	Counts []Count `json:"counts,omitempty"`
 
+	// Cost charges what the provider itself states that an answer costs, beside prices or a tariff.
+	Cost *Cost `json:"cost,omitempty"`
+
 	// Charge says where a call is paid from. Default: the agent's wallet.
 	Charge *Charge `json:"charge,omitempty"`
 
@@ -170,6 +173,14 @@ func (m *Meter) Provision(ctx caddy.Context) error {
 }
 
 func (m *Meter) provisionPrices() error {
+	if m.Cost != nil {
+		if !m.hasPrices() {
+			return errors.New(noPriceBesideCost)
+		}
+		if err := m.Cost.provision(); err != nil {
+			return err
+		}
+	}
 	given := 0
 	for _, is := range []bool{len(m.Prices) > 0, m.TariffName != "", m.Tariff != nil, m.Subscription != nil} {
 		if is {
@@ -199,6 +210,10 @@ func (m *Meter) provisionPrices() error {
 		m.tariff = t
 	}
 	return err
+}
+
+func (m *Meter) hasPrices() bool {
+	return len(m.Prices) > 0 || m.TariffName != "" || m.Tariff != nil
 }
 
 func (m *Meter) provisionCounts() (names []string, err error) {

@@ -97,7 +97,7 @@ func (c *call) question() question {
 		Response: judgedResponse{Status: c.status, ContentType: c.contentType, Body: cutText(c.copied, judgedResponseBytes), Cut: c.copiedCut},
 	}
 	if c.counter != nil && c.rates != nil {
-		if bill, err := c.priceUsage(c.counter.Usage(false)); err == nil {
+		if bill, err := c.bill(c.counter.Usage(false), false); err == nil {
 			q.Price = bill.amount.String()
 		}
 	}

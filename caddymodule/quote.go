@@ -91,6 +91,12 @@ func (m *Meter) answerQuote(r *http.Request, q *quoted) {
 	if fixed || (c.asked.MaxOutput > 0 || c.asked.InputOnly) && !c.asked.InputOpen {
 		q.quote.Most = &most
 	}
+	if m.Cost != nil {
+		q.quote.Cost, q.quote.Most = m.Cost.String(), nil // the provider may state any
+		if m.maxCharge > 0 {
+			q.quote.Most = &m.maxCharge
+		}
+	}
 	order := escrow.CallOrder{By: q.by, Payee: m.Payee, Least: least, From: escrow.FromWallet}
 	if m.fromEscrow() {
 		order.From, order.Open = escrow.FromEscrow, m.open

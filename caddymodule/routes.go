@@ -68,6 +68,9 @@ func (a *App) tariffs() []api.Tariff {
 		if m.fromEscrow() {
 			t.Charge = fromEscrow
 		}
+		if m.Cost != nil {
+			t.Cost = m.Cost.String()
+		}
 		for _, price := range m.Prices {
 			t.Prices = append(t.Prices, price.String())
 		}

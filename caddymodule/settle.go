@@ -49,11 +49,13 @@ func (c *call) settleLocked(cut string) (escrow.Charge, error) {
 		// The provider has answered; that the client does not hear it out is not its fault.
 		usage.Units[meter.Calls] = meter.Whole(1)
 	}
-	bill, err := c.priceUsage(usage)
+	bill, err := c.bill(usage, cut != cutNone)
 	settlement := escrow.Settlement{
 		Amount:     bill.amount,
 		Units:      bill.units,
 		UnitPrices: bill.prices,
+		Cost:       bill.cost,
+		Markup:     bill.markup,
 		Model:      usage.Model,
 		Source:     string(usage.Source),
 		Cut:        cut,
@@ -63,6 +65,7 @@ func (c *call) settleLocked(cut string) (escrow.Charge, error) {
 	}
 	if c.limit > 0 && settlement.Amount > c.limit {
 		settlement.Amount = c.limit
+		settlement.Suspect = settlement.Suspect || bill.cost != ""
 	}
 	if cut == cutNone {
 		settlement.Quality, settlement.Answer = c.quality, c.answer

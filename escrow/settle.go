@@ -13,6 +13,8 @@ type Settlement struct {
 	Amount     ledger.Amount     // price of the final usage, whatever was drawn on the way
 	Units      map[string]string // unit -> count, as decimal text
 	UnitPrices map[string]string // unit -> price as applied, as text
+	Cost       string            // what the provider states that it costs, as decimal text, where that is charged and not the units
+	Markup     string            // on Cost, such as "20%"
 	Model      string            // the model that answered, if it differs from the order's
 	Source     string            // "stated" by the provider or "estimated" here
 	Cut        string            // what ended the response early: "none", "client", "upstream", "funds"
@@ -256,6 +258,7 @@ func (t *Tx) settle(a *Authorisation, s Settlement) (Charge, error) {
 	d.answer = s.Answer
 	c := &d.Charge
 	c.Units, c.UnitPrices, c.Source, c.Cut, c.HTTPStatus, c.Duration = s.Units, s.UnitPrices, s.Source, s.Cut, s.HTTPStatus, s.Duration
+	c.Cost, c.Markup = s.Cost, s.Markup
 	if s.Model != "" {
 		c.Model = s.Model
 	}

@@ -123,6 +123,29 @@ func Explain(units meter.Units, unitPrices map[meter.Class]string) (Explanation,
 	return e, err
 }
 
+// ExplainCost explains an amount that is the provider's own cost and a markup. The units cost nothing beside it. Its amount is what
+// [MarkupCost] was.
+func ExplainCost(units meter.Units, cost, markup string) (Explanation, error) {
+	e, err := Explain(units, nil)
+	if err != nil {
+		return e, err
+	}
+	d, err := ParseAmount(cost)
+	if err != nil {
+		return e, fmt.Errorf("provider's cost: %w", err)
+	}
+	percent, err := ParsePercent(markup)
+	if err != nil {
+		return e, err
+	}
+	factor := Percent{percent.value.Add(decimal.New(100, 0))}
+	e.Sum = percent.onTop(d).String()
+	e.Lines = append(e.Lines, Line{Class: "cost", Quantity: d.String(), Price: factor.String(), Product: e.Sum})
+	e.AmountNano, err = MarkupCost(cost, percent)
+	e.Amount = decimal.New(e.AmountNano, -9).String()
+	return e, err
+}
+
 // inOrder lists the classes that were used: tokens as they are read, then counts, then the rest by name.
 func inOrder(units meter.Units) []meter.Class {
 	var list []meter.Class

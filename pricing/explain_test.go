@@ -89,3 +89,30 @@ func TestExplainErrors(t *testing.T) {
 		t.Errorf("%+v, %v", e, err)
 	}
 }
+
+// What explains a cost comes to what MarkupCost has charged.
+func TestExplainCost(t *testing.T) {
+	units := meter.Units{meter.Input: 12e6, meter.Output: 3e6}
+	for _, test := range []struct{ cost, markup, factor, sum, amount string }{
+		{"0.00014625", "20%", "120%", "0.0001755", "0.0001755"},
+		{"0.0004970133333333333", "5.5%", "105.5%", "0.0005243490666666666315", "0.000524349"},
+		{"0", "0%", "100%", "0", "0"},
+	} {
+		e, err := ExplainCost(units, test.cost, test.markup)
+		if err != nil || len(e.Lines) != 3 {
+			t.Fatalf("%+v, %v", e, err)
+		}
+		if want := (Line{"cost", test.cost, test.factor, test.sum}); e.Lines[2] != want || e.Sum != test.sum || e.Amount != test.amount {
+			t.Errorf("%s + %s: %+v", test.cost, test.markup, e)
+		}
+		percent, _ := ParsePercent(test.markup)
+		if nano, err := MarkupCost(test.cost, percent); err != nil || nano != e.AmountNano {
+			t.Errorf("%s + %s: %d, %v; explained as %d", test.cost, test.markup, nano, err, e.AmountNano)
+		}
+	}
+	for _, bad := range [][2]string{{"", "0%"}, {"-1", "0%"}, {"1", ""}, {"1000000000", "1000%"}} {
+		if _, err := ExplainCost(nil, bad[0], bad[1]); err == nil {
+			t.Errorf("%v was explained", bad)
+		}
+	}
+}

@@ -19,6 +19,8 @@ type chargeOut struct {
 	Model      string              `json:"model"`
 	Units      map[string]string   `json:"units"`
 	UnitPrices map[string]string   `json:"unit_prices"`
+	Cost       string              `json:"cost,omitempty" jsonschema:"what the provider stated that it costs, where that is charged, with the markup, and not the unit prices"`
+	Markup     string              `json:"markup,omitempty" jsonschema:"on the cost, such as 20%"`
 	Amount     ledger.Amount       `json:"amount"`
 	Commission ledger.Amount       `json:"commission"`
 	Refunded   ledger.Amount       `json:"refunded"`
@@ -45,7 +47,7 @@ func chargeAnswer(currency string) func(escrow.Charge) chargeOut {
 	return func(c escrow.Charge) chargeOut {
 		out := chargeOut{
 			RequestID: c.RequestID, Payer: c.Payer, Payee: c.Payee, Route: c.Route, Pattern: c.Pattern, API: c.API, Model: c.Model,
-			Units: orEmpty(c.Units), UnitPrices: orEmpty(c.UnitPrices), Amount: c.Amount, Commission: c.Commission, Refunded: c.Refunded,
+			Units: orEmpty(c.Units), UnitPrices: orEmpty(c.UnitPrices), Cost: c.Cost, Markup: c.Markup, Amount: c.Amount, Commission: c.Commission, Refunded: c.Refunded,
 			Currency: currency, Source: c.Source, Cut: c.Cut, Status: c.Status, Suspect: c.Suspect, HTTPStatus: c.HTTPStatus,
 			DurationMS: c.Duration.Milliseconds(), Tags: orEmpty(c.Tags), CreatedAt: c.CreatedAt,
 		}

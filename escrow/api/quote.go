@@ -15,6 +15,7 @@ type Tariff struct {
 	Pattern string   `json:"pattern" jsonschema:"how it is charged, per_call or per_token for two"`
 	Charge  string   `json:"charge" jsonschema:"what pays, a wallet, an escrow or a subscription"`
 	Prices  []string `json:"prices" jsonschema:"in the words of the configuration, such as 0.001 per call"`
+	Cost    string   `json:"cost,omitempty" jsonschema:"where the provider states what a call costs, such as json usage.cost markup 20%; that is charged then, and not the prices"`
 }
 
 type tariffsOut struct {
@@ -37,6 +38,7 @@ type Quote struct {
 	Model      string         `json:"model,omitempty"`
 	Estimate   ledger.Amount  `json:"estimate"`
 	Most       *ledger.Amount `json:"most" jsonschema:"null where it has no bound"`
+	Cost       string         `json:"cost,omitempty" jsonschema:"where the provider states what a call costs, such as json usage.cost markup 20%; that is charged then, and not the estimate"`
 	Affordable bool           `json:"affordable" jsonschema:"by what would pay it (wallet, escrow or subscription), as that is now"`
 	Currency   string         `json:"currency"`
 }

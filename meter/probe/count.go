@@ -12,9 +12,10 @@ type Count struct {
 	Probe *Probe
 }
 
-// Add returns a counter that counts what c counts, and these.
-func Add(c meter.Counter, counts []Count, call *meter.Call, status int, h http.Header) meter.Counter {
-	if len(counts) == 0 {
+// Add returns a counter that counts what c counts, and these. Where there are costs, the usage's Cost is what the response states
+// at the first of them that it has, and not what c found.
+func Add(c meter.Counter, counts []Count, costs []*Probe, call *meter.Call, status int, h http.Header) meter.Counter {
+	if len(counts) == 0 && len(costs) == 0 {
 		return c
 	}
 	w := &counting{Counter: c}
@@ -22,13 +23,16 @@ func Add(c meter.Counter, counts []Count, call *meter.Call, status int, h http.H
 		w.classes = append(w.classes, count.Class)
 		w.readers = append(w.readers, count.Probe.Reader(call, status, h))
 	}
+	for _, cost := range costs {
+		w.readers = append(w.readers, cost.Reader(call, status, h))
+	}
 	return w
 }
 
 type counting struct {
 	meter.Counter
 	classes []meter.Class
-	readers []*Reader
+	readers []*Reader // of the classes, then of costs
 }
 
 func (c *counting) Feed(dst, chunk []byte) []byte {
@@ -51,10 +55,10 @@ func (c *counting) end() {
 
 func (c *counting) Progress() (at, bound meter.Units) {
 	at, bound = c.Counter.Progress()
-	for i, r := range c.readers {
-		q, _, _ := r.Quantity()
-		at.Add(c.classes[i], q)
-		bound.Add(c.classes[i], q)
+	for i, class := range c.classes {
+		q, _, _ := c.readers[i].Quantity()
+		at.Add(class, q)
+		bound.Add(class, q)
 	}
 	return at, bound
 }
@@ -64,13 +68,23 @@ func (c *counting) Usage(complete bool) meter.Usage {
 		c.end()
 	}
 	u := c.Counter.Usage(complete)
+	costs := c.readers[len(c.classes):]
+	if len(costs) > 0 {
+		u.Cost = ""
+	}
 	if !complete && u.Units[meter.Byte] == 0 { // nothing was delivered
 		return u
 	}
-	for i, r := range c.readers {
-		q, exact, ok := r.Quantity()
-		u.Units.Add(c.classes[i], q)
+	for i, class := range c.classes {
+		q, exact, ok := c.readers[i].Quantity()
+		u.Units.Add(class, q)
 		u.Suspect = u.Suspect || ok && !exact
+	}
+	for _, r := range costs {
+		if text, ok := r.Text(); ok {
+			u.Cost = text
+			break
+		}
 	}
 	return u
 }

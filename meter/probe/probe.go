@@ -74,6 +74,9 @@ func plain(part string) bool {
 	return part != "" && !strings.ContainsAny(part, `*?|#@\!{}[]()=<>%"~:`) && strings.Trim(part, "0123456789") != ""
 }
 
+// Sums reports whether the probe adds values up, so that its text is no value as it was stated.
+func (p *Probe) Sums() bool { return p.many }
+
 // Reader looks for a probe's value in one response.
 type Reader struct {
 	probe   *Probe
@@ -169,9 +172,13 @@ func (p *Probe) end(t *wire.State, m *wire.Message) wire.Verdict {
 			found.add(n)
 		}
 		found.take()
+		found.text = v.Raw
 	case v.Exists() && v.Type != gjson.Null:
 		q, isNumber := meter.DecimalQuantity(v.String())
 		*found = value{text: v.String(), quantity: q, isNumber: isNumber, found: true}
+		if v.Type == gjson.Number && v.Raw != "" {
+			found.text = v.Raw // String may have gone through a float
+		}
 	}
 	return wire.Pass
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/tallygate/tallygate/meter"
+	"github.com/tallygate/tallygate/meter/formats"
 	"github.com/tallygate/tallygate/meter/probe"
 	"github.com/tallygate/tallygate/meter/wire"
 )
@@ -95,7 +96,7 @@ func TestAdd(t *testing.T) {
 		{500, `{"pages":2}`, true, "byte=11,call=1"},
 		{200, ``, false, ""},
 	} {
-		c := probe.Add(call.Counter(tt.status, h), counts, call, tt.status, h)
+		c := probe.Add(call.Counter(tt.status, h), counts, nil, call, tt.status, h)
 		c.Feed(nil, []byte(tt.body))
 		if tt.complete {
 			c.Tail()
@@ -106,6 +107,42 @@ func TestAdd(t *testing.T) {
 	}
 	if _, err := probe.Header("X Row"); err == nil {
 		t.Error("a header with a space was taken")
+	}
+}
+
+// A cost is what the response states, digit by digit, at the first probe that it has; and not what the format has found.
+func TestAddCosts(t *testing.T) {
+	var costs []*probe.Probe
+	for _, path := range []string{"usage.cost", "cost"} {
+		p, err := probe.JSON(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		costs = append(costs, p)
+	}
+	call, err := formats.Inspect(meter.Head{Method: "POST", Path: "/v1/chat/completions"}, []byte(`{"model":"m","messages":[]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := http.Header{"Content-Type": {"application/json"}}
+	for _, tt := range []struct{ body, want string }{
+		{`{"usage":{"cost":0.123456789012345678901}}`, "0.123456789012345678901"},
+		{`{"usage":{"cost":1.2e-05}}`, "1.2e-05"},
+		{`{"usage":{"cost":"0.10"}}`, "0.10"},
+		{`{"cost":2,"usage":{"cost":1}}`, "1"},
+		{`{"cost":2}`, "2"},
+		{`{"usage":{"cost":[0.1, 0.2]}}`, "[0.1, 0.2]"},
+		{`{"usage":{"cost":null}}`, ""},
+		{`{"usage":{"cost_in_usd_ticks":5}}`, ""},
+	} {
+		c := probe.Add(call.Counter(200, h), nil, costs, call, 200, h)
+		c.Feed(nil, []byte(tt.body))
+		if got := c.Usage(true).Cost; got != tt.want {
+			t.Errorf("%s: %q, want %q", tt.body, got, tt.want)
+		}
+	}
+	if sum, err := probe.JSON("steps.#.cost"); err != nil || !sum.Sums() || costs[0].Sums() {
+		t.Errorf("what is added up is not told apart: %v", err)
 	}
 }
 
