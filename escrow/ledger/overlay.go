@@ -152,82 +152,43 @@ func (o *overlay) before(key []byte) *node {
 	return n
 }
 
-// steps walks the nodes of a range in its direction.
-func (o *overlay) steps(r Range) func() *node {
-	var at *node
-	step := func() {
-		if r.Reverse {
-			at = o.before(at.key)
-		} else {
-			at = at.next[0]
-		}
+// Scan sees what is in the overlay over what is in the base. fn may write: what it writes behind the scan's position is seen, or
+// not, as it happens to fall.
+func (o *overlay) Scan(r Range, fn func(key, value []byte) (bool, error)) error {
+	c := &overlayCursor{overlay: o, in: r}
+	switch {
+	case r.Reverse:
+		c.at = o.before(r.To)
+	case r.From == nil:
+		c.at = o.head[0]
+	default:
+		c.at = o.follow(o.before(r.From), 0)
 	}
-	if r.Reverse {
-		at = o.before(r.To)
-	} else {
-		at = o.follow(o.before(r.From), 0)
-		if r.From == nil {
-			at = o.head[0]
-		}
-	}
-	return func() *node {
-		for at != nil && !at.set {
-			step()
-		}
-		if at == nil || r.Reverse && bytes.Compare(at.key, r.From) < 0 || !r.Reverse && r.To != nil && bytes.Compare(at.key, r.To) >= 0 {
-			return nil
-		}
-		n := at
-		step()
-		return n
-	}
+	return Merge(c, o.base, r, fn)
 }
 
-// Scan merges base and overlay. fn may write: what it writes behind the scan's position is seen, or not, as it happens to fall.
-func (o *overlay) Scan(r Range, fn func(key, value []byte) (bool, error)) error {
-	next := o.steps(r)
-	mine := next()
-	more := true
-	// emitUpTo calls fn for the nodes that come before key, and reports whether the node of key itself stands in for it.
-	emitUpTo := func(key []byte) (replaced bool, err error) {
-		for mine != nil && more {
-			order := 0
-			if key != nil {
-				order = bytes.Compare(mine.key, key)
-				if r.Reverse {
-					order = -order
-				}
-				if order > 0 {
-					return false, nil
-				}
-			}
-			n := mine
-			mine = next()
-			if !n.set { // undone while the scan stood before it
-				continue
-			}
-			if n.value != nil {
-				if more, err = fn(n.key, n.value); err != nil {
-					return true, err
-				}
-			}
-			if key != nil && order == 0 {
-				return true, nil
-			}
-		}
-		return !more, nil
+type overlayCursor struct {
+	overlay *overlay
+	in      Range
+	at      *node
+}
+
+// Peek passes over what was undone, also while the cursor stood at it.
+func (c *overlayCursor) Peek() (key, value []byte, ok bool) {
+	for c.at != nil && !c.at.set {
+		c.Next()
 	}
-	err := o.base.Scan(r, func(key, value []byte) (bool, error) {
-		replaced, err := emitUpTo(key)
-		if err != nil || replaced || !more {
-			return more && err == nil, err
-		}
-		more, err = fn(key, value)
-		return more, err
-	})
-	if err != nil || !more {
-		return err
+	n := c.at
+	if n == nil || c.in.Reverse && bytes.Compare(n.key, c.in.From) < 0 || !c.in.Reverse && c.in.To != nil && bytes.Compare(n.key, c.in.To) >= 0 {
+		return nil, nil, false
 	}
-	_, err = emitUpTo(nil)
-	return err
+	return n.key, n.value, true
+}
+
+func (c *overlayCursor) Next() {
+	if c.in.Reverse {
+		c.at = c.overlay.before(c.at.key)
+	} else {
+		c.at = c.at.next[0]
+	}
 }

@@ -1,5 +1,11 @@
 // Package bolt keeps a ledger in one bbolt file: the embedded store.
 //
+// Each record has its place in one bucket, in the order of the keys. To put a group's records there in the commit that makes it
+// durable would cost a page or two for each of them, so a commit first puts them together into a journal, another bucket of the same
+// file, and keeps them in memory, in a [layer] over the bucket; when the layer is full it is frozen, another takes its turn, and
+// each later commit folds a bounded part of the frozen one into the bucket, in the order of the keys, each record once however
+// often it was changed. Opening the file reads what its journals hold into layers again.
+//
 // A commit that fails leaves its outcome unknown: after a failed sync the kernel may have thrown away what it could not write, and
 // a later sync would report success all the same (PostgreSQL learned this in 2018 and has stopped at such errors since). So the
 // store takes no more operations then. [Store.Reopen] writes everything that can be read to a new file, syncs and verifies that,
@@ -9,7 +15,6 @@ package bolt
 import (
 	"errors"
 	"fmt"
-	"iter"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -42,6 +47,9 @@ type Options struct {
 	InitialMmapSize int
 	// MaxSize is the length in bytes beyond which the file does not grow: commits fail then as on a full disk; default none.
 	MaxSize int
+	// LayerSize is how many bytes of changes are gathered in the journal and in memory before they are folded into their places;
+	// default 4 MiB. Up to twice as much is kept, and read by Open.
+	LayerSize int
 	// NoSync answers before anything is durable: for tests alone.
 	NoSync bool
 	// Fault is called before each named step; where it fails, or panics, the step does: for tests.
@@ -54,7 +62,7 @@ type Step string
 // The steps of a store, in the order in which they come.
 const (
 	StepBegin  Step = "begin"  // a transaction begins
-	StepWrite  Step = "write"  // its changes are put into pages
+	StepWrite  Step = "write"  // what it changed is put into pages
 	StepCommit Step = "commit" // the pages are written and synced: failing here, nothing was written
 	StepSync   Step = "sync"   // the last sync of a commit: failing here, all was written
 	StepCopy   Step = "copy"   // a copy of the file is written, by Reopen, Backup or Restore
@@ -84,9 +92,16 @@ type file struct {
 	db    *bbolt.DB
 	os    *os.File
 	stuck atomic.Bool // a transaction could not be ended: db.Close would wait for it for ever
+
+	applied  layers                 // after the last group that was applied, durable or not: of the goroutine that applies
+	durable  atomic.Pointer[layers] // after the last commit
+	foldFrom string                 // the key from which on the frozen layer is still to be folded: of the goroutine that commits
 }
 
-const maxGroup = 1024
+const (
+	maxGroup         = 1024
+	defaultLayerSize = 4 << 20
+)
 
 var bucketName = []byte("ledger")
 
@@ -98,6 +113,9 @@ func Open(path string, o Options) (*Store, error) {
 	}
 	if o.VerifyUpTo == 0 {
 		o.VerifyUpTo = 1 << 30
+	}
+	if o.LayerSize == 0 {
+		o.LayerSize = defaultLayerSize
 	}
 	if !o.ReadOnly {
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
@@ -160,7 +178,15 @@ func openFile(path string, o Options) (f *file, err error) {
 	if err != nil {
 		return f, err
 	}
-	return f, f.prepare(path, o.ReadOnly)
+	if err := f.prepare(path, o.ReadOnly); err != nil {
+		return f, err
+	}
+	return f, f.db.View(func(tx *bbolt.Tx) error {
+		found, err := replay(tx)
+		f.applied = found
+		f.durable.Store(&found)
+		return err
+	})
 }
 
 func (f *file) open(path string, mapSize int, o Options) (err error) {
@@ -277,13 +303,10 @@ func (s *Store) Submit(op func(ledger.Writer) error, done func(error)) {
 func (s *Store) View(fn func(ledger.Reader) error) error {
 	for {
 		f := s.file.Load()
-		err := f.view(func(tx *bbolt.Tx) error {
-			r, err := newReader(tx)
-			if err != nil {
-				return err
-			}
-			return fn(r)
-		})
+		err := f.read(fn)
+		if errors.Is(err, errFolded) {
+			continue
+		}
 		if !errors.Is(err, berrors.ErrDatabaseNotOpen) {
 			return err
 		}
@@ -291,6 +314,26 @@ func (s *Store) View(fn func(ledger.Reader) error) error {
 			return fmt.Errorf("%w: %s", ledger.ErrClosed, s.path)
 		}
 	}
+}
+
+// errFolded tells that a layer was folded while a transaction was about to begin, perhaps with changes that its reader should not
+// see yet.
+var errFolded = errors.New("a layer was folded meanwhile")
+
+// read calls fn with the records as of one commit.
+func (f *file) read(fn func(ledger.Reader) error) error {
+	durable := f.durable.Load()
+	return f.view(func(tx *bbolt.Tx) error {
+		// The bucket may be younger than the layers, but differs in nothing that they don't hide, unless another one was frozen.
+		if f.durable.Load().active.journal != durable.active.journal {
+			return errFolded
+		}
+		r, err := newReader(tx)
+		if err != nil {
+			return err
+		}
+		return fn(durable.over(r))
+	})
 }
 
 // view runs a read transaction. A fault in the mapped file, as where another program has cut it off, is an error; other panics are
@@ -331,87 +374,4 @@ func (s *Store) Close() error {
 		return fmt.Errorf("closing the ledger %s: %w", s.path, err)
 	}
 	return nil
-}
-
-// transaction is one group of operations on its way into the file.
-type transaction struct {
-	reader
-	tx    *bbolt.Tx
-	file  *file
-	store *Store
-}
-
-func (s *Store) begin() (ledger.Tx, error) {
-	debug.SetPanicOnFault(true) // on the writer's goroutine, for good
-	if err := s.options.fault(StepBegin); err != nil {
-		return nil, err
-	}
-	t := &transaction{file: s.file.Load(), store: s}
-	if err := t.begin(); err != nil {
-		t.Rollback()
-		return nil, err
-	}
-	return t, nil
-}
-
-func (t *transaction) begin() (err error) {
-	defer contain(&err, bucketName)
-	if t.tx, err = t.file.db.Begin(true); err != nil {
-		return err
-	}
-	t.reader, err = newReader(t.tx)
-	return err
-}
-
-// Commit is [ledger.Tx]'s.
-func (t *transaction) Commit(changes iter.Seq2[[]byte, []byte]) (err error) {
-	completed := false
-	defer func() {
-		if r := recover(); r != nil {
-			err = fmt.Errorf("%w: committing failed: %v", ledger.ErrCorrupt, r)
-		}
-		if !completed {
-			t.Rollback()
-		}
-		if err != nil && !refused(err) {
-			t.store.markUnsynced(true)
-		}
-	}()
-	if err := t.store.options.fault(StepWrite); err != nil {
-		return err
-	}
-	for key, value := range changes {
-		if value == nil {
-			err = t.bucket.Delete(key)
-		} else {
-			err = t.bucket.Put(key, seal(key, value))
-		}
-		if err != nil {
-			return fmt.Errorf("writing record %q: %w", key, err)
-		}
-	}
-	if err := t.store.options.fault(StepCommit); err != nil {
-		return err
-	}
-	err = t.tx.Commit()
-	completed = true
-	if err != nil {
-		return err
-	}
-	return t.store.options.fault(StepSync)
-}
-
-// Rollback is [ledger.Tx]'s.
-func (t *transaction) Rollback() {
-	defer func() {
-		if r := recover(); r != nil {
-			t.file.stuck.Store(true)
-		}
-	}()
-	if t.tx == nil {
-		return
-	}
-	if err := t.tx.Rollback(); err != nil && !errors.Is(err, berrors.ErrTxClosed) {
-		t.file.stuck.Store(true)
-	}
 }

@@ -17,16 +17,16 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// books makes a file with some of everything in it: branches, leaves, free pages, a large record. It returns the bytes of a copy
-// and what the records are.
+// books makes a file with some of everything in it: branches, leaves, free pages, a large record, journals, of which one is being
+// folded. It returns the bytes of a copy and what the records are.
 func books(t *testing.T) (path string, image []byte, records map[string]string) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "ledger.db")
-	s, err := Open(path, Options{NoSync: true})
+	s, err := Open(path, Options{NoSync: true, LayerSize: 1})
 	must(t, err)
 	l, err := ledger.New(s, ledger.Options{Currency: "USDC"})
 	must(t, err)
-	for from := range 2 { // few commits, so that few pages are free
+	for from := range 3 { // few commits, so that few pages are free
 		must(t, l.Do(context.Background(), func(b *ledger.Batch) error {
 			for i := from * 10; i < from*10+10; i++ {
 				if err := something(b, i); err != nil {

@@ -47,9 +47,9 @@ func child(path string) error {
 	if err != nil {
 		return err
 	}
-	// Faults are injected at the n-th call of a thread: the writer is to stay on one.
+	// Faults are injected at the n-th call of a thread: what commits is to stay on one.
 	locked := make(chan error)
-	s.Submit(func(ledger.Writer) error { runtime.LockOSThread(); return nil }, func(err error) { locked <- err })
+	s.Submit(func(ledger.Writer) error { return nil }, func(err error) { runtime.LockOSThread(); locked <- err })
 	if err := <-locked; err != nil {
 		return err
 	}

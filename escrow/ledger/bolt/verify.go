@@ -311,34 +311,41 @@ func leafElements(page []byte, r ref, fn func(flags uint32, key, value []byte) e
 	return nil
 }
 
-// rootLeaf checks the leaf that names the buckets: there is ours, and no other.
+// rootLeaf checks the leaf that names the buckets: there are ours, and no other.
 func (v *verifier) rootLeaf(page []byte, r ref) error {
-	var bucket []byte
+	buckets := map[string][]byte{}
 	err := leafElements(page, r, func(flags uint32, key, value []byte) error {
-		if flags != 1 || !bytes.Equal(key, bucketName) || len(value) < 16 {
+		_, isJournal := journalNumber(key)
+		if flags != 1 || !isJournal && !bytes.Equal(key, bucketName) || len(value) < 16 {
 			return fmt.Errorf("the file has a bucket %q: it is no ledger, or its root is damaged", key)
 		}
-		bucket = bytes.Clone(value)
+		buckets[string(key)] = bytes.Clone(value)
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	if bucket == nil {
-		if v.meta.txn > 1 {
-			return errors.New("the bucket of the ledger is missing")
-		}
-		return nil // the process that made the file got no further
+	if buckets[string(bucketName)] == nil && v.meta.txn > 1 { // else the process that made the file got no further
+		return errors.New("the bucket of the ledger is missing")
 	}
-	root := native.Uint64(bucket)
-	if root != 0 {
+	for name, value := range buckets {
+		if err := v.bucket(value); err != nil {
+			return fmt.Errorf("bucket %q: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// bucket checks a bucket by what its parent says of it.
+func (v *verifier) bucket(value []byte) error {
+	if root := native.Uint64(value); root != 0 {
 		return v.records(ref{page: root})
 	}
 	// A small bucket is one leaf inside its parent's.
-	if inline := bucket[16:]; len(inline) >= pageHeader && native.Uint16(inline[8:]) == leafPage {
+	if inline := value[16:]; len(inline) >= pageHeader && native.Uint16(inline[8:]) == leafPage {
 		return v.leaf(inline, ref{})
 	}
-	return errors.New("the bucket of the ledger is damaged")
+	return errors.New("it is damaged")
 }
 
 func (v *verifier) records(root ref) error {

@@ -1,0 +1,164 @@
+package bolt
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/tallygate/tallygate/escrow/ledger"
+)
+
+// A journal is a bucket of its own, named by its number, that holds what groups changed, in the order in which they were
+// committed: the changes of each as one text, cut in chunks that are numbered on. There are at most two: of the layer that takes new
+// groups, and, before it, of the one that is being folded.
+//
+// A change in the text is the length of its key, the key, the length of its value plus one, 0 for a deletion, and the value; lengths
+// are uvarints.
+
+const (
+	journalPrefix = "journal"
+	// chunkSize bounds a chunk, in bytes. A commit writes the chunks that share a page with its own anew, and bbolt leaves at least
+	// two, and up to four, on a page: they should be small.
+	chunkSize = 1 << 10
+)
+
+func journalName(number uint64) []byte {
+	return binary.BigEndian.AppendUint64([]byte(journalPrefix), number)
+}
+
+// journalNumber returns the number in a journal's name; not ok where it is no journal's.
+func journalNumber(name []byte) (number uint64, ok bool) {
+	rest, ok := bytes.CutPrefix(name, []byte(journalPrefix))
+	if !ok || len(rest) != 8 {
+		return 0, false
+	}
+	return binary.BigEndian.Uint64(rest), true
+}
+
+// encodeChanges is a group's text.
+func encodeChanges(changes []change) []byte {
+	size := 0
+	for _, c := range changes {
+		size += len(c.key) + len(c.value) + 2*binary.MaxVarintLen32
+	}
+	text := make([]byte, 0, size)
+	for _, c := range changes {
+		text = binary.AppendUvarint(text, uint64(len(c.key)))
+		text = append(text, c.key...)
+		if c.value == nil {
+			text = append(text, 0)
+			continue
+		}
+		text = binary.AppendUvarint(text, uint64(len(c.value))+1)
+		text = append(text, c.value...)
+	}
+	return text
+}
+
+var errText = errors.New("its text can't be read")
+
+// decodeChanges reads the texts of groups, one behind the other.
+func decodeChanges(text []byte, fn func(change)) error {
+	field := func(less uint64) ([]byte, bool) {
+		length, n := binary.Uvarint(text)
+		if n <= 0 || length < less || length-less > uint64(len(text)-n) {
+			return nil, false
+		}
+		field := text[n : n+int(length-less) : n+int(length-less)]
+		text = text[n+len(field):]
+		return field, true
+	}
+	for len(text) > 0 {
+		key, ok := field(0)
+		if !ok {
+			return errText
+		}
+		c := change{key: key}
+		if len(text) > 0 && text[0] == 0 {
+			text = text[1:]
+		} else if c.value, ok = field(1); !ok {
+			return errText
+		}
+		fn(c)
+	}
+	return nil
+}
+
+// appendText puts a group's text at a journal's end.
+func appendText(journal *bbolt.Bucket, text []byte) error {
+	journal.FillPercent = 1 // it grows at its end alone
+	number := uint64(0)
+	if last, _ := journal.Cursor().Last(); last != nil {
+		number = binary.BigEndian.Uint64(last) + 1
+	}
+	for ; len(text) > 0; number++ {
+		n := min(len(text), chunkSize)
+		key := binary.BigEndian.AppendUint64(nil, number)
+		if err := journal.Put(key, seal(key, text[:n])); err != nil {
+			return err
+		}
+		text = text[n:]
+	}
+	return nil
+}
+
+// replay reads the journals of a file into layers.
+func replay(tx *bbolt.Tx) (l layers, err error) {
+	defer contain(&err, []byte(journalPrefix))
+	var found []*layer
+	err = tx.ForEach(func(name []byte, journal *bbolt.Bucket) error {
+		number, ok := journalNumber(name)
+		if !ok {
+			return nil
+		}
+		read, err := readJournal(number, journal)
+		found = append(found, read)
+		return err
+	})
+	if err != nil {
+		return l, err
+	}
+	switch len(found) {
+	case 0:
+		l.active = newLayer(1)
+	case 1:
+		l.active = found[0]
+	case 2:
+		l.frozen, l.active = found[0], found[1]
+	default:
+		return l, &ledger.CorruptError{Key: []byte(journalPrefix), Detail: fmt.Sprintf("there are %d journals", len(found))}
+	}
+	return l, nil
+}
+
+func readJournal(number uint64, journal *bbolt.Bucket) (*layer, error) {
+	damaged := func(key []byte, detail string) error {
+		return &ledger.CorruptError{Key: fmt.Appendf(nil, "%s %d, chunk %x", journalPrefix, number, key), Detail: detail}
+	}
+	var text []byte
+	next := uint64(0)
+	err := journal.ForEach(func(key, sealed []byte) error {
+		if len(key) != 8 || binary.BigEndian.Uint64(key) != next {
+			return damaged(key, fmt.Sprintf("it stands where chunk %d should", next))
+		}
+		next++
+		chunk, err := unseal(key, sealed)
+		text = append(text, chunk...)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	l := newLayer(number)
+	err = decodeChanges(text, func(c change) {
+		l.changes.Set(string(c.key), c.value)
+		l.size += c.size()
+	})
+	if err != nil {
+		return nil, damaged(nil, err.Error())
+	}
+	return l, nil
+}

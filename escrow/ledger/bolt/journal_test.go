@@ -1,0 +1,227 @@
+package bolt
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/tallygate/tallygate/escrow/ledger"
+)
+
+// do runs one operation on a store.
+func do(s *Store, op func(ledger.Writer)) error {
+	done := make(chan error, 1)
+	s.Submit(func(w ledger.Writer) error { op(w); return nil }, func(err error) { done <- err })
+	return <-done
+}
+
+// TestViewsAreOneCommit: whoever reads while layers are filled, frozen and folded sees all that one commit left, and nothing of
+// the next one.
+func TestViewsAreOneCommit(t *testing.T) {
+	for _, size := range []int{1, 8 << 10, 64 << 10} {
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			s, err := Open(filepath.Join(t.TempDir(), "ledger.db"), Options{NoSync: true, LayerSize: size})
+			must(t, err)
+			defer s.Close()
+			const keys = 40
+			var writing, reading sync.WaitGroup
+			stop := make(chan struct{})
+			for writer := range 4 {
+				writing.Go(func() {
+					for n := range 300 {
+						must(t, do(s, func(w ledger.Writer) {
+							last, _ := w.Get([]byte("k00"))
+							for i := range keys {
+								key := fmt.Appendf(nil, "k%02d", i)
+								if i%7 == 3 { // there in each second commit
+									if len(last)%2 == 0 {
+										w.Put(key, []byte("x"))
+									} else {
+										w.Delete(key)
+									}
+									continue
+								}
+								w.Put(key, append(bytes.Clone(last), 'x')[:(len(last)+1)%100])
+							}
+							w.Put(fmt.Appendf(nil, "m%d.%d", writer, n), bytes.Repeat([]byte("filler"), 20))
+						}))
+					}
+				})
+			}
+			for range 3 {
+				reading.Go(func() {
+					for {
+						select {
+						case <-stop:
+							return
+						default:
+							must(t, s.View(oneCommit))
+						}
+					}
+				})
+			}
+			writing.Wait()
+			close(stop)
+			reading.Wait()
+		})
+	}
+}
+
+func oneCommit(r ledger.Reader) error {
+	first, err := r.Get([]byte("k00"))
+	if err != nil {
+		return err
+	}
+	for _, reverse := range []bool{false, true} {
+		seen := 0
+		err = r.Scan(ledger.Range{From: []byte("k"), To: []byte("l"), Reverse: reverse}, func(key, value []byte) (bool, error) {
+			seen++
+			if string(value) != "x" && !bytes.Equal(value, first) {
+				return false, fmt.Errorf("%s is of another commit than k00: %d and %d", key, len(value), len(first))
+			}
+			got, err := r.Get(key)
+			if err == nil && !bytes.Equal(got, value) {
+				err = fmt.Errorf("%s is %q by Get, %q by Scan", key, got, value)
+			}
+			return true, err
+		})
+		if err == nil && seen != 0 && seen != 34 && seen != 40 {
+			err = fmt.Errorf("a scan saw %d records", seen)
+		}
+	}
+	return err
+}
+
+// TestLayersStaySmall: however much was written, what is in memory and in the journals is bounded, and everything else is in its
+// place, also after reopening in the middle.
+func TestLayersStaySmall(t *testing.T) {
+	const size = 32 << 10
+	path := filepath.Join(t.TempDir(), "ledger.db")
+	want := map[string]string{}
+	random := rand.New(rand.NewPCG(7, 9))
+	folded := 0
+	for range 3 {
+		s, err := Open(path, Options{NoSync: true, LayerSize: size})
+		must(t, err)
+		for range 1500 {
+			key, value := fmt.Sprint("k", random.IntN(2000)), strings.Repeat("v", 1+random.IntN(200))
+			must(t, do(s, func(w ledger.Writer) {
+				if random.IntN(4) == 0 {
+					w.Delete([]byte(key))
+					delete(want, key)
+				} else {
+					w.Put([]byte(key), []byte(value))
+					want[key] = value
+				}
+			}))
+			l := s.file.Load().durable.Load()
+			if l.active.size > 2*size || l.frozen != nil && l.frozen.size > 2*size {
+				t.Fatalf("the layers take %d bytes and more", l.active.size)
+			}
+		}
+		if got := contents(t, s); len(got) != len(want) {
+			t.Fatalf("%d records, want %d", len(got), len(want))
+		}
+		must(t, faithful(s, want))
+		must(t, s.file.Load().view(func(tx *bbolt.Tx) error {
+			folded = tx.Bucket(bucketName).Stats().KeyN
+			return nil
+		}))
+		must(t, s.Close())
+	}
+	if folded < len(want)/2 {
+		t.Errorf("of %d records %d are in their place", len(want), folded)
+	}
+}
+
+// TestNoRoomToFold: where only folding fails for lack of room, what fits into the journal is still taken.
+func TestNoRoomToFold(t *testing.T) {
+	s, err := Open(filepath.Join(t.TempDir(), "ledger.db"), Options{NoSync: true, LayerSize: 1, MaxSize: 17 << 20})
+	must(t, err)
+	defer s.Close()
+	large, written := make([]byte, 6<<20), 0
+	for ; err == nil; written++ {
+		err = do(s, func(w ledger.Writer) { w.Put(fmt.Appendf(nil, "d%d", written), large) })
+	}
+	if written == 1 {
+		t.Fatal(err)
+	}
+	must(t, s.Reopen())
+	for i := range 100 {
+		must(t, do(s, func(w ledger.Writer) { w.Put(fmt.Appendf(nil, "e%02d", i), []byte("x")) }))
+	}
+	if n := len(contents(t, s)); n != 100+written-1 {
+		t.Errorf("%d records, want %d", n, 100+written-1)
+	}
+}
+
+// TestDamagedJournal: each byte of a journal's text counts.
+func TestDamagedJournal(t *testing.T) {
+	text := encodeChanges([]change{{[]byte("a"), []byte("one")}, {[]byte("b"), nil}, {[]byte("c"), []byte{}}})
+	for i := range text {
+		if err := decodeChanges(text[:i], func(change) {}); err == nil && i != 0 && i != 6 && i != 9 {
+			t.Errorf("a text that ends after %d bytes was read", i)
+		}
+	}
+	for name, damage := range map[string]func(*bbolt.Bucket) error{
+		"a chunk is missing": func(b *bbolt.Bucket) error { return b.Delete(make([]byte, 8)) },
+		"a chunk of another place": func(b *bbolt.Bucket) error {
+			return b.Put(binary.BigEndian.AppendUint64(nil, 7), seal(binary.BigEndian.AppendUint64(nil, 7), nil))
+		},
+		"no text": func(b *bbolt.Bucket) error {
+			return b.Put(binary.BigEndian.AppendUint64(nil, 2), seal(binary.BigEndian.AppendUint64(nil, 2), []byte("\x09x")))
+		},
+		"a flipped bit": func(b *bbolt.Bucket) error {
+			key, sealed := b.Cursor().First()
+			sealed = bytes.Clone(sealed)
+			sealed[len(sealed)-1] ^= 1
+			return b.Put(key, sealed)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "ledger.db")
+			s, err := Open(path, Options{NoSync: true})
+			must(t, err)
+			for range 2 {
+				must(t, do(s, func(w ledger.Writer) { w.Put([]byte("k"), []byte("v")) }))
+			}
+			must(t, s.file.Load().db.Update(func(tx *bbolt.Tx) error { return damage(tx.Bucket(journalName(1))) }))
+			must(t, s.Close())
+			for _, readOnly := range []bool{true, false} {
+				if _, err := Open(path, Options{ReadOnly: readOnly}); !errors.Is(err, ledger.ErrCorrupt) {
+					t.Errorf("opening it, read-only %t: %v", readOnly, err)
+				}
+			}
+		})
+	}
+}
+
+// FuzzJournal: no text makes its reading panic, and what is read is written the same way.
+func FuzzJournal(f *testing.F) {
+	f.Add(encodeChanges([]change{{[]byte("key"), []byte("value")}, {[]byte("gone"), nil}}))
+	f.Add([]byte{1, 'k', 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1})
+	f.Fuzz(func(t *testing.T, text []byte) {
+		var changes []change
+		if err := decodeChanges(text, func(c change) { changes = append(changes, c) }); err != nil {
+			return
+		}
+		again := 0
+		must(t, decodeChanges(encodeChanges(changes), func(c change) {
+			if !bytes.Equal(c.key, changes[again].key) || !bytes.Equal(c.value, changes[again].value) || c.value == nil != (changes[again].value == nil) {
+				t.Fatalf("change %d is %q, was %q", again, c, changes[again])
+			}
+			again++
+		}))
+		if again != len(changes) {
+			t.Fatalf("%d changes, were %d", again, len(changes))
+		}
+	})
+}
