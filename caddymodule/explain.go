@@ -94,6 +94,6 @@ func (e explained) print(w io.Writer) {
 	}
 	_ = table.Flush()
 	if c.Suspect {
-		fmt.Fprintln(w, "suspect: the usage was absurd, or the money did not reach, and the amount was clamped")
+		fmt.Fprintln(w, "suspect: the usage or the cost was absurd, or the money did not reach, and the amount was clamped")
 	}
 }
