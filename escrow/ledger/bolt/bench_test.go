@@ -3,15 +3,24 @@ package bolt_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"fmt"
 	"io"
+	"iter"
 	"os"
 	"path/filepath"
+	"runtime"
+	"runtime/debug"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
+
+	"go.etcd.io/bbolt"
 
 	"github.com/tallygate/tallygate/escrow/ledger"
 	"github.com/tallygate/tallygate/escrow/ledger/bolt"
@@ -26,22 +35,28 @@ func bench(b *testing.B) (*bolt.Store, *ledger.Ledger) {
 	if err != nil {
 		b.Fatal(err)
 	}
+	return s, benchLedger(b, s)
+}
+
+func benchLedger(b *testing.B, s ledger.Store) *ledger.Ledger {
+	b.Helper()
 	l, err := ledger.New(s, ledger.Options{Currency: "USDC"})
 	if err != nil {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { _ = l.Close() })
-	fill(b, l, benchAccounts)
-	return s, l
+	fill(b, l, 0, benchAccounts)
+	return l
 }
 
-func fill(b *testing.B, l *ledger.Ledger, transfers int) {
+// fill deposits into wallets from a number on.
+func fill(b *testing.B, l *ledger.Ledger, first, wallets int) {
 	b.Helper()
 	var receipts []*ledger.Receipt
-	for from := 0; from < transfers; from += 500 {
+	for from := first; from < first+wallets; from += 500 {
 		receipts = append(receipts, l.Queue(func(batch *ledger.Batch) error {
 			for i := from; i < from+500; i++ {
-				_, err := batch.Post(ledger.Transfer{Debit: ledger.World, Credit: wallet(i % benchAccounts), Amount: ledger.Unit, Kind: "deposit"})
+				_, err := batch.Post(ledger.Transfer{Debit: ledger.World, Credit: wallet(i), Amount: ledger.Unit, Kind: "deposit"})
 				if err != nil {
 					return err
 				}
@@ -58,37 +73,306 @@ func fill(b *testing.B, l *ledger.Ledger, transfers int) {
 
 func wallet(i int) ledger.AccountID { return ledger.Wallet(fmt.Sprintf("agent%05d", i)) }
 
+// plainStore is the yardstick for the journal: every record of every operation is put in its place in each commit.
+type plainStore struct {
+	*ledger.GroupCommit
+	db *bbolt.DB
+}
+
+var plainBucket = []byte("ledger")
+
+func openPlain(b *testing.B) *plainStore {
+	b.Helper()
+	db := openBare(b)
+	s := &plainStore{db: db}
+	s.GroupCommit = ledger.NewGroupCommit(func() (ledger.Tx, error) {
+		tx, err := db.Begin(true)
+		if err != nil {
+			return nil, err
+		}
+		return plainTx{plainReader{tx.Bucket(plainBucket)}, tx}, nil
+	}, 1024)
+	return s
+}
+
+// openBare opens a bbolt file as we do, with one bucket.
+func openBare(b *testing.B) *bbolt.DB {
+	b.Helper()
+	db, err := bbolt.Open(filepath.Join(b.TempDir(), "bare.db"), 0o600, &bbolt.Options{
+		FreelistType: bbolt.FreelistMapType, NoStatistics: true, InitialMmapSize: 1 << 30,
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = db.Close() })
+	err = db.Update(func(tx *bbolt.Tx) error { _, err := tx.CreateBucket(plainBucket); return err })
+	if err != nil {
+		b.Fatal(err)
+	}
+	return db
+}
+
+func (s *plainStore) View(fn func(ledger.Reader) error) error {
+	return s.db.View(func(tx *bbolt.Tx) error { return fn(plainReader{tx.Bucket(plainBucket)}) })
+}
+
+func (s *plainStore) Close() error {
+	s.GroupCommit.Close()
+	return nil
+}
+
+type plainReader struct{ bucket *bbolt.Bucket }
+
+func (r plainReader) Get(key []byte) ([]byte, error) { return r.bucket.Get(key), nil }
+
+func (r plainReader) Scan(in ledger.Range, fn func(key, value []byte) (bool, error)) error {
+	c := r.bucket.Cursor()
+	for key, value := c.Seek(in.From); key != nil && (in.To == nil || bytes.Compare(key, in.To) < 0); key, value = c.Next() {
+		if more, err := fn(key, value); err != nil || !more {
+			return err
+		}
+	}
+	return nil
+}
+
+type plainTx struct {
+	plainReader
+	tx *bbolt.Tx
+}
+
+func (t plainTx) Commit(changes iter.Seq2[[]byte, []byte]) (durable func() error, err error) {
+	for key, value := range changes {
+		if value == nil {
+			err = t.bucket.Delete(key)
+		} else {
+			err = t.bucket.Put(key, value)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return t.tx.Commit, nil
+}
+
+func (t plainTx) Rollback() { _ = t.tx.Rollback() }
+
 // BenchmarkTransfers has callers that each hold, settle under an id, and wait until it is durable, as a metered call does: one
-// operation is one transfer.
+// operation is one transfer. The plain form is what the journal is compared with, in the same run.
 func BenchmarkTransfers(b *testing.B) {
 	for _, callers := range []int{1, 8, 64, 512} {
-		b.Run(fmt.Sprintf("callers=%d", callers), func(b *testing.B) {
-			_, l := bench(b)
-			var next, reads atomic.Int64
-			took := make([]time.Duration, b.N)
+		for _, form := range []string{"journal", "plain"} {
+			b.Run(fmt.Sprintf("callers=%d/%s", callers, form), func(b *testing.B) {
+				var l *ledger.Ledger
+				if form == "plain" {
+					l = benchLedger(b, openPlain(b))
+				} else {
+					_, l = bench(b)
+				}
+				var next atomic.Int64
+				b.ResetTimer()
+				concurrently(b, callers, b.N, func() error { return call(l, int(next.Add(1))) })
+			})
+		}
+	}
+}
+
+// concurrently has callers do something n times in all, and reports how fast and how evenly.
+func concurrently(b *testing.B, callers, n int, do func() error) {
+	b.Helper()
+	took := make([]time.Duration, n)
+	var next atomic.Int64
+	var all sync.WaitGroup
+	begin := time.Now()
+	for range callers {
+		all.Go(func() {
+			for i := next.Add(1) - 1; i < int64(n); i = next.Add(1) - 1 {
+				begin := time.Now()
+				if err := do(); err != nil {
+					b.Error(err)
+					return
+				}
+				took[i] = time.Since(begin)
+			}
+		})
+	}
+	all.Wait()
+	elapsed := time.Since(begin)
+	b.StopTimer()
+	slices.Sort(took)
+	b.ReportMetric(float64(n)/elapsed.Seconds(), "transfers/s")
+	b.ReportMetric(float64(took[len(took)/2].Microseconds())/1000, "p50-ms")
+	b.ReportMetric(float64(took[len(took)*99/100].Microseconds())/1000, "p99-ms")
+}
+
+// BenchmarkYardsticks is what the disk and bbolt do by themselves: syncs of one written block, updates of one record, and transfers
+// as db.Batch makes them (a record, two balances, an index; no checks, no ids).
+func BenchmarkYardsticks(b *testing.B) {
+	b.Run("fdatasync", func(b *testing.B) {
+		f, err := os.Create(filepath.Join(b.TempDir(), "raw"))
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer f.Close()
+		block := make([]byte, 4096)
+		for i := range 256 {
+			if _, err := f.WriteAt(block, int64(i)*4096); err != nil {
+				b.Fatal(err)
+			}
+		}
+		i := 0
+		for b.Loop() {
+			_, err := f.WriteAt(block, int64(i%256)*4096)
+			if err == nil {
+				err = syscall.Fdatasync(int(f.Fd()))
+			}
+			if err != nil {
+				b.Fatal(err)
+			}
+			i++
+		}
+		b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "syncs/s")
+	})
+	b.Run("update", func(b *testing.B) {
+		db, i := openBare(b), 0
+		for b.Loop() {
+			err := db.Update(func(tx *bbolt.Tx) error {
+				return tx.Bucket(plainBucket).Put(binary.BigEndian.AppendUint64(nil, uint64(i)), make([]byte, 120))
+			})
+			if err != nil {
+				b.Fatal(err)
+			}
+			i++
+		}
+		b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "updates/s")
+	})
+	for _, callers := range []int{64, 512} {
+		b.Run(fmt.Sprintf("batch/callers=%d", callers), func(b *testing.B) {
+			db := openBare(b)
+			var next atomic.Int64
 			b.ResetTimer()
+			concurrently(b, callers, b.N, func() error { return batched(db, int(next.Add(1))) })
+		})
+	}
+}
+
+func batched(db *bbolt.DB, i int) error {
+	return db.Batch(func(tx *bbolt.Tx) error {
+		bucket := tx.Bucket(plainBucket)
+		seq := binary.BigEndian.AppendUint64([]byte("t"), uint64(i))
+		payer, payee := "b"+string(wallet(i*7919%benchAccounts)), "b"+string(wallet(i%10))
+		_, _ = bucket.Get([]byte(payer)), bucket.Get([]byte(payee))
+		for key, size := range map[string]int{string(seq): 120, payer: 32, payee: 32, payer + string(seq): 8} {
+			if err := bucket.Put([]byte(key), make([]byte, size)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// BenchmarkGrowth is what past transfers and agents cost: speed, file, memory, opening, verifying and backing up when there are more
+// and more. Ten million take minutes: it stops at TALLYGATE_BENCH_TRANSFERS, default 1,000,000.
+func BenchmarkGrowth(b *testing.B) {
+	most := 1_000_000
+	if n, err := strconv.Atoi(os.Getenv("TALLYGATE_BENCH_TRANSFERS")); err == nil {
+		most = n
+	}
+	path := filepath.Join(b.TempDir(), "ledger.db")
+	open := func() (*bolt.Store, *ledger.Ledger) {
+		s, err := bolt.Open(path, bolt.Options{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		l, err := ledger.New(s, ledger.Options{Currency: "USDC"})
+		if err != nil {
+			b.Fatal(err)
+		}
+		return s, l
+	}
+	s, l := open()
+	fill(b, l, 0, benchAccounts)
+	var next atomic.Int64
+	some := func() error { return call(l, int(next.Add(1))) }
+	reopen := func() {
+		if err := l.Close(); err != nil {
+			b.Fatal(err)
+		}
+		begin := time.Now()
+		s, l = open()
+		b.ReportMetric(time.Since(begin).Seconds(), "open-s")
+	}
+	for _, n := range []int{100_000, 1_000_000, 10_000_000} {
+		if n > most {
+			break
+		}
+		for int(next.Load()) < n { // in strides, so that none of it is kept
 			var all sync.WaitGroup
-			for range callers {
+			for range 512 {
 				all.Go(func() {
-					for i := next.Add(1) - 1; i < int64(b.N); i = next.Add(1) - 1 {
-						begin := time.Now()
-						if err := call(l, int(i)); err != nil {
+					for range 100 {
+						if err := some(); err != nil {
 							b.Error(err)
 							return
 						}
-						took[i] = time.Since(begin)
-						reads.Add(1)
 					}
 				})
 			}
 			all.Wait()
-			b.StopTimer()
-			slices.Sort(took)
-			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "transfers/s")
-			b.ReportMetric(float64(took[len(took)/2].Microseconds())/1000, "p50-ms")
-			b.ReportMetric(float64(took[len(took)*99/100].Microseconds())/1000, "p99-ms")
+		}
+		b.Run(fmt.Sprintf("transfers=%d/calls", n), func(b *testing.B) {
+			concurrently(b, 64, 50_000, some)
+			size, err := s.Size()
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.ReportMetric(float64(size)/float64(next.Load()), "file-B/transfer")
+			b.ReportMetric(float64(anonymous(b))/(1<<20), "anon-MiB")
+		})
+		b.Run(fmt.Sprintf("transfers=%d/check", n), func(b *testing.B) {
+			reopen()
+			report, err := l.Check(context.Background(), nil)
+			if err != nil || len(report.Wrong) > 0 {
+				b.Fatal(report.Wrong, err)
+			}
+			b.ReportMetric(report.Seconds, "check-s")
+			b.ReportMetric(float64(report.Transfers)/report.Seconds, "transfers/s")
+		})
+		b.Run(fmt.Sprintf("transfers=%d/backup", n), func(b *testing.B) {
+			begin := time.Now()
+			size, err := s.Backup(io.Discard)
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.ReportMetric(float64(size)/(1<<20)/time.Since(begin).Seconds(), "MiB/s")
+			b.ReportMetric(time.Since(begin).Seconds(), "backup-s")
 		})
 	}
+	b.Run("agents", func(b *testing.B) {
+		before := anonymous(b)
+		const agents = 1_000_000
+		fill(b, l, benchAccounts, agents)
+		b.ReportMetric(float64(anonymous(b)-before)/agents, "anon-B/agent")
+	})
+	if err := l.Close(); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// anonymous is how much memory this process has that is no file's, in bytes.
+func anonymous(b *testing.B) int64 {
+	b.Helper()
+	runtime.GC()
+	debug.FreeOSMemory()
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		b.Skip("no /proc here")
+	}
+	_, rest, _ := strings.Cut(string(status), "RssAnon:")
+	kilobytes, err := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return kilobytes << 10
 }
 
 // call is one metered call: a hold, and its settlement.
@@ -135,63 +419,9 @@ func BenchmarkApply(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	l, err := ledger.New(s, ledger.Options{Currency: "USDC"})
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() { _ = l.Close() })
-	fill(b, l, benchAccounts)
+	l := benchLedger(b, s)
 	b.ReportAllocs()
 	b.ResetTimer()
-	fill(b, l, b.N)
+	fill(b, l, 0, b.N)
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "transfers/s")
-}
-
-// BenchmarkCheck proves the books of a ledger of 200,000 transfers; BenchmarkOpen opens it; BenchmarkBackup copies it.
-func BenchmarkLarge(b *testing.B) {
-	s, l := bench(b)
-	fill(b, l, 200_000)
-	size, err := s.Size()
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Run("Check", func(b *testing.B) {
-		for b.Loop() {
-			report, err := l.Check(context.Background(), nil)
-			if err != nil || len(report.Wrong) > 0 {
-				b.Fatal(report.Wrong, err)
-			}
-			b.ReportMetric(float64(report.Transfers)/report.Seconds, "transfers/s")
-		}
-	})
-	b.Run("Backup", func(b *testing.B) {
-		b.SetBytes(size)
-		for b.Loop() {
-			if _, err := s.Backup(io.Discard); err != nil {
-				b.Fatal(err)
-			}
-		}
-	})
-	var whole bytes.Buffer
-	if _, err := s.Backup(&whole); err != nil {
-		b.Fatal(err)
-	}
-	path := filepath.Join(b.TempDir(), "large.db")
-	if err := os.WriteFile(path, whole.Bytes(), 0o600); err != nil {
-		b.Fatal(err)
-	}
-	for name, upTo := range map[string]int64{"Open/whole": 1 << 40, "Open/branches": -1} {
-		b.Run(name, func(b *testing.B) {
-			b.SetBytes(int64(whole.Len()))
-			for b.Loop() {
-				s, err := bolt.Open(path, bolt.Options{VerifyUpTo: upTo})
-				if err != nil {
-					b.Fatal(err)
-				}
-				if err := s.Close(); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
-	}
 }
