@@ -128,8 +128,11 @@ func Inspect(r *wire.Request) (*meter.Call, error) {
 	case r.Post("/messages/count_tokens"):
 		return r.FreeCall("messages.count_tokens"), nil
 	case r.Post(":rawpredict"), r.Post(":streamrawpredict"):
-		if !strings.Contains(r.Clean, "/publishers/anthropic/") {
+		switch {
+		case !strings.Contains(r.Clean, "/publishers/anthropic/"):
 			return nil, nil
+		case r.Post("/count-tokens:rawpredict"): // a model of this name counts, and makes nothing
+			return r.FreeCall("messages.count_tokens"), nil
 		}
 		c, err := inspectMessages(r)
 		if err == nil { // a model in the body is not looked at here

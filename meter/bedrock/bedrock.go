@@ -63,8 +63,8 @@ func converseUsage(u gjson.Result) (s wire.Stated) {
 	s.HasPrompt, s.HasCompletion = u.Get("inputTokens").Exists(), u.Get("outputTokens").Exists()
 	input := number("inputTokens")
 	s.Completion = number("outputTokens")
-	s.Cached = number("cacheReadInputTokens")
-	s.CacheWrite = number("cacheWriteInputTokens")
+	s.Cached = max(number("cacheReadInputTokens"), number("cacheReadInputTokenCount")) // the latter: Nova's own
+	s.CacheWrite = max(number("cacheWriteInputTokens"), number("cacheWriteInputTokenCount"))
 	u.Get("cacheDetails").ForEach(func(_, v gjson.Result) bool {
 		if v.Get("ttl").String() == "1h" {
 			s.CacheWrite1h += wire.Number(v.Get("inputTokens"), &s.Suspect)

@@ -21,9 +21,10 @@ var invoke = wire.Dialect{
 		{Path: "usage"},
 		{Path: "message.usage"},
 		{Path: "amazon-bedrock-invocationMetrics"},
-		{Path: "metadata.usage"},         // Nova, streamed
-		{Path: "inputTextTokenCount"},    // Titan
-		{Path: "results.*.tokenCount"},   // Titan
+		{Path: "metadata.usage"},       // Nova, streamed
+		{Path: "inputTextTokenCount"},  // Titan
+		{Path: "results.*.tokenCount"}, // Titan
+		{Path: "totalOutputTextTokenCount"},
 		{Path: "prompt_token_count"},     // Llama
 		{Path: "generation_token_count"}, // Llama
 
@@ -96,16 +97,15 @@ func endInvoke(t *wire.State, m *wire.Message) wire.Verdict {
 	case u.Get("input_tokens").Exists() || u.Get("output_tokens").Exists():
 		r.Merge(u)
 		r.State(t, true)
+	case r.header: // a guardrail takes out of a body what the headers still say
 	case u.Get("inputTokens").Exists():
 		t.State(converseUsage(u))
 	case m.Get("metadata.usage").Get("inputTokens").Exists():
 		t.State(converseUsage(m.Get("metadata.usage")))
-	case !r.header && u.Get("prompt_tokens").Exists():
+	case u.Get("prompt_tokens").Exists():
 		t.State(pair(u.Get("prompt_tokens"), u.Get("completion_tokens")))
-	case !r.header && m.Get("prompt_token_count").Exists():
-		t.State(pair(m.Get("prompt_token_count"), m.Get("generation_token_count")))
-	case !r.header && m.Get("inputTextTokenCount").Exists():
-		t.State(pair(m.Get("inputTextTokenCount"), m.Get("results.*.tokenCount")))
+	default:
+		own(t, m)
 	}
 	metrics := m.Get("amazon-bedrock-invocationMetrics")
 	if metrics.IsObject() && r.Empty() {
@@ -115,6 +115,32 @@ func endInvoke(t *wire.State, m *wire.Message) wire.Verdict {
 		return wire.Terminal
 	}
 	return wire.Pass
+}
+
+// words are the fields of the models that have their own. Of a stream, the prompt stands in one chunk only, and null in the others.
+var words = []struct{ prompt, completion string }{
+	{"prompt_token_count", "generation_token_count"},     // Llama, running
+	{"inputTextTokenCount", "results.*.tokenCount"},      // Titan
+	{"inputTextTokenCount", "totalOutputTextTokenCount"}, // Titan, streamed
+}
+
+// own states a usage in a model's own words, one part as the other stays.
+func own(t *wire.State, m *wire.Message) {
+	s := t.Stated
+	for _, w := range words {
+		for _, f := range []struct {
+			path   string
+			n      *int64
+			stated *bool
+		}{{w.prompt, &s.Prompt, &s.HasPrompt}, {w.completion, &s.Completion, &s.HasCompletion}} {
+			if v := m.Get(f.path); v.Type == gjson.Number {
+				*f.n, *f.stated = wire.Number(v, &s.Suspect), true
+			}
+		}
+	}
+	if s != t.Stated {
+		t.State(s)
+	}
 }
 
 func pair(prompt, completion gjson.Result) wire.Stated {

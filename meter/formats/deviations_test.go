@@ -1,6 +1,8 @@
 package formats_test
 
 import (
+	"bytes"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/http"
@@ -8,11 +10,27 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/aws/aws-sdk-go-v2/aws/protocol/eventstream"
+
 	"github.com/tallygate/tallygate/meter"
 	"github.com/tallygate/tallygate/meter/formats"
 )
 
 func events(data ...string) string { return "data: " + strings.Join(data, "\n\ndata: ") + "\n\n" }
+
+// chunks is the stream of an InvokeModel that has these pieces of JSON.
+func chunks(pieces ...string) string {
+	var b bytes.Buffer
+	encoder := eventstream.NewEncoder()
+	for _, piece := range pieces {
+		m := eventstream.Message{Payload: fmt.Appendf(nil, `{"bytes":%q}`, base64.StdEncoding.EncodeToString([]byte(piece)))}
+		m.Headers.Set(":event-type", eventstream.StringValue("chunk"))
+		if err := encoder.Encode(&b, m); err != nil {
+			panic(err)
+		}
+	}
+	return b.String()
+}
 
 // TestDeviations has each provider's ways, in bodies of our own making.
 func TestDeviations(t *testing.T) {
@@ -86,6 +104,15 @@ func TestDeviations(t *testing.T) {
 			"input=3,output=1,reasoning=1", meter.Estimated},
 		{"by the shape of the body", "/v1/chat", `{"model":"palmyra","messages":[{"role":"user","content":"x"}]}`, json,
 			`{"choices":[{}],"usage":{"prompt_tokens":4,"completion_tokens":3}}`, "input=4,output=3", meter.Stated},
+		{"Databricks: the path names the model", "/serving-endpoints/llama/invocations", `{"messages":[{"role":"user","content":"x"}]}`, json,
+			`{"object":"chat.completion","choices":[{}],"usage":{"prompt_tokens":4,"completion_tokens":3,"total_tokens":7}}`, "input=4,output=3", meter.Stated},
+		{"Cloudflare: within a result", "/client/v4/accounts/a/ai/run/@cf/meta/llama", `{"messages":[{"role":"user","content":"x"}]}`, json,
+			`{"result":{"response":"hi","usage":{"prompt_tokens":4,"completion_tokens":3,"total_tokens":7}},"success":true}`, "input=4,output=3", meter.Stated},
+		{"a stream that is called JSON", chat, `{"stream":true}`, json, "\r\n" + events(`{"choices":[{"delta":{"content":"a"}}]}`, `{"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":2}}`, "[DONE]"),
+			"input=5,output=2", meter.Stated},
+		{"JSON that is called HTML", chat, `{}`, "text/html", `{"usage":{"prompt_tokens":5,"completion_tokens":2}}`, "input=5,output=2", meter.Stated},
+		{"xAI: images are a part", chat, `{}`, json, `{"usage":{"prompt_tokens":300,"completion_tokens":1,"total_tokens":301,"prompt_tokens_details":{"text_tokens":44,"image_tokens":256}}}`,
+			"image_input=256,input=44,output=1", meter.Stated},
 
 		{"responses: the usage in the last event", responses, `{"stream":true}`, sse,
 			"event: response.created\n" + events(`{"type":"response.created","response":{"usage":null}}`, `{"type":"response.output_text.delta","delta":"hello"}`) +
@@ -101,16 +128,31 @@ func TestDeviations(t *testing.T) {
 			"input=1,output=1,web_search=3", meter.Stated},
 		{"responses: cut audio is no text", responses, `{"model":"gpt-4o","stream":true}`, sse,
 			events(`{"type":"response.output_audio.delta","delta":"QUJDQUJDQUJDQUJD"}`), "input=3", meter.Estimated},
+		{"assistants: the run has what its steps have", "/v1/threads/thread_1/runs", `{"assistant_id":"a","stream":true}`, sse,
+			"event: thread.run.step.completed\n" + events(`{"object":"thread.run.step","usage":{"prompt_tokens":3,"completion_tokens":1}}`) +
+				"event: thread.run.step.completed\n" + events(`{"object":"thread.run.step","usage":{"prompt_tokens":4,"completion_tokens":2}}`) +
+				"event: thread.run.completed\n" + events(`{"object":"thread.run","model":"gpt-4o","usage":{"prompt_tokens":7,"completion_tokens":3,"total_tokens":10}}`) + "event: done\n" + events("[DONE]"),
+			"input=7,output=3", meter.Stated},
+		{"Mistral's conversations: what tools bring in is input", "/v1/conversations", `{"inputs":"x"}`, json,
+			`{"object":"conversation.response","outputs":[{"type":"message.output","content":"hi"}],"usage":{"prompt_tokens":18,"completion_tokens":5,"total_tokens":123,"connector_tokens":100,"connectors":{"web_search":1}}}`,
+			"input=118,output=5,web_search=1", meter.Stated},
+		{"Mistral's conversations: a stream", "/v1/conversations/conv_1", `{"inputs":"x","stream":true}`, sse,
+			"event: message.output.delta\n" + events(`{"type":"message.output.delta","content":"hi"}`) + "event: conversation.response.done\n" + events(`{"type":"conversation.response.done","usage":{"prompt_tokens":18,"completion_tokens":5,"total_tokens":23}}`),
+			"input=18,output=5", meter.Stated},
 		{"embeddings", "/v1/embeddings", `{}`, json, `{"data":[{"embedding":[0.1]}],"usage":{"prompt_tokens":8,"total_tokens":8}}`, "input=8", meter.Stated},
 		{"Voyage: the total alone", "/v1/embeddings", `{}`, json, `{"data":[],"usage":{"total_tokens":8}}`, "input=8", meter.Stated},
+		{"Voyage: of images too", "/v1/multimodalembeddings", `{"inputs":[]}`, json, `{"data":[],"usage":{"text_tokens":5,"image_pixels":2000000,"total_tokens":3576}}`, "input=3576", meter.Stated},
 		{"embeddings without usage", "/v1/embeddings", `{"model":"text-embedding-3-small","input":["hello","world"]}`, json, `{"data":[]}`, "input=2", meter.Estimated},
 		{"moderations", "/v1/moderations", `{"input":"hello"}`, json, `{"results":[{}]}`, "", meter.Stated},
 		{"images", "/v1/images/generations", `{}`, json, `{"data":[{"b64_json":"x"}],"usage":{"input_tokens":22,"input_tokens_details":{"image_tokens":2,"text_tokens":20},"output_tokens":272}}`,
 			"image_input=2,image_output=272,input=20", meter.Stated},
+		{"images as OpenRouter makes them", "/api/v1/images", `{}`, json, `{"data":[{}],"usage":{"prompt_tokens":5,"completion_tokens":1537,"total_tokens":1542,"completion_tokens_details":{"image_tokens":1120}}}`,
+			"image_output=1120,input=5,output=417", meter.Stated},
 		{"transcription by tokens", "/v1/audio/transcriptions", `{}`, json,
 			`{"text":"x","usage":{"type":"tokens","input_tokens":37,"input_token_details":{"text_tokens":2,"audio_tokens":35},"output_tokens":145}}`, "audio_input=35,input=2,output=145", meter.Stated},
 		{"transcription by time", "/v1/audio/transcriptions", `{}`, json, `{"text":"x","usage":{"type":"duration","seconds":8.25}}`, "second=8.25", meter.Stated},
 		{"transcription with a duration", "/v1/audio/transcriptions", `{"model":"whisper-1"}`, json, `{"text":"","duration":8.47}`, "second=8.47", meter.Stated},
+		{"transcription with a duration and a text", "/v1/stt", `{}`, json, `{"text":"hello there","duration":3.7}`, "second=3.7", meter.Stated},
 		{"speech", "/v1/audio/speech", `{}`, sse, events(`{"type":"speech.audio.delta","audio":"QUJD"}`, `{"type":"speech.audio.done","usage":{"input_tokens":10,"output_tokens":82}}`, "[DONE]"),
 			"audio_output=82,input=10", meter.Stated},
 		{"ocr", "/v1/ocr", `{}`, json, `{"pages":[{}],"usage_info":{"pages_processed":3}}`, "page=3", meter.Stated},
@@ -146,8 +188,14 @@ func TestDeviations(t *testing.T) {
 		{"gemini: interactions", "/v1beta/interactions", `{"stream":true}`, sse,
 			"event: interaction.completed\n" + events(`{"interaction":{"usage":{"total_input_tokens":7,"total_output_tokens":3,"total_thought_tokens":5,"total_cached_tokens":2,"total_tool_use_tokens":1}}}`) + "event: done\n" + events("[DONE]"),
 			"cached=2,input=6,output=3,reasoning=5", meter.Stated},
+		{"gemini: interactions by modality", "/v1beta/interactions", `{}`, json,
+			`{"usage":{"total_input_tokens":267,"input_tokens_by_modality":[{"modality":"text","tokens":9},{"modality":"image","tokens":258}],"total_output_tokens":1130,"output_tokens_by_modality":[{"modality":"image","tokens":1120}]}}`,
+			"image_input=258,image_output=1120,input=9,output=10", meter.Stated},
+		{"gemini: what is nothing is left out", gemini, `{"contents":[{"parts":[{"text":"hello"}]}]}`, json, `{"candidates":[{"content":{"parts":[{"text":"hi"}]}}],"usageMetadata":{"candidatesTokenCount":18}}`, "output=18", meter.Stated},
+		{"gemini: a prompt that is blocked", gemini, `{"contents":[{"parts":[{"text":"hello"}]}]}`, json, `{"promptFeedback":{"blockReason":"MODEL_ARMOR"},"usageMetadata":{"trafficType":"ON_DEMAND"}}`, "", meter.Stated},
 		{"vertex serves Claude", "/v1/projects/p/locations/l/publishers/anthropic/models/claude-sonnet-4@20250514:rawPredict", `{"max_tokens":5}`, json,
 			`{"type":"message","usage":{"input_tokens":4,"output_tokens":3}}`, "input=4,output=3", meter.Stated},
+		{"vertex counts for Claude", "/v1/projects/p/locations/l/publishers/anthropic/models/count-tokens:rawPredict", `{"model":"claude-sonnet-4","messages":[{"role":"user","content":"hello"}]}`, json, `{"input_tokens":14}`, "", meter.Stated},
 
 		{"bedrock: the cache is outside of the input", "/model/amazon.nova-lite-v1:0/converse", `{}`, json,
 			`{"usage":{"inputTokens":11,"outputTokens":264,"cacheReadInputTokens":5,"cacheWriteInputTokens":1028,"totalTokens":1308}}`, "cache_write=1028,cached=5,input=11,output=264", meter.Stated},
@@ -155,6 +203,12 @@ func TestDeviations(t *testing.T) {
 			`{"usage":{"inputTokens":110,"outputTokens":20,"cacheReadInputTokens":100,"totalTokens":130}}`, "cached=100,input=10,output=20", meter.Stated},
 		{"bedrock: Llama", "/model/meta.llama3/invoke", `{}`, json, `{"generation":"hi","prompt_token_count":5,"generation_token_count":2}`, "input=5,output=2", meter.Stated},
 		{"bedrock: Titan", "/model/amazon.titan/invoke", `{}`, json, `{"inputTextTokenCount":5,"results":[{"tokenCount":32,"outputText":"x"}]}`, "input=5,output=32", meter.Stated},
+		{"bedrock: Nova's own words for a cache", "/model/amazon.nova-lite-v1:0/invoke", `{}`, json,
+			`{"usage":{"inputTokens":11,"outputTokens":26,"totalTokens":1070,"cacheReadInputTokenCount":5,"cacheWriteInputTokenCount":1028}}`, "cache_write=1028,cached=5,input=11,output=26", meter.Stated},
+		{"bedrock: Titan, streamed and without metrics", "/model/amazon.titan/invoke-with-response-stream", `{}`, "application/vnd.amazon.eventstream",
+			chunks(`{"outputText":"no","inputTextTokenCount":6,"totalOutputTextTokenCount":3}`), "input=6,output=3", meter.Stated},
+		{"bedrock: Llama, streamed and without metrics", "/model/meta.llama3/invoke-with-response-stream", `{}`, "",
+			chunks(`{"generation":"a","prompt_token_count":5,"generation_token_count":1}`, `{"generation":"b","prompt_token_count":null,"generation_token_count":2}`), "input=5,output=2", meter.Stated},
 
 		{"cohere: billed units", "/v2/chat", `{}`, json, `{"usage":{"billed_units":{"input_tokens":51,"output_tokens":66},"tokens":{"input_tokens":267,"output_tokens":91},"cached_tokens":144}}`, "input=51,output=66", meter.Stated},
 		{"cohere: a stream of version 2", "/v2/chat", `{"stream":true}`, sse, events(`{"type":"content-delta","delta":{"message":{"content":{"text":"hi"}}}}`, `{"type":"message-end","delta":{"usage":{"billed_units":{"input_tokens":5,"output_tokens":1}}}}`, "[DONE]"), "input=5,output=1", meter.Stated},
@@ -236,6 +290,15 @@ func TestUsageFields(t *testing.T) {
 	u = usage("/model/x.y/invoke", `{}`, "application/json", `{"anything":1}`, "X-Amzn-Bedrock-Input-Token-Count", "4", "X-Amzn-Bedrock-Output-Token-Count", "50", "X-Amzn-Bedrock-Cache-Read-Input-Token-Count", "18131")
 	if u.Units.String() != "byte=14,cached=18131,call=1,input=4,output=50" || u.PromptTokens != 18135 {
 		t.Errorf("got %+v", u)
+	}
+	u = usage("/model/amazon.nova/invoke", `{}`, "application/json", `{"usage":{"inputTokens":30}}`, "X-Amzn-Bedrock-Input-Token-Count", "30", "X-Amzn-Bedrock-Output-Token-Count", "51")
+	if u.Units.String() != "byte=28,call=1,input=30,output=51" { // a guardrail has changed the body
+		t.Errorf("got %+v", u)
+	}
+	for _, response := range []string{`{"usage":{"prompt_tokens":1,"service_tier":"batch"}}`, `{"service_tier":"batch","usage":{"service_tier":"auto"}}`} {
+		if u = usage("/v1/chat/completions", `{}`, "application/json", response); u.ServiceTier != "batch" {
+			t.Errorf("%s: tier %q", response, u.ServiceTier)
+		}
 	}
 	u = usage("/mcp", `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"look"}}`, "application/json", `{"id":1,"result":{"isError":true}}`)
 	if u.ToolsFailed["look"] != 1 || len(u.Tools) != 0 {
@@ -350,6 +413,9 @@ func TestTheModelThatAnswers(t *testing.T) {
 		{"/v1/projects/p/locations/l/publishers/anthropic/models/dear:rawPredict", `{"model":"cheap"}`, "dear"},
 		{"/openai/deployments/Dear/chat/completions", `{}`, "Dear"},
 		{"/model/dear/invoke", `{"model":"cheap"}`, "dear"},
+		{"/serving-endpoints/dear/invocations", `{"messages":[{"role":"user"}]}`, "dear"},
+		{"/ai/run/@cf/Dear/model", `{"model":"cheap","messages":[{"role":"user"}]}`, "@cf/Dear/model"},
+		{"/ml/v1/text/chat", `{"model_id":"dear","messages":[{"role":"user"}]}`, "dear"},
 		{"/model/İİİİİİİİİİ/invoke", `{}`, "İİİİİİİİİİ"}, // in lower case it is longer
 		{"/v1beta/models/dear:generateContent", `{"model":"cheap"}`, "dear"},
 		{"/v1/chat/completions", `{"mod\u0065l":"dear"}`, "dear"},

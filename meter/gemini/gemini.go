@@ -28,6 +28,7 @@ var generate = wire.Dialect{
 		{Path: "modelVersion"},
 		{Path: "candidates.*.finishReason"},
 		{Path: "error", Mark: true},
+		{Path: "promptFeedback.blockReason", Mark: true},
 		{Path: "candidates.*.content.parts.*.text", Text: meter.Output},
 		{Path: "candidates.*.content.parts.*.functionCall.name", Text: meter.Output, Call: true},
 		{Path: "candidates.*.content.parts.*.functionCall.args.*", Text: meter.Output},
@@ -54,7 +55,7 @@ func endGenerate(t *wire.State, m *wire.Message) wire.Verdict {
 		t.State(s)
 		t.Tier = tier(u)
 	}
-	t.Failed = t.Failed || m.Has("error")
+	t.Failed = t.Failed || m.Has("error") || m.Has("promptFeedback.blockReason")
 	if m.Get("candidates.*.finishReason").String() != "" {
 		return wire.Last
 	}
@@ -86,8 +87,10 @@ var embeddings = wire.Dialect{
 var interactions = wire.Dialect{
 	Rules: []wire.Rule{
 		{Path: "model"}, {Path: "usage"}, {Path: "interaction.model"}, {Path: "interaction.usage"},
+		{Path: "service_tier"}, {Path: "interaction.service_tier"},
 		{Path: "event_type"}, {Path: "delta.text", Text: meter.Output, In: wire.Stream},
 		{Path: "outputs.*.text", Text: meter.Output, In: wire.Whole},
+		{Path: "steps.*.content.*.text", Text: meter.Output, In: wire.Whole},
 	},
 	End: func(t *wire.State, m *wire.Message) wire.Verdict {
 		if m.Is("[DONE]") {
@@ -99,6 +102,9 @@ var interactions = wire.Dialect{
 			}
 			if u := m.Get(at + "usage"); u.IsObject() {
 				t.State(totals(u))
+			}
+			if v := m.Get(at + "service_tier").String(); v != "" {
+				t.Tier = v
 			}
 		}
 		switch m.Event {
@@ -121,7 +127,9 @@ var live = wire.Dialect{
 	},
 	End: func(t *wire.State, m *wire.Message) wire.Verdict {
 		if u := m.Get("usageMetadata"); u.IsObject() {
-			t.AddStated(usage(u))
+			s := usage(u)
+			s.HasCompletion = s.HasPrompt // it comes when the turn is over
+			t.AddStated(s)
 		}
 		return wire.Pass
 	},

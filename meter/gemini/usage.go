@@ -13,21 +13,13 @@ import (
 // https://ai.google.dev/api/generate-content#UsageMetadata; Live says response instead of candidates.
 func usage(u gjson.Result) (s wire.Stated) {
 	number := func(path string) int64 { return wire.Number(u.Get(path), &s.Suspect) }
-	modality := func(details, want string) (n int64) {
-		u.Get(details).ForEach(func(_, v gjson.Result) bool {
-			if strings.EqualFold(v.Get("modality").String(), want) {
-				n += wire.Number(v.Get("tokenCount"), &s.Suspect)
-			}
-			return n < wire.MaxTokens
-		})
-		return n
-	}
+	modality := func(details, want string) int64 { return byModality(u.Get(details), want, "tokenCount", &s.Suspect) }
 	candidates := "candidates"
 	if u.Get("responseTokenCount").Exists() {
 		candidates = "response"
 	}
-	s.HasPrompt = u.Get("promptTokenCount").Exists()
 	s.HasCompletion = u.Get(candidates+"TokenCount").Exists() || u.Get("thoughtsTokenCount").Exists()
+	s.HasPrompt = u.Get("promptTokenCount").Exists() || s.HasCompletion // what is 0 is left out
 	s.Cached = number("cachedContentTokenCount")
 	s.Prompt = number("promptTokenCount") + number("toolUsePromptTokenCount")
 	s.AudioInput = max(0, modality("promptTokensDetails", "AUDIO")-modality("cacheTokensDetails", "AUDIO")) + modality("toolUsePromptTokensDetails", "AUDIO")
@@ -39,6 +31,17 @@ func usage(u gjson.Result) (s wire.Stated) {
 	return s
 }
 
+// byModality adds up what a list of counts has of one modality.
+func byModality(list gjson.Result, modality, key string, suspect *bool) (n int64) {
+	list.ForEach(func(_, v gjson.Result) bool {
+		if strings.EqualFold(v.Get("modality").String(), modality) {
+			n += wire.Number(v.Get(key), suspect)
+		}
+		return n < wire.MaxTokens
+	})
+	return n
+}
+
 // totals reads the usage of an interaction.
 func totals(u gjson.Result) (s wire.Stated) {
 	number := func(path string) int64 { return wire.Number(u.Get(path), &s.Suspect) }
@@ -47,6 +50,12 @@ func totals(u gjson.Result) (s wire.Stated) {
 	s.Prompt = number("total_input_tokens") + number("total_tool_use_tokens")
 	s.Reasoning = number("total_thought_tokens") + number("total_reasoning_tokens")
 	s.Completion = number("total_output_tokens") + s.Reasoning
+	modality := func(of, want string) int64 {
+		return byModality(u.Get(of+"_tokens_by_modality"), want, "tokens", &s.Suspect)
+	}
+	s.AudioInput = max(0, modality("input", "audio")-modality("cached", "audio")) + modality("tool_use", "audio")
+	s.ImageInput = max(0, modality("input", "image")-modality("cached", "image")) + modality("tool_use", "image")
+	s.AudioOutput, s.ImageOutput = modality("output", "audio"), modality("output", "image")
 	return s
 }
 

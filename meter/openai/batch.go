@@ -19,11 +19,8 @@ var batch = wire.Dialect{
 		if !u.IsObject() {
 			return wire.Pass
 		}
-		s := usage(u)
-		switch {
-		case present(u.Get("input_tokens")):
-			s = tokenUsage(u)
-		case !present(u.Get("completion_tokens")):
+		s := either(u)
+		if !s.HasCompletion {
 			s = inputUsage(u)
 		}
 		t.Tier = "batch"

@@ -31,6 +31,7 @@ var chat = wire.Dialect{
 		{Path: "model"},
 		{Path: "usage"},
 		{Path: "x_groq.usage"}, // the same again; on old Groq streams the only one
+		{Path: "result.usage"}, // Cloudflare
 		{Path: "service_tier"},
 		{Path: "object"},
 		{Path: "error.*", Mark: true}, // Azure has an error of null
@@ -61,6 +62,7 @@ var chat = wire.Dialect{
 		{Path: "choices.*.message.audio.transcript", Text: meter.Output, In: wire.Whole},
 
 		{Path: "choices.*.text", Text: meter.Output}, // completions
+		{Path: "result.response", Text: meter.Output, In: wire.Whole},
 	},
 	End:    endChat,
 	Prompt: chatPrompt.Tokens,
@@ -82,12 +84,14 @@ func endChat(t *wire.State, m *wire.Message) wire.Verdict {
 	if v := m.Get("model").String(); v != "" {
 		t.Model = v
 	}
-	if v := m.Get("service_tier").String(); v != "" {
-		t.Tier = v
-	}
 	stated := m.Get("usage")
-	if !stated.IsObject() {
-		stated = m.Get("x_groq.usage")
+	for _, path := range []string{"x_groq.usage", "result.usage"} {
+		if !stated.IsObject() {
+			stated = m.Get(path)
+		}
+	}
+	if v := tier(m.Get("service_tier"), stated); v != "" {
+		t.Tier = v
 	}
 	if !stated.IsObject() {
 		return wire.Pass
@@ -114,18 +118,18 @@ func quiet(d wire.Dialect) wire.Dialect {
 	return d
 }
 
-// inspectChat reads a request for chat completions or completions.
+// inspectChat reads a request for chat completions or completions. Where quiet is nil, the usage of a stream is not asked for.
 func inspectChat(r *wire.Request, api, quiet *wire.API) (*meter.Call, error) {
 	if err := r.Unrepeated("stream_options"); err != nil {
 		return nil, err
 	}
 	c := r.Call(api)
-	c.Model = cmp.Or(deployment(r), c.Model)
+	c.Model = cmp.Or(deployment(r), c.Model, r.JSON.Get("model_id").String()) // the latter: IBM watsonx
 	c.Choices = max(1, r.JSON.Get("n").Int(), r.JSON.Get("best_of").Int())
 	if n := maxTokens(r.JSON); n > 0 {
 		c.MaxOutput = n * min(c.Choices, 1<<20)
 	}
-	if c.Stream && !c.Malformed && !r.JSON.Get("stream_options.include_usage").Bool() {
+	if quiet != nil && c.Stream && !c.Malformed && !r.JSON.Get("stream_options.include_usage").Bool() {
 		if body := askUsage(c.Body, r.JSON.Get("stream_options")); body != nil {
 			c.Body, c.Format = body, quiet
 		}
@@ -180,12 +184,27 @@ func ownModel(model string) bool {
 	return false
 }
 
-// deployment is the name in Azure's /openai/deployments/NAME/chat/completions, usually the model's. What the body calls the model
-// Azure does not look at.
+// deployments are where a path names what answers, usually as its model is called; what the body calls the model is not looked at
+// there. The name ends where after stands, or with the path.
+var deployments = []struct{ before, after string }{
+	{"/deployments/", "/"},         // Azure: /openai/deployments/NAME/chat/completions
+	{"endpoints/", "/invocations"}, // Databricks: /serving-endpoints/NAME/invocations; SageMaker: /endpoints/NAME/invocations
+	{"/ai/run/", ""},               // Cloudflare
+}
+
+// deployment is the name in such a path.
 func deployment(r *wire.Request) string {
-	_, rest, _ := strings.Cut(r.Clean, "/deployments/")
-	name, _, _ := strings.Cut(r.Path[len(r.Path)-len(rest):], "/")
-	return name
+	for _, d := range deployments {
+		_, rest, found := strings.Cut(r.Clean, d.before)
+		if end := strings.Index(rest, d.after); found && end >= 0 {
+			name := r.Path[len(r.Path)-len(rest):]
+			if d.after != "" {
+				name = name[:end]
+			}
+			return name
+		}
+	}
+	return ""
 }
 
 // dropNullUsage deletes `"usage":null`, which a stream has on every chunk where the usage was asked for.

@@ -54,8 +54,8 @@ var images = wire.Dialect{
 			t.Model = v
 		}
 		if u := m.Get("usage"); u.IsObject() {
-			s := tokenUsage(u)
-			if !u.Get("output_tokens_details").Exists() {
+			s := either(u)
+			if !u.Get("output_tokens_details").Exists() && !u.Get("completion_tokens_details").Exists() {
 				s.ImageOutput = s.Completion
 			}
 			t.State(s)
@@ -90,15 +90,16 @@ var transcriptions = wire.Dialect{
 		case u.Get("type").String() == "duration":
 			t.State(wire.Stated{HasPrompt: true, HasCompletion: true})
 			t.Sums[meter.Second] = wire.Decimal(u.Get("seconds"), &t.Stated.Suspect)
-		case present(u.Get("prompt_tokens")): // Mistral
-			t.State(usage(u))
-			t.Sums[meter.Second] = wire.Decimal(u.Get("prompt_audio_seconds"), &t.Stated.Suspect)
 		case u.IsObject():
-			t.State(tokenUsage(u))
+			t.State(either(u))
 			t.Cost = cost(u)
+			if v := u.Get("prompt_audio_seconds"); present(v) { // Mistral
+				t.Sums[meter.Second] = wire.Decimal(v, &t.Stated.Suspect)
+			}
 		default:
 			for _, path := range []string{"duration", "metadata.duration"} {
 				if v := m.Get(path); v.Exists() {
+					t.State(wire.Stated{HasPrompt: true, HasCompletion: true}) // what is billed by time is not by its text
 					t.Sums[meter.Second] = wire.Decimal(v, &t.Stated.Suspect)
 				}
 			}

@@ -27,13 +27,17 @@ func Inspect(r *wire.Request) (*meter.Call, error) {
 		return inspectResponses(r)
 	case r.Post("/responses/input_tokens"), r.Post("/cancel") && strings.Contains(r.Clean, "/responses/"):
 		return r.FreeCall("responses.input_tokens"), nil
-	case r.Post("/embeddings"):
+	case r.Post("/runs") && strings.Contains(r.Clean, "/threads/"), r.Post("/threads/runs"), r.Post("/submit_tool_outputs"):
+		return inspectRun(r)
+	case r.Post("") && strings.Contains(r.Clean, "/conversations") && present(r.JSON.Get("inputs")): // Mistral's; OpenAI's have items
+		return inspectConversation(r)
+	case r.Post("embeddings"): // Voyage: /multimodalembeddings, /contextualizedembeddings
 		return inspectMedia(r, embeddingsAPI, true)
 	case r.Post("/moderations"):
 		return inspectMedia(r, moderationsAPI, true)
-	case r.Post("/images/generations"), r.Post("/images/edits"), r.Post("/images/variations"):
+	case r.Post("/images"), r.Post("/images/generations"), r.Post("/images/edits"), r.Post("/images/variations"):
 		return inspectMedia(r, imagesAPI, false)
-	case r.Post("/audio/transcriptions"), r.Post("/audio/translations"), r.Post("/listen"):
+	case r.Post("/audio/transcriptions"), r.Post("/audio/translations"), r.Post("/listen"), r.Post("/stt"):
 		return inspectMedia(r, transcriptionsAPI, false)
 	case r.Post("/audio/speech"):
 		return inspectMedia(r, speechAPI, false)
@@ -47,12 +51,18 @@ func Inspect(r *wire.Request) (*meter.Call, error) {
 	return nil, nil
 }
 
-// InspectShape recognises chat completions by the request's body, on a path that nobody knows.
+// InspectShape recognises chat completions by the request's body, on a path that nobody knows. Where not the body names the model but the
+// path, the body is not touched: who knows what else it may have.
 func InspectShape(r *wire.Request) (*meter.Call, error) {
-	if !r.Post("") || !r.JSON.Get("messages.0.role").Exists() || r.JSON.Get("model").String() == "" {
+	switch {
+	case !r.Post("") || !r.JSON.Get("messages.0.role").Exists():
 		return nil, nil
+	case r.JSON.Get("model").String() != "":
+		return inspectChat(r, chatAPI, quietChat)
+	case deployment(r) != "" || r.JSON.Get("model_id").String() != "":
+		return inspectChat(r, chatAPI, nil)
 	}
-	return inspectChat(r, chatAPI, quietChat)
+	return nil, nil
 }
 
 // inspectMedia reads a request that may be a form (audio, images).

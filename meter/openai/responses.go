@@ -75,7 +75,7 @@ func endResponses(t *wire.State, m *wire.Message) wire.Verdict {
 	if v := m.Get(at + "model").String(); v != "" {
 		t.Model = v
 	}
-	if v := m.Get(at + "service_tier").String(); v != "" && v != "auto" {
+	if v := tier(m.Get(at+"service_tier"), m.Get(at+"usage")); v != "" {
 		t.Tier = v
 	}
 	if u := m.Get(at + "usage"); u.IsObject() {

@@ -32,11 +32,31 @@ func usage(u gjson.Result) (s wire.Stated) {
 		"cached_tokens")                      // Moonshot
 	s.CacheWrite = number("prompt_tokens_details.cache_write_tokens")
 	s.AudioInput = max(0, number("prompt_tokens_details.audio_tokens")-number("prompt_tokens_details.cached_tokens_details.audio_tokens"))
+	s.ImageInput = number("prompt_tokens_details.image_tokens") // xAI
 	s.Reasoning = first("completion_tokens_details.reasoning_tokens", "completion_token_details.reasoning_tokens", "reasoning_tokens")
 	s.AudioOutput = number("completion_tokens_details.audio_tokens")
 	s.ImageOutput = number("completion_tokens_details.image_tokens")
+	s.Prompt += number("connector_tokens") // what tools brought in: Mistral's conversations
 	excess(&s, number("total_tokens"))
 	return s
+}
+
+// either reads a usage object in the words of the older APIs or of the newer.
+func either(u gjson.Result) wire.Stated {
+	if present(u.Get("input_tokens")) {
+		return tokenUsage(u)
+	}
+	return usage(u)
+}
+
+// tier reads the service tier, which stands beside the usage or in it (Mistral); auto is what was asked for, not what was given.
+func tier(beside, usage gjson.Result) string {
+	for _, v := range []gjson.Result{usage.Get("service_tier"), beside} {
+		if v.Type == gjson.String && v.Str != "auto" {
+			return v.Str
+		}
+	}
+	return ""
 }
 
 // excess attributes what a total has more than prompt and completion: to audio input (Mistral, whose prompt_tokens exclude
@@ -81,9 +101,10 @@ func cost(u gjson.Result) string {
 	return ticks[:point] + "." + ticks[point:]
 }
 
-// searches reads how many searches the provider made: OpenRouter's count, or the sources that xAI used, which it bills.
+// searches reads how many searches the provider made: OpenRouter's or Mistral's count, or the sources that xAI used, which it bills.
 func searches(u gjson.Result, suspect *bool) meter.Quantity {
-	for _, path := range []string{"server_tool_use_details.web_search_requests", "server_tool_use.web_search_requests", "num_sources_used"} {
+	for _, path := range []string{"server_tool_use_details.web_search_requests", "server_tool_use.web_search_requests", "num_sources_used",
+		"connectors.web_search"} {
 		if n := wire.Number(u.Get(path), suspect); n > 0 {
 			return meter.Whole(n)
 		}

@@ -29,6 +29,7 @@ func newFramer(c *counter, status int, h http.Header) framer {
 		return &whole{}
 	}
 	media, _, _ := mime.ParseMediaType(h.Get("Content-Type"))
+	kind, _, _ := strings.Cut(media, "/")
 	switch {
 	case media == "text/event-stream":
 		return newMessages(c, &sseSplitter{})
@@ -37,12 +38,10 @@ func newFramer(c *counter, status int, h http.Header) framer {
 		return newMessages(c, &lineSplitter{})
 	case media == "application/vnd.amazon.eventstream":
 		return newMessages(c, newAmazonSplitter())
-	case media == "application/json", strings.HasSuffix(media, "+json"):
-		return &sniffer{json: true}
-	case media == "", media == "application/octet-stream", media == "text/plain", media == "binary/octet-stream":
-		return &sniffer{}
+	case kind == "audio", kind == "image", kind == "video":
+		return &whole{}
 	}
-	return &whole{}
+	return &sniffer{json: media == "application/json" || strings.HasSuffix(media, "+json")}
 }
 
 // sniffer decides by the first byte that is no space.
@@ -62,6 +61,8 @@ func (s *sniffer) feed(c *counter, dst, chunk []byte) []byte {
 	return s.framer.feed(c, dst, chunk)
 }
 
+// choose goes by what the first byte can't be: no JSON begins as an event does, and an event of Amazon's with the size of a message
+// below 16 MiB.
 func (s *sniffer) choose(c *counter, first byte) framer {
 	switch {
 	case first == '{' && c.d.Lines && !s.json:
@@ -71,8 +72,10 @@ func (s *sniffer) choose(c *counter, first byte) framer {
 	case first == '{', first == '[':
 		c.use(Whole)
 		return &whole{json: true}
-	case (first == 'd' || first == 'e' || first == ':') && c.state.Call.Stream && !s.json:
+	case strings.IndexByte("deir:", first) >= 0 && c.state.Call.Stream: // data, event, id, retry, a comment
 		return newMessages(c, &sseSplitter{})
+	case first == 0 && c.state.Call.Stream:
+		return newMessages(c, newAmazonSplitter())
 	}
 	return &whole{}
 }

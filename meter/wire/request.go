@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"path"
+	"regexp"
 	"strings"
 
 	"github.com/tidwall/gjson"
@@ -205,10 +206,8 @@ func InputBound(body []byte, model string) (most int64, open bool) {
 			switch string(value) {
 			case "image_url", "image", "input_image", "image_file":
 				most += perImage
-			case "file_search", "mcp", "code_interpreter", "computer", "tool_search":
-				open = true
 			default:
-				open = open || bytes.HasPrefix(value, []byte("web_"))
+				open = open || hosted.Match(value)
 			}
 		case "data", "url", "image_url", "bytes", "image", "images", "file_data", "b64_json":
 			switch mediaOf(value) {
@@ -221,10 +220,15 @@ func InputBound(body []byte, model string) (most int64, open bool) {
 	}
 }
 
+// hosted are the types of tools that run at a provider, which reads what they bring as input, once for each time that its model goes on.
+var hosted = regexp.MustCompile(`^(web_|code_|tool_search|mcp|file_search|computer|shell|x_search|collections_search|advisor|url_|google_|browser_)`)
+
 // remote are the keys of what a provider adds to the input from elsewhere.
 var remote = map[string]bool{"previous_response_id": true, "conversation": true, "file_id": true, "file_url": true, "file_uri": true,
 	"fileUri": true, "cachedContent": true, "cached_content": true, "web_search_options": true, "googleSearch": true,
-	"google_search": true, "urlContext": true, "url_context": true, "video_url": true, "audio_url": true, "document_url": true, "search_parameters": true, "plugins": true, "container": true}
+	"google_search": true, "urlContext": true, "url_context": true, "codeExecution": true, "code_execution": true, "fileSearch": true,
+	"googleMaps": true, "googleSearchRetrieval": true, "mcp_servers": true, "video_url": true, "audio_url": true, "document_url": true,
+	"search_parameters": true, "plugins": true, "container": true}
 
 // cutString splits p behind the quote that ends the string which p is the rest of.
 func cutString(p []byte) (value, rest []byte) {

@@ -1,0 +1,84 @@
+package openai
+
+import (
+	"github.com/tallygate/tallygate/meter"
+	"github.com/tallygate/tallygate/meter/wire"
+)
+
+// APIs of agents that a provider keeps: the answer is a stream's, and its usage is that of all that the agent did for it.
+var (
+	runAPI          = &wire.API{Name: "threads.runs", Dialect: wire.New(run)}
+	conversationAPI = &wire.API{Name: "conversations", Dialect: wire.New(conversation)}
+)
+
+// run reads the events of OpenAI's Assistants. Its steps state their usage too, and the run, in the end, that of them all.
+// https://platform.openai.com/docs/api-reference/assistants-streaming
+var run = wire.Dialect{
+	Rules: append([]wire.Rule{{Path: "delta.content.*.text.value", Text: meter.Output, In: wire.Stream}}, chat.Rules...),
+	End: func(t *wire.State, m *wire.Message) wire.Verdict {
+		if m.Is("[DONE]") || m.Get("object").String() == "thread.run" || m.Has("error.*") {
+			return endChat(t, m)
+		}
+		return wire.Pass
+	},
+	Stop: stopChat,
+}
+
+// inspectRun reads a request that runs an assistant. One that is not streamed is answered before it has run, and states nothing.
+func inspectRun(r *wire.Request) (*meter.Call, error) {
+	if !r.JSON.Get("stream").Bool() {
+		return nil, nil
+	}
+	if err := r.Unrepeated(); err != nil {
+		return nil, err
+	}
+	c := r.Call(runAPI)
+	c.InputOpen = true // the thread
+	c.MaxOutput = min(max(0, r.JSON.Get("max_completion_tokens").Int()), wire.MaxTokens)
+	return c, nil
+}
+
+// conversation reads Mistral's conversations, whole or as events, of which the last has the usage.
+// https://docs.mistral.ai/api/endpoint/beta/conversations
+var conversation = wire.Dialect{
+	Rules: []wire.Rule{
+		{Path: "type", In: wire.Stream},
+		{Path: "model"},
+		{Path: "usage"},
+		{Path: "content", Text: meter.Output, In: wire.Stream}, // of message.output.delta
+		{Path: "content.text", Text: meter.Output, In: wire.Stream},
+		{Path: "outputs.*.content", Text: meter.Output, In: wire.Whole},
+		{Path: "outputs.*.content.*.text", Text: meter.Output, In: wire.Whole},
+		{Path: "outputs.*.name", Text: meter.Output, Call: true, In: wire.Whole},
+		{Path: "outputs.*.arguments", Text: meter.Output, In: wire.Whole},
+	},
+	End: func(t *wire.State, m *wire.Message) wire.Verdict {
+		if v := m.Get("model").String(); v != "" {
+			t.Model = v
+		}
+		if u := m.Get("usage"); u.IsObject() {
+			t.State(usage(u))
+			t.Sums[meter.WebSearch] = searches(u, &t.Stated.Suspect)
+		}
+		switch m.Get("type").String() {
+		case "conversation.response.error":
+			t.Failed = true
+			return wire.Terminal
+		case "conversation.response.done":
+			return wire.Terminal
+		}
+		return wire.Pass
+	},
+	Prompt: wire.NewPrompt(4, 3, []string{"instructions", "inputs", "inputs.*.content", "inputs.*.content.*.text", "inputs.*.result"}, []string{"inputs.*"}).Tokens,
+	Stop:   stopChat,
+}
+
+func inspectConversation(r *wire.Request) (*meter.Call, error) {
+	if err := r.Unrepeated("completion_args"); err != nil {
+		return nil, err
+	}
+	c := r.Call(conversationAPI)
+	c.InputOpen = true // what was said before, and what its tools find
+	c.MaxOutput = min(max(0, r.JSON.Get("completion_args.max_tokens").Int()), wire.MaxTokens)
+	return c, nil
+}
