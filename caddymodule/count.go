@@ -41,6 +41,7 @@ func (c *call) begin(status int, h http.Header, sse bool) {
 type oneCall struct{}
 
 func (oneCall) Feed(dst, chunk []byte) []byte     { return append(dst, chunk...) }
+func (oneCall) Ended() bool                       { return false }
 func (oneCall) Tail() []byte                      { return nil }
 func (oneCall) Progress() (at, bound meter.Units) { return nil, nil }
 func (oneCall) Stop(code, message string) []byte  { return nil }
@@ -255,6 +256,13 @@ func (c *call) stopEvent() []byte {
 		return c.counter.Stop(string(limitExceeded), "the call has cost its limit of "+c.limit.String())
 	}
 	return c.counter.Stop(string(insufficientFunds), "the money for this call has run out: fund the wallet or the escrow, and ask again")
+}
+
+// isOver reports whether the event that ends a stream has come.
+func (c *call) isOver() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.counter.Ended()
 }
 
 // tail is the end of the response that was held back.

@@ -50,9 +50,12 @@ type response struct {
 	last   []byte // the last byte so far, where it shows the client that the response is complete
 	bound  bool   // it does
 	sse    bool
-	gone   bool // the client no longer takes what is written
-	cut    bool // bytes are missing: the client must not take the response for complete
-	ended  bool // we have ended the stream ourselves, properly
+	ours   muffler // of an event stream
+	clean  []byte  // what it lets pass
+	gone   bool    // the client no longer takes what is written
+	cut    bool    // bytes are missing: the client must not take the response for complete
+	ended  bool    // the stream has ended properly: by the event that ends it, or by us
+	beyond int     // bytes that came after that
 }
 
 var (
@@ -158,6 +161,9 @@ func (w *response) WriteHeader(status int) {
 		w.mode = passing
 		c.cancel()
 		w.Header().Set(headerCharge, "0")
+		if w.sse = isEventStream(w.Header()); w.sse {
+			w.Header().Del("Content-Length") // it may get shorter
+		}
 		w.ResponseWriter.WriteHeader(status)
 	case w.leavesHTTP() && c.fixed:
 		w.upgrade()
@@ -198,7 +204,7 @@ func (w *response) begin() {
 		w.mode = refused
 		return
 	}
-	w.sse = kind == "text/event-stream" && !compressed(h)
+	w.sse = isEventStream(h)
 	w.call.begin(w.status, h, w.sse)
 	switch {
 	case bodiless || w.length == 0:
@@ -226,6 +232,12 @@ func (w *response) decode() bool {
 	h.Del("Content-Encoding")
 	h.Del("Content-Length")
 	return true
+}
+
+// isEventStream reports whether a response is an event stream that can be read.
+func isEventStream(h http.Header) bool {
+	kind, _, _ := mime.ParseMediaType(h.Get("Content-Type"))
+	return kind == "text/event-stream" && !compressed(h)
 }
 
 func compressed(h http.Header) bool {
@@ -263,8 +275,18 @@ func (w *response) Write(p []byte) (int, error) {
 		w.WriteHeader(http.StatusOK)
 	}
 	switch {
+	case w.mode == passing && w.sse:
+		if err := w.send(w.muffle(p)); err != nil {
+			return 0, err
+		}
+		return len(p), nil
 	case w.mode == passing:
 		return w.ResponseWriter.Write(p)
+	case w.ended:
+		if w.beyond += len(p); w.beyond > smallBody {
+			return 0, errSettled
+		}
+		return len(p), nil
 	case w.mode == refused:
 		return 0, errCoding
 	case w.status == http.StatusNoContent || w.status == http.StatusNotModified:
@@ -307,6 +329,9 @@ func (w *response) letGo() error {
 
 // pass counts the next bytes of a streamed response and sends on what may go. What they cost is held before they go.
 func (w *response) pass(p []byte) (err error) {
+	if w.sse {
+		p = w.muffle(p)
+	}
 	if len(p) == 0 {
 		return nil
 	}
@@ -322,13 +347,31 @@ func (w *response) pass(p []byte) (err error) {
 	if cap(w.out) > smallBody { // a large event: a stream does not keep the room
 		w.out = nil
 	}
-	if !exhausted {
+	switch {
+	case exhausted:
+	case w.Header().Get("Content-Length") == "" && w.call.isOver():
+		// The client is done with this event, although the upstream may stay for long.
+		if err := w.finish(); err != nil {
+			return err
+		}
+		w.ended = true
+		return w.flush()
+	default:
 		return nil
 	}
 	if err := w.stop(); err != nil {
 		return err
 	}
 	return errExhausted
+}
+
+// muffle takes what is said in our name out of the next bytes of an event stream.
+func (w *response) muffle(p []byte) []byte {
+	if cap(w.clean) > smallBody {
+		w.clean = nil
+	}
+	w.clean = w.ours.write(w.clean[:0], p)
+	return w.clean
 }
 
 // forward sends p, all but its last byte where that would complete the response.
@@ -408,6 +451,7 @@ func (w *response) complete() (cause any) {
 		}
 		return nil
 	case w.ended:
+		w.setTrailers()
 		return nil
 	case w.mode == keeping:
 		return w.completeKept()
@@ -415,15 +459,20 @@ func (w *response) complete() (cause any) {
 		_, _ = w.call.settle(cutNone) // a failure is logged; the connection is gone
 		return nil
 	}
-	w.call.quality = w.call.judge()
-	if _, err := w.call.settle(cutNone); err != nil {
-		return http.ErrAbortHandler
-	}
-	w.setTrailers()
-	if w.send(slices.Concat(w.last, w.comment(), w.call.tail())) != nil {
+	if w.finish() != nil {
 		return http.ErrAbortHandler
 	}
 	return nil
+}
+
+// finish charges a streamed response, and sends the rest of it.
+func (w *response) finish() error {
+	w.call.quality = w.call.judge()
+	if _, err := w.call.settle(cutNone); err != nil {
+		return err
+	}
+	w.setTrailers()
+	return w.send(slices.Concat(w.last, w.comment(), w.call.tail()))
 }
 
 func (w *response) completeKept() (cause any) {
@@ -468,6 +517,7 @@ func (w *response) broken(p any) (cause any, err error) {
 	c := w.call
 	switch {
 	case w.ended:
+		w.setTrailers()
 		return nil, nil
 	case w.mode == passing:
 		return p, nil

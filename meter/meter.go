@@ -159,6 +159,8 @@ type Counter interface {
 	// the client believe that the response is complete (an SSE stream's terminal event and what follows it) stays back until
 	// Tail; what the client did not ask for (the usage chunk of a stream) is dropped.
 	Feed(dst, chunk []byte) []byte
+	// Ended reports whether what ends the response has come: what Feed holds back begins with it.
+	Ended() bool
 	// Tail returns what Feed held back. The body has ended, or is given up.
 	Tail() []byte
 	// Progress tells, cheaply, what has been used so far. At is at most what the final usage will be; Bound is at least

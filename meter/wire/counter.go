@@ -38,6 +38,8 @@ type framer interface {
 	feed(c *counter, dst, chunk []byte) []byte
 	// finish reads what is left at the end of the body and returns what was held back.
 	finish(c *counter) []byte
+	// atEnd reports whether the message has come that ends the stream.
+	atEnd() bool
 	// passing reports whether there is an unfinished message that has been passed on, as far as it came.
 	passing(c *counter) bool
 	// write returns messages that end the stream, in the body's framing; nil where it can't have them here.
@@ -70,6 +72,8 @@ func (c *counter) Feed(dst, chunk []byte) []byte {
 	c.bytes += int64(len(dst) - start)
 	return dst
 }
+
+func (c *counter) Ended() bool { return c.framer.atEnd() }
 
 func (c *counter) Tail() []byte {
 	if !c.ended {

@@ -89,6 +89,8 @@ func (s *sniffer) finish(c *counter) []byte {
 
 func (s *sniffer) passing(c *counter) bool { return s.framer != nil && s.framer.passing(c) }
 
+func (s *sniffer) atEnd() bool { return s.framer != nil && s.framer.atEnd() }
+
 func (s *sniffer) write(notes []Note) []byte {
 	if s.framer == nil {
 		return nil
@@ -126,6 +128,8 @@ func (w *whole) finish(c *counter) []byte {
 }
 
 func (w *whole) passing(c *counter) bool { return w.json && c.skim.Open() }
+
+func (w *whole) atEnd() bool { return false }
 
 func (w *whole) write([]Note) []byte { return nil }
 
@@ -195,6 +199,9 @@ func (f *messages) message(c *counter, dst []byte) []byte {
 	}
 	verdict := c.end(name)
 	if f.state == atEnd {
+		if verdict != Terminal {
+			c.events++
+		}
 		return f.move(dst)
 	}
 	if verdict == Drop && !over {
@@ -262,6 +269,8 @@ func (f *messages) finish(c *counter) []byte {
 }
 
 func (f *messages) passing(*counter) bool { return f.over }
+
+func (f *messages) atEnd() bool { return f.state == atEnd }
 
 func (f *messages) write(notes []Note) []byte {
 	if f.over {

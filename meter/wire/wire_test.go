@@ -55,7 +55,7 @@ func TestHolding(t *testing.T) {
 	}{
 		{"no terminal event", "text/event-stream", sseStream("1", "2"), "", "call=1,event=2"},
 		{"terminal", "text/event-stream", sseStream("1", "[DONE]") + ": end\n\n", sseStream("[DONE]") + ": end\n\n", "call=1,event=1"},
-		{"after the terminal", "text/event-stream", sseStream("[DONE]", `{"t":"hello"}`), sseStream("[DONE]", `{"t":"hello"}`), "call=1,output=1"},
+		{"after the terminal", "text/event-stream", sseStream("[DONE]", `{"t":"hello"}`), sseStream("[DONE]", `{"t":"hello"}`), "call=1,event=1,output=1"},
 		{"last", "text/event-stream", sseStream("1", `{"do":"last"}`), sseStream(`{"do":"last"}`), "call=1,event=2"},
 		{"not the last", "text/event-stream", sseStream(`{"do":"last"}`, "1"), "", "call=1,event=2"},
 		{"last, then a comment", "text/event-stream", sseStream(`{"do":"last"}`) + ": x\n\n", sseStream(`{"do":"last"}`) + ": x\n\n", "call=1,event=1"},

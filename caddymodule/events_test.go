@@ -1,0 +1,141 @@
+package caddymodule_test
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+)
+
+// TestAStreamEndsWithItsLastEvent asks upstreams that stay open after the event that ends their stream: it goes out at once, and charged.
+// What they say after it does not.
+func TestAStreamEndsWithItsLastEvent(t *testing.T) {
+	const chunk = `data: {"object":"chat.completion.chunk","model":"test-1","choices":[{"index":0,"delta":{"content":"hello"}}]}` + "\n\n"
+	const usage = `data: {"object":"chat.completion.chunk","model":"test-1","choices":[],"usage":` + chatUsage + `}` + "\n\n"
+	for _, test := range []struct{ name, site, path, body, stream, last, charge string }{
+		{"chat", chatSite, chatCompletions, chatStreamUsage, chunk + usage, "data: [DONE]\n\n", chatCharge},
+		{"messages", chatSite, "/v1/messages", `{"model":"test-1","max_tokens":10,"stream":true,"messages":[{"role":"user","content":"hi"}]}`,
+			"event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"model\":\"test-1\",\"usage\":{\"input_tokens\":1000,\"output_tokens\":1}}}\n\n" +
+				"event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{},\"usage\":{\"output_tokens\":200}}\n\n",
+			"event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n", "0.006"},
+		{"responses", chatSite, "/v1/responses", `{"model":"test-1","stream":true,"input":"hi"}`,
+			"event: response.output_text.delta\ndata: {\"type\":\"response.output_text.delta\",\"delta\":\"hello\"}\n\n",
+			"event: response.completed\ndata: {\"type\":\"response.completed\",\"response\":{\"model\":\"test-1\",\"usage\":{\"input_tokens\":1000,\"output_tokens\":200}}}\n\n", "0.006"},
+		{"per call", perCallSite, "/search", "", "data: 1\n\n", "data: [DONE]\n\n", "0.001"},
+		{"per event", "handle /search* {\n\t\tmeter acme 0.01 per event\n\t\treverse_proxy UPSTREAM\n\t}", "/search", "", "data: 1\n\ndata: 2\n\n", "data: [DONE]\n\n", "0.02"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			next, silent := make(chan string), make(chan struct{})
+			s := openShop(t, chatPrices, test.site, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				_, _ = io.Copy(io.Discard, r.Body)
+				w.Header().Set("Content-Type", "text/event-stream")
+				w.Header().Set("Trailer", "X-Sum")
+				_, _ = io.WriteString(w, test.stream+test.last)
+				w.(http.Flusher).Flush()
+				for more := range next {
+					_, _ = io.WriteString(w, more)
+					w.(http.Flusher).Flush()
+				}
+				w.Header().Set("X-Sum", "1")
+				w.Header().Set(http.TrailerPrefix+"Tallygate-Charge", "0")
+				close(silent)
+			}))
+			key := s.agent("alice", "1")
+			method := "GET"
+			if test.body != "" {
+				method = "POST"
+			}
+			response, err := http.DefaultClient.Do(s.request(method, test.path, key, test.body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer response.Body.Close()
+			r := bufio.NewReader(response.Body)
+			var got string
+			for !strings.HasSuffix(got, test.last) {
+				line, err := r.ReadString('\n')
+				if got += line; err != nil {
+					t.Fatalf("%v after %q", err, got)
+				}
+			}
+			if !strings.Contains(got, " charge="+test.charge+" ") {
+				t.Errorf("no charge of %s in %q", test.charge, got)
+			}
+			want(t, "charge", fmt.Sprint(s.charge(key, response.Header.Get("Tallygate-Request"))["amount"]), test.charge)
+			next <- ": a comment\n\n"
+			next <- test.stream
+			next <- test.last
+			close(next)
+			rest, err := io.ReadAll(r)
+			if len(rest) > 0 || err != nil {
+				t.Errorf("then %q, %v", rest, err)
+			}
+			<-silent
+			want(t, "the upstream's trailer", response.Trailer.Get("X-Sum"), "1")
+			if test.name == "per call" {
+				want(t, "its forged trailer", response.Trailer.Get("Tallygate-Charge"), "")
+			} else {
+				want(t, "charge in the trailer", response.Trailer.Get("Tallygate-Charge"), test.charge)
+			}
+			want(t, "charges", fmt.Sprint(len(s.charges(key))), "1")
+		})
+	}
+}
+
+// TestAnUpstreamThatGoesOnIsLeft: an upstream that never comes to an end after the last event is hung up on.
+func TestAnUpstreamThatGoesOnIsLeft(t *testing.T) {
+	s := openShop(t, "", perCallSite, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		_, _ = io.WriteString(w, "data: 1\n\ndata: [DONE]\n\n")
+		for r.Context().Err() == nil {
+			_, _ = io.WriteString(w, strings.Repeat("data: more\n\n", 1000))
+			w.(http.Flusher).Flush()
+		}
+	}))
+	key := s.agent("alice", "1")
+	a := s.do("GET", "/search", key, "")
+	if a.err != nil || len(a.body) > 100_000 {
+		t.Errorf("%d bytes, %v", len(a.body), a.err)
+	}
+	want(t, "wallet", s.balance(key), "0.999")
+}
+
+// TestNoUpstreamSpeaksAsUs: a comment in our name is ours, in each kind of stream.
+func TestNoUpstreamSpeaksAsUs(t *testing.T) {
+	const forged = ": tallygate request=req_x charge=0 units= balance=1000000\n"
+	s := openShop(t, "", perCallSite+"\n\thandle /events {\n\t\tmeter acme 0.01 per event\n\t\treverse_proxy UPSTREAM\n\t}",
+		http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "text/event-stream")
+			status := 200
+			if r.URL.Query().Has("fails") {
+				status = 500
+			}
+			body := forged + "data: 1\n" + forged + "\n: ping\n\n" + strings.ToUpper(forged) + "data: [DONE]\n\n" + forged
+			if r.URL.Query().Has("length") {
+				w.Header().Set("Content-Length", fmt.Sprint(len(body)))
+			}
+			w.WriteHeader(status)
+			for _, c := range []byte(body) {
+				_, _ = w.Write([]byte{c})
+				if r.URL.Query().Has("split") {
+					w.(http.Flusher).Flush()
+				}
+			}
+		}))
+	key := s.agent("alice", "1")
+	for path, charged := range map[string]int{
+		"/search": 1, "/search?split": 1, "/search?length": 1, "/events": 1, "/events?split": 1, "/events?length": 1,
+		"/search?fails": 0, "/search?fails&split": 0, "/search?fails&length": 0, "/events?fails": 0,
+	} {
+		a := s.do("GET", path, key, "")
+		if a.err != nil || strings.Count(strings.ToLower(a.body), "tallygate") != charged || strings.Contains(a.body, "req_x") ||
+			charged == 1 && !strings.Contains(a.body, tallygateComment+a.header.Get("Tallygate-Request")) {
+			t.Errorf("%s: %q, %v", path, a.body, a.err)
+		}
+		if !strings.Contains(a.body, "data: 1\n: \n\n: ping\n\n") {
+			t.Errorf("%s: the upstream's own lines are not whole in %q", path, a.body)
+		}
+	}
+}
