@@ -123,7 +123,7 @@ var batchAPI = &wire.API{Name: "batch.results", Dialect: wire.New(wire.Dialect{
 // Anthropic's.
 func Inspect(r *wire.Request) (*meter.Call, error) {
 	switch {
-	case r.Post("/v1/messages"):
+	case r.Post("/v1/messages"), r.Post("/messages") && r.JSON.Get("messages").IsArray() && r.JSON.Get("max_tokens").Exists():
 		return inspectMessages(r)
 	case r.Post("/messages/count_tokens"):
 		return r.FreeCall("messages.count_tokens"), nil

@@ -3,8 +3,6 @@
 package cohere
 
 import (
-	"strings"
-
 	"github.com/tidwall/gjson"
 	"github.com/tidwall/sjson"
 
@@ -24,11 +22,11 @@ var (
 // it in response.meta, as whole answers have it in meta.
 var chat = wire.Dialect{
 	Rules: []wire.Rule{
-		{Path: "type", In: wire.Stream},
-		{Path: "event_type", In: wire.Stream},
-		{Path: "is_finished", In: wire.Stream},
-		{Path: "delta.usage", In: wire.Stream},
-		{Path: "response.meta", In: wire.Stream},
+		{Path: "type"}, // of a stream, which may be called JSON
+		{Path: "event_type"},
+		{Path: "is_finished"},
+		{Path: "delta.usage"},
+		{Path: "response.meta"},
 		{Path: "usage"},
 		{Path: "meta"},
 
@@ -125,9 +123,9 @@ func Inspect(r *wire.Request) (*meter.Call, error) {
 	switch {
 	case r.Post("/v2/chat"), r.Post("/v1/chat") && r.JSON.Get("message").Exists() && !r.JSON.Get("messages").Exists():
 		api = chatAPI
-	case r.Post("/v1/generate") && r.JSON.Get("prompt").Exists():
+	case r.Post("/v1/generate") && r.JSON.Get("prompt").Exists(), r.Post("/v1/summarize") && r.JSON.Get("text").Exists():
 		api = generateAPI
-	case r.Post("/embed") && strings.Contains(r.Clean, "/v"):
+	case r.Post("/embed") && !r.Post("/api/embed"): // the latter is Ollama's
 		api = embedAPI
 	case r.Post("/rerank"):
 		api = rerankAPI

@@ -82,10 +82,16 @@ func TestDeviations(t *testing.T) {
 		{"an error after some text", chat, `{"model":"gpt-4o","stream":true}`, sse,
 			events(`{"choices":[{"delta":{"content":"Hello there"}}]}`, `{"error":{"message":"overloaded, and a long text"},"choices":[]}`, "[DONE]"),
 			"input=3,output=2", meter.Estimated},
+		{"an error in a word", chat, `{"messages":[{"role":"user","content":"hello"}]}`, json, `{"error":"overloaded"}`, "", meter.Stated},
+		{"an error of nothing", chat, `{"model":"gpt-4o"}`, json, `{"error":{ },"choices":[{"message":{"content":"hello"}}]}`, "input=3,output=1", meter.Estimated},
 		{"running usage: the last one holds", chat, `{"stream":true}`, sse,
 			events(`{"choices":[{"delta":{"content":"a"}}],"usage":{"prompt_tokens":5,"completion_tokens":1}}`,
 				`{"choices":[{"delta":{"content":"b"}}],"usage":{"prompt_tokens":5,"completion_tokens":2}}`),
 			"input=5,output=2", meter.Stated},
+		{"a usage before the text that it has", chat, `{"model":"gpt-4o","stream":true}`, sse,
+			events(`{"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":2}}`, `{"choices":[{"delta":{"content":"hello there"}}],"usage":null}`, "[DONE]"), "input=5,output=2", meter.Stated},
+		{"a usage that says nothing", chat, `{"model":"gpt-4o","stream":true}`, sse,
+			events(`{"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":2}}`, `{"choices":[],"usage":{}}`, `{"choices":[],"usage":{"prompt_tokens":null}}`, "[DONE]"), "input=5,output=2", meter.Stated},
 		{"no usage", chat, `{"model":"gpt-4o","stream":true,"messages":[{"role":"user","content":"Hi"}]}`, sse,
 			events(`{"choices":[{"delta":{"role":"assistant","content":"Hello"},"index":0}]}`, `{"choices":[{"delta":{"content":" world"},"index":0}]}`, "[DONE]"),
 			"input=8,output=2", meter.Estimated},
@@ -110,6 +116,7 @@ func TestDeviations(t *testing.T) {
 			`{"result":{"response":"hi","usage":{"prompt_tokens":4,"completion_tokens":3,"total_tokens":7}},"success":true}`, "input=4,output=3", meter.Stated},
 		{"a stream that is called JSON", chat, `{"stream":true}`, json, "\r\n" + events(`{"choices":[{"delta":{"content":"a"}}]}`, `{"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":2}}`, "[DONE]"),
 			"input=5,output=2", meter.Stated},
+		{"a byte order mark", chat, `{}`, json, "\xEF\xBB\xBF" + `{"usage":{"prompt_tokens":5,"completion_tokens":2}}`, "input=5,output=2", meter.Stated},
 		{"JSON that is called HTML", chat, `{}`, "text/html", `{"usage":{"prompt_tokens":5,"completion_tokens":2}}`, "input=5,output=2", meter.Stated},
 		{"xAI: images are a part", chat, `{}`, json, `{"usage":{"prompt_tokens":300,"completion_tokens":1,"total_tokens":301,"prompt_tokens_details":{"text_tokens":44,"image_tokens":256}}}`,
 			"image_input=256,input=44,output=1", meter.Stated},
@@ -172,6 +179,8 @@ func TestDeviations(t *testing.T) {
 			events(`{"type":"message_start","message":{"usage":{"input_tokens":20,"output_tokens":1}}}`, `{"type":"content_block_delta","delta":{"type":"text_delta","text":"hello hello hello hello hello hello"}}`,
 				`{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}`),
 			"input=20,output=7", meter.Estimated},
+		{"anthropic: mounted without a version", "/anthropic/messages", `{"model":"claude","max_tokens":9,"messages":[{"role":"user","content":"x"}]}`, json, `{"type":"message","usage":{"input_tokens":4,"output_tokens":3}}`,
+			"input=4,output=3", meter.Stated},
 		{"anthropic: passes outside of the totals", messages, `{}`, json,
 			`{"type":"message","usage":{"input_tokens":612,"output_tokens":20,"iterations":[{"type":"compaction","input_tokens":60385,"output_tokens":522},{"type":"message","input_tokens":612,"output_tokens":20}]}}`,
 			"input=60997,output=542", meter.Stated},
@@ -192,6 +201,7 @@ func TestDeviations(t *testing.T) {
 			`{"usage":{"total_input_tokens":267,"input_tokens_by_modality":[{"modality":"text","tokens":9},{"modality":"image","tokens":258}],"total_output_tokens":1130,"output_tokens_by_modality":[{"modality":"image","tokens":1120}]}}`,
 			"image_input=258,image_output=1120,input=9,output=10", meter.Stated},
 		{"gemini: what is nothing is left out", gemini, `{"contents":[{"parts":[{"text":"hello"}]}]}`, json, `{"candidates":[{"content":{"parts":[{"text":"hi"}]}}],"usageMetadata":{"candidatesTokenCount":18}}`, "output=18", meter.Stated},
+		{"gemini: what only the total has", gemini, `{}`, json, `{"usageMetadata":{"promptTokenCount":11,"totalTokenCount":18}}`, "input=11,output=7", meter.Stated},
 		{"gemini: a prompt that is blocked", gemini, `{"contents":[{"parts":[{"text":"hello"}]}]}`, json, `{"promptFeedback":{"blockReason":"MODEL_ARMOR"},"usageMetadata":{"trafficType":"ON_DEMAND"}}`, "", meter.Stated},
 		{"vertex serves Claude", "/v1/projects/p/locations/l/publishers/anthropic/models/claude-sonnet-4@20250514:rawPredict", `{"max_tokens":5}`, json,
 			`{"type":"message","usage":{"input_tokens":4,"output_tokens":3}}`, "input=4,output=3", meter.Stated},
@@ -214,11 +224,15 @@ func TestDeviations(t *testing.T) {
 		{"cohere: a stream of version 2", "/v2/chat", `{"stream":true}`, sse, events(`{"type":"content-delta","delta":{"message":{"content":{"text":"hi"}}}}`, `{"type":"message-end","delta":{"usage":{"billed_units":{"input_tokens":5,"output_tokens":1}}}}`, "[DONE]"), "input=5,output=1", meter.Stated},
 		{"cohere: a stream of version 1", "/v1/chat", `{"message":"x","stream":true}`, "application/stream+json",
 			`{"event_type":"text-generation","text":"hi"}` + "\n" + `{"event_type":"stream-end","response":{"text":"hi","meta":{"billed_units":{"input_tokens":5,"output_tokens":1}}}}` + "\n", "input=5,output=1", meter.Stated},
+		{"cohere: a stream of version 1 that is called JSON", "/v1/chat", `{"message":"x","stream":true}`, json,
+			`{"event_type":"text-generation","text":"hi"}` + "\n" + `{"event_type":"stream-end","response":{"text":"hi","meta":{"billed_units":{"input_tokens":5,"output_tokens":1}}}}` + "\n", "input=5,output=1", meter.Stated},
+		{"Pinecone: embeddings", "/embed", `{"inputs":[{"text":"x"}]}`, json, `{"data":[],"usage":{"total_tokens":11}}`, "input=11", meter.Stated},
 		{"rerank", "/v2/rerank", `{}`, json, `{"results":[],"meta":{"billed_units":{"search_units":2}}}`, "search_unit=2", meter.Stated},
 		{"rerank by tokens", "/v1/rerank", `{}`, json, `{"results":[],"usage":{"total_tokens":17}}`, "input=17", meter.Stated},
 
 		{"ollama", "/api/chat", `{"messages":[]}`, lines, `{"message":{"content":"hi"},"done":false}` + "\n" + `{"done":true,"prompt_eval_count":17,"eval_count":50}` + "\n", "input=17,output=50", meter.Stated},
 		{"ollama: the prompt was in the cache", "/api/generate", `{"stream":false}`, json, `{"response":"hi","done":true,"eval_count":38}`, "output=38", meter.Stated},
+		{"ollama: a model is loaded", "/api/chat", `{"model":"m","messages":[]}`, json, `{"message":{"content":""},"done":true,"done_reason":"load"}`, "", meter.Stated},
 		{"ollama: an error in the middle", "/api/generate", `{"model":"m","prompt":""}`, lines, `{"response":"hello"}` + "\n" + `{"error":"an error was encountered while running the model"}` + "\n", "input=4,output=1", meter.Estimated},
 
 		{"mcp: a tool", "/mcp", `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"look"}}`, json, `{"jsonrpc":"2.0","id":1,"result":{"content":[]}}`, "tool_call=1", meter.Stated},
@@ -226,6 +240,7 @@ func TestDeviations(t *testing.T) {
 			events(`{"jsonrpc":"2.0","method":"notifications/message","params":{}}`, `{"jsonrpc":"2.0","id":"a","result":{}}`), "tool_call=1", meter.Stated},
 		{"mcp: isError", "/mcp", `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"look"}}`, json, `{"id":1,"result":{"isError":true}}`, "", meter.Stated},
 		{"mcp: an error", "/mcp", `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"look"}}`, json, `{"id":1,"error":{"code":-1}}`, "", meter.Stated},
+		{"mcp: no error", "/mcp", `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"look"}}`, json, `{"id":1,"error":null,"result":{}}`, "tool_call=1", meter.Stated},
 		{"mcp: another id", "/mcp", `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"look"}}`, json, `{"id":2,"result":{}}`, "", meter.Stated},
 		{"mcp: an answer twice", "/mcp", `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"look"}}`, sse, events(`{"id":1,"result":{}}`, `{"id":1,"result":{}}`), "tool_call=1", meter.Stated},
 		{"mcp: a batch", "/mcp", `[{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a"}},{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"b"}}]`, json,
@@ -233,6 +248,13 @@ func TestDeviations(t *testing.T) {
 		{"mcp: a batch in an event", "/mcp", `[{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a"}},{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"b"}}]`, sse,
 			events(`[{"id":2,"result":{}},{"id":1,"result":{}}]`), "tool_call=2", meter.Stated},
 		{"mcp: no tool", "/mcp", `{"jsonrpc":"2.0","id":1,"method":"tools/list"}`, json, `{"id":1,"result":{}}`, "", meter.Stated},
+
+		{"watsonx: the prompt in the first event", "/ml/v1/text/generation_stream", `{"model_id":"m","input":"x"}`, sse,
+			events(`{"results":[{"generated_text":"","generated_token_count":0,"input_token_count":8}]}`, `{"results":[{"generated_text":"the","generated_token_count":1,"input_token_count":0}]}`,
+				`{"results":[{"generated_text":" sky","generated_token_count":2,"input_token_count":0}]}`), "input=8,output=2", meter.Stated},
+		{"watsonx: embeddings", "/ml/v1/text/embeddings", `{"model_id":"m","inputs":["x"]}`, json, `{"results":[{"embedding":[1]}],"input_token_count":11}`, "input=11", meter.Stated},
+		{"llama.cpp", "/completion", `{"prompt":"x"}`, json, `{"content":"hi","tokens_evaluated":11,"tokens_predicted":7}`, "input=11,output=7", meter.Stated},
+		{"Aleph Alpha", "/complete", `{"prompt":[{"type":"text","data":"x"}]}`, json, `{"completions":[{"completion":"hi"}],"num_tokens_prompt_total":11,"num_tokens_generated":7}`, "input=11,output=7", meter.Stated},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -478,7 +500,7 @@ func FuzzCounter(f *testing.F) {
 	paths := []string{
 		"/v1/chat/completions", "/v1/messages", "/v1/responses", "/v1/embeddings", "/v1/images/generations", "/v1/audio/transcriptions", "/v1/audio/speech",
 		"/v1/ocr", "/v1beta/models/g:streamGenerateContent", "/v1beta/interactions", "/model/anthropic.x/converse-stream", "/model/anthropic.x/invoke-with-response-stream",
-		"/v2/chat", "/v2/rerank", "/api/chat", "/mcp", "/unknown",
+		"/v2/chat", "/v2/rerank", "/api/chat", "/mcp", "/unknown", "/v1/threads/t/runs", "/v1/conversations", "/completion",
 	}
 	kinds := []string{"text/event-stream", "application/json", "application/x-ndjson", "application/vnd.amazon.eventstream"}
 	f.Add(uint8(0), uint8(0), `{"stream":true,"n":2}`, []byte(events(`{"choices":[{"delta":{"content":"a"}}],"usage":null}`, `{"choices":[],"usage":{"prompt_tokens":1}}`, "[DONE]")))

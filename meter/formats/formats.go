@@ -13,6 +13,7 @@ import (
 	"github.com/tallygate/tallygate/meter/mcp"
 	"github.com/tallygate/tallygate/meter/ollama"
 	"github.com/tallygate/tallygate/meter/openai"
+	"github.com/tallygate/tallygate/meter/textgen"
 	"github.com/tallygate/tallygate/meter/wire"
 )
 
@@ -23,6 +24,7 @@ var formats = []func(*wire.Request) (*meter.Call, error){
 	bedrock.Inspect,
 	cohere.Inspect,
 	ollama.Inspect,
+	textgen.Inspect,
 	openai.Inspect,
 	mcp.Inspect,
 	openai.InspectShape,

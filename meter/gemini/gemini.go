@@ -27,7 +27,7 @@ var generate = wire.Dialect{
 		{Path: "usageMetadata"},
 		{Path: "modelVersion"},
 		{Path: "candidates.*.finishReason"},
-		{Path: "error", Mark: true},
+		{Path: "error", Mark: true}, {Path: "error"},
 		{Path: "promptFeedback.blockReason", Mark: true},
 		{Path: "candidates.*.content.parts.*.text", Text: meter.Output},
 		{Path: "candidates.*.content.parts.*.functionCall.name", Text: meter.Output, Call: true},
@@ -55,7 +55,7 @@ func endGenerate(t *wire.State, m *wire.Message) wire.Verdict {
 		t.State(s)
 		t.Tier = tier(u)
 	}
-	t.Failed = t.Failed || m.Has("error") || m.Has("promptFeedback.blockReason")
+	t.Failed = t.Failed || m.Failed("error") || m.Has("promptFeedback.blockReason")
 	if m.Get("candidates.*.finishReason").String() != "" {
 		return wire.Last
 	}

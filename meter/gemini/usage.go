@@ -26,10 +26,16 @@ func usage(u gjson.Result) (s wire.Stated) {
 	s.ImageInput = max(0, modality("promptTokensDetails", "IMAGE")-modality("cacheTokensDetails", "IMAGE")) + modality("toolUsePromptTokensDetails", "IMAGE")
 	s.Reasoning = number("thoughtsTokenCount")
 	s.Completion = number(candidates+"TokenCount") + s.Reasoning
+	if hidden := number("totalTokenCount") - s.Prompt - s.Completion; s.HasPrompt && hidden > 0 && hidden <= maxHidden {
+		s.Completion, s.HasCompletion = s.Completion+hidden, true
+	}
 	s.AudioOutput = modality(candidates+"TokensDetails", "AUDIO")
 	s.ImageOutput = modality(candidates+"TokensDetails", "IMAGE")
 	return s
 }
+
+// maxHidden bounds what a total may have more than its parts, in tokens; beyond that it is taken for an error.
+const maxHidden = 10_000_000
 
 // byModality adds up what a list of counts has of one modality.
 func byModality(list gjson.Result, modality, key string, suspect *bool) (n int64) {

@@ -50,18 +50,19 @@ func (a *calls) Counter(c *meter.Call, status int, h http.Header) meter.Counter 
 // https://modelcontextprotocol.io/specification/2025-11-25/server/tools#error-handling
 var answers = wire.New(wire.Dialect{
 	Rules: []wire.Rule{
-		{Path: "id"}, {Path: "result", Mark: true}, {Path: "result.isError"}, {Path: "error", Mark: true},
+		{Path: "id"}, {Path: "result", Mark: true}, {Path: "result.isError"}, {Path: "error", Mark: true}, {Path: "error"},
 	},
 	Elements: true,
 	End: func(t *wire.State, m *wire.Message) wire.Verdict {
 		waiting := t.Scratch.(map[string]string)
 		id, _ := idOf(m.Get("id"))
 		tool, found := waiting[id]
-		if !found || !m.Has("result") && !m.Has("error") {
+		failed := m.Failed("error")
+		if !found || !failed && !m.Has("result") {
 			return wire.Pass
 		}
 		delete(waiting, id) // an answer that is repeated counts once
-		if m.Has("error") || m.Get("result.isError").Bool() {
+		if failed || m.Get("result.isError").Bool() {
 			t.ToolsFailed[tool]++
 		} else {
 			t.Tools[tool]++

@@ -20,7 +20,7 @@ var (
 // counts; without prompt_eval_count the prompt was in the cache and cost nothing. An error in mid-stream is a line of its own.
 var answer = wire.Dialect{
 	Rules: []wire.Rule{
-		{Path: "model"}, {Path: "done"}, {Path: "prompt_eval_count"}, {Path: "eval_count"}, {Path: "error", Mark: true},
+		{Path: "model"}, {Path: "done"}, {Path: "prompt_eval_count"}, {Path: "eval_count"}, {Path: "error", Mark: true}, {Path: "error"}, {Path: "done_reason"},
 		{Path: "message.content", Text: meter.Output},
 		{Path: "message.thinking", Text: meter.Output},
 		{Path: "message.tool_calls.*.function.name", Text: meter.Output, Call: true},
@@ -39,7 +39,11 @@ var answer = wire.Dialect{
 			s.Completion = wire.Number(m.Get("eval_count"), &s.Suspect)
 			t.State(s)
 		}
-		t.Failed = t.Failed || m.Has("error")
+		switch m.Get("done_reason").String() {
+		case "load", "unload": // of the model: there is no answer
+			t.State(wire.Stated{HasPrompt: true, HasCompletion: true})
+		}
+		t.Failed = t.Failed || m.Failed("error")
 		if m.Get("done").Bool() {
 			return wire.Terminal
 		}

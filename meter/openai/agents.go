@@ -16,7 +16,7 @@ var (
 var run = wire.Dialect{
 	Rules: append([]wire.Rule{{Path: "delta.content.*.text.value", Text: meter.Output, In: wire.Stream}}, chat.Rules...),
 	End: func(t *wire.State, m *wire.Message) wire.Verdict {
-		if m.Is("[DONE]") || m.Get("object").String() == "thread.run" || m.Has("error.*") {
+		if m.Is("[DONE]") || m.Get("object").String() == "thread.run" || m.Failed("error") {
 			return endChat(t, m)
 		}
 		return wire.Pass

@@ -34,7 +34,7 @@ var chat = wire.Dialect{
 		{Path: "result.usage"}, // Cloudflare
 		{Path: "service_tier"},
 		{Path: "object"},
-		{Path: "error.*", Mark: true}, // Azure has an error of null
+		{Path: "error", Mark: true}, {Path: "error"}, // Azure has an error of null
 		{Path: "choices.*", Mark: true},
 
 		{Path: "choices.*.delta.content", Text: meter.Output, In: wire.Stream},
@@ -80,7 +80,7 @@ func endChat(t *wire.State, m *wire.Message) wire.Verdict {
 	if m.Is("[DONE]") {
 		return wire.Terminal
 	}
-	t.Failed = t.Failed || m.Has("error.*") || m.Get("object").String() == "error" // the latter: vLLM
+	t.Failed = t.Failed || m.Failed("error") || m.Get("object").String() == "error" // the latter: vLLM
 	if v := m.Get("model").String(); v != "" {
 		t.Model = v
 	}
@@ -109,7 +109,7 @@ func endChat(t *wire.State, m *wire.Message) wire.Verdict {
 func quiet(d wire.Dialect) wire.Dialect {
 	d.End = func(t *wire.State, m *wire.Message) wire.Verdict {
 		verdict := endChat(t, m)
-		if m.Get("usage").IsObject() && !m.Has("choices.*") && !m.Has("error.*") {
+		if m.Get("usage").IsObject() && !m.Has("choices.*") && !m.Failed("error") {
 			return wire.Drop
 		}
 		return verdict

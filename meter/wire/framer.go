@@ -15,6 +15,8 @@ import (
 // last bytes: without them no client has it.
 const MaxEvent = 128 << 10
 
+const byteOrderMark = "\xEF\xBB\xBF"
+
 const (
 	lastBytes = 16       // of a message that is too large
 	maxSpare  = 32 << 10 // bytes of room that a stream keeps for its next message
@@ -52,7 +54,10 @@ type sniffer struct {
 
 func (s *sniffer) feed(c *counter, dst, chunk []byte) []byte {
 	if s.framer == nil {
-		rest := bytes.TrimLeft(chunk, " \t\r\n\xEF\xBB\xBF")
+		rest := bytes.TrimLeft(chunk, " \t\r\n")
+		for len(rest) > 0 && strings.IndexByte(byteOrderMark, rest[0]) >= 0 { // it may come in pieces
+			rest = rest[1:]
+		}
 		if len(rest) == 0 {
 			return append(dst, chunk...)
 		}

@@ -1,6 +1,8 @@
 package wire
 
 import (
+	"strings"
+
 	"github.com/tidwall/gjson"
 
 	"github.com/tallygate/tallygate/meter"
@@ -49,6 +51,10 @@ func (t *State) hasText() bool {
 // State replaces the stated usage. What is beyond anything that the request can use is taken for not stated: it is counted
 // locally, and marked as suspect.
 func (t *State) State(s Stated) {
+	if !s.HasPrompt && !s.HasCompletion { // it says nothing
+		t.Stated.Suspect = t.Stated.Suspect || s.Suspect
+		return
+	}
 	t.Stated = s.credible(t.Call)
 	t.dropText()
 }
@@ -186,6 +192,18 @@ func (m *Message) All(path string) []gjson.Result {
 
 // Has reports whether there is a value at a path that is marked.
 func (m *Message) Has(path string) bool { return m.Count(path) > 0 }
+
+// Failed reports whether there is an error at a path that is marked and kept: anything but null, or what is empty.
+func (m *Message) Failed(path string) bool {
+	v := m.Get(path)
+	switch {
+	case v.IsObject(), v.IsArray():
+		return strings.Trim(v.Raw, "{[ \t\r\n]}") != ""
+	case v.Exists(): // null, false, and "" are the same
+		return v.String() != "" && v.Type != gjson.False
+	}
+	return m.Has(path) // too large to be kept
+}
 
 // Count returns how many values there are at a path that is marked.
 func (m *Message) Count(path string) (n int64) {
