@@ -233,17 +233,14 @@ func BenchmarkYardsticks(b *testing.B) {
 		b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "syncs/s")
 	})
 	b.Run("update", func(b *testing.B) {
-		db, i := openBare(b), 0
-		for b.Loop() {
-			err := db.Update(func(tx *bbolt.Tx) error {
-				return tx.Bucket(plainBucket).Put(binary.BigEndian.AppendUint64(nil, uint64(i)), make([]byte, 120))
+		db := openBare(b)
+		var next atomic.Int64
+		b.ResetTimer()
+		concurrently(b, 1, b.N, func() error {
+			return db.Update(func(tx *bbolt.Tx) error {
+				return tx.Bucket(plainBucket).Put(binary.BigEndian.AppendUint64(nil, uint64(next.Add(1))), make([]byte, 120))
 			})
-			if err != nil {
-				b.Fatal(err)
-			}
-			i++
-		}
-		b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "updates/s")
+		})
 	})
 	for _, callers := range []int{64, 512} {
 		b.Run(fmt.Sprintf("batch/callers=%d", callers), func(b *testing.B) {

@@ -94,6 +94,7 @@ type file struct {
 	stuck atomic.Bool // a transaction could not be ended: db.Close would wait for it for ever
 
 	applied  layers                 // after the last group that was applied, durable or not: of the goroutine that applies
+	changes  []change               // of that group, to be used again: likewise
 	durable  atomic.Pointer[layers] // after the last commit
 	foldFrom string                 // the key from which on the frozen layer is still to be folded: of the goroutine that commits
 }

@@ -48,10 +48,12 @@ func (t *transaction) begin() (err error) {
 // Commit is [ledger.Tx]'s.
 func (t *transaction) Commit(changed iter.Seq2[[]byte, []byte]) (durable func() error, err error) {
 	defer t.Rollback() // a commit may wait for its readers
-	var changes []change
+	changes := t.file.changes[:0]
 	for key, value := range changed {
 		changes = append(changes, change{key, value})
 	}
+	defer clear(changes)
+	t.file.changes = changes
 	after := t.layers
 	if after.frozen == nil && after.active.size >= t.store.options.LayerSize {
 		after.frozen, after.active = after.active, newLayer(after.active.journal+1)

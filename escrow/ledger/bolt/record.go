@@ -32,36 +32,39 @@ func checksum(key, value []byte) uint32 {
 }
 
 // reader reads sealed records. What goes wrong inside bbolt comes back as an error.
-type reader struct{ bucket *bbolt.Bucket }
+type reader struct {
+	bucket *bbolt.Bucket
+	cursor *bbolt.Cursor // for single records; scans have their own
+}
 
 func newReader(tx *bbolt.Tx) (r reader, err error) {
 	defer contain(&err, bucketName)
 	r.bucket = tx.Bucket(bucketName)
 	if r.bucket == nil {
-		err = &ledger.CorruptError{Key: bucketName, Detail: "the bucket is missing"}
+		return r, &ledger.CorruptError{Key: bucketName, Detail: "the bucket is missing"}
 	}
-	return r, err
+	r.cursor = r.bucket.Cursor()
+	return r, nil
 }
 
 // Get is [ledger.Reader]'s.
 func (r reader) Get(key []byte) (value []byte, err error) {
 	defer contain(&err, key)
-	found, sealed := r.bucket.Cursor().Seek(key)
+	found, sealed := r.cursor.Seek(key)
 	if found != nil && bytes.Equal(found, key) {
 		return unseal(key, sealed)
 	}
 	return nil, r.absent(key, found, sealed)
 }
 
-// absent believes that there is no such key only where the records beside its place are whole and in order: a key that was damaged,
-// or a page number on the way to it, would otherwise make it pass for one that was never written.
+// absent believes that there is no such key, which the cursor has just sought, only where the records beside its place are whole and
+// in order: a key that was damaged, or a page number on the way to it, would otherwise make it pass for one that was never written.
 func (r reader) absent(key, after, sealedAfter []byte) error {
-	c := r.bucket.Cursor()
 	var before, sealedBefore []byte
-	if found, _ := c.Seek(key); found != nil {
-		before, sealedBefore = c.Prev()
+	if after != nil {
+		before, sealedBefore = r.cursor.Prev()
 	} else {
-		before, sealedBefore = c.Last()
+		before, sealedBefore = r.cursor.Last()
 	}
 	if after != nil && bytes.Compare(after, key) < 0 || before != nil && bytes.Compare(before, key) >= 0 {
 		return &ledger.CorruptError{Key: bytes.Clone(key), Detail: fmt.Sprintf("its place is out of order, between %q and %q", before, after)}
@@ -109,7 +112,7 @@ func (r reader) bounded(in ledger.Range) (err error) {
 		return nil
 	}
 	defer contain(&err, begin)
-	found, sealed := r.bucket.Cursor().Seek(begin)
+	found, sealed := r.cursor.Seek(begin)
 	return r.absent(begin, found, sealed)
 }
 
