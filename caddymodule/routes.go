@@ -17,9 +17,14 @@ func (a *App) nameRoutes() {
 		return
 	}
 	for name, server := range loaded.(*caddyhttp.App).Servers {
-		if nameMeters(server.Routes, "") > 0 && server.Logs != nil {
-			a.logger.Warn("access logs are on: Caddy hides Authorization in them, but no other place that keys come in; filter x-api-key, x-goog-api-key, api-key, Tallygate-Key and ?key= in the log's encoder, see docs/security.md",
-				zap.String("server", name))
+		if nameMeters(server.Routes, "") == 0 {
+			continue
+		}
+		for _, log := range accessLogs(server.Logs) {
+			if a.showsKeys(log) {
+				a.logger.Warn("an access log shows keys: Caddy hides Authorization in it, but no other place that keys come in; filter x-api-key, x-goog-api-key, api-key, Tallygate-Key and ?key= in the log's encoder, see docs/security.md",
+					zap.String("server", name), zap.String("logger", log))
+			}
 		}
 	}
 }
