@@ -69,6 +69,8 @@ type App struct {
 	wrongKeys *api.Throttle // of the API and of all meters
 	bodies    *bodies
 
+	prefix string // of the API's paths, as texts name them: of the first handler that serves them
+
 	mu     sync.Mutex
 	payees []string // of all meters, to be reserved at start
 	meters []*Meter

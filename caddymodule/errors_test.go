@@ -55,6 +55,22 @@ func TestInsufficientFundsTellsHowToMendIt(t *testing.T) {
 	}
 }
 
+func TestRefusalsNameThePathsOfTheAPI(t *testing.T) {
+	site := strings.Replace(perCallSite, "meter acme 0.001 per call", "meter {\n\t\t\tpayee acme\n\t\t\tprice 0.001 per call\n\t\t\tcharge escrow\n\t\t}", 1)
+	site += "\n\t" + strings.ReplaceAll(perCallSite, "/search", "/wallet")
+	s := openShop(t, "", site, text("results"))
+	poor := s.agent("poor", "0.0005")
+	for prefix, directive := range map[string]string{"": "tallygate", "/pay": "tallygate /pay"} {
+		s.directive = directive
+		s.load("", site)
+		for path, request := range map[string]string{"/search": "POST " + prefix + "/api/v1/escrow", "/wallet": `"request":"POST ` + prefix + "/api/v1/faucet"} {
+			if a := s.do("GET", path, poor, ""); a.status != 402 || !strings.Contains(a.body, request) {
+				t.Errorf("no %s in %s", request, a.body)
+			}
+		}
+	}
+}
+
 func TestMoneyForTheInputButNotForTheAnswer(t *testing.T) {
 	for _, test := range []struct {
 		name, onExhausted string

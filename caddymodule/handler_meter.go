@@ -14,6 +14,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
+	"github.com/tallygate/tallygate/escrow/api"
 	"github.com/tallygate/tallygate/escrow/ledger"
 	"github.com/tallygate/tallygate/meter"
 	"github.com/tallygate/tallygate/meter/probe"
@@ -390,15 +391,17 @@ func (m *Meter) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp
 		m.answerQuote(r, q)
 		return next.ServeHTTP(w, r)
 	}
+	if isPreflight(r) {
+		return m.passPreflight(w, r, next)
+	}
 
 	c, refusal := m.admit(r)
 	defer c.giveRoom()
 	if refusal != nil && m.shadow() {
-		r = r.WithContext(context.WithValue(r.Context(), callKey{}, c)) // a meter further in finds the key there
-		if err := next.ServeHTTP(w, r); err != nil {
-			return answerFailure(w, r, c.id, err, m.logger)
-		}
-		return nil
+		metrics.shadow.WithLabelValues(m.Payee, string(refusal.Outcome)).Inc()
+		m.logger.Info("shadow mode lets a call pass that would be refused", zap.String("request", c.id), zap.String("payee", m.Payee), zap.String("code", string(refusal.Outcome)))
+		c.request = r.WithContext(context.WithValue(r.Context(), callKey{}, c)) // a meter further in finds the key there
+		return c.serve(w, next)
 	}
 	if c.kept != nil {
 		return c.writeAgain(w)
@@ -406,7 +409,8 @@ func (m *Meter) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp
 	if refusal != nil {
 		metrics.refused.WithLabelValues(m.Payee, string(refusal.Outcome)).Inc()
 		w.Header().Set(headerRequest, c.id)
-		writeProblem(w, refusal)
+		openRefusal(w.Header(), r)
+		api.WriteProblem(w, refusal, m.app.prefix, true)
 		return nil
 	}
 	defer c.leave()

@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"strings"
@@ -35,6 +36,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return err
 	}
 	h.app = app.(*App)
+	h.app.prefix = cmp.Or(h.app.prefix, h.Prefix)
 	version, _ := caddy.Version()
 	h.api = http.StripPrefix(h.Prefix, api.New(h.app.openBook, api.Options{
 		Prefix:          h.Prefix,

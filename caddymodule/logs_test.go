@@ -1,6 +1,9 @@
 package caddymodule_test
 
 import (
+	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -80,4 +83,58 @@ func TestNoKeyIsLoggedWhenTheProviderFails(t *testing.T) {
 		wantProblem(t, a, 502, "upstream_failed")
 	}
 	// The shop's log, errors and debug messages included, is searched for the key when the test ends.
+}
+
+func TestTheStartWarnsOfLogsThatShowKeys(t *testing.T) {
+	filtered := strings.Replace(filteredLog, "LOGFILE", filepath.Join(t.TempDir(), "access.log"), 1)
+	plain := "log {\n\t\toutput file " + filepath.Join(t.TempDir(), "access.log") + "\n\t}"
+	for _, test := range []struct {
+		name, site, logger string
+		global             bool // the default log is filtered
+	}{
+		{"no access log", perCallSite, "", false},
+		{"filtered", "log {\n\t\thostnames 127.0.0.1\n" + strings.TrimPrefix(filtered, "log {") + "\n\t" + perCallSite, "", true},
+		{"not filtered", plain + "\n\t" + perCallSite, `"logger":"http.log.access.log0"`, true},
+		{"on the default log", "log\n\t" + perCallSite, `"logger":"http.log.access`, false},
+		{"on the default log, filtered", "log\n\t" + perCallSite, "", true},
+		{"not metered", plain + "\n\trespond hello", "", false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := &shop{t: t, filtered: test.global}
+			s.open("", test.site, text("results"))
+			logged, err := os.ReadFile(s.log)
+			if err != nil {
+				t.Fatal(err)
+			}
+			warned := strings.Contains(string(logged), "an access log shows keys")
+			if warned != (test.logger != "") || !strings.Contains(string(logged), test.logger) {
+				t.Errorf("warned: %v, want %q in\n%s", warned, test.logger, logged)
+			}
+		})
+	}
+}
+
+func TestShadowModeCountsWhatItWouldRefuse(t *testing.T) {
+	site := "handle /search* {\n\t\tmeter acme-shadow {\n\t\t\tprice 0.001 per call\n\t\t\tenforce off\n\t\t}\n\t\treverse_proxy UPSTREAM\n\t}\n\thandle /metrics {\n\t\tmetrics\n\t}"
+	s := openShop(t, "", site, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Tallygate-Charge", "7") // forged
+		_, _ = io.WriteString(w, "results")
+	}))
+	key := s.agent("alice", "1")
+	for _, with := range []string{"", "nonsense", key} {
+		a := s.do("GET", "/search", with, "")
+		want(t, "answer", fmt.Sprint(a.status, " ", a.body), "200 results")
+		want(t, "charge", a.header.Get("Tallygate-Charge"), "0")
+		if a.header.Get("Tallygate-Request") == "" {
+			t.Error("the call has no id")
+		}
+	}
+	want(t, "shadow charges", fmt.Sprint(len(s.charges(key))), "1")
+	if body := s.do("GET", "/metrics", "", "").body; !strings.Contains(body, `tallygate_shadow_passed_total{code="unauthorized",payee="acme-shadow"} 2`) {
+		t.Errorf("not counted in\n%s", body)
+	}
+	logged, err := os.ReadFile(s.log)
+	if n := strings.Count(string(logged), "shadow mode lets a call pass that would be refused"); err != nil || n != 2 {
+		t.Errorf("logged %d times, %v", n, err)
+	}
 }

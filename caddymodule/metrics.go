@@ -13,6 +13,7 @@ import (
 var metrics = struct {
 	calls   *prometheus.CounterVec
 	refused *prometheus.CounterVec
+	shadow  *prometheus.CounterVec
 	settle  prometheus.Histogram
 	live    prometheus.Gauge
 }{
@@ -23,6 +24,10 @@ var metrics = struct {
 	refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: "tallygate", Name: "refused_total",
 		Help: "Calls that were refused, by payee and by the problem's code.",
+	}, []string{"payee", "code"}),
+	shadow: prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: "tallygate", Name: "shadow_passed_total",
+		Help: "Calls that shadow mode let pass, uncharged and unrecorded, which would be refused, by payee and by the problem's code.",
 	}, []string{"payee", "code"}),
 	settle: prometheus.NewHistogram(prometheus.HistogramOpts{
 		Namespace: "tallygate", Name: "settle_seconds",
@@ -36,7 +41,7 @@ var metrics = struct {
 
 // registerMetrics adds the metrics to a config's registry.
 func registerMetrics(registry *prometheus.Registry) error {
-	for _, collector := range []prometheus.Collector{metrics.calls, metrics.refused, metrics.settle, metrics.live} {
+	for _, collector := range []prometheus.Collector{metrics.calls, metrics.refused, metrics.shadow, metrics.settle, metrics.live} {
 		var registered prometheus.AlreadyRegisteredError
 		if err := registry.Register(collector); err != nil && !errors.As(err, &registered) {
 			return err

@@ -100,9 +100,9 @@ func unavailable(charge string) *ledger.Refusal {
 	return refuse(ledgerUnavailable, "the ledger can't be used at the moment; try again later", "charge", charge)
 }
 
-// writeProblem answers a request on a metered route with a problem that the providers' SDKs understand too.
+// writeProblem answers a request on a metered route with a problem that the providers' SDKs understand too, and that names no path.
 func writeProblem(w http.ResponseWriter, refusal *ledger.Refusal) {
-	api.WriteProblem(w, refusal, true)
+	api.WriteProblem(w, refusal, "", true)
 }
 
 // unitsOf writes a charge's units in the order of their names: "input=12,output=34".

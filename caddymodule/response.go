@@ -156,6 +156,7 @@ func (w *response) WriteHeader(status int) {
 	}
 	dropOwn(w.Header())
 	w.Header().Set(headerRequest, c.id)
+	exposeOwn(w.Header())
 	switch {
 	case c.auth == nil || !c.meter.charged(status):
 		w.mode = passing

@@ -40,6 +40,10 @@ type shop struct {
 	keys  []string
 	log   string
 	level string // of the log; default DEBUG
+	// filtered says that the log hides keys in requests.
+	filtered bool
+	// directive serves the API; default: tallygate.
+	directive string
 }
 
 // openShop runs a Caddyfile: the global option's lines, then the site's. UPSTREAM in them stands for the upstream's address. Caddy
@@ -101,10 +105,10 @@ func (s *shop) caddyfile(options, site string) string {
 	}
 }
 http://127.0.0.1:%s {
-	tallygate
+	%s
 	%s
 }
-`, s.logging(), store, s.db, operatorKey, options, s.port, site)
+`, s.logging(), store, s.db, operatorKey, options, s.port, cmp.Or(s.directive, "tallygate"), site)
 }
 
 // logging sends the log of a shop in this process to a file.
@@ -112,7 +116,11 @@ func (s *shop) logging() string {
 	if s.log == "" {
 		return ""
 	}
-	return fmt.Sprintf("log {\n\t\toutput file %s\n\t\tlevel %s\n\t}", s.log, cmp.Or(s.level, "DEBUG"))
+	filter := ""
+	if s.filtered {
+		filter = "\n\t\tformat filter {\n\t\t\trequest>headers>X-Api-Key delete\n\t\t}"
+	}
+	return fmt.Sprintf("log {\n\t\toutput file %s\n\t\tlevel %s%s\n\t}", s.log, cmp.Or(s.level, "DEBUG"), filter)
 }
 
 func (s *shop) load(options, site string) {

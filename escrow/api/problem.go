@@ -93,34 +93,41 @@ func known(r *escrow.Refusal) *escrow.Refusal {
 }
 
 // problem is the body of an error: RFC 9457, with the code, and what is needed to mend it.
-func problem(r *escrow.Refusal, metered bool) map[string]any {
+func problem(r *escrow.Refusal, prefix string, metered bool) map[string]any {
 	k := kinds[r.Outcome]
 	body := map[string]any{}
 	for name, value := range r.Fields {
 		body[name] = value
 	}
 	maps.Copy(body, map[string]any{
-		"type": problemBase + string(r.Outcome), "title": k.title, "status": k.status, "code": r.Outcome, "detail": r.Detail,
+		"type": problemBase + string(r.Outcome), "title": k.title, "status": k.status, "code": r.Outcome, "detail": under(prefix, r.Detail),
 	})
 	if r.Outcome == escrow.InsufficientFunds {
-		body["pay"] = pay
+		body["pay"] = pay(prefix)
 	}
 	if metered {
-		body["error"] = map[string]string{"message": k.title + ": " + r.Detail, "type": k.sdk, "code": string(r.Outcome)}
+		body["error"] = map[string]string{"message": k.title + ": " + under(prefix, r.Detail), "type": k.sdk, "code": string(r.Outcome)}
 	}
 	return body
 }
 
 // pay tells how a wallet is funded.
-var pay = []map[string]string{
-	{"method": "faucet", "request": "POST /api/v1/faucet", "note": "once, where the operator has one"},
-	{"method": "deposit", "request": "POST /api/v1/wallet/deposit", "note": "booked by the operator"},
-	{"method": "transfer", "request": "POST /api/v1/wallet/transfer", "note": "from another agent"},
+func pay(prefix string) []map[string]string {
+	return []map[string]string{
+		{"method": "faucet", "request": under(prefix, "POST /api/v1/faucet"), "note": "once, where the operator has one"},
+		{"method": "deposit", "request": under(prefix, "POST /api/v1/wallet/deposit"), "note": "booked by the operator"},
+		{"method": "transfer", "request": under(prefix, "POST /api/v1/wallet/transfer"), "note": "from another agent"},
+	}
 }
 
-// WriteProblem answers with a refusal, or any other error, as application/problem+json. On a metered route (metered) it carries
-// what the SDKs of LLM providers look for too: error {message, type, code}.
-func WriteProblem(w http.ResponseWriter, err error, metered bool) {
+// under writes the API's paths in a text as they are below a prefix.
+func under(prefix, text string) string {
+	return strings.ReplaceAll(text, " "+base+"/", " "+prefix+base+"/")
+}
+
+// WriteProblem answers with a refusal, or any other error, as application/problem+json; prefix is what the API's paths are
+// below. On a metered route (metered) it carries what the SDKs of LLM providers look for too: error {message, type, code}.
+func WriteProblem(w http.ResponseWriter, err error, prefix string, metered bool) {
 	r := asRefusal(err)
 	h := w.Header()
 	if after := r.Fields["retry_after"]; after != "" {
@@ -135,7 +142,7 @@ func WriteProblem(w http.ResponseWriter, err error, metered bool) {
 	h.Set("Content-Type", "application/problem+json")
 	h.Set("Cache-Control", "no-store")
 	h.Del("Content-Length")
-	body, err := json.Marshal(problem(r, metered))
+	body, err := json.Marshal(problem(r, prefix, metered))
 	if err != nil {
 		panic(err) // it is made of strings and one number
 	}
