@@ -39,7 +39,7 @@ func TestMain(m *testing.M) {
 // commit it reopens the ledger, does again what is absent, and goes on.
 func child(path string) error {
 	signal.Ignore(syscall.SIGXFSZ) // a file that may not grow is to be an error
-	s, err := Open(path, Options{})
+	s, err := Open(path, Options{LayerSize: 64 << 10}) // so that layers are folded while it is killed
 	if err != nil {
 		return err
 	}
