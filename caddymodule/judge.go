@@ -88,6 +88,7 @@ func (q *Quality) askJudge(ctx context.Context, c *call) *escrow.Quality {
 // maxKeptQuestion is how many bytes of a question the ledger keeps.
 const maxKeptQuestion = 64 << 10
 
+// question is what the judge is asked of a complete answer.
 func (c *call) question() question {
 	c.mu.Lock() // the end of the process may settle the call meanwhile
 	defer c.mu.Unlock()
@@ -97,7 +98,11 @@ func (c *call) question() question {
 		Response: judgedResponse{Status: c.status, ContentType: c.contentType, Body: cutText(c.copied, judgedResponseBytes), Cut: c.copiedCut},
 	}
 	if c.counter != nil && c.rates != nil {
-		if bill, err := c.bill(c.counter.Usage(false), false); err == nil {
+		usage := c.counter.Usage(true)
+		if usage.Units != nil {
+			c.addSeconds(usage.Units)
+		}
+		if bill, err := c.bill(usage, false); err == nil {
 			q.Price = bill.amount.String()
 		}
 	}

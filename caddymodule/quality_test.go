@@ -56,11 +56,11 @@ func TestQualityByTheProvidersOwnScore(t *testing.T) {
 func judge(t *testing.T, says *atomic.Value) *httptest.Server {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var q struct {
-			Payer    string
-			Response struct{ Body string }
+			Payer, Price string
+			Response     struct{ Body string }
 		}
 		body, _ := io.ReadAll(r.Body)
-		if err := json.Unmarshal(body, &q); err != nil || q.Payer != "alice" || q.Response.Body != "forty-two" {
+		if err := json.Unmarshal(body, &q); err != nil || q.Payer != "alice" || q.Price != "0.05" || q.Response.Body != "forty-two" {
 			t.Errorf("the judge is asked %s", body)
 		}
 		answer := says.Load().(string)
