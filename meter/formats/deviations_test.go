@@ -61,6 +61,9 @@ func TestDeviations(t *testing.T) {
 			`{"usage":{"prompt_tokens":35,"completion_tokens":12,"total_tokens":109}}`, "input=35,output=12,reasoning=62", meter.Stated},
 		{"a total of nonsense", chat, `{}`, json,
 			`{"usage":{"prompt_tokens":35,"completion_tokens":12,"total_tokens":1e11}}`, "input=35,output=12", meter.Stated},
+		{"a total without a completion", chat, `{}`, json, `{"choices":[{"message":{"content":"hello"}}],"usage":{"prompt_tokens":35,"total_tokens":47}}`, "input=35,output=12", meter.Stated},
+		{"Vercel's gateway: thoughts outside of the total", chat, `{}`, json,
+			`{"usage":{"prompt_tokens":9,"completion_tokens":2,"total_tokens":11,"cost":0.0000702,"completion_tokens_details":{"reasoning_tokens":25},"market_cost":0.0000702}}`, "input=9,output=2,reasoning=25", meter.Stated},
 		{"Mistral: audio outside of the prompt", chat, `{}`, json,
 			`{"usage":{"prompt_tokens":5,"completion_tokens":11,"total_tokens":391,"prompt_tokens_details":{"audio_tokens":375}}}`,
 			"audio_input=375,input=5,output=11", meter.Stated},
@@ -202,6 +205,7 @@ func TestDeviations(t *testing.T) {
 			"image_input=258,image_output=1120,input=9,output=10", meter.Stated},
 		{"gemini: what is nothing is left out", gemini, `{"contents":[{"parts":[{"text":"hello"}]}]}`, json, `{"candidates":[{"content":{"parts":[{"text":"hi"}]}}],"usageMetadata":{"candidatesTokenCount":18}}`, "output=18", meter.Stated},
 		{"gemini: what only the total has", gemini, `{}`, json, `{"usageMetadata":{"promptTokenCount":11,"totalTokenCount":18}}`, "input=11,output=7", meter.Stated},
+		{"gemini: a total of the prompt alone", gemini, `{}`, json, `{"candidates":[{"content":{"parts":[{"text":"hello"}]}}],"usageMetadata":{"promptTokenCount":8,"totalTokenCount":8}}`, "input=8", meter.Stated},
 		{"gemini: a prompt that is blocked", gemini, `{"contents":[{"parts":[{"text":"hello"}]}]}`, json, `{"promptFeedback":{"blockReason":"MODEL_ARMOR"},"usageMetadata":{"trafficType":"ON_DEMAND"}}`, "", meter.Stated},
 		{"vertex serves Claude", "/v1/projects/p/locations/l/publishers/anthropic/models/claude-sonnet-4@20250514:rawPredict", `{"max_tokens":5}`, json,
 			`{"type":"message","usage":{"input_tokens":4,"output_tokens":3}}`, "input=4,output=3", meter.Stated},
@@ -325,6 +329,19 @@ func TestUsageFields(t *testing.T) {
 	u = usage("/mcp", `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"look"}}`, "application/json", `{"id":1,"result":{"isError":true}}`)
 	if u.ToolsFailed["look"] != 1 || len(u.Tools) != 0 {
 		t.Errorf("got %+v", u)
+	}
+}
+
+// TestCutBeforeTheCompletion: a total of the prompt alone says nothing of what is still to come.
+func TestCutBeforeTheCompletion(t *testing.T) {
+	call, err := post("/v1beta/models/gemini-2.5-flash:streamGenerateContent", `{}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := call.Counter(200, http.Header{"Content-Type": {"text/event-stream"}})
+	c.Feed(nil, []byte(events(`{"candidates":[{"content":{"parts":[{"text":"hello there, and more"}]}}],"usageMetadata":{"promptTokenCount":8,"totalTokenCount":8}}`)))
+	if u := c.Usage(false); u.Units[meter.Output] == 0 || u.Source != meter.Estimated {
+		t.Errorf("counted %v, %s", u.Units, u.Source)
 	}
 }
 

@@ -26,8 +26,13 @@ func usage(u gjson.Result) (s wire.Stated) {
 	s.ImageInput = max(0, modality("promptTokensDetails", "IMAGE")-modality("cacheTokensDetails", "IMAGE")) + modality("toolUsePromptTokensDetails", "IMAGE")
 	s.Reasoning = number("thoughtsTokenCount")
 	s.Completion = number(candidates+"TokenCount") + s.Reasoning
-	if hidden := number("totalTokenCount") - s.Prompt - s.Completion; s.HasPrompt && hidden > 0 && hidden <= maxHidden {
+	total := number("totalTokenCount")
+	switch hidden := total - s.Prompt - s.Completion; {
+	case !s.HasPrompt || total == 0 || hidden > maxHidden:
+	case hidden > 0:
 		s.Completion, s.HasCompletion = s.Completion+hidden, true
+	case hidden == 0: // early in a stream, and in the end with Gemma
+		s.NoMore = true
 	}
 	s.AudioOutput = modality(candidates+"TokensDetails", "AUDIO")
 	s.ImageOutput = modality(candidates+"TokensDetails", "IMAGE")

@@ -36,6 +36,9 @@ func usage(u gjson.Result) (s wire.Stated) {
 	s.Reasoning = first("completion_tokens_details.reasoning_tokens", "completion_token_details.reasoning_tokens", "reasoning_tokens")
 	s.AudioOutput = number("completion_tokens_details.audio_tokens")
 	s.ImageOutput = number("completion_tokens_details.image_tokens")
+	if present(u.Get("market_cost")) && s.Reasoning > s.Completion {
+		s.Completion += s.Reasoning // Vercel's gateway, where not even the total counts Gemini's thoughts, but its cost does
+	}
 	s.Prompt += number("connector_tokens") // what tools brought in: Mistral's conversations
 	excess(&s, number("total_tokens"))
 	return s
@@ -64,6 +67,8 @@ func tier(beside, usage gjson.Result) string {
 func excess(s *wire.Stated, total int64) {
 	n := total - s.Prompt - s.Completion
 	switch {
+	case s.HasPrompt && !s.HasCompletion && total > 0 && n >= 0 && n <= maxExcess:
+		s.Completion, s.HasCompletion = n, true
 	case n <= 0 || !s.HasPrompt || !s.HasCompletion:
 	case n > maxExcess:
 		s.Suspect = true

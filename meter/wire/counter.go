@@ -259,7 +259,7 @@ func (c *counter) Usage(complete bool) meter.Usage {
 		u.Units.Add(meter.Input, meter.Whole(u.PromptTokens))
 		u.Source = meter.Estimated
 	}
-	if complete && stated.HasCompletion && !c.d.Frames { // what followed a statement is in it, unless it is of another answer
+	if complete && (stated.HasCompletion || stated.NoMore) && !c.d.Frames { // what followed a statement is in it, unless it is of another answer
 		return u
 	}
 	for class, text := range t.texts {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"path"
-	"regexp"
 	"strings"
 
 	"github.com/tidwall/gjson"
@@ -190,10 +189,11 @@ func InputBound(body []byte, model string) (most int64, open bool) {
 	}
 	most = int64(len(body)) + 64
 	var key, value []byte
+	document, byURL := false, false // Anthropic's are by URL where a part of the document says so
 	for rest := body; ; {
 		i := bytes.IndexByte(rest, '"')
 		if i < 0 {
-			return most, open
+			return most, open || document && byURL
 		}
 		value, rest = cutString(rest[i+1:])
 		if next := bytes.TrimLeft(rest, " \t\r\n"); len(next) > 0 && next[0] == ':' {
@@ -206,8 +206,12 @@ func InputBound(body []byte, model string) (most int64, open bool) {
 			switch string(value) {
 			case "image_url", "image", "input_image", "image_file":
 				most += perImage
+			case "document":
+				document = true
+			case "url":
+				byURL = true
 			default:
-				open = open || hosted.Match(value)
+				open = open || isHosted(value)
 			}
 		case "data", "url", "image_url", "bytes", "image", "images", "file_data", "b64_json":
 			switch mediaOf(value) {
@@ -220,14 +224,25 @@ func InputBound(body []byte, model string) (most int64, open bool) {
 	}
 }
 
-// hosted are the types of tools that run at a provider, which reads what they bring as input, once for each time that its model goes on.
-var hosted = regexp.MustCompile(`^(web_|code_|tool_search|mcp|file_search|computer|shell|x_search|collections_search|advisor|url_|google_|browser_)`)
+// hosted are how the types of tools begin that run at a provider, which reads what they bring as input, once for each time that its
+// model goes on.
+var hosted = []string{"web_", "code_", "tool_search", "mcp", "file_search", "computer", "shell", "x_search", "collections_search", "advisor",
+	"url_", "google_", "browser_"}
+
+func isHosted(tool []byte) bool {
+	for _, prefix := range hosted {
+		if bytes.HasPrefix(tool, []byte(prefix)) {
+			return true
+		}
+	}
+	return false
+}
 
 // remote are the keys of what a provider adds to the input from elsewhere.
 var remote = map[string]bool{"previous_response_id": true, "conversation": true, "file_id": true, "file_url": true, "file_uri": true,
 	"fileUri": true, "cachedContent": true, "cached_content": true, "web_search_options": true, "googleSearch": true,
 	"google_search": true, "urlContext": true, "url_context": true, "codeExecution": true, "code_execution": true, "fileSearch": true,
-	"googleMaps": true, "googleSearchRetrieval": true, "mcp_servers": true, "video_url": true, "audio_url": true, "document_url": true,
+	"googleMaps": true, "googleSearchRetrieval": true, "mcp_servers": true, "video_url": true, "audio_url": true, "document_url": true, "s3Location": true,
 	"search_parameters": true, "plugins": true, "container": true}
 
 // cutString splits p behind the quote that ends the string which p is the rest of.

@@ -29,6 +29,8 @@ type Stated struct {
 
 	HasPrompt     bool // Prompt was stated
 	HasCompletion bool // Completion was stated
+	// NoMore says of a Completion that was not stated that there is none, should the answer end here: a total has the prompt alone.
+	NoMore bool
 	// Suspect is set where a number was absurd or contradicted others.
 	Suspect bool
 }
@@ -75,6 +77,7 @@ func (s *Stated) Add(o Stated) {
 	}
 	s.HasPrompt = s.HasPrompt || o.HasPrompt
 	s.HasCompletion = s.HasCompletion || o.HasCompletion
+	s.NoMore = s.NoMore || o.NoMore
 	s.Suspect = s.Suspect || o.Suspect
 }
 

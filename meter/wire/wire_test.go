@@ -386,6 +386,12 @@ func TestInputBound(t *testing.T) {
 		{`{"data":"` + "T2dnUw" + strings.Repeat("A", 12002) + `"}`, 1000, 1200, false}, // Ogg
 		{`{"previous_response_id":"r"}`, 28, 200, true},
 		{`{"tools":[{"type":"web_search"}]}`, 30, 200, true},
+		{`{"tools":[{"type":"code_execution_20250825"}]}`, 30, 200, true},
+		{`{"tools":[{"codeExecution":{}}]}`, 30, 200, true},
+		{`{"tools":[{"type":"function"}]}`, 30, 200, false},
+		{`{"mcp_servers":[{"type":"url","url":"https://x.y"}]}`, 30, 200, true},
+		{`{"source":{"type":"url","url":"https://x.y/z.pdf"},"type":"document"}`, 60, 200, true},
+		{`{"type":"image","source":{"type":"url","url":"https://x.y/z.png"}}`, 24_600, 25_000, false},
 		{`{"a":"\\\\\""}`, 10, 100, false},
 		{`{"a":"cut`, 9, 100, false},
 	}
