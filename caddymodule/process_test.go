@@ -60,7 +60,7 @@ func (b *syncBuffer) String() string {
 	return b.buf.String()
 }
 
-func command(t *testing.T, args ...string) *exec.Cmd {
+func command(t testing.TB, args ...string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], args...)
 	cmd.Env = append(os.Environ(), asCommand+"=1", "HOME="+t.TempDir(), "XDG_DATA_HOME="+t.TempDir(), "XDG_CONFIG_HOME="+t.TempDir())
@@ -69,7 +69,7 @@ func command(t *testing.T, args ...string) *exec.Cmd {
 }
 
 // run runs a command to its end and returns its exit code and what it printed: its output, and after a failure its log too.
-func run(t *testing.T, args ...string) (int, string) {
+func run(t testing.TB, args ...string) (int, string) {
 	t.Helper()
 	cmd := command(t, args...)
 	var log bytes.Buffer
@@ -86,7 +86,7 @@ func run(t *testing.T, args ...string) (int, string) {
 }
 
 // newProcess prepares a shop in a process of its own; start starts it.
-func newProcess(t *testing.T, grace, options, site string, upstream http.Handler) *process {
+func newProcess(t testing.TB, grace, options, site string, upstream http.Handler) *process {
 	t.Helper()
 	dir := t.TempDir()
 	backend := httptest.NewServer(upstream)

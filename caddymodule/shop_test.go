@@ -30,7 +30,7 @@ const operatorKey = "operator-key-of-the-tests"
 
 // shop is a real Caddy in this process with a metered site, and what a test needs to talk to it.
 type shop struct {
-	t    *testing.T
+	t    testing.TB
 	url  string // of the site
 	db   string // the ledger's file
 	port string
@@ -48,7 +48,7 @@ type shop struct {
 
 // openShop runs a Caddyfile: the global option's lines, then the site's. UPSTREAM in them stands for the upstream's address. Caddy
 // is global to the process, so that tests with a shop don't run in parallel.
-func openShop(t *testing.T, options, site string, upstream http.Handler) *shop {
+func openShop(t testing.TB, options, site string, upstream http.Handler) *shop {
 	t.Helper()
 	s := &shop{t: t}
 	s.open(options, site, upstream)
@@ -143,7 +143,7 @@ var portsGiven sync.Map
 
 // freePort is a port to listen on, out of those that the system does not give to outgoing connections by itself: one of them
 // could take the port before the server does. No two callers in this process get the same.
-func freePort(t *testing.T) string {
+func freePort(t testing.TB) string {
 	t.Helper()
 	for range 100 {
 		port := strconv.Itoa(20_000 + rand.IntN(12_000))
@@ -192,7 +192,7 @@ func (s *shop) request(method, path, key, body string, headers ...string) *http.
 	return r
 }
 
-func send(t *testing.T, r *http.Request) answer {
+func send(t testing.TB, r *http.Request) answer {
 	t.Helper()
 	response, err := http.DefaultClient.Do(r)
 	if err != nil {
@@ -267,7 +267,7 @@ func (s *shop) charges(key string) []map[string]any {
 }
 
 // eventually polls until ok or the deadline.
-func eventually(t *testing.T, what string, ok func() bool) {
+func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(10 * time.Second)
 	for !ok() {
@@ -279,7 +279,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 }
 
 // recordings is the folder of recorded provider responses, which are not part of this repository.
-func recordings(t *testing.T) string {
+func recordings(t testing.TB) string {
 	t.Helper()
 	dir := os.Getenv("TALLYGATE_RECORDINGS")
 	if dir == "" {
