@@ -69,7 +69,9 @@ var conversation = wire.Dialect{
 		}
 		return wire.Pass
 	},
-	Prompt: wire.NewPrompt(4, 3, []string{"instructions", "inputs", "inputs.*.content", "inputs.*.content.*.text", "inputs.*.result"}, []string{"inputs.*"}).Tokens,
+	Prompt: wire.NewPrompt(4, 3, []string{
+		"instructions", "inputs", "inputs.*.content", "inputs.*.content.*.text", "inputs.*.result",
+	}, []string{"inputs.*"}).Tokens,
 	Stop:   stopChat,
 }
 

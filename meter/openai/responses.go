@@ -116,11 +116,15 @@ func tokenUsage(u gjson.Result) (s wire.Stated) {
 	return s
 }
 
-// responseSearches counts web searches: as stated (OpenAI's tool_usage), else the search calls in the output, of which
-// opening and reading a page are no searches. https://platform.openai.com/docs/pricing#built-in-tools
+// responseSearches counts web searches: as stated (OpenAI's tool_usage, xAI's calls of its two searches, which cost the same), else the
+// search calls in the output, of which opening and reading a page are no searches.
+// https://platform.openai.com/docs/pricing#built-in-tools
 func responseSearches(m *wire.Message, at string, usage gjson.Result, suspect *bool) meter.Quantity {
 	if v := m.Get(at + "tool_usage").Get("web_search.num_requests"); v.Exists() {
 		return meter.Whole(wire.Number(v, suspect))
+	}
+	if v := usage.Get("server_side_tool_usage_details"); v.IsObject() {
+		return meter.Whole(wire.Number(v.Get("web_search_calls"), suspect) + wire.Number(v.Get("x_search_calls"), suspect))
 	}
 	if n := searches(usage, suspect); n > 0 {
 		return n
