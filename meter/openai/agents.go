@@ -72,7 +72,7 @@ var conversation = wire.Dialect{
 	Prompt: wire.NewPrompt(4, 3, []string{
 		"instructions", "inputs", "inputs.*.content", "inputs.*.content.*.text", "inputs.*.result",
 	}, []string{"inputs.*"}).Tokens,
-	Stop:   stopChat,
+	Stop: stopChat,
 }
 
 func inspectConversation(r *wire.Request) (*meter.Call, error) {
