@@ -2,11 +2,13 @@ package caddymodule_test
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestAStreamEndsWithItsLastEvent asks upstreams that stay open after the event that ends their stream: it goes out at once, and charged.
@@ -33,10 +35,13 @@ func TestAStreamEndsWithItsLastEvent(t *testing.T) {
 				w.Header().Set("Content-Type", "text/event-stream")
 				w.Header().Set("Trailer", "X-Sum")
 				_, _ = io.WriteString(w, test.stream+test.last)
-				w.(http.Flusher).Flush()
-				for more := range next {
-					_, _ = io.WriteString(w, more)
+				for more, ok := "", true; ok; _, _ = io.WriteString(w, more) {
 					w.(http.Flusher).Flush()
+					select {
+					case more, ok = <-next:
+					case <-r.Context().Done():
+						return
+					}
 				}
 				w.Header().Set("X-Sum", "1")
 				w.Header().Set(http.TrailerPrefix+"Tallygate-Charge", "0")
@@ -47,7 +52,9 @@ func TestAStreamEndsWithItsLastEvent(t *testing.T) {
 			if test.body != "" {
 				method = "POST"
 			}
-			response, err := http.DefaultClient.Do(s.request(method, test.path, key, test.body))
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			response, err := http.DefaultClient.Do(s.request(method, test.path, key, test.body).WithContext(ctx))
 			if err != nil {
 				t.Fatal(err)
 			}
