@@ -231,14 +231,20 @@ func TestEarlyDataIsRefused(t *testing.T) {
 
 func TestHTTP3IsMetered(t *testing.T) {
 	up := &chat{}
-	s := openShop3(t, chatPrices, chatSite+"\n\thandle /bytes {\n\t\tmeter acme 0.001 per byte\n\t\treverse_proxy UPSTREAM\n\t}",
+	s := openShop3(t, chatPrices, perCallSite+"\n\t"+chatSite+"\n\thandle /bytes {\n\t\tmeter acme 0.001 per byte\n\t\treverse_proxy UPSTREAM\n\t}",
 		http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if r.URL.Path != "/bytes" {
+			switch {
+			case r.URL.Path == "/bytes":
+				w.(http.Flusher).Flush() // its length is not known
+				_, _ = io.WriteString(w, "ten bytes!")
+			case r.URL.Path == "/search" && r.URL.RawQuery == "":
+				w.Header().Set("Content-Type", "text/event-stream")
+				_, _ = io.WriteString(w, "data: 1\n\ndata: [DONE]\n\n")
+			case r.URL.Path == "/search":
+				w.WriteHeader(404)
+			default:
 				up.ServeHTTP(w, r)
-				return
 			}
-			w.(http.Flusher).Flush() // its length is not known
-			_, _ = io.WriteString(w, "ten bytes!")
 		}))
 	key := s.agent("alice", "1")
 	c := s.dial3(t)
@@ -254,9 +260,20 @@ func TestHTTP3IsMetered(t *testing.T) {
 		t.Errorf("the stream is %s", stream.body)
 	}
 	for _, a := range []answer{small, long, stream} {
-		if charge := s.charge(key, a.header.Get("Tallygate-Request")); a.err != nil || charge["cut"] != "none" {
-			t.Errorf("%v: %v", a.err, charge)
+		if a.err != nil {
+			t.Fatal(a.err)
+		}
+		if charge := s.charge(key, a.header.Get("Tallygate-Request")); charge["cut"] != "none" {
+			t.Errorf("%v", charge)
 		}
 	}
 	want(t, "charges", fmt.Sprint(len(s.charges(key))), "3")
+
+	// Short ones, whose header is still here when they end.
+	for path, charge := range map[string]string{"/search": "0.001", "/search?fails": "0"} {
+		a := c.ask(s.request3("GET", path, key, ""))
+		if a.header.Get("Tallygate-Charge") != charge || a.header.Get("Tallygate-Request") == "" {
+			t.Errorf("%s: %v %q %v", path, a.header, a.body, a.err)
+		}
+	}
 }

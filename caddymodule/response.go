@@ -448,6 +448,7 @@ func (w *response) complete() (cause any) {
 	switch {
 	case w.mode == passing:
 		if !w.call.hasYielded() {
+			w.sendHeader()
 			dropOwn(w.Header()) // trailers
 		}
 		return nil
@@ -553,10 +554,19 @@ func (w *response) discard() {
 
 // setTrailers puts the charge where trailers are read from. What the upstream has put there under our names goes.
 func (w *response) setTrailers() {
+	w.sendHeader()
 	h := w.Header()
 	dropOwn(h)
 	if !w.call.fixed {
 		w.call.writeCharge(h)
+	}
+}
+
+// sendHeader makes sure that a header which was written has gone out, before trailers take its place: HTTP/3's server reads it only when it
+// sends it.
+func (w *response) sendHeader() {
+	if w.call.request.ProtoMajor >= 3 {
+		_ = w.flush()
 	}
 }
 
