@@ -64,8 +64,9 @@ const (
 	dueRetry = time.Minute
 )
 
-func (b *Book) runDue(ctx context.Context) (next time.Time, err error) {
+func (b *Book) runDue(ctx context.Context) (time.Time, error) {
 	failed := map[string]error{}
+	var next time.Time // which an operation that nobody waits for any longer may still set
 	for more := true; more; {
 		err := b.ledger.Do(ctx, func(batch *ledger.Batch) (err error) {
 			more, err = b.tx(batch).runSome(failed)
