@@ -230,7 +230,7 @@ func TestEarlyDataIsRefused(t *testing.T) {
 }
 
 func TestHTTP3IsMetered(t *testing.T) {
-	up := &chat{}
+	up, cut := &chat{}, &chat{truncate: true}
 	s := openShop3(t, chatPrices, perCallSite+"\n\t"+chatSite+"\n\thandle /bytes {\n\t\tmeter acme 0.001 per byte\n\t\treverse_proxy UPSTREAM\n\t}",
 		http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			switch {
@@ -242,6 +242,8 @@ func TestHTTP3IsMetered(t *testing.T) {
 				_, _ = io.WriteString(w, "data: 1\n\ndata: [DONE]\n\n")
 			case r.URL.Path == "/search":
 				w.WriteHeader(404)
+			case r.URL.RawQuery == "cut":
+				cut.ServeHTTP(w, r)
 			default:
 				up.ServeHTTP(w, r)
 			}
@@ -276,4 +278,10 @@ func TestHTTP3IsMetered(t *testing.T) {
 			t.Errorf("%s: %v %q %v", path, a.header, a.body, a.err)
 		}
 	}
+
+	// One that the upstream cuts does not look whole.
+	if a := c.ask(s.request3("POST", chatCompletions+"?cut", key, chatStream)); a.err == nil {
+		t.Errorf("a stream that was cut: %d %q", a.status, a.body)
+	}
+	eventually(t, "it is charged", func() bool { return s.charges(key)[0]["cut"] == "upstream" })
 }
