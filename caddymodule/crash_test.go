@@ -146,11 +146,29 @@ func crashUpstream(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.WriteString(w, "data: [DONE]\n\n")
 }
 
+// crashFile is how many crashes one ledger's file goes through: all of it is verified twice after each.
+const crashFile = 100
+
 // TestCrash kills a real server under load at random moments, and checks after each restart that the books verify, that each
 // response that a client saw complete has its charge, that each acknowledged transfer holds, and that no stream lost more
 // than one batch.
 func TestCrash(t *testing.T) {
-	rounds := crashRounds(t)
+	var sum crashSum
+	for left := crashRounds(t); left > 0; left -= crashFile {
+		crash(t, min(left, crashFile), &sum)
+		t.Logf("%d kills: %d complete responses each have their charge, %d streams were cut after %d events and lost at most a batch each, %d transfers acknowledged",
+			sum.kills, sum.calls, sum.streams, sum.events, sum.transfers)
+	}
+	if sum.calls == 0 || sum.streams == 0 || sum.transfers == 0 {
+		t.Error("the load did too little to prove anything")
+	}
+}
+
+// crashSum is what was checked.
+type crashSum struct{ kills, calls, streams, events, transfers int }
+
+// crash lets one ledger go through some crashes.
+func crash(t *testing.T, rounds int, sum *crashSum) {
 	p := newProcess(t, "1s", "", crashSite, http.HandlerFunc(crashUpstream))
 	p.start()
 	l := &crashLoad{p: p, complete: make(map[string]string), streams: make(map[string]int)}
@@ -158,7 +176,6 @@ func TestCrash(t *testing.T) {
 		l.keys = append(l.keys, p.agent(fmt.Sprintf("agent-%d", i), "1000000"))
 	}
 	p.agent("sink", "0")
-	var calls, streams, cut int
 	for range rounds {
 		ctx, stop := context.WithCancel(context.Background())
 		spun := make(chan struct{})
@@ -178,23 +195,21 @@ func TestCrash(t *testing.T) {
 			if got == nil || charge != "" && got["amount"] != charge || got["cut"] != "none" {
 				t.Errorf("the complete response %s of charge %s has the charge %v", id, charge, got)
 			}
-			calls++
+			sum.calls++
 		}
 		for id, events := range l.streams {
 			l.checkStream(t, id, events)
-			streams++
-			cut += events
+			sum.streams++
+			sum.events += events
 		}
 		if held := p.balanceOf("sink"); amountNano(t, held) < l.moved*10_000_000 {
 			t.Errorf("%d transfers of 0.01 were acknowledged, but the sink has %s", l.moved, held)
 		}
 		l.complete, l.streams = make(map[string]string), make(map[string]int)
+		sum.kills++
 	}
-	t.Logf("%d kills: %d complete responses each have their charge, %d streams were cut after %d events and lost at most a batch each, %d transfers acknowledged",
-		rounds, calls, streams, cut, l.moved)
-	if calls == 0 || streams == 0 || l.moved == 0 {
-		t.Error("the load did too little to prove anything")
-	}
+	sum.transfers += l.moved
+	p.stop(syscall.SIGTERM)
 }
 
 // chargeOf is a charge as the operator sees it, nil where there is none.
