@@ -55,7 +55,8 @@ func FuzzMuffler(f *testing.F) {
 		for i, line := range before {
 			comment, is := strings.CutPrefix(line, ":")
 			is = is && len(comment) > 0 && strings.HasPrefix(strings.ToLower(strings.TrimLeft(comment, " \t")), ourName)
-			if is != (line != after[i]) && !strings.ContainsAny(line, "\xEF\xBB\xBF") {
+			markMayStandHere := i == 0 && line != "" && line[0] >= 0x80 // a byte order mark, or a part of one
+			if is != (line != after[i]) && !markMayStandHere {
 				t.Errorf("%q became %q", line, after[i])
 			}
 		}

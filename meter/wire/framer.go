@@ -316,7 +316,7 @@ func (s *lineSplitter) scan(p []byte, data func([]byte)) (int, sse.End) {
 	}
 	if len(line) > 0 {
 		s.open = true
-		s.hasData = s.hasData || len(bytes.TrimSpace(line)) > 0
+		s.hasData = s.hasData || len(bytes.Trim(line, " \t\r")) > 0 // JSON's white space, of which each is one byte
 		data(line)
 	}
 	if n < 0 {
