@@ -175,7 +175,11 @@ func newMessages(c *counter, s splitter) *messages {
 
 func (f *messages) feed(c *counter, dst, chunk []byte) []byte {
 	for len(chunk) > 0 {
-		n, end := f.split.scan(chunk, c.data)
+		data := c.data
+		if f.state == atEnd {
+			data = func([]byte) {} // clients read no further
+		}
+		n, end := f.split.scan(chunk, data)
 		f.buf = append(f.buf, chunk[:n]...)
 		chunk = chunk[n:]
 		switch {
@@ -186,6 +190,9 @@ func (f *messages) feed(c *counter, dst, chunk []byte) []byte {
 			dst = f.move(dst)
 		case f.over || len(f.buf) > MaxEvent:
 			f.over = true
+			if f.state == atEnd {
+				f.buf = f.buf[:0]
+			}
 			c.commitText()
 			dst = f.moveAllBut(dst, min(len(f.buf), lastBytes))
 		}
@@ -202,13 +209,11 @@ func (f *messages) message(c *counter, dst []byte) []byte {
 	if !hasData {
 		return f.move(dst)
 	}
-	verdict := c.end(name)
-	if f.state == atEnd {
-		if verdict != Terminal {
-			c.events++
-		}
-		return f.move(dst)
+	if f.state == atEnd { // it neither goes on nor counts
+		f.buf = f.buf[:0]
+		return dst
 	}
+	verdict := c.end(name)
 	if verdict == Drop && !over {
 		f.buf = f.buf[:0]
 		return dst
@@ -234,11 +239,13 @@ func (f *messages) move(dst []byte) []byte { return f.moveAllBut(dst, 0) }
 // moveAllBut is move without the last bytes of the buffer.
 func (f *messages) moveAllBut(dst []byte, last int) []byte {
 	n := len(f.buf) - last
-	if f.state == flowing {
+	switch {
+	case f.state == flowing:
 		dst = append(dst, f.buf[:n]...)
-	} else {
+	case f.state == atEnd && len(f.held) > MaxEvent: // comments without end
+	default:
 		f.held = append(f.held, f.buf[:n]...)
-		if len(f.held) > 2*MaxEvent { // that was not the end
+		if f.state == maybeEnd && len(f.held) > 2*MaxEvent { // that was not the end
 			dst = append(dst, f.held...)
 			f.held, f.state = nil, flowing
 		}
