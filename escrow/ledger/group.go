@@ -9,20 +9,18 @@ import (
 	"sync"
 )
 
-// Tx is what one group of operations becomes in a store's database, as [GroupCommit] uses it. Its reads see all that was given to
-// Commit before it began, durable or not.
+// Tx is one write transaction of a store's database, as [GroupCommit] uses it. Its reads see what was committed before it began.
 type Tx interface {
 	Reader
-	// Commit takes the changes, in the order of their keys, a nil value for a deletion, and ends the reading, also where it fails or
-	// panics. What it returns makes them durable: it is called at most once, from another goroutine, after that of the transaction
-	// before, and not at all where that one failed. Values stay as they are for good, keys until Commit returns.
-	Commit(changes iter.Seq2[[]byte, []byte]) (durable func() error, err error)
-	// Rollback ends the reading and leaves no trace.
+	// Commit writes the changes, in the order of their keys, a nil value for a deletion, makes them durable and ends the
+	// transaction, also where it fails or panics.
+	Commit(changes iter.Seq2[[]byte, []byte]) error
+	// Rollback ends the transaction and leaves no trace of it.
 	Rollback()
 }
 
-// GroupCommit is the writing half of a [Store]: one goroutine takes all operations that wait and applies each, while another makes
-// the group before durable and then answers it. A store adds View and what a transaction of its database is.
+// GroupCommit is the writing half of a [Store]: one goroutine that takes all operations that wait, applies each, and commits them
+// together. A store adds View and what a transaction of its database is.
 type GroupCommit struct {
 	begin    func() (Tx, error)
 	maxGroup int
@@ -32,10 +30,7 @@ type GroupCommit struct {
 	waiting []submission
 	broken  error // why no more operations are taken
 	closing bool
-
-	applying sync.Mutex // while a group is applied: what it stands on must not be undone
-	applied  chan applied
-	ended    chan struct{}
+	ended   chan struct{}
 }
 
 type submission struct {
@@ -44,20 +39,11 @@ type submission struct {
 	reopen func() error // stands alone, in place of op
 }
 
-// applied is a group on its way to be durable.
-type applied struct {
-	group   []submission
-	results []error
-	durable func() error // nil where nothing was written
-	err     error        // why the group as a whole failed
-}
-
 // NewGroupCommit starts the writer. It commits at most maxGroup operations together.
 func NewGroupCommit(begin func() (Tx, error), maxGroup int) *GroupCommit {
-	g := &GroupCommit{begin: begin, maxGroup: maxGroup, applied: make(chan applied), ended: make(chan struct{})}
+	g := &GroupCommit{begin: begin, maxGroup: maxGroup, ended: make(chan struct{})}
 	g.wake = sync.NewCond(&g.mu)
-	go g.apply()
-	go g.commit()
+	go g.run()
 	return g
 }
 
@@ -80,7 +66,7 @@ func (g *GroupCommit) Err() error {
 	return g.broken
 }
 
-// Reopen runs reopen while nothing is in flight, and takes operations again where it succeeds.
+// Reopen runs reopen from the goroutine that commits, so that nothing is in flight, and takes operations again where it succeeds.
 func (g *GroupCommit) Reopen(reopen func() error) error {
 	done := make(chan error, 1)
 	g.mu.Lock()
@@ -103,57 +89,26 @@ func (g *GroupCommit) Close() {
 	<-g.ended
 }
 
-// apply is the goroutine that operations run on.
-func (g *GroupCommit) apply() {
-	defer close(g.applied)
+func (g *GroupCommit) run() {
+	defer close(g.ended)
 	for {
-		reopens, ok := g.wait()
+		g.gather()
+		group, broken := g.next()
 		switch {
-		case !ok:
+		case group == nil:
 			return
-		case reopens:
-			answered := make(chan struct{})
-			s := g.take(1)[0]
-			g.applied <- applied{group: []submission{{reopen: s.reopen, done: func(err error) { s.done(err); close(answered) }}}}
-			<-answered
+		case group[0].reopen != nil:
+			group[0].done(g.reopen(group[0].reopen))
+		case broken != nil:
+			answer(group, broken)
 		default:
-			if a := g.applyGroup(); a.group != nil {
-				g.applied <- a
-			}
+			g.commit(group)
 		}
 	}
 }
 
-// wait waits for a submission, and tells whether the first one is to reopen; it is not ok when the writer is to end.
-func (g *GroupCommit) wait() (reopens, ok bool) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	for len(g.waiting) == 0 {
-		if g.closing {
-			return false, false
-		}
-		g.wake.Wait()
-	}
-	return g.waiting[0].reopen != nil, true
-}
-
-// take takes up to most submissions, none of them behind one that is to reopen.
-func (g *GroupCommit) take(most int) []submission {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	n := 1
-	for n < min(len(g.waiting), most) && g.waiting[n].reopen == nil {
-		n++
-	}
-	group := g.waiting[:n:n]
-	g.waiting = g.waiting[n:]
-	if len(g.waiting) == 0 {
-		g.waiting = nil // or its array would grow for ever
-	}
-	return group
-}
-
-// gather lets the callers that were just answered go first, as long as more operations come of it.
+// gather lets the callers that were just answered go first, as long as more operations come of it: else those that came during a
+// commit and those that it answered take turns, in two groups of half the size.
 func (g *GroupCommit) gather() {
 	for before := -1; ; {
 		g.mu.Lock()
@@ -167,60 +122,26 @@ func (g *GroupCommit) gather() {
 	}
 }
 
-// applyGroup applies the operations that wait, or turns them away.
-func (g *GroupCommit) applyGroup() applied {
-	g.applying.Lock()
-	defer g.applying.Unlock()
-	if broken := g.Err(); broken != nil {
-		answer(g.take(g.maxGroup), broken)
-		return applied{}
-	}
-	tx, err := g.beginContained()
-	if err != nil {
-		answer(g.take(g.maxGroup), g.fail(fmt.Errorf("beginning a transaction: %w", err)))
-		return applied{}
-	}
-	g.gather()
-	a := applied{group: g.take(g.maxGroup)}
-	a.results, a.durable, a.err = attempt(tx, a.group)
-	return a
-}
-
-func (g *GroupCommit) beginContained() (tx Tx, err error) {
-	defer containPanic(&err)
-	return g.begin()
-}
-
-// attempt applies a group in one transaction and returns the outcome of each operation, or why the group as a whole failed.
-func attempt(tx Tx, group []submission) (results []error, durable func() error, err error) {
-	defer containPanic(&err)
-	changes := newOverlay(tx)
-	results = make([]error, len(group))
-	for i, s := range group {
-		results[i] = changes.Try(func() error { return contained(s.op, changes) })
-		changes.keep()
-	}
-	if changes.empty() {
-		tx.Rollback()
-		return results, nil, nil
-	}
-	durable, err = tx.Commit(changes.all())
-	return results, durable, err
-}
-
-// commit is the goroutine that makes groups durable, and answers them in their order.
-func (g *GroupCommit) commit() {
-	defer close(g.ended)
-	for a := range g.applied {
-		switch {
-		case a.group[0].reopen != nil:
-			a.group[0].done(g.reopen(a.group[0].reopen))
-		case g.Err() != nil:
-			answer(a.group, g.Err()) // it stood on one that failed
-		default:
-			g.finish(a)
+// next waits for operations and takes a group of them, none when the writer is to end.
+func (g *GroupCommit) next() ([]submission, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for len(g.waiting) == 0 {
+		if g.closing {
+			return nil, nil
 		}
+		g.wake.Wait()
 	}
+	n := 1
+	for n < min(len(g.waiting), g.maxGroup) && g.waiting[0].reopen == nil && g.waiting[n].reopen == nil {
+		n++
+	}
+	group := g.waiting[:n:n]
+	g.waiting = g.waiting[n:]
+	if len(g.waiting) == 0 {
+		g.waiting = nil // or its array would grow for ever
+	}
+	return group, g.broken
 }
 
 func (g *GroupCommit) reopen(reopen func() error) (err error) {
@@ -234,26 +155,26 @@ func (g *GroupCommit) reopen(reopen func() error) (err error) {
 	return nil
 }
 
-func (g *GroupCommit) finish(a applied) {
-	err := a.err
-	if err == nil && a.durable != nil {
-		err = flush(a.durable)
-	}
+func (g *GroupCommit) commit(group []submission) {
+	tx, err := g.beginContained()
 	if err != nil {
-		g.fail(err)
-		g.applying.Lock() // the group that is being applied may stand on this one
-		defer g.applying.Unlock()
-		answer(a.group, fmt.Errorf("%w: %w", ErrOutcomeUnknown, err))
+		answer(group, g.fail(fmt.Errorf("beginning a transaction: %w", err)))
 		return
 	}
-	for i, s := range a.group {
-		s.done(a.results[i])
+	results, err := attempt(tx, group)
+	if err != nil {
+		g.fail(err)
+		answer(group, fmt.Errorf("%w: %w", ErrOutcomeUnknown, err))
+		return
+	}
+	for i, s := range group {
+		s.done(results[i])
 	}
 }
 
-func flush(durable func() error) (err error) {
+func (g *GroupCommit) beginContained() (tx Tx, err error) {
 	defer containPanic(&err)
-	return durable()
+	return g.begin()
 }
 
 // fail takes no more operations from now on, and returns what they are told.
@@ -262,6 +183,25 @@ func (g *GroupCommit) fail(cause error) error {
 	defer g.mu.Unlock()
 	g.broken = fmt.Errorf("%w since a commit failed (%w); reopen it to go on", ErrUnavailable, cause)
 	return g.broken
+}
+
+// attempt applies a group in one transaction and returns the outcome of each operation, or why the group as a whole failed.
+func attempt(tx Tx, group []submission) (results []error, err error) {
+	defer containPanic(&err)
+	changes := newOverlay(tx)
+	results = make([]error, len(group))
+	for i, s := range group {
+		results[i] = changes.Try(func() error { return contained(s.op, changes) })
+		changes.keep()
+	}
+	if changes.empty() {
+		tx.Rollback()
+		return results, nil
+	}
+	if err := tx.Commit(changes.all()); err != nil {
+		return nil, err
+	}
+	return results, nil
 }
 
 func answer(group []submission, err error) {

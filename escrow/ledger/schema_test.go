@@ -28,7 +28,7 @@ type plainTx struct {
 	store *plain
 }
 
-func (t plainTx) Commit(changes iter.Seq2[[]byte, []byte]) (func() error, error) {
+func (t plainTx) Commit(changes iter.Seq2[[]byte, []byte]) error {
 	for key, value := range changes {
 		if value == nil {
 			delete(t.sorted, string(key))
@@ -37,7 +37,7 @@ func (t plainTx) Commit(changes iter.Seq2[[]byte, []byte]) (func() error, error)
 		}
 	}
 	t.store.records = t.sorted
-	return nil, nil
+	return nil
 }
 
 func (t plainTx) Rollback() {}

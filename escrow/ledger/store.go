@@ -44,12 +44,11 @@ type Writer interface {
 
 // Store is an ordered key-value store with group commit: all that the ledger asks of a database.
 type Store interface {
-	// Submit queues op. Operations are applied one at a time, in the order of Submit, and see those before them, which may still be on
-	// their way to the disk. All that wait are committed together, and each is kept or dropped on its own: one that returns an error
-	// or panics leaves no trace.
+	// Submit queues op. Operations are applied one at a time, in the order of Submit, by one goroutine; all that wait are
+	// committed together, and each is kept or dropped on its own: one that returns an error or panics leaves no trace.
 	// done is called exactly once and must not block: with nil after the commit is durable, with the error of op, with an error
 	// that wraps ErrOutcomeUnknown where the commit itself failed, or with one that wraps ErrUnavailable, ErrClosed or ErrReadOnly
-	// where op was not run, or on what was not kept. Of operations that were run it is called in their order, from one goroutine.
+	// where op was not run. Of operations that were run it is called in their order, from the goroutine that ran them.
 	Submit(op func(Writer) error, done func(error))
 	// View calls fn with what is committed, unchanging while fn runs.
 	View(fn func(Reader) error) error

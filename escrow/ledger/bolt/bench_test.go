@@ -140,7 +140,7 @@ type plainTx struct {
 	tx *bbolt.Tx
 }
 
-func (t plainTx) Commit(changes iter.Seq2[[]byte, []byte]) (durable func() error, err error) {
+func (t plainTx) Commit(changes iter.Seq2[[]byte, []byte]) (err error) {
 	for key, value := range changes {
 		if value == nil {
 			err = t.bucket.Delete(key)
@@ -148,10 +148,10 @@ func (t plainTx) Commit(changes iter.Seq2[[]byte, []byte]) (durable func() error
 			err = t.bucket.Put(key, value)
 		}
 		if err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return t.tx.Commit, nil
+	return t.tx.Commit()
 }
 
 func (t plainTx) Rollback() { _ = t.tx.Rollback() }

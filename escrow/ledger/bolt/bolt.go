@@ -93,10 +93,8 @@ type file struct {
 	os    *os.File
 	stuck atomic.Bool // a transaction could not be ended: db.Close would wait for it for ever
 
-	applied  layers                 // after the last group that was applied, durable or not: of the goroutine that applies
-	changes  []change               // of that group, to be used again: likewise
-	durable  atomic.Pointer[layers] // after the last commit
-	foldFrom string                 // the key from which on the frozen layer is still to be folded: of the goroutine that commits
+	layers   atomic.Pointer[layers] // as of the last commit
+	foldFrom string                 // the key from which on the frozen layer is still to be folded: the writer's
 }
 
 const (
@@ -184,8 +182,7 @@ func openFile(path string, o Options) (f *file, err error) {
 	}
 	return f, f.db.View(func(tx *bbolt.Tx) error {
 		found, err := replay(tx)
-		f.applied = found
-		f.durable.Store(&found)
+		f.layers.Store(&found)
 		return err
 	})
 }
@@ -323,17 +320,17 @@ var errFolded = errors.New("a layer was folded meanwhile")
 
 // read calls fn with the records as of one commit.
 func (f *file) read(fn func(ledger.Reader) error) error {
-	durable := f.durable.Load()
+	layers := f.layers.Load()
 	return f.view(func(tx *bbolt.Tx) error {
 		// The bucket may be younger than the layers, but differs in nothing that they don't hide, unless another one was frozen.
-		if f.durable.Load().active.journal != durable.active.journal {
+		if f.layers.Load().active.journal != layers.active.journal {
 			return errFolded
 		}
 		r, err := newReader(tx)
 		if err != nil {
 			return err
 		}
-		return fn(durable.over(r))
+		return fn(layers.over(r))
 	})
 }
 

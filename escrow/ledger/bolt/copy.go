@@ -29,7 +29,6 @@ func (s *Store) Reopen() error {
 	return s.commits.Reopen(func() error {
 		cause, old := s.commits.Err(), s.file.Load()
 		if cause == nil || refused(cause) && !old.stuck.Load() {
-			old.applied = *old.durable.Load()
 			return nil
 		}
 		if err := s.renew(old); err != nil {

@@ -122,7 +122,7 @@ func TestLayersStaySmall(t *testing.T) {
 					want[key] = value
 				}
 			}))
-			l := s.file.Load().durable.Load()
+			l := s.file.Load().layers.Load()
 			if l.active.size > 2*size || l.frozen != nil && l.frozen.size > 2*size {
 				t.Fatalf("the layers take %d bytes and more", l.active.size)
 			}

@@ -1,8 +1,6 @@
 package bolt
 
 import (
-	"sync/atomic"
-
 	"github.com/tidwall/btree"
 
 	"github.com/tallygate/tallygate/escrow/ledger"
@@ -14,14 +12,13 @@ type layer struct {
 	journal uint64 // the number of its journal
 	changes *btree.Map[string, []byte]
 	size    int // about what it takes, in bytes: of all that was ever put into it
-	folded  *atomic.Bool
 }
 
 // changeOverhead is about what a change takes in memory beyond its key and value.
 const changeOverhead = 64
 
 func newLayer(journal uint64) *layer {
-	return &layer{journal: journal, changes: btree.NewMap[string, []byte](16), folded: new(atomic.Bool)}
+	return &layer{journal: journal, changes: btree.NewMap[string, []byte](16)}
 }
 
 // change is a record's new value, nil for none.
@@ -44,14 +41,6 @@ func (l *layer) with(changes []change) *layer {
 type layers struct {
 	active *layer // takes new groups
 	frozen *layer // is being folded into the bucket; nil where none is
-}
-
-// settled is the layers without the one that was folded meanwhile. A transaction that begins after the call sees the bucket with it.
-func (l layers) settled() layers {
-	if l.frozen != nil && l.frozen.folded.Load() {
-		l.frozen = nil
-	}
-	return l
 }
 
 // over returns what is read through the layers.

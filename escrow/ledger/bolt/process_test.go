@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 // child makes operations and says what became of each: "ok ID", "unknown ID found", "unknown ID absent", "refused ID". After a failed
 // commit it reopens the ledger, does again what is absent, and goes on.
 func child(path string) error {
-	signal.Ignore(syscall.SIGXFSZ) // a file that may not grow is to be an error
+	signal.Ignore(syscall.SIGXFSZ)                     // a file that may not grow is to be an error
 	s, err := Open(path, Options{LayerSize: 64 << 10}) // so that layers are folded while it is killed
 	if err != nil {
 		return err
@@ -47,9 +47,9 @@ func child(path string) error {
 	if err != nil {
 		return err
 	}
-	// Faults are injected at the n-th call of a thread: what commits is to stay on one.
+	// Faults are injected at the n-th call of a thread: the writer is to stay on one.
 	locked := make(chan error)
-	s.Submit(func(ledger.Writer) error { return nil }, func(err error) { runtime.LockOSThread(); locked <- err })
+	s.Submit(func(ledger.Writer) error { runtime.LockOSThread(); return nil }, func(err error) { locked <- err })
 	if err := <-locked; err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package ledgertest
 
 import (
+	"bytes"
 	"errors"
 	"iter"
 	"maps"
@@ -24,8 +25,8 @@ func NewStore() ledger.Store { return new(Memory).Open() }
 
 // Open returns a store on what is kept.
 func (m *Memory) Open() ledger.Store {
-	s := &store{memory: m, applied: m.committed()}
-	s.commits = ledger.NewGroupCommit(func() (ledger.Tx, error) { return &tx{snapshot: s.applied, store: s}, nil }, 1024)
+	s := &store{memory: m}
+	s.commits = ledger.NewGroupCommit(func() (ledger.Tx, error) { return &tx{snapshot: m.committed(), memory: m}, nil }, 1024)
 	return s
 }
 
@@ -45,7 +46,6 @@ func (m *Memory) committed() snapshot {
 type store struct {
 	memory  *Memory
 	commits *ledger.GroupCommit
-	applied snapshot // as of the last group, which may still be on its way to memory
 	closed  sync.Once
 }
 
@@ -53,12 +53,7 @@ func (s *store) Submit(op func(ledger.Writer) error, done func(error)) { s.commi
 
 func (s *store) View(fn func(ledger.Reader) error) error { return fn(s.memory.committed()) }
 
-func (s *store) Reopen() error {
-	return s.commits.Reopen(func() error {
-		s.applied = s.memory.committed()
-		return nil
-	})
-}
+func (s *store) Reopen() error { return s.commits.Reopen(func() error { return nil }) }
 
 func (s *store) Close() error {
 	s.closed.Do(s.commits.Close)
@@ -96,10 +91,17 @@ func (s snapshot) Scan(r ledger.Range, fn func(key, value []byte) (bool, error))
 
 type tx struct {
 	snapshot
-	store *store
+	memory *Memory
 }
 
-func (t *tx) Commit(changes iter.Seq2[[]byte, []byte]) (durable func() error, err error) {
+func (t *tx) Commit(changes iter.Seq2[[]byte, []byte]) error {
+	t.memory.mu.Lock()
+	defer t.memory.mu.Unlock()
+	fail, kept := t.memory.fail, t.memory.kept
+	t.memory.fail = nil
+	if fail != nil && !kept {
+		return fail
+	}
 	next := snapshot{values: maps.Clone(t.values)}
 	if next.values == nil {
 		next.values = map[string][]byte{}
@@ -109,25 +111,14 @@ func (t *tx) Commit(changes iter.Seq2[[]byte, []byte]) (durable func() error, er
 			delete(next.values, string(key))
 			continue
 		}
-		next.values[string(key)] = value
+		next.values[string(key)] = bytes.Clone(value)
 	}
 	next.keys = slices.Sorted(maps.Keys(next.values))
-	t.store.applied = next
-	return func() error { return t.store.memory.keep(next) }, nil
+	t.memory.records = next
+	return fail
 }
 
 func (t *tx) Rollback() {}
-
-func (m *Memory) keep(next snapshot) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	fail := m.fail
-	m.fail = nil
-	if fail == nil || m.kept {
-		m.records = next
-	}
-	return fail
-}
 
 // errInjected is what tests make commits fail with.
 var errInjected = errors.New("injected")
