@@ -49,13 +49,14 @@ func benchLedger(b *testing.B, s ledger.Store) *ledger.Ledger {
 	return l
 }
 
-// fill deposits into wallets from a number on.
+// fill deposits into wallets from a number on, some thousands of them a commit.
 func fill(b *testing.B, l *ledger.Ledger, first, wallets int) {
 	b.Helper()
+	const each, together = 500, 10
 	var receipts []*ledger.Receipt
-	for from := first; from < first+wallets; from += 500 {
+	for from := first; from < first+wallets; from += each {
 		receipts = append(receipts, l.Queue(func(batch *ledger.Batch) error {
-			for i := from; i < from+500; i++ {
+			for i := from; i < from+each; i++ {
 				_, err := batch.Post(ledger.Transfer{Debit: ledger.World, Credit: wallet(i), Amount: ledger.Unit, Kind: "deposit"})
 				if err != nil {
 					return err
@@ -63,11 +64,15 @@ func fill(b *testing.B, l *ledger.Ledger, first, wallets int) {
 			}
 			return nil
 		}))
-	}
-	for _, r := range receipts {
-		if err := r.Wait(); err != nil {
-			b.Fatal(err)
+		if len(receipts) < together && from+each < first+wallets {
+			continue
 		}
+		for _, r := range receipts {
+			if err := r.Wait(); err != nil {
+				b.Fatal(err)
+			}
+		}
+		receipts = receipts[:0]
 	}
 }
 
@@ -290,7 +295,7 @@ func BenchmarkGrowth(b *testing.B) {
 	fill(b, l, 0, benchAccounts)
 	var next atomic.Int64
 	some := func() error { return call(l, int(next.Add(1))) }
-	reopen := func() {
+	reopen := func(b *testing.B) {
 		if err := l.Close(); err != nil {
 			b.Fatal(err)
 		}
@@ -326,7 +331,7 @@ func BenchmarkGrowth(b *testing.B) {
 			b.ReportMetric(float64(anonymous(b))/(1<<20), "anon-MiB")
 		})
 		b.Run(fmt.Sprintf("transfers=%d/check", n), func(b *testing.B) {
-			reopen()
+			reopen(b)
 			report, err := l.Check(context.Background(), nil)
 			if err != nil || len(report.Wrong) > 0 {
 				b.Fatal(report.Wrong, err)

@@ -48,7 +48,7 @@ type Options struct {
 	// MaxSize is the length in bytes beyond which the file does not grow: commits fail then as on a full disk; default none.
 	MaxSize int
 	// LayerSize is how many bytes of changes are gathered in the journal and in memory before they are folded into their places;
-	// default 4 MiB. Up to twice as much is kept, and read by Open.
+	// default 16 MiB. Up to twice as much is kept, and read by Open.
 	LayerSize int
 	// NoSync answers before anything is durable: for tests alone.
 	NoSync bool
@@ -99,7 +99,7 @@ type file struct {
 
 const (
 	maxGroup         = 1024
-	defaultLayerSize = 4 << 20
+	defaultLayerSize = 16 << 20
 )
 
 var bucketName = []byte("ledger")

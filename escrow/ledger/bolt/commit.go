@@ -63,8 +63,11 @@ func (t *transaction) Rollback() {
 // Commit is [ledger.Tx]'s. It folds a part of the frozen layer too; where there is no room for that, it does without.
 func (t *transaction) Commit(changed iter.Seq2[[]byte, []byte]) error {
 	var changes []change
+	size := 0
 	for key, value := range changed {
-		changes = append(changes, change{key, value})
+		c := change{key, value}
+		changes = append(changes, c)
+		size += c.size()
 	}
 	after, frozen := t.layers, t.layers.frozen
 	if after.frozen == nil && after.active.size >= t.store.options.LayerSize {
@@ -73,10 +76,10 @@ func (t *transaction) Commit(changed iter.Seq2[[]byte, []byte]) error {
 	}
 	after.active = after.active.with(changes)
 	text := encodeChanges(changes)
-	err := t.commit(after, frozen, text)
+	err := t.commit(after, text, frozen, max(foldLeast, foldTimes*size))
 	if refused(err) && frozen != nil {
 		if err = t.begin(); err == nil {
-			err = t.commit(after, nil, text)
+			err = t.commit(after, text, nil, 0)
 		}
 	}
 	if err != nil && !refused(err) {
@@ -86,7 +89,7 @@ func (t *transaction) Commit(changed iter.Seq2[[]byte, []byte]) error {
 }
 
 // commit makes a text durable, folds a part of frozen, if that is not nil, and ends the transaction. after is what the layers then are.
-func (t *transaction) commit(after layers, frozen *layer, text []byte) (err error) {
+func (t *transaction) commit(after layers, text []byte, frozen *layer, foldSize int) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("%w: committing failed: %v", ledger.ErrCorrupt, r)
@@ -108,7 +111,7 @@ func (t *transaction) commit(after layers, frozen *layer, text []byte) (err erro
 	foldFrom := t.file.foldFrom
 	if frozen != nil {
 		var done bool
-		if foldFrom, done, err = t.fold(frozen, after.active, foldFrom, max(foldLeast, foldTimes*len(text))); err != nil {
+		if foldFrom, done, err = t.fold(frozen, after.active, foldFrom, foldSize); err != nil {
 			return fmt.Errorf("folding the journal: %w", err)
 		}
 		if done {

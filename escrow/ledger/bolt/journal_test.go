@@ -103,42 +103,45 @@ func oneCommit(r ledger.Reader) error {
 // TestLayersStaySmall: however much was written, what is in memory and in the journals is bounded, and everything else is in its
 // place, also after reopening in the middle.
 func TestLayersStaySmall(t *testing.T) {
-	const size = 32 << 10
-	path := filepath.Join(t.TempDir(), "ledger.db")
-	want := map[string]string{}
-	random := rand.New(rand.NewPCG(7, 9))
-	folded := 0
-	for range 3 {
-		s, err := Open(path, Options{NoSync: true, LayerSize: size})
-		must(t, err)
-		for range 1500 {
-			key, value := fmt.Sprint("k", random.IntN(2000)), strings.Repeat("v", 1+random.IntN(200))
-			must(t, do(s, func(w ledger.Writer) {
-				if random.IntN(4) == 0 {
-					w.Delete([]byte(key))
-					delete(want, key)
-				} else {
-					w.Put([]byte(key), []byte(value))
-					want[key] = value
+	for _, c := range []struct{ operations, records, longest int }{{2000, 1, 200}, {60, 300, 3}} {
+		t.Run(fmt.Sprintf("%d records each", c.records), func(t *testing.T) {
+			const size = 32 << 10
+			path := filepath.Join(t.TempDir(), "ledger.db")
+			want := map[string]string{}
+			random := rand.New(rand.NewPCG(7, 9))
+			for range 3 {
+				s, err := Open(path, Options{NoSync: true, LayerSize: size})
+				must(t, err)
+				for range c.operations {
+					must(t, do(s, func(w ledger.Writer) {
+						for range c.records {
+							key, value := fmt.Sprint("k", random.IntN(2000)), strings.Repeat("v", 1+random.IntN(c.longest))
+							if random.IntN(4) == 0 {
+								w.Delete([]byte(key))
+								delete(want, key)
+								continue
+							}
+							w.Put([]byte(key), []byte(value))
+							want[key] = value
+						}
+					}))
+					l := s.file.Load().layers.Load()
+					if most := size + c.records*(changeOverhead+300); l.active.size > most || l.frozen != nil && l.frozen.size > most {
+						t.Fatalf("the layers take %d bytes and more", l.active.size)
+					}
 				}
-			}))
-			l := s.file.Load().layers.Load()
-			if l.active.size > 2*size || l.frozen != nil && l.frozen.size > 2*size {
-				t.Fatalf("the layers take %d bytes and more", l.active.size)
+				must(t, faithful(s, want))
+				folded := 0
+				must(t, s.file.Load().view(func(tx *bbolt.Tx) error {
+					folded = tx.Bucket(bucketName).Stats().KeyN
+					return nil
+				}))
+				if folded < len(want)/2 {
+					t.Errorf("of %d records %d are in their place", len(want), folded)
+				}
+				must(t, s.Close())
 			}
-		}
-		if got := contents(t, s); len(got) != len(want) {
-			t.Fatalf("%d records, want %d", len(got), len(want))
-		}
-		must(t, faithful(s, want))
-		must(t, s.file.Load().view(func(tx *bbolt.Tx) error {
-			folded = tx.Bucket(bucketName).Stats().KeyN
-			return nil
-		}))
-		must(t, s.Close())
-	}
-	if folded < len(want)/2 {
-		t.Errorf("of %d records %d are in their place", len(want), folded)
+		})
 	}
 }
 
