@@ -175,11 +175,7 @@ func newMessages(c *counter, s splitter) *messages {
 
 func (f *messages) feed(c *counter, dst, chunk []byte) []byte {
 	for len(chunk) > 0 {
-		data := c.data
-		if f.state == atEnd {
-			data = func([]byte) {} // clients read no further
-		}
-		n, end := f.split.scan(chunk, data)
+		n, end := f.split.scan(chunk, c.data)
 		f.buf = append(f.buf, chunk[:n]...)
 		chunk = chunk[n:]
 		switch {
@@ -190,9 +186,6 @@ func (f *messages) feed(c *counter, dst, chunk []byte) []byte {
 			dst = f.move(dst)
 		case f.over || len(f.buf) > MaxEvent:
 			f.over = true
-			if f.state == atEnd {
-				f.buf = f.buf[:0]
-			}
 			c.commitText()
 			dst = f.moveAllBut(dst, min(len(f.buf), lastBytes))
 		}
@@ -209,11 +202,13 @@ func (f *messages) message(c *counter, dst []byte) []byte {
 	if !hasData {
 		return f.move(dst)
 	}
-	if f.state == atEnd { // it neither goes on nor counts
-		f.buf = f.buf[:0]
-		return dst
-	}
 	verdict := c.end(name)
+	if f.state == atEnd {
+		if verdict != Terminal {
+			c.events++
+		}
+		return f.move(dst)
+	}
 	if verdict == Drop && !over {
 		f.buf = f.buf[:0]
 		return dst
@@ -239,13 +234,11 @@ func (f *messages) move(dst []byte) []byte { return f.moveAllBut(dst, 0) }
 // moveAllBut is move without the last bytes of the buffer.
 func (f *messages) moveAllBut(dst []byte, last int) []byte {
 	n := len(f.buf) - last
-	switch {
-	case f.state == flowing:
+	if f.state == flowing {
 		dst = append(dst, f.buf[:n]...)
-	case f.state == atEnd && len(f.held) > MaxEvent: // comments without end
-	default:
+	} else {
 		f.held = append(f.held, f.buf[:n]...)
-		if f.state == maybeEnd && len(f.held) > 2*MaxEvent { // that was not the end
+		if len(f.held) > 2*MaxEvent { // that was not the end
 			dst = append(dst, f.held...)
 			f.held, f.state = nil, flowing
 		}
