@@ -2,6 +2,7 @@ package caddymodule_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -9,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws/protocol/eventstream"
 )
 
 // TestAStreamEndsWithItsLastEvent asks upstreams that stay open after the event that ends their stream: it goes out at once, and charged.
@@ -24,7 +27,7 @@ func TestAStreamEndsWithItsLastEvent(t *testing.T) {
 			"event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n", "0.006"},
 		{"responses", chatSite, "/v1/responses", `{"model":"test-1","stream":true,"input":"hi"}`,
 			"event: response.output_text.delta\ndata: {\"type\":\"response.output_text.delta\",\"delta\":\"hello\"}\n\n",
-			"event: response.completed\ndata: {\"type\":\"response.completed\",\"response\":{\"model\":\"test-1\",\"usage\":{\"input_tokens\":1000,\"output_tokens\":200}}}\n\n", "0.006"},
+			"event: response.completed\ndata: {\"type\":\"response.completed\",\"response\":{\"model\":\"test-1\",\"usage\":{\"input_tokens\":1000,\"output_tokens\":200}}}\n\ndata: [DONE]\n\n", "0.006"},
 		{"per call", perCallSite, "/search", "", "data: 1\n\n", "data: [DONE]\n\n", "0.001"},
 		{"per event", "handle /search* {\n\t\tmeter acme 0.01 per event\n\t\treverse_proxy UPSTREAM\n\t}", "/search", "", "data: 1\n\ndata: 2\n\n", "data: [DONE]\n\n", "0.02"},
 	} {
@@ -145,4 +148,42 @@ func TestNoUpstreamSpeaksAsUs(t *testing.T) {
 			t.Errorf("%s: the upstream's own lines are not whole in %q", path, a.body)
 		}
 	}
+}
+
+// TestBedrocksUsageComesLast: what a provider sends after the event that ends its message, each in a piece of its own, still counts and
+// still reaches the client.
+func TestBedrocksUsageComesLast(t *testing.T) {
+	message := func(event, payload string) []byte {
+		var b bytes.Buffer
+		m := eventstream.Message{Payload: []byte(payload)}
+		for name, value := range map[string]string{":message-type": "event", ":event-type": event, ":content-type": "application/json"} {
+			m.Headers.Set(name, eventstream.StringValue(value))
+		}
+		if err := eventstream.NewEncoder().Encode(&b, m); err != nil {
+			t.Fatal(err)
+		}
+		return b.Bytes()
+	}
+	var whole []byte
+	s := openShop(t, chatPrices, strings.Replace(chatSite, "/v1/*", "/model/*", 1), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/vnd.amazon.eventstream")
+		whole = nil
+		for _, m := range [][]byte{
+			message("contentBlockDelta", `{"contentBlockIndex":0,"delta":{"text":"hello"}}`),
+			message("messageStop", `{"stopReason":"end_turn"}`),
+			message("metadata", `{"usage":{"inputTokens":1000,"outputTokens":200,"totalTokens":1200}}`),
+		} {
+			whole = append(whole, m...)
+			_, _ = w.Write(m)
+			w.(http.Flusher).Flush()
+			time.Sleep(20 * time.Millisecond) // the pace of a provider, not a wait for anything
+		}
+	}))
+	key := s.agent("alice", "1")
+	a := s.do("POST", "/model/test-1/converse-stream", key, `{"messages":[{"role":"user","content":[{"text":"hi"}]}]}`)
+	if a.err != nil || a.body != string(whole) {
+		t.Errorf("%v: %q", a.err, a.body)
+	}
+	charge := s.charge(key, a.header.Get("Tallygate-Request"))
+	want(t, "charge", fmt.Sprint(charge["amount"], " ", charge["source"]), "0.006 stated")
 }

@@ -55,7 +55,7 @@ var prompt = wire.NewPrompt(4, 3, []string{
 func end(t *wire.State, m *wire.Message) wire.Verdict {
 	switch kind := m.Get("type").String(); kind {
 	case "message_stop":
-		return wire.Terminal
+		return wire.Final
 	case "error":
 		t.Failed = true
 	case "message_start":

@@ -50,7 +50,9 @@ var chat = wire.Dialect{
 			}
 		}
 		switch {
-		case m.Is("[DONE]"), m.Get("type").String() == "message-end", m.Get("event_type").String() == "stream-end", m.Get("is_finished").Bool():
+		case m.Is("[DONE]"):
+			return wire.Final
+		case m.Get("type").String() == "message-end", m.Get("event_type").String() == "stream-end", m.Get("is_finished").Bool():
 			return wire.Terminal
 		}
 		return wire.Pass

@@ -94,7 +94,7 @@ var interactions = wire.Dialect{
 	},
 	End: func(t *wire.State, m *wire.Message) wire.Verdict {
 		if m.Is("[DONE]") {
-			return wire.Terminal
+			return wire.Final
 		}
 		for _, at := range []string{"", "interaction."} {
 			if v := m.Get(at + "model").String(); v != "" {

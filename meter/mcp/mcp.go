@@ -69,7 +69,7 @@ var answers = wire.New(wire.Dialect{
 			t.Sums.Add(meter.ToolCall, meter.Whole(1))
 		}
 		if len(waiting) == 0 {
-			return wire.Terminal
+			return wire.Final // after which a server should close the stream
 		}
 		return wire.Pass
 	},

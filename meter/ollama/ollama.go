@@ -45,7 +45,7 @@ var answer = wire.Dialect{
 		}
 		t.Failed = t.Failed || m.Failed("error")
 		if m.Get("done").Bool() {
-			return wire.Terminal
+			return wire.Final
 		}
 		return wire.Pass
 	},

@@ -78,7 +78,7 @@ var chatPrompt = wire.NewPrompt(3, 3, []string{
 
 func endChat(t *wire.State, m *wire.Message) wire.Verdict {
 	if m.Is("[DONE]") {
-		return wire.Terminal
+		return wire.Final
 	}
 	t.Failed = t.Failed || m.Failed("error") || m.Get("object").String() == "error" // the latter: vLLM
 	if v := m.Get("model").String(); v != "" {

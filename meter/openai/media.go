@@ -66,7 +66,7 @@ var images = wire.Dialect{
 			return wire.Last // of n images, each has one
 		}
 		if m.Is("[DONE]") {
-			return wire.Terminal
+			return wire.Final
 		}
 		return wire.Pass
 	},
@@ -126,7 +126,10 @@ var speech = wire.Dialect{
 
 // endMedia: after the event that is done comes [DONE].
 func endMedia(m *wire.Message, done string) wire.Verdict {
-	if m.Get("type").String() == done || m.Is("[DONE]") {
+	switch {
+	case m.Is("[DONE]"):
+		return wire.Final
+	case m.Get("type").String() == done:
 		return wire.Terminal
 	}
 	return wire.Pass

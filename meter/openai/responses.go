@@ -66,7 +66,7 @@ var responsesPrompt = wire.NewPrompt(4, 3, []string{
 
 func endResponses(t *wire.State, m *wire.Message) wire.Verdict {
 	if m.Is("[DONE]") {
-		return wire.Terminal
+		return wire.Final
 	}
 	kind, at := m.Get("type").String(), "response."
 	if kind == "" { // a whole body

@@ -45,6 +45,7 @@ const (
 	Drop             // the client did not ask for it
 	Terminal         // it and all that follows stays back until the response is settled
 	Last             // it stays back until another message follows: it may be the end of a format that has no terminal event
+	Final            // Terminal, and nothing follows: the response may end with it, though the upstream stays
 )
 
 // Dialect is how one API states its usage and its text.

@@ -158,6 +158,7 @@ type messages struct {
 	over  bool   // it is too large: its bytes are passed on as they come
 	held  []byte // what stays back
 	state holding
+	final bool // the end has come for sure
 }
 
 type holding uint8
@@ -203,8 +204,9 @@ func (f *messages) message(c *counter, dst []byte) []byte {
 		return f.move(dst)
 	}
 	verdict := c.end(name)
+	f.final = f.final || verdict == Final
 	if f.state == atEnd {
-		if verdict != Terminal {
+		if verdict != Terminal && verdict != Final {
 			c.events++
 		}
 		return f.move(dst)
@@ -215,7 +217,7 @@ func (f *messages) message(c *counter, dst []byte) []byte {
 	}
 	dst = f.release(c, dst)
 	switch verdict {
-	case Terminal:
+	case Terminal, Final:
 		f.state = atEnd
 	case Last:
 		f.state = maybeEnd
@@ -275,7 +277,7 @@ func (f *messages) finish(c *counter) []byte {
 
 func (f *messages) passing(*counter) bool { return f.over }
 
-func (f *messages) atEnd() bool { return f.state == atEnd }
+func (f *messages) atEnd() bool { return f.state == atEnd && f.final }
 
 func (f *messages) write(notes []Note) []byte {
 	if f.over {

@@ -7,7 +7,7 @@ var Generic = &API{Dialect: New(Dialect{End: endGeneric, Stop: stopGeneric})}
 
 func endGeneric(_ *State, m *Message) Verdict {
 	if m.Is("[DONE]") {
-		return Terminal
+		return Final
 	}
 	return Pass
 }
