@@ -19,6 +19,7 @@ type transaction struct {
 	file   *file
 	tx     *bbolt.Tx
 	layers layers // as of the last commit
+	bucket reader // what is below them
 }
 
 func (s *Store) begin() (ledger.Tx, error) {
@@ -40,8 +41,8 @@ func (t *transaction) begin() (err error) {
 	if t.tx, err = t.file.db.Begin(true); err != nil {
 		return err
 	}
-	r, err := newReader(t.tx)
-	t.Reader = t.layers.over(r)
+	t.bucket, err = newReader(t.tx)
+	t.Reader = t.layers.over(t.bucket)
 	return err
 }
 
@@ -62,21 +63,21 @@ func (t *transaction) Rollback() {
 
 // Commit is [ledger.Tx]'s. It folds a part of the frozen layer too; where there is no room for that, it does without.
 func (t *transaction) Commit(changed iter.Seq2[[]byte, []byte]) error {
+	defer t.Rollback() // whatever is left of it
 	var changes []change
-	size := 0
 	for key, value := range changed {
-		c := change{key, value}
-		changes = append(changes, c)
-		size += c.size()
+		changes = append(changes, change{key, value})
 	}
 	after, frozen := t.layers, t.layers.frozen
 	if after.frozen == nil && after.active.size >= t.store.options.LayerSize {
 		// It is folded from the next commit on, when readers know of it.
 		after.frozen, after.active = after.active, newLayer(after.active.journal+1)
 	}
+	before := after.active.size
 	after.active = after.active.with(changes)
+	foldSize := max(foldLeast, foldTimes*(after.active.size-before))
 	text := encodeChanges(changes)
-	err := t.commit(after, text, frozen, max(foldLeast, foldTimes*size))
+	err := t.commit(after, text, frozen, foldSize)
 	if refused(err) && frozen != nil {
 		if err = t.begin(); err == nil {
 			err = t.commit(after, text, nil, 0)
@@ -134,11 +135,7 @@ func (t *transaction) commit(after layers, text []byte, frozen *layer, foldSize 
 
 // fold puts a part of a layer in its place, and removes its journal with the last one.
 func (t *transaction) fold(frozen, above *layer, from string, size int) (next string, done bool, err error) {
-	r, err := newReader(t.tx)
-	if err != nil {
-		return "", false, err
-	}
-	if next, done, err = frozen.foldUnder(above, r.put, from, size); err != nil || !done {
+	if next, done, err = frozen.foldUnder(above, t.bucket.put, from, size); err != nil || !done {
 		return next, false, err
 	}
 	return next, true, t.tx.DeleteBucket(journalName(frozen.journal))
