@@ -94,7 +94,7 @@ type file struct {
 	stuck atomic.Bool // a transaction could not be ended: db.Close would wait for it for ever
 
 	layers   atomic.Pointer[layers] // as of the last commit
-	foldFrom string                 // the key from which on the frozen layer is still to be folded: the writer's
+	foldFrom []byte                 // the key from which on the frozen layer is still to be folded: the writer's
 }
 
 const (

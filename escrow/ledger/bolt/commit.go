@@ -73,10 +73,9 @@ func (t *transaction) Commit(changed iter.Seq2[[]byte, []byte]) error {
 		// It is folded from the next commit on, when readers know of it.
 		after.frozen, after.active = after.active, newLayer(after.active.journal+1)
 	}
-	before := after.active.size
-	after.active = after.active.with(changes)
-	foldSize := max(foldLeast, foldTimes*(after.active.size-before))
-	text := encodeChanges(changes)
+	text, offsets := encodeChanges(changes)
+	foldSize := max(foldLeast, foldTimes*(len(text)+len(offsets)*changeOverhead))
+	after.active = after.active.with(text, offsets)
 	err := t.commit(after, text, frozen, foldSize)
 	if refused(err) && frozen != nil {
 		if err = t.begin(); err == nil {
@@ -134,7 +133,7 @@ func (t *transaction) commit(after layers, text []byte, frozen *layer, foldSize 
 }
 
 // fold puts a part of a layer in its place, and removes its journal with the last one.
-func (t *transaction) fold(frozen, above *layer, from string, size int) (next string, done bool, err error) {
+func (t *transaction) fold(frozen, above *layer, from []byte, size int) (next []byte, done bool, err error) {
 	if next, done, err = frozen.foldUnder(above, t.bucket.put, from, size); err != nil || !done {
 		return next, false, err
 	}

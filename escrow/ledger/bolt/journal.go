@@ -2,9 +2,12 @@ package bolt
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
+	"slices"
 
 	"go.etcd.io/bbolt"
 
@@ -38,14 +41,15 @@ func journalNumber(name []byte) (number uint64, ok bool) {
 	return binary.BigEndian.Uint64(rest), true
 }
 
-// encodeChanges is a group's text.
-func encodeChanges(changes []change) []byte {
+// encodeChanges is a group's text, and the offset of each change in it.
+func encodeChanges(changes []change) (text []byte, offsets []uint32) {
 	size := 0
 	for _, c := range changes {
 		size += len(c.key) + len(c.value) + 2*binary.MaxVarintLen32
 	}
-	text := make([]byte, 0, size)
-	for _, c := range changes {
+	text, offsets = make([]byte, 0, size), make([]uint32, len(changes))
+	for i, c := range changes {
+		offsets[i] = uint32(len(text))
 		text = binary.AppendUvarint(text, uint64(len(c.key)))
 		text = append(text, c.key...)
 		if c.value == nil {
@@ -55,34 +59,45 @@ func encodeChanges(changes []change) []byte {
 		text = binary.AppendUvarint(text, uint64(len(c.value))+1)
 		text = append(text, c.value...)
 	}
-	return text
+	return text, offsets
 }
 
-var errText = errors.New("its text can't be read")
-
-// decodeChanges reads the texts of groups, one behind the other.
-func decodeChanges(text []byte, fn func(change)) error {
-	field := func(less uint64) ([]byte, bool) {
-		length, n := binary.Uvarint(text)
-		if n <= 0 || length < less || length-less > uint64(len(text)-n) {
-			return nil, false
-		}
-		field := text[n : n+int(length-less) : n+int(length-less)]
-		text = text[n+len(field):]
-		return field, true
+// nextField reads a length and what it is of, nil where the text can't be read.
+func nextField(text []byte) []byte {
+	length, n := binary.Uvarint(text)
+	if n <= 0 || length > uint64(len(text)-n) {
+		return nil
 	}
-	for len(text) > 0 {
-		key, ok := field(0)
-		if !ok {
-			return errText
+	return text[n : n+int(length) : n+int(length)]
+}
+
+// nextChange reads the change at a text's beginning, and returns what comes behind it; not ok where it can't be read.
+func nextChange(text []byte) (c change, rest []byte, ok bool) {
+	length, n := binary.Uvarint(text)
+	if n <= 0 || length > uint64(len(text)-n) {
+		return c, nil, false
+	}
+	c.key, text = text[n:n+int(length):n+int(length)], text[n+int(length):]
+	length, n = binary.Uvarint(text)
+	if n <= 0 || length > uint64(len(text)-n)+1 {
+		return c, nil, false
+	}
+	if text = text[n:]; length > 0 {
+		c.value, text = text[:length-1:length-1], text[length-1:]
+	}
+	return c, text, true
+}
+
+// decodeChanges reads the texts of groups, one behind the other: fn gets each change with its offset.
+func decodeChanges(text []byte, fn func(offset uint32, c change)) error {
+	for rest := text; len(rest) > 0; {
+		offset := len(text) - len(rest)
+		c, behind, ok := nextChange(rest)
+		if !ok || offset > math.MaxUint32 {
+			return errors.New("its text can't be read")
 		}
-		c := change{key: key}
-		if len(text) > 0 && text[0] == 0 {
-			text = text[1:]
-		} else if c.value, ok = field(1); !ok {
-			return errText
-		}
-		fn(c)
+		fn(uint32(offset), c)
+		rest = behind
 	}
 	return nil
 }
@@ -152,13 +167,19 @@ func readJournal(number uint64, journal *bbolt.Bucket) (*layer, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := newLayer(number)
-	err = decodeChanges(text, func(c change) {
-		l.changes.Set(string(c.key), c.value)
-		l.size += c.size()
-	})
-	if err != nil {
+	var offsets []uint32
+	if err := decodeChanges(text, func(offset uint32, _ change) { offsets = append(offsets, offset) }); err != nil {
 		return nil, damaged(nil, err.Error())
 	}
-	return l, nil
+	return newLayer(number).with(text, inOrder(text, offsets)), nil
+}
+
+// inOrder sorts the offsets of a text's changes by their keys, and leaves of each key the last one.
+func inOrder(text []byte, offsets []uint32) []uint32 {
+	slices.SortFunc(offsets, func(a, b uint32) int {
+		return cmp.Or(bytes.Compare(nextField(text[a:]), nextField(text[b:])), cmp.Compare(b, a))
+	})
+	return slices.CompactFunc(offsets, func(a, b uint32) bool {
+		return bytes.Equal(nextField(text[a:]), nextField(text[b:]))
+	})
 }

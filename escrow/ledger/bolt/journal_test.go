@@ -168,9 +168,9 @@ func TestNoRoomToFold(t *testing.T) {
 
 // TestDamagedJournal: each byte of a journal's text counts.
 func TestDamagedJournal(t *testing.T) {
-	text := encodeChanges([]change{{[]byte("a"), []byte("one")}, {[]byte("b"), nil}, {[]byte("c"), []byte{}}})
+	text, _ := encodeChanges([]change{{[]byte("a"), []byte("one")}, {[]byte("b"), nil}, {[]byte("c"), []byte{}}})
 	for i := range text {
-		if err := decodeChanges(text[:i], func(change) {}); err == nil && i != 0 && i != 6 && i != 9 {
+		if err := decodeChanges(text[:i], func(uint32, change) {}); err == nil && i != 0 && i != 6 && i != 9 {
 			t.Errorf("a text that ends after %d bytes was read", i)
 		}
 	}
@@ -209,16 +209,18 @@ func TestDamagedJournal(t *testing.T) {
 
 // FuzzJournal: no text makes its reading panic, and what is read is written the same way.
 func FuzzJournal(f *testing.F) {
-	f.Add(encodeChanges([]change{{[]byte("key"), []byte("value")}, {[]byte("gone"), nil}}))
+	text, _ := encodeChanges([]change{{[]byte("key"), []byte("value")}, {[]byte("gone"), nil}})
+	f.Add(text)
 	f.Add([]byte{1, 'k', 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1})
 	f.Fuzz(func(t *testing.T, text []byte) {
 		var changes []change
-		if err := decodeChanges(text, func(c change) { changes = append(changes, c) }); err != nil {
+		if err := decodeChanges(text, func(_ uint32, c change) { changes = append(changes, c) }); err != nil {
 			return
 		}
 		again := 0
-		must(t, decodeChanges(encodeChanges(changes), func(c change) {
-			if !bytes.Equal(c.key, changes[again].key) || !bytes.Equal(c.value, changes[again].value) || c.value == nil != (changes[again].value == nil) {
+		text, offsets := encodeChanges(changes)
+		must(t, decodeChanges(text, func(offset uint32, c change) {
+			if offset != offsets[again] || !bytes.Equal(c.key, changes[again].key) || !bytes.Equal(c.value, changes[again].value) || c.value == nil != (changes[again].value == nil) {
 				t.Fatalf("change %d is %q, was %q", again, c, changes[again])
 			}
 			again++
