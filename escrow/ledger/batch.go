@@ -51,7 +51,8 @@ func (b *Batch) Scan(r Range, fn func(key, value []byte) (more bool, err error))
 	return b.w.Scan(r, fn)
 }
 
-// Put sets a domain record. Its key begins with [DomainPrefix]; with any other the whole batch fails.
+// Put sets a domain record. Its key begins with [DomainPrefix]; with any other the whole batch fails. key and value must not be changed
+// from then on.
 func (b *Batch) Put(key, value []byte) {
 	if err := domainKey(key); err != nil {
 		b.err = errors.Join(b.err, err)

@@ -3,23 +3,26 @@ package ledger
 import (
 	"bytes"
 	"iter"
-	"math/rand/v2"
+	"slices"
+
+	"github.com/tidwall/btree"
 )
 
-// overlay is what the operations of a group have written so far, over what is committed. Its keys are in a skip list, since
-// operations scan, with a map beside it, since they mostly get.
+// overlay is what the operations of a group have written so far, over what is committed. Operations mostly get and put, so their
+// order is only kept from the first scan on.
 type overlay struct {
-	base  Reader
-	nodes map[string]*node
-	head  [maxLevel]*node
-	undo  []undone
+	base    Reader
+	nodes   map[string]*node
+	list    []*node              // as they were added
+	ordered *btree.BTreeG[*node] // nil until there is a scan
+	room    []node
+	undo    []undone
 }
 
 type node struct {
 	key   []byte
 	value []byte // nil: deleted
 	set   bool   // false: as in base
-	next  []*node
 }
 
 // undone is how a node was before a write.
@@ -29,7 +32,7 @@ type undone struct {
 	set   bool
 }
 
-const maxLevel = 16
+func compareNodes(a, b *node) int { return bytes.Compare(a.key, b.key) }
 
 func newOverlay(base Reader) *overlay {
 	return &overlay{base: base, nodes: make(map[string]*node)}
@@ -43,7 +46,10 @@ func (o *overlay) Get(key []byte) ([]byte, error) {
 }
 
 func (o *overlay) Put(key, value []byte) {
-	o.write(key, append(make([]byte, 0, len(value)), value...))
+	if value == nil {
+		value = []byte{}
+	}
+	o.write(key, value)
 }
 
 func (o *overlay) Delete(key []byte) { o.write(key, nil) }
@@ -51,7 +57,7 @@ func (o *overlay) Delete(key []byte) { o.write(key, nil) }
 func (o *overlay) write(key, value []byte) {
 	n, ok := o.nodes[string(key)]
 	if !ok {
-		n = o.insert(bytes.Clone(key))
+		n = o.insert(key)
 	}
 	o.undo = append(o.undo, undone{n, n.value, n.set})
 	n.value, n.set = value, true
@@ -97,7 +103,8 @@ func (o *overlay) empty() bool {
 // all yields what was written, in the order of the keys.
 func (o *overlay) all() iter.Seq2[[]byte, []byte] {
 	return func(yield func([]byte, []byte) bool) {
-		for n := o.head[0]; n != nil; n = n.next[0] {
+		slices.SortFunc(o.list, compareNodes)
+		for _, n := range o.list {
 			if n.set && !yield(n.key, n.value) {
 				return
 			}
@@ -106,71 +113,69 @@ func (o *overlay) all() iter.Seq2[[]byte, []byte] {
 }
 
 func (o *overlay) insert(key []byte) *node {
-	level := 1
-	for level < maxLevel && rand.Uint32()&3 == 0 {
-		level++
+	if len(o.room) == 0 {
+		o.room = make([]node, min(len(o.list)+8, 256))
 	}
-	n := &node{key: key, next: make([]*node, level)}
-	before := (*node)(nil)
-	for i := maxLevel - 1; i >= 0; i-- {
-		for next := o.follow(before, i); next != nil && bytes.Compare(next.key, key) < 0; next = o.follow(before, i) {
-			before = next
-		}
-		if i < level {
-			n.next[i] = o.follow(before, i)
-			o.link(before, i, n)
-		}
-	}
+	n := &o.room[0]
+	o.room = o.room[1:]
+	n.key = key
 	o.nodes[string(key)] = n
+	o.list = append(o.list, n)
+	if o.ordered != nil {
+		o.ordered.Set(n)
+	}
 	return n
 }
 
-// follow returns the node after n at a level; nil stands for the head.
-func (o *overlay) follow(n *node, level int) *node {
-	if n == nil {
-		return o.head[level]
-	}
-	return n.next[level]
-}
-
-func (o *overlay) link(n *node, level int, next *node) {
-	if n == nil {
-		o.head[level] = next
+// order has the nodes in the order of their keys from now on.
+func (o *overlay) order() {
+	if o.ordered != nil {
 		return
 	}
-	n.next[level] = next
-}
-
-// before returns the last node whose key is less than key, the last of all where key is nil.
-func (o *overlay) before(key []byte) *node {
-	n := (*node)(nil)
-	for i := maxLevel - 1; i >= 0; i-- {
-		for next := o.follow(n, i); next != nil && (key == nil || bytes.Compare(next.key, key) < 0); next = o.follow(n, i) {
-			n = next
-		}
+	o.ordered = btree.NewBTreeGOptions(func(a, b *node) bool { return compareNodes(a, b) < 0 }, btree.Options{NoLocks: true})
+	for _, n := range o.list {
+		o.ordered.Set(n)
 	}
-	return n
 }
 
 // Scan sees what is in the overlay over what is in the base. fn may write: what it writes behind the scan's position is seen, or
 // not, as it happens to fall.
 func (o *overlay) Scan(r Range, fn func(key, value []byte) (bool, error)) error {
+	o.order()
 	c := &overlayCursor{overlay: o, in: r}
-	switch {
-	case r.Reverse:
-		c.at = o.before(r.To)
-	case r.From == nil:
-		c.at = o.head[0]
-	default:
-		c.at = o.follow(o.before(r.From), 0)
+	if r.Reverse {
+		c.seek(r.To, false)
+	} else {
+		c.seek(r.From, true)
 	}
 	return Merge(c, o.base, r, fn)
 }
 
+// overlayCursor seeks anew for each step, since nodes may come in between.
 type overlayCursor struct {
 	overlay *overlay
 	in      Range
-	at      *node
+	at      *node // nil at the end
+}
+
+// seek goes to the first node on from a key, nil for the very first, in the cursor's direction: to the key's own too if it is included.
+func (c *overlayCursor) seek(key []byte, included bool) {
+	c.at = nil
+	take := func(n *node) bool {
+		if !included && bytes.Equal(n.key, key) {
+			return true
+		}
+		c.at = n
+		return false
+	}
+	switch ordered := c.overlay.ordered; {
+	case key == nil && c.in.Reverse:
+		c.at, _ = ordered.Max()
+	case c.in.Reverse:
+		ordered.Descend(&node{key: key}, take)
+	default:
+		ordered.Ascend(&node{key: key}, take)
+	}
 }
 
 // Peek passes over what was undone, also while the cursor stood at it.
@@ -185,10 +190,5 @@ func (c *overlayCursor) Peek() (key, value []byte, ok bool) {
 	return n.key, n.value, true
 }
 
-func (c *overlayCursor) Next() {
-	if c.in.Reverse {
-		c.at = c.overlay.before(c.at.key)
-	} else {
-		c.at = c.at.next[0]
-	}
-}
+// Next is [Cursor]'s.
+func (c *overlayCursor) Next() { c.seek(c.at.key, false) }

@@ -34,7 +34,7 @@ type Reader interface {
 // Writer is what an operation writes to. Its reads see its own writes, and those of the operations before it in the same commit.
 type Writer interface {
 	Reader
-	// Put sets a record; key and value are copied.
+	// Put sets a record. key and value must not be changed from then on.
 	Put(key, value []byte)
 	// Delete removes a record, if there is one.
 	Delete(key []byte)
