@@ -104,7 +104,7 @@ func openPlain(b *testing.B) *plainStore {
 func openBare(b *testing.B) *bbolt.DB {
 	b.Helper()
 	db, err := bbolt.Open(filepath.Join(b.TempDir(), "bare.db"), 0o600, &bbolt.Options{
-		FreelistType: bbolt.FreelistMapType, NoStatistics: true, InitialMmapSize: 1 << 30,
+		FreelistType: bbolt.FreelistArrayType, NoStatistics: true, InitialMmapSize: 1 << 30,
 	})
 	if err != nil {
 		b.Fatal(err)

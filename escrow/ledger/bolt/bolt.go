@@ -48,7 +48,7 @@ type Options struct {
 	// MaxSize is the length in bytes beyond which the file does not grow: commits fail then as on a full disk; default none.
 	MaxSize int
 	// LayerSize is how many bytes of changes are gathered in the journal and in memory before they are folded into their places;
-	// default 16 MiB. Up to twice as much is kept, and read by Open.
+	// default 32 MiB. Up to twice as much is kept, and read by Open.
 	LayerSize int
 	// NoSync answers before anything is durable: for tests alone.
 	NoSync bool
@@ -99,7 +99,7 @@ type file struct {
 
 const (
 	maxGroup         = 1024
-	defaultLayerSize = 16 << 20
+	defaultLayerSize = 32 << 20
 )
 
 var bucketName = []byte("ledger")
@@ -190,7 +190,8 @@ func openFile(path string, o Options) (f *file, err error) {
 func (f *file) open(path string, mapSize int, o Options) (err error) {
 	f.db, err = bbolt.Open(path, 0o600, &bbolt.Options{
 		Timeout: o.Timeout, ReadOnly: o.ReadOnly, NoSync: o.NoSync, InitialMmapSize: mapSize,
-		FreelistType: bbolt.FreelistMapType, NoStatistics: true, MaxSize: o.MaxSize,
+		// The list of free pages is written with each commit: kept as a map it would be sorted each time.
+		FreelistType: bbolt.FreelistArrayType, NoStatistics: true, MaxSize: o.MaxSize,
 		OpenFile: func(path string, flag int, mode os.FileMode) (*os.File, error) {
 			var err error
 			f.os, err = openVerified(path, flag, mode, o)

@@ -226,7 +226,13 @@ func tearCommit(t *testing.T, layerSize int) {
 		return image[:min(len(image), 1<<18)]
 	}
 	before, old := read(), contents(t, s)
-	must(t, once(l, "torn"))
+	must(t, l.Do(context.Background(), func(b *ledger.Batch) error {
+		for i := range 8 { // several pages
+			b.Put(fmt.Appendf(nil, "dtorn%d", i), fmt.Appendf(nil, "%700d", i))
+		}
+		_, err := b.Post(ledger.Transfer{Debit: ledger.World, Credit: ledger.Wallet("a"), Amount: 1, Kind: "deposit"})
+		return err
+	}))
 	after, young := read(), contents(t, s)
 	must(t, l.Close())
 
