@@ -134,6 +134,7 @@ func (t *transaction) commit(after layers, text []byte, frozen *layer, foldSize 
 
 // fold puts a part of a layer in its place, and removes its journal with the last one.
 func (t *transaction) fold(frozen, above *layer, from []byte, size int) (next []byte, done bool, err error) {
+	t.bucket.bucket.FillPercent = foldFill
 	if next, done, err = frozen.foldUnder(above, t.bucket.put, from, size); err != nil || !done {
 		return next, false, err
 	}
@@ -142,7 +143,11 @@ func (t *transaction) fold(frozen, above *layer, from []byte, size int) (next []
 
 // A commit folds at least foldLeast bytes of changes, and foldTimes as many as it brings, so that a layer is folded before the next
 // one is full.
+//
+// A page that is split is left foldFill full: most records come behind those that are like them, so that half, as is bbolt's default,
+// would leave room that is never used.
 const (
 	foldLeast = 16 << 10
 	foldTimes = 2
+	foldFill  = 0.7
 )
