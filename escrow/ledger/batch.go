@@ -61,7 +61,7 @@ func (b *Batch) Put(key, value []byte) {
 	b.put(key, value)
 }
 
-// Delete removes a domain record, if there is one.
+// Delete removes a domain record, if there is one. key must not be changed from then on.
 func (b *Batch) Delete(key []byte) {
 	if err := domainKey(key); err != nil {
 		b.err = errors.Join(b.err, err)

@@ -9,11 +9,12 @@ import (
 	"sync"
 )
 
-// Tx is one write transaction of a store's database, as [GroupCommit] uses it. Its reads see what was committed before it began.
+// Tx is one write transaction of a store's database, as [GroupCommit] uses it. Its reads see what was committed before it began, and
+// what they return stays valid until the transaction ends.
 type Tx interface {
 	Reader
 	// Commit writes the changes, in the order of their keys, a nil value for a deletion, makes them durable and ends the
-	// transaction, also where it fails or panics.
+	// transaction, also where it fails or panics. Their keys and values may be what the transaction's own reads returned.
 	Commit(changes iter.Seq2[[]byte, []byte]) error
 	// Rollback ends the transaction and leaves no trace of it.
 	Rollback()

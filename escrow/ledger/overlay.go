@@ -15,7 +15,6 @@ type overlay struct {
 	nodes   map[string]*node
 	list    []*node              // as they were added
 	ordered *btree.BTreeG[*node] // nil until there is a scan
-	room    []node
 	undo    []undone
 }
 
@@ -94,10 +93,7 @@ func (o *overlay) keep() {
 }
 
 func (o *overlay) empty() bool {
-	for range o.all() {
-		return false
-	}
-	return true
+	return !slices.ContainsFunc(o.list, func(n *node) bool { return n.set })
 }
 
 // all yields what was written, in the order of the keys.
@@ -113,12 +109,7 @@ func (o *overlay) all() iter.Seq2[[]byte, []byte] {
 }
 
 func (o *overlay) insert(key []byte) *node {
-	if len(o.room) == 0 {
-		o.room = make([]node, min(len(o.list)+8, 256))
-	}
-	n := &o.room[0]
-	o.room = o.room[1:]
-	n.key = key
+	n := &node{key: key}
 	o.nodes[string(key)] = n
 	o.list = append(o.list, n)
 	if o.ordered != nil {

@@ -36,7 +36,7 @@ type Writer interface {
 	Reader
 	// Put sets a record. key and value must not be changed from then on.
 	Put(key, value []byte)
-	// Delete removes a record, if there is one.
+	// Delete removes a record, if there is one. key must not be changed from then on.
 	Delete(key []byte)
 	// Try runs fn; where it fails, what it wrote is undone and its error returned.
 	Try(fn func() error) error

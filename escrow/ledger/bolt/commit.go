@@ -74,8 +74,9 @@ func (t *transaction) Commit(changed iter.Seq2[[]byte, []byte]) error {
 		after.frozen, after.active = after.active, newLayer(after.active.journal+1)
 	}
 	text, offsets := encodeChanges(changes)
-	foldSize := max(foldLeast, foldTimes*(len(text)+len(offsets)*changeOverhead))
+	before := after.active.size
 	after.active = after.active.with(text, offsets)
+	foldSize := max(foldLeast, foldTimes*(after.active.size-before))
 	err := t.commit(after, text, frozen, foldSize)
 	if refused(err) && frozen != nil {
 		if err = t.begin(); err == nil {

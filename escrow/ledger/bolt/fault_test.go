@@ -226,13 +226,14 @@ func tearCommit(t *testing.T, layerSize int) {
 		return image[:min(len(image), 1<<18)]
 	}
 	before, old := read(), contents(t, s)
-	must(t, l.Do(context.Background(), func(b *ledger.Batch) error {
+	_, _, err := l.Once(context.Background(), "torn", nil, func(b *ledger.Batch) ([]byte, error) {
 		for i := range 8 { // several pages
 			b.Put(fmt.Appendf(nil, "dtorn%d", i), fmt.Appendf(nil, "%700d", i))
 		}
-		_, err := b.Post(ledger.Transfer{Debit: ledger.World, Credit: ledger.Wallet("a"), Amount: 1, Kind: "deposit"})
-		return err
-	}))
+		_, err := b.Post(ledger.Transfer{Debit: ledger.World, Credit: ledger.Wallet("alice"), Amount: 1, Kind: "deposit", Reference: "torn"})
+		return nil, err
+	})
+	must(t, err)
 	after, young := read(), contents(t, s)
 	must(t, l.Close())
 

@@ -62,30 +62,33 @@ func encodeChanges(changes []change) (text []byte, offsets []uint32) {
 	return text, offsets
 }
 
-// nextField reads a length and what it is of, nil where the text can't be read.
-func nextField(text []byte) []byte {
+// nextField reads a length, which is too large by surplus, and what it is of; not ok where the text can't be read.
+func nextField(text []byte, surplus uint64) (field, rest []byte, ok bool) {
 	length, n := binary.Uvarint(text)
-	if n <= 0 || length > uint64(len(text)-n) {
-		return nil
+	if n <= 0 || length < surplus || length-surplus > uint64(len(text)-n) {
+		return nil, nil, false
 	}
-	return text[n : n+int(length) : n+int(length)]
+	end := n + int(length-surplus)
+	return text[n:end:end], text[end:], true
+}
+
+// nextKey reads the key of the change at the beginning of a text that was read or written before.
+func nextKey(text []byte) []byte {
+	key, _, _ := nextField(text, 0)
+	return key
 }
 
 // nextChange reads the change at a text's beginning, and returns what comes behind it; not ok where it can't be read.
 func nextChange(text []byte) (c change, rest []byte, ok bool) {
-	length, n := binary.Uvarint(text)
-	if n <= 0 || length > uint64(len(text)-n) {
+	c.key, rest, ok = nextField(text, 0)
+	if !ok {
 		return c, nil, false
 	}
-	c.key, text = text[n:n+int(length):n+int(length)], text[n+int(length):]
-	length, n = binary.Uvarint(text)
-	if n <= 0 || length > uint64(len(text)-n)+1 {
-		return c, nil, false
+	if len(rest) > 0 && rest[0] == 0 {
+		return c, rest[1:], true
 	}
-	if text = text[n:]; length > 0 {
-		c.value, text = text[:length-1:length-1], text[length-1:]
-	}
-	return c, text, true
+	c.value, rest, ok = nextField(rest, 1)
+	return c, rest, ok
 }
 
 // decodeChanges reads the texts of groups, one behind the other: fn gets each change with its offset.
@@ -177,9 +180,9 @@ func readJournal(number uint64, journal *bbolt.Bucket) (*layer, error) {
 // inOrder sorts the offsets of a text's changes by their keys, and leaves of each key the last one.
 func inOrder(text []byte, offsets []uint32) []uint32 {
 	slices.SortFunc(offsets, func(a, b uint32) int {
-		return cmp.Or(bytes.Compare(nextField(text[a:]), nextField(text[b:])), cmp.Compare(b, a))
+		return cmp.Or(bytes.Compare(nextKey(text[a:]), nextKey(text[b:])), cmp.Compare(b, a))
 	})
 	return slices.CompactFunc(offsets, func(a, b uint32) bool {
-		return bytes.Equal(nextField(text[a:]), nextField(text[b:]))
+		return bytes.Equal(nextKey(text[a:]), nextKey(text[b:]))
 	})
 }

@@ -102,7 +102,7 @@ func (n *newest) find(key []byte) (place, bool) {
 }
 
 func (l *layer) key(p place) []byte {
-	return nextField(l.texts[p.text][p.offset:])
+	return nextKey(l.texts[p.text][p.offset:])
 }
 
 func (l *layer) value(p place) []byte {
