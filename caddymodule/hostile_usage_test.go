@@ -97,7 +97,7 @@ func TestAbsurdUsage(t *testing.T) {
 		{"falling in a stream", true, eventStream(hello, fmt.Sprintf(usageChunk, `{"prompt_tokens":50000,"completion_tokens":10000}`), fmt.Sprintf(usageChunk, `{"prompt_tokens":10,"completion_tokens":1}`), "[DONE]"), "0.000045", "stated", false},
 		{"10^30 in a stream", true, eventStream(hello, fmt.Sprintf(usageChunk, `{"prompt_tokens":10,"completion_tokens":1e30}`), "[DONE]"), "", estimated, true},
 		{"more than there is, in a stream", true, eventStream(hello, fmt.Sprintf(usageChunk, `{"prompt_tokens":10,"completion_tokens":100000}`), "[DONE]"), "1", "stated", true},
-		{"after the end of a stream", true, eventStream(hello, "[DONE]", fmt.Sprintf(usageChunk, chatUsage)), chatCharge, "stated", false},
+		{"after the end of a stream, in one piece with it", true, eventStream(hello, "[DONE]\n\ndata: "+fmt.Sprintf(usageChunk, chatUsage)), chatCharge, "stated", false},
 		{"an error in the middle of a stream", true, eventStream(hello, `{"error":{"message":"overloaded","type":"server_error"}}`, "[DONE]"), "", estimated, false},
 		{"an error alone is not billed as an answer", true, eventStream(`{"error":{"message":"overloaded, and a long text about it","type":"server_error"}}`, "[DONE]"), "0", "stated", false},
 		{"an empty 200", false, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(200) }, "", estimated, false},
