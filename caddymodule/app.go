@@ -6,17 +6,21 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
 	"github.com/tallygate/tallygate/escrow"
 	"github.com/tallygate/tallygate/escrow/api"
 	"github.com/tallygate/tallygate/escrow/ledger"
+	"github.com/tallygate/tallygate/gateway"
 	"github.com/tallygate/tallygate/pricing"
 )
 
@@ -67,7 +71,6 @@ type App struct {
 	logger *zap.Logger
 
 	wrongKeys *api.Throttle // of the API and of all meters
-	bodies    *bodies
 
 	prefix string // of the API's paths, as texts name them: of the first handler that serves them
 
@@ -79,6 +82,7 @@ type App struct {
 	started  chan struct{}
 	books    *books
 	book     *escrow.Book
+	gateway  *gateway.Gateway
 	startErr error
 	pooled   bool
 	clock    *worker // does what falls due by the clock alone
@@ -115,14 +119,16 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if a.MaxBodies < 0 {
 		return fmt.Errorf("max_bodies %d: expected a number of bytes", a.MaxBodies)
 	}
-	a.bodies = newBodies(cmp.Or(a.MaxBodies, defaultBodies))
 	store, err := a.loadStore(ctx)
 	if err != nil {
 		return err
 	}
 	a.store = store
-	if err := registerMetrics(ctx.GetMetricsRegistry()); err != nil {
-		return fmt.Errorf("registering the metrics: %w", err)
+	for _, collector := range gateway.Collectors() {
+		var registered prometheus.AlreadyRegisteredError
+		if err := ctx.GetMetricsRegistry().Register(collector); err != nil && !errors.As(err, &registered) {
+			return fmt.Errorf("registering the metrics: %w", err)
+		}
 	}
 	if a.Currency == "" {
 		a.Currency = defaultCurrency
@@ -234,6 +240,18 @@ func compileTariff(t *pricing.Tariff, logger *zap.Logger, counts ...string) erro
 	return nil
 }
 
+// tariff is one of the global option's.
+func (a *App) tariff(name string) (*pricing.Tariff, error) {
+	t, ok := a.Tariffs[name]
+	if !ok {
+		return nil, fmt.Errorf("no tariff %q: expected one of the global option's: %s", name, strings.Join(slices.Sorted(maps.Keys(a.Tariffs)), ", "))
+	}
+	return t, nil
+}
+
+// maxBodies is the room for all request bodies, in bytes.
+func (a *App) maxBodies() int64 { return cmp.Or(a.MaxBodies, gateway.DefaultMaxBodies) }
+
 // register tells the app of a meter. Called while the meter is provisioned, before any app starts.
 func (a *App) register(m *Meter) {
 	a.mu.Lock()
@@ -274,9 +292,12 @@ func (a *App) start() error {
 			return fmt.Errorf("payee %s: %w", payee, err)
 		}
 	}
+	a.gateway = gateway.New(a.book, a.books.live, gateway.Options{
+		Prefix: a.prefix, MaxBodies: a.maxBodies(), WrongKeys: a.wrongKeys, Client: clientHost, Report: report,
+	})
 	a.nameRoutes()
 	a.clock = startClock(a.books, a.book, a.logger)
-	a.judging = startJudging(a.books, a.book, a.logger)
+	a.judging = startJudging(a.books, a.book, a.ctx.Slogger())
 	sender := api.NewSender(a.openBook, api.SenderOptions{Private: a.privateWebhooks(), Logger: a.ctx.Slogger()})
 	a.sender = startWorker(sender.Run)
 	return nil
@@ -285,14 +306,15 @@ func (a *App) start() error {
 // plans are the subscriptions that the meters offer. Two meters may offer the same one, on the same terms.
 func (a *App) plans() (plans []escrow.Plan, err error) {
 	for _, m := range a.meters {
-		if m.Subscription == nil {
+		if m.plan == nil {
 			continue
 		}
-		i := slices.IndexFunc(plans, func(p escrow.Plan) bool { return p.Payee == m.Payee && p.Name == m.Subscription.Name })
+		plan := m.plan.Plan
+		i := slices.IndexFunc(plans, func(p escrow.Plan) bool { return p.Payee == plan.Payee && p.Name == plan.Name })
 		if i < 0 {
-			plans = append(plans, m.Subscription.plan)
-		} else if plans[i] != m.Subscription.plan {
-			return nil, fmt.Errorf("subscription %s of %s has two different terms: give one of them another name", m.Subscription.Name, m.Payee)
+			plans = append(plans, plan)
+		} else if plans[i] != plan {
+			return nil, fmt.Errorf("subscription %s of %s has two different terms: give one of them another name", plan.Name, plan.Payee)
 		}
 	}
 	return plans, nil
@@ -311,7 +333,7 @@ func (a *App) Cleanup() error {
 	}
 	a.pooled = false
 	if caddy.Exiting() {
-		a.books.settleLive()
+		a.books.live.Settle()
 	}
 	_, err := pool.Delete(a.store.Key())
 	return err

@@ -11,6 +11,7 @@ import (
 
 	"github.com/tallygate/tallygate/escrow"
 	"github.com/tallygate/tallygate/escrow/ledger"
+	"github.com/tallygate/tallygate/gateway"
 )
 
 // pool holds one open ledger for each store, shared by the configs that name it: a reload starts the new config before it
@@ -25,14 +26,12 @@ type books struct {
 	ledger *ledger.Ledger
 	book   *escrow.Book // under the rules of the config that opened it
 	store  ledger.Store
+	live   *gateway.Live
 	logger *zap.Logger
 
 	mu     sync.Mutex
-	live   map[*call]struct{}
-	refs   int                    // requests that hold the books open
-	closed bool                   // no config holds them any more
-	unsure []escrow.AbandonedCall // calls whose charge failed with a commit
-
+	refs   int  // requests that hold the books open
+	closed bool // no config holds them any more
 }
 
 // openBooks opens the store's ledger, and what died with the last process is put right before money moves.
@@ -46,7 +45,8 @@ func openBooks(store Store, currency string, rules escrow.Rules, logger *zap.Log
 		_ = st.Close()
 		return nil, fmt.Errorf("opening the ledger: %w", err)
 	}
-	b := &books{ledger: l, book: escrow.New(l, rules), store: st, logger: logger, live: make(map[*call]struct{})}
+	book := escrow.New(l, rules)
+	b := &books{ledger: l, book: book, store: st, live: gateway.NewLive(book, slogger), logger: logger}
 	if err := b.book.RecoverPending(context.Background()); err != nil {
 		_ = st.Close()
 		return nil, fmt.Errorf("posting the draws of calls that died with the last process: %w", err)
@@ -75,42 +75,11 @@ func (b *books) release() {
 	}
 }
 
-// enter registers a call that may have to be settled when the process exits before its handler has ended.
-func (b *books) enter(c *call) {
-	b.mu.Lock()
-	b.live[c] = struct{}{}
-	b.mu.Unlock()
-	metrics.live.Inc()
-}
-
-func (b *books) leave(c *call) {
-	b.mu.Lock()
-	delete(b.live, c)
-	b.mu.Unlock()
-	metrics.live.Dec()
-}
-
-// settleLive charges what the calls in flight have sent. It is for the end of the process: Caddy kills handlers whose
-// grace period has passed without running what they deferred.
-func (b *books) settleLive() {
-	b.mu.Lock()
-	calls := make([]*call, 0, len(b.live))
-	for c := range b.live {
-		calls = append(calls, c)
-	}
-	b.mu.Unlock()
-	var wg sync.WaitGroup
-	for _, c := range calls {
-		wg.Go(c.abandon)
-	}
-	wg.Wait()
-}
-
 // Destruct is called by the pool when the last config lets go. The store stays open while requests hold it, but not
 // beyond the process.
 func (b *books) Destruct() error {
 	if caddy.Exiting() {
-		b.settleLive()
+		b.live.Settle()
 	}
 	b.mu.Lock()
 	b.closed = true

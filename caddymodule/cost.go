@@ -3,13 +3,11 @@ package caddymodule
 import (
 	"errors"
 	"fmt"
-	"net/http"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
-	"github.com/tallygate/tallygate/escrow/ledger"
-	"github.com/tallygate/tallygate/meter"
+	"github.com/tallygate/tallygate/gateway"
 	"github.com/tallygate/tallygate/meter/probe"
 	"github.com/tallygate/tallygate/pricing"
 )
@@ -26,33 +24,33 @@ type Cost struct {
 
 	// Markup is added to it, as in "20%". Default: nothing is.
 	Markup pricing.Percent `json:"markup,omitzero"`
-
-	probes []*probe.Probe
 }
 
 // noPriceBesideCost is what is said of a cost that stands alone.
 const noPriceBesideCost = "expected 'price A per [N] UNIT' or 'tariff NAME' beside cost: it bounds a call before it is made, and is charged where the provider states no cost"
 
-func (c *Cost) provision() error {
+// compile makes the cost ready for its route.
+func (c *Cost) compile() (*gateway.Cost, error) {
 	if (c.Header == "") == (len(c.JSON) == 0) {
-		return errors.New("cost: expected either a header or a JSON path")
+		return nil, errors.New("cost: expected either a header or a JSON path")
 	}
+	compiled := &gateway.Cost{Markup: c.Markup, Words: c.String()}
 	if c.Header != "" {
 		at, err := probe.Header(c.Header)
-		c.probes = []*probe.Probe{at}
-		return err
+		compiled.Probes = []*probe.Probe{at}
+		return compiled, err
 	}
 	for _, path := range c.JSON {
 		at, err := probe.JSON(path)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if at.Sums() {
-			return fmt.Errorf("cost json %q: expected the path of one value; what # adds up is no longer exact", path)
+			return nil, fmt.Errorf("cost json %q: expected the path of one value; what # adds up is no longer exact", path)
 		}
-		c.probes = append(c.probes, at)
+		compiled.Probes = append(compiled.Probes, at)
 	}
-	return nil
+	return compiled, nil
 }
 
 // String writes it in the words of the Caddyfile.
@@ -90,31 +88,6 @@ func unmarshalCost(d *caddyfile.Dispenser) (*Cost, error) {
 	default:
 		return nil, d.Errf("unexpected 'cost %s': expected 'cost header NAME' or 'cost json PATH', and 'markup P%%' after it where there is one", strings.Join(args, " "))
 	}
-	check := *c
-	return c, atLine(d, check.provision())
-}
-
-// readsCost reports whether the response may state what it costs. A connection that leaves HTTP, or a file of results, has many answers, each
-// with a cost of its own.
-func (c *call) readsCost() bool {
-	return c.meter.Cost != nil && c.status != http.StatusSwitchingProtocols && c.asked.Once == ""
-}
-
-// bill prices a usage at the cost that the provider states; where that is none, at the prices. Some providers state 0 in each event
-// until the last one: in an answer that was cut it is no cost.
-func (c *call) bill(usage meter.Usage, cut bool) (bill, error) {
-	b, err := c.priceUsage(usage)
-	if usage.Cost == "" || !c.readsCost() {
-		return b, err
-	}
-	markup := c.meter.Cost.Markup
-	nano, refused := pricing.MarkupCost(usage.Cost, markup)
-	if refused != nil {
-		return b, errors.Join(err, refused)
-	}
-	cost, _ := pricing.ParseAmount(usage.Cost)
-	if cut && cost.IsZero() {
-		return b, err
-	}
-	return bill{amount: ledger.Amount(nano), units: b.units, cost: cost.String(), markup: markup.String()}, nil
+	_, err := c.compile()
+	return c, atLine(d, err)
 }

@@ -1,21 +1,19 @@
 package caddymodule
 
 import (
-	"context"
+	"cmp"
 	"errors"
 	"fmt"
-	"maps"
 	"net/http"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
-	"github.com/tallygate/tallygate/escrow/api"
 	"github.com/tallygate/tallygate/escrow/ledger"
+	"github.com/tallygate/tallygate/gateway"
 	"github.com/tallygate/tallygate/meter"
 	"github.com/tallygate/tallygate/meter/probe"
 	"github.com/tallygate/tallygate/pricing"
@@ -86,17 +84,10 @@ type Meter struct {
 	// MaxBody is the largest request body in bytes that is read to find out what is asked (tariffs only). Default: 32 MiB.
 	MaxBody int64 `json:"max_body,omitempty"`
 
-	app       *App
-	route     string // the paths it stands before; set when the app starts
-	logger    *zap.Logger
-	rates     *pricing.Rates  // of Prices; nil with a tariff
-	tariff    *pricing.Tariff // nil with Prices
-	maxCharge ledger.Amount
-	durable   ledger.Amount // holds above it are written to the disk; below zero: none
-	open      ledger.Amount
-	batch     pricing.Measure
-	statuses  []statusRange
-	counts    []probe.Count
+	app    *App
+	logger *zap.Logger
+	route  gateway.Route // what the config says, made ready
+	plan   *gateway.Subscription
 }
 
 // Count finds how many units of a kind a response has used.
@@ -133,52 +124,49 @@ const (
 	cancelFree      = "free"
 	cancelFinish    = "finish"
 
-	defaultMaxBody = 32 << 20
 	defaultOpenFor = 168 * time.Hour
 )
-
-var defaultBatch = pricing.Measure{N: 1000, Unit: "token"}
 
 // CaddyModule tells Caddy what this is.
 func (Meter) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "http.handlers.meter", New: func() caddy.Module { return new(Meter) }}
 }
 
-// Provision checks the config and makes the prices ready.
+// Provision checks the config and makes the route ready.
 func (m *Meter) Provision(ctx caddy.Context) error {
-	m.logger = ctx.Logger()
 	app, err := ctx.App("tallygate")
 	if err != nil {
 		return err
 	}
-	m.app = app.(*App)
+	m.app, m.logger = app.(*App), ctx.Logger()
+	m.route.Logger = ctx.Slogger()
 	if m.Payee == "" {
 		return errors.New("a meter needs a payee: the agent that is paid")
 	}
-	if err := m.provisionPrices(); err != nil {
-		return fmt.Errorf("meter of %s: %w", m.Payee, err)
-	}
-	if m.Quality != nil {
-		if err := m.Quality.provision(); err != nil {
-			return fmt.Errorf("meter of %s: %w", m.Payee, err)
-		}
-	}
-	if err := m.provisionCharge(); err != nil {
-		return fmt.Errorf("meter of %s: %w", m.Payee, err)
-	}
-	if err := m.provisionPolicy(); err != nil {
+	if err := m.compile(); err != nil {
 		return fmt.Errorf("meter of %s: %w", m.Payee, err)
 	}
 	m.app.register(m)
 	return nil
 }
 
-func (m *Meter) provisionPrices() error {
+// compile makes the route of the config.
+func (m *Meter) compile() error {
+	m.route.Payee = m.Payee
+	for _, step := range []func() error{m.compilePrices, m.compileQuality, m.compileCharge, m.compileLimits, m.compilePolicy} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *Meter) compilePrices() (err error) {
 	if m.Cost != nil {
 		if !m.hasPrices() {
 			return errors.New(noPriceBesideCost)
 		}
-		if err := m.Cost.provision(); err != nil {
+		if m.route.Cost, err = m.Cost.compile(); err != nil {
 			return err
 		}
 	}
@@ -191,24 +179,21 @@ func (m *Meter) provisionPrices() error {
 	if given != 1 {
 		return errors.New("expected one of 'price A per [N] UNIT', 'tariff NAME', 'tariff { ... }' and 'subscription NAME A per D'")
 	}
-	counted, err := m.provisionCounts()
+	counted, err := m.compileCounts()
 	if err != nil {
 		return err
 	}
 	switch {
 	case m.Subscription != nil:
-		err = m.Subscription.provision(m.Payee, counted)
-		m.rates = m.Subscription.rates
-	case len(m.Prices) > 0:
-		m.rates, err = pricing.NewRates(m.Prices, counted...)
-	case m.Tariff != nil:
-		m.tariff, err = m.Tariff, compileTariff(m.Tariff, m.logger, counted...)
-	default:
-		t, ok := m.app.Tariffs[m.TariffName]
-		if !ok {
-			err = fmt.Errorf("no tariff %q: expected one of the global option's: %s", m.TariffName, strings.Join(slices.Sorted(maps.Keys(m.app.Tariffs)), ", "))
+		if m.plan, err = m.Subscription.compile(m.Payee, counted); err == nil {
+			m.route.Payment, m.route.Rates = m.plan, m.plan.Rates
 		}
-		m.tariff = t
+	case len(m.Prices) > 0:
+		m.route.Rates, err = pricing.NewRates(m.Prices, counted...)
+	case m.Tariff != nil:
+		m.route.Tariff, err = m.Tariff, compileTariff(m.Tariff, m.logger, counted...)
+	default:
+		m.route.Tariff, err = m.app.tariff(m.TariffName)
 	}
 	return err
 }
@@ -217,7 +202,7 @@ func (m *Meter) hasPrices() bool {
 	return len(m.Prices) > 0 || m.TariffName != "" || m.Tariff != nil
 }
 
-func (m *Meter) provisionCounts() (names []string, err error) {
+func (m *Meter) compileCounts() (names []string, err error) {
 	for _, count := range m.Counts {
 		if err := pricing.CheckCount(count.Name); err != nil {
 			return nil, err
@@ -234,14 +219,24 @@ func (m *Meter) provisionCounts() (names []string, err error) {
 		if err != nil {
 			return nil, fmt.Errorf("count %s: %w", count.Name, err)
 		}
-		m.counts = append(m.counts, probe.Count{Class: meter.Class(count.Name), Probe: at})
+		m.route.Counts = append(m.route.Counts, probe.Count{Class: meter.Class(count.Name), Probe: at})
 		names = append(names, count.Name)
 	}
 	return names, nil
 }
 
-func (m *Meter) provisionCharge() error {
-	m.batch = defaultBatch
+func (m *Meter) compileQuality() (err error) {
+	if m.Quality == nil {
+		return nil
+	}
+	if m.Quality.selfScored() {
+		m.logger.Warn("the score comes from the provider itself, which may praise its own answers; a judge (quality http) or the payer is independent", zap.String("payee", m.Payee))
+	}
+	m.route.Quality, err = m.Quality.compile()
+	return err
+}
+
+func (m *Meter) compileCharge() error {
 	if m.Charge == nil {
 		return nil
 	}
@@ -254,82 +249,81 @@ func (m *Meter) provisionCharge() error {
 			return errors.New("'open' goes with 'charge escrow' only")
 		}
 	case fromEscrow:
+		from := gateway.Escrow{OpenFor: cmp.Or(time.Duration(m.Charge.For), defaultOpenFor)}
+		if m.Charge.Open != "" {
+			var err error
+			if from.Open, err = positive("open", m.Charge.Open); err != nil {
+				return err
+			}
+		}
+		m.route.Payment = from
 	default:
 		return fmt.Errorf("unknown charge %q: expected 'wallet' or 'escrow'", m.Charge.From)
 	}
 	if m.Charge.Batch != nil {
-		m.batch = *m.Charge.Batch
-		if err := m.batch.Check(m.countNames()...); err != nil {
+		m.route.Batch = *m.Charge.Batch
+		if err := m.route.Batch.Check(m.countNames()...); err != nil {
 			return fmt.Errorf("batch: %w", err)
-		}
-	}
-	if m.Charge.Open != "" {
-		var err error
-		if m.open, err = positive("open", m.Charge.Open); err != nil {
-			return err
 		}
 	}
 	return nil
 }
 
-func (m *Meter) provisionPolicy() error {
-	var err error
+// compileLimits bounds calls and what is kept of them.
+func (m *Meter) compileLimits() (err error) {
 	if m.MaxCharge != "" {
-		if m.maxCharge, err = positive("max_charge", m.MaxCharge); err != nil {
+		if m.route.MaxCharge, err = positive("max_charge", m.MaxCharge); err != nil {
 			return err
 		}
 	}
-	m.durable = -1
 	if m.DurableHolds != "" {
-		if m.durable, err = ledger.ParseAmount(m.DurableHolds); err != nil || m.durable < 0 {
+		above, err := ledger.ParseAmount(m.DurableHolds)
+		if err != nil || above < 0 {
 			return fmt.Errorf("durable_holds above %q: expected an amount such as 0.50", m.DurableHolds)
 		}
-	}
-	switch m.OnExhausted {
-	case "":
-		m.OnExhausted = exhaustedStop
-	case exhaustedStop, exhaustedFinish:
-	default:
-		return fmt.Errorf("unknown on_exhausted %q: expected 'stop' or 'finish'", m.OnExhausted)
-	}
-	switch m.OnCancel {
-	case "":
-		m.OnCancel = cancelFree
-	case cancelFree, cancelFinish:
-	default:
-		return fmt.Errorf("unknown on_cancel %q: expected 'free' or 'finish'", m.OnCancel)
-	}
-	if m.Enforce != "" && m.Enforce != "on" && m.Enforce != "off" {
-		return fmt.Errorf("unknown enforce %q: expected 'on' or 'off'", m.Enforce)
-	}
-	if m.Quality != nil && m.Quality.selfScored() {
-		m.logger.Warn("the score comes from the provider itself, which may praise its own answers; a judge (quality http) or the payer is independent", zap.String("payee", m.Payee))
+		m.route.DurableAbove = &above
 	}
 	if m.KeepResponses != nil {
 		if err := m.KeepResponses.check(); err != nil {
 			return err
 		}
+		m.route.Keep = &gateway.Keep{Size: m.KeepResponses.Size, For: time.Duration(m.KeepResponses.For)}
 	}
 	if m.MaxBody < 0 {
 		return fmt.Errorf("max_body %d: expected a number of bytes", m.MaxBody)
 	}
-	if m.MaxBody == 0 {
-		m.MaxBody = min(defaultMaxBody, m.app.bodies.most/agentsPart-1)
-	}
-	if m.MaxBody >= m.app.bodies.most/agentsPart {
-		return fmt.Errorf("max_body %d: expected less than half of max_bodies, %d, as that is what one agent may take of it", m.MaxBody, m.app.bodies.most)
-	}
-	if len(m.ChargeOn) == 0 {
-		m.statuses = []statusRange{{200, 299}, {101, 101}}
-	}
-	for _, word := range m.ChargeOn {
-		r, err := parseStatus(word)
-		if err != nil {
-			return err
-		}
-		m.statuses = append(m.statuses, r)
+	most := m.app.maxBodies()
+	m.route.MaxBody = cmp.Or(m.MaxBody, min(gateway.DefaultMaxBody, most/gateway.AgentsPart-1))
+	if m.route.MaxBody >= most/gateway.AgentsPart {
+		return fmt.Errorf("max_body %d: expected less than half of max_bodies, %d, as that is what one agent may take of it", m.MaxBody, most)
 	}
 	return nil
+}
+
+// compilePolicy says who calls, and what happens when a call does not go as planned.
+func (m *Meter) compilePolicy() (err error) {
+	if m.Agent != "" {
+		m.route.Identity = placeholderIdentity(m.Agent)
+	}
+	if m.route.FinishUnpaid, err = isOne("on_exhausted", m.OnExhausted, exhaustedStop, exhaustedFinish); err != nil {
+		return err
+	}
+	if m.route.FinishUnheard, err = isOne("on_cancel", m.OnCancel, cancelFree, cancelFinish); err != nil {
+		return err
+	}
+	if m.route.Shadow, err = isOne("enforce", m.Enforce, "on", "off"); err != nil {
+		return err
+	}
+	m.route.Charged, err = chargedOn(m.ChargeOn)
+	return err
+}
+
+// isOne reports whether an option is set to other, and not to what it is by default.
+func isOne(name, value, byDefault, other string) (bool, error) {
+	if value != "" && value != byDefault && value != other {
+		return false, fmt.Errorf("unknown %s %q: expected '%s' or '%s'", name, value, byDefault, other)
+	}
+	return value == other, nil
 }
 
 // countNames are the units of the provider's own.
@@ -356,65 +350,38 @@ func parseStatus(word string) (statusRange, error) {
 	return statusRange{n, n}, nil
 }
 
-// charged reports whether a response of this status is charged.
-func (m *Meter) charged(status int) bool {
-	return slices.ContainsFunc(m.statuses, func(r statusRange) bool { return r.from <= status && status <= r.to })
-}
-
-func (m *Meter) shadow() bool { return m.Enforce == "off" }
-
-// charges reports whether a price is charged as it comes to be due: not what a quota covers, nor what is scored in the end.
-func (m *Meter) charges() bool {
-	return m.Quality == nil && (m.Subscription == nil || !m.Subscription.counted())
-}
-
-func (m *Meter) fromEscrow() bool { return m.Charge != nil && m.Charge.From == fromEscrow }
-
-func (m *Meter) openFor() time.Duration {
-	if m.Charge != nil && m.Charge.For > 0 {
-		return time.Duration(m.Charge.For)
+// chargedOn reports which statuses are charged; nil is the default's.
+func chargedOn(words []string) (func(status int) bool, error) {
+	if len(words) == 0 {
+		return nil, nil
 	}
-	return defaultOpenFor
+	var ranges []statusRange
+	for _, word := range words {
+		r, err := parseStatus(word)
+		if err != nil {
+			return nil, err
+		}
+		ranges = append(ranges, r)
+	}
+	return func(status int) bool {
+		return slices.ContainsFunc(ranges, func(r statusRange) bool { return r.from <= status && status <= r.to })
+	}, nil
 }
 
-// ServeHTTP carries one request along the path of a metered call: identify, inspect, bound, hold, proxy, count, draw,
-// settle, finish.
+// ServeHTTP carries one request along the path of a metered call.
 func (m *Meter) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	release, err := m.app.open(r.Context())
 	if err != nil {
 		m.logger.Error("the ledger can't be used", zap.Error(err))
-		writeProblem(w, unavailable("none"))
+		gateway.WriteProblem(w, gateway.Unavailable("none"))
 		return nil
 	}
 	defer release()
-	if q, ok := r.Context().Value(quoteKey{}).(*quoted); ok {
-		m.answerQuote(r, q)
-		return next.ServeHTTP(w, r)
+	err = m.app.gateway.Serve(&m.route, w, r, next)
+	if failure, ok := err.(*gateway.Failure); ok {
+		return m.answerFailure(w, r, failure)
 	}
-	if isPreflight(r) {
-		return m.passPreflight(w, r, next)
-	}
-
-	c, refusal := m.admit(r)
-	defer c.giveRoom()
-	if refusal != nil && m.shadow() {
-		metrics.shadow.WithLabelValues(m.Payee, string(refusal.Outcome)).Inc()
-		m.logger.Info("shadow mode lets a call pass that would be refused", zap.String("request", c.id), zap.String("payee", m.Payee), zap.String("code", string(refusal.Outcome)))
-		c.request = r.WithContext(context.WithValue(r.Context(), callKey{}, c)) // a meter further in finds the key there
-		return c.serve(w, next)
-	}
-	if c.kept != nil {
-		return c.writeAgain(w)
-	}
-	if refusal != nil {
-		metrics.refused.WithLabelValues(m.Payee, string(refusal.Outcome)).Inc()
-		w.Header().Set(headerRequest, c.id)
-		openRefusal(w.Header(), r)
-		api.WriteProblem(w, refusal, m.app.prefix, true)
-		return nil
-	}
-	defer c.leave()
-	return c.serve(w, next)
+	return err
 }
 
 // Interface guards

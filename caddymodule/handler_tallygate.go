@@ -13,6 +13,7 @@ import (
 
 	"github.com/tallygate/tallygate/escrow"
 	"github.com/tallygate/tallygate/escrow/api"
+	"github.com/tallygate/tallygate/gateway"
 )
 
 // Handler serves the API of agents and operators: /api/v1/*, /mcp, /openapi.json, /llms.txt. It passes everything else on.
@@ -88,12 +89,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	release, err := h.app.open(r.Context())
 	if err != nil {
-		writeProblem(w, unavailable("none"))
+		gateway.WriteProblem(w, gateway.Unavailable("none"))
 		return nil
 	}
 	defer release()
-	if isEarly(r) && r.Method != http.MethodGet && r.Method != http.MethodHead && r.Method != http.MethodOptions {
-		writeProblem(w, refuseEarly())
+	if gateway.IsEarly(r) && r.Method != http.MethodGet && r.Method != http.MethodHead && r.Method != http.MethodOptions {
+		gateway.WriteProblem(w, gateway.RefuseEarly())
 		return nil
 	}
 	h.api.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), nextKey{}, next)))
@@ -102,6 +103,19 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 
 // nextKey finds the handlers behind this one, on the way to which a quote meets its meter.
 type nextKey struct{}
+
+// quote tells what a request would cost.
+func (h *Handler) quote(ctx context.Context, by escrow.Actor, order api.QuoteOrder) (api.Quote, error) {
+	next, ok := ctx.Value(nextKey{}).(caddyhttp.Handler)
+	if !ok {
+		return api.Quote{}, &escrow.Refusal{Outcome: escrow.InvalidRequest, Detail: "quotes are given by the server that serves the routes"}
+	}
+	var like *http.Request
+	if original, ok := ctx.Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
+		like = &original
+	}
+	return gateway.Quote(ctx, by, order, like, next)
+}
 
 // clientHost is the client's address, as Caddy's trusted_proxies say whom to believe.
 func clientHost(r *http.Request) string {

@@ -23,7 +23,8 @@ var rooms = []struct {
 	{"docs/examples", []string{"docs/examples"}, []string{"github.com/caddyserver"}},
 	{"cmd/tallygate/demo", nil, nil},
 	{"cmd", []string{"cmd", "caddymodule"}, nil},
-	{"caddymodule", []string{"caddymodule", "meter", "pricing", "escrow"}, nil},
+	{"caddymodule", []string{"caddymodule", "gateway", "meter", "pricing", "escrow"}, nil},
+	{"gateway", []string{"gateway", "meter", "pricing", "escrow"}, []string{"github.com/caddyserver", "go.uber.org/zap"}},
 	{"pricing", []string{"pricing", "meter"}, []string{"github.com/caddyserver", "net/http"}},
 	{"meter", []string{"meter"}, []string{"github.com/caddyserver", "github.com/shopspring/decimal"}},
 	{"escrow/ledger", []string{"escrow/ledger"}, []string{"github.com/caddyserver", "net/http"}},
@@ -105,7 +106,7 @@ func checkImport(t *testing.T, folder, path, imported string) {
 }
 
 func TestTopLevelHoldsTheHouseAndNothingElse(t *testing.T) {
-	allowed := []string{"caddymodule", "meter", "pricing", "escrow", "cmd", "Caddyfile", "go.mod", "go.sum", "README.md", "CONTRIBUTING.md", "LICENSE", "docs", ".ci", ".gitignore", ".git"}
+	allowed := []string{"caddymodule", "gateway", "meter", "pricing", "escrow", "cmd", "Caddyfile", "go.mod", "go.sum", "README.md", "CONTRIBUTING.md", "LICENSE", "docs", ".ci", ".gitignore", ".git"}
 	entries, err := os.ReadDir("..")
 	if err != nil {
 		t.Fatal(err)

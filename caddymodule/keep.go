@@ -1,24 +1,16 @@
 package caddymodule
 
 import (
-	"bufio"
-	"bytes"
-	"crypto/aes"
-	"crypto/cipher"
-	"crypto/hkdf"
-	"crypto/sha256"
 	"fmt"
-	"io"
-	"net/http"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
-	"go.uber.org/zap"
 
 	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/gateway"
 )
 
 // KeepResponses lets who has lost the answer to a call with an Idempotency-Key on its way have it again, for nothing, by making the
@@ -35,10 +27,8 @@ type KeepResponses struct {
 	For caddy.Duration `json:"for"`
 }
 
-const mostKept = 16 << 20 // bytes of one answer
-
 func (k *KeepResponses) check() error {
-	if k.Size < 1 || k.Size > mostKept {
+	if k.Size < 1 || k.Size > gateway.MaxKept {
 		return fmt.Errorf("keep_responses: expected a size up to 16MiB, such as 1MiB")
 	}
 	if k.For <= 0 || time.Duration(k.For) > escrow.KeptFor {
@@ -72,102 +62,4 @@ func unmarshalKeepResponses(d *caddyfile.Dispenser) (*KeepResponses, error) {
 	}
 	k.Size, k.For = int64(n)*factor, caddy.Duration(lasts)
 	return k, atLine(d, k.check())
-}
-
-// keeps reports whether the answer is kept for its caller.
-func (c *call) keeps() bool {
-	return c.meter.KeepResponses != nil && c.terms.idempotencyKey != "" && c.key != "" && !c.unpaid
-}
-
-// mayHold reports whether n bytes of an answer may be held back until it is whole, of which more come now.
-func (c *call) mayHold(n, more int) bool {
-	switch {
-	case n <= smallBody:
-		return true
-	case !c.keeps() || int64(n) > c.meter.KeepResponses.Size:
-		return false
-	case !c.meter.app.bodies.take(c.payer.Agent, int64(more)):
-		return false
-	}
-	c.room += int64(more)
-	return true
-}
-
-// seal makes an answer ready to be kept; nil where it is too long. It is written as HTTP has it.
-func (c *call) seal(status int, h http.Header, body []byte) []byte {
-	h = h.Clone()
-	dropOwn(h)
-	h.Del("Trailer")
-	answer := http.Response{
-		StatusCode: status, ProtoMajor: 1, ProtoMinor: 1, Header: h, ContentLength: int64(len(body)), Body: io.NopCloser(bytes.NewReader(body)),
-	}
-	var plain bytes.Buffer
-	if err := answer.Write(&plain); err != nil || int64(plain.Len()) > c.meter.KeepResponses.Size {
-		return nil
-	}
-	lock, err := c.sealing()
-	if err != nil {
-		c.logger.Error("sealing an answer", zap.Error(err))
-		return nil
-	}
-	return lock.Seal(nil, nil, plain.Bytes(), []byte(c.terms.idempotencyKey))
-}
-
-// sealing is a cipher by a key that only the caller's own key makes.
-func (c *call) sealing() (cipher.AEAD, error) {
-	key, err := hkdf.Key(sha256.New, []byte(c.key), nil, "tallygate: answers kept for "+c.payer.Agent, 32)
-	if err != nil {
-		return nil, err
-	}
-	block, err := aes.NewCipher(key)
-	if err != nil {
-		return nil, err
-	}
-	return cipher.NewGCMWithRandomNonce(block)
-}
-
-// again is the answer that was kept of an earlier call under the same idempotency key, and its charge; nil where there is none, or
-// another key of the agent's has sealed it.
-func (c *call) again(request string) (answer *http.Response, charge escrow.Charge) {
-	charge, err := c.book.Charge(c.payer, request)
-	if request == "" || err != nil || c.book.Now().Sub(charge.CreatedAt) > time.Duration(c.meter.KeepResponses.For) {
-		return nil, charge
-	}
-	sealed, found, err := c.book.KeptAnswer(c.payer.Agent, c.terms.idempotencyKey)
-	if err != nil || !found {
-		return nil, charge
-	}
-	lock, err := c.sealing()
-	if err != nil {
-		return nil, charge
-	}
-	plain, err := lock.Open(nil, nil, sealed, []byte(c.terms.idempotencyKey))
-	if err != nil {
-		return nil, charge
-	}
-	answer, err = http.ReadResponse(bufio.NewReader(bytes.NewReader(plain)), nil)
-	if err != nil {
-		return nil, charge
-	}
-	return answer, charge
-}
-
-// writeAgain gives a kept answer once more. It costs nothing: what it has cost stands in it.
-func (c *call) writeAgain(w http.ResponseWriter) error {
-	answer, charge := c.kept, c.charge
-	defer answer.Body.Close()
-	h := w.Header()
-	for name, values := range answer.Header {
-		h[name] = values
-	}
-	if answer.ContentLength > 0 {
-		h.Set("Content-Length", formatInt(answer.ContentLength))
-	}
-	h.Set("Idempotency-Replayed", "true")
-	h.Set(headerRequest, charge.RequestID)
-	h.Set(headerCharge, charge.Amount.String())
-	h.Set(headerUnits, unitsOf(charge))
-	w.WriteHeader(answer.StatusCode)
-	_, err := io.Copy(w, answer.Body)
-	return err
 }

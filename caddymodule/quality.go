@@ -1,7 +1,6 @@
 package caddymodule
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/url"
@@ -13,6 +12,7 @@ import (
 	"github.com/shopspring/decimal"
 
 	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/gateway"
 	"github.com/tallygate/tallygate/meter/probe"
 )
 
@@ -37,9 +37,6 @@ type Quality struct {
 	// OnError says what happens when there is no score, or rubbish for one: "hold" (the default) keeps the money aside
 	// until a score is there or the operator decides, "pay" pays in full, "refund" pays nothing.
 	OnError string `json:"on_error,omitempty"`
-
-	tiers []escrow.Tier // Else is the last
-	probe *probe.Probe  // of a score in the provider's own answer
 }
 
 // Tier is the share of the price that a score earns.
@@ -59,118 +56,80 @@ const (
 	errorPay     = "pay"
 	errorRefund  = "refund"
 	belowDispute = "dispute"
-	inFull       = 1_000_000
 )
 
-func (q *Quality) provision() error {
-	switch q.From {
-	case scoreHeader, scoreJSON:
-		var err error
-		if q.From == scoreHeader {
-			q.probe, err = probe.Header(q.At)
-		} else {
-			q.probe, err = probe.JSON(q.At)
-		}
-		if err != nil {
-			return err
-		}
-	case scoreHTTP:
-		if u, err := url.Parse(q.At); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-			return fmt.Errorf("quality http %q: expected the judge's URL", q.At)
-		}
-	case scorePayer:
-		if q.Within <= 0 {
-			return errors.New("quality payer needs a time: expected 'quality payer within D'")
-		}
-	default:
-		return fmt.Errorf("unknown quality %q: expected 'header', 'json', 'http' or 'payer'", q.From)
+// compile makes the quality ready for its route.
+func (q *Quality) compile() (*gateway.Quality, error) {
+	judge, err := q.judge()
+	if err != nil {
+		return nil, err
 	}
-	switch q.OnError {
-	case "":
-		q.OnError = errorHold
-	case errorHold, errorPay, errorRefund:
-	default:
-		return fmt.Errorf("unknown on_error %q: expected 'hold', 'pay' or 'refund'", q.OnError)
+	unscored, ok := map[string]gateway.Unscored{
+		"": gateway.UnscoredHold, errorHold: gateway.UnscoredHold, errorPay: gateway.UnscoredPay, errorRefund: gateway.UnscoredRefund,
+	}[q.OnError]
+	if !ok {
+		return nil, fmt.Errorf("unknown on_error %q: expected 'hold', 'pay' or 'refund'", q.OnError)
 	}
-	return q.provisionTiers()
+	tiers, err := q.compileTiers()
+	return &gateway.Quality{Judge: judge, Tiers: tiers, Unscored: unscored}, err
 }
 
-func (q *Quality) provisionTiers() error {
+// judge is who scores.
+func (q *Quality) judge() (gateway.Judge, error) {
+	switch q.From {
+	case scoreHeader:
+		at, err := probe.Header(q.At)
+		return gateway.ScoreProbe{Probe: at}, err
+	case scoreJSON:
+		at, err := probe.JSON(q.At)
+		return gateway.ScoreProbe{Probe: at, Body: true}, err
+	case scoreHTTP:
+		if u, err := url.Parse(q.At); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+			return nil, fmt.Errorf("quality http %q: expected the judge's URL", q.At)
+		}
+		return gateway.HTTPJudge{URL: q.At}, nil
+	case scorePayer:
+		if q.Within <= 0 {
+			return nil, errors.New("quality payer needs a time: expected 'quality payer within D'")
+		}
+		return gateway.PayerJudge{Within: time.Duration(q.Within)}, nil
+	default:
+		return nil, fmt.Errorf("unknown quality %q: expected 'header', 'json', 'http' or 'payer'", q.From)
+	}
+}
+
+// compileTiers checks the tiers, and adds what a score below all of them means.
+func (q *Quality) compileTiers() (tiers []escrow.Tier, err error) {
 	var last decimal.Decimal
 	for i, t := range q.Tiers {
 		least, err := decimal.NewFromString(t.Least)
 		if err != nil {
-			return fmt.Errorf("quality tier %q: expected a score such as 0.9", t.Least)
+			return nil, fmt.Errorf("quality tier %q: expected a score such as 0.9", t.Least)
 		}
 		share, err := escrow.ParsePercent(t.Share)
 		if err != nil {
-			return fmt.Errorf("quality tier >= %s: %w", t.Least, err)
+			return nil, fmt.Errorf("quality tier >= %s: %w", t.Least, err)
 		}
 		if i > 0 && least.GreaterThanOrEqual(last) {
-			return fmt.Errorf("quality tier >= %s never decides: write the higher scores first", t.Least)
+			return nil, fmt.Errorf("quality tier >= %s never decides: write the higher scores first", t.Least)
 		}
 		last = least
-		q.tiers = append(q.tiers, escrow.Tier{AtLeast: t.Least, Verdict: escrow.Verdict{Share: share}})
+		tiers = append(tiers, escrow.Tier{AtLeast: t.Least, Verdict: escrow.Verdict{Share: share}})
 	}
-	if len(q.tiers) == 0 {
-		return errors.New("quality has no tiers: expected lines such as '>= 0.9 100%'")
+	if len(tiers) == 0 {
+		return nil, errors.New("quality has no tiers: expected lines such as '>= 0.9 100%'")
 	}
 	below := escrow.Tier{Verdict: escrow.Verdict{Dispute: q.Else == belowDispute}}
 	if q.Else != "" && q.Else != belowDispute {
-		share, err := escrow.ParsePercent(q.Else)
-		if err != nil {
-			return fmt.Errorf("quality else: %w, or 'dispute'", err)
+		if below.Verdict.Share, err = escrow.ParsePercent(q.Else); err != nil {
+			return nil, fmt.Errorf("quality else: %w, or 'dispute'", err)
 		}
-		below.Verdict.Share = share
 	}
-	q.tiers = append(q.tiers, below)
-	return nil
+	return append(tiers, below), nil
 }
 
 // selfScored reports whether the provider scores its own answers.
 func (q *Quality) selfScored() bool { return q.From == scoreHeader || q.From == scoreJSON }
-
-// decide is what the quality of a complete answer means for its price.
-func (q *Quality) decide(ctx context.Context, c *call) *escrow.Quality {
-	switch q.From {
-	case scorePayer:
-		return &escrow.Quality{Hold: true, Decision: &escrow.Decision{
-			DecideBy: c.book.Now().Add(time.Duration(q.Within)), AtEnd: escrow.Verdict{Share: inFull}, Tiers: q.tiers, ByPayer: true,
-		}}
-	case scoreHTTP:
-		return q.askJudge(ctx, c)
-	default:
-		c.score.End()
-		text, _ := c.score.Text()
-		return q.scored(c, text)
-	}
-}
-
-// scored is what a score means; one that is no number is an error's.
-func (q *Quality) scored(c *call, score string) *escrow.Quality {
-	score = strings.TrimSpace(score)
-	if verdict, ok := escrow.Judge(q.tiers, score); ok {
-		return &escrow.Quality{Verdict: verdict, Score: score}
-	}
-	switch q.OnError {
-	case errorPay:
-		return &escrow.Quality{Verdict: escrow.Verdict{Share: inFull}}
-	case errorRefund:
-		return &escrow.Quality{}
-	default:
-		return q.held(c, nil)
-	}
-}
-
-// undecidedFor is how long a judge that is down may take to come back; then the operator decides.
-const undecidedFor = 7 * 24 * time.Hour
-
-// held keeps the price aside until a judge that can't be asked now has answered, or the operator has decided.
-func (q *Quality) held(c *call, question []byte) *escrow.Quality {
-	return &escrow.Quality{Hold: true, Decision: &escrow.Decision{
-		DecideBy: c.book.Now().Add(undecidedFor), Tiers: q.tiers, Judge: question, AtEnd: escrow.Verdict{Dispute: true},
-	}}
-}
 
 // unmarshalQuality reads
 //
@@ -214,6 +173,6 @@ func unmarshalQuality(d *caddyfile.Dispenser) (*Quality, error) {
 			return nil, d.Errf("unrecognized subdirective %q of quality: expected one of >=, else, on_error", d.Val())
 		}
 	}
-	check := *q
-	return q, atLine(d, check.provision())
+	_, err := q.compile()
+	return q, atLine(d, err)
 }

@@ -7,6 +7,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/tallygate/tallygate/escrow/api"
+	"github.com/tallygate/tallygate/gateway"
 )
 
 // nameRoutes tells each meter which paths it stands before, as the site's matchers have them: that is its route's name in
@@ -39,7 +40,7 @@ func nameMeters(routes caddyhttp.RouteList, within string) (meters int) {
 		for _, handler := range route.Handlers {
 			switch h := handler.(type) {
 			case *Meter:
-				h.route = name
+				h.route.Name = name
 				meters++
 			case *caddyhttp.Subroute:
 				meters += nameMeters(h.Routes, name)
@@ -69,32 +70,37 @@ func matchedPaths(route caddyhttp.Route) string {
 func (a *App) tariffs() []api.Tariff {
 	all := make([]api.Tariff, 0, len(a.meters))
 	for _, m := range a.meters {
-		t := api.Tariff{Route: m.route, Payee: m.Payee, Charge: fromWallet, Pattern: "per_token"}
-		if m.fromEscrow() {
-			t.Charge = fromEscrow
-		}
-		if m.Cost != nil {
-			t.Cost = m.Cost.String()
-		}
-		for _, price := range m.Prices {
-			t.Prices = append(t.Prices, price.String())
-		}
-		if s := m.Subscription; s != nil {
-			t.Pattern, t.Charge, t.Prices = "subscription", "subscription", []string{s.String()}
-		} else if m.rates != nil {
-			t.Pattern = (&call{rates: m.rates}).pattern()
-		}
-		if m.tariff != nil {
-			for _, model := range m.tariff.Models {
-				for _, price := range model.Prices {
-					t.Prices = append(t.Prices, "model "+model.Glob+": "+price.String())
-				}
-			}
-			for _, tool := range m.tariff.Tools {
-				t.Prices = append(t.Prices, "tool "+tool.Glob+": "+tool.Amount.String()+" per call")
-			}
-		}
-		all = append(all, t)
+		all = append(all, m.tariff())
 	}
 	return all
+}
+
+// tariff tells what the meter's route costs.
+func (m *Meter) tariff() api.Tariff {
+	t := api.Tariff{Route: m.route.Name, Payee: m.Payee, Charge: fromWallet, Pattern: "per_token"}
+	if m.Charge != nil {
+		t.Charge = m.Charge.From
+	}
+	if m.Cost != nil {
+		t.Cost = m.Cost.String()
+	}
+	for _, price := range m.Prices {
+		t.Prices = append(t.Prices, price.String())
+	}
+	if m.Subscription != nil {
+		t.Pattern, t.Charge, t.Prices = "subscription", "subscription", []string{m.Subscription.String()}
+	} else if m.route.Rates != nil {
+		t.Pattern = gateway.Pattern(m.route.Rates)
+	}
+	if m.route.Tariff != nil {
+		for _, model := range m.route.Tariff.Models {
+			for _, price := range model.Prices {
+				t.Prices = append(t.Prices, "model "+model.Glob+": "+price.String())
+			}
+		}
+		for _, tool := range m.route.Tariff.Tools {
+			t.Prices = append(t.Prices, "tool "+tool.Glob+": "+tool.Amount.String()+" per call")
+		}
+	}
+	return t
 }

@@ -3,7 +3,6 @@ package caddymodule
 import (
 	"errors"
 	"fmt"
-	"net/http"
 	"strings"
 	"time"
 
@@ -12,7 +11,7 @@ import (
 
 	"github.com/tallygate/tallygate/escrow"
 	"github.com/tallygate/tallygate/escrow/ledger"
-	"github.com/tallygate/tallygate/meter"
+	"github.com/tallygate/tallygate/gateway"
 	"github.com/tallygate/tallygate/pricing"
 )
 
@@ -29,9 +28,6 @@ type Subscription struct {
 	Included *pricing.Measure `json:"included,omitempty"`
 	// Overage is what each unit beyond costs. Absent: a call beyond what is included is refused.
 	Overage *Overage `json:"overage,omitempty"`
-
-	plan  escrow.Plan
-	rates *pricing.Rates // of what is beyond the quota; of nothing, where that is not for sale
 }
 
 // Overage is the price of what is used beyond a quota.
@@ -43,133 +39,69 @@ type Overage struct {
 	From string `json:"from,omitempty"`
 }
 
-func (s *Subscription) provision(payee string, counted []string) error {
+// compile makes the subscription ready for its route.
+func (s *Subscription) compile(payee string, counted []string) (*gateway.Subscription, error) {
 	price, err := positive("price", s.Price)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if s.Name == "" || s.Period <= 0 {
-		return errors.New("expected 'subscription NAME A per D'")
+		return nil, errors.New("expected 'subscription NAME A per D'")
 	}
-	s.plan = escrow.Plan{Payee: payee, Name: s.Name, Price: price, Period: time.Duration(s.Period)}
+	c := &gateway.Subscription{
+		Plan:     escrow.Plan{Payee: payee, Name: s.Name, Price: price, Period: time.Duration(s.Period)},
+		Included: s.Included,
+	}
 	over := pricing.Price{Unit: "call"}
 	if s.Included != nil {
 		if err := s.Included.Check(counted...); err != nil {
-			return fmt.Errorf("included: %w", err)
+			return nil, fmt.Errorf("included: %w", err)
 		}
-		s.plan.Unit, over.Unit = s.Included.Unit, s.Included.Unit
-		s.plan.Included = s.Included.N * escrow.Micro
+		c.Plan.Unit, over.Unit = s.Included.Unit, s.Included.Unit
+		c.Plan.Included = s.Included.N * escrow.Micro
 	}
 	if s.Overage != nil {
-		if s.Included == nil {
-			return errors.New("overage goes with 'included N UNIT' only")
-		}
-		if s.Overage.Price.Unit != s.Included.Unit {
-			return fmt.Errorf("overage per %s: expected per %s, as what is included", s.Overage.Price.Unit, s.Included.Unit)
-		}
-		over = s.Overage.Price
-		s.plan.Overage, s.plan.OveragePrice = true, over.String()
-		if s.Overage.From != "" {
-			if s.plan.Pool, err = positive("overage from", s.Overage.From); err != nil {
-				return err
-			}
+		if over, err = s.compileOverage(&c.Plan); err != nil {
+			return nil, err
 		}
 	}
-	s.rates, err = pricing.NewRates([]pricing.Price{over}, counted...)
-	return err
+	c.Rates, err = pricing.NewRates([]pricing.Price{over}, counted...)
+	return c, err
 }
 
-// String writes the plan in the words of the Caddyfile.
+// compileOverage writes the overage into the plan, and returns its price.
+func (s *Subscription) compileOverage(plan *escrow.Plan) (over pricing.Price, err error) {
+	if s.Included == nil {
+		return over, errors.New("overage goes with 'included N UNIT' only")
+	}
+	if s.Overage.Price.Unit != s.Included.Unit {
+		return over, fmt.Errorf("overage per %s: expected per %s, as what is included", s.Overage.Price.Unit, s.Included.Unit)
+	}
+	plan.Overage, plan.OveragePrice = true, s.Overage.Price.String()
+	if s.Overage.From != "" {
+		if plan.Pool, err = positive("overage from", s.Overage.From); err != nil {
+			return over, err
+		}
+	}
+	return s.Overage.Price, nil
+}
+
+// String writes the subscription in the words of the Caddyfile.
 func (s *Subscription) String() string {
-	text := fmt.Sprintf("subscription %s %s per %s", s.Name, s.plan.Price, escrow.Period(s.plan.Period))
-	if s.counted() {
+	price, _ := ledger.ParseAmount(s.Price)
+	text := fmt.Sprintf("subscription %s %s per %s", s.Name, price, escrow.Period(time.Duration(s.Period)))
+	if s.Included != nil {
 		text += ", included " + s.Included.String()
 	}
-	if s.Overage != nil {
-		text += ", overage " + s.Overage.Price.String()
+	if s.Overage == nil {
+		return text
 	}
-	if s.plan.Pool > 0 {
-		text += " from " + s.plan.Pool.String()
+	text += ", overage " + s.Overage.Price.String()
+	if s.Overage.From != "" {
+		from, _ := ledger.ParseAmount(s.Overage.From)
+		text += " from " + from.String()
 	}
 	return text
-}
-
-// counted reports whether the plan has a quota.
-func (s *Subscription) counted() bool { return s.Included != nil }
-
-// used is how much of the quota's unit is in units, in millionths.
-func (s *Subscription) used(units meter.Units) int64 {
-	if !s.counted() {
-		return 0
-	}
-	return int64(s.Included.In(units))
-}
-
-// over is the price of so many millionths of a unit beyond the quota.
-func (s *Subscription) over(units int64) ledger.Amount {
-	nano, _ := s.rates.Due(meter.Usage{Units: s.Included.Priced(meter.Quantity(units))}) // too much is the most there is
-	return ledger.Amount(nano)
-}
-
-// order fills in what a call takes of the subscription: of a unit that is counted before the answer, all; else what the input
-// and the first batch of the answer can come to.
-func (s *Subscription) order(c *call, o *escrow.CallOrder) {
-	o.From, o.Plan, o.Pattern = escrow.FromSubscription, s.Name, "subscription"
-	o.Least, o.Most = 0, 0
-	if !s.counted() {
-		return
-	}
-	o.Over = s.over
-	first := meter.Units{meter.Calls: meter.Whole(1)}
-	if c.rates.UsesTokens() {
-		output := c.batchTokens()
-		if c.asked.MaxOutput > 0 {
-			output = min(output, c.asked.MaxOutput)
-		}
-		first.Add(meter.Input, meter.Whole(c.asked.InputTokens))
-		first.Add(meter.Output, meter.Whole(output))
-	}
-	o.Quota = s.used(first)
-}
-
-// cover extends what a running call may take of the quota, and beyond it of the overage. It reports false when neither has
-// enough.
-func (s *Subscription) cover(c *call, bound meter.Units) bool {
-	need := s.used(bound)
-	if need <= c.quota {
-		return true
-	}
-	for _, target := range []int64{need + s.batch(c), need} {
-		if c.auth.ExtendQuota(target) {
-			c.quota = target
-			return true
-		}
-	}
-	return false
-}
-
-// batch is how much further a running call asks for at a time.
-func (s *Subscription) batch(c *call) int64 {
-	if s.Included.Unit == c.meter.batch.Unit {
-		return c.meter.batch.N * escrow.Micro
-	}
-	return escrow.Micro
-}
-
-// writeTerms tells in headers what is left of the quota, and warns ahead of a renewal that can't be paid.
-func (s *Subscription) writeTerms(c *call, h http.Header) {
-	sub, ok := c.auth.Subscription()
-	if !ok {
-		return
-	}
-	terms := fmt.Sprintf("%s; renews=%s", s.Name, sub.PeriodEnd.UTC().Format(time.RFC3339))
-	if s.counted() {
-		terms += "; left=" + meter.Quantity(c.charge.QuotaLeft).String()
-	}
-	if !sub.RenewalFunded {
-		terms += "; renewal=unfunded"
-	}
-	h.Set(headerSubscription, terms)
 }
 
 // unmarshalSubscription reads
@@ -207,8 +139,8 @@ func unmarshalSubscription(d *caddyfile.Dispenser, counted []string) (*Subscript
 			return nil, d.Errf("unrecognized subdirective %q of subscription: expected one of included, overage", d.Val())
 		}
 	}
-	check := *s
-	return s, atLine(d, check.provision("payee", counted))
+	_, err = s.compile("payee", counted)
+	return s, atLine(d, err)
 }
 
 func unmarshalOverage(d *caddyfile.Dispenser, counted []string) (*Overage, error) {

@@ -2,11 +2,13 @@ package caddymodule
 
 import (
 	"context"
+	"log/slog"
 	"time"
 
 	"go.uber.org/zap"
 
 	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/gateway"
 )
 
 // worker is something that runs beside the requests until it is ended.
@@ -45,7 +47,7 @@ const (
 func startClock(b *books, book *escrow.Book, logger *zap.Logger) *worker {
 	return startWorker(func(ctx context.Context) {
 		for {
-			b.recover(ctx)
+			b.live.Recover(ctx)
 			wait := maxClockSleep
 			if b.ledger.Err() == nil {
 				next, err := book.RunDue(ctx)
@@ -64,11 +66,11 @@ func startClock(b *books, book *escrow.Book, logger *zap.Logger) *worker {
 }
 
 // startJudging asks again for the decisions that judges still owe. It is a worker of its own: a judge may be slow.
-func startJudging(b *books, book *escrow.Book, logger *zap.Logger) *worker {
+func startJudging(b *books, book *escrow.Book, logger *slog.Logger) *worker {
 	return startWorker(func(ctx context.Context) {
 		for pause(ctx, judgeAgainAfter) {
 			if b.ledger.Err() == nil {
-				judgeHeld(ctx, book, logger)
+				gateway.JudgeHeld(ctx, book, logger)
 			}
 		}
 	})

@@ -1,11 +1,9 @@
-package caddymodule
+package gateway
 
 import (
 	"net/http"
 	"slices"
 	"strings"
-
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
 // isPreflight reports whether a browser asks, before a request of a page of another origin, whether it may send that. It never has a key.
@@ -17,7 +15,7 @@ func isPreflight(r *http.Request) bool {
 
 // passPreflight has the upstream answer a preflight, free of charge and without a key. So that nothing else is to be had this way, neither a
 // body goes there, nor any of the answer but its status and what it says of origins.
-func (m *Meter) passPreflight(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+func (g *Gateway) passPreflight(w http.ResponseWriter, r *http.Request, next Handler) error {
 	takeKey(r)
 	dropOwn(r.Header)
 	dropHTTPUpgrade(r.Header)
@@ -35,7 +33,7 @@ func (m *Meter) passPreflight(w http.ResponseWriter, r *http.Request, next caddy
 		r.Header.Set("Access-Control-Request-Headers", list)
 	}
 	if err := next.ServeHTTP(&preflight{w: w, header: w.Header().Clone()}, r); err != nil {
-		return answerFailure(w, r, m.app.book.NewRequestID(), err, m.logger)
+		return &Failure{Request: g.book.NewRequestID(), Err: err}
 	}
 	return nil
 }

@@ -1,15 +1,13 @@
-package caddymodule
+package gateway
 
 import (
-	"errors"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// metrics are what Caddy's /metrics tells of metered calls. They belong to the process and not to a config, so that a reload
-// does not set them back to zero; each config registers them anew in its own registry. Amounts are not among them: metrics are
-// floats, and the books are there for money.
+// metrics tell of metered calls. They belong to the process and not to a gateway, so that a new configuration does not set them back
+// to zero. Amounts are not among them: metrics are floats, and the books are there for money.
 var metrics = struct {
 	calls   *prometheus.CounterVec
 	refused *prometheus.CounterVec
@@ -39,15 +37,9 @@ var metrics = struct {
 	}),
 }
 
-// registerMetrics adds the metrics to a config's registry.
-func registerMetrics(registry *prometheus.Registry) error {
-	for _, collector := range []prometheus.Collector{metrics.calls, metrics.refused, metrics.shadow, metrics.settle, metrics.live} {
-		var registered prometheus.AlreadyRegisteredError
-		if err := registry.Register(collector); err != nil && !errors.As(err, &registered) {
-			return err
-		}
-	}
-	return nil
+// Collectors returns the metrics, for a registry.
+func Collectors() []prometheus.Collector {
+	return []prometheus.Collector{metrics.calls, metrics.refused, metrics.shadow, metrics.settle, metrics.live}
 }
 
 // timeSettle measures how long a settlement takes.

@@ -1,10 +1,9 @@
-package caddymodule
+package gateway
 
 import (
 	"errors"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/tallygate/tallygate/escrow"
@@ -70,6 +69,22 @@ func isOwn(name string) bool {
 	return strings.EqualFold(name, headerPrefix)
 }
 
+// RefuseEarly refuses a request that moves money and came as TLS early data.
+func RefuseEarly() *ledger.Refusal {
+	return refuse(tooEarly, "this request moves money and came before the TLS handshake was complete, so it may be a replay: send it again")
+}
+
+// Unavailable tells that the books can't be used. charge says what is known of the request's charge: "none" or "unknown". What went
+// wrong in the books is for the operator's log, not for the caller.
+func Unavailable(charge string) *ledger.Refusal {
+	return refuse(ledgerUnavailable, "the ledger can't be used at the moment; try again later", "charge", charge)
+}
+
+// WriteProblem answers a request on a metered route with a problem that the providers' SDKs understand too, and that names no path.
+func WriteProblem(w http.ResponseWriter, refusal *ledger.Refusal) {
+	api.WriteProblem(w, refusal, "", true)
+}
+
 // refuse makes a refusal; fields are names and values by turns.
 func refuse(outcome ledger.Outcome, detail string, fields ...string) *ledger.Refusal {
 	r := &ledger.Refusal{Outcome: outcome, Detail: detail}
@@ -92,17 +107,7 @@ func asRefusal(err error) *ledger.Refusal {
 	if errors.Is(err, ledger.ErrOutcomeUnknown) {
 		charge = "unknown"
 	}
-	return unavailable(charge)
-}
-
-// unavailable tells that the books can't be used. What went wrong in them is for the operator's log, not for the caller.
-func unavailable(charge string) *ledger.Refusal {
-	return refuse(ledgerUnavailable, "the ledger can't be used at the moment; try again later", "charge", charge)
-}
-
-// writeProblem answers a request on a metered route with a problem that the providers' SDKs understand too, and that names no path.
-func writeProblem(w http.ResponseWriter, refusal *ledger.Refusal) {
-	api.WriteProblem(w, refusal, "", true)
+	return Unavailable(charge)
 }
 
 // unitsOf writes a charge's units in the order of their names: "input=12,output=34".
@@ -114,7 +119,3 @@ func unitsOf(charge escrow.Charge) string {
 	slices.Sort(pairs)
 	return strings.Join(pairs, ",")
 }
-
-func quote(s string) string { return strconv.Quote(s) }
-
-func formatInt(n int64) string { return strconv.FormatInt(n, 10) }

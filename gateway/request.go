@@ -1,11 +1,13 @@
-package caddymodule
+package gateway
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/tallygate/tallygate/escrow"
@@ -19,18 +21,14 @@ func setBody(r *http.Request, body []byte) {
 	r.ContentLength = int64(len(body))
 	r.TransferEncoding = nil
 	if r.Header.Get("Content-Length") != "" {
-		r.Header.Set("Content-Length", formatInt(int64(len(body))))
+		r.Header.Set("Content-Length", strconv.Itoa(len(body)))
 	}
 }
 
-// isEarly reports whether a request came as TLS early data, to us (HTTP/3) or to a proxy before us. It may be a replay then (RFC 8470),
+// IsEarly reports whether a request came as TLS early data, to us (HTTP/3) or to a proxy before us. It may be a replay then (RFC 8470),
 // and what it does would be done twice. That header counts whatever it says.
-func isEarly(r *http.Request) bool {
+func IsEarly(r *http.Request) bool {
 	return r.TLS != nil && !r.TLS.HandshakeComplete || len(r.Header.Values("Early-Data")) > 0
-}
-
-func refuseEarly() *ledger.Refusal {
-	return refuse(tooEarly, "this request moves money and came before the TLS handshake was complete, so it may be a replay: send it again")
 }
 
 // checkReading makes sure that a provider reads the request's path and method as they are read here, where the price depends on them:
@@ -40,7 +38,7 @@ func checkReading(r *http.Request) *ledger.Refusal {
 	odd := func(c rune) bool { return c < ' ' || c == 0x7f || strings.ContainsRune(`%?#;\`, c) }
 	dots := func(segment string) bool { return segment == "." || segment == ".." }
 	if strings.ContainsFunc(r.URL.Path, odd) || slices.ContainsFunc(strings.Split(r.URL.Path, "/"), dots) {
-		return refuse(invalidRequest, "path "+quote(cutText([]byte(r.URL.Path), 100))+": what it asks for can't be told for sure; write it without dot segments, and without % ? # ; \\ and control characters in any encoding", "field", "path")
+		return refuse(invalidRequest, "path "+strconv.Quote(cutText([]byte(r.URL.Path), 100))+": what it asks for can't be told for sure; write it without dot segments, and without % ? # ; \\ and control characters in any encoding", "field", "path")
 	}
 	for _, name := range methodOverrides {
 		r.Header.Del(name)
@@ -213,9 +211,12 @@ func takeTerms(h http.Header) (terms, *ledger.Refusal) {
 		return t, refuse(invalidRequest, "Idempotency-Key: at most 255 bytes", "field", "Idempotency-Key")
 	}
 	if s := h.Get("Tallygate-Max-Charge"); s != "" {
-		amount, err := positive("Tallygate-Max-Charge", s)
+		amount, err := ledger.ParseAmount(s)
+		if err == nil && amount <= 0 {
+			err = errors.New(s + ": expected an amount above zero")
+		}
 		if err != nil {
-			return t, refuse(invalidRequest, err.Error(), "field", "Tallygate-Max-Charge")
+			return t, refuse(invalidRequest, "Tallygate-Max-Charge: "+err.Error(), "field", "Tallygate-Max-Charge")
 		}
 		t.maxCharge = amount
 	}
@@ -223,7 +224,7 @@ func takeTerms(h http.Header) (terms, *ledger.Refusal) {
 		for pair := range strings.SplitSeq(line, ",") {
 			name, value, ok := strings.Cut(strings.TrimSpace(pair), "=")
 			if !ok || name == "" || len(pair) > maxTagLength || len(t.tags) == maxTags {
-				return t, refuse(invalidRequest, "Tallygate-Tag "+quote(pair)+": expected NAME=VALUE, at most 16 of at most 128 bytes", "field", "Tallygate-Tag")
+				return t, refuse(invalidRequest, "Tallygate-Tag "+strconv.Quote(pair)+": expected NAME=VALUE, at most 16 of at most 128 bytes", "field", "Tallygate-Tag")
 			}
 			if t.tags == nil {
 				t.tags = make(map[string]string)

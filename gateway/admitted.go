@@ -1,0 +1,226 @@
+package gateway
+
+import (
+	"context"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/escrow/ledger"
+)
+
+// admitted is a call that may be made: the money that it may need is set aside.
+type admitted struct {
+	*asked
+	pay payment
+
+	// mu guards what follows: a call is settled by its handler, or by the end of the process.
+	mu      sync.Mutex
+	answer  *counting // nil until an answer that is charged begins
+	end     *settled  // nil while the call runs
+	aborted bool      // given up by the end of the process: no further byte may go out
+	yielded bool      // a meter further in charges instead
+}
+
+// admit sets the money aside that the call needs at first, and makes the request ready to go on.
+func (q *asked) admit() (*admitted, *ledger.Refusal) {
+	pay, refusal := q.authorise()
+	if refusal != nil {
+		return nil, refusal
+	}
+	a := &admitted{asked: q, pay: pay}
+	if a.reads() {
+		// The transport asks for gzip itself then, and decodes what comes: usage can be read.
+		a.request.Header.Del("Accept-Encoding")
+		// Compressed messages of a WebSocket could not be read.
+		a.request.Header.Del("Sec-Websocket-Extensions")
+	}
+	ctx := context.WithValue(a.request.Context(), callKey{}, a)
+	if a.route.FinishUnheard {
+		ctx = context.WithoutCancel(ctx)
+	}
+	a.request = a.request.WithContext(ctx)
+	a.gateway.live.enter(a)
+	return a, nil
+}
+
+// authorise holds the least that the call costs, and as much of the most that it can cost as there is.
+func (q *asked) authorise() (payment, *ledger.Refusal) {
+	if q.free() {
+		return free{}, nil
+	}
+	least, most := q.bounds()
+	if q.limit > 0 {
+		if refusal := q.fitLimit(); refusal != nil {
+			return nil, refusal
+		}
+		least, most = min(least, q.limit), min(most, q.limit)
+	}
+	order := q.order(least, most)
+	auth, err := q.gateway.book.Authorise(q.request.Context(), order)
+	if err != nil {
+		return nil, asRefusal(err)
+	}
+	pay := q.payment().begin(q, order, auth)
+	return pay, q.makeDurable(auth)
+}
+
+// order is what the call asks of the books.
+func (q *asked) order(least, most ledger.Amount) escrow.CallOrder {
+	order := escrow.CallOrder{
+		Request: q.id, By: q.payer, Payee: q.route.Payee, Route: q.route.Name, Pattern: Pattern(q.rates),
+		API: q.call.API, Model: q.call.Model, Least: least, Most: most, Tags: q.terms.tags,
+	}
+	if q.terms.idempotencyKey != "" {
+		order.IdempotencyKey, order.Digest = q.terms.idempotencyKey, q.digest
+	}
+	q.payment().order(q, &order)
+	return order
+}
+
+// makeDurable writes a hold to the disk that is above what the route keeps in memory alone.
+func (q *asked) makeDurable(auth *escrow.Authorisation) *ledger.Refusal {
+	held, above := auth.Held(), q.route.DurableAbove
+	if above == nil || held <= *above {
+		return nil
+	}
+	auth.Draw(held, false)
+	if err := auth.Await(); err != nil {
+		auth.Cancel()
+		return asRefusal(err)
+	}
+	return nil
+}
+
+// reads reports whether the answer's body must be readable here.
+func (a *admitted) reads() bool {
+	_, known := a.pay.known()
+	return !known || a.route.Quality != nil && a.route.Quality.Judge.ReadsBody()
+}
+
+// serve lets the request through to the provider's handlers and sees the answer to its end.
+func (a *admitted) serve(w http.ResponseWriter, next Handler) error {
+	answer := &response{ResponseWriter: w, call: a, own: w.Header().Clone()}
+	defer answer.close()
+	cause, err := answer.run(next)
+	a.report()
+	if cause != nil {
+		panic(cause)
+	}
+	if err == nil || a.hasYielded() {
+		return err
+	}
+	if answer.passes() { // it failed after its header: the error would be logged with the caller's key
+		a.route.logger().Error("the provider's handlers failed in the middle of an answer", "request", a.id, "error", err)
+		return nil
+	}
+	failure, ok := err.(*Failure)
+	if !ok {
+		failure = &Failure{Err: err}
+	}
+	failure.Request = a.id
+	return failure
+}
+
+// report tells whoever wants to know of the charge.
+func (a *admitted) report() {
+	a.mu.Lock()
+	end := a.end
+	ok := end != nil && end.err == nil && !a.yielded
+	a.mu.Unlock()
+	if ok {
+		a.gateway.options.Report(a.request, Report{
+			Request: a.id, Payer: a.payer.Agent, Payee: a.route.Payee, Charge: end.charge.Amount.String(), Units: unitsOf(end.charge),
+		})
+	}
+}
+
+// cancel ends a call that costs nothing.
+func (a *admitted) cancel() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.cancelLocked()
+}
+
+func (a *admitted) cancelLocked() {
+	if a.end == nil {
+		a.end = &settled{}
+		a.pay.cancel()
+	}
+}
+
+// yield hands the call to a meter further in: what this one holds goes back, and it charges nothing.
+func (a *admitted) yield() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.yielded = true
+	if a.end == nil {
+		a.end = &settled{}
+	}
+	a.pay.cancel()
+}
+
+func (a *admitted) hasYielded() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.yielded
+}
+
+// leave ends the call: it is settled by now, or costs nothing.
+func (a *admitted) leave() {
+	a.mu.Lock()
+	known := a.end != nil && (a.end.charge.RequestID != "" || a.end.err != nil)
+	if a.pay.costs() && !known && a.gateway.live.broken() {
+		a.gateway.live.unknown(a.abandoned()) // what it has drawn can't be given back now
+	}
+	a.pay.cancel()
+	a.mu.Unlock()
+	a.gateway.live.leave(a)
+}
+
+// clientGone reports whether the client has left. With FinishUnheard the request's own context outlives it.
+func (a *admitted) clientGone() bool { return a.client.Err() != nil }
+
+// settle charges the answer once, durably. Whoever comes second gets the first one's result.
+func (a *admitted) settle(e ending) (*settled, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.aborted {
+		return nil, errAborted
+	}
+	if a.end == nil {
+		a.end = a.answer.charge(e)
+	}
+	return a.end, a.end.err
+}
+
+// abandon charges what was sent and lets no further byte out: the process ends before the handler does.
+func (a *admitted) abandon() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.aborted {
+		return
+	}
+	a.aborted = true
+	if a.answer == nil {
+		a.cancelLocked()
+	} else if a.end == nil {
+		a.end = a.answer.charge(ending{cut: cutUpstream})
+	}
+}
+
+// abandoned is the call as the books must know it when they are put right after a failed commit.
+func (a *admitted) abandoned() escrow.AbandonedCall {
+	return escrow.AbandonedCall{
+		Request: a.id, Payer: a.payer.Agent, IdempotencyKey: a.terms.idempotencyKey, Sent: a.answer != nil && a.answer.sent,
+	}
+}
+
+// begin starts the counting of an answer that is charged. Of an event stream the end must be found, whatever its price is.
+func (a *admitted) begin(status int, h http.Header, sse bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.answer = newCounting(a, status, h, sse)
+	a.pay.start(time.Now(), a.answer.statesCost())
+}

@@ -1,0 +1,134 @@
+package gateway
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"net/http"
+	"strconv"
+
+	"github.com/tallygate/tallygate/escrow/ledger"
+	"github.com/tallygate/tallygate/meter"
+	"github.com/tallygate/tallygate/meter/formats"
+	"github.com/tallygate/tallygate/meter/wire"
+	"github.com/tallygate/tallygate/pricing"
+)
+
+// asked is a request, understood: what is asked, and the prices of that.
+type asked struct {
+	*arrival
+	call   *meter.Call
+	rates  *pricing.Rates // nil where the call is free and the tariff has none for it
+	limit  ledger.Amount  // the most that the caller or the provider lets it cost; 0: no bound
+	digest [32]byte       // of the request, where it has an Idempotency-Key
+}
+
+// understand finds out what is asked and what it costs. It reads the body only where the price depends on it.
+func (a *arrival) understand() (*asked, *ledger.Refusal) {
+	q := &asked{arrival: a, call: &meter.Call{Format: wire.Generic}, rates: a.route.Rates, limit: lowest(a.route.MaxCharge, a.terms.maxCharge)}
+	if !a.route.readsBody() {
+		return q, nil
+	}
+	if refusal := q.read(); refusal != nil {
+		return nil, refusal
+	}
+	if tariff := a.route.Tariff; tariff != nil && !q.call.Free {
+		rates, ok := tariff.For(q.call.Model)
+		if !ok {
+			return nil, refuse(noPrice, "the tariff has no price for model "+strconv.Quote(q.call.Model), "model", q.call.Model)
+		}
+		q.rates = rates
+	}
+	if refusal := q.checkPriced(); refusal != nil {
+		return nil, refusal
+	}
+	return q, nil
+}
+
+// maxModel is how many bytes a model's name may have: it is kept with the charge.
+const maxModel = 256
+
+// read reads the request's body and what it asks for, and makes it measurable.
+func (q *asked) read() *ledger.Refusal {
+	r := q.request
+	if refusal := checkReading(r); refusal != nil {
+		return refusal
+	}
+	if r.Body != nil && r.Body != http.NoBody {
+		if refusal := q.readBody(); refusal != nil {
+			return refusal
+		}
+	}
+	call, err := formats.Inspect(meter.Head{Method: r.Method, Path: r.URL.Path, Query: r.URL.RawQuery, Header: r.Header}, q.body)
+	if err != nil {
+		return refuse(invalidRequest, err.Error())
+	}
+	if call.Malformed {
+		return refuse(invalidRequest, "the body is not what "+call.API+" takes: expected a JSON object", "field", "body")
+	}
+	if len(call.Model) > maxModel {
+		return refuse(invalidRequest, "the model's name has more than 256 bytes", "field", "model")
+	}
+	q.call = call
+	if q.body != nil {
+		setBody(r, call.Body)
+	}
+	if call.Once != "" {
+		q.id = onceID(q.route.Payee, q.payer.Agent, call.Once)
+		r.Header.Del("Range") // a part of it would pass for the whole
+		r.Header.Del("If-Range")
+	}
+	return nil
+}
+
+// checkPriced refuses what has no price, so that nothing is free by accident.
+func (q *asked) checkPriced() *ledger.Refusal {
+	r := q.request
+	unpriced := refuse(noPrice, r.Method+" "+r.URL.Path+" is not a call whose units can be counted, so it has no price")
+	switch {
+	case q.free() && leavesHTTP(r):
+		return unpriced
+	case q.rates == nil || q.rates.Uses(meter.Calls) || q.call.Free:
+		return nil
+	case q.call.API == "":
+		return unpriced
+	}
+	for _, tool := range q.call.Tools {
+		if !q.rates.PricesTool(tool) {
+			return refuse(noPrice, "tool "+strconv.Quote(tool)+" has no price", "tool", tool)
+		}
+	}
+	return nil
+}
+
+// free reports whether the call costs nothing, whatever is answered.
+func (q *asked) free() bool {
+	return q.call.Free && (q.rates == nil || !q.rates.Uses(meter.Calls))
+}
+
+// onceID is the request id of a result that is charged once, however often it is fetched.
+func onceID(payee, payer, once string) string {
+	sum := sha256.Sum256([]byte(payee + "\x00" + payer + "\x00" + once))
+	return "req_once_" + hex.EncodeToString(sum[:16])
+}
+
+// digestRequest computes, of a request with an Idempotency-Key, what tells it from others under the same key.
+func (q *asked) digestRequest() *ledger.Refusal {
+	r := q.request
+	if q.terms.idempotencyKey == "" || q.free() {
+		return nil
+	}
+	if q.body == nil && r.Body != nil && r.Body != http.NoBody {
+		if refusal := q.readBody(); refusal != nil {
+			return refusal
+		}
+		setBody(r, q.body)
+	}
+	sum := sha256.New()
+	for _, part := range [][]byte{[]byte(r.Method), []byte(r.Host), []byte(r.URL.RequestURI()), q.body} {
+		sum.Write(binary.BigEndian.AppendUint64(nil, uint64(len(part))))
+		sum.Write(part)
+	}
+	sum.Sum(q.digest[:0])
+	return nil
+}

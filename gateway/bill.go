@@ -1,0 +1,91 @@
+package gateway
+
+import (
+	"errors"
+	"maps"
+
+	"github.com/tallygate/tallygate/escrow/ledger"
+	"github.com/tallygate/tallygate/meter"
+	"github.com/tallygate/tallygate/pricing"
+)
+
+// bill is a usage, priced: the amount, the units, and the prices that it comes from, or the provider's cost and the markup.
+type bill struct {
+	amount       ledger.Amount
+	units        map[string]string
+	prices       map[string]string
+	cost, markup string
+}
+
+// bill prices a usage at the cost that the provider states; where that is none, at the prices. Some providers state 0 in each event
+// until the last one: in an answer that was cut that is no cost.
+func (c *counting) bill(usage meter.Usage, cut bool) (bill, error) {
+	b, err := c.priceUsage(usage)
+	if usage.Cost == "" || !c.statesCost() {
+		return b, err
+	}
+	markup := c.route.Cost.Markup
+	nano, refused := pricing.MarkupCost(usage.Cost, markup)
+	if refused != nil {
+		return b, errors.Join(err, refused)
+	}
+	cost, _ := pricing.ParseAmount(usage.Cost)
+	if cut && cost.IsZero() {
+		return b, err
+	}
+	return bill{amount: ledger.Amount(nano), units: b.units, cost: cost.String(), markup: markup.String()}, nil
+}
+
+// priceUsage prices a usage. What ran on another model than the one that was asked for is priced as that model's; it stands in the
+// bill as CLASS@MODEL.
+func (q *asked) priceUsage(usage meter.Usage) (bill, error) {
+	b := bill{units: make(map[string]string), prices: make(map[string]string)}
+	var failed error
+	if tariff := q.route.Tariff; tariff != nil {
+		usage.Units = maps.Clone(usage.Units)
+		for _, pass := range usage.Beside {
+			if rates, ok := tariff.For(pass.Model); ok {
+				failed = errors.Join(failed, b.add(rates, meter.Usage{Units: pass.Units}, "@"+pass.Model))
+			} else {
+				failed = errNoPriceBeside
+			}
+		}
+		for _, pass := range usage.Passes {
+			rates, ok := tariff.For(pass.Model)
+			if !ok || rates == q.rates {
+				continue
+			}
+			for class, quantity := range pass.Units {
+				usage.Units[class] = max(0, usage.Units[class]-quantity)
+			}
+			failed = errors.Join(failed, b.add(rates, meter.Usage{Units: pass.Units, PromptTokens: usage.PromptTokens}, "@"+pass.Model))
+		}
+	}
+	return b, errors.Join(failed, b.add(q.rates, usage, ""))
+}
+
+// add prices a part of a usage; suffix tells its classes in the bill from those of other parts.
+func (b *bill) add(rates *pricing.Rates, part meter.Usage, suffix string) error {
+	nano, err := rates.Due(part)
+	sum, overflow := b.amount.Add(ledger.Amount(nano))
+	b.amount = sum
+	prices := rates.UnitPrices(part)
+	for class, price := range prices {
+		b.prices[string(class)+suffix] = price
+	}
+	for class, quantity := range rates.Quantities(part) {
+		if _, priced := prices[class]; priced || !everyAnswerHas(class) {
+			b.units[string(class)+suffix] = quantity.String()
+		}
+	}
+	return errors.Join(err, overflow)
+}
+
+// errNoPriceBeside marks a charge as suspect: the answer used another model than the one that was asked for, and that one has
+// no price.
+var errNoPriceBeside = errors.New("no price for a model that was used beside the one that was asked for")
+
+// everyAnswerHas reports whether a class can be counted on any traffic: it stands in a bill only where it is charged.
+func everyAnswerHas(class meter.Class) bool {
+	return class == meter.Calls || class == meter.Event || class == meter.Byte
+}

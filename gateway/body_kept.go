@@ -1,0 +1,111 @@
+package gateway
+
+import (
+	"errors"
+	"net/http"
+)
+
+// kept is an answer that is kept until it is charged.
+type kept struct {
+	*counted
+	bytes []byte
+	whole bool      // kept although the handler flushes: a single document
+	flows *streamed // since it has become too long, or was flushed
+}
+
+func (c *counted) keep(whole bool) { c.body = &kept{counted: c, whole: whole} }
+
+func (b *kept) write(p []byte) (int, error) { return b.accept(p, b.take) }
+
+// take takes the next bytes of the body as they are counted.
+func (b *kept) take(p []byte) error {
+	switch {
+	case b.flows != nil: // what is left of a piece that was decoded
+		return b.flows.take(p)
+	case b.call.mayHold(int64(len(b.bytes)+len(p)), int64(len(p))):
+		b.bytes = append(b.bytes, p...)
+		return nil
+	}
+	if err := b.letGo(); err != nil {
+		return err
+	}
+	return b.flows.take(p)
+}
+
+// letGo turns a kept answer into a streamed one.
+func (b *kept) letGo() error {
+	b.flows = b.stream()
+	bytes := b.bytes
+	b.bytes = nil
+	return b.flows.take(bytes)
+}
+
+func (b *kept) flush() error {
+	if b.whole {
+		return nil
+	}
+	if err := b.letGo(); err != nil {
+		return err
+	}
+	return b.flushClient()
+}
+
+// complete charges the answer and sends it, with its charge in its headers.
+func (b *kept) complete() (cause any) {
+	if !b.finishTaking(b.take) {
+		panic(http.ErrAbortHandler)
+	}
+	if b.flows != nil {
+		return b.flows.end()
+	}
+	c := b.call
+	if c.clientGone() && !c.route.FinishUnheard {
+		c.cancel() // it has left before the first byte
+		return http.ErrAbortHandler
+	}
+	out, err := b.count()
+	if err != nil {
+		return http.ErrAbortHandler
+	}
+	e := ending{cut: cutNone}
+	if c.keeps() {
+		e.sealed = c.seal(b.status, b.Header(), out)
+	}
+	e.quality = c.answer.judge()
+	end, err := c.settle(e)
+	switch {
+	case errors.Is(err, errAborted):
+		return http.ErrAbortHandler
+	case err != nil:
+		b.discard()
+		b.Header().Set(headerRequest, c.id)
+		WriteProblem(b.ResponseWriter, asRefusal(err))
+		return nil
+	}
+	c.writeCharge(b.Header(), end)
+	b.ResponseWriter.WriteHeader(b.status)
+	if len(out) == 0 || len(b.bytes) == 0 {
+		return nil
+	}
+	if _, err := b.ResponseWriter.Write(out); err != nil && !c.route.FinishUnheard {
+		return http.ErrAbortHandler
+	}
+	return nil
+}
+
+// count counts the whole answer, and returns what goes to the client.
+func (b *kept) count() (out []byte, err error) {
+	if len(b.bytes) > 0 {
+		if out, err = b.call.answer.whole(b.bytes); err != nil {
+			return nil, err
+		}
+	}
+	return append(out, b.call.answer.tail()...), nil
+}
+
+func (b *kept) failed(err error) error {
+	b.discard()
+	return b.giveUp(err)
+}
+
+func (b *kept) broken(p any) (cause any, err error) { return b.brokenUnseen(p) }

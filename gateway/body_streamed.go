@@ -1,0 +1,226 @@
+package gateway
+
+import (
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+)
+
+// streamed is an answer that is passed on as it comes, all but its end. Its charge, where it isn't known before, follows in trailers.
+type streamed struct {
+	*counted
+	sse   bool
+	ours  muffler // of an event stream
+	clean []byte  // what it lets pass
+	out   []byte
+	// bound says that the last byte shows the client that the answer is complete; last is the last one so far.
+	bound  bool
+	last   []byte
+	gone   bool // the client no longer takes what is written
+	cut    bool // bytes are missing: the client must not take the answer for complete
+	ended  bool // the stream has ended properly: by the event that ends it, or by us
+	beyond int  // bytes that came after that
+}
+
+// stream sends the header: from here on the answer flows.
+func (c *counted) stream() *streamed {
+	b := &streamed{counted: c}
+	c.body = b
+	call, h := c.call, c.Header()
+	r := call.request
+	_, known := call.pay.known()
+	b.sse = isEventStream(h)
+	wantsTrailers := strings.Contains(strings.ToLower(r.Header.Get("Te")), "trailers")
+	if b.sse || r.ProtoMajor == 1 && wantsTrailers && !known {
+		// An event stream may lose events on its way, and HTTP/1.1 has no trailers beside a Content-Length.
+		h.Del("Content-Length")
+	}
+	// Chunks and HTTP/2 have an end of their own, which stays back as long as the handler runs.
+	b.bound = h.Get("Content-Length") != "" || !r.ProtoAtLeast(1, 1)
+	switch {
+	case known:
+		call.promiseCharge(h)
+	case r.ProtoMajor >= 2 || r.ProtoAtLeast(1, 1) && h.Get("Content-Length") == "":
+		for _, name := range chargeHeaders {
+			if call.mayState(name) {
+				h.Add("Trailer", name)
+			}
+		}
+	}
+	c.ResponseWriter.WriteHeader(c.status)
+	return b
+}
+
+func (b *streamed) write(p []byte) (int, error) {
+	if b.ended {
+		if b.beyond += len(p); b.beyond > smallBody {
+			return 0, errSettled
+		}
+		return len(p), nil
+	}
+	return b.accept(p, b.take)
+}
+
+// take counts the next bytes of the body and sends on what may go. What they cost is held before they go.
+func (b *streamed) take(p []byte) (err error) {
+	if b.sse {
+		p = b.muffle(p)
+	}
+	if len(p) == 0 {
+		return nil
+	}
+	defer func() { b.cut = b.cut || err != nil && !b.ended }()
+	var exhausted bool
+	b.out, exhausted, err = b.call.answer.chunk(append(b.out[:0], b.last...), p)
+	if err != nil {
+		return err
+	}
+	if err := b.forward(b.out); err != nil {
+		return err
+	}
+	if cap(b.out) > smallBody { // a large event: a stream does not keep the room
+		b.out = nil
+	}
+	switch {
+	case exhausted:
+		if err := b.stop(); err != nil {
+			return err
+		}
+		return errExhausted
+	case b.Header().Get("Content-Length") == "" && b.call.answer.isOver():
+		// The client is done with this event, although the upstream may stay for long.
+		if err := b.finish(); err != nil {
+			return err
+		}
+		b.ended = true
+		return b.flushClient()
+	default:
+		return nil
+	}
+}
+
+// muffle takes what is said in our name out of the next bytes of an event stream.
+func (b *streamed) muffle(p []byte) []byte {
+	if cap(b.clean) > smallBody {
+		b.clean = nil
+	}
+	b.clean = b.ours.write(b.clean[:0], p)
+	return b.clean
+}
+
+// forward sends p, all but its last byte where that would complete the answer.
+func (b *streamed) forward(p []byte) error {
+	if b.bound && len(p) > 0 {
+		b.last = append(b.last[:0], p[len(p)-1])
+		p = p[:len(p)-1]
+	}
+	return b.send(p)
+}
+
+func (b *streamed) send(p []byte) error {
+	if len(p) == 0 {
+		return nil
+	}
+	if _, err := b.ResponseWriter.Write(p); err != nil {
+		b.gone = true
+		if !b.call.route.FinishUnheard {
+			return err
+		}
+	}
+	return nil
+}
+
+// stop ends a stream whose money has run out, with an error event in the provider's own format where it has one.
+func (b *streamed) stop() error {
+	event := b.call.answer.stopEvent()
+	end, err := b.call.settle(ending{cut: cutFunds})
+	if err != nil || event == nil {
+		return errExhausted
+	}
+	b.setTrailers(end)
+	if err := b.send(slices.Concat(b.last, b.comment(end), event)); err != nil {
+		return err
+	}
+	b.ended = true
+	return b.flushClient()
+}
+
+func (b *streamed) flush() error { return b.flushClient() }
+
+func (b *streamed) complete() (cause any) {
+	if b.ended {
+		b.setTrailers(b.call.end)
+		return nil
+	}
+	if !b.finishTaking(b.take) {
+		panic(http.ErrAbortHandler)
+	}
+	return b.end()
+}
+
+// end ends a stream whose body has come whole.
+func (b *streamed) end() (cause any) {
+	if b.cut { // the handler has not minded that a write failed
+		panic(http.ErrAbortHandler)
+	}
+	if b.ended {
+		b.setTrailers(b.call.end)
+		return nil
+	}
+	if b.finish() != nil {
+		return http.ErrAbortHandler
+	}
+	return nil
+}
+
+// finish charges the answer, and sends the rest of it.
+func (b *streamed) finish() error {
+	end, err := b.call.settle(ending{cut: cutNone, quality: b.call.answer.judge()})
+	if err != nil {
+		return err
+	}
+	b.setTrailers(end)
+	return b.send(slices.Concat(b.last, b.comment(end), b.call.answer.tail()))
+}
+
+// failed ends a stream whose handlers have failed: what is returned after the header looks complete to the client, only a panic does not.
+func (b *streamed) failed(error) error { panic(http.ErrAbortHandler) }
+
+// broken settles an answer that was cut: by the client, by the upstream, or by us.
+func (b *streamed) broken(p any) (cause any, err error) {
+	if b.ended {
+		b.setTrailers(b.call.end)
+		return nil, nil
+	}
+	c := b.call
+	cut := cutUpstream
+	if (b.gone || c.clientGone()) && !c.route.FinishUnheard {
+		cut = cutClient
+	}
+	if _, err := c.settle(ending{cut: cut}); err != nil && !errors.Is(err, errAborted) {
+		c.route.logger().Error("charging a response that was cut", "request", c.id, "error", err)
+	}
+	return p, nil
+}
+
+// setTrailers puts the charge where trailers are read from. What the upstream has put there under our names goes.
+func (b *streamed) setTrailers(end *settled) {
+	b.sendHeader()
+	h := b.Header()
+	dropOwn(h)
+	if _, known := b.call.pay.known(); !known {
+		b.call.writeCharge(h, end)
+	}
+}
+
+// comment is the line of an event stream that states the charge: clients skip it, and whoever reads the raw stream sees it.
+func (b *streamed) comment(end *settled) []byte {
+	if !b.sse {
+		return nil
+	}
+	charge := end.charge
+	line := ": tallygate request=" + b.call.id + " charge=" + charge.Amount.String() +
+		" units=" + unitsOf(charge) + " balance=" + charge.Balance.String() + "\n"
+	return []byte(line)
+}

@@ -1,0 +1,84 @@
+package gateway
+
+import (
+	"bufio"
+	"net"
+	"net/http"
+)
+
+// tunneled is a connection that has left HTTP: its messages are counted as they go to the client.
+type tunneled struct{ *streamed }
+
+// tunnel starts a connection that leaves HTTP. Where its price is known it is charged before it does.
+func (w *response) tunnel() {
+	c := w.call
+	if _, known := c.pay.known(); !known {
+		c.begin(http.StatusSwitchingProtocols, w.Header(), false)
+		w.body = &tunneled{&streamed{counted: &counted{response: w, length: -1}}}
+		w.ResponseWriter.WriteHeader(w.status)
+		return
+	}
+	w.body = &passing{response: w}
+	c.begin(w.status, w.Header(), false)
+	end, err := c.settle(ending{cut: cutNone})
+	if err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	c.writeCharge(w.Header(), end)
+	w.ResponseWriter.WriteHeader(w.status)
+}
+
+func (b *tunneled) complete() any {
+	if b.ended {
+		return b.streamed.complete()
+	}
+	if b.cut {
+		panic(http.ErrAbortHandler)
+	}
+	_, _ = b.call.settle(ending{cut: cutNone}) // a failure is logged; the connection is gone
+	return nil
+}
+
+// Hijack hands out the connection of an upgraded request, with what goes to the client counted on its way.
+func (w *response) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, buffered, err := http.NewResponseController(w.ResponseWriter).Hijack()
+	if _, counted := w.body.(*tunneled); err != nil || !counted {
+		return conn, buffered, err
+	}
+	tunnel := &tunnel{Conn: conn, call: w.call}
+	buffered.Writer.Reset(tunnel)
+	return tunnel, buffered, nil
+}
+
+// tunnel is a connection that has left HTTP (a WebSocket), under a meter.
+type tunnel struct {
+	net.Conn
+	call *admitted
+}
+
+// Write counts p and sends it on. When the money has run out it sends the error in the protocol's own form, and closes.
+func (t *tunnel) Write(p []byte) (int, error) {
+	out, exhausted, err := t.call.answer.chunk(nil, p)
+	if err != nil {
+		_ = t.Close()
+		return 0, err
+	}
+	if _, err := t.Conn.Write(out); err != nil {
+		return 0, err
+	}
+	if !exhausted {
+		return len(p), nil
+	}
+	_, _ = t.call.settle(ending{cut: cutFunds})
+	_, _ = t.Conn.Write(t.call.answer.stopEvent())
+	_ = t.Close()
+	return 0, errExhausted
+}
+
+// CloseWrite ends one direction of the connection, as reverse_proxy does when the upstream has ended its.
+func (t *tunnel) CloseWrite() error {
+	if half, ok := t.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return t.Close()
+}

@@ -1,0 +1,62 @@
+package gateway
+
+import (
+	"net/http"
+
+	"github.com/tallygate/tallygate/escrow"
+)
+
+// promiseCharge states a known price before it is charged: its money is held, and only a complete answer is charged.
+func (a *admitted) promiseCharge(h http.Header) {
+	price, _ := a.pay.known()
+	auth := a.pay.authorisation()
+	h.Set(headerCharge, price.String())
+	h.Set(headerUnits, "call=1")
+	h.Set(headerBalance, auth.Available().String())
+	if id := auth.Escrow(); id != "" {
+		h.Set(headerEscrow, id)
+	}
+	a.pay.mention(h, 0)
+}
+
+// writeCharge states what was charged.
+func (a *admitted) writeCharge(h http.Header, end *settled) {
+	charge := end.charge
+	h.Set(headerCharge, charge.Amount.String())
+	h.Set(headerUnits, a.unitsUsed(charge))
+	h.Set(headerBalance, charge.Balance.String())
+	if charge.EscrowID != "" {
+		h.Set(headerEscrow, charge.EscrowID)
+	}
+	a.pay.mention(h, charge.QuotaLeft)
+	if verdict := end.verdict(); verdict != "" {
+		h.Set(headerQuality, verdict)
+	}
+	a.gateway.confirm(h, charge)
+}
+
+// mayState reports whether a header of the charge is one that this call can have.
+func (a *admitted) mayState(header string) bool {
+	switch header {
+	case headerEscrow:
+		return a.pay.authorisation().Escrow() != ""
+	case headerSubscription:
+		_, is := a.pay.authorisation().Subscription()
+		return is
+	case headerQuality:
+		return a.route.Quality != nil
+	default:
+		return true
+	}
+}
+
+// unitsUsed are a charge's units; where it has none, what would have been counted stands there as 0.
+func (a *admitted) unitsUsed(charge escrow.Charge) string {
+	if units := unitsOf(charge); units != "" {
+		return units
+	}
+	if charged := a.rates.Charged(); len(charged) > 0 {
+		return string(charged[0]) + "=0"
+	}
+	return ""
+}

@@ -1,0 +1,157 @@
+// Package gateway is the life of one metered call, on plain net/http. It stands before a provider's handler: it recognises the
+// caller, finds out what is asked and what that can cost, takes the money aside, lets the request through, counts the answer as it
+// goes by, and charges it before its last byte goes out.
+//
+// A [Gateway] joins the books (package escrow) with what all metered routes share; a [Route] says whom its calls pay, at which
+// prices, and how. [Gateway.Serve] carries one request along this path, on which each type is made by the one before it, and has
+// all that it needs:
+//
+//	arrival    the request, with keys and what is meant for us taken off it
+//	asked      who asks for what, at which prices; nothing has changed yet
+//	admitted   the money that the call may need is set aside, by a way of paying ([Payment])
+//	counting   the answer has begun: units are counted, and drawn batch by batch
+//	settled    the charge is durable, or the call is known to cost nothing
+//
+// What a client must not take for complete before it is charged stays back: a short answer as a whole, so that its charge stands
+// in its headers; of a longer one the end ([response]).
+//
+// Who calls ([Identity]), what an answer is worth ([Judge]) and how a caller without credit can pay at once ([Rail]) are interfaces,
+// so that other packages can add to them. The package knows no Caddy; package caddymodule is its adapter.
+package gateway
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"net/http"
+
+	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/escrow/api"
+	"github.com/tallygate/tallygate/escrow/ledger"
+)
+
+// Handler is a provider's handler below a meter. Its error is one that the server around it answers.
+type Handler interface {
+	ServeHTTP(http.ResponseWriter, *http.Request) error
+}
+
+// Options are what the metered routes of a gateway share, beside the books.
+type Options struct {
+	// Prefix is the path below which the API is served: refusals name its paths. Default: none.
+	Prefix string
+	// MaxBodies bounds, in bytes, the request bodies that are in memory at once. One agent's may take half. Default: [DefaultMaxBodies].
+	MaxBodies int64
+	// WrongKeys bounds how often one client tries wrong keys. Share it with the API. Default: one of its own.
+	WrongKeys *api.Throttle
+	// Client names the client of a request by its address, for WrongKeys. Default: the request's RemoteAddr.
+	Client func(*http.Request) string
+	// Report is told of each call that is over, when its charge is known. Default: nobody is told.
+	Report func(*http.Request, Report)
+	// Rails are ways to pay at the metered route itself, in the order in which a request is offered to them.
+	Rails []Rail
+}
+
+// Gateway is what the metered routes of one configuration share.
+type Gateway struct {
+	book    *escrow.Book
+	live    *Live
+	bodies  *bodies
+	options Options
+}
+
+// New returns a gateway on a book. live knows the calls that run on the book's ledger: gateways on one ledger share it.
+func New(book *escrow.Book, live *Live, o Options) *Gateway {
+	if o.WrongKeys == nil {
+		o.WrongKeys = api.NewKeyThrottle()
+	}
+	if o.Client == nil {
+		o.Client = func(r *http.Request) string { return r.RemoteAddr }
+	}
+	if o.Report == nil {
+		o.Report = func(*http.Request, Report) {}
+	}
+	return &Gateway{book: book, live: live, bodies: newBodies(cmp.Or(o.MaxBodies, DefaultMaxBodies)), options: o}
+}
+
+// Serve carries one request along the path of a metered call. It answers refusals itself. What the handlers below end with before
+// they have answered, it returns: as a [*Failure], or as it is where a meter further in has seen to the call.
+func (g *Gateway) Serve(route *Route, w http.ResponseWriter, r *http.Request, next Handler) error {
+	if q, ok := quoteIn(r.Context()); ok {
+		q.answer(g, route, r)
+		return next.ServeHTTP(w, r)
+	}
+	if isPreflight(r) {
+		return g.passPreflight(w, r, next)
+	}
+	arrived := g.arrive(route, r)
+	defer arrived.giveRoom()
+	asked, refusal := arrived.ask()
+	var call *admitted
+	if refusal == nil {
+		call, refusal = asked.admit()
+	}
+	switch {
+	case refusal == nil:
+		defer call.leave()
+		return call.serve(w, next)
+	case route.Shadow:
+		return arrived.letPass(refusal).serve(w, next)
+	}
+	if asked != nil && refusal.Outcome == ledger.IdempotencyConflict {
+		if answer, found := asked.keptAnswer(refusal.Fields["request_id"]); found {
+			return answer.write(w)
+		}
+	}
+	arrived.refuse(w, r, refusal)
+	return nil
+}
+
+// refuse answers a request that is not served.
+func (a *arrival) refuse(w http.ResponseWriter, r *http.Request, refusal *ledger.Refusal) {
+	metrics.refused.WithLabelValues(a.route.Payee, string(refusal.Outcome)).Inc()
+	w.Header().Set(headerRequest, a.id)
+	openRefusal(w.Header(), r)
+	a.gateway.challenge(w.Header(), a, refusal)
+	api.WriteProblem(w, refusal, a.gateway.options.Prefix, true)
+}
+
+// letPass lets a refused call through in shadow mode: it costs nothing, and says in the metrics and the log why it would be refused.
+func (a *arrival) letPass(refusal *ledger.Refusal) *admitted {
+	metrics.shadow.WithLabelValues(a.route.Payee, string(refusal.Outcome)).Inc()
+	a.route.logger().Info("shadow mode lets a call pass that would be refused", "request", a.id, "payee", a.route.Payee, "code", string(refusal.Outcome))
+	call := &admitted{asked: &asked{arrival: a}, pay: free{}}
+	call.request = a.request.WithContext(context.WithValue(a.request.Context(), callKey{}, call)) // a meter further in finds the key there
+	return call
+}
+
+// Handler is a metered route as a plain http.Handler before the provider's own.
+func (g *Gateway) Handler(route *Route, provider http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := g.Serve(route, w, r, plain{provider}); err != nil {
+			failure, ok := err.(*Failure)
+			if !ok { // of a meter further in
+				failure = &Failure{Err: err}
+			}
+			WriteFailure(w, route.logger(), failure)
+		}
+	})
+}
+
+// plain is a handler that answers its own errors.
+type plain struct{ http.Handler }
+
+func (p plain) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
+	p.Handler.ServeHTTP(w, r)
+	return nil
+}
+
+// Report is what became of a call, for logs and placeholders. Amounts and units are text, as the response headers have them.
+type Report struct {
+	Request string // the call's id
+	Payer   string // empty in shadow mode where nobody known has called
+	Payee   string
+	Charge  string
+	Units   string
+}
+
+func (r *Route) logger() *slog.Logger { return cmp.Or(r.Logger, slog.Default()) }

@@ -1,0 +1,53 @@
+package gateway
+
+import (
+	"net/http"
+
+	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/escrow/ledger"
+)
+
+// Identity finds out who makes a call. Implementations: the caller's Tallygate key (the default of a route), and in package
+// caddymodule a placeholder that something before the meter has filled in.
+type Identity interface {
+	// Identify returns who makes the call. key is the key that stood in the request, which has been taken off it; empty where there was
+	// none. An error that is a [*escrow.Refusal] is what the caller is told.
+	Identify(r *http.Request, key string) (escrow.Actor, error)
+}
+
+// noKey is what a caller without a key is told.
+const noKey = "no key: send your Tallygate key as 'Authorization: Bearer KEY', or where your client puts its provider key (x-api-key, x-goog-api-key, api-key), or as Tallygate-Key"
+
+// byKey knows callers by their Tallygate keys. Clients that try many wrong ones are slowed down.
+type byKey struct{ *Gateway }
+
+func (g byKey) Identify(r *http.Request, key string) (escrow.Actor, error) {
+	if key == "" {
+		return escrow.Actor{}, refuse(unauthorized, noKey)
+	}
+	payer, err := g.book.Authenticate(key)
+	if escrow.IsRefusal(err, escrow.Unauthorized) {
+		if often := g.options.WrongKeys.Take(g.options.Client(r)); often != nil {
+			return escrow.Actor{}, often
+		}
+	}
+	return payer, err
+}
+
+// identify finds who pays. A meter further in takes the caller that the one around it has found, unless it has an identity of its own.
+func (a *arrival) identify() *ledger.Refusal {
+	identity := a.route.Identity
+	if identity == nil {
+		if a.outer != nil && a.outer.payer.Agent != "" {
+			a.payer = a.outer.payer
+			return nil
+		}
+		identity = byKey{a.gateway}
+	}
+	payer, err := identity.Identify(a.request, a.key)
+	if err != nil {
+		return asRefusal(err)
+	}
+	a.payer = payer
+	return nil
+}

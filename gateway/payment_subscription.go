@@ -1,0 +1,130 @@
+package gateway
+
+import (
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/escrow/ledger"
+	"github.com/tallygate/tallygate/meter"
+	"github.com/tallygate/tallygate/pricing"
+)
+
+// Subscription pays calls by the caller's subscription to a plan: a flat rate for a period, with a quota or without one.
+type Subscription struct {
+	Plan     escrow.Plan
+	Included *pricing.Measure // how much a period includes; nil: as much as is asked for
+	Rates    *pricing.Rates   // of what is beyond the quota; of nothing, where that is not for sale
+}
+
+func (s *Subscription) charges() bool { return s.Included == nil }
+
+// used is how much of the quota's unit is in units, in millionths; 0 where the plan has no quota.
+func (s *Subscription) used(units meter.Units) int64 {
+	if s.Included == nil {
+		return 0
+	}
+	return int64(s.Included.In(units))
+}
+
+// over is the price of so many millionths of a unit beyond the quota.
+func (s *Subscription) over(units int64) ledger.Amount {
+	nano, _ := s.Rates.Due(meter.Usage{Units: s.Included.Priced(meter.Quantity(units))}) // too much is the most there is
+	return ledger.Amount(nano)
+}
+
+// order takes of the quota what the call can come to at first: of a unit that is counted before the answer, all; else the input and the
+// first batch of the answer.
+func (s *Subscription) order(q *asked, o *escrow.CallOrder) {
+	o.From, o.Plan, o.Pattern = escrow.FromSubscription, s.Plan.Name, "subscription"
+	o.Least, o.Most = 0, 0
+	if s.Included == nil {
+		return
+	}
+	o.Over = s.over
+	first := meter.Units{meter.Calls: meter.Whole(1)}
+	if q.rates.UsesTokens() {
+		output := q.batchTokens()
+		if q.call.MaxOutput > 0 {
+			output = min(output, q.call.MaxOutput)
+		}
+		first.Add(meter.Input, meter.Whole(q.call.InputTokens))
+		first.Add(meter.Output, meter.Whole(output))
+	}
+	o.Quota = s.used(first)
+}
+
+func (s *Subscription) begin(q *asked, o escrow.CallOrder, auth *escrow.Authorisation) payment {
+	flat := flatRate{held{asked: q, auth: auth}, s}
+	if s.Included == nil {
+		return &flat
+	}
+	return &quota{flat, o.Quota}
+}
+
+// flatRate is the payment of a call that its subscription covers, however much it uses.
+type flatRate struct {
+	held
+	plan *Subscription
+}
+
+// known is nothing where the answer's end need not be awaited: the period is paid.
+func (p *flatRate) known() (ledger.Amount, bool)               { return p.fixed() }
+func (p *flatRate) covers(int) bool                            { _, ok := p.fixed(); return ok }
+func (p *flatRate) reach(meter.Units, func() meter.Usage) bool { return true }
+
+// mention tells the plan, when it renews, and ahead of a renewal that can't be paid a warning.
+func (p *flatRate) mention(h http.Header, _ int64) { p.describe(h, "") }
+
+func (p *flatRate) describe(h http.Header, left string) {
+	sub, ok := p.auth.Subscription()
+	if !ok {
+		return
+	}
+	terms := fmt.Sprintf("%s; renews=%s%s", p.plan.Plan.Name, sub.PeriodEnd.UTC().Format(time.RFC3339), left)
+	if !sub.RenewalFunded {
+		terms += "; renewal=unfunded"
+	}
+	h.Set(headerSubscription, terms)
+}
+
+// quota is the payment of a call by the quota of its subscription, and beyond it by the plan's overage.
+type quota struct {
+	flatRate
+	aside int64 // how much of the quota and the overage is authorised, in millionths of the unit
+}
+
+func (p *quota) known() (ledger.Amount, bool) { return 0, false }
+func (p *quota) covers(int) bool              { return false }
+
+func (p *quota) reach(bound meter.Units, _ func() meter.Usage) bool {
+	need := p.plan.used(bound)
+	if need <= p.aside {
+		return true
+	}
+	for _, target := range []int64{need + p.batch(), need} {
+		if p.auth.ExtendQuota(target) {
+			p.aside = target
+			return true
+		}
+	}
+	return false
+}
+
+// batch is how much further a running call asks for at a time, in millionths.
+func (p *quota) batch() int64 {
+	if batch := p.route.batch(); p.plan.Included.Unit == batch.Unit {
+		return batch.N * escrow.Micro
+	}
+	return escrow.Micro
+}
+
+func (p *quota) complete(s *escrow.Settlement, used meter.Units) {
+	s.Quota, s.Over = p.plan.used(used), p.plan.over
+}
+
+// mention also tells what is left of the quota.
+func (p *quota) mention(h http.Header, left int64) {
+	p.describe(h, "; left="+meter.Quantity(left).String())
+}

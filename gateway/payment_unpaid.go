@@ -1,0 +1,52 @@
+package gateway
+
+import (
+	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/escrow/ledger"
+	"github.com/tallygate/tallygate/meter"
+)
+
+// milestone is the way of paying a call that does the work of a milestone: its escrow pays when the work is accepted, and the call may
+// come to no more than that.
+type milestone struct{}
+
+func (milestone) charges() bool { return true }
+
+func (milestone) order(q *asked, o *escrow.CallOrder) {
+	o.From, o.Escrow, o.Milestone = escrow.FromEscrow, q.terms.escrow, q.terms.milestone
+}
+
+func (milestone) begin(q *asked, _ escrow.CallOrder, auth *escrow.Authorisation) payment {
+	return &milestoneWork{held{asked: q, auth: auth}}
+}
+
+type milestoneWork struct{ held }
+
+func (p *milestoneWork) moves() bool { return false }
+
+// reach reports whether the milestone pays for so much.
+func (p *milestoneWork) reach(bound meter.Units, _ func() meter.Usage) bool {
+	need, err := p.worth(bound)
+	return err == nil && need <= p.auth.Worth()
+}
+
+func (p *milestoneWork) exhausted() (ledger.Outcome, string) {
+	return limitExceeded, "the call has come to what its milestone pays: " + p.auth.Worth().String()
+}
+
+// shadow is the way of paying in shadow mode: calls are recorded, and nothing is held, refused or charged.
+type shadow struct{}
+
+func (shadow) charges() bool { return true }
+
+func (shadow) order(_ *asked, o *escrow.CallOrder) { o.Shadow = true }
+
+func (shadow) begin(q *asked, _ escrow.CallOrder, auth *escrow.Authorisation) payment {
+	return &shadowed{held{asked: q, auth: auth}}
+}
+
+type shadowed struct{ held }
+
+func (p *shadowed) moves() bool                                { return false }
+func (p *shadowed) covers(int) bool                            { return true }
+func (p *shadowed) reach(meter.Units, func() meter.Usage) bool { return true }

@@ -1,0 +1,113 @@
+package gateway
+
+import (
+	"bytes"
+	"context"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/escrow/api"
+	"github.com/tallygate/tallygate/escrow/ledger"
+)
+
+// quoteKey marks a request that only asks for its price: the meter on its way writes it into the quoted that stands there.
+type quoteKey struct{}
+
+type quoted struct {
+	by      escrow.Actor
+	quote   api.Quote
+	found   bool
+	refused *ledger.Refusal
+}
+
+func quoteIn(ctx context.Context) (*quoted, bool) {
+	q, ok := ctx.Value(quoteKey{}).(*quoted)
+	return q, ok
+}
+
+// Quote tells what a request would cost, by the very meter that would charge it: the request goes to next as it would really go, but
+// no further than its meter. It comes from the same client as like, which may be nil.
+func Quote(ctx context.Context, by escrow.Actor, order api.QuoteOrder, like *http.Request, next Handler) (api.Quote, error) {
+	method := order.Method
+	if method == "" {
+		method = http.MethodPost
+	}
+	target, err := url.ParseRequestURI(order.Path)
+	if err != nil || !strings.HasPrefix(order.Path, "/") {
+		return api.Quote{}, refuse(invalidRequest, "path "+strconv.Quote(order.Path)+": expected a path such as /v1/chat/completions", "field", "path")
+	}
+	q := &quoted{by: by}
+	// Where no meter is on the way, the cancelled context keeps the request from going on to an upstream.
+	cancelled, cancel := context.WithCancel(context.WithValue(ctx, quoteKey{}, q))
+	cancel()
+	r, err := http.NewRequestWithContext(cancelled, method, "/", bytes.NewReader(order.Body))
+	if err != nil {
+		return api.Quote{}, refuse(invalidRequest, "method "+strconv.Quote(method)+": "+err.Error(), "field", "method")
+	}
+	if len(order.Body) > 0 {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	r.URL = target // which is read as a server reads it
+	r.RequestURI, r.RemoteAddr = order.Path, "127.0.0.1:0"
+	if like != nil {
+		r.Host, r.RemoteAddr, r.TLS = like.Host, like.RemoteAddr, like.TLS
+	}
+	_ = next.ServeHTTP(nowhere{}, r)
+	switch {
+	case q.refused != nil:
+		return api.Quote{}, q.refused
+	case !q.found:
+		return api.Quote{}, refuse(escrow.NotFound, method+" "+order.Path+" passes no meter: it costs nothing, or is not there")
+	}
+	return q.quote, nil
+}
+
+// nowhere takes what handlers answer where no meter was on the way, which might be a file of any size.
+type nowhere http.Header
+
+func (n nowhere) Header() http.Header       { return http.Header(n) }
+func (n nowhere) WriteHeader(int)           {}
+func (n nowhere) Write([]byte) (int, error) { return 0, http.ErrBodyNotAllowed }
+
+// answer prices a request that only asks for its price. It goes through the first stages of a call, and holds nothing.
+func (q *quoted) answer(g *Gateway, route *Route, r *http.Request) {
+	q.found = true
+	a := &arrival{gateway: g, route: route, request: r, client: r.Context(), payer: q.by}
+	defer a.giveRoom()
+	asked, refusal := a.understand()
+	if refusal != nil {
+		q.refused = refusal
+		return
+	}
+	q.quote = api.Quote{Route: route.Name, Payee: route.Payee, Currency: g.book.Currency(), Affordable: true}
+	if asked.free() {
+		q.quote.Most = new(ledger.Amount)
+		return
+	}
+	asked.quote(&q.quote)
+	var err error
+	order := escrow.CallOrder{By: q.by, Payee: route.Payee, Least: q.quote.Estimate}
+	route.payment().order(asked, &order)
+	if q.quote.Affordable, err = g.book.Affordable(context.WithoutCancel(r.Context()), order); err != nil {
+		q.refused = asRefusal(err)
+	}
+}
+
+// quote writes the call's bounds into a quote.
+func (q *asked) quote(into *api.Quote) {
+	least, most := q.bounds()
+	into.Estimate = least
+	_, fixed := q.rates.Fixed()
+	if fixed || (q.call.MaxOutput > 0 || q.call.InputOnly) && !q.call.InputOpen {
+		into.Most = &most
+	}
+	if cost := q.route.Cost; cost != nil {
+		into.Cost, into.Most = cost.Words, nil // the provider may state any
+		if q.route.MaxCharge > 0 {
+			into.Most = &q.route.MaxCharge
+		}
+	}
+}

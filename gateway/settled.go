@@ -1,0 +1,124 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/meter"
+)
+
+// settled is a call that is over: charged, or known to cost nothing, or not known since the ledger has failed.
+type settled struct {
+	charge  escrow.Charge   // zero where the call costs nothing
+	quality *escrow.Quality // that a complete answer was found to have; nil where nobody judges
+	err     error           // why charging failed
+}
+
+// Who cut an answer short, in the words of a charge's `cut`.
+const (
+	cutNone     = "none"
+	cutClient   = "client"
+	cutUpstream = "upstream"
+	cutFunds    = "funds"
+)
+
+// ending is how an answer ended.
+type ending struct {
+	cut     string
+	quality *escrow.Quality // of a complete answer
+	sealed  []byte          // the answer, where it is to be kept
+}
+
+var (
+	errAborted   = errors.New("the server is stopping")
+	errSettled   = errors.New("the response is charged already")
+	errExhausted = errors.New("the money for this call has run out")
+	errCoding    = errors.New("the upstream's response is compressed in a way that can't be counted")
+)
+
+// charge charges the answer. It is called once, with the call locked.
+func (c *counting) charge(e ending) *settled {
+	auth := c.pay.authorisation()
+	if e.cut != cutNone && !c.sent || e.cut == cutUpstream && c.call.Once != "" {
+		auth.Cancel()
+		return &settled{}
+	}
+	settlement := c.settlement(e)
+	if e.cut != cutNone && c.call.Once != "" {
+		return c.settlePart(settlement)
+	}
+	done := timeSettle()
+	charge, err := auth.Settle(context.WithoutCancel(c.request.Context()), settlement)
+	done()
+	if err != nil {
+		c.gateway.live.unknown(c.abandoned())
+		c.route.logger().Error("charging", "request", c.id, "error", err)
+	} else {
+		metrics.calls.WithLabelValues(c.route.Payee, e.cut).Inc()
+	}
+	return &settled{charge: charge, quality: settlement.Quality, err: err}
+}
+
+// settlement is what the answer comes to.
+func (c *counting) settlement(e ending) escrow.Settlement {
+	usage := c.used(e.cut)
+	bill, err := c.bill(usage, e.cut != cutNone)
+	s := escrow.Settlement{
+		Amount:     bill.amount,
+		Units:      bill.units,
+		UnitPrices: bill.prices,
+		Cost:       bill.cost,
+		Markup:     bill.markup,
+		Model:      usage.Model,
+		Source:     string(usage.Source),
+		Cut:        e.cut,
+		Suspect:    usage.Suspect || err != nil,
+		HTTPStatus: c.status,
+		Duration:   time.Since(c.began),
+	}
+	if c.limit > 0 && s.Amount > c.limit {
+		s.Amount = c.limit
+		s.Suspect = s.Suspect || bill.cost != ""
+	}
+	if e.cut == cutNone {
+		s.Quality, s.Answer = e.quality, e.sealed
+	}
+	c.pay.complete(&s, usage.Units)
+	return s
+}
+
+// used is what the answer has used in the end.
+func (c *counting) used(cut string) meter.Usage {
+	usage := c.counter.Usage(cut == cutNone)
+	if cut == cutFunds && c.delivered != nil {
+		usage = *c.delivered
+	}
+	if usage.Units == nil {
+		usage.Units = make(meter.Units)
+	}
+	c.addSeconds(usage.Units)
+	if cut == cutClient || cut == cutFunds {
+		// The provider has answered; that the client does not hear it out is not its fault.
+		usage.Units[meter.Calls] = meter.Whole(1)
+	}
+	return usage
+}
+
+// settlePart charges what was sent of a result that is charged once, when it is whole: under an id of its own, so that neither the part is
+// free nor the whole is had for it.
+func (c *counting) settlePart(settlement escrow.Settlement) *settled {
+	ctx, book := context.WithoutCancel(c.request.Context()), c.gateway.book
+	c.pay.cancel()
+	_ = book.Do(ctx, func(*escrow.Tx) error { return nil }) // behind it, what was held is available again
+	order := c.order(0, settlement.Amount)
+	order.Request, order.IdempotencyKey, order.Most = book.NewRequestID(), "", settlement.Amount
+	auth, err := book.Authorise(ctx, order)
+	if err != nil {
+		c.route.logger().Error("charging a part of a result", "request", c.id, "error", err)
+		return &settled{}
+	}
+	charge, err := auth.Settle(ctx, settlement)
+	return &settled{charge: charge, err: err}
+}
