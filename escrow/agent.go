@@ -20,6 +20,7 @@ const (
 	SelfRegistered Origin = "self"
 	ByOperator     Origin = "operator"
 	ByConfig       Origin = "config" // the payee of a configured meter
+	ByRail         Origin = "rail"   // one that has paid by a rail before it was known
 )
 
 // Agent is one who pays or is paid.

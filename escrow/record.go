@@ -47,6 +47,7 @@ const (
 	answerTable       table = 'v' // owner, idempotency key: the answer, as its caller has sealed it
 	answerBytes       table = 'V' // owner, or nobody for all: how many bytes of answers are kept
 	signerTable       table = 'z' // one record: the seed of the key that signs receipts
+	railTable         table = 'g' // rail, payment id: money that came in by a rail
 	decisionTable     table = 'j' // request id: a charge whose quality is not decided yet
 )
 

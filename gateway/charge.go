@@ -32,7 +32,7 @@ func (a *admitted) writeCharge(h http.Header, end *settled) {
 	if verdict := end.verdict(); verdict != "" {
 		h.Set(headerQuality, verdict)
 	}
-	a.gateway.confirm(h, charge)
+	a.confirm(h, charge)
 }
 
 // mayState reports whether a header of the charge is one that this call can have.

@@ -111,8 +111,7 @@ func (a *arrival) refuse(w http.ResponseWriter, r *http.Request, refusal *ledger
 	metrics.refused.WithLabelValues(a.route.Payee, string(refusal.Outcome)).Inc()
 	w.Header().Set(headerRequest, a.id)
 	openRefusal(w.Header(), r)
-	a.gateway.challenge(w.Header(), a, refusal)
-	api.WriteProblem(w, refusal, a.gateway.options.Prefix, true)
+	api.WriteProblem(w, a.challenge(w.Header(), refusal), a.gateway.options.Prefix, true)
 }
 
 // letPass lets a refused call through in shadow mode: it costs nothing, and says in the metrics and the log why it would be refused.

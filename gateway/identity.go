@@ -42,6 +42,9 @@ func (a *arrival) identify() *ledger.Refusal {
 			a.payer = a.outer.payer
 			return nil
 		}
+		if paid, refusal := a.redeem(); paid || refusal != nil {
+			return refusal
+		}
 		identity = byKey{a.gateway}
 	}
 	payer, err := identity.Identify(a.request, a.key)

@@ -209,6 +209,9 @@ func (w *response) FlushError() error {
 	return w.body.flush()
 }
 
+// Flush is [http.Flusher]'s. An error shows at the next write.
+func (w *response) Flush() { _ = w.FlushError() }
+
 // ReadFrom keeps io.Copy from writing past the meter.
 func (w *response) ReadFrom(r io.Reader) (int64, error) {
 	return io.Copy(struct{ io.Writer }{w}, r)
@@ -252,6 +255,7 @@ func compressed(h http.Header) bool {
 // Interface guards
 var (
 	_ http.ResponseWriter = (*response)(nil)
+	_ http.Flusher        = (*response)(nil)
 	_ http.Pusher         = (*response)(nil)
 	_ io.ReaderFrom       = (*response)(nil)
 )
