@@ -57,15 +57,20 @@ type App struct {
 	// local networks), for agents that run beside the server.
 	Webhooks string `json:"webhooks,omitempty"`
 
-	// MaxBodies is how many bytes the request bodies may take that are kept in memory at once: those of all running calls whose price
-	// depends on what they ask for. One agent's may take half. A call for which there is no room is refused with 429. The server
-	// takes about four times as much memory for them. Default: 128 MiB.
+	// MaxBodies is how many bytes the request bodies may take that are in memory at once: those of all running calls whose price
+	// depends on what they ask for. The bodies of one agent may take half. A call for which there is no room is refused with 429. The
+	// server takes about four times as much memory for them. Default: 128 MiB.
 	MaxBodies int64 `json:"max_bodies,omitempty"`
+
+	// RailsRaw are modules of the namespace tallygate.rails, each named by "rail": ways to pay at a metered route itself. A request is
+	// offered to them in their order.
+	RailsRaw []json.RawMessage `json:"rails,omitempty" caddy:"namespace=tallygate.rails inline_key=rail"`
 
 	// Tariffs are price lists that meters name.
 	Tariffs map[string]*pricing.Tariff `json:"tariffs,omitempty"`
 
 	store  Store
+	rails  []gateway.Rail
 	rules  escrow.Rules
 	ctx    caddy.Context
 	logger *zap.Logger
@@ -124,6 +129,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 		return err
 	}
 	a.store = store
+	if a.rails, err = loadRails(ctx, a); err != nil {
+		return err
+	}
 	for _, collector := range gateway.Collectors() {
 		var registered prometheus.AlreadyRegisteredError
 		if err := ctx.GetMetricsRegistry().Register(collector); err != nil && !errors.As(err, &registered) {
@@ -293,7 +301,7 @@ func (a *App) start() error {
 		}
 	}
 	a.gateway = gateway.New(a.book, a.books.live, gateway.Options{
-		Prefix: a.prefix, MaxBodies: a.maxBodies(), WrongKeys: a.wrongKeys, Client: clientHost, Report: report,
+		Prefix: a.prefix, MaxBodies: a.maxBodies(), WrongKeys: a.wrongKeys, Client: clientHost, Report: report, Rails: a.rails,
 	})
 	a.nameRoutes()
 	a.clock = startClock(a.books, a.book, a.logger)

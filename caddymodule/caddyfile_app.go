@@ -1,20 +1,22 @@
 package caddymodule
 
 import (
-	"slices"
+	"math"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/dustin/go-humanize"
 
 	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/gateway"
 	"github.com/tallygate/tallygate/pricing"
 )
 
 // appWords are the subdirectives of the global option, as its errors name them.
-const appWords = "ledger, currency, operator_key, registration, faucet, commission, min_escrow, refund_window, webhooks, max_bodies, tariff"
+const appWords = "ledger, currency, operator_key, registration, faucet, commission, min_escrow, refund_window, webhooks, max_bodies, rail, tariff"
 
 // parseGlobalOption reads the global option `tallygate`, whose syntax is at [App.UnmarshalCaddyfile].
 func parseGlobalOption(d *caddyfile.Dispenser, earlier any) (any, error) {
@@ -41,7 +43,8 @@ func parseGlobalOption(d *caddyfile.Dispenser, earlier any) (any, error) {
 //		min_escrow A
 //		refund_window D
 //		webhooks public|private
-//		max_bodies N
+//		max_bodies SIZE
+//		rail NAME ...
 //		tariff NAME {
 //			model GLOB {
 //				CLASS A per [N] UNIT
@@ -62,7 +65,7 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	seen := make(map[string]bool)
 	for d.NextBlock(0) {
 		word := d.Val()
-		if seen[word] && word != "tariff" {
+		if seen[word] && word != "tariff" && word != "rail" {
 			return d.Errf("%s stands here a second time", word)
 		}
 		seen[word] = true
@@ -101,8 +104,10 @@ func (a *App) unmarshalWord(d *caddyfile.Dispenser, word string) error {
 	case "webhooks":
 		return oneOf(d, &a.Webhooks, "public", "private")
 	case "max_bodies":
-		var err error
-		a.MaxBodies, err = unmarshalNumber(d)
+		return oneSize(d, &a.MaxBodies)
+	case "rail":
+		rail, err := unmarshalGuest[gateway.Rail](d, "rail", railKey, "a rail that calls can be paid by")
+		a.RailsRaw = append(a.RailsRaw, rail)
 		return err
 	case "tariff":
 		return a.unmarshalTariff(d)
@@ -111,28 +116,13 @@ func (a *App) unmarshalWord(d *caddyfile.Dispenser, word string) error {
 	}
 }
 
-func (a *App) unmarshalLedger(d *caddyfile.Dispenser) error {
+func (a *App) unmarshalLedger(d *caddyfile.Dispenser) (err error) {
 	if !d.NextArg() {
 		return d.Err("'ledger' needs a store: expected 'ledger bolt [PATH]'")
 	}
-	name := d.Val()
-	var stores []string
-	for _, info := range caddy.GetModules("tallygate.stores") {
-		stores = append(stores, info.ID.Name())
-	}
-	if !slices.Contains(stores, name) {
-		return d.Errf("unknown store %q: this build has %s", name, orNone(stores))
-	}
-	module, err := caddyfile.UnmarshalModule(d, "tallygate.stores."+name)
-	if err != nil {
-		return err
-	}
-	store, ok := module.(Store)
-	if !ok {
-		return d.Errf("%q is not a store that a ledger can stand on: %T", name, module)
-	}
-	a.StoreRaw = caddyconfig.JSONModuleObject(store, "store", name, nil)
-	return nil
+	d.Prev()
+	a.StoreRaw, err = unmarshalGuest[Store](d, "store", storeKey, "a store that a ledger can stand on")
+	return err
 }
 
 func (a *App) unmarshalFaucet(d *caddyfile.Dispenser) error {
@@ -210,6 +200,26 @@ func oneDuration(d *caddyfile.Dispenser, into *caddy.Duration) error {
 	}
 	*into = caddy.Duration(value)
 	return nil
+}
+
+// oneSize reads a size in bytes.
+func oneSize(d *caddyfile.Dispenser, into *int64) error {
+	var word string
+	if err := oneArg(d, &word, "a size such as 32MiB"); err != nil {
+		return err
+	}
+	size, err := parseSize(d, word)
+	*into = size
+	return err
+}
+
+// parseSize reads a size as Caddy's own options do: bytes, or with a unit, of 1000 (MB) or of 1024 (MiB).
+func parseSize(d *caddyfile.Dispenser, word string) (int64, error) {
+	size, err := humanize.ParseBytes(word)
+	if err != nil || size > math.MaxInt64 {
+		return 0, d.Errf("unexpected %q: expected a size such as 32MiB", word)
+	}
+	return int64(size), nil
 }
 
 // checkAmount reports a mistyped amount at its line; an empty one is absent.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/tallygate/tallygate/escrow"
 	"github.com/tallygate/tallygate/escrow/ledger"
+	"github.com/tallygate/tallygate/gateway"
 	"github.com/tallygate/tallygate/pricing"
 )
 
@@ -85,9 +86,9 @@ func orNone(names []string) string {
 //			batch N UNIT
 //			open A for D
 //		}
-//		agent PLACEHOLDER
+//		agent PLACEHOLDER|IDENTITY ...
 //		max_charge A
-//		max_body N
+//		max_body SIZE
 //		durable_holds above A
 //		on_exhausted stop|finish
 //		on_cancel free|finish
@@ -176,19 +177,11 @@ func (m *Meter) unmarshalWord(d *caddyfile.Dispenser, word string, counted []str
 	case "charge":
 		return m.unmarshalCharge(d, counted)
 	case "agent":
-		if err := oneArg(d, &m.Agent, "a placeholder such as {http.auth.user.id}"); err != nil {
-			return err
-		}
-		if !strings.Contains(m.Agent, "{") { // or all callers would be one agent
-			return d.Errf("unexpected %q: expected a placeholder such as {http.auth.user.id}", m.Agent)
-		}
-		return nil
+		return m.unmarshalAgent(d)
 	case "max_charge":
 		return oneAmount(d, &m.MaxCharge)
 	case "max_body":
-		var err error
-		m.MaxBody, err = unmarshalNumber(d)
-		return err
+		return oneSize(d, &m.MaxBody)
 	case "durable_holds":
 		args := d.RemainingArgs()
 		if len(args) != 2 || args[0] != "above" {
@@ -222,6 +215,25 @@ func (m *Meter) unmarshalWord(d *caddyfile.Dispenser, word string, counted []str
 	default:
 		return d.Errf("unrecognized subdirective %q of meter: expected one of %s", word, meterWords)
 	}
+}
+
+// unmarshalAgent reads where the caller's identity comes from: a placeholder, or a module that finds it out.
+func (m *Meter) unmarshalAgent(d *caddyfile.Dispenser) (err error) {
+	if d.NextArg() {
+		name := d.Val()
+		d.Prev()
+		if isGuest(identityKey, name) {
+			m.IdentityRaw, err = unmarshalGuest[gateway.Identity](d, "identity", identityKey, "a module that finds out who calls")
+			return err
+		}
+	}
+	if err := oneArg(d, &m.Agent, "a placeholder such as {http.auth.user.id}"); err != nil {
+		return err
+	}
+	if !strings.Contains(m.Agent, "{") { // or all callers would be one agent
+		return d.Errf("unexpected %q: expected a placeholder such as {http.auth.user.id}", m.Agent)
+	}
+	return nil
 }
 
 // countedNames are the units that `count` lines name, wherever in the block they stand: prices above them may use them.

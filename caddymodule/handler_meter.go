@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -57,6 +58,9 @@ type Meter struct {
 	// handler has authenticated it. Default: the agent is known by its Tallygate key.
 	Agent string `json:"agent,omitempty"`
 
+	// IdentityRaw is a module of the namespace tallygate.identity, named by "identity", that finds out who calls. In place of Agent.
+	IdentityRaw json.RawMessage `json:"identity,omitempty" caddy:"namespace=tallygate.identity inline_key=identity"`
+
 	// MaxCharge is the most that one call may cost. Default: no bound but the caller's money.
 	MaxCharge string `json:"max_charge,omitempty"`
 
@@ -81,7 +85,8 @@ type Meter struct {
 	// that a provider can see what it would earn. Default: on.
 	Enforce string `json:"enforce,omitempty"`
 
-	// MaxBody is the largest request body in bytes that is read to find out what is asked (tariffs only). Default: 32 MiB.
+	// MaxBody is the largest request body, in bytes, that is read to find out what is asked (tariffs only). A larger one is refused with
+	// 413. Default: 32 MiB.
 	MaxBody int64 `json:"max_body,omitempty"`
 
 	app    *App
@@ -142,6 +147,9 @@ func (m *Meter) Provision(ctx caddy.Context) error {
 	m.route.Logger = ctx.Slogger()
 	if m.Payee == "" {
 		return errors.New("a meter needs a payee: the agent that is paid")
+	}
+	if err := m.loadGuests(ctx); err != nil {
+		return fmt.Errorf("meter of %s: %w", m.Payee, err)
 	}
 	if err := m.compile(); err != nil {
 		return fmt.Errorf("meter of %s: %w", m.Payee, err)
@@ -302,6 +310,9 @@ func (m *Meter) compileLimits() (err error) {
 
 // compilePolicy says who calls, and what happens when a call does not go as planned.
 func (m *Meter) compilePolicy() (err error) {
+	if m.Agent != "" && m.route.Identity != nil {
+		return errors.New("expected one of agent and identity, which both say who calls")
+	}
 	if m.Agent != "" {
 		m.route.Identity = placeholderIdentity(m.Agent)
 	}

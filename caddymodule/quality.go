@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/url"
@@ -20,7 +21,10 @@ import (
 type Quality struct {
 	// From says who scores: "header" and "json" read the provider's own answer, "http" asks a judge, "payer" lets the
 	// agent that paid say it within a time.
-	From string `json:"from"`
+	From string `json:"from,omitempty"`
+
+	// JudgeRaw is a module of the namespace tallygate.quality, named by "judge", that scores. In place of From.
+	JudgeRaw json.RawMessage `json:"judge,omitempty" caddy:"namespace=tallygate.quality inline_key=judge"`
 
 	// At is the response header, the JSON path (gjson's syntax), or the judge's URL.
 	At string `json:"at,omitempty"`
@@ -37,6 +41,8 @@ type Quality struct {
 	// OnError says what happens when there is no score, or rubbish for one: "hold" (the default) keeps the money aside
 	// until a score is there or the operator decides, "pay" pays in full, "refund" pays nothing.
 	OnError string `json:"on_error,omitempty"`
+
+	guest gateway.Judge // of JudgeRaw
 }
 
 // Tier is the share of the price that a score earns.
@@ -77,6 +83,11 @@ func (q *Quality) compile() (*gateway.Quality, error) {
 // judge is who scores.
 func (q *Quality) judge() (gateway.Judge, error) {
 	switch q.From {
+	case "":
+		if q.JudgeRaw == nil && q.guest == nil {
+			return nil, errors.New("quality has no judge: expected 'header', 'json', 'http' or 'payer'")
+		}
+		return q.guest, nil
 	case scoreHeader:
 		at, err := probe.Header(q.At)
 		return gateway.ScoreProbe{Probe: at}, err
@@ -150,6 +161,15 @@ func unmarshalQuality(d *caddyfile.Dispenser) (*Quality, error) {
 			return nil, d.Errf("unexpected %q: expected a duration such as 24h", args[2])
 		}
 		q.From, q.Within = scorePayer, caddy.Duration(within)
+	case len(args) > 0 && isGuest(judgeKey, args[0]):
+		d.Prev()
+		for range args[1:] {
+			d.Prev()
+		}
+		var err error
+		if q.JudgeRaw, err = unmarshalGuest[gateway.Judge](lineOf(d), "quality", judgeKey, "a judge of answers"); err != nil {
+			return nil, err
+		}
 	default:
 		return nil, d.Errf("unexpected 'quality %s': expected 'quality header NAME', 'json PATH', 'http URL' or 'payer within D', then a block of tiers", strings.Join(args, " "))
 	}

@@ -1,0 +1,112 @@
+package caddymodule
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+
+	"github.com/tallygate/tallygate/gateway"
+)
+
+// A build may have more stores, identities, judges and rails than ours: modules of other packages in our namespaces, which must implement
+// [Store], [gateway.Identity], [gateway.Judge] and [gateway.Rail].
+
+// guestKey is a namespace of ours, and the JSON key that names a module of it.
+type guestKey struct{ namespace, name string }
+
+var (
+	storeKey    = guestKey{"tallygate.stores", "store"}
+	identityKey = guestKey{"tallygate.identity", "identity"}
+	judgeKey    = guestKey{"tallygate.quality", "judge"}
+	railKey     = guestKey{"tallygate.rails", "rail"}
+)
+
+// guests are the names of the modules that this build has in a namespace.
+func guests(key guestKey) (names []string) {
+	for _, info := range caddy.GetModules(key.namespace) {
+		names = append(names, info.ID.Name())
+	}
+	return names
+}
+
+func isGuest(key guestKey, name string) bool { return slices.Contains(guests(key), name) }
+
+// unmarshalGuest reads a module from the arguments behind a subdirective, and its block. what and means name it in errors.
+func unmarshalGuest[T any](d *caddyfile.Dispenser, what string, key guestKey, means string) (json.RawMessage, error) {
+	word := d.Val()
+	if !d.NextArg() {
+		return nil, d.Errf("'%s' needs a %s: this build has %s", word, what, orNone(guests(key)))
+	}
+	name := d.Val()
+	if !isGuest(key, name) {
+		return nil, d.Errf("unknown %s %q: this build has %s", what, name, orNone(guests(key)))
+	}
+	module, err := caddyfile.UnmarshalModule(d, key.namespace+"."+name)
+	if err != nil {
+		return nil, err
+	}
+	if _, ok := module.(T); !ok {
+		return nil, d.Errf("%q is not %s: %T", name, means, module)
+	}
+	return caddyconfig.JSONModuleObject(module, key.name, name, nil), nil
+}
+
+// lineOf is the line that d stands on, without the block behind it.
+func lineOf(d *caddyfile.Dispenser) *caddyfile.Dispenser {
+	tokens := append([]caddyfile.Token{d.Token()}, d.RemainingArgsAsTokens()...)
+	line := caddyfile.NewDispenser(tokens)
+	line.Next()
+	return line
+}
+
+// loadGuest loads the module of a config field, nil where the field is empty.
+func loadGuest[T any](ctx caddy.Context, config any, field string, raw json.RawMessage) (guest T, err error) {
+	if raw == nil {
+		return guest, nil
+	}
+	module, err := ctx.LoadModule(config, field)
+	if err != nil {
+		return guest, err
+	}
+	guest, ok := module.(T)
+	if !ok {
+		return guest, fmt.Errorf("%s: %T is not what is expected there", field, module)
+	}
+	return guest, nil
+}
+
+// loadGuests loads the identity and the judge of a meter that are modules.
+func (m *Meter) loadGuests(ctx caddy.Context) (err error) {
+	if m.route.Identity, err = loadGuest[gateway.Identity](ctx, m, "IdentityRaw", m.IdentityRaw); err != nil {
+		return fmt.Errorf("loading the identity: %w", err)
+	}
+	if m.Quality == nil {
+		return nil
+	}
+	if m.Quality.guest, err = loadGuest[gateway.Judge](ctx, m.Quality, "JudgeRaw", m.Quality.JudgeRaw); err != nil {
+		return fmt.Errorf("loading the judge: %w", err)
+	}
+	return nil
+}
+
+func loadRails(ctx caddy.Context, a *App) (rails []gateway.Rail, err error) {
+	if a.RailsRaw == nil {
+		return nil, nil
+	}
+	loaded, err := ctx.LoadModule(a, "RailsRaw")
+	if err != nil {
+		return nil, fmt.Errorf("loading the rails: %w", err)
+	}
+	for _, module := range loaded.([]any) {
+		rail, ok := module.(gateway.Rail)
+		if !ok {
+			return nil, fmt.Errorf("loading the rails: %T is not a rail", module)
+		}
+		rails = append(rails, rail)
+	}
+	return rails, nil
+}
