@@ -15,6 +15,7 @@ import (
 
 // TestAMilestoneBuysOneCall: the work of a milestone is done once, by one call, that costs no more than the milestone pays.
 func TestAMilestoneBuysOneCall(t *testing.T) {
+	t.Parallel()
 	arrived, release := make(chan struct{}, 1), make(chan struct{})
 	served := 0
 	s := openShop(t, "", `handle /draft {
@@ -77,6 +78,7 @@ func TestAMilestoneBuysOneCall(t *testing.T) {
 
 // TestNoKeyStaysAnywhere puts keys where no client should, beside one that pays.
 func TestNoKeyStaysAnywhere(t *testing.T) {
+	t.Parallel()
 	up := &witness{}
 	s := openShop(t, chatPrices, perCallSite+`
 	handle /shadow* {
@@ -155,6 +157,7 @@ func TestNoKeyStaysAnywhere(t *testing.T) {
 
 // TestTheUpstreamForgesNothing has the upstream set what only we may, in all ways.
 func TestTheUpstreamForgesNothing(t *testing.T) {
+	t.Parallel()
 	forged := "tallygate-charge: 0\r\nTALLYGATE-BALANCE: 1000000\r\nTallygate_Charge: 0\r\nTallygate-Request: req_forged\r\nTallygate-X: y\r\n"
 	responses := map[string]string{
 		"header":               "HTTP/1.1 200 OK\r\n" + forged + "Content-Length: 2\r\n\r\nok",
@@ -187,6 +190,7 @@ func TestTheUpstreamForgesNothing(t *testing.T) {
 
 // TestNamesAreBounded: what is kept with a charge has a bound, whoever names it.
 func TestNamesAreBounded(t *testing.T) {
+	t.Parallel()
 	s := openShop(t, `tariff any {
 			model * {
 				input 0 per 1M tokens
@@ -253,6 +257,7 @@ func TestNamesAreBounded(t *testing.T) {
 
 // TestWrongKeysAreBounded: who tries keys has one count for the API and all metered routes, and a right key is let in all the same.
 func TestWrongKeysAreBounded(t *testing.T) {
+	t.Parallel()
 	s := openShop(t, "}\n\tservers {\n\t\ttrusted_proxies static 127.0.0.1/32\n", perCallSite+"\n\thandle /other* {\n\t\tmeter other 0.001 per call\n\t\treverse_proxy UPSTREAM\n\t}", text("results"))
 	key := s.agent("alice", "1")
 	from := func(client, path, key string) answer { return s.do("GET", path, key, "", "X-Forwarded-For", client) }
@@ -274,6 +279,7 @@ func TestWrongKeysAreBounded(t *testing.T) {
 
 // TestCallsOfAnAgentAreBounded: so many run at once, and no more.
 func TestCallsOfAnAgentAreBounded(t *testing.T) {
+	t.Parallel()
 	const most = 1000
 	arrived, release := make(chan struct{}, most), make(chan struct{})
 	s := openShop(t, "", perCallSite, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -302,6 +308,7 @@ func TestCallsOfAnAgentAreBounded(t *testing.T) {
 // TestResultsThatAreChargedOnce: the results of a batch cost their price once, however often they are fetched, and no less by fetching them
 // in parts or by hanging up before their end.
 func TestResultsThatAreChargedOnce(t *testing.T) {
+	t.Parallel()
 	line := func(n int) string {
 		return fmt.Sprintf(`{"custom_id":"%d","response":{"body":{"model":"test-1","usage":{"prompt_tokens":1000,"completion_tokens":200}}}}`, n) + "\n"
 	}
