@@ -21,8 +21,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/caddyserver/caddy/v2"
 )
 
 // comparison is one request (or a few on one connection) that must be answered by a metered Caddy as by a bare one.
@@ -70,6 +68,7 @@ type caller struct {
 }
 
 func TestAnswersAreCaddysOwn(t *testing.T) {
+	t.Parallel()
 	up := newRecorded()
 	sites := openCompared(t, up, comparisons())
 	for _, test := range comparisons() {
@@ -169,11 +168,12 @@ func openCompared(t *testing.T, up *recorded, tests []comparison) *compared {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := caddy.Load(config, true); err != nil {
+	stop, err := startConfig(config)
+	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := caddy.Stop(); err != nil {
+		if err := stop(); err != nil {
 			t.Errorf("stopping caddy: %v", err)
 		}
 	})

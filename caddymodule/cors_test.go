@@ -9,6 +9,7 @@ import (
 )
 
 func TestPagesOfOtherOrigins(t *testing.T) {
+	t.Parallel()
 	var asked []string
 	s := openShop(t, "", perCallSite+"\n\thandle /deaf {\n\t\tmeter acme 0.001 per call\n\t\trespond \"secret\"\n\t}", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
@@ -71,6 +72,7 @@ func TestPagesOfOtherOrigins(t *testing.T) {
 
 // TestASiteThatAllowsOrigins is the example of docs/reference.md.
 func TestASiteThatAllowsOrigins(t *testing.T) {
+	t.Parallel()
 	s := openShop(t, "", "handle /search* {\n\t\tmeter acme 0.001 per call\n\t\theader Access-Control-Allow-Origin *\n\t\theader Access-Control-Allow-Headers authorization\n\t\t@preflight method OPTIONS\n\t\trespond @preflight 204\n\t\treverse_proxy UPSTREAM\n\t}", text("results"))
 	key := s.agent("alice", "1")
 	a := s.do("OPTIONS", "/search", "", "", "Origin", "https://page.example", "Access-Control-Request-Method", "GET")

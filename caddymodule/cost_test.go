@@ -51,6 +51,7 @@ func costHeader(cost string) http.HandlerFunc {
 
 // TestCost charges what the provider states, with the markup, exactly; where it states none, or none that can be, the prices.
 func TestCost(t *testing.T) {
+	t.Parallel()
 	up := &liar{}
 	s := openShop(t, chatPrices, costSite, up)
 	stated := func(cost string) http.HandlerFunc { return document(`,"usage":` + costing(cost)) }
@@ -152,6 +153,7 @@ func TestCost(t *testing.T) {
 
 // TestCostOfACutAnswer: the prices charge an answer that was cut before its cost was stated; 0 is not yet one.
 func TestCostOfACutAnswer(t *testing.T) {
+	t.Parallel()
 	broken := func(data ...string) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
 			eventStream(data...)(w, r)
@@ -212,6 +214,7 @@ func TestCostOfACutAnswer(t *testing.T) {
 
 // TestCostOfDraws draws by the prices while an answer streams. In the end exactly the cost has been paid, be it more or less.
 func TestCostOfDraws(t *testing.T) {
+	t.Parallel()
 	for _, from := range []string{"wallet", "escrow"} {
 		for _, price := range []string{"0.01 per event", "10 per 1k output_tokens"} {
 			for _, test := range []struct{ cost, charge string }{{"0.0004", "0.00042"}, {"0", "0"}, {"0.3", "0.315"}} {
@@ -262,6 +265,7 @@ func TestCostOfDraws(t *testing.T) {
 
 // TestCostOnAllTerms: what else bounds, divides or refuses a call does so with the cost as its price.
 func TestCostOnAllTerms(t *testing.T) {
+	t.Parallel()
 	site := func(more string) string {
 		return "handle {\n\t\tmeter llm {\n\t\t\ttariff chat\n\t\t\tcost json usage.cost markup 20%\n\t\t\t" + more + "\n\t\t}\n\t\treverse_proxy UPSTREAM\n\t}"
 	}
@@ -336,6 +340,7 @@ func TestCostInJSON(t *testing.T) {
 
 // TestCostIsTold: the list of tariffs, quotes, explain, the export and the proof of the books know of it.
 func TestCostIsTold(t *testing.T) {
+	t.Parallel()
 	up := &liar{}
 	p := newProcess(t, "1s", chatPrices, costSite+"\n\thandle /bounded* {\n\t\tmeter acme {\n\t\t\tprice 0.5 per call\n\t\t\tcost header X-Response-Cost\n\t\t\tmax_charge 2\n\t\t}\n\t\treverse_proxy UPSTREAM\n\t}", up)
 	p.start()
@@ -377,6 +382,7 @@ func TestCostIsTold(t *testing.T) {
 
 // TestCostOfRecordings charges what OpenRouter has really stated, and a markup.
 func TestCostOfRecordings(t *testing.T) {
+	t.Parallel()
 	dir := recordings(t)
 	raw, err := os.ReadFile(filepath.Join(dir, "index.json"))
 	if err != nil {

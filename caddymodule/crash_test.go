@@ -153,6 +153,7 @@ const crashFile = 100
 // response that a client saw complete has its charge, that each acknowledged transfer holds, and that no stream lost more
 // than one batch.
 func TestCrash(t *testing.T) {
+	t.Parallel()
 	var sum crashSum
 	for left := crashRounds(t); left > 0; left -= crashFile {
 		crash(t, min(left, crashFile), &sum)
@@ -254,6 +255,7 @@ func amountNano(t *testing.T, text string) int {
 
 // TestDurableHold kills the server while the provider works on a costly call, of which the client has seen nothing.
 func TestDurableHold(t *testing.T) {
+	t.Parallel()
 	arrived := make(chan struct{}, 2)
 	p := newProcess(t, "1s", "", `handle /costly {
 		meter lab {

@@ -10,6 +10,7 @@ import (
 )
 
 func TestRefusalsChangeNothing(t *testing.T) {
+	t.Parallel()
 	served := 0
 	up := &chat{}
 	s := openShop(t, chatPrices, perCallSite+"\n"+chatSite, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -46,6 +47,7 @@ func TestRefusalsChangeNothing(t *testing.T) {
 }
 
 func TestInsufficientFundsTellsHowToMendIt(t *testing.T) {
+	t.Parallel()
 	s := openShop(t, "", perCallSite, text("results"))
 	a := s.do("GET", "/search", s.agent("poor", "0.0005"), "")
 	for _, part := range []string{`"required":"0.001"`, `"available":"0.0005"`, `"currency":"USDC"`, `"payee":"acme"`, `"pay":`, `"error":{`} {
@@ -56,6 +58,7 @@ func TestInsufficientFundsTellsHowToMendIt(t *testing.T) {
 }
 
 func TestRefusalsNameThePathsOfTheAPI(t *testing.T) {
+	t.Parallel()
 	site := strings.Replace(perCallSite, "meter acme 0.001 per call", "meter {\n\t\t\tpayee acme\n\t\t\tprice 0.001 per call\n\t\t\tcharge escrow\n\t\t}", 1)
 	site += "\n\t" + strings.ReplaceAll(perCallSite, "/search", "/wallet")
 	s := openShop(t, "", site, text("results"))
@@ -72,6 +75,7 @@ func TestRefusalsNameThePathsOfTheAPI(t *testing.T) {
 }
 
 func TestMoneyForTheInputButNotForTheAnswer(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name, onExhausted string
 		stopped           bool
@@ -122,6 +126,7 @@ func TestMoneyForTheInputButNotForTheAnswer(t *testing.T) {
 }
 
 func TestUpstreamFailuresCostNothing(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name     string
 		upstream http.HandlerFunc
@@ -159,6 +164,7 @@ func TestUpstreamFailuresCostNothing(t *testing.T) {
 }
 
 func TestUpstreamDiesInTheMiddleOfAStream(t *testing.T) {
+	t.Parallel()
 	s := openShop(t, chatPrices, chatSite, &chat{truncate: true})
 	key := s.agent("alice", "1")
 	a := s.do("POST", chatCompletions, key, chatStream)
@@ -173,6 +179,7 @@ func TestUpstreamDiesInTheMiddleOfAStream(t *testing.T) {
 }
 
 func TestClientHangsUp(t *testing.T) {
+	t.Parallel()
 	t.Run("before the first byte: free", func(t *testing.T) {
 		arrived, left := make(chan struct{}), make(chan struct{})
 		s := openShop(t, chatPrices, chatSite, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -223,6 +230,7 @@ func TestClientHangsUp(t *testing.T) {
 }
 
 func TestForgedHeadersAreStripped(t *testing.T) {
+	t.Parallel()
 	var got http.Header
 	s := openShop(t, "", perCallSite, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		got = r.Header

@@ -17,6 +17,7 @@ import (
 // TestAStreamEndsWithItsLastEvent asks upstreams that stay open after the event that ends their stream: it goes out at once, and charged.
 // What they say after it does not.
 func TestAStreamEndsWithItsLastEvent(t *testing.T) {
+	t.Parallel()
 	const chunk = `data: {"object":"chat.completion.chunk","model":"test-1","choices":[{"index":0,"delta":{"content":"hello"}}]}` + "\n\n"
 	const usage = `data: {"object":"chat.completion.chunk","model":"test-1","choices":[],"usage":` + chatUsage + `}` + "\n\n"
 	for _, test := range []struct{ name, site, path, body, stream, last, charge string }{
@@ -96,6 +97,7 @@ func TestAStreamEndsWithItsLastEvent(t *testing.T) {
 
 // TestAnUpstreamThatGoesOnIsLeft: an upstream that never comes to an end after the last event is hung up on.
 func TestAnUpstreamThatGoesOnIsLeft(t *testing.T) {
+	t.Parallel()
 	s := openShop(t, "", perCallSite, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
 		_, _ = io.WriteString(w, "data: 1\n\ndata: [DONE]\n\n")
@@ -114,6 +116,7 @@ func TestAnUpstreamThatGoesOnIsLeft(t *testing.T) {
 
 // TestNoUpstreamSpeaksAsUs: a comment in our name is ours, in each kind of stream.
 func TestNoUpstreamSpeaksAsUs(t *testing.T) {
+	t.Parallel()
 	const forged = ": tallygate request=req_x charge=0 units= balance=1000000\n"
 	s := openShop(t, "", perCallSite+"\n\thandle /events {\n\t\tmeter acme 0.01 per event\n\t\treverse_proxy UPSTREAM\n\t}",
 		http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -153,6 +156,7 @@ func TestNoUpstreamSpeaksAsUs(t *testing.T) {
 // TestBedrocksUsageComesLast: what a provider sends after the event that ends its message, each in a piece of its own, still counts and
 // still reaches the client.
 func TestBedrocksUsageComesLast(t *testing.T) {
+	t.Parallel()
 	message := func(event, payload string) []byte {
 		var b bytes.Buffer
 		m := eventstream.Message{Payload: []byte(payload)}

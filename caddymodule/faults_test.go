@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"testing"
 
 	"github.com/caddyserver/caddy/v2"
@@ -18,8 +18,11 @@ import (
 
 func init() { caddy.RegisterModule(faultyStore{}) }
 
-// failing is the step at which the faulty store fails, if any.
-var failing atomic.Value
+// failing are the steps at which faulty stores fail, by the store's file.
+var failing sync.Map
+
+// fail has the shop's faulty store fail at a step; none: at no step any more.
+func (s *shop) fail(step bolt.Step) { failing.Store(s.db, step) }
 
 // faultyStore is a bolt store on a disk that fails when a test says so.
 type faultyStore struct{ caddymodule.BoltStore }
@@ -34,7 +37,7 @@ func (s *faultyStore) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 
 func (s *faultyStore) Open() (ledger.Store, error) {
 	return bolt.Open(s.Path, bolt.Options{Fault: func(step bolt.Step) error {
-		if failing.Load() == step {
+		if at, _ := failing.Load(s.Path); at == step {
 			return errors.New("injected: input/output error")
 		}
 		return nil
@@ -42,9 +45,9 @@ func (s *faultyStore) Open() (ledger.Store, error) {
 }
 
 func TestADiskThatFails(t *testing.T) {
+	t.Parallel()
 	for _, step := range []bolt.Step{bolt.StepWrite, bolt.StepCommit, bolt.StepSync} {
 		t.Run(string(step), func(t *testing.T) {
-			failing.Store(bolt.Step(""))
 			next := make(chan struct{})
 			s := &shop{t: t, store: "faulty"}
 			s.open("", perCallSite+"\n\thandle /live* {\n\t\tmeter live 0.01 per event\n\t\treverse_proxy UPSTREAM\n\t}\n\thandle /costly {\n\t\tmeter lab {\n\t\t\tprice 0.5 per call\n\t\t\tdurable_holds above 0.1\n\t\t}\n\t\treverse_proxy UPSTREAM\n\t}", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -70,7 +73,7 @@ func TestADiskThatFails(t *testing.T) {
 			go func() { ended <- send(t, s.request("GET", "/live", key, "")) }()
 			eventually(t, "the stream has begun", func() bool { return s.api("GET", "/wallet", key, nil, 200)["held"] != "0.5" })
 
-			failing.Store(step)
+			s.fail(step)
 			a := s.do("GET", "/search", key, "")
 			wantProblem(t, a, 503, "ledger_unavailable")
 			if !strings.Contains(a.body, `"charge":"unknown"`) && !strings.Contains(a.body, `"charge":"none"`) {
@@ -85,7 +88,7 @@ func TestADiskThatFails(t *testing.T) {
 				t.Errorf("a stream that can't be charged looks complete: %q", end.body)
 			}
 
-			failing.Store(bolt.Step(""))
+			s.fail("")
 			eventually(t, "money is taken again", func() bool { return s.do("GET", "/search", key, "").status == 200 })
 			// Only what went out whole is paid for: that one search.
 			eventually(t, "what never went out is paid back", func() bool { return s.balance(key) == "0.999" })

@@ -106,6 +106,7 @@ func init() {
 }
 
 func TestGuestModules(t *testing.T) {
+	t.Parallel()
 	s := openShop(t, "rail coins {\n\t\t\tunit pieces\n\t\t}", `
 	handle /named {
 		meter acme {

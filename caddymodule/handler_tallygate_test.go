@@ -7,6 +7,7 @@ import (
 
 // The directive takes a prefix, as other directives take a matcher.
 func TestPrefix(t *testing.T) {
+	t.Parallel()
 	s := openShop(t, "", `tallygate /pay
 	respond "passed on" 418`, http.NotFoundHandler())
 	for path, want := range map[string]int{

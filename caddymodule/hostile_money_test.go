@@ -13,6 +13,7 @@ import (
 )
 
 func TestNestedMetersShareTheCallersTerms(t *testing.T) {
+	t.Parallel()
 	s := openShop(t, "", "meter outer 0.0001 per call\n\t"+perCallSite, text("results"))
 	key := s.agent("alice", "1")
 	wantProblem(t, s.do("GET", "/search", key, "", "Tallygate-Max-Charge", "0.0005"), 402, "limit_exceeded")
@@ -22,6 +23,7 @@ func TestNestedMetersShareTheCallersTerms(t *testing.T) {
 }
 
 func TestMoneyForThePartOfAKeptAnswer(t *testing.T) {
+	t.Parallel()
 	answer := fmt.Sprintf(`{"object":"chat.completion","model":"test-1","choices":[{"index":0,"message":{"content":%q}}]}`, strings.Repeat(" word", 4000))
 	for _, length := range []bool{true, false} {
 		s := openShop(t, chatPrices, chatSite, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -47,21 +49,22 @@ func TestMoneyForThePartOfAKeptAnswer(t *testing.T) {
 }
 
 func TestNothingGoesOutOnceTheMoneyHasRunOut(t *testing.T) {
-	misdeeds["ignores errors"] = func(w http.ResponseWriter, r *http.Request) error {
+	t.Parallel()
+	misdeeds.Store("ignores errors", func(w http.ResponseWriter, r *http.Request) error {
 		w.Header().Set("Content-Type", "text/event-stream")
 		for i := range 500 {
 			_, _ = fmt.Fprintf(w, "data: %d\n\n", i)
 			_ = http.NewResponseController(w).Flush()
 		}
 		return nil
-	}
-	misdeeds["ignores errors of bytes"] = func(w http.ResponseWriter, r *http.Request) error {
+	})
+	misdeeds.Store("ignores errors of bytes", func(w http.ResponseWriter, r *http.Request) error {
 		for range 500 {
 			_, _ = io.WriteString(w, long[:1000])
 			_ = http.NewResponseController(w).Flush()
 		}
 		return nil
-	}
+	})
 	s := openShop(t, "", `handle /events {
 		meter {
 			payee acme
@@ -100,6 +103,7 @@ func TestNothingGoesOutOnceTheMoneyHasRunOut(t *testing.T) {
 }
 
 func TestOnCancelFinish(t *testing.T) {
+	t.Parallel()
 	arrived, proceed := make(chan struct{}), make(chan struct{})
 	s := openShop(t, "", `handle /search* {
 		meter {
@@ -144,13 +148,14 @@ func TestOnCancelFinish(t *testing.T) {
 }
 
 func TestClientGoneBeforeASmallAnswer(t *testing.T) {
+	t.Parallel()
 	gone := make(chan struct{})
-	misdeeds["waits for the client to leave"] = func(w http.ResponseWriter, r *http.Request) error {
+	misdeeds.Store("waits for the client to leave", func(w http.ResponseWriter, r *http.Request) error {
 		_, _ = io.WriteString(w, "whole")
 		close(gone)
 		<-r.Context().Done()
 		return nil
-	}
+	})
 	s := openShop(t, "", "meter acme 0.001 per call\n\tmisbehave \"waits for the client to leave\"", text(""))
 	key := s.agent("alice", "1")
 	ctx, hangUp := context.WithCancel(t.Context())
@@ -162,6 +167,7 @@ func TestClientGoneBeforeASmallAnswer(t *testing.T) {
 }
 
 func TestChargeOnOddStatuses(t *testing.T) {
+	t.Parallel()
 	s := openShop(t, "", `meter {
 		payee acme
 		price 0.001 per call
@@ -185,6 +191,7 @@ func TestChargeOnOddStatuses(t *testing.T) {
 }
 
 func TestAStreamStopsAtTheCallersLimit(t *testing.T) {
+	t.Parallel()
 	s := openShop(t, "", "meter acme 0.01 per event\n\treverse_proxy UPSTREAM", flushes("text/event-stream",
 		"data: 1\n\n", "data: 2\n\n", "data: 3\n\n", "data: 4\n\n", "data: [DONE]\n\n"))
 	key := s.agent("alice", "1")
@@ -198,6 +205,7 @@ func TestAStreamStopsAtTheCallersLimit(t *testing.T) {
 }
 
 func TestAnAnswerIsCutToTheMoney(t *testing.T) {
+	t.Parallel()
 	up := &chat{}
 	s := openShop(t, chatPrices, chatSite, up)
 	rich, poor := s.agent("rich", "1"), s.agent("poor", "0.021")

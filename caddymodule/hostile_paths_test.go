@@ -83,6 +83,7 @@ const pathSite = `handle /v1/* {
 // TestNoPathGetsPastTheMeter sends requests in all ways to write one, without a key and with one. What reaches the upstream as a request
 // below /v1, however the upstream reads it, has been charged; without a key none does.
 func TestNoPathGetsPastTheMeter(t *testing.T) {
+	t.Parallel()
 	up := &witness{}
 	p := newProcess(t, "1s", "", pathSite, up)
 	p.start()
@@ -169,6 +170,7 @@ func (s *shop) speak(request string) string {
 
 // TestNoPathGetsPastAMeterOfTheSite has the meter before the routes, as it is safest: nothing at all reaches the upstream for nothing.
 func TestNoPathGetsPastAMeterOfTheSite(t *testing.T) {
+	t.Parallel()
 	up := &witness{}
 	p := newProcess(t, "1s", "", "meter acme 0.001 per call\n\t"+strings.Replace(pathSite, "meter acme 0.001 per call", "", 1), up)
 	p.start()
@@ -193,6 +195,7 @@ func TestNoPathGetsPastAMeterOfTheSite(t *testing.T) {
 
 // TestPathsOfHTTP2 does the same by HTTP/2, whose pseudo headers carry what they like.
 func TestPathsOfHTTP2(t *testing.T) {
+	t.Parallel()
 	up := &witness{}
 	p := newProcess(t, "1s", "", pathSite, up)
 	text, err := os.ReadFile(p.config)
@@ -317,6 +320,7 @@ func appendHPACK(dst []byte, n int) []byte {
 // TestFreeLooksFree checks on a route with a tariff, where some calls are free, that nothing is free by a path or a method that the
 // provider may read in another way than the meter.
 func TestFreeLooksFree(t *testing.T) {
+	t.Parallel()
 	up := &witness{}
 	p := newProcess(t, "1s", chatPrices, chatSite, up)
 	p.start()

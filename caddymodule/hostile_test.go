@@ -38,7 +38,6 @@ func init() {
 }
 
 // misbehave is a handler behind a meter that does what a provider's handler should not do.
-
 type misbehave struct {
 	Name string `json:"name"`
 }
@@ -51,11 +50,15 @@ func (m misbehave) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp
 	if fail, ok := failures[m.Name]; ok {
 		return fail(w, r)
 	}
-	return misdeeds[m.Name](w, r)
+	misdeed, ok := misdeeds.Load(m.Name)
+	if !ok {
+		return fmt.Errorf("no misdeed %q", m.Name)
+	}
+	return misdeed.(func(http.ResponseWriter, *http.Request) error)(w, r)
 }
 
-// misdeeds are those of a single test, which puts them here before it opens its shop.
-var misdeeds = make(map[string]func(http.ResponseWriter, *http.Request) error)
+// misdeeds are those of a single test, which puts them here before it opens its shop: functions by their name.
+var misdeeds sync.Map
 
 // failures never send a whole response.
 var failures = map[string]func(http.ResponseWriter, *http.Request) error{
@@ -111,6 +114,7 @@ var failures = map[string]func(http.ResponseWriter, *http.Request) error{
 // TestHandlersThatMisbehave checks that what does not arrive whole is not taken for whole, and not charged.
 
 func TestHandlersThatMisbehave(t *testing.T) {
+	t.Parallel()
 	var site strings.Builder
 	i := 0
 	paths := make(map[string]string)
@@ -202,6 +206,7 @@ const chatWhole = `{"object":"chat.completion","model":"test-1","choices":[{"ind
 // is complete is taken for complete, that a call is charged if and only if it is, and that no hold stays.
 
 func TestUpstreamHangsUpAtAnyByte(t *testing.T) {
+	t.Parallel()
 	const ok = "HTTP/1.1 200 OK\r\nConnection: close\r\n"
 	small, big := "ten results", long[:70_000]
 	shapes := map[string]string{
@@ -322,6 +327,7 @@ func (u *tirelessUpstream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // stays.
 
 func TestClientHangsUpAtAnyByte(t *testing.T) {
+	t.Parallel()
 	up := &tirelessUpstream{arrived: make(chan struct{}, 1), gone: make(chan struct{}, 1)}
 	s := openShop(t, "", `handle /live* {
 		meter live 0.001 per event
@@ -404,7 +410,7 @@ var ofAllKinds = map[string]http.HandlerFunc{
 // TestAChargeThatFailsIsNeverCompleteAtTheClient breaks the disk while responses of all kinds are on their way.
 
 func TestAChargeThatFailsIsNeverCompleteAtTheClient(t *testing.T) {
-	failing.Store(bolt.Step(""))
+	t.Parallel()
 	var begun sync.WaitGroup
 	broken := make(chan struct{})
 	s := &shop{t: t, store: "faulty"}
@@ -447,7 +453,7 @@ func TestAChargeThatFailsIsNeverCompleteAtTheClient(t *testing.T) {
 		}
 	}
 	begun.Wait()
-	failing.Store(bolt.StepCommit)
+	s.fail(bolt.StepCommit)
 	close(broken)
 	for range asked {
 		r := <-results
@@ -455,7 +461,7 @@ func TestAChargeThatFailsIsNeverCompleteAtTheClient(t *testing.T) {
 			t.Errorf("%s %s: an answer that could not be charged is complete (%s): %.300q", r.proto, r.name, how, r.text)
 		}
 	}
-	failing.Store(bolt.Step(""))
+	s.fail("")
 	eventually(t, "what never went out is paid back", func() bool { return s.balance(key) == "990" })
 	want(t, "payee's wallet", s.balanceOf("acme"), "0")
 	s.wantNothingHeld(t, key)
@@ -538,6 +544,7 @@ func completeAnswer(proto, name, text string) (complete bool, how string) {
 // TestManyHostileClients has clients and upstreams hang up, stall and fail at random, all at once, and checks the books.
 
 func TestManyHostileClients(t *testing.T) {
+	t.Parallel()
 	up := httptest.NewServer(http.HandlerFunc(randomUpstream))
 	t.Cleanup(up.Close)
 	s := openShop(t, chatPrices, strings.ReplaceAll(`handle /event* {

@@ -60,6 +60,7 @@ const (
 
 // TestAbsurdUsage has the provider state what can't be. What is absurd is clamped and flagged, and no wallet goes below zero.
 func TestAbsurdUsage(t *testing.T) {
+	t.Parallel()
 	up := &liar{}
 	p := newProcess(t, "1s", chatPrices, chatSite, up)
 	p.start()
@@ -144,6 +145,7 @@ func TestAbsurdUsage(t *testing.T) {
 
 // TestLengthsThatLie has the provider announce other lengths than it sends, in both directions and in all framings.
 func TestLengthsThatLie(t *testing.T) {
+	t.Parallel()
 	up := &liar{}
 	p := newProcess(t, "1s", chatPrices, chatSite+"\n\t"+perCallSite, up)
 	p.start()
@@ -200,6 +202,7 @@ func TestLengthsThatLie(t *testing.T) {
 
 // TestBombs has the provider send what unpacks to a thousand times its size: it is counted as it unpacks, and ends where the money does.
 func TestBombs(t *testing.T) {
+	t.Parallel()
 	bomb := func(kind string, plain io.Reader) http.HandlerFunc {
 		return func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", kind)

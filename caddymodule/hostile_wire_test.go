@@ -20,6 +20,7 @@ import (
 )
 
 func TestNestedMetersAndErrors(t *testing.T) {
+	t.Parallel()
 	s := openShop(t, "", `meter outer 0.5 per call
 	handle /down {
 		meter acme 0.001 per call
@@ -67,6 +68,7 @@ func TestNestedMetersAndErrors(t *testing.T) {
 }
 
 func TestConnectionAfterAnAbort(t *testing.T) {
+	t.Parallel()
 	sites := openCompared(t, newRecorded(), []comparison{
 		{name: "dies", upstream: func(w http.ResponseWriter, r *http.Request) {
 			_, _ = io.WriteString(w, long[:100_000])
@@ -102,6 +104,7 @@ func TestConnectionAfterAnAbort(t *testing.T) {
 }
 
 func TestNoTunnelGoesByUnpriced(t *testing.T) {
+	t.Parallel()
 	upgrades := func(to string) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
 			if r.Header.Get("Upgrade") == "" {
@@ -137,6 +140,7 @@ func TestNoTunnelGoesByUnpriced(t *testing.T) {
 }
 
 func TestKeysAreTakenFromWhereverTheyStand(t *testing.T) {
+	t.Parallel()
 	var got *http.Request
 	done := make(chan struct{}, 1)
 	s := openShop(t, chatPrices, perCallSite+"\n\t"+chatSite, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -188,6 +192,7 @@ func TestKeysAreTakenFromWhereverTheyStand(t *testing.T) {
 }
 
 func TestUpstreamCompressesUnasked(t *testing.T) {
+	t.Parallel()
 	s := openShop(t, chatPrices, `handle /v1/* {
 		meter llm {
 			tariff chat
@@ -225,6 +230,7 @@ func TestUpstreamCompressesUnasked(t *testing.T) {
 }
 
 func TestUploadIsNotBuffered(t *testing.T) {
+	t.Parallel()
 	half := make(chan struct{})
 	s := openShop(t, "", perCallSite, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.ReadFull(r.Body, make([]byte, 5))
@@ -254,6 +260,7 @@ func TestUploadIsNotBuffered(t *testing.T) {
 }
 
 func TestWebSocketOverHTTP2(t *testing.T) {
+	t.Parallel()
 	const setting = "http2xconnect=1"
 	if !strings.Contains(os.Getenv("GODEBUG"), setting) {
 		self := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestWebSocketOverHTTP2$", "-test.v")
@@ -304,6 +311,7 @@ func TestWebSocketOverHTTP2(t *testing.T) {
 }
 
 func TestAScoreIsReadOfACompressedAnswer(t *testing.T) {
+	t.Parallel()
 	for _, always := range []bool{false, true} {
 		s := openShop(t, "", `meter {
 		payee acme

@@ -42,6 +42,7 @@ var exact = map[string][]string{
 }
 
 func TestRoomsImportOnlyWhatTheHouseAllows(t *testing.T) {
+	t.Parallel()
 	root := ".."
 	seen := map[string]bool{}
 	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
@@ -106,6 +107,7 @@ func checkImport(t *testing.T, folder, path, imported string) {
 }
 
 func TestTopLevelHoldsTheHouseAndNothingElse(t *testing.T) {
+	t.Parallel()
 	allowed := []string{"caddymodule", "gateway", "meter", "pricing", "escrow", "cmd", "Caddyfile", "go.mod", "go.sum", "README.md", "CONTRIBUTING.md", "LICENSE", "docs", ".ci", ".gitignore", ".git"}
 	entries, err := os.ReadDir("..")
 	if err != nil {

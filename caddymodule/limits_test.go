@@ -8,6 +8,7 @@ import (
 // TestMaxChargeOfAMeter checks the provider's bound of what one call may cost: the answer that is asked for is cut to it, and a
 // call whose input alone is beyond it is refused. The caller's own bound can only be lower.
 func TestMaxChargeOfAMeter(t *testing.T) {
+	t.Parallel()
 	up := &chat{}
 	s := openShop(t, chatPrices, strings.Replace(chatSite, "tariff chat", "tariff chat\n\t\t\tmax_charge 0.01", 1), up)
 	key := s.agent("alice", "1")

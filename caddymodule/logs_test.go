@@ -25,6 +25,7 @@ const filteredLog = `log {
 	}`
 
 func TestAccessLogTellsTheChargeAndNoKey(t *testing.T) {
+	t.Parallel()
 	file := filepath.Join(t.TempDir(), "access.log")
 	s := openShop(t, "", strings.Replace(filteredLog, "LOGFILE", file, 1)+"\n\tlog_append cost {tallygate.charge}\n\t"+perCallSite, text("results"))
 	key := s.agent("alice", "1")
@@ -74,6 +75,7 @@ func TestMetricsSurviveAReload(t *testing.T) {
 }
 
 func TestNoKeyIsLoggedWhenTheProviderFails(t *testing.T) {
+	t.Parallel()
 	s := openShop(t, "", "handle /search* {\n\t\tmeter acme 0.001 per call\n\t\treverse_proxy 127.0.0.1:1\n\t}", text(""))
 	key := s.agent("alice", "1")
 	for _, headers := range [][]string{
@@ -86,6 +88,7 @@ func TestNoKeyIsLoggedWhenTheProviderFails(t *testing.T) {
 }
 
 func TestTheStartWarnsOfLogsThatShowKeys(t *testing.T) {
+	t.Parallel()
 	filtered := strings.Replace(filteredLog, "LOGFILE", filepath.Join(t.TempDir(), "access.log"), 1)
 	plain := "log {\n\t\toutput file " + filepath.Join(t.TempDir(), "access.log") + "\n\t}"
 	for _, test := range []struct {
@@ -115,6 +118,7 @@ func TestTheStartWarnsOfLogsThatShowKeys(t *testing.T) {
 }
 
 func TestShadowModeCountsWhatItWouldRefuse(t *testing.T) {
+	t.Parallel()
 	site := "handle /search* {\n\t\tmeter acme-shadow {\n\t\t\tprice 0.001 per call\n\t\t\tenforce off\n\t\t}\n\t\treverse_proxy UPSTREAM\n\t}\n\thandle /metrics {\n\t\tmetrics\n\t}"
 	s := openShop(t, "", site, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Tallygate-Charge", "7") // forged

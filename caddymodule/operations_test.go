@@ -11,6 +11,7 @@ import (
 )
 
 func TestOperationsOnALiveLedgerAndOnAClosedFile(t *testing.T) {
+	t.Parallel()
 	p := newProcess(t, "1s", "", perCallSite, text("results"))
 	p.start()
 	key := p.agent("alice", "1")

@@ -122,6 +122,7 @@ func wantProblem(t *testing.T, a answer, status int, code string) {
 }
 
 func TestPayPerCall(t *testing.T) {
+	t.Parallel()
 	s := openShop(t, "", perCallSite, text("ten results"))
 	key := s.agent("alice", "1")
 	a := s.do("GET", "/search?q=x", key, "")
@@ -137,6 +138,7 @@ func TestPayPerCall(t *testing.T) {
 }
 
 func TestPayPerToken(t *testing.T) {
+	t.Parallel()
 	for _, zip := range []bool{false, true} {
 		for _, test := range []struct{ name, body string }{
 			{"whole", chatBody}, {"streamed", chatStream}, {"streamed with usage", chatStreamUsage},
@@ -182,6 +184,7 @@ func wantStream(t *testing.T, a answer, usage bool) {
 }
 
 func TestStreamIsPassedOnAtOnceAndItsEndHeldBack(t *testing.T) {
+	t.Parallel()
 	next := make(chan struct{})
 	up := &chat{during: func(http.ResponseWriter, int) { <-next }}
 	s := openShop(t, chatPrices, chatSite, up)
@@ -212,6 +215,7 @@ func TestStreamIsPassedOnAtOnceAndItsEndHeldBack(t *testing.T) {
 }
 
 func TestLongBodyIsChargedBeforeItsLastByte(t *testing.T) {
+	t.Parallel()
 	body := strings.Repeat("x", 300_000)
 	for _, length := range []bool{true, false} {
 		s := openShop(t, "", perCallSite, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -244,6 +248,7 @@ const escrowSite = `handle /v1/* {
 	}`
 
 func TestPayFromEscrow(t *testing.T) {
+	t.Parallel()
 	s := openShop(t, chatPrices, fmt.Sprintf(escrowSite, "open 0.50 for 1h"), &chat{})
 	key := s.agent("alice", "2")
 
@@ -265,6 +270,7 @@ func TestPayFromEscrow(t *testing.T) {
 }
 
 func TestEscrowRequired(t *testing.T) {
+	t.Parallel()
 	s := openShop(t, chatPrices, fmt.Sprintf(escrowSite, ""), &chat{})
 	key := s.agent("alice", "20")
 	wantProblem(t, s.do("POST", chatCompletions, key, chatBody), 402, "escrow_required")
@@ -276,6 +282,7 @@ func TestEscrowRequired(t *testing.T) {
 }
 
 func TestEscrowIsReleasedBatchByBatchWhileTheStreamRuns(t *testing.T) {
+	t.Parallel()
 	words := make(chan string)
 	end := sync.OnceFunc(func() { close(words) })
 	defer end()
@@ -322,6 +329,7 @@ func TestEscrowIsReleasedBatchByBatchWhileTheStreamRuns(t *testing.T) {
 }
 
 func TestInnermostMeterAloneCharges(t *testing.T) {
+	t.Parallel()
 	s := openShop(t, "", `meter outer 0.5 per call
 	handle /search* {
 		meter acme 0.001 per call
@@ -339,6 +347,7 @@ func TestInnermostMeterAloneCharges(t *testing.T) {
 }
 
 func TestKeysAreTakenFromWhereClientsPutThem(t *testing.T) {
+	t.Parallel()
 	var got *http.Request
 	s := openShop(t, "", perCallSite, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { got = r }))
 	key := s.agent("alice", "1")

@@ -4,13 +4,17 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"flag"
 	"fmt"
 	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -29,7 +33,27 @@ func TestMain(m *testing.M) {
 		caddycmd.Main()
 		return
 	}
-	os.Exit(m.Run())
+	waitTogether()
+	closed, err := openProcess()
+	if err != nil {
+		log.Fatal(err)
+	}
+	status := m.Run()
+	if err := closed(); err != nil {
+		log.Print(err)
+		status = 1
+	}
+	os.Exit(status)
+}
+
+// waitTogether runs more tests at once than there are processors, unless -parallel says how many: most of a test with a shop is waiting.
+func waitTogether() {
+	flag.Parse()
+	asked := false
+	flag.Visit(func(f *flag.Flag) { asked = asked || f.Name == "test.parallel" })
+	if !asked {
+		_ = flag.Set("test.parallel", strconv.Itoa(4*runtime.GOMAXPROCS(0)))
+	}
 }
 
 // process is a running `tallygate run`.
@@ -242,6 +266,7 @@ func (p *process) listen(key string, n int) <-chan answer {
 }
 
 func TestReloadInTheMiddleOfStreams(t *testing.T) {
+	t.Parallel()
 	const n = 100
 	up := newTicker()
 	p := newProcess(t, "10s", "", fmt.Sprintf(liveSite, "0.01"), up)
@@ -279,6 +304,7 @@ func TestReloadInTheMiddleOfStreams(t *testing.T) {
 }
 
 func TestStopWithinTheGracePeriodLosesNothing(t *testing.T) {
+	t.Parallel()
 	const n = 100
 	up := newTicker()
 	p := newProcess(t, "20s", "", fmt.Sprintf(liveSite, "0.01"), up)
@@ -302,6 +328,7 @@ func TestStopWithinTheGracePeriodLosesNothing(t *testing.T) {
 }
 
 func TestStopAfterTheGracePeriodChargesWhatWasSent(t *testing.T) {
+	t.Parallel()
 	const n = 100
 	up := newTicker()
 	p := newProcess(t, "500ms", "", fmt.Sprintf(liveSite, "0.01"), up)
@@ -329,6 +356,7 @@ func TestStopAfterTheGracePeriodChargesWhatWasSent(t *testing.T) {
 }
 
 func TestALedgerThatAnotherProcessHolds(t *testing.T) {
+	t.Parallel()
 	p := newProcess(t, "1s", "", perCallSite, text("results"))
 	p.start()
 	other := newProcess(t, "1s", "", perCallSite, text("results"))
@@ -363,6 +391,7 @@ func TestALedgerThatAnotherProcessHolds(t *testing.T) {
 }
 
 func TestAgentsAndDepositsByCommand(t *testing.T) {
+	t.Parallel()
 	p := newProcess(t, "1s", "", perCallSite, text("results"))
 	p.start()
 	for i, state := range []string{"on a running server", "on a closed file"} {
@@ -410,6 +439,7 @@ func checkCommandsOnFile(t *testing.T, db, request string) {
 }
 
 func TestAPayeeThatRegisteredItself(t *testing.T) {
+	t.Parallel()
 	p := newProcess(t, "1s", "", "handle /x {\n\t\tmeter acme 1 per call\n\t}", text("results"))
 	p.start()
 	p.agent("newcomer", "0")

@@ -28,6 +28,7 @@ func qualitySite(from, more string) string {
 }
 
 func TestQualityByTheProvidersOwnScore(t *testing.T) {
+	t.Parallel()
 	for _, from := range []string{"header X-Score", "json $.meta.score"} {
 		for _, test := range []struct{ score, charge, status, wallet string }{
 			{"0.95", "0.05", "charged", "0.95"},
@@ -74,6 +75,7 @@ func judge(t *testing.T, says *atomic.Value) *httptest.Server {
 }
 
 func TestQualityByAJudge(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name, answer, onError, charge, quality, status string
 	}{
@@ -99,6 +101,7 @@ func TestQualityByAJudge(t *testing.T) {
 }
 
 func TestAHeldDecisionIsResolvedWhenTheJudgeIsBack(t *testing.T) {
+	t.Parallel()
 	var says atomic.Value
 	says.Store("")
 	s := openShop(t, "", qualitySite("http "+judge(t, &says).URL, ""), text("forty-two"))
@@ -114,6 +117,7 @@ func TestAHeldDecisionIsResolvedWhenTheJudgeIsBack(t *testing.T) {
 }
 
 func TestQualityByThePayer(t *testing.T) {
+	t.Parallel()
 	s := openShop(t, "", qualitySite("payer within 24h", ""), text("forty-two"))
 	key, other := s.agent("alice", "1"), s.agent("mallory", "1")
 	id := s.do("GET", "/predict", key, "").header.Get("Tallygate-Request")
@@ -128,6 +132,7 @@ func TestQualityByThePayer(t *testing.T) {
 }
 
 func TestShadowModeRefusesAndChargesNothing(t *testing.T) {
+	t.Parallel()
 	s := openShop(t, "", strings.Replace(perCallSite, "meter acme 0.001 per call", "meter acme {\n\t\t\tprice 0.001 per call\n\t\t\tenforce off\n\t\t}", 1), text("results"))
 	key := s.agent("poor", "0")
 	for _, with := range []string{key, "", "nonsense"} {
@@ -143,6 +148,7 @@ func TestShadowModeRefusesAndChargesNothing(t *testing.T) {
 }
 
 func TestACallThatDoesTheWorkOfAMilestone(t *testing.T) {
+	t.Parallel()
 	s := openShop(t, "", "handle /draft {\n\t\tmeter writer 4 per call\n\t\treverse_proxy UPSTREAM\n\t}", text("the draft"))
 	key := s.agent("alice", "20")
 	e := s.api("POST", "/escrow", key, map[string]any{"to_agent_id": "writer", "amount": "10", "milestones": []map[string]string{
@@ -165,6 +171,7 @@ func TestACallThatDoesTheWorkOfAMilestone(t *testing.T) {
 }
 
 func TestIdempotencyKeyOfAMeteredCall(t *testing.T) {
+	t.Parallel()
 	arrived, answer := make(chan struct{}, 1), make(chan struct{})
 	s := openShop(t, "", perCallSite, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Query().Has("slow") {

@@ -54,6 +54,7 @@ const quoteSite = `
 
 // What a quote calls affordable is what a call would be let in for; it moves nothing.
 func TestQuotesTellWhatIsAffordable(t *testing.T) {
+	t.Parallel()
 	served := 0
 	s := openShop(t, "min_escrow 0.1", quoteSite, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		served++

@@ -177,6 +177,7 @@ func wantCharged(t *testing.T, s *shop, key string, r recording) {
 }
 
 func TestOpenAIClientOverAllRecordings(t *testing.T) {
+	t.Parallel()
 	s, up, key, list := openRecorded(t, "chat.completions")
 	client := openai.NewClient(option.WithBaseURL(s.url+"/v1"), option.WithAPIKey(key), option.WithMaxRetries(0))
 	for _, r := range list {
@@ -218,6 +219,7 @@ func hasErrorEvent(t *testing.T, dir string, r recording) bool {
 }
 
 func TestAnthropicClientOverAllRecordings(t *testing.T) {
+	t.Parallel()
 	s, up, key, list := openRecorded(t, "messages")
 	client := anthropic.NewClient(anthropicoption.WithBaseURL(s.url), anthropicoption.WithAPIKey(key), anthropicoption.WithMaxRetries(0))
 	for _, r := range list {
@@ -251,6 +253,7 @@ func TestAnthropicClientOverAllRecordings(t *testing.T) {
 }
 
 func TestClientsSeeRefusalsAsErrorsOfTheirOwnKind(t *testing.T) {
+	t.Parallel()
 	s := openShop(t, chatPrices, chatSite, &chat{})
 	client := openai.NewClient(option.WithBaseURL(s.url+"/v1"), option.WithAPIKey(s.agent("poor", "0")), option.WithMaxRetries(0))
 	_, err := client.Chat.Completions.New(context.Background(), openai.ChatCompletionNewParams{
@@ -263,6 +266,7 @@ func TestClientsSeeRefusalsAsErrorsOfTheirOwnKind(t *testing.T) {
 }
 
 func TestClientThatAskedForUsageSeesIt(t *testing.T) {
+	t.Parallel()
 	s := openShop(t, chatPrices, chatSite, &chat{})
 	client := openai.NewClient(option.WithBaseURL(s.url+"/v1"), option.WithAPIKey(s.agent("alice", "1")), option.WithMaxRetries(0))
 	stream := client.Chat.Completions.NewStreaming(context.Background(), openai.ChatCompletionNewParams{

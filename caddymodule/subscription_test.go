@@ -9,6 +9,7 @@ import (
 )
 
 func TestFlatSubscription(t *testing.T) {
+	t.Parallel()
 	s := openShop(t, "", "handle /feed* {\n\t\tmeter {\n\t\t\tpayee feed\n\t\t\tsubscription weekly 10.00 per 168h\n\t\t}\n\t\treverse_proxy UPSTREAM\n\t}", text("news"))
 	key := s.agent("alice", "15")
 	bare := s.do("GET", "/feed", key, "")
@@ -47,6 +48,7 @@ const hybridSite = `handle /saas* {
 	}`
 
 func TestQuotaAndOverage(t *testing.T) {
+	t.Parallel()
 	s := openShop(t, "", hybridSite, text("done"))
 	key := s.agent("alice", "20")
 	s.api("POST", "/subscriptions", key, map[string]any{"payee": "saas", "plan": "base"}, 201)
@@ -68,6 +70,7 @@ func TestQuotaAndOverage(t *testing.T) {
 }
 
 func TestAFailedCallTakesNothingOfTheQuota(t *testing.T) {
+	t.Parallel()
 	fail := true
 	s := openShop(t, "", hybridSite, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if fail {
@@ -84,6 +87,7 @@ func TestAFailedCallTakesNothingOfTheQuota(t *testing.T) {
 }
 
 func TestAQuotaUnitIsTakenOnceUnderConcurrency(t *testing.T) {
+	t.Parallel()
 	s := openShop(t, "", strings.ReplaceAll(hybridSite, "\t\t\t\toverage 0.01 per call from 0.05\n", ""), text("done"))
 	key := s.agent("alice", "20")
 	s.api("POST", "/subscriptions", key, map[string]any{"payee": "saas", "plan": "base"}, 201)
@@ -105,6 +109,7 @@ func TestAQuotaUnitIsTakenOnceUnderConcurrency(t *testing.T) {
 }
 
 func TestTokensOfAQuota(t *testing.T) {
+	t.Parallel()
 	s := openShop(t, "", `handle /v1/* {
 		meter {
 			payee llm

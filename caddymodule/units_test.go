@@ -9,6 +9,7 @@ import (
 )
 
 func TestUnitsOfAllKinds(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name, meter, path, body string
 		upstream                http.HandlerFunc
@@ -69,6 +70,7 @@ func TestUnitsOfAllKinds(t *testing.T) {
 }
 
 func TestToolWithoutAPriceIsRefused(t *testing.T) {
+	t.Parallel()
 	s := openShop(t, "", "handle {\n\t\tmeter acme {\n\t\t\ttariff {\n\t\t\t\ttool search* 0.01 per call\n\t\t\t}\n\t\t}\n\t\treverse_proxy UPSTREAM\n\t}", text("never"))
 	key := s.agent("alice", "10")
 	wantProblem(t, s.do("POST", "/tools", key, `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"delete_all","arguments":{}}}`), 422, "no_price")

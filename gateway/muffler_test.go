@@ -16,6 +16,7 @@ var muffled = []struct{ in, out string }{
 }
 
 func TestMuffler(t *testing.T) {
+	t.Parallel()
 	for _, test := range muffled {
 		for size := 1; size <= len(test.in); size++ {
 			var m muffler

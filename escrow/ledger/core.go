@@ -35,10 +35,14 @@ func move(debit, credit Account, heldByOthers Amount, t Transfer) (Account, Acco
 	return debit, credit, OK
 }
 
-// resolve posts or gives back what was set aside. It needs no funds and can't overflow: move saw to both.
+// resolve posts or gives back what was set aside. It needs no funds and has room for them, since move saw to both. Accounts that no moves
+// lead to are refused all the same: a counter never goes past its end.
 func resolve(debit, credit Account, t Transfer) (Account, Account, Outcome) {
 	if debit.DebitsPending < t.Amount || credit.CreditsPending < t.Amount {
 		return debit, credit, ExceedsPending
+	}
+	if t.Phase == PostPending && (!fits(debit.DebitsPosted, 0, t.Amount) || !fits(credit.CreditsPosted, 0, t.Amount)) {
+		return debit, credit, Overflow
 	}
 	debit.DebitsPending -= t.Amount
 	credit.CreditsPending -= t.Amount

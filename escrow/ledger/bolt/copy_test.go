@@ -32,6 +32,7 @@ func (g *gate) Write(p []byte) (int, error) {
 // TestBackupDoesNotStall: the writer goes on, and the file grows, while a backup waits for whoever takes it; the backup is as of
 // when it began.
 func TestBackupDoesNotStall(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "ledger.db")
 	s, l := open(t, path, Options{NoSync: true})
 	defer l.Close()
@@ -70,6 +71,7 @@ func TestBackupDoesNotStall(t *testing.T) {
 
 // TestBackupAndRestore: a backup that has its name is whole, and makes the same ledger again.
 func TestBackupAndRestore(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	directory := t.TempDir()
 	path, backup, restored := filepath.Join(directory, "ledger.db"), filepath.Join(directory, "backup.db"), filepath.Join(directory, "restored.db")
@@ -135,6 +137,7 @@ func damage(t *testing.T, path string) {
 
 // TestBackupOfWrongBooks: what is not whole does not get a backup's name.
 func TestBackupOfWrongBooks(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "ledger.db")
 	s, l := open(t, path, Options{NoSync: true})
 	defer l.Close()

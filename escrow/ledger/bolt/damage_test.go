@@ -114,6 +114,7 @@ func faithful(s *Store, records map[string]string) error {
 // TestEachByteFlipped damages every byte of a file in turn: the file is refused, by name, and left alone; or the byte was of no
 // use, and everything is there.
 func TestEachByteFlipped(t *testing.T) {
+	t.Parallel()
 	path, image, records := books(t)
 	must(t, os.WriteFile(path, image, 0o600))
 	random := rand.New(rand.NewPCG(1, 2))
@@ -189,6 +190,7 @@ func openDamaged(t *testing.T, path string, image []byte, records map[string]str
 // TestEachByteFlippedUnderway damages bytes that opening does not look at, as in a large file: what is read is right, or an error,
 // and never takes the process down.
 func TestEachByteFlippedUnderway(t *testing.T) {
+	t.Parallel()
 	path, image, records := books(t)
 	must(t, os.WriteFile(path, image, 0o600))
 	opened := 0
@@ -224,6 +226,7 @@ func TestEachByteFlippedUnderway(t *testing.T) {
 func lostCount(image []byte, i int) bool { return i%4096 == 10 || i%4096 == 11 }
 
 func TestTruncated(t *testing.T) {
+	t.Parallel()
 	path, image, records := books(t)
 	for size := 0; size < len(image); size += 512 {
 		must(t, os.WriteFile(path, image[:size], 0o600))
@@ -245,6 +248,7 @@ func TestTruncated(t *testing.T) {
 
 // TestTruncatedUnderway cuts the file off while it is open, as a careless operator may.
 func TestTruncatedUnderway(t *testing.T) {
+	t.Parallel()
 	path, _, records := books(t)
 	s, err := Open(path, Options{NoSync: true})
 	must(t, err)
@@ -275,6 +279,7 @@ func TestTruncatedUnderway(t *testing.T) {
 
 // TestForeign refuses what is no ledger, and leaves it alone.
 func TestForeign(t *testing.T) {
+	t.Parallel()
 	for name, content := range map[string][]byte{
 		"text":  []byte(strings.Repeat("not a ledger\n", 2000)),
 		"zeros": make([]byte, 64<<10),
@@ -293,6 +298,7 @@ func TestForeign(t *testing.T) {
 
 // TestDamagedMeta: either meta page alone does not do, unless the operator says so.
 func TestDamagedMeta(t *testing.T) {
+	t.Parallel()
 	path, _, records := books(t)
 	image, err := os.ReadFile(path)
 	must(t, err)
@@ -318,6 +324,7 @@ func TestDamagedMeta(t *testing.T) {
 }
 
 func TestAbsentReadOnly(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "none.db")
 	if _, err := Open(path, Options{ReadOnly: true}); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("opening what is not there: %v", err)

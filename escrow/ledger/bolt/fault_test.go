@@ -75,6 +75,7 @@ func mustVerify(t *testing.T, l *ledger.Ledger, transfers uint64) {
 // TestEachStepFails lets each step of a commit and of the reopening fail, by an error and by a panic: nothing is taken until it is
 // reopened, and what became of the operation can be looked up.
 func TestEachStepFails(t *testing.T) {
+	t.Parallel()
 	for _, panics := range []bool{false, true} {
 		for _, c := range []struct {
 			step    Step
@@ -132,6 +133,7 @@ func mustBeAlone(t *testing.T, path string) {
 
 // TestRestartAfterFailedSync: what a failed commit left in memory alone is written anew by the next process too.
 func TestRestartAfterFailedSync(t *testing.T) {
+	t.Parallel()
 	f := new(failing)
 	path := filepath.Join(t.TempDir(), "ledger.db")
 	_, l := open(t, path, Options{Fault: f.hook})
@@ -164,6 +166,7 @@ func TestRestartAfterFailedSync(t *testing.T) {
 
 // TestFullDisk: where there is no room nothing is written, and the same file goes on when there is.
 func TestFullDisk(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "ledger.db")
 	_, l := open(t, path, Options{})
 	must(t, once(l, "before"))
@@ -209,6 +212,7 @@ func TestFullDisk(t *testing.T) {
 // TestTornCommit cuts a commit short at every place where a power cut may: between its pages, within one, in any order, before and
 // after the page that makes it valid. The ledger is then as it was before the commit or after it.
 func TestTornCommit(t *testing.T) {
+	t.Parallel()
 	for _, layerSize := range []int{0, 1} {
 		t.Run(fmt.Sprintf("layers of %d", layerSize), func(t *testing.T) { tearCommit(t, layerSize) })
 	}
@@ -283,6 +287,7 @@ func tearCommit(t *testing.T, layerSize int) {
 }
 
 func TestLocked(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "ledger.db")
 	_, l := open(t, path, Options{})
 	for _, readOnly := range []bool{false, true} {
@@ -313,6 +318,7 @@ func TestLocked(t *testing.T) {
 
 // TestModes: the file and its directory are its owner's alone.
 func TestModes(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "a", "b", "ledger.db")
 	_, l := open(t, path, Options{})
 	must(t, l.Close())
@@ -327,6 +333,7 @@ func TestModes(t *testing.T) {
 
 // TestReopenUnderLoad: callers go on through failures and reopenings; what was answered is there, once, and nothing is lost.
 func TestReopenUnderLoad(t *testing.T) {
+	t.Parallel()
 	var calls atomic.Int64
 	fault := func(step Step) error {
 		if n := calls.Add(1); (step == StepSync || step == StepCommit) && n%97 < 2 {

@@ -26,8 +26,10 @@ func do(s *Store, op func(ledger.Writer)) error {
 // TestViewsAreOneCommit: whoever reads while layers are filled, frozen and folded sees all that one commit left, and nothing of
 // the next one.
 func TestViewsAreOneCommit(t *testing.T) {
+	t.Parallel()
 	for _, size := range []int{1, 8 << 10, 64 << 10} {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			t.Parallel()
 			s, err := Open(filepath.Join(t.TempDir(), "ledger.db"), Options{NoSync: true, LayerSize: size})
 			must(t, err)
 			defer s.Close()
@@ -103,6 +105,7 @@ func oneCommit(r ledger.Reader) error {
 // TestLayersStaySmall: however much was written, what is in memory and in the journals is bounded, and everything else is in its
 // place, also after reopening in the middle.
 func TestLayersStaySmall(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct{ operations, records, longest int }{{2000, 1, 200}, {60, 300, 3}} {
 		t.Run(fmt.Sprintf("%d records each", c.records), func(t *testing.T) {
 			const size = 32 << 10
@@ -147,6 +150,7 @@ func TestLayersStaySmall(t *testing.T) {
 
 // TestNoRoomToFold: where only folding fails for lack of room, what fits into the journal is still taken.
 func TestNoRoomToFold(t *testing.T) {
+	t.Parallel()
 	s, err := Open(filepath.Join(t.TempDir(), "ledger.db"), Options{NoSync: true, LayerSize: 1, MaxSize: 17 << 20})
 	must(t, err)
 	defer s.Close()
@@ -168,6 +172,7 @@ func TestNoRoomToFold(t *testing.T) {
 
 // TestDamagedJournal: each byte of a journal's text counts.
 func TestDamagedJournal(t *testing.T) {
+	t.Parallel()
 	text, _ := encodeChanges([]change{{[]byte("a"), []byte("one")}, {[]byte("b"), nil}, {[]byte("c"), []byte{}}})
 	for i := range text {
 		if err := decodeChanges(text[:i], func(uint32, change) {}); err == nil && i != 0 && i != 6 && i != 9 {

@@ -14,6 +14,7 @@ import (
 
 // TestLayer: a layer says what its groups changed, and so does each one that it was made from, whatever came after it.
 func TestLayer(t *testing.T) {
+	t.Parallel()
 	key := rapid.StringMatching(`[abc]{0,3}`)
 	rapid.Check(t, func(t *rapid.T) {
 		type version struct {
@@ -79,6 +80,7 @@ func written(value []byte) string {
 
 // TestLayerRunsStayFew: each group adds a run, and yet there are few.
 func TestLayerRunsStayFew(t *testing.T) {
+	t.Parallel()
 	l := newLayer(1)
 	for i := range 5000 {
 		l = l.with(encodeChanges([]change{{fmt.Appendf(nil, "k%05d", i*7919%5000), []byte("v")}}))
@@ -90,6 +92,7 @@ func TestLayerRunsStayFew(t *testing.T) {
 
 // TestLayerHashesCollide: two keys of one hash are told apart.
 func TestLayerHashesCollide(t *testing.T) {
+	t.Parallel()
 	l := newLayer(1).with(encodeChanges([]change{{[]byte("a"), []byte("1")}, {[]byte("b"), []byte("2")}}))
 	hash := func(key string) uint64 { return maphash.String(l.newest.seed, key) }
 	l.newest.places[hash("b")] = l.newest.places[hash("a")]

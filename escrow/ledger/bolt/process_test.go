@@ -158,6 +158,7 @@ func mustHave(t *testing.T, path string, ids []string) {
 
 // TestKilled kills a process that writes, again and again: what it acknowledged is in the books, once, and the books are right.
 func TestKilled(t *testing.T) {
+	t.Parallel()
 	rounds := 10
 	if testing.Short() {
 		rounds = 3
@@ -190,6 +191,7 @@ func TestKilled(t *testing.T) {
 // TestRealFaults lets the system calls of a commit fail, as a failing or full disk does. The commit's outcome is unknown; the process
 // goes on by itself, and in the end each operation is in the books once.
 func TestRealFaults(t *testing.T) {
+	t.Parallel()
 	strace, err := exec.LookPath("strace")
 	if err != nil {
 		t.Skip("SKIPPED: no strace here, with which system calls are made to fail; install it (apt-get install strace)")
@@ -232,6 +234,7 @@ func TestRealFaults(t *testing.T) {
 
 // TestFileLimit: a file that the system does not let grow is as a full disk.
 func TestFileLimit(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "ledger.db")
 	_, l := open(t, path, Options{NoSync: true})
 	must(t, once(l, "before"))
@@ -246,6 +249,7 @@ func TestFileLimit(t *testing.T) {
 
 // TestLittleAddressSpace: where the address space is limited the file is opened all the same.
 func TestLittleAddressSpace(t *testing.T) {
+	t.Parallel()
 	if racing {
 		t.Skip("the race detector itself needs more address space than this")
 	}
