@@ -100,17 +100,8 @@ func LoadCatalog(r io.Reader) (*Catalog, error) {
 	return c, nil
 }
 
-// Len returns the number of models that have prices.
-func (c *Catalog) Len() int { return len(c.models) }
-
 // Problems returns the entries that were left out, each with the reason, by name. Their models have no price.
 func (c *Catalog) Problems() []string { return slices.Clone(c.problems) }
-
-// Model returns the prices of a model by its name in the file.
-func (c *Catalog) Model(name string) (Model, bool) {
-	m, ok := c.models[name]
-	return m, ok
-}
 
 // find returns the name under which the catalog has a model: with the provider's prefix first, then as it is; a fine-tuned
 // ft:base:org::id is found as ft:base.

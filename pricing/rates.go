@@ -19,7 +19,6 @@ type Rates struct {
 	services  []service
 	tools     []ToolPrice
 	maxOutput int64
-	listed    []Price
 	charged   []meter.Class // by name
 }
 
@@ -40,7 +39,7 @@ func NewRates(prices []Price, counts ...string) (*Rates, error) {
 	if err != nil {
 		return nil, err
 	}
-	return compileRates(layers{base: own}, nil, slices.Clone(prices), 0), nil
+	return compileRates(layers{base: own}, nil, 0), nil
 }
 
 // pricesOf has the prices of a class that add up. Fallbacks are not resolved.
@@ -91,8 +90,8 @@ type serviceLayer struct {
 	above  []aboveLayer
 }
 
-func compileRates(l layers, tools []ToolPrice, listed []Price, maxOutput int64) *Rates {
-	r := &Rates{tools: tools, listed: listed, maxOutput: maxOutput}
+func compileRates(l layers, tools []ToolPrice, maxOutput int64) *Rates {
+	r := &Rates{tools: tools, maxOutput: maxOutput}
 	add := func(name string, top pricesOf, topAbove []aboveLayer) {
 		sizes := []int64{0}
 		for _, a := range slices.Concat(l.above, topAbove) {
@@ -294,6 +293,3 @@ func (r *Rates) findCharged() []meter.Class {
 // MaxOutput is the most output tokens of an answer whose request does not bound it: the model's `max_output`, else the
 // tariff's, else what the catalog says; 0 when nothing is known.
 func (r *Rates) MaxOutput() int64 { return r.maxOutput }
-
-// Prices returns the plain prices as they were stated, without those of sizes and services.
-func (r *Rates) Prices() []Price { return slices.Clone(r.listed) }

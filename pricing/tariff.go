@@ -210,7 +210,7 @@ func (t *Tariff) Compile(catalog *Catalog, counts ...string) error {
 		c.models = append(c.models, compiledModel{strings.ToLower(m.Glob), rates})
 	}
 	if len(t.Tools) > 0 {
-		c.bare = compileRates(layers{}, c.tools, nil, t.MaxOutput)
+		c.bare = compileRates(layers{}, c.tools, t.MaxOutput)
 	}
 	t.compiled = c
 	return nil
@@ -252,7 +252,7 @@ func (m Model) compile(tools []ToolPrice, maxOutput int64, counts []string) (*Ra
 	if m.MaxOutput > 0 {
 		maxOutput = m.MaxOutput
 	}
-	return compileRates(l, tools, slices.Clone(m.Prices), maxOutput), nil
+	return compileRates(l, tools, maxOutput), nil
 }
 
 func aboveLayers(list []Above, counts []string) ([]aboveLayer, error) {

@@ -24,6 +24,10 @@ func TestMatch(t *testing.T) {
 		{"gpt-?", "gpt-", false}, {"gpt-?", "gpt-4o", false}, {"*/llama*", "meta/llama-3", true}, {"*mini*", "gpt-4o-mini-2024", true},
 		{"a*b*c", "aXbXXc", true}, {"a*b*c", "aXbXX", false}, {"a*b*c", "abcbc", true}, {"", "", true}, {"", "a", false},
 		{"**a**", "xax", true}, {"[a-z]", "a", false}, {"[a-z]", "[a-z]", true}, {`\*`, `\x`, true},
+		{`\*`, "*", false}, {`a\?`, `a\b`, true}, {"caf?", "café", true}, {"caf??", "café", false}, {"*?", "é", true}, {"*??", "é", false},
+		{"modèle-*", "MODÈLE-2", true}, {"?", "\xfe", true},
+		// What takes the time of an exponential matcher; a linear one answers at once.
+		{"*a*a*a*a*a*a*a*a*b*", strings.Repeat("a", 10_000), false},
 	}
 	for _, test := range tests {
 		if got := match(test.glob, test.name); got != test.want {

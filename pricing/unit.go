@@ -3,7 +3,6 @@ package pricing
 import (
 	"fmt"
 	"math/bits"
-	"slices"
 	"strings"
 
 	"github.com/tallygate/tallygate/meter"
@@ -123,16 +122,6 @@ func isUnitName(s string) bool {
 		}
 	}
 	return true
-}
-
-// UnitClasses returns the classes whose quantities add up to a quantity of the unit ("token": all classes of tokens), or nil
-// for a word that is no built-in unit.
-func UnitClasses(word string) []meter.Class {
-	u, err := findUnit(word, nil)
-	if err != nil {
-		return nil
-	}
-	return slices.Clone(u.whole)
 }
 
 // Measure is a number of a unit, as in `batch 1000 tokens` and `included 500 calls`.

@@ -47,7 +47,7 @@ func ForModel(model string) *Encoding {
 // Count counts the tokens of text, as the family would.
 func (e *Encoding) Count(text string) int64 {
 	t := Text{enc: e}
-	t.WriteString(text)
+	t.Write([]byte(text))
 	return t.Count()
 }
 
@@ -77,15 +77,6 @@ func (t *Text) Call() { t.extra += t.enc.call }
 func (t *Text) Reset() {
 	t.folded, t.extra, t.pending, t.breaks = 0, 0, t.pending[:0], t.breaks[:0]
 	t.runs, t.wide, t.last, t.before = 0, 0, other, 0
-}
-
-// WriteString is Write for a string.
-func (t *Text) WriteString(s string) {
-	for len(s) > 0 {
-		n := min(len(s), piece)
-		t.Write([]byte(s[:n]))
-		s = s[n:]
-	}
 }
 
 // Write adds to the text.

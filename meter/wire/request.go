@@ -114,7 +114,7 @@ func (r *Request) Call(api *API) *meter.Call {
 	}
 	c.Model = r.JSON.Get("model").String()
 	c.Stream = r.JSON.Get("stream").Bool()
-	c.InputTokens, c.InputOpen = InputBound(r.Body, c.Model)
+	c.InputTokens, c.InputOpen = inputBound(r.Body, c.Model)
 	return c
 }
 
@@ -178,11 +178,11 @@ const (
 // MediaBound returns the most tokens that size bytes of audio or video can count.
 func MediaBound(size int64) int64 { return size/mediaBytes + 64 }
 
-// InputBound returns the most tokens that a JSON request body can count as input. A token has at least a byte, and what a
+// inputBound returns the most tokens that a JSON request body can count as input. A token has at least a byte, and what a
 // provider puts around a message is shorter than the JSON around it, so that it is the body's length, without images, audio
 // and video in base64, which count by a bound of their own. open tells that the body refers to something that it does not
 // contain.
-func InputBound(body []byte, model string) (most int64, open bool) {
+func inputBound(body []byte, model string) (most int64, open bool) {
 	perImage := int64(ImageTokens)
 	if strings.Contains(model, "4o-mini") {
 		perImage = imageTokensMini

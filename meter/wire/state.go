@@ -146,8 +146,6 @@ type Message struct {
 	texts   []segment
 	text    []byte // the texts' bytes
 	inText  bool   // a string of which there was a piece has not ended
-
-	truncated bool
 }
 
 type value struct{ rule, start, end int }
@@ -215,9 +213,6 @@ func (m *Message) Count(path string) (n int64) {
 	return n
 }
 
-// Truncated reports whether there were more or longer values than are kept.
-func (m *Message) Truncated() bool { return m.truncated }
-
 // most is the most tokens that the text gathered so far can count: a token has a byte, and an answer, and a call, have some
 // beside their text.
 func (m *Message) most() int64 {
@@ -235,7 +230,7 @@ func (m *Message) most() int64 {
 
 func (m *Message) reset() {
 	m.Event, m.values, m.kept, m.literal = "", m.values[:0], m.kept[:0], m.literal[:0]
-	m.texts, m.text, m.inText, m.truncated = m.texts[:0], m.text[:0], false, false
+	m.texts, m.text, m.inText = m.texts[:0], m.text[:0], false
 	clear(m.marks)
 }
 
@@ -249,7 +244,6 @@ func (g gather) Value(i int, raw []byte) {
 		return
 	}
 	if raw == nil || len(m.values) == maxValues || len(m.kept)+len(raw) > maxKept {
-		m.truncated = true
 		return
 	}
 	start := len(m.kept)

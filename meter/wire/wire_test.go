@@ -396,9 +396,9 @@ func TestInputBound(t *testing.T) {
 		{`{"a":"cut`, 9, 100, false},
 	}
 	for _, tt := range tests {
-		got, open := wire.InputBound([]byte(tt.body), "gpt-4o")
-		if got < tt.min || got > tt.max || open != tt.open {
-			t.Errorf("%.50s: at most %d tokens, open %v; want %d to %d, %v", tt.body, got, open, tt.min, tt.max, tt.open)
+		c := wire.NewRequest(meter.Head{}, []byte(tt.body)).Call(&wire.API{})
+		if c.InputTokens < tt.min || c.InputTokens > tt.max || c.InputOpen != tt.open {
+			t.Errorf("%.50s: at most %d tokens, open %v; want %d to %d, %v", tt.body, c.InputTokens, c.InputOpen, tt.min, tt.max, tt.open)
 		}
 	}
 }
