@@ -66,7 +66,7 @@ func (t *Tx) useAllowance(o PaymentOrder) error {
 	}
 	if !found {
 		return refuse(Forbidden, map[string]string{"payer": o.From, "payee": o.To},
-			"agent %q has given %q no allowance; it does so by PUT /api/v1/wallet/allowances/%s", o.From, o.To, o.To)
+			"agent %q has given %q no allowance", o.From, o.To)
 	}
 	if a.Left < o.Amount {
 		return refuse(LimitExceeded, map[string]string{"limit": "allowance", "required": o.Amount.String(), "available": a.Left.String()},

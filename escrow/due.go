@@ -171,7 +171,7 @@ func (t *Tx) expire(e *Escrow) error {
 		}
 		var err error
 		switch {
-		case e.Status == Open && e.Request != "":
+		case e.Status == Open && e.Kind == KindQuality:
 			if err = t.divideBy(e, e.Verdict, "the time to decide is up"); e.Status == Disputed {
 				what = EscrowDisputed
 			}

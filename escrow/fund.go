@@ -41,7 +41,7 @@ func (a *Authorisation) fromEscrow(ctx context.Context, o CallOrder) error {
 	if o.Open == 0 {
 		return refuse(EscrowRequired, map[string]string{
 			"payee": o.Payee, "required": o.Least.String(), "currency": a.book.Currency(),
-		}, "this route is paid from an escrow to %q that covers %s %s: POST /api/v1/escrow", o.Payee, o.Least, a.book.Currency())
+		}, "this route is paid from an escrow to %q that covers %s %s", o.Payee, o.Least, a.book.Currency())
 	}
 	// One opener per pair: those that wait use what the first has opened.
 	unlock := a.book.shared.openers.lock(o.By.Agent + "\x00" + o.Payee)
@@ -68,7 +68,7 @@ func (a *Authorisation) fromNamed(o CallOrder) error {
 		return refuse(Forbidden, map[string]string{"escrow_id": e.ID, "payee": o.Payee}, "the escrow is to %q, this route is paid to %q", e.To, o.Payee)
 	case o.Milestone != "":
 		return a.forMilestone(e, o)
-	case len(e.Milestones) > 0 || e.Subscription != "" || e.Request != "":
+	case !e.Kind.drawn():
 		return refuse(Forbidden, map[string]string{"escrow_id": e.ID}, "the escrow is for milestones, a subscription, or a charge that is not decided: no meter draws from it")
 	case !e.drawable():
 		return e.wrongStatus("metered call")
@@ -81,7 +81,7 @@ func (a *Authorisation) fromNamed(o CallOrder) error {
 // or comes after, and finds the money held.
 func (a *Authorisation) use(e *Escrow, o CallOrder) error {
 	a.source = e.Account()
-	if err := a.holdFirst(o, e.ByMeter); err != nil {
+	if err := a.holdFirst(o, e.Kind == KindMeter); err != nil {
 		return err
 	}
 	now, err := a.book.storedEscrow(e.ID)
@@ -131,7 +131,7 @@ func (a *Authorisation) open(ctx context.Context, o CallOrder) error {
 			From: o.By.Agent, To: o.Payee, Amount: max(o.Least, min(o.Open, wallet.Available), 1),
 			Memo: "opened by the meter of " + o.Payee, AutoRelease: o.OpenFor, OnExpiry: ToPayer,
 		})
-		e.ByMeter = true
+		e.Kind = KindMeter
 		return t.lock(&e)
 	})
 }

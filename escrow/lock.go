@@ -34,6 +34,45 @@ const (
 	ToPayer Way = "refund"
 )
 
+// Kind is what an escrow is for.
+type Kind string
+
+// The kinds of escrows.
+const (
+	KindAgreed     Kind = "agreed"     // an agent has made it, for whatever it agreed on with the payee
+	KindMilestones Kind = "milestones" // it is paid out by milestones
+	KindMeter      Kind = "meter"      // a meter has opened it, to draw from
+	KindPeriod     Kind = "period"     // the price of a period of a subscription
+	KindOverage    Kind = "overage"    // what a subscription uses beyond its quota is drawn from it
+	KindQuality    Kind = "quality"    // the price of a call whose quality is not decided yet
+)
+
+// drawn reports whether any metered call to the payee may draw from an escrow of this kind.
+func (k Kind) drawn() bool { return k == KindAgreed || k == KindMeter }
+
+// ofSubscription reports whether a subscription locks escrows of this kind.
+func (k Kind) ofSubscription() bool { return k == KindPeriod || k == KindOverage }
+
+// kind is the escrow's kind; of a record from before kinds were kept, what its other fields say.
+func (e *Escrow) kind() Kind {
+	switch {
+	case e.Kind != "":
+		return e.Kind
+	case e.Request != "":
+		return KindQuality
+	case e.Subscription != "" && e.ByMeter:
+		return KindOverage
+	case e.Subscription != "":
+		return KindPeriod
+	case len(e.Milestones) > 0:
+		return KindMilestones
+	case e.ByMeter:
+		return KindMeter
+	default:
+		return KindAgreed
+	}
+}
+
 // Escrow is money that a payer has locked for a payee. Amount = Released + Refunded + Remaining() always.
 type Escrow struct {
 	ID            string        `cbor:"1,keyasint"`
@@ -52,7 +91,7 @@ type Escrow struct {
 	Milestones    []Milestone   `cbor:"14,keyasint,omitempty"`
 	CreatedAt     time.Time     `cbor:"15,keyasint"`
 	UpdatedAt     time.Time     `cbor:"16,keyasint"`
-	ByMeter       bool          `cbor:"17,keyasint,omitempty"` // a meter opened it
+	ByMeter       bool          `cbor:"17,keyasint,omitempty"` // in records without a Kind: a meter opened it
 	Served        bool          `cbor:"18,keyasint,omitempty"` // a meter has charged it
 	Subscription  string        `cbor:"19,keyasint,omitempty"` // it locks a period of this subscription
 	Closing       Way           `cbor:"20,keyasint,omitempty"` // it is over: what running calls still hold goes this way as they end
@@ -70,6 +109,7 @@ type Escrow struct {
 
 	Request string  `cbor:"30,keyasint,omitempty"` // it holds the price of this call, whose quality is not decided yet
 	Verdict Verdict `cbor:"31,keyasint,omitzero"`  // Request: what the clock decides
+	Kind    Kind    `cbor:"32,keyasint,omitempty"` // in records from before kinds were kept: empty, see [Escrow.kind]
 
 	Held ledger.Amount `cbor:"-"` // by running calls, out of Remaining; as of when it was read
 
@@ -158,10 +198,11 @@ func (t *Tx) CreateEscrow(by Actor, o EscrowOrder) (Escrow, error) {
 
 func newEscrow(o EscrowOrder) Escrow {
 	e := Escrow{
-		Status: Open, From: o.From, To: o.To, Amount: o.Amount, Memo: o.Memo,
+		Kind: KindAgreed, Status: Open, From: o.From, To: o.To, Amount: o.Amount, Memo: o.Memo,
 		AutoRelease: o.AutoRelease, OnExpiry: o.OnExpiry,
 	}
 	for _, m := range o.Milestones {
+		e.Kind = KindMilestones
 		e.Milestones = append(e.Milestones, Milestone{Name: m.Name, Amount: m.Amount, Status: MilestonePending})
 	}
 	return e

@@ -14,7 +14,7 @@ func noticeTime(end time.Time, term time.Duration) time.Time {
 }
 
 func (t *Tx) announceExpiry(e *Escrow) error {
-	if e.AutoReleaseAt.IsZero() || e.Subscription != "" {
+	if e.AutoReleaseAt.IsZero() || e.Kind.ofSubscription() {
 		return nil
 	}
 	return t.announce(noticeTime(e.AutoReleaseAt, e.AutoRelease), dueEscrow+e.ID, e.From, e.To)

@@ -62,7 +62,7 @@ func (p Plan) poolMemo() string {
 // required refuses a call for want of a subscription, with what it takes to have one.
 func (b *Book) subscriptionRequired(o CallOrder, status SubscriptionStatus) error {
 	fields := map[string]string{"plan": o.Plan, "payee": o.Payee, "currency": b.Currency()}
-	detail := "this route is paid by a subscription: POST /api/v1/subscriptions"
+	detail := "this route is paid by a subscription"
 	if p, found := b.rules.plan(o.Payee, o.Plan); found {
 		fields["price"], fields["period"] = p.Price.String(), Period(p.Period)
 		if p.Pool > 0 {

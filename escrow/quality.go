@@ -100,8 +100,8 @@ func (t *Tx) lockHeld(a *Authorisation, source *Escrow, c *Charge, amount ledger
 		}
 	}
 	held := Escrow{
-		Status: Open, From: c.Payer, To: c.Payee, Amount: amount, Memo: "quality of " + c.RequestID, OnExpiry: ToPayer,
-		ByMeter: true, Served: true, Request: c.RequestID,
+		Kind: KindQuality, Status: Open, From: c.Payer, To: c.Payee, Amount: amount, Memo: "quality of " + c.RequestID, OnExpiry: ToPayer,
+		Served: true, Request: c.RequestID,
 	}
 	c.Status = HeldCharge
 	if q.Hold && q.Decision != nil {
@@ -148,7 +148,7 @@ func (t *Tx) divideBy(e *Escrow, v Verdict, note string) error {
 
 // follow keeps the charge that an escrow holds the price of in step with it.
 func (t *Tx) follow(e *Escrow) error {
-	if e.Request == "" || e.Status == Open || e.Status == RefundRequested {
+	if e.Kind != KindQuality || e.Status == Open || e.Status == RefundRequested {
 		return nil
 	}
 	c, found, err := t.charge(e.Request)

@@ -89,13 +89,13 @@ func (t *Tx) ReleasePartial(by Actor, id string, amount ledger.Amount, memo stri
 	if err != nil {
 		return Escrow{}, err
 	}
-	if e.Status == Released && len(e.Milestones) == 0 && (by.Operator || by.Agent == e.From) {
+	if e.Status == Released && e.Kind != KindMilestones && (by.Operator || by.Agent == e.From) {
 		return Escrow{}, e.tooMuch("amount", amount) // an emptied pool has nothing left: that is what its payer must know
 	}
 	if err := e.mayRelease(by); err != nil {
 		return Escrow{}, err
 	}
-	if len(e.Milestones) > 0 {
+	if e.Kind == KindMilestones {
 		return Escrow{}, invalid("amount", "this escrow is paid by milestones: name one, or release all")
 	}
 	if err := checkAmount("amount", amount); err != nil {

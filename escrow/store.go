@@ -24,7 +24,7 @@ func (e *Escrow) indexes() map[string]bool {
 		keys[string(activeByAgent.key(e.From, e.ID))] = true
 		keys[string(activeByAgent.key(e.To, e.ID))] = true
 	}
-	if e.drawable() && len(e.Milestones) == 0 && e.Subscription == "" && e.Request == "" {
+	if e.drawable() && e.Kind.drawn() {
 		keys[string(openByPair.key(e.From, e.To, e.ID))] = true
 	}
 	if e.Status == RefundRequested || e.Status == Disputed {
@@ -122,6 +122,7 @@ func escrowByID(r ledger.Reader, id string) (*Escrow, error) {
 	if found, err := load(r, escrowTable.key(id), &e); err != nil || !found {
 		return nil, err
 	}
+	e.Kind = e.kind()
 	e.indexed = e.indexes()
 	return &e, nil
 }

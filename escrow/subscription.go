@@ -110,7 +110,7 @@ func (t *Tx) terms(o SubscriptionOrder) (Plan, error) {
 	if o.Plan != "" {
 		plan, found := t.rules.plan(o.Payee, o.Plan)
 		if !found {
-			return Plan{}, invalid("plan", "plan %.80q: %q offers no such plan; GET /api/v1/tariffs lists them", o.Plan, o.Payee)
+			return Plan{}, refuse(InvalidRequest, map[string]string{"field": "plan", "plan": o.Plan}, "plan %.80q: %q offers no such plan", o.Plan, o.Payee)
 		}
 		return plan, nil
 	}
@@ -138,13 +138,13 @@ func (t *Tx) beginPeriod(by Actor, s *Subscription, start time.Time) error {
 	if s.Plan.Name != "" {
 		memo = fmt.Sprintf("subscription %s, period %d", s.Plan.Name, s.Periods)
 	}
-	price := Escrow{Status: Open, From: s.Payer, To: s.Payee, Amount: s.Plan.Price, Memo: memo, OnExpiry: ToPayee}
+	price := Escrow{Kind: KindPeriod, Status: Open, From: s.Payer, To: s.Payee, Amount: s.Plan.Price, Memo: memo, OnExpiry: ToPayee}
 	if err := t.lockPeriod(s, &price, &s.EscrowID); err != nil {
 		return err
 	}
 	s.PoolID = ""
 	if s.Plan.Pool > 0 {
-		pool := Escrow{Status: Open, From: s.Payer, To: s.Payee, Amount: s.Plan.Pool, Memo: s.Plan.poolMemo(), OnExpiry: ToPayer, ByMeter: true}
+		pool := Escrow{Kind: KindOverage, Status: Open, From: s.Payer, To: s.Payee, Amount: s.Plan.Pool, Memo: s.Plan.poolMemo(), OnExpiry: ToPayer}
 		if err := t.lockPeriod(s, &pool, &s.PoolID); err != nil {
 			return err
 		}

@@ -96,19 +96,36 @@ func known(r *escrow.Refusal) *escrow.Refusal {
 func problem(r *escrow.Refusal, prefix string, metered bool) map[string]any {
 	k := kinds[r.Outcome]
 	body := map[string]any{}
+	detail := under(prefix, r.Detail+remedy(r))
 	for name, value := range r.Fields {
 		body[name] = value
 	}
 	maps.Copy(body, map[string]any{
-		"type": problemBase + string(r.Outcome), "title": k.title, "status": k.status, "code": r.Outcome, "detail": under(prefix, r.Detail),
+		"type": problemBase + string(r.Outcome), "title": k.title, "status": k.status, "code": r.Outcome, "detail": detail,
 	})
 	if r.Outcome == escrow.InsufficientFunds {
 		body["pay"] = pay(prefix)
 	}
 	if metered {
-		body["error"] = map[string]string{"message": k.title + ": " + under(prefix, r.Detail), "type": k.sdk, "code": string(r.Outcome)}
+		body["error"] = map[string]string{"message": k.title + ": " + detail, "type": k.sdk, "code": string(r.Outcome)}
 	}
 	return body
+}
+
+// remedy is what the caller can do about a refusal, as far as it is a request to this API.
+func remedy(r *escrow.Refusal) string {
+	switch {
+	case r.Outcome == escrow.EscrowRequired:
+		return ": POST /api/v1/escrow"
+	case r.Outcome == escrow.SubscriptionRequired && r.Fields["subscription_status"] == "":
+		return ": POST /api/v1/subscriptions"
+	case r.Outcome == escrow.InvalidRequest && r.Fields["plan"] != "":
+		return "; GET /api/v1/tariffs lists them"
+	case r.Outcome == escrow.Forbidden && r.Fields["payer"] != "" && r.Fields["payee"] != "":
+		return "; it does so by PUT /api/v1/wallet/allowances/" + r.Fields["payee"]
+	default:
+		return ""
+	}
 }
 
 // pay tells how a wallet is funded.
