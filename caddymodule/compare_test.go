@@ -472,7 +472,6 @@ func (c *caller) dial(t *testing.T) net.Conn {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
 	return conn
 }
 
@@ -510,7 +509,7 @@ func turns(route, contentType string, pieces ...string) comparison {
 			}
 		},
 		client: func(t *testing.T, c *caller) string {
-			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			response, err := c.client.Do(c.request(t, "GET", nil).WithContext(ctx))
 			if err != nil {
@@ -545,7 +544,7 @@ func conversation(pieces ...string) func(*testing.T, *caller) string {
 		if c.wire != "h2c" {
 			return askOnce(t, c)
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		pr, pw := io.Pipe()
 		defer context.AfterFunc(ctx, func() { pw.Close() })()

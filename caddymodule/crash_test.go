@@ -155,13 +155,11 @@ const crashFile = 100
 func TestCrash(t *testing.T) {
 	t.Parallel()
 	var sum crashSum
-	for left := crashRounds(t); left > 0; left -= crashFile {
-		crash(t, min(left, crashFile), &sum)
+	// A busy machine may get through too little in a few rounds to prove anything: there are as many more as it takes.
+	for left := crashRounds(t); left > 0 || sum.calls == 0 || sum.streams == 0 || sum.transfers == 0; left -= crashFile {
+		crash(t, min(max(left, 1), crashFile), &sum)
 		t.Logf("%d kills: %d complete responses each have their charge, %d streams were cut after %d events and lost at most a batch each, %d transfers acknowledged",
 			sum.kills, sum.calls, sum.streams, sum.events, sum.transfers)
-	}
-	if sum.calls == 0 || sum.streams == 0 || sum.transfers == 0 {
-		t.Error("the load did too little to prove anything")
 	}
 }
 

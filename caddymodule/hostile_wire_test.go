@@ -14,7 +14,6 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/net/http2"
 )
@@ -167,7 +166,6 @@ func TestKeysAreTakenFromWhereverTheyStand(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer conn.Close()
-			_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
 			_, _ = io.WriteString(conn, strings.ReplaceAll(test.request, "KEY", key))
 			response, err := http.ReadResponse(bufio.NewReader(conn), nil)
 			if err != nil || response.StatusCode != 200 {
@@ -248,11 +246,7 @@ func TestUploadIsNotBuffered(t *testing.T) {
 	ended := make(chan answer)
 	go func() { ended <- send(t, r) }()
 	_, _ = io.WriteString(upload, "first")
-	select {
-	case <-half:
-	case <-time.After(10 * time.Second):
-		t.Fatal("the first half is kept back")
-	}
+	<-half // or the first half is kept back
 	_, _ = io.WriteString(upload, "second")
 	upload.Close()
 	want(t, "answer", (<-ended).body, "second <nil>")
@@ -274,7 +268,7 @@ func TestWebSocketOverHTTP2(t *testing.T) {
 		if c.wire != "h2c" {
 			return webSocket(t, c)
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		in, out := io.Pipe()
 		defer context.AfterFunc(ctx, func() { out.Close() })()
