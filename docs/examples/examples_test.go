@@ -29,8 +29,8 @@ const (
 	root        = "../.."
 )
 
-// programs are the patterns, by the name of the Python program; that of the Go program is without the underscores. Both end with the
-// same balances.
+// programs are the patterns, by the name of the Python program. The Go program has the same name without the underscores. Both end with
+// the same balances.
 var programs = []struct {
 	name     string
 	hasWeek  bool
@@ -63,7 +63,7 @@ func TestProgramsEndWithTheBalancesTheyShould(t *testing.T) {
 	s.verify()
 }
 
-// A shop that keeps a part of each payment is one in which no provider ends with what it should.
+// In a shop that takes a commission, no provider ends with the balance that it should have.
 func TestProgramsFailWhereABalanceIsNotAsItShould(t *testing.T) {
 	t.Parallel()
 	bin := build(t)
@@ -80,7 +80,7 @@ func TestProgramsFailWhereABalanceIsNotAsItShould(t *testing.T) {
 	s.verify()
 }
 
-// Answers that are lost on their way make the programs ask again, not pay again.
+// When answers get lost on their way, the programs ask again but don't pay again.
 func TestProgramsPayOnceWhereAnswersAreLost(t *testing.T) {
 	t.Parallel()
 	bin := build(t)
@@ -214,8 +214,8 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// readSources looks at every source that the server and the programs are made of, so that go test does not take the result that it
-// has kept from an earlier run for that of what they are now.
+// readSources looks at every source file of the server and the programs. That tells go test to run the test again when one of them has
+// changed, and not to reuse the cached result.
 func readSources(t *testing.T) {
 	t.Helper()
 	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
@@ -264,7 +264,7 @@ func (b *lockedBuffer) String() string {
 	return b.buf.String()
 }
 
-// open starts a server in a folder of its own: a shop as the demo's, without providers, with further options.
+// open starts a server in a folder of its own: a shop like the demo shop, but without providers, and with further options.
 func open(t *testing.T, bin, options string) *server {
 	t.Helper()
 	dir, address := t.TempDir(), freeAddress(t)
@@ -303,7 +303,7 @@ func open(t *testing.T, bin, options string) *server {
 
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	// Not one of the ports that the system gives to outgoing connections: such a one could take it before the server does.
+	// The ports that the system gives to outgoing connections are avoided: a connection could take the port before the server does.
 	for range 100 {
 		address := fmt.Sprintf("127.0.0.1:%d", 20_000+rand.IntN(12_000))
 		if l, err := net.Listen("tcp", address); err == nil {
@@ -349,7 +349,7 @@ func (s *server) close() {
 	}
 }
 
-// verify checks the books that the programs have left.
+// verify checks the ledger after the programs have run.
 func (s *server) verify() {
 	s.t.Helper()
 	if out, err := s.tallygate("ledger", "verify").CombinedOutput(); err != nil || !strings.Contains(string(out), "the books are good") {

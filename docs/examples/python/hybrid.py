@@ -1,5 +1,5 @@
-"""Hybrid: a base price for units that are included, and a pool that units beyond them are paid from, one by one. A week lasts some
-seconds here; --hours 168 for a real one."""
+"""Hybrid: a base price that includes a number of units, and a pool that pays further units, one by one. A week lasts some seconds here;
+--hours 168 makes it a real one."""
 
 from decimal import Decimal
 
@@ -19,26 +19,27 @@ class HybridBillingAgent:
         self.by = by
 
     def start_billing_period(self, provider_id):
-        """Sets the base and the pool aside. Both end with the period by themselves: the base goes to the provider, and what is
-        left of the pool comes back, as it is named one. So the pool goes first: it is not lost where there is no base."""
+        """Locks the base price and the pool in two escrows. Both expire at the end of the period: the base is released to the
+        provider, and what is left of the pool is refunded, since its memo names it a pool. The pool is locked first: if locking the
+        base then fails, the pool comes back by itself."""
         self.used = 0
         pool = Decimal(self.overage_per_unit) * self.overage_units
         self.pool = create_escrow(provider_id, pool, f"overage_pool:{self.overage_units}_units", self.period_hours, by=self.by)["escrow_id"]
         self.base = create_escrow(provider_id, self.base_price, f"base:{self.base_units}_units", self.period_hours, by=self.by)["escrow_id"]
 
     def charge_unit(self):
-        """Counts a unit, and pays for one beyond the base. It raises Refused where the pool is exhausted: no payment, no unit."""
+        """Counts a unit, and pays for it if it is beyond the base. It raises Refused if the pool is used up: no payment, no unit."""
         if self.used >= self.base_units:
             release_partial(self.pool, self.overage_per_unit, memo=f"unit {self.used + 1}", by=self.by)
         self.used += 1
 
     def end_period(self):
-        """Ends the period now: the base is paid whatever was used, and the rest of the pool is asked back."""
+        """Ends the period now: the base is paid whatever was used, and a refund of the rest of the pool is requested."""
         for act, escrow in (release_escrow, self.base), (request_refund, self.pool):
             try:
                 act(escrow, by=self.by)
             except Refused as refusal:
-                if refusal.code != "invalid_status":  # nothing is left, or the clock was first
+                if refusal.code != "invalid_status":  # nothing is left, or it had expired already
                     raise
 
 
@@ -55,7 +56,7 @@ def use(agent, units):
 
 
 def end(agent):
-    """Ends a customer's period; the provider agrees that the rest of the pool goes back."""
+    """Ends a customer's period. The provider agrees to refund the rest of the pool."""
     agent.end_period()
     if provider.status(agent.pool)["status"] == "refund_requested":
         provider.refund(agent.pool)

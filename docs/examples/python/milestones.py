@@ -1,4 +1,4 @@
-"""Milestones: 10.00 is set aside for a text, and released in three parts as each is verified."""
+"""Milestones: 10.00 is locked for a text, and released in three parts as each is verified."""
 
 from scene import expect, newcomer, reckon, refused, say
 from tallygate import Agent, create_escrow, release_partial
@@ -7,12 +7,12 @@ MILESTONES = {"spec_approved": "2.50", "draft_delivered": "5.00", "final_accepte
 
 
 def verified(work):
-    """Whether the client is content with a part of the work. A real one reads it."""
+    """Whether the client is content with a part of the work. A real client would read it."""
     return "owls" in work
 
 
 def by_amount(client: Agent, author: Agent):
-    """The parts are an agreement between the two: the escrow knows amounts alone."""
+    """The parts are an agreement between the two agents: the escrow knows only amounts."""
     escrow = create_escrow(author.id, "10.00", memo="a text on owls", by=client)["escrow_id"]
     work = {
         "spec_approved": ["what it says of owls"],
@@ -30,7 +30,7 @@ def by_amount(client: Agent, author: Agent):
 
 
 def by_name(client: Agent, author: Agent):
-    """The parts are in the escrow: the author delivers them by name, the client accepts them by name."""
+    """The escrow has the parts as milestones: the author delivers them by name, and the client accepts them by name."""
     parts = [{"name": name, "amount": amount} for name, amount in MILESTONES.items()]
     order = {"to_agent_id": author.id, "amount": "10.00", "memo": "a text on tides", "milestones": parts}
     escrow = client.call("POST", "/escrow", order)["escrow_id"]

@@ -1,4 +1,4 @@
-"""Pay per call: the provider debits 0.001, then answers the query. No debit, no query."""
+"""Pay per call: the provider debits 0.001, then answers the query. No debit, no answer."""
 
 from scene import newcomer, reckon, refused, say
 from tallygate import debit_wallet
@@ -20,7 +20,7 @@ class Search:
         self.answered = 0
 
     def query(self, agent_id, words):
-        debit_wallet(agent_id, PRICE, memo=f"search: {words}", by=self.account)  # raises where there is no money: no query
+        debit_wallet(agent_id, PRICE, memo=f"search: {words}", by=self.account)  # raises Refused if it can't be debited: no answer
         self.answered += 1
         return FACTS[words]
 

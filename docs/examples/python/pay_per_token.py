@@ -5,7 +5,7 @@ from tallygate import charge_for_tokens, create_escrow
 
 PRICE_PER_1K = "0.002"
 
-# Tokens of each answer, and what the escrow has released in all after it.
+# The number of tokens of each answer, and the total that the escrow has released after it.
 ANSWERS = [(13, "0.000026"), (1, "0.000028"), (986, "0.002"), (1234, "0.004468"), (100_000, "0.204468")]
 
 print(f"Pay per token: {PRICE_PER_1K} for 1000 tokens")

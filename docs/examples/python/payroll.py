@@ -1,5 +1,5 @@
-"""Payroll: one employer pays many employees, every week, each by a subscription that is free of any plan. A week's wage is locked when
-the week begins and paid when it ends. A week lasts some seconds here; --hours 168 for a real one."""
+"""Payroll: one employer pays many employees every week, each by a subscription without a plan. The wage of a week is locked when the week
+begins and paid when it ends. A week lasts some seconds here; --hours 168 makes it a real one."""
 
 from scene import expect, hours_of_a_week, newcomer, reckon, say, wait_for_week
 from tallygate import end_subscription, subscribe
@@ -21,7 +21,7 @@ def status(name):
 
 
 def paid(name):
-    """What has come into the wallet, one entry for each payday."""
+    """The amounts that have come into the wallet, one for each payday."""
     entries = staff[name].call("GET", "/wallet/entries")["entries"]
     return [entry["amount"] for entry in entries if not entry["amount"].startswith("-")]
 

@@ -1,7 +1,7 @@
-"""Performance: what a forecast earns depends on its score. From 0.9 on all, from 0.7 on 70%, below that the client asks for its money
-back, and the payee may dispute.
+"""Performance: what a forecast earns depends on its score. A score of 0.9 earns the whole price, 0.7 earns 70%. For less, the client requests
+a refund, which the payee may dispute.
 
-With TALLYGATE_OPERATOR_KEY the dispute is resolved too.
+If TALLYGATE_OPERATOR_KEY is set, the dispute is resolved too.
 """
 
 import os
@@ -14,7 +14,7 @@ PRICE = Decimal("1.00")
 
 
 def pay_by_score(escrow, score, client):
-    """Pays for a forecast as good as its score, and returns the escrow."""
+    """Pays what a forecast has earned by its score, and returns the escrow."""
     if score >= 0.9:
         return release_escrow(escrow, by=client)
     if score >= 0.7:
@@ -23,7 +23,7 @@ def pay_by_score(escrow, score, client):
 
 
 def forecast(client, oracle, score):
-    """One forecast that turns out to have this score, up to the client's decision."""
+    """Locks the price of a forecast that turns out to have this score, and has the client decide."""
     escrow = create_escrow(oracle.id, PRICE, memo="forecast", by=client)["escrow_id"]
     return pay_by_score(escrow, score, client)
 

@@ -1,4 +1,5 @@
-"""What the programs of this folder share: agents with play money, a look at the clock, and the reckoning at the end."""
+"""What the programs of this folder share: agents with play money, waiting for a time, and the comparison of balances at the
+end."""
 
 import argparse
 import sys
@@ -32,13 +33,13 @@ def say(text):
 
 
 def expect(what, got, want):
-    """Ends the program where something is not as it should be."""
+    """Ends the program if a value is not as it should be."""
     if got != want:
         sys.exit(f"{what}: {got}, expected {want}")
 
 
 def refused(code, action, *args, **options):
-    """Does what should be refused with this code, and returns the refusal."""
+    """Makes a call that should be refused with this status and code, and returns the refusal."""
     try:
         action(*args, **options)
     except Refused as refusal:
@@ -48,7 +49,7 @@ def refused(code, action, *args, **options):
 
 
 def wait(what, condition, seconds):
-    """Looks again and again until a condition holds, and ends the program where it does not within so many seconds."""
+    """Waits until a condition holds, and ends the program if that takes longer than so many seconds."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -62,7 +63,7 @@ def wait_for_week(what, condition, hours):
 
 
 def reckon(**expected):
-    """Compares balances: name=(agent, amount)."""
+    """Compares the balances of agents with what they should be, and prints them: name=(agent, amount)."""
     balances = []
     for name, (agent, amount) in expected.items():
         name = name.replace("_", " ")

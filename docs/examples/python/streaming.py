@@ -1,4 +1,4 @@
-"""Streaming: a listener releases money each BATCH_SIZE units, for as long as it listens and the service is active."""
+"""Streaming: a listener releases money after each BATCH_SIZE units, for as long as it listens and the service goes on."""
 
 from decimal import Decimal
 
@@ -10,7 +10,7 @@ PRICE = Decimal("0.0002")  # for a unit
 
 
 class Feed:
-    """The provider's service. It goes on while it is paid: at most one batch is on credit."""
+    """The provider's service. It goes on while it is paid; at most one batch is unpaid."""
 
     def __init__(self, account, breaks_after=None):
         self.account = account
@@ -31,7 +31,7 @@ class Feed:
 
 
 def listen(listener, feed, stop_after=None):
-    """Listens until it has enough, or the service ends, and takes back what it did not use."""
+    """Listens until it has enough or the service ends, and gets back what it did not use."""
     escrow = create_escrow(feed.account.id, "1.00", memo="live feed", by=listener)["escrow_id"]
     heard = 0
     while heard != stop_after and feed.next(escrow):

@@ -1,6 +1,6 @@
 """An agent's side of Tallygate's escrow API. One file, the standard library alone: copy it into your program.
 
-Amounts are decimals. Give them as strings or Decimals; they go out as strings. A float is taken too, noise and all: the server
+Amounts are decimals. Give them as strings or Decimals; they are sent as strings. A float is accepted too, with its noise: the server
 reads 2.6000000000000002e-05 as 0.000026.
 """
 
@@ -16,7 +16,7 @@ WEEK = 168  # hours
 
 
 class Refused(Exception):
-    """What the server did not do, and why: an RFC 9457 problem. Refusals change nothing."""
+    """What the server refused to do, and why: an RFC 9457 problem. A refusal changes nothing."""
 
     def __init__(self, status, problem):
         super().__init__(f"{status} {problem.get('code')}: {problem.get('detail')}")
@@ -26,16 +26,16 @@ class Refused(Exception):
 
 
 class Agent:
-    """Acts with one agent's key. What acts on an escrow returns it as it is afterwards."""
+    """Acts with one agent's key. Methods that act on an escrow return the escrow as it is afterwards."""
 
     def __init__(self, key=None, url=None):
         self.key = key or os.environ.get("TALLYGATE_KEY")
         self.url = url or URL
-        self.id = None  # known to those that register has made; GET /agents/me tells it too
+        self.id = None  # only set by register; GET /agents/me tells it too
 
     @classmethod
     def register(cls, name, url=None):
-        """Makes an agent. Keep its key: it is shown this once."""
+        """Makes an agent. Keep its key: it is shown only this once."""
         agent = cls(url=url)
         agent.key = None
         made = agent.call("POST", "/agents", {"name": name})
@@ -43,7 +43,7 @@ class Agent:
         return agent
 
     def call(self, method, path, body=None):
-        """Calls a route of the API. What it may not have got an answer to it asks again, under one Idempotency-Key: nothing is
+        """Calls a route of the API. If the answer may have got lost, the call is repeated under the same Idempotency-Key, so nothing is
         paid twice."""
         headers = {"Content-Type": "application/json"}
         if self.key:
@@ -64,14 +64,15 @@ class Agent:
             time.sleep(pause)
 
     def lock(self, to, amount, memo="", auto_hours=None):
-        """Sets an amount aside for a payee. After auto_hours what remains goes to it by itself; None: it stays until someone acts."""
+        """Puts an amount into an escrow for a payee. After auto_hours what remains is released to the payee automatically; with None it
+        stays until someone acts."""
         order = {"to_agent_id": to, "amount": str(amount), "memo": memo}
         if auto_hours is not None:
             order["auto_release_hours"] = auto_hours
         return self.call("POST", "/escrow", order)
 
     def release(self, id, amount=None):
-        """Pays an amount to the payee, or all that remains. The payer's."""
+        """Releases an amount to the payee, or all that remains. The payer calls it."""
         if amount is None:
             return self.call("POST", f"/escrow/{id}/release", {})
         return self.call("POST", f"/escrow/{id}/release-partial", {"amount": str(amount)})
@@ -81,7 +82,7 @@ class Agent:
         return self.call("GET", f"/escrow/{id}")
 
     def refund(self, id, amount=None):
-        """Gives an amount, or all that remains, back to the payer. The payee's; from the payer it is a request."""
+        """Gives an amount, or all that remains, back to the payer. If the payer calls it, it is a request."""
         return self.call("POST", f"/escrow/{id}/refund", {} if amount is None else {"amount": str(amount)})
 
     def balance(self):
@@ -97,33 +98,33 @@ def problem_of(error):
         return {"detail": error.reason}
 
 
-# The same as functions. Each acts for the agent whose key is in TALLYGATE_KEY, or for `by`.
+# The same as functions. Each acts for the agent whose key is in TALLYGATE_KEY, or for the agent `by`.
 
 
 def debit_wallet(agent_id, amount, memo="", *, by=None):
-    """Takes an amount from an agent's wallet into one's own, within the allowance that it has set."""
+    """Takes an amount from another agent's wallet into the caller's own, within the allowance that the other agent has given."""
     order = {"agent_id": agent_id, "amount": str(amount), "memo": memo}
     return (by or Agent()).call("POST", "/wallet/debit", order)
 
 
 def create_escrow(to, amount, memo="", auto_release_hours=None, *, by=None):
-    """Sets an amount aside for a payee."""
+    """Puts an amount into an escrow for a payee."""
     return (by or Agent()).lock(to, amount, memo, auto_release_hours)
 
 
 def release_escrow(id, *, by=None):
-    """Pays all that remains."""
+    """Releases all that remains to the payee."""
     return (by or Agent()).release(id)
 
 
 def release_partial(id, amount, memo="", *, by=None):
-    """Pays an amount; the rest stays set aside."""
+    """Releases an amount to the payee; the rest stays in the escrow."""
     return (by or Agent()).call("POST", f"/escrow/{id}/release-partial", {"amount": str(amount), "memo": memo})
 
 
 def request_refund(id, amount=None, reason="", *, by=None):
-    """Asks the payee for an amount, or all that remains, back. It stays frozen until the payee agrees, or disputes, or lets the
-    time for an answer pass, which grants it."""
+    """Requests a refund of an amount, or of all that remains. The money stays frozen until the payee agrees or disputes. If the payee
+    lets the time for an answer pass, the refund is granted."""
     request = {}
     if amount is not None:
         request["amount"] = str(amount)
@@ -133,17 +134,17 @@ def request_refund(id, amount=None, reason="", *, by=None):
 
 
 def charge_for_tokens(id, tokens, price_per_1k="0.002", *, by=None):
-    """Pays for tokens. That this reckons in floats does no harm: see the note on amounts at the top."""
+    """Pays for tokens. Computing the amount in floats does no harm: see the note on amounts at the top."""
     amount = str(float(price_per_1k) * tokens / 1000)
     return release_partial(id, amount, memo=f"{tokens} tokens", by=by)
 
 
 def subscribe(to, amount, period_hours=WEEK, memo="", *, by=None):
-    """Pays an amount each period, at its end, until it is ended or the wallet no longer covers a period."""
+    """Pays an amount at the end of each period, until the subscription is ended or the wallet no longer covers a period."""
     order = {"to_agent_id": to, "amount": str(amount), "period_hours": period_hours, "memo": memo}
     return (by or Agent()).call("POST", "/subscriptions", order)
 
 
 def end_subscription(id, *, by=None):
-    """Ends a subscription with the period that runs. Either party may."""
+    """Ends a subscription at the end of its current period. Either party may."""
     (by or Agent()).call("DELETE", f"/subscriptions/{id}")

@@ -1,5 +1,5 @@
-// Command hybrid shows a base price for units that are included, and a pool that units beyond them are paid from, one by one. A week
-// lasts some seconds here; --hours 168 for a real one.
+// Command hybrid shows a base price that includes a number of units, and a pool that pays further units, one by one. A week lasts some
+// seconds here; --hours 168 makes it a real one.
 package main
 
 import (
@@ -22,8 +22,9 @@ type hybridBilling struct {
 	base, pool string // escrows
 }
 
-// startPeriod sets the base and the pool aside. Both end with the period by themselves: the base goes to the provider, and what is
-// left of the pool comes back, as it is named one. So the pool goes first: it is not lost where there is no base.
+// startPeriod locks the base price and the pool in two escrows. Both expire at the end of the period: the base is released to the provider,
+// and what is left of the pool is refunded, since its memo names it a pool. The pool is locked first: if locking the base then fails, the
+// pool comes back by itself.
 func (b *hybridBilling) startPeriod(provider string) error {
 	pool, err := b.customer.Lock(provider, tallygate.Times(b.overagePerUnit, b.overageUnits), fmt.Sprintf("overage_pool:%d_units", b.overageUnits), b.periodHours)
 	if err != nil {
@@ -37,7 +38,7 @@ func (b *hybridBilling) startPeriod(provider string) error {
 	return nil
 }
 
-// chargeUnit counts a unit, and pays for one beyond the base. It is refused where the pool is exhausted: no payment, no unit.
+// chargeUnit counts a unit, and pays for it if it is beyond the base. If the pool is used up the payment is refused: no payment, no unit.
 func (b *hybridBilling) chargeUnit() error {
 	if b.used >= b.baseUnits {
 		if _, err := b.customer.ReleasePartial(b.pool, b.overagePerUnit, fmt.Sprintf("unit %d", b.used+1)); err != nil {
@@ -48,18 +49,18 @@ func (b *hybridBilling) chargeUnit() error {
 	return nil
 }
 
-// endPeriod ends the period now: the base is paid whatever was used, and the rest of the pool is asked back.
+// endPeriod ends the period now: the base is paid whatever was used, and a refund of the rest of the pool is requested.
 func (b *hybridBilling) endPeriod() error {
-	if _, err := b.customer.Release(b.base); err != nil && !tallygate.Refused(err, "invalid_status") { // the clock was first
+	if _, err := b.customer.Release(b.base); err != nil && !tallygate.Refused(err, "invalid_status") { // it had expired already
 		return err
 	}
-	if _, err := b.customer.Refund(b.pool, "", "not used"); err != nil && !tallygate.Refused(err, "invalid_status") { // nothing is left
+	if _, err := b.customer.Refund(b.pool, "", "not used"); err != nil && !tallygate.Refused(err, "invalid_status") { // nothing is left, or it had expired already
 		return err
 	}
 	return nil
 }
 
-// inNewPeriod is a new customer in a new period.
+// inNewPeriod returns a new customer in a new period.
 func inNewPeriod(provider tallygate.Agent, hours float64) *hybridBilling {
 	b := &hybridBilling{
 		customer: scene.Customer("customer"), baseUnits: 1000, basePrice: "5.00",
@@ -75,7 +76,7 @@ func (b *hybridBilling) use(units int) {
 	}
 }
 
-// end ends a customer's period; the provider agrees that the rest of the pool goes back.
+// end ends a customer's period. The provider agrees to refund the rest of the pool.
 func (b *hybridBilling) end(provider tallygate.Agent) {
 	scene.Do(b.endPeriod())
 	if scene.Must(provider.Status(b.pool)).Status == "refund_requested" {

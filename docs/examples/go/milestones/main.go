@@ -1,4 +1,4 @@
-// Command milestones shows milestones: 10.00 is set aside for a text, and released in three parts as each is verified.
+// Command milestones shows milestones: 10.00 is locked for a text, and released in three parts as each is verified.
 package main
 
 import (
@@ -14,10 +14,10 @@ var milestones = []tallygate.Milestone{
 	{Name: "final_accepted", Amount: "2.50"},
 }
 
-// verified reports whether the client is content with a part of the work. A real one reads it.
+// verified reports whether the client is content with a part of the work. A real client would read it.
 func verified(work string) bool { return strings.Contains(work, "owls") }
 
-// byAmount: the parts are an agreement between the two; the escrow knows amounts alone.
+// byAmount: the parts are an agreement between the two agents; the escrow knows only amounts.
 func byAmount(client, author tallygate.Agent) {
 	escrow := scene.Must(client.Lock(author.ID, "10.00", "a text on owls", 0))
 	work := map[string][]string{
@@ -38,7 +38,7 @@ func byAmount(client, author tallygate.Agent) {
 	scene.Expect("status", scene.Must(client.Status(escrow.ID)).Status, "released")
 }
 
-// byName: the parts are in the escrow; the author delivers them by name, the client accepts them by name.
+// byName: the escrow has the parts as milestones; the author delivers them by name, and the client accepts them by name.
 func byName(client, author tallygate.Agent) {
 	escrow := scene.Must(client.LockMilestones(author.ID, "10.00", "a text on tides", milestones))
 	_, err := client.ReleasePartial(escrow.ID, "2.50", "")

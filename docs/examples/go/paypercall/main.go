@@ -1,4 +1,4 @@
-// Command paypercall shows pay per call: the provider debits 0.001, then answers the query. No debit, no query.
+// Command paypercall shows pay per call: the provider debits 0.001, then answers the query. No debit, no answer.
 package main
 
 import (

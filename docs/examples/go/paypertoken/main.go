@@ -7,7 +7,7 @@ import (
 
 const pricePer1K = 0.002
 
-// answers are the tokens of each, and what the escrow has released in all after it.
+// answers are the number of tokens of each answer, and the total that the escrow has released after it.
 var answers = []struct {
 	tokens   int
 	released string

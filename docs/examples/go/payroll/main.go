@@ -1,5 +1,5 @@
-// Command payroll shows one employer that pays many employees, every week, each by a subscription that is free of any plan. A week's
-// wage is locked when the week begins and paid when it ends. A week lasts some seconds here; --hours 168 for a real one.
+// Command payroll shows one employer that pays many employees every week, each by a subscription without a plan. The wage of a week is
+// locked when the week begins and paid when it ends. A week lasts some seconds here; --hours 168 makes it a real one.
 package main
 
 import (
@@ -7,7 +7,7 @@ import (
 	"github.com/tallygate/tallygate/docs/examples/go/tallygate"
 )
 
-// employee is one, with the wage of a week, and what it comes to in the end.
+// employee has a wage for each week, and what all of its wages add up to in the end.
 type employee struct {
 	name, wage, inTheEnd string
 	account              tallygate.Agent

@@ -1,7 +1,7 @@
-// Command performance shows pay by performance: what a forecast earns depends on its score. From 0.9 on all, from 0.7 on 70%, below
-// that the client asks for its money back, and the payee may dispute.
+// Command performance shows pay by performance: what a forecast earns depends on its score. A score of 0.9 earns the whole price, 0.7 earns
+// 70%. For less, the client requests a refund, which the payee may dispute.
 //
-// With TALLYGATE_OPERATOR_KEY the dispute is resolved too.
+// If TALLYGATE_OPERATOR_KEY is set, the dispute is resolved too.
 package main
 
 import (
@@ -17,7 +17,7 @@ const (
 	part  = "0.70" // 70% of it
 )
 
-// payByScore pays for a forecast as good as its score.
+// payByScore pays what a forecast has earned by its score.
 func payByScore(client tallygate.Agent, escrow string, score float64) tallygate.Escrow {
 	if score >= 0.9 {
 		return scene.Must(client.Release(escrow))
@@ -28,7 +28,7 @@ func payByScore(client tallygate.Agent, escrow string, score float64) tallygate.
 	return scene.Must(client.Refund(escrow, "", fmt.Sprintf("a score of %v", score)))
 }
 
-// forecast is one that turns out to have this score, up to the client's decision.
+// forecast locks the price of a forecast that turns out to have this score, and has the client decide.
 func forecast(client, oracle tallygate.Agent, score float64) tallygate.Escrow {
 	escrow := scene.Must(client.Lock(oracle.ID, price, "forecast", 0))
 	return payByScore(client, escrow.ID, score)

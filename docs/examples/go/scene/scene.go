@@ -1,5 +1,5 @@
-// Package scene is what the programs of this folder share: agents with play money, a look at the clock, and the reckoning at the
-// end. Whatever is not as it should be ends the program.
+// Package scene is what the programs of this folder share: agents with play money, waiting for a time, and the comparison of balances at
+// the end. If something is not as it should be, the program ends.
 package scene
 
 import (
@@ -65,28 +65,27 @@ func Title(format string, args ...any) { fmt.Printf(format+"\n", args...) }
 // Say tells what has happened.
 func Say(format string, args ...any) { fmt.Printf("  "+format+"\n", args...) }
 
-// Must is the value of what can't fail here.
+// Must returns the value of a call that can't fail here, or ends the program.
 func Must[T any](value T, err error) T {
 	Do(err)
 	return value
 }
 
-// Do ends the program where something failed that can't fail here.
+// Do ends the program if something failed that can't fail here.
 func Do(err error) {
 	if err != nil {
 		fail("%v", err)
 	}
 }
 
-// Expect ends the program where something is not as it should be.
+// Expect ends the program if a value is not as it should be.
 func Expect[T comparable](what string, got, want T) {
 	if got != want {
 		fail("%s: %v, expected %v", what, got, want)
 	}
 }
 
-// Refused ends the program where err is not the refusal that it should be, such as "402 insufficient_funds". It returns what the
-// server says about it.
+// Refused ends the program if err is not the expected refusal, such as "402 insufficient_funds". It returns the server's explanation.
 func Refused(want string, err error) string {
 	var refusal *tallygate.Refusal
 	if !errors.As(err, &refusal) {
@@ -96,7 +95,7 @@ func Refused(want string, err error) string {
 	return refusal.Detail
 }
 
-// Wait looks again and again until a condition holds, for so many hours and a minute.
+// Wait waits until a condition holds. It ends the program if that takes longer than hours plus a minute.
 func Wait(what string, hours float64, condition func() bool) {
 	deadline := time.Now().Add(time.Duration(hours*float64(time.Hour)) + time.Minute)
 	for !condition() {
@@ -107,14 +106,14 @@ func Wait(what string, hours float64, condition func() bool) {
 	}
 }
 
-// Balance is an agent, and what it should have in the end.
+// Balance is an agent, and the balance that its wallet should have.
 type Balance struct {
 	Name   string
 	Agent  tallygate.Agent
 	Amount string
 }
 
-// Reckon compares balances.
+// Reckon compares the balances of agents with what they should be, and prints them.
 func Reckon(balances ...Balance) {
 	var all []string
 	for _, b := range balances {

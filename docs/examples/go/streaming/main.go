@@ -1,5 +1,5 @@
-// Command streaming shows streaming micropayments: a listener releases money each batchSize units, for as long as it listens and the
-// service is active.
+// Command streaming shows streaming micropayments: a listener releases money after each batchSize units, for as long as it listens and the
+// service goes on.
 package main
 
 import (
@@ -14,14 +14,14 @@ const (
 	price     = "0.0002"
 )
 
-// feed is the provider's service. It goes on while it is paid: at most one batch is on credit.
+// feed is the provider's service. It goes on while it is paid; at most one batch is unpaid.
 type feed struct {
 	account     tallygate.Agent
 	breaksAfter int // units; 0: never
 	sent        int
 }
 
-// next sends a unit. It is false where the service has ended.
+// next sends a unit. It returns false if the service has ended.
 func (f *feed) next(escrow string) bool {
 	if f.breaksAfter > 0 && f.sent == f.breaksAfter {
 		return false
@@ -33,7 +33,7 @@ func (f *feed) next(escrow string) bool {
 	return true
 }
 
-// listen listens until it has enough, or the service ends, and takes back what it did not use.
+// listen listens until it has enough or the service ends, and gets back what it did not use.
 func listen(listener tallygate.Agent, service *feed, enough int) tallygate.Escrow {
 	escrow := scene.Must(listener.Lock(service.account.ID, "1.00", "live feed", 0))
 	heard := 0

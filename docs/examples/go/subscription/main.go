@@ -1,8 +1,8 @@
-// Command subscription shows a flat rate: 10.00 a week, whatever is read. The clock pays the provider at the end of the week; nobody
+// Command subscription shows a flat rate: 10.00 a week, whatever is read. The provider is paid automatically at the end of the week; nobody
 // has to do anything.
 //
-// First by an escrow that the reader makes for a week, then by a subscription, which makes one each week. A week lasts some seconds
-// here; --hours 168 for a real one.
+// One reader makes an escrow for a week itself. The other two subscribe, which makes such an escrow each week. A week lasts some seconds
+// here; --hours 168 makes it a real one.
 package main
 
 import (

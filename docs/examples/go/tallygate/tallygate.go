@@ -4,7 +4,7 @@
 //	job, err := buyer.Lock(provider, "10.00", "a week of service", 168)
 //	job, err = buyer.Release(job.ID)
 //
-// Amounts are decimals in strings. Those that come from a float64 are taken too, noise and all: the server reads
+// Amounts are decimals in strings. An amount that was computed in a float64 is accepted too, with its noise: the server reads
 // 2.6000000000000002e-05 as 0.000026.
 package tallygate
 
@@ -25,7 +25,7 @@ import (
 // Week is a week in hours.
 const Week = 168.0
 
-// Agent acts with one agent's key. What acts on an escrow returns it as it is afterwards.
+// Agent acts with one agent's key. Methods that act on an escrow return the escrow as it is afterwards.
 type Agent struct {
 	URL string // of the server: http://localhost:8402
 	Key string
@@ -51,16 +51,16 @@ type Milestone struct {
 	Status string `json:"status,omitempty"` // pending, delivered, accepted
 }
 
-// Subscription pays an amount each period, out of an escrow that releases by itself at the period's end.
+// Subscription pays an amount each period, from an escrow that is released automatically at the end of the period.
 type Subscription struct {
 	ID       string `json:"subscription_id"`
 	Status   string `json:"status"` // active, ending (with its period), suspended (not funded), ended
 	Amount   string `json:"amount"`
-	Periods  int    `json:"periods"`   // so many began
-	EscrowID string `json:"escrow_id"` // of the period that runs
+	Periods  int    `json:"periods"`   // how many have begun
+	EscrowID string `json:"escrow_id"` // of the current period
 }
 
-// Refusal is what the server did not do, and why: an RFC 9457 problem. Refusals change nothing.
+// Refusal says what the server refused to do, and why: an RFC 9457 problem. A refusal changes nothing.
 type Refusal struct {
 	Status int    `json:"-"` // of HTTP
 	Code   string `json:"code"`
@@ -77,7 +77,7 @@ func Refused(err error, code string) bool {
 
 var client = http.Client{Timeout: 30 * time.Second}
 
-// Register makes an agent. Keep its key: it is shown this once.
+// Register makes an agent. Keep its key: it is shown only this once.
 func Register(url, name string) (Agent, error) {
 	var made struct {
 		ID  string `json:"agent_id"`
@@ -87,8 +87,8 @@ func Register(url, name string) (Agent, error) {
 	return Agent{URL: url, ID: made.ID, Key: made.Key}, err
 }
 
-// Call calls a route of the API and decodes its answer; nil drops it. What it may not have got an answer to it asks again, under
-// one Idempotency-Key: nothing is paid twice.
+// Call calls a route of the API and decodes what comes back into answer; with nil it is dropped. If the answer may have got lost, the
+// call is repeated under the same Idempotency-Key, so nothing is paid twice.
 func (a Agent) Call(method, path string, body, answer any) error {
 	var content []byte
 	var err error
@@ -107,7 +107,7 @@ func (a Agent) Call(method, path string, body, answer any) error {
 	return a.try(method, path, once, content, answer)
 }
 
-// again reports whether a call may come to something if it is repeated.
+// again reports whether repeating a call may help.
 func again(err error) bool {
 	var refusal *Refusal
 	if errors.As(err, &refusal) {
@@ -137,7 +137,7 @@ func (a Agent) try(method, path, once string, content []byte, answer any) error 
 	}
 	if response.StatusCode >= 300 {
 		refusal := &Refusal{Status: response.StatusCode}
-		if json.Unmarshal(text, refusal) != nil { // a proxy in between has answered
+		if json.Unmarshal(text, refusal) != nil { // a proxy in between has answered, not Tallygate
 			refusal.Detail = http.StatusText(response.StatusCode)
 		}
 		return refusal
@@ -156,7 +156,8 @@ func (a Agent) act(path string, body object) (e Escrow, err error) {
 	return e, err
 }
 
-// Lock sets an amount aside for a payee. After autoHours what remains goes to it by itself; 0: it stays until someone acts.
+// Lock puts an amount into an escrow for a payee. After autoHours what remains is released to the payee automatically; with 0 it stays
+// until someone acts.
 func (a Agent) Lock(to, amount, memo string, autoHours float64) (Escrow, error) {
 	order := object{"to_agent_id": to, "amount": amount, "memo": memo}
 	if autoHours > 0 {
@@ -165,37 +166,38 @@ func (a Agent) Lock(to, amount, memo string, autoHours float64) (Escrow, error) 
 	return a.act("/escrow", order)
 }
 
-// LockMilestones sets an amount aside that is released by milestones, which add up to it.
+// LockMilestones puts an amount into an escrow that is released by milestones. Their amounts must add up to it.
 func (a Agent) LockMilestones(to, amount, memo string, milestones []Milestone) (Escrow, error) {
 	return a.act("/escrow", object{"to_agent_id": to, "amount": amount, "memo": memo, "milestones": milestones})
 }
 
-// Release pays all that remains. The payer's.
+// Release releases all that remains to the payee. The payer calls it.
 func (a Agent) Release(id string) (Escrow, error) { return a.act("/escrow/"+id+"/release", object{}) }
 
-// ReleasePartial pays an amount; the rest stays set aside. The payer's.
+// ReleasePartial releases an amount to the payee; the rest stays in the escrow. The payer calls it.
 func (a Agent) ReleasePartial(id, amount, memo string) (Escrow, error) {
 	return a.act("/escrow/"+id+"/release-partial", object{"amount": amount, "memo": memo})
 }
 
-// Deliver says that a milestone's work is done. The payee's.
+// Deliver says that a milestone's work is done. The payee calls it.
 func (a Agent) Deliver(id, milestone, note string) (Escrow, error) {
 	return a.act("/escrow/"+id+"/milestones/"+milestone+"/deliver", object{"note": note})
 }
 
-// Accept pays a milestone. The payer's.
+// Accept releases a milestone to the payee. The payer calls it.
 func (a Agent) Accept(id, milestone string) (Escrow, error) {
 	return a.act("/escrow/"+id+"/release-partial", object{"milestone": milestone})
 }
 
-// ChargeForTokens pays for tokens. That this reckons in floats does no harm: see the note on amounts at the top.
+// ChargeForTokens pays for tokens. Computing the amount in floats does no harm: see the note on amounts at the top.
 func (a Agent) ChargeForTokens(id string, tokens int, pricePer1K float64) (Escrow, error) {
 	amount := strconv.FormatFloat(pricePer1K*float64(tokens)/1000, 'g', -1, 64)
 	return a.ReleasePartial(id, amount, fmt.Sprintf("%d tokens", tokens))
 }
 
-// Refund gives an amount back to the payer, or all that remains where it is empty. The payee's. From the payer it is a request: the
-// money stays frozen until the payee agrees by Refund, or refuses by Dispute, or lets the time for an answer pass, which grants it.
+// Refund gives an amount back to the payer, or all that remains if the amount is empty. If the payer calls it, it is a request: the
+// money stays frozen until the payee agrees by Refund or refuses by Dispute. If the payee lets the time for an answer pass, the refund is
+// granted.
 func (a Agent) Refund(id, amount, reason string) (Escrow, error) {
 	body := object{"reason": reason}
 	if amount != "" {
@@ -209,7 +211,7 @@ func (a Agent) Dispute(id, reason string) (Escrow, error) {
 	return a.act("/escrow/"+id+"/dispute", object{"reason": reason})
 }
 
-// Resolve divides what remains of a disputed escrow. The operator's.
+// Resolve divides what remains of a disputed escrow. Only the operator may.
 func (a Agent) Resolve(id, toPayee, toPayer, note string) (Escrow, error) {
 	return a.act("/escrow/"+id+"/resolve", object{"to_payee": toPayee, "to_payer": toPayer, "note": note})
 }
@@ -220,7 +222,7 @@ func (a Agent) Status(id string) (e Escrow, err error) {
 	return e, err
 }
 
-// Debit takes an amount from an agent's wallet into one's own, within the allowance that it has set.
+// Debit takes an amount from another agent's wallet into the caller's own, within the allowance that the other agent has given.
 func (a Agent) Debit(payer, amount, memo string) error {
 	return a.Call("POST", "/wallet/debit", object{"agent_id": payer, "amount": amount, "memo": memo}, nil)
 }
@@ -235,7 +237,7 @@ func (a Agent) Pay(to, amount, memo string) error {
 	return a.Call("POST", "/wallet/transfer", object{"to_agent_id": to, "amount": amount, "memo": memo}, nil)
 }
 
-// Subscribe pays an amount each period, until it is ended or the wallet no longer covers a period.
+// Subscribe pays an amount each period, until the subscription is ended or the wallet no longer covers a period.
 func (a Agent) Subscribe(to, amount, memo string, periodHours float64) (s Subscription, err error) {
 	order := object{"to_agent_id": to, "amount": amount, "memo": memo, "period_hours": periodHours}
 	err = a.Call("POST", "/subscriptions", order, &s)
@@ -248,7 +250,7 @@ func (a Agent) Subscription(id string) (s Subscription, err error) {
 	return s, err
 }
 
-// EndSubscription ends a subscription with the period that runs. Either party may.
+// EndSubscription ends a subscription at the end of its current period. Either party may.
 func (a Agent) EndSubscription(id string) error {
 	return a.Call("DELETE", "/subscriptions/"+id, nil, nil)
 }
@@ -262,7 +264,7 @@ func (a Agent) Balance() (string, error) {
 	return wallet.Balance, err
 }
 
-// Times is an amount times a number of units, exactly. It panics where the amount is not a decimal with at most nine places.
+// Times is an amount times a number of units, exactly. It panics if the amount is not a decimal with at most nine places.
 func Times(amount string, units int) string {
 	product, ok := new(big.Rat).SetString(amount)
 	if !ok {
