@@ -42,7 +42,7 @@ func agentRoutes() []route {
 		get("/agents/me", "getMe", "The agent, or operator, that the key belongs to", getMe),
 		post("/agents/me/keys", "createKey", "Make a further key", createKey).creates(),
 		get("/agents/me/keys", "listKeys", "The agent's keys, revoked ones included", listKeys),
-		del("/agents/me/keys/{id}", "revokeKey", "Revoke a key", func(r *request, t *escrow.Tx, in *keyPath) error {
+		del("/agents/me/keys/{id}", "revokeKey", "Revoke a key", func(r *request, t *escrow.Tx, in *ofAgentByID) error {
 			return t.RevokeKey(r.by, in.AgentID, in.ID)
 		}),
 		get("/audit", "listAudit", "What the operator did", listAudit).operators(),
@@ -94,11 +94,6 @@ type keyIn struct {
 	Payees   []string `json:"payees,omitempty" jsonschema:"the key pays these alone"`
 }
 
-type keyPath struct {
-	ID      string `path:"id"`
-	AgentID string `query:"agent_id"`
-}
-
 type keyOut struct {
 	KeyID     string     `json:"key_id"`
 	APIKey    string     `json:"api_key,omitempty" jsonschema:"shown once, at creation"`
@@ -120,10 +115,6 @@ func createKey(r *request, t *escrow.Tx, in *keyIn) (keyOut, error) {
 	out := keyAnswer(key)
 	out.APIKey = secret
 	return out, err
-}
-
-type ofAgent struct {
-	AgentID string `query:"agent_id"`
 }
 
 type keysOut struct {

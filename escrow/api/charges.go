@@ -91,10 +91,6 @@ type scoreIn struct {
 	Score score  `json:"score"`
 }
 
-type chargePath struct {
-	ID string `path:"id"`
-}
-
 type chargesIn struct {
 	AgentID string    `query:"agent_id"`
 	Payer   string    `query:"payer"`

@@ -177,17 +177,13 @@ type deliverIn struct {
 	Note string `json:"note,omitempty"`
 }
 
-type escrowPath struct {
-	ID string `path:"id"`
-}
-
 func escrowRoutes() []route {
 	return []route{
 		post("/escrow", "createEscrow", "Lock money for a payee", actOn(func(r *request, t *escrow.Tx, in *createEscrow) (escrow.Escrow, error) {
 			return t.CreateEscrow(r.by, in.order())
 		})).creates(),
 		get("/escrow", "listEscrows", "The agent's escrows, both sides, newest first", listEscrows),
-		get("/escrow/{id}", "getEscrow", "An escrow", func(r *request, in *escrowPath) (escrowOut, error) {
+		get("/escrow/{id}", "getEscrow", "An escrow", func(r *request, in *byID) (escrowOut, error) {
 			e, err := r.book.Escrow(r.Context(), r.by, in.ID)
 			return escrowAnswer(r.book.Currency())(e), err
 		}),
@@ -196,7 +192,7 @@ func escrowRoutes() []route {
 		})),
 		post("/escrow/{id}/release-partial", "releasePartial", "Release an amount, or a milestone", actOn(releasePart)),
 		post("/escrow/{id}/refund", "refundEscrow", "Refund the payer at once (payee, operator), or ask for it (payer)", actOn(refundEscrow)),
-		del("/escrow/{id}/refund", "withdrawRefund", "Withdraw the payer's refund request", func(r *request, t *escrow.Tx, in *escrowPath) error {
+		del("/escrow/{id}/refund", "withdrawRefund", "Withdraw the payer's refund request", func(r *request, t *escrow.Tx, in *byID) error {
 			_, err := t.WithdrawRefund(r.by, in.ID)
 			return err
 		}),

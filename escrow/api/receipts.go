@@ -33,7 +33,7 @@ func receiptRoutes() []route {
 	}
 }
 
-func getCharge(r *request, in *chargePath) (chargeOut, error) {
+func getCharge(r *request, in *byID) (chargeOut, error) {
 	c, err := r.book.Charge(r.by, in.ID)
 	if err != nil {
 		return chargeOut{}, err

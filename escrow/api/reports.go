@@ -9,10 +9,6 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-type reputationPath struct {
-	ID string `path:"id"`
-}
-
 type reputationOut struct {
 	AgentID string    `json:"agent_id"`
 	Since   time.Time `json:"since"`
@@ -89,7 +85,7 @@ type statementLineOut struct {
 
 func reportRoutes() []route {
 	return []route{
-		get("/agents/{id}/reputation", "getReputation", "What an agent has done, in facts", func(r *request, in *reputationPath) (reputationOut, error) {
+		get("/agents/{id}/reputation", "getReputation", "What an agent has done, in facts", func(r *request, in *byID) (reputationOut, error) {
 			rep, err := r.book.Reputation(in.ID)
 			return reputationOut{AgentID: rep.Agent, Since: rep.Since, AsPayee: sideAnswer(rep.AsPayee), AsPayer: sideAnswer(rep.AsPayer)}, err
 		}),

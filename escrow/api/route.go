@@ -41,6 +41,22 @@ type request struct {
 // none is the answer of routes that have none.
 type none struct{}
 
+// byID are the parameters of a route for one thing.
+type byID struct {
+	ID string `path:"id"`
+}
+
+// ofAgent are the parameters of a route for an agent's things. The operator names the agent.
+type ofAgent struct {
+	AgentID string `query:"agent_id"`
+}
+
+// ofAgentByID are the parameters of a route for one of an agent's things.
+type ofAgentByID struct {
+	ID      string `path:"id"`
+	AgentID string `query:"agent_id"`
+}
+
 // get makes a route that reads. In's fields are parameters: `path:"id"`, `query:"limit"`.
 func get[In, Out any](path, name, summary string, read func(r *request, in *In) (Out, error)) route {
 	return route{

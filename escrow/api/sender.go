@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"time"
 
+	"code.dny.dev/ssrf"
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
 	"github.com/tallygate/tallygate/escrow"
@@ -181,27 +182,10 @@ func (s *Sender) post(ctx context.Context, book *escrow.Book, d escrow.Delivery,
 	return response.StatusCode, nil
 }
 
-// notPublic are the blocks that are nobody's on the internet, beside those that netip knows (RFC 6890).
-var notPublic = func() (blocks []netip.Prefix) {
-	for _, block := range []string{
-		"0.0.0.0/8", "100.64.0.0/10", "192.0.0.0/24", "192.0.2.0/24", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "240.0.0.0/4",
-		"64:ff9b::/96", "64:ff9b:1::/48", "100::/64", "2001::/23", "2001:db8::/32", "2002::/16", "fec0::/10",
-	} {
-		blocks = append(blocks, netip.MustParsePrefix(block))
-	}
-	return blocks
-}()
+// guard knows the blocks of IANA's special-purpose registries, and all of IPv6 that is not handed out for the internet.
+var guard = ssrf.New()
 
 // public reports whether an address is one of the internet's.
 func public(at netip.Addr) bool {
-	at = at.Unmap().WithZone("")
-	if !at.IsGlobalUnicast() || at.IsPrivate() {
-		return false
-	}
-	for _, block := range notPublic {
-		if block.Contains(at) {
-			return false
-		}
-	}
-	return true
+	return guard.SafeAddr(at.Unmap().WithZone("")) == nil
 }

@@ -171,6 +171,28 @@ func TestWebhooksThatAreRefused(t *testing.T) {
 	g.post("/webhooks", alice, `{"url":"https://example.com/x"}`).want(409, "code", "invalid_status")
 }
 
+// TestSpecialAddressesAreRefused: one address of each block in IANA's registries of special-purpose addresses, and of what else
+// is nobody's on the internet.
+// https://www.iana.org/assignments/iana-ipv4-special-registry, https://www.iana.org/assignments/iana-ipv6-special-registry
+func TestSpecialAddressesAreRefused(t *testing.T) {
+	g := newGate(t, rules(), api.Options{Client: elsewhere})
+	alice := g.agent("alice", "25")
+	for _, host := range []string{
+		"0.0.0.1", "10.255.0.1", "100.127.255.254", "127.8.9.10", "169.254.169.254", "172.31.255.254", "192.0.0.8", "192.0.0.170", "192.0.2.1",
+		"192.31.196.1", "192.52.193.1", "192.88.99.1", "192.168.1.1", "192.175.48.1", "198.19.255.254", "198.51.100.1", "203.0.113.1",
+		"224.0.0.1", "239.255.255.250", "240.0.0.1", "255.255.255.255",
+		"[::]", "[::1]", "[::7f00:1]", "[::ffff:127.0.0.1]", "[::ffff:192.168.1.1]", "[64:ff9b::a00:1]", "[64:ff9b:1::1]", "[100::1]", "[100:0:0:1::1]",
+		"[2001::1]", "[2001:1::1]", "[2001:2::1]", "[2001:3::1]", "[2001:4:112::1]", "[2001:10::1]", "[2001:20::1]", "[2001:30::1]", "[2001:db8::1]",
+		"[2002:7f00:1::1]", "[2620:4f:8000::1]", "[3fff::1]", "[3fff:fff::1]", "[4000::1]", "[5f00::1]", "[fc00::1]", "[fd12:3456::1]", "[fe80::1]",
+		"[fec0::1]", "[ff02::1]",
+	} {
+		g.post("/webhooks", alice, `{"url":"https://`+host+`:8443/x"}`).want(422, "field", "url")
+	}
+	for _, host := range []string{"93.184.215.14", "100.128.0.1", "172.32.0.1", "[::ffff:8.8.8.8]", "[2001:200::1]", "[2606:4700::1111]", "[3ffe::1]"} {
+		g.post("/webhooks", alice, `{"url":"https://`+host+`:8443/x"}`).want(201)
+	}
+}
+
 // TestPrivateAddressesAreNotDialled, whatever name they go by.
 func TestPrivateAddressesAreNotDialled(t *testing.T) {
 	g := newGate(t, rules(), api.Options{PrivateWebhooks: true, Client: elsewhere})

@@ -81,14 +81,6 @@ func (in subscribeIn) order() (escrow.SubscriptionOrder, error) {
 	return o, nil
 }
 
-type subscriptionPath struct {
-	ID string `path:"id"`
-}
-
-type resumeIn struct {
-	ID string `path:"id"`
-}
-
 type subscriptionsIn struct {
 	AgentID string `query:"agent_id"`
 	Status  string `query:"status"`
@@ -143,15 +135,15 @@ func termRoutes() []route {
 			return subscriptionAnswer(t.Currency())(s), err
 		}).creates(),
 		get("/subscriptions", "listSubscriptions", "The agent's subscriptions, both sides, newest first", listSubscriptions),
-		get("/subscriptions/{id}", "getSubscription", "A subscription", func(r *request, in *subscriptionPath) (subscriptionOut, error) {
+		get("/subscriptions/{id}", "getSubscription", "A subscription", func(r *request, in *byID) (subscriptionOut, error) {
 			s, err := r.book.Subscription(r.Context(), r.by, in.ID)
 			return subscriptionAnswer(r.book.Currency())(s), err
 		}),
-		del("/subscriptions/{id}", "endSubscription", "End a subscription with its period", func(r *request, t *escrow.Tx, in *subscriptionPath) error {
+		del("/subscriptions/{id}", "endSubscription", "End a subscription with its period", func(r *request, t *escrow.Tx, in *byID) error {
 			_, err := t.EndSubscription(r.by, in.ID)
 			return err
 		}),
-		post("/subscriptions/{id}/resume", "resumeSubscription", "Begin a new period of a suspended subscription", func(r *request, t *escrow.Tx, in *resumeIn) (subscriptionOut, error) {
+		post("/subscriptions/{id}/resume", "resumeSubscription", "Begin a new period of a suspended subscription", func(r *request, t *escrow.Tx, in *byID) (subscriptionOut, error) {
 			s, err := t.ResumeSubscription(r.by, in.ID)
 			return subscriptionAnswer(t.Currency())(s), err
 		}),

@@ -120,12 +120,7 @@ type entriesOut struct {
 	NextCursor *string    `json:"next_cursor"`
 }
 
-type entriesIn struct {
-	AgentID string `query:"agent_id"`
-	paging
-}
-
-func listEntries(r *request, in *entriesIn) (entriesOut, error) {
+func listEntries(r *request, in *listOfAgent) (entriesOut, error) {
 	agent, err := r.book.ReadsFor(r.by, in.AgentID)
 	if err != nil {
 		return entriesOut{}, err
@@ -187,7 +182,7 @@ type allowancesOut struct {
 	NextCursor *string        `json:"next_cursor"`
 }
 
-func listAllowances(r *request, in *entriesIn) (allowancesOut, error) {
+func listAllowances(r *request, in *listOfAgent) (allowancesOut, error) {
 	agent, err := r.book.ReadsFor(r.by, in.AgentID)
 	if err != nil {
 		return allowancesOut{}, err

@@ -40,16 +40,11 @@ type webhooksOut struct {
 	NextCursor *string      `json:"next_cursor"`
 }
 
-type webhookPath struct {
-	ID      string `path:"id"`
-	AgentID string `query:"agent_id"`
-}
-
 func webhookRoutes() []route {
 	return []route{
 		post("/webhooks", "createWebhook", "Be told of events at a URL", createWebhook).creates(),
 		get("/webhooks", "listWebhooks", "The agent's webhooks", listWebhooks),
-		del("/webhooks/{id}", "deleteWebhook", "Be told no more", func(r *request, t *escrow.Tx, in *webhookPath) error {
+		del("/webhooks/{id}", "deleteWebhook", "Be told no more", func(r *request, t *escrow.Tx, in *ofAgentByID) error {
 			return t.DeleteWebhook(r.by, in.AgentID, in.ID)
 		}),
 	}

@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"github.com/tidwall/gjson"
-	"github.com/tidwall/sjson"
 
 	"github.com/tallygate/tallygate/meter"
 	"github.com/tallygate/tallygate/meter/wire"
@@ -79,7 +78,7 @@ func inspectMessages(r *wire.Request) (*meter.Call, error) {
 		return nil, err
 	}
 	c := r.Call(messagesAPI)
-	c.MaxOutput = min(max(0, r.JSON.Get("max_tokens").Int()), wire.MaxTokens)
+	c.MaxOutput = r.MaxOutput("max_tokens")
 	return c, nil
 }
 
@@ -88,8 +87,7 @@ func limit(c *meter.Call, n int64) ([]byte, int64, bool) {
 	if n <= gjson.GetBytes(c.Body, "thinking.budget_tokens").Int() {
 		return nil, 0, false
 	}
-	body, err := sjson.SetBytes(c.Body, "max_tokens", n)
-	return body, n, err == nil
+	return wire.LimitAt("max_tokens")(c, n)
 }
 
 // stop ends a stream as Anthropic reports an error in one.

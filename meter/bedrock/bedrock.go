@@ -7,11 +7,12 @@ import (
 	"strings"
 
 	"github.com/tidwall/gjson"
-	"github.com/tidwall/sjson"
 
 	"github.com/tallygate/tallygate/meter"
 	"github.com/tallygate/tallygate/meter/wire"
 )
+
+var limitConverse = wire.LimitAt("inferenceConfig.maxTokens")
 
 var (
 	converseAPI     = &wire.API{Name: "converse", Dialect: wire.New(converse), Limit: limitConverse}
@@ -78,12 +79,6 @@ func converseUsage(u gjson.Result) (s wire.Stated) {
 	return s
 }
 
-// limitConverse: inferenceConfig.maxTokens.
-func limitConverse(c *meter.Call, n int64) ([]byte, int64, bool) {
-	body, err := sjson.SetBytes(c.Body, "inferenceConfig.maxTokens", n)
-	return body, n, err == nil
-}
-
 // stop ends an event stream with the exception that a model's failure in mid-stream has.
 func stop(_, message string) []wire.Note {
 	return []wire.Note{{Event: "modelStreamErrorException", Data: wire.JSON(map[string]string{"message": message})}}
@@ -121,8 +116,7 @@ func Inspect(r *wire.Request) (*meter.Call, error) {
 	c := r.Call(api)
 	c.Model, c.Stream = r.Path[len(r.Path)-len(rest):][:at], stream
 	for _, path := range limitFields {
-		if n := r.JSON.Get(path).Int(); n > 0 {
-			c.MaxOutput = min(n, wire.MaxTokens)
+		if c.MaxOutput = r.MaxOutput(path); c.MaxOutput > 0 {
 			break
 		}
 	}

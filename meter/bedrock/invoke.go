@@ -5,7 +5,6 @@ import (
 	"strings"
 
 	"github.com/tidwall/gjson"
-	"github.com/tidwall/sjson"
 
 	"github.com/tallygate/tallygate/meter"
 	"github.com/tallygate/tallygate/meter/anthropic"
@@ -174,14 +173,12 @@ var families = []struct{ model, field string }{
 func limitInvoke(c *meter.Call, n int64) ([]byte, int64, bool) {
 	for _, path := range limitFields {
 		if gjson.GetBytes(c.Body, path).Exists() {
-			body, err := sjson.SetBytes(c.Body, path, n)
-			return body, n, err == nil
+			return wire.LimitAt(path)(c, n)
 		}
 	}
 	for _, f := range families {
 		if strings.Contains(c.Model, f.model) {
-			body, err := sjson.SetBytes(c.Body, f.field, n)
-			return body, n, err == nil
+			return wire.LimitAt(f.field)(c, n)
 		}
 	}
 	return nil, 0, false

@@ -4,15 +4,14 @@ package cohere
 
 import (
 	"github.com/tidwall/gjson"
-	"github.com/tidwall/sjson"
 
 	"github.com/tallygate/tallygate/meter"
 	"github.com/tallygate/tallygate/meter/wire"
 )
 
 var (
-	chatAPI     = &wire.API{Name: "chat", Dialect: wire.New(chat), Limit: limit}
-	generateAPI = &wire.API{Name: "generate", Dialect: wire.New(chat), Limit: limit}
+	chatAPI     = &wire.API{Name: "chat", Dialect: wire.New(chat), Limit: wire.LimitAt("max_tokens")}
+	generateAPI = &wire.API{Name: "generate", Dialect: wire.New(chat), Limit: wire.LimitAt("max_tokens")}
 	embedAPI    = &wire.API{Name: "embeddings", Dialect: wire.New(input)}
 	rerankAPI   = &wire.API{Name: "rerank", Dialect: wire.New(input)}
 	classifyAPI = &wire.API{Name: "classify", Dialect: wire.New(input)}
@@ -112,12 +111,6 @@ func state(t *wire.State, u gjson.Result) {
 	t.Sums[meter.SearchUnit] = meter.Whole(number(from + ".search_units"))
 }
 
-// limit: max_tokens.
-func limit(c *meter.Call, n int64) ([]byte, int64, bool) {
-	body, err := sjson.SetBytes(c.Body, "max_tokens", n)
-	return body, n, err == nil
-}
-
 // Inspect recognises a request by the end of its path; /chat alone is Cohere's in version 2, or where the body has a message
 // and not messages.
 func Inspect(r *wire.Request) (*meter.Call, error) {
@@ -142,7 +135,7 @@ func Inspect(r *wire.Request) (*meter.Call, error) {
 		return nil, err
 	}
 	c := r.Call(api)
-	c.MaxOutput = min(max(0, r.JSON.Get("max_tokens").Int()), wire.MaxTokens)
+	c.MaxOutput = r.MaxOutput("max_tokens")
 	c.InputOnly = api.Limit == nil
 	return c, nil
 }

@@ -156,7 +156,7 @@ func Inspect(r *wire.Request) (*meter.Call, error) {
 		return c, r.Unrepeated()
 	case r.Post("/interactions"):
 		c := r.Call(interactionsAPI)
-		c.MaxOutput = min(max(0, r.JSON.Get("generation_config.max_output_tokens").Int()), wire.MaxTokens)
+		c.MaxOutput = r.MaxOutput("generation_config.max_output_tokens")
 		if r.JSON.Get("background").Bool() {
 			return nil, meter.ErrBackground
 		}

@@ -4,15 +4,16 @@ package ollama
 import (
 	"strings"
 
-	"github.com/tidwall/sjson"
-
 	"github.com/tallygate/tallygate/meter"
 	"github.com/tallygate/tallygate/meter/wire"
 )
 
+// maxTokens is where a request limits the output. Without it, or with -1, the answer has no limit.
+const maxTokens = "options.num_predict"
+
 var (
-	chatAPI     = &wire.API{Name: "api.chat", Dialect: wire.New(answer), Limit: limit}
-	generateAPI = &wire.API{Name: "api.generate", Dialect: wire.New(answer), Limit: limit}
+	chatAPI     = &wire.API{Name: "api.chat", Dialect: wire.New(answer), Limit: wire.LimitAt(maxTokens)}
+	generateAPI = &wire.API{Name: "api.generate", Dialect: wire.New(answer), Limit: wire.LimitAt(maxTokens)}
 	embedAPI    = &wire.API{Name: "embeddings", Dialect: wire.New(embed)}
 )
 
@@ -70,12 +71,6 @@ var embed = wire.Dialect{
 	Prompt: wire.NewPrompt(0, 0, []string{"input", "input.*", "prompt"}, nil).Tokens,
 }
 
-// limit: options.num_predict; the default of -1 is endless.
-func limit(c *meter.Call, n int64) ([]byte, int64, bool) {
-	body, err := sjson.SetBytes(c.Body, "options.num_predict", n)
-	return body, n, err == nil
-}
-
 // Inspect recognises the paths under /api. Answers are streamed unless the request says "stream": false.
 func Inspect(r *wire.Request) (*meter.Call, error) {
 	var api *wire.API
@@ -99,6 +94,6 @@ func Inspect(r *wire.Request) (*meter.Call, error) {
 	if stream := r.JSON.Get("stream"); !c.InputOnly {
 		c.Stream = !stream.Exists() || stream.Bool()
 	}
-	c.MaxOutput = min(max(0, r.JSON.Get("options.num_predict").Int()), wire.MaxTokens)
+	c.MaxOutput = r.MaxOutput(maxTokens)
 	return c, nil
 }

@@ -34,7 +34,7 @@ func inspectRun(r *wire.Request) (*meter.Call, error) {
 	}
 	c := r.Call(runAPI)
 	c.InputOpen = true // the thread
-	c.MaxOutput = min(max(0, r.JSON.Get("max_completion_tokens").Int()), wire.MaxTokens)
+	c.MaxOutput = r.MaxOutput("max_completion_tokens")
 	return c, nil
 }
 
@@ -81,6 +81,6 @@ func inspectConversation(r *wire.Request) (*meter.Call, error) {
 	}
 	c := r.Call(conversationAPI)
 	c.InputOpen = true // what was said before, and what its tools find
-	c.MaxOutput = min(max(0, r.JSON.Get("completion_args.max_tokens").Int()), wire.MaxTokens)
+	c.MaxOutput = r.MaxOutput("completion_args.max_tokens")
 	return c, nil
 }

@@ -2,7 +2,6 @@ package openai
 
 import (
 	"github.com/tidwall/gjson"
-	"github.com/tidwall/sjson"
 
 	"github.com/tallygate/tallygate/meter"
 	"github.com/tallygate/tallygate/meter/wire"
@@ -164,7 +163,7 @@ func inspectResponses(r *wire.Request) (*meter.Call, error) {
 		return nil, meter.ErrBackground
 	}
 	c := r.Call(responsesAPI)
-	c.MaxOutput = min(max(0, r.JSON.Get("max_output_tokens").Int()), wire.MaxTokens)
+	c.MaxOutput = r.MaxOutput("max_output_tokens")
 	return c, nil
 }
 
@@ -173,6 +172,5 @@ func limitResponses(c *meter.Call, n int64) ([]byte, int64, bool) {
 	if n < 16 {
 		return nil, 0, false
 	}
-	body, err := sjson.SetBytes(c.Body, "max_output_tokens", n)
-	return body, n, err == nil
+	return wire.LimitAt("max_output_tokens")(c, n)
 }

@@ -3,7 +3,6 @@ package textgen
 
 import (
 	"github.com/tidwall/gjson"
-	"github.com/tidwall/sjson"
 
 	"github.com/tallygate/tallygate/meter"
 	"github.com/tallygate/tallygate/meter/wire"
@@ -88,19 +87,12 @@ func Inspect(r *wire.Request) (*meter.Call, error) {
 			return nil, err
 		}
 		api := &wire.API{Name: "generation", Dialect: dialect}
-		if p.limit != "" {
-			api.Limit = func(c *meter.Call, n int64) ([]byte, int64, bool) {
-				body, err := sjson.SetBytes(c.Body, p.limit, n)
-				return body, n, err == nil
-			}
-		}
 		c := r.Call(api)
-		c.InputOnly = p.limit == ""
+		if c.InputOnly = p.limit == ""; !c.InputOnly {
+			api.Limit, c.MaxOutput = wire.LimitAt(p.limit), r.MaxOutput(p.limit)
+		}
 		if v := r.JSON.Get("model_id").String(); v != "" {
 			c.Model = v
-		}
-		if p.limit != "" {
-			c.MaxOutput = min(max(0, r.JSON.Get(p.limit).Int()), wire.MaxTokens)
 		}
 		return c, nil
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/tidwall/gjson"
+	"github.com/tidwall/sjson"
 
 	"github.com/tallygate/tallygate/meter"
 	"github.com/tallygate/tallygate/meter/skim"
@@ -118,6 +119,12 @@ func (r *Request) Call(api *API) *meter.Call {
 	return c
 }
 
+// MaxOutput returns how many output tokens the body allows by its field at path, such as "max_tokens": at most [MaxTokens], and
+// 0 where there is no such field.
+func (r *Request) MaxOutput(path string) int64 {
+	return min(max(0, r.JSON.Get(path).Int()), MaxTokens)
+}
+
 // maxDepth bounds how deeply a request's JSON may be nested. gjson's validation is recursive, and a stack that overflows ends
 // the process.
 const maxDepth = 1000
@@ -164,6 +171,14 @@ func (a *API) LimitOutput(c *meter.Call, n int64) bool {
 		c.Body, c.MaxOutput = body, limit
 	}
 	return ok
+}
+
+// LimitAt returns an [API.Limit] for answers that the body's field at path limits, such as "max_tokens".
+func LimitAt(path string) func(c *meter.Call, n int64) (body []byte, limit int64, ok bool) {
+	return func(c *meter.Call, n int64) ([]byte, int64, bool) {
+		body, err := sjson.SetBytes(c.Body, path, n)
+		return body, n, err == nil
+	}
 }
 
 // Bounds of what media counts, in tokens. An image: OpenAI's documented maximum is 48,169 for gpt-4o-mini (2,833 + 8 tiles of
