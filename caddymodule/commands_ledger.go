@@ -37,7 +37,7 @@ func runVerify(cmd *cobra.Command, args []string) (int, error) {
 	}
 	var v verified
 	if err := perform(cmd, "ledger/verify", optional(args, 0), asked, &v); err != nil {
-		if strings.Contains(err.Error(), ledger.ErrCorrupt.Error()) { // also in a server's words
+		if errors.Is(err, ledger.ErrCorrupt) { // of a file that can't even be opened; what a server finds is in v
 			return exitBad, err
 		}
 		return exitNotChecked, fmt.Errorf("not checked: %w", err)

@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"strconv"
 
+	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/escrow/api"
 	"github.com/tallygate/tallygate/escrow/ledger"
 	"github.com/tallygate/tallygate/meter"
 	"github.com/tallygate/tallygate/meter/formats"
@@ -35,7 +37,7 @@ func (a *arrival) understand() (*asked, *ledger.Refusal) {
 	if tariff := a.route.Tariff; tariff != nil && !q.call.Free {
 		rates, ok := tariff.For(q.call.Model)
 		if !ok {
-			return nil, refuse(noPrice, "the tariff has no price for model "+strconv.Quote(q.call.Model), "model", q.call.Model)
+			return nil, refuse(api.NoPrice, "the tariff has no price for model "+strconv.Quote(q.call.Model), "model", q.call.Model)
 		}
 		q.rates = rates
 	}
@@ -61,13 +63,13 @@ func (q *asked) read() *ledger.Refusal {
 	}
 	call, err := formats.Inspect(meter.Head{Method: r.Method, Path: r.URL.Path, Query: r.URL.RawQuery, Header: r.Header}, q.body)
 	if err != nil {
-		return refuse(invalidRequest, err.Error())
+		return refuse(escrow.InvalidRequest, err.Error())
 	}
 	if call.Malformed {
-		return refuse(invalidRequest, "the body is not what "+call.API+" takes: expected a JSON object", "field", "body")
+		return refuse(escrow.InvalidRequest, "the body is not what "+call.API+" takes: expected a JSON object", "field", "body")
 	}
 	if len(call.Model) > maxModel {
-		return refuse(invalidRequest, "the model's name has more than 256 bytes", "field", "model")
+		return refuse(escrow.InvalidRequest, "the model's name has more than 256 bytes", "field", "model")
 	}
 	q.call = call
 	if q.body != nil {
@@ -84,7 +86,7 @@ func (q *asked) read() *ledger.Refusal {
 // checkPriced refuses what has no price, so that nothing is free by accident.
 func (q *asked) checkPriced() *ledger.Refusal {
 	r := q.request
-	unpriced := refuse(noPrice, r.Method+" "+r.URL.Path+" is not a call whose units can be counted, so it has no price")
+	unpriced := refuse(api.NoPrice, r.Method+" "+r.URL.Path+" is not a call whose units can be counted, so it has no price")
 	switch {
 	case q.free() && leavesHTTP(r):
 		return unpriced
@@ -95,7 +97,7 @@ func (q *asked) checkPriced() *ledger.Refusal {
 	}
 	for _, tool := range q.call.Tools {
 		if !q.rates.PricesTool(tool) {
-			return refuse(noPrice, "tool "+strconv.Quote(tool)+" has no price", "tool", tool)
+			return refuse(api.NoPrice, "tool "+strconv.Quote(tool)+" has no price", "tool", tool)
 		}
 	}
 	return nil

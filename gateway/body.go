@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/escrow/api"
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
@@ -59,7 +60,7 @@ const (
 func (a *arrival) readBody() *ledger.Refusal {
 	r, limit := a.request, a.route.maxBody()
 	beyond := func() *ledger.Refusal {
-		return refuse(tooLarge, "the request body has more bytes than are read to price it", "limit", strconv.FormatInt(limit, 10))
+		return refuse(api.RequestTooLarge, "the request body has more bytes than are read to price it", "limit", strconv.FormatInt(limit, 10))
 	}
 	if r.ContentLength > limit {
 		return beyond()
@@ -84,7 +85,7 @@ func (a *arrival) readBody() *ledger.Refusal {
 			a.body = body
 			return nil
 		case err != nil:
-			return refuse(invalidRequest, "reading the request body: "+err.Error())
+			return refuse(escrow.InvalidRequest, "reading the request body: "+err.Error())
 		}
 	}
 }

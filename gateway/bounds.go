@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"github.com/tallygate/tallygate/escrow"
 	"github.com/tallygate/tallygate/escrow/ledger"
 	"github.com/tallygate/tallygate/meter"
 	"github.com/tallygate/tallygate/pricing"
@@ -88,7 +89,7 @@ func (q *asked) batchPrice() ledger.Amount { return ledger.Amount(q.rates.MostOf
 // fitLimit cuts the answer that is asked for to what the call's limit pays. The input alone must fit in.
 func (q *asked) fitLimit() *ledger.Refusal {
 	exceeded := func(cost ledger.Amount) *ledger.Refusal {
-		return refuse(limitExceeded, "the call can cost "+cost.String()+", more than its limit of "+q.limit.String(),
+		return refuse(escrow.LimitExceeded, "the call can cost "+cost.String()+", more than its limit of "+q.limit.String(),
 			"required", cost.String(), "limit", q.limit.String(), "currency", q.gateway.book.Currency())
 	}
 	if price, ok := q.fixed(); ok {

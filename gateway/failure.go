@@ -4,7 +4,7 @@ import (
 	"log/slog"
 	"net/http"
 
-	"github.com/tallygate/tallygate/escrow/ledger"
+	"github.com/tallygate/tallygate/escrow/api"
 )
 
 // Failure is returned by [Gateway.Serve] where a provider's handlers have failed before they answered: nothing is charged. The header
@@ -28,14 +28,14 @@ func badGateway(err error) error { return &Failure{Status: http.StatusBadGateway
 // WriteFailure answers for handlers that have failed, with a problem that says what was charged: nothing.
 func WriteFailure(w http.ResponseWriter, logger *slog.Logger, f *Failure) {
 	logger.Error("the provider failed", "request", f.Request, "status", f.Status, "error", f.Err)
-	outcome, detail := ledger.Outcome("internal"), "something went wrong here, and was logged"
+	outcome, detail := api.InternalError, "something went wrong here, and was logged"
 	switch f.Status {
 	case http.StatusBadGateway:
-		outcome, detail = "upstream_failed", "the provider can't be reached, or broke off; nothing is charged"
+		outcome, detail = api.UpstreamFailed, "the provider can't be reached, or broke off; nothing is charged"
 	case http.StatusServiceUnavailable:
-		outcome, detail = "upstream_unavailable", "the provider takes no requests at the moment; nothing is charged"
+		outcome, detail = api.UpstreamUnavailable, "the provider takes no requests at the moment; nothing is charged"
 	case http.StatusGatewayTimeout:
-		outcome, detail = "upstream_timeout", "the provider has not answered in time; nothing is charged"
+		outcome, detail = api.UpstreamTimeout, "the provider has not answered in time; nothing is charged"
 	}
 	w.Header().Set(headerRequest, f.Request)
 	WriteProblem(w, refuse(outcome, detail, "charge", "none"))

@@ -23,7 +23,7 @@ type byKey struct{ *Gateway }
 
 func (g byKey) Identify(r *http.Request, key string) (escrow.Actor, error) {
 	if key == "" {
-		return escrow.Actor{}, refuse(unauthorized, noKey)
+		return escrow.Actor{}, refuse(escrow.Unauthorized, noKey)
 	}
 	payer, err := g.book.Authenticate(key)
 	if escrow.IsRefusal(err, escrow.Unauthorized) {

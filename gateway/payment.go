@@ -81,9 +81,9 @@ func (p *held) mention(http.Header, int64)               {}
 func (p *held) cancel()                                  { p.auth.Cancel() }
 func (p *held) exhausted() (code ledger.Outcome, message string) {
 	if p.limit > 0 && p.covered >= p.limit {
-		return limitExceeded, "the call has cost its limit of " + p.limit.String()
+		return escrow.LimitExceeded, "the call has cost its limit of " + p.limit.String()
 	}
-	return insufficientFunds, "the money for this call has run out: fund the wallet or the escrow, and ask again"
+	return escrow.InsufficientFunds, "the money for this call has run out: fund the wallet or the escrow, and ask again"
 }
 
 // worth is the most that so much usage costs.

@@ -31,7 +31,7 @@ func (p *milestoneWork) reach(bound meter.Units, _ func() meter.Usage) bool {
 }
 
 func (p *milestoneWork) exhausted() (ledger.Outcome, string) {
-	return limitExceeded, "the call has come to what its milestone pays: " + p.auth.Worth().String()
+	return escrow.LimitExceeded, "the call has come to what its milestone pays: " + p.auth.Worth().String()
 }
 
 // shadow is the way of paying in shadow mode: calls are recorded, and nothing is held, refused or charged.

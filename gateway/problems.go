@@ -25,18 +25,6 @@ const (
 	headerQuality = "Tallygate-Quality"
 )
 
-// The outcomes of a metered route, beside those of the books.
-const (
-	noPrice           ledger.Outcome = "no_price"
-	tooLarge          ledger.Outcome = "request_too_large"
-	tooEarly          ledger.Outcome = "too_early"
-	ledgerUnavailable ledger.Outcome = "ledger_unavailable"
-	unauthorized                     = escrow.Unauthorized
-	invalidRequest                   = escrow.InvalidRequest
-	limitExceeded                    = escrow.LimitExceeded
-	insufficientFunds                = ledger.InsufficientFunds
-)
-
 // chargeHeaders are known only when the response is charged.
 var chargeHeaders = []string{headerCharge, headerUnits, headerBalance, headerEscrow, headerSubscription, headerQuality}
 
@@ -71,13 +59,13 @@ func isOwn(name string) bool {
 
 // RefuseEarly refuses a request that moves money and came as TLS early data.
 func RefuseEarly() *ledger.Refusal {
-	return refuse(tooEarly, "this request moves money and came before the TLS handshake was complete, so it may be a replay: send it again")
+	return refuse(api.TooEarly, "this request moves money and came before the TLS handshake was complete, so it may be a replay: send it again")
 }
 
 // Unavailable tells that the books can't be used. charge says what is known of the request's charge: "none" or "unknown". What went
 // wrong in the books is for the operator's log, not for the caller.
 func Unavailable(charge string) *ledger.Refusal {
-	return refuse(ledgerUnavailable, "the ledger can't be used at the moment; try again later", "charge", charge)
+	return refuse(api.LedgerUnavailable, "the ledger can't be used at the moment; try again later", "charge", charge)
 }
 
 // WriteProblem answers a request on a metered route with a problem that the providers' SDKs understand too, and that names no path.

@@ -37,7 +37,7 @@ func Quote(ctx context.Context, by escrow.Actor, order api.QuoteOrder, like *htt
 	}
 	target, err := url.ParseRequestURI(order.Path)
 	if err != nil || !strings.HasPrefix(order.Path, "/") {
-		return api.Quote{}, refuse(invalidRequest, "path "+strconv.Quote(order.Path)+": expected a path such as /v1/chat/completions", "field", "path")
+		return api.Quote{}, refuse(escrow.InvalidRequest, "path "+strconv.Quote(order.Path)+": expected a path such as /v1/chat/completions", "field", "path")
 	}
 	q := &quoted{by: by}
 	// Where no meter is on the way, the cancelled context keeps the request from going on to an upstream.
@@ -45,7 +45,7 @@ func Quote(ctx context.Context, by escrow.Actor, order api.QuoteOrder, like *htt
 	cancel()
 	r, err := http.NewRequestWithContext(cancelled, method, "/", bytes.NewReader(order.Body))
 	if err != nil {
-		return api.Quote{}, refuse(invalidRequest, "method "+strconv.Quote(method)+": "+err.Error(), "field", "method")
+		return api.Quote{}, refuse(escrow.InvalidRequest, "method "+strconv.Quote(method)+": "+err.Error(), "field", "method")
 	}
 	if len(order.Body) > 0 {
 		r.Header.Set("Content-Type", "application/json")

@@ -40,7 +40,7 @@ type Paid struct {
 
 // short are the outcomes that more money, or any money at all, would mend.
 var short = map[ledger.Outcome]bool{
-	unauthorized: true, insufficientFunds: true, escrow.EscrowRequired: true, escrow.SubscriptionRequired: true,
+	escrow.Unauthorized: true, escrow.InsufficientFunds: true, escrow.EscrowRequired: true, escrow.SubscriptionRequired: true,
 }
 
 // challenge offers the rails to a caller that was refused for want of money.

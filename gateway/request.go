@@ -38,7 +38,7 @@ func checkReading(r *http.Request) *ledger.Refusal {
 	odd := func(c rune) bool { return c < ' ' || c == 0x7f || strings.ContainsRune(`%?#;\`, c) }
 	dots := func(segment string) bool { return segment == "." || segment == ".." }
 	if strings.ContainsFunc(r.URL.Path, odd) || slices.ContainsFunc(strings.Split(r.URL.Path, "/"), dots) {
-		return refuse(invalidRequest, "path "+strconv.Quote(cutText([]byte(r.URL.Path), 100))+": what it asks for can't be told for sure; write it without dot segments, and without % ? # ; \\ and control characters in any encoding", "field", "path")
+		return refuse(escrow.InvalidRequest, "path "+strconv.Quote(cutText([]byte(r.URL.Path), 100))+": what it asks for can't be told for sure; write it without dot segments, and without % ? # ; \\ and control characters in any encoding", "field", "path")
 	}
 	for _, name := range methodOverrides {
 		r.Header.Del(name)
@@ -208,7 +208,7 @@ func takeTerms(h http.Header) (terms, *ledger.Refusal) {
 	defer dropOwn(h)
 	t := terms{escrow: h.Get("Tallygate-Escrow"), milestone: h.Get("Tallygate-Milestone"), idempotencyKey: h.Get("Idempotency-Key")}
 	if len(t.idempotencyKey) > maxIdempotencyKey {
-		return t, refuse(invalidRequest, "Idempotency-Key: at most 255 bytes", "field", "Idempotency-Key")
+		return t, refuse(escrow.InvalidRequest, "Idempotency-Key: at most 255 bytes", "field", "Idempotency-Key")
 	}
 	if s := h.Get("Tallygate-Max-Charge"); s != "" {
 		amount, err := ledger.ParseAmount(s)
@@ -216,7 +216,7 @@ func takeTerms(h http.Header) (terms, *ledger.Refusal) {
 			err = errors.New(s + ": expected an amount above zero")
 		}
 		if err != nil {
-			return t, refuse(invalidRequest, "Tallygate-Max-Charge: "+err.Error(), "field", "Tallygate-Max-Charge")
+			return t, refuse(escrow.InvalidRequest, "Tallygate-Max-Charge: "+err.Error(), "field", "Tallygate-Max-Charge")
 		}
 		t.maxCharge = amount
 	}
@@ -224,7 +224,7 @@ func takeTerms(h http.Header) (terms, *ledger.Refusal) {
 		for pair := range strings.SplitSeq(line, ",") {
 			name, value, ok := strings.Cut(strings.TrimSpace(pair), "=")
 			if !ok || name == "" || len(pair) > maxTagLength || len(t.tags) == maxTags {
-				return t, refuse(invalidRequest, "Tallygate-Tag "+strconv.Quote(pair)+": expected NAME=VALUE, at most 16 of at most 128 bytes", "field", "Tallygate-Tag")
+				return t, refuse(escrow.InvalidRequest, "Tallygate-Tag "+strconv.Quote(pair)+": expected NAME=VALUE, at most 16 of at most 128 bytes", "field", "Tallygate-Tag")
 			}
 			if t.tags == nil {
 				t.tags = make(map[string]string)

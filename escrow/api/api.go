@@ -113,7 +113,7 @@ func (s *server) handle(w http.ResponseWriter, r *http.Request) {
 	}
 	if methods := s.methods(r); len(methods) > 0 {
 		w.Header().Set("Allow", strings.Join(methods, ", "))
-		WriteProblem(w, &escrow.Refusal{Outcome: methodNotAllowed, Detail: r.Method + " is not one of " + strings.Join(methods, ", ")}, s.o.Prefix, false)
+		WriteProblem(w, &escrow.Refusal{Outcome: MethodNotAllowed, Detail: r.Method + " is not one of " + strings.Join(methods, ", ")}, s.o.Prefix, false)
 		return
 	}
 	WriteProblem(w, &escrow.Refusal{Outcome: escrow.NotFound, Detail: "no such path; they are in " + s.o.Prefix + "/openapi.json"}, s.o.Prefix, false)
@@ -143,7 +143,7 @@ func allowAll(h http.Header) {
 // fail answers with an error and logs what the caller is not told.
 func (s *server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	switch asRefusal(err).Outcome {
-	case internalError, ledgerUnavailable:
+	case InternalError, LedgerUnavailable:
 		s.o.Logger.Error("the API failed to answer", "method", r.Method, "path", r.URL.Path, "error", err)
 	}
 	WriteProblem(w, err, s.o.Prefix, false)

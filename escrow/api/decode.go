@@ -42,7 +42,7 @@ func decode(w http.ResponseWriter, req *http.Request, in any) (body []byte, err 
 	}
 	body, err = io.ReadAll(http.MaxBytesReader(w, req.Body, maxBody))
 	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
-		return nil, &escrow.Refusal{Outcome: requestTooLarge, Detail: fmt.Sprintf("the body has more than %d bytes", maxBody)}
+		return nil, &escrow.Refusal{Outcome: RequestTooLarge, Detail: fmt.Sprintf("the body has more than %d bytes", maxBody)}
 	} else if err != nil {
 		return nil, invalid("body", "the body could not be read: %v", err)
 	}

@@ -16,19 +16,19 @@ import (
 // problemBase is what the type of every problem begins with; its code follows.
 const problemBase = "https://tallygate.dev/problems/"
 
-// The outcomes of the API beside those of the books.
+// The outcomes of HTTP, of the API and of metered routes, beside those of the books (package escrow).
 const (
-	requestTooLarge   escrow.Outcome = "request_too_large"  // the body is beyond what is read
-	noPrice           escrow.Outcome = "no_price"           // the tariff has no price for what is asked for
-	methodNotAllowed  escrow.Outcome = "method_not_allowed" // the path has other methods
-	tooEarly          escrow.Outcome = "too_early"          // the request came as 0-RTT data and costs money
-	ledgerUnavailable escrow.Outcome = "ledger_unavailable" // `charge`: none, or unknown after a failed commit
-	internalError     escrow.Outcome = "internal"
+	RequestTooLarge   escrow.Outcome = "request_too_large"  // the body is beyond what is read
+	NoPrice           escrow.Outcome = "no_price"           // the tariff has no price for what is asked for
+	MethodNotAllowed  escrow.Outcome = "method_not_allowed" // the path has other methods
+	TooEarly          escrow.Outcome = "too_early"          // the request came as 0-RTT data and costs money
+	LedgerUnavailable escrow.Outcome = "ledger_unavailable" // `charge`: none, or unknown after a failed commit
+	InternalError     escrow.Outcome = "internal"
 
 	// Those of a metered route whose provider fails; nothing is charged.
-	upstreamFailed      escrow.Outcome = "upstream_failed"
-	upstreamUnavailable escrow.Outcome = "upstream_unavailable"
-	upstreamTimeout     escrow.Outcome = "upstream_timeout"
+	UpstreamFailed      escrow.Outcome = "upstream_failed"
+	UpstreamUnavailable escrow.Outcome = "upstream_unavailable"
+	UpstreamTimeout     escrow.Outcome = "upstream_timeout"
 )
 
 // kind is how an outcome is told over HTTP.
@@ -46,21 +46,21 @@ var kinds = map[escrow.Outcome]kind{
 	escrow.LimitExceeded:        {402, "A limit would be exceeded", "insufficient_quota"},
 	escrow.Forbidden:            {403, "Not allowed", "permission_error"},
 	escrow.NotFound:             {404, "Not found", "not_found_error"},
-	methodNotAllowed:            {405, "Method not allowed", "invalid_request_error"},
+	MethodNotAllowed:            {405, "Method not allowed", "invalid_request_error"},
 	escrow.InvalidStatus:        {409, "Not in this state", "invalid_request_error"},
 	escrow.AlreadyExists:        {409, "It exists already", "invalid_request_error"},
 	ledger.IdempotencyConflict:  {409, "The idempotency key was used before", "invalid_request_error"},
-	requestTooLarge:             {413, "The request is too large", "request_too_large"},
+	RequestTooLarge:             {413, "The request is too large", "request_too_large"},
 	escrow.InvalidRequest:       {422, "The request is not valid", "invalid_request_error"},
 	escrow.ExceedsRemaining:     {422, "More than is left", "invalid_request_error"},
-	noPrice:                     {422, "There is no price for it", "invalid_request_error"},
-	tooEarly:                    {425, "Too early", "invalid_request_error"},
+	NoPrice:                     {422, "There is no price for it", "invalid_request_error"},
+	TooEarly:                    {425, "Too early", "invalid_request_error"},
 	escrow.RateLimited:          {429, "Too many requests", "rate_limit_error"},
-	internalError:               {500, "Something went wrong here", "api_error"},
-	upstreamFailed:              {502, "The provider did not answer", "api_error"},
-	upstreamUnavailable:         {503, "The provider is not available", "api_error"},
-	upstreamTimeout:             {504, "The provider did not answer in time", "api_error"},
-	ledgerUnavailable:           {503, "The ledger is not available", "api_error"},
+	InternalError:               {500, "Something went wrong here", "api_error"},
+	UpstreamFailed:              {502, "The provider did not answer", "api_error"},
+	UpstreamUnavailable:         {503, "The provider is not available", "api_error"},
+	UpstreamTimeout:             {504, "The provider did not answer in time", "api_error"},
+	LedgerUnavailable:           {503, "The ledger is not available", "api_error"},
 }
 
 // asRefusal is err as the caller is told it. What went wrong in the books is for the operator's log, not for the caller.
@@ -70,13 +70,13 @@ func asRefusal(err error) *escrow.Refusal {
 	case errors.As(err, &refusal):
 		return known(refusal)
 	case errors.Is(err, ledger.ErrOutcomeUnknown), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		return &escrow.Refusal{Outcome: ledgerUnavailable, Fields: map[string]string{"charge": "unknown"},
+		return &escrow.Refusal{Outcome: LedgerUnavailable, Fields: map[string]string{"charge": "unknown"},
 			Detail: "it is not known whether this took place; ask again with the same Idempotency-Key, or look it up"}
 	case errors.Is(err, ledger.ErrUnavailable), errors.Is(err, ledger.ErrReadOnly), errors.Is(err, ledger.ErrClosed), errors.Is(err, ledger.ErrCorrupt):
-		return &escrow.Refusal{Outcome: ledgerUnavailable, Fields: map[string]string{"charge": "none"},
+		return &escrow.Refusal{Outcome: LedgerUnavailable, Fields: map[string]string{"charge": "none"},
 			Detail: "the ledger can't be used at the moment; nothing took place; try again later"}
 	default:
-		return &escrow.Refusal{Outcome: internalError, Detail: "something went wrong here, and was logged"}
+		return &escrow.Refusal{Outcome: InternalError, Detail: "something went wrong here, and was logged"}
 	}
 }
 
@@ -153,7 +153,7 @@ func WriteProblem(w http.ResponseWriter, err error, prefix string, metered bool)
 	switch r.Outcome {
 	case escrow.Unauthorized:
 		h.Set("WWW-Authenticate", `Bearer realm="tallygate"`)
-	case ledgerUnavailable:
+	case LedgerUnavailable:
 		h.Set("Retry-After", "5")
 	}
 	h.Set("Content-Type", "application/problem+json")

@@ -149,7 +149,7 @@ func (s *server) serve(w http.ResponseWriter, req *http.Request, rt route) {
 func (s *server) request(req *http.Request, need access) (*request, error) {
 	r := &request{Request: req, server: s, book: s.book()}
 	if r.book == nil {
-		return nil, &escrow.Refusal{Outcome: ledgerUnavailable, Detail: "the gateway is starting", Fields: map[string]string{"charge": "none"}}
+		return nil, &escrow.Refusal{Outcome: LedgerUnavailable, Detail: "the gateway is starting", Fields: map[string]string{"charge": "none"}}
 	}
 	key, given := bearer(req)
 	if !given && need == anyone {
