@@ -69,7 +69,7 @@ type App struct {
 	// Tariffs are price lists that meters name.
 	Tariffs map[string]*pricing.Tariff `json:"tariffs,omitempty"`
 
-	store  Store
+	store  StoreModule
 	rails  []gateway.Rail
 	rules  escrow.Rules
 	ctx    caddy.Context
@@ -150,7 +150,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 }
 
 // loadStore loads the module that opens the ledger's store, without opening it.
-func (a *App) loadStore(ctx caddy.Context) (Store, error) {
+func (a *App) loadStore(ctx caddy.Context) (StoreModule, error) {
 	if a.StoreRaw == nil {
 		a.StoreRaw = json.RawMessage(`{"store":"bolt"}`)
 	}
@@ -158,7 +158,7 @@ func (a *App) loadStore(ctx caddy.Context) (Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("loading the ledger's store: %w", err)
 	}
-	return module.(Store), nil
+	return module.(StoreModule), nil
 }
 
 func (a *App) provisionRules() error {

@@ -35,7 +35,7 @@ type books struct {
 }
 
 // openBooks opens the store's ledger, and what died with the last process is put right before money moves.
-func openBooks(store Store, currency string, rules escrow.Rules, logger *zap.Logger, slogger *slog.Logger) (*books, error) {
+func openBooks(store StoreModule, currency string, rules escrow.Rules, logger *zap.Logger, slogger *slog.Logger) (*books, error) {
 	st, err := store.Open()
 	if err != nil {
 		return nil, err

@@ -121,7 +121,7 @@ func (a *App) unmarshalLedger(d *caddyfile.Dispenser) (err error) {
 		return d.Err("'ledger' needs a store: expected 'ledger bolt [PATH]'")
 	}
 	d.Prev()
-	a.StoreRaw, err = unmarshalGuest[Store](d, "store", storeKey, "a store that a ledger can stand on")
+	a.StoreRaw, err = unmarshalGuest[StoreModule](d, "store", storeKey, "a store that a ledger can stand on")
 	return err
 }
 

@@ -203,7 +203,7 @@ func (p *place) perform(name string, args []byte, w io.Writer) error {
 
 // place is where the books are: a store, and the admin endpoint of the server that may hold it.
 type place struct {
-	store    Store
+	store    StoreModule
 	currency string
 	rules    escrow.Rules // of the config; what is due by them is done before anything else
 	address  string

@@ -13,7 +13,7 @@ import (
 )
 
 // A build may have more stores, identities, judges and rails than ours: modules of other packages in our namespaces, which must implement
-// [Store], [gateway.Identity], [gateway.Judge] and [gateway.Rail].
+// [StoreModule], [gateway.Identity], [gateway.Judge] and [gateway.Rail].
 
 // guestKey is a namespace of ours, and the JSON key that names a module of it.
 type guestKey struct{ namespace, name string }

@@ -11,8 +11,8 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger/bolt"
 )
 
-// Store is what a guest module in the namespace tallygate.stores is: a way to open the store that the ledger stands on.
-type Store interface {
+// StoreModule is a guest module in the namespace tallygate.stores: a way to open the store that the ledger stands on.
+type StoreModule interface {
 	// Key names the store: two configs whose stores have the same key share one open ledger during a reload. It says
 	// where the books are, and nothing that may differ between two configs (options, secrets).
 	Key() string
@@ -72,7 +72,7 @@ func (s *BoltStore) Open() (ledger.Store, error) {
 
 // Interface guards
 var (
-	_ Store                 = (*BoltStore)(nil)
+	_ StoreModule           = (*BoltStore)(nil)
 	_ caddy.Provisioner     = (*BoltStore)(nil)
 	_ caddyfile.Unmarshaler = (*BoltStore)(nil)
 )
