@@ -199,7 +199,7 @@ var buildOnce = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	built = bin
-	out, err := exec.Command("go", "build", "-o", bin+string(filepath.Separator), root+"/cmd/tallygate", "./go/...").CombinedOutput()
+	out, err := exec.Command("go", "build", "-ldflags=-w", "-o", bin+string(filepath.Separator), root+"/cmd/tallygate", "./go/...").CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("building the server and the programs: %w\n%s", err, out)
 	}
