@@ -84,7 +84,7 @@ func TestCost(t *testing.T) {
 		{"a boolean", chatCompletions, stated("true"), chatCharge, "", true},
 		{"an object", chatCompletions, stated(`{"total":0.01}`), chatCharge, "", true},
 		{"a list", chatCompletions, stated("[0.01,0.02]"), chatCharge, "", true},
-		{"more than there is", chatCompletions, stated("3"), "1", "3", true},
+		{"more than there is, withheld", chatCompletions, stated("3"), "", "", false},
 		{"beside an absurd usage", chatCompletions, document(`,"usage":{"prompt_tokens":-5,"completion_tokens":1,"cost":0.01}`), "0.012", "0.01", true},
 		{"an error", chatCompletions, answers(500, `{"usage":{"cost":0.01}}`, "Content-Type", "application/json"), "", "", false},
 		{"a stream", stream, eventStream(hello, chunk("0.00014625"), "[DONE]"), "0.0001755", "0.00014625", false},
@@ -276,7 +276,6 @@ func TestCostOnAllTerms(t *testing.T) {
 		want       string // amount, price, status, suspect
 	}{
 		{"max_charge", "max_charge 0.006", nil, "0.006 <nil> charged true"},
-		{"the caller's limit", "", []string{"Tallygate-Max-Charge", "0.0119"}, "0.0119 <nil> charged true"},
 		{"a limit that it keeps", "max_charge 0.012", nil, "0.012 <nil> charged <nil>"},
 		{"shadow", "enforce off", nil, "0 0.012 shadow <nil>"},
 		{"quality", "quality json model {\n\t\t\t\t>= 0 100%\n\t\t\t\ton_error refund\n\t\t\t}", nil, "0 0.012 charged <nil>"},
@@ -293,6 +292,14 @@ func TestCostOnAllTerms(t *testing.T) {
 			want(t, "cost", fmt.Sprint(c["cost"], " ", c["markup"]), "0.01 20%")
 		})
 	}
+	t.Run("the caller's limit", func(t *testing.T) {
+		s := openShop(t, chatPrices, site(""), answer)
+		a := s.do("POST", chatCompletions, s.agent("alice", "1"), chatBody, "Tallygate-Max-Charge", "0.0119")
+		wantProblem(t, a, 402, "limit_exceeded")
+		if !strings.Contains(a.body, `"unbounded":true`) {
+			t.Errorf("a limit that the provider may break: %s", a.body)
+		}
+	})
 	t.Run("a model without a price", func(t *testing.T) {
 		s := openShop(t, chatPrices, site(""), answer)
 		wantProblem(t, s.do("POST", chatCompletions, s.agent("alice", "1"), strings.Replace(chatBody, "test-1", "other", 1)), 422, "no_price")

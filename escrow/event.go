@@ -20,7 +20,8 @@ const (
 	EscrowResolved        EventType = "escrow.resolved"
 	EscrowExpiring        EventType = "escrow.expiring" // its time is nearly up
 	MilestoneWasDelivered EventType = "milestone.delivered"
-	BalanceLow            EventType = "balance.low" // a wallet fell below what its webhook has set
+	ChargeWithheld        EventType = "charge.withheld" // an answer did not go out, since its whole price could not be charged
+	BalanceLow            EventType = "balance.low"     // a wallet fell below what its webhook has set
 
 	SubscriptionStarted   EventType = "subscription.started"
 	SubscriptionRenewing  EventType = "subscription.renewing"         // its period is nearly over
@@ -33,7 +34,7 @@ const (
 // EventTypes are all events, as webhooks may ask for them.
 var EventTypes = []EventType{
 	EscrowCreated, EscrowReleased, EscrowRefunded, EscrowRefundRequested, EscrowRefundWithdrawn, EscrowDisputed, EscrowResolved,
-	EscrowExpiring, MilestoneWasDelivered, BalanceLow, SubscriptionStarted, SubscriptionRenewing, SubscriptionUnfunded,
+	EscrowExpiring, MilestoneWasDelivered, ChargeWithheld, BalanceLow, SubscriptionStarted, SubscriptionRenewing, SubscriptionUnfunded,
 	SubscriptionRenewed, SubscriptionSuspended, SubscriptionEnded,
 }
 
@@ -44,6 +45,25 @@ type Event struct {
 	Escrow       *Escrow       `cbor:"3,keyasint,omitempty"`
 	Subscription *Subscription `cbor:"4,keyasint,omitempty"`
 	Balance      *BalanceFell  `cbor:"5,keyasint,omitempty"`
+	Withheld     *WithheldCall `cbor:"6,keyasint,omitempty"`
+}
+
+// WithheldCall is a call whose complete answer did not go out, since its whole price could not be charged.
+type WithheldCall struct {
+	Request string  `cbor:"1,keyasint"`
+	Payer   string  `cbor:"2,keyasint"`
+	Payee   string  `cbor:"3,keyasint"`
+	Route   string  `cbor:"4,keyasint,omitempty"`
+	Reason  Outcome `cbor:"5,keyasint"` // insufficient_funds, limit_exceeded
+}
+
+// Withheld tells both parties of a call whose answer was withheld.
+func (t *Tx) Withheld(c WithheldCall) error {
+	event := Event{Type: ChargeWithheld, At: t.Now(), Withheld: &c}
+	if err := t.tell(c.Payer, event); err != nil {
+		return err
+	}
+	return t.tell(c.Payee, event)
 }
 
 // BalanceFell says that a wallet has less than its agent wanted to know of.

@@ -50,11 +50,17 @@ func (q *asked) authorise() (payment, *ledger.Refusal) {
 	if q.free() {
 		return free{}, nil
 	}
-	least, most := q.bounds()
+	if refusal := q.gateway.withheld.Spent(q.payer.Agent); refusal != nil {
+		return nil, asRefusal(refusal)
+	}
 	if q.limit > 0 {
 		if refusal := q.fitLimit(); refusal != nil {
 			return nil, refusal
 		}
+	}
+	b := q.bounds()
+	least, most := b.least, b.hold
+	if q.limit > 0 {
 		least, most = min(least, q.limit), min(most, q.limit)
 	}
 	order := q.order(least, most)
@@ -182,7 +188,8 @@ func (a *admitted) leave() {
 // clientGone reports whether the client has left. With FinishUnheard the request's own context outlives it.
 func (a *admitted) clientGone() bool { return a.client.Err() != nil }
 
-// settle charges the answer once, durably. Whoever comes second gets the first one's result.
+// settle charges the answer once, durably. Whoever comes second gets the first one's result. A complete answer that can't be charged in
+// full is not charged: the error is a [*withheldError], and the call can still end in another way.
 func (a *admitted) settle(e ending) (*settled, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -190,7 +197,11 @@ func (a *admitted) settle(e ending) (*settled, error) {
 		return nil, errAborted
 	}
 	if a.end == nil {
-		a.end = a.answer.charge(e)
+		end, refusal := a.answer.charge(e)
+		if refusal != nil {
+			return nil, &withheldError{refusal}
+		}
+		a.end = end
 	}
 	return a.end, a.end.err
 }
@@ -206,7 +217,7 @@ func (a *admitted) abandon() {
 	if a.answer == nil {
 		a.cancelLocked()
 	} else if a.end == nil {
-		a.end = a.answer.charge(ending{cut: cutUpstream})
+		a.end, _ = a.answer.charge(ending{cut: cutUpstream})
 	}
 }
 

@@ -73,7 +73,12 @@ func (b *kept) complete() (cause any) {
 	}
 	e.quality = c.answer.judge()
 	end, err := c.settle(e)
+	var withheld *withheldError
 	switch {
+	case errors.As(err, &withheld):
+		b.discard()
+		c.withhold(b.ResponseWriter, withheld.refusal)
+		return nil
 	case errors.Is(err, errAborted):
 		return http.ErrAbortHandler
 	case err != nil:

@@ -177,6 +177,10 @@ func (b *streamed) end() (cause any) {
 // finish charges the answer, and sends the rest of it.
 func (b *streamed) finish() error {
 	end, err := b.call.settle(ending{cut: cutNone, quality: b.call.answer.judge()})
+	var withheld *withheldError
+	if errors.As(err, &withheld) { // the answer is here but for its end: it ends as one whose money has run out before
+		return b.stop()
+	}
 	if err != nil {
 		return err
 	}

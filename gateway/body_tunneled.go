@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bufio"
+	"errors"
 	"net"
 	"net/http"
 )
@@ -35,7 +36,10 @@ func (b *tunneled) complete() any {
 	if b.cut {
 		panic(http.ErrAbortHandler)
 	}
-	_, _ = b.call.settle(ending{cut: cutNone}) // a failure is logged; the connection is gone
+	_, err := b.call.settle(ending{cut: cutNone}) // a failure is logged; the connection is gone
+	if withheld := (*withheldError)(nil); errors.As(err, &withheld) {
+		_, _ = b.call.settle(ending{cut: cutFunds})
+	}
 	return nil
 }
 

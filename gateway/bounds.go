@@ -18,17 +18,27 @@ func (q *asked) fixed() (price ledger.Amount, ok bool) {
 	return ledger.Amount(nano), ok
 }
 
-// bounds tells the least that must be held before the call starts, and the most that is worth holding.
-func (q *asked) bounds() (least, most ledger.Amount) {
-	if price, ok := q.fixed(); ok {
-		return price, price
+// bounds is what a call can cost.
+type bounds struct {
+	least   ledger.Amount // the call does not start without it
+	hold    ledger.Amount // worth holding before it starts: of an answer that comes whole, all that it can cost
+	most    ledger.Amount // where it is bounded: it costs no more, whatever is answered
+	bounded bool
+}
+
+// bounds tells what the call can cost, as far as that is known.
+func (q *asked) bounds() bounds {
+	if nano, ok := q.rates.Fixed(); ok {
+		price := ledger.Amount(nano)
+		return bounds{price, price, price, q.route.Cost == nil}
 	}
 	if q.rates.UsesTokens() && q.call.API != "" {
 		return q.tokenBounds()
 	}
 	if len(q.call.Tools) > 0 {
-		most, _ := q.rates.Most(toolUsage(q.call.Tools))
-		return ledger.Amount(most), ledger.Amount(most)
+		nano, _ := q.rates.Most(toolUsage(q.call.Tools))
+		price := ledger.Amount(nano)
+		return bounds{price, price, price, q.route.Cost == nil}
 	}
 	one := ledger.Amount(q.rates.MostFor(0, 0))
 	for _, class := range q.rates.Charged() {
@@ -36,34 +46,46 @@ func (q *asked) bounds() (least, most ledger.Amount) {
 			one += ledger.Amount(q.rates.MostOf(pricing.Measure{N: 1, Unit: string(class)}))
 		}
 	}
-	least = max(one, q.batchPrice())
-	return least, least
+	least := max(one, q.batchPrice())
+	return bounds{least: least, hold: least}
 }
 
-// tokenBounds are those of a call that is paid by tokens: its input and the first batch of its output, and all of its output.
-func (q *asked) tokenBounds() (least, most ledger.Amount) {
+// tokenBounds are those of a call that is paid by tokens: its input and the first batch of its output, and, where the answer comes
+// whole, all of its output.
+func (q *asked) tokenBounds() bounds {
 	input, output := q.call.InputTokens, q.maxOutput()
 	first := q.batchTokens()
 	if q.call.InputOnly {
 		first, output = 0, 0
-	}
-	if output > 0 {
+	} else if output > 0 {
 		first = min(first, output)
 	}
-	least = ledger.Amount(q.rates.MostFor(input, first))
-	most = least
-	if !q.call.Stream && output > 0 {
-		most = max(most, ledger.Amount(q.rates.MostFor(input, output)))
+	b := bounds{least: ledger.Amount(q.rates.MostFor(input, first))}
+	b.most = max(b.least, ledger.Amount(q.rates.MostFor(input, output)))
+	if b.hold = b.most; q.call.Stream {
+		b.hold = b.least
 	}
-	return least, most
+	b.bounded = q.route.Cost == nil && !q.call.InputOpen && (q.call.InputOnly || q.call.MaxOutput > 0)
+	return b
 }
 
-// maxOutput is how many output tokens the answer has at most: as the request says, else the tariff; 0 where neither does.
+// DefaultMaxOutput is how many output tokens an answer that comes whole has at most where neither the request, nor the tariff, nor its
+// catalog says: no model is too small for it (providers refuse a bound that their model does not reach).
+const DefaultMaxOutput = 4096
+
+// maxOutput is how many output tokens the answer has at most: as the request says, else the tariff or its catalog, else, where the answer
+// comes whole, [DefaultMaxOutput] for each choice; 0 for a stream that nothing bounds.
 func (q *asked) maxOutput() int64 {
-	if q.call.MaxOutput > 0 {
+	switch most := q.rates.MaxOutput(); {
+	case q.call.MaxOutput > 0:
 		return q.call.MaxOutput
+	case most > 0:
+		return most
+	case q.call.Stream:
+		return 0
+	default:
+		return DefaultMaxOutput * max(1, q.call.Choices)
 	}
-	return q.rates.MaxOutput()
 }
 
 // toolUsage is the usage of a request whose tool calls all succeed.
@@ -86,32 +108,65 @@ func (q *asked) batchTokens() int64 {
 // batchPrice is the most that one batch can cost.
 func (q *asked) batchPrice() ledger.Amount { return ledger.Amount(q.rates.MostOf(q.route.batch())) }
 
-// fitLimit cuts the answer that is asked for to what the call's limit pays. The input alone must fit in.
+// fitLimit makes sure that the call stays within its limit: by what it can cost, by cutting the answer that is asked for, or by cutting the
+// stream. A caller's limit that can't be kept is refused: an answer that breaks it would be withheld in the end, the provider's work in vain.
 func (q *asked) fitLimit() *ledger.Refusal {
-	exceeded := func(cost ledger.Amount) *ledger.Refusal {
-		return refuse(escrow.LimitExceeded, "the call can cost "+cost.String()+", more than its limit of "+q.limit.String(),
-			"required", cost.String(), "limit", q.limit.String(), "currency", q.gateway.book.Currency())
-	}
-	if price, ok := q.fixed(); ok {
-		if price > q.limit {
-			return exceeded(price)
-		}
+	b := q.bounds()
+	if b.bounded && b.most <= q.limit {
 		return nil
 	}
-	if cost := ledger.Amount(q.rates.MostFor(q.call.InputTokens, 1)); q.rates.UsesTokens() && cost > q.limit {
-		return exceeded(cost)
+	if !q.rates.UsesTokens() || q.call.API == "" {
+		switch {
+		case b.least > q.limit:
+			return q.exceeded(b.least)
+		case b.bounded:
+			return q.exceeded(b.most)
+		case q.terms.maxCharge == 0 || q.cutsExactly():
+			return nil
+		}
+		return q.unbounded()
 	}
-	q.fitOutput(q.limit)
-	return nil
+	if cost := ledger.Amount(q.rates.MostFor(q.call.InputTokens, 1)); cost > q.limit {
+		return q.exceeded(cost)
+	}
+	if !q.call.InputOpen && q.route.Cost == nil && q.fitOutput(q.limit) || q.terms.maxCharge == 0 {
+		return nil
+	}
+	return q.unbounded()
 }
 
-// everyModelTakes is a bound of output tokens that no model is too small for: providers refuse a bound that their model does
-// not reach.
-const everyModelTakes = 4096
+// cutsExactly reports whether what is charged is counted exactly as it goes by, so that an answer can be cut at any amount.
+func (q *asked) cutsExactly() bool {
+	if q.route.Cost != nil {
+		return false
+	}
+	for _, class := range q.rates.Charged() {
+		if class != meter.Calls && class != meter.Event && class != meter.Byte {
+			return false
+		}
+	}
+	return true
+}
 
-// fitOutput cuts the answer that is asked for to what an amount pays. Where neither the request nor the tariff says how long
-// it can get (max_output), it is left alone unless little is to be had.
-func (q *asked) fitOutput(amount ledger.Amount) {
+// exceeded refuses a call that can cost more than its limit.
+func (q *asked) exceeded(cost ledger.Amount) *ledger.Refusal {
+	return refuse(escrow.LimitExceeded, "the call can cost "+cost.String()+", more than its limit of "+q.limit.String(),
+		"required", cost.String(), "most", cost.String(), "limit", q.limit.String(), "currency", q.gateway.book.Currency())
+}
+
+// unbounded refuses a limit that can't be kept.
+func (q *asked) unbounded() *ledger.Refusal {
+	return refuse(escrow.LimitExceeded, "what this call costs is known only from its answer, so that a limit can't be kept: leave Tallygate-Max-Charge out, or ask for a stream, or a bounded output; the provider can bound the route by max_charge",
+		"unbounded", "true", "limit", q.limit.String(), "currency", q.gateway.book.Currency())
+}
+
+// fitOutput cuts the answer that is asked for to what an amount pays, and to no more than it has anyway. It writes the bound into the
+// request, so that the provider keeps to it, and reports false where the request has no place for one. A stream that nothing
+// bounds is left alone unless little is to be had.
+func (q *asked) fitOutput(amount ledger.Amount) bool {
+	if q.call.InputOnly {
+		return true
+	}
 	low, high := int64(1), int64(1)<<40 // low fits, high is beyond what any answer has
 	for high-low > 1 {
 		mid := low + (high-low)/2
@@ -122,11 +177,19 @@ func (q *asked) fitOutput(amount ledger.Amount) {
 		}
 	}
 	bound := q.maxOutput()
-	if bound > low || bound == 0 && low <= everyModelTakes {
-		if q.call.LimitOutput(low) && q.body != nil {
-			setBody(q.request, q.call.Body)
-		}
+	if bound == 0 && low > DefaultMaxOutput {
+		return true
 	}
+	if bound > 0 {
+		low = min(low, bound)
+	}
+	if !q.call.LimitOutput(low) {
+		return false
+	}
+	if q.body != nil {
+		setBody(q.request, q.call.Body)
+	}
+	return true
 }
 
 // lowest is the lower of two limits, where 0 is none.

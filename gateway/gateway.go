@@ -57,6 +57,8 @@ type Gateway struct {
 	live    *Live
 	bodies  *bodies
 	options Options
+	// withheld bounds agents whose answers are withheld again and again: the provider works for nothing then.
+	withheld *api.Throttle
 }
 
 // New returns a gateway on a book. live knows the calls that run on the book's ledger: gateways on one ledger share it.
@@ -70,7 +72,7 @@ func New(book *escrow.Book, live *Live, o Options) *Gateway {
 	if o.Report == nil {
 		o.Report = func(*http.Request, Report) {}
 	}
-	return &Gateway{book: book, live: live, bodies: newBodies(cmp.Or(o.MaxBodies, DefaultMaxBodies)), options: o}
+	return &Gateway{book: book, live: live, bodies: newBodies(cmp.Or(o.MaxBodies, DefaultMaxBodies)), options: o, withheld: api.NewKeyThrottle()}
 }
 
 // Serve carries one request along the path of a metered call. It answers refusals itself. What the handlers below end with before

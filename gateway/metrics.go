@@ -9,11 +9,12 @@ import (
 // metrics tell of metered calls. They belong to the process and not to a gateway, so that a new configuration does not set them back
 // to zero. Amounts are not among them: metrics are floats, and the books are there for money.
 var metrics = struct {
-	calls   *prometheus.CounterVec
-	refused *prometheus.CounterVec
-	shadow  *prometheus.CounterVec
-	settle  prometheus.Histogram
-	live    prometheus.Gauge
+	calls    *prometheus.CounterVec
+	refused  *prometheus.CounterVec
+	shadow   *prometheus.CounterVec
+	withheld *prometheus.CounterVec
+	settle   prometheus.Histogram
+	live     prometheus.Gauge
 }{
 	calls: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: "tallygate", Name: "calls_total",
@@ -27,6 +28,10 @@ var metrics = struct {
 		Namespace: "tallygate", Name: "shadow_passed_total",
 		Help: "Calls that shadow mode let pass, uncharged and unrecorded, which would be refused, by payee and by the problem's code.",
 	}, []string{"payee", "code"}),
+	withheld: prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: "tallygate", Name: "withheld_total",
+		Help: "Answers that did not go out and were not charged, since their whole price could not be, by payee and by the problem's code.",
+	}, []string{"payee", "code"}),
 	settle: prometheus.NewHistogram(prometheus.HistogramOpts{
 		Namespace: "tallygate", Name: "settle_seconds",
 		Help:    "Time that the end of a response waited until its charge was on disk.",
@@ -39,7 +44,7 @@ var metrics = struct {
 
 // Collectors returns the metrics, for a registry.
 func Collectors() []prometheus.Collector {
-	return []prometheus.Collector{metrics.calls, metrics.refused, metrics.shadow, metrics.settle, metrics.live}
+	return []prometheus.Collector{metrics.calls, metrics.refused, metrics.shadow, metrics.withheld, metrics.settle, metrics.live}
 }
 
 // timeSettle measures how long a settlement takes.

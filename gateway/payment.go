@@ -42,6 +42,8 @@ type payment interface {
 	exhausted() (code ledger.Outcome, message string)
 	// complete fills into a settlement what this way of paying knows of it.
 	complete(s *escrow.Settlement, used meter.Units)
+	// secure makes sure that a settlement can be charged in full, and changes nothing where it refuses.
+	secure(s *escrow.Settlement) *ledger.Refusal
 	// authorisation is the money that is set aside; nil where the call costs nothing.
 	authorisation() *escrow.Authorisation
 	// mention tells in headers of the plan that pays the call. quotaLeft is in millionths of the plan's unit.
@@ -69,16 +71,17 @@ type held struct {
 	covered ledger.Amount // how much is authorised in all: held, or drawn already
 }
 
-func (p *held) known() (ledger.Amount, bool)             { return 0, false }
-func (p *held) moves() bool                              { return true }
-func (p *held) costs() bool                              { return true }
-func (p *held) start(time.Time, bool)                    { p.covered = p.auth.Total() }
-func (p *held) covers(int) bool                          { return false }
-func (p *held) draw(meter.Units, time.Time) error        { return nil }
-func (p *held) complete(*escrow.Settlement, meter.Units) {}
-func (p *held) authorisation() *escrow.Authorisation     { return p.auth }
-func (p *held) mention(http.Header, int64)               {}
-func (p *held) cancel()                                  { p.auth.Cancel() }
+func (p *held) known() (ledger.Amount, bool)              { return 0, false }
+func (p *held) moves() bool                               { return true }
+func (p *held) costs() bool                               { return true }
+func (p *held) start(time.Time, bool)                     { p.covered = p.auth.Total() }
+func (p *held) covers(int) bool                           { return false }
+func (p *held) draw(meter.Units, time.Time) error         { return nil }
+func (p *held) complete(*escrow.Settlement, meter.Units)  {}
+func (p *held) authorisation() *escrow.Authorisation      { return p.auth }
+func (p *held) mention(http.Header, int64)                {}
+func (p *held) cancel()                                   { p.auth.Cancel() }
+func (p *held) secure(*escrow.Settlement) *ledger.Refusal { return nil }
 func (p *held) exhausted() (code ledger.Outcome, message string) {
 	if p.limit > 0 && p.covered >= p.limit {
 		return escrow.LimitExceeded, "the call has cost its limit of " + p.limit.String()
@@ -104,6 +107,7 @@ func (free) reach(meter.Units, func() meter.Usage) bool { return true }
 func (free) draw(meter.Units, time.Time) error          { return nil }
 func (free) exhausted() (ledger.Outcome, string)        { return "", "" }
 func (free) complete(*escrow.Settlement, meter.Units)   {}
+func (free) secure(*escrow.Settlement) *ledger.Refusal  { return nil }
 func (free) authorisation() *escrow.Authorisation       { return nil }
 func (free) mention(http.Header, int64)                 {}
 func (free) cancel()                                    {}

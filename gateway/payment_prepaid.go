@@ -45,9 +45,13 @@ func prepay(q *asked, auth *escrow.Authorisation, drawEvery time.Duration) payme
 	if price, ok := q.fixed(); ok {
 		return &oncePaid{held{asked: q, auth: auth}, price}
 	}
-	if !q.call.Stream && q.rates.UsesTokens() {
-		// An answer that comes whole goes out whole: it must not cost more than there is.
-		q.fitOutput(auth.Held() + auth.Available())
+	if q.rates.UsesTokens() && q.call.API != "" {
+		// What an answer that comes whole can cost is held: where less is there, the answer gets shorter. A stream draws as it goes.
+		most := auth.Held()
+		if q.call.Stream {
+			most += auth.Available()
+		}
+		q.fitOutput(most)
 	}
 	return &prepaid{held: held{asked: q, auth: auth}, drawEvery: drawEvery}
 }
@@ -107,6 +111,17 @@ func (p *prepaid) reach(bound meter.Units, exact func() meter.Usage) bool {
 	}
 	due, _ := p.rates.Due(exact())
 	return ledger.Amount(due) < p.covered
+}
+
+func (p *prepaid) secure(s *escrow.Settlement) *ledger.Refusal {
+	if s.Amount <= p.covered {
+		return nil
+	}
+	if err := p.auth.Extend(s.Amount); err != nil {
+		return asRefusal(err)
+	}
+	p.covered = s.Amount
+	return nil
 }
 
 func (p *prepaid) draw(at meter.Units, now time.Time) error {

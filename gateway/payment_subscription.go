@@ -53,6 +53,9 @@ func (s *Subscription) order(q *asked, o *escrow.CallOrder) {
 		first.Add(meter.Output, meter.Whole(output))
 	}
 	o.Quota = s.used(first)
+	if o.Quota == 0 { // a unit that only the answer has: no call begins where none is left
+		o.Quota = escrow.Micro
+	}
 }
 
 func (s *Subscription) begin(q *asked, o escrow.CallOrder, auth *escrow.Authorisation) payment {
@@ -110,6 +113,27 @@ func (p *quota) reach(bound meter.Units, _ func() meter.Usage) bool {
 		}
 	}
 	return false
+}
+
+func (p *quota) secure(s *escrow.Settlement) *ledger.Refusal {
+	if s.Quota <= p.aside || p.auth.ExtendQuota(s.Quota) {
+		p.aside = max(p.aside, s.Quota)
+		return nil
+	}
+	return p.usedUp()
+}
+
+// usedUp refuses what neither the quota nor the overage covers.
+func (p *quota) usedUp() *ledger.Refusal {
+	code, message := p.exhausted()
+	return refuse(code, message, "limit", "quota", "plan", p.plan.Plan.Name, "payee", p.route.Payee)
+}
+
+func (p *quota) exhausted() (ledger.Outcome, string) {
+	if p.plan.Plan.Overage {
+		return p.held.exhausted()
+	}
+	return escrow.LimitExceeded, "what the plan " + p.plan.Plan.Name + " includes is used up"
 }
 
 // batch is how much further a running call asks for at a time, in millionths.

@@ -17,6 +17,9 @@ func (milestone) order(q *asked, o *escrow.CallOrder) {
 }
 
 func (milestone) begin(q *asked, _ escrow.CallOrder, auth *escrow.Authorisation) payment {
+	if q.rates.UsesTokens() && q.call.API != "" {
+		q.fitOutput(auth.Worth())
+	}
 	return &milestoneWork{held{asked: q, auth: auth}}
 }
 
@@ -28,6 +31,14 @@ func (p *milestoneWork) moves() bool { return false }
 func (p *milestoneWork) reach(bound meter.Units, _ func() meter.Usage) bool {
 	need, err := p.worth(bound)
 	return err == nil && need <= p.auth.Worth()
+}
+
+func (p *milestoneWork) secure(s *escrow.Settlement) *ledger.Refusal {
+	if s.Amount <= p.auth.Worth() {
+		return nil
+	}
+	code, message := p.exhausted()
+	return refuse(code, message, "required", s.Amount.String(), "limit", p.auth.Worth().String(), "currency", p.gateway.book.Currency())
 }
 
 func (p *milestoneWork) exhausted() (ledger.Outcome, string) {

@@ -98,11 +98,10 @@ func (q *quoted) answer(g *Gateway, route *Route, r *http.Request) {
 
 // quote writes the call's bounds into a quote.
 func (q *asked) quote(into *api.Quote) {
-	least, most := q.bounds()
-	into.Estimate = least
-	_, fixed := q.rates.Fixed()
-	if fixed || (q.call.MaxOutput > 0 || q.call.InputOnly) && !q.call.InputOpen {
-		into.Most = &most
+	b := q.bounds()
+	into.Estimate = b.least
+	if b.bounded {
+		into.Most = &b.most
 	}
 	if cost := q.route.Cost; cost != nil {
 		into.Cost, into.Most = cost.Words, nil // the provider may state any

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/escrow/ledger"
 	"github.com/tallygate/tallygate/meter"
 )
 
@@ -38,16 +39,22 @@ var (
 	errCoding    = errors.New("the upstream's response is compressed in a way that can't be counted")
 )
 
-// charge charges the answer. It is called once, with the call locked.
-func (c *counting) charge(e ending) *settled {
+// charge charges the answer. It is called once, with the call locked; again only where it refuses a complete answer that the money, or
+// a limit, does not reach for.
+func (c *counting) charge(e ending) (*settled, *ledger.Refusal) {
 	auth := c.pay.authorisation()
 	if e.cut != cutNone && !c.sent || e.cut == cutUpstream && c.call.Once != "" {
 		auth.Cancel()
-		return &settled{}
+		return &settled{}, nil
 	}
 	settlement := c.settlement(e)
+	if e.cut == cutNone && !c.route.FinishUnpaid {
+		if refusal := c.secure(&settlement); refusal != nil {
+			return nil, refusal
+		}
+	}
 	if e.cut != cutNone && c.call.Once != "" {
-		return c.settlePart(settlement)
+		return c.settlePart(settlement), nil
 	}
 	done := timeSettle()
 	charge, err := auth.Settle(context.WithoutCancel(c.request.Context()), settlement)
@@ -58,7 +65,15 @@ func (c *counting) charge(e ending) *settled {
 	} else {
 		metrics.calls.WithLabelValues(c.route.Payee, e.cut).Inc()
 	}
-	return &settled{charge: charge, quality: settlement.Quality, err: err}
+	return &settled{charge: charge, quality: settlement.Quality, err: err}, nil
+}
+
+// secure makes sure that the whole price of a complete answer can be charged.
+func (c *counting) secure(s *escrow.Settlement) *ledger.Refusal {
+	if limit := c.terms.maxCharge; limit > 0 && s.Amount > limit && c.pay.moves() {
+		return c.exceeded(s.Amount)
+	}
+	return c.pay.secure(s)
 }
 
 // settlement is what the answer comes to.
@@ -78,8 +93,12 @@ func (c *counting) settlement(e ending) escrow.Settlement {
 		HTTPStatus: c.status,
 		Duration:   time.Since(c.began),
 	}
-	if c.limit > 0 && s.Amount > c.limit {
-		s.Amount = c.limit
+	most := c.route.MaxCharge // the provider's own: no answer costs more
+	if e.cut != cutNone {
+		most = c.limit
+	}
+	if most > 0 && s.Amount > most {
+		s.Amount = most
 		s.Suspect = s.Suspect || bill.cost != ""
 	}
 	if e.cut == cutNone {

@@ -99,6 +99,9 @@ func problem(r *escrow.Refusal, prefix string, metered bool) map[string]any {
 	detail := under(prefix, r.Detail+remedy(r))
 	for name, value := range r.Fields {
 		body[name] = value
+		if value == "true" && (name == "withheld" || name == "unbounded") {
+			body[name] = true
+		}
 	}
 	maps.Copy(body, map[string]any{
 		"type": problemBase + string(r.Outcome), "title": k.title, "status": k.status, "code": r.Outcome, "detail": detail,

@@ -47,6 +47,14 @@ func (t *Throttle) Take(client string) error {
 	return tooOften(wait)
 }
 
+// Spent refuses a client that [Throttle.Take] would refuse now, and counts nothing.
+func (t *Throttle) Spent(client string) error {
+	if l := t.limiter(client); l != nil && l.Tokens() < 1 {
+		return tooOften(t.every)
+	}
+	return nil
+}
+
 func tooOften(wait time.Duration) error {
 	seconds := int64((wait + time.Second - 1) / time.Second)
 	return &escrow.Refusal{

@@ -97,6 +97,14 @@ type balanceOut struct {
 	Currency string        `json:"currency"`
 }
 
+type withheldOut struct {
+	RequestID string         `json:"request_id"`
+	Payer     string         `json:"payer"`
+	Payee     string         `json:"payee"`
+	Route     string         `json:"route"`
+	Reason    escrow.Outcome `json:"reason"`
+}
+
 func eventAnswer(currency string, e escrow.Event) eventOut {
 	out := eventOut{Type: e.Type, Timestamp: e.At}
 	switch {
@@ -104,6 +112,9 @@ func eventAnswer(currency string, e escrow.Event) eventOut {
 		out.Data = escrowAnswer(currency)(*e.Escrow)
 	case e.Subscription != nil:
 		out.Data = subscriptionAnswer(currency)(*e.Subscription)
+	case e.Withheld != nil:
+		w := e.Withheld
+		out.Data = withheldOut{RequestID: w.Request, Payer: w.Payer, Payee: w.Payee, Route: w.Route, Reason: w.Reason}
 	case e.Balance != nil:
 		out.Data = balanceOut{AgentID: e.Balance.Agent, Balance: e.Balance.Balance, Below: e.Balance.Below, Currency: currency}
 	}
