@@ -6,7 +6,7 @@ import (
 	"github.com/tallygate/tallygate/escrow"
 )
 
-// agentOut is an agent as it sees itself.
+// agentOut is a new agent.
 type agentOut struct {
 	AgentID   string    `json:"agent_id"`
 	Name      string    `json:"name,omitempty"`
@@ -122,7 +122,7 @@ type keysOut struct {
 	NextCursor *string  `json:"next_cursor"`
 }
 
-// listOfAgent are the parameters of a list of an agent's things.
+// listOfAgent are the parameters of a list of what an agent has.
 type listOfAgent struct {
 	ofAgent
 	paging
@@ -161,7 +161,7 @@ func listAudit(r *request, in *listIn) (auditOut, error) {
 	}), NextCursor: next(r, place)}, err
 }
 
-// each maps a list; an empty one is an empty array in JSON, not null.
+// each returns the answers for a list. An empty list is an empty array in JSON, not null.
 func each[In, Out any](list []In, answer func(In) Out) []Out {
 	out := make([]Out, 0, len(list))
 	for _, item := range list {
@@ -170,7 +170,7 @@ func each[In, Out any](list []In, answer func(In) Out) []Out {
 	return out
 }
 
-// optionalTime is null in JSON where there is no time.
+// optionalTime returns a time that is null in JSON if at is zero.
 func optionalTime(at time.Time) *time.Time {
 	if at.IsZero() {
 		return nil

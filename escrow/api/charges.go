@@ -64,7 +64,7 @@ func chargeAnswer(currency string) func(escrow.Charge) chargeOut {
 	}
 }
 
-// orEmpty is an empty object in JSON where there is no map.
+// orEmpty returns m, or an empty map for nil, which would be null in JSON.
 func orEmpty(m map[string]string) map[string]string {
 	if m == nil {
 		return map[string]string{}
@@ -72,10 +72,10 @@ func orEmpty(m map[string]string) map[string]string {
 	return m
 }
 
-// score is a number as it was written, in a string or not.
+// score is a number as the request writes it, whether in a string or not.
 type score string
 
-// UnmarshalJSON keeps the text.
+// UnmarshalJSON keeps the number's text.
 func (s *score) UnmarshalJSON(text []byte) error {
 	if len(text) > 0 && text[0] == '"' {
 		return json.Unmarshal(text, (*string)(s))

@@ -10,7 +10,7 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// hours is a duration in hours, fractions included, read and written as a decimal.
+// hours is a duration that JSON has as a decimal number of hours.
 type hours time.Duration
 
 const hour = int64(time.Hour)
@@ -206,7 +206,7 @@ func escrowRoutes() []route {
 	}
 }
 
-// actOn answers with the escrow that an act has changed.
+// actOn returns a route's function that acts on an escrow, and answers with the escrow as it is then.
 func actOn[In any](act func(r *request, t *escrow.Tx, in *In) (escrow.Escrow, error)) func(*request, *escrow.Tx, *In) (escrowOut, error) {
 	return func(r *request, t *escrow.Tx, in *In) (escrowOut, error) {
 		e, err := act(r, t, in)
@@ -214,7 +214,7 @@ func actOn[In any](act func(r *request, t *escrow.Tx, in *In) (escrow.Escrow, er
 	}
 }
 
-// optional is an amount that may be missing, but not zero.
+// optional is an amount that may be missing. If it is there, it must be above zero.
 func optional(field string, amount *ledger.Amount) (ledger.Amount, error) {
 	if amount == nil {
 		return 0, nil

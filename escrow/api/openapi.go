@@ -15,7 +15,7 @@ import (
 // object is a JSON object of the OpenAPI document.
 type object map[string]any
 
-// openAPI is the description of the API: OpenAPI 3.1, made of the routes and the types that serve them.
+// openAPI returns the description of the API in OpenAPI 3.1. It is made of the routes, and of the types that they take and answer.
 func (s *server) openAPI() ([]byte, error) {
 	all := newSchemas(s.routes)
 	components := object{"Problem": problemSchema()}

@@ -48,7 +48,7 @@ func subscriptionAnswer(currency string) func(escrow.Subscription) subscriptionO
 	}
 }
 
-// optionalText is null in JSON where there is no text.
+// optionalText returns a text that is null in JSON if it is empty.
 func optionalText(text string) *string {
 	if text == "" {
 		return nil

@@ -22,7 +22,7 @@ func walletAnswer(w escrow.Wallet) walletOut {
 	return walletOut{AgentID: w.Agent, Balance: w.Balance, Held: w.Held, Available: w.Available, Pending: w.Pending, Currency: w.Currency}
 }
 
-// paymentOut is a payment, and the wallet that it was made for as it is after it.
+// paymentOut is a payment, and the wallet, as it is afterwards, of the agent that it was made for.
 type paymentOut struct {
 	Kind        string        `json:"kind"`
 	FromAgentID string        `json:"from_agent_id"`
