@@ -23,12 +23,12 @@ type meOut struct {
 	Operator  bool       `json:"operator,omitempty"`
 	KeyID     string     `json:"key_id,omitempty" jsonschema:"the key that this request came with"`
 	ReadOnly  bool       `json:"read_only,omitempty"`
-	Payees    []string   `json:"payees,omitempty" jsonschema:"when given, the key pays these alone"`
+	Payees    []string   `json:"payees,omitempty" jsonschema:"the only agents that the key may pay; missing: any"`
 	CreatedAt *time.Time `json:"created_at,omitempty"`
 }
 
 type createAgent struct {
-	AgentID string `json:"agent_id,omitempty" jsonschema:"letters, digits and . _ : @ -, at most 64; made up where it is missing"`
+	AgentID string `json:"agent_id,omitempty" jsonschema:"letters, digits and . _ : @ -, at most 64; missing: one is made up"`
 	Name    string `json:"name,omitempty"`
 }
 
@@ -88,10 +88,10 @@ func listAgents(r *request, in *listIn) (out agentsOut, err error) {
 }
 
 type keyIn struct {
-	AgentID  string   `json:"agent_id,omitempty" jsonschema:"the operator names whose key it is to be"`
+	AgentID  string   `json:"agent_id,omitempty" jsonschema:"whose key it will be; only the operator gives it"`
 	Name     string   `json:"name,omitempty"`
-	ReadOnly bool     `json:"read_only,omitempty" jsonschema:"the key may look but move nothing"`
-	Payees   []string `json:"payees,omitempty" jsonschema:"the key pays these alone"`
+	ReadOnly bool     `json:"read_only,omitempty" jsonschema:"the key may read, and move no money"`
+	Payees   []string `json:"payees,omitempty" jsonschema:"the only agents that the key may pay; missing: any"`
 }
 
 type keyOut struct {
