@@ -1,9 +1,21 @@
-// Package meter is the vocabulary of metering: units and their classes, what a request asks for, and how its response is
-// counted. It knows no money, and no Caddy.
+// Package meter says what a request to a paid API asks for, and counts what its answer uses. It knows no money and no Caddy.
 //
-// A wire format (OpenAI's, Anthropic's, ...) is one package below this one that implements [Format]; package formats lists
-// them and recognises a request. What they share: wire (framing of bodies, and the counter itself), sse, skim (JSON of any
-// size in bounded memory), tokens (local tokenizers).
+// A call is metered in four steps, of which the first is package formats':
+//
+//	call, err := formats.Inspect(head, body) // what is asked for; call.Body is what to send on
+//	counter := call.Counter(status, header)  // counts the answer
+//	out = counter.Feed(out[:0], chunk)       // for each chunk of it: what may go to the client now
+//	usage := counter.Usage(true)             // what the answer used
+//	rest := counter.Tail()                   // what Feed held back, to be sent once the usage is charged
+//
+// A [Usage] counts [Units] by [Class]. Package pricing makes an amount of them.
+//
+// # Packages
+//
+// Each wire format (OpenAI's, Anthropic's, ...) is one package below this one, which implements [Format]. Package formats
+// lists them and recognises a request. The formats share four packages: wire splits a body into messages and counts them, sse
+// splits a stream of server-sent events, skim reads JSON of any size in bounded memory, and tokens counts tokens locally.
+// Package probe reads a single value of a response, such as a number of rows, from a header or from its JSON.
 package meter
 
 import (
@@ -11,54 +23,55 @@ import (
 	"net/http"
 )
 
-// Errors of reading a request. A body that can't be read for sure can't be metered, so it should be refused.
+// The errors of reading a request. A request that can't be read for sure can't be metered, so it should be refused.
 var (
 	// ErrEncoded is returned when a request body is compressed.
 	ErrEncoded = errors.New("the request body has a Content-Encoding: send it plain")
-	// ErrBackground is returned when a request asks for an answer that is not in its response but fetched later.
+	// ErrBackground is returned when a request asks for an answer in the background, which a later request fetches.
 	ErrBackground = errors.New("the request asks for an answer in the background, which can't be metered: leave out background")
-	// ErrUnanswered is returned when a call in a request can't be told from others by its answer, or has none.
+	// ErrUnanswered is returned when a request calls a tool (MCP) without an id that is the call's own, so that no answer can be
+	// matched to it, and when it calls more than 1024 tools.
 	ErrUnanswered = errors.New("each call needs an id of its own, a string or a number, and at most 1024 go in a batch")
-	// ErrTooManyKeys is returned when an object in a request, of those that decide the cost, has more keys than are looked at.
+	// ErrTooManyKeys is returned when an object of the request that decides its cost has more than 1000 keys.
 	ErrTooManyKeys = errors.New("an object of the request body has more than 1000 keys")
-	// ErrRepeated is returned when a key that decides the cost stands twice in a request's JSON: servers differ in which
-	// one they take.
+	// ErrRepeated is returned when an object of the request that decides its cost has a key twice, in the same or another case.
+	// Providers differ in which of the two they take, so the cost is not known.
 	ErrRepeated = errors.New("a key stands twice in the request body, in the same or another case: state it once")
 )
 
 // Class names a kind of unit that a response is counted in. The classes of one [Usage] are disjoint: a token that was read
-// from a cache is counted in [Cached] and not in [Input] too. A class that is not listed here is one of the provider's own
+// from a cache is counted in [Cached] alone, not in [Input] as well. Any other name is a unit of the provider's own
 // (`count rows header X-Row-Count`).
 type Class string
 
 const (
-	Calls    Class = "call"      // one complete response
-	Event    Class = "event"     // an SSE data event, but for the terminal one; likewise a line of NDJSON, a frame, a message
-	Byte     Class = "byte"      // of the decoded response body, as it went to the client
-	Second   Class = "second"    // of audio, or of the connection
-	ToolCall Class = "tool_call" // an MCP tool call that succeeded
+	Calls    Class = "call"      // complete responses
+	Event    Class = "event"     // SSE events with data, JSON lines, WebSocket messages; not the one that ends the stream
+	Byte     Class = "byte"      // bytes of the decoded response body that went to the client
+	Second   Class = "second"    // seconds of audio, or of a connection
+	ToolCall Class = "tool_call" // MCP tool calls that succeeded
 
 	Input        Class = "input"          // prompt tokens neither read from nor written to a cache
 	Cached       Class = "cached"         // prompt tokens read from a cache
 	CacheWrite   Class = "cache_write"    // prompt tokens written to a cache (5 minutes, where the provider says how long)
 	CacheWrite1h Class = "cache_write_1h" // prompt tokens written to a cache for an hour
-	Output       Class = "output"         // completion tokens that are not of a class below
+	Output       Class = "output"         // completion tokens that are in no class below
 	Reasoning    Class = "reasoning"      // completion tokens spent on hidden thought
-	AudioInput   Class = "audio_input"    // tokens
-	AudioOutput  Class = "audio_output"   // tokens
-	ImageInput   Class = "image_input"    // tokens
-	ImageOutput  Class = "image_output"   // tokens
-	WebSearch    Class = "web_search"     // searches that the provider made
-	Page         Class = "page"           // pages read (OCR)
-	SearchUnit   Class = "search_unit"    // rerank
+	AudioInput   Class = "audio_input"    // prompt tokens of audio, not read from a cache
+	AudioOutput  Class = "audio_output"   // completion tokens of audio
+	ImageInput   Class = "image_input"    // prompt tokens of images, not read from a cache
+	ImageOutput  Class = "image_output"   // completion tokens of images
+	WebSearch    Class = "web_search"     // web searches that the provider made
+	Page         Class = "page"           // pages that the provider read (OCR)
+	SearchUnit   Class = "search_unit"    // the units that Cohere bills a rerank by
 )
 
-// Source says where a usage comes from.
+// Source says how a usage is known.
 type Source string
 
 const (
-	Stated    Source = "stated"    // the provider said so, or we counted exactly (calls, bytes, events)
-	Estimated Source = "estimated" // counted locally by a tokenizer
+	Stated    Source = "stated"    // the provider stated it, or it was counted exactly (calls, bytes, events)
+	Estimated Source = "estimated" // a part of it was counted by a local tokenizer
 )
 
 // Usage is what one response used.
@@ -69,18 +82,18 @@ type Usage struct {
 	Model string
 	// ServiceTier is the tier that the response states ("batch", "flex", "priority"); else empty.
 	ServiceTier string
-	// PromptTokens is the size of the whole prompt, cached parts included: what tariffs tier by (`above 200k tokens`).
+	// PromptTokens is the size of the whole prompt, cached parts included. Tariffs have tiers by it (`above 200k tokens`).
 	PromptTokens int64
-	// Tools counts successful tool calls by name (MCP), ToolsFailed those that ended in an error.
+	// Tools counts the tool calls (MCP) that succeeded, by the tool's name. ToolsFailed counts those that ended in an error.
 	Tools, ToolsFailed map[string]int64
-	// Passes are parts of Units that ran on another model than Model, to be priced as that model's (Anthropic's advisor).
+	// Passes are the parts of Units that ran on other models than Model (Anthropic's advisor). Each is priced as its own model's.
 	Passes []Pass
-	// Beside is what ran on other models and is not in Units, since the provider states it apart (an image generated within
-	// OpenAI's Responses, the transcription of what is said in its Realtime).
+	// Beside is what ran on other models and is not in Units, since the provider states it apart: an image that was generated
+	// within OpenAI's Responses, or the transcription of what is said in its Realtime.
 	Beside []Pass
 	// Cost is the price in USD that the provider itself states, as it wrote it (OpenRouter's usage.cost); else empty.
 	Cost string
-	// Suspect is set where stated numbers were absurd or contradicted each other and were clamped.
+	// Suspect is set where stated numbers were absurd, or contradicted each other, and were not taken as they are.
 	Suspect bool
 }
 
@@ -90,7 +103,7 @@ type Pass struct {
 	Units Units
 }
 
-// Head is what a format needs to know of a request before its body.
+// Head is what a format needs to know of a request beside its body.
 type Head struct {
 	Method string
 	Path   string // URL path, decoded
@@ -98,36 +111,37 @@ type Head struct {
 	Header http.Header
 }
 
-// Call is one request, understood.
+// Call is one request, as a format understands it.
 type Call struct {
-	// API is the call's kind in the provider's words: "chat.completions", "messages", ... Empty when no format knows it.
+	// API is the kind of call in the provider's words: "chat.completions", "messages", ... Empty when no format knows it.
 	API string
 	// Model is the model asked for.
 	Model string
 	// Stream says that a streamed answer is asked for.
 	Stream bool
-	// Free says that the call states no usage and costs nothing by tokens (GET /v1/models, count_tokens).
+	// Free says that the call uses no tokens (GET /v1/models, count_tokens).
 	Free bool
-	// InputTokens is the most that the input can count, in tokens; see InputOpen.
+	// InputTokens is the most tokens that the input can have, unless InputOpen is set.
 	InputTokens int64
-	// InputOpen says that the input has parts that the body does not show (a file or an earlier response by its id, the
-	// results of a hosted search), so that InputTokens is no bound of it.
+	// InputOpen says that the input has parts that the body does not contain (a file or an earlier response by its id, the
+	// results of a hosted search), so that InputTokens does not bound it.
 	InputOpen bool
-	// MaxOutput is the most output tokens the answer can have, over all choices; 0 when the request does not bound it.
+	// MaxOutput is the most output tokens that the answer can have, over all choices; 0 when the request sets no limit.
 	MaxOutput int64
-	// Malformed says that the body is not what the API takes (no JSON object), so that little could be read of it.
+	// Malformed says that the body is not what the API takes (such as no JSON object), so that little could be read of it.
 	Malformed bool
-	// InputOnly says that the answer has no output tokens, so that MaxOutput says nothing (embeddings, rerank, moderation).
+	// InputOnly says that the answer has no output tokens (embeddings, rerank, moderation). MaxOutput says nothing then.
 	InputOnly bool
-	// Tools are the tools that are called by name (MCP), one entry a call.
+	// Tools are the names of the tools that the request calls (MCP), one entry for each call.
 	Tools []string
 	// Choices is how many alternative answers are asked for (n, candidateCount); 0 and 1 mean one.
 	Choices int64
-	// Once, where set, names a result that must be charged once only, however often it is fetched (a batch's results).
+	// Once, where set, names a result that is charged once only, however often it is fetched (the results of a batch).
 	Once string
-	// Body is the request body to send on: the one that came in, or one made measurable (usage asked for in a stream).
+	// Body is the request body to send on. Where it differs from the one that came in, it was changed so that the answer can be
+	// metered: a stream is asked for its usage.
 	Body []byte
-	// Format counts the response. The package formats sets it, for an unknown API too.
+	// Format counts the response. Package formats sets it, for an unknown API too.
 	Format Format
 }
 
@@ -139,13 +153,14 @@ type Format interface {
 	LimitOutput(c *Call, n int64) bool
 }
 
-// Counter returns a counter for the response that came with this status and header.
+// Counter returns a counter for the response to c, which came with this status and header.
 func (c *Call) Counter(status int, h http.Header) Counter {
 	return c.Format.Counter(c, status, h)
 }
 
-// LimitOutput rewrites Body so that the answer has at most n output tokens, over all choices, and sets MaxOutput to what was
-// put in. It reports false, and changes nothing, when the format has no field for it or the field can't be that small.
+// LimitOutput rewrites Body so that the answer has at most n output tokens, over all choices, and sets MaxOutput to the new
+// limit. A request that is limited to n or less already stays as it is. LimitOutput reports false, and changes nothing, when
+// the format has no field for a limit or the field can't be set that low.
 func (c *Call) LimitOutput(n int64) bool {
 	if c.MaxOutput > 0 && c.MaxOutput <= n {
 		return true
@@ -155,22 +170,25 @@ func (c *Call) LimitOutput(n int64) bool {
 
 // Counter counts one response as it goes by. It is not safe for concurrent use. Its memory is bounded whatever it is fed.
 type Counter interface {
-	// Feed takes the next bytes of the decoded body and appends to dst those that may go to the client now. What makes
-	// the client believe that the response is complete (an SSE stream's terminal event and what follows it) stays back until
-	// Tail; what the client did not ask for (the usage chunk of a stream) is dropped.
+	// Feed takes the next bytes of the decoded body and appends to dst those that may go to the client now. Feed holds back
+	// what makes the client believe that the response is complete: the last byte of a body, or the event that ends a stream
+	// and all that follows it. Feed drops what the client did not ask for, such as the usage chunk of a stream.
 	Feed(dst, chunk []byte) []byte
-	// Ended reports whether what ends the response has come: what Feed holds back begins with it.
+	// Ended reports whether the message has come that ends the stream for sure. Nothing need follow it, though the upstream may
+	// keep its connection open.
 	Ended() bool
-	// Tail returns what Feed held back. The body has ended, or is given up.
+	// Tail ends the counting and returns what Feed held back. It is called when the body has ended, or is given up.
 	Tail() []byte
-	// Progress tells, cheaply, what has been used so far. At is at most what the final usage will be; Bound is at least
-	// that, as far as can be told.
+	// Progress tells cheaply what has been used so far. The final usage is at least at and, as far as can be told, at most
+	// bound.
 	Progress() (at, bound Units)
-	// Usage is the final usage. complete is false for a response that ends here because it was cut, by the client, the
-	// upstream or us: then what was passed on is counted (stated usage first, else locally, marked Estimated), and a call is
-	// not. It may be asked for in mid-stream with false, to know exactly what has been used so far: Feed can go on.
+	// Usage returns what the response used. With complete, the response ends here as it should: counting ends, and the call
+	// itself is counted. Without, the response was cut by the client, the upstream or us: what was passed on is counted, by the
+	// provider's statements as far as they reach and else by a local tokenizer. Usage(false) may also be asked for in
+	// mid-stream, for the exact usage so far; Feed can go on after it.
 	Usage(complete bool) Usage
-	// Stop returns the bytes that end the stream properly in the provider's own format, with an error event that carries
-	// code and message; nil where the format has none, or can't have one here. What Feed held back is not sent then.
+	// Stop returns the bytes that end the stream properly, with an error event in the provider's own format that carries code
+	// and message. They are sent instead of what Feed held back. Stop returns nil where the format has no such event, or where
+	// none can stand at this place of the stream.
 	Stop(code, message string) []byte
 }

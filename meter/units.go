@@ -16,7 +16,7 @@ const MaxQuantity Quantity = 1e18
 
 const unit = 1_000_000
 
-// Whole returns n whole units; what is beyond [MaxQuantity] is clamped to it, and negative counts to 0.
+// Whole returns n whole units. It clamps n to what lies between 0 and [MaxQuantity].
 func Whole(n int64) Quantity {
 	switch {
 	case n < 0:
@@ -27,7 +27,7 @@ func Whole(n int64) Quantity {
 	return Quantity(n * unit)
 }
 
-// Ceil returns the whole units that q needs, rounded up.
+// Ceil returns q in whole units, rounded up.
 func (q Quantity) Ceil() int64 {
 	if q > math.MaxInt64-unit {
 		return math.MaxInt64 / unit
@@ -45,7 +45,7 @@ func (q Quantity) String() string {
 	return strconv.FormatInt(whole, 10) + "." + strings.TrimRight(digits, "0")
 }
 
-// Units counts by class. Absent and zero are the same.
+// Units are quantities by class. An absent class and one of zero are the same.
 type Units map[Class]Quantity
 
 // Add adds q units of class c, clamped to [MaxQuantity].
@@ -87,8 +87,9 @@ func ParseQuantity(s string) (Quantity, error) {
 	return Quantity(n), nil
 }
 
-// DecimalQuantity reads a number as JSON or a header states it: "34", "1.25", "1e3". What is finer than a millionth is
-// rounded up. ok is false for what is no quantity (negative, above [MaxQuantity], no number), which is clamped.
+// DecimalQuantity reads a number as JSON or a header states it: "34", "1.25", "1e3". Digits beyond the millionth are rounded
+// up. ok is false where s is no quantity: q is 0 for a negative number and for what is no number, and [MaxQuantity] for a
+// number above that.
 func DecimalQuantity(s string) (q Quantity, ok bool) {
 	mantissa, exponent, scientific := strings.Cut(strings.ToLower(s), "e")
 	shift := 0

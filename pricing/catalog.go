@@ -16,28 +16,28 @@ import (
 	"github.com/tallygate/tallygate/meter"
 )
 
-// Catalog has the prices of many models, read from a file in the format of LiteLLM's model_prices_and_context_window.json
-// (https://github.com/BerriAI/litellm): an object of entries by model name, each with prices per single unit.
+// Catalog has the prices of many models. It is read from a file in the format of LiteLLM's model_prices_and_context_window.json
+// (https://github.com/BerriAI/litellm), an object of entries by model name, which have prices per single unit.
 type Catalog struct {
 	models   map[string]Model
 	problems []string
 }
 
-// maxCatalogBytes bounds the file; the real one has 1.6 MB.
+// maxCatalogBytes bounds the file. LiteLLM's has 1.6 MB.
 const maxCatalogBytes = 64 << 20
 
-// catalogClasses maps the fields of an entry to classes. Each may be followed by _above_200k_tokens (any size in k or m) and
-// by _batches, _flex or _priority, which become [Above] and [Service]. The file's 0 is a price.
+// catalogClasses maps the fields of an entry to classes. Their names may go on with _above_200k_tokens (any size in k or m) and
+// then with _batches, _flex or _priority, which become [Above] and [Service]. A 0 in the file is a price.
 //
-// Beside these are read: tiered_pricing (ranges of prompt sizes), search_context_cost_per_query (web_search, at the medium
-// size, which is the providers' default), input_cost_per_query (search_unit where the mode is rerank, else call),
-// input_cost_per_second and output_cost_per_second (second, where no token is priced; LiteLLM too takes the latter, if it is
-// there, alone), and max_output_tokens.
+// Some fields need others to be understood: search_context_cost_per_query is the price of a web_search, taken at the medium size,
+// which is the providers' default. input_cost_per_query is that of a search_unit where the mode is rerank, else of a call.
+// input_cost_per_second and output_cost_per_second are that of a second where no token has a price; where both stand, the latter
+// counts alone, as it does in LiteLLM. tiered_pricing (ranges of prompt sizes) and max_output_tokens are read too.
 //
-// What has no class is not charged: cached audio and images count as cached; citations, characters, pixels, images and
-// videos by the piece, code interpreter sessions, file search, vector stores, grounding by maps, annotated pages, and the
-// multipliers of regions and fast modes. An entry that prices its input, or its output, by such things alone is left out, so
-// that its models are refused (no_price) instead of being served for nothing.
+// Other fields have no class and are not charged: citations, characters, pixels, images and videos by the piece, code interpreter
+// sessions, file search, vector stores, grounding by maps, annotated pages, and the multipliers of regions and fast modes. Cached
+// audio and images count as cached. An entry that prices its input, or its output, by such fields alone is left out, so that its
+// model is refused (no_price) instead of being served for nothing.
 var catalogClasses = map[string]meter.Class{
 	"input_cost_per_token":                      meter.Input,
 	"cache_read_input_token_cost":               meter.Cached,
@@ -58,16 +58,16 @@ var catalogClasses = map[string]meter.Class{
 	"output_cost_per_second":                    meter.Second,
 }
 
-// catalogServices maps the endings of fields to the names of service tiers.
+// catalogServices maps the endings of field names to the names of service tiers.
 var catalogServices = map[string]string{"": "", "_batches": "batch", "_flex": "flex", "_priority": "priority"}
 
 var catalogEnding = regexp.MustCompile(`^(?:_above_(\d{1,9}[km])_tokens)?(_batches|_flex|_priority)?$`)
 
-// pricedField is a field of a name like input_cost_per_image, whatever it prices.
+// pricedField matches the names of all fields that price input or output, such as input_cost_per_image.
 var pricedField = regexp.MustCompile(`^(input|output)_cost_per_`)
 
-// LoadCatalog reads a catalog. Its decimals are kept exactly, exponents included. An entry that can't be read or has no
-// price that is understood is left out and listed by [Catalog.Problems]; what is no catalog at all is an error.
+// LoadCatalog reads a catalog. Its decimals are kept exactly, exponents included. An entry is left out if it can't be read or has
+// no price that can be counted; [Catalog.Problems] lists it. It is an error if no entry is left.
 func LoadCatalog(r io.Reader) (*Catalog, error) {
 	data, err := io.ReadAll(io.LimitReader(r, maxCatalogBytes+1))
 	if err != nil {
@@ -100,11 +100,11 @@ func LoadCatalog(r io.Reader) (*Catalog, error) {
 	return c, nil
 }
 
-// Problems returns the entries that were left out, each with the reason, by name. Their models have no price.
+// Problems returns the entries that were left out, in the order of their names, each with the reason. Their models have no price.
 func (c *Catalog) Problems() []string { return slices.Clone(c.problems) }
 
-// find returns the name under which the catalog has a model: with the provider's prefix first, then as it is; a fine-tuned
-// ft:base:org::id is found as ft:base.
+// find returns the name under which the catalog has a model. It tries the name after the provider's prefix first, and then alone.
+// A fine-tuned ft:base:org::id is found as ft:base.
 func (c *Catalog) find(provider, model string) (string, bool) {
 	names := []string{model}
 	if parts := strings.SplitN(model, ":", 3); len(parts) == 3 && parts[0] == "ft" {
@@ -127,7 +127,7 @@ func (c *Catalog) find(provider, model string) (string, bool) {
 // entry collects the prices of one model.
 type entry map[layer]map[meter.Class]Price
 
-// layer is where a price stands: in a service ("" is the plain one), above a size of prompt (0 is any).
+// layer says which calls a price is for: those of a service tier ("" is none), with prompts of more than above tokens.
 type layer struct {
 	service string
 	above   int64
@@ -140,7 +140,7 @@ func (e entry) set(l layer, c meter.Class, p Price) {
 	e[l][c] = p
 }
 
-// positive looks at the plain prices.
+// positive reports whether the plain price of a class is above zero.
 func (e entry) positive(c meter.Class) bool { return e[layer{}][c].Amount.IsPositive() }
 
 func parseEntry(name string, raw json.RawMessage) (Model, error) {
@@ -166,7 +166,7 @@ func parseEntry(name string, raw json.RawMessage) (Model, error) {
 	return m, nil
 }
 
-// readFields reads the fields that need no other to be understood. above is the size that they all stand under.
+// readFields reads the fields that need no other to be understood. above is the size of prompt that all of them are for.
 func (e entry) readFields(fields map[string]json.RawMessage, above int64) error {
 	for _, field := range sortedNames(fields) {
 		class, size, tier, ok := parseField(field)
@@ -187,7 +187,7 @@ func (e entry) readFields(fields map[string]json.RawMessage, above int64) error 
 	return nil
 }
 
-// sortedNames puts errors into a stable order.
+// sortedNames are the names of the fields in a stable order, so that the same file gives the same errors.
 func sortedNames(fields map[string]json.RawMessage) []string {
 	names := make([]string, 0, len(fields))
 	for name := range fields {
@@ -200,7 +200,7 @@ func sortedNames(fields map[string]json.RawMessage) []string {
 // parseField splits a field's name into class, size and service.
 func parseField(field string) (class meter.Class, above int64, service string, ok bool) {
 	var base string
-	for name := range catalogClasses { // the longest that it begins with, as one may begin with another
+	for name := range catalogClasses { // the longest that field begins with, since one name may begin with another
 		if strings.HasPrefix(field, name) && len(name) > len(base) {
 			base = name
 		}
@@ -219,12 +219,12 @@ func parseField(field string) (class meter.Class, above int64, service string, o
 	return catalogClasses[base], above, catalogServices[ending[2]], true
 }
 
-// isSpecial says that the price depends on other fields: see readSpecial.
+// isSpecial reports whether the price of a class depends on other fields. readSpecial reads those.
 func isSpecial(c meter.Class) bool {
 	return c == meter.Second || c == meter.SearchUnit || c == meter.WebSearch
 }
 
-// catalogAmount is nil where the file has null or an empty text.
+// catalogAmount reads a field's amount. It is nil where the file has null or an empty text.
 func catalogAmount(raw json.RawMessage) (*decimal.Decimal, error) {
 	word := string(bytes.TrimSpace(raw))
 	if strings.HasPrefix(word, `"`) {
@@ -242,7 +242,7 @@ func catalogAmount(raw json.RawMessage) (*decimal.Decimal, error) {
 	return &d, nil
 }
 
-// perUnit states a price per token by the million, as everybody does.
+// perUnit returns the price of one unit. That of a token is stated by the million, as everybody does.
 func perUnit(amount decimal.Decimal, c meter.Class) Price {
 	if slices.Contains(tokenClasses, c) {
 		return Price{Amount: amount.Shift(6), Per: 1_000_000, Unit: string(c)}
@@ -250,7 +250,7 @@ func perUnit(amount decimal.Decimal, c meter.Class) Price {
 	return Price{Amount: amount, Per: 1, Unit: string(c)}
 }
 
-// readTiers reads [{"range": [from, to], prices...}, ...]: the lowest range has the plain prices.
+// readTiers reads [{"range": [from, to], prices...}, ...]. The lowest range has the plain prices.
 func (e entry) readTiers(raw json.RawMessage) error {
 	if len(raw) == 0 || string(raw) == "null" {
 		return nil
@@ -287,9 +287,10 @@ func (e entry) readTiers(raw json.RawMessage) error {
 	return nil
 }
 
+// readSpecial reads the fields that need others to be understood: see catalogClasses.
 func (e entry) readSpecial(fields map[string]json.RawMessage) error {
 	var mode string
-	_ = json.Unmarshal(fields["mode"], &mode) // a mode that is no text is none
+	_ = json.Unmarshal(fields["mode"], &mode) // an entry whose mode is no text has none
 	query, err := catalogAmount(fields["input_cost_per_query"])
 	if err != nil {
 		return fmt.Errorf("input_cost_per_query: %w", err)
@@ -323,7 +324,7 @@ func (e entry) readSpecial(fields map[string]json.RawMessage) error {
 	return nil
 }
 
-// searchCost takes the medium size, else the smallest there is.
+// searchCost returns the price of a search at the medium size, else at the smallest that has one.
 func searchCost(raw json.RawMessage) (*decimal.Decimal, error) {
 	if len(raw) == 0 || string(raw) == "null" {
 		return nil, nil
@@ -340,7 +341,7 @@ func searchCost(raw json.RawMessage) (*decimal.Decimal, error) {
 	return nil, nil
 }
 
-// checkSides refuses an entry whose input or output costs something, but nothing that can be counted.
+// checkSides refuses an entry if its input, or its output, costs something only by what is not counted.
 func (e entry) checkSides(fields map[string]json.RawMessage) error {
 	if len(e[layer{}]) == 0 {
 		return errors.New("no price that can be counted")
@@ -364,7 +365,7 @@ func (e entry) checkSides(fields map[string]json.RawMessage) error {
 	return nil
 }
 
-// model puts the prices into order, so that the same file gives the same tariff.
+// model returns the entry's prices as a Model, in a stable order.
 func (e entry) model(name string) Model {
 	m := Model{Glob: name, Prices: e.prices(layer{}), Above: e.above("")}
 	for _, service := range []string{"batch", "flex", "priority"} {
@@ -397,7 +398,7 @@ func (e entry) prices(l layer) []Price {
 	return list
 }
 
-// markedUp returns the model with a percentage added to each price.
+// markedUp returns the model with the markup added to each price.
 func (m Model) markedUp(markup Percent) Model {
 	if markup.IsZero() {
 		return m

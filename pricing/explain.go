@@ -14,15 +14,15 @@ import (
 // Explanation shows how a usage came to its amount.
 type Explanation struct {
 	Lines []Line `json:"lines"`
-	// Sum of the products, before rounding.
+	// Sum is that of the products, before rounding.
 	Sum string `json:"sum"`
 	// Amount is Sum rounded down to nanos.
 	Amount     string `json:"amount"`
 	AmountNano int64  `json:"-"`
 }
 
-// Line is one class's part: Quantity x Price = Product. Numbers are exact decimals; a product that has no end as a decimal
-// is cut after 18 digits and ends in "...".
+// Line is the part of one class: Quantity x Price = Product. Numbers are exact decimals. A product that has no end as a decimal
+// is cut after 18 digits, and "..." follows.
 type Line struct {
 	Class    meter.Class `json:"class"`
 	Quantity string      `json:"quantity"`
@@ -33,11 +33,11 @@ type Line struct {
 // toolPrefix marks the calls of one tool in the units and prices of a charge record: "tool:search".
 const toolPrefix = "tool:"
 
-// plus joins the prices of a class that add up.
+// plus stands between the prices of a class that add up.
 const plus = " + "
 
-// Quantities returns the units that the usage is charged by, for the charge record: those that were used, and calls of a tool
-// that has its own price as "tool:NAME" instead of in tool_call.
+// Quantities returns the units that the usage is charged by, for the record of a charge. They are the units that were used. Calls
+// of a tool that has a price of its own are in "tool:NAME", and not in tool_call.
 func (r *Rates) Quantities(u meter.Usage) meter.Units {
 	units := meter.Units{}
 	for c, q := range u.Units {
@@ -61,7 +61,7 @@ func (r *Rates) Quantities(u meter.Usage) meter.Units {
 
 func toolClass(name string) meter.Class { return meter.Class(toolPrefix + name) }
 
-// UnitPrices returns the price of each class of [Rates.Quantities] that has one, for the charge record:
+// UnitPrices returns the price of each class of [Rates.Quantities] that has one, for the record of a charge:
 // {"input": "0.15 per 1M", "call": "0.001 per call", "second": "0.006 per minute", "tool:search": "0.01 per call"}.
 func (r *Rates) UnitPrices(u meter.Usage) map[meter.Class]string {
 	t := r.table(u)
@@ -92,13 +92,14 @@ func (p ToolPrice) words() string {
 	return p.Amount.String() + " per " + formatNumber(per) + " calls"
 }
 
-// Explain explains what the usage costs.
+// Explain shows how the usage comes to what it costs. The amount is that of [Rates.Due]. With [ErrOverflow], all but the amount
+// is there.
 func (r *Rates) Explain(u meter.Usage) (Explanation, error) {
 	return Explain(r.Quantities(u), r.UnitPrices(u))
 }
 
-// Explain explains an amount by a charge record alone: the units of [Rates.Quantities] and the prices of [Rates.UnitPrices].
-// Its amount is what [Rates.Due] was. With [ErrOverflow], too, all but the amount is there.
+// Explain shows how the usage of a recorded charge came to its amount. units are those of [Rates.Quantities], and unitPrices those
+// of [Rates.UnitPrices]. The amount is what [Rates.Due] was. With [ErrOverflow], all but the amount is there.
 func Explain(units meter.Units, unitPrices map[meter.Class]string) (Explanation, error) {
 	var e Explanation
 	sum := new(big.Rat)
@@ -123,8 +124,8 @@ func Explain(units meter.Units, unitPrices map[meter.Class]string) (Explanation,
 	return e, err
 }
 
-// ExplainCost explains an amount that is the provider's own cost and a markup. The units cost nothing beside it. Its amount is what
-// [MarkupCost] was.
+// ExplainCost shows how the cost that a provider stated came to an amount by a markup. The units cost nothing beside it. The amount
+// is what [MarkupCost] was.
 func ExplainCost(units meter.Units, cost, markup string) (Explanation, error) {
 	e, err := Explain(units, nil)
 	if err != nil {
@@ -146,7 +147,7 @@ func ExplainCost(units meter.Units, cost, markup string) (Explanation, error) {
 	return e, err
 }
 
-// inOrder lists the classes that were used: tokens as they are read, then counts, then the rest by name.
+// inOrder lists the classes that were used: tokens from input to output, then the other built-in classes, then the rest by name.
 func inOrder(units meter.Units) []meter.Class {
 	var list []meter.Class
 	for _, c := range slices.Concat(tokenClasses, countClasses) {
@@ -164,7 +165,7 @@ func inOrder(units meter.Units) []meter.Class {
 	return list
 }
 
-// parseSum reads the words of sumOf: nanos per millionth of a unit of the class.
+// parseSum reads what sumOf writes, as nanos per millionth of a unit of the class.
 func parseSum(c meter.Class, words string) (*big.Rat, error) {
 	sum := new(big.Rat)
 	for part := range strings.SplitSeq(words, plus) {
@@ -181,7 +182,7 @@ func parseSum(c meter.Class, words string) (*big.Rat, error) {
 	return sum, nil
 }
 
-// formatNanos writes nanos as a decimal of the currency.
+// formatNanos writes nanos as a decimal of the currency, exactly or cut after 18 digits.
 func formatNanos(nanos *big.Rat) string {
 	const maxDigits = 18
 	amount := new(big.Rat).Quo(nanos, big.NewRat(nano, 1))

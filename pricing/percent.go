@@ -9,7 +9,7 @@ import (
 	"github.com/shopspring/decimal"
 )
 
-// Percent is a share on top, as in `markup 20%`. JSON has it as "20%"; "20" and 20 are read too.
+// Percent is a share that is added to an amount, as in `markup 20%`. JSON has it as "20%"; "20" and 20 are read too.
 type Percent struct{ value decimal.Decimal }
 
 var maxPercent = decimal.New(1, 6)
@@ -26,7 +26,7 @@ func ParsePercent(word string) (Percent, error) {
 // String writes "20%".
 func (p Percent) String() string { return p.value.String() + "%" }
 
-// IsZero says that nothing is added.
+// IsZero reports whether nothing is added.
 func (p Percent) IsZero() bool { return p.value.IsZero() }
 
 // MarshalText writes "20%".
@@ -45,13 +45,13 @@ func (p *Percent) UnmarshalJSON(data []byte) error {
 	return err
 }
 
-// onTop returns d and the percentage of it, exactly.
+// onTop returns d plus the percentage of d, exactly.
 func (p Percent) onTop(d decimal.Decimal) decimal.Decimal {
 	return d.Add(d.Mul(p.value).Shift(-2))
 }
 
-// MarkupCost returns the price of a call whose cost the provider states itself (`cost header|json`), in nanos, rounded down.
-// cost is a decimal as the provider wrote it; what is negative, no number, or absurd is refused.
+// MarkupCost returns the price in nanos, rounded down, of a call whose cost the provider states itself (`cost header|json`). cost
+// is a decimal as the provider wrote it. A cost that is negative, no number, or absurd is refused.
 func MarkupCost(cost string, markup Percent) (int64, error) {
 	d, err := ParseAmount(cost)
 	if err != nil {
@@ -60,7 +60,7 @@ func MarkupCost(cost string, markup Percent) (int64, error) {
 	return floorNanos(new(big.Rat).Mul(markup.onTop(d).Rat(), big.NewRat(nano, 1)))
 }
 
-// floorNanos rounds down; r is not negative.
+// floorNanos rounds r down, which is not negative.
 func floorNanos(r *big.Rat) (int64, error) {
 	q := new(big.Int).Quo(r.Num(), r.Denom())
 	if !q.IsInt64() {

@@ -17,16 +17,17 @@ import (
 
 // Price is an amount per a number of units, as in `price 0.15 per 1M tokens`.
 type Price struct {
-	// Amount is in the ledger's currency: an exact decimal, not negative, at most 1e9. JSON may have it as a string or a number.
+	// Amount is in the ledger's currency. It is an exact decimal from 0 to 1e9. JSON may have it as a string or a number.
 	Amount decimal.Decimal `json:"amount"`
 	// Per is the number of units that Amount buys; 1 when absent, at most 1e12.
 	Per int64 `json:"per,omitempty"`
-	// Unit is call, token (input and output together), input_token, output_token, event, byte, KB, MB, GB (of 1000), KiB,
-	// MiB, GiB, second, minute, hour, tool_call, a class of the tariff (input, cached, ...), or a name that `count` gives.
+	// Unit is call, token (input and output together), input_token, output_token, event, byte, KB, MB, GB (1 KB is 1000 bytes),
+	// KiB, MiB, GiB (1 KiB is 1024 bytes), second, minute, hour, tool_call, a class of tokens (input, cached, ...), web_search,
+	// page, search_unit, or a name that `count` gives.
 	Unit string `json:"unit"`
 }
 
-// The limits of an amount: what cannot matter is kept exactly, what can only be an attack or a slip is refused.
+// The limits of an amount. Within them it is kept exactly. Beyond them it can only be an attack or a slip, and is refused.
 const (
 	maxAmountDigits   = 80
 	maxAmountExponent = 100
@@ -34,7 +35,7 @@ const (
 
 var maxAmount = decimal.New(1, 9)
 
-// ParseAmount reads an exact decimal, "0.15" or "1.5e-07", of a currency.
+// ParseAmount reads an amount of a currency, an exact decimal such as "0.15" or "1.5e-07", from 0 to 1e9.
 func ParseAmount(word string) (decimal.Decimal, error) {
 	if strings.HasPrefix(word, "-") {
 		return decimal.Decimal{}, fmt.Errorf("amount %q is negative: use 0 or more", word)
@@ -49,7 +50,7 @@ func ParseAmount(word string) (decimal.Decimal, error) {
 	return d, checkAmount(d)
 }
 
-// isDecimal holds back what decimal.NewFromString takes beyond digits[.digits][e[+-]digits], and its length.
+// isDecimal reports whether s is digits[.digits][e[+-]digits] of a reasonable length. decimal.NewFromString takes more than that.
 func isDecimal(s string) bool {
 	mantissa, exponent, hasExponent := strings.Cut(strings.Replace(s, "E", "e", 1), "e")
 	if hasExponent {
@@ -74,7 +75,8 @@ func allDigits(s string) bool {
 	return s != ""
 }
 
-// checkAmount looks at exponent and length first: a decimal of 1e1000000000 must never be expanded.
+// checkAmount refuses an amount that is negative, too long or too large. It looks at the exponent first, since 1e1000000000 must
+// never be expanded.
 func checkAmount(d decimal.Decimal) error {
 	switch {
 	case d.Sign() == 0 && d.Exponent() >= -maxAmountExponent && d.Exponent() <= maxAmountExponent:
@@ -89,7 +91,7 @@ func checkAmount(d decimal.Decimal) error {
 	return nil
 }
 
-// ParseNumber reads a positive whole number: digits, with k for thousands or M for millions.
+// ParseNumber reads a whole number from 1 to 1e12: digits, and k for thousands or M for millions.
 func ParseNumber(word string) (int64, error) {
 	digits, factor := word, int64(1)
 	if s, ok := strings.CutSuffix(word, "k"); ok {
@@ -114,7 +116,7 @@ func formatNumber(n int64) string {
 	return strconv.FormatInt(n, 10)
 }
 
-// ParsePrice reads the words of a `price` line: A per [N] UNIT. counts are the unit names that `count` gives.
+// ParsePrice reads the words of a `price` line, A per [N] UNIT: 0.15 per 1M tokens. counts are the unit names that `count` gives.
 func ParsePrice(args []string, counts ...string) (Price, error) {
 	p, word, err := parsePer(args)
 	if err != nil {
@@ -131,7 +133,7 @@ func ParsePrice(args []string, counts ...string) (Price, error) {
 	return p, nil
 }
 
-// parsePer reads A per [N] [UNIT] and leaves the unit to the caller.
+// parsePer reads A per [N] [UNIT]. The unit is the caller's to understand.
 func parsePer(args []string) (Price, string, error) {
 	line := strings.Join(args, " ")
 	if len(args) < 3 || len(args) > 4 || args[1] != "per" {
@@ -154,15 +156,15 @@ func parsePer(args []string) (Price, string, error) {
 	return p, rest[0], nil
 }
 
-// classAliases are words that stand for the unit in the line of one class, beside the class's own name.
+// classAliases are the words that name the unit in the line of a class, beside the class's own name: `web_search 10 per 1k calls`.
 var classAliases = map[meter.Class][]string{
 	meter.WebSearch:  {"search", "query", "call"},
 	meter.SearchUnit: {"search", "unit"},
 	meter.ToolCall:   {"call"},
 }
 
-// ParseClassPrice reads a line of a tariff, which begins with a class: `input 0.15 per 1M tokens` has class "input" and the
-// rest as args. The unit may be left out where N stands. counts are the unit names that `count` gives.
+// ParseClassPrice reads a line of a tariff, which begins with a class: of `input 0.15 per 1M tokens`, class is "input" and args
+// are the words after it. After N, the unit may be left out. counts are the unit names that `count` gives.
 func ParseClassPrice(class string, args []string, counts ...string) (Price, error) {
 	own, err := findUnit(class, counts)
 	if err != nil || own.scale != 1 {
@@ -227,7 +229,7 @@ func (p Price) String() string {
 	return p.Amount.String() + " per " + formatNumber(per) + " " + pluralOf(p.Unit, per)
 }
 
-// of writes the price for a class that the reader knows: the unit is left out where it is the class's own.
+// of writes the price for a reader who knows the class: it leaves out a unit that is the class's own.
 func (p Price) of() string {
 	def, err := findUnit(p.Unit, nil)
 	if p.per() == 1 || err == nil && def.scale != 1 {
@@ -243,7 +245,7 @@ func (p Price) per() int64 {
 	return p.Per
 }
 
-// check says what is wrong with a price that did not come from [ParsePrice].
+// check returns the price's unit, or what is wrong with the price: it may not come from [ParsePrice].
 func (p Price) check(counts []string) (unit, error) {
 	if err := checkAmount(p.Amount); err != nil {
 		return unit{}, err
@@ -261,7 +263,8 @@ func (p Price) nanosPerMicro(scale int64) *big.Rat {
 	return r.Quo(r, new(big.Rat).SetInt(new(big.Int).Mul(big.NewInt(p.per()), big.NewInt(scale))))
 }
 
-// UnmarshalJSON refuses what is unknown and what lacks an amount: a forgotten amount must not make anything free.
+// UnmarshalJSON reads a price. It refuses unknown names, and a price without an amount: a forgotten amount must not make anything
+// free.
 func (p *Price) UnmarshalJSON(data []byte) error {
 	var in struct {
 		Amount *decimal.Decimal `json:"amount"`

@@ -1,13 +1,23 @@
-// Package pricing turns usage and a tariff into an exact amount, and the bounds of a request into the most it can cost.
-// It knows no HTTP and no ledger. Amounts are whole nanos (10^-9 of the ledger's currency) in an int64; no float is involved.
+// Package pricing prices a usage by a tariff, exactly, and says beforehand what a request can cost at most. It knows no HTTP and
+// no ledger. An amount is an int64 of nanos (10^-9 of the ledger's currency). No float is involved.
 //
-// A [Price] is an amount per N of a unit ("0.15 per 1M tokens"). A [Tariff] has prices for models and tools; a route with
-// plain `price` lines has a list of them. Both are compiled into [Rates], which is what a request is charged by:
+// A [Price] is an amount per N of a unit, such as "0.15 per 1M tokens". Prices come to a request in one of two ways. A route's
+// `price` lines are a list of prices, of which [NewRates] makes [Rates]. A [Tariff] has prices for models and tools, of its own or
+// from a [Catalog]; [Tariff.For] returns the Rates of a model. Rates are what a request is charged by:
+//
+//	most := rates.MostFor(inputTokens, outputTokens) // before the request: hold this much
+//	due, err := rates.Due(usage)                     // after it, or so far
+//	explained, err := rates.Explain(usage)           // how it comes to that
+//
+// What is due is the sum of the prices:
 //
 //	due = floor(price_1 x quantity_1 + price_2 x quantity_2 + ...)
 //
-// with one rounding, at the end, in the payer's favour. Due is meant for cumulative usage: what is drawn while a stream runs
-// is due(now) - due(before), so that the draws add up to the price of the whole, whatever their number.
+// There is one rounding, at the end and in the payer's favour. The usage of a stream grows, and [Rates.Due] is of all of it so
+// far: a draw in mid-stream is due(now) - due(before), so that the draws add up to the price of the whole, however many there are.
+//
+// A [Measure] is a number of units, such as a batch or what a plan includes. [MarkupCost] is the price of a call whose cost the
+// provider states itself.
 //
 // # Fallbacks
 //
@@ -26,8 +36,8 @@
 //	image_output     as output
 //	call event byte second tool_call web_search page search_unit, and units named by `count`:  cost nothing
 //
-// A price of 0 is a price: `cached 0 per 1M tokens` makes cached tokens free, while no line charges them as input. A model
-// with a price for input and none for output is legal (embeddings) and reported by [Tariff.Warnings].
+// A price of 0 is a price: `cached 0 per 1M tokens` makes cached tokens free. Without the line they are charged as input. A model
+// may have a price for input and none for output, as embeddings do; [Tariff.Warnings] mentions it.
 package pricing
 
 import (
@@ -36,8 +46,8 @@ import (
 	"github.com/tallygate/tallygate/meter"
 )
 
-// ErrOverflow is returned when an amount does not fit an int64 of nanos (9.2e9 of the currency); the amount returned beside
-// it is math.MaxInt64.
+// ErrOverflow is returned when an amount is more than an int64 of nanos can hold (9.2e9 of the currency). The amount that is
+// returned beside it is math.MaxInt64.
 var ErrOverflow = errors.New("amount exceeds 9223372036.854775807")
 
 // nano is the number of ledger units in one unit of the currency.
@@ -57,7 +67,7 @@ var (
 	}
 )
 
-// fallbacks is the table of the package comment.
+// fallbacks is the table of the package comment: the class whose price a class has without one of its own.
 var fallbacks = map[meter.Class]meter.Class{
 	meter.Cached:       meter.Input,
 	meter.CacheWrite:   meter.Input,

@@ -13,24 +13,24 @@ import (
 
 const maxNanos = math.MaxInt64
 
-// Rates are the compiled prices of one model, or of a route with `price` lines. They are immutable and safe for concurrent use.
+// Rates are the compiled prices of one model, or of a route's `price` lines. They are immutable and safe for concurrent use.
 type Rates struct {
-	// services begins with the plain prices; each of the others has a name.
+	// services are the plain prices, which have no name, and then those of each service tier.
 	services  []service
 	tools     []ToolPrice
 	maxOutput int64
-	charged   []meter.Class // by name
+	charged   []meter.Class // the classes that can cost anything, by name
 }
 
-// service holds one table for each prompt size that has prices of its own, in ascending order; the first is for any size.
+// service has one table for each size of prompt that has prices of its own, in ascending order. The first is for any size.
 type service struct {
 	name   string
 	tables []*table
 }
 
-// NewRates compiles the `price` lines of a route, of which several add up: `0.001 per call` and `0.15 per 1M tokens` charge
-// both; so do two prices of the same class. A class with a price of its own is not charged at its fallback's too: beside
-// `1 per 1M tokens`, `0.5 per 1M cached` is the price of cached tokens. counts are the unit names that `count` gives.
+// NewRates compiles the `price` lines of a route. Prices add up: with `0.001 per call` and `0.15 per 1M tokens`, a request costs
+// both. Two prices of one class add up too. A class with a price of its own is not charged at its fallback's as well: beside
+// `1 per 1M tokens`, `0.5 per 1M cached` is the whole price of cached tokens. counts are the unit names that `count` gives.
 func NewRates(prices []Price, counts ...string) (*Rates, error) {
 	if len(prices) == 0 {
 		return nil, fmt.Errorf("no price: add a line `price A per [N] UNIT`")
@@ -42,10 +42,10 @@ func NewRates(prices []Price, counts ...string) (*Rates, error) {
 	return compileRates(layers{base: own}, nil, 0), nil
 }
 
-// pricesOf has the prices of a class that add up. Fallbacks are not resolved.
+// pricesOf are the prices of each class, which add up. Fallbacks are not resolved.
 type pricesOf map[meter.Class][]Price
 
-// byClass sorts prices by the classes that they price. Where they may not add up, a second price of a class is an error.
+// byClass sorts prices by their classes. Unless addUp is set, a second price of a class is an error.
 func byClass(prices []Price, counts []string, addUp bool) (pricesOf, error) {
 	own := pricesOf{}
 	for _, p := range prices {
@@ -64,7 +64,7 @@ func byClass(prices []Price, counts []string, addUp bool) (pricesOf, error) {
 	return own, nil
 }
 
-// describe does not expand an amount that was refused for its size.
+// describe writes a price for an error. It does not expand an amount that is too large.
 func describe(p Price) string {
 	if checkAmount(p.Amount) != nil {
 		return "per " + p.Unit
@@ -72,7 +72,7 @@ func describe(p Price) string {
 	return p.String()
 }
 
-// layers are prices over prices: what an upper layer does not price keeps the price of the layer below.
+// layers are the prices of a model, layer over layer. A class without a price in an upper layer has that of the layer below.
 type layers struct {
 	base     pricesOf
 	above    []aboveLayer
@@ -115,7 +115,8 @@ func compileRates(l layers, tools []ToolPrice, maxOutput int64) *Rates {
 	return r
 }
 
-// overlay puts prices, and those for prompts of more than the given tokens, over what is in own. above is in ascending order.
+// overlay puts prices over those in own, and then those of above that apply to prompts of more than the given tokens. above is in
+// ascending order.
 func overlay(own, prices pricesOf, above []aboveLayer, tokens int64) {
 	for c, p := range prices {
 		own[c] = p
@@ -130,18 +131,18 @@ func overlay(own, prices pricesOf, above []aboveLayer, tokens int64) {
 	}
 }
 
-// Due returns what the usage costs, in nanos, rounded down once. Units that are negative count as none. With [ErrOverflow]
-// the amount is math.MaxInt64.
+// Due returns what the usage costs, in nanos, rounded down once. Negative quantities count as 0. With [ErrOverflow] the amount is
+// math.MaxInt64.
 func (r *Rates) Due(u meter.Usage) (nano int64, err error) {
 	t := r.table(u)
 	var buf [maxTerms]term
 	return t.amount(t.terms(buf[:0], r, &u, false), false)
 }
 
-// Most returns the most that the usage can cost, in nanos, rounded up: at the dearest of the prices that a prompt of up to
-// u.PromptTokens reaches (0: of any size). Unless u.ServiceTier names the service ("standard" stands for the plain prices),
-// it is the dearest of them all. Tool calls without a name count at the dearest tool. With [ErrOverflow] the amount is
-// math.MaxInt64. Tokens count in the class they are given in: see [Rates.MostFor] where that is not known.
+// Most returns the most that the usage can cost, in nanos, rounded up. It takes the dearest prices that apply to a prompt of up to
+// u.PromptTokens, or of any size if that is 0. It takes those of the service tier u.ServiceTier ("standard" stands for the plain
+// prices), and the dearest of all tiers if that is empty. A tool call whose name is not known counts as one of the dearest tool.
+// Tokens count in their class; where that is not known, see [Rates.MostFor]. With [ErrOverflow] the amount is math.MaxInt64.
 func (r *Rates) Most(u meter.Usage) (nano int64, err error) {
 	var buf [maxTerms]term
 	for t := range r.reachable(u.PromptTokens, u.ServiceTier) {
@@ -154,9 +155,9 @@ func (r *Rates) Most(u meter.Usage) (nano int64, err error) {
 	return nano, nil
 }
 
-// MostFor returns the most that one call can cost, in nanos, rounded up: the call itself, its input at the dearest class of
-// input, and its output at the dearest class of output, with the dearest prices that such an input reaches. It is clamped to
-// math.MaxInt64. What only shows in the answer (seconds, events, searches, tool calls) is not part of it.
+// MostFor returns the most that one call can cost, in nanos, rounded up: the call itself, its input at the dearest class of input,
+// and its output at the dearest class of output, at the dearest prices that apply to such an input. It is clamped to
+// math.MaxInt64. It has no part for what only the answer shows: seconds, events, searches, tool calls.
 func (r *Rates) MostFor(inputTokens, outputTokens int64) int64 {
 	in, out := meter.Whole(inputTokens), meter.Whole(outputTokens)
 	return r.dearest(inputTokens, func(t *table, dst []term) []term {
@@ -166,10 +167,10 @@ func (r *Rates) MostFor(inputTokens, outputTokens int64) int64 {
 	})
 }
 
-// MostOf returns the most that a measure of units can cost (a batch), in nanos, rounded up and clamped to math.MaxInt64.
+// MostOf returns the most that a measure of units can cost, such as a batch, in nanos, rounded up and clamped to math.MaxInt64.
 func (r *Rates) MostOf(m Measure) int64 {
 	def := m.unit()
-	n := min(m.N, maxNumber) // times 2^30 at most, which a Whole clamps
+	n := min(m.N, maxNumber) // so that the product with a scale, at most 2^30, is more than Whole clamps it to
 	q := meter.Whole(saturatingMul(n, def.scale))
 	return r.dearest(0, func(t *table, dst []term) []term {
 		if def.word == string(meter.ToolCall) {
@@ -196,7 +197,8 @@ func (r *Rates) dearest(promptTokens int64, terms func(*table, []term) []term) i
 	return most
 }
 
-// reachable yields the tables that can apply to a prompt of up to so many tokens (0: of any size).
+// reachable yields the tables that can apply to a prompt of up to promptTokens, or of any size if that is 0. An empty tier means
+// any tier.
 func (r *Rates) reachable(promptTokens int64, tier string) iter.Seq[*table] {
 	return func(yield func(*table) bool) {
 		only := r.service(tier)
@@ -225,7 +227,7 @@ func (r *Rates) service(tier string) int {
 	return 0
 }
 
-// table returns the one that the usage is charged by.
+// table returns the table that the usage is charged by.
 func (r *Rates) table(u meter.Usage) *table {
 	tables := r.services[r.service(u.ServiceTier)].tables
 	for i := len(tables) - 1; i > 0; i-- {
@@ -246,12 +248,13 @@ func (r *Rates) tool(name string) int {
 	return -1
 }
 
-// PricesTool says whether calls of the tool have a price, be it 0: that of a `tool` line or of the class tool_call.
+// PricesTool reports whether calls of the tool have a price, which may be 0, by a `tool` line or the class tool_call.
 func (r *Rates) PricesTool(name string) bool {
 	return r.tool(name) >= 0 || r.services[0].tables[0].has(meter.ToolCall)
 }
 
-// Fixed returns the price of a call where nothing else is charged, so that it is known before the call is made.
+// Fixed returns the price of a call, in nanos, where nothing but the call is charged. ok is false where the price is not known
+// before the call.
 func (r *Rates) Fixed() (nano int64, ok bool) {
 	if slices.ContainsFunc(r.charged, func(c meter.Class) bool { return c != meter.Calls }) {
 		return 0, false
@@ -266,10 +269,10 @@ func (r *Rates) Fixed() (nano int64, ok bool) {
 	return nano, true
 }
 
-// Uses says whether a unit of the class can cost anything.
+// Uses reports whether a unit of the class can cost anything.
 func (r *Rates) Uses(c meter.Class) bool { return slices.Contains(r.charged, c) }
 
-// UsesTokens says whether any class of tokens can cost anything.
+// UsesTokens reports whether a unit of any class of tokens can cost anything.
 func (r *Rates) UsesTokens() bool { return slices.ContainsFunc(tokenClasses, r.Uses) }
 
 // Charged returns the classes whose units can cost anything, by name.
@@ -290,6 +293,6 @@ func (r *Rates) findCharged() []meter.Class {
 	return slices.Sorted(maps.Keys(seen))
 }
 
-// MaxOutput is the most output tokens of an answer whose request does not bound it: the model's `max_output`, else the
-// tariff's, else what the catalog says; 0 when nothing is known.
+// MaxOutput is the most output tokens that an answer is taken to have when its request sets no limit: the model's `max_output`,
+// else the tariff's, else the catalog's. It is 0 when nothing is known.
 func (r *Rates) MaxOutput() int64 { return r.maxOutput }

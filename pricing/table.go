@@ -9,29 +9,29 @@ import (
 )
 
 // table has the prices that apply together, over one common denominator: the class at index i costs num[i]/den nanos per
-// millionth of a unit. Where a numerator or the denominator does not fit 64 bits, bigNum and bigDen are used instead.
+// millionth of a unit. Where a numerator or the denominator needs more than 64 bits, num is nil, and bigNum and bigDen count.
 type table struct {
-	above  int64 // the prompt has more tokens than this
+	above  int64 // the table is for prompts of more tokens than this
 	index  map[meter.Class]int
 	num    []uint64
 	den    uint64
 	bigNum []*big.Int
 	bigDen *big.Int
-	// firstTool is the index of the first tool's price; they stand in the order of Rates.tools.
+	// firstTool is the index of the first tool. The others follow in the order of Rates.tools.
 	firstTool int
-	prices    [][]Price // by index, as stated
+	prices    [][]Price // by index, as they were stated
 }
 
-// term is a quantity of what stands at an index of the table.
+// term is a quantity of the class or tool at an index of the table.
 type term struct {
 	index    int
 	quantity uint64
 }
 
-// maxTerms is how many different terms a usage can have before they spill to the heap.
+// maxTerms is how many terms a usage can have before they need memory of the heap.
 const maxTerms = 12
 
-// newTable resolves the fallbacks.
+// newTable returns the table of the prices in own, with the fallbacks resolved, and of the tools.
 func newTable(above int64, own pricesOf, tools []ToolPrice) *table {
 	t := &table{above: above, index: map[meter.Class]int{}}
 	var rates []*big.Rat
@@ -105,7 +105,7 @@ func (t *table) chargesTools() bool {
 	return slices.ContainsFunc(t.bigNum[t.firstTool:], func(n *big.Int) bool { return n.Sign() > 0 })
 }
 
-// sameNumber compares the price of a class in two tables.
+// sameNumber reports whether a class has the same price in two tables.
 func sameNumber(a, b *table, c meter.Class) bool {
 	return a.rate(c).Cmp(b.rate(c)) == 0
 }
@@ -125,8 +125,8 @@ func (t *table) term(dst []term, c meter.Class, q meter.Quantity) []term {
 	return dst
 }
 
-// terms lists what a usage is charged by. A call of a tool with a price of its own is not charged as a tool_call too. For
-// the most, tool calls whose names are not known count as the dearest tool.
+// terms appends what a usage is charged by. A call of a tool with a price of its own is not charged as a tool_call too. With most,
+// a tool call whose name is not known counts as one of the dearest tool.
 func (t *table) terms(dst []term, r *Rates, u *meter.Usage, most bool) []term {
 	var priced, known meter.Quantity
 	for name, n := range u.Tools {
@@ -183,7 +183,7 @@ func (t *table) dearestToolTerm(dst []term, r *Rates, q meter.Quantity) []term {
 	return append(dst, term{best, uint64(q)})
 }
 
-// amount is the sum of the terms in nanos, rounded down, or up.
+// amount is the sum of the terms in nanos, rounded down unless up is set.
 func (t *table) amount(terms []term, up bool) (int64, error) {
 	if t.num == nil && len(t.bigNum) > 0 {
 		return t.bigAmount(terms, up)

@@ -13,7 +13,7 @@ import (
 	"github.com/tallygate/tallygate/meter"
 )
 
-// Tariff says what models and tools cost. It is compiled once, before its use:
+// Tariff says what models and tools cost. [Tariff.Compile] is called once, before its other methods. In a Caddyfile:
 //
 //	tariff gpt {
 //		model gpt-4o-mini* {
@@ -31,51 +31,52 @@ import (
 //		max_output 4096
 //	}
 type Tariff struct {
-	// Models are tried in their order; the first whose glob matches has the prices.
+	// Models are tried in order. The first whose glob matches a model's name has its prices.
 	Models []Model `json:"models,omitempty"`
-	// Tools price MCP tool calls by name; the first whose glob matches. A call that none matches has the price of the
-	// model's class tool_call, else none: end the list with `tool * A per call` to have no free tools.
+	// Tools are the prices of MCP tool calls, tried in order. The first whose glob matches the tool's name has the price of the
+	// call. If none matches, the call costs what the model's class tool_call costs, and nothing if there is no such price: end
+	// the list with `tool * A per call` to have no free tools.
 	Tools []ToolPrice `json:"tools,omitempty"`
-	// Catalog has the prices of models that Models does not match.
+	// Catalog has the prices of the models that none of Models matches.
 	Catalog *CatalogUse `json:"catalog,omitempty"`
-	// MaxOutput is the most output tokens that a request is taken to ask for when it does not say; 0: what the catalog
-	// says, else unknown.
+	// MaxOutput is the most output tokens that an answer is taken to have when its request sets no limit. 0 means what the
+	// catalog says, else that nothing is known.
 	MaxOutput int64 `json:"max_output,omitempty"`
 
 	compiled *compiledTariff
 }
 
-// Model has the prices of the models that a glob matches. In Above and Services, a class that is not priced keeps the price
-// of the block around it. Prices of one class do not add up here: two of them are refused.
+// Model has the prices of the models that a glob matches. In Above and Services, a class without a price has that of the block
+// around. A class can have one price in a block; a second one is refused.
 type Model struct {
-	// Glob matches the model's whole name: * is any run of characters, / included, ? is one; case counts for nothing.
+	// Glob matches the model's whole name. * stands for any run of characters, / included, and ? for one. Case does not matter.
 	Glob string `json:"glob"`
-	// Prices has units that are classes (input, cached, ...), or token, minute, MB and the like; at least one.
+	// Prices are at least one. Their units are classes (input, cached, ...), or token, minute, MB and the like.
 	Prices []Price `json:"prices"`
-	// Above has the prices of calls with long prompts; they hold for the whole call.
+	// Above has the prices of calls with long prompts. They hold for the whole call.
 	Above []Above `json:"above,omitempty"`
-	// Services has the prices of calls that the response says were served in a tier of that name.
+	// Services has the prices of calls by the service tier that the response states.
 	Services []Service `json:"services,omitempty"`
-	// MaxOutput overrides the tariff's for these models.
+	// MaxOutput, unless 0, replaces the tariff's for these models.
 	MaxOutput int64 `json:"max_output,omitempty"`
 }
 
-// Above has the prices of calls whose prompt, cached parts included, has more than Tokens tokens. Of several, the greatest
-// that applies goes first, then the next.
+// Above has the prices of calls whose prompt, cached parts included, has more than Tokens tokens. Where several apply, a class has
+// the price of the one with the most tokens that prices it.
 type Above struct {
 	Tokens int64   `json:"tokens"`
 	Prices []Price `json:"prices"`
 }
 
-// Service has the prices of calls in a service tier: "batch", "flex", "priority", as the response states it. A tier without
-// prices of its own costs what the model costs.
+// Service has the prices of calls in a service tier, by the name that the response states: "batch", "flex", "priority". A tier
+// that has no Service costs what the model costs.
 type Service struct {
 	Name   string  `json:"name"`
 	Prices []Price `json:"prices"`
 	Above  []Above `json:"above,omitempty"`
 }
 
-// ToolPrice is the price of successful calls of the MCP tools that a glob matches: `tool GLOB A per [N] call`.
+// ToolPrice is the price of calls of the MCP tools that a glob matches: `tool GLOB A per [N] call`. Only calls that succeed cost.
 type ToolPrice struct {
 	Glob   string          `json:"glob"`
 	Amount decimal.Decimal `json:"amount"`
@@ -87,8 +88,8 @@ type ToolPrice struct {
 type CatalogUse struct {
 	// File is the path of a model_prices_and_context_window.json (see [LoadCatalog]).
 	File string `json:"file"`
-	// Provider is the prefix of the catalog's names to look in first: with "mistral", the model mistral-large-latest is
-	// found as mistral/mistral-large-latest.
+	// Provider is a prefix of the catalog's names, which is tried first: with "mistral", the model mistral-large-latest is found
+	// as mistral/mistral-large-latest.
 	Provider string `json:"provider,omitempty"`
 	// Markup is added to each price of the catalog.
 	Markup Percent `json:"markup,omitzero"`
@@ -96,10 +97,10 @@ type CatalogUse struct {
 
 type compiledTariff struct {
 	models   []compiledModel
-	bare     *Rates // of a response that names no model, where there are only tools
+	bare     *Rates // for calls without a model: those of tools
 	tools    []ToolPrice
 	catalog  *Catalog
-	fromFile sync.Map // name in the catalog -> *Rates; so it is bounded by the catalog
+	fromFile sync.Map // name in the catalog -> *Rates, which bounds it by the catalog's size
 	warnings []string
 }
 
@@ -129,7 +130,8 @@ func (p ToolPrice) price() Price {
 	return Price{Amount: p.Amount, Per: p.Per, Unit: string(meter.ToolCall)}
 }
 
-// UnmarshalJSON refuses a tool without an amount, which must not be free by accident.
+// UnmarshalJSON reads a tool's price. It refuses unknown names, and a price without an amount: a forgotten amount must not make
+// the tool free.
 func (p *ToolPrice) UnmarshalJSON(data []byte) error {
 	var in struct {
 		Glob   string           `json:"glob"`
@@ -168,7 +170,7 @@ func ParseCatalogUse(args []string) (CatalogUse, error) {
 	return use, nil
 }
 
-// ParseAbove reads the words of `above 200k tokens` after the first.
+// ParseAbove reads the words N tokens, which follow `above` in `above 200k tokens`.
 func ParseAbove(args []string) (tokens int64, err error) {
 	m, err := ParseMeasure(args)
 	if err == nil && m.Unit != "token" && m.Unit != "input_token" {
@@ -180,8 +182,8 @@ func ParseAbove(args []string) (tokens int64, err error) {
 	return m.N, nil
 }
 
-// Compile checks the tariff and makes it ready for [Tariff.For]. catalog is the file that t.Catalog names, or nil where it
-// names none; counts are the unit names that `count` gives.
+// Compile checks the tariff and makes it ready for [Tariff.For]. catalog is the file that t.Catalog names, and nil if it names
+// none. counts are the unit names that `count` gives.
 func (t *Tariff) Compile(catalog *Catalog, counts ...string) error {
 	c := &compiledTariff{catalog: catalog}
 	switch {
@@ -274,7 +276,7 @@ func aboveLayers(list []Above, counts []string) ([]aboveLayer, error) {
 	return layers, nil
 }
 
-// warnings finds what is legal and likely a slip.
+// warnings returns what is legal in a model's prices and likely a slip. before are the models that are tried earlier.
 func (m Model) warnings(r *Rates, before []Model) []string {
 	var list []string
 	plain := r.services[0].tables[0]
@@ -285,7 +287,8 @@ func (m Model) warnings(r *Rates, before []Model) []string {
 		list = append(list, fmt.Sprintf("model %s has no price for input: input tokens cost nothing", m.Glob))
 	}
 	for _, earlier := range before {
-		// Taken as a name, a glob stands for what it matches as long as no ? takes its * for one character.
+		// An earlier glob that matches a later glob as if that were a name matches all that the later one matches. This does not
+		// hold for an earlier glob with ?, which takes a * for one character.
 		if !strings.Contains(earlier.Glob, "?") && match(earlier.Glob, m.Glob) {
 			list = append(list, fmt.Sprintf("model %s is never reached: model %s above it matches first", m.Glob, earlier.Glob))
 			break
@@ -294,11 +297,11 @@ func (m Model) warnings(r *Rates, before []Model) []string {
 	return list
 }
 
-// Warnings returns what is legal in a compiled tariff and likely a slip, each as one sentence.
+// Warnings returns what is legal in a compiled tariff and likely a slip. Each is one sentence.
 func (t *Tariff) Warnings() []string { return slices.Clone(t.compiled.warnings) }
 
-// For returns the rates of a model. It is false where the model has no price: the call must be refused (no_price), it is
-// never free by accident. The empty name stands for calls without a model, as of MCP tools.
+// For returns the rates of a model. It reports false where the model has no price. Such a call must be refused (no_price), since
+// nothing is free by accident. The empty name stands for calls without a model, as those of MCP tools.
 func (t *Tariff) For(model string) (*Rates, bool) {
 	c := t.compiled
 	folded := strings.ToLower(model)
@@ -327,7 +330,7 @@ func (c *compiledTariff) fromCatalog(name string, markup Percent, maxOutput int6
 		m.MaxOutput = maxOutput
 	}
 	r, err := m.compile(c.tools, 0, nil)
-	if err != nil { // the catalog's own prices compile; a markup can take one past the limits of an amount
+	if err != nil { // the catalog's own prices compile, but a markup can make one too large
 		return nil, false
 	}
 	kept, _ := c.fromFile.LoadOrStore(name, r)

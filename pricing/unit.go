@@ -10,14 +10,14 @@ import (
 
 // unit is a word that prices and measures can be stated in.
 type unit struct {
-	word   string        // canonical, singular
-	priced []meter.Class // the classes that a price per this unit is the price of; others fall back to them
-	whole  []meter.Class // the classes that add up to a quantity of this unit
-	scale  int64         // how many of a class make one of this unit
-	plural bool          // written with an s for more than one
+	word   string        // in the singular, as it is written
+	priced []meter.Class // the classes that have a price per this unit; others fall back to these
+	whole  []meter.Class // the classes whose quantities add up to a quantity of this unit
+	scale  int64         // how many of a class's unit make one of this unit
+	plural bool          // the word has an s for more than one
 }
 
-// units are the built-in ones, in the order in which an error lists them.
+// units are the built-in units, in the order in which errors list them.
 var units = builtinUnits()
 
 func builtinUnits() []unit {
@@ -51,10 +51,11 @@ func builtinUnits() []unit {
 	return list
 }
 
-// maxNumber bounds the N of `per N UNIT` and its like.
+// maxNumber bounds the N of `per N UNIT` and of measures.
 const maxNumber = 1_000_000_000_000
 
-// findUnit looks a word up, singular or plural, among the built-in units (whatever their case) and the names given by `count`.
+// findUnit finds the unit of a word, in the singular or plural, among the names that `count` gives and the built-in units. The case
+// of built-in units does not matter.
 func findUnit(word string, counts []string) (unit, error) {
 	one := singular(word)
 	for _, name := range counts {
@@ -83,7 +84,7 @@ func unitWords(counts []string) string {
 	return strings.Join(append(words, counts...), ", ")
 }
 
-// singular strips an English plural: calls, searches, entries.
+// singular makes an English plural singular: calls, searches, entries.
 func singular(word string) string {
 	switch {
 	case strings.HasSuffix(word, "ies") && len(word) > 4:
@@ -96,8 +97,8 @@ func singular(word string) string {
 	return word
 }
 
-// CheckCount says whether `count NAME` may introduce a unit of this name: a word of small letters, digits, - and _ that
-// begins with a letter and is no built-in unit, singular or plural.
+// CheckCount returns an error unless `count NAME` may introduce a unit of this name: up to 64 small letters, digits, - and _ that
+// begin with a letter and are no built-in unit, in the singular or plural, and no keyword.
 func CheckCount(name string) error {
 	if !isUnitName(name) {
 		return fmt.Errorf("unit name %q: use up to 64 small letters, digits, - and _, beginning with a letter", name)
@@ -126,7 +127,7 @@ func isUnitName(s string) bool {
 
 // Measure is a number of a unit, as in `batch 1000 tokens` and `included 500 calls`.
 type Measure struct {
-	// N is how many; above 0.
+	// N is how many units, from 1 to 1e12.
 	N int64 `json:"n"`
 	// Unit is a unit's word (see [Price]).
 	Unit string `json:"unit"`
@@ -151,7 +152,7 @@ func ParseMeasure(args []string, counts ...string) (Measure, error) {
 // String writes the measure as in the Caddyfile: "1k tokens".
 func (m Measure) String() string { return formatNumber(m.N) + " " + pluralOf(m.Unit, m.N) }
 
-// Check says what is wrong with a measure that did not come from [ParseMeasure].
+// Check returns what is wrong with the measure, which may not come from [ParseMeasure].
 func (m Measure) Check(counts ...string) error {
 	if m.N < 1 || m.N > maxNumber {
 		return fmt.Errorf("n %d: use a number from 1 to %d", m.N, int64(maxNumber))
@@ -160,7 +161,8 @@ func (m Measure) Check(counts ...string) error {
 	return err
 }
 
-// Of returns how many whole measures the units hold: 2 for 2,300 tokens, input and output together, of `1000 tokens`.
+// Of returns how many times the measure goes into the units: `1000 tokens` goes twice into 2,300 tokens of input and output
+// together.
 func (m Measure) Of(u meter.Units) int64 {
 	def := m.unit()
 	if m.N < 1 {
@@ -177,7 +179,7 @@ func (m Measure) Of(u meter.Units) int64 {
 	return int64(total / size)
 }
 
-// In returns how much of the measure's unit the units hold, in millionths of that unit, rounded down.
+// In returns the quantity of the measure's unit in u, rounded down to a millionth of that unit. N does not matter.
 func (m Measure) In(u meter.Units) meter.Quantity {
 	def := m.unit()
 	var total meter.Quantity
@@ -187,7 +189,7 @@ func (m Measure) In(u meter.Units) meter.Quantity {
 	return total / meter.Quantity(def.scale)
 }
 
-// Priced returns q millionths of the measure's unit as units that a price per this unit prices.
+// Priced returns a quantity of the measure's unit as units of a class that has a price per that unit. N does not matter.
 func (m Measure) Priced(q meter.Quantity) meter.Units {
 	def := m.unit()
 	if q > meter.MaxQuantity/meter.Quantity(def.scale) {
@@ -196,7 +198,7 @@ func (m Measure) Priced(q meter.Quantity) meter.Units {
 	return meter.Units{def.priced[0]: max(0, q) * meter.Quantity(def.scale)}
 }
 
-// unit takes a word that is no built-in unit for one that `count` gave; [Measure.Check] has refused others.
+// unit is the measure's unit. A word that is no built-in unit is a name that `count` gave: [Measure.Check] has refused others.
 func (m Measure) unit() unit {
 	if def, err := findUnit(m.Unit, nil); err == nil {
 		return def

@@ -6,7 +6,7 @@ import (
 	"github.com/tallygate/tallygate/escrow"
 )
 
-// agentOut is an agent as it sees itself.
+// agentOut is a new agent.
 type agentOut struct {
 	AgentID   string    `json:"agent_id"`
 	Name      string    `json:"name,omitempty"`
@@ -23,12 +23,12 @@ type meOut struct {
 	Operator  bool       `json:"operator,omitempty"`
 	KeyID     string     `json:"key_id,omitempty" jsonschema:"the key that this request came with"`
 	ReadOnly  bool       `json:"read_only,omitempty"`
-	Payees    []string   `json:"payees,omitempty" jsonschema:"when given, the key pays these alone"`
+	Payees    []string   `json:"payees,omitempty" jsonschema:"the only agents that the key may pay; missing: any"`
 	CreatedAt *time.Time `json:"created_at,omitempty"`
 }
 
 type createAgent struct {
-	AgentID string `json:"agent_id,omitempty" jsonschema:"letters, digits and . _ : @ -, at most 64; made up where it is missing"`
+	AgentID string `json:"agent_id,omitempty" jsonschema:"letters, digits and . _ : @ -, at most 64; missing: one is made up"`
 	Name    string `json:"name,omitempty"`
 }
 
@@ -88,10 +88,10 @@ func listAgents(r *request, in *listIn) (out agentsOut, err error) {
 }
 
 type keyIn struct {
-	AgentID  string   `json:"agent_id,omitempty" jsonschema:"the operator names whose key it is to be"`
+	AgentID  string   `json:"agent_id,omitempty" jsonschema:"whose key it will be; only the operator gives it"`
 	Name     string   `json:"name,omitempty"`
-	ReadOnly bool     `json:"read_only,omitempty" jsonschema:"the key may look but move nothing"`
-	Payees   []string `json:"payees,omitempty" jsonschema:"the key pays these alone"`
+	ReadOnly bool     `json:"read_only,omitempty" jsonschema:"the key may read, and move no money"`
+	Payees   []string `json:"payees,omitempty" jsonschema:"the only agents that the key may pay; missing: any"`
 }
 
 type keyOut struct {
@@ -122,7 +122,7 @@ type keysOut struct {
 	NextCursor *string  `json:"next_cursor"`
 }
 
-// listOfAgent are the parameters of a list of an agent's things.
+// listOfAgent are the parameters of a list of what an agent has.
 type listOfAgent struct {
 	ofAgent
 	paging
@@ -161,7 +161,7 @@ func listAudit(r *request, in *listIn) (auditOut, error) {
 	}), NextCursor: next(r, place)}, err
 }
 
-// each maps a list; an empty one is an empty array in JSON, not null.
+// each returns the answers for a list. An empty list is an empty array in JSON, not null.
 func each[In, Out any](list []In, answer func(In) Out) []Out {
 	out := make([]Out, 0, len(list))
 	for _, item := range list {
@@ -170,7 +170,7 @@ func each[In, Out any](list []In, answer func(In) Out) []Out {
 	return out
 }
 
-// optionalTime is null in JSON where there is no time.
+// optionalTime returns a time that is null in JSON if at is zero.
 func optionalTime(at time.Time) *time.Time {
 	if at.IsZero() {
 		return nil

@@ -1,7 +1,12 @@
-// Package api is REST and MCP over [escrow]: it decodes, authorises, calls, encodes. No rule of money lives here.
+// Package api serves the books of [escrow] over REST and MCP. It decodes a request, finds out who asks, calls the book, and encodes
+// the answer. No rule of money lives here.
 //
-// [New] returns a handler of the paths /api/v1/*, /mcp, /openapi.json and /llms.txt ([Serves] tells them from others). Where it
-// is mounted under a prefix, the caller strips that (http.StripPrefix) and names it in [Options], for the links that answers carry.
+// [New] returns the handler of the paths /api/v1/*, /mcp, /openapi.json and /llms.txt; [Serves] reports whether a path is one of
+// them. A caller that mounts the handler under a prefix strips it (http.StripPrefix), and names it in [Options], since answers
+// name paths. A [Sender] delivers the book's events to webhooks. [WriteProblem] answers with an error, on metered routes too.
+//
+// The handler is a table of routes, one for each operation. The types that a route takes and answers are also what the OpenAPI
+// description and the tools of MCP are made of.
 package api
 
 import (
@@ -16,23 +21,25 @@ import (
 	"github.com/tallygate/tallygate/escrow"
 )
 
-// Options are what the handler needs of its surroundings. All of it is optional.
+// Options are what the handler needs of its surroundings. All are optional.
 type Options struct {
-	// Prefix is the path under which the handler is mounted, such as "/gate"; empty: none.
+	// Prefix is the path under which the handler is mounted, such as "/gate". Empty means none.
 	Prefix string
-	// Version is that of the program, for /openapi.json and MCP.
+	// Version is the program's, which /openapi.json and MCP state.
 	Version string
-	// Tariffs returns what each metered route costs, as GET /tariffs answers it.
+	// Tariffs returns what each metered route costs. It is the answer to GET /tariffs.
 	Tariffs func() []Tariff
-	// Quote estimates what a request to a metered route would cost. A refusal of it is the answer.
+	// Quote estimates what a request to a metered route would cost. Its error, such as a refusal, is what the caller is told.
 	Quote func(ctx context.Context, by escrow.Actor, q QuoteOrder) (Quote, error)
-	// Client names the client of a request, for the limits on registrations and wrong keys; default the host of RemoteAddr.
+	// Client names the client of a request by its address, for limits on registrations and wrong keys. Default: the host of
+	// RemoteAddr.
 	Client func(*http.Request) string
-	// WrongKeys bounds wrong keys; one is shared by all that take keys. Default: one of the handler's own.
+	// WrongKeys bounds how often a client may try a wrong key. All that take keys should share one. Default: one of the handler's
+	// own.
 	WrongKeys *Throttle
 	// PrivateWebhooks lets webhooks be at private addresses; see [SenderOptions].
 	PrivateWebhooks bool
-	// Logger takes failures that the caller is not told about; default slog.Default.
+	// Logger takes the failures that the caller is not told about. Default: slog.Default.
 	Logger *slog.Logger
 }
 
@@ -45,7 +52,7 @@ type server struct {
 	docs   map[string]document // by path
 	mcp    http.Handler
 
-	registrations, claims, wrongKeys *Throttle // per client
+	registrations, claims, wrongKeys *Throttle // of each client
 }
 
 // document is an answer that never changes.
@@ -56,8 +63,8 @@ const (
 	maxBody = 64 << 10
 )
 
-// New returns the handler. book returns the books under the rules of the configuration that serves now; nil, while there are none,
-// answers 503.
+// New returns the handler. book returns the books under the rules of the configuration that serves now. While it returns nil, the
+// handler answers 503.
 func New(book func() *escrow.Book, o Options) http.Handler {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
@@ -74,7 +81,7 @@ func New(book func() *escrow.Book, o Options) http.Handler {
 	}
 	openAPI, err := s.openAPI()
 	if err != nil {
-		panic(err) // it is made of types and constants; a test makes it
+		panic(err) // the description is made of types and constants, and a test makes it
 	}
 	s.docs = map[string]document{
 		"/openapi.json": {"application/json", string(openAPI)},
@@ -91,7 +98,7 @@ func New(book func() *escrow.Book, o Options) http.Handler {
 	return http.HandlerFunc(s.handle)
 }
 
-// Serves reports whether a path, its prefix stripped, is one of the handler's.
+// Serves reports whether a path, with the prefix stripped, is one of the handler's.
 func Serves(path string) bool {
 	switch path {
 	case base, "/mcp", "/openapi.json", "/llms.txt":
@@ -119,7 +126,7 @@ func (s *server) handle(w http.ResponseWriter, r *http.Request) {
 	WriteProblem(w, &escrow.Refusal{Outcome: escrow.NotFound, Detail: "no such path; they are in " + s.o.Prefix + "/openapi.json"}, s.o.Prefix, false)
 }
 
-// methods are those that the path of a request has.
+// methods are the methods that the path of a request has.
 func (s *server) methods(r *http.Request) (methods []string) {
 	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete} {
 		other := r.Clone(r.Context())
@@ -131,7 +138,7 @@ func (s *server) methods(r *http.Request) (methods []string) {
 	return methods
 }
 
-// allowAll lets pages of any origin call the API: it takes keys, and no cookies.
+// allowAll lets web pages of any origin call the API. That is safe, since the API takes keys and no cookies.
 func allowAll(h http.Header) {
 	h.Set("Access-Control-Allow-Origin", "*")
 	h.Set("Access-Control-Allow-Methods", "GET, POST, PUT, DELETE, OPTIONS")
@@ -140,7 +147,7 @@ func allowAll(h http.Header) {
 	h.Set("Access-Control-Max-Age", "86400")
 }
 
-// fail answers with an error and logs what the caller is not told.
+// fail answers with an error, and logs the error if the caller is not told what it is.
 func (s *server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	switch asRefusal(err).Outcome {
 	case InternalError, LedgerUnavailable:

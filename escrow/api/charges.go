@@ -19,28 +19,28 @@ type chargeOut struct {
 	Model      string              `json:"model"`
 	Units      map[string]string   `json:"units"`
 	UnitPrices map[string]string   `json:"unit_prices"`
-	Cost       string              `json:"cost,omitempty" jsonschema:"what the provider stated that it costs, where that is charged, with the markup, and not the unit prices"`
-	Markup     string              `json:"markup,omitempty" jsonschema:"on the cost, such as 20%"`
+	Cost       string              `json:"cost,omitempty" jsonschema:"the cost that the provider stated; where it is there, this and the markup are charged instead of the unit prices"`
+	Markup     string              `json:"markup,omitempty" jsonschema:"what is added to the cost, such as 20%"`
 	Amount     ledger.Amount       `json:"amount"`
 	Commission ledger.Amount       `json:"commission"`
 	Refunded   ledger.Amount       `json:"refunded"`
-	Price      *ledger.Amount      `json:"price,omitempty" jsonschema:"what it would have cost, where that is not the amount (by quality, in shadow)"`
-	Score      string              `json:"score,omitempty" jsonschema:"of its quality"`
+	Price      *ledger.Amount      `json:"price,omitempty" jsonschema:"what the call would have cost, where the amount differs by quality or in shadow mode"`
+	Score      string              `json:"score,omitempty" jsonschema:"the score of the answer's quality"`
 	Plan       string              `json:"plan,omitempty"`
 	SubID      string              `json:"subscription_id,omitempty"`
-	QuotaUsed  string              `json:"quota_used,omitempty" jsonschema:"units, out of the plan's quota"`
-	QuotaLeft  string              `json:"quota_left,omitempty" jsonschema:"after it"`
+	QuotaUsed  string              `json:"quota_used,omitempty" jsonschema:"units of the plan's quota that the call used"`
+	QuotaLeft  string              `json:"quota_left,omitempty" jsonschema:"units of the plan's quota that were left after the call"`
 	Currency   string              `json:"currency"`
-	Source     string              `json:"source" jsonschema:"stated by the provider, or estimated"`
+	Source     string              `json:"source" jsonschema:"how the usage is known: stated by the provider, or estimated"`
 	Cut        string              `json:"cut" jsonschema:"what ended the response early: none, client, upstream, funds, or crash"`
 	Status     escrow.ChargeStatus `json:"status"`
 	EscrowID   *string             `json:"escrow_id"`
-	Suspect    bool                `json:"suspect,omitempty" jsonschema:"the amount or the usage was clamped"`
+	Suspect    bool                `json:"suspect,omitempty" jsonschema:"the amount or the usage was absurd and was clamped"`
 	HTTPStatus int                 `json:"http_status,omitempty"`
 	DurationMS int64               `json:"duration_ms,omitempty"`
 	Tags       map[string]string   `json:"tags"`
 	CreatedAt  time.Time           `json:"created_at"`
-	Receipt    string              `json:"receipt,omitempty" jsonschema:"all this as a JWS; the public key is at /receipt-keys"`
+	Receipt    string              `json:"receipt,omitempty" jsonschema:"the charge as a signed JWS; the public key is at /receipt-keys"`
 }
 
 func chargeAnswer(currency string) func(escrow.Charge) chargeOut {
@@ -64,7 +64,7 @@ func chargeAnswer(currency string) func(escrow.Charge) chargeOut {
 	}
 }
 
-// orEmpty is an empty object in JSON where there is no map.
+// orEmpty returns m, or an empty map for nil, which would be null in JSON.
 func orEmpty(m map[string]string) map[string]string {
 	if m == nil {
 		return map[string]string{}
@@ -72,10 +72,10 @@ func orEmpty(m map[string]string) map[string]string {
 	return m
 }
 
-// score is a number as it was written, in a string or not.
+// score is a number as the request writes it, whether in a string or not.
 type score string
 
-// UnmarshalJSON keeps the text.
+// UnmarshalJSON keeps the number's text.
 func (s *score) UnmarshalJSON(text []byte) error {
 	if len(text) > 0 && text[0] == '"' {
 		return json.Unmarshal(text, (*string)(s))

@@ -9,27 +9,28 @@ import (
 	"github.com/tallygate/tallygate/escrow"
 )
 
-// cursor is where a list goes on. It carries the filter that the list was asked with, so that the next page is of the same list.
+// cursor says where a list goes on. It has the filter that the list was asked for with, so that the next page is of the same list.
 type cursor struct {
-	Filter string `json:"f,omitempty"` // the query without limit and cursor
-	Before []byte `json:"b"`
+	Filter string `json:"f,omitempty"` // the query, without limit and cursor
+	Before []byte `json:"b"`           // the place
 }
 
-// paging is the part of a list's parameters that all lists have.
+// paging are the parameters that all lists have.
 type paging struct {
 	Limit  int   `query:"limit"`
 	Cursor place `query:"cursor"`
 }
 
-// place is where a list goes on, out of an opened cursor.
+// place is where a list goes on, as the book names it.
 type place string
 
 func (p paging) page() escrow.Page { return escrow.Page{Before: string(p.Cursor), Limit: p.Limit} }
 
-// opened is the name under which an opened cursor's place stands in the query.
+// opened is the name under which openCursor puts the place into the query.
 const opened = "\x00place"
 
-// openCursor replaces a cursor in the query by the filter and the place that it carries. A filter beside it must be the same.
+// openCursor puts the filter and the place of the query's cursor into the query. A filter that stands beside the cursor must be the
+// same.
 func openCursor(query url.Values) error {
 	text := query.Get("cursor")
 	if text == "" {
@@ -56,7 +57,8 @@ func openCursor(query url.Values) error {
 	return nil
 }
 
-// pageOf cuts a page out of a list that is short enough to be read whole. id names an item, and the last one names the place.
+// pageOf cuts a page out of a list that is short enough to be read whole. The id of a page's last item is the place where the list
+// goes on.
 func pageOf[T any](list []T, p paging, id func(T) string) (page []T, at string, err error) {
 	if p.Cursor != "" {
 		last := slices.IndexFunc(list, func(item T) bool { return id(item) == string(p.Cursor) })
@@ -75,19 +77,19 @@ func pageOf[T any](list []T, p paging, id func(T) string) (page []T, at string, 
 	return list[:limit], id(list[limit-1]), nil
 }
 
-// next makes the cursor of the page after this one, nil at the end.
+// next makes the cursor of the page after this one. It is nil at the list's end.
 func next(r *request, place string) *string {
 	if place == "" {
 		return nil
 	}
 	filter := r.URL.Query()
-	_ = openCursor(filter) // it was opened before, when the request was decoded
+	_ = openCursor(filter) // no error: it was opened when the request was decoded
 	for _, name := range []string{"cursor", "limit", opened} {
 		filter.Del(name)
 	}
 	raw, err := json.Marshal(cursor{Filter: filter.Encode(), Before: []byte(place)})
 	if err != nil {
-		panic(err) // two plain fields
+		panic(err) // it has two plain fields
 	}
 	text := base64.RawURLEncoding.EncodeToString(raw)
 	return &text

@@ -20,8 +20,8 @@ func invalid(field, format string, args ...any) error {
 	return &escrow.Refusal{Outcome: escrow.InvalidRequest, Detail: fmt.Sprintf(format, args...), Fields: map[string]string{"field": field}}
 }
 
-// decode fills in, a pointer to a struct, from the request: fields tagged `path` and `query` from the URL, those with a json name
-// from the body. It returns the body as it came. Names that are not known are let pass.
+// decode reads a request into in, a pointer to a struct: fields tagged `path` and `query` are from the URL, and those with a json
+// name from the body. It returns the body as it came. Unknown names are ignored.
 func decode(w http.ResponseWriter, req *http.Request, in any) (body []byte, err error) {
 	query := req.URL.Query()
 	if err := openCursor(query); err != nil {
@@ -49,7 +49,7 @@ func decode(w http.ResponseWriter, req *http.Request, in any) (body []byte, err 
 	return body, decodeBody(body, in)
 }
 
-// decodeBody fills in the fields that have a json name. An empty body is an empty object.
+// decodeBody reads a body into the fields of in that have a json name. An empty body is an empty object.
 func decodeBody(body []byte, in any) error {
 	body = bytes.TrimSpace(body)
 	var object map[string]json.RawMessage
@@ -78,7 +78,7 @@ func decodeBody(body []byte, in any) error {
 	return nil
 }
 
-// plain is a decoding error in words that need no knowledge of Go.
+// plain is a decoding error in words that need no knowledge of Go's types.
 func plain(err error) string {
 	var refusal *escrow.Refusal
 	if errors.As(err, &refusal) {
@@ -110,7 +110,7 @@ func jsonKind(t reflect.Type) string {
 	}
 }
 
-// setParameter sets a field from the query: strings, whole numbers, times.
+// setParameter reads a parameter of the query into a field: a string, a whole number, or a time.
 func setParameter(field reflect.Value, name string, query url.Values) error {
 	text := query.Get(name)
 	if text == "" {

@@ -10,7 +10,7 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// hours is a duration in hours, fractions included, read and written as a decimal.
+// hours is a duration that JSON has as a decimal number of hours.
 type hours time.Duration
 
 const hour = int64(time.Hour)
@@ -42,20 +42,20 @@ func (h *hours) UnmarshalJSON(text []byte) error {
 
 type escrowOut struct {
 	EscrowID         string         `json:"escrow_id"`
-	Status           escrow.Status  `json:"status" jsonschema:"settled: part went each way"`
+	Status           escrow.Status  `json:"status" jsonschema:"settled means that a part went to each side"`
 	FromAgentID      string         `json:"from_agent_id"`
 	ToAgentID        string         `json:"to_agent_id"`
 	Amount           ledger.Amount  `json:"amount"`
 	Released         ledger.Amount  `json:"released"`
 	Refunded         ledger.Amount  `json:"refunded"`
 	Remaining        ledger.Amount  `json:"remaining" jsonschema:"amount = released + refunded + remaining, always"`
-	Held             ledger.Amount  `json:"held" jsonschema:"by running calls, out of remaining"`
-	Commission       ledger.Amount  `json:"commission" jsonschema:"taken out of what is released"`
+	Held             ledger.Amount  `json:"held" jsonschema:"the part of remaining that running calls hold"`
+	Commission       ledger.Amount  `json:"commission" jsonschema:"the part of released that the operator took"`
 	Currency         string         `json:"currency"`
 	Memo             string         `json:"memo"`
 	AutoReleaseHours *hours         `json:"auto_release_hours"`
 	AutoReleaseAt    *time.Time     `json:"auto_release_at"`
-	OnExpiry         escrow.Way     `json:"on_expiry" jsonschema:"where the rest goes at auto_release_at"`
+	OnExpiry         escrow.Way     `json:"on_expiry" jsonschema:"where the remaining money goes at auto_release_at"`
 	Milestones       []milestoneOut `json:"milestones"`
 	SubscriptionID   string         `json:"subscription_id,omitempty"`
 	Refund           *refundOut     `json:"refund_request,omitempty" jsonschema:"the payer's open request"`
@@ -76,11 +76,11 @@ type milestoneOut struct {
 type refundOut struct {
 	Amount    ledger.Amount `json:"amount"`
 	Reason    string        `json:"reason"`
-	GrantedAt *time.Time    `json:"granted_at" jsonschema:"when silence grants it"`
+	GrantedAt *time.Time    `json:"granted_at" jsonschema:"when the request is granted unless the payee answers before"`
 }
 
 type disputeOut struct {
-	By         string `json:"by" jsonschema:"an agent, the operator, or meter"`
+	By         string `json:"by" jsonschema:"who disputed it: an agent, the operator, or meter (the gateway)"`
 	Reason     string `json:"reason"`
 	Resolution string `json:"resolution,omitempty"`
 }
@@ -124,12 +124,12 @@ type milestoneIn struct {
 }
 
 type createEscrow struct {
-	FromAgentID      string        `json:"from_agent_id,omitempty" jsonschema:"the operator names the payer"`
+	FromAgentID      string        `json:"from_agent_id,omitempty" jsonschema:"the payer; only the operator gives it"`
 	ToAgentID        string        `json:"to_agent_id"`
 	Amount           ledger.Amount `json:"amount"`
 	Memo             string        `json:"memo,omitempty"`
-	AutoReleaseHours hours         `json:"auto_release_hours,omitempty" jsonschema:"after so many hours the rest goes by itself; missing: it stays"`
-	OnExpiry         string        `json:"on_expiry,omitempty" jsonschema:"release or refund, where the rest goes then; missing: refund if the memo's first word ends in _pool, else release"`
+	AutoReleaseHours hours         `json:"auto_release_hours,omitempty" jsonschema:"after this many hours the remaining money goes by on_expiry; missing: it stays"`
+	OnExpiry         string        `json:"on_expiry,omitempty" jsonschema:"where the remaining money goes then, release or refund; missing: refund if the memo's first word ends in _pool, else release"`
 	Milestones       []milestoneIn `json:"milestones,omitempty" jsonschema:"parts that add up to the amount"`
 }
 
@@ -206,7 +206,7 @@ func escrowRoutes() []route {
 	}
 }
 
-// actOn answers with the escrow that an act has changed.
+// actOn returns a route's function that acts on an escrow, and answers with the escrow as it is then.
 func actOn[In any](act func(r *request, t *escrow.Tx, in *In) (escrow.Escrow, error)) func(*request, *escrow.Tx, *In) (escrowOut, error) {
 	return func(r *request, t *escrow.Tx, in *In) (escrowOut, error) {
 		e, err := act(r, t, in)
@@ -214,7 +214,7 @@ func actOn[In any](act func(r *request, t *escrow.Tx, in *In) (escrow.Escrow, er
 	}
 }
 
-// optional is an amount that may be missing, but not zero.
+// optional is an amount that may be missing. If it is there, it must be above zero.
 func optional(field string, amount *ledger.Amount) (ledger.Amount, error) {
 	if amount == nil {
 		return 0, nil

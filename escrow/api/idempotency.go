@@ -14,8 +14,8 @@ import (
 
 const maxIdempotencyKey = 255 // bytes
 
-// once runs op, and with an Idempotency-Key once: the same request again gets the first answer. The key is the caller's own: others
-// may use the same.
+// once runs op. With an Idempotency-Key it runs op only once: the same request again gets the first answer. A key belongs to its
+// caller, so that others may use the same.
 func (r *request) once(rt route, body []byte, op func(*escrow.Tx) ([]byte, error)) (kept []byte, replayed bool, err error) {
 	key := r.Header.Get("Idempotency-Key")
 	if rt.method != http.MethodPost || key == "" {
@@ -35,8 +35,8 @@ func (r *request) once(rt route, body []byte, op func(*escrow.Tx) ([]byte, error
 	return kept, replayed, err
 }
 
-// owner keeps the idempotency keys of callers apart. One without a key of its own is its address, and what it asks for: two
-// strangers behind one address must not meet in each other's answers.
+// owner keeps the idempotency keys of callers apart. A caller without an API key is known by its address and by what it asks for,
+// since two strangers behind one address must not get each other's answers.
 func (r *request) owner(digest []byte) escrow.OnceID {
 	switch {
 	case r.by.Operator:
@@ -49,7 +49,7 @@ func (r *request) owner(digest []byte) escrow.OnceID {
 	}
 }
 
-// client names where a request comes from.
+// client names the client of a request by its address.
 func (r *request) client() string {
 	if r.server.o.Client != nil {
 		return r.server.o.Client(r.Request)
@@ -61,7 +61,8 @@ func (r *request) client() string {
 	return host
 }
 
-// requestDigest is what makes two requests the same: method, path, and the body whatever its spaces and the order of its names.
+// requestDigest is equal for two requests that are the same: by method, path and body. Spaces and the order of names do not matter
+// in a body of JSON.
 func requestDigest(method, path string, body []byte) []byte {
 	d := json.NewDecoder(bytes.NewReader(body))
 	d.UseNumber()

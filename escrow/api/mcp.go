@@ -14,17 +14,17 @@ import (
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 )
 
-// tool is a route under the name that agents call it by over MCP. Its arguments are the route's parameters and body.
+// tool is a route that agents call by name over MCP. Its arguments are the route's parameters and the fields of its body.
 type tool struct {
 	name, description string
 	route             string            // the name of the route
-	arguments         map[string]string // path parameter -> argument
+	arguments         map[string]string // the arguments' names by those of the path's parameters
 	readOnly          bool
 }
 
 var escrowArgument = map[string]string{"id": "escrow_id"}
 
-// tools are all that can be done over MCP.
+// tools are all the tools that MCP offers.
 var tools = []tool{
 	{"escrow_create", "Lock money for a payee. The rest goes to the payee, or back, after auto_release_hours; milestones are parts released as they are accepted.", "createEscrow", nil, false},
 	{"escrow_release", "Release what remains of an escrow to its payee; with amount or milestone, that part alone.", "releaseEscrow", escrowArgument, false},
@@ -41,7 +41,7 @@ var tools = []tool{
 
 const idempotencyArgument = "idempotency_key"
 
-// mcpHandler serves the tools by streamable HTTP. It keeps no sessions, so that any gateway can answer any request.
+// mcpHandler serves the tools over streamable HTTP. It keeps no sessions, so that any gateway can answer any request.
 func (s *server) mcpHandler() http.Handler {
 	server := mcp.NewServer(&mcp.Implementation{Name: "tallygate", Title: "Tallygate", Version: s.o.Version}, &mcp.ServerOptions{
 		Instructions: "Wallets and escrows of agents that pay each other. Amounts are decimal strings. A call that fails returns a problem with a stable code.",
@@ -56,12 +56,13 @@ func (s *server) mcpHandler() http.Handler {
 	}
 	return mcp.NewStreamableHTTPHandler(func(*http.Request) *mcp.Server { return server }, &mcp.StreamableHTTPOptions{
 		Stateless: true, JSONResponse: true, Logger: s.o.Logger,
-		// Its keys are no cookies: a page that a browser was lured to has none, and gateways stand behind proxies on one machine.
+		// The protection is against web pages that a browser was lured to, which have no key here. It would refuse requests from a
+		// proxy on this machine.
 		DisableLocalhostProtection: true,
 	})
 }
 
-// serveMCP lets a client without a key look at the tools; a wrong key is told at once.
+// serveMCP lets a client without a key list the tools. It refuses a wrong key at once.
 func (s *server) serveMCP(w http.ResponseWriter, req *http.Request) {
 	if _, err := s.request(req, anyone); err != nil {
 		s.fail(w, req, err)
@@ -80,7 +81,7 @@ func (s *server) routeNamed(name string) route {
 	panic("no route is named " + name) // the table of tools is wrong
 }
 
-// schema is that of the route: its parameters and its body.
+// schema is the schema of the tool's arguments: the route's parameters and body.
 func (t tool) schema(s *server) *jsonschema.Schema {
 	rt := s.routeNamed(t.route)
 	schema := &jsonschema.Schema{Type: "object", Properties: map[string]*jsonschema.Schema{}}
@@ -110,7 +111,7 @@ func (t tool) schema(s *server) *jsonschema.Schema {
 	return schema
 }
 
-// callTool runs a tool as the request to its route that it stands for, so that both have the same rules, fields and errors.
+// callTool runs a tool as a request to its route, so that MCP has the same rules, fields and errors as REST.
 func (s *server) callTool(ctx context.Context, t tool, rt route, call *mcp.CallToolRequest) (*mcp.CallToolResult, error) {
 	arguments := map[string]json.RawMessage{}
 	if len(call.Params.Arguments) > 0 {
@@ -137,7 +138,7 @@ func (s *server) callTool(ctx context.Context, t tool, rt route, call *mcp.CallT
 	return answer.result()
 }
 
-// request is the request to the route that a call of the tool stands for.
+// request is the request to the route that stands for a call of the tool.
 func (t tool) request(ctx context.Context, rt route, arguments map[string]json.RawMessage) (*http.Request, error) {
 	query, path := url.Values{}, rt.path
 	values := map[string]string{}
@@ -167,7 +168,7 @@ func (t tool) request(ctx context.Context, rt route, arguments map[string]json.R
 	return req, nil
 }
 
-// text is an argument as a parameter of a URL: a string's content, else its JSON.
+// text is an argument as a URL has it: the content of a string, or else the JSON.
 func text(argument json.RawMessage) string {
 	var s string
 	if err := json.Unmarshal(argument, &s); err == nil {
@@ -187,7 +188,7 @@ func (r *recorder) Header() http.Header         { return r.header }
 func (r *recorder) WriteHeader(status int)      { r.status = status }
 func (r *recorder) Write(p []byte) (int, error) { return r.body.Write(p) }
 
-// result is the answer as a tool's result; a refusal is an error with the problem.
+// result is the answer as the result of a tool. A refusal is a result with isError, which has the problem.
 func (r *recorder) result() (*mcp.CallToolResult, error) {
 	text := bytes.TrimSpace(r.body.Bytes())
 	return &mcp.CallToolResult{

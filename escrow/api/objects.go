@@ -2,22 +2,22 @@ package api
 
 import "github.com/tallygate/tallygate/escrow"
 
-// The objects of the API that the commands print too, so that scripts read the same names.
+// The objects of the API that commands print too, so that scripts find the same names in both.
 type (
 	// Agent is an agent as the operator lists it.
 	Agent = listedAgent
-	// Payment is a payment, and the wallet that it was made for as it is after it.
+	// Payment is a payment, and the wallet, as it is afterwards, of the agent that it was made for.
 	Payment = paymentOut
 	// Charge is what one metered call cost.
 	Charge = chargeOut
 )
 
-// AgentOf is an agent as the API shows it.
+// AgentOf returns an agent as the API shows it.
 func AgentOf(a escrow.Agent) Agent {
 	return Agent{AgentID: a.ID, Name: a.Name, Origin: a.Origin, CreatedAt: a.CreatedAt}
 }
 
-// PaymentOf is a payment as the API shows it.
+// PaymentOf returns a payment as the API shows it.
 func PaymentOf(p escrow.Payment) Payment {
 	return Payment{
 		Kind: p.Kind, FromAgentID: p.From, ToAgentID: p.To, Amount: p.Amount, Commission: p.Commission,
@@ -25,5 +25,5 @@ func PaymentOf(p escrow.Payment) Payment {
 	}
 }
 
-// ChargeOf is a charge in that currency as the API shows it.
+// ChargeOf returns a charge as the API shows it. currency is the ledger's.
 func ChargeOf(currency string, c escrow.Charge) Charge { return chargeAnswer(currency)(c) }

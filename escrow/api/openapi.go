@@ -15,7 +15,7 @@ import (
 // object is a JSON object of the OpenAPI document.
 type object map[string]any
 
-// openAPI is the description of the API: OpenAPI 3.1, made of the routes and the types that serve them.
+// openAPI returns the description of the API in OpenAPI 3.1. It is made of the routes, and of the types that they take and answer.
 func (s *server) openAPI() ([]byte, error) {
 	all := newSchemas(s.routes)
 	components := object{"Problem": problemSchema()}
@@ -104,16 +104,16 @@ func problemSchema() *jsonschema.Schema {
 	text := func(description string) *jsonschema.Schema {
 		return &jsonschema.Schema{Type: "string", Description: description}
 	}
-	code := text("what an agent may rely on")
+	code := text("the kind of problem, which an agent may rely on")
 	for _, c := range codes() {
 		code.Enum = append(code.Enum, c)
 	}
 	return &jsonschema.Schema{
 		Type: "object", Required: []string{"type", "title", "status", "code", "detail"},
 		Properties: map[string]*jsonschema.Schema{
-			"type": text("ends in the code"), "title": text(""), "status": {Type: "integer"}, "code": code, "detail": text("in words"),
-			"field": text("what of the request is wrong"), "required": text("an amount"), "available": text("an amount"),
-			"remaining": text("an amount"), "currency": text(""), "payee": text(""), "retry_after": text("seconds"),
+			"type": text("a URL that ends in the code"), "title": text(""), "status": {Type: "integer"}, "code": code, "detail": text("what is wrong, in words"),
+			"field": text("the field of the request that is wrong"), "required": text("the amount that is needed"), "available": text("the amount that there is"),
+			"remaining": text("the amount that is left"), "currency": text(""), "payee": text(""), "retry_after": text("after how many seconds to try again"),
 			"charge": text("none, or unknown where it is not known whether a charge took place"),
 			"pay":    {Type: "array", Items: &jsonschema.Schema{Type: "object"}, Description: "how a wallet is funded"},
 		},

@@ -13,25 +13,25 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// problemBase is what the type of every problem begins with; its code follows.
+// problemBase is what the type of a problem begins with. The code follows it.
 const problemBase = "https://tallygate.dev/problems/"
 
-// The outcomes of HTTP, of the API and of metered routes, beside those of the books (package escrow).
+// The outcomes that the API and metered routes have beside those of the books.
 const (
-	RequestTooLarge   escrow.Outcome = "request_too_large"  // the body is beyond what is read
+	RequestTooLarge   escrow.Outcome = "request_too_large"  // the body is larger than what is read
 	NoPrice           escrow.Outcome = "no_price"           // the tariff has no price for what is asked for
 	MethodNotAllowed  escrow.Outcome = "method_not_allowed" // the path has other methods
-	TooEarly          escrow.Outcome = "too_early"          // the request came as 0-RTT data and costs money
-	LedgerUnavailable escrow.Outcome = "ledger_unavailable" // `charge`: none, or unknown after a failed commit
-	InternalError     escrow.Outcome = "internal"
+	TooEarly          escrow.Outcome = "too_early"          // the request costs money and came as early data (0-RTT), which can be replayed
+	LedgerUnavailable escrow.Outcome = "ledger_unavailable" // the field charge says none, or unknown after a commit that failed
+	InternalError     escrow.Outcome = "internal"           // something went wrong here
 
-	// Those of a metered route whose provider fails; nothing is charged.
+	// These three are of a metered route whose provider fails. Nothing is charged.
 	UpstreamFailed      escrow.Outcome = "upstream_failed"
 	UpstreamUnavailable escrow.Outcome = "upstream_unavailable"
 	UpstreamTimeout     escrow.Outcome = "upstream_timeout"
 )
 
-// kind is how an outcome is told over HTTP.
+// kind says how an outcome is told over HTTP.
 type kind struct {
 	status int
 	title  string
@@ -63,7 +63,7 @@ var kinds = map[escrow.Outcome]kind{
 	LedgerUnavailable:           {503, "The ledger is not available", "api_error"},
 }
 
-// asRefusal is err as the caller is told it. What went wrong in the books is for the operator's log, not for the caller.
+// asRefusal returns err as the caller is told it. What went wrong in the books is for the operator's log, not for the caller.
 func asRefusal(err error) *escrow.Refusal {
 	var refusal *escrow.Refusal
 	switch {
@@ -80,8 +80,8 @@ func asRefusal(err error) *escrow.Refusal {
 	}
 }
 
-// known gives the ledger's own refusals, which say what only this program can do wrong or amounts beyond its range, a code of the
-// interface.
+// known returns a refusal whose outcome the API has. The ledger's own outcomes have no place in it: they are of amounts beyond its
+// range, or of what only this program can do wrong. Both are told as an invalid request.
 func known(r *escrow.Refusal) *escrow.Refusal {
 	if _, ok := kinds[r.Outcome]; ok {
 		return r
@@ -92,7 +92,7 @@ func known(r *escrow.Refusal) *escrow.Refusal {
 	return &escrow.Refusal{Outcome: escrow.InvalidRequest, Detail: string(r.Outcome) + ": " + r.Detail}
 }
 
-// problem is the body of an error: RFC 9457, with the code, and what is needed to mend it.
+// problem is the body of an error in the form of RFC 9457, with the code and what the caller needs to mend it.
 func problem(r *escrow.Refusal, prefix string, metered bool) map[string]any {
 	k := kinds[r.Outcome]
 	body := map[string]any{}
@@ -131,7 +131,7 @@ func remedy(r *escrow.Refusal) string {
 	}
 }
 
-// pay tells how a wallet is funded.
+// pay lists the ways to fund a wallet.
 func pay(prefix string) []map[string]string {
 	return []map[string]string{
 		{"method": "faucet", "request": under(prefix, "POST /api/v1/faucet"), "note": "once, where the operator has one"},
@@ -140,13 +140,14 @@ func pay(prefix string) []map[string]string {
 	}
 }
 
-// under writes the API's paths in a text as they are below a prefix.
+// under puts a prefix before the API's paths in a text.
 func under(prefix, text string) string {
 	return strings.ReplaceAll(text, " "+base+"/", " "+prefix+base+"/")
 }
 
-// WriteProblem answers with a refusal, or any other error, as application/problem+json; prefix is what the API's paths are
-// below. On a metered route (metered) it carries what the SDKs of LLM providers look for too: error {message, type, code}.
+// WriteProblem answers with a refusal, or any other error, as application/problem+json. prefix is the path under which the API is
+// mounted. metered says that the answer is one of a metered route: it has also what the SDKs of LLM providers look for, an error
+// {message, type, code}.
 func WriteProblem(w http.ResponseWriter, err error, prefix string, metered bool) {
 	r := asRefusal(err)
 	h := w.Header()
@@ -164,13 +165,13 @@ func WriteProblem(w http.ResponseWriter, err error, prefix string, metered bool)
 	h.Del("Content-Length")
 	body, err := json.Marshal(problem(r, prefix, metered))
 	if err != nil {
-		panic(err) // it is made of strings and one number
+		panic(err) // it has strings and one number
 	}
 	w.WriteHeader(kinds[r.Outcome].status)
 	_, _ = w.Write(append(body, '\n'))
 }
 
-// codes are the codes of all problems, in order.
+// codes are the codes of all problems, in alphabetical order.
 func codes() []string {
 	var all []string
 	for outcome := range kinds {

@@ -10,12 +10,12 @@ import (
 
 // Tariff is what one metered route costs.
 type Tariff struct {
-	Route   string   `json:"route" jsonschema:"the paths it is for"`
+	Route   string   `json:"route" jsonschema:"the paths that the route is for"`
 	Payee   string   `json:"payee"`
-	Pattern string   `json:"pattern" jsonschema:"how it is charged, per_call or per_token for two"`
-	Charge  string   `json:"charge" jsonschema:"what pays, a wallet, an escrow or a subscription"`
-	Prices  []string `json:"prices" jsonschema:"in the words of the configuration, such as 0.001 per call"`
-	Cost    string   `json:"cost,omitempty" jsonschema:"where the provider states what a call costs, such as json usage.cost markup 20%; that is charged then, and not the prices"`
+	Pattern string   `json:"pattern" jsonschema:"how a call is charged, such as per_call or per_token"`
+	Charge  string   `json:"charge" jsonschema:"what pays: a wallet, an escrow or a subscription"`
+	Prices  []string `json:"prices" jsonschema:"the prices as the configuration writes them, such as 0.001 per call"`
+	Cost    string   `json:"cost,omitempty" jsonschema:"where the provider states what a call costs, such as json usage.cost markup 20%; where it is there, that cost is charged instead of the prices"`
 }
 
 type tariffsOut struct {
@@ -26,7 +26,7 @@ type tariffsOut struct {
 
 // QuoteOrder is a request whose price is asked for.
 type QuoteOrder struct {
-	Method string          `json:"method,omitempty" jsonschema:"GET, or POST where there is a body, if missing"`
+	Method string          `json:"method,omitempty" jsonschema:"missing: POST if there is a body, else GET"`
 	Path   string          `json:"path"`
 	Body   json.RawMessage `json:"body,omitempty" jsonschema:"the request's JSON, or its text as a string"`
 }
@@ -37,9 +37,9 @@ type Quote struct {
 	Payee      string         `json:"payee"`
 	Model      string         `json:"model,omitempty"`
 	Estimate   ledger.Amount  `json:"estimate"`
-	Most       *ledger.Amount `json:"most" jsonschema:"null where it has no bound"`
-	Cost       string         `json:"cost,omitempty" jsonschema:"where the provider states what a call costs, such as json usage.cost markup 20%; that is charged then, and not the estimate"`
-	Affordable bool           `json:"affordable" jsonschema:"by what would pay it (wallet, escrow or subscription), as that is now"`
+	Most       *ledger.Amount `json:"most" jsonschema:"the most that the call can cost; null if that has no bound"`
+	Cost       string         `json:"cost,omitempty" jsonschema:"where the provider states what a call costs, such as json usage.cost markup 20%; where it is there, that cost is charged instead of the estimate"`
+	Affordable bool           `json:"affordable" jsonschema:"whether the wallet, escrow or subscription that would pay has enough now"`
 	Currency   string         `json:"currency"`
 }
 

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// receipt is what a receipt says: the charge as it stands when it is asked for.
+// receipt is what a receipt states: the charge as it is when the receipt is asked for.
 type receipt struct {
 	chargeOut
 	IssuedAt time.Time `json:"issued_at"`
@@ -16,7 +16,7 @@ type keySetOut struct {
 	Keys []publicKeyOut `json:"keys"`
 }
 
-// publicKeyOut is a key as JWK (RFC 8037).
+// publicKeyOut is a public key as a JWK (RFC 8037).
 type publicKeyOut struct {
 	KeyType   string `json:"kty"`
 	Curve     string `json:"crv"`

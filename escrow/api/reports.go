@@ -17,13 +17,13 @@ type reputationOut struct {
 }
 
 type sideOut struct {
-	EscrowsCompleted int64            `json:"escrows_completed" jsonschema:"closed ones of which something was released"`
+	EscrowsCompleted int64            `json:"escrows_completed" jsonschema:"closed escrows of which something was released"`
 	Value            ledger.Amount    `json:"value" jsonschema:"released, less what came back from the same agent; faucet money does not count"`
 	Counterparties   int64            `json:"counterparties"`
 	DisputesWon      int64            `json:"disputes_won"`
 	DisputesLost     int64            `json:"disputes_lost"`
-	RefundRate       string           `json:"refund_rate" jsonschema:"from 0 to 1, by amount"`
-	MedianHours      *decimal.Decimal `json:"median_hours_to_release" jsonschema:"of the last 51; null where there is none"`
+	RefundRate       string           `json:"refund_rate" jsonschema:"the share of the money in closed escrows that was refunded, from 0 to 1"`
+	MedianHours      *decimal.Decimal `json:"median_hours_to_release" jsonschema:"hours from lock to close, the median of the last 51; null if there is none"`
 }
 
 func sideAnswer(s escrow.Side) sideOut {
@@ -49,7 +49,7 @@ type usageOut struct {
 	Usage      []usageRowOut `json:"usage"`
 	GroupBy    string        `json:"group_by"`
 	Currency   string        `json:"currency"`
-	Complete   bool          `json:"complete" jsonschema:"false: there were more charges than are added up; ask for a shorter time"`
+	Complete   bool          `json:"complete" jsonschema:"false if there were more charges than are added up: ask for a shorter time"`
 	NextCursor *string       `json:"next_cursor"`
 }
 
@@ -57,8 +57,8 @@ type usageRowOut struct {
 	Group    string            `json:"group"`
 	Calls    int64             `json:"calls"`
 	Paid     ledger.Amount     `json:"paid"`
-	Earned   ledger.Amount     `json:"earned" jsonschema:"commission included"`
-	Refunded ledger.Amount     `json:"refunded" jsonschema:"out of both"`
+	Earned   ledger.Amount     `json:"earned" jsonschema:"the operator's commission included"`
+	Refunded ledger.Amount     `json:"refunded" jsonschema:"the part of paid and earned that was refunded"`
 	Units    map[string]string `json:"units"`
 }
 

@@ -9,28 +9,28 @@ import (
 	"github.com/tallygate/tallygate/escrow"
 )
 
-// access says who may call a route at all; who may do what is the book's rule.
+// access says who may call a route at all. What a caller may do there is for the book to decide.
 type access int
 
 const (
-	anyone       access = iota // a key is looked at if there is one
-	keyHolder                  // an agent or the operator
+	anyone       access = iota // also callers without a key; a key that is there must be right
+	keyHolder                  // agents and the operator
 	operatorOnly               // the operator
 )
 
-// route is one operation of the API: what it is called, takes, and answers. OpenAPI is made from it too.
+// route is one operation of the API: its name, what it takes, and what it answers. The OpenAPI description is made of it too.
 type route struct {
-	method, path  string // the path below /api/v1, as http.ServeMux has it
+	method, path  string // the path is below /api/v1, as http.ServeMux writes it
 	name, summary string
 	access        access
 	in, out       reflect.Type
 	status        int
-	throttle      func(*server) *Throttle // how often one client may
+	throttle      func(*server) *Throttle // bounds how often one client may call it; nil for no bound
 	read          func(r *request, in any) (any, error)
-	write         func(r *request, t *escrow.Tx, in any) (any, error) // one atomic operation
+	write         func(r *request, t *escrow.Tx, in any) (any, error) // one atomic operation; instead of read
 }
 
-// request is one call of a route, by REST or by MCP.
+// request is one call of a route, over REST or MCP.
 type request struct {
 	*http.Request
 	server *server
@@ -38,7 +38,7 @@ type request struct {
 	by     escrow.Actor
 }
 
-// none is the answer of routes that have none.
+// none is what a route takes that takes nothing, and answers that answers nothing.
 type none struct{}
 
 // byID are the parameters of a route for one thing.
@@ -57,7 +57,7 @@ type ofAgentByID struct {
 	AgentID string `query:"agent_id"`
 }
 
-// get makes a route that reads. In's fields are parameters: `path:"id"`, `query:"limit"`.
+// get makes a route that reads. The fields of In are its parameters: `path:"id"`, `query:"limit"`.
 func get[In, Out any](path, name, summary string, read func(r *request, in *In) (Out, error)) route {
 	return route{
 		method: http.MethodGet, path: path, name: name, summary: summary, access: keyHolder, status: http.StatusOK,
@@ -66,15 +66,15 @@ func get[In, Out any](path, name, summary string, read func(r *request, in *In) 
 	}
 }
 
-// ask makes a route that reads by POST, since what it asks does not fit a URL.
+// ask makes a route that reads, and is a POST since its question does not fit a URL.
 func ask[In, Out any](path, name, summary string, read func(r *request, in *In) (Out, error)) route {
 	r := get(path, name, summary, read)
 	r.method = http.MethodPost
 	return r
 }
 
-// post makes a route that changes the books in one operation. In's fields are parameters, as with get, and, with a json name,
-// those of the body; those without omitempty are required.
+// post makes a route that changes the books in one operation. The fields of In are parameters, as in get, or, if they have a json
+// name, fields of the body. A field of the body without omitempty is required.
 func post[In, Out any](path, name, summary string, write func(r *request, t *escrow.Tx, in *In) (Out, error)) route {
 	return route{
 		method: http.MethodPost, path: path, name: name, summary: summary, access: keyHolder, status: http.StatusOK,
@@ -83,7 +83,7 @@ func post[In, Out any](path, name, summary string, write func(r *request, t *esc
 	}
 }
 
-// put is post with another method.
+// put makes a route as post does, with the method PUT.
 func put[In, Out any](path, name, summary string, write func(r *request, t *escrow.Tx, in *In) (Out, error)) route {
 	r := post(path, name, summary, write)
 	r.method = http.MethodPut
@@ -100,13 +100,13 @@ func del[In any](path, name, summary string, write func(r *request, t *escrow.Tx
 // creates makes the route answer 201.
 func (r route) creates() route { r.status = http.StatusCreated; return r }
 
-// open lets those without a key call the route.
+// open lets callers without a key call the route.
 func (r route) open() route { r.access = anyone; return r }
 
 // throttled bounds how often one client may call the route.
 func (r route) throttled(by func(*server) *Throttle) route { r.throttle = by; return r }
 
-// operators keeps all but the operator out.
+// operators lets only the operator call the route.
 func (r route) operators() route { r.access = operatorOnly; return r }
 
 // serve answers one request.
@@ -145,7 +145,7 @@ func (s *server) serve(w http.ResponseWriter, req *http.Request, rt route) {
 	s.answer(w, rt.status, text)
 }
 
-// request finds out who asks, and refuses those who may not.
+// request finds out who asks, and refuses callers that need does not let in.
 func (s *server) request(req *http.Request, need access) (*request, error) {
 	r := &request{Request: req, server: s, book: s.book()}
 	if r.book == nil {
@@ -170,7 +170,7 @@ func (s *server) request(req *http.Request, need access) (*request, error) {
 	return r, nil
 }
 
-// bearer is the key of a request: Authorization: Bearer KEY.
+// bearer is the key of a request, from Authorization: Bearer KEY. given says that there is such a header, be its key empty.
 func bearer(req *http.Request) (key string, given bool) {
 	header := req.Header.Get("Authorization")
 	if header == "" {
@@ -183,10 +183,10 @@ func bearer(req *http.Request) (key string, given bool) {
 	return strings.TrimSpace(key), true
 }
 
-// secretive is an answer with a part that is shown once and kept nowhere.
+// secretive is an answer with a secret, which is shown once and kept nowhere.
 type secretive interface{ withoutSecret() any }
 
-// write runs a route that changes the books, once per idempotency key.
+// write runs a route that changes the books. With an idempotency key it runs only once.
 func (s *server) write(w http.ResponseWriter, r *request, rt route, in any, body []byte) {
 	var shown any
 	op := func(t *escrow.Tx) ([]byte, error) {
@@ -218,12 +218,13 @@ func (s *server) write(w http.ResponseWriter, r *request, rt route, in any, body
 	s.answer(w, rt.status, text)
 }
 
-// unkept is a refusal that an idempotency key does not keep, since the same request may well succeed later.
+// unkept is a refusal that is not kept under an idempotency key, since the same request may well succeed later.
 type unkept struct{ refusal *escrow.Refusal }
 
 func (u unkept) Error() string { return u.refusal.Error() }
 
-// passing hides from the ledger, which keeps all refusals, those that are not to be kept: 401, 402 and 429.
+// passing wraps the refusals that must not be kept, those with 401, 402 and 429, since the ledger keeps every refusal that it knows
+// as one.
 func passing(err error) error {
 	var r *escrow.Refusal
 	if errors.As(err, &r) {

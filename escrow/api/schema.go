@@ -15,10 +15,10 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// schemas makes JSON schemas of the types that the routes take and answer.
+// schemas makes JSON schemas of the types that routes take and answer.
 type schemas struct {
 	components map[string]*jsonschema.Schema
-	refs       map[reflect.Type]*jsonschema.Schema // answers, to be named by others
+	refs       map[reflect.Type]*jsonschema.Schema // references to the answers, for the schemas that contain them
 }
 
 func newSchemas(routes []route) *schemas {
@@ -34,7 +34,7 @@ func newSchemas(routes []route) *schemas {
 
 const componentPath = "#/components/schemas/"
 
-// name gives an answer, and what its lists hold, a name to be referred to.
+// name gives the type of an answer, and the types of what its lists hold, names that references can use.
 func (s *schemas) name(t reflect.Type) {
 	if t == reflect.TypeFor[none]() || s.refs[t] != nil {
 		return
@@ -48,7 +48,7 @@ func (s *schemas) name(t reflect.Type) {
 	}
 }
 
-// enum is the schema of a word out of a few.
+// enum is the schema of a string that is one of the words.
 func enum[T ~string](words ...T) *jsonschema.Schema {
 	s := &jsonschema.Schema{Type: "string"}
 	for _, w := range words {
@@ -57,7 +57,7 @@ func enum[T ~string](words ...T) *jsonschema.Schema {
 	return s
 }
 
-// words are the types whose values are few.
+// words are the schemas of types that are not made of their Go type, most of which have few values.
 var words = map[reflect.Type]*jsonschema.Schema{
 	reflect.TypeFor[escrow.Status]():             enum(escrow.Open, escrow.RefundRequested, escrow.Disputed, escrow.Released, escrow.Refunded, escrow.Settled),
 	reflect.TypeFor[escrow.Way]():                enum(escrow.ToPayee, escrow.ToPayer),
@@ -71,7 +71,7 @@ var words = map[reflect.Type]*jsonschema.Schema{
 	reflect.TypeFor[json.RawMessage]():           {},
 }
 
-// answer is the schema of what is answered: amounts are strings.
+// answer is the schema of a type that is answered. Amounts are strings in it.
 func (s *schemas) answer(t reflect.Type) *jsonschema.Schema {
 	known := maps.Clone(words)
 	known[reflect.TypeFor[ledger.Amount]()] = &jsonschema.Schema{Type: "string", Pattern: `^-?[0-9]+(\.[0-9]{1,9})?$`}
@@ -84,7 +84,7 @@ func (s *schemas) answer(t reflect.Type) *jsonschema.Schema {
 	return infer(t, known)
 }
 
-// question is the schema of a request's body: amounts and hours are strings or numbers.
+// question is the schema of a request's body, nil if t has none. Amounts and hours may be strings or numbers in it.
 func question(t reflect.Type) *jsonschema.Schema {
 	known := maps.Clone(words)
 	known[reflect.TypeFor[ledger.Amount]()] = textOrNumber("a decimal above zero")
@@ -103,7 +103,8 @@ func question(t reflect.Type) *jsonschema.Schema {
 	return infer(reflect.StructOf(fields), known)
 }
 
-// textOrNumber is a choice, not a list of types: more of the models that read it as a tool's schema know that.
+// textOrNumber is the schema of a string or a number. It is an anyOf and not a list of types, since more of the models that read
+// the schemas of tools know that.
 func textOrNumber(description string) *jsonschema.Schema {
 	return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{{Type: "string"}, {Type: "number"}}, Description: description}
 }
@@ -117,7 +118,8 @@ func infer(t reflect.Type, known map[reflect.Type]*jsonschema.Schema) *jsonschem
 	return s
 }
 
-// loosen lets further names pass, as the decoder does and as later versions may answer them, and says that lists are never null.
+// loosen allows further names in objects, since the decoder ignores them and later versions may answer them, and says that lists are
+// never null.
 func loosen(s *jsonschema.Schema) {
 	if s == nil {
 		return
@@ -129,7 +131,7 @@ func loosen(s *jsonschema.Schema) {
 		s.Type, s.Types = "array", nil
 	}
 	if len(s.AnyOf) > 0 {
-		s.Types = nil // a pointer to it is a field that may be missing
+		s.Types = nil // a field that may be missing is a pointer, to which the inference adds null
 	}
 	loosen(s.Items)
 	for _, property := range s.Properties {

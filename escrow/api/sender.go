@@ -22,31 +22,32 @@ import (
 	"github.com/tallygate/tallygate/escrow"
 )
 
-// Sender delivers events to webhooks, out of the ledger's outbox: each at least once, and again, less and less often, until the
-// webhook answers with 2xx, or with 410, which takes it off. Any number of senders may work on one ledger.
+// Sender delivers the events in the ledger's outbox to webhooks. It sends each at least once, and again, less and less often, until
+// the webhook answers with 2xx. An answer of 410 removes the webhook. Any number of senders may work on one ledger.
 type Sender struct {
 	book   func() *escrow.Book
 	client *http.Client
-	local  *http.Client // for webhooks that were asked for from this machine
+	local  *http.Client // for webhooks that were made from this machine
 	logger *slog.Logger
 }
 
-// SenderOptions are what a sender is made with.
+// SenderOptions are what a sender is made with. All are optional.
 type SenderOptions struct {
-	// Private lets webhooks be at private addresses: loopback, local networks. Without it they are refused when they are dialled
-	// (but for loopback, where the webhook was asked for from loopback: who is on this machine reaches that anyway),
-	// whatever name they go by.
+	// Private lets webhooks be at private addresses, such as loopback and local networks. Without it, such an address is refused
+	// when it is dialled, whatever name it has. A webhook that was made from this machine may be at loopback all the same, which
+	// its maker could reach anyway.
 	Private bool
-	Logger  *slog.Logger // default slog.Default
+	// Logger takes the failures of deliveries. Default: slog.Default.
+	Logger *slog.Logger
 }
 
 const (
 	sendTimeout  = 10 * time.Second
 	sendTogether = 16
-	sendIdle     = 30 * time.Second // at the latest then it looks again: another gateway may have written
+	sendIdle     = 30 * time.Second // after which the sender looks for events that another gateway has written
 )
 
-// NewSender returns a sender for the books that serve.
+// NewSender returns a sender. book returns the books under the rules that serve now, and nil while there are none.
 func NewSender(book func() *escrow.Book, o SenderOptions) *Sender {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
@@ -58,7 +59,7 @@ func NewSender(book func() *escrow.Book, o SenderOptions) *Sender {
 	}
 }
 
-// newClient returns a client that dials only where it may. It looks at what a name was resolved to.
+// newClient returns a client that dials only the addresses that it may. It checks the address that a name was resolved to.
 func newClient(may func(netip.Addr) bool) *http.Client {
 	dialer := &net.Dialer{Timeout: sendTimeout, Control: func(_, address string, _ syscall.RawConn) error {
 		at, err := netip.ParseAddrPort(address)
@@ -69,7 +70,7 @@ func newClient(may func(netip.Addr) bool) *http.Client {
 	}}
 	return &http.Client{
 		Timeout: sendTimeout,
-		// No proxy: it would dial what is refused here.
+		// There is no proxy, which would dial the addresses that are refused here.
 		Transport:     &http.Transport{DialContext: dialer.DialContext, TLSHandshakeTimeout: sendTimeout, MaxIdleConnsPerHost: 1, IdleConnTimeout: time.Minute},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
@@ -101,7 +102,8 @@ func (s *Sender) Run(ctx context.Context) {
 	}
 }
 
-// Send makes one attempt for each delivery that is due, and returns when the next one is (zero: none waits).
+// Send makes one attempt at each delivery that is due, and returns the time when the next one is due, zero if none waits. The error
+// is the ledger's.
 func (s *Sender) Send(ctx context.Context) (next time.Time, err error) {
 	for {
 		book := s.book()
@@ -125,9 +127,9 @@ func (s *Sender) Send(ctx context.Context) (next time.Time, err error) {
 	}
 }
 
-// sendOne makes one attempt and takes down what became of it. The error is the ledger's, not the webhook's.
+// sendOne makes one attempt and records what became of it. The error is the ledger's, not the webhook's.
 func (s *Sender) sendOne(ctx context.Context, book *escrow.Book, d escrow.Delivery, h escrow.Webhook) error {
-	if h.ID == "" { // it was deleted
+	if h.ID == "" { // the webhook was deleted
 		return book.Do(ctx, func(t *escrow.Tx) error { t.Delivered(d); return nil })
 	}
 	status, err := s.post(ctx, book, d, h)
@@ -145,7 +147,7 @@ func (s *Sender) sendOne(ctx context.Context, book *escrow.Book, d escrow.Delive
 	}
 }
 
-// post sends one message, signed by the Standard Webhooks convention.
+// post sends one message, signed as https://www.standardwebhooks.com says.
 func (s *Sender) post(ctx context.Context, book *escrow.Book, d escrow.Delivery, h escrow.Webhook) (status int, err error) {
 	body, err := json.Marshal(eventAnswer(book.Currency(), d.Event))
 	if err != nil {
@@ -182,10 +184,10 @@ func (s *Sender) post(ctx context.Context, book *escrow.Book, d escrow.Delivery,
 	return response.StatusCode, nil
 }
 
-// guard knows the blocks of IANA's special-purpose registries, and all of IPv6 that is not handed out for the internet.
+// guard refuses the addresses in IANA's special-purpose registries, and those of IPv6 that are not set aside for the internet.
 var guard = ssrf.New()
 
-// public reports whether an address is one of the internet's.
+// public reports whether an address is one of the public internet.
 func public(at netip.Addr) bool {
 	return guard.SafeAddr(at.Unmap().WithZone("")) == nil
 }

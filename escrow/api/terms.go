@@ -13,20 +13,20 @@ type subscriptionOut struct {
 	FromAgentID    string                    `json:"from_agent_id"`
 	ToAgentID      string                    `json:"to_agent_id"`
 	Plan           string                    `json:"plan,omitempty"`
-	Amount         ledger.Amount             `json:"amount" jsonschema:"locked each period, released at its end"`
-	Pool           ledger.Amount             `json:"pool" jsonschema:"locked each period for overage; what is unused goes back"`
+	Amount         ledger.Amount             `json:"amount" jsonschema:"what is locked for each period, and released at the period's end"`
+	Pool           ledger.Amount             `json:"pool" jsonschema:"what is locked for each period to pay for overage; the unused part goes back"`
 	PeriodHours    hours                     `json:"period_hours"`
 	Memo           string                    `json:"memo"`
-	Included       string                    `json:"included,omitempty" jsonschema:"units in each period"`
-	Used           string                    `json:"used,omitempty" jsonschema:"of them, in this period"`
+	Included       string                    `json:"included,omitempty" jsonschema:"how many units each period includes"`
+	Used           string                    `json:"used,omitempty" jsonschema:"how many units were used in this period"`
 	Unit           string                    `json:"unit,omitempty"`
-	Overage        string                    `json:"overage,omitempty" jsonschema:"the price beyond them"`
-	EscrowID       *string                   `json:"escrow_id" jsonschema:"of this period"`
+	Overage        string                    `json:"overage,omitempty" jsonschema:"the price of units beyond the included ones"`
+	EscrowID       *string                   `json:"escrow_id" jsonschema:"the escrow of this period"`
 	PoolEscrowID   *string                   `json:"pool_escrow_id"`
 	PeriodStart    time.Time                 `json:"period_start"`
 	PeriodEnd      time.Time                 `json:"period_end"`
-	Periods        int64                     `json:"periods" jsonschema:"so many began"`
-	RenewalFunded  bool                      `json:"renewal_funded" jsonschema:"the wallet covers the next period, as it is now"`
+	Periods        int64                     `json:"periods" jsonschema:"how many periods have begun"`
+	RenewalFunded  bool                      `json:"renewal_funded" jsonschema:"whether the wallet has enough for the next period now"`
 	Currency       string                    `json:"currency"`
 	CreatedAt      time.Time                 `json:"created_at"`
 	UpdatedAt      time.Time                 `json:"updated_at"`
@@ -48,7 +48,7 @@ func subscriptionAnswer(currency string) func(escrow.Subscription) subscriptionO
 	}
 }
 
-// optionalText is null in JSON where there is no text.
+// optionalText returns a text that is null in JSON if it is empty.
 func optionalText(text string) *string {
 	if text == "" {
 		return nil
@@ -57,11 +57,11 @@ func optionalText(text string) *string {
 }
 
 type subscribeIn struct {
-	FromAgentID string        `json:"from_agent_id,omitempty" jsonschema:"the operator names the payer"`
-	Payee       string        `json:"payee,omitempty" jsonschema:"with plan, who offers it"`
+	FromAgentID string        `json:"from_agent_id,omitempty" jsonschema:"the payer; only the operator gives it"`
+	Payee       string        `json:"payee,omitempty" jsonschema:"with a plan, the agent that offers it"`
 	Plan        string        `json:"plan,omitempty"`
-	ToAgentID   string        `json:"to_agent_id,omitempty" jsonschema:"without a plan, who is paid"`
-	Amount      ledger.Amount `json:"amount,omitempty" jsonschema:"without a plan, each period's"`
+	ToAgentID   string        `json:"to_agent_id,omitempty" jsonschema:"without a plan, the agent that is paid"`
+	Amount      ledger.Amount `json:"amount,omitempty" jsonschema:"without a plan, the amount for each period"`
 	PeriodHours hours         `json:"period_hours,omitempty"`
 	Memo        string        `json:"memo,omitempty"`
 }
@@ -93,15 +93,15 @@ type subscriptionsOut struct {
 }
 
 type limitIn struct {
-	KeyID       string        `json:"key_id,omitempty" jsonschema:"missing: all keys"`
-	Payee       string        `json:"payee,omitempty" jsonschema:"missing: all payees"`
+	KeyID       string        `json:"key_id,omitempty" jsonschema:"the key that is limited; missing: all keys together"`
+	Payee       string        `json:"payee,omitempty" jsonschema:"the payee that is limited; missing: all payees together"`
 	Amount      ledger.Amount `json:"amount"`
 	WindowHours hours         `json:"window_hours"`
 }
 
 type limitsIn struct {
-	AgentID string    `json:"agent_id,omitempty" jsonschema:"the operator names the agent"`
-	Limits  []limitIn `json:"limits" jsonschema:"all of them; they replace those before"`
+	AgentID string    `json:"agent_id,omitempty" jsonschema:"whose limits; only the operator gives it"`
+	Limits  []limitIn `json:"limits" jsonschema:"all of the limits; they replace the earlier ones"`
 }
 
 type limitOut struct {
@@ -109,8 +109,8 @@ type limitOut struct {
 	Payee       *string       `json:"payee"`
 	Amount      ledger.Amount `json:"amount"`
 	WindowHours hours         `json:"window_hours"`
-	Spent       ledger.Amount `json:"spent" jsonschema:"in the window that runs"`
-	Until       *time.Time    `json:"until" jsonschema:"its end"`
+	Spent       ledger.Amount `json:"spent" jsonschema:"what was spent in the current window"`
+	Until       *time.Time    `json:"until" jsonschema:"when the current window ends"`
 }
 
 type limitsOut struct {

@@ -11,27 +11,28 @@ import (
 	"github.com/tallygate/tallygate/escrow"
 )
 
-// Throttle bounds how often one client does what costs it nothing: registers, claims the faucet, tries keys (a valid key is let in
-// however many wrong ones came from its address). Clients of this machine are not bounded: they are the operator's own, or come through a
-// proxy that the configuration must name for clients to be told apart.
+// Throttle bounds how often one client does what costs it nothing: register, claim the faucet, try a wrong key. A right key is let
+// in however many wrong ones came from its address. Clients at loopback are not bounded: they are the operator's own, or come
+// through a proxy on this machine, which the configuration must name for its clients to be told apart.
 type Throttle struct {
-	every time.Duration // one more after so long
-	burst int           // so many at once
+	every time.Duration // after this long, a client may once more
+	burst int           // a client may this many times at once
 
 	mu      sync.Mutex
 	clients map[string]*rate.Limiter
 }
 
-const maxClients = 10_000 // remembered at once
+const maxClients = 10_000 // that are remembered at once
 
 func newThrottle(every time.Duration, burst int) *Throttle {
 	return &Throttle{every: every, burst: burst, clients: map[string]*rate.Limiter{}}
 }
 
-// NewKeyThrottle bounds wrong keys. All that take keys share one: the handler, by [Options], and metered routes.
+// NewKeyThrottle returns a Throttle for wrong keys: 30 at once, and one more every 2 seconds. The handler (by [Options]) and metered
+// routes should share one.
 func NewKeyThrottle() *Throttle { return newThrottle(2*time.Second, 30) }
 
-// Take counts one more of a client, named by its address, or refuses it with rate_limited (retry_after).
+// Take counts one act of a client, which is named by its address, or returns a refusal, rate_limited with retry_after.
 func (t *Throttle) Take(client string) error {
 	l := t.limiter(client)
 	if l == nil {
@@ -62,14 +63,15 @@ func tooOften(wait time.Duration) error {
 	}
 }
 
-// limiter is that of a client, nil for one of this machine. An IPv6 client is its network: it has as many addresses as it likes.
+// limiter returns the limiter of a client, nil for one at loopback. IPv6 clients of one network share a limiter, since a client has
+// as many addresses there as it likes.
 func (t *Throttle) limiter(client string) *rate.Limiter {
 	if at, err := netip.ParseAddr(client); err == nil {
 		if at = at.Unmap(); at.IsLoopback() {
 			return nil
 		}
 		if at.Is6() {
-			network, _ := at.Prefix(64) // 64 bits are within any such address
+			network, _ := at.Prefix(64) // no error: any such address has 64 bits
 			client = network.String()
 		}
 	}
@@ -78,7 +80,7 @@ func (t *Throttle) limiter(client string) *rate.Limiter {
 	l := t.clients[client]
 	if l == nil {
 		if len(t.clients) >= maxClients {
-			clear(t.clients) // whoever makes so many up forgets itself and all others
+			clear(t.clients) // all clients begin anew
 		}
 		l = rate.NewLimiter(rate.Every(t.every), t.burst)
 		t.clients[client] = l

@@ -11,10 +11,10 @@ import (
 
 type walletOut struct {
 	AgentID   string        `json:"agent_id"`
-	Balance   ledger.Amount `json:"balance" jsonschema:"escrowed money is not in it"`
-	Held      ledger.Amount `json:"held" jsonschema:"set aside for running calls"`
-	Available ledger.Amount `json:"available" jsonschema:"balance less held"`
-	Pending   ledger.Amount `json:"pending" jsonschema:"credits of running calls, not spendable yet"`
+	Balance   ledger.Amount `json:"balance" jsonschema:"the money in the wallet, without what is in escrows"`
+	Held      ledger.Amount `json:"held" jsonschema:"the part of the balance that is set aside for running calls"`
+	Available ledger.Amount `json:"available" jsonschema:"what can be spent: balance less held"`
+	Pending   ledger.Amount `json:"pending" jsonschema:"what running calls have earned, which can't be spent yet"`
 	Currency  string        `json:"currency"`
 }
 
@@ -22,7 +22,7 @@ func walletAnswer(w escrow.Wallet) walletOut {
 	return walletOut{AgentID: w.Agent, Balance: w.Balance, Held: w.Held, Available: w.Available, Pending: w.Pending, Currency: w.Currency}
 }
 
-// paymentOut is a payment, and the wallet that it was made for as it is after it.
+// paymentOut is a payment, and the wallet, as it is afterwards, of the agent that it was made for.
 type paymentOut struct {
 	Kind        string        `json:"kind"`
 	FromAgentID string        `json:"from_agent_id"`
@@ -40,18 +40,18 @@ func paymentAnswer(p escrow.Payment, err error) (paymentOut, error) {
 }
 
 type agentIn struct {
-	AgentID string `json:"agent_id,omitempty" jsonschema:"the operator names the agent"`
+	AgentID string `json:"agent_id,omitempty" jsonschema:"which agent; only the operator gives it"`
 }
 
 type debitIn struct {
 	AgentID   string        `json:"agent_id" jsonschema:"who pays"`
-	ToAgentID string        `json:"to_agent_id,omitempty" jsonschema:"who gets it; the caller, unless the operator says otherwise"`
+	ToAgentID string        `json:"to_agent_id,omitempty" jsonschema:"who gets the money: the caller, unless the operator says otherwise"`
 	Amount    ledger.Amount `json:"amount"`
 	Memo      string        `json:"memo,omitempty"`
 }
 
 type transferIn struct {
-	FromAgentID string        `json:"from_agent_id,omitempty" jsonschema:"the operator names the payer"`
+	FromAgentID string        `json:"from_agent_id,omitempty" jsonschema:"the payer; only the operator gives it"`
 	ToAgentID   string        `json:"to_agent_id"`
 	Amount      ledger.Amount `json:"amount"`
 	Memo        string        `json:"memo,omitempty"`
@@ -152,7 +152,7 @@ type allowancePath struct {
 
 type allowanceIn struct {
 	Payee   string        `path:"payee"`
-	AgentID string        `json:"agent_id,omitempty" jsonschema:"the operator names the payer"`
+	AgentID string        `json:"agent_id,omitempty" jsonschema:"the payer; only the operator gives it"`
 	Amount  ledger.Amount `json:"amount"`
 }
 

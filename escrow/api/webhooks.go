@@ -10,17 +10,17 @@ import (
 )
 
 type webhookIn struct {
-	AgentID      string             `json:"agent_id,omitempty" jsonschema:"the operator names the agent"`
+	AgentID      string             `json:"agent_id,omitempty" jsonschema:"whose webhook; only the operator gives it"`
 	URL          string             `json:"url"`
-	Events       []escrow.EventType `json:"events,omitempty" jsonschema:"missing: all"`
-	BalanceBelow *ledger.Amount     `json:"balance_below,omitempty" jsonschema:"tells, as balance.low, when the wallet falls below it"`
+	Events       []escrow.EventType `json:"events,omitempty" jsonschema:"the events to send; missing: all"`
+	BalanceBelow *ledger.Amount     `json:"balance_below,omitempty" jsonschema:"send balance.low when the wallet falls below this amount"`
 }
 
 type webhookOut struct {
 	WebhookID    string             `json:"webhook_id"`
 	URL          string             `json:"url"`
-	Secret       string             `json:"secret,omitempty" jsonschema:"shown once; messages are signed with it by the Standard Webhooks convention"`
-	Events       []escrow.EventType `json:"events" jsonschema:"empty: all"`
+	Secret       string             `json:"secret,omitempty" jsonschema:"the secret that signs messages by the Standard Webhooks convention, shown once"`
+	Events       []escrow.EventType `json:"events" jsonschema:"the events that are sent; empty: all"`
 	BalanceBelow *ledger.Amount     `json:"balance_below"`
 	CreatedAt    time.Time          `json:"created_at"`
 }

@@ -13,7 +13,7 @@ import (
 
 var messagesAPI = &wire.API{Name: "messages", Dialect: wire.New(messages), Limit: limit}
 
-// messages reads a message object or the events of its stream. The usage of message_start is where a stream begins, that of
+// messages reads a message object or the events of its stream. A stream's usage begins as message_start has it. That of
 // message_delta is cumulative and replaces it field by field: a delta may lack fields, and may change the input (searches).
 // https://docs.anthropic.com/en/docs/build-with-claude/streaming
 var messages = wire.Dialect{
@@ -82,7 +82,7 @@ func inspectMessages(r *wire.Request) (*meter.Call, error) {
 	return c, nil
 }
 
-// limit lowers max_tokens, which must stay above the budget for thinking.
+// limit sets max_tokens, which must stay above the budget for thinking.
 func limit(c *meter.Call, n int64) ([]byte, int64, bool) {
 	if n <= gjson.GetBytes(c.Body, "thinking.budget_tokens").Int() {
 		return nil, 0, false
@@ -103,7 +103,7 @@ func stop(code, message string) []wire.Note {
 	}{"error", problem{code, message}})}}
 }
 
-// batchAPI reads the results of a batch, a line for each message.
+// batchAPI reads the results of a batch, which are a line for each message.
 // https://docs.anthropic.com/en/api/retrieving-message-batch-results
 var batchAPI = &wire.API{Name: "batch.results", Dialect: wire.New(wire.Dialect{
 	Rules: []wire.Rule{{Path: "result.message.model"}, {Path: "result.message.usage"}},
@@ -117,8 +117,7 @@ var batchAPI = &wire.API{Name: "batch.results", Dialect: wire.New(wire.Dialect{
 	},
 })}
 
-// Inspect recognises a request by the end of its path, also where Vertex AI serves it. It returns nil for what is not
-// Anthropic's.
+// Inspect recognises a request by the end of its path, on Vertex AI too. It returns nil for a request that is not Anthropic's.
 func Inspect(r *wire.Request) (*meter.Call, error) {
 	switch {
 	case r.Post("/v1/messages"), r.Post("/messages") && r.JSON.Get("messages").IsArray() && r.JSON.Get("max_tokens").Exists():
@@ -129,11 +128,11 @@ func Inspect(r *wire.Request) (*meter.Call, error) {
 		switch {
 		case !strings.Contains(r.Clean, "/publishers/anthropic/"):
 			return nil, nil
-		case r.Post("/count-tokens:rawpredict"): // a model of this name counts, and makes nothing
+		case r.Post("/count-tokens:rawpredict"): // the model of this name only counts tokens
 			return r.FreeCall("messages.count_tokens"), nil
 		}
 		c, err := inspectMessages(r)
-		if err == nil { // a model in the body is not looked at here
+		if err == nil { // Vertex AI ignores a model in the body
 			name := r.Path[strings.LastIndexByte(r.Path, '/')+1:]
 			c.Model = name[:strings.LastIndexByte(name, ':')]
 		}

@@ -7,7 +7,7 @@ import (
 	"github.com/tallygate/tallygate/meter/wire"
 )
 
-// Running is a message's usage as it stands, merged field by field as its stream goes on.
+// Running is the usage of a message as it stands. It is merged field by field while the message's stream goes on.
 type Running struct {
 	fields map[string]gjson.Result
 }
@@ -28,7 +28,8 @@ func (r *Running) Merge(usage gjson.Result) {
 	})
 }
 
-// State states the usage; final tells that output_tokens counts (that of message_start is a small number to begin with).
+// State states the usage to t. final says that output_tokens is the whole output so far; in message_start it is just a small
+// number.
 func (r *Running) State(t *wire.State, final bool) {
 	if len(r.fields) == 0 {
 		return
@@ -47,8 +48,8 @@ func (r *Running) State(t *wire.State, final bool) {
 	}
 }
 
-// iterations adds up the passes of a response. Passes of compaction and of another model (an advisor, a fallback) are not in
-// the top-level totals but are billed: "sum across all entries in the usage.iterations array".
+// iterations adds up the passes of a response. top is its usage without them. Passes of compaction and of another model (an
+// advisor, a fallback) are billed, but are not in top: "sum across all entries in the usage.iterations array".
 // https://docs.anthropic.com/en/docs/build-with-claude/compaction#understanding-usage
 func iterations(t *wire.State, passes gjson.Result, top wire.Stated) wire.Stated {
 	sum := wire.Stated{Suspect: top.Suspect}
@@ -60,7 +61,7 @@ func iterations(t *wire.State, passes gjson.Result, top wire.Stated) wire.Stated
 			t.Passes = append(t.Passes, meter.Pass{Model: model, Units: s.Units()})
 		}
 	}
-	if sum.Prompt < top.Prompt || sum.Completion < top.Completion { // they do not cover the whole
+	if sum.Prompt < top.Prompt || sum.Completion < top.Completion { // the passes do not cover the whole
 		t.Passes = nil
 		return top
 	}
@@ -68,7 +69,8 @@ func iterations(t *wire.State, passes gjson.Result, top wire.Stated) wire.Stated
 	return sum
 }
 
-// tokens reads usage fields. input_tokens excludes what the cache has to do with; output_tokens includes thinking.
+// tokens reads the fields of a usage. input_tokens excludes what was read from or written to a cache; output_tokens includes
+// thinking.
 // https://docs.anthropic.com/en/api/messages#response-usage
 func tokens(get func(string) gjson.Result) (s wire.Stated) {
 	number := func(v gjson.Result) int64 { return wire.Number(v, &s.Suspect) }

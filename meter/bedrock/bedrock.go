@@ -21,8 +21,8 @@ var (
 	invokeStreamAPI = &wire.API{Name: "invoke-stream", Dialect: wire.New(invoke), Limit: limitInvoke}
 )
 
-// converse reads a Converse response, or the messages of a ConverseStream: messageStop ends the answer, and the metadata after
-// it has the usage.
+// converse reads a Converse response, or the messages of a ConverseStream, where messageStop ends the answer and the metadata
+// after it has the usage.
 var converse = wire.Dialect{
 	Rules: []wire.Rule{
 		{Path: "usage"},
@@ -56,8 +56,8 @@ var conversePrompt = wire.NewPrompt(4, 3, []string{
 	"messages.*.content.*.toolResult.content.*.text", "toolConfig.tools.*.toolSpec.name", "toolConfig.tools.*.toolSpec.description",
 }, []string{"messages.*"})
 
-// converseUsage: inputTokens excludes what the cache has to do with, and totalTokens is the sum of the four; where the total
-// is input plus output, the input includes it (OpenAI's models).
+// converseUsage reads a TokenUsage. inputTokens excludes what was read from or written to a cache, and totalTokens is the sum of
+// all four. Where the total is only input plus output, the input includes the cache's part (OpenAI's models).
 // https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_TokenUsage.html
 func converseUsage(u gjson.Result) (s wire.Stated) {
 	number := func(path string) int64 { return wire.Number(u.Get(path), &s.Suspect) }
@@ -79,12 +79,12 @@ func converseUsage(u gjson.Result) (s wire.Stated) {
 	return s
 }
 
-// stop ends an event stream with the exception that a model's failure in mid-stream has.
+// stop ends an event stream with the exception by which Bedrock reports that a model failed in mid-stream.
 func stop(_, message string) []wire.Note {
 	return []wire.Note{{Event: "modelStreamErrorException", Data: wire.JSON(map[string]string{"message": message})}}
 }
 
-// Inspect recognises /model/ID/OPERATION.
+// Inspect recognises a request by its path, /model/ID/OPERATION. It returns nil for a request that is not Bedrock's.
 func Inspect(r *wire.Request) (*meter.Call, error) {
 	_, rest, found := strings.Cut(r.Clean, "/model/")
 	if !found || r.Method != http.MethodPost {

@@ -11,8 +11,9 @@ import (
 	"github.com/tallygate/tallygate/meter/wire"
 )
 
-// invoke reads an InvokeModel response, whose body is the model's own. The usage stands in headers, whatever the model (of
-// embeddings the input alone), and in a stream with the last chunk; Anthropic's models state it as they do at home, too.
+// invoke reads an InvokeModel response, whose body has the form of the model's vendor. Whatever the model, the usage is in
+// headers (for embeddings only that of the input) and, in a stream, in the last chunk. Bodies of Anthropic's models have it too,
+// as Anthropic's own API does.
 // https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters.html
 var invoke = wire.Dialect{
 	Rules: []wire.Rule{
@@ -61,7 +62,7 @@ var invokePrompt = wire.NewPrompt(4, 3, []string{
 // reading is the state of an InvokeModel response.
 type reading struct {
 	anthropic.Running
-	header bool // the headers state the usage
+	header bool // the usage is known from headers
 }
 
 func startInvoke(t *wire.State, h http.Header) {
@@ -78,7 +79,7 @@ func startInvoke(t *wire.State, h http.Header) {
 	s.CacheWrite, _ = number("Cache-Write-Input")
 	s.Prompt += s.Cached + s.CacheWrite
 	if s.HasPrompt {
-		s.HasCompletion = true // of embeddings, the input alone is stated
+		s.HasCompletion = true // embeddings state the input alone
 		t.State(s)
 		r.header, t.Covered = true, t.Stated.HasCompletion
 	}
@@ -96,7 +97,7 @@ func endInvoke(t *wire.State, m *wire.Message) wire.Verdict {
 	case u.Get("input_tokens").Exists() || u.Get("output_tokens").Exists():
 		r.Merge(u)
 		r.State(t, true)
-	case r.header: // a guardrail takes out of a body what the headers still say
+	case r.header: // the headers count: a guardrail may have taken out of the body what they still state
 	case u.Get("inputTokens").Exists():
 		t.State(converseUsage(u))
 	case m.Get("metadata.usage").Get("inputTokens").Exists():
@@ -116,14 +117,15 @@ func endInvoke(t *wire.State, m *wire.Message) wire.Verdict {
 	return wire.Pass
 }
 
-// words are the fields of the models that have their own. Of a stream, the prompt stands in one chunk only, and null in the others.
+// words are the fields in which some models state a usage. In a stream, one chunk has the prompt's count and it is null in the
+// others.
 var words = []struct{ prompt, completion string }{
 	{"prompt_token_count", "generation_token_count"},     // Llama, running
 	{"inputTextTokenCount", "results.*.tokenCount"},      // Titan
 	{"inputTextTokenCount", "totalOutputTextTokenCount"}, // Titan, streamed
 }
 
-// own states a usage in a model's own words, one part as the other stays.
+// own states the usage that a message has in fields of the model's own. A part that the message lacks stays as it is.
 func own(t *wire.State, m *wire.Message) {
 	s := t.Stated
 	for _, w := range words {
@@ -148,7 +150,7 @@ func pair(prompt, completion gjson.Result) wire.Stated {
 	return s
 }
 
-// invocation reads the metrics of a stream, whose inputTokenCount excludes what the cache has to do with.
+// invocation reads the metrics of a stream. inputTokenCount excludes what was read from or written to a cache.
 func invocation(v gjson.Result) wire.Stated {
 	s := pair(v.Get("inputTokenCount"), v.Get("outputTokenCount"))
 	s.Cached = wire.Number(v.Get("cacheReadInputTokenCount"), &s.Suspect)
@@ -157,13 +159,13 @@ func invocation(v gjson.Result) wire.Stated {
 	return s
 }
 
-// limitFields are where the models' own requests, and Converse's, limit the output.
+// limitFields are the fields that limit the output, in requests of all models and of Converse.
 var limitFields = []string{
 	"inferenceConfig.maxTokens", "inferenceConfig.max_new_tokens", "max_tokens", "max_completion_tokens",
 	"textGenerationConfig.maxTokenCount", "max_gen_len", "max_tokens_to_sample", "maxTokens",
 }
 
-// families are the fields by the model's vendor.
+// families are the fields that limit the output by vendor, for a request that has none yet.
 var families = []struct{ model, field string }{
 	{"anthropic.", "max_tokens"}, {"amazon.nova", "inferenceConfig.maxTokens"}, {"amazon.titan", "textGenerationConfig.maxTokenCount"},
 	{"meta.", "max_gen_len"}, {"mistral.", "max_tokens"}, {"cohere.", "max_tokens"}, {"openai.", "max_completion_tokens"},

@@ -1,4 +1,4 @@
-// Package cohere speaks Cohere's API, versions 1 and 2, and the rerank API that others took over from it.
+// Package cohere speaks Cohere's API, versions 1 and 2, and the rerank API that other providers have taken over from it.
 // API: https://docs.cohere.com/reference
 package cohere
 
@@ -17,11 +17,11 @@ var (
 	classifyAPI = &wire.API{Name: "classify", Dialect: wire.New(input)}
 )
 
-// chat reads both versions: v2 is a stream of events whose message-end has the usage, v1 is JSON lines whose stream-end has
-// it in response.meta, as whole answers have it in meta.
+// chat reads both versions. In version 2, a stream is of server-sent events, and message-end has the usage. In version 1, it is
+// of JSON lines, and stream-end has the usage in response.meta. A whole answer has it in meta.
 var chat = wire.Dialect{
 	Rules: []wire.Rule{
-		{Path: "type"}, // of a stream, which may be called JSON
+		{Path: "type"}, // in streams, some of which come as application/json
 		{Path: "event_type"},
 		{Path: "is_finished"},
 		{Path: "delta.usage"},
@@ -64,7 +64,8 @@ var chat = wire.Dialect{
 	},
 }
 
-// input reads what has no output: embeddings, rerank, classify. Others than Cohere state a usage as OpenAI does.
+// input reads answers without output tokens: embeddings, rerank, classify. Other providers than Cohere state a usage as OpenAI
+// does.
 var input = wire.Dialect{
 	Rules: []wire.Rule{{Path: "model"}, {Path: "meta"}, {Path: "usage"}},
 	End: func(t *wire.State, m *wire.Message) wire.Verdict {
@@ -91,8 +92,9 @@ var input = wire.Dialect{
 	Prompt: wire.NewPrompt(0, 0, []string{"query", "documents.*", "documents.*.text", "texts.*", "inputs.*"}, nil).Tokens,
 }
 
-// state reads a usage or meta object. What Cohere bills is billed_units; tokens is what the model processed, with preambles
-// of its own, and stands in where nothing is billed. https://docs.cohere.com/docs/how-does-cohere-pricing-work
+// state states the usage of a usage or meta object. Cohere bills billed_units. tokens is what the model processed, preambles of
+// Cohere's included; it counts where there are no billed_units.
+// https://docs.cohere.com/docs/how-does-cohere-pricing-work
 func state(t *wire.State, u gjson.Result) {
 	var s wire.Stated
 	number := func(path string) int64 { return wire.Number(u.Get(path), &s.Suspect) }
@@ -111,8 +113,8 @@ func state(t *wire.State, u gjson.Result) {
 	t.Sums[meter.SearchUnit] = meter.Whole(number(from + ".search_units"))
 }
 
-// Inspect recognises a request by the end of its path; /chat alone is Cohere's in version 2, or where the body has a message
-// and not messages.
+// Inspect recognises a request by the end of its path. /v1/chat is Cohere's only where the body has a message and no messages.
+// Inspect returns nil for a request that is not Cohere's.
 func Inspect(r *wire.Request) (*meter.Call, error) {
 	var api *wire.API
 	switch {

@@ -1,5 +1,5 @@
-// Package formats recognises the wire format of a request. To add a format, write a package like anthropic and add its line
-// to the list.
+// Package formats recognises the wire format of a request: OpenAI's, Anthropic's, Gemini's, Bedrock's, Cohere's, Ollama's, MCP's,
+// and what is compatible with them. To add a format, write a package like anthropic and add its line to the list.
 package formats
 
 import (
@@ -17,7 +17,7 @@ import (
 	"github.com/tallygate/tallygate/meter/wire"
 )
 
-// formats are asked in this order; the first that knows the request has it.
+// formats are asked in this order. The first that recognises the request gets it.
 var formats = []func(*wire.Request) (*meter.Call, error){
 	anthropic.Inspect,
 	gemini.Inspect,
@@ -30,9 +30,11 @@ var formats = []func(*wire.Request) (*meter.Call, error){
 	openai.InspectShape,
 }
 
-// Inspect recognises a request by its path and by what its body is, never by its host, and tells what it asks for. A request
-// that no format knows is a call with an empty API, whose counter counts calls, events and bytes. The error is
-// [meter.ErrEncoded], [meter.ErrRepeated], [meter.ErrTooManyKeys], [meter.ErrUnanswered] or [meter.ErrBackground]: the request can't be metered and should be refused.
+// Inspect tells what a request asks for. It recognises the format by the path and the body, never by the host. A request that
+// no format knows becomes a call with an empty API, whose counter counts calls, events and bytes.
+//
+// The error is [meter.ErrEncoded], [meter.ErrRepeated], [meter.ErrTooManyKeys], [meter.ErrUnanswered] or [meter.ErrBackground]:
+// the request can't be metered and should be refused.
 func Inspect(h meter.Head, body []byte) (*meter.Call, error) {
 	if h.Header == nil {
 		h.Header = http.Header{}
@@ -54,8 +56,8 @@ func Inspect(h meter.Head, body []byte) (*meter.Call, error) {
 	return &meter.Call{Body: body, Free: asksNothing(h.Method, body), InputTokens: int64(len(body)), Format: wire.Generic}, nil
 }
 
-// asksNothing reports whether a request only looks (at a list of models, at an answer that was paid for when it was made) or tidies
-// up. One with a body asks for something: a provider may answer it as if it were a POST.
+// asksNothing reports whether a request only reads (a list of models, an answer that was paid for when it was made) or deletes.
+// A GET with a body asks for something: a provider may answer it as it would a POST.
 func asksNothing(method string, body []byte) bool {
 	switch method {
 	case http.MethodGet, http.MethodHead, http.MethodDelete, http.MethodOptions:

@@ -20,8 +20,8 @@ var (
 	liveAPI         = &wire.API{Name: "live", Dialect: wire.New(live)}
 )
 
-// generate reads GenerateContentResponse objects: one, a stream of events, or a streamed array. Most chunks of a stream have
-// the usage so far; the last one holds, and nothing else tells that it is the last.
+// generate reads GenerateContentResponse objects: a single one, a stream of events, or a streamed array. Most chunks of a stream
+// have the usage so far. That of the last chunk counts, and nothing marks a chunk as the last.
 var generate = wire.Dialect{
 	Rules: []wire.Rule{
 		{Path: "usageMetadata"},
@@ -62,7 +62,8 @@ func endGenerate(t *wire.State, m *wire.Message) wire.Verdict {
 	return wire.Pass
 }
 
-// embeddings: the newer models state promptTokenCount, the older ones nothing; Vertex's predict states a count by text.
+// embeddings reads embeddings. The newer models state promptTokenCount and the older ones nothing. Vertex's predict states a
+// count for each text.
 var embeddings = wire.Dialect{
 	Rules: []wire.Rule{{Path: "usageMetadata"}, {Path: "predictions.*.embeddings.statistics.token_count"}},
 	End: func(t *wire.State, m *wire.Message) wire.Verdict {
@@ -83,7 +84,7 @@ var embeddings = wire.Dialect{
 	Prompt: prompt.Tokens,
 }
 
-// interactions: https://ai.google.dev/gemini-api/docs/interactions
+// interactions reads an interaction or the events of its stream. https://ai.google.dev/gemini-api/docs/interactions
 var interactions = wire.Dialect{
 	Rules: []wire.Rule{
 		{Path: "model"}, {Path: "usage"}, {Path: "interaction.model"}, {Path: "interaction.usage"},
@@ -117,7 +118,7 @@ var interactions = wire.Dialect{
 	Stop:   stop,
 }
 
-// live reads the messages of a WebSocket; each turn has a usage, to be added up. https://ai.google.dev/api/live
+// live reads the messages of a WebSocket. The usages of its turns are added up. https://ai.google.dev/api/live
 var live = wire.Dialect{
 	Frames: true,
 	Rules: []wire.Rule{
@@ -128,20 +129,21 @@ var live = wire.Dialect{
 	End: func(t *wire.State, m *wire.Message) wire.Verdict {
 		if u := m.Get("usageMetadata"); u.IsObject() {
 			s := usage(u)
-			s.HasCompletion = s.HasPrompt // it comes when the turn is over
+			s.HasCompletion = s.HasPrompt // the usage comes when the turn is over
 			t.AddStated(s)
 		}
 		return wire.Pass
 	},
 }
 
-// stop is how Google reports an error. https://cloud.google.com/apis/design/errors
+// stop ends a stream with an error as Google reports one. https://cloud.google.com/apis/design/errors
 func stop(code, message string) []wire.Note {
 	return []wire.Note{{Data: wire.JSON(map[string]any{
 		"error": map[string]any{"code": 402, "message": message, "status": strings.ToUpper(code)}})}}
 }
 
-// Inspect recognises a request by the method at the end of its path, such as models/NAME:generateContent.
+// Inspect recognises a request by the method at the end of its path, such as models/NAME:generateContent. It returns nil for a
+// request that is not Gemini's.
 func Inspect(r *wire.Request) (*meter.Call, error) {
 	switch {
 	case r.Post(":generatecontent"):
@@ -176,7 +178,7 @@ func model(path string) string {
 	return name
 }
 
-// config is the path of the generation config; the API takes both spellings.
+// config is the path of the generation config in body. The API takes two spellings.
 func config(body gjson.Result) string {
 	if body.Get("generation_config").IsObject() {
 		return "generation_config"
@@ -206,7 +208,7 @@ func inspectGenerate(r *wire.Request, api *wire.API, stream bool) (*meter.Call, 
 	return c, nil
 }
 
-// limit: maxOutputTokens bounds each candidate, thoughts included.
+// limit sets maxOutputTokens, which limits each candidate, thoughts included.
 func limit(c *meter.Call, n int64) ([]byte, int64, bool) {
 	each := n / max(1, c.Choices)
 	if each < 1 {

@@ -8,9 +8,9 @@ import (
 	"github.com/tallygate/tallygate/meter/wire"
 )
 
-// usage reads a UsageMetadata. promptTokenCount includes what came from the cache; candidatesTokenCount excludes thoughts; the
-// prompts of tools that the model used are in neither, and are input.
-// https://ai.google.dev/api/generate-content#UsageMetadata; Live says response instead of candidates.
+// usage reads a UsageMetadata. promptTokenCount includes what was read from a cache, and candidatesTokenCount excludes thoughts.
+// The prompts of tools that the model used are in neither, and are input. In Live, the names have response instead of
+// candidates. https://ai.google.dev/api/generate-content#UsageMetadata
 func usage(u gjson.Result) (s wire.Stated) {
 	number := func(path string) int64 { return wire.Number(u.Get(path), &s.Suspect) }
 	modality := func(details, want string) int64 { return byModality(u.Get(details), want, "tokenCount", &s.Suspect) }
@@ -19,7 +19,7 @@ func usage(u gjson.Result) (s wire.Stated) {
 		candidates = "response"
 	}
 	s.HasCompletion = u.Get(candidates+"TokenCount").Exists() || u.Get("thoughtsTokenCount").Exists()
-	s.HasPrompt = u.Get("promptTokenCount").Exists() || s.HasCompletion // what is 0 is left out
+	s.HasPrompt = u.Get("promptTokenCount").Exists() || s.HasCompletion // a count of 0 is left out
 	s.Cached = number("cachedContentTokenCount")
 	s.Prompt = number("promptTokenCount") + number("toolUsePromptTokenCount")
 	s.AudioInput = max(0, modality("promptTokensDetails", "AUDIO")-modality("cacheTokensDetails", "AUDIO")) + modality("toolUsePromptTokensDetails", "AUDIO")
@@ -31,7 +31,7 @@ func usage(u gjson.Result) (s wire.Stated) {
 	case !s.HasPrompt || total == 0 || hidden > maxHidden:
 	case hidden > 0:
 		s.Completion, s.HasCompletion = s.Completion+hidden, true
-	case hidden == 0: // early in a stream, and in the end with Gemma
+	case hidden == 0: // early in a stream, and at the end with Gemma
 		s.NoMore = true
 	}
 	s.AudioOutput = modality(candidates+"TokensDetails", "AUDIO")
@@ -39,10 +39,10 @@ func usage(u gjson.Result) (s wire.Stated) {
 	return s
 }
 
-// maxHidden bounds what a total may have more than its parts, in tokens; beyond that it is taken for an error.
+// maxHidden bounds by how many tokens a total may exceed its parts. A greater one is an error, and does not count.
 const maxHidden = 10_000_000
 
-// byModality adds up what a list of counts has of one modality.
+// byModality adds up the counts of one modality in a list. key is where an element has its count.
 func byModality(list gjson.Result, modality, key string, suspect *bool) (n int64) {
 	list.ForEach(func(_, v gjson.Result) bool {
 		if strings.EqualFold(v.Get("modality").String(), modality) {
@@ -70,7 +70,7 @@ func totals(u gjson.Result) (s wire.Stated) {
 	return s
 }
 
-// tier is the service tier: stated as such, or on Vertex in the traffic type (ON_DEMAND_FLEX).
+// tier reads the service tier, which Vertex AI states as a part of the traffic type (ON_DEMAND_FLEX).
 func tier(u gjson.Result) string {
 	if v := u.Get("serviceTier").String(); v != "" {
 		return strings.ToLower(v)

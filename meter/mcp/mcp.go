@@ -1,5 +1,5 @@
-// Package mcp speaks the Model Context Protocol over streamable HTTP: one POST has a JSON-RPC message (or a batch of them, in
-// the older revision), and its answer is JSON or a stream of events with notifications before the result.
+// Package mcp speaks the Model Context Protocol over streamable HTTP. A POST has a JSON-RPC message or, in an older revision, a
+// batch of them. Its answer is JSON, or a stream of events with notifications before the result.
 // https://modelcontextprotocol.io/specification/2025-11-25/basic/transports#streamable-http
 package mcp
 
@@ -18,11 +18,11 @@ import (
 )
 
 const (
-	maxCalls = 1024 // that are told apart in a batch
+	maxCalls = 1024 // in a batch
 	maxID    = 1024 // bytes of an id
 )
 
-// calls is the API of one request: the tool calls in it, by the id that their answers will have.
+// calls is the API of one request. tools has the names of the tools that it calls, by the ids that their answers will have.
 type calls struct {
 	wire.API
 	tools map[string]string
@@ -37,7 +37,7 @@ func (a *calls) Counter(c *meter.Call, status int, h http.Header) meter.Counter 
 		if status != http.StatusAccepted && status != http.StatusNoContent {
 			return
 		}
-		// A server of an older revision has taken the calls, and answers on another stream, where nobody counts.
+		// A server of an older revision has taken the calls and answers them on another stream, where they are not counted.
 		for id, tool := range a.tools {
 			delete(waiting, id)
 			t.Tools[tool]++
@@ -46,7 +46,7 @@ func (a *calls) Counter(c *meter.Call, status int, h http.Header) meter.Counter 
 	}), c, status, h)
 }
 
-// answers matches results to calls. A call has failed that is answered by an error, or by a result that says isError.
+// answers matches answers to calls. A call has failed if its answer is an error, or a result with isError.
 // https://modelcontextprotocol.io/specification/2025-11-25/server/tools#error-handling
 var answers = wire.New(wire.Dialect{
 	Rules: []wire.Rule{
@@ -61,7 +61,7 @@ var answers = wire.New(wire.Dialect{
 		if !found || !failed && !m.Has("result") {
 			return wire.Pass
 		}
-		delete(waiting, id) // an answer that is repeated counts once
+		delete(waiting, id) // a repeated answer counts once
 		if failed || m.Get("result.isError").Bool() {
 			t.ToolsFailed[tool]++
 		} else {
@@ -69,7 +69,7 @@ var answers = wire.New(wire.Dialect{
 			t.Sums.Add(meter.ToolCall, meter.Whole(1))
 		}
 		if len(waiting) == 0 {
-			return wire.Final // after which a server should close the stream
+			return wire.Final // a server should close the stream now
 		}
 		return wire.Pass
 	},
@@ -79,8 +79,9 @@ var answers = wire.New(wire.Dialect{
 	},
 })
 
-// Inspect recognises JSON-RPC 2.0 by the body, on a path that no other format knows. What calls no tool is free; so are the GET
-// that opens or resumes a stream, and the DELETE that ends a session: what they bring was asked for, and is charged, elsewhere.
+// Inspect recognises a request by its body, a POST of JSON-RPC 2.0. It returns nil for any other. A request that calls no tool
+// is free. The GET that opens or resumes a stream and the DELETE that ends a session are no POSTs, and cost nothing: the calls
+// whose answers they bring were charged when they were made.
 func Inspect(r *wire.Request) (*meter.Call, error) {
 	if r.Method != http.MethodPost {
 		return nil, nil
@@ -117,7 +118,7 @@ func Inspect(r *wire.Request) (*meter.Call, error) {
 	return c, nil
 }
 
-// add takes note of a message, if it calls a tool.
+// add adds a message's call, if it calls a tool.
 func (a *calls) add(m gjson.Result) error {
 	if err := wire.Unrepeated(m, m.Get("params")); err != nil {
 		return err
@@ -133,8 +134,9 @@ func (a *calls) add(m gjson.Result) error {
 	return nil
 }
 
-// idOf is a message's id as it is compared with others: servers write the same number, or the same text, in another way than it was
-// asked with. ok is false for what is no id, which a server may take for a notification and still do.
+// idOf returns a message's id in the form in which ids are compared: a server may write the same number or text in another way
+// than the request did. ok is false for what is no id. A server may take such a message for a notification, and still run the
+// tool.
 func idOf(v gjson.Result) (id string, ok bool) {
 	switch v.Type {
 	case gjson.Number:

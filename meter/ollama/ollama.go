@@ -1,4 +1,5 @@
-// Package ollama speaks Ollama's own API; its /v1 is OpenAI's. API: https://github.com/ollama/ollama/blob/main/docs/api.md
+// Package ollama speaks Ollama's own API. What Ollama serves under /v1 is OpenAI's API.
+// API: https://github.com/ollama/ollama/blob/main/docs/api.md
 package ollama
 
 import (
@@ -17,8 +18,8 @@ var (
 	embedAPI    = &wire.API{Name: "embeddings", Dialect: wire.New(embed)}
 )
 
-// answer reads the lines of an answer, or the one object that it is when not streamed. The last line says done and has the
-// counts; without prompt_eval_count the prompt was in the cache and cost nothing. An error in mid-stream is a line of its own.
+// answer reads the lines of an answer, or the one object of an answer that is not streamed. The last line says done and has the
+// counts. Without prompt_eval_count, the prompt was in the cache and cost nothing. An error in mid-stream has a line of its own.
 var answer = wire.Dialect{
 	Rules: []wire.Rule{
 		{Path: "model"}, {Path: "done"}, {Path: "prompt_eval_count"}, {Path: "eval_count"}, {Path: "error", Mark: true}, {Path: "error"}, {Path: "done_reason"},
@@ -41,7 +42,7 @@ var answer = wire.Dialect{
 			t.State(s)
 		}
 		switch m.Get("done_reason").String() {
-		case "load", "unload": // of the model: there is no answer
+		case "load", "unload": // the model was loaded or unloaded, and there is no answer
 			t.State(wire.Stated{HasPrompt: true, HasCompletion: true})
 		}
 		t.Failed = t.Failed || m.Failed("error")
@@ -56,7 +57,7 @@ var answer = wire.Dialect{
 	},
 }
 
-// embed: /api/embed states prompt_eval_count, the older /api/embeddings nothing.
+// embed reads embeddings: /api/embed states prompt_eval_count, the older /api/embeddings states nothing.
 var embed = wire.Dialect{
 	Rules: []wire.Rule{{Path: "model"}, {Path: "prompt_eval_count"}},
 	End: func(t *wire.State, m *wire.Message) wire.Verdict {
@@ -71,7 +72,8 @@ var embed = wire.Dialect{
 	Prompt: wire.NewPrompt(0, 0, []string{"input", "input.*", "prompt"}, nil).Tokens,
 }
 
-// Inspect recognises the paths under /api. Answers are streamed unless the request says "stream": false.
+// Inspect recognises a request by its path under /api, and returns nil for any other. Answers are streamed unless the request
+// says "stream": false.
 func Inspect(r *wire.Request) (*meter.Call, error) {
 	var api *wire.API
 	switch {

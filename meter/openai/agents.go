@@ -5,13 +5,14 @@ import (
 	"github.com/tallygate/tallygate/meter/wire"
 )
 
-// APIs of agents that a provider keeps: the answer is a stream's, and its usage is that of all that the agent did for it.
+// The APIs of agents that the provider keeps. The usage of an answer is that of all that the agent did for it.
 var (
 	runAPI          = &wire.API{Name: "threads.runs", Dialect: wire.New(run)}
 	conversationAPI = &wire.API{Name: "conversations", Dialect: wire.New(conversation)}
 )
 
-// run reads the events of OpenAI's Assistants. Its steps state their usage too, and the run, in the end, that of them all.
+// run reads the events of a run of OpenAI's Assistants. Each step states its usage, and at the end the run states that of all
+// steps, which counts.
 // https://platform.openai.com/docs/api-reference/assistants-streaming
 var run = wire.Dialect{
 	Rules: append([]wire.Rule{{Path: "delta.content.*.text.value", Text: meter.Output, In: wire.Stream}}, chat.Rules...),
@@ -24,7 +25,8 @@ var run = wire.Dialect{
 	Stop: stopChat,
 }
 
-// inspectRun reads a request that runs an assistant. One that is not streamed is answered before it has run, and states nothing.
+// inspectRun reads a request that runs an assistant. It returns nil for one without a stream: that is answered before the
+// assistant has run, and states no usage.
 func inspectRun(r *wire.Request) (*meter.Call, error) {
 	if !r.JSON.Get("stream").Bool() {
 		return nil, nil
@@ -38,7 +40,7 @@ func inspectRun(r *wire.Request) (*meter.Call, error) {
 	return c, nil
 }
 
-// conversation reads Mistral's conversations, whole or as events, of which the last has the usage.
+// conversation reads an answer of Mistral's conversations, or the events of its stream, of which the last has the usage.
 // https://docs.mistral.ai/api/endpoint/beta/conversations
 var conversation = wire.Dialect{
 	Rules: []wire.Rule{
@@ -80,7 +82,7 @@ func inspectConversation(r *wire.Request) (*meter.Call, error) {
 		return nil, err
 	}
 	c := r.Call(conversationAPI)
-	c.InputOpen = true // what was said before, and what its tools find
+	c.InputOpen = true // what was said before, and what tools find
 	c.MaxOutput = r.MaxOutput("completion_args.max_tokens")
 	return c, nil
 }

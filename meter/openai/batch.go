@@ -9,7 +9,7 @@ import (
 
 var batchAPI = &wire.API{Name: "batch.results", Dialect: wire.New(batch)}
 
-// batch reads the results of a batch, a line for each request; a usage stands there only. Other files have no such lines.
+// batch reads the results of a batch, which are a line for each request and have the usages. Other files have no such lines.
 // https://platform.openai.com/docs/guides/batch
 var batch = wire.Dialect{
 	Rules: []wire.Rule{{Path: "response.body.model"}, {Path: "response.body.usage"}},
@@ -29,7 +29,7 @@ var batch = wire.Dialect{
 	},
 }
 
-// inspectFile reads a GET of /files/ID/content.
+// inspectFile reads a GET of /files/ID/content, which may be the results of a batch.
 func inspectFile(r *wire.Request) *meter.Call {
 	c := r.Call(batchAPI)
 	c.Malformed = false

@@ -15,7 +15,7 @@ import (
 	"github.com/tallygate/tallygate/meter/wire"
 )
 
-// The quiet twins serve the streams whose client did not ask for the usage.
+// quietChat and quietComplete are for streams whose client did not ask for the usage, but the gateway did.
 var (
 	chatAPI       = &wire.API{Name: "chat.completions", Dialect: wire.New(chat), Limit: limitChat}
 	quietChat     = &wire.API{Name: "chat.completions", Dialect: wire.New(quiet(chat)), Limit: limitChat}
@@ -23,14 +23,14 @@ var (
 	quietComplete = &wire.API{Name: "completions", Dialect: wire.New(quiet(chat)), Limit: limitChat}
 )
 
-// chat reads chat.completion and chat.completion.chunk objects. A stream states its usage in a last chunk with empty choices
-// (if asked to), on the chunk that finishes (Mistral, Groq, OpenRouter), or on every chunk, running (Databricks, Perplexity).
-// An empty choices array alone is not the usage chunk: Azure's first chunk has one too.
+// chat reads chat.completion and chat.completion.chunk objects. A stream states its usage in a last chunk with empty choices, if
+// the request asks for it; or in the chunk that finishes the answer (Mistral, Groq, OpenRouter); or in every chunk, as it is so
+// far (Databricks, Perplexity). An empty choices array alone is not the usage chunk: Azure's first chunk has one too.
 var chat = wire.Dialect{
 	Rules: []wire.Rule{
 		{Path: "model"},
 		{Path: "usage"},
-		{Path: "x_groq.usage"}, // the same again; on old Groq streams the only one
+		{Path: "x_groq.usage"}, // the same usage again; the only one in old streams of Groq
 		{Path: "result.usage"}, // Cloudflare
 		{Path: "service_tier"},
 		{Path: "object"},
@@ -69,7 +69,7 @@ var chat = wire.Dialect{
 	Stop:   stopChat,
 }
 
-// chatPrompt: https://cookbook.openai.com/examples/how_to_count_tokens_with_tiktoken
+// chatPrompt counts as https://cookbook.openai.com/examples/how_to_count_tokens_with_tiktoken does.
 var chatPrompt = wire.NewPrompt(3, 3, []string{
 	"messages.*.content", "messages.*.content.*.text", "messages.*.role", "messages.*.name",
 	"messages.*.tool_calls.*.function.name", "messages.*.tool_calls.*.function.arguments",
@@ -105,7 +105,8 @@ func endChat(t *wire.State, m *wire.Message) wire.Verdict {
 	return wire.Pass
 }
 
-// quiet keeps from the client what it did not ask for: the chunk that has the usage only, and the nulls of the others.
+// quiet returns d for a client that did not ask for the usage. It drops the chunk that has only the usage, and deletes the
+// "usage":null of the others.
 func quiet(d wire.Dialect) wire.Dialect {
 	d.End = func(t *wire.State, m *wire.Message) wire.Verdict {
 		verdict := endChat(t, m)
@@ -118,7 +119,8 @@ func quiet(d wire.Dialect) wire.Dialect {
 	return d
 }
 
-// inspectChat reads a request for chat completions or completions. Where quiet is nil, the usage of a stream is not asked for.
+// inspectChat reads a request for chat completions or completions. A stream is asked for its usage, unless quiet is nil; quiet
+// is the API that keeps that usage from the client.
 func inspectChat(r *wire.Request, api, quiet *wire.API) (*meter.Call, error) {
 	if err := r.Unrepeated("stream_options"); err != nil {
 		return nil, err
@@ -137,8 +139,8 @@ func inspectChat(r *wire.Request, api, quiet *wire.API) (*meter.Call, error) {
 	return c, nil
 }
 
-// askUsage returns the body with the usage asked for in the stream; nil where its options are such that the provider will
-// refuse them.
+// askUsage returns the body with the stream asked for its usage. It returns nil where the stream's options are no object: the
+// provider will refuse them.
 func askUsage(body []byte, options gjson.Result) []byte {
 	switch {
 	case options.IsObject():
@@ -151,7 +153,7 @@ func askUsage(body []byte, options gjson.Result) []byte {
 	return body
 }
 
-// maxTokens is the limit of one choice's output, 0 for none.
+// maxTokens is the limit of each choice's output in tokens, 0 for none.
 func maxTokens(body gjson.Result) int64 {
 	n := body.Get("max_completion_tokens")
 	if !present(n) {
@@ -160,7 +162,8 @@ func maxTokens(body gjson.Result) int64 {
 	return min(max(0, n.Int()), wire.MaxTokens)
 }
 
-// limitChat: max_tokens is deprecated at OpenAI, and refused by its reasoning models; the others know nothing else.
+// limitChat sets max_tokens or max_completion_tokens. OpenAI has deprecated the former, and its reasoning models refuse it. Other
+// providers may know nothing else.
 func limitChat(c *meter.Call, n int64) ([]byte, int64, bool) {
 	each := n / max(1, c.Choices)
 	if each < 1 {
@@ -174,7 +177,7 @@ func limitChat(c *meter.Call, n int64) ([]byte, int64, bool) {
 	return body, each * max(1, c.Choices), err == nil
 }
 
-// ownModel reports whether a model is OpenAI's own chat model, by its name.
+// ownModel reports whether a name is that of a chat model of OpenAI's own.
 func ownModel(model string) bool {
 	for _, prefix := range []string{"gpt-4", "gpt-5", "gpt-audio", "o1", "o3", "o4", "chatgpt", "gpt-3.5", "gpt-35", "ft:gpt", "codex"} {
 		if strings.HasPrefix(model, prefix) {
@@ -184,15 +187,15 @@ func ownModel(model string) bool {
 	return false
 }
 
-// deployments are where a path names what answers, usually as its model is called; what the body calls the model is not looked at
-// there. The name ends where after stands, or with the path.
+// deployments are where a path names a deployment, usually by the name of its model. The provider ignores a model in the body
+// then. The name lies between before and after; without an after, it goes on to the path's end.
 var deployments = []struct{ before, after string }{
 	{"/deployments/", "/"},         // Azure: /openai/deployments/NAME/chat/completions
 	{"endpoints/", "/invocations"}, // Databricks: /serving-endpoints/NAME/invocations; SageMaker: /endpoints/NAME/invocations
 	{"/ai/run/", ""},               // Cloudflare
 }
 
-// deployment is the name in such a path.
+// deployment is the name of the deployment in the request's path, or "".
 func deployment(r *wire.Request) string {
 	for _, d := range deployments {
 		_, rest, found := strings.Cut(r.Clean, d.before)
@@ -207,7 +210,7 @@ func deployment(r *wire.Request) string {
 	return ""
 }
 
-// dropNullUsage deletes `"usage":null`, which a stream has on every chunk where the usage was asked for.
+// dropNullUsage deletes `"usage":null` from an event. A stream that is asked for its usage has it in every chunk but the last.
 func dropNullUsage(_ *wire.State, raw []byte) []byte {
 	if !bytes.Contains(raw, []byte("null")) {
 		return raw

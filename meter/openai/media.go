@@ -16,7 +16,8 @@ var (
 	ocrAPI            = &wire.API{Name: "ocr", Dialect: wire.New(ocr)}
 )
 
-// embeddings states prompt_tokens, or total_tokens alone (Voyage, Jina, rerank by OpenRouter). All of it is input.
+// embeddings reads embeddings. They state prompt_tokens, or total_tokens alone (Voyage, Jina, rerank by OpenRouter), all of which
+// is input.
 var embeddings = wire.Dialect{
 	Rules: []wire.Rule{{Path: "model"}, {Path: "usage"}},
 	End: func(t *wire.State, m *wire.Message) wire.Verdict {
@@ -30,7 +31,7 @@ var embeddings = wire.Dialect{
 	Prompt: wire.NewPrompt(0, 0, []string{"input", "input.*", "query", "documents.*", "documents.*.text"}, nil).Tokens,
 }
 
-// moderations are free at OpenAI, which states nothing, and not at Mistral, which states its usage.
+// moderations reads moderations. They are free at OpenAI, which states no usage, and not at Mistral, which states one.
 var moderations = wire.Dialect{Rules: embeddings.Rules, End: embeddings.End}
 
 // inputUsage reads a usage that is all input.
@@ -45,7 +46,8 @@ func inputUsage(u gjson.Result) (s wire.Stated) {
 	return s
 }
 
-// images states tokens for the gpt-image models and nothing for others. What it puts out is images, unless it says otherwise.
+// images reads generated images. The gpt-image models state tokens, others state nothing. Output tokens are of images, unless the
+// usage says otherwise.
 // https://platform.openai.com/docs/api-reference/images-streaming
 var images = wire.Dialect{
 	Rules: []wire.Rule{{Path: "type", In: wire.Stream}, {Path: "model"}, {Path: "usage"}},
@@ -63,7 +65,7 @@ var images = wire.Dialect{
 		}
 		switch m.Get("type").String() {
 		case "image_generation.completed", "image_edit.completed":
-			return wire.Last // of n images, each has one
+			return wire.Last // each of n images has such an event
 		}
 		if m.Is("[DONE]") {
 			return wire.Final
@@ -73,8 +75,8 @@ var images = wire.Dialect{
 	Stop: stopChat,
 }
 
-// transcriptions states tokens or, for models that are billed by time, seconds. Text that comes as srt or plain states
-// nothing; verbose_json and Deepgram state the audio's duration.
+// transcriptions reads transcriptions. They state tokens or, for models that are billed by time, seconds. The formats srt and
+// plain text state nothing. verbose_json and Deepgram state the duration of the audio.
 // https://platform.openai.com/docs/api-reference/audio/transcript-text-done-event
 var transcriptions = wire.Dialect{
 	Rules: []wire.Rule{
@@ -99,7 +101,7 @@ var transcriptions = wire.Dialect{
 		default:
 			for _, path := range []string{"duration", "metadata.duration"} {
 				if v := m.Get(path); v.Exists() {
-					t.State(wire.Stated{HasPrompt: true, HasCompletion: true}) // what is billed by time is not by its text
+					t.State(wire.Stated{HasPrompt: true, HasCompletion: true}) // its text is not billed
 					t.Sums[meter.Second] = wire.Decimal(v, &t.Stated.Suspect)
 				}
 			}
@@ -109,7 +111,7 @@ var transcriptions = wire.Dialect{
 	Stop: stopChat,
 }
 
-// speech states tokens in a stream, and nothing where the answer is the audio itself.
+// speech reads generated speech. A stream states tokens. An answer that is the audio itself states nothing.
 var speech = wire.Dialect{
 	Rules: []wire.Rule{{Path: "type", In: wire.Stream}, {Path: "usage"}},
 	End: func(t *wire.State, m *wire.Message) wire.Verdict {
@@ -124,7 +126,7 @@ var speech = wire.Dialect{
 	Stop:   stopChat,
 }
 
-// endMedia: after the event that is done comes [DONE].
+// endMedia returns the verdict on an event of a stream whose last event has the type done. [DONE] follows it.
 func endMedia(m *wire.Message, done string) wire.Verdict {
 	switch {
 	case m.Is("[DONE]"):
@@ -135,7 +137,7 @@ func endMedia(m *wire.Message, done string) wire.Verdict {
 	return wire.Pass
 }
 
-// ocr states pages. https://docs.mistral.ai/api/#tag/ocr
+// ocr reads Mistral's OCR, which states pages. https://docs.mistral.ai/api/#tag/ocr
 var ocr = wire.Dialect{
 	Rules: []wire.Rule{{Path: "model"}, {Path: "usage_info.pages_processed"}},
 	End: func(t *wire.State, m *wire.Message) wire.Verdict {

@@ -16,7 +16,7 @@ import (
 )
 
 // Inspect recognises a request by the end of its path, wherever the API is mounted: /v1, /openai/deployments/NAME,
-// /compatible-mode/v1, ... It returns nil for what is not OpenAI's.
+// /compatible-mode/v1, ... It returns nil for a request that is not OpenAI's.
 func Inspect(r *wire.Request) (*meter.Call, error) {
 	switch {
 	case r.Post("/chat/completions"):
@@ -51,8 +51,8 @@ func Inspect(r *wire.Request) (*meter.Call, error) {
 	return nil, nil
 }
 
-// InspectShape recognises chat completions by the request's body, on a path that nobody knows. Where not the body names the model but the
-// path, the body is not touched: who knows what else it may have.
+// InspectShape recognises chat completions by the request's body, on a path that no format knows. Where the path names the model
+// and the body does not, the API is less like OpenAI's, so the body is not changed.
 func InspectShape(r *wire.Request) (*meter.Call, error) {
 	switch {
 	case !r.Post("") || !r.JSON.Get("messages.0.role").Exists():
@@ -88,18 +88,18 @@ func inspectMedia(r *wire.Request, api *wire.API, inputOnly bool) (*meter.Call, 
 	return c, nil
 }
 
-// maxField is how many bytes of a form's field are looked at: more than any model's name has.
+// maxField is how many bytes of a form's field are kept: more than any model's name has.
 const maxField = 1024
 
-// form reads the fields of a form that decide what it costs, and the most tokens that it can count: an image, or a file of audio, by what it may
-// be at most.
+// form reads the fields of a form that decide its cost, and returns the most tokens that the form can count. An image and a file
+// of audio count the most that they can be.
 func form(body []byte, boundary string) (fields map[string]string, bound int64, err error) {
 	fields = map[string]string{}
 	parts := multipart.NewReader(bytes.NewReader(body), boundary)
 	for {
 		part, err := parts.NextPart()
 		if err != nil {
-			return fields, bound, nil // what is no form is refused by the provider
+			return fields, bound, nil // the end, or no form, which the provider will refuse
 		}
 		if part.FileName() != "" {
 			size, _ := io.Copy(io.Discard, part)
@@ -113,7 +113,7 @@ func form(body []byte, boundary string) (fields map[string]string, bound int64, 
 		value, _ := io.ReadAll(part)
 		bound += int64(len(value)) + 16
 		name := part.FormName()
-		if name != "model" && name != "stream" { // all that is looked at
+		if name != "model" && name != "stream" { // the other fields do not decide the cost
 			continue
 		}
 		if _, found := fields[name]; found {

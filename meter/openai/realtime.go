@@ -9,8 +9,8 @@ import (
 
 var realtimeAPI = &wire.API{Name: "realtime", Dialect: wire.New(realtime)}
 
-// realtime reads the messages of a WebSocket: each response.done has the usage of one response, to be added up; so has
-// response.completed, where responses are asked for over a WebSocket.
+// realtime reads the messages of a WebSocket. Each response.done has the usage of one response; the usages are added up. Where the
+// Responses API is used over a WebSocket, response.completed has it.
 // https://platform.openai.com/docs/api-reference/realtime-server-events/response/done
 var realtime = wire.Dialect{
 	Frames: true,
@@ -62,7 +62,7 @@ var realtime = wire.Dialect{
 	},
 }
 
-// transcribed adds the usage of the model that transcribes what is said; it is billed apart from the response's.
+// transcribed adds the usage of the model that transcribes what is said. It is billed apart from the response.
 func transcribed(t *wire.State, m *wire.Message) {
 	u := m.Get("usage")
 	s := tokenUsage(u)

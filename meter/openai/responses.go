@@ -9,8 +9,8 @@ import (
 
 var responsesAPI = &wire.API{Name: "responses", Dialect: wire.New(responses), Limit: limitResponses}
 
-// responses reads response objects and the events of their streams; the usage stands in the last one. Not all send [DONE]
-// after it (OpenRouter does). https://platform.openai.com/docs/api-reference/responses-streaming
+// responses reads response objects and the events of their streams, of which the last has the usage. OpenRouter sends [DONE]
+// after it, others do not. https://platform.openai.com/docs/api-reference/responses-streaming
 var responses = wire.Dialect{
 	Rules: []wire.Rule{
 		{Path: "type", In: wire.Stream},
@@ -41,7 +41,7 @@ var responses = wire.Dialect{
 	Class: func(m *wire.Message, class meter.Class) meter.Class {
 		switch m.Get("type").String() {
 		case "response.output_audio.delta", "response.audio.delta", // base64
-			"response.output_item.done": // repeats what was added
+			"response.output_item.done": // repeats an earlier event
 			return ""
 		case "response.reasoning_text.delta", "response.reasoning_summary_text.delta":
 			return meter.Reasoning
@@ -92,9 +92,9 @@ func endResponses(t *wire.State, m *wire.Message) wire.Verdict {
 	return wire.Pass
 }
 
-// tokenUsage reads the usage object of the newer APIs: responses, images, audio, realtime.
-// https://platform.openai.com/docs/api-reference/responses/object: input_tokens includes cached and cache-written ones,
-// output_tokens includes reasoning.
+// tokenUsage reads the usage object of the newer APIs: responses, images, audio, realtime. input_tokens includes what was read
+// from and written to a cache; output_tokens includes reasoning.
+// https://platform.openai.com/docs/api-reference/responses/object
 func tokenUsage(u gjson.Result) (s wire.Stated) {
 	in, out := u.Get("input_tokens_details"), u.Get("output_tokens_details")
 	if !in.Exists() { // transcription and realtime
@@ -115,8 +115,8 @@ func tokenUsage(u gjson.Result) (s wire.Stated) {
 	return s
 }
 
-// responseSearches counts web searches: as stated (OpenAI's tool_usage, xAI's calls of its two searches, which cost the same), else the
-// search calls in the output, of which opening and reading a page are no searches.
+// responseSearches counts web searches. They are stated in OpenAI's tool_usage, and in xAI's counts of its two searches, which
+// cost the same. Else the search calls in the output are counted, without those that open or read a page.
 // https://platform.openai.com/docs/pricing#built-in-tools
 func responseSearches(m *wire.Message, at string, usage gjson.Result, suspect *bool) meter.Quantity {
 	if v := m.Get(at + "tool_usage").Get("web_search.num_requests"); v.Exists() {
@@ -145,7 +145,7 @@ func responseSearches(m *wire.Message, at string, usage gjson.Result, suspect *b
 	return meter.Whole(min(calls, searched))
 }
 
-// generated is what an image model used within a response; its tokens are not in the response's usage.
+// generated returns what an image model used within a response. Its tokens are not in the response's usage.
 func generated(u gjson.Result) []meter.Pass {
 	s := tokenUsage(u)
 	units := s.Units()
@@ -167,7 +167,7 @@ func inspectResponses(r *wire.Request) (*meter.Call, error) {
 	return c, nil
 }
 
-// limitResponses: max_output_tokens includes reasoning; the least that OpenAI takes is 16.
+// limitResponses sets max_output_tokens, which includes reasoning. OpenAI takes no less than 16.
 func limitResponses(c *meter.Call, n int64) ([]byte, int64, bool) {
 	if n < 16 {
 		return nil, 0, false

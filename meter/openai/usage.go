@@ -9,10 +9,9 @@ import (
 	"github.com/tallygate/tallygate/meter/wire"
 )
 
-// usage reads a usage object of chat completions, completions, or a compatible API's.
-//
-// https://platform.openai.com/docs/api-reference/chat/object: prompt_tokens includes cached, cache-written and audio tokens;
-// completion_tokens includes reasoning and audio. Where others differ, the total tells: see excess.
+// usage reads a usage object of chat completions, of completions, or of a compatible API. prompt_tokens includes audio and what was
+// read from and written to a cache; completion_tokens includes reasoning and audio. The total shows where another provider
+// differs: see excess. https://platform.openai.com/docs/api-reference/chat/object
 func usage(u gjson.Result) (s wire.Stated) {
 	number := func(path string) int64 { return wire.Number(u.Get(path), &s.Suspect) }
 	first := func(paths ...string) int64 {
@@ -37,14 +36,14 @@ func usage(u gjson.Result) (s wire.Stated) {
 	s.AudioOutput = number("completion_tokens_details.audio_tokens")
 	s.ImageOutput = number("completion_tokens_details.image_tokens")
 	if present(u.Get("market_cost")) && s.Reasoning > s.Completion {
-		s.Completion += s.Reasoning // Vercel's gateway, where not even the total counts Gemini's thoughts, but its cost does
+		s.Completion += s.Reasoning // Vercel's gateway leaves Gemini's thoughts out of all but the cost
 	}
-	s.Prompt += number("connector_tokens") // what tools brought in: Mistral's conversations
+	s.Prompt += number("connector_tokens") // what tools found, in Mistral's conversations
 	excess(&s, number("total_tokens"))
 	return s
 }
 
-// either reads a usage object in the words of the older APIs or of the newer.
+// either reads a usage object of the older APIs or of the newer ones.
 func either(u gjson.Result) wire.Stated {
 	if present(u.Get("input_tokens")) {
 		return tokenUsage(u)
@@ -52,7 +51,8 @@ func either(u gjson.Result) wire.Stated {
 	return usage(u)
 }
 
-// tier reads the service tier, which stands beside the usage or in it (Mistral); auto is what was asked for, not what was given.
+// tier reads the service tier, which stands beside the usage or, at Mistral, in it. "auto" is what was asked for, not the tier that
+// served.
 func tier(beside, usage gjson.Result) string {
 	for _, v := range []gjson.Result{usage.Get("service_tier"), beside} {
 		if v.Type == gjson.String && v.Str != "auto" {
@@ -62,8 +62,8 @@ func tier(beside, usage gjson.Result) string {
 	return ""
 }
 
-// excess attributes what a total has more than prompt and completion: to audio input (Mistral, whose prompt_tokens exclude
-// it), to reasoning outside of the completion (xAI's chat), or to thoughts that only the total counts (Gemini).
+// excess adds to s what the total has beyond prompt and completion. That is audio input at Mistral, whose prompt_tokens exclude
+// it; reasoning in xAI's chat, whose completion_tokens exclude it; or Gemini's thoughts, which only the total counts.
 func excess(s *wire.Stated, total int64) {
 	n := total - s.Prompt - s.Completion
 	switch {
@@ -82,7 +82,7 @@ func excess(s *wire.Stated, total int64) {
 	}
 }
 
-// maxExcess bounds what a total may have more than its parts, in tokens; beyond that it is taken for an error.
+// maxExcess bounds by how many tokens a total may exceed its parts. A greater one is an error, and does not count.
 const maxExcess = 10_000_000
 
 func present(v gjson.Result) bool { return v.Exists() && v.Type != gjson.Null }
@@ -106,7 +106,8 @@ func cost(u gjson.Result) string {
 	return ticks[:point] + "." + ticks[point:]
 }
 
-// searches reads how many searches the provider made: OpenRouter's or Mistral's count, or the sources that xAI used, which it bills.
+// searches reads how many searches the provider made: the count of OpenRouter or Mistral, or the sources that xAI used, which are
+// what xAI bills.
 func searches(u gjson.Result, suspect *bool) meter.Quantity {
 	for _, path := range []string{"server_tool_use_details.web_search_requests", "server_tool_use.web_search_requests", "num_sources_used",
 		"connectors.web_search"} {

@@ -6,14 +6,15 @@ import (
 	"github.com/tallygate/tallygate/meter"
 )
 
-// Count is a class of units that a response states at a probe.
+// Count is a class of units whose quantity a response states where the probe says.
 type Count struct {
 	Class meter.Class
 	Probe *Probe
 }
 
-// Add returns a counter that counts what c counts, and these. Where there are costs, the usage's Cost is what the response states
-// at the first of them that it has, and not what c found.
+// Add returns a counter that counts what c counts and the units of counts, in the response to call, which came with this status
+// and header. costs are the places where the provider may state its price. If there are any, the usage's Cost is the value of
+// the first one that the response has, and never what c has found.
 func Add(c meter.Counter, counts []Count, costs []*Probe, call *meter.Call, status int, h http.Header) meter.Counter {
 	if len(counts) == 0 && len(costs) == 0 {
 		return c
@@ -32,7 +33,7 @@ func Add(c meter.Counter, counts []Count, costs []*Probe, call *meter.Call, stat
 type counting struct {
 	meter.Counter
 	classes []meter.Class
-	readers []*Reader // of the classes, then of costs
+	readers []*Reader // one for each class, then one for each place of the cost
 }
 
 func (c *counting) Feed(dst, chunk []byte) []byte {

@@ -1,5 +1,8 @@
-// Package probe reads one value of a response, from a header or from its JSON: a count of units that are the provider's own,
-// a price that it states, a score. The body is read as it passes, in bounded memory.
+// Package probe reads one value of a response, from a header or from its JSON: a count of units of the provider's own, a price
+// that the provider states, a score. The body is read as it passes by, in bounded memory.
+//
+// [Header] and [JSON] make a [Probe], and [Probe.Reader] reads its value out of one response. [Add] makes a counter count the
+// values of probes beside all else.
 package probe
 
 import (
@@ -15,11 +18,11 @@ import (
 	"github.com/tallygate/tallygate/meter/wire"
 )
 
-// Probe is where a value stands.
+// Probe says where a response has a value. It is safe for concurrent use.
 type Probe struct {
 	header  string
-	rest    string // what gjson looks up in the value at the rule's path; "" for the value itself
-	many    bool   // the path goes into arrays: the values are added up
+	rest    string // the path that gjson follows in the value at rule; "" for that value itself
+	many    bool   // the path goes through arrays: the values are added up
 	dialect *wire.Dialect
 	rule    string
 }
@@ -32,10 +35,12 @@ func Header(name string) (*Probe, error) {
 	return &Probe{header: http.CanonicalHeaderKey(name)}, nil
 }
 
-// JSON returns the probe for a path in gjson's syntax (https://github.com/tidwall/gjson/blob/master/SYNTAX.md); a leading `$.` is
-// ignored. Keys, and `#` for every element of an array, are followed through a body of any size ("rows.#" counts, "items.#.qty"
-// is added up); any other syntax is looked up in the value that the keys before it lead to, as long as that has at most 64 KiB.
-// Of a stream, the last message that has the value counts.
+// JSON returns the probe for a path in gjson's syntax (https://github.com/tidwall/gjson/blob/master/SYNTAX.md). A leading `$.` is
+// ignored.
+//
+// Keys, and `#` for every element of an array, are followed through a body of any size: "rows.#" counts the rows, and
+// "items.#.qty" adds the quantities up. Any other syntax is looked up by gjson in the value that the keys before it lead to,
+// which must have at most 64 KiB. Of a stream, the last message that has the value counts.
 func JSON(path string) (*Probe, error) {
 	path = strings.TrimPrefix(strings.TrimPrefix(path, "$"), ".")
 	if strings.Contains(path, "..") || strings.HasSuffix(path, ".") {
@@ -69,12 +74,12 @@ func JSON(path string) (*Probe, error) {
 	return p, nil
 }
 
-// plain reports whether a part of a path is a key, whatever it leads to.
+// plain reports whether a part of a path is a key and has no other meaning to gjson.
 func plain(part string) bool {
 	return part != "" && !strings.ContainsAny(part, `*?|#@\!{}[]()=<>%"~:`) && strings.Trim(part, "0123456789") != ""
 }
 
-// Sums reports whether the probe adds values up, so that its text is no value as it was stated.
+// Sums reports whether the probe adds values up. The text of such a probe is the sum, which the response does not state.
 func (p *Probe) Sums() bool { return p.many }
 
 // Reader looks for a probe's value in one response.
@@ -90,10 +95,10 @@ type value struct {
 	quantity meter.Quantity
 	isNumber bool
 	found    bool
-	sum      *value // of the message that is read
+	sum      *value // of the message that is being read
 }
 
-// add adds to the sum of the message that is read.
+// add adds n to the sum of the message that is being read.
 func (v *value) add(n gjson.Result) {
 	if v.sum == nil {
 		v.sum = &value{isNumber: true, found: true}
@@ -103,7 +108,7 @@ func (v *value) add(n gjson.Result) {
 	v.sum.quantity = min(v.sum.quantity+q, meter.MaxQuantity)
 }
 
-// take ends the sum.
+// take makes the sum the value.
 func (v *value) take() {
 	if v.sum != nil {
 		v.sum.text = v.sum.quantity.String()
@@ -111,7 +116,8 @@ func (v *value) take() {
 	}
 }
 
-// Reader returns a reader of the response to call, with this status and header. Of an error nothing is read.
+// Reader returns a reader of the response to call, which came with this status and header. An error (a status of 400 or above)
+// has no value, whatever it states.
 func (p *Probe) Reader(call *meter.Call, status int, h http.Header) *Reader {
 	r := &Reader{probe: p}
 	if status >= 400 {
@@ -136,23 +142,23 @@ func (r *Reader) Feed(chunk []byte) {
 	}
 }
 
-// End says that the body has ended: a value that only the end completes is read.
+// End says that the body has ended. A value may be complete only then.
 func (r *Reader) End() {
 	if r.counter != nil {
 		r.counter.Tail()
 	}
 }
 
-// Text returns the value as it was stated; ok is false when there was none.
+// Text returns the value as the response states it, or the sum of its values. ok is false when it has none.
 func (r *Reader) Text() (text string, ok bool) { return r.found.text, r.found.found }
 
-// Quantity returns the value as a count of units. ok is false when there was none; exact when it was no such count, and was
-// clamped.
+// Quantity returns the value as a count of units. ok is false when the response has none. exact is false when the value is no
+// such count (negative, no number, too large); q is clamped then.
 func (r *Reader) Quantity() (q meter.Quantity, exact, ok bool) {
 	return r.found.quantity, r.found.isNumber, r.found.found
 }
 
-// end reads the value of a message.
+// end is the dialect's End: it reads the value of a message.
 func (p *Probe) end(t *wire.State, m *wire.Message) wire.Verdict {
 	found := t.Scratch.(*value)
 	if p.many {

@@ -1,6 +1,6 @@
-// Package skim reads JSON of any size, in pieces cut anywhere, in bounded memory: it picks out the values at given paths,
-// passes on the text of given strings, and skips the rest. It follows structure only (strings, brackets, commas), so bad JSON
-// never fails: it yields what could be made out.
+// Package skim reads JSON of any size in bounded memory. The JSON may come in pieces cut anywhere. A [Reader] picks out the values
+// at given paths, hands out the text of given strings, and skips the rest. It follows the structure alone (strings, brackets,
+// commas), so invalid JSON never fails: it yields what could be made out.
 package skim
 
 import (
@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// MaxKept bounds the size in bytes of a kept value.
+// MaxKept is the most bytes that a kept value can have.
 const MaxKept = 64 << 10
 
 // maxKey bounds the length of a key that can match a path.
@@ -19,12 +19,13 @@ type Kind uint8
 
 const (
 	Keep Kind = iota // report the raw value once it is complete
-	Text             // report the decoded text of a string, piece by piece, and its end; another kind of value is looked into
-	Mark             // report only that there is a value; it is looked into
-	Skip             // nothing: the pattern is there for its index
+	Text             // report the decoded text of a string piece by piece, and its end; an object or array is searched for matches
+	Mark             // report only that there is a value; an object or array is searched for matches
+	Skip             // do nothing: the pattern only keeps the indexes of those after it
 )
 
-// Pattern is one path and what is done there. A path is keys joined by dots; `*` stands for any key or array element.
+// Pattern is a path and what is done with the values there. A path is keys joined by dots; `*` stands for any key or array
+// element.
 type Pattern struct {
 	Path string
 	Kind Kind
@@ -45,7 +46,7 @@ type node struct {
 
 func newNode() *node { return &node{keep: -1, text: -1, mark: -1} }
 
-// Compile prepares patterns. The index of a pattern is what the [Sink] is told. The empty path is the whole document.
+// Compile compiles patterns. A [Sink] is told the index of the pattern that matched. The empty path is the whole document.
 func Compile(patterns []Pattern) *Paths {
 	root := newNode()
 	for i, p := range patterns {
@@ -93,11 +94,14 @@ func (n *node) child(key []byte) *node {
 	return n.star
 }
 
-// Sink takes what is found, in the document's order. Slices are valid during the call only. A value that is too long to be
-// kept is nil; a piece of text that is nil is the end of the string.
+// Sink takes what a [Reader] finds, in the order of the document. Slices are valid during the call only. i is the index of the
+// pattern.
 type Sink interface {
+	// Value takes a value as it stands in the document, or nil for one of more than [MaxKept] bytes.
 	Value(i int, raw []byte)
+	// Text takes a piece of a string's text, or nil at the string's end.
 	Text(i int, piece []byte)
+	// Mark is told that there is a value.
 	Mark(i int)
 }
 
@@ -109,11 +113,11 @@ type frame struct {
 type mode uint8
 
 const (
-	between  mode = iota // tokens
-	inKey                // a key of an object that is looked into
-	inString             // a string that is skipped or kept
-	inText               // a string whose text is passed on
-	inLiteral
+	between   mode = iota // tokens
+	inKey                 // a key of an object that is searched
+	inString              // a string that is skipped or kept
+	inText                // a string whose text is reported
+	inLiteral             // a number, true, false or null
 )
 
 // Reader reads one document after another. The zero value is not usable: see [New].
@@ -121,16 +125,16 @@ type Reader struct {
 	paths *Paths
 	sink  Sink
 
-	stack []frame // open containers that are looked into
-	depth int     // open containers below them that are skipped or kept
+	stack []frame // open containers that are searched
+	depth int     // open containers within them that are skipped or kept
 	mode  mode
-	cur   *node // node of the value that is expected or read; nil when it matches nothing
+	cur   *node // of the value that is expected or being read; nil when it matches nothing
 	isKey bool  // the next string is a key
 	esc   bool  // the byte before was a backslash (inKey, inString)
 	key   []byte
 	long  bool // the key is too long to match
 
-	keeping int // pattern of the value being kept, -1 for none
+	keeping int // index of the pattern whose value is being kept, -1 for none
 	kept    []byte
 	over    bool // the kept value exceeds MaxKept
 
@@ -138,7 +142,7 @@ type Reader struct {
 	done bool
 }
 
-// New returns a Reader that reports what paths select to sink.
+// New returns a Reader that reports to sink what the paths select.
 func New(paths *Paths, sink Sink) *Reader {
 	r := &Reader{paths: paths, sink: sink}
 	r.text.emit = func(p []byte) { sink.Text(r.cur.text, p) }
@@ -170,7 +174,7 @@ func (r *Reader) Write(p []byte) (n int) {
 	return n
 }
 
-// Close tells r that there are no more bytes: a number at the end of the input is complete only then.
+// Close tells r that no more bytes come. A number at the end of the input is complete only then.
 func (r *Reader) Close() {
 	if r.mode == inLiteral {
 		r.endValue()
@@ -206,7 +210,7 @@ func (r *Reader) step(p []byte) int {
 	return r.token(p[0])
 }
 
-// token reads the one byte c between values of a container that is looked into, or of the top level.
+// token reads c, which stands between the values of a container that is searched, or at the top level.
 func (r *Reader) token(c byte) int {
 	switch c {
 	case ' ', '\t', '\r', '\n', 0xEF, 0xBB, 0xBF: // the last three: a byte order mark
@@ -330,7 +334,7 @@ func (r *Reader) skipString(p []byte) int {
 	return len(p)
 }
 
-// skipNested reads in a container that is skipped or kept.
+// skipNested reads within a container that is skipped or kept.
 func (r *Reader) skipNested(p []byte) int {
 	for i, c := range p {
 		switch c {

@@ -6,11 +6,11 @@ import (
 	"unicode/utf8"
 )
 
-// unescaper decodes the inside of a JSON string that comes in pieces.
+// unescaper decodes what is between the quotes of a JSON string, which may come in pieces.
 type unescaper struct {
 	emit func([]byte)
 	esc  bool // the byte before was a backslash
-	hex  int  // digits of \uXXXX still to come
+	hex  int  // how many digits of \uXXXX are still to come
 	code rune
 	high rune // a high surrogate that waits for its low one, or 0
 	buf  [2 * utf8.UTFMax]byte
@@ -106,7 +106,7 @@ func (u *unescaper) rune(r rune) {
 	u.emit(u.buf[:utf8.EncodeRune(u.buf[:], r)])
 }
 
-// unescapeKey decodes a key; the usual one has no escape and is returned as it is.
+// unescapeKey decodes a key. One without an escape, as most are, is returned as it is.
 func unescapeKey(key []byte) []byte {
 	if bytes.IndexByte(key, '\\') < 0 {
 		return key

@@ -1,19 +1,19 @@
 // Package sse splits a stream of server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html) into its
-// events, in pieces cut anywhere and in constant memory: the data of an event is passed on as it is read, its bytes are the
-// caller's to keep.
+// events. The stream may come in pieces cut anywhere. Memory is constant: a [Scanner] hands out the data of an event as it is
+// read and keeps none of it.
 package sse
 
 import "bytes"
 
-// maxName bounds the event name that is remembered; longer ones are cut.
+// maxName bounds the event name that is remembered, in bytes. A longer one is cut.
 const maxName = 64
 
 // End says why [Scanner.Scan] returned.
 type End uint8
 
 const (
-	More    End = iota // the bytes are used up; the event goes on
-	Event              // an event has ended (one without data is none for a client, see HasData)
+	More    End = iota // the bytes are used up, and the event goes on
+	Event              // an event has ended; see [Scanner.HasData]
 	Comment            // a comment or blank line outside of any event has ended; it can be passed on at once
 )
 
@@ -36,10 +36,10 @@ type Scanner struct {
 	line    []byte // the field's name, as far as it is read (at most 8 bytes)
 	inLine  bool   // the line has at least a byte
 	field   field
-	space   bool // a space here is the one after the colon
+	space   bool // the next byte comes after the colon: a space is skipped
 	cr      bool // the byte before was a CR that ended a line
-	crlf    bool // lines end with CRLF, as far as seen
-	waiting bool // for the LF of the CRLF that ends the event
+	crlf    bool // lines have ended with CRLF so far
+	waiting bool // the event's end lacks the LF of its CRLF
 
 	data func([]byte)
 }
@@ -47,10 +47,10 @@ type Scanner struct {
 // Name is the event's name, empty for the default "message".
 func (s *Scanner) Name() string { return string(s.name) }
 
-// HasData reports whether the event has data: without, a client does not see it.
+// HasData reports whether the event has data. A client does not see an event without.
 func (s *Scanner) HasData() bool { return s.hasData }
 
-// InEvent reports whether bytes of an unfinished event or comment have been read.
+// InEvent reports whether an event or a comment has begun and not ended.
 func (s *Scanner) InEvent() bool { return s.inLine || s.fields || s.waiting }
 
 // Next makes s ready for the next event.
@@ -58,13 +58,13 @@ func (s *Scanner) Next() {
 	s.name, s.hasData, s.lines, s.fields, s.waiting = s.name[:0], false, 0, false, false
 }
 
-// Scan reads p up to the end of the event or of a comment line and returns how many bytes it took. The event's data is given
-// to data in pieces, lines joined by LF.
+// Scan reads p up to the end of the event, or of a comment line, and returns how many bytes it took. It calls data with the
+// event's data in pieces, whose lines are joined by LF.
 func (s *Scanner) Scan(p []byte, data func([]byte)) (n int, end End) {
 	s.data = data
 	for n < len(p) {
 		c := p[n]
-		if s.waiting { // for the LF of a blank CRLF line; with anything else the CR alone was its end
+		if s.waiting { // an LF still belongs to the blank line; before anything else, the CR alone has ended it
 			s.waiting = false
 			if c == '\n' {
 				n++

@@ -1,4 +1,5 @@
-// Package textgen speaks the APIs that generate text and say in words of their own what that took. Each is a line of a table.
+// Package textgen speaks APIs that generate text and state their usage in fields of their own: IBM watsonx, llama.cpp, Aleph
+// Alpha, and Anthropic's old completions. Each is a line of a table.
 package textgen
 
 import (
@@ -8,7 +9,7 @@ import (
 	"github.com/tallygate/tallygate/meter/wire"
 )
 
-// paths are where the APIs are, and the field that limits their output ("" for what has none).
+// paths are how the paths of the APIs end, and the field that limits the output ("" where there is no output).
 var paths = []struct{ end, limit string }{
 	{"/text/generation", "parameters.max_new_tokens"}, // IBM watsonx: https://cloud.ibm.com/apidocs/watsonx-ai#text-generation
 	{"/text/generation_stream", "parameters.max_new_tokens"},
@@ -20,15 +21,15 @@ var paths = []struct{ end, limit string }{
 	{"/complete", "maximum_tokens"},          // Aleph Alpha: https://docs.aleph-alpha.com/api/complete
 }
 
-// words are the paths of the counts. The prompt's stands in one message of a stream at least, and is 0 or missing in others.
+// words are the paths of the counts. In a stream, at least one message has the prompt's count; it is 0 or missing in the others.
 var words = []struct{ prompt, completion string }{
 	{"results.*.input_token_count", "results.*.generated_token_count"}, // watsonx, running
-	{"input_token_count", ""}, // its embeddings
+	{"input_token_count", ""}, // embeddings of watsonx
 	{"tokens_evaluated", "tokens_predicted"},
 	{"num_tokens_prompt_total", "num_tokens_generated"},
 }
 
-// texts are the paths of what is generated.
+// texts are the paths of the generated text.
 var texts = []string{"results.*.generated_text", "content", "completion", "completions.*.completion"}
 
 var dialect = wire.New(wire.Dialect{
@@ -74,7 +75,7 @@ func rules() []wire.Rule {
 	return rules
 }
 
-// Inspect recognises a request by the end of its path, and by a prompt in its body.
+// Inspect recognises a request by the end of its path and by a prompt in its body. It returns nil for any other.
 func Inspect(r *wire.Request) (*meter.Call, error) {
 	if !r.JSON.Get("prompt").Exists() && !r.JSON.Get("input").Exists() && !r.JSON.Get("inputs").Exists() {
 		return nil, nil

@@ -2,20 +2,21 @@ package tokens
 
 // Encoding is how a family of models cuts text into tokens.
 type Encoding struct {
-	// Name is the encoding's own, or the family's.
+	// Name is that of the encoding, where it has one of its own, or of the family.
 	Name  string
 	codec func() counter
-	// typical, least and most are the family's tokens for a thousand of codec.
+	// typical, least and most say how many tokens the family usually, at least and at most makes of a text of which codec makes
+	// a thousand.
 	typical, least, most int64
-	// answer and call are the tokens that an answer, and a tool call in it, has beside its text.
+	// answer and call are the tokens that an answer, and each tool call in it, has beside its text.
 	answer, call int64
-	// Prompt is how many tokens a chat's prompt has more than at OpenAI, for the same messages.
+	// Prompt is how many tokens a chat's prompt has more than OpenAI's would have for the same messages.
 	Prompt int64
 }
 
-// families are looked up in this order; the first whose prefix the model's name has, after any vendor's prefix, wins. The
-// encodings of OpenAI's models are those of tiktoken's model.py
-// (https://github.com/openai/tiktoken/blob/main/tiktoken/model.py). For the others the nearest one is taken, with a factor; the
+// families are looked up in this order. The first with a prefix that the model's name begins with, after any vendor's prefix,
+// is the model's. The encodings of OpenAI's models are those of tiktoken's model.py
+// (https://github.com/openai/tiktoken/blob/main/tiktoken/model.py). Other families have the nearest encoding and factors. The
 // factors, and the numbers beside the text, are from recorded answers (docs/metering.md).
 var families = []struct {
 	prefixes []string

@@ -1,5 +1,8 @@
-// Package tokens counts tokens locally, where a provider states none or its answer was cut. Text is counted as it passes: a
-// small rest is kept and the remainder is folded into a number, so that memory is constant and time linear, whatever the text.
+// Package tokens counts tokens locally, where a provider states none or its answer was cut.
+//
+// [ForModel] returns the [Encoding] of a model's family. A [Text] counts a text as it passes by: it keeps the last few thousand
+// bytes and folds all before them into a number, so that memory is constant and time is linear, whatever the text. Counts are
+// exact where the model's vocabulary is public (OpenAI's), and else estimates (docs/metering.md says how good they are).
 package tokens
 
 import (
@@ -10,10 +13,10 @@ import (
 	"github.com/tiktoken-go/tokenizer/codec"
 )
 
-// piece is how many bytes of text are kept until they are tokenised. Answers shorter than that never are, unless asked for.
+// piece is about how many bytes are tokenised at a time. A Text is not tokenised before it has two pieces, or Count is called.
 const piece = 2 << 10
 
-// counter is what is used of a codec.
+// counter is the part of a codec that is used.
 type counter interface{ Count(string) (int, error) }
 
 var (
@@ -27,7 +30,7 @@ func ForModel(model string) *Encoding {
 	model = strings.ToLower(model)
 	model = model[strings.LastIndexByte(model, '/')+1:]
 	model = strings.TrimPrefix(model, "ft:")
-	for range 3 { // a cloud's region and vendor: "us.anthropic."
+	for range 3 { // a cloud puts a region and a vendor before the name: "us.anthropic."
 		for i := range families {
 			for _, prefix := range families[i].prefixes {
 				if strings.HasPrefix(model, prefix) {
@@ -44,7 +47,7 @@ func ForModel(model string) *Encoding {
 	return &otherFamily
 }
 
-// Count counts the tokens of text, as the family would.
+// Count returns how many tokens text has.
 func (e *Encoding) Count(text string) int64 {
 	t := Text{enc: e}
 	t.Write([]byte(text))
@@ -54,12 +57,12 @@ func (e *Encoding) Count(text string) int64 {
 // Text counts the tokens of a text that comes in pieces.
 type Text struct {
 	enc     *Encoding
-	folded  int64 // tokens of the codec that were counted exactly
+	folded  int64 // the codec's tokens of what came before pending
 	pending []byte
-	extra   int64 // tokens of tool calls beside their text
-	breaks  []int // where in pending a text ends and another begins
-	runs    int64 // runs of letters, and of digits, in pending
-	wide    int64 // runes beyond ASCII in pending that differ from the one before
+	extra   int64 // tokens that tool calls cost beside their text
+	breaks  []int // where in pending one text ends and another begins
+	runs    int64 // words and numbers in pending
+	wide    int64 // characters beyond ASCII in pending, without repetitions
 	last    kind
 	before  byte
 }
@@ -70,7 +73,7 @@ func NewText(e *Encoding) *Text { return &Text{enc: e} }
 // Empty reports whether no text was written.
 func (t *Text) Empty() bool { return t.folded == 0 && len(t.pending) == 0 }
 
-// Call says that the text just written is the name of a tool that is called.
+// Call says that the text just written is the name of a tool that is called. A tool call costs tokens beside its text.
 func (t *Text) Call() { t.extra += t.enc.call }
 
 // Reset forgets what was written.
@@ -92,20 +95,20 @@ func (t *Text) Write(p []byte) {
 	}
 }
 
-// Break says that what follows is another text: no token spans the border.
+// Break says that what follows is another text, so that no token spans the border.
 func (t *Text) Break() {
 	if n := len(t.pending); n > 0 && (len(t.breaks) == 0 || t.breaks[len(t.breaks)-1] != n) {
 		t.breaks = append(t.breaks, n)
 	}
 }
 
-// Count counts exactly, as far as the codec is the model's.
+// Count returns the tokens of the text and of its tool calls. It tokenises all that was written.
 func (t *Text) Count() int64 {
 	t.fold(len(t.pending))
 	return (t.folded*t.enc.typical+500)/1000 + t.extra
 }
 
-// Answer is Count with what an answer has beside its text.
+// Answer is Count and the tokens that an answer has beside its text. It is 0 where no text was written.
 func (t *Text) Answer() int64 {
 	if t.Empty() {
 		return 0
@@ -113,13 +116,13 @@ func (t *Text) Answer() int64 {
 	return t.Count() + t.enc.answer
 }
 
-// Low is a cheap estimate that Count will hardly be below: a token for each word and number, since none spans two, and one
-// for eight runes of the scripts that put no space between words.
+// Low is a cheap estimate of the least that Count will be: a token for each word and number, since no token spans two, and a
+// token for eight characters of scripts that put no space between words.
 func (t *Text) Low() int64 {
 	return (t.folded + t.runs + t.wide/8) * t.enc.least / 1000
 }
 
-// High is a cheap bound that Answer can't be above: a byte a token.
+// High is a cheap estimate of the most that Answer will be: a token for each byte.
 func (t *Text) High() int64 {
 	return ((t.folded+int64(len(t.pending)))*t.enc.most+999)/1000 + t.extra + t.enc.answer
 }
@@ -132,7 +135,7 @@ const (
 	digit
 )
 
-// note keeps up what Low goes by.
+// note counts the words, numbers and wide characters of p, which Low needs.
 func (t *Text) note(p []byte) {
 	for _, c := range p {
 		k := other
@@ -175,7 +178,7 @@ func (t *Text) count(text []byte) {
 		return
 	}
 	n, err := t.enc.codec().Count(string(text))
-	if err != nil { // the codec's pattern matcher gave up: a token for three bytes is near for any text
+	if err != nil { // the codec's pattern matcher gave up: any text has about a token for three bytes
 		n = (len(text) + 2) / 3
 	}
 	t.folded += int64(n)

@@ -17,22 +17,22 @@ type counter struct {
 	state State
 	skim  *skim.Reader
 	msg   Message
-	dumb  bool // nothing is read: an error's body
+	dumb  bool // the body is an error's, of which nothing is read
 
 	shape    Shape
 	framer   framer
 	events   int64
 	bytes    int64
-	lastRule int // of the text that was written last
+	lastRule int // the rule of the text that was counted last
 
-	array   *arraySplitter // of a message that is read by its elements
-	verdict Verdict        // on its elements so far
+	array   *arraySplitter // splits a message that is read by its elements
+	verdict Verdict        // the strictest on those elements so far
 
-	ended bool // by Tail
+	ended bool // Tail was called
 	tail  []byte
 }
 
-// framer finds the messages in a body and decides what goes on when.
+// framer finds the messages in a body, and decides when each goes on to the client.
 type framer interface {
 	// feed reads chunk and appends to dst what may go on.
 	feed(c *counter, dst, chunk []byte) []byte
@@ -40,9 +40,9 @@ type framer interface {
 	finish(c *counter) []byte
 	// atEnd reports whether the message has come that ends the stream.
 	atEnd() bool
-	// passing reports whether there is an unfinished message that has been passed on, as far as it came.
+	// passing reports whether an unfinished message has been passed on, as far as it has come.
 	passing(c *counter) bool
-	// write returns messages that end the stream, in the body's framing; nil where it can't have them here.
+	// write returns notes in the body's framing, to end the stream with; nil where no note can stand at this place.
 	write(notes []Note) []byte
 }
 
@@ -57,7 +57,7 @@ func NewCounter(d *Dialect, call *meter.Call, status int, h http.Header) meter.C
 	return c
 }
 
-// use says which shape the body has; the framer calls it before it reads.
+// use sets the shape of the body. The framer calls it before anything is read.
 func (c *counter) use(shape Shape) {
 	c.shape = shape
 	c.skim = skim.New(c.d.paths[shape], gather{c})
@@ -115,7 +115,7 @@ func (c *counter) data(p []byte) {
 	}
 }
 
-// end ends the current message and makes ready for the next.
+// end ends the current message, and makes the counter ready for the next one.
 func (c *counter) end(event string) Verdict {
 	switch {
 	case c.dumb:
@@ -150,7 +150,7 @@ func (c *counter) element(event string) Verdict {
 	return v
 }
 
-// peek reads the current message as far as it goes; it is read again when it ends.
+// peek reads the current message as far as it has come. The message is read again when it ends.
 func (c *counter) peek() {
 	if c.dumb {
 		return
@@ -188,7 +188,7 @@ func (c *counter) commitText() {
 	m.texts, m.text = m.texts[:0], m.text[:0]
 }
 
-// exact returns the units that need no reading.
+// exact returns the units that are counted without reading the messages.
 func (c *counter) exact() meter.Units {
 	u := meter.Units{}
 	u.Add(meter.Event, meter.Whole(c.events))
@@ -215,7 +215,7 @@ func (c *counter) Progress() (at, bound meter.Units) {
 	if !stated.HasPrompt && c.d.Prompt != nil {
 		bound.Add(meter.Input, meter.Whole(t.Call.InputTokens))
 	}
-	for _, text := range t.texts { // as output: whether reasoning is stated apart is known only in the end
+	for _, text := range t.texts { // all as output: whether the provider states reasoning apart shows only at the end
 		at.Add(meter.Output, meter.Whole(text.Low()))
 		bound.Add(meter.Output, meter.Whole(text.High()))
 	}
@@ -259,7 +259,7 @@ func (c *counter) Usage(complete bool) meter.Usage {
 		u.Units.Add(meter.Input, meter.Whole(u.PromptTokens))
 		u.Source = meter.Estimated
 	}
-	if complete && (stated.HasCompletion || stated.NoMore) && !c.d.Frames { // what followed a statement is in it, unless it is of another answer
+	if complete && (stated.HasCompletion || stated.NoMore) && !c.d.Frames { // it covers the text after it too, but for a WebSocket, where that is another answer's
 		return u
 	}
 	for class, text := range t.texts {
@@ -275,10 +275,10 @@ func (c *counter) Usage(complete bool) meter.Usage {
 	return u
 }
 
-// maxName is how many bytes are kept of a model's name, as a provider states it.
+// maxName is how many bytes of a model's name are kept.
 const maxName = 256
 
-// name is a model's name as it can be kept and written into a line.
+// name is the name of a model that a provider states, made fit to be kept and written in one line.
 func name(stated string) string {
 	stated = stated[:min(len(stated), maxName)]
 	if i := strings.IndexFunc(stated, unicode.IsControl); i >= 0 {

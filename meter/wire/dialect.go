@@ -1,5 +1,6 @@
-// Package wire is what all wire formats share: the counter that frames a response body (SSE, lines, JSON, ...), passes it on,
-// and shows each of its messages to a format's [Dialect], which is mostly a table.
+// Package wire is what all wire formats share. A [Request] is a request as formats look at it, and an [API] is one operation
+// of a provider. The counter of a response splits the body into messages (SSE events, lines, frames, or one JSON document),
+// passes them on, and shows each to the [Dialect] of its API, which is mostly a table of [Rule]: what to pick out of a message.
 package wire
 
 import (
@@ -14,15 +15,15 @@ import (
 
 // Rule says what is picked out of the JSON of a response's messages.
 type Rule struct {
-	// Path is where: keys joined by dots, `*` for any. See package skim.
+	// Path says where the value is: keys joined by dots, `*` for any key or array element. See package skim.
 	Path string
-	// Text, where set, is the class that the text found there counts as when it must be counted locally.
+	// Text, where set, says that the value is text of the answer, and which class its tokens are when they are counted locally.
 	Text meter.Class
-	// Call says of a text that it is the name of a tool that is called, which costs tokens beside its text.
+	// Call says that the text is the name of a tool that the answer calls. A tool call costs tokens beside its text.
 	Call bool
-	// Mark keeps no value, only how many there are.
+	// Mark says that the values are only counted; none is kept.
 	Mark bool
-	// Each, where set, is given each value as it is read, instead of keeping it.
+	// Each, where set, is given each value as it is read; none is kept.
 	Each func(t *State, v gjson.Result)
 	// In restricts the rule to streams or to whole bodies.
 	In Shape
@@ -41,11 +42,11 @@ const (
 type Verdict uint8
 
 const (
-	Pass     Verdict = iota
-	Drop             // the client did not ask for it
-	Terminal         // it and all that follows stays back until the response is settled
-	Last             // it stays back until another message follows: it may be the end of a format that has no terminal event
-	Final            // Terminal, and nothing follows: the response may end with it, though the upstream stays
+	Pass     Verdict = iota // it goes on at once
+	Drop                    // it does not go on: the client did not ask for it
+	Terminal                // it stays back until the response is settled, and so does all that follows it
+	Last                    // it stays back until another message follows: in a format without a terminal event it may be the end
+	Final                   // as Terminal, and nothing need follow: the response may end here, though the upstream's connection does not
 )
 
 // Dialect is how one API states its usage and its text.
@@ -55,32 +56,32 @@ type Dialect struct {
 	Start func(t *State, h http.Header)
 	// End reads a complete message.
 	End func(t *State, m *Message) Verdict
-	// Class, where set, says as what the text of the message counts, which its rule has as class; "" for no text at all. It
-	// may be asked before the message ends.
+	// Class, where set, returns the class that the text of a message counts as, given the class of its rule; "" means that it
+	// does not count. Class may be asked before the message ends.
 	Class func(m *Message, class meter.Class) meter.Class
 	// Prompt, where set, estimates the tokens of the request, for a response that does not state them.
 	Prompt func(c *meter.Call) int64
 	// Stop, where set, returns the messages that end a stream with an error.
 	Stop func(code, message string) []Note
-	// Edit, where set, rewrites the bytes of an SSE event that passes. It returns raw itself when there is nothing to do.
+	// Edit, where set, rewrites the bytes of an SSE event that goes on. It returns raw itself when there is nothing to change.
 	Edit func(t *State, raw []byte) []byte
-	// Elements says that a message which is a JSON array is as many messages as it has elements.
+	// Elements says that a message which is a JSON array stands for one message for each of its elements.
 	Elements bool
-	// Frames says that the body is what comes over a WebSocket, also where its status is not 101 (HTTP/2).
+	// Frames says that the body is what a server sends over a WebSocket, also where its status is not 101 (over HTTP/2 it is 200).
 	Frames bool
-	// Lines says that a body of an undecided content type is JSON lines.
+	// Lines says that a body is JSON lines where its content type leaves that open.
 	Lines bool
 
 	paths [Whole + 1]*skim.Paths
 }
 
-// Note is a message of ours to the client.
+// Note is a message that we send to the client.
 type Note struct {
 	Event string // "" for none
 	Data  []byte
 }
 
-// JSON encodes v, which can be encoded.
+// JSON encodes v. It panics if v can't be encoded, which must be a value of our own.
 func JSON(v any) []byte {
 	b, err := json.Marshal(v)
 	if err != nil {
@@ -89,7 +90,7 @@ func JSON(v any) []byte {
 	return b
 }
 
-// New compiles d.
+// New returns d with its rules compiled.
 func New(d Dialect) *Dialect {
 	for _, shape := range []Shape{Stream, Whole} {
 		patterns := make([]skim.Pattern, len(d.Rules))
@@ -101,7 +102,7 @@ func New(d Dialect) *Dialect {
 	return &d
 }
 
-// Starting returns d with a Start of one call.
+// Starting returns d with a Start that belongs to one call.
 func (d *Dialect) Starting(start func(t *State, h http.Header)) *Dialect {
 	one := *d
 	one.Start = start

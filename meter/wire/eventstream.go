@@ -15,8 +15,8 @@ import (
 type amazonSplitter struct {
 	decoder *eventstream.Decoder
 	frame   []byte // the message so far, at most MaxEvent bytes of it
-	size    int    // of the message, 0 while it is not known
-	read    int    // bytes of it
+	size    int    // of the message in bytes, 0 while it is not known
+	read    int    // bytes of the message so far
 	name    string
 	hasData bool
 }
@@ -25,7 +25,7 @@ func newAmazonSplitter() *amazonSplitter {
 	return &amazonSplitter{decoder: eventstream.NewDecoder()}
 }
 
-// minFrame is the prelude, its checksum, and the message's checksum.
+// minFrame is the size of the least message: the prelude, its checksum, and the message's checksum.
 const minFrame = 16
 
 func (s *amazonSplitter) scan(p []byte, data func([]byte)) (n int, end sse.End) {
@@ -93,7 +93,7 @@ func (s *amazonSplitter) next() {
 
 func (s *amazonSplitter) finish() []byte { return nil }
 
-// write returns an exception message, whose type is the note's event.
+// write returns a message that is an exception, whose type is the note's event.
 func (s *amazonSplitter) write(n Note) []byte {
 	var out bytes.Buffer
 	m := eventstream.Message{Payload: n.Data}

@@ -11,18 +11,18 @@ import (
 	"github.com/tallygate/tallygate/meter/sse"
 )
 
-// MaxEvent bounds the size in bytes of an event that is kept until it is complete. A larger one is passed on as it comes, all but its
-// last bytes: without them no client has it.
+// MaxEvent bounds the size in bytes of an event that is kept until it is complete. A larger one is passed on as it comes, all
+// but its last bytes, without which no client takes it for complete.
 const MaxEvent = 128 << 10
 
 const byteOrderMark = "\xEF\xBB\xBF"
 
 const (
-	lastBytes = 16       // of a message that is too large
+	lastBytes = 16       // that stay back of a message that is too large to be kept
 	maxSpare  = 32 << 10 // bytes of room that a stream keeps for its next message
 )
 
-// newFramer chooses by the response's content type; where that decides nothing, by the body's first byte.
+// newFramer chooses a framer by the response's content type or, where that leaves it open, by the body's first byte.
 func newFramer(c *counter, status int, h http.Header) framer {
 	if status == http.StatusSwitchingProtocols || c.d.Frames && status == http.StatusOK {
 		return newMessages(c, &frameSplitter{})
@@ -46,7 +46,7 @@ func newFramer(c *counter, status int, h http.Header) framer {
 	return &sniffer{json: media == "application/json" || strings.HasSuffix(media, "+json")}
 }
 
-// sniffer decides by the first byte that is no space.
+// sniffer chooses the framer by the body's first byte that is no space.
 type sniffer struct {
 	json   bool // the content type says so
 	framer framer
@@ -55,7 +55,7 @@ type sniffer struct {
 func (s *sniffer) feed(c *counter, dst, chunk []byte) []byte {
 	if s.framer == nil {
 		rest := bytes.TrimLeft(chunk, " \t\r\n")
-		for len(rest) > 0 && strings.IndexByte(byteOrderMark, rest[0]) >= 0 { // it may come in pieces
+		for len(rest) > 0 && strings.IndexByte(byteOrderMark, rest[0]) >= 0 { // the mark may come in pieces
 			rest = rest[1:]
 		}
 		if len(rest) == 0 {
@@ -66,8 +66,8 @@ func (s *sniffer) feed(c *counter, dst, chunk []byte) []byte {
 	return s.framer.feed(c, dst, chunk)
 }
 
-// choose goes by what the first byte can't be: no JSON begins as an event does, and an event of Amazon's with the size of a message
-// below 16 MiB.
+// choose returns the framer for a body that begins with first. No JSON begins as an SSE event does. A message of Amazon's begins
+// with its size, whose first byte is 0 below 16 MiB.
 func (s *sniffer) choose(c *counter, first byte) framer {
 	switch {
 	case first == '{' && c.d.Lines && !s.json:
@@ -103,7 +103,7 @@ func (s *sniffer) write(notes []Note) []byte {
 	return s.framer.write(notes)
 }
 
-// whole passes a body on as it comes, all but its last byte: without that no client takes it for complete.
+// whole passes a body on as it comes, all but its last byte, without which no client takes it for complete.
 type whole struct {
 	json bool
 	last []byte
@@ -138,16 +138,17 @@ func (w *whole) atEnd() bool { return false }
 
 func (w *whole) write([]Note) []byte { return nil }
 
-// splitter finds the messages of a framed stream; see [sse.Scanner] for what scan does.
+// splitter finds the messages of a framed stream.
 type splitter interface {
+	// scan reads as [sse.Scanner.Scan] does.
 	scan(p []byte, data func([]byte)) (n int, end sse.End)
 	// event returns the name of the message that has ended, and whether it has data.
 	event() (name string, hasData bool)
-	// partial reports whether a message has begun and not ended, and its data can be read at the end of the body.
+	// partial reports whether a message has begun and not ended, and counts as a message if the body ends here.
 	partial() bool
 	next()
 	write(n Note) []byte
-	// finish returns what ends the stream after notes of ours.
+	// finish returns what ends the stream after our notes.
 	finish() []byte
 }
 
@@ -155,18 +156,18 @@ type splitter interface {
 type messages struct {
 	split splitter
 	buf   []byte // the unfinished message
-	over  bool   // it is too large: its bytes are passed on as they come
+	over  bool   // the message is too large to be kept: its bytes are passed on as they come
 	held  []byte // what stays back
 	state holding
-	final bool // the end has come for sure
+	final bool // the message has come that ends the stream for sure
 }
 
 type holding uint8
 
 const (
-	flowing  holding = iota
-	maybeEnd         // held is one message that may be the last, and comments after it
-	atEnd            // held begins with the terminal message
+	flowing  holding = iota // nothing is held
+	maybeEnd                // held is one message that may be the last, and comments after it
+	atEnd                   // held begins with the terminal message
 )
 
 func newMessages(c *counter, s splitter) *messages {
@@ -194,7 +195,7 @@ func (f *messages) feed(c *counter, dst, chunk []byte) []byte {
 	return dst
 }
 
-// message deals with the message that has ended.
+// message passes the message on that has ended, holds it back, or drops it.
 func (f *messages) message(c *counter, dst []byte) []byte {
 	name, hasData := f.split.event()
 	over := f.over

@@ -2,7 +2,7 @@ package wire
 
 import "github.com/tallygate/tallygate/meter"
 
-// Generic counts calls, events and bytes, of an API that no format knows.
+// Generic counts the calls, events and bytes of an API that no format knows.
 var Generic = &API{Dialect: New(Dialect{End: endGeneric, Stop: stopGeneric})}
 
 func endGeneric(_ *State, m *Message) Verdict {
@@ -12,7 +12,7 @@ func endGeneric(_ *State, m *Message) Verdict {
 	return Pass
 }
 
-// stopGeneric is an event named error, in the shape of the SDKs' errors.
+// stopGeneric returns an event named error, in the form of errors that most SDKs understand.
 func stopGeneric(code, message string) []Note {
 	return []Note{{Event: "error", Data: JSON(map[string]any{"error": map[string]string{"type": code, "code": code, "message": message}})}}
 }

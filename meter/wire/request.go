@@ -19,8 +19,8 @@ import (
 // Request is a request as the formats look at it.
 type Request struct {
 	meter.Head
-	// Clean is the path without repeated or trailing slashes, in lower case: some providers take any case. Path is the same
-	// in its own case.
+	// Clean is the path in lower case, since some providers take any case. Path keeps its case. Neither has repeated or trailing
+	// slashes.
 	Clean string
 	Body  []byte
 	// JSON is the body where it is a JSON object; otherwise it does not exist.
@@ -37,7 +37,7 @@ func NewRequest(h meter.Head, body []byte) *Request {
 	return r
 }
 
-// lower is s with its ASCII letters in lower case, so that it keeps its length.
+// lower is s with its ASCII letters in lower case. Unlike strings.ToLower it keeps the length.
 func lower(s string) string {
 	b := []byte(s)
 	for i, c := range b {
@@ -59,7 +59,8 @@ func (r *Request) Upgrade(suffix string) bool {
 	return (upgrade || r.Method == http.MethodConnect) && strings.HasSuffix(r.Clean, suffix)
 }
 
-// Unrepeated returns an error if a key stands twice in the body, or in one of the objects at the given paths.
+// Unrepeated returns [meter.ErrRepeated] if a key stands twice in the body, or in one of the objects at the given paths, and
+// [meter.ErrTooManyKeys] if one of them has too many.
 func (r *Request) Unrepeated(paths ...string) error {
 	objects := []gjson.Result{r.JSON}
 	for _, path := range paths {
@@ -68,11 +69,11 @@ func (r *Request) Unrepeated(paths ...string) error {
 	return Unrepeated(objects...)
 }
 
-// maxKeys bounds how many keys an object of a request may have where each is looked at.
+// maxKeys bounds the keys of an object that must not have a key twice.
 const maxKeys = 1000
 
-// Unrepeated returns an error if a key stands twice in one of the objects, or there are too many, compared without regard to case, since servers
-// differ in which of the two they take.
+// Unrepeated returns [meter.ErrRepeated] if one of the objects has a key twice, in the same or another case, and
+// [meter.ErrTooManyKeys] if it has too many. Servers differ in which of two equal keys they take.
 func Unrepeated(objects ...gjson.Result) error {
 	for _, o := range objects {
 		if !o.IsObject() {
@@ -98,14 +99,14 @@ func Unrepeated(objects ...gjson.Result) error {
 	return nil
 }
 
-// FreeCall returns a call that costs nothing by tokens.
+// FreeCall returns a call that uses no tokens.
 func (r *Request) FreeCall(name string) *meter.Call {
 	c := r.Call(&API{Name: name, Dialect: Generic.Dialect})
 	c.Free, c.InputOnly = true, true
 	return c
 }
 
-// Call returns a call of the API with what is common to all filled in.
+// Call returns a call of the API, with the fields filled in that do not depend on the API.
 func (r *Request) Call(api *API) *meter.Call {
 	c := &meter.Call{API: api.Name, Body: r.Body, Format: api}
 	if r.JSON.Exists() {
@@ -152,7 +153,8 @@ func Valid(body []byte) bool {
 type API struct {
 	Name    string
 	Dialect *Dialect
-	// Limit, where set, returns the body with its output limited to n tokens over all choices, and the limit that was put in.
+	// Limit, where set, returns the body with its output limited to n tokens over all choices, and the limit that the body then
+	// has. ok is false where that can't be done.
 	Limit func(c *meter.Call, n int64) (body []byte, limit int64, ok bool)
 }
 
@@ -181,22 +183,21 @@ func LimitAt(path string) func(c *meter.Call, n int64) (body []byte, limit int64
 	}
 }
 
-// Bounds of what media counts, in tokens. An image: OpenAI's documented maximum is 48,169 for gpt-4o-mini (2,833 + 8 tiles of
-// 5,667) and 24,600 for the rest (10,000 patches times 2.46); Anthropic's 4,784, Gemini's 2,240 are below. Audio and video:
-// the densest is Gemini's video, 300 a second, at no less than 4 kB a second.
+// The most tokens that media can count. For an image, OpenAI documents at most 48,169 for gpt-4o-mini (2,833 + 8 tiles of
+// 5,667) and 24,600 for the rest (10,000 patches times 2.46); Anthropic's 4,784 and Gemini's 2,240 are below. Of audio and video,
+// Gemini's video counts most: 300 tokens a second, which has at least 4 kB.
 const (
 	ImageTokens     = 24_600
 	imageTokensMini = 48_169
-	mediaBytes      = 9 // for one token of audio or video
+	mediaBytes      = 9 // the least for one token of audio or video
 )
 
 // MediaBound returns the most tokens that size bytes of audio or video can count.
 func MediaBound(size int64) int64 { return size/mediaBytes + 64 }
 
-// inputBound returns the most tokens that a JSON request body can count as input. A token has at least a byte, and what a
-// provider puts around a message is shorter than the JSON around it, so that it is the body's length, without images, audio
-// and video in base64, which count by a bound of their own. open tells that the body refers to something that it does not
-// contain.
+// inputBound returns the most tokens that a JSON request body can count as input. That is the body's length, since a token has
+// at least a byte, and what a provider puts around a message is shorter than the JSON around it. Images, audio and video in
+// base64 have bounds of their own instead. open says that the body refers to something that it does not contain.
 func inputBound(body []byte, model string) (most int64, open bool) {
 	perImage := int64(ImageTokens)
 	if strings.Contains(model, "4o-mini") {
@@ -204,7 +205,7 @@ func inputBound(body []byte, model string) (most int64, open bool) {
 	}
 	most = int64(len(body)) + 64
 	var key, value []byte
-	document, byURL := false, false // Anthropic's are by URL where a part of the document says so
+	document, byURL := false, false // in Anthropic's, a "type" within a document says that it is fetched from a URL
 	for rest := body; ; {
 		i := bytes.IndexByte(rest, '"')
 		if i < 0 {
@@ -239,8 +240,8 @@ func inputBound(body []byte, model string) (most int64, open bool) {
 	}
 }
 
-// hosted are how the types of tools begin that run at a provider, which reads what they bring as input, once for each time that its
-// model goes on.
+// hosted are the beginnings of the types of tools that run at a provider. What such a tool returns is input, again each time
+// that the model goes on.
 var hosted = []string{"web_", "code_", "tool_search", "mcp", "file_search", "computer", "shell", "x_search", "collections_search", "advisor",
 	"url_", "google_", "browser_"}
 
@@ -253,14 +254,14 @@ func isHosted(tool []byte) bool {
 	return false
 }
 
-// remote are the keys of what a provider adds to the input from elsewhere.
+// remote are the keys by which a request makes the provider add to the input what the body does not contain.
 var remote = map[string]bool{"previous_response_id": true, "conversation": true, "file_id": true, "file_url": true, "file_uri": true,
 	"fileUri": true, "cachedContent": true, "cached_content": true, "web_search_options": true, "googleSearch": true,
 	"google_search": true, "urlContext": true, "url_context": true, "codeExecution": true, "code_execution": true, "fileSearch": true,
 	"googleMaps": true, "googleSearchRetrieval": true, "mcp_servers": true, "video_url": true, "audio_url": true, "document_url": true, "s3Location": true,
 	"search_parameters": true, "plugins": true, "container": true}
 
-// cutString splits p behind the quote that ends the string which p is the rest of.
+// cutString splits p, which begins within a string, at the quote that ends the string.
 func cutString(p []byte) (value, rest []byte) {
 	for i := 0; ; {
 		j := bytes.IndexByte(p[i:], '"')
@@ -307,14 +308,14 @@ func mediaOf(s []byte) string {
 	return ""
 }
 
-// Prompt estimates the tokens of a request by the texts at the rules' paths, with a fixed number for each value at a path
-// that is marked, and for the whole.
+// Prompt estimates the tokens of a request's input.
 type Prompt struct {
 	paths              *skim.Paths
 	perMark, perPrompt int64
 }
 
-// NewPrompt compiles a Prompt.
+// NewPrompt returns a Prompt that counts the tokens of the strings at the paths of texts, perMark for each value at the paths of
+// marks, and perPrompt once.
 func NewPrompt(perMark, perPrompt int64, texts, marks []string) *Prompt {
 	var patterns []skim.Pattern
 	for _, path := range texts {
@@ -326,7 +327,7 @@ func NewPrompt(perMark, perPrompt int64, texts, marks []string) *Prompt {
 	return &Prompt{skim.Compile(patterns), perMark, perPrompt}
 }
 
-// maxPrompt bounds the text of a prompt that is tokenised, in bytes; what is longer is taken to be like its beginning.
+// maxPrompt bounds the text of a prompt that is tokenised, in bytes. The rest of a longer one is taken to be like its beginning.
 const maxPrompt = 256 << 10
 
 // Tokens estimates the tokens of the call's input.
@@ -344,7 +345,7 @@ func (p *Prompt) Tokens(c *meter.Call) int64 {
 	return max(0, n+sink.marks*p.perMark+p.perPrompt)
 }
 
-// promptSink counts the beginning of a prompt's text.
+// promptSink is the [skim.Sink] of a Prompt. It counts the beginning of the prompt's text.
 type promptSink struct {
 	text  *tokens.Text
 	size  int64 // bytes of all the text

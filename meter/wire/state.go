@@ -9,32 +9,32 @@ import (
 	"github.com/tallygate/tallygate/meter/tokens"
 )
 
-// State is what has been read of a response so far.
+// State is what has been read of a response so far. The functions of a [Dialect] fill it in.
 type State struct {
 	Call *meter.Call
 
 	// Stated is the usage that the provider has stated so far; later statements replace earlier ones.
 	Stated Stated
-	// Covered says that what is stated covers the whole response, whatever text follows.
+	// Covered says that the stated usage is that of the whole response: text that follows does not count.
 	Covered bool
 	// Sums are units that are added up over the response: searches, pages, seconds, search units.
 	Sums meter.Units
-	// Tools counts successful tool calls by name.
+	// Tools counts the tool calls that succeeded, by the tool's name.
 	Tools map[string]int64
-	// ToolsFailed counts the others.
+	// ToolsFailed counts the tool calls that failed.
 	ToolsFailed map[string]int64
-	// Passes and Beside are as in [meter.Usage]; Passes are part of Stated.
+	// Passes and Beside are those of [meter.Usage]. Passes are part of Stated, Beside is not.
 	Passes, Beside []meter.Pass
 
 	Model, Tier, Cost string
-	// Failed says that the provider reported an error in the body: without any output, nothing is estimated.
+	// Failed says that the provider reported an error in the body. If there is no output either, the prompt is not estimated.
 	Failed bool
 
-	// Scratch is the format's own.
+	// Scratch is state of the format's own.
 	Scratch any
 
-	texts   map[meter.Class]*tokens.Text // by Output, Reasoning
-	peeking bool                         // the message will be read again: nothing is added up
+	texts   map[meter.Class]*tokens.Text // of Output and Reasoning
+	peeking bool                         // the message is read before its end, and will be read again: nothing is added up
 	covers  bool                         // the message states a usage that covers its own text
 }
 
@@ -48,8 +48,8 @@ func (t *State) hasText() bool {
 	return false
 }
 
-// State replaces the stated usage. What is beyond anything that the request can use is taken for not stated: it is counted
-// locally, and marked as suspect.
+// State replaces the stated usage. A part that is more than the request can have used counts as not stated: it is counted
+// locally, and the usage is suspect.
 func (t *State) State(s Stated) {
 	if !s.HasPrompt && !s.HasCompletion { // it says nothing
 		t.Stated.Suspect = t.Stated.Suspect || s.Suspect
@@ -59,7 +59,7 @@ func (t *State) State(s Stated) {
 	t.dropText()
 }
 
-// AddStated adds the usage of one of several responses on a connection, or lines of a batch.
+// AddStated adds to the stated usage that of one response of several on a connection, or of one line of a batch.
 func (t *State) AddStated(s Stated) {
 	if t.peeking {
 		return
@@ -68,10 +68,10 @@ func (t *State) AddStated(s Stated) {
 	t.dropText()
 }
 
-// maxPasses bounds how many models one response can tell apart; what is above goes with the rest.
+// maxPasses bounds how many models one response can tell apart. A pass of a further model is not told apart.
 const maxPasses = 64
 
-// AddPass adds the usage of one answer of several (a batch's), which ran on this model.
+// AddPass adds to the stated usage that of one answer of several (in a batch), which ran on this model.
 func (t *State) AddPass(model string, s Stated) {
 	if t.peeking {
 		return
@@ -85,14 +85,14 @@ func (t *State) AddPass(model string, s Stated) {
 	t.AddStated(s)
 }
 
-// AddBeside adds to what ran on other models and is no part of the stated usage.
+// AddBeside adds the usage of another model, which is no part of the stated usage.
 func (t *State) AddBeside(p meter.Pass) {
 	if !t.peeking {
 		t.Beside = merge(t.Beside, p)
 	}
 }
 
-// merge adds p to the pass of its model.
+// merge adds p to the pass of the same model, or to the list.
 func merge(passes []meter.Pass, p meter.Pass) []meter.Pass {
 	p.Model = name(p.Model)
 	for _, old := range passes {
@@ -145,15 +145,15 @@ type Message struct {
 	literal []byte  // the first bytes of the message
 	texts   []segment
 	text    []byte // the texts' bytes
-	inText  bool   // a string of which there was a piece has not ended
+	inText  bool   // a string has begun that has not ended
 }
 
 type value struct{ rule, start, end int }
 
-// segment is text of one string, or of a piece of one.
+// segment is the text of one string, or of a piece of it.
 type segment struct {
 	rule, start, end int
-	ended            bool // the string
+	ended            bool // the string ends with it
 }
 
 const (
@@ -188,10 +188,11 @@ func (m *Message) All(path string) []gjson.Result {
 	return all
 }
 
-// Has reports whether there is a value at a path that is marked.
+// Has reports whether there is a value at path, which a rule must mark.
 func (m *Message) Has(path string) bool { return m.Count(path) > 0 }
 
-// Failed reports whether there is an error at a path that is marked and kept: anything but null, or what is empty.
+// Failed reports whether the message has an error at path. One rule must mark the path and another keep it. null, false and
+// what is empty are no errors.
 func (m *Message) Failed(path string) bool {
 	v := m.Get(path)
 	switch {
@@ -203,7 +204,7 @@ func (m *Message) Failed(path string) bool {
 	return m.Has(path) // too large to be kept
 }
 
-// Count returns how many values there are at a path that is marked.
+// Count returns how many values there are at path, which a rule must mark.
 func (m *Message) Count(path string) (n int64) {
 	for i, r := range m.rules {
 		if r.Mark && r.Path == path {
@@ -213,8 +214,8 @@ func (m *Message) Count(path string) (n int64) {
 	return n
 }
 
-// most is the most tokens that the text gathered so far can count: a token has a byte, and an answer, and a call, have some
-// beside their text.
+// most is the most tokens that the text gathered so far can count: one for each byte, and what an answer and each tool call
+// cost beside their text.
 func (m *Message) most() int64 {
 	if len(m.texts) == 0 {
 		return 0

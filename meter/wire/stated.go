@@ -9,15 +9,15 @@ import (
 	"github.com/tallygate/tallygate/meter"
 )
 
-// MaxTokens is the most tokens that a usage may state; what is above is absurd and clamped to it.
+// MaxTokens is the most tokens that a usage may state. A number above is absurd, and is clamped to it.
 const MaxTokens = 1_000_000_000_000
 
-// Stated is a usage as OpenAI counts it: Prompt and Completion are totals, the others are parts of them. Formats that count
-// otherwise convert to this; [Stated.Units] makes disjoint classes of it.
+// Stated is a usage as OpenAI counts it, in tokens: Prompt and Completion are totals, and the other numbers are parts of them.
+// Formats that count otherwise convert to this. [Stated.Units] makes disjoint classes of it.
 type Stated struct {
 	Prompt       int64
 	Cached       int64
-	CacheWrite   int64 // all of it
+	CacheWrite   int64 // whatever time it is kept for
 	CacheWrite1h int64 // the part of CacheWrite that is kept for an hour
 	AudioInput   int64 // not from the cache
 	ImageInput   int64 // not from the cache
@@ -29,7 +29,7 @@ type Stated struct {
 
 	HasPrompt     bool // Prompt was stated
 	HasCompletion bool // Completion was stated
-	// NoMore says of a Completion that was not stated that there is none, should the answer end here: a total has the prompt alone.
+	// NoMore says that, if the answer ends here, it has no completion, though none was stated: the stated total is the prompt's.
 	NoMore bool
 	// Suspect is set where a number was absurd or contradicted others.
 	Suspect bool
@@ -48,13 +48,13 @@ func (s *Stated) Units() meter.Units {
 	input := s.Prompt
 	part(meter.Cached, s.Cached, &input)
 	written := s.CacheWrite
-	if written > input { // OpenRouter with Gemini: what was written is counted as read, too
+	if written > input { // OpenRouter with Gemini counts written tokens as read ones, too
 		written, s.Suspect = max(0, written-s.Cached), true
 	}
 	oneHour := min(s.CacheWrite1h, written)
 	part(meter.CacheWrite1h, oneHour, &input)
 	part(meter.CacheWrite, written-oneHour, &input)
-	part(meter.AudioInput, min(s.AudioInput, input), &input) // what is more was read from the cache
+	part(meter.AudioInput, min(s.AudioInput, input), &input) // the rest of it was read from the cache
 	part(meter.ImageInput, min(s.ImageInput, input), &input)
 	u.Add(meter.Input, meter.Whole(input))
 
@@ -81,15 +81,15 @@ func (s *Stated) Add(o Stated) {
 	s.Suspect = s.Suspect || o.Suspect
 }
 
-// What one answer may count beyond what its request bounds: a provider's own prompt, thoughts that its limit leaves out, an
-// estimate that is off by as much. It is generous, since what is beyond is not taken from the provider's word.
+// An answer may use more than its request's bounds: a provider adds a prompt of its own, its limit leaves thoughts out, or our
+// estimate of the bound is off. These say by how much. They are generous, since a statement beyond them is not believed.
 const (
 	bounds = 2          // times the request's bound
 	slack  = 100_000    // tokens more than that
-	answer = 10_000_000 // tokens of an answer whose request has no bound
+	answer = 10_000_000 // tokens of an answer whose request sets no limit
 )
 
-// credible takes out what no answer to the call can have used, and sets Suspect.
+// credible returns s without what no answer to the call can have used. Where that takes something out, it sets Suspect.
 func (s Stated) credible(c *meter.Call) Stated {
 	if !c.InputOpen && s.Prompt > bounds*c.InputTokens+slack {
 		s.Prompt, s.Cached, s.CacheWrite, s.CacheWrite1h, s.AudioInput, s.ImageInput = 0, 0, 0, 0, 0, 0
@@ -106,8 +106,8 @@ func (s Stated) credible(c *meter.Call) Stated {
 	return s
 }
 
-// Number reads a stated count. Absent and null are 0. What is no count (negative, a string, beyond [MaxTokens]) is clamped and
-// sets suspect.
+// Number reads a stated count. An absent one and null are 0. A value that is no count (negative, a string, a fraction, above
+// [MaxTokens]) is made one, and suspect is set.
 func Number(v gjson.Result, suspect *bool) int64 {
 	switch v.Type {
 	case gjson.Null:
@@ -137,7 +137,8 @@ func Number(v gjson.Result, suspect *bool) int64 {
 	}
 }
 
-// Decimal reads a stated quantity that may have a fraction, such as seconds: rounded up to the millionth.
+// Decimal reads a stated quantity that may have a fraction, such as seconds. It is rounded up to the millionth. Suspect is set
+// where it is no quantity.
 func Decimal(v gjson.Result, suspect *bool) meter.Quantity {
 	if v.Type == gjson.Null {
 		return 0

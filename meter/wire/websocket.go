@@ -9,13 +9,13 @@ import (
 // endOfStream is the name of a message that ends the stream whatever its format.
 const endOfStream = "\x00end"
 
-// frameSplitter splits what a server sends over a WebSocket (RFC 6455) into its messages. Compressed messages are not read:
+// frameSplitter splits what a server sends over a WebSocket (RFC 6455) into its messages. It can't read compressed messages, so
 // the client's Sec-WebSocket-Extensions must not reach the server.
 type frameSplitter struct {
 	header  []byte // of the current frame, as far as it is read
 	left    uint64 // bytes of the frame's payload to come
 	mask    [4]byte
-	masked  int // bytes of the payload so far, for the mask
+	masked  int // bytes of the payload so far, which say where the mask goes on
 	inFrame bool
 	open    bool // a message has begun
 	closing bool // the last message was a close frame

@@ -1,5 +1,5 @@
-// Package demo is the providers of the demo shop: small made-up APIs, one for each billing pattern, that stand on loopback
-// behind Tallygate as a real provider's API would. Only the command tallygate links them; the plugin does not.
+// Package demo has the providers of the demo shop: small made-up APIs, one for each billing pattern. They serve on loopback, behind
+// Tallygate, as a real provider's API would. Only the command tallygate links them; the plugin does not.
 //
 //	:9001 {
 //		bind 127.0.0.1
@@ -30,10 +30,10 @@ func init() {
 	httpcaddyfile.RegisterDirectiveOrder("demo", httpcaddyfile.Before, "respond")
 }
 
-// provider is one demo API: how to make it, and how long it waits by default between two pieces of a stream.
+// provider is one demo API.
 type provider struct {
 	handler func(pace pace) http.Handler
-	delay   time.Duration
+	delay   time.Duration // between two pieces of a stream, unless the configuration has another
 }
 
 var providers = map[string]provider{
@@ -53,7 +53,7 @@ func providerNames() string {
 
 // Handler answers every request that reaches it as one of the demo providers. It never calls the next handler.
 type Handler struct {
-	// Provider says which: search, llm, feed, live, predict, judge, saas or rows.
+	// Provider is search, llm, feed, live, predict, judge, saas or rows.
 	Provider string `json:"provider"`
 	// Delay is the time between two pieces of a streamed answer; 0 means none. Default: 60ms (llm), 200ms (live).
 	Delay *caddy.Duration `json:"delay,omitempty"`
@@ -69,7 +69,7 @@ func (*Handler) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision looks the provider up.
+// Provision finds the provider.
 func (h *Handler) Provision(caddy.Context) error {
 	p, ok := providers[h.Provider]
 	if !ok {
@@ -134,7 +134,7 @@ func parseDirective(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 // pace is the time that a provider takes between two pieces of a stream.
 type pace struct{ delay time.Duration }
 
-// wait waits for the next piece's turn. It is false when the client has gone.
+// wait waits until the next piece is due. It reports false when the client has gone.
 func (p pace) wait(r *http.Request) bool {
 	if p.delay <= 0 {
 		return r.Context().Err() == nil
@@ -149,7 +149,7 @@ func (p pace) wait(r *http.Request) bool {
 	}
 }
 
-// events writes a stream of server-sent events, each sent on at once.
+// events writes a stream of server-sent events. Each is sent at once.
 type events struct {
 	w       http.ResponseWriter
 	control *http.ResponseController
@@ -162,8 +162,8 @@ func startEvents(w http.ResponseWriter) events {
 	return events{w: w, control: http.NewResponseController(w)}
 }
 
-// send writes one event; an empty name writes none. data is written as JSON, but for a string, which is written as it is.
-// A client that has gone is noticed by [pace.wait], so write errors are not looked at.
+// send writes one event, without a name if name is empty. A string is written as it is, and other data as JSON. Errors of writing
+// are ignored, since [pace.wait] notices a client that has gone.
 func (e events) send(name string, data any) {
 	if name != "" {
 		fmt.Fprintf(e.w, "event: %s\n", name)

@@ -100,9 +100,9 @@ func promptTokens(conversation []message) int {
 	return n
 }
 
-// reply is what the model says: its tokens, in pieces that are whole characters.
+// reply is what the model says.
 type reply struct {
-	pieces []string
+	pieces []string // of whole characters; most are one token
 	tokens int
 	// cut says that the request's limit ended the answer, not the model.
 	cut bool

@@ -4,7 +4,7 @@ import (
 	"net/http"
 )
 
-// messagesRequest is what the demo reads of Anthropic's messages request; the rest is accepted and ignored.
+// messagesRequest is what the demo reads of Anthropic's messages request. It accepts and ignores the API's other fields.
 type messagesRequest struct {
 	Model     string    `json:"model"`
 	System    content   `json:"system"`
@@ -83,8 +83,8 @@ func messages(w http.ResponseWriter, r *http.Request, pace pace) {
 	answer(w, http.StatusOK, response)
 }
 
-// stream sends Anthropic's events. As theirs, the first states the input and one token of output, and the last but one the
-// whole output.
+// stream sends the answer as Anthropic does: the first event states the input and one token of output, and the last event but one
+// states the whole output.
 func (m messagesResponse) stream(out events, r *http.Request, pace pace, said reply, stop string) {
 	type object map[string]any
 	m.Usage.OutputTokens = 1

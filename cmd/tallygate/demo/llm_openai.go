@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// chatRequest is what the demo reads of OpenAI's chat completion request; the rest of the API's fields is accepted and ignored.
+// chatRequest is what the demo reads of OpenAI's chat completion request. It accepts and ignores the API's other fields.
 type chatRequest struct {
 	Model               string    `json:"model"`
 	Messages            []message `json:"messages"`
@@ -22,7 +22,7 @@ type chatRequest struct {
 
 const mostChoices = 128 // OpenAI's own limit
 
-// problem names what is wrong with the request, and the parameter it is wrong in.
+// problem says what is wrong with the request, and in which parameter. message is empty if nothing is.
 func (q chatRequest) problem() (param, message string) {
 	switch {
 	case q.Model == "":
@@ -63,7 +63,7 @@ type chatResponse struct {
 	Created int64        `json:"created"`
 	Model   string       `json:"model"`
 	Choices []chatChoice `json:"choices"`
-	// Usage is absent from a stream for which it was not asked; where it was, it is null in all chunks but the last.
+	// Usage is absent from a stream that was not asked for it. In one that was, it is null in all chunks but the last.
 	Usage json.RawMessage `json:"usage,omitempty"`
 }
 

@@ -29,7 +29,7 @@ func feedAPI() http.Handler {
 
 const mostEvents = 100_000
 
-// liveAPI serves GET /live[?events=N]: N server-sent events, 20 unless told, each the price of an invented good; then [DONE].
+// liveAPI serves GET /live[?events=N]: N server-sent events, 20 by default, each with the price of an invented good, and then [DONE].
 func liveAPI(pace pace) http.Handler {
 	type tick struct {
 		Seq   int    `json:"seq"`
@@ -55,9 +55,9 @@ func liveAPI(pace pace) http.Handler {
 	return mux
 }
 
-// predictAPI serves GET /predict?symbol=NAME[&score=S]: up or down, and how good the answer is, from 0 to 1, in the header
-// X-Score and the body's "score". The score follows from the symbol unless the request says which one to give, so that each
-// tier of a price by quality can be tried.
+// predictAPI serves GET /predict?symbol=NAME[&score=S]: up or down, and how good the answer is. That score, from 0 to 1, is in the
+// header X-Score and in the body's "score". It follows from the symbol unless the request says which score to give, so that
+// each tier of a price by quality can be tried.
 func predictAPI() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /predict", func(w http.ResponseWriter, r *http.Request) {
@@ -100,8 +100,8 @@ var scored = regexp.MustCompile(`\\?"score\\?"\s*:\s*\\?"?([01](?:\.\d+)?)`)
 
 const mostJudged = 1 << 20 // bytes
 
-// judgeAPI serves POST /judge: it reads what is to be judged, takes the score that the answer gives itself, and answers
-// {"score": S}; 0 where it finds none. A real judge would know better.
+// judgeAPI serves POST /judge. It reads what is to be judged and answers {"score": S} with the score that the judged answer gives
+// itself, or 0 if it gives none. A real judge would know better.
 func judgeAPI() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /judge", func(w http.ResponseWriter, r *http.Request) {
@@ -136,7 +136,7 @@ func saasAPI() http.Handler {
 
 const mostRows = 10_000
 
-// rowsAPI serves GET /rows[?limit=N]: N rows, 250 unless told, as CSV, with their number in the header X-Row-Count.
+// rowsAPI serves GET /rows[?limit=N]: N rows of CSV, 250 by default, with their number in the header X-Row-Count.
 func rowsAPI() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /rows", func(w http.ResponseWriter, r *http.Request) {

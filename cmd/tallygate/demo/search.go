@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// page is one document of the search provider's corpus, and one result.
+// page is a document of the search provider's corpus, and a result.
 type page struct {
 	Title   string `json:"title"`
 	URL     string `json:"url"`
@@ -49,7 +49,7 @@ func searchAPI() http.Handler {
 	return mux
 }
 
-// search ranks a page by how many of the query's words it contains; pages of the same rank keep the corpus' order.
+// search ranks a page by how many of the query's words it contains. Pages of one rank keep their order in the corpus.
 func search(query string) []page {
 	words := strings.Fields(strings.ToLower(query))
 	rank := func(p page) (n int) {
@@ -66,7 +66,7 @@ func search(query string) []page {
 	return found
 }
 
-// count reads a whole number from 1 to most from the query; absent, it is otherwise.
+// count reads a whole number from 1 to most from the query. If the query has none, count returns otherwise.
 func count(r *http.Request, name string, otherwise, most int) (n int, ok bool) {
 	text := r.URL.Query().Get(name)
 	if text == "" {
