@@ -13,7 +13,8 @@ import (
 // admitted is a call that may be made: the money that it may need is set aside.
 type admitted struct {
 	*asked
-	pay payment
+	pay    payment
+	hangUp func() // ends what outlives the client; nil where nothing does
 
 	// mu guards what follows: a call is settled by its handler, or by the end of the process.
 	mu      sync.Mutex
@@ -36,13 +37,46 @@ func (q *asked) admit() (*admitted, *ledger.Refusal) {
 		// Compressed messages of a WebSocket could not be read.
 		a.request.Header.Del("Sec-Websocket-Extensions")
 	}
-	ctx := context.WithValue(a.request.Context(), callKey{}, a)
-	if a.route.FinishUnheard {
-		ctx = context.WithoutCancel(ctx)
-	}
-	a.request = a.request.WithContext(ctx)
+	a.request = a.request.WithContext(a.outlive(context.WithValue(a.request.Context(), callKey{}, a)))
 	a.gateway.live.enter(a)
 	return a, nil
+}
+
+// hangUpGrace is how long an answer is read on for its usage when its client has left in the middle of it.
+const hangUpGrace = 10 * time.Second
+
+// outlive is the context of the upstream call. A client that leaves before the answer has begun ends it. One that leaves later does not
+// at once where the price depends on the usage, which providers state in the end: it is read on for [hangUpGrace].
+func (a *admitted) outlive(ctx context.Context) context.Context {
+	if a.route.FinishUnheard {
+		return context.WithoutCancel(ctx)
+	}
+	if !a.readsOn() {
+		return ctx
+	}
+	upstream, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		if !a.answers() {
+			cancel()
+			return
+		}
+		timer := time.AfterFunc(hangUpGrace, cancel)
+		context.AfterFunc(upstream, func() { timer.Stop() })
+	})
+	a.hangUp = func() { stop(); cancel() }
+	return upstream
+}
+
+// readsOn reports whether an answer is read on when its client has left.
+func (a *admitted) readsOn() bool {
+	return a.pay.moves() && a.rates.UsesTokens() && a.call.API != ""
+}
+
+// answers reports whether an answer that is charged has begun.
+func (a *admitted) answers() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.answer != nil
 }
 
 // authorise holds the least that the call costs, and as much of the most that it can cost as there is.
@@ -182,6 +216,9 @@ func (a *admitted) leave() {
 	}
 	a.pay.cancel()
 	a.mu.Unlock()
+	if a.hangUp != nil {
+		a.hangUp()
+	}
 	a.gateway.live.leave(a)
 }
 

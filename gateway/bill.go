@@ -61,7 +61,26 @@ func (q *asked) priceUsage(usage meter.Usage) (bill, error) {
 			failed = errors.Join(failed, b.add(rates, meter.Usage{Units: pass.Units, PromptTokens: usage.PromptTokens}, "@"+pass.Model))
 		}
 	}
-	return b, errors.Join(failed, b.add(q.rates, usage, ""))
+	return b, errors.Join(failed, b.add(q.dearer(usage), usage, ""))
+}
+
+// dearer are the prices of the model that was asked for, or of the one that the answer says it comes from: those by which the usage
+// costs more. A caller must not be served by a dear model for the price of a cheap one that it names.
+func (q *asked) dearer(usage meter.Usage) *pricing.Rates {
+	tariff := q.route.Tariff
+	if tariff == nil || usage.Model == "" || usage.Model == q.call.Model {
+		return q.rates
+	}
+	answered, ok := tariff.For(usage.Model)
+	if !ok || answered == q.rates {
+		return q.rates
+	}
+	byAsked, _ := q.rates.Due(usage)
+	byAnswered, err := answered.Due(usage)
+	if err == nil && byAnswered > byAsked {
+		return answered
+	}
+	return q.rates
 }
 
 // add prices a part of a usage; suffix tells its classes in the bill from those of other parts.

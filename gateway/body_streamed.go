@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"errors"
 	"net/http"
 	"slices"
@@ -124,7 +125,7 @@ func (b *streamed) send(p []byte) error {
 	}
 	if _, err := b.ResponseWriter.Write(p); err != nil {
 		b.gone = true
-		if !b.call.route.FinishUnheard {
+		if !b.call.route.FinishUnheard && !b.call.readsOn() {
 			return err
 		}
 	}
@@ -176,6 +177,10 @@ func (b *streamed) end() (cause any) {
 
 // finish charges the answer, and sends the rest of it.
 func (b *streamed) finish() error {
+	if b.left() { // what it has used is known now; its client does not hear the end
+		_, err := b.call.settle(ending{cut: cutClient})
+		return cmp.Or(err, errLeft)
+	}
 	end, err := b.call.settle(ending{cut: cutNone, quality: b.call.answer.judge()})
 	var withheld *withheldError
 	if errors.As(err, &withheld) { // the answer is here but for its end: it ends as one whose money has run out before
@@ -199,13 +204,18 @@ func (b *streamed) broken(p any) (cause any, err error) {
 	}
 	c := b.call
 	cut := cutUpstream
-	if (b.gone || c.clientGone()) && !c.route.FinishUnheard {
+	if b.left() {
 		cut = cutClient
 	}
 	if _, err := c.settle(ending{cut: cut}); err != nil && !errors.Is(err, errAborted) {
 		c.route.logger().Error("charging a response that was cut", "request", c.id, "error", err)
 	}
 	return p, nil
+}
+
+// left reports whether the client has left, and is not waited for.
+func (b *streamed) left() bool {
+	return (b.gone || b.call.clientGone()) && !b.call.route.FinishUnheard
 }
 
 // setTrailers puts the charge where trailers are read from. What the upstream has put there under our names goes.

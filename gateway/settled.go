@@ -36,6 +36,7 @@ var (
 	errAborted   = errors.New("the server is stopping")
 	errSettled   = errors.New("the response is charged already")
 	errExhausted = errors.New("the money for this call has run out")
+	errLeft      = errors.New("the client has left")
 	errCoding    = errors.New("the upstream's response is compressed in a way that can't be counted")
 )
 

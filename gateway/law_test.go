@@ -1,0 +1,280 @@
+package gateway_test
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/escrow/ledger"
+	"github.com/tallygate/tallygate/gateway"
+	"github.com/tallygate/tallygate/meter"
+	"github.com/tallygate/tallygate/meter/probe"
+	"github.com/tallygate/tallygate/pricing"
+)
+
+// The law: a complete answer goes out only when its whole price, as the tariff has it, is charged. What can't be charged in full is
+// refused before the provider works, or cut, or withheld. No limit, balance or quota of the payer lowers the price of what is
+// delivered.
+
+// sold is something that a route sells, and an answer of which ten are used.
+type sold struct {
+	name     string
+	route    func(t *testing.T) gateway.Route
+	document http.HandlerFunc // the answer, whole
+	stream   http.HandlerFunc // the answer, as a stream; nil where it can't be one
+	price    string           // of the whole answer
+	request  string           // the body; empty: a GET
+}
+
+const ten = 10
+
+func document(header, value, body string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		if header != "" {
+			w.Header().Set(header, value)
+		}
+		_, _ = io.WriteString(w, body)
+	}
+}
+
+// chat answers as an OpenAI-compatible server does, whatever bound it is given: with ten words.
+func chat(stream bool) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		if !stream {
+			w.Header().Set("Content-Type", "application/json")
+			_, _ = io.WriteString(w, `{"object":"chat.completion","model":"m","choices":[{"index":0,"message":{"role":"assistant","content":"w w w w w w w w w w"}}],"usage":{"prompt_tokens":0,"completion_tokens":10,"total_tokens":10}}`)
+			return
+		}
+		w.Header().Set("Content-Type", "text/event-stream")
+		for range ten {
+			_, _ = io.WriteString(w, `data: {"object":"chat.completion.chunk","model":"m","choices":[{"index":0,"delta":{"content":" w"}}]}`+"\n\n")
+			w.(http.Flusher).Flush()
+		}
+		_, _ = io.WriteString(w, `data: {"object":"chat.completion.chunk","model":"m","choices":[],"usage":{"prompt_tokens":0,"completion_tokens":10,"total_tokens":10}}`+"\n\ndata: [DONE]\n\n")
+	}
+}
+
+func counted(t *testing.T) gateway.Route {
+	at, err := probe.Header("X-Rows")
+	must(t, err)
+	price, err := pricing.ParsePrice(strings.Fields("0.01 per rows"), "rows")
+	must(t, err)
+	r, err := pricing.NewRates([]pricing.Price{price}, "rows")
+	must(t, err)
+	return gateway.Route{Rates: r, Counts: []probe.Count{{Class: meter.Class("rows"), Probe: at}}}
+}
+
+func costing(t *testing.T) gateway.Route {
+	at, err := probe.JSON("cost")
+	must(t, err)
+	return gateway.Route{Rates: rates(t, "0.01 per call"), Cost: &gateway.Cost{Probes: []*probe.Probe{at}}}
+}
+
+func perUnit(words string) func(*testing.T) gateway.Route {
+	return func(t *testing.T) gateway.Route { return gateway.Route{Rates: rates(t, words)} }
+}
+
+var goods = []sold{
+	{name: "call", route: perUnit("0.1 per call"), document: document("", "", "results"), price: "0.1"},
+	{name: "byte", route: perUnit("0.01 per byte"), document: document("", "", "0123456789"), price: "0.1"},
+	{name: "event", route: perUnit("0.01 per event"), stream: events, price: "0.1"},
+	{name: "count", route: counted, document: document("X-Rows", "10", "rows"), price: "0.1"},
+	{name: "cost", route: costing, document: document("Content-Type", "application/json", `{"cost":0.1}`), price: "0.1"},
+	{
+		name: "token", route: perUnit("0.01 per output_token"), document: chat(false), stream: chat(true), price: "0.1",
+		request: `{"model":"m","messages":[],"max_tokens":10,"stream":%t}`,
+	},
+}
+
+// ask makes one call and says whether the client takes the answer for complete.
+func (g sold) ask(t *testing.T, s *shop, streamed bool, headers ...string) (status int, body string, complete bool) {
+	t.Helper()
+	method, path, request := http.MethodGet, "/search", io.Reader(nil)
+	if g.request != "" {
+		method, path, request = http.MethodPost, "/v1/chat/completions", strings.NewReader(fmt.Sprintf(g.request, streamed))
+	}
+	r, err := http.NewRequestWithContext(t.Context(), method, s.url+path, request)
+	must(t, err)
+	r.Header.Set("Authorization", "Bearer "+s.key)
+	for i := 0; i < len(headers); i += 2 {
+		r.Header.Set(headers[i], headers[i+1])
+	}
+	answer, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return 0, "", false
+	}
+	defer answer.Body.Close()
+	read, err := io.ReadAll(answer.Body)
+	body = string(read)
+	complete = err == nil && answer.StatusCode == http.StatusOK && !strings.Contains(body, "insufficient_funds") && !strings.Contains(body, "limit_exceeded")
+	return answer.StatusCode, body, complete
+}
+
+// TestTheLaw sells everything in each way of paying, to payers that have too little, just enough and plenty, and that limit the call to
+// less, the same and more than its price.
+func TestTheLaw(t *testing.T) {
+	t.Parallel()
+	for _, good := range goods {
+		for _, streamed := range []bool{false, true} {
+			provider := good.document
+			if streamed {
+				provider = good.stream
+			}
+			if provider == nil {
+				continue
+			}
+			for _, pays := range []string{"wallet", "escrow", "milestone", "quota"} {
+				for _, has := range []string{"0.03", "0.0999", "0.1", "1"} {
+					for _, limit := range []string{"", "0.000000001", "0.05", "0.1", "0.5"} {
+						name := fmt.Sprintf("%s/streamed=%v/%s of %s/limit %s", good.name, streamed, pays, has, limit)
+						t.Run(name, func(t *testing.T) {
+							t.Parallel()
+							holdsTheLaw(t, good, streamed, provider, pays, has, limit)
+						})
+					}
+				}
+			}
+		}
+	}
+}
+
+func holdsTheLaw(t *testing.T, good sold, streamed bool, provider http.HandlerFunc, pays, has, limit string) {
+	route := good.route(t)
+	route.Batch = pricing.Measure{N: 1, Unit: "event"}
+	var headers []string
+	if limit != "" {
+		headers = append(headers, "Tallygate-Max-Charge", limit)
+	}
+	prepare := func(*escrow.Tx) error { return nil }
+	var plans []escrow.Plan
+	switch pays {
+	case "escrow":
+		route.Payment = gateway.Escrow{}
+		prepare = func(tx *escrow.Tx) error {
+			_, err := tx.CreateEscrow(escrow.Actor{Agent: "alice"}, escrow.EscrowOrder{To: "acme", Amount: amount(has)})
+			return err
+		}
+	case "milestone":
+		prepare = func(tx *escrow.Tx) error {
+			e, err := tx.CreateEscrow(escrow.Actor{Agent: "alice"}, escrow.EscrowOrder{
+				To: "acme", Amount: amount(has), Milestones: []escrow.Milestone{{Name: "m", Amount: amount(has)}},
+			})
+			headers = append(headers, "Tallygate-Escrow", e.ID, "Tallygate-Milestone", "m")
+			return err
+		}
+	case "quota":
+		unit := map[string]string{"call": "call", "byte": "byte", "event": "event", "count": "rows", "token": "output_token"}[good.name]
+		if unit == "" {
+			t.Skip("a subscription includes units, and what the provider states as a cost has none")
+		}
+		units := int64(amount(has)) * ten / int64(amount(good.price)) // as many as the money would buy
+		if unit == "call" {
+			units /= ten
+		}
+		if units == 0 {
+			t.Skip("less than a unit")
+		}
+		included := pricing.Measure{N: units, Unit: unit}
+		plan := escrow.Plan{Payee: "acme", Name: "p", Price: amount("0.1"), Period: time.Hour, Unit: unit, Included: units * escrow.Micro}
+		plans = append(plans, plan)
+		over := rates(t, "0 per call")
+		route.Payment = &gateway.Subscription{Plan: plan, Included: &included, Rates: over}
+		prepare = func(tx *escrow.Tx) error {
+			_, err := tx.Subscribe(escrow.Actor{Agent: "alice"}, escrow.SubscriptionOrder{Payee: "acme", Plan: "p"})
+			return err
+		}
+	}
+	s := openShop(t, escrow.Rules{Plans: plans}, gateway.Options{}, route, provider)
+	must(t, s.do(func(tx *escrow.Tx) error {
+		if pays == "wallet" && amount(has) < amount("1") {
+			if _, err := tx.Transfer(escrow.Actor{Agent: "alice"}, escrow.PaymentOrder{To: "acme", Amount: amount("1") - amount(has)}); err != nil {
+				return err
+			}
+		}
+		return prepare(tx)
+	}))
+	status, body, complete := good.ask(t, s, streamed, headers...)
+	price := amount(good.price)
+	affordable := amount(has) >= price
+	// What a plan includes, and the work of a milestone, cost the call nothing.
+	free := pays == "quota" || pays == "milestone"
+	allowed := limit == "" || amount(limit) >= price || free
+	charged, units := ledger.Amount(0), ""
+	charges, _, err := s.book.Charges(escrow.ChargeFilter{Agent: "alice"}, escrow.Page{})
+	must(t, err)
+	if len(charges) > 0 {
+		charged = charges[0].Amount
+		if pays == "milestone" {
+			charged = charges[0].Price
+		}
+		if pays == "quota" {
+			charged = price * ledger.Amount(charges[0].QuotaUsed) / (ten * escrow.Micro)
+			if good.name == "call" {
+				charged = price * ledger.Amount(charges[0].QuotaUsed) / escrow.Micro
+			}
+		}
+		units = fmt.Sprint(charges[0].Units, charges[0].Cut, charges[0].QuotaUsed)
+	}
+	if complete && charged < price {
+		t.Errorf("a complete answer of %s was had for %s: %s", price, charged, units)
+	}
+	if complete && (!affordable || !allowed) {
+		t.Errorf("complete, although there was no money, or a limit, for it: charged %s", charged)
+	}
+	if charged > price || !affordable && charged > amount(has) {
+		t.Errorf("%s was charged for what costs %s", charged, price)
+	}
+	// The tokens of a stream are bounded from above as it flows: just enough money may not reach for it.
+	enough := affordable && !(good.name == "token" && streamed && amount(has) == price)
+	if !complete && enough && limit == "" {
+		t.Errorf("an honest call is refused: %d %s", status, body)
+	}
+	if charged > 0 && limit != "" && charged > amount(limit) && !free {
+		t.Errorf("%s was charged, over the limit of %s", charged, limit)
+	}
+	report, err := s.book.Check(t.Context(), nil)
+	must(t, err)
+	if len(report.Wrong)+len(report.Ledger.Wrong) > 0 {
+		t.Errorf("books: %v %v", report.Wrong, report.Ledger.Wrong)
+	}
+}
+
+// TestParallelCalls has one payer make many calls at once: what is delivered is paid.
+func TestParallelCalls(t *testing.T) {
+	t.Parallel()
+	for _, good := range goods {
+		t.Run(good.name, func(t *testing.T) {
+			t.Parallel()
+			provider, streamed := good.document, false
+			if provider == nil {
+				provider, streamed = good.stream, true
+			}
+			s := openShop(t, escrow.Rules{}, gateway.Options{}, good.route(t), provider)
+			var mu sync.Mutex
+			delivered := 0
+			var wg sync.WaitGroup
+			for range 40 {
+				wg.Go(func() {
+					if _, _, complete := good.ask(t, s, streamed); complete {
+						mu.Lock()
+						delivered++
+						mu.Unlock()
+					}
+				})
+			}
+			wg.Wait()
+			paid := amount("1") - amount(s.balance("alice"))
+			if worth := amount(good.price) * ledger.Amount(delivered); paid < worth {
+				t.Errorf("%d answers, worth %s, were had for %s", delivered, worth, paid)
+			}
+			if delivered == 0 {
+				t.Error("nobody was served")
+			}
+		})
+	}
+}
