@@ -1,6 +1,7 @@
 package gateway_test
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -277,4 +278,79 @@ func TestParallelCalls(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestAClientThatLeavesPaysTheUsageThatComesLater hangs up at the last word, before the provider states 20,000 tokens of hidden thought.
+func TestAClientThatLeavesPaysTheUsageThatComesLater(t *testing.T) {
+	t.Parallel()
+	left, over := make(chan struct{}), make(chan gateway.Report, 1)
+	o := gateway.Options{Report: func(_ *http.Request, r gateway.Report) { over <- r }}
+	s := openShop(t, escrow.Rules{}, o, gateway.Route{Rates: rates(t, "0.00001 per output_token")}, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		_, _ = io.WriteString(w, `data: {"object":"chat.completion.chunk","model":"m","choices":[{"index":0,"delta":{"content":"42"}}]}`+"\n\n")
+		w.(http.Flusher).Flush()
+		<-left
+		_, _ = io.WriteString(w, `data: {"object":"chat.completion.chunk","model":"m","choices":[],"usage":{"prompt_tokens":1,"completion_tokens":20001,"total_tokens":20002,"completion_tokens_details":{"reasoning_tokens":20000}}}`+"\n\ndata: [DONE]\n\n")
+	})
+	ctx, leave := context.WithCancel(t.Context())
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, s.url+"/v1/chat/completions", strings.NewReader(`{"model":"m","messages":[],"stream":true}`))
+	must(t, err)
+	r.Header.Set("Authorization", "Bearer "+s.key)
+	answer, err := http.DefaultClient.Do(r)
+	must(t, err)
+	_, err = answer.Body.Read(make([]byte, 10))
+	must(t, err)
+	leave()
+	answer.Body.Close()
+	close(left)
+	want(t, "charge", (<-over).Charge, "0.20001")
+}
+
+func (s *shop) charges() []escrow.Charge {
+	s.t.Helper()
+	charges, _, err := s.book.Charges(escrow.ChargeFilter{Agent: "alice"}, escrow.Page{})
+	must(s.t, err)
+	return charges
+}
+
+// TestTheDearerModelIsCharged asks for a cheap model and is answered by a dear one, and the other way round.
+func TestTheDearerModelIsCharged(t *testing.T) {
+	t.Parallel()
+	tariff := &pricing.Tariff{}
+	for _, model := range []string{"cheap 0.001", "dear 0.01"} {
+		name, price, _ := strings.Cut(model, " ")
+		output, err := pricing.ParseClassPrice("output", strings.Fields(price+" per token"))
+		must(t, err)
+		tariff.Models = append(tariff.Models, pricing.Model{Glob: name + "*", Prices: []pricing.Price{output}})
+	}
+	must(t, tariff.Compile(nil))
+	for _, test := range []struct{ asked, answers, charge string }{
+		{"cheap", "cheap-2026-01-01", "0.01"}, {"cheap", "dear", "0.1"}, {"dear", "cheap", "0.1"}, {"cheap", "unknown", "0.01"}, {"cheap", "", "0.01"},
+	} {
+		s := openShop(t, escrow.Rules{}, gateway.Options{}, gateway.Route{Tariff: tariff}, document("Content-Type", "application/json",
+			`{"object":"chat.completion","model":"`+test.answers+`","choices":[{"index":0,"message":{"content":"w"}}],"usage":{"prompt_tokens":0,"completion_tokens":10,"total_tokens":10}}`))
+		good := sold{request: `{"model":"` + test.asked + `","messages":[],"max_tokens":10,"stream":%t}`}
+		_, body, complete := good.ask(t, s, false)
+		if !complete || len(s.charges()) == 0 {
+			t.Fatalf("%v: %s", test, body)
+		}
+		want(t, test.asked+" answered by "+test.answers, s.charges()[0].Amount, test.charge)
+	}
+}
+
+// TestAnAgentWhoseAnswersAreWithheldIsBounded makes the provider work for nothing, until it may not any more.
+func TestAnAgentWhoseAnswersAreWithheldIsBounded(t *testing.T) {
+	t.Parallel()
+	s := openShop(t, escrow.Rules{}, gateway.Options{}, gateway.Route{Rates: rates(t, "0.2 per byte")}, document("", "", "0123456789"))
+	for range 100 {
+		status, _, complete := (sold{}).ask(t, s, false)
+		if complete {
+			t.Fatal("an answer of 2 was had for 1")
+		}
+		if status == http.StatusTooManyRequests {
+			want(t, "wallet", s.balance("alice"), "1")
+			return
+		}
+	}
+	t.Error("100 answers were withheld, and the agent goes on")
 }
