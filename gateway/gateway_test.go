@@ -7,19 +7,18 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/tallygate/tallygate/escrow"
 	"github.com/tallygate/tallygate/escrow/ledger"
-	"github.com/tallygate/tallygate/escrow/ledger/bolt"
+	"github.com/tallygate/tallygate/escrow/ledger/ledgertest"
 	"github.com/tallygate/tallygate/gateway"
 	"github.com/tallygate/tallygate/pricing"
 )
 
-// shop is a metered route on plain net/http, over books on a real file.
+// shop is a metered route on plain net/http, over books in memory. Package caddymodule tests the same through a real Caddy, on a real file.
 type shop struct {
 	t    testing.TB
 	book *escrow.Book
@@ -30,9 +29,7 @@ type shop struct {
 
 func openShop(t testing.TB, rules escrow.Rules, o gateway.Options, route gateway.Route, provider http.HandlerFunc) *shop {
 	t.Helper()
-	store, err := bolt.Open(filepath.Join(t.TempDir(), "ledger.db"), bolt.Options{NoSync: true})
-	must(t, err)
-	books, err := ledger.New(store, ledger.Options{Currency: "USDC"})
+	books, err := ledger.New(ledgertest.NewStore(), ledger.Options{Currency: "USDC"})
 	must(t, err)
 	t.Cleanup(func() { must(t, books.Close()) })
 	rules.OpenRegistration = true
