@@ -74,8 +74,9 @@ type Meter struct {
 	// with an error event, "finish" lets it run on, unpaid from there.
 	OnExhausted string `json:"on_exhausted,omitempty"`
 
-	// OnCancel says what a client pays that leaves before the first byte: "free" (the default) cancels the upstream call
-	// and charges nothing, "finish" awaits the upstream's answer and charges it.
+	// OnCancel says what happens when the client leaves. "free" (the default) cancels the upstream call: before the first byte of the
+	// answer nothing is charged, later what was used. Where that is tokens, the answer is read on for up to 10 seconds, since providers
+	// state the usage at the end. "finish" awaits the whole answer and charges it.
 	OnCancel string `json:"on_cancel,omitempty"`
 
 	// ChargeOn lists the response statuses that are charged: codes, or classes such as "2xx". Default: 2xx and 101.
@@ -85,8 +86,8 @@ type Meter struct {
 	// that a provider can see what it would earn. Default: on.
 	Enforce string `json:"enforce,omitempty"`
 
-	// MaxBody is the largest request body, in bytes, that is read to find out what is asked (tariffs only). A larger one is refused with
-	// 413. Default: 32 MiB.
+	// MaxBody is the largest request body, in bytes, that is read: to find out what is asked, where the price depends on that, and to tell
+	// calls with an Idempotency-Key apart. A larger one is refused with 413. Default: 32 MiB.
 	MaxBody int64 `json:"max_body,omitempty"`
 
 	app    *App
