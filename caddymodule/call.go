@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"net/http"
 	"sync"
 	"time"
@@ -333,6 +334,9 @@ func (c *call) authorise(r *http.Request) *ledger.Refusal {
 	if held := auth.Held(); c.meter.durable >= 0 && held > c.meter.durable {
 		auth.Draw(held, false)
 		if err := auth.Await(); err != nil {
+			if errors.Is(err, ledger.ErrOutcomeUnknown) || errors.Is(err, ledger.ErrUnavailable) {
+				c.books.unknown(c.abandoned()) // the hold may be on the disk all the same, and Cancel can't give it back now
+			}
 			auth.Cancel()
 			return asRefusal(err)
 		}
