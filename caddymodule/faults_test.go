@@ -48,10 +48,11 @@ func TestADiskThatFails(t *testing.T) {
 	t.Parallel()
 	for _, step := range []bolt.Step{bolt.StepWrite, bolt.StepCommit, bolt.StepSync} {
 		t.Run(string(step), func(t *testing.T) {
-			next := make(chan struct{})
+			next, arrived := make(chan struct{}), make(chan struct{}, 2)
 			s := &shop{t: t, store: "faulty"}
 			s.open("", perCallSite+"\n\thandle /live* {\n\t\tmeter live 0.01 per event\n\t\treverse_proxy UPSTREAM\n\t}\n\thandle /costly {\n\t\tmeter lab {\n\t\t\tprice 0.5 per call\n\t\t\tdurable_holds above 0.1\n\t\t}\n\t\treverse_proxy UPSTREAM\n\t}", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if strings.HasPrefix(r.URL.Path, "/costly") {
+					arrived <- struct{}{}
 					<-next
 					return
 				}
@@ -68,7 +69,7 @@ func TestADiskThatFails(t *testing.T) {
 			key := s.agent("alice", "1")
 			costly := make(chan answer)
 			go func() { costly <- s.do("POST", "/costly", key, "{}", "Idempotency-Key", "again") }()
-			eventually(t, "the costly call's hold is on the disk", func() bool { return s.api("GET", "/wallet", key, nil, 200)["held"] == "0.5" })
+			<-arrived // with its hold on the disk
 			ended := make(chan answer)
 			go func() { ended <- send(t, s.request("GET", "/live", key, "")) }()
 			eventually(t, "the stream has begun", func() bool { return s.api("GET", "/wallet", key, nil, 200)["held"] != "0.5" })
@@ -96,6 +97,26 @@ func TestADiskThatFails(t *testing.T) {
 			want(t, "held", s.api("GET", "/wallet", key, nil, 200)["held"].(string), "0")
 			want(t, "the costly call again, under its key", fmt.Sprint(s.do("POST", "/costly", key, "{}", "Idempotency-Key", "again").status), "200")
 			want(t, "wallet after it", s.balance(key), "0.499")
+		})
+	}
+}
+
+// TestADiskThatFailsUnderADurableHold: what was to be held on the disk may be there though its commit failed, and is given back all the same.
+func TestADiskThatFailsUnderADurableHold(t *testing.T) {
+	t.Parallel()
+	for _, step := range []bolt.Step{bolt.StepWrite, bolt.StepCommit, bolt.StepSync} {
+		t.Run(string(step), func(t *testing.T) {
+			s := &shop{t: t, store: "faulty"}
+			s.open("", "handle {\n\t\tmeter lab {\n\t\t\tprice 0.5 per call\n\t\t\tdurable_holds above 0.1\n\t\t}\n\t\treverse_proxy UPSTREAM\n\t}", text("results"))
+			key := s.agent("alice", "1")
+			s.fail(step)
+			wantProblem(t, s.do("POST", "/costly", key, "{}", "Idempotency-Key", "again"), 503, "ledger_unavailable")
+			s.fail("")
+			eventually(t, "the hold is given back", func() bool { return s.balance(key) == "1" })
+			want(t, "held", s.api("GET", "/wallet", key, nil, 200)["held"].(string), "0")
+			eventually(t, "the call can be made again", func() bool { return s.do("POST", "/costly", key, "{}", "Idempotency-Key", "again").status == 200 })
+			want(t, "wallet after it", s.balance(key), "0.5")
+			s.wantNothingHeld(t, key)
 		})
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 // TestKeptAnswers: an answer is kept with its idempotency key and forgotten with it, and there is a bound on what is kept of an agent.
 func TestKeptAnswers(t *testing.T) {
+	t.Parallel()
 	s := newShop(t, defaultRules())
 	s.agents("10", "alice", "bob", "shop")
 	made := 0

@@ -16,6 +16,7 @@ import (
 // TestModel runs random histories against a plain model in memory, which knows the rules and nothing of records, lists, batches or
 // holds, and compares all that can be seen after each step.
 func TestModel(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(r *rapid.T) {
 		dir, err := os.MkdirTemp("", "model")
 		must(r, err)

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"sync"
 	"time"
@@ -127,6 +128,9 @@ func (q *asked) makeDurable(auth *escrow.Authorisation) *ledger.Refusal {
 	}
 	auth.Draw(held, false)
 	if err := auth.Await(); err != nil {
+		if errors.Is(err, ledger.ErrOutcomeUnknown) || errors.Is(err, ledger.ErrUnavailable) {
+			q.gateway.live.unknown(q.abandoned(false)) // the hold may be on the disk all the same, and can't be given back now
+		}
 		auth.Cancel()
 		return asRefusal(err)
 	}
@@ -212,7 +216,7 @@ func (a *admitted) leave() {
 	a.mu.Lock()
 	known := a.end != nil && (a.end.charge.RequestID != "" || a.end.err != nil)
 	if a.pay.costs() && !known && a.gateway.live.broken() {
-		a.gateway.live.unknown(a.abandoned()) // what it has drawn can't be given back now
+		a.gateway.live.unknown(a.abandoned(a.answer != nil && a.answer.sent)) // what it has drawn can't be given back now
 	}
 	a.pay.cancel()
 	a.mu.Unlock()
@@ -258,11 +262,10 @@ func (a *admitted) abandon() {
 	}
 }
 
-// abandoned is the call as the books must know it when they are put right after a failed commit.
-func (a *admitted) abandoned() escrow.AbandonedCall {
-	return escrow.AbandonedCall{
-		Request: a.id, Payer: a.payer.Agent, IdempotencyKey: a.terms.idempotencyKey, Sent: a.answer != nil && a.answer.sent,
-	}
+// abandoned is the call as the books must know it when they are put right after a failed commit. sent says that bytes of the answer
+// have gone out.
+func (q *asked) abandoned(sent bool) escrow.AbandonedCall {
+	return escrow.AbandonedCall{Request: q.id, Payer: q.payer.Agent, IdempotencyKey: q.terms.idempotencyKey, Sent: sent}
 }
 
 // begin starts the counting of an answer that is charged. Of an event stream the end must be found, whatever its price is.
