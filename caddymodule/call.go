@@ -319,7 +319,7 @@ func (c *call) authorise(r *http.Request) *ledger.Refusal {
 	auth, err := c.book.Authorise(r.Context(), order)
 	if err != nil {
 		refusal := asRefusal(err)
-		if refusal.Outcome == ledger.IdempotencyConflict && c.keeps() {
+		if refusal.Outcome == escrow.IdempotencyConflict && c.keeps() {
 			c.kept, c.charge = c.again(refusal.Fields["request_id"])
 		}
 		return refusal

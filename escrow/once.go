@@ -99,7 +99,7 @@ func conflict(request, retryAfter string) error {
 	if retryAfter != "" {
 		fields["retry_after"], detail = retryAfter, "the call is being made at this moment, under this Idempotency-Key"
 	}
-	return refuse(ledger.IdempotencyConflict, fields, "%s", detail)
+	return refuse(IdempotencyConflict, fields, "%s", detail)
 }
 
 func once(r ledger.Reader, id OnceID) (kept onceRecord, found bool, err error) {

@@ -1,7 +1,6 @@
 package ledger
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"time"
@@ -194,50 +193,6 @@ func (b *Batch) Resolve(pending uint64, post Amount, kind, memo string) error {
 
 // Pendings returns the pending transfers of a reference that are not resolved, oldest first.
 func (b *Batch) Pendings(reference string) ([]Transfer, error) { return Pendings(b.w, reference) }
-
-// Once runs op under an id: the first result is kept with it, also a refusal, whose changes are undone. The same id with the same
-// digest then returns it again and runs nothing; with another digest it is refused with [IdempotencyConflict]. Any other error
-// keeps nothing. A refusal that is to be kept must not fail the batch itself: see [Ledger.Once].
-func (b *Batch) Once(id string, digest []byte, op func() ([]byte, error)) (result []byte, replayed bool, err error) {
-	if id == "" || !validName(id) {
-		return nil, false, &Refusal{Outcome: InvalidTransfer, Detail: fmt.Sprintf("an idempotency id must have 1 to %d bytes", maxName)}
-	}
-	kept, found, err := readOutcome(b.w, id)
-	if err != nil {
-		return nil, false, err
-	}
-	if found {
-		if !bytes.Equal(kept.Digest, digest) {
-			return nil, false, &Refusal{Outcome: IdempotencyConflict, Detail: fmt.Sprintf("%q came before with other content", id)}
-		}
-		return kept.Result, true, kept.failure()
-	}
-	record := outcomeRecord{Digest: digest, Time: b.now.UnixNano()}
-	err = b.Try(func() (err error) {
-		record.Result, err = op()
-		return err
-	})
-	if refusal, ok := errors.AsType[*Refusal](err); ok {
-		record.Result, record.Refusal = nil, refusal
-	} else if err != nil {
-		return nil, false, err
-	}
-	b.put(outcomeKey(id), encode(record))
-	return record.Result, false, err
-}
-
-// Forget drops what is kept under an id: it is as if it had never been used.
-func (b *Batch) Forget(id string) {
-	b.dirty = true
-	b.w.Delete(outcomeKey(id))
-}
-
-func (r outcomeRecord) failure() error {
-	if r.Refusal == nil {
-		return nil
-	}
-	return r.Refusal
-}
 
 // publish lets holds rely on what the batch earned.
 func (b *Batch) publish() {

@@ -3,7 +3,6 @@ package ledger
 import (
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -21,9 +20,9 @@ func sample(t *testing.T) (*plain, *Ledger) {
 	if err := l.open("USDC", current); err != nil {
 		t.Fatal(err)
 	}
-	for day := range 3 {
+	for range 3 {
 		now = now.AddDate(0, 0, 1)
-		_, _, err := l.Once(context.Background(), fmt.Sprint("op", day), nil, func(b *Batch) ([]byte, error) {
+		err := l.Do(context.Background(), func(b *Batch) error {
 			b.Put([]byte("dsome"), []byte("record"))
 			var seqs []uint64
 			for _, transfer := range []Transfer{
@@ -32,18 +31,18 @@ func sample(t *testing.T) (*plain, *Ledger) {
 			} {
 				posted, err := b.Post(transfer)
 				if err != nil {
-					return nil, err
+					return err
 				}
 				seqs = append(seqs, posted.Seq)
 			}
 			for range 2 {
 				p, err := b.Pend(Transfer{Debit: Wallet("alice"), Credit: Wallet("bob"), Amount: 2, Kind: "draw", Reference: "r"})
 				if err != nil {
-					return nil, err
+					return err
 				}
 				seqs = append(seqs, p.Seq)
 			}
-			return nil, b.Resolve(seqs[2], 1, "charge", "")
+			return b.Resolve(seqs[2], 1, "charge", "")
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -65,8 +64,8 @@ func wrong(t *testing.T, l *Ledger) []string {
 	return all
 }
 
-// TestCheckFindsAnyRecord: whichever record of the books is lost, changed or forged, Check says so. Records of packages above and
-// kept outcomes it can only read.
+// TestCheckFindsAnyRecord: whichever record of the books is lost, changed or forged, Check says so. Records of packages above it
+// can only read.
 func TestCheckFindsAnyRecord(t *testing.T) {
 	s, l := sample(t)
 	defer s.Close()
@@ -75,7 +74,7 @@ func TestCheckFindsAnyRecord(t *testing.T) {
 	}
 	whole := maps.Clone(s.records)
 	for key, value := range whole {
-		if key[0] == DomainPrefix || key[0] == outcomePrefix || key == string(metaKey) {
+		if key[0] == DomainPrefix || key == string(metaKey) {
 			continue
 		}
 		damage := map[string]func(sorted){

@@ -1,10 +1,10 @@
 // Package ledger moves money, and is the only code that does: accounts with four counters, immutable transfers, holds, and
 // atomic batches on a [Store]. It imports nothing else of Tallygate.
 //
-// A [Ledger] is made over a store by [New]. What changes the books is a function on a [Batch], given to [Ledger.Do],
-// [Ledger.Queue] or [Ledger.Once]: it posts transfers and puts the records that belong to them, all of it or nothing. Such functions
-// run one after another, many to a commit, and must not call the ledger's own methods that wait. What only sets money aside for a
-// moment is a [Hold], in memory.
+// A [Ledger] is made over a store by [New]. What changes the books is a function on a [Batch], given to [Ledger.Do] or
+// [Ledger.Queue]: it posts transfers and puts the records that belong to them, all of it or nothing. Such functions run one after
+// another, many to a commit, and must not call the ledger's own methods that wait. What only sets money aside for a moment is a
+// [Hold], in memory.
 package ledger
 
 import (
@@ -215,8 +215,8 @@ func (l *Ledger) stop(cause error) {
 }
 
 // Reopen takes money again after a failed commit: the store goes on from what is durable now. Holds keep what they held when the
-// commit failed. What became of operations whose outcome is unknown, [Ledger.Outcome] says. Where the store can't be reopened the
-// error says why, and everything stays as it is.
+// commit failed. What became of an operation whose outcome is unknown, the records say that it was to put. Where the store can't be
+// reopened the error says why, and everything stays as it is.
 func (l *Ledger) Reopen() error {
 	l.reopening.Lock()
 	defer l.reopening.Unlock()
@@ -242,31 +242,6 @@ func (l *Ledger) Reopen() error {
 	l.stopped = nil
 	l.logger.Info("the ledger is open again")
 	return nil
-}
-
-// Once runs op as one atomic operation under an id whose outcome is kept in the same commit: the first result, also a refusal, is
-// what the same id and digest get ever after, with replayed true; another digest is refused with [IdempotencyConflict]. Errors that
-// are no refusal are not kept.
-func (l *Ledger) Once(ctx context.Context, id string, digest []byte, op func(*Batch) ([]byte, error)) (result []byte, replayed bool, err error) {
-	type answer struct {
-		result   []byte
-		replayed bool
-		refusal  error
-	}
-	answers := make(chan answer, 1)
-	err = l.Do(ctx, func(b *Batch) error {
-		result, replayed, err := b.Once(id, digest, func() ([]byte, error) { return op(b) })
-		if err != nil && OutcomeOf(err) == OK {
-			return err
-		}
-		answers <- answer{append([]byte(nil), result...), replayed, err}
-		return nil
-	})
-	if err != nil {
-		return nil, false, err
-	}
-	a := <-answers
-	return a.result, a.replayed, a.refusal
 }
 
 // View calls fn with the records as last committed.

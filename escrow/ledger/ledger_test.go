@@ -8,7 +8,8 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger/ledgertest"
 )
 
-// A metered call: money is held in memory on the way in, and paid with its commission, under an id, on the way out.
+// A metered call: money is held in memory on the way in, and paid with its commission on the way out, together with a record by which
+// it is paid once.
 func Example() {
 	l, err := ledger.New(ledgertest.NewStore(), ledger.Options{Currency: "USDC"})
 	if err != nil {
@@ -31,20 +32,23 @@ func Example() {
 	fmt.Println("hold 3:", err)
 	defer hold.Release()
 
-	charge := func(b *ledger.Batch) ([]byte, error) {
+	charge := func(b *ledger.Batch) error {
+		if made, err := b.Get([]byte("dcharge:req_1")); err != nil || made != nil {
+			return err
+		}
+		b.Put([]byte("dcharge:req_1"), []byte("2"))
 		for _, t := range []ledger.Transfer{
 			{Debit: alice, Credit: acme, Amount: 198 * ledger.Unit / 100, Kind: "charge", Reference: "req_1"},
 			{Debit: alice, Credit: ledger.Commission, Amount: 2 * ledger.Unit / 100, Kind: "commission", Reference: "req_1"},
 		} {
 			if _, err := b.Post(t, hold); err != nil {
-				return nil, err
+				return err
 			}
 		}
-		return []byte("charged 2"), nil
+		return nil
 	}
 	for range 2 {
-		result, replayed, err := l.Once(ctx, "req_1", []byte("digest"), charge)
-		fmt.Printf("settle: %s, replayed %t, %v\n", result, replayed, err)
+		fmt.Println("settle:", l.Do(ctx, charge))
 	}
 
 	account, held, err := l.Balance(alice)
@@ -59,8 +63,8 @@ func Example() {
 	// deposit: <nil>
 	// hold 11: insufficient_funds: wallet:alice has 10 available, 11 is required
 	// hold 3: <nil>
-	// settle: charged 2, replayed false, <nil>
-	// settle: charged 2, replayed true, <nil>
+	// settle: <nil>
+	// settle: <nil>
 	// alice: 8 held 1 <nil>
 	// commission -0.02 8 commission
 	// charge -1.98 8.02 wallet:acme

@@ -20,20 +20,6 @@ func (l *Ledger) Balance(id AccountID) (account Account, held Amount, err error)
 	return account, held, nil
 }
 
-// Outcome looks up what became of an operation of [Ledger.Once]: its result, or its refusal as err; found is false where none of
-// that id was committed.
-func (l *Ledger) Outcome(id string) (result []byte, found bool, err error) {
-	err = l.View(func(r Reader) error {
-		kept, ok, err := readOutcome(r, id)
-		if err != nil || !ok {
-			return err
-		}
-		result, found = kept.Result, true
-		return kept.failure()
-	})
-	return result, found, err
-}
-
 // Transfer returns the transfer of a number; found is false where there is none.
 func (l *Ledger) Transfer(seq uint64) (t Transfer, found bool, err error) {
 	err = l.View(func(r Reader) error {
@@ -145,15 +131,6 @@ func pendingsIn(r Reader, in Range, list []Transfer, limit int) ([]Transfer, err
 		return limit <= 0 || len(list) < limit, err
 	})
 	return list, err
-}
-
-func readOutcome(r Reader, id string) (kept outcomeRecord, found bool, err error) {
-	key := outcomeKey(id)
-	value, err := r.Get(key)
-	if err != nil || value == nil {
-		return kept, false, err
-	}
-	return kept, true, decode(key, value, &kept)
 }
 
 func readState(r Reader) (state stateRecord, err error) {

@@ -64,7 +64,7 @@ type Reopener interface {
 
 var (
 	// ErrOutcomeUnknown is returned where the commit of an operation failed: it may or may not have taken place. Nothing more is
-	// written until the store is reopened; then the operation's id tells what became of it.
+	// written until the store is reopened; then the records that it was to put tell what became of it.
 	ErrOutcomeUnknown = errors.New("the commit failed, its outcome is unknown")
 	// ErrUnavailable is returned for operations that were not run since an earlier commit failed.
 	ErrUnavailable = errors.New("the ledger takes no operations")

@@ -82,11 +82,11 @@ func operate(l *ledger.Ledger, id string) string {
 	if err := l.Reopen(); err != nil {
 		return fmt.Sprintf("stopped %s %v", id, err)
 	}
-	_, found, err := l.Outcome(id)
+	there, err := found(l, id)
 	if err != nil {
 		return fmt.Sprintf("failed %s %v", id, err)
 	}
-	if found {
+	if there {
 		return "unknown " + id + " found: " + cause
 	}
 	if err := once(l, id); err != nil {

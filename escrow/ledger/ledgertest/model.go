@@ -17,7 +17,7 @@ import (
 type model struct {
 	moves    []move
 	pendings map[string]*pending // by the name that the test gave
-	kept     map[string]outcome  // by id
+	notes    map[string]bool
 	holds    []*hold
 	now      time.Duration
 }
@@ -31,11 +31,6 @@ type pending struct {
 	move
 	seq      uint64
 	resolved bool
-}
-
-type outcome struct {
-	digest string
-	ledger.Outcome
 }
 
 type hold struct {
@@ -98,7 +93,8 @@ type machine struct {
 	store  ledger.Store
 	ledger *ledger.Ledger
 	model
-	names int
+	names    int // pending transfers
+	failures int
 }
 
 var names = []ledger.AccountID{ledger.World, ledger.Commission, ledger.Wallet("a"), ledger.Wallet("b"), ledger.Escrow("e")}
@@ -208,30 +204,25 @@ func (m *machine) Batch(t *rapid.T) {
 	expect(t, fmt.Sprintf("batch %v", moves), err, want)
 }
 
-// Once posts a transfer under one of a few ids.
+// Once posts a transfer with a note, unless there is one.
 func (m *machine) Once(t *rapid.T) {
 	v := move{anAccount(t), anAccount(t), anAmount(t)}
-	id := rapid.SampledFrom([]string{"k1", "k2", "k3", "k4", "k5", "k6"}).Draw(t, "id")
-	digest := rapid.SampledFrom([]string{"x", "x", "x", "y"}).Draw(t, "digest")
-	before, known := m.kept[id]
-	want, again := before.Outcome, known
-	switch {
-	case known && before.digest != digest:
-		want, again = ledger.IdempotencyConflict, false
-	case !known:
+	name := rapid.SampledFrom([]string{"k1", "k2", "k3", "k4", "k5", "k6"}).Draw(t, "note")
+	want := isNoted
+	if !m.notes[name] {
 		if want, _ = m.pay(v, nil); want == ledger.OK {
 			m.moves = append(m.moves, v)
+			m.notes[name] = true
 		}
-		m.kept[id] = outcome{digest, want}
 	}
-	_, replayed, err := m.ledger.Once(context.Background(), id, []byte(digest), func(b *ledger.Batch) ([]byte, error) {
+	err := m.do(func(b *ledger.Batch) error {
+		if err := note(b, name); err != nil {
+			return err
+		}
 		_, err := b.Post(v.transfer())
-		return nil, err
+		return err
 	})
-	expect(t, fmt.Sprintf("once %s %s %v", id, digest, v), err, want)
-	if replayed != again {
-		t.Fatalf("once %s %s: replayed is %t", id, digest, replayed)
-	}
+	expect(t, fmt.Sprintf("note %s, post %v", name, v), err, want)
 }
 
 // Pend sets money aside durably.
@@ -333,7 +324,15 @@ func (m *machine) FailCommit(t *rapid.T) {
 		t.Skip("no such transfer")
 	}
 	m.place.FailNext(kept)
-	err := m.do(func(b *ledger.Batch) error { _, err := b.Post(v.transfer()); return err })
+	m.failures++
+	name := fmt.Sprint("failed", m.failures)
+	err := m.do(func(b *ledger.Batch) error {
+		if err := note(b, name); err != nil {
+			return err
+		}
+		_, err := b.Post(v.transfer())
+		return err
+	})
 	if !errors.Is(err, ledger.ErrOutcomeUnknown) {
 		t.Fatalf("a failed commit: %v", err)
 	}
@@ -341,6 +340,11 @@ func (m *machine) FailCommit(t *rapid.T) {
 		t.Fatalf("a hold after a failed commit: %v", err)
 	}
 	must(t, m.ledger.Reopen())
+	there, err := noted(m.ledger, name)
+	must(t, err)
+	if there != kept {
+		t.Fatalf("of a failed commit the record is there: %t, want %t", there, kept)
+	}
 	if kept {
 		m.moves = append(m.moves, v)
 	}
@@ -403,7 +407,7 @@ func (m *machine) checkEntries(id ledger.AccountID, account ledger.Account) erro
 func testModel(t *testing.T, fresh func(testing.TB) Place) {
 	rapid.Check(t, func(rt *rapid.T) {
 		m := &machine{place: fresh(t)}
-		m.pendings, m.kept = map[string]*pending{}, map[string]outcome{}
+		m.pendings, m.notes = map[string]*pending{}, map[string]bool{}
 		m.open(rt)
 		defer func() { _ = m.ledger.Close() }()
 		steps := rapid.StateMachineActions(m)

@@ -583,18 +583,18 @@ func pay(t *testing.T, l *ledger.Ledger, agents []string, worker int) (settled i
 				return err
 			})
 		}
-		_, _, err = l.Once(context.Background(), reference, nil, func(b *ledger.Batch) ([]byte, error) {
+		err = l.Do(context.Background(), func(b *ledger.Batch) error {
 			draws, err := b.Pendings(reference)
 			if err != nil {
-				return nil, err
+				return err
 			}
 			for _, d := range draws {
 				if err := b.Resolve(d.Seq, d.Amount-d.Amount/3, "charge", ""); err != nil {
-					return nil, err
+					return err
 				}
 			}
 			_, err = b.Post(ledger.Transfer{Debit: payer, Credit: payee, Amount: rest, Kind: "charge", Reference: reference}, hold)
-			return nil, err
+			return err
 		})
 		if draw != nil {
 			if err := draw.Wait(); err != nil {

@@ -1,0 +1,63 @@
+package escrow_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/tallygate/tallygate/escrow"
+)
+
+// TestOnce: the first outcome under a key is its owner's ever after, also a refusal, and also in the next process; it is forgotten after
+// a day.
+func TestOnce(t *testing.T) {
+	s := newShop(t, defaultRules())
+	s.agents("10", "alice", "bob")
+	once := func(owner, key, digest string, money string) (result string, replayed bool, err error) {
+		kept, replayed, err := s.Once(context.Background(), escrow.OnceID{Owner: owner, Key: key}, []byte(digest), func(tx *escrow.Tx) ([]byte, error) {
+			p, err := tx.Transfer(by("alice"), escrow.PaymentOrder{To: "bob", Amount: amount(money)})
+			return fmt.Appendf(nil, "paid %s", p.Amount), err
+		})
+		return string(kept), replayed, err
+	}
+	expect := func(key, digest, money, want string) {
+		t.Helper()
+		result, replayed, err := once("agent:alice", key, digest, money)
+		if r, refused := err.(*escrow.Refusal); refused {
+			result = string(r.Outcome)
+		} else {
+			must(t, err)
+		}
+		if got := fmt.Sprint(result, " ", replayed); got != want {
+			t.Fatalf("%s %s %s: got %s, want %s", key, digest, money, got, want)
+		}
+	}
+	expect("k", "x", "4", "paid 4 false")
+	expect("k", "x", "4", "paid 4 true")
+	expect("k", "y", "5", "idempotency_conflict false")
+	expect("l", "x", "7", "insufficient_funds false")
+	must(t, s.run(func(tx *escrow.Tx) error {
+		_, err := tx.Deposit(operator, escrow.PaymentOrder{To: "alice", Amount: amount("10")})
+		return err
+	}))
+	expect("l", "x", "7", "insufficient_funds true")
+	s.reopen()
+	expect("k", "x", "4", "paid 4 true")
+	expect("l", "x", "7", "insufficient_funds true")
+	if _, replayed, err := once("agent:bob", "k", "z", "1"); err != nil || replayed {
+		t.Errorf("another owner's key: replayed %v, %v", replayed, err)
+	}
+
+	failure := errors.New("on purpose")
+	_, _, err := s.Once(context.Background(), escrow.OnceID{Owner: "agent:alice", Key: "m"}, nil, func(*escrow.Tx) ([]byte, error) { return nil, failure })
+	if !errors.Is(err, failure) {
+		t.Errorf("an operation that fails: %v", err)
+	}
+	expect("m", "x", "1", "paid 1 false")
+
+	s.clock.advance(escrow.KeptFor + 2*time.Hour)
+	expect("k", "y", "1", "paid 1 false")
+	s.sound()
+}
