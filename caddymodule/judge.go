@@ -190,10 +190,7 @@ func judgeHeld(ctx context.Context, book *escrow.Book, logger *zap.Logger) {
 			if !ok {
 				continue
 			}
-			err = book.Do(ctx, func(tx *escrow.Tx) error {
-				_, err := tx.Decide(decision.RequestID, verdict, score)
-				return err
-			})
+			_, err = escrow.Do(ctx, book, func(tx *escrow.Tx) (escrow.Charge, error) { return tx.Decide(decision.RequestID, verdict, score) })
 			if err != nil && !escrow.IsRefusal(err, escrow.InvalidStatus) {
 				logger.Error("deciding a held charge", zap.String("request", decision.RequestID), zap.Error(err))
 			}

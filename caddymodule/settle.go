@@ -97,7 +97,7 @@ func (c *call) settleLocked(cut string) (escrow.Charge, error) {
 func (c *call) chargePart(settlement escrow.Settlement) {
 	ctx := context.WithoutCancel(c.request.Context())
 	c.auth.Cancel()
-	_ = c.book.Do(ctx, func(*escrow.Tx) error { return nil }) // behind which what was held is there again
+	_, _ = escrow.Do(ctx, c.book, func(*escrow.Tx) (struct{}, error) { return struct{}{}, nil }) // behind which what was held is there again
 	order := c.order
 	order.Request, order.IdempotencyKey, order.Least, order.Most = c.book.NewRequestID(), "", 0, settlement.Amount
 	auth, err := c.book.Authorise(ctx, order)

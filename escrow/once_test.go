@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
 // TestOnce: the first outcome under a key is its owner's ever after, also a refusal, and also in the next process; it is forgotten after
@@ -16,11 +17,14 @@ func TestOnce(t *testing.T) {
 	s := newShop(t, defaultRules())
 	s.agents("10", "alice", "bob")
 	once := func(owner, key, digest string, money string) (result string, replayed bool, err error) {
-		kept, replayed, err := s.Once(context.Background(), escrow.OnceID{Owner: owner, Key: key}, []byte(digest), func(tx *escrow.Tx) ([]byte, error) {
+		answer, err := escrow.Once(context.Background(), s.Book, escrow.OnceID{Owner: owner, Key: key}, []byte(digest), func(tx *escrow.Tx) (ledger.Amount, []byte, error) {
 			p, err := tx.Transfer(by("alice"), escrow.PaymentOrder{To: "bob", Amount: amount(money)})
-			return fmt.Appendf(nil, "paid %s", p.Amount), err
+			return p.Amount, fmt.Appendf(nil, "paid %s", p.Amount), err
 		})
-		return string(kept), replayed, err
+		if err == nil && !answer.Replayed && answer.Result != amount(money) {
+			t.Errorf("the result is %s", answer.Result)
+		}
+		return string(answer.Kept), answer.Replayed, err
 	}
 	expect := func(key, digest, money, want string) {
 		t.Helper()
@@ -51,7 +55,7 @@ func TestOnce(t *testing.T) {
 	}
 
 	failure := errors.New("on purpose")
-	_, _, err := s.Once(context.Background(), escrow.OnceID{Owner: "agent:alice", Key: "m"}, nil, func(*escrow.Tx) ([]byte, error) { return nil, failure })
+	_, err := escrow.Once(context.Background(), s.Book, escrow.OnceID{Owner: "agent:alice", Key: "m"}, nil, func(*escrow.Tx) (struct{}, []byte, error) { return struct{}{}, nil, failure })
 	if !errors.Is(err, failure) {
 		t.Errorf("an operation that fails: %v", err)
 	}

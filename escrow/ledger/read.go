@@ -104,21 +104,8 @@ func decodeEntry(r Reader, id AccountID, key, value []byte) (Entry, error) {
 
 // Pendings returns the pending transfers of a reference that are not resolved, oldest first.
 func Pendings(r Reader, reference string) ([]Transfer, error) {
-	return pendingsIn(r, Prefix(listPrefix(pendingPrefix, reference)), nil, 0)
-}
-
-// OpenPendings returns up to limit pending transfers that are not resolved, in the order of their references: those after the given
-// one, from the first where it is the zero Transfer.
-func OpenPendings(r Reader, after Transfer, limit int) ([]Transfer, error) {
-	all := Prefix([]byte{pendingPrefix})
-	if after.Seq > 0 {
-		all.From = pendingKey(after.Reference, after.Seq+1)
-	}
-	return pendingsIn(r, all, nil, limit)
-}
-
-func pendingsIn(r Reader, in Range, list []Transfer, limit int) ([]Transfer, error) {
-	err := r.Scan(in, func(key, _ []byte) (bool, error) {
+	var list []Transfer
+	err := r.Scan(Prefix(listPrefix(pendingPrefix, reference)), func(key, _ []byte) (bool, error) {
 		seq, err := lastSeq(key)
 		if err != nil {
 			return false, err
@@ -128,7 +115,7 @@ func pendingsIn(r Reader, in Range, list []Transfer, limit int) ([]Transfer, err
 			err = &CorruptError{Key: key, Detail: fmt.Sprintf("its transfer %d is missing", seq)}
 		}
 		list = append(list, t)
-		return limit <= 0 || len(list) < limit, err
+		return true, err
 	})
 	return list, err
 }
@@ -159,22 +146,6 @@ func decodeHead(key, value []byte) (Head, error) {
 	var record headRecord
 	err := decode(key, value, &record)
 	return Head{Day: string(key[1:]), Seq: record.Seq, Hash: record.Head}, err
-}
-
-// Heads returns up to limit daily heads of the hash chain after a day, oldest first; today's is not among them.
-func (l *Ledger) Heads(after string, limit int) (list []Head, err error) {
-	from := headKey(after)
-	if after != "" {
-		from = append(from, 0)
-	}
-	err = l.View(func(r Reader) error {
-		return r.Scan(Range{From: from, To: []byte{headPrefix + 1}}, func(key, value []byte) (bool, error) {
-			h, err := decodeHead(key, value)
-			list = append(list, h)
-			return len(list) < limit, err
-		})
-	})
-	return list, err
 }
 
 // Stand is where the ledger stands.

@@ -59,10 +59,12 @@ func lastSeq(key []byte) (uint64, error) {
 
 // metaRecord says what this ledger is.
 type metaRecord struct {
-	Schema   uint   `cbor:"1,keyasint"`
-	Currency string `cbor:"2,keyasint"`
-	Created  int64  `cbor:"3,keyasint"`           // Unix nanoseconds
-	Upgrade  []byte `cbor:"4,keyasint,omitempty"` // where the next step of an upgrade goes on
+	Schema   uint      `cbor:"1,keyasint"`
+	Currency string    `cbor:"2,keyasint"`
+	Created  int64     `cbor:"3,keyasint"`           // Unix nanoseconds
+	Upgrade  []byte    `cbor:"4,keyasint,omitempty"` // where the next step of an upgrade goes on
+	Epoch    uint64    `cbor:"5,keyasint,omitempty"` // of the last session that was begun
+	Sessions []Session `cbor:"6,keyasint,omitempty"` // that are not over
 }
 
 // stateRecord is where the ledger stands.

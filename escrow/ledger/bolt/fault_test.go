@@ -54,14 +54,20 @@ func open(t *testing.T, path string, o Options) (*Store, *ledger.Ledger) {
 	return s, l
 }
 
+// perform runs an operation that comes to nothing but what it does.
+func perform(l *ledger.Ledger, op func(*ledger.Tx) error) error {
+	_, err := ledger.Do(context.Background(), l, func(tx *ledger.Tx) (struct{}, error) { return struct{}{}, op(tx) })
+	return err
+}
+
 // once deposits under an id: what was deposited before is not deposited again.
 func once(l *ledger.Ledger, id string) error {
-	return l.Do(context.Background(), func(b *ledger.Batch) error {
-		if made, err := b.Get([]byte("d" + id)); err != nil || made != nil {
+	return perform(l, func(tx *ledger.Tx) error {
+		if made, err := tx.Get([]byte("d" + id)); err != nil || made != nil {
 			return err
 		}
-		b.Put([]byte("d"+id), []byte{})
-		_, err := b.Post(ledger.Transfer{Debit: ledger.World, Credit: ledger.Wallet("alice"), Amount: 1, Kind: "deposit", Reference: id})
+		tx.Put([]byte("d"+id), []byte{})
+		_, err := tx.Post(ledger.Transfer{Debit: ledger.World, Credit: ledger.Wallet("alice"), Amount: 1, Kind: "deposit", Reference: id})
 		return err
 	})
 }
@@ -187,8 +193,8 @@ func TestFullDisk(t *testing.T) {
 	large := make([]byte, 1<<20)
 	written := 0
 	for err = nil; err == nil; written++ {
-		err = l.Do(context.Background(), func(b *ledger.Batch) error {
-			b.Put(fmt.Appendf(nil, "d%d", written), large)
+		err = perform(l, func(tx *ledger.Tx) error {
+			tx.Put(fmt.Appendf(nil, "d%d", written), large)
 			return nil
 		})
 	}
@@ -206,9 +212,9 @@ func TestFullDisk(t *testing.T) {
 	if !os.SameFile(before, after) {
 		t.Error("the file was renewed, for which there is no room")
 	}
-	must(t, l.Do(context.Background(), func(b *ledger.Batch) error {
-		b.Delete([]byte("d0"))
-		b.Delete([]byte("d1"))
+	must(t, perform(l, func(tx *ledger.Tx) error {
+		tx.Delete([]byte("d0"))
+		tx.Delete([]byte("d1"))
 		return nil
 	}))
 	must(t, once(l, "x"))
@@ -239,11 +245,11 @@ func tearCommit(t *testing.T, layerSize int) {
 		return image[:min(len(image), 1<<18)]
 	}
 	before, old := read(), contents(t, s)
-	must(t, l.Do(context.Background(), func(b *ledger.Batch) error {
+	must(t, perform(l, func(tx *ledger.Tx) error {
 		for i := range 8 { // several pages
-			b.Put(fmt.Appendf(nil, "dtorn%d", i), fmt.Appendf(nil, "%700d", i))
+			tx.Put(fmt.Appendf(nil, "dtorn%d", i), fmt.Appendf(nil, "%700d", i))
 		}
-		_, err := b.Post(ledger.Transfer{Debit: ledger.World, Credit: ledger.Wallet("alice"), Amount: 1, Kind: "deposit", Reference: "torn"})
+		_, err := tx.Post(ledger.Transfer{Debit: ledger.World, Credit: ledger.Wallet("alice"), Amount: 1, Kind: "deposit", Reference: "torn"})
 		return err
 	}))
 	after, young := read(), contents(t, s)

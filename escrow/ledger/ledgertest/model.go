@@ -113,9 +113,7 @@ func (m *machine) open(t tester) {
 	must(t, err)
 }
 
-func (m *machine) do(op func(*ledger.Batch) error) error {
-	return m.ledger.Do(context.Background(), op)
-}
+func (m *machine) do(op func(*ledger.Tx) error) error { return do(m.ledger, op) }
 
 func expect(t *rapid.T, what string, err error, want ledger.Outcome) {
 	if err != nil && ledger.OutcomeOf(err) == ledger.OK {
@@ -131,8 +129,8 @@ func (m *machine) Post(t *rapid.T) {
 	v := move{anAccount(t), anAccount(t), anAmount(t)}
 	cover := m.maybeHold(t)
 	want, used := m.pay(v, cover)
-	err := m.do(func(b *ledger.Batch) error {
-		_, err := b.Post(v.transfer(), cover.covers()...)
+	err := m.do(func(tx *ledger.Tx) error {
+		_, err := tx.Post(v.transfer(), cover.covers()...)
 		return err
 	})
 	expect(t, fmt.Sprintf("post %v", v), err, want)
@@ -166,8 +164,8 @@ func (m *machine) maybeHold(t *rapid.T) *hold {
 	return rapid.SampledFrom(m.holds).Draw(t, "cover")
 }
 
-// Batch posts several transfers, all or none, with a part that may fail on its own.
-func (m *machine) Batch(t *rapid.T) {
+// Several posts several transfers, all or none, with a part that may fail on its own.
+func (m *machine) Several(t *rapid.T) {
 	saved := append([]move(nil), m.moves...)
 	want := ledger.OK
 	var moves []move
@@ -184,10 +182,10 @@ func (m *machine) Batch(t *rapid.T) {
 	if want != ledger.OK {
 		m.moves = saved
 	}
-	err := m.do(func(b *ledger.Batch) error {
-		err := b.Try(func() error {
+	err := m.do(func(tx *ledger.Tx) error {
+		err := tx.Try(func() error {
 			for _, v := range moves {
-				if _, err := b.Post(v.transfer()); err != nil {
+				if _, err := tx.Post(v.transfer()); err != nil {
 					return err
 				}
 			}
@@ -201,7 +199,7 @@ func (m *machine) Batch(t *rapid.T) {
 	if tolerated {
 		want = ledger.OK
 	}
-	expect(t, fmt.Sprintf("batch %v", moves), err, want)
+	expect(t, fmt.Sprintf("post all of %v", moves), err, want)
 }
 
 // Once posts a transfer with a note, unless there is one.
@@ -215,11 +213,11 @@ func (m *machine) Once(t *rapid.T) {
 			m.notes[name] = true
 		}
 	}
-	err := m.do(func(b *ledger.Batch) error {
-		if err := note(b, name); err != nil {
+	err := m.do(func(tx *ledger.Tx) error {
+		if err := note(tx, name); err != nil {
 			return err
 		}
-		_, err := b.Post(v.transfer())
+		_, err := tx.Post(v.transfer())
 		return err
 	})
 	expect(t, fmt.Sprintf("note %s, post %v", name, v), err, want)
@@ -230,12 +228,10 @@ func (m *machine) Pend(t *rapid.T) {
 	v := move{anAccount(t), anAccount(t), anAmount(t)}
 	cover := m.maybeHold(t)
 	want, used := m.pay(v, cover)
-	p := &pending{move: v}
-	err := m.do(func(b *ledger.Batch) error {
-		written, err := b.Pend(v.transfer(), cover.covers()...)
-		p.seq = written.Seq
-		return err
+	written, err := ledger.Do(context.Background(), m.ledger, func(tx *ledger.Tx) (ledger.Transfer, error) {
+		return tx.Pend(v.transfer(), cover.covers()...)
 	})
+	p := &pending{move: v, seq: written.Seq}
 	expect(t, fmt.Sprintf("pend %v", v), err, want)
 	if want == ledger.OK {
 		m.names++
@@ -258,12 +254,38 @@ func (m *machine) Resolve(t *rapid.T) {
 	case post < 0 || post > p.amount:
 		want = ledger.ExceedsPending
 	}
-	err := m.do(func(b *ledger.Batch) error { return b.Resolve(p.seq, post, "", "") })
+	err := m.do(func(tx *ledger.Tx) error { return tx.Resolve(p.seq, post, "", "") })
 	expect(t, fmt.Sprintf("resolve %v, post %d", p, post), err, want)
 	if want == ledger.OK {
 		p.resolved = true
 		m.moves = append(m.moves, move{p.from, p.to, post})
 	}
+}
+
+// Give gives a hold back within an operation, which may fail.
+func (m *machine) Give(t *rapid.T) {
+	if len(m.holds) == 0 {
+		t.Skip("nothing is held")
+	}
+	i := rapid.IntRange(0, len(m.holds)-1).Draw(t, "hold")
+	h, v := m.holds[i], move{anAccount(t), anAccount(t), anAmount(t)}
+	given := *h
+	h.amount = 0
+	want, _ := m.pay(v, nil)
+	err := m.do(func(tx *ledger.Tx) error {
+		if err := tx.Release(h.real); err != nil {
+			return err
+		}
+		_, err := tx.Post(v.transfer())
+		return err
+	})
+	expect(t, fmt.Sprintf("give back %d of %s, post %v", given.amount, h.account, v), err, want)
+	if want != ledger.OK {
+		h.amount = given.amount
+		return
+	}
+	m.moves = append(m.moves, v)
+	m.holds = append(m.holds[:i:i], m.holds[i+1:]...)
 }
 
 // Hold sets money aside.
@@ -326,11 +348,11 @@ func (m *machine) FailCommit(t *rapid.T) {
 	m.place.FailNext(kept)
 	m.failures++
 	name := fmt.Sprint("failed", m.failures)
-	err := m.do(func(b *ledger.Batch) error {
-		if err := note(b, name); err != nil {
+	err := m.do(func(tx *ledger.Tx) error {
+		if err := note(tx, name); err != nil {
 			return err
 		}
-		_, err := b.Post(v.transfer())
+		_, err := tx.Post(v.transfer())
 		return err
 	})
 	if !errors.Is(err, ledger.ErrOutcomeUnknown) {
