@@ -91,26 +91,21 @@ func listAgents(_ context.Context, on bench, _ struct{}) ([]api.Agent, error) {
 }
 
 func addAgent(ctx context.Context, on bench, args agentArgs) (newKey, error) {
-	var made newKey
-	if args.Adopt {
-		return newKey{AgentID: args.ID}, on.Do(ctx, func(tx *escrow.Tx) error { return tx.Adopt(operator, args.ID) })
-	}
-	err := on.Do(ctx, func(tx *escrow.Tx) error {
+	return escrow.Do(ctx, on.Book, func(tx *escrow.Tx) (newKey, error) {
+		if args.Adopt {
+			agent, err := tx.Adopt(operator, args.ID)
+			return newKey{AgentID: agent.ID}, err
+		}
 		agent, _, key, err := tx.CreateAgent(operator, escrow.AgentOrder{ID: args.ID, Name: args.Name})
-		made = newKey{AgentID: agent.ID, APIKey: key}
-		return err
+		return newKey{AgentID: agent.ID, APIKey: key}, err
 	})
-	return made, err
 }
 
 func makeKey(ctx context.Context, on bench, args agentArgs) (newKey, error) {
-	made := newKey{AgentID: args.ID}
-	err := on.Do(ctx, func(tx *escrow.Tx) error {
+	return escrow.Do(ctx, on.Book, func(tx *escrow.Tx) (newKey, error) {
 		_, key, err := tx.CreateKey(operator, args.ID, escrow.KeyOrder{Name: args.Name})
-		made.APIKey = key
-		return err
+		return newKey{AgentID: args.ID, APIKey: key}, err
 	})
-	return made, err
 }
 
 type depositArgs struct {
@@ -120,11 +115,8 @@ type depositArgs struct {
 }
 
 func deposit(ctx context.Context, on bench, args depositArgs) (api.Payment, error) {
-	var booked escrow.Payment
-	err := on.Do(ctx, func(tx *escrow.Tx) error {
-		var err error
-		booked, err = tx.Deposit(operator, escrow.PaymentOrder{To: args.AgentID, Amount: args.Amount, Reference: args.Reference})
-		return err
+	booked, err := escrow.Do(ctx, on.Book, func(tx *escrow.Tx) (escrow.Payment, error) {
+		return tx.Deposit(operator, escrow.PaymentOrder{To: args.AgentID, Amount: args.Amount, Reference: args.Reference})
 	})
 	return api.PaymentOf(booked), err
 }

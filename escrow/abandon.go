@@ -17,27 +17,30 @@ type AbandonedCall struct {
 // paid back, and its idempotency key forgotten: the call may be made again. What the call had drawn is posted, as after a crash, if
 // parts of the answer went out, and given back if none did.
 func (b *Book) Abandon(ctx context.Context, c AbandonedCall) error {
-	return b.Do(ctx, func(t *Tx) error {
-		if err := t.forgetCall(c); err != nil {
-			return err
-		}
-		charge, found, err := t.charge(c.Request)
-		if err != nil {
-			return err
-		}
-		if found {
-			if left := charge.Amount - charge.Refunded; left > 0 {
-				_, err = t.payBack(charge, left, "the answer never went out: the commit of the charge had failed")
-			}
-			return err
-		}
+	_, err := Do(ctx, b, func(t *Tx) (struct{}, error) { return struct{}{}, t.abandon(c) })
+	return err
+}
+
+func (t *Tx) abandon(c AbandonedCall) error {
+	if err := t.forgetCall(c); err != nil {
+		return err
+	}
+	charge, found, err := t.charge(c.Request)
+	if err != nil {
+		return err
+	}
+	if !found {
 		return t.abandonDraws(c)
-	})
+	}
+	if left := charge.Amount - charge.Refunded; left > 0 {
+		_, err = t.payBack(charge, left, "the answer never went out: the commit of the charge had failed")
+	}
+	return err
 }
 
 func (t *Tx) abandonDraws(c AbandonedCall) error {
 	var d drawn
-	found, err := load(t.batch, drawTable.key(c.Request), &d)
+	found, err := load(t.ledger, drawTable.key(c.Request), &d)
 	if err != nil || !found {
 		return err
 	}
@@ -48,7 +51,7 @@ func (t *Tx) abandonDraws(c AbandonedCall) error {
 	}
 	d.OnceKey = ""
 	if d.Posted == 0 && d.Pending == 0 {
-		t.batch.Delete(drawTable.key(c.Request))
+		t.ledger.Delete(drawTable.key(c.Request))
 	} else {
 		if err := t.put(drawTable.key(c.Request), d); err != nil {
 			return err
@@ -69,12 +72,12 @@ func (t *Tx) forgetCall(c AbandonedCall) error {
 		return nil
 	}
 	id := OnceID{Owner: "call:" + c.Payer, Key: c.IdempotencyKey}
-	kept, found, err := once(t.batch, id)
+	kept, found, err := once(t.ledger, id)
 	if err != nil || !found || kept.Request != c.Request {
 		return err
 	}
 	hour := kept.At.Add(KeptFor).Truncate(time.Hour).Add(time.Hour)
-	t.batch.Delete(onceByHour.key(timeKey(hour)+id.Owner, id.Key))
-	t.batch.Delete(onceTable.key(id.Owner, id.Key))
+	t.ledger.Delete(onceByHour.key(timeKey(hour)+id.Owner, id.Key))
+	t.ledger.Delete(onceTable.key(id.Owner, id.Key))
 	return t.countKept(id.crowd(), -1)
 }

@@ -109,7 +109,7 @@ func (t *Tx) audit(by Actor, what, subject, detail string) error {
 	if !by.Operator {
 		return nil
 	}
-	act := Act{ID: t.shared.ids.next("act_", t.Now()), What: what, Subject: subject, Detail: detail, At: t.Now()}
+	act := Act{ID: t.process.ids.next("act_", t.Now()), What: what, Subject: subject, Detail: detail, At: t.Now()}
 	return t.put(auditTable.key(act.ID), act)
 }
 

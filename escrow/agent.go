@@ -96,7 +96,7 @@ func (t *Tx) CreateAgent(by Actor, o AgentOrder) (Agent, Key, string, error) {
 
 func (t *Tx) addAgent(o AgentOrder, origin Origin) (Agent, error) {
 	if o.ID == "" {
-		o.ID = t.shared.ids.next("agt_", t.Now())
+		o.ID = t.process.ids.next("agt_", t.Now())
 	}
 	if err := CheckAgentID("agent_id", o.ID); err != nil {
 		return Agent{}, err
@@ -104,7 +104,7 @@ func (t *Tx) addAgent(o AgentOrder, origin Origin) (Agent, error) {
 	if err := checkText("name", o.Name); err != nil {
 		return Agent{}, err
 	}
-	if _, found, err := agentByID(t.batch, o.ID); err != nil {
+	if _, found, err := agentByID(t.ledger, o.ID); err != nil {
 		return Agent{}, err
 	} else if found {
 		return Agent{}, refuse(AlreadyExists, map[string]string{"agent_id": o.ID}, "agent %q exists already; choose another agent_id", o.ID)
@@ -120,17 +120,16 @@ func (b *Book) Reserve(ctx context.Context, payee string) error {
 		return err
 	}
 	agent, found, err := b.Agent(payee)
+	if err == nil && !found {
+		agent, err = Do(ctx, b, func(t *Tx) (Agent, error) {
+			if agent, found, err := agentByID(t.ledger, payee); err != nil || found {
+				return agent, err
+			}
+			return t.addAgent(AgentOrder{ID: payee}, ByConfig)
+		})
+	}
 	if err != nil {
 		return err
-	}
-	if !found {
-		return b.Do(ctx, func(t *Tx) error {
-			if agent, found, err = agentByID(t.batch, payee); err != nil || found {
-				return err
-			}
-			agent, err = t.addAgent(AgentOrder{ID: payee}, ByConfig)
-			return err
-		})
 	}
 	if agent.Origin == SelfRegistered {
 		return fmt.Errorf("payee %q is an agent that registered itself on %s: name another payee in the configuration, or, if it is yours, adopt it with 'tallygate agents add --adopt %s'",
@@ -140,19 +139,19 @@ func (b *Book) Reserve(ctx context.Context, payee string) error {
 }
 
 // Adopt makes an agent that registered itself the operator's, so that a configuration may name it as a payee.
-func (t *Tx) Adopt(by Actor, agent string) error {
+func (t *Tx) Adopt(by Actor, id string) (Agent, error) {
 	if !by.Operator {
-		return refuse(Forbidden, nil, "only the operator adopts agents")
+		return Agent{}, refuse(Forbidden, nil, "only the operator adopts agents")
 	}
-	record, err := t.agent("agent_id", agent)
+	agent, err := t.agent("agent_id", id)
 	if err != nil {
-		return err
+		return Agent{}, err
 	}
-	record.Origin = ByOperator
-	if err := t.audit(by, "agent.adopt", agent, ""); err != nil {
-		return err
+	agent.Origin = ByOperator
+	if err := t.audit(by, "agent.adopt", id, ""); err != nil {
+		return Agent{}, err
 	}
-	return t.put(agentTable.key(agent), record)
+	return agent, t.put(agentTable.key(id), agent)
 }
 
 func agentByID(r ledger.Reader, id string) (agent Agent, found bool, err error) {
@@ -161,7 +160,7 @@ func agentByID(r ledger.Reader, id string) (agent Agent, found bool, err error) 
 }
 
 // agent returns an agent that a request names in field; one that is not there makes the request invalid.
-func (t *Tx) agent(field, id string) (Agent, error) { return namedAgent(t.batch, field, id) }
+func (t *Tx) agent(field, id string) (Agent, error) { return namedAgent(t.ledger, field, id) }
 
 func namedAgent(r ledger.Reader, field, id string) (Agent, error) {
 	if id == "" {

@@ -40,7 +40,7 @@ func (t *Tx) DeleteAllowance(by Actor, payer, payee string) error {
 	if err != nil {
 		return err
 	}
-	if _, found, err := allowance(t.batch, payer, payee); err != nil {
+	if _, found, err := allowance(t.ledger, payer, payee); err != nil {
 		return err
 	} else if !found {
 		return noAllowance(payee)
@@ -48,7 +48,7 @@ func (t *Tx) DeleteAllowance(by Actor, payer, payee string) error {
 	if err := t.audit(by, "allowance.delete", payer, payee); err != nil {
 		return err
 	}
-	t.batch.Delete(allowanceTable.key(payer, payee))
+	t.ledger.Delete(allowanceTable.key(payer, payee))
 	return nil
 }
 
@@ -60,7 +60,7 @@ func (t *Tx) useAllowance(o PaymentOrder) error {
 	if err := checkAmount("amount", o.Amount); err != nil {
 		return err
 	}
-	a, found, err := allowance(t.batch, o.From, o.To)
+	a, found, err := allowance(t.ledger, o.From, o.To)
 	if err != nil {
 		return err
 	}

@@ -37,8 +37,8 @@ func (t *Tx) keepAnswer(id OnceID, answer []byte) error {
 			return err
 		}
 	}
-	t.batch.Put(answerTable.key(id.Owner, id.Key), answer)
-	t.batch.Put(id.forgotten(forgetAt(t.Now())), []byte(id.crowd()+"\x00"+strconv.FormatInt(size, 10)))
+	t.ledger.Put(answerTable.key(id.Owner, id.Key), answer)
+	t.ledger.Put(id.forgotten(forgetAt(t.Now())), []byte(id.crowd()+"\x00"+strconv.FormatInt(size, 10)))
 	return t.countAnswer(id.Owner, size)
 }
 
@@ -48,12 +48,12 @@ func (t *Tx) forgetAnswer(id, owner, bytes string) error {
 	if err != nil {
 		return err
 	}
-	t.batch.Delete(answerTable.key(id))
+	t.ledger.Delete(answerTable.key(id))
 	return t.countAnswer(owner, -size)
 }
 
 func (t *Tx) answerBytes(owner string) (kept int64, err error) {
-	_, err = load(t.batch, answerBytes.key(owner), &kept)
+	_, err = load(t.ledger, answerBytes.key(owner), &kept)
 	return kept, err
 }
 
@@ -64,7 +64,7 @@ func (t *Tx) countAnswer(owner string, by int64) error {
 			return err
 		}
 		if kept += by; kept <= 0 {
-			t.batch.Delete(answerBytes.key(of))
+			t.ledger.Delete(answerBytes.key(of))
 		} else if err := t.put(answerBytes.key(of), kept); err != nil {
 			return err
 		}

@@ -66,7 +66,7 @@ func benchmarkCalls(b *testing.B, from escrow.Funding, callers int) {
 
 // BenchmarkAuthorise is the way in of a call: nothing is written.
 func BenchmarkAuthorise(b *testing.B) {
-	s := &shop{t: b, clock: newClock(), path: filepath.Join(b.TempDir(), "ledger.db")}
+	s := &shop{t: b, clock: newClock(), path: filepath.Join(b.TempDir(), "ledger.db"), way: ways["once"]}
 	s.open(defaultRules())
 	defer s.Ledger().Close()
 	s.agents("1000", "alice")

@@ -2,7 +2,7 @@
 // on [ledger], which alone moves money, and knows no HTTP and no tokens.
 //
 // A [Book] joins a ledger with the [Rules] of one configuration. What changes the books is a method of [Tx], one atomic
-// operation that [Book.Do] runs; what a metered call does (authorise, draw, settle, cancel) is in [Authorisation].
+// operation that [Do] runs; what a metered call does (authorise, draw, settle, cancel) is in [Authorisation].
 // Every refusal is a [*Refusal] with a stable [Outcome]; it changes nothing. Other errors are failures of the ledger.
 package escrow
 
@@ -36,19 +36,19 @@ const DefaultMaxCalls = 1000
 // Book is a ledger under the rules of one configuration. It is a light value: two configurations, during a reload, stand on
 // the same ledger with a Book each, the second made from the first by [Book.With].
 type Book struct {
-	ledger *ledger.Ledger
-	rules  Rules
-	shared *shared
+	ledger  *ledger.Ledger
+	rules   Rules
+	process *process
 }
 
 // New returns a book over l. Make one per ledger, and further ones by [Book.With], so that they share what they keep in memory.
 func New(l *ledger.Ledger, r Rules) *Book {
-	return &Book{ledger: l, rules: r.withDefaults(), shared: newShared()}
+	return &Book{ledger: l, rules: r.withDefaults(), process: newProcess()}
 }
 
 // With returns a book with other rules over the same ledger.
 func (b *Book) With(r Rules) *Book {
-	return &Book{ledger: b.ledger, rules: r.withDefaults(), shared: b.shared}
+	return &Book{ledger: b.ledger, rules: r.withDefaults(), process: b.process}
 }
 
 // Rules returns the rules of the book.
@@ -63,8 +63,8 @@ func (b *Book) Currency() string { return b.ledger.Currency() }
 // Now is the ledger's time, which never goes back.
 func (b *Book) Now() time.Time { return b.ledger.Now() }
 
-// shared is what the books over one ledger keep in memory together.
-type shared struct {
+// process is what the books over one ledger know together in this process, and the ledger does not.
+type process struct {
 	ids     *ids
 	due     *schedule
 	openers *keyedMutex // of escrows, by payer and payee
@@ -76,8 +76,8 @@ type shared struct {
 	signer   *signer
 }
 
-func newShared() *shared {
-	return &shared{ids: newIDs(), due: &schedule{}, openers: newKeyedMutex(), limits: newLimitBook(), outbox: make(chan struct{}, 1), quotas: newQuotaBook(), inFlight: newInFlight(), signer: &signer{}}
+func newProcess() *process {
+	return &process{ids: newIDs(), due: &schedule{}, openers: newKeyedMutex(), limits: newLimitBook(), outbox: make(chan struct{}, 1), quotas: newQuotaBook(), inFlight: newInFlight(), signer: &signer{}}
 }
 
 func (r Rules) withDefaults() Rules {
@@ -90,20 +90,37 @@ func (r Rules) withDefaults() Rules {
 	return r
 }
 
-// Do runs op as one atomic operation and returns when it is durable: all that op did is kept, or, when it returns an error,
+// Do runs op as one atomic operation and returns its result when it is durable: all that op did is kept, or, when it returns an error,
 // nothing of it. An op that has been accepted runs to its end whatever happens to ctx, which bounds the waiting alone.
-func (b *Book) Do(ctx context.Context, op func(*Tx) error) error {
+//
+// An op may run more than once (see [ledger.Tx]): it returns what it comes to, and changes nothing but the books.
+func Do[T any](ctx context.Context, b *Book, op func(*Tx) (T, error)) (T, error) {
 	b.catchUp(ctx)
-	return b.ledger.Do(ctx, func(batch *ledger.Batch) error { return op(b.tx(batch)) })
+	return do(ctx, b, op)
 }
 
-// Tx is one atomic operation on the books. It is valid only inside the function that it was given to.
+// do is Do without a look at the clock.
+func do[T any](ctx context.Context, b *Book, op func(*Tx) (T, error)) (T, error) {
+	return ledger.Do(ctx, b.ledger, func(tx *ledger.Tx) (T, error) { return op(b.tx(tx)) })
+}
+
+// queue is do without the waiting.
+func queue[T any](b *Book, op func(*Tx) (T, error)) *ledger.Receipt[T] {
+	return ledger.Queue(b.ledger, func(tx *ledger.Tx) (T, error) { return op(b.tx(tx)) })
+}
+
+// Tx is one atomic operation on the books. It is valid only inside the function that it was given to, and has no method that waits for
+// another operation: that would wait for itself.
 type Tx struct {
-	*Book
-	batch *ledger.Batch
+	ledger  *ledger.Tx
+	rules   *Rules
+	process *process
 }
 
-func (b *Book) tx(batch *ledger.Batch) *Tx { return &Tx{Book: b, batch: batch} }
+func (b *Book) tx(tx *ledger.Tx) *Tx { return &Tx{ledger: tx, rules: &b.rules, process: b.process} }
 
 // Now is the one time of the whole operation.
-func (t *Tx) Now() time.Time { return t.batch.Now() }
+func (t *Tx) Now() time.Time { return t.ledger.Now() }
+
+// Currency is the label of the ledger's money.
+func (t *Tx) Currency() string { return t.ledger.Currency() }

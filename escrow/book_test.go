@@ -10,6 +10,7 @@ import (
 	"github.com/tallygate/tallygate/escrow"
 	"github.com/tallygate/tallygate/escrow/ledger"
 	"github.com/tallygate/tallygate/escrow/ledger/bolt"
+	"github.com/tallygate/tallygate/escrow/ledger/ledgertest"
 )
 
 // clock is a clock that tests set.
@@ -50,7 +51,14 @@ type shop struct {
 	t     tester
 	clock *clock
 	path  string
+	way   way
 }
+
+// way is how a shop's store runs operations.
+type way func(ledger.Store) ledger.Store
+
+// ways are those of a store that runs each operation once, and of those that run them again.
+var ways = map[string]way{"once": func(s ledger.Store) ledger.Store { return s }, "twice": ledgertest.Twice, "again": ledgertest.Again}
 
 func defaultRules() escrow.Rules {
 	return escrow.Rules{
@@ -59,7 +67,11 @@ func defaultRules() escrow.Rules {
 }
 
 func newShop(t testing.TB, r escrow.Rules) *shop {
-	s := &shop{t: t, clock: newClock(), path: filepath.Join(t.TempDir(), "ledger.db")}
+	return newShopBy(t, r, ways["once"])
+}
+
+func newShopBy(t testing.TB, r escrow.Rules, by way) *shop {
+	s := &shop{t: t, clock: newClock(), path: filepath.Join(t.TempDir(), "ledger.db"), way: by}
 	s.open(r)
 	t.Cleanup(func() { s.Ledger().Close() })
 	return s
@@ -69,7 +81,7 @@ func (s *shop) open(r escrow.Rules) {
 	s.t.Helper()
 	store, err := bolt.Open(s.path, bolt.Options{NoSync: true})
 	must(s.t, err)
-	l, err := ledger.New(store, ledger.Options{Now: s.clock.Now, Currency: "USDC"})
+	l, err := ledger.New(s.way(store), ledger.Options{Now: s.clock.Now, Currency: "USDC"})
 	must(s.t, err)
 	s.Book = escrow.New(l, r)
 }
@@ -100,7 +112,15 @@ func amount(s string) ledger.Amount {
 func by(agent string) escrow.Actor { return escrow.Actor{Agent: agent} }
 
 // run runs op in one operation.
-func (s *shop) run(op func(*escrow.Tx) error) error { return s.Do(context.Background(), op) }
+func (s *shop) run(op func(*escrow.Tx) error) error {
+	_, err := do(s, func(t *escrow.Tx) (struct{}, error) { return struct{}{}, op(t) })
+	return err
+}
+
+// do runs op in one operation and returns its result.
+func do[T any](s *shop, op func(*escrow.Tx) (T, error)) (T, error) {
+	return escrow.Do(context.Background(), s.Book, op)
+}
 
 // agents makes agents with money in their wallets.
 func (s *shop) agents(money string, names ...string) {

@@ -70,8 +70,8 @@ type Authorisation struct {
 	released  sync.Once
 
 	mu      sync.Mutex
-	total   ledger.Amount   // all that was ever authorised, draws included
-	drawing *ledger.Receipt // the draw in flight
+	total   ledger.Amount             // all that was ever authorised, draws included
+	drawing *ledger.Receipt[struct{}] // the draw in flight
 	drew    bool
 	err     error
 	over    ending
@@ -171,7 +171,7 @@ func (a *Authorisation) extend(by ledger.Amount) error {
 	}
 	if err := a.hold.Extend(by); err != nil {
 		a.limits.extendUpTo(-by)
-		return a.book.funds(err, a.charge.Payee)
+		return funds(err, a.book.Currency(), a.charge.Payee)
 	}
 	a.total += by
 	return nil
@@ -224,7 +224,7 @@ func (a *Authorisation) Draw(due ledger.Amount, exact bool) {
 		return
 	}
 	a.drew = true
-	a.drawing = a.book.ledger.Queue(func(batch *ledger.Batch) error { return a.book.tx(batch).draw(a, due, exact) })
+	a.drawing = queue(a.book, func(t *Tx) (struct{}, error) { return struct{}{}, t.draw(a, due, exact) })
 }
 
 // Err is the failure of an earlier Draw, after which the response must be aborted.
@@ -252,7 +252,8 @@ func (a *Authorisation) lookAtDraw() error {
 	}
 	select {
 	case <-a.drawing.Done():
-		a.err, a.drawing = a.drawing.Wait(), nil
+		_, a.err = a.drawing.Wait()
+		a.drawing = nil
 	default:
 	}
 	return a.err

@@ -64,7 +64,7 @@ type Charge struct {
 	Balance        ledger.Amount     `cbor:"25,keyasint,omitempty"` // after it: what is available in the wallet, or what remains in the escrow
 }
 
-func (t *Tx) charge(id string) (Charge, bool, error) { return chargeByID(t.batch, id) }
+func (t *Tx) charge(id string) (Charge, bool, error) { return chargeByID(t.ledger, id) }
 
 func chargeByID(r ledger.Reader, id string) (c Charge, found bool, err error) {
 	if len(id) > maxID {

@@ -10,8 +10,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
 // schedule is when the next thing falls due, as this process knows it: what keeps the look at the clock before each operation
@@ -23,12 +21,16 @@ type schedule struct {
 
 const never = math.MaxInt64
 
-// soonest takes note of something that falls due; the zero time is never. It is called inside an operation, as it writes the
-// due table, so that RunDue, which looks up the next inside an operation too, can't miss it.
-func (s *schedule) soonest(at time.Time) {
-	if at.IsZero() {
-		return
+// soonest has the schedule take note of something that falls due, when the operation that wrote it into the due table is durable; the
+// zero time is never. What is looked up by lookUpNext is taken note of in the same order, so that neither misses the other.
+func (t *Tx) soonest(at time.Time) {
+	if !at.IsZero() {
+		due := t.process.due
+		t.ledger.OnCommit(func() { due.soonest(at) })
 	}
+}
+
+func (s *schedule) soonest(at time.Time) {
 	for {
 		next := s.next.Load()
 		if next <= at.UnixNano() || s.next.CompareAndSwap(next, at.UnixNano()) {
@@ -40,7 +42,7 @@ func (s *schedule) soonest(at time.Time) {
 // catchUp does what is due, if anything is. What fails is tried again by the worker, which reports it, and keeps nobody from
 // doing something else.
 func (b *Book) catchUp(ctx context.Context) {
-	s := b.shared.due
+	s := b.process.due
 	if s.next.Load() > b.Now().UnixNano() {
 		return
 	}
@@ -54,54 +56,62 @@ func (b *Book) catchUp(ctx context.Context) {
 // RunDue does all that is due: auto-releases, refund windows, renewals. It returns when the next thing is due (zero: nothing is).
 // Each is done exactly once, whoever else runs this. What fails is left for a minute later, and reported.
 func (b *Book) RunDue(ctx context.Context) (next time.Time, err error) {
-	b.shared.due.running.Lock()
-	defer b.shared.due.running.Unlock()
+	b.process.due.running.Lock()
+	defer b.process.due.running.Unlock()
 	return b.runDue(ctx)
 }
 
 const (
-	dueBatch = 64 // things done in one operation
-	dueRetry = time.Minute
+	dueTogether = 64 // things done in one operation
+	dueRetry    = time.Minute
 )
 
 func (b *Book) runDue(ctx context.Context) (time.Time, error) {
 	failed := map[string]error{}
-	var next time.Time // which an operation that nobody waits for any longer may still set
-	for more := true; more; {
-		err := b.ledger.Do(ctx, func(batch *ledger.Batch) (err error) {
-			more, err = b.tx(batch).runSome(failed)
-			if err == nil && !more {
-				err = b.tx(batch).lookUpNext(failed, &next)
-			}
-			return err
-		})
+	for {
+		run, err := do(ctx, b, func(t *Tx) (dueRun, error) { return t.runSome(failed) })
 		if err != nil {
 			return time.Time{}, err
 		}
+		maps.Copy(failed, run.failed)
+		if !run.more {
+			return run.next, errors.Join(slices.Collect(maps.Values(failed))...)
+		}
 	}
-	return next, errors.Join(slices.Collect(maps.Values(failed))...)
+}
+
+// dueRun is what came of doing some of what is due.
+type dueRun struct {
+	failed map[string]error // by the key in the due table
+	more   bool             // some of it may be left
+	next   time.Time        // where nothing is left: when the next thing falls due; zero: nothing does
 }
 
 // runSome does some of what is due, in the order of its times, but for what has failed. Things that are done may make others due,
-// at once or in between. more is true where it may have left some.
-func (t *Tx) runSome(failed map[string]error) (more bool, err error) {
-	for range dueBatch {
+// at once or in between.
+func (t *Tx) runSome(failedBefore map[string]error) (dueRun, error) {
+	failed := maps.Clone(failedBefore)
+	for range dueTogether {
 		key, err := t.firstDue(failed)
-		if err != nil || key == "" {
-			return false, err
+		if err != nil {
+			return dueRun{}, err
 		}
-		if err := t.batch.Try(func() error { return t.runOne(key) }); err != nil {
+		if key == "" {
+			next, err := t.lookUpNext(failed)
+			return dueRun{failed: failed, next: next}, err
+		}
+		if err := t.ledger.Try(func() error { return t.runOne(key) }); err != nil {
 			failed[key] = fmt.Errorf("doing what is due, %s: %w", dueTable.lastPart([]byte(key))[8:], err)
 		}
 	}
-	return true, nil
+	return dueRun{failed: failed, more: true}, nil
 }
 
 // firstDue returns the key of the first thing that is due and has not failed, empty where there is none.
 func (t *Tx) firstDue(failed map[string]error) (first string, err error) {
 	all := dueTable.under()
 	all.To = dueTable.key(timeKey(t.Now().Add(1)))
-	err = t.batch.Scan(all, func(key, _ []byte) (bool, error) {
+	err = t.ledger.Scan(all, func(key, _ []byte) (bool, error) {
 		if failed[string(key)] != nil {
 			return true, nil
 		}
@@ -130,32 +140,32 @@ func (t *Tx) runOne(key string) error {
 		err = fmt.Errorf("unknown kind %q", kind)
 	}
 	if err == nil && !more {
-		t.batch.Delete([]byte(key))
+		t.ledger.Delete([]byte(key))
 	}
 	return err
 }
 
 // lookUpNext finds when the next thing falls due: at the latest a minute from now where something has failed.
-func (t *Tx) lookUpNext(failed map[string]error, next *time.Time) error {
-	*next = time.Time{}
-	err := t.batch.Scan(dueTable.under(), func(key, _ []byte) (bool, error) {
+func (t *Tx) lookUpNext(failed map[string]error) (next time.Time, err error) {
+	err = t.ledger.Scan(dueTable.under(), func(key, _ []byte) (bool, error) {
 		if failed[string(key)] == nil {
-			*next = keyTime(dueTable.lastPart(key))
+			next = keyTime(dueTable.lastPart(key))
 		}
 		return next.IsZero(), nil
 	})
 	if err != nil {
-		return err
+		return time.Time{}, err
 	}
-	if retry := t.Now().Add(dueRetry); len(failed) > 0 && (next.IsZero() || retry.Before(*next)) {
-		*next = retry
+	if retry := t.Now().Add(dueRetry); len(failed) > 0 && (next.IsZero() || retry.Before(next)) {
+		next = retry
 	}
-	if next.IsZero() {
-		t.shared.due.next.Store(never)
-	} else {
-		t.shared.due.next.Store(next.UnixNano())
+	at := int64(never)
+	if !next.IsZero() {
+		at = next.UnixNano()
 	}
-	return nil
+	due := t.process.due
+	t.ledger.OnCommit(func() { due.next.Store(at) })
+	return next, nil
 }
 
 // expire does to an escrow what is due: its own time, or the silence after a refund request.

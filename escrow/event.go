@@ -93,7 +93,7 @@ func (t *Tx) subscriptionEvent(what EventType, s Subscription) error {
 
 // tell puts an event into the outbox, for each webhook of the agent that asks for it.
 func (t *Tx) tell(agent string, event Event) error {
-	hooks, err := webhooks(t.batch, agent)
+	hooks, err := webhooks(t.ledger, agent)
 	if err != nil {
 		return err
 	}
@@ -101,14 +101,11 @@ func (t *Tx) tell(agent string, event Event) error {
 		if !h.wants(event.Type) {
 			continue
 		}
-		d := Delivery{ID: t.shared.ids.next("msg_", t.Now()), Agent: agent, Webhook: h.ID, Event: event, Next: t.Now()}
+		d := Delivery{ID: t.process.ids.next("msg_", t.Now()), Agent: agent, Webhook: h.ID, Event: event, Next: t.Now()}
 		if err := t.put(outboxTable.key(timeKey(d.Next)+d.ID), d); err != nil {
 			return err
 		}
-		select {
-		case t.shared.outbox <- struct{}{}:
-		default:
-		}
+		t.ledger.OnCommit(t.process.wakeOutbox)
 	}
 	return nil
 }
@@ -120,11 +117,11 @@ func (t *Tx) watch(id ledger.AccountID, before ledger.Amount) error {
 	if id != ledger.Wallet(agent) {
 		return nil
 	}
-	hooks, err := webhooks(t.batch, agent)
+	hooks, err := webhooks(t.ledger, agent)
 	if err != nil || len(hooks) == 0 {
 		return err
 	}
-	acc, err := t.batch.Account(id)
+	acc, err := t.ledger.Account(id)
 	if err != nil {
 		return err
 	}

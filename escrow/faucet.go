@@ -48,7 +48,7 @@ func (t *Tx) useFaucetBudget() error {
 		return nil
 	}
 	var record faucetRecord
-	found, err := load(t.batch, faucetTable.key(), &record)
+	found, err := load(t.ledger, faucetTable.key(), &record)
 	if err != nil {
 		return err
 	}

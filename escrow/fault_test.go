@@ -37,7 +37,7 @@ func TestCommitFails(t *testing.T) {
 		_, err = s.Charge(operator, id)
 		_, retried := s.Authorise(t.Context(), escrow.CallOrder{Request: s.NewRequestID(), By: by("alice"), Payee: "shop", Least: 1, IdempotencyKey: "k"})
 		if kept {
-			if err != nil || w.Available != amount("8") || !escrow.IsRefusal(retried, ledger.IdempotencyConflict) {
+			if err != nil || w.Available != amount("8") || !escrow.IsRefusal(retried, escrow.IdempotencyConflict) {
 				t.Errorf("it was kept: charge %v, available %s, tried again %v", err, w.Available, retried)
 			}
 			must(t, s.run(func(tx *escrow.Tx) error {

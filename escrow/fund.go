@@ -21,7 +21,7 @@ func (a *Authorisation) holdFirst(o CallOrder, counts bool) (err error) {
 	}
 	if a.hold, err = a.book.ledger.Hold(a.source, o.Least); err != nil {
 		a.limits.release()
-		return a.book.funds(err, o.Payee)
+		return funds(err, a.book.Currency(), o.Payee)
 	}
 	return nil
 }
@@ -44,7 +44,7 @@ func (a *Authorisation) fromEscrow(ctx context.Context, o CallOrder) error {
 		}, "this route is paid from an escrow to %q that covers %s %s", o.Payee, o.Least, a.book.Currency())
 	}
 	// One opener per pair: those that wait use what the first has opened.
-	unlock := a.book.shared.openers.lock(o.By.Agent + "\x00" + o.Payee)
+	unlock := a.book.process.openers.lock(o.By.Agent + "\x00" + o.Payee)
 	defer unlock()
 	for {
 		if found, err := a.fromOldest(o); found || err != nil {
@@ -122,18 +122,19 @@ func (a *Authorisation) open(ctx context.Context, o CallOrder) error {
 		return err
 	}
 	defer limits.release()
-	return a.book.Do(ctx, func(t *Tx) error {
+	_, err = Do(ctx, a.book, func(t *Tx) (Escrow, error) {
 		wallet, err := t.Wallet(o.By.Agent)
 		if err != nil {
-			return err
+			return Escrow{}, err
 		}
 		e := newEscrow(EscrowOrder{
 			From: o.By.Agent, To: o.Payee, Amount: max(o.Least, min(o.Open, wallet.Available), 1),
 			Memo: "opened by the meter of " + o.Payee, AutoRelease: o.OpenFor, OnExpiry: ToPayer,
 		})
 		e.Kind = KindMeter
-		return t.lock(&e)
+		return e, t.lock(&e)
 	})
+	return err
 }
 
 // forMilestone lets a call do the work of a milestone: it holds nothing, costs no more than the milestone pays, and is the only one.

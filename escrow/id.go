@@ -29,4 +29,4 @@ func (s *ids) next(prefix string, at time.Time) string {
 }
 
 // NewRequestID returns a new id of a metered request, "req_" and a ULID.
-func (b *Book) NewRequestID() string { return b.shared.ids.next("req_", b.Now()) }
+func (b *Book) NewRequestID() string { return b.process.ids.next("req_", b.Now()) }

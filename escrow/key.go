@@ -132,7 +132,7 @@ func (t *Tx) CreateKey(by Actor, agent string, o KeyOrder) (Key, string, error) 
 func (t *Tx) addKey(agent string, o KeyOrder) (Key, string, error) {
 	id, secret := newKey()
 	key := Key{ID: id, Agent: agent, Hash: HashKey(secret), Name: o.Name, ReadOnly: o.ReadOnly, Payees: o.Payees, CreatedAt: t.Now()}
-	t.batch.Put(keyByAgent.key(agent, id), []byte{})
+	t.ledger.Put(keyByAgent.key(agent, id), []byte{})
 	return key, secret, t.put(keyTable.key(id), key)
 }
 
@@ -146,7 +146,7 @@ func (t *Tx) RevokeKey(by Actor, agent, id string) error {
 	if len(id) != 10 {
 		return refuse(NotFound, nil, "no such key")
 	}
-	if found, err := load(t.batch, keyTable.key(id), &key); err != nil {
+	if found, err := load(t.ledger, keyTable.key(id), &key); err != nil {
 		return err
 	} else if !found || key.Agent != agent {
 		return refuse(NotFound, nil, "no such key")

@@ -9,11 +9,11 @@ import (
 
 func newAgentKey(t *testing.T, s *shop, id string) string {
 	t.Helper()
-	var secret string
-	must(t, s.run(func(tx *escrow.Tx) (err error) {
-		_, _, secret, err = tx.CreateAgent(escrow.Actor{}, escrow.AgentOrder{ID: id})
-		return err
-	}))
+	secret, err := do(s, func(tx *escrow.Tx) (string, error) {
+		_, _, secret, err := tx.CreateAgent(escrow.Actor{}, escrow.AgentOrder{ID: id})
+		return secret, err
+	})
+	must(t, err)
 	return secret
 }
 
@@ -86,7 +86,8 @@ func TestReserve(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "--adopt") {
 		t.Fatalf("a payee that registered itself: %v", err)
 	}
-	must(t, s.run(func(tx *escrow.Tx) error { return tx.Adopt(operator, "squatter") }))
+	_, err = do(s, func(tx *escrow.Tx) (escrow.Agent, error) { return tx.Adopt(operator, "squatter") })
+	must(t, err)
 	must(t, s.Reserve(t.Context(), "squatter"))
 	if err := s.Reserve(t.Context(), "no such/name"); err == nil {
 		t.Fatal("a payee with a slash")

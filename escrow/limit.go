@@ -69,7 +69,7 @@ func (t *Tx) SetLimits(by Actor, agent string, limits []Limit) ([]Limit, error) 
 	if err := t.put(limitTable.key(agent), limits); err != nil {
 		return nil, err
 	}
-	return limitsOf(t.batch, agent, t.Now())
+	return limitsOf(t.ledger, agent, t.Now())
 }
 
 func (t *Tx) checkLimit(agent string, l Limit) error {
@@ -86,7 +86,7 @@ func (t *Tx) checkLimit(agent string, l Limit) error {
 	}
 	if l.Key != "" {
 		var key Key
-		found, err := load(t.batch, keyTable.key(l.Key), &key)
+		found, err := load(t.ledger, keyTable.key(l.Key), &key)
 		if err != nil {
 			return err
 		}
@@ -105,7 +105,7 @@ func (t *Tx) unbound(by Actor, what string) error {
 	if by.Key == "" {
 		return nil
 	}
-	limits, err := limitsOf(t.batch, by.Agent, t.Now())
+	limits, err := limitsOf(t.ledger, by.Agent, t.Now())
 	for _, l := range limits {
 		if l.Key == by.Key {
 			return refuse(Forbidden, nil, "this key has a limit of its own; it %s", what)
@@ -152,7 +152,7 @@ func spentIn(r ledger.Reader, agent string, l Limit, now time.Time) (s spentReco
 
 // spend counts a payment against the payer's limits, or refuses it.
 func (t *Tx) spend(by Actor, payer, payee string, amount ledger.Amount) error {
-	limits, err := limitsOf(t.batch, payer, t.Now())
+	limits, err := limitsOf(t.ledger, payer, t.Now())
 	if err != nil {
 		return err
 	}
@@ -160,7 +160,7 @@ func (t *Tx) spend(by Actor, payer, payee string, amount ledger.Amount) error {
 		if !l.binds(by, payee) {
 			continue
 		}
-		if room := l.Amount - l.Spent - t.shared.limits.reserved(payer, l); amount > room {
+		if room := l.Amount - l.Spent - t.process.limits.reserved(payer, l); amount > room {
 			return l.exceeded(amount, room)
 		}
 		if err := t.countSpent(payer, l, amount); err != nil {
@@ -171,7 +171,7 @@ func (t *Tx) spend(by Actor, payer, payee string, amount ledger.Amount) error {
 }
 
 func (t *Tx) countSpent(payer string, l Limit, amount ledger.Amount) error {
-	s, err := spentIn(t.batch, payer, l, t.Now())
+	s, err := spentIn(t.ledger, payer, l, t.Now())
 	if err != nil || amount == 0 {
 		return err
 	}
@@ -254,7 +254,7 @@ func (h *limitHold) extend(by ledger.Amount) error {
 	if h == nil {
 		return nil
 	}
-	shared := h.book.shared.limits
+	shared := h.book.process.limits
 	shared.mu.Lock()
 	defer shared.mu.Unlock()
 	l, room, err := h.tightest()
@@ -273,7 +273,7 @@ func (h *limitHold) extendUpTo(by ledger.Amount) ledger.Amount {
 	if h == nil {
 		return by
 	}
-	shared := h.book.shared.limits
+	shared := h.book.process.limits
 	shared.mu.Lock()
 	defer shared.mu.Unlock()
 	if by > 0 {
@@ -295,7 +295,7 @@ func (h *limitHold) tightest() (tightest Limit, room ledger.Amount, err error) {
 			if err != nil {
 				return err
 			}
-			here := l.Amount - s.Spent - h.book.shared.limits.aside[h.book.shared.limits.key(h.payer, l)]
+			here := l.Amount - s.Spent - h.book.process.limits.aside[h.book.process.limits.key(h.payer, l)]
 			if i == 0 || here < room {
 				tightest, room = l, here
 			}
@@ -307,7 +307,7 @@ func (h *limitHold) tightest() (tightest Limit, room ledger.Amount, err error) {
 
 func (h *limitHold) grow(by ledger.Amount) {
 	for _, l := range h.limits {
-		h.book.shared.limits.change(h.payer, l, by)
+		h.book.process.limits.change(h.payer, l, by)
 	}
 	h.amount += by
 }
@@ -317,7 +317,7 @@ func (h *limitHold) release() {
 	if h == nil {
 		return
 	}
-	shared := h.book.shared.limits
+	shared := h.book.process.limits
 	shared.mu.Lock()
 	defer shared.mu.Unlock()
 	h.grow(-h.amount)

@@ -210,7 +210,7 @@ func newEscrow(o EscrowOrder) Escrow {
 
 // lock gives an escrow its id and dates, and moves its amount from the payer's wallet into it.
 func (t *Tx) lock(e *Escrow, cover ...*ledger.Hold) error {
-	e.ID = t.shared.ids.next("esc_", t.Now())
+	e.ID = t.process.ids.next("esc_", t.Now())
 	e.CreatedAt = t.Now()
 	e.CommissionPPM = t.rules.CommissionPPM
 	if e.AutoRelease > 0 && e.AutoReleaseAt.IsZero() {

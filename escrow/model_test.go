@@ -1,6 +1,7 @@
 package escrow_test
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -20,7 +21,8 @@ func TestModel(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
 		dir, err := os.MkdirTemp("", "model")
 		must(r, err)
-		s := &shop{t: r, clock: newClock(), path: filepath.Join(dir, "ledger.db")}
+		by := rapid.SampledFrom(slices.Sorted(maps.Keys(ways))).Draw(r, "operations run")
+		s := &shop{t: r, clock: newClock(), path: filepath.Join(dir, "ledger.db"), way: ways[by]}
 		rules := defaultRules()
 		rules.MinEscrow = 1
 		rules.CommissionPPM = rapid.SampledFrom([]int64{0, 10_000, 333_333}).Draw(r, "commission")

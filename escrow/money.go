@@ -69,24 +69,24 @@ type moved struct {
 // move posts a transfer that the rules have allowed, and sees to what follows from any move of money. A lack of funds is told in
 // the words of the one who pays.
 func (t *Tx) move(tr ledger.Transfer, cover ...*ledger.Hold) (moved, error) {
-	before, err := t.batch.Account(tr.Debit)
+	before, err := t.ledger.Account(tr.Debit)
 	if err != nil {
 		return moved{}, err
 	}
-	posted, err := t.batch.Post(tr, cover...)
+	posted, err := t.ledger.Post(tr, cover...)
 	if err != nil {
-		return moved{}, t.funds(err, accountName(tr.Credit))
+		return moved{}, funds(err, t.Currency(), accountName(tr.Credit))
 	}
 	return t.hasMoved(posted, before.Balance())
 }
 
 // moveDrawn posts a part of what a draw has set aside, and gives the rest of it back.
 func (t *Tx) moveDrawn(pending ledger.Transfer, part ledger.Amount, memo string) (moved, error) {
-	before, err := t.batch.Account(pending.Debit)
+	before, err := t.ledger.Account(pending.Debit)
 	if err != nil {
 		return moved{}, err
 	}
-	if err := t.batch.Resolve(pending.Seq, part, "", memo); err != nil || part == 0 {
+	if err := t.ledger.Resolve(pending.Seq, part, "", memo); err != nil || part == 0 {
 		return moved{}, err
 	}
 	pending.Amount = part
@@ -113,15 +113,15 @@ func (t *Tx) take(payee string, fee ledger.Amount, reference string) error {
 }
 
 // funds adds to a refusal for lack of funds what the payer needs to mend it.
-func (b *Book) funds(err error, payee string) error {
+func funds(err error, currency, payee string) error {
 	var r *Refusal
 	if !errors.As(err, &r) || r.Outcome != ledger.InsufficientFunds {
 		return err
 	}
 	required, available := r.Fields["required"], r.Fields["available"]
 	return refuse(ledger.InsufficientFunds, map[string]string{
-		"required": required, "available": available, "currency": b.Currency(), "payee": payee,
-	}, "%s %s is needed and %s %s is available", required, b.Currency(), available, b.Currency())
+		"required": required, "available": available, "currency": currency, "payee": payee,
+	}, "%s %s is needed and %s %s is available", required, currency, available, currency)
 }
 
 // accountName is the account as its counterparty sees it: the agent, the escrow's id, "world", or "commission".

@@ -26,13 +26,13 @@ func (t *Tx) announceRenewal(s *Subscription) error {
 
 func (t *Tx) announce(at time.Time, what string, parties ...string) error {
 	for _, party := range parties {
-		hooks, err := webhooks(t.batch, party)
+		hooks, err := webhooks(t.ledger, party)
 		if err != nil {
 			return err
 		}
 		if len(hooks) > 0 {
-			t.batch.Put(dueTable.key(timeKey(at)+dueNotice+what), []byte{})
-			t.shared.due.soonest(at)
+			t.ledger.Put(dueTable.key(timeKey(at)+dueNotice+what), []byte{})
+			t.soonest(at)
 			return nil
 		}
 	}

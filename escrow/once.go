@@ -38,49 +38,52 @@ type onceRecord struct {
 	At      time.Time `cbor:"5,keyasint"`
 }
 
-// Once is [Book.Do] with a sticky outcome: the first result or refusal under id is kept in the same commit and returned to all
-// that come later with the same digest; another digest under that id is refused with idempotency_conflict. Errors that are no
-// refusals are not kept.
-func (b *Book) Once(ctx context.Context, id OnceID, digest []byte, op func(*Tx) ([]byte, error)) (result []byte, replayed bool, err error) {
+// Answer is what an operation under an idempotency key came to.
+type Answer[T any] struct {
+	Result   T      // of the operation, where it was done just now
+	Kept     []byte // what is kept of it
+	Replayed bool   // it was done before, and there is no Result
+}
+
+// Once is [Do] with an outcome that stays: what is kept of the first result, or the refusal, is written in the same commit and returned
+// to all that come later under id with the same digest; another digest under that id is refused with idempotency_conflict. Errors that
+// are no refusals are not kept. op returns its result and what is kept of it.
+func Once[T any](ctx context.Context, b *Book, id OnceID, digest []byte, op func(*Tx) (result T, kept []byte, err error)) (Answer[T], error) {
 	type outcome struct {
-		result   []byte
-		replayed bool
-		refusal  error
+		answer  Answer[T]
+		refusal error // which is kept, so that the operation itself succeeds
 	}
-	outcomes := make(chan outcome, 1)
-	err = b.Do(ctx, func(t *Tx) error {
-		kept, found, err := once(t.batch, id)
+	o, err := Do(ctx, b, func(t *Tx) (outcome, error) {
+		kept, found, err := once(t.ledger, id)
 		if err != nil {
-			return err
+			return outcome{}, err
 		}
 		if found {
 			if !bytes.Equal(kept.Digest, digest) {
-				return conflict(kept.Request, "")
+				return outcome{}, conflict(kept.Request, "")
 			}
-			outcomes <- outcome{kept.Result, true, kept.failure()}
-			return nil
+			return outcome{Answer[T]{Kept: kept.Result, Replayed: true}, kept.failure()}, nil
 		}
-		kept = onceRecord{Digest: digest}
-		err = t.batch.Try(func() (err error) {
-			kept.Result, err = op(t)
+		var answer Answer[T]
+		err = t.ledger.Try(func() (err error) {
+			answer.Result, answer.Kept, err = op(t)
 			return err
 		})
+		kept = onceRecord{Digest: digest, Result: answer.Kept}
 		if r, refused := err.(*Refusal); refused {
-			kept.Result, kept.Refusal = nil, r
+			kept.Result, kept.Refusal, answer = nil, r, Answer[T]{}
 		} else if err != nil {
-			return err
+			return outcome{}, err
 		}
-		if err := roomFor(t.batch, id); err != nil {
-			return err
+		if err := roomFor(t.ledger, id); err != nil {
+			return outcome{}, err
 		}
-		outcomes <- outcome{kept.Result, false, kept.failure()}
-		return t.keep(id, kept)
+		return outcome{answer, kept.failure()}, t.keep(id, kept)
 	})
 	if err != nil {
-		return nil, false, err
+		return Answer[T]{}, err
 	}
-	o := <-outcomes
-	return o.result, o.replayed, o.refusal
+	return o.answer, o.refusal
 }
 
 func (r onceRecord) failure() error {
@@ -99,7 +102,7 @@ func conflict(request, retryAfter string) error {
 	if retryAfter != "" {
 		fields["retry_after"], detail = retryAfter, "the call is being made at this moment, under this Idempotency-Key"
 	}
-	return refuse(ledger.IdempotencyConflict, fields, "%s", detail)
+	return refuse(IdempotencyConflict, fields, "%s", detail)
 }
 
 func once(r ledger.Reader, id OnceID) (kept onceRecord, found bool, err error) {
@@ -125,9 +128,9 @@ func (t *Tx) keep(id OnceID, kept onceRecord) error {
 	kept.At = t.Now()
 	hour := forgetAt(t.Now())
 	due := dueTable.key(timeKey(hour) + dueForget)
-	t.batch.Put(due, []byte{})
-	t.shared.due.soonest(hour)
-	t.batch.Put(id.forgotten(hour), []byte(id.crowd()))
+	t.ledger.Put(due, []byte{})
+	t.soonest(hour)
+	t.ledger.Put(id.forgotten(hour), []byte(id.crowd()))
 	return t.put(onceTable.key(id.Owner, id.Key), kept)
 }
 
@@ -150,11 +153,11 @@ func roomFor(r ledger.Reader, id OnceID) error {
 
 func (t *Tx) countKept(crowd string, by int64) error {
 	var count int64
-	if _, err := load(t.batch, onceCount.key(crowd), &count); err != nil {
+	if _, err := load(t.ledger, onceCount.key(crowd), &count); err != nil {
 		return err
 	}
 	if count += by; count <= 0 {
-		t.batch.Delete(onceCount.key(crowd))
+		t.ledger.Delete(onceCount.key(crowd))
 		return nil
 	}
 	return t.put(onceCount.key(crowd), count)
@@ -166,7 +169,7 @@ func (t *Tx) forget() (more bool, err error) {
 	var entries []entry
 	all := onceByHour.under()
 	all.To = onceByHour.key(timeKey(t.Now().Add(1)))
-	err = t.batch.Scan(all, func(key, crowd []byte) (bool, error) {
+	err = t.ledger.Scan(all, func(key, crowd []byte) (bool, error) {
 		entries = append(entries, entry{string(key), string(crowd)})
 		return len(entries) < sweepSize, nil
 	})
@@ -179,8 +182,8 @@ func (t *Tx) forget() (more bool, err error) {
 			return false, err
 		}
 		id := onceByHour.lastPart([]byte(e.key))[8:]
-		t.batch.Delete([]byte(e.key))
-		t.batch.Delete(onceTable.key(id))
+		t.ledger.Delete([]byte(e.key))
+		t.ledger.Delete(onceTable.key(id))
 		if answer != "" {
 			if err := t.forgetAnswer(id, crowd, answer); err != nil {
 				return false, err
@@ -201,7 +204,7 @@ func newInFlight() *inFlight { return &inFlight{digests: map[string][]byte{}, ca
 
 // begin lets a call of an agent run: one of at most so many, and the only one under its idempotency key.
 func (b *Book) begin(o CallOrder) error {
-	f := b.shared.inFlight
+	f := b.process.inFlight
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.calls[o.By.Agent] >= b.rules.MaxCalls {
@@ -253,7 +256,7 @@ func (b *Book) beginOnce(f *inFlight, o CallOrder) error {
 
 // finished ends what begin began.
 func (b *Book) finished(agent string, id OnceID, doing string) {
-	f := b.shared.inFlight
+	f := b.process.inFlight
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.calls[agent]--; f.calls[agent] <= 0 {

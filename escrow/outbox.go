@@ -23,13 +23,17 @@ var backoff = []time.Duration{
 	5 * time.Second, 30 * time.Second, 2 * time.Minute, 10 * time.Minute, 30 * time.Minute, time.Hour, 3 * time.Hour, 6 * time.Hour,
 }
 
+// wakeOutbox tells whoever delivers that there is something new.
+func (p *process) wakeOutbox() {
+	select {
+	case p.outbox <- struct{}{}:
+	default:
+	}
+}
+
 // Deliveries returns some of what is to be delivered now, with the webhooks, and when the next one is to be (zero: none waits).
 // Those whose webhook is gone come with a zero Webhook, to be dropped by [Tx.Delivered].
 func (b *Book) Deliveries(ctx context.Context, limit int) (due []Delivery, hooks []Webhook, next time.Time, err error) {
-	// Whoever is told of a change is told within its operation: behind this one, it is committed.
-	if err := b.ledger.Do(ctx, func(*ledger.Batch) error { return nil }); err != nil {
-		return nil, nil, time.Time{}, err
-	}
 	now := b.Now()
 	err = b.view(func(r ledger.Reader) error {
 		return r.Scan(outboxTable.under(), func(key, value []byte) (bool, error) {
@@ -53,18 +57,21 @@ func (b *Book) Deliveries(ctx context.Context, limit int) (due []Delivery, hooks
 }
 
 // OutboxChanged receives when there is something new to deliver.
-func (b *Book) OutboxChanged() <-chan struct{} { return b.shared.outbox }
+func (b *Book) OutboxChanged() <-chan struct{} { return b.process.outbox }
 
 // Delivered takes a delivery out of the outbox.
-func (t *Tx) Delivered(d Delivery) { t.batch.Delete(outboxTable.key(timeKey(d.Next) + d.ID)) }
+func (t *Tx) Delivered(d Delivery) error {
+	t.ledger.Delete(outboxTable.key(timeKey(d.Next) + d.ID))
+	return nil
+}
 
 // DeliveryFailed puts a delivery off, for longer each time.
 func (t *Tx) DeliveryFailed(d Delivery) error {
 	key := outboxTable.key(timeKey(d.Next) + d.ID)
-	if value, err := t.batch.Get(key); err != nil || value == nil { // another worker has seen to it
+	if value, err := t.ledger.Get(key); err != nil || value == nil { // another worker has seen to it
 		return err
 	}
-	t.batch.Delete(key)
+	t.ledger.Delete(key)
 	d.Next = t.Now().Add(backoff[min(d.Attempts, len(backoff)-1)])
 	d.Attempts++
 	return t.put(outboxTable.key(timeKey(d.Next)+d.ID), d)
@@ -72,7 +79,6 @@ func (t *Tx) DeliveryFailed(d Delivery) error {
 
 // WebhookGone removes the webhook of a delivery that it has answered with "gone", and with it all that waits for it.
 func (t *Tx) WebhookGone(d Delivery) error {
-	t.Delivered(d)
-	t.batch.Delete(webhookTable.key(d.Agent, d.Webhook))
-	return nil
+	t.ledger.Delete(webhookTable.key(d.Agent, d.Webhook))
+	return t.Delivered(d)
 }

@@ -155,7 +155,7 @@ func (t *Tx) follow(e *Escrow) error {
 	if err != nil || !found { // it is recorded in this same operation
 		return err
 	}
-	t.batch.Delete(decisionTable.key(e.Request))
+	t.ledger.Delete(decisionTable.key(e.Request))
 	switch {
 	case e.Status == Disputed:
 		c.Status = DisputedCharge
@@ -229,7 +229,7 @@ func (t *Tx) Score(by Actor, request, score string) (Charge, error) {
 		return Charge{}, noCharge(request)
 	}
 	var d Decision
-	if found, err = load(t.batch, decisionTable.key(request), &d); err != nil {
+	if found, err = load(t.ledger, decisionTable.key(request), &d); err != nil {
 		return Charge{}, err
 	}
 	switch {

@@ -34,7 +34,7 @@ type quotaHold struct {
 
 // take sets as much of further units aside as the quota has left, and returns how much that was.
 func (h *quotaHold) take(more int64) (taken int64, err error) {
-	q := h.book.shared.quotas
+	q := h.book.process.quotas
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	var s *Subscription
@@ -53,7 +53,7 @@ func (h *quotaHold) take(more int64) (taken int64, err error) {
 
 // giveBack lets go of some of the quota that is set aside.
 func (h *quotaHold) giveBack(units int64) {
-	q := h.book.shared.quotas
+	q := h.book.process.quotas
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.change(h.subscription.ID, -units)
@@ -149,14 +149,15 @@ func (b *Book) runningSubscription(ctx context.Context, o CallOrder) (Subscripti
 	if s.Status != Suspended {
 		return *s, nil
 	}
-	err = b.Do(ctx, func(t *Tx) error {
-		if s, err = t.planSubscription(o.By.Agent, o.Payee, o.Plan); err != nil || s == nil || s.Status != Suspended {
-			return err
+	s, err = Do(ctx, b, func(t *Tx) (*Subscription, error) {
+		s, err := t.planSubscription(o.By.Agent, o.Payee, o.Plan)
+		if err != nil || s == nil || s.Status != Suspended {
+			return s, err
 		}
 		if err := t.beginPeriod(o.By, s, t.Now()); err != nil {
-			return err
+			return nil, err
 		}
-		return t.subscriptionEvent(SubscriptionRenewed, *s)
+		return s, t.subscriptionEvent(SubscriptionRenewed, *s)
 	})
 	switch outcome := ledger.OutcomeOf(err); {
 	case outcome == InsufficientFunds || outcome == LimitExceeded:

@@ -23,7 +23,7 @@ func (t *Tx) Fund(f RailPayment) (booked RailPayment, first bool, err error) {
 		return RailPayment{}, false, err
 	}
 	key := railTable.key(f.Rail, f.ID)
-	found, err := load(t.batch, key, &booked)
+	found, err := load(t.ledger, key, &booked)
 	if err != nil {
 		return RailPayment{}, false, err
 	}
@@ -34,7 +34,7 @@ func (t *Tx) Fund(f RailPayment) (booked RailPayment, first bool, err error) {
 		}
 		return booked, false, nil
 	}
-	_, exists, err := agentByID(t.batch, f.Agent)
+	_, exists, err := agentByID(t.ledger, f.Agent)
 	if err == nil && !exists {
 		_, err = t.addAgent(AgentOrder{ID: f.Agent}, ByRail)
 	}

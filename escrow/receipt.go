@@ -22,7 +22,7 @@ type signer struct {
 
 // signingKey returns the ledger's key.
 func (b *Book) signingKey(ctx context.Context) (ed25519.PrivateKey, error) {
-	s := b.shared.signer
+	s := b.process.signer
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.key != nil {
@@ -33,20 +33,23 @@ func (b *Book) signingKey(ctx context.Context) (ed25519.PrivateKey, error) {
 		return nil, err
 	}
 	if seed == nil {
-		err = b.ledger.Do(ctx, func(batch *ledger.Batch) error {
-			if _, err := load(batch, signerTable.key(), &seed); err != nil || seed != nil {
-				return err
-			}
-			seed = make([]byte, ed25519.SeedSize)
-			_, _ = rand.Read(seed) // it never fails
-			return b.tx(batch).put(signerTable.key(), seed)
-		})
+		seed, err = do(ctx, b, (*Tx).makeSeed)
 	}
 	if err != nil {
 		return nil, err
 	}
 	s.key = ed25519.NewKeyFromSeed(seed)
 	return s.key, nil
+}
+
+// makeSeed makes the seed of the ledger's key, unless there is one.
+func (t *Tx) makeSeed() (seed []byte, err error) {
+	if _, err := load(t.ledger, signerTable.key(), &seed); err != nil || seed != nil {
+		return seed, err
+	}
+	seed = make([]byte, ed25519.SeedSize)
+	_, _ = rand.Read(seed) // it never fails
+	return seed, t.put(signerTable.key(), seed)
 }
 
 func (b *Book) storedSeed() (seed []byte, err error) {

@@ -123,7 +123,7 @@ func (t *Tx) put(key []byte, record any) error {
 	if err != nil {
 		return fmt.Errorf("encoding a %T: %w", record, err)
 	}
-	t.batch.Put(key, value)
+	t.ledger.Put(key, value)
 	return nil
 }
 

@@ -13,7 +13,7 @@ type Outcome = ledger.Outcome
 // Refusal says no: what was asked for breaks a rule, and nothing was changed.
 type Refusal = ledger.Refusal
 
-// The outcomes of this package, beside those of the ledger ([ledger.InsufficientFunds], [ledger.IdempotencyConflict]).
+// The outcomes of this package, beside those of the ledger (of which [InsufficientFunds] is one).
 const (
 	Unauthorized         Outcome = "unauthorized"          // no key, or one that is not known or no longer valid
 	Forbidden            Outcome = "forbidden"             // a party to the matter, but without the right
@@ -26,6 +26,7 @@ const (
 	SubscriptionRequired Outcome = "subscription_required" // the route is paid by a subscription that the caller does not have
 	LimitExceeded        Outcome = "limit_exceeded"        // a limit that the payer has set
 	RateLimited          Outcome = "rate_limited"          // `retry_after` is in seconds
+	IdempotencyConflict  Outcome = "idempotency_conflict"  // the idempotency key is in use, or came before with other content
 	InsufficientFunds            = ledger.InsufficientFunds
 )
 

@@ -31,12 +31,12 @@ func (t *Tx) out(e *Escrow, way Way, amount ledger.Amount, memo string, cover ..
 }
 
 // finish sends all that is not held one way, and whatever is held after it as the running calls end.
-func (t *Tx) finish(e *Escrow, way Way, memo string, cover ...*ledger.Hold) error {
-	free, err := t.unheld(e, cover...)
+func (t *Tx) finish(e *Escrow, way Way, memo string) error {
+	free, err := t.unheld(e)
 	if err != nil {
 		return err
 	}
-	if err := t.out(e, way, free, memo, cover...); err != nil {
+	if err := t.out(e, way, free, memo); err != nil {
 		return err
 	}
 	e.Status, e.RefundAsked, e.RefundReason = Open, 0, ""

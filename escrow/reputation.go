@@ -113,10 +113,10 @@ func (t *Tx) count(e *Escrow) error {
 // the rest is gained. fresh is true for the first gain.
 func (t *Tx) countPair(payer, payee string, released ledger.Amount) (gained, circled ledger.Amount, fresh bool, err error) {
 	var there, back ledger.Amount
-	if _, err := load(t.batch, pairTable.key(payer, payee), &there); err != nil {
+	if _, err := load(t.ledger, pairTable.key(payer, payee), &there); err != nil {
 		return 0, 0, false, err
 	}
-	if _, err := load(t.batch, pairTable.key(payee, payer), &back); err != nil {
+	if _, err := load(t.ledger, pairTable.key(payee, payer), &back); err != nil {
 		return 0, 0, false, err
 	}
 	circled = min(released, max(0, back-there))
@@ -145,10 +145,10 @@ func (t *Tx) countDispute(e *Escrow, r Resolution) error {
 }
 
 func (t *Tx) facts(e *Escrow) (payer, payee facts, err error) {
-	if _, err := load(t.batch, factsTable.key(e.From), &payer); err != nil {
+	if _, err := load(t.ledger, factsTable.key(e.From), &payer); err != nil {
 		return payer, payee, err
 	}
-	_, err = load(t.batch, factsTable.key(e.To), &payee)
+	_, err = load(t.ledger, factsTable.key(e.To), &payee)
 	return payer, payee, err
 }
 

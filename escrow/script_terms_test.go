@@ -39,14 +39,12 @@ func (s *script) termStep(verb string, arg func(int) string, named map[string]st
 		if o.Plan == "" {
 			o.Amount, o.Period, o.Memo = amount(arg(3)), s.duration(named["period"]), "salary"
 		}
-		return true, s.shop.run(func(t *escrow.Tx) error {
-			sub, err := t.Subscribe(s.actor(arg(1)), o)
-			if err == nil {
-				s.subs[arg(0)] = sub.ID
-				s.escrows[arg(0)+".base"], s.escrows[arg(0)+".pool"] = sub.EscrowID, sub.PoolID
-			}
-			return err
-		})
+		sub, err := do(s.shop, func(t *escrow.Tx) (escrow.Subscription, error) { return t.Subscribe(s.actor(arg(1)), o) })
+		if err == nil {
+			s.subs[arg(0)] = sub.ID
+			s.escrows[arg(0)+".base"], s.escrows[arg(0)+".pool"] = sub.EscrowID, sub.PoolID
+		}
+		return true, err
 	case "end":
 		return true, s.shop.run(func(t *escrow.Tx) error { _, err := t.EndSubscription(actor(arg(1)), s.subs[arg(0)]); return err })
 	case "resume":
@@ -77,11 +75,12 @@ func (s *script) termStep(verb string, arg func(int) string, named map[string]st
 func (s *script) moreSteps(verb string, arg func(int) string, named map[string]string) (bool, error) {
 	switch verb {
 	case "key": // key AGENT NAME
-		return true, s.shop.run(func(t *escrow.Tx) error {
+		key, err := do(s.shop, func(t *escrow.Tx) (escrow.Key, error) {
 			key, _, err := t.CreateKey(s.actor(arg(0)), "", escrow.KeyOrder{})
-			s.keys[arg(1)] = key.ID
-			return err
+			return key, err
 		})
+		s.keys[arg(1)] = key.ID
+		return true, err
 	case "limit": // limit AGENT AMOUNT window=24h [payee=P] [key=K]; each replaces all before
 		return true, s.shop.run(func(t *escrow.Tx) error {
 			_, err := t.SetLimits(s.actor(arg(0)), "", []escrow.Limit{{
@@ -109,7 +108,7 @@ func (s *script) moreSteps(verb string, arg func(int) string, named map[string]s
 		for _, d := range due {
 			if d.Agent == arg(0) {
 				events = append(events, string(d.Event.Type))
-				must(s.t, s.shop.run(func(t *escrow.Tx) error { t.Delivered(d); return nil }))
+				must(s.t, s.shop.run(func(t *escrow.Tx) error { return t.Delivered(d) }))
 			}
 		}
 		s.compare(arg(0), named, map[string]string{"all": strings.Join(events, ",")})

@@ -17,7 +17,7 @@ import (
 )
 
 // TestScripts runs the cases of testdata/*.txt: one step a line, a refused step ends in "-> outcome". After each case the books are
-// checked, as they are and after a reopening.
+// checked, as they are and after a reopening. Each case is also run where operations run more than once.
 func TestScripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
 	must(t, err)
@@ -29,11 +29,13 @@ func TestScripts(t *testing.T) {
 		must(t, err)
 		for _, part := range strings.Split(string(text), "\n== ")[1:] {
 			name, steps, _ := strings.Cut(part, "\n")
-			t.Run(strings.TrimSuffix(filepath.Base(file), ".txt")+"/"+name, func(t *testing.T) {
-				t.Parallel()
-				run := &script{shop: newShop(t, defaultRules()), escrows: map[string]string{}, calls: map[string]*escrow.Authorisation{}, requests: map[string]string{}, keys: map[string]string{}, subs: map[string]string{}}
-				run.run(steps)
-			})
+			for by, way := range ways {
+				t.Run(by+"/"+strings.TrimSuffix(filepath.Base(file), ".txt")+"/"+name, func(t *testing.T) {
+					t.Parallel()
+					run := &script{shop: newShopBy(t, defaultRules(), way), escrows: map[string]string{}, calls: map[string]*escrow.Authorisation{}, requests: map[string]string{}, keys: map[string]string{}, subs: map[string]string{}}
+					run.run(steps)
+				})
+			}
 		}
 	}
 }
@@ -287,9 +289,7 @@ func (s *script) escrowStep(verb string, arg func(int) string, named map[string]
 			}
 		}
 		op = func(t *escrow.Tx) (escrow.Escrow, error) {
-			e, err := t.CreateEscrow(who, o)
-			s.escrows[arg(0)] = e.ID
-			return e, err
+			return t.CreateEscrow(who, o)
 		}
 	case "release":
 		op = func(t *escrow.Tx) (escrow.Escrow, error) { return t.Release(who, id, "") }
@@ -316,7 +316,11 @@ func (s *script) escrowStep(verb string, arg func(int) string, named map[string]
 	default:
 		return false, nil
 	}
-	return true, s.shop.run(func(t *escrow.Tx) error { _, err := op(t); return err })
+	e, err := do(s.shop, op)
+	if verb == "create" {
+		s.escrows[arg(0)] = e.ID
+	}
+	return true, err
 }
 
 func (s *script) isEscrow(name string, named map[string]string) error {
@@ -367,7 +371,7 @@ func (s *script) callStep(verb string, arg func(int) string, named map[string]st
 		s.compare(arg(0), named, map[string]string{"total": a.ExtendUpTo(amount(arg(1))).String()})
 	case "draw":
 		a.Draw(amount(arg(1)), arg(2) != "pending")
-		must(s.t, s.Ledger().Do(context.Background(), func(*ledger.Batch) error { return nil })) // it is queued before this
+		s.settled() // it is queued before this
 		return true, a.Err()
 	case "settle":
 		delete(s.calls, arg(0))
@@ -378,7 +382,7 @@ func (s *script) callStep(verb string, arg func(int) string, named map[string]st
 	case "cancel":
 		delete(s.calls, arg(0))
 		a.Cancel()
-		must(s.t, s.Ledger().Do(context.Background(), func(*ledger.Batch) error { return nil }))
+		s.settled()
 	case "die": // the process dies with its calls
 		clear(s.calls)
 		s.reopen()
@@ -417,6 +421,12 @@ func (s *script) callStep(verb string, arg func(int) string, named map[string]st
 		return false, nil
 	}
 	return true, nil
+}
+
+// settled waits until all that was queued is durable.
+func (s *script) settled() {
+	_, err := ledger.Do(context.Background(), s.Ledger(), func(*ledger.Tx) (struct{}, error) { return struct{}{}, nil })
+	must(s.t, err)
 }
 
 func (s *script) authorise(arg func(int) string, named map[string]string) error {

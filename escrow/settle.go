@@ -48,7 +48,7 @@ type drawn struct {
 }
 
 func (t *Tx) drawnBy(a *Authorisation) (d drawn, found bool, err error) {
-	found, err = load(t.batch, drawTable.key(a.charge.RequestID), &d)
+	found, err = load(t.ledger, drawTable.key(a.charge.RequestID), &d)
 	if !found {
 		d = drawn{Charge: a.charge, PPM: a.ppm, Since: t.Now()}
 		if a.onceID.Key != "" {
@@ -81,7 +81,7 @@ func (t *Tx) draw(a *Authorisation, due ledger.Amount, exact bool) error {
 			return err
 		}
 	} else {
-		pended, err := t.batch.Pend(ledger.Transfer{
+		pended, err := t.ledger.Pend(ledger.Transfer{
 			Debit: a.source, Credit: ledger.Wallet(d.Charge.Payee), Amount: by, Kind: kindCharge, Reference: d.Charge.RequestID,
 		}, a.hold)
 		if err != nil {
@@ -159,21 +159,24 @@ func (t *Tx) countDraw(e *Escrow, amount, fee, stained ledger.Amount) error {
 	return t.saveEscrow(e)
 }
 
-// leave lets a call that has ended go from the escrow that paid it: where that is over, what the call has left goes on.
+// leave gives back what a call that has ended still holds. Where the escrow that paid it is over, that goes on.
 func (t *Tx) leave(e *Escrow, hold *ledger.Hold) error {
+	if err := t.ledger.Release(hold); err != nil {
+		return err
+	}
 	if e == nil || e.Closing == "" {
 		return nil
 	}
-	return t.flush(e, hold)
+	return t.flush(e)
 }
 
 // flush sends on what a call has left in an escrow that is over.
-func (t *Tx) flush(e *Escrow, cover ...*ledger.Hold) error {
+func (t *Tx) flush(e *Escrow) error {
 	what := EscrowReleased
 	if e.Closing == ToPayer {
 		what = EscrowRefunded
 	}
-	if err := t.finish(e, e.Closing, "left by a call that has ended", cover...); err != nil {
+	if err := t.finish(e, e.Closing, "left by a call that has ended"); err != nil {
 		return err
 	}
 	if err := t.saveEscrow(e); err != nil {
@@ -195,22 +198,17 @@ func (a *Authorisation) Settle(ctx context.Context, s Settlement) (Charge, error
 	} else if a.ended() == cancelled {
 		return Charge{}, fmt.Errorf("call %s was cancelled, it can't be settled", a.charge.RequestID)
 	}
-	var charge Charge
-	receipt := a.book.ledger.Queue(func(batch *ledger.Batch) (err error) {
-		charge, err = a.book.tx(batch).settle(a, s)
-		return err
-	})
-	wait := func() error {
-		err := receipt.Wait()
+	receipt := queue(a.book, func(t *Tx) (Charge, error) { return t.settle(a, s) })
+	wait := func() (Charge, error) {
+		charge, err := receipt.Wait()
 		a.release()
-		return err
+		return charge, err
 	}
 	select {
 	case <-receipt.Done():
-		err := wait()
-		return charge, err
+		return wait()
 	case <-ctx.Done():
-		go func() { _ = wait() }()
+		go func() { _, _ = wait() }()
 		return Charge{}, fmt.Errorf("waiting for the settlement of %s: %w", a.charge.RequestID, context.Cause(ctx))
 	}
 }
@@ -274,7 +272,7 @@ func (t *Tx) settle(a *Authorisation, s Settlement) (Charge, error) {
 // payRest pays what is still due of a call: of what its draws have set aside first, which goes back as far as it is not due.
 func (t *Tx) payRest(d *drawn, due ledger.Amount, cover *ledger.Hold) error {
 	if d.Pending > 0 {
-		pendings, err := t.batch.Pendings(d.Charge.RequestID)
+		pendings, err := t.ledger.Pendings(d.Charge.RequestID)
 		if err != nil {
 			return err
 		}
@@ -304,23 +302,23 @@ func (t *Tx) record(d drawn, hold *ledger.Hold) (Charge, error) {
 	if c.Status == "" {
 		c.Status = Charged
 	}
-	acc, err := t.batch.Account(d.account())
+	acc, err := t.ledger.Account(d.account())
 	if err != nil {
 		return Charge{}, err
 	}
-	c.Balance = acc.Available() - t.batch.Held(d.account())
+	c.Balance = acc.Available() - t.ledger.Held(d.account())
 	if hold != nil && hold.Account() == d.account() {
 		c.Balance += hold.Amount()
 	}
 	if d.account() == ledger.Escrow(c.EscrowID) {
 		c.Balance = acc.Balance()
 	}
-	t.batch.Delete(drawTable.key(c.RequestID))
+	t.ledger.Delete(drawTable.key(c.RequestID))
 	for _, party := range []string{c.Payer, c.Payee} {
 		if party == "" { // nobody known made the call
 			continue
 		}
-		t.batch.Put(chargeByAgent.key(party, timeKey(c.CreatedAt)+c.RequestID), []byte{})
+		t.ledger.Put(chargeByAgent.key(party, timeKey(c.CreatedAt)+c.RequestID), []byte{})
 	}
 	if err := t.keepCall(d); err != nil {
 		return Charge{}, err
@@ -339,12 +337,9 @@ func (a *Authorisation) Cancel() {
 		a.release()
 		return
 	}
-	receipt := a.book.ledger.Queue(func(batch *ledger.Batch) error {
-		defer a.hold.Release()
-		return a.book.tx(batch).cancel(a)
-	})
+	receipt := queue(a.book, func(t *Tx) (struct{}, error) { return struct{}{}, t.cancel(a) })
 	go func() {
-		_ = receipt.Wait() // what the draws came to is found at the next opening, if it is not done here
+		_, _ = receipt.Wait() // what the draws came to is found at the next opening, if it is not done here
 		a.release()
 	}()
 }
@@ -365,7 +360,7 @@ func (t *Tx) cancel(a *Authorisation) error {
 		if err := t.countLimits(a.limits, d.Posted); err != nil {
 			return err
 		}
-		t.batch.Delete(drawTable.key(d.Charge.RequestID))
+		t.ledger.Delete(drawTable.key(d.Charge.RequestID))
 	}
 	if d.Posted > 0 {
 		d.OnceKey = "" // the call may be made again
@@ -390,7 +385,7 @@ func (b *Book) RecoverPending(ctx context.Context) error {
 				break
 			}
 			for _, id := range ids {
-				if err := b.ledger.Do(ctx, func(batch *ledger.Batch) error { return b.tx(batch).recover(table, id) }); err != nil {
+				if _, err := do(ctx, b, func(t *Tx) (struct{}, error) { return struct{}{}, t.recover(table, id) }); err != nil {
 					return fmt.Errorf("recovering %s: %w", id, err)
 				}
 				after = id
@@ -424,7 +419,7 @@ func (t *Tx) recover(in table, id string) error {
 		return t.flush(e)
 	}
 	var d drawn
-	if found, err := load(t.batch, drawTable.key(id), &d); err != nil || !found {
+	if found, err := load(t.ledger, drawTable.key(id), &d); err != nil || !found {
 		return err
 	}
 	d.Charge.Source, d.Charge.Cut = "stated", "crash"

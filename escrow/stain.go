@@ -31,13 +31,13 @@ func (t *Tx) stain(tr ledger.Transfer) (part ledger.Amount, err error) {
 }
 
 func (t *Tx) stained(id ledger.AccountID) (amount ledger.Amount, err error) {
-	_, err = load(t.batch, stainTable.key(string(id)), &amount)
+	_, err = load(t.ledger, stainTable.key(string(id)), &amount)
 	return amount, err
 }
 
 func (t *Tx) putStained(id ledger.AccountID, amount ledger.Amount) error {
 	if amount == 0 {
-		t.batch.Delete(stainTable.key(string(id)))
+		t.ledger.Delete(stainTable.key(string(id)))
 		return nil
 	}
 	return t.put(stainTable.key(string(id)), amount)

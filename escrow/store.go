@@ -71,16 +71,16 @@ func (t *Tx) saveEscrow(e *Escrow) error {
 	after := e.indexes()
 	for key := range e.indexed {
 		if !after[key] {
-			t.batch.Delete([]byte(key))
+			t.ledger.Delete([]byte(key))
 		}
 	}
 	for key := range after {
 		if !e.indexed[key] {
-			t.batch.Put([]byte(key), []byte{})
+			t.ledger.Put([]byte(key), []byte{})
 		}
 	}
 	e.indexed = after
-	t.shared.due.soonest(e.dueAt())
+	t.soonest(e.dueAt())
 	if err := t.put(escrowTable.key(e.ID), e); err != nil {
 		return err
 	}
@@ -102,7 +102,7 @@ func (e *Escrow) close() {
 
 // escrow loads an escrow to change it, with what is due done first.
 func (t *Tx) escrow(id string) (*Escrow, error) {
-	e, err := escrowByID(t.batch, id)
+	e, err := escrowByID(t.ledger, id)
 	if err != nil || e == nil {
 		return nil, err
 	}
@@ -127,19 +127,14 @@ func escrowByID(r ledger.Reader, id string) (*Escrow, error) {
 	return &e, nil
 }
 
-// unheld is what of an escrow no running call holds, but for what cover holds. It notes what is held in e.Held.
-func (t *Tx) unheld(e *Escrow, cover ...*ledger.Hold) (ledger.Amount, error) {
-	acc, err := t.batch.Account(e.Account())
+// unheld is what of an escrow no running call holds. It notes what is held in e.Held.
+func (t *Tx) unheld(e *Escrow) (ledger.Amount, error) {
+	acc, err := t.ledger.Account(e.Account())
 	if err != nil {
 		return 0, err
 	}
-	free := acc.Available() - t.batch.Held(e.Account())
+	free := acc.Available() - t.ledger.Held(e.Account())
 	e.Held = acc.Balance() - free
-	for _, h := range cover {
-		if h != nil && h.Account() == e.Account() {
-			free += h.Amount()
-		}
-	}
 	return max(free, 0), nil
 }
 

@@ -95,7 +95,7 @@ func (t *Tx) Subscribe(by Actor, o SubscriptionOrder) (Subscription, error) {
 			return Subscription{}, refuse(AlreadyExists, map[string]string{"subscription_id": current.ID}, "the subscription to %q exists already, until %s", plan.Name, current.PeriodEnd.Format(time.RFC3339))
 		}
 	}
-	s.ID, s.CreatedAt = t.shared.ids.next("sub_", t.Now()), t.Now()
+	s.ID, s.CreatedAt = t.process.ids.next("sub_", t.Now()), t.Now()
 	if err := t.beginPeriod(by, &s, t.Now()); err != nil {
 		return Subscription{}, err
 	}
@@ -182,7 +182,7 @@ func (t *Tx) renew(s *Subscription) error {
 		return t.endSubscription(s)
 	}
 	next := *s
-	err := t.batch.Try(func() error { return t.beginPeriod(Actor{Agent: s.Payer}, &next, s.PeriodEnd) })
+	err := t.ledger.Try(func() error { return t.beginPeriod(Actor{Agent: s.Payer}, &next, s.PeriodEnd) })
 	switch ledger.OutcomeOf(err) {
 	case ledger.OK:
 		if err != nil {
@@ -203,7 +203,7 @@ func (t *Tx) renew(s *Subscription) error {
 
 // renewOnce is what the due table asks for: one period, so that what other subscriptions owe in between comes in its turn.
 func (t *Tx) renewOnce(id string) error {
-	s, err := subscriptionByID(t.batch, id)
+	s, err := subscriptionByID(t.ledger, id)
 	if err != nil || s == nil || !s.over(t.Now()) {
 		return err
 	}
@@ -222,26 +222,26 @@ func (t *Tx) endSubscription(s *Subscription) error {
 func (t *Tx) saveSubscription(s *Subscription) error {
 	s.UpdatedAt = t.Now()
 	for _, party := range []string{s.Payer, s.Payee} {
-		t.batch.Put(subsByAgent.key(party, s.ID), []byte{})
+		t.ledger.Put(subsByAgent.key(party, s.ID), []byte{})
 	}
 	if s.Plan.Name != "" {
 		plan := subsByPlan.key(s.Payer, s.Payee, s.Plan.Name)
 		if s.Status == Ended {
-			t.batch.Delete(plan)
+			t.ledger.Delete(plan)
 		} else {
-			t.batch.Put(plan, []byte(s.ID))
+			t.ledger.Put(plan, []byte(s.ID))
 		}
 	}
 	if s.Status == Active || s.Status == Ending {
-		t.batch.Put(dueTable.key(timeKey(s.PeriodEnd)+dueSubscription+s.ID), []byte{})
-		t.shared.due.soonest(s.PeriodEnd)
+		t.ledger.Put(dueTable.key(timeKey(s.PeriodEnd)+dueSubscription+s.ID), []byte{})
+		t.soonest(s.PeriodEnd)
 	}
 	return t.put(subscriptionTable.key(s.ID), s)
 }
 
 // subscription loads a subscription to change it, with what is due done first; nil where there is none.
 func (t *Tx) subscription(id string) (*Subscription, error) {
-	s, err := subscriptionByID(t.batch, id)
+	s, err := subscriptionByID(t.ledger, id)
 	if err != nil || s == nil {
 		return nil, err
 	}
@@ -264,7 +264,7 @@ func subscriptionByID(r ledger.Reader, id string) (*Subscription, error) {
 
 // planSubscription is the subscription of a pair to a plan that is not ended; nil where there is none.
 func (t *Tx) planSubscription(payer, payee, plan string) (*Subscription, error) {
-	id, err := t.batch.Get(subsByPlan.key(payer, payee, plan))
+	id, err := t.ledger.Get(subsByPlan.key(payer, payee, plan))
 	if err != nil || id == nil {
 		return nil, err
 	}

@@ -22,21 +22,21 @@ type Wallet struct {
 func (b *Book) Wallet(ctx context.Context, agent string) (Wallet, error) {
 	b.catchUp(ctx)
 	acc, held, err := b.ledger.Balance(account(agent))
-	return b.wallet(agent, acc, held), err
+	return walletOf(agent, acc, held, b.Currency()), err
 }
 
-func (b *Book) wallet(agent string, acc ledger.Account, held ledger.Amount) Wallet {
+func walletOf(agent string, acc ledger.Account, held ledger.Amount, currency string) Wallet {
 	held += acc.DebitsPending
 	return Wallet{
 		Agent: agent, Balance: acc.Balance(), Held: held, Available: acc.Balance() - held,
-		Pending: acc.CreditsPending, Currency: b.Currency(),
+		Pending: acc.CreditsPending, Currency: currency,
 	}
 }
 
 // Wallet returns an agent's wallet as the operation has made it.
 func (t *Tx) Wallet(agent string) (Wallet, error) {
-	acc, err := t.batch.Account(account(agent))
-	return t.wallet(agent, acc, t.batch.Held(account(agent))), err
+	acc, err := t.ledger.Account(account(agent))
+	return walletOf(agent, acc, t.ledger.Held(account(agent)), t.Currency()), err
 }
 
 // Payment is money that went from one to another.

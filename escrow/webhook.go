@@ -64,13 +64,13 @@ func (t *Tx) CreateWebhook(by Actor, o WebhookOrder) (Webhook, error) {
 	if o.Below < 0 {
 		return Webhook{}, invalid("balance_below", "balance_below %s: it must be above zero", o.Below)
 	}
-	if hooks, err := webhooks(t.batch, agent); err != nil {
+	if hooks, err := webhooks(t.ledger, agent); err != nil {
 		return Webhook{}, err
 	} else if len(hooks) >= maxWebhooks {
 		return Webhook{}, refuse(InvalidStatus, nil, "an agent has at most %d webhooks; delete one", maxWebhooks)
 	}
 	h := Webhook{
-		ID: t.shared.ids.next("whk_", t.Now()), Agent: agent, URL: o.URL, Secret: newSecret(), Events: o.Events, Below: o.Below, CreatedAt: t.Now(), Local: o.Local,
+		ID: t.process.ids.next("whk_", t.Now()), Agent: agent, URL: o.URL, Secret: newSecret(), Events: o.Events, Below: o.Below, CreatedAt: t.Now(), Local: o.Local,
 	}
 	if err := t.audit(by, "webhook.create", agent, h.ID); err != nil {
 		return Webhook{}, err
@@ -94,7 +94,7 @@ func (t *Tx) DeleteWebhook(by Actor, agent, id string) error {
 	if len(id) > maxID {
 		return noWebhook(id)
 	}
-	if found, err := load(t.batch, webhookTable.key(agent, id), &h); err != nil {
+	if found, err := load(t.ledger, webhookTable.key(agent, id), &h); err != nil {
 		return err
 	} else if !found {
 		return noWebhook(id)
@@ -102,7 +102,7 @@ func (t *Tx) DeleteWebhook(by Actor, agent, id string) error {
 	if err := t.audit(by, "webhook.delete", agent, id); err != nil {
 		return err
 	}
-	t.batch.Delete(webhookTable.key(agent, id))
+	t.ledger.Delete(webhookTable.key(agent, id))
 	return nil
 }
 

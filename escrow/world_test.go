@@ -129,12 +129,10 @@ func (w *world) create(t *rapid.T) {
 	if e.amount > w.model.available(from) {
 		want = "insufficient_funds"
 	}
-	w.agrees(t, w.run(func(tx *escrow.Tx) error {
-		made, err := tx.CreateEscrow(actor(from), o)
-		e.id = made.ID
-		return err
-	}), want)
+	made, err := do(w.shop, func(tx *escrow.Tx) (escrow.Escrow, error) { return tx.CreateEscrow(actor(from), o) })
+	w.agrees(t, err, want)
 	if want == "" {
+		e.id = made.ID
 		w.model.wallets[from] -= e.amount
 		w.model.escrows = append(w.model.escrows, e)
 	}

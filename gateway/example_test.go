@@ -61,12 +61,11 @@ func booksWithAnAgent() (*escrow.Book, string) {
 	if err := book.Reserve(context.Background(), "acme"); err != nil {
 		panic(err)
 	}
-	var key string
-	err = book.Do(context.Background(), func(tx *escrow.Tx) (err error) {
+	key, err := escrow.Do(context.Background(), book, func(tx *escrow.Tx) (key string, err error) {
 		if _, _, key, err = tx.CreateAgent(escrow.Actor{}, escrow.AgentOrder{ID: "alice"}); err == nil {
 			_, err = tx.ClaimFaucet(escrow.Actor{Agent: "alice"}, "")
 		}
-		return err
+		return key, err
 	})
 	if err != nil {
 		panic(err)

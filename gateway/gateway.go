@@ -99,7 +99,7 @@ func (g *Gateway) Serve(route *Route, w http.ResponseWriter, r *http.Request, ne
 	case route.Shadow:
 		return arrived.letPass(refusal).serve(w, next)
 	}
-	if asked != nil && refusal.Outcome == ledger.IdempotencyConflict {
+	if asked != nil && refusal.Outcome == escrow.IdempotencyConflict {
 		if answer, found := asked.keptAnswer(refusal.Fields["request_id"]); found {
 			return answer.write(w)
 		}

@@ -67,7 +67,10 @@ func amount(s string) ledger.Amount {
 	return a
 }
 
-func (s *shop) do(op func(*escrow.Tx) error) error { return s.book.Do(context.Background(), op) }
+func (s *shop) do(op func(*escrow.Tx) error) error {
+	_, err := escrow.Do(context.Background(), s.book, func(tx *escrow.Tx) (struct{}, error) { return struct{}{}, op(tx) })
+	return err
+}
 
 func rates(t testing.TB, words string) *pricing.Rates {
 	t.Helper()

@@ -214,10 +214,7 @@ func judgeAgain(ctx context.Context, book *escrow.Book, decision escrow.Decision
 	if !ok {
 		return
 	}
-	err = book.Do(ctx, func(tx *escrow.Tx) error {
-		_, err := tx.Decide(decision.RequestID, verdict, score)
-		return err
-	})
+	_, err = escrow.Do(ctx, book, func(tx *escrow.Tx) (escrow.Charge, error) { return tx.Decide(decision.RequestID, verdict, score) })
 	if err != nil && !escrow.IsRefusal(err, escrow.InvalidStatus) {
 		logger.Error("deciding a held charge", "request", decision.RequestID, "error", err)
 	}

@@ -71,9 +71,9 @@ func (a *arrival) redeem() (paid bool, refusal *ledger.Refusal) {
 		}
 		funding := escrow.RailPayment{Rail: rail.Name(), ID: payment.ID, Agent: payment.Agent, Amount: payment.Amount}
 		// A payment that was made is booked although its caller may be leaving.
-		err = a.gateway.book.Do(context.WithoutCancel(a.request.Context()), func(tx *escrow.Tx) error {
-			_, _, err := tx.Fund(funding)
-			return err
+		_, err = escrow.Do(context.WithoutCancel(a.request.Context()), a.gateway.book, func(tx *escrow.Tx) (escrow.RailPayment, error) {
+			booked, _, err := tx.Fund(funding)
+			return booked, err
 		})
 		if err != nil {
 			return false, asRefusal(err)

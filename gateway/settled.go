@@ -131,7 +131,7 @@ func (c *counting) used(cut string) meter.Usage {
 func (c *counting) settlePart(settlement escrow.Settlement) *settled {
 	ctx, book := context.WithoutCancel(c.request.Context()), c.gateway.book
 	c.pay.cancel()
-	_ = book.Do(ctx, func(*escrow.Tx) error { return nil }) // behind it, what was held is available again
+	_, _ = escrow.Do(ctx, book, func(*escrow.Tx) (struct{}, error) { return struct{}{}, nil }) // behind it, what was held is available again
 	order := c.order(0, settlement.Amount)
 	order.Request, order.IdempotencyKey, order.Most = book.NewRequestID(), "", settlement.Amount
 	auth, err := book.Authorise(ctx, order)

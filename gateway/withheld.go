@@ -24,7 +24,7 @@ func (a *admitted) withhold(w http.ResponseWriter, refusal *ledger.Refusal) {
 	call := escrow.WithheldCall{
 		Request: a.id, Payer: a.payer.Agent, Payee: a.route.Payee, Route: a.route.Name, Reason: refusal.Outcome,
 	}
-	err := a.gateway.book.Do(context.WithoutCancel(a.request.Context()), func(tx *escrow.Tx) error { return tx.Withheld(call) })
+	_, err := escrow.Do(context.WithoutCancel(a.request.Context()), a.gateway.book, func(tx *escrow.Tx) (struct{}, error) { return struct{}{}, tx.Withheld(call) })
 	if err != nil {
 		a.route.logger().Error("telling the payee of an answer that was withheld", "request", a.id, "error", err)
 	}

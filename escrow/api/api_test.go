@@ -16,6 +16,7 @@ import (
 	"github.com/tallygate/tallygate/escrow/api"
 	"github.com/tallygate/tallygate/escrow/ledger"
 	"github.com/tallygate/tallygate/escrow/ledger/bolt"
+	"github.com/tallygate/tallygate/escrow/ledger/ledgertest"
 )
 
 const operatorKey = "the operator's own words"
@@ -36,12 +37,13 @@ func rules() escrow.Rules {
 	}
 }
 
+// newGate is a gate whose operations all run twice.
 func newGate(t testing.TB, r escrow.Rules, o api.Options) *gate {
 	t.Helper()
 	g := &gate{t: t, now: time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)}
 	store, err := bolt.Open(filepath.Join(t.TempDir(), "ledger.db"), bolt.Options{NoSync: true})
 	must(t, err)
-	l, err := ledger.New(store, ledger.Options{Now: g.clock, Currency: "USDC"})
+	l, err := ledger.New(ledgertest.Twice(store), ledger.Options{Now: g.clock, Currency: "USDC"})
 	must(t, err)
 	t.Cleanup(func() { l.Close() })
 	g.book = escrow.New(l, r)

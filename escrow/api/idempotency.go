@@ -14,25 +14,32 @@ import (
 
 const maxIdempotencyKey = 255 // bytes
 
-// once runs op. With an Idempotency-Key it runs op only once: the same request again gets the first answer. A key belongs to its
-// caller, so that others may use the same.
-func (r *request) once(rt route, body []byte, op func(*escrow.Tx) ([]byte, error)) (kept []byte, replayed bool, err error) {
-	key := r.Header.Get("Idempotency-Key")
-	if rt.method != http.MethodPost || key == "" {
-		err = r.book.Do(r.Context(), func(t *escrow.Tx) error { kept, err = op(t); return err })
-	} else if len(key) > maxIdempotencyKey {
-		return nil, false, &escrow.Refusal{Outcome: escrow.InvalidRequest, Fields: map[string]string{"field": "Idempotency-Key"}, Detail: "Idempotency-Key has at most 255 bytes"}
-	} else {
-		digest := requestDigest(r.Method, r.URL.Path, body)
-		id := r.owner(digest)
-		id.Key = key
-		kept, replayed, err = r.book.Once(r.Context(), id, digest, op)
-	}
+// once runs op. With an Idempotency-Key it runs op only once: the same request again gets what was kept of the first answer. A key belongs
+// to its caller, so that others may use the same.
+func (r *request) once(rt route, body []byte, op func(*escrow.Tx) (shown any, kept []byte, err error)) (escrow.Answer[any], error) {
+	answer, err := r.keyed(rt, body, op)
 	var u unkept
 	if errors.As(err, &u) {
 		err = u.refusal
 	}
-	return kept, replayed, err
+	return answer, err
+}
+
+func (r *request) keyed(rt route, body []byte, op func(*escrow.Tx) (shown any, kept []byte, err error)) (escrow.Answer[any], error) {
+	key := r.Header.Get("Idempotency-Key")
+	if rt.method != http.MethodPost || key == "" {
+		return escrow.Do(r.Context(), r.book, func(t *escrow.Tx) (answer escrow.Answer[any], err error) {
+			answer.Result, _, err = op(t)
+			return answer, err
+		})
+	}
+	if len(key) > maxIdempotencyKey {
+		return escrow.Answer[any]{}, &escrow.Refusal{Outcome: escrow.InvalidRequest, Fields: map[string]string{"field": "Idempotency-Key"}, Detail: "Idempotency-Key has at most 255 bytes"}
+	}
+	digest := requestDigest(r.Method, r.URL.Path, body)
+	id := r.owner(digest)
+	id.Key = key
+	return escrow.Once(r.Context(), r.book, id, digest, op)
 }
 
 // owner keeps the idempotency keys of callers apart. A caller without an API key is known by its address and by what it asks for,

@@ -49,7 +49,7 @@ var kinds = map[escrow.Outcome]kind{
 	MethodNotAllowed:            {405, "Method not allowed", "invalid_request_error"},
 	escrow.InvalidStatus:        {409, "Not in this state", "invalid_request_error"},
 	escrow.AlreadyExists:        {409, "It exists already", "invalid_request_error"},
-	ledger.IdempotencyConflict:  {409, "The idempotency key was used before", "invalid_request_error"},
+	escrow.IdempotencyConflict:  {409, "The idempotency key was used before", "invalid_request_error"},
 	RequestTooLarge:             {413, "The request is too large", "request_too_large"},
 	escrow.InvalidRequest:       {422, "The request is not valid", "invalid_request_error"},
 	escrow.ExceedsRemaining:     {422, "More than is left", "invalid_request_error"},

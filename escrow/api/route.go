@@ -188,27 +188,25 @@ type secretive interface{ withoutSecret() any }
 
 // write runs a route that changes the books. With an idempotency key it runs only once.
 func (s *server) write(w http.ResponseWriter, r *request, rt route, in any, body []byte) {
-	var shown any
-	op := func(t *escrow.Tx) ([]byte, error) {
-		out, err := rt.write(r, t, in)
-		if err != nil {
-			return nil, passing(err)
+	answer, err := r.once(rt, body, func(t *escrow.Tx) (shown any, kept []byte, err error) {
+		if shown, err = rt.write(r, t, in); err != nil {
+			return nil, nil, passing(err)
 		}
-		shown = out
-		if secret, ok := out.(secretive); ok {
-			return encode(secret.withoutSecret())
+		if secret, ok := shown.(secretive); ok {
+			kept, err = encode(secret.withoutSecret())
+		} else {
+			kept, err = encode(shown)
 		}
-		return encode(out)
-	}
-	kept, replayed, err := r.once(rt, body, op)
+		return shown, kept, err
+	})
 	if err != nil {
 		s.fail(w, r.Request, err)
 		return
 	}
-	text := kept
-	if replayed {
+	text := answer.Kept
+	if answer.Replayed {
 		w.Header().Set("Idempotency-Replayed", "true")
-	} else if text, err = encode(shown); err != nil {
+	} else if text, err = encode(answer.Result); err != nil {
 		s.fail(w, r.Request, err)
 		return
 	}

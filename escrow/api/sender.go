@@ -129,22 +129,23 @@ func (s *Sender) Send(ctx context.Context) (next time.Time, err error) {
 
 // sendOne makes one attempt and records what became of it. The error is the ledger's, not the webhook's.
 func (s *Sender) sendOne(ctx context.Context, book *escrow.Book, d escrow.Delivery, h escrow.Webhook) error {
-	if h.ID == "" { // the webhook was deleted
-		return book.Do(ctx, func(t *escrow.Tx) error { t.Delivered(d); return nil })
+	record := (*escrow.Tx).Delivered
+	if h.ID != "" { // else it was deleted
+		status, err := s.post(ctx, book, d, h)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		switch {
+		case err == nil && status >= 200 && status < 300:
+		case status == http.StatusGone:
+			record = (*escrow.Tx).WebhookGone
+		default:
+			s.logger.Warn("a webhook did not take a message", "webhook", h.ID, "agent", h.Agent, "message", d.ID, "attempts", d.Attempts+1, "status", status, "error", err)
+			record = (*escrow.Tx).DeliveryFailed
+		}
 	}
-	status, err := s.post(ctx, book, d, h)
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	switch {
-	case err == nil && status >= 200 && status < 300:
-		return book.Do(ctx, func(t *escrow.Tx) error { t.Delivered(d); return nil })
-	case status == http.StatusGone:
-		return book.Do(ctx, func(t *escrow.Tx) error { return t.WebhookGone(d) })
-	default:
-		s.logger.Warn("a webhook did not take a message", "webhook", h.ID, "agent", h.Agent, "message", d.ID, "attempts", d.Attempts+1, "status", status, "error", err)
-		return book.Do(ctx, func(t *escrow.Tx) error { return t.DeliveryFailed(d) })
-	}
+	_, err := escrow.Do(ctx, book, func(t *escrow.Tx) (struct{}, error) { return struct{}{}, record(t, d) })
+	return err
 }
 
 // post sends one message, signed as https://www.standardwebhooks.com says.

@@ -21,7 +21,7 @@ func Wallet(agent string) AccountID { return AccountID("wallet:" + agent) }
 // Escrow returns the account of one escrow.
 func Escrow(id string) AccountID { return AccountID("escrow:" + id) }
 
-// maxName bounds account ids, references, kinds and sticky ids, in bytes.
+// maxName bounds account ids, references and kinds, in bytes.
 const maxName = 512
 
 func (id AccountID) valid() bool { return id != "" && validName(string(id)) }

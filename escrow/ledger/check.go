@@ -331,9 +331,6 @@ func (c *checker) record(key, value []byte, upTo uint64, entries map[AccountID]i
 	switch key[0] {
 	case transferPrefix, accountPrefix, pendingPrefix, headPrefix, DomainPrefix:
 		return nil
-	case outcomePrefix:
-		var kept outcomeRecord
-		return decode(key, value, &kept)
 	case entryPrefix:
 		seq, err := lastSeq(key)
 		if err != nil {

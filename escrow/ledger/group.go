@@ -6,24 +6,26 @@ import (
 	"iter"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"sync"
 )
 
-// Tx is one write transaction of a store's database, as [GroupCommit] uses it. Its reads see what was committed before it began, and
-// what they return stays valid until the transaction ends.
-type Tx interface {
+// Group is the transaction of a store's database in which [GroupCommit] runs and commits a group of operations. Its reads see what was
+// committed before it began, and what they return stays valid until it ends.
+type Group interface {
 	Reader
 	// Commit writes the changes, in the order of their keys, a nil value for a deletion, makes them durable and ends the
-	// transaction, also where it fails or panics. Their keys and values may be what the transaction's own reads returned.
+	// transaction, also where it fails or panics. Their keys and values may be what the transaction's own reads returned. With an error that
+	// wraps ErrRunAgain it has written nothing, and the group's operations are run again in a new transaction.
 	Commit(changes iter.Seq2[[]byte, []byte]) error
 	// Rollback ends the transaction and leaves no trace of it.
 	Rollback()
 }
 
 // GroupCommit is the writing half of a [Store]: one goroutine that takes all operations that wait, applies each, and commits them
-// together. A store adds View and what a transaction of its database is.
+// together. A store adds View and what a [Group] of its database is.
 type GroupCommit struct {
-	begin    func() (Tx, error)
+	begin    func() (Group, error)
 	maxGroup int
 
 	mu      sync.Mutex
@@ -35,13 +37,12 @@ type GroupCommit struct {
 }
 
 type submission struct {
-	op     func(Writer) error
-	done   func(error)
-	reopen func() error // stands alone, in place of op
+	Op
+	reopen func() error // stands alone, in place of Run
 }
 
 // NewGroupCommit starts the writer. It commits at most maxGroup operations together.
-func NewGroupCommit(begin func() (Tx, error), maxGroup int) *GroupCommit {
+func NewGroupCommit(begin func() (Group, error), maxGroup int) *GroupCommit {
 	g := &GroupCommit{begin: begin, maxGroup: maxGroup, ended: make(chan struct{})}
 	g.wake = sync.NewCond(&g.mu)
 	go g.run()
@@ -49,14 +50,14 @@ func NewGroupCommit(begin func() (Tx, error), maxGroup int) *GroupCommit {
 }
 
 // Submit is [Store.Submit].
-func (g *GroupCommit) Submit(op func(Writer) error, done func(error)) {
+func (g *GroupCommit) Submit(op Op) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.closing {
-		go done(ErrClosed) // the caller may hold a lock that done takes
+		go op.Done(ErrClosed) // the caller may hold a lock that Done takes
 		return
 	}
-	g.waiting = append(g.waiting, submission{op: op, done: done})
+	g.waiting = append(g.waiting, submission{Op: op})
 	g.wake.Signal()
 }
 
@@ -75,7 +76,7 @@ func (g *GroupCommit) Reopen(reopen func() error) error {
 		g.mu.Unlock()
 		return ErrClosed
 	}
-	g.waiting = append(g.waiting, submission{reopen: reopen, done: func(err error) { done <- err }})
+	g.waiting = append(g.waiting, submission{Op: Op{Done: func(err error) { done <- err }}, reopen: reopen})
 	g.wake.Signal()
 	g.mu.Unlock()
 	return <-done
@@ -94,16 +95,16 @@ func (g *GroupCommit) run() {
 	defer close(g.ended)
 	for {
 		g.gather()
-		group, broken := g.next()
+		ops, broken := g.next()
 		switch {
-		case group == nil:
+		case ops == nil:
 			return
-		case group[0].reopen != nil:
-			group[0].done(g.reopen(group[0].reopen))
+		case ops[0].reopen != nil:
+			ops[0].Done(g.reopen(ops[0].reopen))
 		case broken != nil:
-			answer(group, broken)
+			answer(ops, broken)
 		default:
-			g.commit(group)
+			g.commit(ops)
 		}
 	}
 }
@@ -137,12 +138,12 @@ func (g *GroupCommit) next() ([]submission, error) {
 	for n < min(len(g.waiting), g.maxGroup) && g.waiting[0].reopen == nil && g.waiting[n].reopen == nil {
 		n++
 	}
-	group := g.waiting[:n:n]
+	ops := g.waiting[:n:n]
 	g.waiting = g.waiting[n:]
 	if len(g.waiting) == 0 {
 		g.waiting = nil // or its array would grow for ever
 	}
-	return group, g.broken
+	return ops, g.broken
 }
 
 func (g *GroupCommit) reopen(reopen func() error) (err error) {
@@ -156,24 +157,30 @@ func (g *GroupCommit) reopen(reopen func() error) (err error) {
 	return nil
 }
 
-func (g *GroupCommit) commit(group []submission) {
-	tx, err := g.beginContained()
-	if err != nil {
-		answer(group, g.fail(fmt.Errorf("beginning a transaction: %w", err)))
-		return
-	}
-	results, err := attempt(tx, group)
-	if err != nil {
-		g.fail(err)
-		answer(group, fmt.Errorf("%w: %w", ErrOutcomeUnknown, err))
-		return
-	}
-	for i, s := range group {
-		s.done(results[i])
+func (g *GroupCommit) commit(ops []submission) {
+	for {
+		group, err := g.beginContained()
+		if err != nil {
+			answer(ops, g.fail(fmt.Errorf("beginning a transaction: %w", err)))
+			return
+		}
+		results, err := attempt(group, ops)
+		if err == nil {
+			for i, op := range ops {
+				op.Done(results[i])
+			}
+			return
+		}
+		undo(ops, results)
+		if !errors.Is(err, ErrRunAgain) {
+			g.fail(err)
+			answer(ops, fmt.Errorf("%w: %w", ErrOutcomeUnknown, err))
+			return
+		}
 	}
 }
 
-func (g *GroupCommit) beginContained() (tx Tx, err error) {
+func (g *GroupCommit) beginContained() (group Group, err error) {
 	defer containPanic(&err)
 	return g.begin()
 }
@@ -186,28 +193,34 @@ func (g *GroupCommit) fail(cause error) error {
 	return g.broken
 }
 
-// attempt applies a group in one transaction and returns the outcome of each operation, or why the group as a whole failed.
-func attempt(tx Tx, group []submission) (results []error, err error) {
+// attempt runs operations and commits them. It returns the result of each that was run, and why the group as a whole failed.
+func attempt(group Group, ops []submission) (results []error, err error) {
 	defer containPanic(&err)
-	changes := newOverlay(tx)
-	results = make([]error, len(group))
-	for i, s := range group {
-		results[i] = changes.Try(func() error { return contained(s.op, changes) })
+	changes := newOverlay(group)
+	results = make([]error, 0, len(ops))
+	for _, op := range ops {
+		results = append(results, changes.Try(func() error { return contained(op.Run, changes) }))
 		changes.keep()
 	}
 	if changes.empty() {
-		tx.Rollback()
+		group.Rollback()
 		return results, nil
 	}
-	if err := tx.Commit(changes.all()); err != nil {
-		return nil, err
-	}
-	return results, nil
+	return results, group.Commit(changes.all())
 }
 
-func answer(group []submission, err error) {
-	for _, s := range group {
-		s.done(err)
+// undo takes back what the operations that succeeded have changed outside of their group.
+func undo(ops []submission, results []error) {
+	for i, err := range slices.Backward(results) {
+		if err == nil && ops[i].Undo != nil {
+			ops[i].Undo()
+		}
+	}
+}
+
+func answer(ops []submission, err error) {
+	for _, op := range ops {
+		op.Done(err)
 	}
 }
 

@@ -18,13 +18,17 @@ type shard struct {
 	places map[AccountID]*place
 }
 
-// place is one account in memory; its shard's lock guards it.
+// place is one account in memory; its shard's lock guards it, but for what is the writer's own.
 type place struct {
 	shard     *shard
 	id        AccountID
-	available Amount // balance less pending debits; credits of an operation come in when it has succeeded, debits at once
+	available Amount // balance less pending debits, as committed, less what operations in flight take of it
 	held      Amount
-	pins      int // operations in flight that change the account
+	pins      int // holds, and operations in flight that change the account
+
+	// The next two are the writer's own.
+	incoming Amount // what operations in flight bring in: other operations may spend it, holds rely on it when it is committed
+	pinnedBy *Tx    // the last operation that pinned it
 }
 
 func newMemory() *memory {
@@ -61,7 +65,7 @@ func (p *place) tidy() {
 	}
 }
 
-// reload reads again what is available on each account that has a place.
+// reload reads again what is available on each account that has a place. No operation is in flight.
 func (m *memory) reload(load func(AccountID) (Account, error)) error {
 	for i := range m.shards {
 		if err := m.shards[i].reload(load); err != nil {
@@ -79,7 +83,7 @@ func (s *shard) reload(load func(AccountID) (Account, error)) error {
 		if err != nil {
 			return err
 		}
-		p.available = account.Available()
+		p.available, p.incoming = account.Available(), 0
 	}
 	return nil
 }

@@ -20,11 +20,10 @@ func (m *memory) places() (n int) {
 func TestMemoryIsFlat(t *testing.T) {
 	s, l := sample(t)
 	defer s.Close()
-	ctx := context.Background()
 	for i := range 100 {
 		agent := Wallet(fmt.Sprint(i))
-		if err := l.Do(ctx, func(b *Batch) error {
-			_, err := b.Post(Transfer{Debit: World, Credit: agent, Amount: 10})
+		if err := do(l, func(tx *Tx) error {
+			_, err := tx.Post(Transfer{Debit: World, Credit: agent, Amount: 10})
 			return err
 		}); err != nil {
 			t.Fatal(err)
@@ -40,15 +39,15 @@ func TestMemoryIsFlat(t *testing.T) {
 			t.Fatal(err)
 		}
 		failure := errors.New("on purpose")
-		if err := l.Do(ctx, func(b *Batch) error {
-			if _, err := b.Post(Transfer{Debit: agent, Credit: Commission, Amount: 5}, h); err != nil {
+		if err := do(l, func(tx *Tx) error {
+			if _, err := tx.Post(Transfer{Debit: agent, Credit: Commission, Amount: 5}, h); err != nil {
 				return err
 			}
 			return failure
 		}); !errors.Is(err, failure) {
 			t.Fatal(err)
 		}
-		if err := l.Do(ctx, func(b *Batch) error { panic("on purpose") }); !errors.Is(err, errPanic) {
+		if err := do(l, func(tx *Tx) error { panic("on purpose") }); !errors.Is(err, errPanic) {
 			t.Fatal(err)
 		}
 		h.Release()
@@ -78,12 +77,12 @@ func TestBalanceInFlight(t *testing.T) {
 	if got := free(); got != before-5 {
 		t.Errorf("with a hold of 5 of %s, %s are free", before, got)
 	}
-	err = l.Do(context.Background(), func(b *Batch) error {
-		_, err := b.Post(Transfer{Debit: alice, Credit: Commission, Amount: 3}, h)
+	err = do(l, func(tx *Tx) error {
+		_, err := tx.Post(Transfer{Debit: alice, Credit: Commission, Amount: 3}, h)
 		if got := free(); got != before-5 {
 			t.Errorf("while 3 of the 5 are being paid, %s are free of %s", got, before)
 		}
-		if got := b.Held(alice); got != 2 {
+		if got := tx.Held(alice); got != 2 {
 			t.Errorf("while 3 of the 5 are being paid, %s are held", got)
 		}
 		return err
@@ -108,12 +107,12 @@ func TestEndedContext(t *testing.T) {
 	begun, wait := make(chan struct{}), make(chan struct{})
 	done := make(chan error)
 	go func() {
-		done <- l.Do(ctx, func(b *Batch) error {
+		_, err := Do(ctx, l, func(tx *Tx) (Transfer, error) {
 			close(begun)
 			<-wait
-			_, err := b.Post(Transfer{Debit: World, Credit: Wallet("carol"), Amount: 1})
-			return err
+			return tx.Post(Transfer{Debit: World, Credit: Wallet("carol"), Amount: 1})
 		})
+		done <- err
 	}()
 	<-begun
 	cancel()
@@ -121,13 +120,137 @@ func TestEndedContext(t *testing.T) {
 		t.Errorf("waiting with an ended context: %v", err)
 	}
 	close(wait)
-	if err := l.Do(ctx, func(*Batch) error { t.Error("it was begun"); return nil }); !errors.Is(err, context.Canceled) {
+	if _, err := Do(ctx, l, func(*Tx) (struct{}, error) { t.Error("it was begun"); return struct{}{}, nil }); !errors.Is(err, context.Canceled) {
 		t.Errorf("beginning with an ended context: %v", err)
 	}
-	if err := l.Queue(func(b *Batch) error { return nil }).Wait(); err != nil {
+	if err := do(l, func(*Tx) error { return nil }); err != nil {
 		t.Fatal(err)
 	}
 	if account, _, err := l.Balance(Wallet("carol")); account.Balance() != 1 || err != nil {
 		t.Errorf("what was begun: %v, %v", account, err)
+	}
+}
+
+// TestHoldsRelyOnWhatIsCommitted: what an operation brings in, or gives back, other operations may spend at once; a hold may not have it
+// before it is durable, so that an operation that is thrown away leaves no hold without money.
+func TestHoldsRelyOnWhatIsCommitted(t *testing.T) {
+	s, l := sample(t)
+	defer s.Close()
+	carol, failure := Wallet("carol"), errors.New("on purpose")
+	deposit := Transfer{Debit: World, Credit: carol, Amount: 10}
+	mayHold := func(amount Amount) bool {
+		h, err := l.Hold(carol, amount)
+		if err == nil {
+			h.Release()
+		}
+		return err == nil
+	}
+	for _, want := range []error{failure, nil} {
+		err := do(l, func(tx *Tx) error {
+			if _, err := tx.Post(deposit); err != nil {
+				return err
+			}
+			if mayHold(1) {
+				t.Error("a hold was made on a deposit that is not committed")
+			}
+			return want
+		})
+		if !errors.Is(err, want) || mayHold(10) != (want == nil) {
+			t.Errorf("a deposit that ended with %v, and can be held: %t", err, mayHold(10))
+		}
+	}
+	hold, err := l.Hold(carol, 6)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []error{failure, nil} {
+		err := do(l, func(tx *Tx) error {
+			if err := tx.Release(hold); err != nil {
+				return err
+			}
+			if mayHold(5) || !mayHold(4) {
+				t.Error("a hold was made on what is being given back")
+			}
+			if _, err := tx.Post(Transfer{Debit: carol, Credit: World, Amount: 3}); err != nil {
+				return err
+			}
+			if tx.Held(carol) != 0 || !mayHold(4) || mayHold(5) {
+				t.Error("what is given back was not spent first")
+			}
+			return want
+		})
+		if !errors.Is(err, want) || hold.Amount() != map[bool]Amount{true: 0, false: 6}[want == nil] {
+			t.Errorf("what was given back by an operation that ended with %v: %s are held", err, hold.Amount())
+		}
+	}
+	if !mayHold(7) || mayHold(8) {
+		t.Error("after it, other than 7 are free")
+	}
+}
+
+// TestReleasedMeanwhile: a hold that is released while an operation gives it back, or draws on it, is released whatever becomes of that.
+func TestReleasedMeanwhile(t *testing.T) {
+	s, l := sample(t)
+	defer s.Close()
+	alice, failure := Wallet("alice"), errors.New("on purpose")
+	before, _, err := l.Balance(alice)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, within := range []func(*Tx, *Hold) error{
+		func(tx *Tx, h *Hold) error { return tx.Release(h) },
+		func(tx *Tx, h *Hold) error {
+			_, err := tx.Post(Transfer{Debit: alice, Credit: World, Amount: 2}, h)
+			return err
+		},
+	} {
+		h, err := l.Hold(alice, 5)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = do(l, func(tx *Tx) error {
+			if err := within(tx, h); err != nil {
+				return err
+			}
+			h.Release()
+			return failure
+		})
+		if account, held, _ := l.Balance(alice); !errors.Is(err, failure) || account != before || held != 0 || h.Amount() != 0 {
+			t.Errorf("after %v: %s, %s held", err, account, held)
+		}
+	}
+	if n := l.memory.places(); n != 0 {
+		t.Errorf("%d accounts are in memory", n)
+	}
+}
+
+// TestOnCommit: what is to happen when an operation is durable happens once, in its order, however often it ran, and never for what was
+// undone.
+func TestOnCommit(t *testing.T) {
+	s, l := sample(t)
+	defer s.Close()
+	var happened []string
+	for _, fails := range []bool{true, false} {
+		err := do(l, func(tx *Tx) error {
+			tx.OnCommit(func() { happened = append(happened, "a") })
+			_ = tx.Try(func() error {
+				tx.OnCommit(func() { happened = append(happened, "undone") })
+				return errNo
+			})
+			tx.OnCommit(func() { happened = append(happened, "b") })
+			if len(happened) > 0 {
+				t.Error("it happened before the commit")
+			}
+			if fails {
+				return errNo
+			}
+			return nil
+		})
+		if fails != errors.Is(err, errNo) {
+			t.Error(err)
+		}
+	}
+	if fmt.Sprint(happened) != "[a b]" {
+		t.Errorf("%v happened", happened)
 	}
 }

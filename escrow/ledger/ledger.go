@@ -1,10 +1,9 @@
-// Package ledger moves money, and is the only code that does: accounts with four counters, immutable transfers, holds, and
-// atomic batches on a [Store]. It imports nothing else of Tallygate.
+// Package ledger moves money, and is the only code that does: accounts with four counters, immutable transfers, holds, and atomic
+// operations on a [Store]. It imports nothing else of Tallygate.
 //
-// A [Ledger] is made over a store by [New]. What changes the books is a function on a [Batch], given to [Ledger.Do],
-// [Ledger.Queue] or [Ledger.Once]: it posts transfers and puts the records that belong to them, all of it or nothing. Such functions
-// run one after another, many to a commit, and must not call the ledger's own methods that wait. What only sets money aside for a
-// moment is a [Hold], in memory.
+// A [Ledger] is made over a store by [New]. What changes the books is a function on a [Tx], given to [Do] or [Queue]: it posts transfers
+// and puts the records that belong to them, all of it or nothing. Such functions run one after another, many to a commit, and perhaps
+// more than once; see [Tx] for what that asks of them. What only sets money aside for a moment is a [Hold], in memory.
 package ledger
 
 import (
@@ -33,7 +32,9 @@ type Ledger struct {
 	now      func() time.Time
 	logger   *slog.Logger
 	currency string
+	session  Session
 	memory   *memory
+	applied  stateRecord // where the ledger stands by the last operation that was run: the writer's own
 
 	reopening sync.Mutex
 
@@ -62,7 +63,13 @@ func New(s Store, o Options) (*Ledger, error) {
 func (l *Ledger) Currency() string { return l.currency }
 
 // Close commits what is queued and closes the store.
-func (l *Ledger) Close() error { return l.store.Close() }
+func (l *Ledger) Close() error {
+	err := l.endSession()
+	if errors.Is(err, ErrClosed) {
+		err = nil // it was closed before
+	}
+	return errors.Join(err, l.store.Close())
+}
 
 // Now is the ledger's time, UTC: the clock's, but never before that of an operation already applied.
 func (l *Ledger) Now() time.Time {
@@ -75,7 +82,7 @@ func (l *Ledger) Now() time.Time {
 	return now
 }
 
-// tick is Now for a batch: later ones will not be before it.
+// tick is Now for an operation: later ones will not be before it.
 func (l *Ledger) tick() time.Time {
 	now := l.Now()
 	l.mu.Lock()
@@ -118,86 +125,128 @@ func (l *Ledger) damaged(err error) error {
 	return err
 }
 
-// Receipt answers when an operation is durable.
-type Receipt struct {
-	done chan struct{}
-	err  error
+// Receipt tells how an operation ended, once it has, and what it came to.
+type Receipt[T any] struct {
+	done   chan struct{}
+	result T
+	err    error
 }
 
 // Done is closed when the operation has ended.
-func (r *Receipt) Done() <-chan struct{} { return r.done }
+func (r *Receipt[T]) Done() <-chan struct{} { return r.done }
 
-// Wait returns how the operation ended: nil means that it is durable.
-func (r *Receipt) Wait() error {
+// Wait returns how the operation ended: with its result, where it is durable, or with the error that kept it from being so.
+func (r *Receipt[T]) Wait() (T, error) {
 	<-r.done
-	return r.err
+	return r.result, r.err
 }
 
-// Do runs op as one atomic operation and returns when it is durable, or refused. ctx only bounds the waiting: an operation that
-// was begun still takes place, so that an error of ctx says nothing about it. Where ctx has ended before, nothing is begun.
-func (l *Ledger) Do(ctx context.Context, op func(*Batch) error) error {
+// Do runs op as one atomic operation, and returns its result when it is durable, or why it was refused. See [Tx] for what op may do: it
+// may run more than once. ctx only bounds the waiting: an operation that was begun still takes place, so that an error of ctx says
+// nothing about it. Where ctx has ended before, nothing is begun.
+func Do[T any](ctx context.Context, l *Ledger, op func(*Tx) (T, error)) (T, error) {
+	var none T
 	if ctx.Err() != nil {
-		return fmt.Errorf("the operation was not begun: %w", context.Cause(ctx))
+		return none, fmt.Errorf("the operation was not begun: %w", context.Cause(ctx))
 	}
-	r := l.Queue(op)
+	r := Queue(l, op)
 	select {
 	case <-r.done:
-		return r.err
+		return r.result, r.err
 	case <-ctx.Done():
-		return fmt.Errorf("waiting for the ledger: %w", context.Cause(ctx))
+		return none, fmt.Errorf("waiting for the ledger: %w", context.Cause(ctx))
 	}
 }
 
-// Queue is [Ledger.Do] without the waiting. Operations that one goroutine queues take place in their order.
-func (l *Ledger) Queue(op func(*Batch) error) *Receipt {
-	r := &Receipt{done: make(chan struct{})}
+// Queue is [Do] without the waiting. Operations that one goroutine queues take place in their order.
+func Queue[T any](l *Ledger, op func(*Tx) (T, error)) *Receipt[T] {
+	o := &operation[T]{Receipt: Receipt[T]{done: make(chan struct{})}, run: op}
+	o.tx.ledger = l
 	if err := l.failure(); err != nil {
-		r.err = err
-		close(r.done)
-		return r
+		o.end(err)
+	} else {
+		l.store.Submit(Op{Run: o.runIn, Undo: o.undo, Done: o.end})
 	}
-	var b *Batch
-	l.store.Submit(
-		func(w Writer) (err error) {
-			b = &Batch{ledger: l, w: w, touches: make(map[AccountID]*touch)}
-			return l.run(b, op)
-		},
-		func(err error) {
-			if err != nil && (errors.Is(err, ErrOutcomeUnknown) || errors.Is(err, ErrUnavailable)) {
-				l.stop(err)
-			}
-			if b != nil {
-				if err != nil {
-					b.rollback(0) // the group failed after the batch had succeeded
-				}
-				b.unpin()
-			}
-			r.err = err
-			close(r.done)
-		})
-	return r
+	return &o.Receipt
 }
 
-// run applies one operation, on the store's goroutine.
-func (l *Ledger) run(b *Batch, op func(*Batch) error) error {
+// operation is an operation on its way through the store.
+type operation[T any] struct {
+	Receipt[T]
+	run func(*Tx) (T, error)
+	tx  Tx // of the last run
+}
+
+func (o *operation[T]) runIn(w Writer) error {
+	return o.tx.ledger.run(&o.tx, w, func() (err error) {
+		o.result, err = o.run(&o.tx)
+		return err
+	})
+}
+
+func (o *operation[T]) undo() { o.tx.ledger.undo(&o.tx) }
+
+func (o *operation[T]) end(err error) {
+	o.tx.ledger.end(&o.tx, err)
+	if err != nil {
+		var none T
+		o.result, o.err = none, err
+	}
+	o.run, o.tx = nil, Tx{} // the receipt may be kept for long
+	close(o.done)
+}
+
+// run runs one operation, on the store's goroutine, for the first time or again.
+func (l *Ledger) run(tx *Tx, w Writer, op func() error) (err error) {
 	if err := l.failure(); err != nil {
 		return err
 	}
-	state, err := readState(b.w)
+	state, err := readState(w)
 	if err != nil {
 		return l.damaged(err)
 	}
-	b.state = state
-	b.now = l.tick()
-	if err := b.Try(func() error { return op(b) }); err != nil {
+	if err := l.takeIn(w, state); err != nil {
 		return l.damaged(err)
 	}
-	if b.dirty {
-		b.state.Time = b.now.UnixNano()
-		b.w.Put(stateKey, encode(b.state))
+	*tx = Tx{ledger: l, w: w, now: l.tick(), before: l.applied, state: state, pinned: tx.pinned[:0], changes: tx.changes[:0], committed: tx.committed[:0]}
+	completed := false
+	defer func() {
+		if err != nil || !completed { // op panicked
+			tx.unpin(false)
+		}
+	}()
+	err = tx.Try(op)
+	completed = true
+	if err != nil {
+		return l.damaged(err)
 	}
-	b.publish()
+	if tx.dirty {
+		tx.state.Time = tx.now.UnixNano()
+		w.Put(stateKey, encode(tx.state))
+	}
+	l.applied = tx.state
 	return nil
+}
+
+// undo takes back what an operation that ran has changed in memory.
+func (l *Ledger) undo(tx *Tx) {
+	tx.rollback(0)
+	tx.unpin(false)
+	l.applied = tx.before
+}
+
+// end takes note of how an operation ended, before anybody is told.
+func (l *Ledger) end(tx *Tx, err error) {
+	if errors.Is(err, ErrOutcomeUnknown) || errors.Is(err, ErrUnavailable) {
+		l.stop(err)
+	}
+	if err != nil {
+		return // it changed nothing, or that was taken back
+	}
+	tx.unpin(true)
+	for _, fn := range tx.committed {
+		fn()
+	}
 }
 
 // stop takes no more money after a failed commit.
@@ -215,8 +264,8 @@ func (l *Ledger) stop(cause error) {
 }
 
 // Reopen takes money again after a failed commit: the store goes on from what is durable now. Holds keep what they held when the
-// commit failed. What became of operations whose outcome is unknown, [Ledger.Outcome] says. Where the store can't be reopened the
-// error says why, and everything stays as it is.
+// commit failed. What became of an operation whose outcome is unknown, the records say that it was to put. Where the store can't be
+// reopened the error says why, and everything stays as it is.
 func (l *Ledger) Reopen() error {
 	l.reopening.Lock()
 	defer l.reopening.Unlock()
@@ -234,7 +283,13 @@ func (l *Ledger) Reopen() error {
 		return fmt.Errorf("reopening the ledger: %w", err)
 	}
 	// Until l.stopped is cleared operations are turned away, so that no account changes while it is read again.
-	if err := l.memory.reload(l.committed); err != nil {
+	err := l.View(func(r Reader) (err error) {
+		if l.applied, err = readState(r); err != nil {
+			return err
+		}
+		return l.memory.reload(func(id AccountID) (Account, error) { return ReadAccount(r, id) })
+	})
+	if err != nil {
 		return fmt.Errorf("reopening the ledger: %w", err)
 	}
 	l.mu.Lock()
@@ -242,31 +297,6 @@ func (l *Ledger) Reopen() error {
 	l.stopped = nil
 	l.logger.Info("the ledger is open again")
 	return nil
-}
-
-// Once runs op as one atomic operation under an id whose outcome is kept in the same commit: the first result, also a refusal, is
-// what the same id and digest get ever after, with replayed true; another digest is refused with [IdempotencyConflict]. Errors that
-// are no refusal are not kept.
-func (l *Ledger) Once(ctx context.Context, id string, digest []byte, op func(*Batch) ([]byte, error)) (result []byte, replayed bool, err error) {
-	type answer struct {
-		result   []byte
-		replayed bool
-		refusal  error
-	}
-	answers := make(chan answer, 1)
-	err = l.Do(ctx, func(b *Batch) error {
-		result, replayed, err := b.Once(id, digest, func() ([]byte, error) { return op(b) })
-		if err != nil && OutcomeOf(err) == OK {
-			return err
-		}
-		answers <- answer{append([]byte(nil), result...), replayed, err}
-		return nil
-	})
-	if err != nil {
-		return nil, false, err
-	}
-	a := <-answers
-	return a.result, a.replayed, a.refusal
 }
 
 // View calls fn with the records as last committed.

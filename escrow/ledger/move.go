@@ -3,49 +3,122 @@ package ledger
 import (
 	"crypto/sha256"
 	"fmt"
+	"slices"
 	"time"
 )
 
+// change is what an operation did to one account in memory, and to one of its holds.
+type change struct {
+	place     *place
+	hold      *Hold
+	available Amount
+	incoming  Amount
+	held      Amount
+}
+
+// make applies a change and notes it, to be taken back if the operation is thrown away; the shard is locked.
+func (tx *Tx) make(c change) {
+	c.apply()
+	tx.changes = append(tx.changes, c)
+}
+
+func (c change) apply() {
+	c.place.available += c.available
+	c.place.incoming += c.incoming
+	if c.hold != nil && !c.hold.released { // else what it held was given back meanwhile
+		c.hold.grow(c.held)
+	}
+}
+
+func (c change) takeBack() {
+	c.place.shard.mu.Lock()
+	defer c.place.shard.mu.Unlock()
+	c.available, c.incoming, c.held = -c.available, -c.incoming, -c.held
+	c.apply()
+}
+
+// rollback takes back what was changed in memory since a mark, the last first.
+func (tx *Tx) rollback(mark int) {
+	for _, c := range slices.Backward(tx.changes[mark:]) {
+		c.takeBack()
+	}
+	tx.changes = tx.changes[:mark]
+}
+
+// pin keeps an account's place in memory until the operation is committed or thrown away. account is the account as the operation
+// sees it; the shard is locked.
+func (tx *Tx) pin(s *shard, id AccountID, account Account) (*place, error) {
+	p, err := s.place(id, func() (Account, error) { return account, nil })
+	if err != nil {
+		return nil, err
+	}
+	if p.pinnedBy == tx {
+		return p, nil
+	}
+	if known := p.available + p.incoming; known != account.Available() {
+		return nil, tx.ledger.broke(fmt.Errorf("account %s has %s available in its record, %s in memory", id, account.Available(), known))
+	}
+	p.pins++
+	p.pinnedBy = tx
+	tx.pinned = append(tx.pinned, p)
+	return p, nil
+}
+
+// unpin lets go of all accounts. Where the operation was committed, so was all that came in: holds may rely on it now.
+func (tx *Tx) unpin(committed bool) {
+	for _, p := range tx.pinned {
+		p.shard.mu.Lock()
+		if committed {
+			p.available += p.incoming
+			p.incoming = 0
+		}
+		if p.pinnedBy == tx {
+			p.pinnedBy = nil
+		}
+		p.pins--
+		p.tidy()
+		p.shard.mu.Unlock()
+	}
+	tx.pinned = tx.pinned[:0]
+}
+
 // move applies one transfer: the rules, the records, and what holds may rely on.
-func (b *Batch) move(t Transfer, cover []*Hold) (Transfer, error) {
+func (tx *Tx) move(t Transfer, cover []*Hold) (Transfer, error) {
 	if !validName(t.Reference) || !validName(t.Kind) || !t.Debit.valid() || !t.Credit.valid() {
 		return t, &Refusal{Outcome: InvalidTransfer, Detail: fmt.Sprintf("accounts, kind and reference hold no zero byte and at most %d bytes", maxName)}
 	}
-	t.Seq, t.Time = b.state.Seq+1, b.now
-	debit, err := b.Account(t.Debit)
+	t.Seq, t.Time = tx.state.Seq+1, tx.now
+	debit, err := tx.Account(t.Debit)
 	if err != nil {
 		return t, err
 	}
-	credit, err := b.Account(t.Credit)
+	credit, err := tx.Account(t.Credit)
 	if err != nil {
 		return t, err
 	}
-	from, err := b.touch(t.Debit, debit)
+	debitAfter, creditAfter, err := tx.pay(debit, credit, t, cover)
 	if err != nil {
 		return t, err
 	}
-	to, err := b.touch(t.Credit, credit)
-	if err != nil {
+	if err := tx.earn(t.Credit, credit, creditAfter.Available()-credit.Available()); err != nil {
 		return t, err
 	}
-	debitAfter, creditAfter, err := b.authorise(from, debit, credit, t, cover)
-	if err != nil {
-		return t, err
-	}
-	b.earn(from, max(0, debitAfter.Available()-debit.Available()))
-	b.earn(to, max(0, creditAfter.Available()-credit.Available()))
-	return t, b.write(t, debitAfter, creditAfter)
+	return t, tx.write(t, debitAfter, creditAfter)
 }
 
-// authorise applies the rules under the lock that holds are made under, and takes what the transfer takes, so that no hold can
-// be made on it any more.
-func (b *Batch) authorise(from *touch, debit, credit Account, t Transfer, cover []*Hold) (Account, Account, error) {
-	p := from.place
-	p.shard.mu.Lock()
-	defer p.shard.mu.Unlock()
+// pay applies the rules under the lock that holds are made under, and takes what the transfer takes, so that no hold can be made on it
+// any more.
+func (tx *Tx) pay(debit, credit Account, t Transfer, cover []*Hold) (Account, Account, error) {
+	s := tx.ledger.memory.shard(t.Debit)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p, err := tx.pin(s, t.Debit, debit)
+	if err != nil {
+		return debit, credit, err
+	}
 	covered := Amount(0)
 	for i, h := range cover {
-		if h != nil && h.place == p && !repeated(cover[:i], h) {
+		if h != nil && h.place == p && !slices.Contains(cover[:i], h) {
 			covered += h.amount
 		}
 	}
@@ -57,108 +130,72 @@ func (b *Batch) authorise(from *touch, debit, credit Account, t Transfer, cover 
 	default:
 		return debit, credit, &Refusal{Outcome: outcome, Detail: fmt.Sprintf("%s of %s from %s to %s", t.Phase, t.Amount, t.Debit, t.Credit)}
 	}
-	if spent := debit.Available() - debitAfter.Available(); spent > 0 {
-		b.spend(from, spent)
-		b.shrink(cover, p, spent)
+	spent := debit.Available() - debitAfter.Available()
+	if spent < 0 { // what was pending is available again
+		tx.make(change{place: p, incoming: -spent})
+	} else {
+		tx.spend(p, spent, cover)
 	}
 	return debitAfter, creditAfter, nil
 }
 
-func repeated(earlier []*Hold, h *Hold) bool {
-	for _, e := range earlier {
-		if e == h {
-			return true
-		}
-	}
-	return false
-}
-
-// touch pins an account in memory, before the batch changes it.
-func (b *Batch) touch(id AccountID, account Account) (*touch, error) {
-	if t, ok := b.touches[id]; ok {
-		return t, nil
-	}
-	s := b.ledger.memory.shard(id)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	p, err := s.place(id, func() (Account, error) { return account, nil })
-	if err != nil {
-		return nil, err
-	}
-	if p.available != account.Available() {
-		return nil, b.ledger.broke(fmt.Errorf("account %s has %s available in its record, %s in memory", id, account.Available(), p.available))
-	}
-	p.pins++
-	t := &touch{place: p}
-	b.touches[id] = t
-	return t, nil
-}
-
-// spend takes from the account: first what this batch itself put there. The shard is locked.
-func (b *Batch) spend(t *touch, amount Amount) {
-	own := min(t.credit, amount)
-	t.credit -= own
-	t.place.available -= amount - own
-	b.undo = append(b.undo, func() {
-		t.place.shard.mu.Lock()
-		defer t.place.shard.mu.Unlock()
-		t.credit += own
-		t.place.available += amount - own
-	})
-}
-
-// shrink takes an amount from the holds that cover it, as far as they go. The shard is locked.
-func (b *Batch) shrink(cover []*Hold, p *place, amount Amount) {
+// spend takes an amount: what the covering holds have of it first, then what operations in flight brought in, then what is available.
+// In this order no hold can be made, before the commit, on what would be missing if the operation were thrown away. The shard is locked.
+func (tx *Tx) spend(p *place, amount Amount, cover []*Hold) {
 	for _, h := range cover {
 		if h == nil || h.place != p || h.released || amount == 0 {
 			continue
 		}
 		used := min(h.amount, amount)
 		amount -= used
-		h.grow(-used)
-		b.undo = append(b.undo, func() {
-			p.shard.mu.Lock()
-			defer p.shard.mu.Unlock()
-			if !h.released {
-				h.grow(used)
-			}
-		})
+		tx.make(change{place: p, hold: h, available: -used, held: -used})
+	}
+	if amount > 0 {
+		incoming := min(p.incoming, amount)
+		tx.make(change{place: p, incoming: -incoming, available: incoming - amount})
 	}
 }
 
-func (b *Batch) earn(t *touch, amount Amount) {
-	t.credit += amount
-	b.undo = append(b.undo, func() { t.credit -= amount })
+// earn brings an amount in, which may be zero: the account is pinned all the same, as its record changes.
+func (tx *Tx) earn(id AccountID, account Account, amount Amount) error {
+	s := tx.ledger.memory.shard(id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p, err := tx.pin(s, id, account)
+	if err == nil && amount != 0 {
+		tx.make(change{place: p, incoming: amount})
+	}
+	return err
 }
 
 // write puts the records of one transfer.
-func (b *Batch) write(t Transfer, debit, credit Account) error {
+func (tx *Tx) write(t Transfer, debit, credit Account) error {
 	if debit.Available() < 0 && t.Debit != World || credit.Available() < 0 && t.Credit != World {
-		return b.ledger.broke(fmt.Errorf("transfer %d would leave %s at %s and %s at %s", t.Seq, t.Debit, debit.Available(), t.Credit, credit.Available()))
+		return tx.ledger.broke(fmt.Errorf("transfer %d would leave %s at %s and %s at %s", t.Seq, t.Debit, debit.Available(), t.Credit, credit.Available()))
 	}
 	key, value := transferKey(t.Seq), encode(t.record())
-	b.put(key, value)
-	b.put(accountKey(t.Debit), encode(debit))
-	b.put(accountKey(t.Credit), encode(credit))
+	tx.put(key, value)
+	tx.put(accountKey(t.Debit), encode(debit))
+	tx.put(accountKey(t.Credit), encode(credit))
 	if t.Phase == Posted || t.Phase == PostPending {
-		b.put(entryKey(t.Debit, t.Seq), encode(entryRecord{debit.Balance()}))
-		b.put(entryKey(t.Credit, t.Seq), encode(entryRecord{credit.Balance()}))
+		tx.put(entryKey(t.Debit, t.Seq), encode(entryRecord{debit.Balance()}))
+		tx.put(entryKey(t.Credit, t.Seq), encode(entryRecord{credit.Balance()}))
 	}
 	if t.Phase == Pending {
-		b.put(pendingKey(t.Reference, t.Seq), []byte{1})
+		tx.put(pendingKey(t.Reference, t.Seq), []byte{1})
 	}
-	b.chain(t, key, value)
+	tx.chain(t, key, value)
 	return nil
 }
 
 // chain takes the transfer into the hash chain, and keeps the head of each day that has transfers.
-func (b *Batch) chain(t Transfer, key, value []byte) {
+func (tx *Tx) chain(t Transfer, key, value []byte) {
 	day := t.Time.Format(time.DateOnly)
-	if b.state.Day != "" && b.state.Day != day {
-		b.put(headKey(b.state.Day), encode(headRecord{Seq: b.state.Seq, Head: b.state.Head}))
+	if tx.state.Day != "" && tx.state.Day != day {
+		tx.put(headKey(tx.state.Day), encode(headRecord{Seq: tx.state.Seq, Head: tx.state.Head}))
 	}
-	b.state.Seq, b.state.Day = t.Seq, day
-	b.state.Head = link(b.state.Head, key, value)
+	tx.state.Seq, tx.state.Day = t.Seq, day
+	tx.state.Head = link(tx.state.Head, key, value)
 }
 
 // link is one step of the hash chain: SHA-256 over the head before it, the transfer's key and its stored value.

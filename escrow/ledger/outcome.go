@@ -10,14 +10,13 @@ type Outcome string
 
 // The ledger's own outcomes.
 const (
-	OK                  Outcome = ""                     // done
-	InsufficientFunds   Outcome = "insufficient_funds"   // the debit account has less available than asked for
-	IdempotencyConflict Outcome = "idempotency_conflict" // the same id came before with other content
-	InvalidTransfer     Outcome = "invalid_transfer"     // amount not above zero, one account on both sides, a malformed name
-	Overflow            Outcome = "overflow"             // a counter would leave the range of Amount
-	PendingNotFound     Outcome = "pending_not_found"    // no pending transfer has this number
-	PendingResolved     Outcome = "pending_resolved"     // the pending transfer was posted or voided before
-	ExceedsPending      Outcome = "exceeds_pending"      // more to post than is pending
+	OK                Outcome = ""                   // done
+	InsufficientFunds Outcome = "insufficient_funds" // the debit account has less available than asked for
+	InvalidTransfer   Outcome = "invalid_transfer"   // amount not above zero, one account on both sides, a malformed name
+	Overflow          Outcome = "overflow"           // a counter would leave the range of Amount
+	PendingNotFound   Outcome = "pending_not_found"  // no pending transfer has this number
+	PendingResolved   Outcome = "pending_resolved"   // the pending transfer was posted or voided before
+	ExceedsPending    Outcome = "exceeds_pending"    // more to post than is pending
 )
 
 // Refusal is an outcome that changes nothing: an answer, not a failure. Errors of this package that are refusals are *Refusal.

@@ -20,20 +20,6 @@ func (l *Ledger) Balance(id AccountID) (account Account, held Amount, err error)
 	return account, held, nil
 }
 
-// Outcome looks up what became of an operation of [Ledger.Once]: its result, or its refusal as err; found is false where none of
-// that id was committed.
-func (l *Ledger) Outcome(id string) (result []byte, found bool, err error) {
-	err = l.View(func(r Reader) error {
-		kept, ok, err := readOutcome(r, id)
-		if err != nil || !ok {
-			return err
-		}
-		result, found = kept.Result, true
-		return kept.failure()
-	})
-	return result, found, err
-}
-
 // Transfer returns the transfer of a number; found is false where there is none.
 func (l *Ledger) Transfer(seq uint64) (t Transfer, found bool, err error) {
 	err = l.View(func(r Reader) error {
@@ -118,21 +104,8 @@ func decodeEntry(r Reader, id AccountID, key, value []byte) (Entry, error) {
 
 // Pendings returns the pending transfers of a reference that are not resolved, oldest first.
 func Pendings(r Reader, reference string) ([]Transfer, error) {
-	return pendingsIn(r, Prefix(listPrefix(pendingPrefix, reference)), nil, 0)
-}
-
-// OpenPendings returns up to limit pending transfers that are not resolved, in the order of their references: those after the given
-// one, from the first where it is the zero Transfer.
-func OpenPendings(r Reader, after Transfer, limit int) ([]Transfer, error) {
-	all := Prefix([]byte{pendingPrefix})
-	if after.Seq > 0 {
-		all.From = pendingKey(after.Reference, after.Seq+1)
-	}
-	return pendingsIn(r, all, nil, limit)
-}
-
-func pendingsIn(r Reader, in Range, list []Transfer, limit int) ([]Transfer, error) {
-	err := r.Scan(in, func(key, _ []byte) (bool, error) {
+	var list []Transfer
+	err := r.Scan(Prefix(listPrefix(pendingPrefix, reference)), func(key, _ []byte) (bool, error) {
 		seq, err := lastSeq(key)
 		if err != nil {
 			return false, err
@@ -142,18 +115,9 @@ func pendingsIn(r Reader, in Range, list []Transfer, limit int) ([]Transfer, err
 			err = &CorruptError{Key: key, Detail: fmt.Sprintf("its transfer %d is missing", seq)}
 		}
 		list = append(list, t)
-		return limit <= 0 || len(list) < limit, err
+		return true, err
 	})
 	return list, err
-}
-
-func readOutcome(r Reader, id string) (kept outcomeRecord, found bool, err error) {
-	key := outcomeKey(id)
-	value, err := r.Get(key)
-	if err != nil || value == nil {
-		return kept, false, err
-	}
-	return kept, true, decode(key, value, &kept)
 }
 
 func readState(r Reader) (state stateRecord, err error) {
@@ -182,22 +146,6 @@ func decodeHead(key, value []byte) (Head, error) {
 	var record headRecord
 	err := decode(key, value, &record)
 	return Head{Day: string(key[1:]), Seq: record.Seq, Hash: record.Head}, err
-}
-
-// Heads returns up to limit daily heads of the hash chain after a day, oldest first; today's is not among them.
-func (l *Ledger) Heads(after string, limit int) (list []Head, err error) {
-	from := headKey(after)
-	if after != "" {
-		from = append(from, 0)
-	}
-	err = l.View(func(r Reader) error {
-		return r.Scan(Range{From: from, To: []byte{headPrefix + 1}}, func(key, value []byte) (bool, error) {
-			h, err := decodeHead(key, value)
-			list = append(list, h)
-			return len(list) < limit, err
-		})
-	})
-	return list, err
 }
 
 // Stand is where the ledger stands.

@@ -15,7 +15,6 @@ const (
 	transferPrefix = 't' // t<seq>: a transfer
 	entryPrefix    = 'e' // e<account>\x00<seq>: the balance after it
 	pendingPrefix  = 'p' // p<reference>\x00<seq>: a pending transfer that is not resolved
-	outcomePrefix  = 'o' // o<id>: what became of an operation
 	headPrefix     = 'h' // h<day>: the head of the hash chain after the last transfer of the day
 
 	// DomainPrefix begins the keys of the records that packages above keep beside the money.
@@ -36,8 +35,6 @@ func transferKey(seq uint64) []byte {
 func entryKey(id AccountID, seq uint64) []byte { return listKey(entryPrefix, string(id), seq) }
 
 func pendingKey(reference string, seq uint64) []byte { return listKey(pendingPrefix, reference, seq) }
-
-func outcomeKey(id string) []byte { return append([]byte{outcomePrefix}, id...) }
 
 func listKey(prefix byte, name string, seq uint64) []byte {
 	key := make([]byte, 0, len(name)+10)
@@ -62,10 +59,12 @@ func lastSeq(key []byte) (uint64, error) {
 
 // metaRecord says what this ledger is.
 type metaRecord struct {
-	Schema   uint   `cbor:"1,keyasint"`
-	Currency string `cbor:"2,keyasint"`
-	Created  int64  `cbor:"3,keyasint"`           // Unix nanoseconds
-	Upgrade  []byte `cbor:"4,keyasint,omitempty"` // where the next step of an upgrade goes on
+	Schema   uint      `cbor:"1,keyasint"`
+	Currency string    `cbor:"2,keyasint"`
+	Created  int64     `cbor:"3,keyasint"`           // Unix nanoseconds
+	Upgrade  []byte    `cbor:"4,keyasint,omitempty"` // where the next step of an upgrade goes on
+	Epoch    uint64    `cbor:"5,keyasint,omitempty"` // of the last session that was begun
+	Sessions []Session `cbor:"6,keyasint,omitempty"` // that are not over
 }
 
 // stateRecord is where the ledger stands.
@@ -90,13 +89,6 @@ type transferRecord struct {
 
 type entryRecord struct {
 	BalanceAfter Amount `cbor:"1,keyasint"`
-}
-
-type outcomeRecord struct {
-	Digest  []byte   `cbor:"1,keyasint,omitempty"`
-	Result  []byte   `cbor:"2,keyasint,omitempty"`
-	Refusal *Refusal `cbor:"3,keyasint,omitempty"`
-	Time    int64    `cbor:"4,keyasint"` // Unix nanoseconds
 }
 
 // encoding is deterministic: the hash chain runs over what is stored.

@@ -17,20 +17,11 @@ type upgrade func(w Writer, from []byte) (next []byte, err error)
 
 var current = format{schema: 1}
 
-// open reads what the store says of itself, or begins the books on an empty one.
+// open reads what the store says of itself, or begins the books on an empty one, and begins the session.
 func (l *Ledger) open(currency string, f format) error {
-	meta, found, err := l.readMeta()
+	meta, err := l.begun(currency, f)
 	if err != nil {
 		return err
-	}
-	if !found {
-		if currency == "" {
-			return fmt.Errorf("%w: a new ledger needs one, such as USDC", ErrCurrency)
-		}
-		meta = metaRecord{Schema: f.schema, Currency: currency, Created: l.now().UTC().UnixNano()}
-		if err := l.submit(func(w Writer) error { w.Put(metaKey, encode(meta)); return nil }); err != nil {
-			return fmt.Errorf("beginning the ledger: %w", err)
-		}
 	}
 	if meta.Schema > f.schema {
 		return fmt.Errorf("%w: schema %d, this program knows up to %d; use the version that wrote it, or a newer one", ErrSchema, meta.Schema, f.schema)
@@ -39,64 +30,99 @@ func (l *Ledger) open(currency string, f format) error {
 		return fmt.Errorf("%w: it was made with %q, the configuration says %q; a ledger keeps its currency", ErrCurrency, meta.Currency, currency)
 	}
 	l.currency = meta.Currency
-	return l.upgrade(meta, f)
-}
-
-// upgrade brings an older ledger up to date, step by step.
-func (l *Ledger) upgrade(meta metaRecord, f format) error {
-	for meta.Schema < f.schema {
-		step, ok := f.upgrades[meta.Schema]
-		if !ok {
-			return fmt.Errorf("%w: schema %d can't be brought to %d by this program", ErrSchema, meta.Schema, f.schema)
-		}
-		next := meta
-		err := l.submit(func(w Writer) (err error) {
-			if next.Upgrade, err = step(w, meta.Upgrade); err != nil {
-				return err
-			}
-			if next.Upgrade == nil {
-				next.Schema++
-			}
-			w.Put(metaKey, encode(next))
-			return nil
-		})
-		if err != nil {
-			return fmt.Errorf("bringing the ledger from schema %d to %d: %w", meta.Schema, meta.Schema+1, err)
-		}
-		if next.Schema != meta.Schema {
-			l.logger.Info("the ledger has a new schema", "schema", next.Schema)
-		}
-		meta = next
+	if err := l.upgrade(meta.Schema, f); err != nil {
+		return err
+	}
+	if err := l.beginSession(); err != nil {
+		return fmt.Errorf("beginning a session: %w", err)
 	}
 	return nil
 }
 
-// readMeta also reads the last time, and refuses a store that has records but does not say what it is.
-func (l *Ledger) readMeta() (meta metaRecord, found bool, err error) {
-	err = l.store.View(func(r Reader) error {
-		value, err := r.Get(metaKey)
-		if err != nil {
+// begun reads what the ledger is and where it stands. On an empty store it begins one.
+func (l *Ledger) begun(currency string, f format) (meta metaRecord, err error) {
+	err = l.store.View(func(r Reader) (err error) {
+		if meta, err = readMeta(r); err != nil {
 			return err
 		}
-		if value == nil {
-			return r.Scan(Range{}, func(key, _ []byte) (bool, error) {
-				return false, &CorruptError{Key: metaKey, Detail: fmt.Sprintf("it is missing, though there are records such as %q", key)}
-			})
-		}
-		found = true
-		if err := decode(metaKey, value, &meta); err != nil {
-			return err
-		}
-		state, err := readState(r)
-		l.last = time.Unix(0, state.Time).UTC()
+		l.applied, err = readState(r)
+		l.last = time.Unix(0, l.applied.Time).UTC()
 		return err
 	})
-	return meta, found, err
+	if err != nil || meta.Schema != 0 {
+		return meta, err
+	}
+	if currency == "" {
+		return meta, fmt.Errorf("%w: a new ledger needs one, such as USDC", ErrCurrency)
+	}
+	meta, err = submit(l.store, func(w Writer) (metaRecord, error) {
+		if meta, err := readMeta(w); err != nil || meta.Schema != 0 { // another process was faster
+			return meta, err
+		}
+		meta := metaRecord{Schema: f.schema, Currency: currency, Created: l.now().UTC().UnixNano()}
+		w.Put(metaKey, encode(meta))
+		return meta, nil
+	})
+	if err != nil {
+		return meta, fmt.Errorf("beginning the ledger: %w", err)
+	}
+	return meta, nil
 }
 
-// submit runs one operation straight on the store.
-func (l *Ledger) submit(op func(Writer) error) error {
+// upgrade brings an older ledger up to date, step by step.
+func (l *Ledger) upgrade(schema uint, f format) error {
+	for schema < f.schema {
+		step, ok := f.upgrades[schema]
+		if !ok {
+			return fmt.Errorf("%w: schema %d can't be brought to %d by this program", ErrSchema, schema, f.schema)
+		}
+		meta, err := submit(l.store, func(w Writer) (metaRecord, error) {
+			meta, err := readMeta(w)
+			if err != nil || meta.Schema != schema { // another process was faster
+				return meta, err
+			}
+			if meta.Upgrade, err = step(w, meta.Upgrade); err != nil {
+				return meta, err
+			}
+			if meta.Upgrade == nil {
+				meta.Schema++
+			}
+			w.Put(metaKey, encode(meta))
+			return meta, nil
+		})
+		if err != nil {
+			return fmt.Errorf("bringing the ledger from schema %d to %d: %w", schema, schema+1, err)
+		}
+		if meta.Schema != schema {
+			l.logger.Info("the ledger has a new schema", "schema", meta.Schema)
+		}
+		schema = meta.Schema
+	}
+	return nil
+}
+
+// readMeta reads what the ledger is: the zero record where the store is empty. It refuses a store that has records but does not say
+// what it is.
+func readMeta(r Reader) (meta metaRecord, err error) {
+	value, err := r.Get(metaKey)
+	if err != nil {
+		return meta, err
+	}
+	if value == nil {
+		return meta, r.Scan(Range{}, func(key, _ []byte) (bool, error) {
+			return false, &CorruptError{Key: metaKey, Detail: fmt.Sprintf("it is missing, though there are records such as %q", key)}
+		})
+	}
+	return meta, decode(metaKey, value, &meta)
+}
+
+// submit runs one operation straight on a store, and returns what its last run did.
+func submit[T any](s Store, op func(Writer) (T, error)) (result T, err error) {
 	done := make(chan error, 1)
-	l.store.Submit(op, func(err error) { done <- err })
-	return <-done
+	s.Submit(Op{
+		Run:  func(w Writer) (err error) { result, err = op(w); return err },
+		Done: func(err error) { done <- err },
+	})
+	err = <-done
+	return result, err
 }

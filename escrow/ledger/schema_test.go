@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"iter"
@@ -19,28 +20,28 @@ type plain struct {
 
 func newPlain() *plain {
 	p := &plain{records: sorted{}}
-	p.GroupCommit = NewGroupCommit(func() (Tx, error) { return plainTx{maps.Clone(p.records), p}, nil }, 16)
+	p.GroupCommit = NewGroupCommit(func() (Group, error) { return plainGroup{maps.Clone(p.records), p}, nil }, 16)
 	return p
 }
 
-type plainTx struct {
+type plainGroup struct {
 	sorted
 	store *plain
 }
 
-func (t plainTx) Commit(changes iter.Seq2[[]byte, []byte]) error {
+func (g plainGroup) Commit(changes iter.Seq2[[]byte, []byte]) error {
 	for key, value := range changes {
 		if value == nil {
-			delete(t.sorted, string(key))
+			delete(g.sorted, string(key))
 		} else {
-			t.sorted[string(key)] = string(value)
+			g.sorted[string(key)] = string(value)
 		}
 	}
-	t.store.records = t.sorted
+	g.store.records = g.sorted
 	return nil
 }
 
-func (t plainTx) Rollback() {}
+func (g plainGroup) Rollback() {}
 
 func (p *plain) View(fn func(Reader) error) error { return fn(maps.Clone(p.records)) }
 
@@ -51,6 +52,17 @@ func (p *plain) Close() error {
 
 func newLedger(s Store) *Ledger {
 	return &Ledger{store: s, now: time.Now, logger: slog.New(slog.DiscardHandler), memory: newMemory()}
+}
+
+// do runs an operation that comes to nothing but what it does.
+func do(l *Ledger, op func(*Tx) error) error {
+	_, err := Do(context.Background(), l, func(tx *Tx) (struct{}, error) { return struct{}{}, op(tx) })
+	return err
+}
+
+func put(s Store, key, value string) error {
+	_, err := submit(s, func(w Writer) (struct{}, error) { w.Put([]byte(key), []byte(value)); return struct{}{}, nil })
+	return err
 }
 
 // upper is an upgrade in steps of two records: it turns domain records to upper case.
@@ -80,7 +92,7 @@ func TestUpgrade(t *testing.T) {
 	}
 	for i := range 5 {
 		key := fmt.Sprintf("d%d", i)
-		if err := newLedger(s).submit(func(w Writer) error { w.Put([]byte(key), []byte("value")); return nil }); err != nil {
+		if err := put(s, key, "value"); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -42,14 +42,28 @@ type Writer interface {
 	Try(fn func() error) error
 }
 
+// Op is one operation on a store.
+type Op struct {
+	// Run is what the operation does. A store may call it more than once, also after other operations ran in between: what the earlier
+	// runs wrote is thrown away, and the last run counts. A run that fails leaves no trace in the store; what it changed elsewhere it takes
+	// back itself.
+	Run func(Writer) error
+	// Undo takes back what a run that succeeded has changed outside of the Writer; nil where that is nothing. It is called when the run is
+	// thrown away: before Run is called again, and before Done is called with an error. Of several operations it is called in the
+	// reverse of the order in which they ran.
+	Undo func()
+	// Done is called exactly once, and must not block: with nil after the commit is durable; with the error of Run; with an error that
+	// wraps ErrOutcomeUnknown where the commit failed; or with one that wraps ErrUnavailable, ErrClosed or ErrReadOnly where Run was not
+	// called.
+	Done func(error)
+}
+
 // Store is an ordered key-value store with group commit: all that the ledger asks of a database.
 type Store interface {
-	// Submit queues op. Operations are applied one at a time, in the order of Submit, by one goroutine; all that wait are
-	// committed together, and each is kept or dropped on its own: one that returns an error or panics leaves no trace.
-	// done is called exactly once and must not block: with nil after the commit is durable, with the error of op, with an error
-	// that wraps ErrOutcomeUnknown where the commit itself failed, or with one that wraps ErrUnavailable, ErrClosed or ErrReadOnly
-	// where op was not run. Of operations that were run it is called in their order, from the goroutine that ran them.
-	Submit(op func(Writer) error, done func(error))
+	// Submit queues an operation. Operations are applied one at a time, in the order of Submit, by one goroutine; all that wait are
+	// committed together, as a group, and each is kept or dropped on its own: one that returns an error or panics leaves no trace. Those of a
+	// group that were run are answered, by Done, in their order, by the same goroutine, before it runs others.
+	Submit(Op)
 	// View calls fn with what is committed, unchanging while fn runs.
 	View(fn func(Reader) error) error
 	// Close commits what is queued and releases the store.
@@ -64,8 +78,11 @@ type Reopener interface {
 
 var (
 	// ErrOutcomeUnknown is returned where the commit of an operation failed: it may or may not have taken place. Nothing more is
-	// written until the store is reopened; then the operation's id tells what became of it.
+	// written until the store is reopened; then the records that it was to put tell what became of it.
 	ErrOutcomeUnknown = errors.New("the commit failed, its outcome is unknown")
+	// ErrRunAgain is what a [Group]'s Commit returns where another process has committed since the group began: nothing of the group was
+	// written, and its operations are run again in a new one.
+	ErrRunAgain = errors.New("another process has committed meanwhile")
 	// ErrUnavailable is returned for operations that were not run since an earlier commit failed.
 	ErrUnavailable = errors.New("the ledger takes no operations")
 	// ErrReadOnly is returned for operations on a ledger that was opened for reading, or whose books or records were found wrong.

@@ -53,22 +53,22 @@ func benchLedger(b *testing.B, s ledger.Store) *ledger.Ledger {
 func fill(b *testing.B, l *ledger.Ledger, first, wallets int) {
 	b.Helper()
 	const each, together = 500, 10
-	var receipts []*ledger.Receipt
+	var receipts []*ledger.Receipt[struct{}]
 	for from := first; from < first+wallets; from += each {
-		receipts = append(receipts, l.Queue(func(batch *ledger.Batch) error {
+		receipts = append(receipts, ledger.Queue(l, func(tx *ledger.Tx) (struct{}, error) {
 			for i := from; i < from+each; i++ {
-				_, err := batch.Post(ledger.Transfer{Debit: ledger.World, Credit: wallet(i), Amount: ledger.Unit, Kind: "deposit"})
+				_, err := tx.Post(ledger.Transfer{Debit: ledger.World, Credit: wallet(i), Amount: ledger.Unit, Kind: "deposit"})
 				if err != nil {
-					return err
+					return struct{}{}, err
 				}
 			}
-			return nil
+			return struct{}{}, nil
 		}))
 		if len(receipts) < together && from+each < first+wallets {
 			continue
 		}
 		for _, r := range receipts {
-			if err := r.Wait(); err != nil {
+			if _, err := r.Wait(); err != nil {
 				b.Fatal(err)
 			}
 		}
@@ -90,12 +90,12 @@ func openPlain(b *testing.B) *plainStore {
 	b.Helper()
 	db := openBare(b)
 	s := &plainStore{db: db}
-	s.GroupCommit = ledger.NewGroupCommit(func() (ledger.Tx, error) {
+	s.GroupCommit = ledger.NewGroupCommit(func() (ledger.Group, error) {
 		tx, err := db.Begin(true)
 		if err != nil {
 			return nil, err
 		}
-		return plainTx{plainReader{tx.Bucket(plainBucket)}, tx}, nil
+		return plainGroup{plainReader{tx.Bucket(plainBucket)}, tx}, nil
 	}, 1024)
 	return s
 }
@@ -140,26 +140,26 @@ func (r plainReader) Scan(in ledger.Range, fn func(key, value []byte) (bool, err
 	return nil
 }
 
-type plainTx struct {
+type plainGroup struct {
 	plainReader
 	tx *bbolt.Tx
 }
 
-func (t plainTx) Commit(changes iter.Seq2[[]byte, []byte]) (err error) {
+func (g plainGroup) Commit(changes iter.Seq2[[]byte, []byte]) (err error) {
 	for key, value := range changes {
 		if value == nil {
-			err = t.bucket.Delete(key)
+			err = g.bucket.Delete(key)
 		} else {
-			err = t.bucket.Put(key, value)
+			err = g.bucket.Put(key, value)
 		}
 		if err != nil {
 			return err
 		}
 	}
-	return t.tx.Commit()
+	return g.tx.Commit()
 }
 
-func (t plainTx) Rollback() { _ = t.tx.Rollback() }
+func (g plainGroup) Rollback() { _ = g.tx.Rollback() }
 
 // BenchmarkTransfers has callers that each hold, settle under an id, and wait until it is durable, as a metered call does: one
 // operation is one transfer. The plain form is what the journal is compared with, in the same run.
@@ -401,9 +401,12 @@ func call(l *ledger.Ledger, i int) error {
 	}
 	defer hold.Release()
 	id := fmt.Sprintf("req_%026d", i)
-	_, _, err = l.Once(context.Background(), id, []byte("digest"), func(batch *ledger.Batch) ([]byte, error) {
-		_, err := batch.Post(ledger.Transfer{Debit: payer, Credit: payee, Amount: 900, Kind: "charge", Reference: id}, hold)
-		return nil, err
+	_, err = ledger.Do(context.Background(), l, func(tx *ledger.Tx) (ledger.Transfer, error) {
+		if made, err := tx.Get([]byte("d" + id)); err != nil || made != nil {
+			return ledger.Transfer{}, err
+		}
+		tx.Put([]byte("d"+id), []byte("what is kept of it"))
+		return tx.Post(ledger.Transfer{Debit: payer, Credit: payee, Amount: 900, Kind: "charge", Reference: id}, hold)
 	})
 	return err
 }

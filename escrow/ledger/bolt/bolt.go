@@ -290,12 +290,12 @@ func (f *file) close() (err error) {
 }
 
 // Submit is [ledger.Store]'s.
-func (s *Store) Submit(op func(ledger.Writer) error, done func(error)) {
+func (s *Store) Submit(op ledger.Op) {
 	if s.commits == nil {
-		go done(fmt.Errorf("%w: %s was opened for reading", ledger.ErrReadOnly, s.path))
+		go op.Done(fmt.Errorf("%w: %s was opened for reading", ledger.ErrReadOnly, s.path))
 		return
 	}
-	s.commits.Submit(op, done)
+	s.commits.Submit(op)
 }
 
 // View is [ledger.Store]'s.

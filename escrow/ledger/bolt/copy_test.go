@@ -53,8 +53,8 @@ func TestBackupDoesNotStall(t *testing.T) {
 	must(t, err)
 	large := make([]byte, 1<<20)
 	for grown := size; grown < size+32<<20; {
-		must(t, l.Do(context.Background(), func(b *ledger.Batch) error {
-			b.Put(fmt.Appendf(nil, "d%d", grown), large)
+		must(t, perform(l, func(tx *ledger.Tx) error {
+			tx.Put(fmt.Appendf(nil, "d%d", grown), large)
 			return nil
 		}))
 		grown, err = s.Size()
@@ -143,7 +143,7 @@ func TestBackupOfWrongBooks(t *testing.T) {
 	defer l.Close()
 	must(t, once(l, "x"))
 	done := make(chan error, 1)
-	s.Submit(func(w ledger.Writer) error { w.Delete([]byte("awallet:alice")); return nil }, func(err error) { done <- err })
+	s.Submit(ledger.Op{Run: func(w ledger.Writer) error { w.Delete([]byte("awallet:alice")); return nil }, Done: func(err error) { done <- err }})
 	must(t, <-done)
 	backup := filepath.Join(filepath.Dir(path), "backup.db")
 	report, err := s.BackupFile(context.Background(), backup)

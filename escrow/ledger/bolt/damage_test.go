@@ -27,9 +27,9 @@ func books(t *testing.T) (path string, image []byte, records map[string]string) 
 	l, err := ledger.New(s, ledger.Options{Currency: "USDC"})
 	must(t, err)
 	for from := range 3 { // few commits, so that few pages are free
-		must(t, l.Do(context.Background(), func(b *ledger.Batch) error {
+		must(t, perform(l, func(tx *ledger.Tx) error {
 			for i := from * 10; i < from*10+10; i++ {
-				if err := something(b, i); err != nil {
+				if err := something(tx, i); err != nil {
 					return err
 				}
 			}
@@ -44,19 +44,17 @@ func books(t *testing.T) (path string, image []byte, records map[string]string) 
 	return path, whole.Bytes(), records
 }
 
-func something(b *ledger.Batch, i int) error {
+func something(tx *ledger.Tx, i int) error {
 	wallet := ledger.Wallet(fmt.Sprintf("agent%d", i%5))
-	_, _, err := b.Once(fmt.Sprintf("op%d", i), []byte("digest"), func() ([]byte, error) {
-		b.Put(fmt.Appendf(nil, "dcharge%03d", i), bytes.Repeat([]byte("record "), 20))
-		if i == 12 {
-			b.Put([]byte("dlarge"), bytes.Repeat([]byte("large "), 800))
-		}
-		if _, err := b.Post(ledger.Transfer{Debit: ledger.World, Credit: wallet, Amount: 5, Kind: "deposit"}); err != nil {
-			return nil, err
-		}
-		_, err := b.Pend(ledger.Transfer{Debit: wallet, Credit: ledger.Commission, Amount: 1, Kind: "draw", Reference: "req"})
-		return nil, err
-	})
+	tx.Put(fmt.Appendf(nil, "dop%d", i), []byte("what is kept of it"))
+	tx.Put(fmt.Appendf(nil, "dcharge%03d", i), bytes.Repeat([]byte("record "), 20))
+	if i == 12 {
+		tx.Put([]byte("dlarge"), bytes.Repeat([]byte("large "), 800))
+	}
+	if _, err := tx.Post(ledger.Transfer{Debit: ledger.World, Credit: wallet, Amount: 5, Kind: "deposit"}); err != nil {
+		return err
+	}
+	_, err := tx.Pend(ledger.Transfer{Debit: wallet, Credit: ledger.Commission, Amount: 1, Kind: "draw", Reference: "req"})
 	return err
 }
 
@@ -267,7 +265,7 @@ func TestTruncatedUnderway(t *testing.T) {
 	}
 	done := make(chan error, 2)
 	for range 2 {
-		s.Submit(func(w ledger.Writer) error { w.Put([]byte("dnew"), []byte("x")); return nil }, func(err error) { done <- err })
+		s.Submit(ledger.Op{Run: func(w ledger.Writer) error { w.Put([]byte("dnew"), []byte("x")); return nil }, Done: func(err error) { done <- err }})
 	}
 	if err := errors.Join(<-done, <-done); !errors.Is(err, ledger.ErrUnavailable) || !errors.Is(err, ledger.ErrCorrupt) {
 		t.Errorf("writing to what is cut off: %v", err)
@@ -342,9 +340,9 @@ func FuzzVerify(f *testing.F) {
 	l, err := ledger.New(s, ledger.Options{Currency: "USDC"})
 	must(f, err)
 	for from := range 3 {
-		must(f, l.Do(context.Background(), func(b *ledger.Batch) error {
+		must(f, perform(l, func(tx *ledger.Tx) error {
 			for i := from * 10; i < from*10+10; i++ {
-				if err := something(b, i); err != nil {
+				if err := something(tx, i); err != nil {
 					return err
 				}
 			}

@@ -19,7 +19,7 @@ import (
 // do runs one operation on a store.
 func do(s *Store, op func(ledger.Writer)) error {
 	done := make(chan error, 1)
-	s.Submit(func(w ledger.Writer) error { op(w); return nil }, func(err error) { done <- err })
+	s.Submit(ledger.Op{Run: func(w ledger.Writer) error { op(w); return nil }, Done: func(err error) { done <- err }})
 	return <-done
 }
 

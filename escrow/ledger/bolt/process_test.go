@@ -49,7 +49,7 @@ func child(path string) error {
 	}
 	// Faults are injected at the n-th call of a thread: the writer is to stay on one.
 	locked := make(chan error)
-	s.Submit(func(ledger.Writer) error { runtime.LockOSThread(); return nil }, func(err error) { locked <- err })
+	s.Submit(ledger.Op{Run: func(ledger.Writer) error { runtime.LockOSThread(); return nil }, Done: func(err error) { locked <- err }})
 	if err := <-locked; err != nil {
 		return err
 	}
@@ -58,11 +58,11 @@ func child(path string) error {
 		callers, operations = 8, 1<<30
 	}
 	var all sync.WaitGroup
-	run := os.Getpid()
+	pid := os.Getpid()
 	for caller := range callers {
 		all.Go(func() {
 			for i := range operations {
-				fmt.Println(operate(l, fmt.Sprintf("%d.%d.%d", run, caller, i)))
+				fmt.Println(operate(l, fmt.Sprintf("%d.%d.%d", pid, caller, i)))
 			}
 		})
 	}
@@ -82,11 +82,11 @@ func operate(l *ledger.Ledger, id string) string {
 	if err := l.Reopen(); err != nil {
 		return fmt.Sprintf("stopped %s %v", id, err)
 	}
-	_, found, err := l.Outcome(id)
+	there, err := found(l, id)
 	if err != nil {
 		return fmt.Sprintf("failed %s %v", id, err)
 	}
-	if found {
+	if there {
 		return "unknown " + id + " found: " + cause
 	}
 	if err := once(l, id); err != nil {

@@ -1,5 +1,5 @@
-// Package ledgertest is what every store of a ledger must pass ([Run]), a plain store in memory ([Memory]), and a language to write
-// cases in:
+// Package ledgertest is what every store of a ledger must pass ([Run]), a plain store in memory ([Memory]), ways to have a
+// store run operations more than once ([Twice], [Again]), and a language to write cases in:
 //
 //	deposit alice 10 -> ok
 //	hold h1 alice 6 -> ok

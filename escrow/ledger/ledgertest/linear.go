@@ -87,6 +87,9 @@ var purseModel = porcupine.Model{
 // testLinear lets clients use one wallet at once: all that they see must be as if their calls had been made one after another.
 // TALLYGATE_LINEAR is how many histories there are to be, for long runs; usually few.
 func testLinear(t *testing.T, p Place) {
+	if p.Strays {
+		t.Skip("operations run in states that do not come about")
+	}
 	histories, err := strconv.Atoi(os.Getenv("TALLYGATE_LINEAR"))
 	if err != nil {
 		histories = 5
@@ -159,7 +162,7 @@ func (c *linearClient) grant(w wish) (granted, error) {
 		}
 		c.hold = nil
 	default:
-		err = c.ledger.Do(context.Background(), func(b *ledger.Batch) error {
+		_, err = ledger.Do(context.Background(), c.ledger, func(tx *ledger.Tx) (ledger.Transfer, error) {
 			transfer := ledger.Transfer{Debit: c.wallet, Credit: ledger.World, Amount: w.amount, Kind: w.what}
 			if w.what == "deposit" {
 				transfer.Debit, transfer.Credit = ledger.World, c.wallet
@@ -168,8 +171,7 @@ func (c *linearClient) grant(w wish) (granted, error) {
 			if w.what == "settle" {
 				cover = []*ledger.Hold{c.hold}
 			}
-			_, err := b.Post(transfer, cover...)
-			return err
+			return tx.Post(transfer, cover...)
 		})
 	}
 	if ledger.OutcomeOf(err) == ledger.InsufficientFunds {

@@ -17,7 +17,7 @@ import (
 type model struct {
 	moves    []move
 	pendings map[string]*pending // by the name that the test gave
-	kept     map[string]outcome  // by id
+	notes    map[string]bool
 	holds    []*hold
 	now      time.Duration
 }
@@ -31,11 +31,6 @@ type pending struct {
 	move
 	seq      uint64
 	resolved bool
-}
-
-type outcome struct {
-	digest string
-	ledger.Outcome
 }
 
 type hold struct {
@@ -98,7 +93,8 @@ type machine struct {
 	store  ledger.Store
 	ledger *ledger.Ledger
 	model
-	names int
+	names    int // pending transfers
+	failures int
 }
 
 var names = []ledger.AccountID{ledger.World, ledger.Commission, ledger.Wallet("a"), ledger.Wallet("b"), ledger.Escrow("e")}
@@ -117,9 +113,7 @@ func (m *machine) open(t tester) {
 	must(t, err)
 }
 
-func (m *machine) do(op func(*ledger.Batch) error) error {
-	return m.ledger.Do(context.Background(), op)
-}
+func (m *machine) do(op func(*ledger.Tx) error) error { return do(m.ledger, op) }
 
 func expect(t *rapid.T, what string, err error, want ledger.Outcome) {
 	if err != nil && ledger.OutcomeOf(err) == ledger.OK {
@@ -135,8 +129,8 @@ func (m *machine) Post(t *rapid.T) {
 	v := move{anAccount(t), anAccount(t), anAmount(t)}
 	cover := m.maybeHold(t)
 	want, used := m.pay(v, cover)
-	err := m.do(func(b *ledger.Batch) error {
-		_, err := b.Post(v.transfer(), cover.covers()...)
+	err := m.do(func(tx *ledger.Tx) error {
+		_, err := tx.Post(v.transfer(), cover.covers()...)
 		return err
 	})
 	expect(t, fmt.Sprintf("post %v", v), err, want)
@@ -170,8 +164,8 @@ func (m *machine) maybeHold(t *rapid.T) *hold {
 	return rapid.SampledFrom(m.holds).Draw(t, "cover")
 }
 
-// Batch posts several transfers, all or none, with a part that may fail on its own.
-func (m *machine) Batch(t *rapid.T) {
+// Several posts several transfers, all or none, with a part that may fail on its own.
+func (m *machine) Several(t *rapid.T) {
 	saved := append([]move(nil), m.moves...)
 	want := ledger.OK
 	var moves []move
@@ -188,10 +182,10 @@ func (m *machine) Batch(t *rapid.T) {
 	if want != ledger.OK {
 		m.moves = saved
 	}
-	err := m.do(func(b *ledger.Batch) error {
-		err := b.Try(func() error {
+	err := m.do(func(tx *ledger.Tx) error {
+		err := tx.Try(func() error {
 			for _, v := range moves {
-				if _, err := b.Post(v.transfer()); err != nil {
+				if _, err := tx.Post(v.transfer()); err != nil {
 					return err
 				}
 			}
@@ -205,33 +199,28 @@ func (m *machine) Batch(t *rapid.T) {
 	if tolerated {
 		want = ledger.OK
 	}
-	expect(t, fmt.Sprintf("batch %v", moves), err, want)
+	expect(t, fmt.Sprintf("post all of %v", moves), err, want)
 }
 
-// Once posts a transfer under one of a few ids.
+// Once posts a transfer with a note, unless there is one.
 func (m *machine) Once(t *rapid.T) {
 	v := move{anAccount(t), anAccount(t), anAmount(t)}
-	id := rapid.SampledFrom([]string{"k1", "k2", "k3", "k4", "k5", "k6"}).Draw(t, "id")
-	digest := rapid.SampledFrom([]string{"x", "x", "x", "y"}).Draw(t, "digest")
-	before, known := m.kept[id]
-	want, again := before.Outcome, known
-	switch {
-	case known && before.digest != digest:
-		want, again = ledger.IdempotencyConflict, false
-	case !known:
+	name := rapid.SampledFrom([]string{"k1", "k2", "k3", "k4", "k5", "k6"}).Draw(t, "note")
+	want := isNoted
+	if !m.notes[name] {
 		if want, _ = m.pay(v, nil); want == ledger.OK {
 			m.moves = append(m.moves, v)
+			m.notes[name] = true
 		}
-		m.kept[id] = outcome{digest, want}
 	}
-	_, replayed, err := m.ledger.Once(context.Background(), id, []byte(digest), func(b *ledger.Batch) ([]byte, error) {
-		_, err := b.Post(v.transfer())
-		return nil, err
+	err := m.do(func(tx *ledger.Tx) error {
+		if err := note(tx, name); err != nil {
+			return err
+		}
+		_, err := tx.Post(v.transfer())
+		return err
 	})
-	expect(t, fmt.Sprintf("once %s %s %v", id, digest, v), err, want)
-	if replayed != again {
-		t.Fatalf("once %s %s: replayed is %t", id, digest, replayed)
-	}
+	expect(t, fmt.Sprintf("note %s, post %v", name, v), err, want)
 }
 
 // Pend sets money aside durably.
@@ -239,12 +228,10 @@ func (m *machine) Pend(t *rapid.T) {
 	v := move{anAccount(t), anAccount(t), anAmount(t)}
 	cover := m.maybeHold(t)
 	want, used := m.pay(v, cover)
-	p := &pending{move: v}
-	err := m.do(func(b *ledger.Batch) error {
-		written, err := b.Pend(v.transfer(), cover.covers()...)
-		p.seq = written.Seq
-		return err
+	written, err := ledger.Do(context.Background(), m.ledger, func(tx *ledger.Tx) (ledger.Transfer, error) {
+		return tx.Pend(v.transfer(), cover.covers()...)
 	})
+	p := &pending{move: v, seq: written.Seq}
 	expect(t, fmt.Sprintf("pend %v", v), err, want)
 	if want == ledger.OK {
 		m.names++
@@ -267,12 +254,38 @@ func (m *machine) Resolve(t *rapid.T) {
 	case post < 0 || post > p.amount:
 		want = ledger.ExceedsPending
 	}
-	err := m.do(func(b *ledger.Batch) error { return b.Resolve(p.seq, post, "", "") })
+	err := m.do(func(tx *ledger.Tx) error { return tx.Resolve(p.seq, post, "", "") })
 	expect(t, fmt.Sprintf("resolve %v, post %d", p, post), err, want)
 	if want == ledger.OK {
 		p.resolved = true
 		m.moves = append(m.moves, move{p.from, p.to, post})
 	}
+}
+
+// Give gives a hold back within an operation, which may fail.
+func (m *machine) Give(t *rapid.T) {
+	if len(m.holds) == 0 {
+		t.Skip("nothing is held")
+	}
+	i := rapid.IntRange(0, len(m.holds)-1).Draw(t, "hold")
+	h, v := m.holds[i], move{anAccount(t), anAccount(t), anAmount(t)}
+	given := *h
+	h.amount = 0
+	want, _ := m.pay(v, nil)
+	err := m.do(func(tx *ledger.Tx) error {
+		if err := tx.Release(h.real); err != nil {
+			return err
+		}
+		_, err := tx.Post(v.transfer())
+		return err
+	})
+	expect(t, fmt.Sprintf("give back %d of %s, post %v", given.amount, h.account, v), err, want)
+	if want != ledger.OK {
+		h.amount = given.amount
+		return
+	}
+	m.moves = append(m.moves, v)
+	m.holds = append(m.holds[:i:i], m.holds[i+1:]...)
 }
 
 // Hold sets money aside.
@@ -333,7 +346,15 @@ func (m *machine) FailCommit(t *rapid.T) {
 		t.Skip("no such transfer")
 	}
 	m.place.FailNext(kept)
-	err := m.do(func(b *ledger.Batch) error { _, err := b.Post(v.transfer()); return err })
+	m.failures++
+	name := fmt.Sprint("failed", m.failures)
+	err := m.do(func(tx *ledger.Tx) error {
+		if err := note(tx, name); err != nil {
+			return err
+		}
+		_, err := tx.Post(v.transfer())
+		return err
+	})
 	if !errors.Is(err, ledger.ErrOutcomeUnknown) {
 		t.Fatalf("a failed commit: %v", err)
 	}
@@ -341,6 +362,11 @@ func (m *machine) FailCommit(t *rapid.T) {
 		t.Fatalf("a hold after a failed commit: %v", err)
 	}
 	must(t, m.ledger.Reopen())
+	there, err := noted(m.ledger, name)
+	must(t, err)
+	if there != kept {
+		t.Fatalf("of a failed commit the record is there: %t, want %t", there, kept)
+	}
 	if kept {
 		m.moves = append(m.moves, v)
 	}
@@ -403,7 +429,7 @@ func (m *machine) checkEntries(id ledger.AccountID, account ledger.Account) erro
 func testModel(t *testing.T, fresh func(testing.TB) Place) {
 	rapid.Check(t, func(rt *rapid.T) {
 		m := &machine{place: fresh(t)}
-		m.pendings, m.kept = map[string]*pending{}, map[string]outcome{}
+		m.pendings, m.notes = map[string]*pending{}, map[string]bool{}
 		m.open(rt)
 		defer func() { _ = m.ledger.Close() }()
 		steps := rapid.StateMachineActions(m)

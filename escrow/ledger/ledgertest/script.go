@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -23,7 +24,9 @@ import (
 //	resolve P N                          post N of it, give back the rest
 //	batch STEP ; STEP ; ...              all of them or none
 //	try STEP ; STEP ; ...                as a part of a batch that goes on without it
-//	once ID DIGEST STEP ; ...            answers "again X" where it was answered X before
+//	note N                               puts a record N with what the batch does; refused with noted where there is one
+//	noted N                              answers yes or no
+//	give H                               gives a hold back with what the batch does
 //	hold H A N / extend H N / release H
 //	extendupto H N                       answers how much it was
 //	amount H                             answers what is held
@@ -31,8 +34,6 @@ import (
 //	counters A                           answers "debits D+P credits C+P", pending ones behind the plus
 //	entries A [BEFORE [LIMIT]]           answers the entries, newest first, as SEQ:KIND:AMOUNT=BALANCE
 //	pendings R                           answers the names of those that are open
-//	outcome ID                           answers what is kept
-//	forget ID
 //	clock D                              moves the clock, backwards too
 //	now                                  answers the time since the beginning
 //	reopen
@@ -117,7 +118,6 @@ func answer(err error) string {
 }
 
 func (r *runner) step(t *testing.T, words []string) string {
-	ctx := context.Background()
 	arg := func(i int) string {
 		if i >= len(words) {
 			t.Fatalf("%v: too short", words)
@@ -125,14 +125,13 @@ func (r *runner) step(t *testing.T, words []string) string {
 		return words[i]
 	}
 	switch words[0] {
-	case "deposit", "withdraw", "pay", "pend", "resolve", "forget", "batch", "try":
-		return answer(r.ledger.Do(ctx, func(b *ledger.Batch) error { return r.batch(t, b, words) }))
-	case "once":
-		_, replayed, err := r.ledger.Once(ctx, arg(1), []byte(arg(2)), func(b *ledger.Batch) ([]byte, error) {
-			return []byte(arg(1)), r.batch(t, b, append([]string{"batch"}, words[3:]...))
+	case "deposit", "withdraw", "pay", "pend", "resolve", "note", "give", "batch", "try":
+		made, err := ledger.Do(context.Background(), r.ledger, func(tx *ledger.Tx) (map[string]uint64, error) {
+			b := &batch{runner: r, t: t, tx: tx, pendings: maps.Clone(r.pendings)}
+			return b.pendings, b.step(words)
 		})
-		if replayed {
-			return "again " + answer(err)
+		if err == nil {
+			r.pendings = made
 		}
 		return answer(err)
 	case "hold":
@@ -167,12 +166,6 @@ func (r *runner) step(t *testing.T, words []string) string {
 		return "ok"
 	case "recover":
 		return answer(r.ledger.Reopen())
-	case "outcome":
-		result, found, err := r.ledger.Outcome(arg(1))
-		if !found && err == nil {
-			return "none"
-		}
-		return strings.TrimSpace(answer(err) + " " + string(result))
 	default:
 		return r.read(t, words)
 	}
@@ -217,6 +210,12 @@ func (r *runner) read(t *testing.T, words []string) string {
 			texts = append(texts, fmt.Sprintf("%d:%s:%s=%s", e.Seq, e.Kind, e.Amount, e.BalanceAfter))
 		}
 		return strings.Join(texts, " ")
+	case "noted":
+		there, err := noted(r.ledger, words[1])
+		if err != nil {
+			return answer(err)
+		}
+		return map[bool]string{true: "yes", false: "no"}[there]
 	case "pendings":
 		var names []string
 		err := r.ledger.View(func(reader ledger.Reader) error {
@@ -240,45 +239,80 @@ func (r *runner) read(t *testing.T, words []string) string {
 	}
 }
 
-// batch runs one step that changes the books.
-func (r *runner) batch(t *testing.T, b *ledger.Batch, words []string) error {
+// batch is a run of an operation that a step asks for.
+type batch struct {
+	*runner
+	t        *testing.T
+	tx       *ledger.Tx
+	pendings map[string]uint64 // those that it makes, too
+}
+
+// step runs one step that changes the books.
+func (b *batch) step(words []string) error {
 	switch words[0] {
 	case "batch":
 		for _, step := range split(words[1:]) {
-			if err := r.batch(t, b, step); err != nil {
+			if err := b.step(step); err != nil {
 				return err
 			}
 		}
 		return nil
 	case "try":
-		err := b.Try(func() error { return r.batch(t, b, append([]string{"batch"}, words[1:]...)) })
+		err := b.tx.Try(func() error { return b.step(append([]string{"batch"}, words[1:]...)) })
 		if ledger.OutcomeOf(err) != ledger.OK {
 			return nil
 		}
 		return err
 	case "deposit":
-		_, err := b.Post(ledger.Transfer{Debit: ledger.World, Credit: account(words[1]), Amount: amount(t, words[2]), Kind: "deposit"})
+		_, err := b.tx.Post(ledger.Transfer{Debit: ledger.World, Credit: account(words[1]), Amount: amount(b.t, words[2]), Kind: "deposit"})
 		return err
 	case "withdraw":
-		_, err := b.Post(ledger.Transfer{Debit: account(words[1]), Credit: ledger.World, Amount: amount(t, words[2]), Kind: "withdraw"})
+		_, err := b.tx.Post(ledger.Transfer{Debit: account(words[1]), Credit: ledger.World, Amount: amount(b.t, words[2]), Kind: "withdraw"})
 		return err
 	case "pay":
-		_, err := b.Post(r.transfer(t, words[1:], "pay"), r.cover(words)...)
+		_, err := b.tx.Post(transfer(b.t, words[1:], "pay"), b.cover(words)...)
 		return err
 	case "pend":
-		p, err := b.Pend(r.transfer(t, words[2:], "draw"), r.cover(words)...)
-		if err == nil {
-			r.pendings[words[1]] = p.Seq
-		}
+		p, err := b.tx.Pend(transfer(b.t, words[2:], "draw"), b.cover(words)...)
+		b.pendings[words[1]] = p.Seq
 		return err
-	case "forget":
-		b.Forget(words[1])
-		return nil
+	case "note":
+		return note(b.tx, words[1])
+	case "give":
+		return b.tx.Release(b.holds[words[1]])
 	case "resolve":
-		return b.Resolve(r.pendings[words[1]], amount(t, words[2]), "", "")
+		return b.tx.Resolve(b.pendings[words[1]], amount(b.t, words[2]), "", "")
 	default:
 		return fmt.Errorf("%q is no step of a batch", words[0])
 	}
+}
+
+// note puts a record, and refuses where it is there: by it an operation takes place once, and one whose outcome is unknown is found out
+// about. What packages above keep under ids of their own is of this kind.
+func note(tx *ledger.Tx, name string) error {
+	value, err := tx.Get(noteKey(name))
+	if err != nil {
+		return err
+	}
+	if value != nil {
+		return &ledger.Refusal{Outcome: isNoted}
+	}
+	tx.Put(noteKey(name), []byte(name))
+	return nil
+}
+
+const isNoted ledger.Outcome = "noted"
+
+func noteKey(name string) []byte { return []byte("dnote:" + name) }
+
+// noted tells whether a note was committed.
+func noted(l *ledger.Ledger, name string) (there bool, err error) {
+	err = l.View(func(r ledger.Reader) error {
+		value, err := r.Get(noteKey(name))
+		there = value != nil
+		return err
+	})
+	return there, err
 }
 
 func split(words []string) (steps [][]string) {
@@ -292,7 +326,7 @@ func split(words []string) (steps [][]string) {
 	return steps
 }
 
-func (r *runner) transfer(t *testing.T, words []string, kind string) ledger.Transfer {
+func transfer(t *testing.T, words []string, kind string) ledger.Transfer {
 	tr := ledger.Transfer{Debit: account(words[0]), Credit: account(words[1]), Amount: amount(t, words[2]), Kind: kind}
 	if i := slices.Index(words, "for"); i > 0 {
 		tr.Reference = words[i+1]

@@ -11,9 +11,13 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// Memory keeps records as plainly as can be, for tests of rules and to compare stores with. What is kept outlives the stores that
-// are opened on it, one after another, as a disk outlives processes. The zero value is empty.
+// Memory keeps records as plainly as can be, for tests of rules and to compare stores with. What is kept outlives the stores that are opened on
+// it, as a disk outlives processes, and several may be open on it at once, as several processes are on a database: it is [ledger.Shared].
+// The zero value is empty.
 type Memory struct {
+	// Contended has each group run twice: when it is first committed, it is told that another process has committed meanwhile.
+	Contended bool
+
 	mu      sync.Mutex
 	records snapshot // replaced, never changed
 	fail    error
@@ -26,7 +30,7 @@ func NewStore() ledger.Store { return new(Memory).Open() }
 // Open returns a store on what is kept.
 func (m *Memory) Open() ledger.Store {
 	s := &store{memory: m}
-	s.commits = ledger.NewGroupCommit(func() (ledger.Tx, error) { return &tx{snapshot: m.committed(), memory: m}, nil }, 1024)
+	s.commits = ledger.NewGroupCommit(s.begin, 1024)
 	return s
 }
 
@@ -47,13 +51,19 @@ type store struct {
 	memory  *Memory
 	commits *ledger.GroupCommit
 	closed  sync.Once
+	again   bool // the group was told to run again
 }
 
-func (s *store) Submit(op func(ledger.Writer) error, done func(error)) { s.commits.Submit(op, done) }
+func (s *store) begin() (ledger.Group, error) { return &group{s.memory.committed(), s}, nil }
+
+func (s *store) Submit(op ledger.Op) { s.commits.Submit(op) }
 
 func (s *store) View(fn func(ledger.Reader) error) error { return fn(s.memory.committed()) }
 
 func (s *store) Reopen() error { return s.commits.Reopen(func() error { return nil }) }
+
+// Shared is [ledger.Shared]'s.
+func (s *store) Shared() {}
 
 func (s *store) Close() error {
 	s.closed.Do(s.commits.Close)
@@ -62,8 +72,9 @@ func (s *store) Close() error {
 
 // snapshot is records in the order of their keys.
 type snapshot struct {
-	keys   []string
-	values map[string][]byte
+	keys    []string
+	values  map[string][]byte
+	commits int // so many made it
 }
 
 func (s snapshot) Get(key []byte) ([]byte, error) { return s.values[string(key)], nil }
@@ -89,20 +100,29 @@ func (s snapshot) Scan(r ledger.Range, fn func(key, value []byte) (bool, error))
 	return nil
 }
 
-type tx struct {
+type group struct {
 	snapshot
-	memory *Memory
+	store *store
 }
 
-func (t *tx) Commit(changes iter.Seq2[[]byte, []byte]) error {
-	t.memory.mu.Lock()
-	defer t.memory.mu.Unlock()
-	fail, kept := t.memory.fail, t.memory.kept
-	t.memory.fail = nil
+func (g *group) Commit(changes iter.Seq2[[]byte, []byte]) error {
+	m := g.store.memory
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.Contended && !g.store.again {
+		g.store.again = true
+		return ledger.ErrRunAgain
+	}
+	g.store.again = false
+	if m.records.commits != g.commits {
+		return ledger.ErrRunAgain
+	}
+	fail, kept := m.fail, m.kept
+	m.fail = nil
 	if fail != nil && !kept {
 		return fail
 	}
-	next := snapshot{values: maps.Clone(t.values)}
+	next := snapshot{values: maps.Clone(g.values), commits: g.commits + 1}
 	if next.values == nil {
 		next.values = map[string][]byte{}
 	}
@@ -114,11 +134,11 @@ func (t *tx) Commit(changes iter.Seq2[[]byte, []byte]) error {
 		next.values[string(key)] = bytes.Clone(value)
 	}
 	next.keys = slices.Sorted(maps.Keys(next.values))
-	t.memory.records = next
+	m.records = next
 	return fail
 }
 
-func (t *tx) Rollback() {}
+func (g *group) Rollback() {}
 
 // errInjected is what tests make commits fail with.
 var errInjected = errors.New("injected")

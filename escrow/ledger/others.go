@@ -1,0 +1,78 @@
+package ledger
+
+import (
+	"fmt"
+	"time"
+)
+
+// maxTakenIn is how many transfers of other processes are gone through one by one. Behind more of them, every account in memory is read
+// again.
+const maxTakenIn = 4096
+
+// takeIn takes in what other processes have committed to a shared store since the last operation here: what they moved changes what is
+// available on accounts that have a place in memory. It runs on the store's goroutine, before an operation.
+func (l *Ledger) takeIn(r Reader, state stateRecord) error {
+	since := l.applied
+	if state.Seq == since.Seq && state.Head == since.Head {
+		if state.Time != since.Time {
+			l.notBefore(state)
+		}
+		return nil
+	}
+	if state.Seq <= since.Seq {
+		return l.broke(fmt.Errorf("its last transfer is %d, and %d was there with another history", state.Seq, since.Seq))
+	}
+	if state.Seq-since.Seq > maxTakenIn {
+		if err := l.memory.reload(func(id AccountID) (Account, error) { return ReadAccount(r, id) }); err != nil {
+			return err
+		}
+		l.notBefore(state)
+		return nil
+	}
+	head := since.Head
+	err := r.Scan(Range{From: transferKey(since.Seq + 1), To: []byte{transferPrefix + 1}}, func(key, value []byte) (bool, error) {
+		t, err := decodeTransfer(key, value)
+		if err != nil {
+			return false, err
+		}
+		head = link(head, key, value)
+		if err := l.memory.refresh(r, t.Debit); err != nil {
+			return false, err
+		}
+		return true, l.memory.refresh(r, t.Credit)
+	})
+	if err != nil {
+		return err
+	}
+	if head != state.Head {
+		return l.broke(fmt.Errorf("the transfers from %d to %d, of other processes, do not make the head of the hash chain", since.Seq+1, state.Seq))
+	}
+	l.notBefore(state)
+	return nil
+}
+
+// notBefore notes where the ledger stands: operations from now on are not before it in time.
+func (l *Ledger) notBefore(state stateRecord) {
+	l.applied = state
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if at := time.Unix(0, state.Time).UTC(); at.After(l.last) {
+		l.last = at
+	}
+}
+
+// refresh makes what is available on an account what its record says, if it has a place.
+func (m *memory) refresh(r Reader, id AccountID) error {
+	s := m.shard(id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p, ok := s.places[id]
+	if !ok {
+		return nil
+	}
+	account, err := ReadAccount(r, id)
+	if err == nil {
+		p.available = account.Available() - p.incoming
+	}
+	return err
+}
