@@ -52,18 +52,13 @@ func (t *Tx) abandonDraws(c AbandonedCall) error {
 	d.OnceKey = ""
 	if d.Posted == 0 && d.Pending == 0 {
 		t.ledger.Delete(drawTable.key(c.Request))
-	} else {
-		if err := t.put(drawTable.key(c.Request), d); err != nil {
-			return err
-		}
-		if err := t.recover(drawTable, c.Request); err != nil {
-			return err
-		}
+	} else if err := t.recordDrawn(d); err != nil {
+		return err
 	}
 	if d.Charge.EscrowID == "" {
 		return nil
 	}
-	return t.recover(closingTable, d.Charge.EscrowID)
+	return t.recoverClosing(d.Charge.EscrowID)
 }
 
 // forgetCall removes the idempotency key of a call.

@@ -175,7 +175,7 @@ func (t *Tx) divide(e *Escrow, r Resolution) error {
 	e.reopen()
 	e.Resolution = r.Note
 	if e.Remaining() > 0 {
-		e.Closing = ToPayer
+		e.Closing, e.ClosingBy = ToPayer, t.ledger.Session()
 		if r.ToPayer == 0 {
 			e.Closing = ToPayee
 		}

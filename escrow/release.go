@@ -41,7 +41,7 @@ func (t *Tx) finish(e *Escrow, way Way, memo string) error {
 	}
 	e.Status, e.RefundAsked, e.RefundReason = Open, 0, ""
 	if e.Remaining() > 0 {
-		e.Closing = way
+		e.Closing, e.ClosingBy = way, t.ledger.Session()
 	}
 	if way == ToPayee {
 		for i := range e.Milestones {

@@ -35,13 +35,14 @@ type Settlement struct {
 // drawn is what a call has paid before it is settled. It is in the books for as long as the call runs, so that a call that dies
 // with the process is still accounted for.
 type drawn struct {
-	Charge  Charge        `cbor:"1,keyasint"` // what is known of it; Commission is what the posted draws have paid
-	PPM     int64         `cbor:"2,keyasint,omitempty"`
-	Posted  ledger.Amount `cbor:"3,keyasint,omitempty"`
-	Pending ledger.Amount `cbor:"4,keyasint,omitempty"`
-	Since   time.Time     `cbor:"5,keyasint"`
-	OnceKey string        `cbor:"6,keyasint,omitempty"` // the caller's idempotency key
-	Digest  []byte        `cbor:"7,keyasint,omitempty"`
+	Charge  Charge         `cbor:"1,keyasint"` // what is known of it; Commission is what the posted draws have paid
+	PPM     int64          `cbor:"2,keyasint,omitempty"`
+	Posted  ledger.Amount  `cbor:"3,keyasint,omitempty"`
+	Pending ledger.Amount  `cbor:"4,keyasint,omitempty"`
+	Since   time.Time      `cbor:"5,keyasint"`
+	OnceKey string         `cbor:"6,keyasint,omitempty"` // the caller's idempotency key
+	Digest  []byte         `cbor:"7,keyasint,omitempty"`
+	By      ledger.Session `cbor:"8,keyasint,omitzero"` // of the process that runs the call
 
 	stained ledger.Amount // faucet money, out of what this operation posted
 	answer  []byte        // to be kept with the idempotency key
@@ -50,7 +51,7 @@ type drawn struct {
 func (t *Tx) drawnBy(a *Authorisation) (d drawn, found bool, err error) {
 	found, err = load(t.ledger, drawTable.key(a.charge.RequestID), &d)
 	if !found {
-		d = drawn{Charge: a.charge, PPM: a.ppm, Since: t.Now()}
+		d = drawn{Charge: a.charge, PPM: a.ppm, Since: t.Now(), By: t.ledger.Session()}
 		if a.onceID.Key != "" {
 			d.OnceKey, d.Digest = a.onceID.Key, a.digest
 		}
@@ -372,12 +373,16 @@ func (t *Tx) cancel(a *Authorisation) error {
 	return t.leave(e, a.hold)
 }
 
-// RecoverPending is run once after a ledger was opened, before it serves: draws of calls that died with the process are posted and
-// recorded as charges, and escrows that were over but for what those calls held are closed.
+// RecoverPending is run after a ledger was opened, before it serves: draws of calls that died with their process are posted and recorded
+// as charges, and escrows that were over but for what those calls held are closed. What processes that are still running have drawn and
+// hold is left to them.
 func (b *Book) RecoverPending(ctx context.Context) error {
-	for _, table := range []table{drawTable, closingTable} {
+	for _, left := range []struct {
+		table   table
+		recover func(*Tx, string) error
+	}{{drawTable, (*Tx).recoverCall}, {closingTable, (*Tx).recoverClosing}} {
 		for after := ""; ; {
-			ids, err := b.idsIn(table, after)
+			ids, err := b.idsIn(left.table, after)
 			if err != nil {
 				return err
 			}
@@ -385,7 +390,7 @@ func (b *Book) RecoverPending(ctx context.Context) error {
 				break
 			}
 			for _, id := range ids {
-				if _, err := do(ctx, b, func(t *Tx) (struct{}, error) { return struct{}{}, t.recover(table, id) }); err != nil {
+				if _, err := do(ctx, b, func(t *Tx) (struct{}, error) { return struct{}{}, left.recover(t, id) }); err != nil {
 					return fmt.Errorf("recovering %s: %w", id, err)
 				}
 				after = id
@@ -410,18 +415,20 @@ func (b *Book) idsIn(in table, after string) (ids []string, err error) {
 	return ids, err
 }
 
-func (t *Tx) recover(in table, id string) error {
-	if in == closingTable {
-		e, err := t.escrow(id)
-		if err != nil || e == nil || e.Closing == "" {
-			return err
-		}
-		return t.flush(e)
-	}
+// recoverCall records what a call had drawn whose process has died.
+func (t *Tx) recoverCall(request string) error {
 	var d drawn
-	if found, err := load(t.ledger, drawTable.key(id), &d); err != nil || !found {
+	if found, err := load(t.ledger, drawTable.key(request), &d); err != nil || !found {
 		return err
 	}
+	if over, err := t.ledger.Over(d.By); err != nil || !over {
+		return err
+	}
+	return t.recordDrawn(d)
+}
+
+// recordDrawn posts what a call has drawn, and records it as its charge.
+func (t *Tx) recordDrawn(d drawn) error {
 	d.Charge.Source, d.Charge.Cut = "stated", "crash"
 	if d.Pending > 0 {
 		d.Charge.Source = "estimated"
@@ -439,4 +446,16 @@ func (t *Tx) recover(in table, id string) error {
 	}
 	_, err = t.record(d, nil)
 	return err
+}
+
+// recoverClosing sends on what is left of an escrow that is over, but for what running calls hold.
+func (t *Tx) recoverClosing(id string) error {
+	e, err := t.escrow(id)
+	if err != nil || e == nil || e.Closing == "" {
+		return err
+	}
+	if over, err := t.ledger.Over(e.ClosingBy); err != nil || !over && e.ClosingBy != t.ledger.Session() {
+		return err // another process knows what its calls hold of it
+	}
+	return t.flush(e)
 }

@@ -97,7 +97,7 @@ func (e *Escrow) close() {
 	default:
 		e.Status = Settled
 	}
-	e.Closing, e.RefundAsked, e.RefundAt = "", 0, time.Time{}
+	e.Closing, e.ClosingBy, e.RefundAsked, e.RefundAt = "", ledger.Session{}, 0, time.Time{}
 }
 
 // escrow loads an escrow to change it, with what is due done first.

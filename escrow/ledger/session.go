@@ -23,6 +23,9 @@ type Shared interface {
 // Session returns the ledger's own session, the zero one where the store was opened for reading.
 func (l *Ledger) Session() Session { return l.session }
 
+// Session returns the session of the ledger that runs the operation.
+func (tx *Tx) Session() Session { return tx.ledger.session }
+
 // Over reports whether a session has ended. On a shared store that is when its ledger was closed.
 func (tx *Tx) Over(s Session) (bool, error) {
 	meta, err := readMeta(tx.w)

@@ -1,0 +1,127 @@
+package escrow_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/escrow/ledger"
+	"github.com/tallygate/tallygate/escrow/ledger/ledgertest"
+)
+
+// node is a book of a process of its own on a store that several share.
+func node(t *testing.T, m *ledgertest.Memory) *shop {
+	t.Helper()
+	c := newClock()
+	l, err := ledger.New(m.Open(), ledger.Options{Now: c.Now, Currency: "USDC"})
+	must(t, err)
+	t.Cleanup(func() { _ = l.Close() })
+	s := &shop{Book: escrow.New(l, defaultRules()), t: t, clock: c}
+	must(t, s.RecoverPending(t.Context()))
+	return s
+}
+
+// TestRecoveryLeavesTheLivingAlone: a process that starts beside another one recovers nothing of what that one's calls have drawn and hold;
+// when the other one has ended, it does.
+func TestRecoveryLeavesTheLivingAlone(t *testing.T) {
+	m := new(ledgertest.Memory)
+	first := node(t, m)
+	first.agents("100", "alice")
+	first.agents("0", "shop")
+	locked, err := do(first, func(tx *escrow.Tx) (escrow.Escrow, error) {
+		return tx.CreateEscrow(by("alice"), escrow.EscrowOrder{To: "shop", Amount: amount("20")})
+	})
+	must(t, err)
+	call := func(request string, o escrow.CallOrder) *escrow.Authorisation {
+		t.Helper()
+		o.Request, o.By, o.Payee, o.Least = request, by("alice"), "shop", amount("5")
+		a, err := first.Authorise(t.Context(), o)
+		must(t, err)
+		return a
+	}
+	streams, lost := call("req_1", escrow.CallOrder{}), call("req_2", escrow.CallOrder{})
+	fromEscrow := call("req_3", escrow.CallOrder{From: escrow.FromEscrow, Escrow: locked.ID})
+	for _, a := range []*escrow.Authorisation{streams, lost} {
+		a.Draw(amount("2"), false)
+		must(t, a.Await())
+	}
+	_, err = do(first, func(tx *escrow.Tx) (escrow.Escrow, error) { return tx.Release(by("alice"), locked.ID, "") })
+	must(t, err)
+
+	second := node(t, m)
+	second.agents("3", "bob")
+	if w, err := second.Wallet(t.Context(), "shop"); err != nil || w.Pending != amount("4") {
+		t.Fatalf("beside the calls that run, %s are pending, %v", w.Pending, err)
+	}
+	if e, err := second.Escrow(t.Context(), operator, locked.ID); err != nil || e.Closing != escrow.ToPayee || e.Remaining() != amount("5") {
+		t.Fatalf("beside a call that holds 5 of it, the escrow has %s, %v", e.Remaining(), err)
+	}
+	charge, err := streams.Settle(context.Background(), escrow.Settlement{Amount: amount("4")})
+	must(t, err)
+	if charge.Amount != amount("4") || charge.Suspect {
+		t.Errorf("a call that ran while another process began was charged %s, suspect %v", charge.Amount, charge.Suspect)
+	}
+	charge, err = fromEscrow.Settle(context.Background(), escrow.Settlement{Amount: amount("5")})
+	must(t, err)
+	if charge.Amount != amount("5") || charge.Suspect {
+		t.Errorf("a call on an escrow that is over was charged %s, suspect %v", charge.Amount, charge.Suspect)
+	}
+	must(t, second.run(func(tx *escrow.Tx) error {
+		_, err := tx.Deposit(operator, escrow.PaymentOrder{To: "alice", Amount: amount("7")})
+		return err
+	}))
+	must(t, first.run(func(tx *escrow.Tx) error {
+		_, err := tx.Transfer(by("alice"), escrow.PaymentOrder{To: "bob", Amount: amount("70")})
+		return err
+	}))
+	must(t, first.Ledger().Err())
+	first.sound()
+
+	must(t, first.Ledger().Close()) // with a call that had drawn 2
+	must(t, second.RecoverPending(t.Context()))
+	charge, err = second.Charge(operator, "req_2")
+	must(t, err)
+	if charge.Amount != amount("2") || charge.Cut != "crash" {
+		t.Errorf("the call that died with its process was charged %s, cut by %s", charge.Amount, charge.Cut)
+	}
+	if w, err := second.Wallet(t.Context(), "shop"); err != nil || w.Pending != 0 || w.Balance != amount("26") {
+		t.Errorf("the payee has %s, and %s pending, %v", w.Balance, w.Pending, err)
+	}
+	second.sound()
+}
+
+// TestLedgerBeforeSessions: a ledger of a program that knew no sessions opens, and what had died with that program is recovered. The file has
+// its records: three calls that had drawn 2 each, one of them from an escrow of 20 that was released while the call held 5 of it.
+func TestLedgerBeforeSessions(t *testing.T) {
+	text, err := os.ReadFile("testdata/before_sessions.hex")
+	must(t, err)
+	m := new(ledgertest.Memory)
+	store, done := m.Open(), make(chan error)
+	store.Submit(ledger.Op{Run: func(w ledger.Writer) error {
+		for line := range strings.Lines(string(text)) {
+			var key, value []byte
+			if _, err := fmt.Sscanf(line, "%x %x", &key, &value); err != nil && len(key) == 0 {
+				return err
+			}
+			w.Put(key, value)
+		}
+		return nil
+	}, Done: func(err error) { done <- err }})
+	must(t, <-done)
+	must(t, store.Close())
+	s := node(t, m)
+	for request, source := range map[string]string{"req_1": "estimated", "req_2": "stated", "req_3": "estimated"} {
+		charge, err := s.Charge(operator, request)
+		must(t, err)
+		if charge.Amount != amount("2") || charge.Cut != "crash" || charge.Source != source {
+			t.Errorf("%s was charged %s, cut by %s, %s", request, charge.Amount, charge.Cut, charge.Source)
+		}
+	}
+	if w, err := s.Wallet(t.Context(), "shop"); err != nil || w.Balance != amount("24") || w.Pending != 0 {
+		t.Errorf("the payee has %s, and %s pending, %v", w.Balance, w.Pending, err)
+	}
+	s.sound()
+}
