@@ -4,6 +4,7 @@ package formats
 
 import (
 	"net/http"
+	"strings"
 
 	"github.com/tallygate/tallygate/meter"
 	"github.com/tallygate/tallygate/meter/anthropic"
@@ -31,12 +32,10 @@ var formats = []func(*wire.Request) (*meter.Call, error){
 }
 
 // Inspect recognises a request by its path and by what its body is, never by its host, and tells what it asks for. A request
-// that no format knows is a call with an empty API, whose counter counts calls, events and bytes. The error is
-// [meter.ErrEncoded], [meter.ErrRepeated], [meter.ErrTooManyKeys], [meter.ErrUnanswered] or [meter.ErrBackground]: the request can't be metered and should be refused.
+// that no format knows is a call with an empty API, whose counter counts calls, events and bytes. The error is a
+// [*meter.AmbiguousError], [meter.ErrEncoded], [meter.ErrTooManyKeys], [meter.ErrUnanswered] or [meter.ErrBackground]: the request
+// can't be metered and should be refused. Of a call that is malformed nothing can be told.
 func Inspect(h meter.Head, body []byte) (*meter.Call, error) {
-	if h.Header == nil {
-		h.Header = http.Header{}
-	}
 	r := wire.NewRequest(h, body)
 	for _, inspect := range formats {
 		call, err := inspect(r)
@@ -46,12 +45,28 @@ func Inspect(h meter.Head, body []byte) (*meter.Call, error) {
 		if call == nil {
 			continue
 		}
-		if coding := h.Header.Get("Content-Encoding"); coding != "" && coding != "identity" && len(body) > 0 {
+		if len(body) > 0 && isEncoded(h.Header) {
 			return nil, meter.ErrEncoded
+		}
+		if err := r.Err(); err != nil && !call.Malformed {
+			return nil, err
 		}
 		return call, nil
 	}
+	if err := r.Err(); err != nil {
+		return nil, err
+	}
 	return &meter.Call{Body: body, Free: asksNothing(h.Method, body), InputTokens: int64(len(body)), Format: wire.Generic}, nil
+}
+
+// isEncoded reports whether a body is compressed.
+func isEncoded(h http.Header) bool {
+	for _, coding := range h.Values("Content-Encoding") {
+		if coding != "" && !strings.EqualFold(coding, "identity") {
+			return true
+		}
+	}
+	return false
 }
 
 // asksNothing reports whether a request only looks (at a list of models, at an answer that was paid for when it was made) or tidies

@@ -7,8 +7,8 @@ import (
 
 // APIs of agents that a provider keeps: the answer is a stream's, and its usage is that of all that the agent did for it.
 var (
-	runAPI          = &wire.API{Name: "threads.runs", Dialect: wire.New(run)}
-	conversationAPI = &wire.API{Name: "conversations", Dialect: wire.New(conversation)}
+	runAPI          = &wire.API{Name: "threads.runs", Dialect: wire.New(run), Limits: []string{"max_completion_tokens"}}
+	conversationAPI = &wire.API{Name: "conversations", Dialect: wire.New(conversation), Limits: []string{"completion_args.max_tokens"}}
 )
 
 // run reads the events of OpenAI's Assistants. Its steps state their usage too, and the run, in the end, that of them all.
@@ -26,15 +26,11 @@ var run = wire.Dialect{
 
 // inspectRun reads a request that runs an assistant. One that is not streamed is answered before it has run, and states nothing.
 func inspectRun(r *wire.Request) (*meter.Call, error) {
-	if !r.JSON.Get("stream").Bool() {
-		return nil, nil
-	}
-	if err := r.Unrepeated(); err != nil {
-		return nil, err
+	if !r.Bool("stream") {
+		return nil, r.Err()
 	}
 	c := r.Call(runAPI)
 	c.InputOpen = true // the thread
-	c.MaxOutput = r.MaxOutput("max_completion_tokens")
 	return c, nil
 }
 
@@ -76,11 +72,7 @@ var conversation = wire.Dialect{
 }
 
 func inspectConversation(r *wire.Request) (*meter.Call, error) {
-	if err := r.Unrepeated("completion_args"); err != nil {
-		return nil, err
-	}
 	c := r.Call(conversationAPI)
 	c.InputOpen = true // what was said before, and what its tools find
-	c.MaxOutput = r.MaxOutput("completion_args.max_tokens")
 	return c, nil
 }
