@@ -16,8 +16,8 @@ var limits = []string{"generationConfig.maxOutputTokens", "generationConfig.max_
 	"generation_config.maxOutputTokens", "generation_config.max_output_tokens"}
 
 var (
-	generateAPI     = &wire.API{Name: "generateContent", Dialect: wire.New(generate), Limits: limits}
-	streamAPI       = &wire.API{Name: "streamGenerateContent", Dialect: wire.New(generate), Limits: limits}
+	generateAPI     = &wire.API{Name: "generateContent", Dialect: wire.New(generate), Limits: limits, Limit: limit}
+	streamAPI       = &wire.API{Name: "streamGenerateContent", Dialect: wire.New(generate), Limits: limits, Limit: limit}
 	embeddingsAPI   = &wire.API{Name: "embeddings", Dialect: wire.New(embeddings)}
 	interactionsAPI = &wire.API{Name: "interactions", Dialect: wire.New(interactions), Limits: []string{"generation_config.max_output_tokens"}}
 	liveAPI         = &wire.API{Name: "live", Dialect: wire.New(live)}
@@ -173,6 +173,14 @@ func model(path string) string {
 	name := path[strings.LastIndexByte(path, '/')+1:]
 	name, _, _ = strings.Cut(name, ":")
 	return name
+}
+
+// limit chooses the spelling of the generation config that the request has.
+func limit(c *meter.Call) string {
+	if gjson.GetBytes(c.Body, "generation_config").IsObject() {
+		return "generation_config.maxOutputTokens"
+	}
+	return limits[0]
 }
 
 func inspectGenerate(r *wire.Request, api *wire.API, stream bool) (*meter.Call, error) {

@@ -159,10 +159,17 @@ func limitChat(c *meter.Call) string {
 	return "max_tokens"
 }
 
-// ownModel reports whether a model is OpenAI's own chat model, by its name.
+// ownModel reports whether a model is OpenAI's own chat model, by its name: gpt-5, o3, ft:gpt-4o, openai/gpt-4.1. The open gpt-oss is
+// served by others.
 func ownModel(model string) bool {
-	for _, prefix := range []string{"gpt-4", "gpt-5", "gpt-audio", "o1", "o3", "o4", "chatgpt", "gpt-3.5", "gpt-35", "ft:gpt", "codex"} {
+	model = strings.TrimPrefix(strings.TrimPrefix(model, "openai/"), "ft:")
+	for _, prefix := range []string{"gpt-audio", "chatgpt", "codex", "computer-use"} {
 		if strings.HasPrefix(model, prefix) {
+			return true
+		}
+	}
+	for _, family := range []string{"gpt-", "o"} {
+		if rest, found := strings.CutPrefix(model, family); found && rest != "" && '0' <= rest[0] && rest[0] <= '9' {
 			return true
 		}
 	}

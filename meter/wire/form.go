@@ -81,7 +81,7 @@ func (r *Request) boundary() string {
 	media, params, err := mime.ParseMediaType(kind)
 	b := params["boundary"]
 	if err != nil || media != "multipart/form-data" || len(b) > 70 || strings.Trim(b, letters+"'()+_,-./:=?") != "" ||
-		strings.Count(lower(kind), "boundary") != 1 {
+		strings.Count(lower(kind), "boundary") != 1 || !strings.Contains(lower(kind), "boundary=") {
 		return ""
 	}
 	return b
@@ -153,5 +153,5 @@ func disposition(head string) (name string, file, ok bool) {
 	small := lower(said)
 	once := strings.Count(small, "name=")-strings.Count(small, "filename=") == 1 && strings.Count(small, "name*") == strings.Count(small, "filename*")
 	plain := strings.Contains(said, `name="`+name+`"`) || strings.Contains(said, "name="+name)
-	return name, file, name != "" && once && plain
+	return name, file, name != "" && strings.Trim(name, letters+"_-.[] ") == "" && once && plain
 }
