@@ -34,10 +34,19 @@ var (
 	ErrUnanswered = errors.New("each call needs an id of its own, a string or a number, and at most 1024 go in a batch")
 	// ErrTooManyKeys is returned when an object of the request that decides its cost has more than 1000 keys.
 	ErrTooManyKeys = errors.New("an object of the request body has more than 1000 keys")
-	// ErrRepeated is returned when an object of the request that decides its cost has a key twice, in the same or another case.
-	// Providers differ in which of the two they take, so the cost is not known.
-	ErrRepeated = errors.New("a key stands twice in the request body, in the same or another case: state it once")
 )
+
+// AmbiguousError is returned when a request can be read in more than one way, so that a provider may take it for another one than
+// the one that was priced: a key that stands twice, a bound that contradicts another, a value that is not of its field's type.
+type AmbiguousError struct {
+	// Field is what can't be read for sure: a field of the body by its path, such as "stream_options.include_usage", the name of a
+	// header, "path", "query", or "body".
+	Field string
+	// Reason says what is wrong with it and what was expected.
+	Reason string
+}
+
+func (e *AmbiguousError) Error() string { return e.Field + ": " + e.Reason }
 
 // Class names a kind of unit that a response is counted in. The classes of one [Usage] are disjoint: a token that was read
 // from a cache is counted in [Cached] alone, not in [Input] as well. Any other name is a unit of the provider's own
@@ -93,7 +102,8 @@ type Usage struct {
 	Beside []Pass
 	// Cost is the price in USD that the provider itself states, as it wrote it (OpenRouter's usage.cost); else empty.
 	Cost string
-	// Suspect is set where stated numbers were absurd, or contradicted each other, and were not taken as they are.
+	// Suspect is set where stated numbers were absurd or contradicted each other and were clamped, and where they are beyond what
+	// the request can have used, as far as that is known; then they stand.
 	Suspect bool
 }
 
@@ -117,6 +127,9 @@ type Call struct {
 	API string
 	// Model is the model asked for.
 	Model string
+	// Models are other models that the request names, one of which may answer in its place: fallbacks, or what another place calls
+	// the model. The dearest of them all bounds the price.
+	Models []string
 	// Stream says that a streamed answer is asked for.
 	Stream bool
 	// Free says that the call uses no tokens (GET /v1/models, count_tokens).
@@ -126,7 +139,10 @@ type Call struct {
 	// InputOpen says that the input has parts that the body does not contain (a file or an earlier response by its id, the
 	// results of a hosted search), so that InputTokens does not bound it.
 	InputOpen bool
-	// MaxOutput is the most output tokens that the answer can have, over all choices; 0 when the request sets no limit.
+	// InputRefers says that the input refers to something that the body does not contain, with or without a bound of its tokens (an
+	// image by its URL). What the provider states of the input is not held against the body then.
+	InputRefers bool
+	// MaxOutput is the most output tokens the answer can have, over all choices; 0 when the request does not bound it.
 	MaxOutput int64
 	// Malformed says that the body is not what the API takes (such as no JSON object), so that little could be read of it.
 	Malformed bool
@@ -134,7 +150,7 @@ type Call struct {
 	InputOnly bool
 	// Tools are the names of the tools that the request calls (MCP), one entry for each call.
 	Tools []string
-	// Choices is how many alternative answers are asked for (n, candidateCount); 0 and 1 mean one.
+	// Choices is how many answers are asked for (n, candidateCount, for each of several prompts); 0 and 1 mean one.
 	Choices int64
 	// Once, where set, names a result that is charged once only, however often it is fetched (the results of a batch).
 	Once string
@@ -158,9 +174,9 @@ func (c *Call) Counter(status int, h http.Header) Counter {
 	return c.Format.Counter(c, status, h)
 }
 
-// LimitOutput rewrites Body so that the answer has at most n output tokens, over all choices, and sets MaxOutput to the new
-// limit. A request that is limited to n or less already stays as it is. LimitOutput reports false, and changes nothing, when
-// the format has no field for a limit or the field can't be set that low.
+// LimitOutput rewrites Body so that the answer has at most n output tokens, over all choices, and sets MaxOutput to what was
+// put in. Where the request has no bound yet one is added; where it has one by several names, all say the same. It reports false,
+// and changes nothing, when the format has no field for it or the field can't be that small.
 func (c *Call) LimitOutput(n int64) bool {
 	if c.MaxOutput > 0 && c.MaxOutput <= n {
 		return true

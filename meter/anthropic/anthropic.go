@@ -11,7 +11,7 @@ import (
 	"github.com/tallygate/tallygate/meter/wire"
 )
 
-var messagesAPI = &wire.API{Name: "messages", Dialect: wire.New(messages), Limit: limit}
+var messagesAPI = &wire.API{Name: "messages", Dialect: wire.New(messages), Limits: []string{"max_tokens"}, Least: least}
 
 // messages reads a message object or the events of its stream. A stream's usage begins as message_start has it. That of
 // message_delta is cumulative and replaces it field by field: a delta may lack fields, and may change the input (searches).
@@ -73,21 +73,9 @@ func end(t *wire.State, m *wire.Message) wire.Verdict {
 	return wire.Pass
 }
 
-func inspectMessages(r *wire.Request) (*meter.Call, error) {
-	if err := r.Unrepeated("thinking"); err != nil {
-		return nil, err
-	}
-	c := r.Call(messagesAPI)
-	c.MaxOutput = r.MaxOutput("max_tokens")
-	return c, nil
-}
-
-// limit sets max_tokens, which must stay above the budget for thinking.
-func limit(c *meter.Call, n int64) ([]byte, int64, bool) {
-	if n <= gjson.GetBytes(c.Body, "thinking.budget_tokens").Int() {
-		return nil, 0, false
-	}
-	return wire.LimitAt("max_tokens")(c, n)
+// least is above the budget for thinking.
+func least(c *meter.Call) int64 {
+	return 1 + gjson.GetBytes(c.Body, "thinking.budget_tokens").Int()
 }
 
 // stop ends a stream as Anthropic reports an error in one.
@@ -120,8 +108,8 @@ var batchAPI = &wire.API{Name: "batch.results", Dialect: wire.New(wire.Dialect{
 // Inspect recognises a request by the end of its path, on Vertex AI too. It returns nil for a request that is not Anthropic's.
 func Inspect(r *wire.Request) (*meter.Call, error) {
 	switch {
-	case r.Post("/v1/messages"), r.Post("/messages") && r.JSON.Get("messages").IsArray() && r.JSON.Get("max_tokens").Exists():
-		return inspectMessages(r)
+	case r.Post("/v1/messages"), r.Post("/messages") && r.IsArray("messages") && r.Has("max_tokens"):
+		return r.Call(messagesAPI), nil
 	case r.Post("/messages/count_tokens"):
 		return r.FreeCall("messages.count_tokens"), nil
 	case r.Post(":rawpredict"), r.Post(":streamrawpredict"):
@@ -131,12 +119,10 @@ func Inspect(r *wire.Request) (*meter.Call, error) {
 		case r.Post("/count-tokens:rawpredict"): // the model of this name only counts tokens
 			return r.FreeCall("messages.count_tokens"), nil
 		}
-		c, err := inspectMessages(r)
-		if err == nil { // Vertex AI ignores a model in the body
-			name := r.Path[strings.LastIndexByte(r.Path, '/')+1:]
-			c.Model = name[:strings.LastIndexByte(name, ':')]
-		}
-		return c, err
+		c := r.Call(messagesAPI)
+		name := r.Path[strings.LastIndexByte(r.Path, '/')+1:]
+		r.Named(c, name[:strings.LastIndexByte(name, ':')])
+		return c, nil
 	case r.Method == http.MethodGet && strings.HasSuffix(r.Clean, "/results") && strings.Contains(r.Clean, "/messages/batches/"):
 		c := r.Call(batchAPI)
 		c.Malformed = false

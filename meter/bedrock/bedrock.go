@@ -12,13 +12,13 @@ import (
 	"github.com/tallygate/tallygate/meter/wire"
 )
 
-var limitConverse = wire.LimitAt("inferenceConfig.maxTokens")
+var converseLimits = []string{"inferenceConfig.maxTokens"}
 
 var (
-	converseAPI     = &wire.API{Name: "converse", Dialect: wire.New(converse), Limit: limitConverse}
-	converseStream  = &wire.API{Name: "converse-stream", Dialect: wire.New(converse), Limit: limitConverse}
-	invokeAPI       = &wire.API{Name: "invoke", Dialect: wire.New(invoke), Limit: limitInvoke}
-	invokeStreamAPI = &wire.API{Name: "invoke-stream", Dialect: wire.New(invoke), Limit: limitInvoke}
+	converseAPI     = &wire.API{Name: "converse", Dialect: wire.New(converse), Limits: converseLimits}
+	converseStream  = &wire.API{Name: "converse-stream", Dialect: wire.New(converse), Limits: converseLimits}
+	invokeAPI       = &wire.API{Name: "invoke", Dialect: wire.New(invoke), Limits: invokeLimits, Limit: limitInvoke}
+	invokeStreamAPI = &wire.API{Name: "invoke-stream", Dialect: wire.New(invoke), Limits: invokeLimits, Limit: limitInvoke}
 )
 
 // converse reads a Converse response, or the messages of a ConverseStream, where messageStop ends the answer and the metadata
@@ -27,6 +27,7 @@ var converse = wire.Dialect{
 	Rules: []wire.Rule{
 		{Path: "usage"},
 		{Path: "serviceTier.type"},
+		{Path: "trace.promptRouter.invokedModelId"},
 		{Path: "delta.text", Text: meter.Output, In: wire.Stream},
 		{Path: "delta.reasoningContent.text", Text: meter.Output, In: wire.Stream},
 		{Path: "delta.toolUse.input", Text: meter.Output, In: wire.Stream},
@@ -41,6 +42,9 @@ var converse = wire.Dialect{
 			t.State(converseUsage(u))
 		}
 		t.Tier = m.Get("serviceTier.type").String()
+		if v := m.Get("trace.promptRouter.invokedModelId").String(); v != "" {
+			t.Model = v[strings.LastIndexByte(v, '/')+1:]
+		}
 		t.Failed = t.Failed || strings.HasSuffix(m.Event, "Exception")
 		if m.Event == "messageStop" {
 			return wire.Terminal
@@ -110,15 +114,9 @@ func Inspect(r *wire.Request) (*meter.Call, error) {
 	default:
 		return nil, nil
 	}
-	if err := r.Unrepeated("inferenceConfig", "textGenerationConfig"); err != nil {
-		return nil, err
-	}
 	c := r.Call(api)
-	c.Model, c.Stream = r.Path[len(r.Path)-len(rest):][:at], stream
-	for _, path := range limitFields {
-		if c.MaxOutput = r.MaxOutput(path); c.MaxOutput > 0 {
-			break
-		}
-	}
+	r.Named(c, r.Path[len(r.Path)-len(rest):][:at])
+	c.Stream = stream
+	c.InputOpen = c.InputOpen || strings.Contains(rest, ":prompt/") // kept by Bedrock
 	return c, nil
 }

@@ -18,6 +18,8 @@ import (
 var invoke = wire.Dialect{
 	Rules: []wire.Rule{
 		{Path: "type"},
+		{Path: "model"}, // Anthropic, OpenAI
+		{Path: "message.model"},
 		{Path: "usage"},
 		{Path: "message.usage"},
 		{Path: "amazon-bedrock-invocationMetrics"},
@@ -89,6 +91,11 @@ func endInvoke(t *wire.State, m *wire.Message) wire.Verdict {
 	r := t.Scratch.(*reading)
 	kind := m.Get("type").String()
 	t.Failed = t.Failed || kind == "error" || strings.HasSuffix(m.Event, "Exception")
+	for _, path := range []string{"model", "message.model"} {
+		if v := m.Get(path).String(); v != "" {
+			t.Model = v
+		}
+	}
 	u := m.Get("usage")
 	switch {
 	case kind == "message_start":
@@ -159,8 +166,8 @@ func invocation(v gjson.Result) wire.Stated {
 	return s
 }
 
-// limitFields are the fields that limit the output, in requests of all models and of Converse.
-var limitFields = []string{
+// invokeLimits are where the models' own requests limit the output.
+var invokeLimits = []string{
 	"inferenceConfig.maxTokens", "inferenceConfig.max_new_tokens", "max_tokens", "max_completion_tokens",
 	"textGenerationConfig.maxTokenCount", "max_gen_len", "max_tokens_to_sample", "maxTokens",
 }
@@ -172,16 +179,11 @@ var families = []struct{ model, field string }{
 	{"deepseek.", "max_tokens"}, {"qwen.", "max_tokens"}, {"ai21.", "max_tokens"},
 }
 
-func limitInvoke(c *meter.Call, n int64) ([]byte, int64, bool) {
-	for _, path := range limitFields {
-		if gjson.GetBytes(c.Body, path).Exists() {
-			return wire.LimitAt(path)(c, n)
-		}
-	}
+func limitInvoke(c *meter.Call) string {
 	for _, f := range families {
 		if strings.Contains(c.Model, f.model) {
-			return wire.LimitAt(f.field)(c, n)
+			return f.field
 		}
 	}
-	return nil, 0, false
+	return ""
 }

@@ -10,8 +10,8 @@ import (
 )
 
 var (
-	chatAPI     = &wire.API{Name: "chat", Dialect: wire.New(chat), Limit: wire.LimitAt("max_tokens")}
-	generateAPI = &wire.API{Name: "generate", Dialect: wire.New(chat), Limit: wire.LimitAt("max_tokens")}
+	chatAPI     = &wire.API{Name: "chat", Dialect: wire.New(chat), Limits: []string{"max_tokens"}}
+	generateAPI = &wire.API{Name: "generate", Dialect: wire.New(chat), Limits: []string{"max_tokens"}}
 	embedAPI    = &wire.API{Name: "embeddings", Dialect: wire.New(input)}
 	rerankAPI   = &wire.API{Name: "rerank", Dialect: wire.New(input)}
 	classifyAPI = &wire.API{Name: "classify", Dialect: wire.New(input)}
@@ -118,9 +118,9 @@ func state(t *wire.State, u gjson.Result) {
 func Inspect(r *wire.Request) (*meter.Call, error) {
 	var api *wire.API
 	switch {
-	case r.Post("/v2/chat"), r.Post("/v1/chat") && r.JSON.Get("message").Exists() && !r.JSON.Get("messages").Exists():
+	case r.Post("/v2/chat"), r.Post("/v1/chat") && r.Has("message") && !r.Has("messages"):
 		api = chatAPI
-	case r.Post("/v1/generate") && r.JSON.Get("prompt").Exists(), r.Post("/v1/summarize") && r.JSON.Get("text").Exists():
+	case r.Post("/v1/generate") && r.Has("prompt"), r.Post("/v1/summarize") && r.Has("text"):
 		api = generateAPI
 	case r.Post("/embed") && !r.Post("/api/embed"): // the latter is Ollama's
 		api = embedAPI
@@ -133,11 +133,7 @@ func Inspect(r *wire.Request) (*meter.Call, error) {
 	default:
 		return nil, nil
 	}
-	if err := r.Unrepeated(); err != nil {
-		return nil, err
-	}
 	c := r.Call(api)
-	c.MaxOutput = r.MaxOutput("max_tokens")
-	c.InputOnly = api.Limit == nil
+	c.InputOnly = api.Limits == nil
 	return c, nil
 }

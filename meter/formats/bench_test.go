@@ -55,3 +55,15 @@ func BenchmarkInspect(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkInspectLong is a request with a text of a megabyte, in lines.
+func BenchmarkInspectLong(b *testing.B) {
+	body := `{"model":"gpt-4o","stream":true,"messages":[{"role":"user","content":"` + strings.Repeat(`How do you do? \"Well,\" he said.\n`, 30_000) + `"}]}`
+	b.SetBytes(int64(len(body)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := post("/v1/chat/completions", body); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

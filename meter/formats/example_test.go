@@ -30,5 +30,5 @@ func ExampleInspect() {
 	// api="mcp" model="" stream=true free=false max_output=0 tools=["search"]
 	// api="messages.count_tokens" model="claude-haiku-4-5" stream=false free=true max_output=0 tools=[]
 	// api="" model="" stream=false free=false max_output=0 tools=[]
-	// refused: a key stands twice in the request body, in the same or another case: state it once: "model"
+	// refused: model: the key stands twice in its object, in the same or another spelling: state it once
 }

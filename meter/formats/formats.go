@@ -4,6 +4,7 @@ package formats
 
 import (
 	"net/http"
+	"strings"
 
 	"github.com/tallygate/tallygate/meter"
 	"github.com/tallygate/tallygate/meter/anthropic"
@@ -30,15 +31,11 @@ var formats = []func(*wire.Request) (*meter.Call, error){
 	openai.InspectShape,
 }
 
-// Inspect tells what a request asks for. It recognises the format by the path and the body, never by the host. A request that
-// no format knows becomes a call with an empty API, whose counter counts calls, events and bytes.
-//
-// The error is [meter.ErrEncoded], [meter.ErrRepeated], [meter.ErrTooManyKeys], [meter.ErrUnanswered] or [meter.ErrBackground]:
-// the request can't be metered and should be refused.
+// Inspect recognises a request by its path and by what its body is, never by its host, and tells what it asks for. A request
+// that no format knows is a call with an empty API, whose counter counts calls, events and bytes. The error is a
+// [*meter.AmbiguousError], [meter.ErrEncoded], [meter.ErrTooManyKeys], [meter.ErrUnanswered] or [meter.ErrBackground]: the request
+// can't be metered and should be refused. Of a call that is malformed nothing can be told.
 func Inspect(h meter.Head, body []byte) (*meter.Call, error) {
-	if h.Header == nil {
-		h.Header = http.Header{}
-	}
 	r := wire.NewRequest(h, body)
 	for _, inspect := range formats {
 		call, err := inspect(r)
@@ -48,16 +45,32 @@ func Inspect(h meter.Head, body []byte) (*meter.Call, error) {
 		if call == nil {
 			continue
 		}
-		if coding := h.Header.Get("Content-Encoding"); coding != "" && coding != "identity" && len(body) > 0 {
+		if len(body) > 0 && isEncoded(h.Header) {
 			return nil, meter.ErrEncoded
 		}
+		if err := r.Err(); err != nil && !call.Malformed {
+			return nil, err
+		}
 		return call, nil
+	}
+	if err := r.Err(); err != nil {
+		return nil, err
 	}
 	return &meter.Call{Body: body, Free: asksNothing(h.Method, body), InputTokens: int64(len(body)), Format: wire.Generic}, nil
 }
 
-// asksNothing reports whether a request only reads (a list of models, an answer that was paid for when it was made) or deletes.
-// A GET with a body asks for something: a provider may answer it as it would a POST.
+// isEncoded reports whether a body is compressed.
+func isEncoded(h http.Header) bool {
+	for _, coding := range h.Values("Content-Encoding") {
+		if coding != "" && !strings.EqualFold(coding, "identity") {
+			return true
+		}
+	}
+	return false
+}
+
+// asksNothing reports whether a request only looks (at a list of models, at an answer that was paid for when it was made) or tidies
+// up. One with a body asks for something: a provider may answer it as if it were a POST.
 func asksNothing(method string, body []byte) bool {
 	switch method {
 	case http.MethodGet, http.MethodHead, http.MethodDelete, http.MethodOptions:

@@ -6,17 +6,20 @@ import (
 	"strings"
 
 	"github.com/tidwall/gjson"
-	"github.com/tidwall/sjson"
 
 	"github.com/tallygate/tallygate/meter"
 	"github.com/tallygate/tallygate/meter/wire"
 )
 
+// limits are where a request limits each candidate, thoughts included, in all spellings that the API takes.
+var limits = []string{"generationConfig.maxOutputTokens", "generationConfig.max_output_tokens",
+	"generation_config.maxOutputTokens", "generation_config.max_output_tokens"}
+
 var (
-	generateAPI     = &wire.API{Name: "generateContent", Dialect: wire.New(generate), Limit: limit}
-	streamAPI       = &wire.API{Name: "streamGenerateContent", Dialect: wire.New(generate), Limit: limit}
+	generateAPI     = &wire.API{Name: "generateContent", Dialect: wire.New(generate), Limits: limits, Limit: limit}
+	streamAPI       = &wire.API{Name: "streamGenerateContent", Dialect: wire.New(generate), Limits: limits, Limit: limit}
 	embeddingsAPI   = &wire.API{Name: "embeddings", Dialect: wire.New(embeddings)}
-	interactionsAPI = &wire.API{Name: "interactions", Dialect: wire.New(interactions)}
+	interactionsAPI = &wire.API{Name: "interactions", Dialect: wire.New(interactions), Limits: []string{"generation_config.max_output_tokens"}}
 	liveAPI         = &wire.API{Name: "live", Dialect: wire.New(live)}
 )
 
@@ -153,16 +156,12 @@ func Inspect(r *wire.Request) (*meter.Call, error) {
 	case r.Post(":counttokens"), r.Post(":computetokens"):
 		return r.FreeCall("countTokens"), nil
 	case r.Post(":embedcontent"), r.Post(":batchembedcontents"), r.Post(":predict") && strings.Contains(r.Clean, "embedding"):
-		c := r.Call(embeddingsAPI)
-		c.Model, c.InputOnly = model(r.Path), true
-		return c, r.Unrepeated()
+		return inspectEmbeddings(r), nil
 	case r.Post("/interactions"):
-		c := r.Call(interactionsAPI)
-		c.MaxOutput = r.MaxOutput("generation_config.max_output_tokens")
-		if r.JSON.Get("background").Bool() {
+		if r.Bool("background") {
 			return nil, meter.ErrBackground
 		}
-		return c, r.Unrepeated("generation_config")
+		return r.Call(interactionsAPI), nil
 	case r.Upgrade(".bidigeneratecontent"), r.Upgrade("bidigeneratecontent"):
 		c := r.Call(liveAPI)
 		c.Stream, c.InputOpen, c.Malformed = true, true, false
@@ -178,47 +177,31 @@ func model(path string) string {
 	return name
 }
 
-// config is the path of the generation config in body. The API takes two spellings.
-func config(body gjson.Result) string {
-	if body.Get("generation_config").IsObject() {
-		return "generation_config"
+// limit chooses the spelling of the generation config that the request has.
+func limit(c *meter.Call) string {
+	if gjson.GetBytes(c.Body, "generation_config").IsObject() {
+		return "generation_config.maxOutputTokens"
 	}
-	return "generationConfig"
-}
-
-// field returns a field of the generation config in either spelling.
-func field(body gjson.Result, camel, snake string) gjson.Result {
-	at := config(body)
-	if v := body.Get(at + "." + camel); v.Exists() {
-		return v
-	}
-	return body.Get(at + "." + snake)
+	return limits[0]
 }
 
 func inspectGenerate(r *wire.Request, api *wire.API, stream bool) (*meter.Call, error) {
-	if err := r.Unrepeated("generationConfig", "generation_config"); err != nil {
-		return nil, err
-	}
 	c := r.Call(api)
 	c.Stream = stream
-	c.Model = model(r.Path)
-	c.Choices = max(1, field(r.JSON, "candidateCount", "candidate_count").Int())
-	n := field(r.JSON, "maxOutputTokens", "max_output_tokens").Int()
-	c.MaxOutput = min(max(0, n), wire.MaxTokens) * min(c.Choices, 1<<10)
+	r.Named(c, model(r.Path))
+	if r.Has("generationConfig") && r.Has("generation_config") {
+		r.Refuse("generation_config", "it stands there as generationConfig, too: state it once")
+	}
 	return c, nil
 }
 
-// limit sets maxOutputTokens, which limits each candidate, thoughts included.
-func limit(c *meter.Call, n int64) ([]byte, int64, bool) {
-	each := n / max(1, c.Choices)
-	if each < 1 {
-		return nil, 0, false
-	}
-	body := gjson.ParseBytes(c.Body)
-	name := "maxOutputTokens"
-	if at := config(body); body.Get(at + ".max_output_tokens").Exists() {
-		name = "max_output_tokens"
-	}
-	out, err := sjson.SetBytes(c.Body, config(body)+"."+name, each)
-	return out, each * max(1, c.Choices), err == nil
+func inspectEmbeddings(r *wire.Request) *meter.Call {
+	c := r.Call(embeddingsAPI)
+	c.InputOnly = true
+	r.Named(c, model(r.Path))
+	r.Get("requests").ForEach(func(_, v gjson.Result) bool {
+		r.Also(c, "requests", strings.TrimPrefix(v.Get("model").String(), "models/"))
+		return true
+	})
+	return c
 }

@@ -4,12 +4,16 @@
 package mcp
 
 import (
+	"bytes"
 	"fmt"
 	"maps"
 	"math"
 	"net/http"
+	"regexp"
 	"slices"
 	"strconv"
+	"strings"
+	"unicode"
 
 	"github.com/tidwall/gjson"
 
@@ -86,13 +90,16 @@ func Inspect(r *wire.Request) (*meter.Call, error) {
 	if r.Method != http.MethodPost {
 		return nil, nil
 	}
+	if !r.Batch() && !r.Object() {
+		return nil, unreadable(r)
+	}
 	body := gjson.ParseBytes(r.Body)
 	first := body
 	if body.IsArray() {
 		first = body.Get("0")
 	}
 	if !isRPC(first) {
-		return nil, nil
+		return nil, refuseHidden(body)
 	}
 	api := &calls{tools: map[string]string{}}
 	api.Name = "mcp"
@@ -110,7 +117,7 @@ func Inspect(r *wire.Request) (*meter.Call, error) {
 		return nil, err
 	}
 	c := r.Call(&api.API)
-	c.Malformed = !wire.Valid(r.Body)
+	c.Malformed = false
 	c.Format = api
 	c.Stream, c.InputOnly, c.InputOpen = true, true, false
 	c.Tools = slices.Sorted(maps.Values(api.tools))
@@ -120,23 +127,73 @@ func Inspect(r *wire.Request) (*meter.Call, error) {
 
 // add adds a message's call, if it calls a tool.
 func (a *calls) add(m gjson.Result) error {
-	if err := wire.Unrepeated(m, m.Get("params")); err != nil {
-		return err
+	if !isRPC(m) && m.Get("method").Exists() || !m.IsObject() {
+		return &meter.AmbiguousError{Field: "method", Reason: "expected a message of JSON-RPC 2.0 and nothing else"}
 	}
-	if m.Get("method").String() != "tools/call" {
+	method := m.Get("method").String()
+	if method != toolsCall {
+		if strings.EqualFold(strings.TrimSpace(method), toolsCall) {
+			return &meter.AmbiguousError{Field: "method", Reason: "expected " + toolsCall}
+		}
 		return nil
 	}
 	id, ok := idOf(m.Get("id"))
 	if _, twice := a.tools[id]; !ok || twice || len(a.tools) == maxCalls {
 		return fmt.Errorf("%w: tools/call of id %.40s", meter.ErrUnanswered, m.Get("id").Raw)
 	}
-	a.tools[id] = m.Get("params.name").String()
+	name := m.Get("params.name")
+	if !m.Get("params").IsObject() || name.Type != gjson.String || strings.ContainsFunc(name.Str, unicode.IsControl) || strings.TrimSpace(name.Str) != name.Str {
+		return &meter.AmbiguousError{Field: "params.name", Reason: "expected the name of a tool"}
+	}
+	a.tools[id] = name.Str
 	return nil
 }
 
-// idOf returns a message's id in the form in which ids are compared: a server may write the same number or text in another way
-// than the request did. ok is false for what is no id. A server may take such a message for a notification, and still run the
-// tool.
+// toolsCall is the method that calls a tool.
+const toolsCall = "tools/call"
+
+// refuseHidden refuses what is no message of JSON-RPC, by the book, but calls a tool if a server does not go by it.
+func refuseHidden(body gjson.Result) error {
+	hidden := func(m gjson.Result) bool {
+		return strings.EqualFold(strings.TrimSpace(m.Get("method").String()), toolsCall)
+	}
+	found := body.IsObject() && hidden(body)
+	if body.IsArray() {
+		body.ForEach(func(_, m gjson.Result) bool {
+			found = m.IsObject() && hidden(m)
+			return !found
+		})
+	}
+	if found {
+		return &meter.AmbiguousError{Field: "method", Reason: "expected a message of JSON-RPC 2.0 and nothing else"}
+	}
+	return nil
+}
+
+// unreadable refuses a body that is no JSON, but calls a tool if a server reads it as such: with comments, in UTF-16.
+func unreadable(r *wire.Request) error {
+	if begin := bytes.TrimLeft(r.Body, " \t\r\n\x00\xFE\xFF"); len(begin) == 0 || !bytes.ContainsAny(begin[:1], "{[/#") {
+		return nil
+	}
+	text := bytes.ReplaceAll(r.Body, []byte{0}, nil)
+	if bytes.IndexByte(text, '\\') >= 0 {
+		text = escapes.ReplaceAllFunc(text, func(e []byte) []byte {
+			n, _ := strconv.ParseUint(string(e[len(e)-2:]), 16, 8)
+			return []byte{byte(n)}
+		})
+		text = bytes.ReplaceAll(text, []byte(`\/`), []byte("/"))
+	}
+	if bytes.Contains(bytes.ToLower(text), []byte(toolsCall)) {
+		return &meter.AmbiguousError{Field: "body", Reason: "expected JSON in UTF-8"}
+	}
+	return nil
+}
+
+// escapes are those of ASCII in JSON, and in what is a little more than JSON.
+var escapes = regexp.MustCompile(`(?i)\\(u00|x)[0-9a-f]{2}`)
+
+// idOf is a message's id as it is compared with others: servers write the same number, or the same text, in another way than it was
+// asked with. ok is false for what is no id, which a server may take for a notification and still do.
 func idOf(v gjson.Result) (id string, ok bool) {
 	switch v.Type {
 	case gjson.Number:

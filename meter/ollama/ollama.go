@@ -5,16 +5,21 @@ package ollama
 import (
 	"strings"
 
+	"github.com/tidwall/gjson"
+
 	"github.com/tallygate/tallygate/meter"
 	"github.com/tallygate/tallygate/meter/wire"
 )
 
-// maxTokens is where a request limits the output. Without it, or with -1, the answer has no limit.
-const maxTokens = "options.num_predict"
+// limits are where a request limits the output. Without it, with -1, and with -2 (as long as the context is), the answer has no limit.
+var (
+	limits  = []string{"options.num_predict"}
+	endless = []int64{-1, -2}
+)
 
 var (
-	chatAPI     = &wire.API{Name: "api.chat", Dialect: wire.New(answer), Limit: wire.LimitAt(maxTokens)}
-	generateAPI = &wire.API{Name: "api.generate", Dialect: wire.New(answer), Limit: wire.LimitAt(maxTokens)}
+	chatAPI     = &wire.API{Name: "api.chat", Dialect: wire.New(answer), Limits: limits, Endless: endless}
+	generateAPI = &wire.API{Name: "api.generate", Dialect: wire.New(answer), Limits: limits, Endless: endless}
 	embedAPI    = &wire.API{Name: "embeddings", Dialect: wire.New(embed)}
 )
 
@@ -77,7 +82,7 @@ var embed = wire.Dialect{
 func Inspect(r *wire.Request) (*meter.Call, error) {
 	var api *wire.API
 	switch {
-	case r.Post("/api/chat") && r.JSON.Get("messages").IsArray():
+	case r.Post("/api/chat") && r.IsArray("messages"):
 		api = chatAPI
 	case r.Post("/api/generate"):
 		api = generateAPI
@@ -88,14 +93,10 @@ func Inspect(r *wire.Request) (*meter.Call, error) {
 	default:
 		return nil, nil
 	}
-	if err := r.Unrepeated("options"); err != nil {
-		return nil, err
-	}
 	c := r.Call(api)
 	c.InputOnly = api == embedAPI
-	if stream := r.JSON.Get("stream"); !c.InputOnly {
-		c.Stream = !stream.Exists() || stream.Bool()
+	if stream := r.Get("stream"); !c.InputOnly {
+		c.Stream = stream.Type == gjson.Null || stream.Bool() // null is as good as nothing
 	}
-	c.MaxOutput = r.MaxOutput(maxTokens)
 	return c, nil
 }

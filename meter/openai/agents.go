@@ -7,8 +7,8 @@ import (
 
 // The APIs of agents that the provider keeps. The usage of an answer is that of all that the agent did for it.
 var (
-	runAPI          = &wire.API{Name: "threads.runs", Dialect: wire.New(run)}
-	conversationAPI = &wire.API{Name: "conversations", Dialect: wire.New(conversation)}
+	runAPI          = &wire.API{Name: "threads.runs", Dialect: wire.New(run), Limits: []string{"max_completion_tokens"}}
+	conversationAPI = &wire.API{Name: "conversations", Dialect: wire.New(conversation), Limits: []string{"completion_args.max_tokens"}}
 )
 
 // run reads the events of a run of OpenAI's Assistants. Each step states its usage, and at the end the run states that of all
@@ -28,15 +28,11 @@ var run = wire.Dialect{
 // inspectRun reads a request that runs an assistant. It returns nil for one without a stream: that is answered before the
 // assistant has run, and states no usage.
 func inspectRun(r *wire.Request) (*meter.Call, error) {
-	if !r.JSON.Get("stream").Bool() {
-		return nil, nil
-	}
-	if err := r.Unrepeated(); err != nil {
-		return nil, err
+	if !r.Bool("stream") {
+		return nil, r.Err()
 	}
 	c := r.Call(runAPI)
 	c.InputOpen = true // the thread
-	c.MaxOutput = r.MaxOutput("max_completion_tokens")
 	return c, nil
 }
 
@@ -78,11 +74,7 @@ var conversation = wire.Dialect{
 }
 
 func inspectConversation(r *wire.Request) (*meter.Call, error) {
-	if err := r.Unrepeated("completion_args"); err != nil {
-		return nil, err
-	}
 	c := r.Call(conversationAPI)
-	c.InputOpen = true // what was said before, and what tools find
-	c.MaxOutput = r.MaxOutput("completion_args.max_tokens")
+	c.InputOpen = true // what was said before, and what its tools find
 	return c, nil
 }

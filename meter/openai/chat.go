@@ -5,7 +5,6 @@ package openai
 
 import (
 	"bytes"
-	"cmp"
 	"strings"
 
 	"github.com/tidwall/gjson"
@@ -15,12 +14,18 @@ import (
 	"github.com/tallygate/tallygate/meter/wire"
 )
 
-// quietChat and quietComplete are for streams whose client did not ask for the usage, but the gateway did.
+// chatLimits: max_completion_tokens is the newer one. A limit of -1 is none (llama.cpp, LM Studio).
 var (
-	chatAPI       = &wire.API{Name: "chat.completions", Dialect: wire.New(chat), Limit: limitChat}
-	quietChat     = &wire.API{Name: "chat.completions", Dialect: wire.New(quiet(chat)), Limit: limitChat}
-	completions   = &wire.API{Name: "completions", Dialect: wire.New(chat), Limit: limitChat}
-	quietComplete = &wire.API{Name: "completions", Dialect: wire.New(quiet(chat)), Limit: limitChat}
+	chatLimits = []string{"max_completion_tokens", "max_tokens"}
+	endless    = []int64{-1}
+)
+
+// The quiet twins serve the streams whose client did not ask for the usage.
+var (
+	chatAPI       = &wire.API{Name: "chat.completions", Dialect: wire.New(chat), Limits: chatLimits, Limit: limitChat, Endless: endless}
+	quietChat     = &wire.API{Name: "chat.completions", Dialect: wire.New(quiet(chat)), Limits: chatLimits, Limit: limitChat, Endless: endless}
+	completions   = &wire.API{Name: "completions", Dialect: wire.New(chat), Limits: chatLimits, Limit: limitChat, Endless: endless}
+	quietComplete = &wire.API{Name: "completions", Dialect: wire.New(quiet(chat)), Limits: chatLimits, Limit: limitChat, Endless: endless}
 )
 
 // chat reads chat.completion and chat.completion.chunk objects. A stream states its usage in a last chunk with empty choices, if
@@ -122,92 +127,55 @@ func quiet(d wire.Dialect) wire.Dialect {
 // inspectChat reads a request for chat completions or completions. A stream is asked for its usage, unless quiet is nil; quiet
 // is the API that keeps that usage from the client.
 func inspectChat(r *wire.Request, api, quiet *wire.API) (*meter.Call, error) {
-	if err := r.Unrepeated("stream_options"); err != nil {
-		return nil, err
+	ask := quiet != nil && r.Bool("stream") && !r.Bool("stream_options.include_usage")
+	if ask {
+		api = quiet
 	}
 	c := r.Call(api)
-	c.Model = cmp.Or(deployment(r), c.Model, r.JSON.Get("model_id").String()) // the latter: IBM watsonx
-	c.Choices = max(1, r.JSON.Get("n").Int(), r.JSON.Get("best_of").Int())
-	if n := maxTokens(r.JSON); n > 0 {
-		c.MaxOutput = n * min(c.Choices, 1<<20)
+	r.Named(c, r.Deployment())
+	if prompts := r.Prompts("prompt"); prompts > 1 {
+		c.Choices, c.MaxOutput = c.Choices*prompts, c.MaxOutput*prompts
 	}
-	if quiet != nil && c.Stream && !c.Malformed && !r.JSON.Get("stream_options.include_usage").Bool() {
-		if body := askUsage(c.Body, r.JSON.Get("stream_options")); body != nil {
-			c.Body, c.Format = body, quiet
-		}
+	if ask && !c.Malformed {
+		c.Body = askUsage(c.Body, r.Get("stream_options"))
 	}
 	return c, nil
 }
 
-// askUsage returns the body with the stream asked for its usage. It returns nil where the stream's options are no object: the
-// provider will refuse them.
+// askUsage returns the body with the usage asked for in the stream.
 func askUsage(body []byte, options gjson.Result) []byte {
-	switch {
-	case options.IsObject():
+	if options.IsObject() {
 		body, _ = sjson.SetBytes(body, "stream_options.include_usage", true)
-	case !present(options):
+	} else {
 		body, _ = sjson.SetRawBytes(body, "stream_options", []byte(`{"include_usage":true}`))
-	default:
-		return nil
 	}
 	return body
 }
 
-// maxTokens is the limit of each choice's output in tokens, 0 for none.
-func maxTokens(body gjson.Result) int64 {
-	n := body.Get("max_completion_tokens")
-	if !present(n) {
-		n = body.Get("max_tokens")
+// limitChat: max_tokens is deprecated at OpenAI, and refused by its reasoning models; the others know nothing else, or take either.
+// Some refuse both at once.
+func limitChat(c *meter.Call) string {
+	if ownModel(c.Model) {
+		return "max_completion_tokens"
 	}
-	return min(max(0, n.Int()), wire.MaxTokens)
+	return "max_tokens"
 }
 
-// limitChat sets max_tokens or max_completion_tokens. OpenAI has deprecated the former, and its reasoning models refuse it. Other
-// providers may know nothing else.
-func limitChat(c *meter.Call, n int64) ([]byte, int64, bool) {
-	each := n / max(1, c.Choices)
-	if each < 1 {
-		return nil, 0, false
-	}
-	field := "max_tokens"
-	if present(gjson.GetBytes(c.Body, "max_completion_tokens")) || !present(gjson.GetBytes(c.Body, field)) && ownModel(c.Model) {
-		field = "max_completion_tokens"
-	}
-	body, err := sjson.SetBytes(c.Body, field, each)
-	return body, each * max(1, c.Choices), err == nil
-}
-
-// ownModel reports whether a name is that of a chat model of OpenAI's own.
+// ownModel reports whether a model is OpenAI's own chat model, by its name: gpt-5, o3, ft:gpt-4o, openai/gpt-4.1. The open gpt-oss is
+// served by others.
 func ownModel(model string) bool {
-	for _, prefix := range []string{"gpt-4", "gpt-5", "gpt-audio", "o1", "o3", "o4", "chatgpt", "gpt-3.5", "gpt-35", "ft:gpt", "codex"} {
+	model = strings.TrimPrefix(strings.TrimPrefix(model, "openai/"), "ft:")
+	for _, prefix := range []string{"gpt-audio", "chatgpt", "codex", "computer-use"} {
 		if strings.HasPrefix(model, prefix) {
 			return true
 		}
 	}
-	return false
-}
-
-// deployments are where a path names a deployment, usually by the name of its model. The provider ignores a model in the body
-// then. The name lies between before and after; without an after, it goes on to the path's end.
-var deployments = []struct{ before, after string }{
-	{"/deployments/", "/"},         // Azure: /openai/deployments/NAME/chat/completions
-	{"endpoints/", "/invocations"}, // Databricks: /serving-endpoints/NAME/invocations; SageMaker: /endpoints/NAME/invocations
-	{"/ai/run/", ""},               // Cloudflare
-}
-
-// deployment is the name of the deployment in the request's path, or "".
-func deployment(r *wire.Request) string {
-	for _, d := range deployments {
-		_, rest, found := strings.Cut(r.Clean, d.before)
-		if end := strings.Index(rest, d.after); found && end >= 0 {
-			name := r.Path[len(r.Path)-len(rest):]
-			if d.after != "" {
-				name = name[:end]
-			}
-			return name
+	for _, family := range []string{"gpt-", "o"} {
+		if rest, found := strings.CutPrefix(model, family); found && rest != "" && '0' <= rest[0] && rest[0] <= '9' {
+			return true
 		}
 	}
-	return ""
+	return false
 }
 
 // dropNullUsage deletes `"usage":null` from an event. A stream that is asked for its usage has it in every chunk but the last.

@@ -1,8 +1,6 @@
 package openai
 
 import (
-	"net/url"
-
 	"github.com/tallygate/tallygate/meter"
 	"github.com/tallygate/tallygate/meter/wire"
 )
@@ -79,11 +77,6 @@ func transcribed(t *wire.State, m *wire.Message) {
 
 func inspectRealtime(r *wire.Request) *meter.Call {
 	c := r.Call(realtimeAPI)
-	c.Stream, c.InputOpen, c.Malformed = true, true, false
-	query, _ := url.ParseQuery(r.Query)
-	c.Model = query.Get("model")
-	if c.Model == "" {
-		c.Model = query.Get("deployment") // Azure
-	}
+	c.Stream, c.InputOpen, c.Malformed = true, true, false // the query names the model
 	return c
 }

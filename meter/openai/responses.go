@@ -7,7 +7,8 @@ import (
 	"github.com/tallygate/tallygate/meter/wire"
 )
 
-var responsesAPI = &wire.API{Name: "responses", Dialect: wire.New(responses), Limit: limitResponses}
+var responsesAPI = &wire.API{Name: "responses", Dialect: wire.New(responses), Limits: []string{"max_output_tokens"},
+	Least: func(*meter.Call) int64 { return 16 }} // the least that OpenAI takes; it includes reasoning
 
 // responses reads response objects and the events of their streams, of which the last has the usage. OpenRouter sends [DONE]
 // after it, others do not. https://platform.openai.com/docs/api-reference/responses-streaming
@@ -156,21 +157,23 @@ func generated(u gjson.Result) []meter.Pass {
 }
 
 func inspectResponses(r *wire.Request) (*meter.Call, error) {
-	if err := r.Unrepeated(); err != nil {
-		return nil, err
-	}
-	if r.JSON.Get("background").Bool() {
+	if r.Bool("background") {
 		return nil, meter.ErrBackground
 	}
 	c := r.Call(responsesAPI)
-	c.MaxOutput = r.MaxOutput("max_output_tokens")
+	c.InputOpen = c.InputOpen || refersToItem(r)
 	return c, nil
 }
 
-// limitResponses sets max_output_tokens, which includes reasoning. OpenAI takes no less than 16.
-func limitResponses(c *meter.Call, n int64) ([]byte, int64, bool) {
-	if n < 16 {
-		return nil, 0, false
+// refersToItem reports whether the input has an item that is only named by its id; its type may be left out.
+// https://platform.openai.com/docs/api-reference/responses/create#responses-create-input
+func refersToItem(r *wire.Request) (found bool) {
+	if !r.Has("input.*.id") {
+		return false
 	}
-	return wire.LimitAt("max_output_tokens")(c, n)
+	r.Get("input").ForEach(func(_, item gjson.Result) bool {
+		found = item.Get("id").Exists() && !item.Get("type").Exists() && !item.Get("role").Exists()
+		return !found
+	})
+	return found
 }

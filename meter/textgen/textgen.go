@@ -77,24 +77,20 @@ func rules() []wire.Rule {
 
 // Inspect recognises a request by the end of its path and by a prompt in its body. It returns nil for any other.
 func Inspect(r *wire.Request) (*meter.Call, error) {
-	if !r.JSON.Get("prompt").Exists() && !r.JSON.Get("input").Exists() && !r.JSON.Get("inputs").Exists() {
+	if !r.Has("prompt") && !r.Has("input") && !r.Has("inputs") {
 		return nil, nil
 	}
 	for _, p := range paths {
 		if !r.Post(p.end) {
 			continue
 		}
-		if err := r.Unrepeated("parameters"); err != nil {
-			return nil, err
-		}
 		api := &wire.API{Name: "generation", Dialect: dialect}
+		if p.limit != "" {
+			api.Limits, api.Endless = []string{p.limit}, []int64{-1, -2}
+		}
 		c := r.Call(api)
-		if c.InputOnly = p.limit == ""; !c.InputOnly {
-			api.Limit, c.MaxOutput = wire.LimitAt(p.limit), r.MaxOutput(p.limit)
-		}
-		if v := r.JSON.Get("model_id").String(); v != "" {
-			c.Model = v
-		}
+		c.InputOnly = p.limit == ""
+		r.Named(c, r.Deployment())
 		return c, nil
 	}
 	return nil, nil

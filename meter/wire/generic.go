@@ -17,4 +17,4 @@ func stopGeneric(code, message string) []Note {
 	return []Note{{Event: "error", Data: JSON(map[string]any{"error": map[string]string{"type": code, "code": code, "message": message}})}}
 }
 
-var _ meter.Format = Generic
+var _ meter.Format = (*API)(nil)

@@ -48,8 +48,7 @@ func (t *State) hasText() bool {
 	return false
 }
 
-// State replaces the stated usage. A part that is more than the request can have used counts as not stated: it is counted
-// locally, and the usage is suspect.
+// State replaces the stated usage. What is beyond anything that the request can use is marked as suspect.
 func (t *State) State(s Stated) {
 	if !s.HasPrompt && !s.HasCompletion { // it says nothing
 		t.Stated.Suspect = t.Stated.Suspect || s.Suspect

@@ -81,28 +81,36 @@ func (s *Stated) Add(o Stated) {
 	s.Suspect = s.Suspect || o.Suspect
 }
 
-// An answer may use more than its request's bounds: a provider adds a prompt of its own, its limit leaves thoughts out, or our
-// estimate of the bound is off. These say by how much. They are generous, since a statement beyond them is not believed.
+// What one answer may count beyond what its request bounds, without a question: a provider's own prompt, thoughts that its limit
+// leaves out, an estimate that is off by as much.
 const (
-	bounds = 2          // times the request's bound
-	slack  = 100_000    // tokens more than that
-	answer = 10_000_000 // tokens of an answer whose request sets no limit
+	bounds = 2       // times the request's bound
+	slack  = 100_000 // tokens more than that
 )
 
-// credible returns s without what no answer to the call can have used. Where that takes something out, it sets Suspect.
+// What no answer can have used: more input than any model's context takes, however often a tool brings more; more output than
+// anyone waits for.
+const (
+	window = 20_000_000 // tokens
+	answer = 10_000_000 // tokens of each choice
+)
+
+// credible sets Suspect where a count is beyond what the request can have used, as far as that is known. It stands all the same,
+// since a local count knows less than the provider; only what no answer can have used is clamped to what one can.
 func (s Stated) credible(c *meter.Call) Stated {
-	if !c.InputOpen && s.Prompt > bounds*c.InputTokens+slack {
-		s.Prompt, s.Cached, s.CacheWrite, s.CacheWrite1h, s.AudioInput, s.ImageInput = 0, 0, 0, 0, 0, 0
-		s.HasPrompt, s.Suspect = false, true
+	known := bounds*c.InputTokens + slack
+	s.Suspect = s.Suspect || s.Prompt > known && !c.InputOpen && !c.InputRefers
+	if most := max(window, known); s.Prompt > most {
+		s.Prompt, s.Suspect = most, true
 	}
-	most := answer * max(1, min(c.Choices, MaxTokens/answer))
+	known = answer * max(1, min(c.Choices, MaxTokens/answer))
+	most := known
 	if c.MaxOutput > 0 {
-		most = bounds*c.MaxOutput + slack
+		known = bounds*c.MaxOutput + slack
+		most = max(most, known)
 	}
-	if s.Completion > most {
-		s.Completion, s.Reasoning, s.AudioOutput, s.ImageOutput = 0, 0, 0, 0
-		s.HasCompletion, s.Suspect = false, true
-	}
+	s.Suspect = s.Suspect || s.Completion > known
+	s.Completion = min(s.Completion, most)
 	return s
 }
 

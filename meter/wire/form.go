@@ -1,0 +1,157 @@
+package wire
+
+import (
+	"bytes"
+	"mime"
+	"strconv"
+	"strings"
+
+	"github.com/tallygate/tallygate/meter"
+)
+
+// form is what a multipart form says that bears on its price.
+type form struct {
+	fields map[string]string // that are looked at
+	tokens int64             // the most that it can count as input: an image, or a file of audio, by what it may be at most
+}
+
+// formFields are the fields of a form that are looked at.
+var formFields = set("model model_id stream n")
+
+const (
+	maxField = 1024 // bytes of a form's field
+	maxParts = 1000
+)
+
+// IsForm reports whether the body is said to be a multipart form.
+func (r *Request) IsForm() bool {
+	return strings.HasPrefix(lower(strings.TrimSpace(r.Header.Get("Content-Type"))), "multipart/")
+}
+
+// ReadForm fills in what a form asks for.
+func (r *Request) ReadForm(c *meter.Call) {
+	f := r.form()
+	c.Malformed, c.InputTokens = false, f.tokens
+	r.Named(c, f.fields["model"])
+	r.Also(c, "model_id", f.fields["model_id"])
+	switch stream := lower(f.fields["stream"]); stream {
+	case "", "true", "false":
+		c.Stream = stream == "true"
+	default:
+		r.Refuse("stream", "expected true or false")
+	}
+	if n, found := f.fields["n"]; found {
+		var err error
+		if c.Choices, err = strconv.ParseInt(n, 10, 64); err != nil || c.Choices < 1 || c.Choices > maxChoices {
+			r.Refuse("n", "expected a whole number from 1 to "+strconv.Itoa(maxChoices))
+		}
+	}
+}
+
+// form reads the body as a form. Parsers differ in what they make of one that is not written by the book, so that it is refused:
+// each boundary must be the end of a part, and each part must say once and plainly what it is.
+func (r *Request) form() form {
+	f := form{fields: map[string]string{}}
+	boundary := r.boundary()
+	delimiter := []byte("--" + boundary)
+	rest, found := bytes.CutPrefix(r.Body, delimiter)
+	if boundary == "" || !found {
+		r.Refuse("body", "expected a form, which begins with the boundary that Content-Type tells")
+		return f
+	}
+	between := append([]byte("\r\n"), delimiter...)
+	for parts := 0; ; parts++ {
+		if end := bytes.TrimSuffix(rest, []byte("\r\n")); string(end) == "--" {
+			return f
+		}
+		part, more, found := bytes.Cut(rest, between)
+		part, begun := bytes.CutPrefix(part, []byte("\r\n"))
+		head, value, split := bytes.Cut(part, []byte("\r\n\r\n"))
+		if !found || !begun || !split || parts == maxParts || bytes.Contains(part, delimiter) || !r.part(&f, string(head), value) {
+			r.Refuse("body", "the form is not written as a form should be")
+			return f
+		}
+		rest = more
+	}
+}
+
+// boundary is what Content-Type says of it, "" where that is no plain boundary.
+func (r *Request) boundary() string {
+	kind := r.Header.Get("Content-Type")
+	media, params, err := mime.ParseMediaType(kind)
+	b := params["boundary"]
+	if err != nil || media != "multipart/form-data" || len(b) > 70 || strings.Trim(b, letters+"'()+_,-./:=?") != "" ||
+		strings.Count(lower(kind), "boundary") != 1 || !strings.Contains(lower(kind), "boundary=") {
+		return ""
+	}
+	return b
+}
+
+const letters = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+// part reads one part of a form.
+func (r *Request) part(f *form, head string, value []byte) bool {
+	name, file, ok := disposition(head)
+	if !ok {
+		return false
+	}
+	size := int64(len(value))
+	if file {
+		if strings.HasPrefix(name, "image") || name == "mask" {
+			f.tokens += ImageTokens
+			size = 0
+		}
+		f.tokens += MediaBound(size)
+	} else {
+		f.tokens += size + 16
+	}
+	folded := strings.TrimSuffix(string(fold([]byte(name))), "[]")
+	if !formFields[folded] {
+		return true
+	}
+	if _, twice := f.fields[folded]; twice || name != folded || file || size > maxField {
+		r.Refuse(folded, "expected this field of the form once, spelled as it is here, as a short text")
+		return true
+	}
+	r.checkName(folded, string(value))
+	f.fields[folded] = string(value)
+	return true
+}
+
+// disposition reads the header of a part.
+func disposition(head string) (name string, file, ok bool) {
+	var said string
+	for line := range strings.SplitSeq(head, "\r\n") {
+		key, value, found := strings.Cut(line, ":")
+		if !found || key == "" || strings.Trim(key, letters+"-") != "" || strings.ContainsFunc(value, func(c rune) bool { return c != '\t' && odd(c) }) {
+			return "", false, false // folded lines, and characters that some cut off
+		}
+		switch lower(key) {
+		case "content-disposition":
+			if said != "" {
+				return "", false, false
+			}
+			said = strings.TrimSpace(value)
+		case "content-type":
+			if _, params, err := mime.ParseMediaType(value); err != nil || !isUTF8(params["charset"]) {
+				return "", false, false
+			}
+		case "content-transfer-encoding":
+			switch strings.ToLower(strings.TrimSpace(value)) {
+			case "7bit", "8bit", "binary":
+			default:
+				return "", false, false
+			}
+		}
+	}
+	kind, params, err := mime.ParseMediaType(said)
+	if err != nil || kind != "form-data" {
+		return "", false, false
+	}
+	name = params["name"]
+	_, file = params["filename"]
+	small := lower(said)
+	once := strings.Count(small, "name=")-strings.Count(small, "filename=") == 1 && strings.Count(small, "name*") == strings.Count(small, "filename*")
+	plain := strings.Contains(said, `name="`+name+`"`) || strings.Contains(said, "name="+name)
+	return name, file, name != "" && strings.Trim(name, letters+"_-.[] ") == "" && once && plain
+}

@@ -1,0 +1,55 @@
+package wire
+
+import (
+	"mime"
+	"net/url"
+	"strings"
+)
+
+// checkHeader refuses what makes a provider read the body in another way than as JSON in UTF-8.
+func (r *Request) checkHeader() {
+	types := r.Header.Values("Content-Type")
+	if len(types) > 1 {
+		r.Refuse("Content-Type", "the header stands there twice")
+	}
+	if len(types) == 0 || len(r.Body) == 0 {
+		return
+	}
+	media, params, err := mime.ParseMediaType(types[0])
+	if err != nil && types[0] != "" {
+		r.Refuse("Content-Type", "it is not written as a media type should be")
+		return
+	}
+	if r.kind != 0 && !isUTF8(params["charset"]) {
+		r.Refuse("Content-Type", "the charset is another than UTF-8")
+	}
+	if r.kind != 0 && media == "application/x-www-form-urlencoded" {
+		r.checkForm()
+	}
+	if r.kind != 0 && strings.HasPrefix(media, "multipart/") {
+		r.Refuse("Content-Type", "the body is JSON, and no form")
+	}
+}
+
+func isUTF8(charset string) bool {
+	switch strings.ToLower(charset) {
+	case "", "utf-8", "utf8", "us-ascii", "ascii":
+		return true
+	}
+	return false
+}
+
+// checkForm refuses JSON that is also a form which names something known: curl sends all JSON as a form.
+func (r *Request) checkForm() {
+	for pair := range strings.FieldsFuncSeq(string(r.Body), func(c rune) bool { return c == '&' || c == ';' }) {
+		key, _, _ := strings.Cut(pair, "=")
+		if decoded, err := url.QueryUnescape(key); err == nil {
+			key = decoded
+		}
+		key = strings.TrimSpace(key)
+		if len(key) <= maxShown && vocabulary.children[string(fold([]byte(key)))] != nil {
+			r.Refuse(shown([]byte(key)), "it stands in a form within the JSON: send the header Content-Type: application/json")
+			return
+		}
+	}
+}

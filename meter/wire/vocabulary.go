@@ -1,0 +1,139 @@
+package wire
+
+import (
+	"slices"
+	"strings"
+)
+
+// role is what a field of a request bears on.
+type role uint8
+
+const (
+	plain  role = iota
+	output      // the most tokens of a choice
+	count       // how many choices there are
+)
+
+// node is a field of a request that is known: it is read, or names something that is priced.
+type node struct {
+	path     string           // keys joined by dots, `*` for any
+	key      string           // as it is spelled
+	children map[string]*node // of an object, by their folded keys
+	any      *node            // the elements of an array, or the values of an object's other keys
+	role     role
+	keep     bool // its value is kept for [Request.Get]
+}
+
+// outputNames are what providers call the most tokens that a choice may have. Many take more than one of them, and some take
+// those of others, so that all that stand in a request must say the same.
+const outputNames = "max_tokens max_completion_tokens max_output_tokens max_tokens_to_sample max_new_tokens max_gen_len maximum_tokens " +
+	"max_generated_tokens max_response_output_tokens n_predict num_predict maxTokens maxCompletionTokens maxOutputTokens maxNewTokens maxTokenCount"
+
+// countNames are what they call how many answers there are to be.
+const countNames = "n best_of n_cmpl num_return_sequences num_generations numResults num_results candidateCount candidate_count"
+
+// modelNames are what they call the model beside `model`.
+const modelNames = "model_id modelId model_name modelName engine"
+
+// vocabulary is what is known of requests, of all formats together: by the path of an object, its fields. A list that says what
+// else may answer is among them. What is not here is the provider's own business and goes on as it came.
+var vocabulary = func() *node {
+	root := &node{}
+	for _, object := range []struct{ path, fields string }{
+		{"", "model models fallbacks fallback_models route provider providerOptions preset stream stream_options background " + modelNames},
+		{"", "messages message prompt prompts input inputs content contents system systemInstruction system_instruction instructions preamble " +
+			"chat_history query document documents text texts inputText input_text requests instances tools toolConfig functions thinking"},
+		{"", "jsonrpc id method params result error"},
+		{"", "previous_response_id conversation cachedContent cached_content"},
+
+		{"stream_options", "include_usage"},
+		{"models.*", "model"}, {"fallbacks.*", "model"}, {"fallback_models.*", "model"},
+		{"providerOptions", "gateway"}, {"providerOptions.gateway", "models"}, {"providerOptions.gateway.models.*", "model"},
+		{"extra_body", "model models stream " + modelNames},
+		{"thinking", "type budget_tokens"},
+		{"prompt", "id"},
+		{"params", "name arguments"},
+		{"requests.*", "model content"}, {"requests.*.content", "parts"}, {"requests.*.content.parts.*", "text"},
+		{"content", "parts"}, {"content.parts.*", "text"},
+		{"instances.*", "content"},
+
+		{"messages.*", "role content name thinking tool_calls"},
+		{"messages.*.content.*", "type text thinking name input content image_url source reasoningContent toolUse toolResult"},
+		{"messages.*.content.*.content.*", "type text"},
+		{"messages.*.content.*.toolUse", "name input"},
+		{"messages.*.content.*.toolResult", "content"}, {"messages.*.content.*.toolResult.content.*", "text"},
+		{"messages.*.tool_calls.*", "type function"}, {"messages.*.tool_calls.*.function", "name arguments"},
+		{"chat_history.*", "role message"},
+		{"system.*", "type text"},
+		{"systemInstruction", "parts"}, {"systemInstruction.parts.*", "text"},
+		{"system_instruction", "parts"}, {"system_instruction.parts.*", "text"},
+		{"contents", "parts role"}, {"contents.parts.*", "text"},
+		{"contents.*", "parts role"}, {"contents.*.parts.*", "text functionCall functionResponse"},
+		{"contents.*.parts.*.functionCall", "name args"}, {"contents.*.parts.*.functionResponse", "name response"},
+		{"input.*", "id type role content text arguments output name"}, {"input.*.content.*", "type text image_url"},
+		{"inputs.*", "type role content text result"}, {"inputs.*.content.*", "type text"},
+		{"tools.*", "type name description function functionDeclarations input_schema parameters"},
+		{"tools.*.function", "name description"}, {"tools.*.functionDeclarations.*", "name description"},
+		{"toolConfig", "tools"}, {"toolConfig.tools.*", "toolSpec"}, {"toolConfig.tools.*.toolSpec", "name description"},
+	} {
+		root.add(object.path, object.fields, plain)
+	}
+	for _, path := range append([]string{""}, configs...) {
+		root.add(path, outputNames, output)
+		root.add(path, countNames, count)
+	}
+	return root
+}()
+
+// configs are the objects in which a request may also say how many answers it wants, of how many tokens.
+var configs = []string{"generationConfig", "generation_config", "inferenceConfig", "textGenerationConfig", "options", "parameters",
+	"completion_args", "sampling_params", "extra_body", "additionalModelRequestFields", "additionalModelRequestFields.inferenceConfig",
+	"additionalModelRequestFields.textGenerationConfig"}
+
+// add adds fields to the object at path.
+func (n *node) add(path, fields string, r role) {
+	if path != "" {
+		for _, key := range strings.Split(path, ".") {
+			n = n.child(key)
+		}
+	}
+	for _, key := range strings.Fields(fields) {
+		n.child(key).role = r
+	}
+}
+
+// keptInArrays are the fields of elements whose first value is kept; what stands outside of arrays is kept anyway.
+var keptInArrays = []string{"messages.*.role", "input.*.id"}
+
+func (n *node) child(key string) *node {
+	if key == "*" {
+		if n.any == nil {
+			n.any = &node{path: n.path + ".*"}
+		}
+		return n.any
+	}
+	folded := string(fold([]byte(key)))
+	c := n.children[folded]
+	if c == nil {
+		c = &node{path: strings.TrimPrefix(n.path+"."+key, "."), key: key}
+		c.keep = !strings.Contains(c.path, "*") || slices.Contains(keptInArrays, c.path)
+		if n.children == nil {
+			n.children = map[string]*node{}
+		}
+		n.children[folded] = c
+	}
+	if c.key != key {
+		panic("fields " + c.key + " and " + key + " differ in case alone")
+	}
+	return c
+}
+
+// pathOf names a folded key of the object n, for a message.
+func (n *node) pathOf(key []byte) string {
+	if n != nil {
+		if child := n.children[string(key)]; child != nil {
+			return child.path
+		}
+	}
+	return shown(key)
+}
