@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"net/http"
 	"strconv"
 
@@ -21,31 +22,51 @@ type asked struct {
 	*arrival
 	call   *meter.Call
 	rates  *pricing.Rates // nil where the call is free and the tariff has none for it
+	dear   *pricing.Rates // those by which the call is bounded: the dearest of all models that it names
 	limit  ledger.Amount  // the most that the caller or the provider lets it cost; 0: no bound
 	digest [32]byte       // of the request, where it has an Idempotency-Key
 }
 
 // understand finds out what is asked and what it costs. It reads the body only where the price depends on it.
 func (a *arrival) understand() (*asked, *ledger.Refusal) {
-	q := &asked{arrival: a, call: &meter.Call{Format: wire.Generic}, rates: a.route.Rates, limit: lowest(a.route.MaxCharge, a.terms.maxCharge)}
+	q := &asked{arrival: a, call: &meter.Call{Format: wire.Generic}, rates: a.route.Rates, dear: a.route.Rates, limit: lowest(a.route.MaxCharge, a.terms.maxCharge)}
 	if !a.route.readsBody() {
 		return q, nil
 	}
 	if refusal := q.read(); refusal != nil {
 		return nil, refusal
 	}
-	if tariff := a.route.Tariff; tariff != nil && !q.call.Free {
-		rates, ok := tariff.For(q.call.Model)
-		if !ok {
-			return nil, refuse(api.NoPrice, "the tariff has no price for model "+strconv.Quote(q.call.Model), "model", q.call.Model)
+	if a.route.Tariff != nil && !q.call.Free {
+		if refusal := q.findRates(); refusal != nil {
+			return nil, refusal
 		}
-		q.rates = rates
 	}
 	if refusal := q.checkPriced(); refusal != nil {
 		return nil, refusal
 	}
 	return q, nil
 }
+
+// findRates finds the prices of the model that is asked for, and of those that may answer in its place.
+func (q *asked) findRates() *ledger.Refusal {
+	dearest := int64(-1)
+	for i, model := range append([]string{q.call.Model}, q.call.Models...) {
+		rates, ok := q.route.Tariff.For(model)
+		if !ok {
+			return refuse(api.NoPrice, "the tariff has no price for model "+strconv.Quote(model), "model", model)
+		}
+		if i == 0 {
+			q.rates = rates
+		}
+		if most := rates.MostFor(sample, sample); most > dearest {
+			q.dear, dearest = rates, most
+		}
+	}
+	return nil
+}
+
+// sample is how many tokens of input and of output models are compared by.
+const sample = 1000
 
 // maxModel is how many bytes a model's name may have: it is kept with the charge.
 const maxModel = 256
@@ -62,6 +83,9 @@ func (q *asked) read() *ledger.Refusal {
 		}
 	}
 	call, err := formats.Inspect(meter.Head{Method: r.Method, Path: r.URL.Path, Query: r.URL.RawQuery, Header: r.Header}, q.body)
+	if ambiguous := (*meter.AmbiguousError)(nil); errors.As(err, &ambiguous) {
+		return refuse(api.AmbiguousRequest, ambiguous.Error(), "field", ambiguous.Field)
+	}
 	if err != nil {
 		return refuse(escrow.InvalidRequest, err.Error())
 	}

@@ -36,14 +36,14 @@ func (q *asked) bounds() bounds {
 		return q.tokenBounds()
 	}
 	if len(q.call.Tools) > 0 {
-		nano, _ := q.rates.Most(toolUsage(q.call.Tools))
+		nano, _ := q.dear.Most(toolUsage(q.call.Tools))
 		price := ledger.Amount(nano)
 		return bounds{price, price, price, q.route.Cost == nil}
 	}
-	one := ledger.Amount(q.rates.MostFor(0, 0))
+	one := ledger.Amount(q.dear.MostFor(0, 0))
 	for _, class := range q.rates.Charged() {
 		if class != meter.Calls {
-			one += ledger.Amount(q.rates.MostOf(pricing.Measure{N: 1, Unit: string(class)}))
+			one += ledger.Amount(q.dear.MostOf(pricing.Measure{N: 1, Unit: string(class)}))
 		}
 	}
 	least := max(one, q.batchPrice())
@@ -60,8 +60,8 @@ func (q *asked) tokenBounds() bounds {
 	} else if output > 0 {
 		first = min(first, output)
 	}
-	b := bounds{least: ledger.Amount(q.rates.MostFor(input, first))}
-	b.most = max(b.least, ledger.Amount(q.rates.MostFor(input, output)))
+	b := bounds{least: ledger.Amount(q.dear.MostFor(input, first))}
+	b.most = max(b.least, ledger.Amount(q.dear.MostFor(input, output)))
 	if b.hold = b.most; q.call.Stream {
 		b.hold = b.least
 	}
@@ -76,7 +76,7 @@ const DefaultMaxOutput = 4096
 // maxOutput is how many output tokens the answer has at most: as the request says, else the tariff or its catalog, else, where the answer
 // comes whole, [DefaultMaxOutput] for each choice; 0 for a stream that nothing bounds.
 func (q *asked) maxOutput() int64 {
-	switch most := q.rates.MaxOutput(); {
+	switch most := q.dear.MaxOutput(); {
 	case q.call.MaxOutput > 0:
 		return q.call.MaxOutput
 	case most > 0:
@@ -99,14 +99,14 @@ func toolUsage(tools []string) meter.Usage {
 
 // batchTokens is how many output tokens the first hold covers.
 func (q *asked) batchTokens() int64 {
-	if batch := q.route.batch(); q.rates.MostOf(batch) > 0 {
+	if batch := q.route.batch(); q.dear.MostOf(batch) > 0 {
 		return batch.N
 	}
 	return defaultBatch.N
 }
 
 // batchPrice is the most that one batch can cost.
-func (q *asked) batchPrice() ledger.Amount { return ledger.Amount(q.rates.MostOf(q.route.batch())) }
+func (q *asked) batchPrice() ledger.Amount { return ledger.Amount(q.dear.MostOf(q.route.batch())) }
 
 // fitLimit makes sure that the call stays within its limit: by what it can cost, by cutting the answer that is asked for, or by cutting the
 // stream. A caller's limit that can't be kept is refused: an answer that breaks it would be withheld in the end, the provider's work in vain.
@@ -126,7 +126,7 @@ func (q *asked) fitLimit() *ledger.Refusal {
 		}
 		return q.unbounded()
 	}
-	if cost := ledger.Amount(q.rates.MostFor(q.call.InputTokens, 1)); cost > q.limit {
+	if cost := ledger.Amount(q.dear.MostFor(q.call.InputTokens, 1)); cost > q.limit {
 		return q.exceeded(cost)
 	}
 	if !q.call.InputOpen && q.route.Cost == nil && q.fitOutput(q.limit) || q.terms.maxCharge == 0 {
@@ -170,7 +170,7 @@ func (q *asked) fitOutput(amount ledger.Amount) bool {
 	low, high := int64(1), int64(1)<<40 // low fits, high is beyond what any answer has
 	for high-low > 1 {
 		mid := low + (high-low)/2
-		if ledger.Amount(q.rates.MostFor(q.call.InputTokens, mid)) <= amount {
+		if ledger.Amount(q.dear.MostFor(q.call.InputTokens, mid)) <= amount {
 			low = mid
 		} else {
 			high = mid

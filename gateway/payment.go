@@ -91,7 +91,7 @@ func (p *held) exhausted() (code ledger.Outcome, message string) {
 
 // worth is the most that so much usage costs.
 func (q *asked) worth(bound meter.Units) (ledger.Amount, error) {
-	most, err := q.rates.Most(meter.Usage{Units: bound})
+	most, err := q.dear.Most(meter.Usage{Units: bound})
 	return ledger.Amount(most), err
 }
 

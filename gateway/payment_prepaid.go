@@ -88,7 +88,7 @@ func (p *prepaid) covers(n int) bool {
 	units := meter.Units{meter.Byte: meter.Whole(int64(n)), meter.Event: meter.Whole(int64(n)/2 + 1)}
 	worst, err := p.worth(units)
 	if p.rates.UsesTokens() {
-		worst = max(worst, ledger.Amount(p.rates.MostFor(0, int64(n))))
+		worst = max(worst, ledger.Amount(p.dear.MostFor(0, int64(n))))
 	}
 	return err == nil && worst <= p.covered-p.needed
 }

@@ -20,6 +20,7 @@ const problemBase = "https://tallygate.dev/problems/"
 const (
 	RequestTooLarge   escrow.Outcome = "request_too_large"  // the body is larger than what is read
 	NoPrice           escrow.Outcome = "no_price"           // the tariff has no price for what is asked for
+	AmbiguousRequest  escrow.Outcome = "ambiguous_request"  // it can be read in two ways that cost differently; the field names where
 	MethodNotAllowed  escrow.Outcome = "method_not_allowed" // the path has other methods
 	TooEarly          escrow.Outcome = "too_early"          // the request costs money and came as early data (0-RTT), which can be replayed
 	LedgerUnavailable escrow.Outcome = "ledger_unavailable" // the field charge says none, or unknown after a commit that failed
@@ -53,6 +54,7 @@ var kinds = map[escrow.Outcome]kind{
 	RequestTooLarge:             {413, "The request is too large", "request_too_large"},
 	escrow.InvalidRequest:       {422, "The request is not valid", "invalid_request_error"},
 	escrow.ExceedsRemaining:     {422, "More than is left", "invalid_request_error"},
+	AmbiguousRequest:            {422, "The request can be read in two ways", "invalid_request_error"},
 	NoPrice:                     {422, "There is no price for it", "invalid_request_error"},
 	TooEarly:                    {425, "Too early", "invalid_request_error"},
 	escrow.RateLimited:          {429, "Too many requests", "rate_limit_error"},
