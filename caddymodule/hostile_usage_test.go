@@ -58,7 +58,8 @@ const (
 	usageChunk = `{"object":"chat.completion.chunk","model":"test-1","choices":[],"usage":%s}`
 )
 
-// TestAbsurdUsage has the provider state what can't be. What is absurd is clamped and flagged, and no wallet goes below zero.
+// TestAbsurdUsage has the provider state what can't be. What is absurd is clamped and flagged, but never taken for less than what the
+// balance held covers, and no wallet goes below zero.
 func TestAbsurdUsage(t *testing.T) {
 	t.Parallel()
 	up := &liar{}
@@ -67,20 +68,21 @@ func TestAbsurdUsage(t *testing.T) {
 	key := p.agent("alice", "1")
 	usage := func(u string) string { return `,"usage":` + u }
 	const estimated = "an estimate"
+	const held = "what the balance held covers" // of what is stated beyond reason
 	for i, test := range []struct {
 		name    string
 		stream  bool
 		answer  http.HandlerFunc
-		charge  string // empty: none
+		charge  string // empty: little
 		source  string
 		suspect bool
 	}{
 		{"as it should be", false, document(usage(chatUsage)), chatCharge, "stated", false},
 		{"negative", false, document(usage(`{"prompt_tokens":-1000,"completion_tokens":-5,"total_tokens":-1005}`)), "0", "stated", true},
 		{"negative in part", false, document(usage(`{"prompt_tokens":1000,"completion_tokens":-5}`)), "0.003", "stated", true},
-		{"10^30", false, document(usage(`{"prompt_tokens":10,"completion_tokens":1e30}`)), "", estimated, true},
+		{"10^30", false, document(usage(`{"prompt_tokens":10,"completion_tokens":1e30}`)), held, "stated", true},
 		{"-10^30", false, document(usage(`{"prompt_tokens":10,"completion_tokens":-1e30}`)), "0.00003", "stated", true},
-		{"int64 overflows", false, document(usage(`{"prompt_tokens":9223372036854775807,"completion_tokens":9223372036854775807,"total_tokens":-2}`)), "", estimated, true},
+		{"int64 overflows", false, document(usage(`{"prompt_tokens":9223372036854775807,"completion_tokens":9223372036854775807,"total_tokens":-2}`)), held, "stated", true},
 		{"strings", false, document(usage(`{"prompt_tokens":"1000","completion_tokens":"200"}`)), "0.006", "stated", true},
 		{"words", false, document(usage(`{"prompt_tokens":"many","completion_tokens":"few"}`)), "0", "stated", true},
 		{"fractions", false, document(usage(`{"prompt_tokens":0.5,"completion_tokens":0.1}`)), "0.000018", "stated", true},
@@ -89,14 +91,14 @@ func TestAbsurdUsage(t *testing.T) {
 		{"null counts", false, document(usage(`{"prompt_tokens":null,"completion_tokens":null}`)), "", estimated, false},
 		{"a list", false, document(usage(`[1000,200]`)), "", estimated, false},
 		{"none", false, document(""), "", estimated, false},
-		{"beyond the bound of the request", false, document(usage(`{"prompt_tokens":50000000,"completion_tokens":1}`)), "", estimated, true},
+		{"beyond the bound of the request", false, document(usage(`{"prompt_tokens":50000000,"completion_tokens":1}`)), held, "stated", true},
 		{"parts beyond their total", false, document(usage(`{"prompt_tokens":10,"completion_tokens":1,"prompt_tokens_details":{"cached_tokens":1000}}`)), "0.000018", "stated", true},
 		{"a total that contradicts", false, document(usage(`{"prompt_tokens":10,"completion_tokens":1,"total_tokens":99999999999}`)), "0.000045", "stated", true},
 		{"twice in a document: one of them counts, not both", false, document(usage(chatUsage) + usage(chatUsage)), chatCharge, "stated", false},
 		{"twice in a stream: the last counts, not both", true, eventStream(hello, fmt.Sprintf(usageChunk, chatUsage), fmt.Sprintf(usageChunk, chatUsage), "[DONE]"), chatCharge, "stated", false},
 		{"running in a stream", true, eventStream(fmt.Sprintf(usageChunk, `{"prompt_tokens":10,"completion_tokens":1}`), hello, fmt.Sprintf(usageChunk, chatUsage), "[DONE]"), chatCharge, "stated", false},
 		{"falling in a stream", true, eventStream(hello, fmt.Sprintf(usageChunk, `{"prompt_tokens":50000,"completion_tokens":10000}`), fmt.Sprintf(usageChunk, `{"prompt_tokens":10,"completion_tokens":1}`), "[DONE]"), "0.000045", "stated", false},
-		{"10^30 in a stream", true, eventStream(hello, fmt.Sprintf(usageChunk, `{"prompt_tokens":10,"completion_tokens":1e30}`), "[DONE]"), "", estimated, true},
+		{"10^30 in a stream", true, eventStream(hello, fmt.Sprintf(usageChunk, `{"prompt_tokens":10,"completion_tokens":1e30}`), "[DONE]"), held, "stated", true},
 		{"more than there is, in a stream", true, eventStream(hello, fmt.Sprintf(usageChunk, `{"prompt_tokens":10,"completion_tokens":100000}`), "[DONE]"), "1", "stated", true},
 		{"after the end of a stream, in one piece with it", true, eventStream(hello, "[DONE]\n\ndata: "+fmt.Sprintf(usageChunk, chatUsage)), chatCharge, "stated", false},
 		{"an error in the middle of a stream", true, eventStream(hello, `{"error":{"message":"overloaded","type":"server_error"}}`, "[DONE]"), "", estimated, false},
@@ -121,6 +123,10 @@ func TestAbsurdUsage(t *testing.T) {
 			amount := decimal.RequireFromString(c["amount"].(string))
 			p.wantBooks(key, "1", amount)
 			switch test.charge {
+			case held:
+				if amount.LessThan(decimal.RequireFromString("0.001")) {
+					t.Errorf("charged %s, as if little were stated", amount)
+				}
 			case "": // what the prompt and two words cost, at most
 				if amount.GreaterThan(decimal.RequireFromString("0.0005")) {
 					t.Errorf("charged %s", amount)

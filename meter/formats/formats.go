@@ -3,6 +3,7 @@
 package formats
 
 import (
+	"errors"
 	"net/http"
 	"strings"
 
@@ -53,8 +54,8 @@ func Inspect(h meter.Head, body []byte) (*meter.Call, error) {
 		}
 		return call, nil
 	}
-	if err := r.Err(); err != nil {
-		return nil, err
+	if ambiguous := (*meter.AmbiguousError)(nil); errors.As(r.Err(), &ambiguous) {
+		return nil, ambiguous
 	}
 	return &meter.Call{Body: body, Free: asksNothing(h.Method, body), InputTokens: int64(len(body)), Format: wire.Generic}, nil
 }

@@ -126,6 +126,8 @@ func TestOneReading(t *testing.T) {
 		{chatPath, `{"n":1e30}`, "n"},
 		{textPath, `{"best_of":-1}`, "best_of"},
 		{"/v1/images/generations", `{"n":"20"}`, "n"},
+		{chatPath, `{"tools":"web_search"}`, "tools"},
+		{chatPath, `{"tools":1}`, "tools"},
 		{geminiPath, `{"generationConfig":{"candidateCount":"2"}}`, "generationConfig.candidateCount"},
 	} {
 		if got := refusedFor(post(tt.path, tt.body)); got != tt.field {
@@ -195,6 +197,7 @@ func TestOneBound(t *testing.T) {
 		{textPath, `{"prompt":["a","b","c"],"max_tokens":10,"n":2}`, 60, ""},
 		{textPath, `{"prompt":[[1,2],[3]],"max_tokens":10}`, 20, ""},
 		{textPath, `{"prompt":[1,2,3],"max_tokens":10}`, 10, ""},
+		{"/completion", `{"prompt":["a","b"],"n_predict":10}`, 20, ""},
 		{messagesPath, `{"max_tokens":"9"}`, 0, "max_tokens"},
 		{messagesPath, `{"max_tokens":9,"max_tokens_to_sample":10}`, 0, "max_tokens_to_sample"},
 		{messagesPath, `{"max_tokens":9}`, 9, ""},
@@ -498,6 +501,8 @@ func TestStatedInputStands(t *testing.T) {
 		{respPath, `{"input":[{"role":"user","content":[{"type":"input_file","file_data":"data:application/pdf;base64,JVBERi0xLjQK` + strings.Repeat("A", 400) + `"}]}]}`, false},
 		{respPath, `{"input":"hi","tools":[{"type":"file_search","vector_store_ids":["v"]}]}`, false},
 		{respPath, `{"input":"hi","tools":[{"t\u0079pe":"web\u005fsearch"}]}`, false},
+		{respPath, `{"input":"hi","tools":["web_search"]}`, false},
+		{respPath, `{"input":"hi","tools":[{"web_search":{}}]}`, false},
 		{chatPath, `{"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"HTTPS://x.y/z"}}]}]}`, false},
 		{chatPath, `{"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"http\u0073://x.y/z"}}]}]}`, false},
 		{chatPath, `{"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"gs:\/\/x\/z"}}]}]}`, false},

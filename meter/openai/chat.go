@@ -133,9 +133,6 @@ func inspectChat(r *wire.Request, api, quiet *wire.API) (*meter.Call, error) {
 	}
 	c := r.Call(api)
 	r.Named(c, r.Deployment())
-	if prompts := r.Prompts("prompt"); prompts > 1 {
-		c.Choices, c.MaxOutput = c.Choices*prompts, c.MaxOutput*prompts
-	}
 	if ask && !c.Malformed {
 		c.Body = askUsage(c.Body, r.Get("stream_options"))
 	}

@@ -63,9 +63,9 @@ func inspectMedia(r *wire.Request, api *wire.API, inputOnly bool) (*meter.Call, 
 	c := r.Call(api)
 	c.InputOnly = inputOnly
 	switch {
-	case r.IsForm():
+	case r.IsMultipart():
 		r.ReadForm(c)
-	case api == transcriptionsAPI && !r.LooksJSON(): // Deepgram: the body is the audio, and the query names the model
+	case api == transcriptionsAPI && !r.LooksJSON() && !r.IsForm(): // Deepgram: the body is the audio, and the query names the model
 		c.Malformed, c.InputTokens = false, wire.MediaBound(int64(len(r.Body)))
 	}
 	r.Named(c, r.Deployment())

@@ -23,12 +23,17 @@ const (
 	maxParts = 1000
 )
 
-// IsForm reports whether the body is said to be a multipart form.
+// IsMultipart reports whether the body is said to be a multipart form.
+func (r *Request) IsMultipart() bool { return strings.HasPrefix(r.contentType(), "multipart/") }
+
+// IsForm reports whether the body is said to be a form of either kind.
 func (r *Request) IsForm() bool {
-	return strings.HasPrefix(lower(strings.TrimSpace(r.Header.Get("Content-Type"))), "multipart/")
+	return r.IsMultipart() || strings.HasPrefix(r.contentType(), "application/x-www-form-urlencoded")
 }
 
-// ReadForm fills in what a form asks for.
+func (r *Request) contentType() string { return lower(strings.TrimSpace(r.Header.Get("Content-Type"))) }
+
+// ReadForm fills in what a multipart form asks for.
 func (r *Request) ReadForm(c *meter.Call) {
 	f := r.form()
 	c.Malformed, c.InputTokens = false, f.tokens

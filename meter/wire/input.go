@@ -50,7 +50,7 @@ func (in *inputs) key(key, value []byte) {
 	case bytes.HasPrefix(value, []byte("null")), bytes.HasPrefix(value, []byte("false")):
 	case string(key) == "image_url":
 		in.urls++
-	case remote[string(key)]:
+	case remote[string(key)], bytes.HasPrefix(value, []byte("{")) && isHosted(string(key)):
 		in.open = true
 	}
 }
@@ -66,7 +66,7 @@ func (in *inputs) text(key, raw []byte) {
 	}
 	in.refers = in.refers || isReference(short)
 	switch string(key) {
-	case "type":
+	case "type", "tools":
 		if len(short) <= maxType {
 			in.kind(string(fold(short)))
 		}

@@ -114,7 +114,7 @@ func (r *Request) maxOutput(field string) int64 { return max(0, r.Get(field).Int
 // maxChoices is how many answers may be asked for in one request.
 const maxChoices = 1 << 20
 
-// choices is how many answers are asked for: the most of what any field says, for each prompt.
+// choices is how many answers are asked for: the most of what any field says.
 func (r *Request) choices() int64 {
 	most := int64(1)
 	for _, f := range r.fields {
@@ -131,14 +131,14 @@ func (r *Request) choices() int64 {
 	return most
 }
 
-// Prompts counts the prompts of a request whose field may be one or a list: a text, a list of texts, a list of tokens, a list of
-// such lists. Each is answered.
-func (r *Request) Prompts(path string) int64 {
-	if !r.IsArray(path) {
+// prompts counts the prompts, each of which is answered: of a text or a list of tokens there is one, of a list of either as many as
+// there are.
+func (r *Request) prompts() int64 {
+	if !r.IsArray("prompt") {
 		return 1
 	}
 	var prompts, tokens int64
-	r.Get(path).ForEach(func(_, v gjson.Result) bool {
+	r.Get("prompt").ForEach(func(_, v gjson.Result) bool {
 		prompts++
 		if v.Type == gjson.Number {
 			tokens++
@@ -148,5 +148,8 @@ func (r *Request) Prompts(path string) int64 {
 	if tokens == prompts {
 		return 1
 	}
-	return prompts
+	if prompts > maxChoices {
+		r.Refuse("prompt", "it has too many prompts")
+	}
+	return min(prompts, maxChoices)
 }

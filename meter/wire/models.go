@@ -82,8 +82,8 @@ func (r *Request) Also(c *meter.Call, field, model string) {
 	case model == "" || model == c.Model || slices.Contains(c.Models, model):
 	case c.Model == "":
 		c.Model = model
-	case len(c.Models) == maxModels:
-		r.Refuse(field, "too many models are named")
+	case len(c.Models) == maxModels, len(model) > maxName:
+		r.Refuse(field, "too many models are named, or one at too great a length")
 	default:
 		c.Models = append(c.Models, model)
 	}

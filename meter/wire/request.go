@@ -204,11 +204,14 @@ func (r *Request) Call(api *API) *meter.Call {
 	c.Stream = r.Bool("stream")
 	r.CheckObject("stream_options")
 	r.Bool("stream_options.include_usage")
+	if r.set("tools") && !r.IsArray("tools") && !r.IsObject("tools") {
+		r.Refuse("tools", "expected a list of tools")
+	}
 	c.InputTokens, c.InputOpen = r.input.bound(int64(len(r.Body)), c.Model)
 	c.InputOpen = c.InputOpen || r.IsObject("prompt") && r.Has("prompt.id")
 	c.InputRefers = c.InputOpen || r.input.refers
-	if c.Choices = 1; !c.Malformed {
-		c.Choices = r.choices()
+	if c.Choices = r.choices(); len(api.Limits) > 0 {
+		c.Choices *= r.prompts()
 	}
 	format := &limited{API: api, fields: r.outputs(api)}
 	if len(format.fields) > 0 && api.owns(format.fields) {

@@ -3,6 +3,7 @@ package wire_test
 import (
 	"bytes"
 	"encoding/binary"
+	"encoding/json"
 	"net/http"
 	"strings"
 	"testing"
@@ -437,6 +438,25 @@ func FuzzCounter(f *testing.F) {
 			} else if got != first {
 				t.Fatalf("counted %s in pieces, %s whole", got, first)
 			}
+		}
+	})
+}
+
+// FuzzRequest compares what is taken for JSON with what Go takes for it.
+func FuzzRequest(f *testing.F) {
+	for _, body := range []string{`{}`, `[]`, `{"a":[1,-0.5e+3,true,false,null,"\u00e9\n"]}`, `{"a":01}`, `{"a":1.}`, `{"a":"\x"}`, `{"a":tru}`, `[1,]`, `{"a" 1}`,
+		`{} x`, "{\"a\":\"\x01\"}", `{"a":"\u12"}`, `[-]`, `[1e]`, `{"max_tokens":1e2,"N":1.0}`} {
+		f.Add([]byte(body))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		r := wire.NewRequest(meter.Head{}, body)
+		text := bytes.TrimLeft(bytes.TrimPrefix(body, []byte("\xEF\xBB\xBF")), " \t\r\n")
+		want := json.Valid(text) && (text[0] == '{' || text[0] == '[')
+		if got := r.Object() || r.Batch(); got != want && bytes.Count(body, []byte("["))+bytes.Count(body, []byte("{")) < 1000 {
+			t.Errorf("%q is JSON: %v, Go says %v", body, got, want)
+		}
+		if want && !json.Valid(r.Body) {
+			t.Errorf("%q goes on as %q", body, r.Body)
 		}
 	})
 }
