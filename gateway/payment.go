@@ -44,6 +44,8 @@ type payment interface {
 	complete(s *escrow.Settlement, used meter.Units)
 	// secure makes sure that a settlement can be charged in full, and changes nothing where it refuses.
 	secure(s *escrow.Settlement) *ledger.Refusal
+	// clamp brings a settlement whose usage is absurd down to what was set aside for the call.
+	clamp(s *escrow.Settlement)
 	// authorisation is the money that is set aside; nil where the call costs nothing.
 	authorisation() *escrow.Authorisation
 	// mention tells in headers of the plan that pays the call. quotaLeft is in millionths of the plan's unit.
@@ -82,6 +84,7 @@ func (p *held) authorisation() *escrow.Authorisation      { return p.auth }
 func (p *held) mention(http.Header, int64)                {}
 func (p *held) cancel()                                   { p.auth.Cancel() }
 func (p *held) secure(*escrow.Settlement) *ledger.Refusal { return nil }
+func (p *held) clamp(s *escrow.Settlement)                { s.Amount = min(s.Amount, p.covered) }
 func (p *held) exhausted() (code ledger.Outcome, message string) {
 	if p.limit > 0 && p.covered >= p.limit {
 		return escrow.LimitExceeded, "the call has cost its limit of " + p.limit.String()
@@ -108,6 +111,7 @@ func (free) draw(meter.Units, time.Time) error          { return nil }
 func (free) exhausted() (ledger.Outcome, string)        { return "", "" }
 func (free) complete(*escrow.Settlement, meter.Units)   {}
 func (free) secure(*escrow.Settlement) *ledger.Refusal  { return nil }
+func (free) clamp(*escrow.Settlement)                   {}
 func (free) authorisation() *escrow.Authorisation       { return nil }
 func (free) mention(http.Header, int64)                 {}
 func (free) cancel()                                    {}

@@ -99,7 +99,11 @@ func (p *prepaid) reach(bound meter.Units, exact func() meter.Usage) bool {
 	if need <= p.covered {
 		return true
 	}
-	target := max(need, need+p.batchPrice()) // a sum beyond all amounts is below zero
+	batch := p.batchPrice()
+	if need-p.covered > batch && exact().Suspect {
+		return true // an absurd usage, which came at once: it is clamped when the call is settled
+	}
+	target := max(need, need+batch) // a sum beyond all amounts is below zero
 	if p.limit > 0 {
 		target = min(target, p.limit)
 	}

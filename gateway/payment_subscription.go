@@ -123,6 +123,8 @@ func (p *quota) secure(s *escrow.Settlement) *ledger.Refusal {
 	return p.usedUp()
 }
 
+func (p *quota) clamp(s *escrow.Settlement) { s.Quota = min(s.Quota, p.aside) }
+
 // usedUp refuses what neither the quota nor the overage covers.
 func (p *quota) usedUp() *ledger.Refusal {
 	code, message := p.exhausted()

@@ -41,6 +41,8 @@ func (p *milestoneWork) secure(s *escrow.Settlement) *ledger.Refusal {
 	return refuse(code, message, "required", s.Amount.String(), "limit", p.auth.Worth().String(), "currency", p.gateway.book.Currency())
 }
 
+func (p *milestoneWork) clamp(s *escrow.Settlement) { s.Amount = min(s.Amount, p.auth.Worth()) }
+
 func (p *milestoneWork) exhausted() (ledger.Outcome, string) {
 	return escrow.LimitExceeded, "the call has come to what its milestone pays: " + p.auth.Worth().String()
 }

@@ -106,6 +106,9 @@ func (c *counting) settlement(e ending) escrow.Settlement {
 		s.Quality, s.Answer = e.quality, e.sealed
 	}
 	c.pay.complete(&s, usage.Units)
+	if usage.Suspect {
+		c.pay.clamp(&s)
+	}
 	return s
 }
 
