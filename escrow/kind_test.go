@@ -4,7 +4,7 @@ import "testing"
 
 // TestKindsOfOldRecords reads records from before kinds were kept.
 func TestKindsOfOldRecords(t *testing.T) {
-	for want, e := range map[Kind]Escrow{
+	for want, e := range map[EscrowKind]Escrow{
 		KindAgreed:     {},
 		KindMilestones: {Milestones: []Milestone{{Name: "draft"}}},
 		KindMeter:      {ByMeter: true},

@@ -34,27 +34,27 @@ const (
 	ToPayer Way = "refund"
 )
 
-// Kind is what an escrow is for.
-type Kind string
+// EscrowKind is what an escrow is for.
+type EscrowKind string
 
 // The kinds of escrows.
 const (
-	KindAgreed     Kind = "agreed"     // an agent has made it, for whatever it agreed on with the payee
-	KindMilestones Kind = "milestones" // it is paid out by milestones
-	KindMeter      Kind = "meter"      // a meter has opened it, to draw from
-	KindPeriod     Kind = "period"     // the price of a period of a subscription
-	KindOverage    Kind = "overage"    // what a subscription uses beyond its quota is drawn from it
-	KindQuality    Kind = "quality"    // the price of a call whose quality is not decided yet
+	KindAgreed     EscrowKind = "agreed"     // an agent has made it, for whatever it agreed on with the payee
+	KindMilestones EscrowKind = "milestones" // it is paid out by milestones
+	KindMeter      EscrowKind = "meter"      // a meter has opened it, to draw from
+	KindPeriod     EscrowKind = "period"     // the price of a period of a subscription
+	KindOverage    EscrowKind = "overage"    // what a subscription uses beyond its quota is drawn from it
+	KindQuality    EscrowKind = "quality"    // the price of a call whose quality is not decided yet
 )
 
 // drawn reports whether any metered call to the payee may draw from an escrow of this kind.
-func (k Kind) drawn() bool { return k == KindAgreed || k == KindMeter }
+func (k EscrowKind) drawn() bool { return k == KindAgreed || k == KindMeter }
 
 // ofSubscription reports whether a subscription locks escrows of this kind.
-func (k Kind) ofSubscription() bool { return k == KindPeriod || k == KindOverage }
+func (k EscrowKind) ofSubscription() bool { return k == KindPeriod || k == KindOverage }
 
 // kind is the escrow's kind; of a record from before kinds were kept, what its other fields say.
-func (e *Escrow) kind() Kind {
+func (e *Escrow) kind() EscrowKind {
 	switch {
 	case e.Kind != "":
 		return e.Kind
@@ -108,9 +108,9 @@ type Escrow struct {
 	StainedRefunded ledger.Amount `cbor:"28,keyasint,omitempty"`
 	Counted         bool          `cbor:"29,keyasint,omitempty"` // in its parties' facts: it is closed
 
-	Request string  `cbor:"30,keyasint,omitempty"` // it holds the price of this call, whose quality is not decided yet
-	Verdict Verdict `cbor:"31,keyasint,omitzero"`  // Request: what the clock decides
-	Kind    Kind    `cbor:"33,keyasint,omitempty"` // in records from before kinds were kept: empty, see [Escrow.kind]
+	Request string     `cbor:"30,keyasint,omitempty"` // it holds the price of this call, whose quality is not decided yet
+	Verdict Verdict    `cbor:"31,keyasint,omitzero"`  // Request: what the clock decides
+	Kind    EscrowKind `cbor:"33,keyasint,omitempty"` // in records from before kinds were kept: empty, see [Escrow.kind]
 
 	Held ledger.Amount `cbor:"-"` // by running calls, out of Remaining; as of when it was read
 
