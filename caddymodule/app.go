@@ -66,8 +66,7 @@ type App struct {
 	ctx    caddy.Context
 	logger *zap.Logger
 
-	wrongKeys *api.Throttle // of the API and of all meters
-	bodies    *bodies
+	bodies *bodies
 
 	prefix string // of the API's paths, as texts name them: of the first handler that serves them
 
@@ -111,7 +110,6 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 func (a *App) Provision(ctx caddy.Context) error {
 	a.ctx, a.logger = ctx, ctx.Logger()
 	a.started = make(chan struct{})
-	a.wrongKeys = api.NewKeyThrottle()
 	if a.MaxBodies < 0 {
 		return fmt.Errorf("max_bodies %d: expected a number of bytes", a.MaxBodies)
 	}

@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/escrow/api"
 	"github.com/tallygate/tallygate/escrow/ledger"
 	"github.com/tallygate/tallygate/meter"
 	"github.com/tallygate/tallygate/meter/formats"
@@ -155,7 +156,7 @@ func (c *call) identify(r *http.Request, outer *call) *ledger.Refusal {
 	}
 	payer, err := c.book.Authenticate(c.key)
 	if escrow.IsRefusal(err, escrow.Unauthorized) {
-		if often := c.meter.app.wrongKeys.Take(clientHost(r)); often != nil {
+		if often := api.WrongKeys.Take(c.book.Claims(), clientHost(r)); often != nil {
 			return asRefusal(often)
 		}
 	}

@@ -11,7 +11,6 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
-	"time"
 
 	"github.com/tallygate/tallygate/escrow"
 )
@@ -28,8 +27,6 @@ type Options struct {
 	Quote func(ctx context.Context, by escrow.Actor, q QuoteOrder) (Quote, error)
 	// Client names the client of a request, for the limits on registrations and wrong keys; default the host of RemoteAddr.
 	Client func(*http.Request) string
-	// WrongKeys bounds wrong keys; one is shared by all that take keys. Default: one of the handler's own.
-	WrongKeys *Throttle
 	// PrivateWebhooks lets webhooks be at private addresses; see [SenderOptions].
 	PrivateWebhooks bool
 	// Logger takes failures that the caller is not told about; default slog.Default.
@@ -44,8 +41,6 @@ type server struct {
 	mux    *http.ServeMux
 	docs   map[string]document // by path
 	mcp    http.Handler
-
-	registrations, claims, wrongKeys *Throttle // per client
 }
 
 // document is an answer that never changes.
@@ -62,13 +57,7 @@ func New(book func() *escrow.Book, o Options) http.Handler {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
-	if o.WrongKeys == nil {
-		o.WrongKeys = NewKeyThrottle()
-	}
-	s := &server{
-		book: book, o: o, routes: allRoutes(), mux: http.NewServeMux(),
-		registrations: newThrottle(10*time.Second, 30), claims: newThrottle(time.Minute, 10), wrongKeys: o.WrongKeys,
-	}
+	s := &server{book: book, o: o, routes: allRoutes(), mux: http.NewServeMux()}
 	for _, r := range s.routes {
 		s.mux.HandleFunc(r.method+" "+base+r.path, func(w http.ResponseWriter, req *http.Request) { s.serve(w, req, r) })
 	}

@@ -22,7 +22,7 @@ import (
 )
 
 // Sender delivers events to webhooks, out of the ledger's outbox: each at least once, and again, less and less often, until the
-// webhook answers with 2xx, or with 410, which takes it off. Any number of senders may work on one ledger.
+// webhook answers with 2xx, or with 410, which takes it off. Any number of senders may work on one ledger: a delivery is one's at a time.
 type Sender struct {
 	book   func() *escrow.Book
 	client *http.Client
@@ -43,6 +43,7 @@ const (
 	sendTimeout  = 10 * time.Second
 	sendTogether = 16
 	sendIdle     = 30 * time.Second // at the latest then it looks again: another gateway may have written
+	sendAgain    = time.Second      // after it, where another sender was at work on all that is due
 )
 
 // NewSender returns a sender for the books that serve.
@@ -110,16 +111,24 @@ func (s *Sender) Send(ctx context.Context) (next time.Time, err error) {
 		}
 		var wg sync.WaitGroup
 		failures := make([]error, len(due))
+		others := 0 // of which another sender sees to this very moment
 		for i := range due {
-			wg.Add(1)
-			go func() {
-				defer wg.Done()
+			claim, err := book.Claims().Take(ctx, 1, escrow.Bound{Of: escrow.Thing{Kind: escrow.Work, Name: "delivery " + due[i].ID}, Most: 1})
+			if err != nil {
+				others++
+				continue
+			}
+			wg.Go(func() {
+				defer claim.End()
 				failures[i] = s.sendOne(ctx, book, due[i], hooks[i])
-			}()
+			})
 		}
 		wg.Wait()
 		if err := errors.Join(failures...); err != nil {
 			return time.Time{}, err
+		}
+		if others == len(due) {
+			return book.Now().Add(sendAgain), nil
 		}
 	}
 }
