@@ -75,8 +75,6 @@ type App struct {
 	ctx    caddy.Context
 	logger *zap.Logger
 
-	wrongKeys *api.Throttle // of the API and of all meters
-
 	prefix string // of the API's paths, as texts name them: of the first handler that serves them
 
 	mu     sync.Mutex
@@ -120,7 +118,6 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 func (a *App) Provision(ctx caddy.Context) error {
 	a.ctx, a.logger = ctx, ctx.Logger()
 	a.started = make(chan struct{})
-	a.wrongKeys = api.NewKeyThrottle()
 	if a.MaxBodies < 0 {
 		return fmt.Errorf("max_bodies %d: expected a number of bytes", a.MaxBodies)
 	}
@@ -300,8 +297,8 @@ func (a *App) start() error {
 			return fmt.Errorf("payee %s: %w", payee, err)
 		}
 	}
-	a.gateway = gateway.New(a.book, a.books.live, gateway.Options{
-		Prefix: a.prefix, MaxBodies: a.maxBodies(), WrongKeys: a.wrongKeys, Client: clientHost, Report: report, Rails: a.rails,
+	a.gateway = gateway.New(a.book, a.books.recovery, gateway.Options{
+		Prefix: a.prefix, MaxBodies: a.maxBodies(), Client: clientHost, Report: report, Rails: a.rails,
 	})
 	a.nameRoutes()
 	a.clock = startClock(a.books, a.book, a.logger)
@@ -341,7 +338,7 @@ func (a *App) Cleanup() error {
 	}
 	a.pooled = false
 	if caddy.Exiting() {
-		a.books.live.Settle()
+		a.books.book.Claims().EndLive()
 	}
 	_, err := pool.Delete(a.store.Key())
 	return err

@@ -23,11 +23,11 @@ var pool = caddy.NewUsagePool()
 // A reload does not wait for requests in flight, and their handlers run on after the config that started them is cleaned
 // up. So each request takes a reference of its own, and the store is closed by whoever lets go last.
 type books struct {
-	ledger *ledger.Ledger
-	book   *escrow.Book // under the rules of the config that opened it
-	store  ledger.Store
-	live   *gateway.Live
-	logger *zap.Logger
+	ledger   *ledger.Ledger
+	book     *escrow.Book // under the rules of the config that opened it
+	store    ledger.Store
+	recovery *gateway.Recovery
+	logger   *zap.Logger
 
 	mu     sync.Mutex
 	refs   int  // requests that hold the books open
@@ -46,7 +46,7 @@ func openBooks(store StoreModule, currency string, rules escrow.Rules, logger *z
 		return nil, fmt.Errorf("opening the ledger: %w", err)
 	}
 	book := escrow.New(l, rules)
-	b := &books{ledger: l, book: book, store: st, live: gateway.NewLive(book, slogger), logger: logger}
+	b := &books{ledger: l, book: book, store: st, recovery: gateway.NewRecovery(book, slogger), logger: logger}
 	if err := b.book.RecoverPending(context.Background()); err != nil {
 		_ = st.Close()
 		return nil, fmt.Errorf("posting the draws of calls that died with the last process: %w", err)
@@ -79,7 +79,7 @@ func (b *books) release() {
 // beyond the process.
 func (b *books) Destruct() error {
 	if caddy.Exiting() {
-		b.live.Settle()
+		b.book.Claims().EndLive()
 	}
 	b.mu.Lock()
 	b.closed = true

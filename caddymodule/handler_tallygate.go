@@ -45,7 +45,6 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		Tariffs:         h.app.tariffs,
 		Quote:           h.quote,
 		Client:          clientHost,
-		WrongKeys:       h.app.wrongKeys,
 		PrivateWebhooks: h.app.privateWebhooks(),
 		Logger:          ctx.Slogger(),
 	}))

@@ -47,7 +47,7 @@ const (
 func startClock(b *books, book *escrow.Book, logger *zap.Logger) *worker {
 	return startWorker(func(ctx context.Context) {
 		for {
-			b.live.Recover(ctx)
+			b.recovery.Run(ctx)
 			wait := maxClockSleep
 			if b.ledger.Err() == nil {
 				next, err := book.RunDue(ctx)

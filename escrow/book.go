@@ -43,7 +43,7 @@ type Book struct {
 
 // New returns a book over l. Make one per ledger, and further ones by [Book.With], so that they share what they keep in memory.
 func New(l *ledger.Ledger, r Rules) *Book {
-	return &Book{ledger: l, rules: r.withDefaults(), process: newProcess()}
+	return &Book{ledger: l, rules: r.withDefaults(), process: newProcess(l)}
 }
 
 // With returns a book with other rules over the same ledger.
@@ -63,21 +63,18 @@ func (b *Book) Currency() string { return b.ledger.Currency() }
 // Now is the ledger's time, which never goes back.
 func (b *Book) Now() time.Time { return b.ledger.Now() }
 
-// process is what the books over one ledger know together in this process, and the ledger does not.
+// process is what the books over one ledger share in this process: its claims, and besides them only what can be read in the ledger at any
+// time, or made up anew.
 type process struct {
-	ids     *ids
-	due     *schedule
-	openers *keyedMutex // of escrows, by payer and payee
-	limits  *limitBook
-	outbox  chan struct{} // has room for one: there is something new to deliver
-	quotas  *quotaBook
-
-	inFlight *inFlight
-	signer   *signer
+	claims Claims
+	ids    *ids
+	due    *schedule     // when the next thing falls due
+	outbox chan struct{} // has room for one: there is something new to deliver
+	signer *signer       // of receipts
 }
 
-func newProcess() *process {
-	return &process{ids: newIDs(), due: &schedule{}, openers: newKeyedMutex(), limits: newLimitBook(), outbox: make(chan struct{}, 1), quotas: newQuotaBook(), inFlight: newInFlight(), signer: &signer{}}
+func newProcess(l *ledger.Ledger) *process {
+	return &process{claims: newMemory(l), ids: newIDs(), due: &schedule{}, outbox: make(chan struct{}, 1), signer: &signer{}}
 }
 
 func (r Rules) withDefaults() Rules {

@@ -58,16 +58,15 @@ type Authorisation struct {
 	source ledger.AccountID
 	ppm    int64
 	hold   *ledger.Hold
-	limits *limitHold
-	quota  *quotaHold // FromSubscription
+	runs   Claim // that the call runs; nil where it is only counted
+	limits *limitClaim
+	quota  *quotaClaim // FromSubscription
 
 	milestone string
 	worth     ledger.Amount // of the milestone
-	doing     string        // the milestone, among the calls that run
 	shadow    bool
-	onceID    OnceID
-	digest    []byte
-	released  sync.Once
+	onceKey   string
+	digest    [32]byte
 
 	mu      sync.Mutex
 	total   ledger.Amount             // all that was ever authorised, draws included
@@ -97,21 +96,31 @@ func (b *Book) Authorise(ctx context.Context, o CallOrder) (*Authorisation, erro
 		return nil, invalid("payee", "%q is the payee of this route: nobody pays itself", o.Payee)
 	}
 	b.catchUp(ctx)
-	if err := b.begin(o); err != nil {
+	runs, err := b.claimCall(ctx, o)
+	if err != nil {
 		return nil, err
 	}
-	a := &Authorisation{book: b, charge: o.charge(), ppm: b.rules.CommissionPPM, total: o.Least, onceID: o.onceID(), digest: o.Digest[:], doing: o.doing()}
-	take := map[Funding]func(context.Context, CallOrder) error{
-		FromWallet: a.fromWallet, FromEscrow: a.fromEscrow, FromSubscription: a.fromSubscription,
-	}[o.From]
-	if err := take(ctx, o); err != nil {
-		b.finished(o.By.Agent, a.onceID, a.doing)
+	a := &Authorisation{book: b, charge: o.charge(), ppm: b.rules.CommissionPPM, runs: runs, total: o.Least, onceKey: o.IdempotencyKey, digest: o.Digest}
+	if err := a.fund(ctx, o); err != nil {
+		runs.End()
 		return nil, err
 	}
 	if a.milestone == "" {
 		a.ExtendUpTo(o.Most)
 	}
 	return a, nil
+}
+
+// fund takes the first amount aside.
+func (a *Authorisation) fund(ctx context.Context, o CallOrder) error {
+	switch o.From {
+	case FromEscrow:
+		return a.fromEscrow(ctx, o)
+	case FromSubscription:
+		return a.fromSubscription(ctx, o)
+	default:
+		return a.fromWallet(ctx, o)
+	}
 }
 
 func (o CallOrder) charge() Charge {
@@ -170,20 +179,20 @@ func (a *Authorisation) extend(by ledger.Amount) error {
 		return err
 	}
 	if err := a.hold.Extend(by); err != nil {
-		a.limits.extendUpTo(-by)
+		a.limits.giveBack(by)
 		return funds(err, a.book.Currency(), a.charge.Payee)
 	}
 	a.total += by
 	return nil
 }
 
-// release lets go of all that is set aside in memory.
+// release lets go of all that is set aside in memory, as far as that was not done when the call was settled.
 func (a *Authorisation) release() {
 	a.hold.Release()
-	a.limits.release()
-	a.quota.release()
-	if !a.shadow {
-		a.released.Do(func() { a.book.finished(a.charge.Payer, a.onceID, a.doing) })
+	a.limits.end()
+	a.quota.end()
+	if a.runs != nil {
+		a.runs.End()
 	}
 }
 
@@ -196,7 +205,7 @@ func (a *Authorisation) ExtendUpTo(total ledger.Amount) ledger.Amount {
 	} else if by := total - a.total; by > 0 && a.frozen() == nil {
 		by = a.limits.extendUpTo(by)
 		got := a.hold.ExtendUpTo(by)
-		a.limits.extendUpTo(got - by)
+		a.limits.giveBack(by - got)
 		a.total += got
 	}
 	return a.total

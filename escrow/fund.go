@@ -6,21 +6,21 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-func (a *Authorisation) fromWallet(_ context.Context, o CallOrder) error {
+func (a *Authorisation) fromWallet(ctx context.Context, o CallOrder) error {
 	a.source = ledger.Wallet(o.By.Agent)
-	return a.holdFirst(o, true)
+	return a.holdFirst(ctx, o, true)
 }
 
 // holdFirst takes the first amount aside, within the payer's limits where the call counts against them.
-func (a *Authorisation) holdFirst(o CallOrder, counts bool) (err error) {
+func (a *Authorisation) holdFirst(ctx context.Context, o CallOrder, counts bool) (err error) {
 	a.limits = nil
 	if counts {
-		if a.limits, err = a.book.holdLimits(o.By, o.By.Agent, o.Payee, o.Least); err != nil {
+		if a.limits, err = a.book.claimLimits(ctx, o.By, o.By.Agent, o.Payee, o.Least); err != nil {
 			return err
 		}
 	}
 	if a.hold, err = a.book.ledger.Hold(a.source, o.Least); err != nil {
-		a.limits.release()
+		a.limits.end()
 		return funds(err, a.book.Currency(), o.Payee)
 	}
 	return nil
@@ -30,12 +30,12 @@ func (a *Authorisation) holdFirst(o CallOrder, counts bool) (err error) {
 // a new one.
 func (a *Authorisation) fromEscrow(ctx context.Context, o CallOrder) error {
 	if o.Escrow != "" {
-		return a.fromNamed(o)
+		return a.fromNamed(ctx, o)
 	}
 	if o.Milestone != "" {
 		return invalid("milestone", "a milestone is one of an escrow: name it in Tallygate-Escrow")
 	}
-	if found, err := a.fromOldest(o); found || err != nil {
+	if found, err := a.fromOldest(ctx, o); found || err != nil {
 		return err
 	}
 	if o.Open == 0 {
@@ -44,10 +44,13 @@ func (a *Authorisation) fromEscrow(ctx context.Context, o CallOrder) error {
 		}, "this route is paid from an escrow to %q that covers %s %s", o.Payee, o.Least, a.book.Currency())
 	}
 	// One opener per pair: those that wait use what the first has opened.
-	unlock := a.book.process.openers.lock(o.By.Agent + "\x00" + o.Payee)
-	defer unlock()
+	opens, err := a.book.process.claims.Await(ctx, 1, Bound{Of: Thing{Kind: OpenedEscrow, Owner: o.By.Agent, Name: o.Payee}, Most: 1})
+	if err != nil {
+		return err
+	}
+	defer opens.End()
 	for {
-		if found, err := a.fromOldest(o); found || err != nil {
+		if found, err := a.fromOldest(ctx, o); found || err != nil {
 			return err
 		}
 		if err := a.open(ctx, o); err != nil {
@@ -56,7 +59,7 @@ func (a *Authorisation) fromEscrow(ctx context.Context, o CallOrder) error {
 	}
 }
 
-func (a *Authorisation) fromNamed(o CallOrder) error {
+func (a *Authorisation) fromNamed(ctx context.Context, o CallOrder) error {
 	e, err := a.book.storedEscrow(o.Escrow)
 	if err != nil {
 		return err
@@ -67,21 +70,21 @@ func (a *Authorisation) fromNamed(o CallOrder) error {
 	case e.To != o.Payee:
 		return refuse(Forbidden, map[string]string{"escrow_id": e.ID, "payee": o.Payee}, "the escrow is to %q, this route is paid to %q", e.To, o.Payee)
 	case o.Milestone != "":
-		return a.forMilestone(e, o)
+		return a.forMilestone(ctx, e, o)
 	case !e.Kind.drawn():
 		return refuse(Forbidden, map[string]string{"escrow_id": e.ID}, "the escrow is for milestones, a subscription, or a charge that is not decided: no meter draws from it")
 	case !e.drawable():
 		return e.wrongStatus("metered call")
 	}
-	return a.use(e, o)
+	return a.use(ctx, e, o)
 }
 
 // use holds the first amount of an escrow. What an agent has locked itself was counted against its limits then, what a meter has
 // opened is counted as it is used. That it is still open is looked at after the hold: a change of its status either came before, and is seen,
 // or comes after, and finds the money held.
-func (a *Authorisation) use(e *Escrow, o CallOrder) error {
+func (a *Authorisation) use(ctx context.Context, e *Escrow, o CallOrder) error {
 	a.source = e.Account()
-	if err := a.holdFirst(o, e.Kind == KindMeter); err != nil {
+	if err := a.holdFirst(ctx, o, e.Kind == KindMeter); err != nil {
 		return err
 	}
 	now, err := a.book.storedEscrow(e.ID)
@@ -90,7 +93,7 @@ func (a *Authorisation) use(e *Escrow, o CallOrder) error {
 	}
 	if err != nil {
 		a.hold.Release()
-		a.limits.release()
+		a.limits.end()
 		return err
 	}
 	a.charge.EscrowID, a.ppm = e.ID, e.CommissionPPM
@@ -98,13 +101,13 @@ func (a *Authorisation) use(e *Escrow, o CallOrder) error {
 }
 
 // fromOldest tries the open escrows of the pair, the oldest first.
-func (a *Authorisation) fromOldest(o CallOrder) (found bool, err error) {
+func (a *Authorisation) fromOldest(ctx context.Context, o CallOrder) (found bool, err error) {
 	candidates, err := a.book.openEscrows(o.By.Agent, o.Payee)
 	if err != nil {
 		return false, err
 	}
 	for _, e := range candidates {
-		err := a.use(e, o)
+		err := a.use(ctx, e, o)
 		if err == nil {
 			return true, nil
 		}
@@ -117,11 +120,11 @@ func (a *Authorisation) fromOldest(o CallOrder) (found bool, err error) {
 
 // open makes an escrow for the pair of what is asked for, or of what is available, at least the first hold.
 func (a *Authorisation) open(ctx context.Context, o CallOrder) error {
-	limits, err := a.book.holdLimits(o.By, o.By.Agent, o.Payee, o.Least)
+	limits, err := a.book.claimLimits(ctx, o.By, o.By.Agent, o.Payee, o.Least)
 	if err != nil {
 		return err
 	}
-	defer limits.release()
+	defer limits.end()
 	_, err = Do(ctx, a.book, func(t *Tx) (Escrow, error) {
 		wallet, err := t.Wallet(o.By.Agent)
 		if err != nil {
@@ -138,7 +141,7 @@ func (a *Authorisation) open(ctx context.Context, o CallOrder) error {
 }
 
 // forMilestone lets a call do the work of a milestone: it holds nothing, costs no more than the milestone pays, and is the only one.
-func (a *Authorisation) forMilestone(e *Escrow, o CallOrder) error {
+func (a *Authorisation) forMilestone(ctx context.Context, e *Escrow, o CallOrder) error {
 	m := e.milestone(o.Milestone)
 	switch {
 	case m == nil:
@@ -154,7 +157,7 @@ func (a *Authorisation) forMilestone(e *Escrow, o CallOrder) error {
 	a.source, a.charge.EscrowID, a.milestone, a.worth = e.Account(), e.ID, m.Name, m.Amount
 	o.Least = 0
 	a.total = 0
-	return a.holdFirst(o, false)
+	return a.holdFirst(ctx, o, false)
 }
 
 // shadow authorises a call that is only counted.

@@ -1,8 +1,9 @@
 package escrow
 
 import (
+	"context"
+	"errors"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/tallygate/tallygate/escrow/ledger"
@@ -160,7 +161,7 @@ func (t *Tx) spend(by Actor, payer, payee string, amount ledger.Amount) error {
 		if !l.binds(by, payee) {
 			continue
 		}
-		if room := l.Amount - l.Spent - t.process.limits.reserved(payer, l); amount > room {
+		if room := l.Amount - l.Spent - ledger.Amount(t.process.claims.Taken(l.thing(payer))); amount > room {
 			return l.exceeded(amount, room)
 		}
 		if err := t.countSpent(payer, l, amount); err != nil {
@@ -199,139 +200,96 @@ func (l Limit) exceeded(required, room ledger.Amount) error {
 	return refuse(LimitExceeded, fields, "the agent has limited %s to %s in %s; %s is asked for, %s is left", what, l.Amount, Period(l.Window), required, max(room, 0))
 }
 
-// limitBook is what running calls have set aside of their payers' limits.
-type limitBook struct {
-	mu    sync.Mutex
-	aside map[string]ledger.Amount
+// thing is the limit among the things that are claimed.
+func (l Limit) thing(payer string) Thing {
+	return Thing{Kind: SpendLimit, Owner: payer, Name: l.id()}
 }
 
-func newLimitBook() *limitBook { return &limitBook{aside: map[string]ledger.Amount{}} }
-
-func (b *limitBook) key(payer string, l Limit) string { return payer + "\x00" + l.id() }
-
-func (b *limitBook) reserved(payer string, l Limit) ledger.Amount {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.aside[b.key(payer, l)]
-}
-
-// change sets more aside, or less; b is locked.
-func (b *limitBook) change(payer string, l Limit, by ledger.Amount) {
-	key := b.key(payer, l)
-	if b.aside[key] += by; b.aside[key] == 0 {
-		delete(b.aside, key)
-	}
-}
-
-// limitHold is what one call has set aside of its payer's limits. A nil one is bound by none.
-type limitHold struct {
-	book   *Book
+// limitClaim is what one call has claimed of its payer's limits. A nil one is bound by none.
+type limitClaim struct {
+	Claim
 	payer  string
 	limits []Limit
-	amount ledger.Amount
 }
 
-// holdLimits sets an amount aside of all limits that bind a call, nil where none does. Nothing is written.
-func (b *Book) holdLimits(by Actor, payer, payee string, amount ledger.Amount) (*limitHold, error) {
-	h := &limitHold{book: b, payer: payer}
+// claimLimits claims an amount of all limits that bind a call, nil where none does. Nothing is written.
+func (b *Book) claimLimits(ctx context.Context, by Actor, payer, payee string, amount ledger.Amount) (*limitClaim, error) {
 	limits, err := b.Limits(payer)
-	if err != nil {
+	if err != nil || len(limits) == 0 {
 		return nil, err
 	}
+	c := &limitClaim{payer: payer}
+	var of []Bound
 	for _, l := range limits {
 		if l.binds(by, payee) {
-			h.limits = append(h.limits, l)
+			c.limits = append(c.limits, l)
+			of = append(of, Bound{Of: l.thing(payer), Left: func(r ledger.Reader) (int64, error) {
+				s, err := spentIn(r, payer, l, b.Now())
+				return int64(l.Amount - s.Spent), err
+			}})
 		}
 	}
-	if len(h.limits) == 0 {
+	if len(of) == 0 {
 		return nil, nil
 	}
-	return h, h.extend(amount)
+	if c.Claim, err = b.process.claims.Take(ctx, int64(amount), of...); err != nil {
+		return nil, c.refusal(err, amount)
+	}
+	return c, nil
 }
 
-// extend sets a further amount aside, or refuses and changes nothing.
-func (h *limitHold) extend(by ledger.Amount) error {
-	if h == nil {
+// refusal names the limit that leaves no room.
+func (c *limitClaim) refusal(err error, required ledger.Amount) error {
+	if full, isFull := errors.AsType[*NoRoom](err); isFull {
+		return c.limits[full.Bound].exceeded(required, ledger.Amount(full.Room))
+	}
+	return err
+}
+
+// extend claims a further amount, or refuses and changes nothing.
+func (c *limitClaim) extend(by ledger.Amount) error {
+	if c == nil {
 		return nil
 	}
-	shared := h.book.process.limits
-	shared.mu.Lock()
-	defer shared.mu.Unlock()
-	l, room, err := h.tightest()
-	if err != nil {
-		return err
-	}
-	if by > room {
-		return l.exceeded(by, room)
-	}
-	h.grow(by)
-	return nil
+	return c.refusal(c.Extend(int64(by)), by)
 }
 
-// extendUpTo sets a further amount aside, or as much of it as the limits have room for; below zero, it gives back.
-func (h *limitHold) extendUpTo(by ledger.Amount) ledger.Amount {
-	if h == nil {
+// extendUpTo claims a further amount, or as much of it as the limits have room for.
+func (c *limitClaim) extendUpTo(by ledger.Amount) ledger.Amount {
+	if c == nil {
 		return by
 	}
-	shared := h.book.process.limits
-	shared.mu.Lock()
-	defer shared.mu.Unlock()
-	if by > 0 {
-		_, room, err := h.tightest()
-		if err != nil {
-			return 0
-		}
-		by = min(by, max(room, 0))
+	got, err := c.ExtendUpTo(int64(by))
+	if err != nil {
+		return 0
 	}
-	h.grow(by)
-	return by
+	return ledger.Amount(got)
 }
 
-// tightest is the limit with the least room; the limits are locked.
-func (h *limitHold) tightest() (tightest Limit, room ledger.Amount, err error) {
-	err = h.book.view(func(r ledger.Reader) error {
-		for i, l := range h.limits {
-			s, err := spentIn(r, h.payer, l, h.book.Now())
-			if err != nil {
-				return err
-			}
-			here := l.Amount - s.Spent - h.book.process.limits.aside[h.book.process.limits.key(h.payer, l)]
-			if i == 0 || here < room {
-				tightest, room = l, here
-			}
-		}
-		return nil
-	})
-	return tightest, room, err
-}
-
-func (h *limitHold) grow(by ledger.Amount) {
-	for _, l := range h.limits {
-		h.book.process.limits.change(h.payer, l, by)
+// giveBack gives an amount back.
+func (c *limitClaim) giveBack(amount ledger.Amount) {
+	if c != nil {
+		c.GiveBack(int64(amount))
 	}
-	h.amount += by
 }
 
-// release gives back what is set aside, once what was spent of it is durable.
-func (h *limitHold) release() {
-	if h == nil {
-		return
+// end gives back all that is claimed.
+func (c *limitClaim) end() {
+	if c != nil {
+		c.End()
 	}
-	shared := h.book.process.limits
-	shared.mu.Lock()
-	defer shared.mu.Unlock()
-	h.grow(-h.amount)
 }
 
-// countLimits counts what a call has spent against the limits that bind it.
-func (t *Tx) countLimits(h *limitHold, amount ledger.Amount) error {
-	if h == nil {
+// countLimits counts what a call has spent against the limits that bind it, in place of what it had claimed.
+func (t *Tx) countLimits(c *limitClaim, amount ledger.Amount) error {
+	if c == nil {
 		return nil
 	}
-	for _, l := range h.limits {
-		if err := t.countSpent(h.payer, l, amount); err != nil {
+	for _, l := range c.limits {
+		if err := t.countSpent(c.payer, l, amount); err != nil {
 			return err
 		}
 	}
+	c.Settle(t, int64(amount))
 	return nil
 }

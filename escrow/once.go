@@ -3,8 +3,8 @@ package escrow
 import (
 	"bytes"
 	"context"
+	"errors"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/tallygate/tallygate/escrow/ledger"
@@ -193,87 +193,49 @@ func (t *Tx) forget() (more bool, err error) {
 	return len(entries) == sweepSize, nil
 }
 
-// inFlight are the idempotency keys of calls that run, and the milestones whose work they do.
-type inFlight struct {
-	mu      sync.Mutex
-	digests map[string][]byte // by owner and key; by escrow and milestone
-	calls   map[string]int    // by agent: calls that run
-}
-
-func newInFlight() *inFlight { return &inFlight{digests: map[string][]byte{}, calls: map[string]int{}} }
-
-// begin lets a call of an agent run: one of at most so many, and the only one under its idempotency key.
-func (b *Book) begin(o CallOrder) error {
-	f := b.process.inFlight
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.calls[o.By.Agent] >= b.rules.MaxCalls {
-		return refuse(RateLimited, map[string]string{"retry_after": "1"}, "%d calls of this agent run already; wait until some have ended", b.rules.MaxCalls)
-	}
-	doing := o.doing()
-	if f.digests[doing] != nil {
-		return refuse(InvalidStatus, map[string]string{"retry_after": "1"}, "a call that does the work of milestone %q runs at this moment", o.Milestone)
+// claimCall lets a call of an agent run: one of at most so many, the only one under its idempotency key, and the only one that does the work
+// of its milestone.
+func (b *Book) claimCall(ctx context.Context, o CallOrder) (Claim, error) {
+	agent := o.By.Agent
+	of := []Bound{{Of: Thing{Kind: RunningCalls, Owner: agent}, Most: int64(b.rules.MaxCalls)}}
+	if o.Milestone != "" {
+		of = append(of, Bound{Of: Thing{Kind: RunningWork, Owner: agent, Name: o.Escrow + "\x00" + o.Milestone}, Most: 1})
 	}
 	if o.IdempotencyKey != "" {
-		if err := b.beginOnce(f, o); err != nil {
-			return err
+		digest := o.Digest
+		of = append(of, Bound{Of: Thing{Kind: RunningKey, Owner: agent, Name: o.IdempotencyKey}, Note: digest[:], Left: o.unused})
+	}
+	c, err := b.process.claims.Take(ctx, 1, of...)
+	full, isFull := errors.AsType[*NoRoom](err)
+	if !isFull {
+		return c, err
+	}
+	switch of[full.Bound].Of.Kind {
+	case RunningWork:
+		return nil, refuse(InvalidStatus, map[string]string{"retry_after": "1"}, "a call that does the work of milestone %q runs at this moment", o.Milestone)
+	case RunningKey:
+		if bytes.Equal(full.Note, o.Digest[:]) {
+			return nil, conflict("", "1")
 		}
+		return nil, conflict("", "")
+	default:
+		return nil, refuse(RateLimited, map[string]string{"retry_after": "1"}, "%d calls of this agent run already; wait until some have ended", b.rules.MaxCalls)
 	}
-	if doing != "" {
-		f.digests[doing] = []byte{}
-	}
-	f.calls[o.By.Agent]++
-	return nil
 }
 
-func (b *Book) beginOnce(f *inFlight, o CallOrder) error {
-	id := o.onceID()
-	running := f.digests[id.Owner+"\x00"+id.Key]
+// unused is how many calls may run under the idempotency key of the order: one, unless one was made before.
+func (o CallOrder) unused(r ledger.Reader) (int64, error) {
+	kept, found, err := once(r, o.onceID())
 	switch {
-	case running != nil && bytes.Equal(running, o.Digest[:]):
-		return conflict("", "1")
-	case running != nil:
-		return conflict("", "")
+	case err != nil:
+		return 0, err
+	case !found:
+		return 1, roomFor(r, o.onceID())
+	case bytes.Equal(kept.Digest, o.Digest[:]):
+		return 0, conflict(kept.Request, "")
+	default:
+		return 0, conflict("", "")
 	}
-	err := b.view(func(r ledger.Reader) error {
-		kept, found, err := once(r, id)
-		if err != nil {
-			return err
-		}
-		if !found {
-			return roomFor(r, id)
-		}
-		if !bytes.Equal(kept.Digest, o.Digest[:]) {
-			return conflict("", "")
-		}
-		return conflict(kept.Request, "")
-	})
-	if err == nil {
-		f.digests[id.Owner+"\x00"+id.Key] = o.Digest[:]
-	}
-	return err
-}
-
-// finished ends what begin began.
-func (b *Book) finished(agent string, id OnceID, doing string) {
-	f := b.process.inFlight
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.calls[agent]--; f.calls[agent] <= 0 {
-		delete(f.calls, agent)
-	}
-	if id.Key != "" {
-		delete(f.digests, id.Owner+"\x00"+id.Key)
-	}
-	delete(f.digests, doing)
-}
-
-// doing names the milestone whose work a call does, among the calls that run; empty for none.
-func (o CallOrder) doing() string {
-	if o.Milestone == "" {
-		return ""
-	}
-	return "milestone:" + o.Escrow + "\x00" + o.Milestone
 }
 
 func (o CallOrder) onceID() OnceID {

@@ -2,76 +2,51 @@ package escrow
 
 import (
 	"context"
-	"sync"
 	"time"
 
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// quotaBook is what running calls have set aside of the quotas of their subscriptions, so that no two take the same unit.
-type quotaBook struct {
-	mu    sync.Mutex
-	aside map[string]int64 // by subscription, in millionths of a unit
-}
-
-func newQuotaBook() *quotaBook { return &quotaBook{aside: map[string]int64{}} }
-
-// change sets more aside, or less; q is locked.
-func (q *quotaBook) change(id string, by int64) {
-	if q.aside[id] += by; q.aside[id] == 0 {
-		delete(q.aside, id)
-	}
-}
-
-// quotaHold is what one call has set aside of its subscription's quota, and what it wants beyond it.
-type quotaHold struct {
-	book         *Book
+// quotaClaim is what one call has claimed of its subscription's quota, and what it wants beyond it.
+type quotaClaim struct {
+	Claim
 	subscription Subscription
 	over         func(units int64) ledger.Amount // the price of so many millionths of a unit beyond the quota
-	quota        int64
 	beyond       int64
 }
 
-// take sets as much of further units aside as the quota has left, and returns how much that was.
-func (h *quotaHold) take(more int64) (taken int64, err error) {
-	q := h.book.process.quotas
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	var s *Subscription
-	err = h.book.view(func(r ledger.Reader) (err error) {
-		s, err = subscriptionByID(r, h.subscription.ID)
-		return err
-	})
-	if err != nil || s == nil {
-		return 0, err
+// claimQuota claims what a call wants of its subscription's quota, as far as there is some. Where the plan counts nothing it claims nothing.
+func (b *Book) claimQuota(ctx context.Context, s Subscription, o CallOrder) (*quotaClaim, error) {
+	q := &quotaClaim{subscription: s, over: o.Over}
+	var of []Bound
+	if q.counted() {
+		of = []Bound{{Of: Thing{Kind: PlanQuota, Owner: s.Payer, Name: s.ID}, Left: func(r ledger.Reader) (int64, error) {
+			now, err := subscriptionByID(r, s.ID)
+			if err != nil || now == nil {
+				return 0, err
+			}
+			return now.QuotaLeft(), nil
+		}}}
+	} else {
+		o.Quota = 0
 	}
-	taken = max(0, min(more, s.QuotaLeft()-q.aside[s.ID]))
-	q.change(s.ID, taken)
-	h.quota += taken
-	return taken, nil
+	var err error
+	q.Claim, err = b.process.claims.TakeUpTo(ctx, o.Quota, of...)
+	return q, err
 }
 
-// giveBack lets go of some of the quota that is set aside.
-func (h *quotaHold) giveBack(units int64) {
-	q := h.book.process.quotas
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.change(h.subscription.ID, -units)
-	h.quota -= units
-}
-
-// release lets go of all of it, once what was used is durable.
-func (h *quotaHold) release() {
+// end gives all of it back.
+func (h *quotaClaim) end() {
 	if h != nil {
-		h.giveBack(h.quota)
+		h.End()
 	}
 }
 
 // counted reports whether the plan counts units at all.
-func (h *quotaHold) counted() bool { return h.subscription.Plan.Included > 0 }
+func (h *quotaClaim) counted() bool { return h.subscription.Plan.Included > 0 }
 
 // exhausted refuses a call for which nothing of the quota is left, and which nothing else pays.
-func (h *quotaHold) exhausted() error {
+func (h *quotaClaim) exhausted() error {
 	s := h.subscription
 	return refuse(LimitExceeded, map[string]string{
 		"limit": "quota", "plan": s.Plan.Name, "payee": s.Payee, "included": Units(s.Plan.Included), "unit": s.Plan.Unit,
@@ -90,7 +65,9 @@ func (a *Authorisation) fromSubscription(ctx context.Context, o CallOrder) error
 		return err
 	}
 	s.RenewalFunded = s.funded(wallet)
-	a.quota = &quotaHold{book: a.book, subscription: s, over: o.Over}
+	if a.quota, err = a.book.claimQuota(ctx, s, o); err != nil {
+		return err
+	}
 	a.source = ledger.Wallet(o.By.Agent)
 	if s.PoolID != "" {
 		a.source, a.charge.EscrowID = ledger.Escrow(s.PoolID), s.PoolID
@@ -98,10 +75,10 @@ func (a *Authorisation) fromSubscription(ctx context.Context, o CallOrder) error
 	a.charge.Plan, a.charge.SubscriptionID = s.Plan.Name, s.ID
 	o.Least, err = a.quotaFirst(o.Quota)
 	if err == nil {
-		err = a.holdFirst(o, s.PoolID == "" && s.Plan.Overage)
+		err = a.holdFirst(ctx, o, s.PoolID == "" && s.Plan.Overage)
 	}
 	if err != nil {
-		a.quota.release()
+		a.quota.end()
 		if r := ledger.OutcomeOf(err); r == InsufficientFunds && s.PoolID != "" {
 			return a.poolExhausted(err)
 		}
@@ -111,20 +88,16 @@ func (a *Authorisation) fromSubscription(ctx context.Context, o CallOrder) error
 	return nil
 }
 
-// quotaFirst takes the first units and returns what those beyond the quota cost.
+// quotaFirst returns what the first units cost of which the quota has nothing left.
 func (a *Authorisation) quotaFirst(wanted int64) (ledger.Amount, error) {
 	h := a.quota
-	if !h.counted() {
+	if !h.counted() || h.Amount() >= wanted {
 		return 0, nil
-	}
-	taken, err := h.take(max(wanted, 0))
-	if err != nil || taken >= wanted {
-		return 0, err
 	}
 	if !h.subscription.Plan.Overage {
 		return 0, h.exhausted()
 	}
-	h.beyond = wanted - taken
+	h.beyond = wanted - h.Amount()
 	return h.over(h.beyond), nil
 }
 
@@ -200,18 +173,18 @@ func (a *Authorisation) ExtendQuota(units int64) bool {
 	if h == nil {
 		return false
 	}
-	more := units - h.quota - h.beyond
+	more := units - h.Amount() - h.beyond
 	if more <= 0 || !h.counted() {
 		return true
 	}
-	taken, err := h.take(more)
+	taken, err := h.ExtendUpTo(more)
 	if err != nil {
 		return false
 	}
 	if beyond := more - taken; beyond > 0 {
 		by := max(0, h.over(h.beyond+beyond)-a.total)
 		if !h.subscription.Plan.Overage || a.extend(by) != nil {
-			h.giveBack(taken)
+			h.GiveBack(taken)
 			return false
 		}
 		h.beyond += beyond
@@ -225,16 +198,16 @@ func (a *Authorisation) reachQuota(s Settlement) {
 	if h == nil || !h.counted() {
 		return
 	}
-	if more := s.Quota - h.quota; more > 0 {
-		_, _ = h.take(more) // an error leaves it to the money, and shows there
+	if more := s.Quota - h.Amount(); more > 0 {
+		_, _ = h.ExtendUpTo(more) // an error leaves it to the money, and shows there
 	}
-	if beyond := s.Quota - h.quota; beyond > 0 && h.subscription.Plan.Overage {
+	if beyond := s.Quota - h.Amount(); beyond > 0 && h.subscription.Plan.Overage {
 		a.ExtendUpTo(s.over(h)(beyond))
 	}
 }
 
 // over is the price of units beyond the quota, as the settlement has it or else the order had it.
-func (s Settlement) over(h *quotaHold) func(int64) ledger.Amount {
+func (s Settlement) over(h *quotaClaim) func(int64) ledger.Amount {
 	if s.Over != nil {
 		return s.Over
 	}
@@ -248,12 +221,13 @@ func (t *Tx) useQuota(a *Authorisation, c *Charge, s Settlement) (ledger.Amount,
 	if err != nil || sub == nil {
 		return 0, err
 	}
-	used := min(max(s.Quota, 0), h.quota, sub.QuotaLeft())
+	used := min(max(s.Quota, 0), h.Amount(), sub.QuotaLeft())
 	sub.Used += used
 	c.QuotaUsed, c.QuotaLeft = used, sub.QuotaLeft()
 	if err := t.put(subscriptionTable.key(sub.ID), sub); err != nil {
 		return 0, err
 	}
+	h.Settle(t, used)
 	if beyond := s.Quota - used; beyond > 0 && h.counted() && h.subscription.Plan.Overage {
 		return max(0, s.over(h)(beyond)), nil
 	}

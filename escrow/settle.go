@@ -52,8 +52,8 @@ func (t *Tx) drawnBy(a *Authorisation) (d drawn, found bool, err error) {
 	found, err = load(t.ledger, drawTable.key(a.charge.RequestID), &d)
 	if !found {
 		d = drawn{Charge: a.charge, PPM: a.ppm, Since: t.Now(), By: t.ledger.Session()}
-		if a.onceID.Key != "" {
-			d.OnceKey, d.Digest = a.onceID.Key, a.digest
+		if a.onceKey != "" {
+			d.OnceKey, d.Digest = a.onceKey, a.digest[:]
 		}
 	}
 	return d, found, err
@@ -160,10 +160,14 @@ func (t *Tx) countDraw(e *Escrow, amount, fee, stained ledger.Amount) error {
 	return t.saveEscrow(e)
 }
 
-// leave gives back what a call that has ended still holds. Where the escrow that paid it is over, that goes on.
-func (t *Tx) leave(e *Escrow, hold *ledger.Hold) error {
-	if err := t.ledger.Release(hold); err != nil {
+// leave gives back what a call that has ended still holds, and lets others run in its place. Where the escrow that paid it is over, what it
+// held goes on.
+func (t *Tx) leave(a *Authorisation, e *Escrow) error {
+	if err := t.ledger.Release(a.hold); err != nil {
 		return err
+	}
+	if a.runs != nil {
+		a.runs.Settle(t, 0)
 	}
 	if e == nil || e.Closing == "" {
 		return nil
@@ -248,7 +252,7 @@ func (t *Tx) settle(a *Authorisation, s Settlement) (Charge, error) {
 	if err := t.lockHeld(a, e, &d.Charge, locked, s.Quality); err != nil {
 		return Charge{}, err
 	}
-	if err := t.leave(e, a.hold); err != nil {
+	if err := t.leave(a, e); err != nil {
 		return Charge{}, err
 	}
 	if err := t.delivered(e, a.milestone, s.Cut); err != nil {
@@ -333,7 +337,7 @@ func (a *Authorisation) Cancel() {
 	if !a.end(cancelled) {
 		return
 	}
-	a.quota.release()
+	a.quota.end()
 	if !a.drew && a.charge.EscrowID == "" {
 		a.release()
 		return
@@ -370,7 +374,7 @@ func (t *Tx) cancel(a *Authorisation) error {
 			return err
 		}
 	}
-	return t.leave(e, a.hold)
+	return t.leave(a, e)
 }
 
 // RecoverPending is run after a ledger was opened, before it serves: draws of calls that died with their process are posted and recorded

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/escrow/api"
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
@@ -15,6 +16,7 @@ import (
 type admitted struct {
 	*asked
 	pay    payment
+	left   func() // takes the call off those that live
 	hangUp func() // ends what outlives the client; nil where nothing does
 
 	// mu guards what follows: a call is settled by its handler, or by the end of the process.
@@ -39,7 +41,8 @@ func (q *asked) admit() (*admitted, *ledger.Refusal) {
 		a.request.Header.Del("Sec-Websocket-Extensions")
 	}
 	a.request = a.request.WithContext(a.outlive(context.WithValue(a.request.Context(), callKey{}, a)))
-	a.gateway.live.enter(a)
+	a.left = a.gateway.book.Claims().Live(a.abandon) // it may have to be settled when the process exits before its handler has ended
+	metrics.live.Inc()
 	return a, nil
 }
 
@@ -85,7 +88,7 @@ func (q *asked) authorise() (payment, *ledger.Refusal) {
 	if q.free() {
 		return free{}, nil
 	}
-	if refusal := q.gateway.withheld.Spent(q.payer.Agent); refusal != nil {
+	if refusal := api.Withheld.Spent(q.gateway.book.Claims(), q.payer.Agent); refusal != nil {
 		return nil, asRefusal(refusal)
 	}
 	if q.limit > 0 {
@@ -129,7 +132,7 @@ func (q *asked) makeDurable(auth *escrow.Authorisation) *ledger.Refusal {
 	auth.Draw(held, false)
 	if err := auth.Await(); err != nil {
 		if errors.Is(err, ledger.ErrOutcomeUnknown) || errors.Is(err, ledger.ErrUnavailable) {
-			q.gateway.live.unknown(q.abandoned(false)) // the hold may be on the disk all the same, and can't be given back now
+			q.gateway.recovery.unknown(q.abandoned(false)) // the hold may be on the disk all the same, and can't be given back now
 		}
 		auth.Cancel()
 		return asRefusal(err)
@@ -215,15 +218,16 @@ func (a *admitted) hasYielded() bool {
 func (a *admitted) leave() {
 	a.mu.Lock()
 	known := a.end != nil && (a.end.charge.RequestID != "" || a.end.err != nil)
-	if a.pay.costs() && !known && a.gateway.live.broken() {
-		a.gateway.live.unknown(a.abandoned(a.answer != nil && a.answer.sent)) // what it has drawn can't be given back now
+	if a.pay.costs() && !known && a.gateway.recovery.needed() {
+		a.gateway.recovery.unknown(a.abandoned(a.answer != nil && a.answer.sent)) // what it has drawn can't be given back now
 	}
 	a.pay.cancel()
 	a.mu.Unlock()
 	if a.hangUp != nil {
 		a.hangUp()
 	}
-	a.gateway.live.leave(a)
+	a.left()
+	metrics.live.Dec()
 }
 
 // clientGone reports whether the client has left. With FinishUnheard the request's own context outlives it.

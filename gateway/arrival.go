@@ -23,7 +23,7 @@ type arrival struct {
 	terms   terms
 	refused *ledger.Refusal // of the terms: told only to a caller that is known
 	body    []byte          // as it came, where it was read: for a meter further in, for the digest and for a judge
-	room    int64           // bytes taken of the room for bodies
+	room    escrow.Claim    // of the room for bodies; nil where none is taken
 }
 
 // callKey finds the call of the meter around a request in its context.

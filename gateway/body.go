@@ -4,48 +4,14 @@ import (
 	"bytes"
 	"io"
 	"strconv"
-	"sync"
 
 	"github.com/tallygate/tallygate/escrow"
 	"github.com/tallygate/tallygate/escrow/api"
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// bodies bounds the memory of the bodies that are kept at once: those of all calls, and those of one agent's calls.
-type bodies struct {
-	most int64
-
-	mu      sync.Mutex
-	kept    int64
-	byAgent map[string]int64
-}
-
 // AgentsPart is the part of all room that the bodies of one agent may take, as a divisor.
 const AgentsPart = 2
-
-func newBodies(most int64) *bodies { return &bodies{most: most, byAgent: make(map[string]int64)} }
-
-// take makes room for n more bytes of an agent's, or reports false.
-func (b *bodies) take(agent string, n int64) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.kept+n > b.most || b.byAgent[agent]+n > b.most/AgentsPart {
-		return false
-	}
-	b.kept += n
-	b.byAgent[agent] += n
-	return true
-}
-
-// give gives n bytes back.
-func (b *bodies) give(agent string, n int64) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.kept -= n
-	if b.byAgent[agent] -= n; b.byAgent[agent] <= 0 {
-		delete(b.byAgent, agent)
-	}
-}
 
 // DefaultMaxBodies is the room for all request bodies, in bytes, where the options do not say.
 const DefaultMaxBodies = 128 << 20
@@ -110,19 +76,25 @@ func (a *arrival) grow(body []byte, announced int64) ([]byte, bool) {
 	return append(make([]byte, 0, size), body...), true
 }
 
-// takeRoom takes room for n more bytes of the call, or reports false where there is none.
+// takeRoom takes room for n more bytes of the call, or reports false where there is none: for all calls, or for one agent's.
 func (a *arrival) takeRoom(n int64) bool {
-	if !a.gateway.bodies.take(a.payer.Agent, n) {
+	if a.room != nil {
+		return a.room.Extend(n) == nil
+	}
+	most := a.gateway.options.MaxBodies
+	room, err := a.gateway.book.Claims().Take(a.client, n,
+		escrow.Bound{Of: escrow.Thing{Kind: escrow.RequestBody, Owner: a.payer.Agent}, Most: most / AgentsPart},
+		escrow.Bound{Of: escrow.Thing{Kind: escrow.RequestBody}, Most: most})
+	if err != nil {
 		return false
 	}
-	a.room += n
+	a.room = room
 	return true
 }
 
 // giveRoom gives the room of the call's bodies back: the call has ended.
 func (a *arrival) giveRoom() {
-	if a.room > 0 {
-		a.gateway.bodies.give(a.payer.Agent, a.room)
-		a.room = 0
+	if a.room != nil {
+		a.room.End()
 	}
 }

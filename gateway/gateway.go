@@ -41,9 +41,7 @@ type Options struct {
 	Prefix string
 	// MaxBodies bounds, in bytes, the request bodies that are in memory at once. One agent's may take half. Default: [DefaultMaxBodies].
 	MaxBodies int64
-	// WrongKeys bounds how often one client tries wrong keys. Share it with the API. Default: one of its own.
-	WrongKeys *api.Throttle
-	// Client names the client of a request by its address, for WrongKeys. Default: the request's RemoteAddr.
+	// Client names the client of a request by its address, to bound how often it tries wrong keys. Default: the request's RemoteAddr.
 	Client func(*http.Request) string
 	// Report is told of each call that is over, when its charge is known. Default: nobody is told.
 	Report func(*http.Request, Report)
@@ -53,26 +51,21 @@ type Options struct {
 
 // Gateway is what the metered routes of one configuration share.
 type Gateway struct {
-	book    *escrow.Book
-	live    *Live
-	bodies  *bodies
-	options Options
-	// withheld bounds agents whose answers are withheld again and again: the provider works for nothing then.
-	withheld *api.Throttle
+	book     *escrow.Book
+	recovery *Recovery
+	options  Options
 }
 
-// New returns a gateway on a book. live knows the calls that run on the book's ledger: gateways on one ledger share it.
-func New(book *escrow.Book, live *Live, o Options) *Gateway {
-	if o.WrongKeys == nil {
-		o.WrongKeys = api.NewKeyThrottle()
-	}
+// New returns a gateway on a book. Gateways on one ledger share its recovery.
+func New(book *escrow.Book, recovery *Recovery, o Options) *Gateway {
+	o.MaxBodies = cmp.Or(o.MaxBodies, DefaultMaxBodies)
 	if o.Client == nil {
 		o.Client = func(r *http.Request) string { return r.RemoteAddr }
 	}
 	if o.Report == nil {
 		o.Report = func(*http.Request, Report) {}
 	}
-	return &Gateway{book: book, live: live, bodies: newBodies(cmp.Or(o.MaxBodies, DefaultMaxBodies)), options: o, withheld: api.NewKeyThrottle()}
+	return &Gateway{book: book, recovery: recovery, options: o}
 }
 
 // Serve carries one request along the path of a metered call. It answers refusals itself. What the handlers below end with before

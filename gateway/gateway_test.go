@@ -22,7 +22,6 @@ import (
 type shop struct {
 	t    testing.TB
 	book *escrow.Book
-	live *gateway.Live
 	url  string
 	key  string // of the agent alice, who has 1.00
 }
@@ -42,9 +41,9 @@ func openShop(t testing.TB, rules escrow.Rules, o gateway.Options, route gateway
 		_, err = tx.Deposit(operator, escrow.PaymentOrder{To: "alice", Amount: amount("1")})
 		return err
 	}))
-	s.live = gateway.NewLive(s.book, slog.New(slog.DiscardHandler))
+	recovery := gateway.NewRecovery(s.book, slog.New(slog.DiscardHandler))
 	route.Payee, route.Logger = "acme", slog.New(slog.DiscardHandler)
-	server := httptest.NewServer(gateway.New(s.book, s.live, o).Handler(&route, provider))
+	server := httptest.NewServer(gateway.New(s.book, recovery, o).Handler(&route, provider))
 	t.Cleanup(server.Close)
 	s.url = server.URL
 	return s
@@ -340,7 +339,7 @@ func TestTheEndOfTheProcess(t *testing.T) {
 	must(t, err)
 	defer answer.Body.Close()
 	<-begun
-	s.live.Settle()
+	s.book.Claims().EndLive()
 	want(t, "wallet", s.balance("alice"), "0.8")
 	close(end)
 	if body, err := io.ReadAll(answer.Body); err == nil || strings.Contains(string(body), "three") {

@@ -4,6 +4,7 @@ import (
 	"net/http"
 
 	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/escrow/api"
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
@@ -27,7 +28,7 @@ func (g byKey) Identify(r *http.Request, key string) (escrow.Actor, error) {
 	}
 	payer, err := g.book.Authenticate(key)
 	if escrow.IsRefusal(err, escrow.Unauthorized) {
-		if often := g.options.WrongKeys.Take(g.options.Client(r)); often != nil {
+		if often := api.WrongKeys.Take(g.book.Claims(), g.options.Client(r)); often != nil {
 			return escrow.Actor{}, often
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"net/http"
 
 	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/escrow/api"
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
@@ -19,7 +20,7 @@ func (e *withheldError) Error() string { return e.refusal.Error() }
 func (a *admitted) withhold(w http.ResponseWriter, refusal *ledger.Refusal) {
 	a.cancel()
 	metrics.withheld.WithLabelValues(a.route.Payee, string(refusal.Outcome)).Inc()
-	_ = a.gateway.withheld.Take(a.payer.Agent)
+	_ = api.Withheld.Take(a.gateway.book.Claims(), a.payer.Agent)
 	a.route.logger().Warn("an answer is withheld: its whole price can't be charged", "request", a.id, "payer", a.payer.Agent, "payee", a.route.Payee, "code", string(refusal.Outcome))
 	call := escrow.WithheldCall{
 		Request: a.id, Payer: a.payer.Agent, Payee: a.route.Payee, Route: a.route.Name, Reason: refusal.Outcome,

@@ -37,7 +37,7 @@ func agentRoutes() []route {
 		post("/agents", "createAgent", "Make an agent and its first key", func(r *request, t *escrow.Tx, in *createAgent) (agentOut, error) {
 			agent, key, secret, err := t.CreateAgent(r.by, escrow.AgentOrder{ID: in.AgentID, Name: in.Name})
 			return agentOut{AgentID: agent.ID, Name: agent.Name, APIKey: secret, KeyID: key.ID, CreatedAt: agent.CreatedAt}, err
-		}).open().creates().throttled(func(s *server) *Throttle { return s.registrations }),
+		}).open().creates().throttled(registrations),
 		get("/agents", "listAgents", "All agents", listAgents).operators(),
 		get("/agents/me", "getMe", "The agent, or operator, that the key belongs to", getMe),
 		post("/agents/me/keys", "createKey", "Make a further key", createKey).creates(),

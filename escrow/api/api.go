@@ -16,7 +16,6 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
-	"time"
 
 	"github.com/tallygate/tallygate/escrow"
 )
@@ -34,9 +33,6 @@ type Options struct {
 	// Client names the client of a request by its address, for limits on registrations and wrong keys. Default: the host of
 	// RemoteAddr.
 	Client func(*http.Request) string
-	// WrongKeys bounds how often a client may try a wrong key. All that take keys should share one. Default: one of the handler's
-	// own.
-	WrongKeys *Throttle
 	// PrivateWebhooks lets webhooks be at private addresses; see [SenderOptions].
 	PrivateWebhooks bool
 	// Logger takes the failures that the caller is not told about. Default: slog.Default.
@@ -51,8 +47,6 @@ type server struct {
 	mux    *http.ServeMux
 	docs   map[string]document // by path
 	mcp    http.Handler
-
-	registrations, claims, wrongKeys *Throttle // of each client
 }
 
 // document is an answer that never changes.
@@ -69,13 +63,7 @@ func New(book func() *escrow.Book, o Options) http.Handler {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
-	if o.WrongKeys == nil {
-		o.WrongKeys = NewKeyThrottle()
-	}
-	s := &server{
-		book: book, o: o, routes: allRoutes(), mux: http.NewServeMux(),
-		registrations: newThrottle(10*time.Second, 30), claims: newThrottle(time.Minute, 10), wrongKeys: o.WrongKeys,
-	}
+	s := &server{book: book, o: o, routes: allRoutes(), mux: http.NewServeMux()}
 	for _, r := range s.routes {
 		s.mux.HandleFunc(r.method+" "+base+r.path, func(w http.ResponseWriter, req *http.Request) { s.serve(w, req, r) })
 	}

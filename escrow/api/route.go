@@ -25,7 +25,7 @@ type route struct {
 	access        access
 	in, out       reflect.Type
 	status        int
-	throttle      func(*server) *Throttle // bounds how often one client may call it; nil for no bound
+	throttle      *Throttle // bounds how often one client may call it; nil for no bound
 	read          func(r *request, in any) (any, error)
 	write         func(r *request, t *escrow.Tx, in any) (any, error) // one atomic operation; instead of read
 }
@@ -104,7 +104,7 @@ func (r route) creates() route { r.status = http.StatusCreated; return r }
 func (r route) open() route { r.access = anyone; return r }
 
 // throttled bounds how often one client may call the route.
-func (r route) throttled(by func(*server) *Throttle) route { r.throttle = by; return r }
+func (r route) throttled(by Throttle) route { r.throttle = &by; return r }
 
 // operators lets only the operator call the route.
 func (r route) operators() route { r.access = operatorOnly; return r }
@@ -123,7 +123,7 @@ func (s *server) serve(w http.ResponseWriter, req *http.Request, rt route) {
 		return
 	}
 	if rt.throttle != nil {
-		if err := rt.throttle(s).Take(r.client()); err != nil && !r.by.Operator {
+		if err := rt.throttle.Take(r.book.Claims(), r.client()); err != nil && !r.by.Operator {
 			s.fail(w, req, err)
 			return
 		}
@@ -158,7 +158,7 @@ func (s *server) request(req *http.Request, need access) (*request, error) {
 	var err error
 	if r.by, err = r.book.Authenticate(key); err != nil {
 		if key != "" && escrow.IsRefusal(err, escrow.Unauthorized) {
-			if often := s.wrongKeys.Take(r.client()); often != nil {
+			if often := WrongKeys.Take(r.book.Claims(), r.client()); often != nil {
 				return nil, often
 			}
 		}

@@ -23,7 +23,8 @@ import (
 )
 
 // Sender delivers the events in the ledger's outbox to webhooks. It sends each at least once, and again, less and less often, until
-// the webhook answers with 2xx. An answer of 410 removes the webhook. Any number of senders may work on one ledger.
+// the webhook answers with 2xx. An answer of 410 removes the webhook. Any number of senders may work on one
+// ledger: one sender at a time sees to a delivery.
 type Sender struct {
 	book   func() *escrow.Book
 	client *http.Client
@@ -45,6 +46,7 @@ const (
 	sendTimeout  = 10 * time.Second
 	sendTogether = 16
 	sendIdle     = 30 * time.Second // after which the sender looks for events that another gateway has written
+	sendAgain    = time.Second      // after which it looks again, where another sender was at work on all that is due
 )
 
 // NewSender returns a sender. book returns the books under the rules that serve now, and nil while there are none.
@@ -113,16 +115,24 @@ func (s *Sender) Send(ctx context.Context) (next time.Time, err error) {
 		}
 		var wg sync.WaitGroup
 		failures := make([]error, len(due))
+		others := 0 // of which another sender sees to this very moment
 		for i := range due {
-			wg.Add(1)
-			go func() {
-				defer wg.Done()
+			claim, err := book.Claims().Take(ctx, 1, escrow.Bound{Of: escrow.Thing{Kind: escrow.Work, Name: "delivery " + due[i].ID}, Most: 1})
+			if err != nil {
+				others++
+				continue
+			}
+			wg.Go(func() {
+				defer claim.End()
 				failures[i] = s.sendOne(ctx, book, due[i], hooks[i])
-			}()
+			})
 		}
 		wg.Wait()
 		if err := errors.Join(failures...); err != nil {
 			return time.Time{}, err
+		}
+		if others == len(due) {
+			return book.Now().Add(sendAgain), nil
 		}
 	}
 }

@@ -252,3 +252,36 @@ func TestSenderRuns(t *testing.T) {
 	stop()
 	<-ended
 }
+
+// TestOneSenderAtATime: while one sender waits for a webhook's answer, another one does not send the same message.
+func TestOneSenderAtATime(t *testing.T) {
+	g := newGate(t, rules(), api.Options{PrivateWebhooks: true})
+	alice := g.agent("alice", "25")
+	g.agent("shop", "0")
+	reached, answer := make(chan struct{}, 10), make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		reached <- struct{}{}
+		<-answer
+		w.WriteHeader(http.StatusNoContent)
+	}))
+	defer server.Close()
+	g.post("/webhooks", alice, `{"url":"`+server.URL+`/hook","events":["escrow.created"]}`).want(201)
+	g.post("/escrow", alice, `{"to_agent_id":"shop","amount":6}`).want(201)
+	done := make(chan error)
+	go func() {
+		_, err := g.sender(true).Send(context.Background())
+		done <- err
+	}()
+	<-reached
+	if next := g.send(g.sender(true)); !next.After(g.clock()) {
+		t.Errorf("a sender that finds another at work is to look again at %s", next)
+	}
+	close(answer)
+	must(t, <-done)
+	if len(reached) != 0 {
+		t.Error("the message was sent twice")
+	}
+	if next := g.send(g.sender(true)); !next.IsZero() {
+		t.Errorf("something is still to be sent at %s", next)
+	}
+}

@@ -3,10 +3,7 @@ package api
 import (
 	"net/netip"
 	"strconv"
-	"sync"
 	"time"
-
-	"golang.org/x/time/rate"
 
 	"github.com/tallygate/tallygate/escrow"
 )
@@ -15,43 +12,42 @@ import (
 // in however many wrong ones came from its address. Clients at loopback are not bounded: they are the operator's own, or come
 // through a proxy on this machine, which the configuration must name for its clients to be told apart.
 type Throttle struct {
-	every time.Duration // after this long, a client may once more
-	burst int           // a client may this many times at once
-
-	mu      sync.Mutex
-	clients map[string]*rate.Limiter
+	kind escrow.Kind
+	rate escrow.Rate
 }
 
-const maxClients = 10_000 // that are remembered at once
+// WrongKeys bounds wrong keys. All that take keys count them together: the API and metered routes.
+var WrongKeys = Throttle{escrow.WrongKey, escrow.Rate{Every: 2 * time.Second, Burst: 30}}
 
-func newThrottle(every time.Duration, burst int) *Throttle {
-	return &Throttle{every: every, burst: burst, clients: map[string]*rate.Limiter{}}
-}
+var (
+	registrations = Throttle{escrow.Registration, escrow.Rate{Every: 10 * time.Second, Burst: 30}}
+	faucetClaims  = Throttle{escrow.FaucetClaim, escrow.Rate{Every: time.Minute, Burst: 10}}
+)
 
-// NewKeyThrottle returns a Throttle for wrong keys: 30 at once, and one more every 2 seconds. The handler (by [Options]) and metered
-// routes should share one.
-func NewKeyThrottle() *Throttle { return newThrottle(2*time.Second, 30) }
+// Withheld bounds agents whose answers are withheld, after the provider has worked for nothing.
+var Withheld = Throttle{escrow.WithheldAnswer, escrow.Rate{Every: 2 * time.Second, Burst: 30}}
 
-// Take counts one act of a client, which is named by its address, or returns a refusal, rate_limited with retry_after.
-func (t *Throttle) Take(client string) error {
-	l := t.limiter(client)
-	if l == nil {
+// Take counts one more of a client, named by its address, or refuses it with rate_limited (retry_after).
+func (t Throttle) Take(claims escrow.Claims, client string) error {
+	name, bounded := clientName(client)
+	if !bounded {
 		return nil
 	}
-	now := time.Now()
-	reservation := l.ReserveN(now, 1)
-	wait := reservation.DelayFrom(now)
+	wait := claims.Pass(escrow.Thing{Kind: t.kind, Owner: name}, t.rate)
 	if wait <= 0 {
 		return nil
 	}
-	reservation.CancelAt(now)
 	return tooOften(wait)
 }
 
 // Spent refuses a client that [Throttle.Take] would refuse now, and counts nothing.
-func (t *Throttle) Spent(client string) error {
-	if l := t.limiter(client); l != nil && l.Tokens() < 1 {
-		return tooOften(t.every)
+func (t Throttle) Spent(claims escrow.Claims, client string) error {
+	name, bounded := clientName(client)
+	if !bounded {
+		return nil
+	}
+	if wait := claims.Wait(escrow.Thing{Kind: t.kind, Owner: name}, t.rate); wait > 0 {
+		return tooOften(wait)
 	}
 	return nil
 }
@@ -63,27 +59,19 @@ func tooOften(wait time.Duration) error {
 	}
 }
 
-// limiter returns the limiter of a client, nil for one at loopback. IPv6 clients of one network share a limiter, since a client has
-// as many addresses there as it likes.
-func (t *Throttle) limiter(client string) *rate.Limiter {
-	if at, err := netip.ParseAddr(client); err == nil {
-		if at = at.Unmap(); at.IsLoopback() {
-			return nil
-		}
-		if at.Is6() {
-			network, _ := at.Prefix(64) // no error: any such address has 64 bits
-			client = network.String()
-		}
+// clientName tells a client from others; one at loopback is not bounded. IPv6 clients of one network are one client, since a client has as
+// many addresses there as it likes.
+func clientName(client string) (name string, bounded bool) {
+	at, err := netip.ParseAddr(client)
+	if err != nil {
+		return client, true
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	l := t.clients[client]
-	if l == nil {
-		if len(t.clients) >= maxClients {
-			clear(t.clients) // all clients begin anew
-		}
-		l = rate.NewLimiter(rate.Every(t.every), t.burst)
-		t.clients[client] = l
+	if at = at.Unmap(); at.IsLoopback() {
+		return "", false
 	}
-	return l
+	if at.Is6() {
+		network, _ := at.Prefix(64) // 64 bits are within any such address
+		return network.String(), true
+	}
+	return client, true
 }

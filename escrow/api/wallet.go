@@ -68,7 +68,7 @@ func walletRoutes() []route {
 	return []route{
 		post("/faucet", "claimFaucet", "Claim play money, once", func(r *request, t *escrow.Tx, in *agentIn) (paymentOut, error) {
 			return paymentAnswer(t.ClaimFaucet(r.by, in.AgentID))
-		}).throttled(func(s *server) *Throttle { return s.claims }),
+		}).throttled(faucetClaims),
 		get("/wallet", "getWallet", "The agent's wallet", getWallet),
 		get("/wallet/entries", "listEntries", "What moved in the wallet, newest first", listEntries),
 		post("/wallet/transfer", "transfer", "Pay another agent", func(r *request, t *escrow.Tx, in *transferIn) (paymentOut, error) {
