@@ -189,6 +189,31 @@ func TestTheUpstreamForgesNothing(t *testing.T) {
 	}
 }
 
+// TestNoRequestHasTwoReadings: what a provider could read in another way than it was priced never gets there.
+func TestNoRequestHasTwoReadings(t *testing.T) {
+	t.Parallel()
+	up := &witness{}
+	s := openShop(t, chatPrices, chatSite, up)
+	key := s.agent("alice", "10")
+	for _, fields := range []string{
+		`"Model":"dear"`, `"mod\u0065l":"dear"`, `"max_completion_tokens":1,"max_tokens":12000`, `"max_tokens":1,"max_toKens":12000`, `"max_tokens":true`,
+		`"max_tokens":"1"`, `"max_tokens":0`, `"max_tokens":1,"options":{"num_predict":12000}`, `"n":"9"`, `"stream":"yes"`, `"ſtream":true,"stream":false`,
+		`"stream":true,"stream_options":{"include_usage":2}`, `"stream":true,"stream_options":7`, `"models":{"a":"dear"}`, `"tools":"web_search"`, `"__proto__":{"n":9}`,
+	} {
+		a := s.do("POST", chatCompletions, key, `{"model":"test-1","messages":[{"role":"user","content":"hi"}],`+fields+`}`)
+		if a.status != 422 {
+			t.Errorf("%s: %d %s", fields, a.status, a.body)
+		}
+		if n := len(up.take()); n > 0 {
+			t.Errorf("%s reached the provider", fields)
+		}
+	}
+	if n := len(s.charges(key)); n != 0 {
+		t.Errorf("%d charges", n)
+	}
+	want(t, "wallet", s.balance(key), "10")
+}
+
 // TestNamesAreBounded: what is kept with a charge has a bound, whoever names it.
 func TestNamesAreBounded(t *testing.T) {
 	t.Parallel()

@@ -65,6 +65,8 @@ func TestOneReading(t *testing.T) {
 		{chatPath, `{"metadata":{"a":1,"a":2}}`, "a"},
 		{chatPath, `{"metadata":{"a":1,"\u0061":2}}`, "a"},
 		{chatPath, `{"metadata":{"a":1,"A":2},"messages":[{"a":1},{"a":1}]}`, ""}, // the provider's own keys must differ, no more
+		{messagesPath, `{"messages":[{"role":"user","content":[{"type":"tool_use","input":{"ID":1,"id":2}}]}]}`, ""},
+		{messagesPath, `{"messages":[{"role":"user","content":[{"type":"tool_use","input":{"id":1,"id":2}}]}]}`, "id"},
 		{respPath, `{"previous_response_id":"a","previous_reſponse_id":"b"}`, "previous_response_id"},
 		{respPath, `{"previous_response\u005fid":"a","previous_response_id":null}`, "previous_response_id"},
 		{geminiPath, `{"generationConfig":{"maxOutputTokens":1,"maxoutputtokens":2}}`, "generationConfig.maxOutputTokens"},

@@ -161,6 +161,9 @@ func (r *reader) object(n *node) bool {
 	if r.take('}') {
 		return true
 	}
+	if n != nil && n.children == nil && n.any == nil { // such as a tool's arguments
+		n = nil
+	}
 	base := len(r.keys)
 	var many map[string]bool
 	for {
