@@ -41,7 +41,7 @@ func (b *Book) subscriptionCovers(o CallOrder, wallet Wallet) (bool, error) {
 	if err != nil || s == nil {
 		return false, err
 	}
-	if s.Status == Suspended { // the call would begin a new period
+	if s.Status == SubSuspended { // the call would begin a new period
 		needed, err := s.Plan.needed()
 		return err == nil && wallet.Available >= needed, err
 	}

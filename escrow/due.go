@@ -181,11 +181,11 @@ func (t *Tx) expire(e *Escrow) error {
 		}
 		var err error
 		switch {
-		case e.Status == Open && e.Kind == KindQuality:
-			if err = t.divideBy(e, e.Verdict, "the time to decide is up"); e.Status == Disputed {
+		case e.Status == StatusOpen && e.Kind == KindQuality:
+			if err = t.divideBy(e, e.Verdict, "the time to decide is up"); e.Status == StatusDisputed {
 				what = EscrowDisputed
 			}
-		case e.Status == Open:
+		case e.Status == StatusOpen:
 			err = t.finish(e, e.OnExpiry, "its time is up")
 		case e.Served: // what was served is not refunded in silence
 			what = EscrowDisputed

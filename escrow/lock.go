@@ -14,16 +14,18 @@ type Status string
 
 // The statuses of an escrow. The last three hold no money and never change.
 const (
-	Open            Status = "open"
-	RefundRequested Status = "refund_requested" // the payer wants money back; what no running call holds is frozen
-	Disputed        Status = "disputed"         // frozen until the operator resolves it
-	Released        Status = "released"         // all went to the payee
-	Refunded        Status = "refunded"         // all went back to the payer
-	Settled         Status = "settled"          // part went each way
+	StatusOpen            Status = "open"
+	StatusRefundRequested Status = "refund_requested" // the payer wants money back; what no running call holds is frozen
+	StatusDisputed        Status = "disputed"         // frozen until the operator resolves it
+	StatusReleased        Status = "released"         // all went to the payee
+	StatusRefunded        Status = "refunded"         // all went back to the payer
+	StatusSettled         Status = "settled"          // part went each way
 )
 
 // Closed reports whether nothing remains.
-func (s Status) Closed() bool { return s == Released || s == Refunded || s == Settled }
+func (s Status) Closed() bool {
+	return s == StatusReleased || s == StatusRefunded || s == StatusSettled
+}
 
 // Way is where the rest of an escrow goes.
 type Way string
@@ -199,7 +201,7 @@ func (t *Tx) CreateEscrow(by Actor, o EscrowOrder) (Escrow, error) {
 
 func newEscrow(o EscrowOrder) Escrow {
 	e := Escrow{
-		Kind: KindAgreed, Status: Open, From: o.From, To: o.To, Amount: o.Amount, Memo: o.Memo,
+		Kind: KindAgreed, Status: StatusOpen, From: o.From, To: o.To, Amount: o.Amount, Memo: o.Memo,
 		AutoRelease: o.AutoRelease, OnExpiry: o.OnExpiry,
 	}
 	for _, m := range o.Milestones {

@@ -50,7 +50,7 @@ func (t *Tx) notice(what string) error {
 	}
 	id := strings.TrimPrefix(what, dueSubscription)
 	s, err := t.subscription(id)
-	if err != nil || s == nil || s.Status != Active {
+	if err != nil || s == nil || s.Status != SubActive {
 		return err
 	}
 	if *s = t.withFunding(*s); !s.RenewalFunded {

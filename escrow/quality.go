@@ -100,7 +100,7 @@ func (t *Tx) lockHeld(a *Authorisation, source *Escrow, c *Charge, amount ledger
 		}
 	}
 	held := Escrow{
-		Kind: KindQuality, Status: Open, From: c.Payer, To: c.Payee, Amount: amount, Memo: "quality of " + c.RequestID, OnExpiry: ToPayer,
+		Kind: KindQuality, Status: StatusOpen, From: c.Payer, To: c.Payee, Amount: amount, Memo: "quality of " + c.RequestID, OnExpiry: ToPayer,
 		Served: true, Request: c.RequestID,
 	}
 	c.Status = HeldCharge
@@ -148,7 +148,7 @@ func (t *Tx) divideBy(e *Escrow, v Verdict, note string) error {
 
 // follow keeps the charge that an escrow holds the price of in step with it.
 func (t *Tx) follow(e *Escrow) error {
-	if e.Kind != KindQuality || e.Status == Open || e.Status == RefundRequested {
+	if e.Kind != KindQuality || e.Status == StatusOpen || e.Status == StatusRefundRequested {
 		return nil
 	}
 	c, found, err := t.charge(e.Request)
@@ -157,7 +157,7 @@ func (t *Tx) follow(e *Escrow) error {
 	}
 	t.ledger.Delete(decisionTable.key(e.Request))
 	switch {
-	case e.Status == Disputed:
+	case e.Status == StatusDisputed:
 		c.Status = DisputedCharge
 	case c.Status == HeldCharge || c.Status == DisputedCharge:
 		c.Status = Charged
@@ -190,7 +190,7 @@ func (t *Tx) decide(c Charge, v Verdict, score, note string) (Charge, error) {
 	if c, _, err = t.charge(c.RequestID); err != nil { // the clock may have decided just now
 		return Charge{}, err
 	}
-	if e == nil || c.Status != HeldCharge || e.Status != Open {
+	if e == nil || c.Status != HeldCharge || e.Status != StatusOpen {
 		return Charge{}, refuse(InvalidStatus, nil, "the charge is %s: its quality is not to be decided any more", c.Status)
 	}
 	c.Score = score
@@ -204,9 +204,9 @@ func (t *Tx) decide(c Charge, v Verdict, score, note string) (Charge, error) {
 		return Charge{}, err
 	}
 	what := EscrowReleased
-	if e.Status == Disputed {
+	if e.Status == StatusDisputed {
 		what = EscrowDisputed
-	} else if e.Status == Refunded {
+	} else if e.Status == StatusRefunded {
 		what = EscrowRefunded
 	}
 	if err := t.escrowEvent(what, *e); err != nil {

@@ -119,12 +119,12 @@ func (b *Book) runningSubscription(ctx context.Context, o CallOrder) (Subscripti
 	if s == nil {
 		return Subscription{}, b.subscriptionRequired(o, "")
 	}
-	if s.Status != Suspended {
+	if s.Status != SubSuspended {
 		return *s, nil
 	}
 	s, err = Do(ctx, b, func(t *Tx) (*Subscription, error) {
 		s, err := t.planSubscription(o.By.Agent, o.Payee, o.Plan)
-		if err != nil || s == nil || s.Status != Suspended {
+		if err != nil || s == nil || s.Status != SubSuspended {
 			return s, err
 		}
 		if err := t.beginPeriod(o.By, s, t.Now()); err != nil {
@@ -134,7 +134,7 @@ func (b *Book) runningSubscription(ctx context.Context, o CallOrder) (Subscripti
 	})
 	switch outcome := ledger.OutcomeOf(err); {
 	case outcome == InsufficientFunds || outcome == LimitExceeded:
-		return Subscription{}, b.subscriptionRequired(o, Suspended)
+		return Subscription{}, b.subscriptionRequired(o, SubSuspended)
 	case err != nil:
 		return Subscription{}, err
 	case s == nil:

@@ -67,7 +67,7 @@ const StatusActive = "active"
 
 func (f EscrowFilter) check() error {
 	switch Status(f.Status) {
-	case "", StatusActive, Open, RefundRequested, Disputed, Released, Refunded, Settled:
+	case "", StatusActive, StatusOpen, StatusRefundRequested, StatusDisputed, StatusReleased, StatusRefunded, StatusSettled:
 	default:
 		return invalid("status", "status %.40q: active, open, refund_requested, disputed, released, refunded or settled", f.Status)
 	}
@@ -92,7 +92,7 @@ func (f EscrowFilter) wants(e *Escrow) bool {
 // list is the shortest list that has all that is wanted.
 func (f EscrowFilter) list() list[Escrow] {
 	switch status := Status(f.Status); {
-	case f.Agent == "" && (status == Disputed || status == RefundRequested):
+	case f.Agent == "" && (status == StatusDisputed || status == StatusRefundRequested):
 		return list[Escrow]{table: frozenTable}
 	case f.Agent == "":
 		return list[Escrow]{table: escrowTable}

@@ -17,7 +17,7 @@ func (t *Tx) Refund(by Actor, id string, amount ledger.Amount, reason string) (E
 	if err := checkText("reason", reason); err != nil {
 		return Escrow{}, err
 	}
-	if e.Closing != "" || e.Status != Open && e.Status != RefundRequested {
+	if e.Closing != "" || e.Status != StatusOpen && e.Status != StatusRefundRequested {
 		return Escrow{}, e.wrongStatus("refund")
 	}
 	free, err := t.unheld(e)
@@ -45,7 +45,7 @@ func (t *Tx) giveBack(e *Escrow, amount ledger.Amount, reason string) error {
 	if err != nil {
 		return err
 	}
-	requested := e.Status == RefundRequested
+	requested := e.Status == StatusRefundRequested
 	if requested && amount == 0 && e.RefundAsked > 0 {
 		amount = min(e.RefundAsked, free)
 	}
@@ -65,14 +65,14 @@ func (t *Tx) giveBack(e *Escrow, amount ledger.Amount, reason string) error {
 
 // reopen ends a refund request; the rest of the escrow goes on as before.
 func (e *Escrow) reopen() {
-	e.Status, e.RefundAsked, e.RefundReason, e.RefundAt = Open, 0, "", time.Time{}
+	e.Status, e.RefundAsked, e.RefundReason, e.RefundAt = StatusOpen, 0, "", time.Time{}
 }
 
 func (t *Tx) requestRefund(by Actor, e *Escrow, amount ledger.Amount, reason string) (Escrow, error) {
-	if e.Status != Open {
+	if e.Status != StatusOpen {
 		return Escrow{}, e.wrongStatus("second request")
 	}
-	e.Status, e.RefundAsked, e.RefundReason = RefundRequested, amount, reason
+	e.Status, e.RefundAsked, e.RefundReason = StatusRefundRequested, amount, reason
 	e.RefundAt = t.Now().Add(t.rules.RefundWindow)
 	return t.done(by, e, "escrow.refund", EscrowRefundRequested)
 }
@@ -86,7 +86,7 @@ func (t *Tx) WithdrawRefund(by Actor, id string) (Escrow, error) {
 	if !by.Operator && by.Agent != e.From {
 		return Escrow{}, refuse(Forbidden, nil, "only the payer withdraws its request")
 	}
-	if e.Status != RefundRequested {
+	if e.Status != StatusRefundRequested {
 		return Escrow{}, e.wrongStatus("request to withdraw")
 	}
 	e.reopen()
@@ -105,7 +105,7 @@ func (t *Tx) Dispute(by Actor, id, reason string) (Escrow, error) {
 	if err := checkText("reason", reason); err != nil {
 		return Escrow{}, err
 	}
-	if e.Closing != "" || e.Status != Open && e.Status != RefundRequested {
+	if e.Closing != "" || e.Status != StatusOpen && e.Status != StatusRefundRequested {
 		return Escrow{}, e.wrongStatus("dispute")
 	}
 	who := by.Agent
@@ -117,7 +117,7 @@ func (t *Tx) Dispute(by Actor, id, reason string) (Escrow, error) {
 }
 
 func (e *Escrow) dispute(by, reason string) {
-	e.Status, e.DisputedBy, e.DisputeReason, e.RefundAt = Disputed, by, reason, time.Time{}
+	e.Status, e.DisputedBy, e.DisputeReason, e.RefundAt = StatusDisputed, by, reason, time.Time{}
 }
 
 // Resolution is how the operator divides what is not held by running calls.
@@ -139,7 +139,7 @@ func (t *Tx) Resolve(by Actor, id string, r Resolution) (Escrow, error) {
 	if err := checkText("note", r.Note); err != nil {
 		return Escrow{}, err
 	}
-	if e.Status != Disputed && e.Status != RefundRequested {
+	if e.Status != StatusDisputed && e.Status != StatusRefundRequested {
 		return Escrow{}, e.wrongStatus("dispute to resolve")
 	}
 	if r.ToPayee < 0 || r.ToPayer < 0 {

@@ -39,7 +39,7 @@ func (t *Tx) finish(e *Escrow, way Way, memo string) error {
 	if err := t.out(e, way, free, memo); err != nil {
 		return err
 	}
-	e.Status, e.RefundAsked, e.RefundReason = Open, 0, ""
+	e.Status, e.RefundAsked, e.RefundReason = StatusOpen, 0, ""
 	if e.Remaining() > 0 {
 		e.Closing, e.ClosingBy = way, t.ledger.Session()
 	}
@@ -59,7 +59,7 @@ func (e *Escrow) mayRelease(by Actor) error {
 	if err := by.mayPay(e.To); err != nil {
 		return err
 	}
-	if e.Closing != "" || e.Status != Open && e.Status != RefundRequested {
+	if e.Closing != "" || e.Status != StatusOpen && e.Status != StatusRefundRequested {
 		return e.wrongStatus("release")
 	}
 	return nil
@@ -89,7 +89,7 @@ func (t *Tx) ReleasePartial(by Actor, id string, amount ledger.Amount, memo stri
 	if err != nil {
 		return Escrow{}, err
 	}
-	if e.Status == Released && e.Kind != KindMilestones && (by.Operator || by.Agent == e.From) {
+	if e.Status == StatusReleased && e.Kind != KindMilestones && (by.Operator || by.Agent == e.From) {
 		return Escrow{}, e.tooMuch("amount", amount) // an emptied pool has nothing left: that is what its payer must know
 	}
 	if err := e.mayRelease(by); err != nil {

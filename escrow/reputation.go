@@ -127,7 +127,7 @@ func (t *Tx) countPair(payer, payee string, released ledger.Amount) (gained, cir
 // countDispute notes who has won a dispute: the one who gets more of what is divided.
 func (t *Tx) countDispute(e *Escrow, r Resolution) error {
 	stained, err := t.stained(e.Account())
-	if err != nil || e.Status != Disputed || stained >= e.Remaining() || r.ToPayee == r.ToPayer {
+	if err != nil || e.Status != StatusDisputed || stained >= e.Remaining() || r.ToPayee == r.ToPayer {
 		return err
 	}
 	payer, payee, err := t.facts(e)

@@ -27,7 +27,7 @@ func (e *Escrow) indexes() map[string]bool {
 	if e.drawable() && e.Kind.drawn() {
 		keys[string(openByPair.key(e.From, e.To, e.ID))] = true
 	}
-	if e.Status == RefundRequested || e.Status == Disputed {
+	if e.Status == StatusRefundRequested || e.Status == StatusDisputed {
 		keys[string(frozenTable.key(e.ID))] = true
 	}
 	if e.Closing != "" && e.Remaining() > 0 {
@@ -40,16 +40,18 @@ func (e *Escrow) indexes() map[string]bool {
 }
 
 // drawable reports whether a meter may take more of it.
-func (e *Escrow) drawable() bool { return e.Status == Open && e.Closing == "" && e.Remaining() > 0 }
+func (e *Escrow) drawable() bool {
+	return e.Status == StatusOpen && e.Closing == "" && e.Remaining() > 0
+}
 
 // dueAt is when something happens to it by itself; zero: never.
 func (e *Escrow) dueAt() time.Time {
 	switch {
 	case e.Closing != "" || e.Remaining() == 0:
 		return time.Time{}
-	case e.Status == Open:
+	case e.Status == StatusOpen:
 		return e.AutoReleaseAt
-	case e.Status == RefundRequested:
+	case e.Status == StatusRefundRequested:
 		return e.RefundAt
 	default: // frozen
 		return time.Time{}
@@ -91,11 +93,11 @@ func (t *Tx) saveEscrow(e *Escrow) error {
 func (e *Escrow) close() {
 	switch {
 	case e.Refunded == 0:
-		e.Status = Released
+		e.Status = StatusReleased
 	case e.Released == 0:
-		e.Status = Refunded
+		e.Status = StatusRefunded
 	default:
-		e.Status = Settled
+		e.Status = StatusSettled
 	}
 	e.Closing, e.ClosingBy, e.RefundAsked, e.RefundAt = "", ledger.Session{}, 0, time.Time{}
 }
@@ -161,7 +163,7 @@ func (e *Escrow) wrongStatus(act string) error {
 	case e.Closing != "":
 		return refuse(InvalidStatus, map[string]string{"escrow_id": e.ID, "escrow_status": string(e.Status)},
 			"the escrow is over: what running calls hold is left, and goes by %s when they end; no %s", e.Closing, act)
-	case e.Status == Disputed:
+	case e.Status == StatusDisputed:
 		return refuse(InvalidStatus, map[string]string{"escrow_id": e.ID, "escrow_status": string(e.Status)},
 			"the escrow is disputed: only the operator resolves it; no %s", act)
 	default:

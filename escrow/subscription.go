@@ -13,10 +13,10 @@ type SubscriptionStatus string
 
 // The statuses of a subscription.
 const (
-	Active    SubscriptionStatus = "active"    // it renews at the period's end
-	Ending    SubscriptionStatus = "ending"    // it ends with its period
-	Suspended SubscriptionStatus = "suspended" // the wallet did not cover the next period; no money is locked
-	Ended     SubscriptionStatus = "ended"
+	SubActive    SubscriptionStatus = "active"    // it renews at the period's end
+	SubEnding    SubscriptionStatus = "ending"    // it ends with its period
+	SubSuspended SubscriptionStatus = "suspended" // the wallet did not cover the next period; no money is locked
+	SubEnded     SubscriptionStatus = "ended"
 )
 
 // Subscription locks a price each period, in an escrow that releases by itself at the period's end, and renews until it is ended or
@@ -81,13 +81,13 @@ func (t *Tx) Subscribe(by Actor, o SubscriptionOrder) (Subscription, error) {
 	if err != nil {
 		return Subscription{}, err
 	}
-	s := Subscription{Status: Active, Payer: payer, Payee: o.Payee, Plan: plan, Memo: o.Memo}
+	s := Subscription{Status: SubActive, Payer: payer, Payee: o.Payee, Plan: plan, Memo: o.Memo}
 	if plan.Name != "" {
 		current, err := t.planSubscription(payer, o.Payee, plan.Name)
 		if err != nil {
 			return Subscription{}, err
 		}
-		if current != nil && current.Status == Suspended { // consent anew, to the terms as they are now
+		if current != nil && current.Status == SubSuspended { // consent anew, to the terms as they are now
 			if err := t.endSubscription(current); err != nil {
 				return Subscription{}, err
 			}
@@ -132,19 +132,19 @@ func (t *Tx) beginPeriod(by Actor, s *Subscription, start time.Time) error {
 	if err := t.spend(by, s.Payer, s.Payee, need); err != nil {
 		return err
 	}
-	s.PeriodStart, s.PeriodEnd, s.Used, s.Status = start, start.Add(s.Plan.Period), 0, Active
+	s.PeriodStart, s.PeriodEnd, s.Used, s.Status = start, start.Add(s.Plan.Period), 0, SubActive
 	s.Periods++
 	memo := s.Memo
 	if s.Plan.Name != "" {
 		memo = fmt.Sprintf("subscription %s, period %d", s.Plan.Name, s.Periods)
 	}
-	price := Escrow{Kind: KindPeriod, Status: Open, From: s.Payer, To: s.Payee, Amount: s.Plan.Price, Memo: memo, OnExpiry: ToPayee}
+	price := Escrow{Kind: KindPeriod, Status: StatusOpen, From: s.Payer, To: s.Payee, Amount: s.Plan.Price, Memo: memo, OnExpiry: ToPayee}
 	if err := t.lockPeriod(s, &price, &s.EscrowID); err != nil {
 		return err
 	}
 	s.PoolID = ""
 	if s.Plan.Pool > 0 {
-		pool := Escrow{Kind: KindOverage, Status: Open, From: s.Payer, To: s.Payee, Amount: s.Plan.Pool, Memo: s.Plan.poolMemo(), OnExpiry: ToPayer}
+		pool := Escrow{Kind: KindOverage, Status: StatusOpen, From: s.Payer, To: s.Payee, Amount: s.Plan.Pool, Memo: s.Plan.poolMemo(), OnExpiry: ToPayer}
 		if err := t.lockPeriod(s, &pool, &s.PoolID); err != nil {
 			return err
 		}
@@ -164,7 +164,7 @@ func (t *Tx) lockPeriod(s *Subscription, e *Escrow, id *string) error {
 
 // over reports whether a subscription's period is over, so that something is due.
 func (s Subscription) over(now time.Time) bool {
-	return (s.Status == Active || s.Status == Ending) && !s.PeriodEnd.After(now)
+	return (s.Status == SubActive || s.Status == SubEnding) && !s.PeriodEnd.After(now)
 }
 
 // renew does what is due to a subscription whose period is over: it ends, or begins its next period, or is suspended. After downtime
@@ -178,7 +178,7 @@ func (t *Tx) renew(s *Subscription) error {
 			return err
 		}
 	}
-	if s.Status == Ending {
+	if s.Status == SubEnding {
 		return t.endSubscription(s)
 	}
 	next := *s
@@ -191,7 +191,7 @@ func (t *Tx) renew(s *Subscription) error {
 		*s = next
 		return t.subscriptionEvent(SubscriptionRenewed, *s)
 	case InsufficientFunds, LimitExceeded:
-		s.Status, s.EscrowID, s.PoolID = Suspended, "", ""
+		s.Status, s.EscrowID, s.PoolID = SubSuspended, "", ""
 		if err := t.saveSubscription(s); err != nil {
 			return err
 		}
@@ -211,7 +211,7 @@ func (t *Tx) renewOnce(id string) error {
 }
 
 func (t *Tx) endSubscription(s *Subscription) error {
-	s.Status = Ended
+	s.Status = SubEnded
 	if err := t.saveSubscription(s); err != nil {
 		return err
 	}
@@ -226,13 +226,13 @@ func (t *Tx) saveSubscription(s *Subscription) error {
 	}
 	if s.Plan.Name != "" {
 		plan := subsByPlan.key(s.Payer, s.Payee, s.Plan.Name)
-		if s.Status == Ended {
+		if s.Status == SubEnded {
 			t.ledger.Delete(plan)
 		} else {
 			t.ledger.Put(plan, []byte(s.ID))
 		}
 	}
-	if s.Status == Active || s.Status == Ending {
+	if s.Status == SubActive || s.Status == SubEnding {
 		t.ledger.Put(dueTable.key(timeKey(s.PeriodEnd)+dueSubscription+s.ID), []byte{})
 		t.soonest(s.PeriodEnd)
 	}
@@ -269,7 +269,7 @@ func (t *Tx) planSubscription(payer, payee, plan string) (*Subscription, error) 
 		return nil, err
 	}
 	s, err := t.subscription(string(id))
-	if s != nil && s.Status == Ended {
+	if s != nil && s.Status == SubEnded {
 		return nil, err
 	}
 	return s, err
@@ -306,10 +306,10 @@ func (t *Tx) EndSubscription(by Actor, id string) (Subscription, error) {
 		return Subscription{}, err
 	}
 	switch s.Status {
-	case Suspended:
+	case SubSuspended:
 		return *s, t.endSubscription(s)
-	case Active:
-		s.Status = Ending
+	case SubActive:
+		s.Status = SubEnding
 		return *s, t.saveSubscription(s)
 	default:
 		return Subscription{}, refuse(InvalidStatus, nil, "the subscription is %s already", s.Status)
@@ -325,7 +325,7 @@ func (t *Tx) ResumeSubscription(by Actor, id string) (Subscription, error) {
 	if !by.Operator && by.Agent != s.Payer {
 		return Subscription{}, refuse(Forbidden, nil, "only the payer resumes")
 	}
-	if s.Status != Suspended {
+	if s.Status != SubSuspended {
 		return Subscription{}, refuse(InvalidStatus, nil, "the subscription is %s, not suspended", s.Status)
 	}
 	if err := by.mayPay(s.Payee); err != nil {
@@ -375,7 +375,7 @@ func (b *Book) Subscription(ctx context.Context, by Actor, id string) (Subscript
 // Subscriptions lists an agent's subscriptions, as payer and as payee, newest first.
 func (b *Book) Subscriptions(ctx context.Context, agent string, status SubscriptionStatus, p Page) (subs []Subscription, next string, err error) {
 	switch status {
-	case "", Active, Ending, Suspended, Ended:
+	case "", SubActive, SubEnding, SubSuspended, SubEnded:
 	default:
 		return nil, "", invalid("status", "status %.40q: active, ending, suspended or ended", string(status))
 	}

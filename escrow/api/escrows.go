@@ -97,7 +97,7 @@ func escrowAnswer(currency string) func(escrow.Escrow) escrowOut {
 			h := hours(e.AutoRelease)
 			out.AutoReleaseHours = &h
 		}
-		if e.Status == escrow.RefundRequested {
+		if e.Status == escrow.StatusRefundRequested {
 			asked := e.RefundAsked
 			if asked == 0 {
 				asked = e.Remaining()

@@ -59,12 +59,12 @@ func enum[T ~string](words ...T) *jsonschema.Schema {
 
 // words are the schemas of types that are not made of their Go type, most of which have few values.
 var words = map[reflect.Type]*jsonschema.Schema{
-	reflect.TypeFor[escrow.Status]():             enum(escrow.Open, escrow.RefundRequested, escrow.Disputed, escrow.Released, escrow.Refunded, escrow.Settled),
+	reflect.TypeFor[escrow.Status]():             enum(escrow.StatusOpen, escrow.StatusRefundRequested, escrow.StatusDisputed, escrow.StatusReleased, escrow.StatusRefunded, escrow.StatusSettled),
 	reflect.TypeFor[escrow.Way]():                enum(escrow.ToPayee, escrow.ToPayer),
 	reflect.TypeFor[escrow.MilestoneStatus]():    enum(escrow.MilestonePending, escrow.MilestoneDelivered, escrow.MilestoneAccepted),
 	reflect.TypeFor[escrow.ChargeStatus]():       enum(escrow.ChargeStatuses...),
 	reflect.TypeFor[escrow.Origin]():             enum(escrow.SelfRegistered, escrow.ByOperator, escrow.ByConfig),
-	reflect.TypeFor[escrow.SubscriptionStatus](): enum(escrow.Active, escrow.Ending, escrow.Suspended, escrow.Ended),
+	reflect.TypeFor[escrow.SubscriptionStatus](): enum(escrow.SubActive, escrow.SubEnding, escrow.SubSuspended, escrow.SubEnded),
 	reflect.TypeFor[escrow.EventType]():          enum(escrow.EventTypes...),
 	reflect.TypeFor[decimal.Decimal]():           {Type: "string"},
 	reflect.TypeFor[time.Time]():                 {Type: "string", Format: "date-time"},
