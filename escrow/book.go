@@ -4,6 +4,17 @@
 // A [Book] joins a ledger with the [Rules] of one configuration. What changes the books is a method of [Tx], one atomic
 // operation that [Do] runs; what a metered call does (authorise, draw, settle, cancel) is in [Authorisation].
 // Every refusal is a [*Refusal] with a stable [Outcome]; it changes nothing. Other errors are failures of the ledger.
+//
+// The files lie flat, since all of it is one set of rules; their names say what they are about:
+//
+//	book_*          the book itself: records, ids, lists, idempotency keys, what falls due, receipts, the check of the books
+//	agent_*         agents, their keys, limits and reputation
+//	wallet_*        payments between wallets, allowances, the faucet, money that comes in by rails
+//	escrow_*        escrows: locked, released, refunded, disputed, by milestones
+//	call_*          metered calls: authorised, drawn, settled; charges and their quality
+//	subscription_*  plans, periods and quotas
+//	event_*         what agents are told of: events, the outbox, webhooks
+//	claim_*         what one process knows for a moment
 package escrow
 
 import (

@@ -36,7 +36,7 @@ func (t *Tx) Refund(by Actor, id string, amount ledger.Amount, reason string) (E
 	if err := t.giveBack(e, amount, reason); err != nil {
 		return Escrow{}, err
 	}
-	return t.done(by, e, "escrow.refund", EscrowRefunded)
+	return t.saveAct(by, e, "escrow.refund", EscrowRefunded)
 }
 
 // giveBack refunds an amount, zero being what was asked for, or all, and takes it off a request.
@@ -50,7 +50,7 @@ func (t *Tx) giveBack(e *Escrow, amount ledger.Amount, reason string) error {
 		amount = min(e.RefundAsked, free)
 	}
 	if amount == 0 || amount == e.Remaining() {
-		return t.finish(e, ToPayer, reason)
+		return t.sendRest(e, ToPayer, reason)
 	}
 	if err := t.out(e, ToPayer, amount, reason); err != nil {
 		return err
@@ -74,7 +74,7 @@ func (t *Tx) requestRefund(by Actor, e *Escrow, amount ledger.Amount, reason str
 	}
 	e.Status, e.RefundAsked, e.RefundReason = StatusRefundRequested, amount, reason
 	e.RefundAt = t.Now().Add(t.rules.RefundWindow)
-	return t.done(by, e, "escrow.refund", EscrowRefundRequested)
+	return t.saveAct(by, e, "escrow.refund", EscrowRefundRequested)
 }
 
 // WithdrawRefund takes the payer's request back.
@@ -93,7 +93,7 @@ func (t *Tx) WithdrawRefund(by Actor, id string) (Escrow, error) {
 	if err := t.expire(e); err != nil { // its own time may have passed while it was frozen
 		return Escrow{}, err
 	}
-	return t.done(by, e, "escrow.refund_withdrawn", EscrowRefundWithdrawn)
+	return t.saveAct(by, e, "escrow.refund_withdrawn", EscrowRefundWithdrawn)
 }
 
 // Dispute freezes the escrow until the operator resolves it. Either party may.
@@ -113,7 +113,7 @@ func (t *Tx) Dispute(by Actor, id, reason string) (Escrow, error) {
 		who = "operator"
 	}
 	e.dispute(who, reason)
-	return t.done(by, e, "escrow.dispute", EscrowDisputed)
+	return t.saveAct(by, e, "escrow.dispute", EscrowDisputed)
 }
 
 func (e *Escrow) dispute(by, reason string) {
@@ -162,7 +162,7 @@ func (t *Tx) Resolve(by Actor, id string, r Resolution) (Escrow, error) {
 	if err := t.divide(e, r); err != nil {
 		return Escrow{}, err
 	}
-	return t.done(by, e, "escrow.resolve", EscrowResolved)
+	return t.saveAct(by, e, "escrow.resolve", EscrowResolved)
 }
 
 func (t *Tx) divide(e *Escrow, r Resolution) error {

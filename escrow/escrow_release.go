@@ -30,8 +30,8 @@ func (t *Tx) out(e *Escrow, way Way, amount ledger.Amount, memo string, cover ..
 	return t.take(e.To, fee, e.ID)
 }
 
-// finish sends all that is not held one way, and whatever is held after it as the running calls end.
-func (t *Tx) finish(e *Escrow, way Way, memo string) error {
+// sendRest sends all that is not held one way, and whatever is held after it as the running calls end.
+func (t *Tx) sendRest(e *Escrow, way Way, memo string) error {
 	free, err := t.unheld(e)
 	if err != nil {
 		return err
@@ -77,10 +77,10 @@ func (t *Tx) Release(by Actor, id, memo string) (Escrow, error) {
 	if err := checkText("memo", memo); err != nil {
 		return Escrow{}, err
 	}
-	if err := t.finish(e, ToPayee, memo); err != nil {
+	if err := t.sendRest(e, ToPayee, memo); err != nil {
 		return Escrow{}, err
 	}
-	return t.done(by, e, "escrow.release", EscrowReleased)
+	return t.saveAct(by, e, "escrow.release", EscrowReleased)
 }
 
 // ReleasePartial sends an amount to the payee; the rest stays locked.
@@ -119,11 +119,11 @@ func (t *Tx) releasePart(by Actor, e *Escrow, amount ledger.Amount, memo string)
 		return Escrow{}, err
 	}
 	e.RefundAsked = min(e.RefundAsked, e.Remaining())
-	return t.done(by, e, "escrow.release_partial", EscrowReleased)
+	return t.saveAct(by, e, "escrow.release_partial", EscrowReleased)
 }
 
-// done saves an escrow after an act on it, with what follows from that.
-func (t *Tx) done(by Actor, e *Escrow, act string, what EventType) (Escrow, error) {
+// saveAct saves an escrow after an act on it, with what follows from that.
+func (t *Tx) saveAct(by Actor, e *Escrow, act string, what EventType) (Escrow, error) {
 	if err := t.audit(by, act, e.ID, ""); err != nil {
 		return Escrow{}, err
 	}

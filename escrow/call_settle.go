@@ -160,9 +160,9 @@ func (t *Tx) countDraw(e *Escrow, amount, fee, stained ledger.Amount) error {
 	return t.saveEscrow(e)
 }
 
-// leave gives back what a call that has ended still holds, and lets others run in its place. Where the escrow that paid it is over, what it
+// leaveTo gives back what a call that has ended still holds, and lets others run in its place. Where the escrow that paid it is over, what it
 // held goes on.
-func (t *Tx) leave(a *Authorisation, e *Escrow) error {
+func (t *Tx) leaveTo(a *Authorisation, e *Escrow) error {
 	if err := t.ledger.Release(a.hold); err != nil {
 		return err
 	}
@@ -172,16 +172,16 @@ func (t *Tx) leave(a *Authorisation, e *Escrow) error {
 	if e == nil || e.Closing == "" {
 		return nil
 	}
-	return t.flush(e)
+	return t.sendLeft(e)
 }
 
-// flush sends on what a call has left in an escrow that is over.
-func (t *Tx) flush(e *Escrow) error {
+// sendLeft sends on what a call has left in an escrow that is over.
+func (t *Tx) sendLeft(e *Escrow) error {
 	what := EscrowReleased
 	if e.Closing == ToPayer {
 		what = EscrowRefunded
 	}
-	if err := t.finish(e, e.Closing, "left by a call that has ended"); err != nil {
+	if err := t.sendRest(e, e.Closing, "left by a call that has ended"); err != nil {
 		return err
 	}
 	if err := t.saveEscrow(e); err != nil {
@@ -252,7 +252,7 @@ func (t *Tx) settle(a *Authorisation, s Settlement) (Charge, error) {
 	if err := t.lockHeld(a, e, &d.Charge, locked, s.Quality); err != nil {
 		return Charge{}, err
 	}
-	if err := t.leave(a, e); err != nil {
+	if err := t.leaveTo(a, e); err != nil {
 		return Charge{}, err
 	}
 	if err := t.delivered(e, a.milestone, s.Cut); err != nil {
@@ -374,7 +374,7 @@ func (t *Tx) cancel(a *Authorisation) error {
 			return err
 		}
 	}
-	return t.leave(a, e)
+	return t.leaveTo(a, e)
 }
 
 // RecoverPending is run after a ledger was opened, before it serves: draws of calls that died with their process are posted and recorded
@@ -461,5 +461,5 @@ func (t *Tx) recoverClosing(id string) error {
 	if over, err := t.ledger.Over(e.ClosingBy); err != nil || !over && e.ClosingBy != t.ledger.Session() {
 		return err // another process knows what its calls hold of it
 	}
-	return t.flush(e)
+	return t.sendLeft(e)
 }

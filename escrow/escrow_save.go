@@ -62,7 +62,7 @@ func (e *Escrow) dueAt() time.Time {
 func (t *Tx) saveEscrow(e *Escrow) error {
 	e.UpdatedAt = t.Now()
 	if e.Remaining() == 0 {
-		e.close()
+		e.setClosed()
 		if err := t.count(e); err != nil {
 			return err
 		}
@@ -90,7 +90,7 @@ func (t *Tx) saveEscrow(e *Escrow) error {
 	return err
 }
 
-func (e *Escrow) close() {
+func (e *Escrow) setClosed() {
 	switch {
 	case e.Refunded == 0:
 		e.Status = StatusReleased

@@ -68,5 +68,5 @@ func (t *Tx) DeliverMilestone(by Actor, id, name, note string) (Escrow, error) {
 		return Escrow{}, refuse(InvalidStatus, nil, "milestone %q is %s already", name, m.Status)
 	}
 	m.Status, m.Note, m.DeliveredAt = MilestoneDelivered, note, t.Now()
-	return t.done(by, e, "escrow.deliver", MilestoneWasDelivered)
+	return t.saveAct(by, e, "escrow.deliver", MilestoneWasDelivered)
 }

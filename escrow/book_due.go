@@ -186,7 +186,7 @@ func (t *Tx) expire(e *Escrow) error {
 				what = EscrowDisputed
 			}
 		case e.Status == StatusOpen:
-			err = t.finish(e, e.OnExpiry, "its time is up")
+			err = t.sendRest(e, e.OnExpiry, "its time is up")
 		case e.Served: // what was served is not refunded in silence
 			what = EscrowDisputed
 			e.dispute("meter", "the refund request met silence, and a meter has served from this escrow")

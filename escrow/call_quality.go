@@ -143,7 +143,7 @@ func (t *Tx) divideBy(e *Escrow, v Verdict, note string) error {
 	if err := t.out(e, ToPayee, toPayee, note); err != nil {
 		return err
 	}
-	return t.finish(e, ToPayer, note)
+	return t.sendRest(e, ToPayer, note)
 }
 
 // follow keeps the charge that an escrow holds the price of in step with it.
