@@ -155,21 +155,9 @@ func (a *Authorisation) Total() ledger.Amount {
 	return a.total
 }
 
-// Extend grows what has been authorised to total, draws included. Refused with insufficient_funds or limit_exceeded, nothing has
-// changed.
-func (a *Authorisation) Extend(total ledger.Amount) error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.extend(total - a.total)
-}
-
-// extend grows what has been authorised; a.mu is locked.
+// extend grows what has been authorised, or refuses and changes nothing; a.mu is locked.
 func (a *Authorisation) extend(by ledger.Amount) error {
 	if by <= 0 {
-		return nil
-	}
-	if a.shadow {
-		a.total += by
 		return nil
 	}
 	if err := a.frozen(); err != nil {
