@@ -163,13 +163,9 @@ func (a *Authorisation) Extend(total ledger.Amount) error {
 	return a.extend(total - a.total)
 }
 
-// extend grows what has been authorised; a.mu is locked.
+// extend grows what has been authorised, or refuses and changes nothing; a.mu is locked.
 func (a *Authorisation) extend(by ledger.Amount) error {
 	if by <= 0 {
-		return nil
-	}
-	if a.shadow {
-		a.total += by
 		return nil
 	}
 	if err := a.frozen(); err != nil {

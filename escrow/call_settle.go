@@ -160,9 +160,9 @@ func (t *Tx) countDraw(e *Escrow, amount, fee, stained ledger.Amount) error {
 	return t.saveEscrow(e)
 }
 
-// leaveTo gives back what a call that has ended still holds, and lets others run in its place. Where the escrow that paid it is over, what it
+// endCall gives back what a call that has ended still holds, and lets others run in its place. Where the escrow that paid it is over, what it
 // held goes on.
-func (t *Tx) leaveTo(a *Authorisation, e *Escrow) error {
+func (t *Tx) endCall(a *Authorisation, e *Escrow) error {
 	if err := t.ledger.Release(a.hold); err != nil {
 		return err
 	}
@@ -252,7 +252,7 @@ func (t *Tx) settle(a *Authorisation, s Settlement) (Charge, error) {
 	if err := t.lockHeld(a, e, &d.Charge, locked, s.Quality); err != nil {
 		return Charge{}, err
 	}
-	if err := t.leaveTo(a, e); err != nil {
+	if err := t.endCall(a, e); err != nil {
 		return Charge{}, err
 	}
 	if err := t.delivered(e, a.milestone, s.Cut); err != nil {
@@ -374,7 +374,7 @@ func (t *Tx) cancel(a *Authorisation) error {
 			return err
 		}
 	}
-	return t.leaveTo(a, e)
+	return t.endCall(a, e)
 }
 
 // RecoverPending is run after a ledger was opened, before it serves: draws of calls that died with their process are posted and recorded

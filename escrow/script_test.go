@@ -365,8 +365,6 @@ func (s *script) callStep(verb string, arg func(int) string, named map[string]st
 	switch verb {
 	case "call":
 		return true, s.authorise(arg, named)
-	case "extend":
-		return true, a.Extend(amount(arg(1)))
 	case "upto":
 		s.compare(arg(0), named, map[string]string{"total": a.ExtendUpTo(amount(arg(1))).String()})
 	case "draw":

@@ -20,10 +20,7 @@ type Shared interface {
 	Shared()
 }
 
-// Session returns the ledger's own session, the zero one where the store was opened for reading.
-func (l *Ledger) Session() Session { return l.session }
-
-// Session returns the session of the ledger that runs the operation.
+// Session returns the session in which the operation runs.
 func (tx *Tx) Session() Session { return tx.ledger.session }
 
 // Over reports whether a session has ended. On a shared store that is when its ledger was closed.

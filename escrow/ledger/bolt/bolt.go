@@ -350,14 +350,6 @@ func (f *file) view(fn func(*bbolt.Tx) error) (err error) {
 	return f.db.View(fn)
 }
 
-// Err returns why no operations are taken, nil while they are.
-func (s *Store) Err() error {
-	if s.commits == nil {
-		return ledger.ErrReadOnly
-	}
-	return s.commits.Err()
-}
-
 // Close commits what is queued and closes the file.
 func (s *Store) Close() error {
 	s.closing.Lock()

@@ -48,13 +48,22 @@ func file(t testing.TB, o bolt.Options) ledgertest.Place {
 	}
 }
 
-// TestStore runs the suite where records stay in the journal, where some are folded, and where each commit folds the one before.
+// TestStore runs the suite where records stay in the journal, where some are folded, and where each commit folds the one before; and where
+// operations run more than once.
 func TestStore(t *testing.T) {
 	t.Parallel()
-	for name, size := range map[string]int{"journal": 0, "folding": 4 << 10, "folding at once": 1} {
+	for name, size := range map[string]int{"journal": 0, "folding": folding, "folding at once": 1} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			ledgertest.Run(t, func(t testing.TB) ledgertest.Place { return file(t, bolt.Options{LayerSize: size}) })
 		})
 	}
+	t.Run("twice", func(t *testing.T) {
+		ledgertest.Run(t, func(t testing.TB) ledgertest.Place { return file(t, bolt.Options{LayerSize: folding, NoSync: true}).Twice() })
+	})
+	t.Run("again", func(t *testing.T) {
+		ledgertest.Run(t, func(t testing.TB) ledgertest.Place { return file(t, bolt.Options{LayerSize: folding, NoSync: true}).Again() })
+	})
 }
+
+const folding = 4 << 10
