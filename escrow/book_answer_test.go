@@ -65,5 +65,15 @@ func TestKeptAnswers(t *testing.T) {
 	if kept("alice", "again") == nil {
 		t.Error("what was forgotten still takes room")
 	}
+	must(t, s.Abandon(context.Background(), escrow.AbandonedCall{Request: fmt.Sprint("req_", made), Payer: "alice", IdempotencyKey: "again"}))
+	if kept("alice", "again") != nil {
+		t.Error("the answer of a call that was abandoned is kept, although the call may be made again")
+	}
+	for i := range 8 { // all of the room is there again
+		call(fmt.Sprint("after-", i), large)
+	}
+	if kept("alice", "after-6") == nil {
+		t.Error("the answer of a call that was abandoned still takes room")
+	}
 	s.sound()
 }

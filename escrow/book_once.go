@@ -177,20 +177,27 @@ func (t *Tx) forget() (more bool, err error) {
 		return false, err
 	}
 	for _, e := range entries {
-		crowd, answer, _ := strings.Cut(e.crowd, "\x00")
-		if err := t.countKept(crowd, -1); err != nil {
+		if err := t.forgetOne(e.key, e.crowd); err != nil {
 			return false, err
-		}
-		id := onceByHour.lastPart([]byte(e.key))[8:]
-		t.ledger.Delete([]byte(e.key))
-		t.ledger.Delete(onceTable.key(id))
-		if answer != "" {
-			if err := t.forgetAnswer(id, crowd, answer); err != nil {
-				return false, err
-			}
 		}
 	}
 	return len(entries) == sweepSize, nil
+}
+
+// forgetOne removes an idempotency key, by its entry among those that are forgotten in the same hour: what says whose crowd it is
+// counted in, and how many bytes the answer has that was kept with it.
+func (t *Tx) forgetOne(entry, what string) error {
+	crowd, answer, _ := strings.Cut(what, "\x00")
+	if err := t.countKept(crowd, -1); err != nil {
+		return err
+	}
+	id := onceByHour.lastPart([]byte(entry))[8:]
+	t.ledger.Delete([]byte(entry))
+	t.ledger.Delete(onceTable.key(id))
+	if answer == "" {
+		return nil
+	}
+	return t.forgetAnswer(id, crowd, answer)
 }
 
 // claimCall lets a call of an agent run: one of at most so many, the only one under its idempotency key, and the only one that does the work

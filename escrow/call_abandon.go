@@ -2,7 +2,6 @@ package escrow
 
 import (
 	"context"
-	"time"
 )
 
 // AbandonedCall is a call whose settlement failed with a commit of the ledger, so that its answer never went out whole.
@@ -71,8 +70,10 @@ func (t *Tx) forgetCall(c AbandonedCall) error {
 	if err != nil || !found || kept.Request != c.Request {
 		return err
 	}
-	hour := kept.At.Add(KeptFor).Truncate(time.Hour).Add(time.Hour)
-	t.ledger.Delete(onceByHour.key(timeKey(hour)+id.Owner, id.Key))
-	t.ledger.Delete(onceTable.key(id.Owner, id.Key))
-	return t.countKept(id.crowd(), -1)
+	entry := id.forgotten(forgetAt(kept.At))
+	what, err := t.ledger.Get(entry)
+	if err != nil {
+		return err
+	}
+	return t.forgetOne(string(entry), string(what))
 }
