@@ -223,7 +223,7 @@ func (t *Tx) lock(e *Escrow, cover ...*ledger.Hold) error {
 		Debit: ledger.Wallet(e.From), Credit: e.Account(), Amount: e.Amount, Kind: kindEscrow, Reference: e.ID, Memo: e.Memo,
 	}, cover...)
 	if r := (*Refusal)(nil); errors.As(err, &r) && r.Outcome == InsufficientFunds {
-		r.Fields["payee"] = e.To // not the escrow, which there is not
+		r.Fields["payee"] = e.To // the caller knows the payee; the escrow does not exist
 	}
 	if err != nil {
 		return err

@@ -205,6 +205,11 @@ func judgeAgain(ctx context.Context, book *escrow.Book, decision escrow.Decision
 	if len(decision.Judge) == 0 || json.Unmarshal(decision.Judge, &later) != nil {
 		return
 	}
+	work, err := book.Claims().Take(ctx, 1, escrow.Bound{Of: escrow.Thing{Kind: escrow.Work, Name: "judge " + decision.RequestID}, Most: 1})
+	if err != nil {
+		return // another worker asks at this moment
+	}
+	defer work.End()
 	score, err := ask(ctx, later.URL, later.Question)
 	if err != nil {
 		logger.Debug("the judge still gives no score", "request", decision.RequestID, "error", err)
