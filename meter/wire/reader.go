@@ -263,7 +263,7 @@ func (r *reader) once(n *node, base int, key []byte, many map[string]bool) map[s
 	case n != nil && r.wrong == nil:
 		r.wrong = meter.ErrTooManyKeys
 	}
-	if twice {
+	if twice && r.wrong == nil { // the first is told; naming each costs memory
 		r.refuse(n.pathOf(key), "the key stands twice in its object, in the same or another spelling: state it once")
 	}
 	return many
