@@ -57,10 +57,14 @@ func TestStore(t *testing.T) {
 		})
 	}
 	t.Run("twice", func(t *testing.T) {
-		ledgertest.Run(t, func(t testing.TB) ledgertest.Place { return file(t, bolt.Options{LayerSize: folding, NoSync: true}).Twice() })
+		ledgertest.Run(t, func(t testing.TB) ledgertest.Place {
+			return file(t, bolt.Options{LayerSize: folding, NoSync: true}).Twice()
+		})
 	})
 	t.Run("again", func(t *testing.T) {
-		ledgertest.Run(t, func(t testing.TB) ledgertest.Place { return file(t, bolt.Options{LayerSize: folding, NoSync: true}).Again() })
+		ledgertest.Run(t, func(t testing.TB) ledgertest.Place {
+			return file(t, bolt.Options{LayerSize: folding, NoSync: true}).Again()
+		})
 	})
 }
 
