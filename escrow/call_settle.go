@@ -190,7 +190,7 @@ func (t *Tx) sendLeft(e *Escrow) error {
 	return t.escrowEvent(what, *e)
 }
 
-// Settle charges the call: one durable batch that resolves the draws, posts the rest, and records the charge. An amount beyond
+// Settle charges the call: one durable operation that resolves the draws, posts the rest, and records the charge. An amount beyond
 // what can be had is clamped and the charge flagged suspect. Once per request: the same again returns the first charge.
 // ctx bounds the waiting alone; an accepted settlement runs on.
 func (a *Authorisation) Settle(ctx context.Context, s Settlement) (Charge, error) {
@@ -366,6 +366,8 @@ func (t *Tx) cancel(a *Authorisation) error {
 			return err
 		}
 		t.ledger.Delete(drawTable.key(d.Charge.RequestID))
+	} else if a.limits != nil {
+		a.limits.Settle(t, 0)
 	}
 	if d.Posted > 0 {
 		d.OnceKey = "" // the call may be made again

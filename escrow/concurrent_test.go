@@ -109,13 +109,72 @@ func TestOneOpenerPerPair(t *testing.T) {
 	}
 }
 
+// gated is a store that tells of each operation that is submitted.
+type gated struct {
+	ledger.Store
+	submitted chan struct{}
+}
+
+func (g gated) Submit(op ledger.Op) {
+	g.Store.Submit(op)
+	g.submitted <- struct{}{}
+}
+
+// TestClosedBehindACall: an escrow that is released right behind the settlement, or the cancelling, of a call finds nothing held by that call,
+// though both are in one commit: nobody else would see to what is left.
+func TestClosedBehindACall(t *testing.T) {
+	for what, end := range map[string]func(*escrow.Authorisation){
+		"settled": func(a *escrow.Authorisation) {
+			_, _ = a.Settle(context.Background(), escrow.Settlement{Amount: amount("1")})
+		},
+		"cancelled": (*escrow.Authorisation).Cancel,
+	} {
+		submitted := make(chan struct{}, 100)
+		s := newShopBy(t, defaultRules(), func(s ledger.Store) ledger.Store { return gated{s, submitted} })
+		s.agents("10", "alice")
+		s.agents("0", "shop")
+		e, err := do(s, func(tx *escrow.Tx) (escrow.Escrow, error) {
+			return tx.CreateEscrow(by("alice"), escrow.EscrowOrder{To: "shop", Amount: amount("5")})
+		})
+		must(t, err)
+		a, err := s.Authorise(t.Context(), escrow.CallOrder{Request: "req_1", By: by("alice"), Payee: "shop", Least: amount("3"), From: escrow.FromEscrow, Escrow: e.ID})
+		must(t, err)
+		for len(submitted) > 0 {
+			<-submitted
+		}
+		open := make(chan struct{})
+		ledger.Queue(s.Ledger(), func(*ledger.Tx) (struct{}, error) { <-open; return struct{}{}, nil }) // the next two come into one group
+		<-submitted
+		ended := make(chan struct{})
+		go func() {
+			end(a)
+			close(ended)
+		}()
+		<-submitted
+		done := make(chan error)
+		go func() {
+			done <- s.run(func(tx *escrow.Tx) error { _, err := tx.Release(by("alice"), e.ID, ""); return err })
+		}()
+		<-submitted
+		close(open)
+		must(t, <-done)
+		<-ended
+		after, err := s.Escrow(t.Context(), operator, e.ID)
+		must(t, err)
+		if after.Remaining() != 0 || after.Released != amount("5") {
+			t.Errorf("behind a call that is %s: %s was released, %s remain", what, after.Released, after.Remaining())
+		}
+		s.sound()
+	}
+}
+
 // TestExpiryIsDoneOnce whoever looks at the clock.
 func TestExpiryIsDoneOnce(t *testing.T) {
 	s := newShop(t, defaultRules())
 	s.agents("100", "alice")
 	s.agents("0", "bob")
 	s.Book = s.With(escrow.Rules{})
-	for range 150 { // more than one batch of due things
+	for range 150 { // more than are done in one operation
 		must(t, s.run(func(tx *escrow.Tx) error {
 			_, err := tx.CreateEscrow(by("alice"), escrow.EscrowOrder{To: "bob", Amount: amount("0.5"), AutoRelease: 3600e9})
 			return err

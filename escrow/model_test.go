@@ -14,7 +14,7 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// TestModel runs random histories against a plain model in memory, which knows the rules and nothing of records, lists, batches or
+// TestModel runs random histories against a plain model in memory, which knows the rules and nothing of records, lists, operations or
 // holds, and compares all that can be seen after each step.
 func TestModel(t *testing.T) {
 	t.Parallel()

@@ -36,18 +36,18 @@ func (b *Book) claimQuota(ctx context.Context, s Subscription, o CallOrder) (*qu
 }
 
 // end gives all of it back.
-func (h *quotaClaim) end() {
-	if h != nil {
-		h.End()
+func (q *quotaClaim) end() {
+	if q != nil {
+		q.End()
 	}
 }
 
 // counted reports whether the plan counts units at all.
-func (h *quotaClaim) counted() bool { return h.subscription.Plan.Included > 0 }
+func (q *quotaClaim) counted() bool { return q.subscription.Plan.Included > 0 }
 
 // exhausted refuses a call for which nothing of the quota is left, and which nothing else pays.
-func (h *quotaClaim) exhausted() error {
-	s := h.subscription
+func (q *quotaClaim) exhausted() error {
+	s := q.subscription
 	return refuse(LimitExceeded, map[string]string{
 		"limit": "quota", "plan": s.Plan.Name, "payee": s.Payee, "included": Units(s.Plan.Included), "unit": s.Plan.Unit,
 		"renews_at": s.PeriodEnd.Format(time.RFC3339),
@@ -90,15 +90,15 @@ func (a *Authorisation) fromSubscription(ctx context.Context, o CallOrder) error
 
 // quotaFirst returns what the first units cost of which the quota has nothing left.
 func (a *Authorisation) quotaFirst(wanted int64) (ledger.Amount, error) {
-	h := a.quota
-	if !h.counted() || h.Amount() >= wanted {
+	q := a.quota
+	if !q.counted() || q.Amount() >= wanted {
 		return 0, nil
 	}
-	if !h.subscription.Plan.Overage {
-		return 0, h.exhausted()
+	if !q.subscription.Plan.Overage {
+		return 0, q.exhausted()
 	}
-	h.beyond = wanted - h.Amount()
-	return h.over(h.beyond), nil
+	q.beyond = wanted - q.Amount()
+	return q.over(q.beyond), nil
 }
 
 func (a *Authorisation) poolExhausted(err error) error {
@@ -169,67 +169,67 @@ func (a *Authorisation) Subscription() (Subscription, bool) {
 func (a *Authorisation) ExtendQuota(units int64) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	h := a.quota
-	if h == nil {
+	q := a.quota
+	if q == nil {
 		return false
 	}
-	more := units - h.Amount() - h.beyond
-	if more <= 0 || !h.counted() {
+	more := units - q.Amount() - q.beyond
+	if more <= 0 || !q.counted() {
 		return true
 	}
-	taken, err := h.ExtendUpTo(more)
+	taken, err := q.ExtendUpTo(more)
 	if err != nil {
 		return false
 	}
 	if beyond := more - taken; beyond > 0 {
-		by := max(0, h.over(h.beyond+beyond)-a.total)
-		if !h.subscription.Plan.Overage || a.extend(by) != nil {
-			h.GiveBack(taken)
+		by := max(0, q.over(q.beyond+beyond)-a.total)
+		if !q.subscription.Plan.Overage || a.extend(by) != nil {
+			q.GiveBack(taken)
 			return false
 		}
-		h.beyond += beyond
+		q.beyond += beyond
 	}
 	return true
 }
 
 // reachQuota sets aside what a call has used in the end, as far as there is some: of the quota, then of the money.
 func (a *Authorisation) reachQuota(s Settlement) {
-	h := a.quota
-	if h == nil || !h.counted() {
+	q := a.quota
+	if q == nil || !q.counted() {
 		return
 	}
-	if more := s.Quota - h.Amount(); more > 0 {
-		_, _ = h.ExtendUpTo(more) // an error leaves it to the money, and shows there
+	if more := s.Quota - q.Amount(); more > 0 {
+		_, _ = q.ExtendUpTo(more) // an error leaves it to the money, and shows there
 	}
-	if beyond := s.Quota - h.Amount(); beyond > 0 && h.subscription.Plan.Overage {
-		a.ExtendUpTo(s.over(h)(beyond))
+	if beyond := s.Quota - q.Amount(); beyond > 0 && q.subscription.Plan.Overage {
+		a.ExtendUpTo(s.over(q)(beyond))
 	}
 }
 
 // over is the price of units beyond the quota, as the settlement has it or else the order had it.
-func (s Settlement) over(h *quotaClaim) func(int64) ledger.Amount {
+func (s Settlement) over(q *quotaClaim) func(int64) ledger.Amount {
 	if s.Over != nil {
 		return s.Over
 	}
-	return h.over
+	return q.over
 }
 
 // useQuota takes what a call has used from the quota of its subscription, and returns what the rest costs.
 func (t *Tx) useQuota(a *Authorisation, c *Charge, s Settlement) (ledger.Amount, error) {
-	h := a.quota
-	sub, err := t.subscription(h.subscription.ID)
+	q := a.quota
+	sub, err := t.subscription(q.subscription.ID)
 	if err != nil || sub == nil {
 		return 0, err
 	}
-	used := min(max(s.Quota, 0), h.Amount(), sub.QuotaLeft())
+	used := min(max(s.Quota, 0), q.Amount(), sub.QuotaLeft())
 	sub.Used += used
 	c.QuotaUsed, c.QuotaLeft = used, sub.QuotaLeft()
 	if err := t.put(subscriptionTable.key(sub.ID), sub); err != nil {
 		return 0, err
 	}
-	h.Settle(t, used)
-	if beyond := s.Quota - used; beyond > 0 && h.counted() && h.subscription.Plan.Overage {
-		return max(0, s.over(h)(beyond)), nil
+	q.Settle(t, used)
+	if beyond := s.Quota - used; beyond > 0 && q.counted() && q.subscription.Plan.Overage {
+		return max(0, s.over(q)(beyond)), nil
 	}
 	return 0, nil
 }

@@ -284,11 +284,12 @@ func (l *Ledger) Reopen() error {
 	}
 	// Until l.stopped is cleared operations are turned away, so that no account changes while it is read again.
 	err := l.View(func(r Reader) (err error) {
-		if l.applied, err = readState(r); err != nil {
-			return err
-		}
-		return l.memory.reload(func(id AccountID) (Account, error) { return ReadAccount(r, id) })
+		l.applied, err = readState(r)
+		return err
 	})
+	if err == nil {
+		err = l.memory.reload(l.committed)
+	}
 	if err != nil {
 		return fmt.Errorf("reopening the ledger: %w", err)
 	}

@@ -22,11 +22,11 @@ import (
 //	pay A B N [by H ...] [for R]         a transfer, covered by holds
 //	pend P A B N [by H ...] [for R]      money set aside durably
 //	resolve P N                          post N of it, give back the rest
-//	batch STEP ; STEP ; ...              all of them or none
-//	try STEP ; STEP ; ...                as a part of a batch that goes on without it
-//	note N                               puts a record N with what the batch does; refused with noted where there is one
+//	op STEP ; STEP ; ...                 one operation: all of them or none
+//	try STEP ; STEP ; ...                as a part of an operation that goes on without it
+//	note N                               puts a record N with what the operation does; refused with noted where there is one
 //	noted N                              answers yes or no
-//	give H                               gives a hold back with what the batch does
+//	give H                               gives a hold back with what the operation does
 //	hold H A N / extend H N / release H
 //	extendupto H N                       answers how much it was
 //	amount H                             answers what is held
@@ -125,10 +125,10 @@ func (r *runner) step(t *testing.T, words []string) string {
 		return words[i]
 	}
 	switch words[0] {
-	case "deposit", "withdraw", "pay", "pend", "resolve", "note", "give", "batch", "try":
+	case "deposit", "withdraw", "pay", "pend", "resolve", "note", "give", "op", "try":
 		made, err := ledger.Do(context.Background(), r.ledger, func(tx *ledger.Tx) (map[string]uint64, error) {
-			b := &batch{runner: r, t: t, tx: tx, pendings: maps.Clone(r.pendings)}
-			return b.pendings, b.step(words)
+			o := &operation{runner: r, t: t, tx: tx, pendings: maps.Clone(r.pendings)}
+			return o.pendings, o.step(words)
 		})
 		if err == nil {
 			r.pendings = made
@@ -239,8 +239,8 @@ func (r *runner) read(t *testing.T, words []string) string {
 	}
 }
 
-// batch is a run of an operation that a step asks for.
-type batch struct {
+// operation is a run of an operation that a step asks for.
+type operation struct {
 	*runner
 	t        *testing.T
 	tx       *ledger.Tx
@@ -248,42 +248,42 @@ type batch struct {
 }
 
 // step runs one step that changes the books.
-func (b *batch) step(words []string) error {
+func (o *operation) step(words []string) error {
 	switch words[0] {
-	case "batch":
+	case "op":
 		for _, step := range split(words[1:]) {
-			if err := b.step(step); err != nil {
+			if err := o.step(step); err != nil {
 				return err
 			}
 		}
 		return nil
 	case "try":
-		err := b.tx.Try(func() error { return b.step(append([]string{"batch"}, words[1:]...)) })
+		err := o.tx.Try(func() error { return o.step(append([]string{"op"}, words[1:]...)) })
 		if ledger.OutcomeOf(err) != ledger.OK {
 			return nil
 		}
 		return err
 	case "deposit":
-		_, err := b.tx.Post(ledger.Transfer{Debit: ledger.World, Credit: account(words[1]), Amount: amount(b.t, words[2]), Kind: "deposit"})
+		_, err := o.tx.Post(ledger.Transfer{Debit: ledger.World, Credit: account(words[1]), Amount: amount(o.t, words[2]), Kind: "deposit"})
 		return err
 	case "withdraw":
-		_, err := b.tx.Post(ledger.Transfer{Debit: account(words[1]), Credit: ledger.World, Amount: amount(b.t, words[2]), Kind: "withdraw"})
+		_, err := o.tx.Post(ledger.Transfer{Debit: account(words[1]), Credit: ledger.World, Amount: amount(o.t, words[2]), Kind: "withdraw"})
 		return err
 	case "pay":
-		_, err := b.tx.Post(transfer(b.t, words[1:], "pay"), b.cover(words)...)
+		_, err := o.tx.Post(transfer(o.t, words[1:], "pay"), o.cover(words)...)
 		return err
 	case "pend":
-		p, err := b.tx.Pend(transfer(b.t, words[2:], "draw"), b.cover(words)...)
-		b.pendings[words[1]] = p.Seq
+		p, err := o.tx.Pend(transfer(o.t, words[2:], "draw"), o.cover(words)...)
+		o.pendings[words[1]] = p.Seq
 		return err
 	case "note":
-		return note(b.tx, words[1])
+		return note(o.tx, words[1])
 	case "give":
-		return b.tx.Release(b.holds[words[1]])
+		return o.tx.Release(o.holds[words[1]])
 	case "resolve":
-		return b.tx.Resolve(b.pendings[words[1]], amount(b.t, words[2]), "", "")
+		return o.tx.Resolve(o.pendings[words[1]], amount(o.t, words[2]), "", "")
 	default:
-		return fmt.Errorf("%q is no step of a batch", words[0])
+		return fmt.Errorf("%q is no step of an operation", words[0])
 	}
 }
 
