@@ -412,6 +412,7 @@ func (w *world) wait(t *rapid.T) {
 func (w *world) reopen(t *rapid.T) {
 	w.shop.t = t
 	w.shop.reopen()
+	w.model.now = w.Now() // that of the last operation that wrote something, where the clock has gone back since
 	for len(w.model.calls) > 0 {
 		c := w.model.calls[0]
 		drawn := c.pending

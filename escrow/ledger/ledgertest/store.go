@@ -11,9 +11,9 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// Memory keeps records as plainly as can be, for tests of rules and to compare stores with. What is kept outlives the stores that are opened on
-// it, as a disk outlives processes, and several may be open on it at once, as several processes are on a database: it is [ledger.Shared].
-// The zero value is empty.
+// Memory keeps records as plainly as can be, for tests of rules and to compare stores with. What is kept outlives the stores that are
+// opened on it, as a disk outlives processes, and several may be open on it at once, as several processes are on a database: it is
+// [ledger.Shared]. The zero value is empty.
 type Memory struct {
 	// Contended has each group run twice: when it is first committed, it is told that another process has committed meanwhile.
 	Contended bool
