@@ -100,7 +100,7 @@ func (b *books) close() error {
 	if store == nil {
 		return nil
 	}
-	err := store.Close()
+	err := b.ledger.Close() // which closes the store
 	if err != nil {
 		b.logger.Error("closing the ledger", zap.Error(err))
 	}

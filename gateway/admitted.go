@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/tallygate/tallygate/escrow"
-	"github.com/tallygate/tallygate/escrow/api"
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
@@ -88,10 +87,10 @@ func (q *asked) authorise() (payment, *ledger.Refusal) {
 	if q.free() {
 		return free{}, nil
 	}
-	if refusal := api.Withheld.Spent(q.gateway.book.Claims(), q.payer.Agent); refusal != nil {
-		return nil, asRefusal(refusal)
+	if refusal := q.mayBeWithheld(); refusal != nil {
+		return nil, refusal
 	}
-	if q.limit > 0 {
+	if q.limit > 0 && q.payment().charges() {
 		if refusal := q.fitLimit(); refusal != nil {
 			return nil, refusal
 		}
@@ -105,6 +104,10 @@ func (q *asked) authorise() (payment, *ledger.Refusal) {
 	auth, err := q.gateway.book.Authorise(q.request.Context(), order)
 	if err != nil {
 		return nil, asRefusal(err)
+	}
+	if total := auth.Total(); q.limit > 0 && total > q.limit { // what is beyond a quota
+		auth.Cancel()
+		return nil, q.exceeded(total)
 	}
 	pay := q.payment().begin(q, order, auth)
 	return pay, q.makeDurable(auth)

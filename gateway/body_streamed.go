@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 )
 
 // streamed is an answer that is passed on as it comes, all but its end. Its charge, where it isn't known before, follows in trailers.
@@ -16,12 +17,15 @@ type streamed struct {
 	clean []byte  // what it lets pass
 	out   []byte
 	// bound says that the last byte shows the client that the answer is complete; last is the last one so far.
-	bound  bool
-	last   []byte
-	gone   bool // the client no longer takes what is written
-	cut    bool // bytes are missing: the client must not take the answer for complete
-	ended  bool // the stream has ended properly: by the event that ends it, or by us
-	beyond int  // bytes that came after that
+	bound bool
+	last  []byte
+	gone  bool // the client no longer takes what is written
+	// stalled says that the last write waited for the client for long: an upstream that breaks off then has waited too, and it is the client
+	// who cuts the answer.
+	stalled bool
+	cut     bool // bytes are missing: the client must not take the answer for complete
+	ended   bool // the stream has ended properly: by the event that ends it, or by us
+	beyond  int  // bytes that came after that
 }
 
 // stream sends the header: from here on the answer flows.
@@ -123,7 +127,10 @@ func (b *streamed) send(p []byte) error {
 	if len(p) == 0 {
 		return nil
 	}
-	if _, err := b.ResponseWriter.Write(p); err != nil {
+	began := time.Now()
+	_, err := b.ResponseWriter.Write(p)
+	b.stalled = time.Since(began) >= b.call.gateway.stall
+	if err != nil {
 		b.gone = true
 		if !b.call.route.FinishUnheard && !b.call.readsOn() {
 			return err
@@ -203,11 +210,7 @@ func (b *streamed) broken(p any) (cause any, err error) {
 		return nil, nil
 	}
 	c := b.call
-	cut := cutUpstream
-	if b.left() {
-		cut = cutClient
-	}
-	if _, err := c.settle(ending{cut: cut}); err != nil && !errors.Is(err, errAborted) {
+	if _, err := c.settle(ending{cut: b.cutBy()}); err != nil && !errors.Is(err, errAborted) {
 		c.route.logger().Error("charging a response that was cut", "request", c.id, "error", err)
 	}
 	return p, nil
@@ -216,6 +219,14 @@ func (b *streamed) broken(p any) (cause any, err error) {
 // left reports whether the client has left, and is not waited for.
 func (b *streamed) left() bool {
 	return (b.gone || b.call.clientGone()) && !b.call.route.FinishUnheard
+}
+
+// cutBy says who has cut an answer that broke off.
+func (b *streamed) cutBy() string {
+	if b.left() || b.stalled {
+		return cutClient
+	}
+	return cutUpstream
 }
 
 // setTrailers puts the charge where trailers are read from. What the upstream has put there under our names goes.

@@ -59,8 +59,8 @@ func (oneCall) Usage(complete bool) (u meter.Usage) {
 	return u
 }
 
-// whole counts an answer that is here whole, and returns all of it but its end. It goes out although the money may not reach for
-// it: the provider's work is done. What there is of the money is charged then, and the charge marked suspect. It takes the call's lock.
+// whole counts an answer that is here whole, and returns all of it but its end. Whether the money reaches for it is decided when it is
+// settled. It takes the call's lock.
 func (c *counting) whole(p []byte) (out []byte, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -338,19 +340,132 @@ func TestTheDearerModelIsCharged(t *testing.T) {
 	}
 }
 
-// TestAnAgentWhoseAnswersAreWithheldIsBounded makes the provider work for nothing, until it may not any more.
+// TestAnAgentWhoseAnswersAreWithheldIsBounded makes the provider work for nothing, until it may not any more; also by the name of an
+// address, since clients of this machine are not bounded elsewhere.
 func TestAnAgentWhoseAnswersAreWithheldIsBounded(t *testing.T) {
 	t.Parallel()
-	s := openShop(t, escrow.Rules{}, gateway.Options{}, gateway.Route{Rates: rates(t, "0.2 per byte")}, document("", "", "0123456789"))
-	for range 100 {
-		status, _, complete := (sold{}).ask(t, s, false)
-		if complete {
-			t.Fatal("an answer of 2 was had for 1")
+	for _, agent := range []string{"bob", "127.0.0.1"} {
+		s := openShop(t, escrow.Rules{}, gateway.Options{}, gateway.Route{Rates: rates(t, "0.2 per byte")}, document("", "", "0123456789"))
+		must(t, s.do(func(tx *escrow.Tx) (err error) {
+			if _, _, s.key, err = tx.CreateAgent(escrow.Actor{}, escrow.AgentOrder{ID: agent}); err != nil {
+				return err
+			}
+			_, err = tx.Deposit(operator, escrow.PaymentOrder{To: agent, Amount: amount("1")})
+			return err
+		}))
+		refused := false
+		for range 100 {
+			status, _, complete := (sold{}).ask(t, s, false)
+			if complete {
+				t.Fatal("an answer of 2 was had for 1")
+			}
+			refused = refused || status == http.StatusTooManyRequests
 		}
-		if status == http.StatusTooManyRequests {
-			want(t, "wallet", s.balance("alice"), "1")
-			return
+		if !refused {
+			t.Errorf("100 answers to %s were withheld, and it goes on", agent)
+		}
+		want(t, "wallet", s.balance(agent), "1")
+	}
+}
+
+// TestALimitBesideAQuota: what a plan includes costs a call nothing, whatever its limit; what is beyond is bounded by it.
+func TestALimitBesideAQuota(t *testing.T) {
+	t.Parallel()
+	for _, unit := range []string{"call", "byte"} {
+		included := pricing.Measure{N: 1, Unit: unit}
+		if unit == "byte" {
+			included.N = ten
+		}
+		plan := escrow.Plan{
+			Payee: "acme", Name: "p", Price: amount("0.1"), Period: time.Hour, Unit: unit, Included: included.N * escrow.Micro,
+			Overage: true, OveragePrice: "0.02 per " + unit,
+		}
+		route := gateway.Route{Rates: rates(t, "0.02 per "+unit), Payment: &gateway.Subscription{Plan: plan, Included: &included, Rates: rates(t, "0.02 per "+unit)}}
+		s := openShop(t, escrow.Rules{Plans: []escrow.Plan{plan}}, gateway.Options{}, route, document("", "", "0123456789"))
+		must(t, s.do(func(tx *escrow.Tx) error {
+			_, err := tx.Subscribe(escrow.Actor{Agent: "alice"}, escrow.SubscriptionOrder{Payee: "acme", Plan: "p"})
+			return err
+		}))
+		good := sold{}
+		status, body, complete := good.ask(t, s, false, "Tallygate-Max-Charge", "0.001")
+		if !complete {
+			t.Errorf("%s: what the plan includes is refused for a limit: %d %s", unit, status, body)
+		}
+		want(t, unit+": wallet", s.balance("alice"), "0.9")
+		status, body, complete = good.ask(t, s, false, "Tallygate-Max-Charge", "0.001")
+		if complete || status != http.StatusPaymentRequired || !strings.Contains(body, "limit_exceeded") {
+			t.Errorf("%s: what is beyond the plan costs more than the limit: %d %s", unit, status, body)
+		}
+		want(t, unit+": wallet after a refusal", s.balance("alice"), "0.9")
+		if _, _, complete = good.ask(t, s, false, "Tallygate-Max-Charge", "0.5"); !complete {
+			t.Errorf("%s: what is beyond the plan is refused", unit)
 		}
 	}
-	t.Error("100 answers were withheld, and the agent goes on")
+}
+
+// TestAnAbsurdUsageEndsAStream: only what is held is charged of a usage that can't be, so that no more may follow for it.
+func TestAnAbsurdUsageEndsAStream(t *testing.T) {
+	t.Parallel()
+	s := openShop(t, escrow.Rules{}, gateway.Options{}, gateway.Route{Rates: rates(t, "0.0001 per token")}, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		_, _ = io.WriteString(w, `data: {"object":"chat.completion.chunk","model":"m","choices":[],"usage":{"prompt_tokens":900000,"completion_tokens":1,"total_tokens":900001}}`+"\n\n")
+		w.(http.Flusher).Flush()
+		for range 5000 {
+			_, _ = io.WriteString(w, `data: {"object":"chat.completion.chunk","model":"m","choices":[{"index":0,"delta":{"content":" word"}}]}`+"\n\n")
+		}
+		_, _ = io.WriteString(w, "data: [DONE]\n\n")
+	})
+	_, body, _ := (sold{request: `{"model":"m","messages":[],"stream":%t}`}).ask(t, s, true)
+	if words := strings.Count(body, " word"); words > 1000 {
+		t.Errorf("%d words were had for %s", words, s.charges()[0].Amount)
+	}
+	if len(s.charges()) != 1 || s.charges()[0].Amount == 0 || !s.charges()[0].Suspect {
+		t.Errorf("charges %+v", s.charges())
+	}
+}
+
+// stalling is a client that does not read on for a while.
+type stalling struct {
+	http.ResponseWriter
+	after int           // bytes that it reads at once
+	stall time.Duration // before the next
+}
+
+func (w *stalling) Write(p []byte) (int, error) {
+	if w.after -= len(p); w.after < 0 {
+		time.Sleep(w.stall)
+	}
+	return w.ResponseWriter.Write(p)
+}
+
+func (w *stalling) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// TestAStallIsTheClientsCut has an upstream break off while its client does not read: most of the answer was had.
+func TestAStallIsTheClientsCut(t *testing.T) {
+	t.Parallel()
+	piece := strings.Repeat("x", 100_000)
+	for _, stall := range []bool{false, true} {
+		s := openShop(t, escrow.Rules{}, gateway.Options{}, gateway.Route{}, nil)
+		meter := gateway.New(s.book, gateway.NewRecovery(s.book, slog.New(slog.DiscardHandler)), gateway.Options{})
+		meter.SetStall(20 * time.Millisecond)
+		route := &gateway.Route{Payee: "acme", Rates: rates(t, "0.1 per call"), Logger: slog.New(slog.DiscardHandler)}
+		handler := meter.Handler(route, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			for range 3 {
+				_, _ = io.WriteString(w, piece)
+			}
+			panic(http.ErrAbortHandler) // its patience is over
+		}))
+		w := &stalling{ResponseWriter: httptest.NewRecorder(), after: 1 << 30, stall: 50 * time.Millisecond}
+		if stall {
+			w.after = 250_000
+		}
+		r := httptest.NewRequest(http.MethodGet, "/file", nil)
+		r.Header.Set("Authorization", "Bearer "+s.key)
+		func() {
+			defer func() { _ = recover() }()
+			handler.ServeHTTP(w, r)
+		}()
+		expected := map[bool]string{false: "1", true: "0.9"}[stall]
+		want(t, fmt.Sprintf("wallet, stalled %v", stall), s.balance("alice"), expected)
+	}
 }

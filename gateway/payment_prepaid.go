@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/escrow/api"
 	"github.com/tallygate/tallygate/escrow/ledger"
 	"github.com/tallygate/tallygate/meter"
 )
@@ -74,6 +75,7 @@ type prepaid struct {
 	drawn     int64         // batches
 	drawnAt   time.Time
 	drawing   bool // a draw is on its way to the disk
+	absurd    bool // the provider states a usage that the request can't have
 	exact     bool // draws are posted at once: they are of units that are counted exactly
 }
 
@@ -101,7 +103,8 @@ func (p *prepaid) reach(bound meter.Units, exact func() meter.Usage) bool {
 	}
 	batch := p.batchPrice()
 	if need-p.covered > batch && exact().Suspect {
-		return true // an absurd usage, which came at once: it is clamped when the call is settled
+		p.absurd = true // it came at once, and only what is held is charged of it: nothing more may go out for that
+		return false
 	}
 	target := max(need, need+batch) // a sum beyond all amounts is below zero
 	if p.limit > 0 {
@@ -117,7 +120,17 @@ func (p *prepaid) reach(bound meter.Units, exact func() meter.Usage) bool {
 	return ledger.Amount(due) < p.covered
 }
 
+func (p *prepaid) exhausted() (ledger.Outcome, string) {
+	if p.absurd {
+		return api.UpstreamFailed, "the provider states a usage that is beyond what this request can have: what was held for the call is charged"
+	}
+	return p.held.exhausted()
+}
+
 func (p *prepaid) secure(s *escrow.Settlement) *ledger.Refusal {
+	if limit := p.terms.maxCharge; limit > 0 && s.Amount > limit {
+		return p.exceeded(s.Amount)
+	}
 	if s.Amount <= p.covered {
 		return nil
 	}

@@ -72,7 +72,7 @@ type flatRate struct {
 	plan *Subscription
 }
 
-// known is nothing where the answer's end need not be awaited: the period is paid.
+// known is 0: the period is paid. It is not known where an answer is judged.
 func (p *flatRate) known() (ledger.Amount, bool)               { return p.fixed() }
 func (p *flatRate) covers(int) bool                            { _, ok := p.fixed(); return ok }
 func (p *flatRate) reach(meter.Units, func() meter.Usage) bool { return true }
@@ -109,18 +109,24 @@ func (p *quota) reach(bound meter.Units, _ func() meter.Usage) bool {
 	for _, target := range []int64{need + p.batch(), need} {
 		if p.auth.ExtendQuota(target) {
 			p.aside = target
-			return true
+			return !p.beyondLimit()
 		}
 	}
 	return false
 }
 
+// beyondLimit reports whether what the call has taken beyond the quota costs more than its limit.
+func (p *quota) beyondLimit() bool { return p.limit > 0 && p.auth.Total() > p.limit }
+
 func (p *quota) secure(s *escrow.Settlement) *ledger.Refusal {
-	if s.Quota <= p.aside || p.auth.ExtendQuota(s.Quota) {
-		p.aside = max(p.aside, s.Quota)
-		return nil
+	if s.Quota > p.aside && !p.auth.ExtendQuota(s.Quota) {
+		return p.usedUp()
 	}
-	return p.usedUp()
+	p.aside = max(p.aside, s.Quota)
+	if p.beyondLimit() {
+		return p.exceeded(p.auth.Total())
+	}
+	return nil
 }
 
 func (p *quota) clamp(s *escrow.Settlement) { s.Quota = min(s.Quota, p.aside) }
@@ -148,6 +154,9 @@ func (p *quota) batch() int64 {
 
 func (p *quota) complete(s *escrow.Settlement, used meter.Units) {
 	s.Quota, s.Over = p.plan.used(used), p.plan.over
+	if s.Cut != cutNone && p.limit > 0 {
+		s.Quota = min(s.Quota, p.aside) // what is beyond was not sent
+	}
 }
 
 // mention also tells what is left of the quota.

@@ -50,7 +50,7 @@ func (c *counting) charge(e ending) (*settled, *ledger.Refusal) {
 	}
 	settlement := c.settlement(e)
 	if e.cut == cutNone && !c.route.FinishUnpaid {
-		if refusal := c.secure(&settlement); refusal != nil {
+		if refusal := c.pay.secure(&settlement); refusal != nil {
 			return nil, refusal
 		}
 	}
@@ -67,14 +67,6 @@ func (c *counting) charge(e ending) (*settled, *ledger.Refusal) {
 		metrics.calls.WithLabelValues(c.route.Payee, e.cut).Inc()
 	}
 	return &settled{charge: charge, quality: settlement.Quality, err: err}, nil
-}
-
-// secure makes sure that the whole price of a complete answer can be charged.
-func (c *counting) secure(s *escrow.Settlement) *ledger.Refusal {
-	if limit := c.terms.maxCharge; limit > 0 && s.Amount > limit && c.pay.moves() {
-		return c.exceeded(s.Amount)
-	}
-	return c.pay.secure(s)
 }
 
 // settlement is what the answer comes to.

@@ -4,9 +4,10 @@ import (
 	"context"
 	"maps"
 	"net/http"
+	"strconv"
+	"time"
 
 	"github.com/tallygate/tallygate/escrow"
-	"github.com/tallygate/tallygate/escrow/api"
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
@@ -16,11 +17,28 @@ type withheldError struct{ refusal *ledger.Refusal }
 // Error is the refusal's.
 func (e *withheldError) Error() string { return e.refusal.Error() }
 
+// withheldRate is how often the answers to one agent may be withheld: the provider has worked for each, for nothing.
+var withheldRate = escrow.Rate{Every: 2 * time.Second, Burst: 30}
+
+func withheldFrom(agent string) escrow.Thing {
+	return escrow.Thing{Kind: escrow.WithheldAnswer, Owner: agent}
+}
+
+// mayBeWithheld refuses a call of an agent whose answers were withheld too often.
+func (q *asked) mayBeWithheld() *ledger.Refusal {
+	wait := q.gateway.book.Claims().Wait(withheldFrom(q.payer.Agent), withheldRate)
+	if wait <= 0 {
+		return nil
+	}
+	seconds := int64((wait + time.Second - 1) / time.Second)
+	return refuse(escrow.RateLimited, "too many answers to this agent were withheld, since its money or a limit did not reach for them", "retry_after", strconv.FormatInt(seconds, 10))
+}
+
 // withhold answers in place of an answer that does not go out. Nothing is charged; the payee is told by an event.
 func (a *admitted) withhold(w http.ResponseWriter, refusal *ledger.Refusal) {
 	a.cancel()
 	metrics.withheld.WithLabelValues(a.route.Payee, string(refusal.Outcome)).Inc()
-	_ = api.Withheld.Take(a.gateway.book.Claims(), a.payer.Agent)
+	a.gateway.book.Claims().Pass(withheldFrom(a.payer.Agent), withheldRate)
 	a.route.logger().Warn("an answer is withheld: its whole price can't be charged", "request", a.id, "payer", a.payer.Agent, "payee", a.route.Payee, "code", string(refusal.Outcome))
 	call := escrow.WithheldCall{
 		Request: a.id, Payer: a.payer.Agent, Payee: a.route.Payee, Route: a.route.Name, Reason: refusal.Outcome,

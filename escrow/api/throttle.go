@@ -24,9 +24,6 @@ var (
 	faucetClaims  = Throttle{escrow.FaucetClaim, escrow.Rate{Every: time.Minute, Burst: 10}}
 )
 
-// Withheld bounds agents whose answers are withheld, after the provider has worked for nothing.
-var Withheld = Throttle{escrow.WithheldAnswer, escrow.Rate{Every: 2 * time.Second, Burst: 30}}
-
 // Take counts one more of a client, named by its address, or refuses it with rate_limited (retry_after).
 func (t Throttle) Take(claims escrow.Claims, client string) error {
 	name, bounded := clientName(client)
@@ -38,18 +35,6 @@ func (t Throttle) Take(claims escrow.Claims, client string) error {
 		return nil
 	}
 	return tooOften(wait)
-}
-
-// Spent refuses a client that [Throttle.Take] would refuse now, and counts nothing.
-func (t Throttle) Spent(claims escrow.Claims, client string) error {
-	name, bounded := clientName(client)
-	if !bounded {
-		return nil
-	}
-	if wait := claims.Wait(escrow.Thing{Kind: t.kind, Owner: name}, t.rate); wait > 0 {
-		return tooOften(wait)
-	}
-	return nil
 }
 
 func tooOften(wait time.Duration) error {
