@@ -297,7 +297,7 @@ func (a *App) start() error {
 			return fmt.Errorf("payee %s: %w", payee, err)
 		}
 	}
-	a.gateway = gateway.New(a.book, a.books.recovery, gateway.Options{
+	a.gateway = gateway.New(a.book, gateway.Options{
 		Prefix: a.prefix, MaxBodies: a.maxBodies(), Client: clientHost, Report: report, Rails: a.rails,
 	})
 	a.nameRoutes()

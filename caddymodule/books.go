@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -11,7 +12,6 @@ import (
 
 	"github.com/tallygate/tallygate/escrow"
 	"github.com/tallygate/tallygate/escrow/ledger"
-	"github.com/tallygate/tallygate/gateway"
 )
 
 // pool holds one open ledger for each store, shared by the configs that name it: a reload starts the new config before it
@@ -23,11 +23,10 @@ var pool = caddy.NewUsagePool()
 // A reload does not wait for requests in flight, and their handlers run on after the config that started them is cleaned
 // up. So each request takes a reference of its own, and the store is closed by whoever lets go last.
 type books struct {
-	ledger   *ledger.Ledger
-	book     *escrow.Book // under the rules of the config that opened it
-	store    ledger.Store
-	recovery *gateway.Recovery
-	logger   *zap.Logger
+	ledger *ledger.Ledger
+	book   *escrow.Book // under the rules of the config that opened it
+	store  ledger.Store
+	logger *zap.Logger
 
 	mu     sync.Mutex
 	refs   int  // requests that hold the books open
@@ -46,12 +45,36 @@ func openBooks(store StoreModule, currency string, rules escrow.Rules, logger *z
 		return nil, fmt.Errorf("opening the ledger: %w", err)
 	}
 	book := escrow.New(l, rules)
-	b := &books{ledger: l, book: book, store: st, recovery: gateway.NewRecovery(book, slogger), logger: logger}
+	b := &books{ledger: l, book: book, store: st, logger: logger}
 	if err := b.book.RecoverPending(context.Background()); err != nil {
 		_ = st.Close()
 		return nil, fmt.Errorf("posting the draws of calls that died with the last process: %w", err)
 	}
 	return b, nil
+}
+
+// bringBack brings the ledger back, if a commit has failed. Nothing is retried on the file that failed: the store goes on from a copy of
+// what is durable (see the store's Reopen). Then the calls that were hit are put right. As long as it fails, the books stay closed:
+// requests that cost money are answered 503.
+func (b *books) bringBack(ctx context.Context) {
+	trouble := b.ledger.Err()
+	if errors.Is(trouble, ledger.ErrReadOnly) {
+		return
+	}
+	if trouble != nil {
+		if err := b.ledger.Reopen(); err != nil {
+			b.logger.Error("the ledger can't be reopened yet; no money is taken", zap.Error(err), zap.NamedError("since", trouble))
+			return
+		}
+		b.logger.Warn("the ledger takes money again", zap.NamedError("since", trouble))
+	}
+	right, err := b.book.PutRight(ctx)
+	if right > 0 {
+		b.logger.Warn("calls were put right whose charge had failed", zap.Int("calls", right))
+	}
+	if err != nil {
+		b.logger.Error("calls whose charge had failed can't be put right", zap.Error(err))
+	}
 }
 
 // acquire holds the books open for one request. It reports false when they are closed.

@@ -68,7 +68,7 @@ func TestRefusalsNameThePathsOfTheAPI(t *testing.T) {
 		s.load("", site)
 		for path, request := range map[string]string{"/search": "POST " + prefix + "/api/v1/escrow", "/wallet": `"request":"POST ` + prefix + "/api/v1/faucet"} {
 			if a := s.do("GET", path, poor, ""); a.status != 402 || !strings.Contains(a.body, request) {
-				t.Errorf("no %s in %s", request, a.body)
+				t.Errorf("no %s in %d %s %v", request, a.status, a.body, a.err)
 			}
 		}
 	}

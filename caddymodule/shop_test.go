@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -138,17 +137,34 @@ func adapt(caddyfile string) ([]byte, error) {
 	return config, err
 }
 
-var portsGiven sync.Map
+// ports are those that this process gives to its servers: a block that no other test process has, because the listener on its first
+// port is open as long as the process lives. Caddy listens with SO_REUSEPORT, so two processes with one port would share its connections
+// without an error. The blocks lie below the ports that the system gives to outgoing connections by itself.
+var ports struct {
+	sync.Mutex
+	guard net.Listener
+	first int
+	given int
+}
 
-// freePort is a port to listen on, out of those that the system does not give to outgoing connections by itself: one of them
-// could take the port before the server does. No two callers in this process get the same.
+const portsInBlock = 500
+
+// freePort is a port to listen on. The ports of the block are given in turn.
 func freePort(t testing.TB) string {
 	t.Helper()
-	for range 100 {
-		port := strconv.Itoa(20_000 + rand.IntN(12_000))
-		if _, given := portsGiven.LoadOrStore(port, true); given {
-			continue
+	ports.Lock()
+	defer ports.Unlock()
+	for first := 12_000; ports.guard == nil; first += portsInBlock {
+		if first >= 32_000 {
+			t.Fatal("no free block of ports")
 		}
+		if l, err := net.Listen("tcp", ":"+strconv.Itoa(first)); err == nil {
+			ports.guard, ports.first = l, first
+		}
+	}
+	for range portsInBlock {
+		ports.given = ports.given%(portsInBlock-1) + 1
+		port := strconv.Itoa(ports.first + ports.given)
 		if l, err := net.Listen("tcp", ":"+port); err == nil {
 			l.Close()
 			return port

@@ -47,7 +47,7 @@ const (
 func startClock(b *books, book *escrow.Book, logger *zap.Logger) *worker {
 	return startWorker(func(ctx context.Context) {
 		for {
-			b.recovery.Run(ctx)
+			b.bringBack(ctx)
 			wait := maxClockSleep
 			if b.ledger.Err() == nil {
 				next, err := book.RunDue(ctx)

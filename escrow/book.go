@@ -82,6 +82,8 @@ type process struct {
 	due    *schedule     // when the next thing falls due
 	outbox chan struct{} // has room for one: there is something new to deliver
 	signer *signer       // of receipts
+
+	abandoned abandoned // calls that a failed commit has hit
 }
 
 func newProcess(l *ledger.Ledger) *process {

@@ -2,9 +2,15 @@ package escrow
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// AbandonedCall is a call whose settlement failed with a commit of the ledger, so that its answer never went out whole.
+// AbandonedCall is a call whose charge, or whose end, failed with a commit of the ledger: it may stand in the books or not, but its answer
+// never went out whole.
 type AbandonedCall struct {
 	Request        string
 	Payer          string
@@ -12,12 +18,54 @@ type AbandonedCall struct {
 	Sent           bool   // parts of the answer went out
 }
 
-// Abandon puts the books right about such a call when the ledger takes money again. A charge that stands in the books after all is
-// paid back, and its idempotency key forgotten: the call may be made again. What the call had drawn is posted, as after a crash, if
-// parts of the answer went out, and given back if none did.
-func (b *Book) Abandon(ctx context.Context, c AbandonedCall) error {
-	_, err := Do(ctx, b, func(t *Tx) (struct{}, error) { return struct{}{}, t.abandon(c) })
-	return err
+// abandoned are the calls that a process has abandoned and not yet put right, by their requests.
+type abandoned struct {
+	mu    sync.Mutex
+	calls map[string]AbandonedCall
+}
+
+// Abandon notes a call that the books must be put right about, by [Book.PutRight], when the ledger takes money again. Of one call, what is
+// noted first stands. The note is this process's own: if the process dies, the next one's [Book.RecoverPending] sees to the call.
+func (b *Book) Abandon(c AbandonedCall) {
+	a := &b.process.abandoned
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.calls == nil {
+		a.calls = make(map[string]AbandonedCall)
+	}
+	if _, noted := a.calls[c.Request]; !noted {
+		a.calls[c.Request] = c
+	}
+}
+
+func (a *abandoned) take() (calls []AbandonedCall) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, c := range a.calls {
+		calls = append(calls, c)
+	}
+	a.calls = nil
+	return calls
+}
+
+// PutRight puts the books right about the calls that were abandoned, and returns how many that were. A charge that stands in the books
+// after all is paid back, and its idempotency key forgotten: the call may be made again. What the call had drawn is posted, as after a
+// crash, if parts of the answer went out, and given back if none did. A call on which the ledger fails again stays noted; what else goes
+// wrong with one is joined in the error.
+func (b *Book) PutRight(ctx context.Context) (right int, err error) {
+	var failed []error
+	for _, c := range b.process.abandoned.take() {
+		_, err := Do(ctx, b, func(t *Tx) (struct{}, error) { return struct{}{}, t.abandon(c) })
+		switch {
+		case err == nil:
+			right++
+		case errors.Is(err, ledger.ErrOutcomeUnknown), errors.Is(err, ledger.ErrUnavailable), ctx.Err() != nil:
+			b.Abandon(c)
+		default:
+			failed = append(failed, fmt.Errorf("call %s, whose answer never went out: %w", c.Request, err))
+		}
+	}
+	return right, errors.Join(failed...)
 }
 
 func (t *Tx) abandon(c AbandonedCall) error {

@@ -331,8 +331,8 @@ func (t *Tx) record(d drawn, hold *ledger.Hold) (Charge, error) {
 	return c, t.put(chargeTable.key(c.RequestID), c)
 }
 
-// Cancel gives back what is held. Posted draws stand (and are recorded as a charge), pending ones are voided. It does nothing
-// after Settle, or twice.
+// Cancel gives back what is held. Posted draws stand (and are recorded as a charge), pending ones are voided. Where the ledger fails, that
+// is done when it takes money again, see [Book.PutRight]. Cancel does nothing after Settle, or twice.
 func (a *Authorisation) Cancel() {
 	if !a.end(cancelled) {
 		return
@@ -344,8 +344,11 @@ func (a *Authorisation) Cancel() {
 	}
 	receipt := queue(a.book, func(t *Tx) (struct{}, error) { return struct{}{}, t.cancel(a) })
 	go func() {
-		_, _ = receipt.Wait() // what the draws came to is found at the next opening, if it is not done here
+		_, err := receipt.Wait()
 		a.release()
+		if err != nil {
+			a.book.Abandon(AbandonedCall{Request: a.charge.RequestID, Payer: a.charge.Payer, IdempotencyKey: a.onceKey})
+		}
 	}()
 }
 

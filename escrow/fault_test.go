@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"runtime"
 	"testing"
 
 	"github.com/tallygate/tallygate/escrow"
@@ -47,6 +48,44 @@ func TestCommitFails(t *testing.T) {
 		} else if !escrow.IsRefusal(err, escrow.NotFound) || w.Available != amount("10") || w.Held != 0 || retried != nil {
 			t.Errorf("it was not kept: charge %v, available %s, held %s, tried again %v", err, w.Available, w.Held, retried)
 		}
+		s.sound()
+		must(t, l.Close())
+	}
+}
+
+// TestACancelledCallIsPutRight: the commit fails that ends a cancelled call. What the call had drawn, and holds of its escrow, is given
+// back when the ledger takes money again; no restart is needed.
+func TestACancelledCallIsPutRight(t *testing.T) {
+	for _, kept := range []bool{true, false} {
+		memory := &ledgertest.Memory{}
+		l, err := ledger.New(memory.Open(), ledger.Options{Currency: "USDC", Logger: slog.New(slog.DiscardHandler)})
+		must(t, err)
+		s := &shop{Book: escrow.New(l, defaultRules()), t: t, clock: newClock()}
+		s.agents("10", "alice")
+		s.agents("0", "shop")
+		id := s.NewRequestID()
+		a, err := s.Authorise(t.Context(), escrow.CallOrder{Request: id, By: by("alice"), Payee: "shop", Least: amount("2"), IdempotencyKey: "k"})
+		must(t, err)
+		a.Draw(amount("2"), false)
+		must(t, a.Await())
+		memory.FailNext(errors.New("disk on fire"), kept)
+		a.Cancel()
+		for s.Ledger().Err() == nil {
+			runtime.Gosched()
+		}
+		must(t, l.Reopen())
+		for right := 0; right == 0; runtime.Gosched() { // the note is made when the cancelled call's operation has failed
+			right, err = s.PutRight(context.Background())
+			must(t, err)
+		}
+		w, err := s.Wallet(context.Background(), "alice")
+		must(t, err)
+		if w.Available != amount("10") || w.Held != 0 {
+			t.Errorf("kept %v: %s available, %s held, want 10 and 0", kept, w.Available, w.Held)
+		}
+		again, err := s.Authorise(t.Context(), escrow.CallOrder{Request: s.NewRequestID(), By: by("alice"), Payee: "shop", Least: 1, IdempotencyKey: "k"})
+		must(t, err)
+		again.Cancel()
 		s.sound()
 		must(t, l.Close())
 	}

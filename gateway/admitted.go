@@ -135,7 +135,7 @@ func (q *asked) makeDurable(auth *escrow.Authorisation) *ledger.Refusal {
 	auth.Draw(held, false)
 	if err := auth.Await(); err != nil {
 		if errors.Is(err, ledger.ErrOutcomeUnknown) || errors.Is(err, ledger.ErrUnavailable) {
-			q.gateway.recovery.unknown(q.abandoned(false)) // the hold may be on the disk all the same, and can't be given back now
+			q.gateway.book.Abandon(q.abandoned(false)) // the hold may be on the disk all the same, and can't be given back now
 		}
 		auth.Cancel()
 		return asRefusal(err)
@@ -221,8 +221,8 @@ func (a *admitted) hasYielded() bool {
 func (a *admitted) leave() {
 	a.mu.Lock()
 	known := a.end != nil && (a.end.charge.RequestID != "" || a.end.err != nil)
-	if a.pay.costs() && !known && a.gateway.recovery.needed() {
-		a.gateway.recovery.unknown(a.abandoned(a.answer != nil && a.answer.sent)) // what it has drawn can't be given back now
+	if a.pay.costs() && !known && a.gateway.book.Ledger().Err() != nil {
+		a.gateway.book.Abandon(a.abandoned(a.answer != nil && a.answer.sent)) // what it has drawn can't be given back now
 	}
 	a.pay.cancel()
 	a.mu.Unlock()

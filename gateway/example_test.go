@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -25,7 +24,7 @@ func Example() {
 	route := &gateway.Route{Payee: "acme", Name: "/search", Rates: rates}
 
 	search := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "3 results") })
-	meter := gateway.New(book, gateway.NewRecovery(book, slog.Default()), gateway.Options{})
+	meter := gateway.New(book, gateway.Options{})
 	server := httptest.NewServer(meter.Handler(route, search))
 	defer server.Close()
 

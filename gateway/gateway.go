@@ -52,18 +52,17 @@ type Options struct {
 
 // Gateway is what the metered routes of one configuration share.
 type Gateway struct {
-	book     *escrow.Book
-	recovery *Recovery
-	options  Options
-	stall    time.Duration // a write that waits so long for its client stalls
+	book    *escrow.Book
+	options Options
+	stall   time.Duration // a write that waits so long for its client stalls
 }
 
 // stallTime is how long a write to a client may wait until it is the client who keeps the answer from going on: a network's hiccups are
 // shorter, the timeouts of providers longer.
 const stallTime = 5 * time.Second
 
-// New returns a gateway on a book. Gateways on one ledger share its recovery.
-func New(book *escrow.Book, recovery *Recovery, o Options) *Gateway {
+// New returns a gateway on a book.
+func New(book *escrow.Book, o Options) *Gateway {
 	o.MaxBodies = cmp.Or(o.MaxBodies, DefaultMaxBodies)
 	if o.Client == nil {
 		o.Client = func(r *http.Request) string { return r.RemoteAddr }
@@ -71,7 +70,7 @@ func New(book *escrow.Book, recovery *Recovery, o Options) *Gateway {
 	if o.Report == nil {
 		o.Report = func(*http.Request, Report) {}
 	}
-	return &Gateway{book: book, recovery: recovery, options: o, stall: stallTime}
+	return &Gateway{book: book, options: o, stall: stallTime}
 }
 
 // Serve carries one request along the path of a metered call. It answers refusals itself. What the handlers below end with before

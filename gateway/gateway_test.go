@@ -41,9 +41,8 @@ func openShop(t testing.TB, rules escrow.Rules, o gateway.Options, route gateway
 		_, err = tx.Deposit(operator, escrow.PaymentOrder{To: "alice", Amount: amount("1")})
 		return err
 	}))
-	recovery := gateway.NewRecovery(s.book, slog.New(slog.DiscardHandler))
 	route.Payee, route.Logger = "acme", slog.New(slog.DiscardHandler)
-	server := httptest.NewServer(gateway.New(s.book, recovery, o).Handler(&route, provider))
+	server := httptest.NewServer(gateway.New(s.book, o).Handler(&route, provider))
 	t.Cleanup(server.Close)
 	s.url = server.URL
 	return s

@@ -446,7 +446,7 @@ func TestAStallIsTheClientsCut(t *testing.T) {
 	piece := strings.Repeat("x", 100_000)
 	for _, stall := range []bool{false, true} {
 		s := openShop(t, escrow.Rules{}, gateway.Options{}, gateway.Route{}, nil)
-		meter := gateway.New(s.book, gateway.NewRecovery(s.book, slog.New(slog.DiscardHandler)), gateway.Options{})
+		meter := gateway.New(s.book, gateway.Options{})
 		meter.SetStall(20 * time.Millisecond)
 		route := &gateway.Route{Payee: "acme", Rates: rates(t, "0.1 per call"), Logger: slog.New(slog.DiscardHandler)}
 		handler := meter.Handler(route, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

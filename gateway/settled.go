@@ -61,7 +61,7 @@ func (c *counting) charge(e ending) (*settled, *ledger.Refusal) {
 	charge, err := auth.Settle(context.WithoutCancel(c.request.Context()), settlement)
 	done()
 	if err != nil {
-		c.gateway.recovery.unknown(c.abandoned(c.sent))
+		c.gateway.book.Abandon(c.abandoned(c.sent))
 		c.route.logger().Error("charging", "request", c.id, "error", err)
 	} else {
 		metrics.calls.WithLabelValues(c.route.Payee, e.cut).Inc()
