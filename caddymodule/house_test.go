@@ -22,6 +22,7 @@ var rooms = []struct {
 }{
 	{"docs/examples", []string{"docs/examples"}, []string{"github.com/caddyserver"}},
 	{"cmd/tallygate/demo", nil, nil},
+	{"bench", []string{"escrow"}, []string{"github.com/caddyserver"}},
 	{"cmd", []string{"cmd", "caddymodule"}, nil},
 	{"caddymodule", []string{"caddymodule", "gateway", "meter", "pricing", "escrow"}, nil},
 	{"gateway", []string{"gateway", "meter", "pricing", "escrow"}, []string{"github.com/caddyserver", "go.uber.org/zap"}},
@@ -108,7 +109,7 @@ func checkImport(t *testing.T, folder, path, imported string) {
 
 func TestTopLevelHoldsTheHouseAndNothingElse(t *testing.T) {
 	t.Parallel()
-	allowed := []string{"caddymodule", "gateway", "meter", "pricing", "escrow", "cmd", "Caddyfile", "go.mod", "go.sum", "README.md", "CONTRIBUTING.md", "LICENSE", "docs", ".ci", ".gitignore", ".git"}
+	allowed := []string{"caddymodule", "gateway", "meter", "pricing", "escrow", "cmd", "bench", "Caddyfile", "go.mod", "go.sum", "README.md", "CONTRIBUTING.md", "LICENSE", "docs", ".ci", ".gitignore", ".git"}
 	entries, err := os.ReadDir("..")
 	if err != nil {
 		t.Fatal(err)

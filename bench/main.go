@@ -1,0 +1,109 @@
+// Command bench measures what metering costs, as ratios to Caddy without a meter:
+//
+//	go run ./bench                          # all cases
+//	go run ./bench -case wallet/64 -pairs 9 # those that a regular expression matches
+//	go run ./bench -list                    # their names
+//
+// It builds cmd/tallygate, starts one upstream, and two servers of that binary: bare, whose routes are Caddy's reverse_proxy alone, and
+// metered, with a meter in front of the same upstream. All three are processes of their own. It loads the servers in turn, and compares
+// what it sees within each pair of turns, because machines differ, and differ from minute to minute. The load generator and the upstream
+// share the machine with the server under load; both are written on fasthttp, to take little of it.
+//
+// What it prints for each case is the median over all pairs, with the least and the greatest in brackets:
+//
+//   - throughput: calls a second (of streams: events), metered by bare
+//   - CPU: user and system time of the server's process for each of them, metered by bare; and bare's in microseconds
+//   - added p50, p99, p99.9: how much later an answer ends, in milliseconds; of a stream, how much later an event arrives. In a case at a
+//     fixed rate, the time of an answer counts from when its request should have begun: a server that stalls can't hide the requests that
+//     it kept from being sent.
+//   - RSS: resident memory after the turn, in MB, metered and bare
+//
+// To compare two versions of Tallygate, give the other one's binary with -bare, and -bare-meters.
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"log"
+	"os"
+	"path/filepath"
+	"regexp"
+	"time"
+)
+
+func main() {
+	log.SetFlags(0)
+	if len(os.Args) == 3 && os.Args[1] == "upstream" {
+		log.Fatal(serveUpstream(os.Args[2]))
+	}
+	o := options{}
+	only := flag.String("case", "", "a regular expression: the cases to run")
+	list := flag.Bool("list", false, "list the cases and end")
+	flag.IntVar(&o.pairs, "pairs", 7, "pairs of turns for each case")
+	flag.DurationVar(&o.turn, "turn", 3*time.Second, "how long a turn takes")
+	flag.StringVar(&o.bare, "bare", "", "the bare server's binary; default: built from this repository")
+	flag.StringVar(&o.metered, "metered", "", "the metered server's binary; default: the same")
+	flag.BoolVar(&o.bareMeters, "bare-meters", false, "put meters before the bare server too: two binaries are compared")
+	flag.IntVar(&o.agents, "agents", 0, "agents that the metered server's ledger has before, besides the payers")
+	flag.IntVar(&o.charges, "charges", 0, "charges that these agents have paid before")
+	flag.StringVar(&o.folder, "folder", "", "where the ledgers are; default: a temporary folder, so that the disk is the one of TMPDIR")
+	flag.Parse()
+	if *list {
+		for _, c := range cases {
+			fmt.Printf("%-24s %s\n", c.name, c.about)
+		}
+		return
+	}
+	if err := run(o, *only); err != nil {
+		log.Fatal(err)
+	}
+}
+
+type options struct {
+	pairs         int
+	turn          time.Duration
+	bare, metered string
+	bareMeters    bool
+	agents        int
+	charges       int
+	folder        string
+}
+
+func run(o options, only string) (err error) {
+	wanted, err := regexp.Compile(only)
+	if err != nil {
+		return err
+	}
+	if o.folder == "" {
+		if o.folder, err = os.MkdirTemp("", "tallygate-bench-"); err != nil {
+			return err
+		}
+		defer os.RemoveAll(o.folder)
+	}
+	if o.bare == "" {
+		if o.bare, err = build(filepath.Join(o.folder, "tallygate")); err != nil {
+			return err
+		}
+	}
+	if o.metered == "" {
+		o.metered = o.bare
+	}
+	b, err := open(o)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.close()) }()
+	printHead(o)
+	for _, c := range cases {
+		if !wanted.MatchString(c.name) {
+			continue
+		}
+		pairs, err := b.measure(c)
+		if err != nil {
+			return fmt.Errorf("%s: %w", c.name, err)
+		}
+		printCase(c, pairs)
+	}
+	return nil
+}

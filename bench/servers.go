@@ -1,0 +1,236 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+const operatorKey = "the-operator-of-the-benchmarks"
+
+// bench is what the cases run against.
+type bench struct {
+	options
+	upstream, bare, metered *process
+	keys                    map[*process][]string // of the payers
+}
+
+// process is a server that was started.
+type process struct {
+	*exec.Cmd
+	address string
+	meters  bool
+	log     *os.File
+}
+
+// build makes the binary of this repository.
+func build(to string) (string, error) {
+	c := exec.Command("go", "build", "-o", to, "github.com/tallygate/tallygate/cmd/tallygate")
+	if out, err := c.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building cmd/tallygate: %w\n%s", err, out)
+	}
+	return to, nil
+}
+
+func open(o options) (b *bench, err error) {
+	b = &bench{options: o, keys: make(map[*process][]string)}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, b.close())
+		}
+	}()
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	upstream := freeAddress()
+	if b.upstream, err = b.start("upstream", upstream, false, self, "upstream", upstream); err != nil {
+		return b, err
+	}
+	if b.bare, err = b.startCaddy("bare", o.bare, o.bareMeters); err != nil {
+		return b, err
+	}
+	if o.agents > 0 {
+		if err := fill(filepath.Join(o.folder, "metered", "ledger.db"), o.agents, o.charges); err != nil {
+			return b, fmt.Errorf("filling the ledger: %w", err)
+		}
+	}
+	if b.metered, err = b.startCaddy("metered", o.metered, true); err != nil {
+		return b, err
+	}
+	return b, nil
+}
+
+func (b *bench) startCaddy(name, binary string, meters bool) (*process, error) {
+	folder := filepath.Join(b.folder, name)
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		return nil, err
+	}
+	address := freeAddress()
+	file := filepath.Join(folder, "Caddyfile")
+	if err := os.WriteFile(file, []byte(caddyfile(folder, address, b.upstream.address, meters)), 0o600); err != nil {
+		return nil, err
+	}
+	p, err := b.start(name, address, meters, binary, "run", "--config", file)
+	if err != nil || !meters {
+		return p, err
+	}
+	return p, b.register(p)
+}
+
+// caddyfile is what a server runs: the same routes, with meters or without.
+func caddyfile(folder, address, upstream string, meters bool) string {
+	app, api := "", ""
+	if meters {
+		app, api = fmt.Sprintf("tallygate {\n\t\tledger bolt %s/ledger.db\n\t\toperator_key %s\n\t}", folder, operatorKey), "tallygate"
+	}
+	var routes strings.Builder
+	for _, r := range []struct{ name, meter string }{
+		{"wallet", "meter acme 0.000001 per call"},
+		{"tools", "meter acme 0.000001 per call"},
+		{"escrow", "meter {\n\t\t\tpayee acme\n\t\t\tprice 0.000001 per call\n\t\t\tcharge escrow {\n\t\t\t\topen 1000.00 for 168h\n\t\t\t}\n\t\t}"},
+		{"tokens", "meter {\n\t\t\tpayee llm\n\t\t\ttariff {\n\t\t\t\tmodel * {\n\t\t\t\t\tinput 0.15 per 1M tokens\n\t\t\t\t\toutput 0.60 per 1M tokens\n\t\t\t\t}\n\t\t\t}\n\t\t}"},
+	} {
+		if !meters {
+			r.meter = ""
+		}
+		fmt.Fprintf(&routes, "\thandle /%s/* {\n\t\t%s\n\t\treverse_proxy %s\n\t}\n", r.name, r.meter, upstream)
+	}
+	return fmt.Sprintf("{\n\tadmin off\n\tauto_https off\n\tpersist_config off\n\tstorage file_system %s/data\n\tlog {\n\t\tlevel ERROR\n\t}\n\t%s\n}\nhttp://%s {\n\t%s\n%s}\n",
+		folder, app, address, api, routes.String())
+}
+
+func (b *bench) start(name, address string, meters bool, command string, arguments ...string) (*process, error) {
+	p := &process{Cmd: exec.Command(command, arguments...), address: address, meters: meters}
+	var err error
+	if p.log, err = os.Create(filepath.Join(b.folder, name+".log")); err != nil {
+		return nil, err
+	}
+	p.Stdout, p.Stderr = p.log, p.log
+	if err := p.Start(); err != nil {
+		return nil, err
+	}
+	for range 600 {
+		if c, err := net.Dial("tcp", address); err == nil {
+			return p, c.Close()
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	said, _ := os.ReadFile(p.log.Name())
+	return p, fmt.Errorf("%s does not answer at %s after a minute:\n%s", name, address, said)
+}
+
+func freeAddress() string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		panic(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// payers is how many agents call, at most.
+const payers = 1000
+
+// register makes the payers, with money.
+func (b *bench) register(p *process) error {
+	for i := range payers {
+		name := fmt.Sprintf("payer-%d", i)
+		var made struct {
+			Key string `json:"api_key"`
+		}
+		if err := p.post("/api/v1/agents", map[string]any{"agent_id": name}, &made); err != nil {
+			return err
+		}
+		if err := p.post("/api/v1/wallet/deposit", map[string]any{"agent_id": name, "amount": "10000.00"}, nil); err != nil {
+			return err
+		}
+		b.keys[p] = append(b.keys[p], made.Key)
+	}
+	return nil
+}
+
+func (p *process) post(path string, in, out any) error {
+	raw, err := json.Marshal(in)
+	if err != nil {
+		return err
+	}
+	r, err := http.NewRequest(http.MethodPost, "http://"+p.address+path, bytes.NewReader(raw))
+	if err != nil {
+		return err
+	}
+	r.Header.Set("Authorization", "Bearer "+operatorKey)
+	r.Header.Set("Content-Type", "application/json")
+	response, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	answer, err := io.ReadAll(response.Body)
+	if err != nil {
+		return err
+	}
+	if response.StatusCode/100 != 2 {
+		return fmt.Errorf("POST %s: %s: %s", path, response.Status, answer)
+	}
+	if out != nil {
+		return json.Unmarshal(answer, out)
+	}
+	return nil
+}
+
+func (b *bench) close() (err error) {
+	for _, p := range []*process{b.metered, b.bare, b.upstream} {
+		if p == nil {
+			continue
+		}
+		err = errors.Join(err, p.Process.Signal(syscall.SIGTERM))
+		_ = p.Wait()
+		err = errors.Join(err, p.log.Close())
+	}
+	return err
+}
+
+// cpu is the user and system time that the process has taken so far. Source: proc(5), fields 14 and 15 of stat, in ticks of 10 ms.
+func (p *process) cpu() (time.Duration, error) {
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.Process.Pid))
+	if err != nil {
+		return 0, err
+	}
+	fields := strings.Fields(string(raw[bytes.LastIndexByte(raw, ')')+1:]))
+	var ticks int64
+	for _, field := range fields[11:13] {
+		n, err := strconv.ParseInt(field, 10, 64)
+		if err != nil {
+			return 0, err
+		}
+		ticks += n
+	}
+	return time.Duration(ticks) * 10 * time.Millisecond, nil
+}
+
+// rss is the process's resident memory in bytes. Source: proc(5), VmRSS of status, in kB.
+func (p *process) rss() (int64, error) {
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.Process.Pid))
+	if err != nil {
+		return 0, err
+	}
+	_, line, _ := strings.Cut(string(raw), "VmRSS:")
+	fields := strings.Fields(line)
+	if len(fields) == 0 {
+		return 0, errors.New("no VmRSS in /proc")
+	}
+	kb, err := strconv.ParseInt(fields[0], 10, 64)
+	return kb << 10, err
+}
