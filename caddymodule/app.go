@@ -49,6 +49,10 @@ type App struct {
 
 	// MinEscrow is the least amount of an escrow that is made over the API. Default: "1.00".
 	MinEscrow string `json:"min_escrow,omitempty"`
+	// MinPeriod is the shortest period of a subscription without a plan. Default: an hour.
+	MinPeriod caddy.Duration `json:"min_period,omitempty"`
+	// MaxSubscriptions is how many subscriptions without a plan one agent may have. Default: 100.
+	MaxSubscriptions int `json:"max_subscriptions,omitempty"`
 
 	// RefundWindow is how long a payee may leave a payer's refund request unanswered before it is granted. Default: 72h.
 	RefundWindow caddy.Duration `json:"refund_window,omitempty"`
@@ -160,8 +164,16 @@ func (a *App) loadStore(ctx caddy.Context) (StoreModule, error) {
 
 func (a *App) provisionRules() error {
 	r := escrow.Rules{
-		MinEscrow:    defaultMinEscrow,
-		RefundWindow: time.Duration(a.RefundWindow),
+		MinEscrow:        defaultMinEscrow,
+		MinPeriod:        time.Duration(a.MinPeriod),
+		MaxSubscriptions: a.MaxSubscriptions,
+		RefundWindow:     time.Duration(a.RefundWindow),
+	}
+	if a.MinPeriod < 0 {
+		return fmt.Errorf("min_period %s: expected a duration above zero, such as 1h", time.Duration(a.MinPeriod))
+	}
+	if a.MaxSubscriptions < 0 {
+		return fmt.Errorf("max_subscriptions %d: expected a number above zero", a.MaxSubscriptions)
 	}
 	if r.RefundWindow == 0 {
 		r.RefundWindow = defaultRefundWindow

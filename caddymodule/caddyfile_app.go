@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"math"
+	"strconv"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
@@ -16,7 +17,7 @@ import (
 )
 
 // appWords are the subdirectives of the global option, as its errors name them.
-const appWords = "ledger, currency, operator_key, registration, faucet, commission, min_escrow, refund_window, webhooks, max_bodies, rail, tariff"
+const appWords = "ledger, currency, operator_key, registration, faucet, commission, min_escrow, min_period, max_subscriptions, refund_window, webhooks, max_bodies, rail, tariff"
 
 // parseGlobalOption reads the global option `tallygate`, whose syntax is at [App.UnmarshalCaddyfile].
 func parseGlobalOption(d *caddyfile.Dispenser, earlier any) (any, error) {
@@ -41,6 +42,8 @@ func parseGlobalOption(d *caddyfile.Dispenser, earlier any) (any, error) {
 //		faucet A [budget B per D]
 //		commission P%
 //		min_escrow A
+//		min_period D
+//		max_subscriptions N
 //		refund_window D
 //		webhooks public|private
 //		max_bodies SIZE
@@ -99,6 +102,10 @@ func (a *App) unmarshalWord(d *caddyfile.Dispenser, word string) error {
 		return nil
 	case "min_escrow":
 		return oneAmount(d, &a.MinEscrow)
+	case "min_period":
+		return oneDuration(d, &a.MinPeriod)
+	case "max_subscriptions":
+		return oneCount(d, &a.MaxSubscriptions)
 	case "refund_window":
 		return oneDuration(d, &a.RefundWindow)
 	case "webhooks":
@@ -199,6 +206,20 @@ func oneDuration(d *caddyfile.Dispenser, into *caddy.Duration) error {
 		return d.Errf("unexpected %q: expected a duration such as 72h", word)
 	}
 	*into = caddy.Duration(value)
+	return nil
+}
+
+// oneCount reads a whole number above zero.
+func oneCount(d *caddyfile.Dispenser, into *int) error {
+	var word string
+	if err := oneArg(d, &word, "a number such as 100"); err != nil {
+		return err
+	}
+	n, err := strconv.Atoi(word)
+	if err != nil || n <= 0 {
+		return d.Errf("unexpected %q: expected a number such as 100", word)
+	}
+	*into = n
 	return nil
 }
 

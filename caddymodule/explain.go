@@ -25,11 +25,11 @@ type explained struct {
 	Transfers []transfer          `json:"transfers"`
 }
 
-func explain(_ context.Context, on bench, args explainArgs) (explained, error) {
+func explain(ctx context.Context, on bench, args explainArgs) (explained, error) {
 	if args.RequestID == "" {
 		return explained{}, errors.New("explain needs a request id: expected 'tallygate explain req_...'")
 	}
-	charge, err := on.Charge(operator, args.RequestID)
+	charge, err := on.Charge(ctx, operator, args.RequestID)
 	if err != nil {
 		return explained{}, err
 	}

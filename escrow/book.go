@@ -31,7 +31,9 @@ type Rules struct {
 	FaucetBudget     ledger.Amount // the most that the faucet gives to all in one FaucetPeriod; 0: no bound
 	FaucetPeriod     time.Duration
 	CommissionPPM    int64         // the operator's part of releases, debits and charges, in parts per million; see [ParsePercent]
-	MinEscrow        ledger.Amount // the least amount of an escrow made by an agent (those opened by a meter may be smaller)
+	MinEscrow        ledger.Amount // the least amount of an escrow made by an agent (those opened by a meter may be smaller), and of a period
+	MinPeriod        time.Duration // the shortest period of a subscription without a plan; 0: [DefaultMinPeriod]
+	MaxSubscriptions int           // without a plan, that one payer may have at once; 0: [DefaultMaxSubscriptions]
 	RefundWindow     time.Duration // after it, a payer's refund request that nobody answered is granted; 0: [DefaultRefundWindow]
 	MaxCalls         int           // of one agent, that run at once; 0: [DefaultMaxCalls]
 	Plans            []Plan        // subscriptions that agents may consent to
@@ -40,6 +42,13 @@ type Rules struct {
 
 // DefaultRefundWindow is how long a payee has to answer a refund request where the rules do not say.
 const DefaultRefundWindow = 72 * time.Hour
+
+// What subscriptions without a plan are bounded by where the rules do not say. Each period is work for the server, for as long as the
+// subscription lasts.
+const (
+	DefaultMinPeriod        = time.Hour
+	DefaultMaxSubscriptions = 100
+)
 
 // DefaultMaxCalls is how many calls of one agent may run at once where the rules do not say.
 const DefaultMaxCalls = 1000
@@ -79,7 +88,6 @@ func (b *Book) Now() time.Time { return b.ledger.Now() }
 type process struct {
 	claims Claims
 	ids    *ids
-	due    *schedule     // when the next thing falls due
 	outbox chan struct{} // has room for one: there is something new to deliver
 	signer *signer       // of receipts
 
@@ -87,12 +95,18 @@ type process struct {
 }
 
 func newProcess(l *ledger.Ledger) *process {
-	return &process{claims: newMemory(l), ids: newIDs(), due: &schedule{}, outbox: make(chan struct{}, 1), signer: &signer{}}
+	return &process{claims: newMemory(l), ids: newIDs(), outbox: make(chan struct{}, 1), signer: &signer{}}
 }
 
 func (r Rules) withDefaults() Rules {
 	if r.RefundWindow <= 0 {
 		r.RefundWindow = DefaultRefundWindow
+	}
+	if r.MinPeriod <= 0 {
+		r.MinPeriod = DefaultMinPeriod
+	}
+	if r.MaxSubscriptions <= 0 {
+		r.MaxSubscriptions = DefaultMaxSubscriptions
 	}
 	if r.MaxCalls <= 0 {
 		r.MaxCalls = DefaultMaxCalls
@@ -105,16 +119,10 @@ func (r Rules) withDefaults() Rules {
 //
 // An op may run more than once (see [ledger.Tx]): it returns what it comes to, and changes nothing but the books.
 func Do[T any](ctx context.Context, b *Book, op func(*Tx) (T, error)) (T, error) {
-	b.catchUp(ctx)
-	return do(ctx, b, op)
-}
-
-// do is Do without a look at the clock.
-func do[T any](ctx context.Context, b *Book, op func(*Tx) (T, error)) (T, error) {
 	return ledger.Do(ctx, b.ledger, func(tx *ledger.Tx) (T, error) { return op(b.tx(tx)) })
 }
 
-// queue is do without the waiting.
+// queue is Do without the waiting.
 func queue[T any](b *Book, op func(*Tx) (T, error)) *ledger.Receipt[T] {
 	return ledger.Queue(b.ledger, func(tx *ledger.Tx) (T, error) { return op(b.tx(tx)) })
 }

@@ -44,6 +44,7 @@ func TestKeptAnswers(t *testing.T) {
 		t.Error("something else was kept")
 	}
 	s.clock.advance(12 * time.Hour)
+	s.catchUp()
 	large := bytes.Repeat([]byte("x"), 8<<20)
 	for i := range 9 { // of which the last has no room
 		call(fmt.Sprint("large-", i), large)
@@ -52,11 +53,13 @@ func TestKeptAnswers(t *testing.T) {
 		t.Error("64 MiB is not the bound of what is kept of an agent")
 	}
 	s.clock.advance(14 * time.Hour) // the first are forgotten
+	s.catchUp()
 	must(t, s.run(func(*escrow.Tx) error { return nil }))
 	if kept("alice", "k") != nil || kept("alice", "large-0") == nil {
 		t.Error("after 26 hours the first answer is still there, or the later ones have gone")
 	}
 	s.clock.advance(12 * time.Hour)
+	s.catchUp()
 	must(t, s.run(func(*escrow.Tx) error { return nil }))
 	if kept("alice", "large-0") != nil {
 		t.Error("after 26 hours the large answers are still there")

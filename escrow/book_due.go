@@ -4,130 +4,163 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"math"
-	"slices"
-	"sync"
-	"sync/atomic"
 	"time"
 )
 
-// schedule is when the next thing falls due, as this process knows it: what keeps the look at the clock before each operation
-// to the reading of one number. The due table itself is in the ledger.
-type schedule struct {
-	running sync.Mutex
-	next    atomic.Int64 // Unix nanoseconds; zero: not looked up yet
-}
+// What happens by the clock alone is done by a worker, [Book.RunDue], and not by whoever comes next: no request waits for it. What a
+// request looks at itself, an escrow or a subscription, it brings up to date first.
+//
+// Things that fall due belong to the agent who pays for them, and agents take turns: whoever has many things due keeps nobody else's
+// waiting. The due table has the things of each agent in the order of their times. The turns have for each agent the time of the first of
+// them; while more of an agent's are due, its next turn is behind those who wait already.
 
-const never = math.MaxInt64
-
-// soonest has the schedule take note of something that falls due, when the operation that wrote it into the due table is durable; the
-// zero time is never. What is looked up by lookUpNext is taken note of in the same order, so that neither misses the other.
-func (t *Tx) soonest(at time.Time) {
-	if !at.IsZero() {
-		due := t.process.due
-		t.ledger.OnCommit(func() { due.soonest(at) })
-	}
-}
-
-func (s *schedule) soonest(at time.Time) {
-	for {
-		next := s.next.Load()
-		if next <= at.UnixNano() || s.next.CompareAndSwap(next, at.UnixNano()) {
-			return
-		}
-	}
-}
-
-// catchUp does what is due, if anything is. What fails is tried again by the worker, which reports it, and keeps nobody from
-// doing something else.
-func (b *Book) catchUp(ctx context.Context) {
-	s := b.process.due
-	if s.next.Load() > b.Now().UnixNano() {
-		return
-	}
-	s.running.Lock()
-	defer s.running.Unlock()
-	if s.next.Load() <= b.Now().UnixNano() {
-		_, _ = b.runDue(ctx)
-	}
-}
-
-// RunDue does all that is due: auto-releases, refund windows, renewals. It returns when the next thing is due (zero: nothing is).
-// Each is done exactly once, whoever else runs this. What fails is left for a minute later, and reported.
-func (b *Book) RunDue(ctx context.Context) (next time.Time, err error) {
-	b.process.due.running.Lock()
-	defer b.process.due.running.Unlock()
-	return b.runDue(ctx)
-}
+// The kinds of things that fall due, in the keys of the due table.
+const (
+	dueEscrow       = "e"
+	dueSubscription = "s"
+	dueNotice       = "n" // an event that announces something
+	dueForget       = "f" // idempotency keys that are old; nobody's
+)
 
 const (
-	dueTogether = 64 // things done in one operation
+	dueTogether = 16 // things done in one operation, so that calls which settle meanwhile wait for no more
+	dueAtOnce   = 64 // such operations in one RunDue
 	dueRetry    = time.Minute
 )
 
-func (b *Book) runDue(ctx context.Context) (time.Time, error) {
-	failed := map[string]error{}
-	for {
-		run, err := do(ctx, b, func(t *Tx) (dueRun, error) { return t.runSome(failed) })
+// dueKey is the entry of something that falls due.
+func dueKey(owner string, at time.Time, what string) []byte {
+	return dueTable.key(owner, timeKey(at)+what)
+}
+
+// fallsDue enters something that falls due.
+func (t *Tx) fallsDue(owner string, at time.Time, what string) error {
+	t.ledger.Put(dueKey(owner, at, what), []byte{})
+	return t.turnBy(owner, at)
+}
+
+// turnBy has an agent's turn come at a time, or before.
+func (t *Tx) turnBy(owner string, at time.Time) error {
+	now, err := t.ledger.Get(turnOf.key(owner))
+	if err != nil || now != nil && string(now) <= timeKey(at) {
+		return err
+	}
+	t.setTurn(owner, string(now), timeKey(at))
+	return nil
+}
+
+// setTurn moves an agent's turn from one time to another; empty: there was none, or there is to be none.
+func (t *Tx) setTurn(owner, from, to string) {
+	if from != "" {
+		t.ledger.Delete(turnTable.key(from + owner))
+	}
+	if to == "" {
+		t.ledger.Delete(turnOf.key(owner))
+		return
+	}
+	t.ledger.Put(turnTable.key(to+owner), []byte{})
+	t.ledger.Put(turnOf.key(owner), []byte(to))
+}
+
+// RunDue does what is due: auto-releases, refund windows, renewals, notices; so much of it, if there is very much. It returns when to call it
+// again (zero: nothing is going to be due). Each thing is done exactly once, whoever else runs this. What fails is tried again a minute later,
+// and reported in the error.
+func (b *Book) RunDue(ctx context.Context) (next time.Time, err error) {
+	var failed []error
+	for range dueAtOnce {
+		run, err := Do(ctx, b, (*Tx).runSome)
 		if err != nil {
-			return time.Time{}, err
+			return time.Time{}, errors.Join(append(failed, err)...)
 		}
-		maps.Copy(failed, run.failed)
-		if !run.more {
-			return run.next, errors.Join(slices.Collect(maps.Values(failed))...)
+		failed = append(failed, run.failed...)
+		if next = run.next; !run.more {
+			break
 		}
 	}
+	return next, errors.Join(failed...)
 }
 
 // dueRun is what came of doing some of what is due.
 type dueRun struct {
-	failed map[string]error // by the key in the due table
-	more   bool             // some of it may be left
-	next   time.Time        // where nothing is left: when the next thing falls due; zero: nothing does
+	failed []error
+	more   bool      // some of it may be left
+	next   time.Time // when the next thing falls due; zero: nothing does
 }
 
-// runSome does some of what is due, in the order of its times, but for what has failed. Things that are done may make others due,
-// at once or in between.
-func (t *Tx) runSome(failedBefore map[string]error) (dueRun, error) {
-	failed := maps.Clone(failedBefore)
+func (t *Tx) runSome() (run dueRun, err error) {
 	for range dueTogether {
-		key, err := t.firstDue(failed)
+		owner, at, err := t.firstTurn()
+		if err != nil || at.IsZero() || at.After(t.Now()) {
+			return dueRun{failed: run.failed, next: at}, err
+		}
+		failed, err := t.takeTurn(owner, timeKey(at))
 		if err != nil {
 			return dueRun{}, err
 		}
-		if key == "" {
-			next, err := t.lookUpNext(failed)
-			return dueRun{failed: failed, next: next}, err
-		}
-		if err := t.ledger.Try(func() error { return t.runOne(key) }); err != nil {
-			failed[key] = fmt.Errorf("doing what is due, %s: %w", dueTable.lastPart([]byte(key))[8:], err)
+		if failed != nil {
+			run.failed = append(run.failed, failed)
 		}
 	}
-	return dueRun{failed: failed, more: true}, nil
+	run.more, run.next = true, t.Now()
+	return run, nil
 }
 
-// firstDue returns the key of the first thing that is due and has not failed, empty where there is none.
-func (t *Tx) firstDue(failed map[string]error) (first string, err error) {
-	all := dueTable.under()
-	all.To = dueTable.key(timeKey(t.Now().Add(1)))
-	err = t.ledger.Scan(all, func(key, _ []byte) (bool, error) {
-		if failed[string(key)] != nil {
-			return true, nil
-		}
-		first = string(key)
+// firstTurn is whose turn comes first, and when; the zero time where there is no turn.
+func (t *Tx) firstTurn() (owner string, at time.Time, err error) {
+	err = t.ledger.Scan(turnTable.under(), func(key, _ []byte) (bool, error) {
+		turn := turnTable.lastPart(key)
+		owner, at = turn[8:], keyTime(turn)
 		return false, nil
 	})
-	return first, err
+	return owner, at, err
 }
 
-// runOne does one thing that is due. When it is done, its entry in the table is gone.
-func (t *Tx) runOne(key string) error {
-	what := dueTable.lastPart([]byte(key))[8:]
-	kind, id := what[:1], what[1:]
-	var more bool
-	var err error
-	switch kind {
+// takeTurn does the first thing of an agent that is due. failed is why it could not be done: then it is due again later.
+func (t *Tx) takeTurn(owner, turn string) (failed, err error) {
+	what, at, err := t.firstDue(owner)
+	if err != nil {
+		return nil, err
+	}
+	if !at.IsZero() && !at.After(t.Now()) {
+		var more bool
+		failed = t.ledger.Try(func() (err error) { more, err = t.runOne(what); return err })
+		if failed != nil {
+			failed = fmt.Errorf("doing what is due of %q, %s: %w", owner, what, failed)
+			t.ledger.Put(dueKey(owner, t.Now().Add(dueRetry), what), []byte{})
+		}
+		if failed != nil || !more {
+			t.ledger.Delete(dueKey(owner, at, what))
+		}
+		if _, at, err = t.firstDue(owner); err != nil {
+			return nil, err
+		}
+	}
+	now, err := t.ledger.Get(turnOf.key(owner))
+	if err != nil {
+		return nil, err
+	}
+	t.ledger.Delete(turnTable.key(turn + owner))
+	next := ""
+	if !at.IsZero() {
+		next = timeKey(later(at, t.Now()))
+	}
+	t.setTurn(owner, string(now), next)
+	return failed, nil
+}
+
+// firstDue is the first thing of an agent that falls due, and when; the zero time where there is none.
+func (t *Tx) firstDue(owner string) (what string, at time.Time, err error) {
+	err = t.ledger.Scan(dueTable.under(owner), func(key, _ []byte) (bool, error) {
+		last := dueTable.lastPart(key, owner)
+		what, at = last[8:], keyTime(last)
+		return false, nil
+	})
+	return what, at, err
+}
+
+// runOne does one thing that is due. more is true where some of it is left.
+func (t *Tx) runOne(what string) (more bool, err error) {
+	switch kind, id := what[:1], what[1:]; kind {
 	case dueEscrow:
 		_, err = t.escrow(id)
 	case dueSubscription:
@@ -139,42 +172,12 @@ func (t *Tx) runOne(key string) error {
 	default:
 		err = fmt.Errorf("unknown kind %q", kind)
 	}
-	if err == nil && !more {
-		t.ledger.Delete([]byte(key))
-	}
-	return err
-}
-
-// lookUpNext finds when the next thing falls due: at the latest a minute from now where something has failed.
-func (t *Tx) lookUpNext(failed map[string]error) (next time.Time, err error) {
-	err = t.ledger.Scan(dueTable.under(), func(key, _ []byte) (bool, error) {
-		if failed[string(key)] == nil {
-			next = keyTime(dueTable.lastPart(key))
-		}
-		return next.IsZero(), nil
-	})
-	if err != nil {
-		return time.Time{}, err
-	}
-	if retry := t.Now().Add(dueRetry); len(failed) > 0 && (next.IsZero() || retry.Before(next)) {
-		next = retry
-	}
-	at := int64(never)
-	if !next.IsZero() {
-		at = next.UnixNano()
-	}
-	due := t.process.due
-	t.ledger.OnCommit(func() { due.next.Store(at) })
-	return next, nil
+	return more, err
 }
 
 // expire does to an escrow what is due: its own time, or the silence after a refund request.
 func (t *Tx) expire(e *Escrow) error {
-	for {
-		at := e.dueAt()
-		if at.IsZero() || at.After(t.Now()) {
-			return nil
-		}
+	for e.over(t.Now()) {
 		what := EscrowReleased
 		if e.OnExpiry == ToPayer {
 			what = EscrowRefunded
@@ -204,4 +207,18 @@ func (t *Tx) expire(e *Escrow) error {
 			return err
 		}
 	}
+	return nil
+}
+
+// over reports whether the time of an escrow is up, or that of a refund request, so that something is due.
+func (e *Escrow) over(now time.Time) bool {
+	at := e.dueAt()
+	return !at.IsZero() && !at.After(now)
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }

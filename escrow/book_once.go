@@ -127,9 +127,9 @@ func (t *Tx) keep(id OnceID, kept onceRecord) error {
 	}
 	kept.At = t.Now()
 	hour := forgetAt(t.Now())
-	due := dueTable.key(timeKey(hour) + dueForget)
-	t.ledger.Put(due, []byte{})
-	t.soonest(hour)
+	if err := t.fallsDue("", hour, dueForget); err != nil {
+		return err
+	}
 	t.ledger.Put(id.forgotten(hour), []byte(id.crowd()))
 	return t.put(onceTable.key(id.Owner, id.Key), kept)
 }

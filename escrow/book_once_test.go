@@ -62,6 +62,7 @@ func TestOnce(t *testing.T) {
 	expect("m", "x", "1", "paid 1 false")
 
 	s.clock.advance(escrow.KeptFor + 2*time.Hour)
+	s.catchUp()
 	expect("k", "y", "1", "paid 1 false")
 	s.sound()
 }

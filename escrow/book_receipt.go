@@ -33,7 +33,7 @@ func (b *Book) signingKey(ctx context.Context) (ed25519.PrivateKey, error) {
 		return nil, err
 	}
 	if seed == nil {
-		seed, err = do(ctx, b, (*Tx).makeSeed)
+		seed, err = Do(ctx, b, (*Tx).makeSeed)
 	}
 	if err != nil {
 		return nil, err

@@ -26,7 +26,9 @@ const (
 	openByPair        table = 'o' // payer, payee, escrow id; those that a meter may draw from
 	frozenTable       table = 'D' // escrow id; refund requested or disputed
 	closingTable      table = 'y' // escrow id; over, but for what running calls hold
-	dueTable          table = 'x' // time, kind and id of what is due then
+	dueTable          table = 'x' // agent, time, kind and id of what is due then
+	turnTable         table = 'd' // time and agent: when the agent's turn comes to have done what is due
+	turnOf            table = 'O' // agent: the time of its turn
 	drawTable         table = 'w' // request id; a call that has drawn and is not settled
 	chargeTable       table = 'c' // request id
 	chargeByAgent     table = 'C' // agent, time and request id; both sides
@@ -36,6 +38,7 @@ const (
 	subscriptionTable table = 's' // subscription id
 	subsByAgent       table = 'S' // agent, subscription id; both sides
 	subsByPlan        table = 'p' // payer, payee, plan: the subscription that runs
+	subsWithoutPlan   table = 'P' // payer, subscription id; those that are not ended
 	webhookTable      table = 'h' // agent, webhook id
 	outboxTable       table = 'b' // time of the next attempt, delivery id
 	factsTable        table = 'r' // agent: what its reputation rests on

@@ -95,7 +95,6 @@ func (b *Book) Authorise(ctx context.Context, o CallOrder) (*Authorisation, erro
 	if o.By.Agent == o.Payee {
 		return nil, invalid("payee", "%q is the payee of this route: nobody pays itself", o.Payee)
 	}
-	b.catchUp(ctx)
 	runs, err := b.claimCall(ctx, o)
 	if err != nil {
 		return nil, err

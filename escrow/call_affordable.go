@@ -29,6 +29,9 @@ func (b *Book) escrowCovers(o CallOrder, wallet Wallet) (bool, error) {
 		return false, err
 	}
 	for _, e := range escrows {
+		if e.over(b.Now()) {
+			continue
+		}
 		if covers, err := b.covers(e.Account(), o.Least); covers || err != nil {
 			return covers, err
 		}

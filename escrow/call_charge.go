@@ -81,9 +81,23 @@ func (c Charge) visible(by Actor) bool {
 
 func noCharge(id string) error { return refuse(NotFound, nil, "no charge %.80q", id) }
 
-// Charge returns the charge of a request to one of its parties or the operator, after all that is due.
-func (b *Book) Charge(by Actor, id string) (c Charge, err error) {
-	b.catchUp(context.Background())
+// Charge returns the charge of a request to one of its parties or the operator. Where its quality had to be decided by now, it is.
+func (b *Book) Charge(ctx context.Context, by Actor, id string) (Charge, error) {
+	c, err := b.storedCharge(by, id)
+	if err != nil || c.HeldIn == "" {
+		return c, err
+	}
+	e, err := b.storedEscrow(c.HeldIn)
+	if err != nil || e == nil || !e.over(b.Now()) {
+		return c, err
+	}
+	if _, err := b.currentEscrow(ctx, c.HeldIn); err != nil {
+		return Charge{}, err
+	}
+	return b.storedCharge(by, id)
+}
+
+func (b *Book) storedCharge(by Actor, id string) (c Charge, err error) {
 	err = b.view(func(r ledger.Reader) error {
 		var found bool
 		if c, found, err = chargeByID(r, id); err == nil && (!found || !c.visible(by)) {
@@ -133,9 +147,8 @@ func (f ChargeFilter) list() list[Charge] {
 	return l
 }
 
-// Charges lists charges, newest first, after all that is due.
+// Charges lists charges, newest first.
 func (b *Book) Charges(f ChargeFilter, p Page) (charges []Charge, next string, err error) {
-	b.catchUp(context.Background())
 	err = b.view(func(r ledger.Reader) error {
 		charges, next, err = f.list().page(r, p)
 		return err

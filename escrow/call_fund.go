@@ -60,7 +60,7 @@ func (a *Authorisation) fromEscrow(ctx context.Context, o CallOrder) error {
 }
 
 func (a *Authorisation) fromNamed(ctx context.Context, o CallOrder) error {
-	e, err := a.book.storedEscrow(o.Escrow)
+	e, err := a.book.currentEscrow(ctx, o.Escrow)
 	if err != nil {
 		return err
 	}
@@ -107,6 +107,9 @@ func (a *Authorisation) fromOldest(ctx context.Context, o CallOrder) (found bool
 		return false, err
 	}
 	for _, e := range candidates {
+		if e.over(a.book.Now()) { // what is left of it is on its way back
+			continue
+		}
 		err := a.use(ctx, e, o)
 		if err == nil {
 			return true, nil

@@ -252,7 +252,6 @@ func (t *Tx) Score(by Actor, request, score string) (Charge, error) {
 
 // OpenDecisions lists charges that are not decided yet, the oldest first, behind the one of the given request.
 func (b *Book) OpenDecisions(ctx context.Context, after string, limit int) (decisions []Decision, err error) {
-	b.catchUp(ctx)
 	err = b.view(func(r ledger.Reader) error {
 		all := decisionTable.under()
 		if after != "" {

@@ -399,7 +399,7 @@ func (b *Book) RecoverPending(ctx context.Context) error {
 				break
 			}
 			for _, id := range ids {
-				if _, err := do(ctx, b, func(t *Tx) (struct{}, error) { return struct{}{}, left.recover(t, id) }); err != nil {
+				if _, err := Do(ctx, b, func(t *Tx) (struct{}, error) { return struct{}{}, left.recover(t, id) }); err != nil {
 					return fmt.Errorf("recovering %s: %w", id, err)
 				}
 				after = id

@@ -15,6 +15,15 @@ func (b *Book) storedEscrow(id string) (e *Escrow, err error) {
 	return e, err
 }
 
+// currentEscrow is an escrow as committed, with what is due to it done first; nil where there is none.
+func (b *Book) currentEscrow(ctx context.Context, id string) (*Escrow, error) {
+	e, err := b.storedEscrow(id)
+	if err != nil || e == nil || !e.over(b.Now()) {
+		return e, err
+	}
+	return Do(ctx, b, func(t *Tx) (*Escrow, error) { return t.escrow(id) })
+}
+
 // maxCandidates bounds how many open escrows of a pair a call tries.
 const maxCandidates = 64
 
@@ -32,10 +41,9 @@ func (b *Book) openEscrows(payer, payee string) (escrows []*Escrow, err error) {
 	return escrows, err
 }
 
-// Escrow returns an escrow to one of its parties or the operator, after all that is due.
+// Escrow returns an escrow to one of its parties or the operator, with what is due to it done first.
 func (b *Book) Escrow(ctx context.Context, by Actor, id string) (Escrow, error) {
-	b.catchUp(ctx)
-	e, err := b.storedEscrow(id)
+	e, err := b.currentEscrow(ctx, id)
 	if err != nil {
 		return Escrow{}, err
 	}
@@ -103,12 +111,11 @@ func (f EscrowFilter) list() list[Escrow] {
 	}
 }
 
-// Escrows lists escrows, newest first, after all that is due.
+// Escrows lists escrows, newest first, as the last [Book.RunDue] has left them.
 func (b *Book) Escrows(ctx context.Context, f EscrowFilter, p Page) (escrows []Escrow, next string, err error) {
 	if err := f.check(); err != nil {
 		return nil, "", err
 	}
-	b.catchUp(ctx)
 	l := f.list()
 	l.item = func(r ledger.Reader, id string, _ []byte) (Escrow, bool, error) {
 		e, err := escrowByID(r, id)

@@ -6,14 +6,6 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// The kinds of things that fall due, in the keys of the due table.
-const (
-	dueEscrow       = "e"
-	dueSubscription = "s"
-	dueNotice       = "n" // an event that announces something
-	dueForget       = "f" // idempotency keys that are old
-)
-
 // indexes are the keys of the lists that an escrow is in.
 func (e *Escrow) indexes() map[string]bool {
 	keys := map[string]bool{
@@ -34,7 +26,7 @@ func (e *Escrow) indexes() map[string]bool {
 		keys[string(closingTable.key(e.ID))] = true
 	}
 	if at := e.dueAt(); !at.IsZero() {
-		keys[string(dueTable.key(timeKey(at)+dueEscrow+e.ID))] = true
+		keys[string(dueKey(e.From, at, dueEscrow+e.ID))] = true
 	}
 	return keys
 }
@@ -82,7 +74,11 @@ func (t *Tx) saveEscrow(e *Escrow) error {
 		}
 	}
 	e.indexed = after
-	t.soonest(e.dueAt())
+	if at := e.dueAt(); !at.IsZero() {
+		if err := t.turnBy(e.From, at); err != nil {
+			return err
+		}
+	}
 	if err := t.put(escrowTable.key(e.ID), e); err != nil {
 		return err
 	}

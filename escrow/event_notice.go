@@ -17,23 +17,21 @@ func (t *Tx) announceExpiry(e *Escrow) error {
 	if e.AutoReleaseAt.IsZero() || e.Kind.ofSubscription() {
 		return nil
 	}
-	return t.announce(noticeTime(e.AutoReleaseAt, e.AutoRelease), dueEscrow+e.ID, e.From, e.To)
+	return t.announce(e.From, e.To, noticeTime(e.AutoReleaseAt, e.AutoRelease), dueEscrow+e.ID)
 }
 
 func (t *Tx) announceRenewal(s *Subscription) error {
-	return t.announce(noticeTime(s.PeriodEnd, s.Plan.Period), dueSubscription+s.ID, s.Payer, s.Payee)
+	return t.announce(s.Payer, s.Payee, noticeTime(s.PeriodEnd, s.Plan.Period), dueSubscription+s.ID)
 }
 
-func (t *Tx) announce(at time.Time, what string, parties ...string) error {
-	for _, party := range parties {
+func (t *Tx) announce(payer, payee string, at time.Time, what string) error {
+	for _, party := range []string{payer, payee} {
 		hooks, err := webhooks(t.ledger, party)
 		if err != nil {
 			return err
 		}
 		if len(hooks) > 0 {
-			t.ledger.Put(dueTable.key(timeKey(at)+dueNotice+what), []byte{})
-			t.soonest(at)
-			return nil
+			return t.fallsDue(payer, at, dueNotice+what)
 		}
 	}
 	return nil

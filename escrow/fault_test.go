@@ -35,7 +35,7 @@ func TestCommitFails(t *testing.T) {
 		must(t, l.Reopen())
 		w, err := s.Wallet(context.Background(), "alice")
 		must(t, err)
-		_, err = s.Charge(operator, id)
+		_, err = s.Charge(context.Background(), operator, id)
 		_, retried := s.Authorise(t.Context(), escrow.CallOrder{Request: s.NewRequestID(), By: by("alice"), Payee: "shop", Least: 1, IdempotencyKey: "k"})
 		if kept {
 			if err != nil || w.Available != amount("8") || !escrow.IsRefusal(retried, escrow.IdempotencyConflict) {

@@ -154,6 +154,7 @@ func (s *script) worldStep(verb string, arg func(int) string, named map[string]s
 		s.Book = s.With(r)
 	case "wait":
 		s.clock.advance(s.duration(arg(0)))
+		s.catchUp()
 	case "due":
 		_, err := s.RunDue(context.Background())
 		return true, err
@@ -387,7 +388,7 @@ func (s *script) callStep(verb string, arg func(int) string, named map[string]st
 	case "held":
 		s.compare(arg(0), named, map[string]string{"held": a.Held().String(), "total": a.Total().String()})
 	case "charge":
-		c, err := s.Charge(operator, s.requests[arg(0)])
+		c, err := s.Charge(context.Background(), operator, s.requests[arg(0)])
 		if err != nil {
 			return true, err
 		}

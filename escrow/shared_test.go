@@ -82,7 +82,7 @@ func TestRecoveryLeavesTheLivingAlone(t *testing.T) {
 
 	must(t, first.Ledger().Close()) // with a call that had drawn 2
 	must(t, second.RecoverPending(t.Context()))
-	charge, err = second.Charge(operator, "req_2")
+	charge, err = second.Charge(context.Background(), operator, "req_2")
 	must(t, err)
 	if charge.Amount != amount("2") || charge.Cut != "crash" {
 		t.Errorf("the call that died with its process was charged %s, cut by %s", charge.Amount, charge.Cut)
@@ -114,7 +114,7 @@ func TestLedgerBeforeSessions(t *testing.T) {
 	must(t, store.Close())
 	s := node(t, m)
 	for request, source := range map[string]string{"req_1": "estimated", "req_2": "stated", "req_3": "estimated"} {
-		charge, err := s.Charge(operator, request)
+		charge, err := s.Charge(context.Background(), operator, request)
 		must(t, err)
 		if charge.Amount != amount("2") || charge.Cut != "crash" || charge.Source != source {
 			t.Errorf("%s was charged %s, cut by %s, %s", request, charge.Amount, charge.Cut, charge.Source)

@@ -3,6 +3,7 @@ package escrow
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/tallygate/tallygate/escrow/ledger"
@@ -55,10 +56,7 @@ type SubscriptionOrder struct {
 	Memo   string
 }
 
-const (
-	minPeriod = time.Second
-	maxPeriod = 10 * 365 * 24 * time.Hour
-)
+const maxPeriod = 10 * 365 * 24 * time.Hour
 
 // Subscribe begins a subscription and locks its first period.
 // Refused: invalid_request, already_exists for a second one to a plan, insufficient_funds.
@@ -95,6 +93,11 @@ func (t *Tx) Subscribe(by Actor, o SubscriptionOrder) (Subscription, error) {
 			return Subscription{}, refuse(AlreadyExists, map[string]string{"subscription_id": current.ID}, "the subscription to %q exists already, until %s", plan.Name, current.PeriodEnd.Format(time.RFC3339))
 		}
 	}
+	if plan.Name == "" {
+		if err := t.roomForSubscription(payer); err != nil {
+			return Subscription{}, err
+		}
+	}
 	s.ID, s.CreatedAt = t.process.ids.next("sub_", t.Now()), t.Now()
 	if err := t.beginPeriod(by, &s, t.Now()); err != nil {
 		return Subscription{}, err
@@ -103,6 +106,19 @@ func (t *Tx) Subscribe(by Actor, o SubscriptionOrder) (Subscription, error) {
 		return Subscription{}, err
 	}
 	return t.withFunding(s), t.subscriptionEvent(SubscriptionStarted, s)
+}
+
+// roomForSubscription refuses a payer that has as many subscriptions without a plan as it may have.
+func (t *Tx) roomForSubscription(payer string) error {
+	count := 0
+	err := t.ledger.Scan(subsWithoutPlan.under(payer), func(_, _ []byte) (bool, error) {
+		count++
+		return count < t.rules.MaxSubscriptions, nil
+	})
+	if err == nil && count >= t.rules.MaxSubscriptions {
+		err = refuse(InvalidStatus, map[string]string{"limit": strconv.Itoa(t.rules.MaxSubscriptions)}, "an agent has at most %d subscriptions without a plan here; end one", t.rules.MaxSubscriptions)
+	}
+	return err
 }
 
 // terms are those of the plan that is named, or the order's own.
@@ -117,8 +133,11 @@ func (t *Tx) terms(o SubscriptionOrder) (Plan, error) {
 	if err := checkAmount("amount", o.Amount); err != nil {
 		return Plan{}, err
 	}
-	if o.Period < minPeriod || o.Period > maxPeriod {
-		return Plan{}, invalid("period_hours", "period_hours: from %s to %d hours", minPeriod, maxPeriod/time.Hour)
+	if o.Amount < t.rules.MinEscrow {
+		return Plan{}, invalid("amount", "amount %s: a subscription is of at least %s %s a period here", o.Amount, t.rules.MinEscrow, t.Currency())
+	}
+	if o.Period < t.rules.MinPeriod || o.Period > maxPeriod {
+		return Plan{}, invalid("period_hours", "period_hours: a period is from %s to %d hours here", t.rules.MinPeriod, maxPeriod/time.Hour)
 	}
 	return Plan{Payee: o.Payee, Price: o.Amount, Period: o.Period}, nil
 }
@@ -224,29 +243,41 @@ func (t *Tx) saveSubscription(s *Subscription) error {
 	for _, party := range []string{s.Payer, s.Payee} {
 		t.ledger.Put(subsByAgent.key(party, s.ID), []byte{})
 	}
+	running, value := subsWithoutPlan.key(s.Payer, s.ID), []byte{}
 	if s.Plan.Name != "" {
-		plan := subsByPlan.key(s.Payer, s.Payee, s.Plan.Name)
-		if s.Status == SubEnded {
-			t.ledger.Delete(plan)
-		} else {
-			t.ledger.Put(plan, []byte(s.ID))
-		}
+		running, value = subsByPlan.key(s.Payer, s.Payee, s.Plan.Name), []byte(s.ID)
+	}
+	if s.Status == SubEnded {
+		t.ledger.Delete(running)
+	} else {
+		t.ledger.Put(running, value)
 	}
 	if s.Status == SubActive || s.Status == SubEnding {
-		t.ledger.Put(dueTable.key(timeKey(s.PeriodEnd)+dueSubscription+s.ID), []byte{})
-		t.soonest(s.PeriodEnd)
+		if err := t.fallsDue(s.Payer, s.PeriodEnd, dueSubscription+s.ID); err != nil {
+			return err
+		}
 	}
 	return t.put(subscriptionTable.key(s.ID), s)
 }
 
-// subscription loads a subscription to change it, with what is due done first; nil where there is none.
+// periodsTogether bounds how many periods of a subscription one operation catches up.
+const periodsTogether = 32
+
+// subscription loads a subscription to change it, with what is due done first; nil where there is none. It is refused with rate_limited
+// where the subscription is so many periods behind that [Book.RunDue] must catch up first.
 func (t *Tx) subscription(id string) (*Subscription, error) {
 	s, err := subscriptionByID(t.ledger, id)
 	if err != nil || s == nil {
 		return nil, err
 	}
-	for err == nil && s.over(t.Now()) {
+	for range periodsTogether {
+		if err != nil || !s.over(t.Now()) {
+			return s, err
+		}
 		err = t.renew(s)
+	}
+	if err == nil && s.over(t.Now()) {
+		err = refuse(RateLimited, map[string]string{"retry_after": "1", "subscription_id": id}, "the subscription is many periods behind and is being brought up to date; try again")
 	}
 	return s, err
 }
@@ -353,23 +384,35 @@ func (s Subscription) funded(w Wallet) bool {
 	return err == nil && w.Available >= need
 }
 
-// Subscription returns a subscription to one of its parties or the operator, after all that is due.
+// Subscription returns a subscription to one of its parties or the operator, with what is due to it done first.
 func (b *Book) Subscription(ctx context.Context, by Actor, id string) (Subscription, error) {
-	b.catchUp(ctx)
-	var s *Subscription
-	err := b.view(func(r ledger.Reader) (err error) {
-		s, err = subscriptionByID(r, id)
-		return err
-	})
+	s, err := b.storedSubscription(id)
 	if err != nil {
 		return Subscription{}, err
 	}
 	if s == nil || !s.visible(by) {
 		return Subscription{}, noSubscription(id)
 	}
+	if s.over(b.Now()) {
+		s, err = Do(ctx, b, func(t *Tx) (*Subscription, error) { return t.subscription(id) })
+		if IsRefusal(err, RateLimited) {
+			s, err = b.storedSubscription(id)
+		}
+		if err != nil {
+			return Subscription{}, err
+		}
+	}
 	w, err := b.Wallet(ctx, s.Payer)
 	s.RenewalFunded = s.funded(w)
 	return *s, err
+}
+
+func (b *Book) storedSubscription(id string) (s *Subscription, err error) {
+	err = b.view(func(r ledger.Reader) error {
+		s, err = subscriptionByID(r, id)
+		return err
+	})
+	return s, err
 }
 
 // Subscriptions lists an agent's subscriptions, as payer and as payee, newest first.
@@ -379,7 +422,6 @@ func (b *Book) Subscriptions(ctx context.Context, agent string, status Subscript
 	default:
 		return nil, "", invalid("status", "status %.40q: active, ending, suspended or ended", string(status))
 	}
-	b.catchUp(ctx)
 	l := list[Subscription]{table: subsByAgent, parts: []string{agent}, item: func(r ledger.Reader, id string, _ []byte) (Subscription, bool, error) {
 		s, err := subscriptionByID(r, id)
 		if err != nil || s == nil {

@@ -119,7 +119,7 @@ func (b *Book) runningSubscription(ctx context.Context, o CallOrder) (Subscripti
 	if s == nil {
 		return Subscription{}, b.subscriptionRequired(o, "")
 	}
-	if s.Status != SubSuspended {
+	if s.Status != SubSuspended && !s.over(b.Now()) {
 		return *s, nil
 	}
 	s, err = Do(ctx, b, func(t *Tx) (*Subscription, error) {

@@ -18,9 +18,8 @@ type Wallet struct {
 	Currency  string
 }
 
-// Wallet returns an agent's wallet, after all that is due.
+// Wallet returns an agent's wallet, as the last [Book.RunDue] has left it.
 func (b *Book) Wallet(ctx context.Context, agent string) (Wallet, error) {
-	b.catchUp(ctx)
 	acc, held, err := b.ledger.Balance(account(agent))
 	return walletOf(agent, acc, held, b.Currency()), err
 }
@@ -201,10 +200,9 @@ type Entry struct {
 	At           time.Time
 }
 
-// Entries lists what moved in a wallet, newest first, before the entry of a number (0: from the newest), after all that is due.
+// Entries lists what moved in a wallet, newest first, before the entry of a number (0: from the newest).
 // next is 0 at the end.
 func (b *Book) Entries(ctx context.Context, agent string, before uint64, limit int) (entries []Entry, next uint64, err error) {
-	b.catchUp(ctx)
 	limit = Page{Limit: limit}.limit()
 	lines, err := b.ledger.Entries(account(agent), before, limit+1)
 	if err != nil {

@@ -64,7 +64,7 @@ func (w *world) compare() {
 		check("active escrows of "+name, len(active), want)
 	}
 	for _, c := range w.model.charges {
-		real, err := w.Charge(operator, c.request)
+		real, err := w.Charge(context.Background(), operator, c.request)
 		must(w.t, err)
 		check("charge "+c.request, fmt.Sprint(real.Amount, real.Commission, real.Refunded, real.CommissionBack), fmt.Sprint(c.amount, c.fee, c.refunded, c.feeBack))
 	}
@@ -308,7 +308,7 @@ func (w *world) room(c *modelCall) ledger.Amount {
 func (w *world) extend(t *rapid.T) {
 	c := w.running(t)
 	total := c.total + some(t, "more")
-	_, _ = w.RunDue(context.Background())
+	w.catchUp()
 	c.total = min(total, c.total+w.room(c))
 	if got := c.real.ExtendUpTo(total); got != c.total {
 		t.Fatalf("extended to %s, the model says %s", got, c.total)
@@ -318,7 +318,7 @@ func (w *world) extend(t *rapid.T) {
 func (w *world) draw(t *rapid.T) {
 	c, exact := w.running(t), rapid.Bool().Draw(t, "exact")
 	due := some(t, "due")
-	_, _ = w.RunDue(context.Background())
+	w.catchUp()
 	c.real.Draw(due, exact)
 	must(t, c.real.Await())
 	by := min(due, c.total) - c.posted - c.pending
@@ -337,7 +337,7 @@ func (w *world) settle(t *rapid.T) {
 	if rapid.IntRange(0, 4).Draw(t, "free") == 0 {
 		due = 0
 	}
-	_, _ = w.RunDue(context.Background())
+	w.catchUp()
 	c.total = max(c.total, min(due, c.total+w.room(c)))
 	charge, err := c.real.Settle(context.Background(), escrow.Settlement{Amount: due})
 	must(t, err)
@@ -355,7 +355,7 @@ func (w *world) charged(c *modelCall) {
 
 func (w *world) cancel(t *rapid.T) {
 	c := w.running(t)
-	_, _ = w.RunDue(context.Background())
+	w.catchUp()
 	c.real.Cancel()
 	c.real.Cancel()
 	must(t, w.run(func(*escrow.Tx) error { return nil })) // it is queued before this
@@ -402,10 +402,7 @@ func (w *world) wait(t *rapid.T) {
 	hours := rapid.IntRange(-50, 80).Draw(t, "hours")
 	w.clock.advance(time.Duration(hours) * time.Hour)
 	w.model.now = w.Now()
-	if rapid.Bool().Draw(t, "worker") {
-		_, err := w.RunDue(context.Background())
-		must(t, err)
-	}
+	w.catchUp()
 }
 
 // reopen is the death of the process: calls are gone, but for what they have drawn.

@@ -77,7 +77,7 @@ func (q *asked) keptAnswer(request string) (kept replay, found bool) {
 		return replay{}, false
 	}
 	book := q.gateway.book
-	charge, err := book.Charge(q.payer, request)
+	charge, err := book.Charge(q.request.Context(), q.payer, request)
 	if err != nil || book.Now().Sub(charge.CreatedAt) > q.route.Keep.For {
 		return replay{}, false
 	}

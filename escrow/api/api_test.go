@@ -67,10 +67,14 @@ func (g *gate) clock() time.Time {
 	return g.now
 }
 
+// wait lets time go by, and what is due be done, as a server's worker does.
 func (g *gate) wait(d time.Duration) {
 	g.mu.Lock()
-	defer g.mu.Unlock()
 	g.now = g.now.Add(d)
+	g.mu.Unlock()
+	if _, err := g.book.RunDue(g.t.Context()); err != nil {
+		g.t.Fatal(err)
+	}
 }
 
 // answer is what came back.

@@ -34,7 +34,7 @@ func receiptRoutes() []route {
 }
 
 func getCharge(r *request, in *byID) (chargeOut, error) {
-	c, err := r.book.Charge(r.by, in.ID)
+	c, err := r.book.Charge(r.Context(), r.by, in.ID)
 	if err != nil {
 		return chargeOut{}, err
 	}
