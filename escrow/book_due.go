@@ -10,9 +10,7 @@ import (
 // What happens by the clock alone is done by a worker, [Book.RunDue], and not by whoever comes next: no request waits for it. What a
 // request looks at itself, an escrow or a subscription, it brings up to date first.
 //
-// Things that fall due belong to the agent who pays for them, and agents take turns: whoever has many things due keeps nobody else's
-// waiting. The due table has the things of each agent in the order of their times. The turns have for each agent the time of the first of
-// them; while more of an agent's are due, its next turn is behind those who wait already.
+// Things that fall due belong to the agent who pays for them, and agents take turns at them.
 
 // The kinds of things that fall due, in the keys of the due table.
 const (
@@ -28,38 +26,10 @@ const (
 	dueRetry    = time.Minute
 )
 
-// dueKey is the entry of something that falls due.
-func dueKey(owner string, at time.Time, what string) []byte {
-	return dueTable.key(owner, timeKey(at)+what)
-}
-
 // fallsDue enters something that falls due.
 func (t *Tx) fallsDue(owner string, at time.Time, what string) error {
-	t.ledger.Put(dueKey(owner, at, what), []byte{})
-	return t.turnBy(owner, at)
-}
-
-// turnBy has an agent's turn come at a time, or before.
-func (t *Tx) turnBy(owner string, at time.Time) error {
-	now, err := t.ledger.Get(turnOf.key(owner))
-	if err != nil || now != nil && string(now) <= timeKey(at) {
-		return err
-	}
-	t.setTurn(owner, string(now), timeKey(at))
-	return nil
-}
-
-// setTurn moves an agent's turn from one time to another; empty: there was none, or there is to be none.
-func (t *Tx) setTurn(owner, from, to string) {
-	if from != "" {
-		t.ledger.Delete(turnTable.key(from + owner))
-	}
-	if to == "" {
-		t.ledger.Delete(turnOf.key(owner))
-		return
-	}
-	t.ledger.Put(turnTable.key(to+owner), []byte{})
-	t.ledger.Put(turnOf.key(owner), []byte(to))
+	t.ledger.Put(dueTurns.key(owner, at, what), []byte{})
+	return dueTurns.by(t, owner, at)
 }
 
 // RunDue does what is due: auto-releases, refund windows, renewals, notices; so much of it, if there is very much. It returns when to call it
@@ -89,11 +59,16 @@ type dueRun struct {
 
 func (t *Tx) runSome() (run dueRun, err error) {
 	for range dueTogether {
-		owner, at, err := t.firstTurn()
+		var owner string
+		var at time.Time
+		err := dueTurns.each(t.ledger, func(first string, turn time.Time) bool {
+			owner, at = first, turn
+			return false
+		})
 		if err != nil || at.IsZero() || at.After(t.Now()) {
 			return dueRun{failed: run.failed, next: at}, err
 		}
-		failed, err := t.takeTurn(owner, timeKey(at))
+		failed, err := t.runFirst(owner)
 		if err != nil {
 			return dueRun{}, err
 		}
@@ -105,19 +80,9 @@ func (t *Tx) runSome() (run dueRun, err error) {
 	return run, nil
 }
 
-// firstTurn is whose turn comes first, and when; the zero time where there is no turn.
-func (t *Tx) firstTurn() (owner string, at time.Time, err error) {
-	err = t.ledger.Scan(turnTable.under(), func(key, _ []byte) (bool, error) {
-		turn := turnTable.lastPart(key)
-		owner, at = turn[8:], keyTime(turn)
-		return false, nil
-	})
-	return owner, at, err
-}
-
-// takeTurn does the first thing of an agent that is due. failed is why it could not be done: then it is due again later.
-func (t *Tx) takeTurn(owner, turn string) (failed, err error) {
-	what, at, err := t.firstDue(owner)
+// runFirst does the first thing of an agent that is due. failed is why it could not be done: then it is due again later.
+func (t *Tx) runFirst(owner string) (failed, err error) {
+	what, at, err := dueTurns.first(t.ledger, owner)
 	if err != nil {
 		return nil, err
 	}
@@ -126,36 +91,13 @@ func (t *Tx) takeTurn(owner, turn string) (failed, err error) {
 		failed = t.ledger.Try(func() (err error) { more, err = t.runOne(what); return err })
 		if failed != nil {
 			failed = fmt.Errorf("doing what is due of %q, %s: %w", owner, what, failed)
-			t.ledger.Put(dueKey(owner, t.Now().Add(dueRetry), what), []byte{})
+			t.ledger.Put(dueTurns.key(owner, t.Now().Add(dueRetry), what), []byte{})
 		}
 		if failed != nil || !more {
-			t.ledger.Delete(dueKey(owner, at, what))
-		}
-		if _, at, err = t.firstDue(owner); err != nil {
-			return nil, err
+			t.ledger.Delete(dueTurns.key(owner, at, what))
 		}
 	}
-	now, err := t.ledger.Get(turnOf.key(owner))
-	if err != nil {
-		return nil, err
-	}
-	t.ledger.Delete(turnTable.key(turn + owner))
-	next := ""
-	if !at.IsZero() {
-		next = timeKey(later(at, t.Now()))
-	}
-	t.setTurn(owner, string(now), next)
-	return failed, nil
-}
-
-// firstDue is the first thing of an agent that falls due, and when; the zero time where there is none.
-func (t *Tx) firstDue(owner string) (what string, at time.Time, err error) {
-	err = t.ledger.Scan(dueTable.under(owner), func(key, _ []byte) (bool, error) {
-		last := dueTable.lastPart(key, owner)
-		what, at = last[8:], keyTime(last)
-		return false, nil
-	})
-	return what, at, err
+	return failed, dueTurns.next(t, owner)
 }
 
 // runOne does one thing that is due. more is true where some of it is left.
@@ -214,11 +156,4 @@ func (t *Tx) expire(e *Escrow) error {
 func (e *Escrow) over(now time.Time) bool {
 	at := e.dueAt()
 	return !at.IsZero() && !at.After(now)
-}
-
-func later(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
 }

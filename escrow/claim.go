@@ -63,18 +63,19 @@ type Kind string
 
 // The kinds of things that are claimed.
 const (
-	RunningCalls   Kind = "calls"           // of an agent: calls that run
-	RunningKey     Kind = "idempotency key" // of an agent, by its key: the call that runs under it; its note is the digest of the request
-	RunningWork    Kind = "milestone"       // of a payer, by escrow and milestone: the call that does its work
-	SpendLimit     Kind = "limit"           // of a payer, by limit: what running calls may spend of it, in nanos
-	PlanQuota      Kind = "quota"           // of a payer, by subscription: what running calls may use of it, in millionths of a unit
-	OpenedEscrow   Kind = "opener"          // of a payer, by payee: a call that opens an escrow between the two
-	RequestBody    Kind = "body"            // of an agent, and of everybody: bytes of request bodies that are kept in memory
-	Work           Kind = "work"            // of everybody, by its name: something that one worker at a time sees to, such as a delivery
-	WrongKey       Kind = "wrong key"       // of a client: tries with a key that is not valid; counted by Pass, as are the next two
-	Registration   Kind = "registration"    // of a client: agents that it registers
-	WithheldAnswer Kind = "withheld"        // of an agent: complete answers that its money, or a limit, did not reach for; counted by Pass
-	FaucetClaim    Kind = "faucet"          // of a client: claims of the faucet
+	RunningCalls    Kind = "calls"           // of an agent: calls that run
+	RunningKey      Kind = "idempotency key" // of an agent, by its key: the call that runs under it; its note is the digest of the request
+	RunningWork     Kind = "milestone"       // of a payer, by escrow and milestone: the call that does its work
+	SpendLimit      Kind = "limit"           // of a payer, by limit: what running calls may spend of it, in nanos
+	PlanQuota       Kind = "quota"           // of a payer, by subscription: what running calls may use of it, in millionths of a unit
+	OpenedEscrow    Kind = "opener"          // of a payer, by payee: a call that opens an escrow between the two
+	RequestBody     Kind = "body"            // of an agent, and of everybody: bytes of request bodies that are kept in memory
+	Work            Kind = "work"            // of everybody, by its name: something that one worker at a time sees to, such as a delivery
+	RunningDelivery Kind = "delivery"        // of an agent, and of everybody: messages to webhooks that are being sent
+	WrongKey        Kind = "wrong key"       // of a client: tries with a key that is not valid; counted by Pass, as are the next two
+	Registration    Kind = "registration"    // of a client: agents that it registers
+	WithheldAnswer  Kind = "withheld"        // of an agent: complete answers that its money, or a limit, did not reach for; counted by Pass
+	FaucetClaim     Kind = "faucet"          // of a client: claims of the faucet
 )
 
 // Thing is something that is claimed.

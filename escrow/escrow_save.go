@@ -26,7 +26,7 @@ func (e *Escrow) indexes() map[string]bool {
 		keys[string(closingTable.key(e.ID))] = true
 	}
 	if at := e.dueAt(); !at.IsZero() {
-		keys[string(dueKey(e.From, at, dueEscrow+e.ID))] = true
+		keys[string(dueTurns.key(e.From, at, dueEscrow+e.ID))] = true
 	}
 	return keys
 }
@@ -75,7 +75,7 @@ func (t *Tx) saveEscrow(e *Escrow) error {
 	}
 	e.indexed = after
 	if at := e.dueAt(); !at.IsZero() {
-		if err := t.turnBy(e.From, at); err != nil {
+		if err := dueTurns.by(t, e.From, at); err != nil {
 			return err
 		}
 	}

@@ -102,7 +102,7 @@ func (t *Tx) tell(agent string, event Event) error {
 			continue
 		}
 		d := Delivery{ID: t.process.ids.next("msg_", t.Now()), Agent: agent, Webhook: h.ID, Event: event, Next: t.Now()}
-		if err := t.put(outboxTable.key(timeKey(d.Next)+d.ID), d); err != nil {
+		if err := t.putDelivery(d); err != nil {
 			return err
 		}
 		t.ledger.OnCommit(t.process.wakeOutbox)

@@ -31,50 +31,89 @@ func (p *process) wakeOutbox() {
 	}
 }
 
-// Deliveries returns some of what is to be delivered now, with the webhooks, and when the next one is to be (zero: none waits).
-// Those whose webhook is gone come with a zero Webhook, to be dropped by [Tx.Delivered].
-func (b *Book) Deliveries(ctx context.Context, limit int) (due []Delivery, hooks []Webhook, next time.Time, err error) {
+// DeliveriesOf is how many deliveries of one agent may be attempted at once. Webhooks that take long to answer keep no other agent's
+// waiting.
+const DeliveriesOf = 4
+
+// Deliveries returns what is to be delivered now, of each agent the first few, and when to look again (zero: none waits). Those of agents
+// whom skip is true for are left out.
+func (b *Book) Deliveries(ctx context.Context, limit int, skip func(agent string) bool) (due []Delivery, next time.Time, err error) {
 	now := b.Now()
 	err = b.view(func(r ledger.Reader) error {
-		return r.Scan(outboxTable.under(), func(key, value []byte) (bool, error) {
-			var d Delivery
-			if err := decode(key, value, &d); err != nil {
-				return false, err
+		var agents []string
+		err := outboxTurns.each(r, func(agent string, at time.Time) bool {
+			if at.After(now) {
+				next = at
+				return false
 			}
-			if d.Next.After(now) || len(due) == limit {
-				next = d.Next
-				return false, nil
+			if !skip(agent) {
+				agents = append(agents, agent)
 			}
-			var h Webhook
-			if _, err := load(r, webhookTable.key(d.Agent, d.Webhook), &h); err != nil {
-				return false, err
-			}
-			due, hooks = append(due, d), append(hooks, h)
-			return true, nil
+			return len(agents) < limit
 		})
+		for _, agent := range agents {
+			if err == nil {
+				due, err = b.deliveriesOf(r, agent, now, due)
+			}
+		}
+		return err
 	})
-	return due, hooks, next, err
+	return due, next, err
+}
+
+func (b *Book) deliveriesOf(r ledger.Reader, agent string, now time.Time, due []Delivery) ([]Delivery, error) {
+	n := 0
+	err := r.Scan(outboxTable.under(agent), func(key, value []byte) (bool, error) {
+		var d Delivery
+		if err := decode(key, value, &d); err != nil || d.Next.After(now) {
+			return false, err
+		}
+		due = append(due, d)
+		n++
+		return n < DeliveriesOf, nil
+	})
+	return due, err
+}
+
+// Webhook is the webhook of a delivery; false where it is gone.
+func (b *Book) Webhook(d Delivery) (h Webhook, found bool, err error) {
+	err = b.view(func(r ledger.Reader) error {
+		found, err = load(r, webhookTable.key(d.Agent, d.Webhook), &h)
+		return err
+	})
+	return h, found, err
 }
 
 // OutboxChanged receives when there is something new to deliver.
 func (b *Book) OutboxChanged() <-chan struct{} { return b.process.outbox }
 
+func (d Delivery) key() []byte { return outboxTurns.key(d.Agent, d.Next, d.ID) }
+
+func (t *Tx) putDelivery(d Delivery) error {
+	if err := t.put(d.key(), d); err != nil {
+		return err
+	}
+	return outboxTurns.by(t, d.Agent, d.Next)
+}
+
 // Delivered takes a delivery out of the outbox.
 func (t *Tx) Delivered(d Delivery) error {
-	t.ledger.Delete(outboxTable.key(timeKey(d.Next) + d.ID))
-	return nil
+	t.ledger.Delete(d.key())
+	return outboxTurns.next(t, d.Agent)
 }
 
 // DeliveryFailed puts a delivery off, for longer each time.
 func (t *Tx) DeliveryFailed(d Delivery) error {
-	key := outboxTable.key(timeKey(d.Next) + d.ID)
-	if value, err := t.ledger.Get(key); err != nil || value == nil { // another worker has seen to it
+	if value, err := t.ledger.Get(d.key()); err != nil || value == nil { // another worker has seen to it
 		return err
 	}
-	t.ledger.Delete(key)
+	t.ledger.Delete(d.key())
 	d.Next = t.Now().Add(backoff[min(d.Attempts, len(backoff)-1)])
 	d.Attempts++
-	return t.put(outboxTable.key(timeKey(d.Next)+d.ID), d)
+	if err := t.putDelivery(d); err != nil {
+		return err
+	}
+	return outboxTurns.next(t, d.Agent)
 }
 
 // WebhookGone removes the webhook of a delivery that it has answered with "gone", and with it all that waits for it.

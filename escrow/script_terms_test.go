@@ -102,11 +102,14 @@ func (s *script) moreSteps(verb string, arg func(int) string, named map[string]s
 			return err
 		})
 	case "told": // told AGENT all=a,b: what its webhooks were told since the last time
-		due, _, _, err := s.Deliveries(context.Background(), 1000)
-		must(s.t, err)
 		var events []string
-		for _, d := range due {
-			if d.Agent == arg(0) {
+		for {
+			due, _, err := s.Deliveries(context.Background(), 1000, func(agent string) bool { return agent != arg(0) })
+			must(s.t, err)
+			if len(due) == 0 {
+				break
+			}
+			for _, d := range due {
 				events = append(events, string(d.Event.Type))
 				must(s.t, s.shop.run(func(t *escrow.Tx) error { return t.Delivered(d) }))
 			}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -44,7 +43,8 @@ type SenderOptions struct {
 
 const (
 	sendTimeout  = 10 * time.Second
-	sendTogether = 16
+	sendTogether = 64               // agents whose deliveries are looked up at once
+	sendAtOnce   = 1000             // attempts that run at once, of all agents
 	sendIdle     = 30 * time.Second // after which the sender looks for events that another gateway has written
 	sendAgain    = time.Second      // after which it looks again, where another sender was at work on all that is due
 )
@@ -80,12 +80,15 @@ func newClient(may func(netip.Addr) bool) *http.Client {
 
 // Run sends until ctx ends.
 func (s *Sender) Run(ctx context.Context) {
+	var sending sync.WaitGroup
+	defer sending.Wait()
+	sent := make(chan struct{}, 1)
 	for {
 		wait := sendIdle
 		var wake <-chan struct{}
 		if book := s.book(); book != nil {
 			wake = book.OutboxChanged()
-			next, err := s.Send(ctx)
+			_, next, err := s.begin(ctx, book, &sending, sent)
 			if err != nil && ctx.Err() == nil {
 				s.logger.Error("webhooks can't be delivered", "error", err)
 			} else if !next.IsZero() {
@@ -98,6 +101,7 @@ func (s *Sender) Run(ctx context.Context) {
 			timer.Stop()
 			return
 		case <-wake:
+		case <-sent:
 		case <-timer.C:
 		}
 		timer.Stop()
@@ -108,39 +112,62 @@ func (s *Sender) Run(ctx context.Context) {
 // is the ledger's.
 func (s *Sender) Send(ctx context.Context) (next time.Time, err error) {
 	for {
-		book := s.book()
-		due, hooks, next, err := book.Deliveries(ctx, sendTogether)
-		if err != nil || len(due) == 0 {
+		var sending sync.WaitGroup
+		begun, next, err := s.begin(ctx, s.book(), &sending, make(chan struct{}, 1))
+		sending.Wait()
+		if err != nil || begun == 0 {
 			return next, err
-		}
-		var wg sync.WaitGroup
-		failures := make([]error, len(due))
-		others := 0 // of which another sender sees to this very moment
-		for i := range due {
-			claim, err := book.Claims().Take(ctx, 1, escrow.Bound{Of: escrow.Thing{Kind: escrow.Work, Name: "delivery " + due[i].ID}, Most: 1})
-			if err != nil {
-				others++
-				continue
-			}
-			wg.Go(func() {
-				defer claim.End()
-				failures[i] = s.sendOne(ctx, book, due[i], hooks[i])
-			})
-		}
-		wg.Wait()
-		if err := errors.Join(failures...); err != nil {
-			return time.Time{}, err
-		}
-		if others == len(due) {
-			return book.Now().Add(sendAgain), nil
 		}
 	}
 }
 
+// begin begins an attempt at deliveries that are due, of each agent so many that no more than [escrow.DeliveriesOf] run at once. It returns
+// how many that were and when to look again, if it is not told before by sent, as each attempt ends.
+func (s *Sender) begin(ctx context.Context, book *escrow.Book, sending *sync.WaitGroup, sent chan<- struct{}) (begun int, next time.Time, err error) {
+	claims := book.Claims()
+	of := func(agent string) escrow.Thing { return escrow.Thing{Kind: escrow.RunningDelivery, Owner: agent} }
+	due, next, err := book.Deliveries(ctx, sendTogether, func(agent string) bool { return claims.Taken(of(agent)) >= escrow.DeliveriesOf })
+	if err != nil {
+		return 0, time.Time{}, err
+	}
+	for _, d := range due {
+		claim, err := claims.Take(ctx, 1,
+			escrow.Bound{Of: escrow.Thing{Kind: escrow.Work, Name: "delivery " + d.ID}, Most: 1},
+			escrow.Bound{Of: of(d.Agent), Most: escrow.DeliveriesOf},
+			escrow.Bound{Of: of(""), Most: sendAtOnce})
+		if err != nil { // another sender sees to it this very moment
+			continue
+		}
+		begun++
+		sending.Go(func() {
+			if err := s.sendOne(ctx, book, d); err != nil && ctx.Err() == nil {
+				s.logger.Error("what became of a webhook's message can't be written down", "message", d.ID, "error", err)
+				select { // else it would be sent again at once, and again
+				case <-ctx.Done():
+				case <-time.After(sendIdle):
+				}
+			}
+			claim.End()
+			select {
+			case sent <- struct{}{}:
+			default:
+			}
+		})
+	}
+	if begun == 0 && len(due) > 0 {
+		next = book.Now().Add(sendAgain)
+	}
+	return begun, next, nil
+}
+
 // sendOne makes one attempt and records what became of it. The error is the ledger's, not the webhook's.
-func (s *Sender) sendOne(ctx context.Context, book *escrow.Book, d escrow.Delivery, h escrow.Webhook) error {
+func (s *Sender) sendOne(ctx context.Context, book *escrow.Book, d escrow.Delivery) error {
+	h, found, err := book.Webhook(d)
+	if err != nil {
+		return err
+	}
 	record := (*escrow.Tx).Delivered
-	if h.ID != "" { // else it was deleted
+	if found { // else it was deleted
 		status, err := s.post(ctx, book, d, h)
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -154,7 +181,7 @@ func (s *Sender) sendOne(ctx context.Context, book *escrow.Book, d escrow.Delive
 			record = (*escrow.Tx).DeliveryFailed
 		}
 	}
-	_, err := escrow.Do(ctx, book, func(t *escrow.Tx) (struct{}, error) { return struct{}{}, record(t, d) })
+	_, err = escrow.Do(ctx, book, func(t *escrow.Tx) (struct{}, error) { return struct{}{}, record(t, d) })
 	return err
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -284,4 +285,42 @@ func TestOneSenderAtATime(t *testing.T) {
 	if next := g.send(g.sender(true)); !next.IsZero() {
 		t.Errorf("something is still to be sent at %s", next)
 	}
+}
+
+// TestATarpitDelaysOnlyItsOwn: webhooks of one agent that never answer do not keep another agent's message waiting, however many messages
+// there are for them.
+func TestATarpitDelaysOnlyItsOwn(t *testing.T) {
+	g := newGate(t, rules(), api.Options{PrivateWebhooks: true})
+	mallory, alice := g.agent("mallory", "100"), g.agent("alice", "25")
+	g.agent("shop", "0")
+	reached, release := make(chan struct{}, 1000), make(chan struct{})
+	tarpit := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		reached <- struct{}{}
+		<-release
+	}))
+	defer tarpit.Close()
+	took := make(chan struct{}, 10)
+	good := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { took <- struct{}{} }))
+	defer good.Close()
+	for i := range 20 {
+		g.post("/webhooks", mallory, fmt.Sprintf(`{"url":"%s/%d"}`, tarpit.URL, i)).want(201)
+	}
+	for range 10 {
+		g.post("/escrow", mallory, `{"to_agent_id":"shop","amount":1}`).want(201)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() { g.sender(true).Run(ctx); close(ended) }()
+	for range escrow.DeliveriesOf {
+		<-reached
+	}
+	g.post("/webhooks", alice, `{"url":"`+good.URL+`"}`).want(201)
+	g.post("/escrow", alice, `{"to_agent_id":"shop","amount":1}`).want(201)
+	<-took
+	if n := len(reached); n != 0 {
+		t.Errorf("%d more messages of one agent are being sent than %d", n, escrow.DeliveriesOf)
+	}
+	stop()
+	close(release)
+	<-ended
 }
