@@ -23,6 +23,24 @@ func (b *Book) Affordable(ctx context.Context, o CallOrder) (bool, error) {
 	}
 }
 
+// Penniless reports whether an agent can't pay a payee anything: its wallet is empty, no escrow of it holds money, and no subscription to the
+// payee runs.
+func (b *Book) Penniless(ctx context.Context, agent, payee string) (bool, error) {
+	wallet, err := b.Wallet(ctx, agent)
+	if err != nil || wallet.Available > 0 {
+		return false, err
+	}
+	penniless := true
+	found := func(_, _ []byte) (bool, error) { penniless = false; return false, nil }
+	err = b.view(func(r ledger.Reader) error {
+		if err := r.Scan(activeByAgent.under(agent), found); err != nil || !penniless {
+			return err
+		}
+		return r.Scan(subsByPlan.under(agent, payee), found)
+	})
+	return penniless, err
+}
+
 func (b *Book) escrowCovers(o CallOrder, wallet Wallet) (bool, error) {
 	escrows, err := b.openEscrows(o.By.Agent, o.Payee)
 	if err != nil {

@@ -89,6 +89,9 @@ type Thing struct {
 type Bound struct {
 	Of   Thing
 	Most int64
+	// Share, on a bound of an owner's thing, lets the owner have no more than is then left for everybody: of the claim's bound of the same kind
+	// that is everybody's. One owner alone gets half, two get a third each, and whoever comes next still finds some.
+	Share bool
 	// Left, if not nil, reads in the books how much there is, in place of Most. Its error is the claim's.
 	Left func(ledger.Reader) (int64, error)
 	// Note is shown to those for whom a claim leaves no room, in their NoRoom. It is for things of which there is one.

@@ -262,11 +262,26 @@ func (c *claim) tightestIn(r ledger.Reader) (tightest int, room int64, err error
 				return 0, 0, err
 			}
 		}
-		if here := most - c.things(b.Of)[b.Of].amount; here < room {
+		here := most - c.things(b.Of)[b.Of].amount
+		if b.Share {
+			here = c.shareOf(b)
+		}
+		if here < room {
 			tightest, room = i, here
 		}
 	}
 	return tightest, room, nil
+}
+
+// shareOf is how much more the owner of a shared thing may have, so that as much is left for everybody.
+func (c *claim) shareOf(b Bound) int64 {
+	has := c.things(b.Of)[b.Of].amount
+	for _, all := range c.of {
+		if all.Of == (Thing{Kind: b.Of.Kind}) {
+			return (all.Most - c.things(all.Of)[all.Of].amount - has) / 2
+		}
+	}
+	return b.Most - has
 }
 
 var errEnded = errors.New("the claim has ended")

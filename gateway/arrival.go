@@ -23,7 +23,9 @@ type arrival struct {
 	terms   terms
 	refused *ledger.Refusal // of the terms: told only to a caller that is known
 	body    []byte          // as it came, where it was read: for a meter further in, for the digest and for a judge
-	room    escrow.Claim    // of the room for bodies; nil where none is taken
+	// deadline sets when the client must have sent its request; nil where that can't be set
+	deadline func(time.Time) error
+	room     escrow.Claim // of the room for bodies; nil where none is taken
 }
 
 // callKey finds the call of the meter around a request in its context.

@@ -54,7 +54,9 @@ type Options struct {
 type Gateway struct {
 	book    *escrow.Book
 	options Options
-	stall   time.Duration // a write that waits so long for its client stalls
+	// stall is how long a write waits for its client before it is the client who keeps the answer from going on.
+	stall     time.Duration
+	bodyGrace time.Duration // how long a request body may come as slowly as it likes
 }
 
 // stallTime is how long a write to a client may wait until it is the client who keeps the answer from going on: a network's hiccups are
@@ -70,7 +72,7 @@ func New(book *escrow.Book, o Options) *Gateway {
 	if o.Report == nil {
 		o.Report = func(*http.Request, Report) {}
 	}
-	return &Gateway{book: book, options: o, stall: stallTime}
+	return &Gateway{book: book, options: o, stall: stallTime, bodyGrace: bodyGrace}
 }
 
 // Serve carries one request along the path of a metered call. It answers refusals itself. What the handlers below end with before
@@ -84,6 +86,9 @@ func (g *Gateway) Serve(route *Route, w http.ResponseWriter, r *http.Request, ne
 		return g.passPreflight(w, r, next)
 	}
 	arrived := g.arrive(route, r)
+	if server, _ := r.Context().Value(http.ServerContextKey).(*http.Server); server == nil || server.ReadTimeout == 0 { // else the operator has said it
+		arrived.deadline = http.NewResponseController(w).SetReadDeadline
+	}
 	defer arrived.giveRoom()
 	asked, refusal := arrived.ask()
 	var call *admitted
@@ -111,6 +116,9 @@ func (a *arrival) refuse(w http.ResponseWriter, r *http.Request, refusal *ledger
 	metrics.refused.WithLabelValues(a.route.Payee, string(refusal.Outcome)).Inc()
 	w.Header().Set(headerRequest, a.id)
 	openRefusal(w.Header(), r)
+	if r.ProtoMajor == 1 && r.Body != nil && r.Body != http.NoBody && a.body == nil {
+		w.Header().Set("Connection", "close") // else the server reads the rest of the body first, as slowly as it comes
+	}
 	api.WriteProblem(w, a.challenge(w.Header(), refusal), a.gateway.options.Prefix, true)
 }
 

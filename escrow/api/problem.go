@@ -18,6 +18,7 @@ const problemBase = "https://tallygate.dev/problems/"
 
 // The outcomes that the API and metered routes have beside those of the books.
 const (
+	RequestTimeout    escrow.Outcome = "request_timeout"    // the body came too slowly
 	RequestTooLarge   escrow.Outcome = "request_too_large"  // the body is larger than what is read
 	NoPrice           escrow.Outcome = "no_price"           // the tariff has no price for what is asked for
 	AmbiguousRequest  escrow.Outcome = "ambiguous_request"  // it can be read in two ways that cost differently; the field names where
@@ -51,6 +52,7 @@ var kinds = map[escrow.Outcome]kind{
 	escrow.InvalidStatus:        {409, "Not in this state", "invalid_request_error"},
 	escrow.AlreadyExists:        {409, "It exists already", "invalid_request_error"},
 	escrow.IdempotencyConflict:  {409, "The idempotency key was used before", "invalid_request_error"},
+	RequestTimeout:              {408, "The request came too slowly", "invalid_request_error"},
 	RequestTooLarge:             {413, "The request is too large", "request_too_large"},
 	escrow.InvalidRequest:       {422, "The request is not valid", "invalid_request_error"},
 	escrow.ExceedsRemaining:     {422, "More than is left", "invalid_request_error"},
