@@ -9,14 +9,20 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// Limit bounds what an agent may spend, set by itself: with one of its keys, to one payee, or in all. It counts what leaves the
-// wallet: transfers, debits, escrows as they are locked, subscriptions, and metered calls (from an escrow that the agent has locked
-// itself, they were counted then). A window begins with the first spending after the one before it.
+// Limit bounds what an agent may spend: with one of its keys, to one payee, or in all. It counts all that leaves the agent by its own doing:
+// transfers, debits, escrows as they are locked, each period of a subscription, metered calls (from an escrow that the agent has locked
+// itself, they were counted then), what it releases from an escrow that a meter has opened, and charges that it gives back as their payee.
+// What a key began counts as spent with it: debits under an allowance, and the renewals of a subscription. A window begins with the first
+// spending after the one before it.
+//
+// An agent sets limits for itself, the operator sets others for it. All of them bind; each changes its own alone.
 type Limit struct {
 	Key    string        `cbor:"1,keyasint,omitempty"` // a key's id; empty: all keys
 	Payee  string        `cbor:"2,keyasint,omitempty"` // empty: all payees
 	Amount ledger.Amount `cbor:"3,keyasint"`
 	Window time.Duration `cbor:"4,keyasint"`
+
+	ByOperator bool `cbor:"5,keyasint,omitempty"` // the operator has set it
 
 	Spent ledger.Amount `cbor:"-"` // in the window that runs, as of when it was read
 	Until time.Time     `cbor:"-"` // its end; zero: none runs
@@ -24,7 +30,11 @@ type Limit struct {
 
 // id names what the limit counts, so that its count outlives a change of the amount.
 func (l Limit) id() string {
-	return strings.Join([]string{l.Key, l.Payee, l.Window.String()}, "|")
+	parts := []string{l.Key, l.Payee, l.Window.String()}
+	if l.ByOperator {
+		parts = append(parts, "operator")
+	}
+	return strings.Join(parts, "|")
 }
 
 func (l Limit) binds(by Actor, payee string) bool {
@@ -42,7 +52,8 @@ const (
 	maxWindow = 366 * 24 * time.Hour
 )
 
-// SetLimits replaces all limits of an agent. A key that is bound to payees, or has a limit of its own, sets none.
+// SetLimits replaces the limits that an agent has set for itself; by the operator, those that the operator has set for it. A key that is bound
+// to payees, or has a limit of its own, sets none. It returns all limits that bind the agent.
 func (t *Tx) SetLimits(by Actor, agent string, limits []Limit) ([]Limit, error) {
 	agent, err := t.actsFor(by, "agent_id", agent)
 	if err != nil {
@@ -55,17 +66,28 @@ func (t *Tx) SetLimits(by Actor, agent string, limits []Limit) ([]Limit, error) 
 		return nil, invalid("limits", "limits: %d are too many, at most %d", len(limits), maxLimits)
 	}
 	seen := map[string]bool{}
-	for _, l := range limits {
-		if err := t.checkLimit(agent, l); err != nil {
+	for i := range limits {
+		limits[i].ByOperator = by.Operator
+		if err := t.checkLimit(agent, limits[i]); err != nil {
 			return nil, err
 		}
-		if seen[l.id()] {
+		if id := limits[i].id(); seen[id] {
 			return nil, invalid("limits", "limits: two for the same key, payee and window")
+		} else {
+			seen[id] = true
 		}
-		seen[l.id()] = true
 	}
 	if err := t.audit(by, "limits.set", agent, ""); err != nil {
 		return nil, err
+	}
+	all, err := limitsOf(t.ledger, agent, t.Now())
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range all {
+		if l.ByOperator != by.Operator {
+			limits = append(limits, l)
+		}
 	}
 	if err := t.put(limitTable.key(agent), limits); err != nil {
 		return nil, err
@@ -197,7 +219,11 @@ func (l Limit) exceeded(required, room ledger.Amount) error {
 	if !l.Until.IsZero() {
 		fields["until"] = l.Until.Format(time.RFC3339)
 	}
-	return refuse(LimitExceeded, fields, "the agent has limited %s to %s in %s; %s is asked for, %s is left", what, l.Amount, Period(l.Window), required, max(room, 0))
+	who := "the agent has"
+	if l.ByOperator {
+		who, fields["set_by"] = "the operator has", "operator"
+	}
+	return refuse(LimitExceeded, fields, "%s limited %s to %s in %s; %s is asked for, %s is left", who, what, l.Amount, Period(l.Window), required, max(room, 0))
 }
 
 // thing is the limit among the things that are claimed.

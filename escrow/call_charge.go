@@ -2,6 +2,7 @@ package escrow
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/tallygate/tallygate/escrow/ledger"
@@ -72,6 +73,23 @@ func chargeByID(r ledger.Reader, id string) (c Charge, found bool, err error) {
 	}
 	found, err = load(r, chargeTable.key(id), &c)
 	return c, found, err
+}
+
+// SharedTag begins the name of a tag that the payer shares with the payee. All other tags are the payer's alone.
+const SharedTag = "shared."
+
+// TagsFor are the tags that an agent may see: the payer all, the payee those that are shared.
+func (c Charge) TagsFor(agent string) map[string]string {
+	if agent == c.Payer {
+		return c.Tags
+	}
+	shared := make(map[string]string)
+	for name, value := range c.Tags {
+		if strings.HasPrefix(name, SharedTag) {
+			shared[name] = value
+		}
+	}
+	return shared
 }
 
 // visible reports whether by may know of the charge.
@@ -193,6 +211,9 @@ func (t *Tx) RefundCharge(by Actor, id string, amount ledger.Amount, reason stri
 			"%s is more than the %s of the charge that are left", amount, left)
 	}
 	if err := t.audit(by, "charge.refund", id, amount.String()); err != nil {
+		return Charge{}, err
+	}
+	if err := t.spend(by, c.Payee, c.Payer, amount); err != nil {
 		return Charge{}, err
 	}
 	return t.payBack(c, amount, reason)

@@ -28,7 +28,7 @@ const maxUsage = 200_000
 // Usage adds up the charges of an agent with From <= time < To, by "payee" (default), "payer", "route", "model", "day", "key", or
 // "tag:NAME". whole is false where there were more charges than are added up.
 func (b *Book) Usage(ctx context.Context, f ChargeFilter, groupBy string) (rows []UsageRow, whole bool, err error) {
-	group, err := grouping(groupBy)
+	group, err := grouping(f.Agent, groupBy)
 	if err != nil {
 		return nil, false, err
 	}
@@ -79,9 +79,11 @@ func (row *UsageRow) add(agent string, c Charge, units map[string]decimal.Decima
 	}
 }
 
-func grouping(by string) (func(Charge) string, error) {
+// grouping is by what the charges of an agent are grouped. What is the payer's alone, its keys and its tags, does not divide what it paid to
+// others in their reports.
+func grouping(agent, by string) (func(Charge) string, error) {
 	if tag, is := strings.CutPrefix(by, "tag:"); is && tag != "" {
-		return func(c Charge) string { return c.Tags[tag] }, nil
+		return func(c Charge) string { return c.TagsFor(agent)[tag] }, nil
 	}
 	switch by {
 	case "", "payee":
@@ -93,7 +95,12 @@ func grouping(by string) (func(Charge) string, error) {
 	case "model":
 		return func(c Charge) string { return c.Model }, nil
 	case "key":
-		return func(c Charge) string { return c.Key }, nil
+		return func(c Charge) string {
+			if c.Payer != agent {
+				return ""
+			}
+			return c.Key
+		}, nil
 	case "day":
 		return func(c Charge) string { return c.CreatedAt.Format(time.DateOnly) }, nil
 	default:

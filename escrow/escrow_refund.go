@@ -33,6 +33,9 @@ func (t *Tx) Refund(by Actor, id string, amount ledger.Amount, reason string) (E
 	if !by.Operator && by.Agent == e.From {
 		return t.requestRefund(by, e, amount, reason)
 	}
+	if err := by.mayPay(e.From); err != nil {
+		return Escrow{}, err
+	}
 	if err := t.giveBack(e, amount, reason); err != nil {
 		return Escrow{}, err
 	}

@@ -65,6 +65,15 @@ func (e *Escrow) mayRelease(by Actor) error {
 	return nil
 }
 
+// spendRelease counts a release from an escrow that a meter has opened against the payer's limits. What the agent has locked itself was counted
+// when it was locked.
+func (t *Tx) spendRelease(by Actor, e *Escrow, amount ledger.Amount) error {
+	if e.Kind != KindMeter {
+		return nil
+	}
+	return t.spend(by, e.From, e.To, amount)
+}
+
 // Release sends all that remains to the payee. What running calls hold follows as they end.
 func (t *Tx) Release(by Actor, id, memo string) (Escrow, error) {
 	e, err := t.party(by, id)
@@ -75,6 +84,9 @@ func (t *Tx) Release(by Actor, id, memo string) (Escrow, error) {
 		return Escrow{}, err
 	}
 	if err := checkText("memo", memo); err != nil {
+		return Escrow{}, err
+	}
+	if err := t.spendRelease(by, e, e.Remaining()); err != nil {
 		return Escrow{}, err
 	}
 	if err := t.sendRest(e, ToPayee, memo); err != nil {
@@ -114,6 +126,9 @@ func (t *Tx) releasePart(by Actor, e *Escrow, amount ledger.Amount, memo string)
 	}
 	if amount > free {
 		return Escrow{}, e.tooMuch("amount", amount)
+	}
+	if err := t.spendRelease(by, e, amount); err != nil {
+		return Escrow{}, err
 	}
 	if err := t.out(e, ToPayee, amount, memo); err != nil {
 		return Escrow{}, err

@@ -39,6 +39,7 @@ type Subscription struct {
 	CreatedAt   time.Time          `cbor:"12,keyasint"`
 	UpdatedAt   time.Time          `cbor:"13,keyasint"`
 	Payee       string             `cbor:"14,keyasint"`
+	Key         string             `cbor:"15,keyasint,omitempty"` // the payer's, that began it, or resumed it last: renewals count against its limits
 
 	RenewalFunded bool `cbor:"-"` // the wallet covers the next period, as of when it was read
 }
@@ -151,6 +152,7 @@ func (t *Tx) beginPeriod(by Actor, s *Subscription, start time.Time) error {
 	if err := t.spend(by, s.Payer, s.Payee, need); err != nil {
 		return err
 	}
+	s.Key = by.Key
 	s.PeriodStart, s.PeriodEnd, s.Used, s.Status = start, start.Add(s.Plan.Period), 0, SubActive
 	s.Periods++
 	memo := s.Memo
@@ -201,7 +203,7 @@ func (t *Tx) renew(s *Subscription) error {
 		return t.endSubscription(s)
 	}
 	next := *s
-	err := t.ledger.Try(func() error { return t.beginPeriod(Actor{Agent: s.Payer}, &next, s.PeriodEnd) })
+	err := t.ledger.Try(func() error { return t.beginPeriod(Actor{Agent: s.Payer, Key: s.Key}, &next, s.PeriodEnd) })
 	switch ledger.OutcomeOf(err) {
 	case ledger.OK:
 		if err != nil {

@@ -123,24 +123,37 @@ func (t *Tx) Debit(by Actor, o PaymentOrder) (Payment, error) {
 	case o.From != by.Agent:
 		return Payment{}, refuse(Forbidden, nil, "to_agent_id %q is not the key's agent; only the operator debits for others", o.To)
 	}
-	if o.From == by.Agent || by.Operator {
-		if err := t.checkPair(by, o.From, "to_agent_id", o.To); err != nil {
-			return Payment{}, err
-		}
-	} else if err := t.useAllowance(o); err != nil {
+	if o.From != by.Agent && !by.Operator {
+		return t.debitAllowed(o)
+	}
+	if err := t.checkPair(by, o.From, "to_agent_id", o.To); err != nil {
 		return Payment{}, err
 	}
 	if err := t.audit(by, "wallet.debit", o.From, fmt.Sprintf("%s to %s", o.Amount, o.To)); err != nil {
 		return Payment{}, err
 	}
-	spender := by
-	if by.Agent != o.From {
-		spender = Actor{Agent: o.From}
-	}
-	if err := t.spend(spender, o.From, o.To, o.Amount); err != nil {
+	if err := t.spend(by, o.From, o.To, o.Amount); err != nil {
 		return Payment{}, err
 	}
 	return t.pay(kindDebit, ledger.Wallet(o.From), ledger.Wallet(o.To), o, viewer)
+}
+
+// debitAllowed takes money by an allowance. What the payer has, or has limited, is told to the payer alone.
+func (t *Tx) debitAllowed(o PaymentOrder) (Payment, error) {
+	spender, err := t.useAllowance(o)
+	if err != nil {
+		return Payment{}, err
+	}
+	var p Payment
+	if err = t.spend(spender, o.From, o.To, o.Amount); err == nil {
+		p, err = t.pay(kindDebit, ledger.Wallet(o.From), ledger.Wallet(o.To), o, o.To)
+	}
+	switch ledger.OutcomeOf(err) {
+	case InsufficientFunds, LimitExceeded:
+		err = refuse(InsufficientFunds, map[string]string{"payer": o.From, "required": o.Amount.String(), "currency": t.Currency()},
+			"%q can't pay %s at the moment", o.From, o.Amount)
+	}
+	return p, err
 }
 
 // checkPair refuses what can't be a payer and a payee.

@@ -13,6 +13,7 @@ type Allowance struct {
 	Amount    ledger.Amount `cbor:"3,keyasint"` // as set
 	Left      ledger.Amount `cbor:"4,keyasint"`
 	UpdatedAt time.Time     `cbor:"5,keyasint"`
+	Key       string        `cbor:"6,keyasint,omitempty"` // the payer's, that set it: debits count against its limits, and end with it
 }
 
 // SetAllowance lets a payee take up to amount from now on, whatever was left of an earlier allowance.
@@ -30,7 +31,7 @@ func (t *Tx) SetAllowance(by Actor, payer, payee string, amount ledger.Amount) (
 	if err := t.audit(by, "allowance.set", payer, payee+" "+amount.String()); err != nil {
 		return Allowance{}, err
 	}
-	a := Allowance{Payer: payer, Payee: payee, Amount: amount, Left: amount, UpdatedAt: t.Now()}
+	a := Allowance{Payer: payer, Payee: payee, Amount: amount, Left: amount, UpdatedAt: t.Now(), Key: by.Key}
 	return a, t.put(allowanceTable.key(payer, payee), a)
 }
 
@@ -52,29 +53,36 @@ func (t *Tx) DeleteAllowance(by Actor, payer, payee string) error {
 	return nil
 }
 
-// useAllowance takes a debit off the allowance that From has given To.
-func (t *Tx) useAllowance(o PaymentOrder) error {
+// useAllowance takes a debit off the allowance that From has given To, and returns by whose doing that is: From's, with the key that set it.
+func (t *Tx) useAllowance(o PaymentOrder) (Actor, error) {
 	if err := t.checkPair(Actor{Agent: o.From}, o.From, "to_agent_id", o.To); err != nil {
-		return err
+		return Actor{}, err
 	}
 	if err := checkAmount("amount", o.Amount); err != nil {
-		return err
+		return Actor{}, err
 	}
 	a, found, err := allowance(t.ledger, o.From, o.To)
 	if err != nil {
-		return err
+		return Actor{}, err
+	}
+	if found && a.Key != "" {
+		var key Key
+		if _, err := load(t.ledger, keyTable.key(a.Key), &key); err != nil {
+			return Actor{}, err
+		}
+		found = key.RevokedAt.IsZero()
 	}
 	if !found {
-		return refuse(Forbidden, map[string]string{"payer": o.From, "payee": o.To},
+		return Actor{}, refuse(Forbidden, map[string]string{"payer": o.From, "payee": o.To},
 			"agent %q has given %q no allowance", o.From, o.To)
 	}
 	if a.Left < o.Amount {
-		return refuse(LimitExceeded, map[string]string{"limit": "allowance", "required": o.Amount.String(), "available": a.Left.String()},
+		return Actor{}, refuse(LimitExceeded, map[string]string{"limit": "allowance", "required": o.Amount.String(), "available": a.Left.String()},
 			"%s is asked for, and the allowance that %q has given %q has %s left", o.Amount, o.From, o.To, a.Left)
 	}
 	a.Left -= o.Amount
 	a.UpdatedAt = t.Now()
-	return t.put(allowanceTable.key(o.From, o.To), a)
+	return Actor{Agent: o.From, Key: a.Key}, t.put(allowanceTable.key(o.From, o.To), a)
 }
 
 // Allowance returns what a payer has granted a payee. Refused with not_found where it granted nothing.

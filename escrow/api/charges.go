@@ -43,13 +43,18 @@ type chargeOut struct {
 	Receipt    string              `json:"receipt,omitempty" jsonschema:"the charge as a signed JWS; the public key is at /receipt-keys"`
 }
 
-func chargeAnswer(currency string) func(escrow.Charge) chargeOut {
+// chargeAnswer is a charge as by may see it.
+func chargeAnswer(currency string, by escrow.Actor) func(escrow.Charge) chargeOut {
 	return func(c escrow.Charge) chargeOut {
+		tags := c.Tags
+		if !by.Operator {
+			tags = c.TagsFor(by.Agent)
+		}
 		out := chargeOut{
 			RequestID: c.RequestID, Payer: c.Payer, Payee: c.Payee, Route: c.Route, Pattern: c.Pattern, API: c.API, Model: c.Model,
 			Units: orEmpty(c.Units), UnitPrices: orEmpty(c.UnitPrices), Cost: c.Cost, Markup: c.Markup, Amount: c.Amount, Commission: c.Commission, Refunded: c.Refunded,
 			Currency: currency, Source: c.Source, Cut: c.Cut, Status: c.Status, Suspect: c.Suspect, HTTPStatus: c.HTTPStatus,
-			DurationMS: c.Duration.Milliseconds(), Tags: orEmpty(c.Tags), CreatedAt: c.CreatedAt,
+			DurationMS: c.Duration.Milliseconds(), Tags: orEmpty(tags), CreatedAt: c.CreatedAt,
 		}
 		if c.EscrowID != "" {
 			out.EscrowID = &c.EscrowID
@@ -116,11 +121,11 @@ func chargeRoutes() []route {
 				return chargeOut{}, err
 			}
 			c, err := t.RefundCharge(r.by, in.ID, amount, in.Reason)
-			return chargeAnswer(t.Currency())(c), err
+			return chargeAnswer(t.Currency(), r.by)(c), err
 		}),
 		put("/charges/{id}/quality", "scoreCharge", "Give a charge that is held the score that decides it (payer, where the route lets it; operator)", func(r *request, t *escrow.Tx, in *scoreIn) (chargeOut, error) {
 			c, err := t.Score(r.by, in.ID, string(in.Score))
-			return chargeAnswer(t.Currency())(c), err
+			return chargeAnswer(t.Currency(), r.by)(c), err
 		}),
 	}
 }
@@ -136,5 +141,5 @@ func listCharges(r *request, in *chargesIn) (chargesOut, error) {
 	charges, place, err := r.book.Charges(escrow.ChargeFilter{
 		Agent: agent, Payer: in.Payer, Payee: in.Payee, Route: in.Route, Status: escrow.ChargeStatus(in.Status), From: in.From, To: in.To,
 	}, in.page())
-	return chargesOut{Charges: each(charges, chargeAnswer(r.book.Currency())), NextCursor: next(r, place)}, err
+	return chargesOut{Charges: each(charges, chargeAnswer(r.book.Currency(), r.by)), NextCursor: next(r, place)}, err
 }

@@ -38,7 +38,7 @@ func getCharge(r *request, in *byID) (chargeOut, error) {
 	if err != nil {
 		return chargeOut{}, err
 	}
-	out := chargeAnswer(r.book.Currency())(c)
+	out := chargeAnswer(r.book.Currency(), r.by)(c)
 	content, err := json.Marshal(receipt{out, r.book.Now()})
 	if err != nil {
 		return chargeOut{}, err

@@ -101,7 +101,7 @@ type limitIn struct {
 
 type limitsIn struct {
 	AgentID string    `json:"agent_id,omitempty" jsonschema:"whose limits; only the operator gives it"`
-	Limits  []limitIn `json:"limits" jsonschema:"all of the limits; they replace the earlier ones"`
+	Limits  []limitIn `json:"limits" jsonschema:"all limits that the caller sets; they replace those that it has set before. The operator's and the agent's own are apart, and both bind"`
 }
 
 type limitOut struct {
@@ -111,6 +111,7 @@ type limitOut struct {
 	WindowHours hours         `json:"window_hours"`
 	Spent       ledger.Amount `json:"spent" jsonschema:"what was spent in the current window"`
 	Until       *time.Time    `json:"until" jsonschema:"when the current window ends"`
+	SetBy       string        `json:"set_by" jsonschema:"agent or operator: who can change it"`
 }
 
 type limitsOut struct {
@@ -119,8 +120,12 @@ type limitsOut struct {
 }
 
 func limitAnswer(l escrow.Limit) limitOut {
+	setBy := "agent"
+	if l.ByOperator {
+		setBy = "operator"
+	}
 	return limitOut{
-		KeyID: optionalText(l.Key), Payee: optionalText(l.Payee), Amount: l.Amount, WindowHours: hours(l.Window), Spent: l.Spent, Until: optionalTime(l.Until),
+		SetBy: setBy, KeyID: optionalText(l.Key), Payee: optionalText(l.Payee), Amount: l.Amount, WindowHours: hours(l.Window), Spent: l.Spent, Until: optionalTime(l.Until),
 	}
 }
 
@@ -147,7 +152,7 @@ func termRoutes() []route {
 			s, err := t.ResumeSubscription(r.by, in.ID)
 			return subscriptionAnswer(t.Currency())(s), err
 		}),
-		get("/limits", "getLimits", "What the agent may spend, as set by itself", func(r *request, in *ofAgent) (limitsOut, error) {
+		get("/limits", "getLimits", "What the agent may spend, as set by itself and by the operator", func(r *request, in *ofAgent) (limitsOut, error) {
 			agent, err := r.book.ReadsFor(r.by, in.AgentID)
 			if err != nil {
 				return limitsOut{}, err
