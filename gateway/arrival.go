@@ -61,6 +61,9 @@ func (a *arrival) ask() (*asked, *ledger.Refusal) {
 	if a.refused != nil {
 		return nil, a.refused
 	}
+	if !a.route.Shadow && a.outer == nil {
+		a.ownIdempotencyKey()
+	}
 	asked, refusal := a.understand()
 	if refusal != nil {
 		return nil, refusal

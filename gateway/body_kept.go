@@ -88,6 +88,7 @@ func (b *kept) complete() (cause any) {
 		return nil
 	}
 	c.writeCharge(b.Header(), end)
+	keepUnstored(b.Header())
 	b.ResponseWriter.WriteHeader(b.status)
 	if len(out) == 0 || len(b.bytes) == 0 {
 		return nil

@@ -13,6 +13,7 @@ func (a *admitted) promiseCharge(h http.Header) {
 	h.Set(headerCharge, price.String())
 	h.Set(headerUnits, "call=1")
 	h.Set(headerBalance, auth.Available().String())
+	keepUnstored(h)
 	if id := auth.Escrow(); id != "" {
 		h.Set(headerEscrow, id)
 	}

@@ -2,6 +2,8 @@ package gateway
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"io"
 	"net/http"
@@ -190,7 +192,7 @@ func unescaped(text string) string {
 type terms struct {
 	escrow         string            // Tallygate-Escrow
 	milestone      string            // Tallygate-Milestone
-	idempotencyKey string            // Idempotency-Key; it goes on to the provider too
+	idempotencyKey string            // Idempotency-Key; to the provider it goes on as the payer's own, see ownIdempotencyKey
 	maxCharge      ledger.Amount     // Tallygate-Max-Charge
 	tags           map[string]string // Tallygate-Tag: team=x, run=7
 }
@@ -233,4 +235,17 @@ func takeTerms(h http.Header) (terms, *ledger.Refusal) {
 		}
 	}
 	return t, nil
+}
+
+// ownIdempotencyKey makes the caller's idempotency key unique to the payer on its way to the provider, which knows one customer alone: else it
+// would give one payer the answer that it has kept for another. The same key of the same payer stays the same.
+func (a *arrival) ownIdempotencyKey() {
+	h := a.request.Header
+	for name, keys := range h {
+		switch strings.ToLower(strings.ReplaceAll(name, "_", "-")) {
+		case "idempotency-key", "x-idempotency-key":
+			sum := sha256.Sum256([]byte(a.payer.Agent + "\x00" + strings.Join(keys, "\x00")))
+			h[name] = []string{"tg-" + hex.EncodeToString(sum[:16])}
+		}
+	}
 }

@@ -139,6 +139,9 @@ func (w *response) WriteHeader(status int) {
 	dropOwn(w.Header())
 	w.Header().Set(headerRequest, c.id)
 	exposeOwn(w.Header())
+	if c.pay.costs() {
+		keepPrivate(w.Header())
+	}
 	switch {
 	case !c.pay.costs() || !c.route.charged(status):
 		c.cancel()
