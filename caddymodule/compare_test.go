@@ -421,11 +421,11 @@ func withoutComment(body []byte) []byte {
 	return out
 }
 
-// headerText writes a header in the order of its names, without those to skip and our own.
+// headerText writes a header in the order of its names, without those to skip and our own, of which Cache-Control is one.
 func headerText(h http.Header, skip ...string) string {
 	var b strings.Builder
 	for _, name := range slices.Sorted(maps.Keys(h)) {
-		if strings.HasPrefix(name, "Tallygate-") || slices.Contains(skip, name) {
+		if strings.HasPrefix(name, "Tallygate-") || name == "Cache-Control" || slices.Contains(skip, name) {
 			continue
 		}
 		fmt.Fprintf(&b, "\t%s: %.200q\n", name, h[name])

@@ -95,6 +95,9 @@ func (q *asked) read() *ledger.Refusal {
 	if len(call.Model) > maxModel {
 		return refuse(escrow.InvalidRequest, "the model's name has more than 256 bytes", "field", "model")
 	}
+	if call.API == "" && q.route.Tariff.ToolsOnly() && len(q.body) == 0 && (r.Method == http.MethodGet || r.Method == http.MethodDelete) {
+		call.Free = true // an MCP client listens to its server, or ends its session, wherever that is
+	}
 	q.call = call
 	if q.body != nil {
 		setBody(r, call.Body)

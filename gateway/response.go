@@ -139,7 +139,7 @@ func (w *response) WriteHeader(status int) {
 	dropOwn(w.Header())
 	w.Header().Set(headerRequest, c.id)
 	exposeOwn(w.Header())
-	if c.pay.costs() {
+	if c.pay.costs() && !w.leavesHTTP() {
 		keepPrivate(w.Header())
 	}
 	switch {

@@ -336,3 +336,8 @@ func (c *compiledTariff) fromCatalog(name string, markup Percent, maxOutput int6
 	kept, _ := c.fromFile.LoadOrStore(name, r)
 	return kept.(*Rates), true
 }
+
+// ToolsOnly reports whether the tariff has prices of tools and of nothing else: the route is an MCP server's.
+func (t *Tariff) ToolsOnly() bool {
+	return t != nil && len(t.Tools) > 0 && len(t.Models) == 0 && t.Catalog == nil
+}

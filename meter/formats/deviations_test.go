@@ -424,6 +424,11 @@ func TestFree(t *testing.T) {
 		{"POST", "/v1/responses/resp_1/cancel", true}, {"POST", "/v1beta/models/g:countTokens", true}, {"POST", "/v1/responses", false},
 		{"DELETE", "/mcp", true}, {"GET", "/mcp", true}, {"GET", "/v1/files/f/content", false}, {"GET", "/v1/messages/batches/b/results", false},
 		{"POST", "/v1/files", false}, {"POST", "/search", false},
+		{"GET", "/v1/models/org/name", true}, {"GET", "/llm/v1/models", true}, {"GET", "/openai/v1/files", true}, {"GET", "/api/tags", true},
+		{"GET", "/v1beta/files/f", true}, {"HEAD", "/v1/models", true}, {"DELETE", "/v1/files/f", true}, {"DELETE", "/v1/threads/t", true},
+		{"GET", "/search", false}, {"GET", "/v1/search", false}, {"GET", "/v1/search/models", false}, {"HEAD", "/v1/search", false},
+		{"GET", "/", false}, {"GET", "/v1", false}, {"GET", "/v1/organization/usage/completions", false}, {"GET", "/api/v1/credits", false},
+		{"DELETE", "/v1/models/m", false}, {"DELETE", "/v1/search/files", false}, {"GET", "/v1/chat", false},
 	} {
 		var body []byte
 		if tt.method == "POST" {

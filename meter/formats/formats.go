@@ -57,7 +57,7 @@ func Inspect(h meter.Head, body []byte) (*meter.Call, error) {
 	if ambiguous := (*meter.AmbiguousError)(nil); errors.As(r.Err(), &ambiguous) {
 		return nil, ambiguous
 	}
-	return &meter.Call{Body: body, Free: asksNothing(h.Method, body), InputTokens: int64(len(body)), Format: wire.Generic}, nil
+	return &meter.Call{Body: body, Free: asksNothing(h.Method, h.Path, body), InputTokens: int64(len(body)), Format: wire.Generic}, nil
 }
 
 // isEncoded reports whether a body is compressed.
@@ -68,15 +68,4 @@ func isEncoded(h http.Header) bool {
 		}
 	}
 	return false
-}
-
-// asksNothing reports whether a request only looks (at a list of models, at an answer that was paid for when it was made) or tidies
-// up. One with a body asks for something: a provider may answer it as if it were a POST.
-func asksNothing(method string, body []byte) bool {
-	switch method {
-	case http.MethodGet, http.MethodHead, http.MethodDelete, http.MethodOptions:
-		return len(body) == 0
-	default:
-		return false
-	}
 }
