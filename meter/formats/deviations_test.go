@@ -247,6 +247,8 @@ func TestDeviations(t *testing.T) {
 			events(`{"jsonrpc":"2.0","method":"notifications/message","params":{}}`, `{"jsonrpc":"2.0","id":"a","result":{}}`), "tool_call=1", meter.Stated},
 		{"mcp: isError", "/mcp", `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"look"}}`, json, `{"id":1,"result":{"isError":true}}`, "", meter.Stated},
 		{"mcp: an error", "/mcp", `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"look"}}`, json, `{"id":1,"error":{"code":-1}}`, "", meter.Stated},
+		{"mcp: a question", "/mcp", `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"look"}}`, json, `{"id":1,"result":{"resultType":"input_required","inputRequests":{}}}`, "", meter.Stated},
+		{"mcp: no question", "/mcp", `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"look"}}`, json, `{"id":1,"result":{"resultType":"complete","content":[]}}`, "tool_call=1", meter.Stated},
 		{"mcp: no error", "/mcp", `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"look"}}`, json, `{"id":1,"error":null,"result":{}}`, "tool_call=1", meter.Stated},
 		{"mcp: another id", "/mcp", `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"look"}}`, json, `{"id":2,"result":{}}`, "", meter.Stated},
 		{"mcp: an answer twice", "/mcp", `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"look"}}`, sse, events(`{"id":1,"result":{}}`, `{"id":1,"result":{}}`), "tool_call=1", meter.Stated},
