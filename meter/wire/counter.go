@@ -122,7 +122,7 @@ func (c *counter) end(event string) Verdict {
 		return Pass
 	case event == endOfStream:
 		c.msg.reset()
-		return Terminal
+		return Final
 	case c.array != nil:
 		c.array = nil
 		c.msg.reset()
