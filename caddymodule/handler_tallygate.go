@@ -88,12 +88,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	release, err := h.app.open(r.Context())
 	if err != nil {
-		gateway.WriteProblem(w, gateway.Unavailable("none"))
+		gateway.WriteProblem(w, r, gateway.Unavailable("none"))
 		return nil
 	}
 	defer release()
 	if gateway.IsEarly(r) && r.Method != http.MethodGet && r.Method != http.MethodHead && r.Method != http.MethodOptions {
-		gateway.WriteProblem(w, gateway.RefuseEarly())
+		gateway.WriteProblem(w, r, gateway.RefuseEarly())
 		return nil
 	}
 	h.api.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), nextKey{}, next)))

@@ -112,7 +112,7 @@ func (a *arrival) refuse(w http.ResponseWriter, r *http.Request, refusal *ledger
 	metrics.refused.WithLabelValues(a.route.Payee, string(refusal.Outcome)).Inc()
 	w.Header().Set(headerRequest, a.id)
 	openRefusal(w.Header(), r)
-	api.WriteProblem(w, a.challenge(w.Header(), refusal), a.gateway.options.Prefix, true)
+	api.WriteProblem(w, a.challenge(w.Header(), refusal), a.gateway.options.Prefix, shapeFor(r))
 }
 
 // letPass lets a refused call through in shadow mode: it costs nothing, and says in the metrics and the log why it would be refused.
@@ -132,7 +132,7 @@ func (g *Gateway) Handler(route *Route, provider http.Handler) http.Handler {
 			if !ok { // of a meter further in
 				failure = &Failure{Err: err}
 			}
-			WriteFailure(w, route.logger(), failure)
+			WriteFailure(w, r, route.logger(), failure)
 		}
 	})
 }

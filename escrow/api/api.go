@@ -108,10 +108,10 @@ func (s *server) handle(w http.ResponseWriter, r *http.Request) {
 	}
 	if methods := s.methods(r); len(methods) > 0 {
 		w.Header().Set("Allow", strings.Join(methods, ", "))
-		WriteProblem(w, &escrow.Refusal{Outcome: MethodNotAllowed, Detail: r.Method + " is not one of " + strings.Join(methods, ", ")}, s.o.Prefix, false)
+		WriteProblem(w, &escrow.Refusal{Outcome: MethodNotAllowed, Detail: r.Method + " is not one of " + strings.Join(methods, ", ")}, s.o.Prefix, Plain)
 		return
 	}
-	WriteProblem(w, &escrow.Refusal{Outcome: escrow.NotFound, Detail: "no such path; they are in " + s.o.Prefix + "/openapi.json"}, s.o.Prefix, false)
+	WriteProblem(w, &escrow.Refusal{Outcome: escrow.NotFound, Detail: "no such path; they are in " + s.o.Prefix + "/openapi.json"}, s.o.Prefix, Plain)
 }
 
 // methods are the methods that the path of a request has.
@@ -141,7 +141,7 @@ func (s *server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	case InternalError, LedgerUnavailable:
 		s.o.Logger.Error("the API failed to answer", "method", r.Method, "path", r.URL.Path, "error", err)
 	}
-	WriteProblem(w, err, s.o.Prefix, false)
+	WriteProblem(w, err, s.o.Prefix, Plain)
 }
 
 func (s *server) answer(w http.ResponseWriter, status int, body []byte) {
