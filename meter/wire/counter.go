@@ -91,6 +91,17 @@ func (c *counter) Stop(code, message string) []byte {
 	return c.framer.write(c.d.Stop(code, message))
 }
 
+func (c *counter) Comment(text string) []byte {
+	stream, ok := c.framer.(*messages)
+	if !ok || !c.d.Comments || stream.inside {
+		return nil
+	}
+	if _, ok := stream.split.(*sseSplitter); !ok {
+		return nil
+	}
+	return []byte(": " + text + "\n\n")
+}
+
 // data reads a piece of the current message.
 func (c *counter) data(p []byte) {
 	if c.dumb {
