@@ -45,10 +45,17 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		Tariffs:         h.app.tariffs,
 		Quote:           h.quote,
 		Client:          clientHost,
+		Proxied:         isProxied,
 		PrivateWebhooks: h.app.privateWebhooks(),
 		Logger:          ctx.Slogger(),
 	}))
 	return nil
+}
+
+// isProxied reports whether a request came by one of the server's trusted_proxies.
+func isProxied(r *http.Request) bool {
+	trusted, _ := caddyhttp.GetVar(r.Context(), caddyhttp.TrustedProxyVarKey).(bool)
+	return trusted
 }
 
 // parseHandler reads the directive. A path after it is the prefix, not a matcher, as it would be after other directives.

@@ -2,6 +2,7 @@ package caddymodule_test
 
 import (
 	"context"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -115,6 +116,30 @@ func TestWhatOnlyLooksLikeAResponseIsNotFree(t *testing.T) {
 	} {
 		if a := s.do("POST", "/mcp-tools", key, body); a.status != 200 || a.header.Get("Tallygate-Charge") != "0" {
 			t.Errorf("%s: %d %s", body, a.status, a.body)
+		}
+	}
+}
+
+// TestDocumentsCarryTheirCharge: an answer that is a document has its charge in its headers, also where a stream was asked for or may come.
+func TestDocumentsCarryTheirCharge(t *testing.T) {
+	t.Parallel()
+	s := openShop(t, chatPrices, toolSite+"\n"+chatSite, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		if r.URL.Path == "/mcp-tools" {
+			_, _ = io.WriteString(w, `{"jsonrpc":"2.0","id":1,"result":{"content":[]}}`)
+			return
+		}
+		_, _ = io.WriteString(w, `{"id":"c1","object":"chat.completion","model":"test-1","choices":[{"index":0,"message":{"role":"assistant","content":"hi"}}],"usage":`+chatUsage+`}`)
+	}))
+	key := s.agent("alice", "1")
+	for _, test := range []struct{ path, body, charge string }{
+		{"/mcp-tools", `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"ask"}}`, "0.01"},
+		{chatCompletions, chatStream, chatCharge},
+	} {
+		a := s.do("POST", test.path, key, test.body)
+		want(t, test.path, a.header.Get("Tallygate-Charge"), test.charge)
+		if a.status != 200 || a.err != nil || len(a.trailer) > 0 || !strings.HasSuffix(a.body, "}") {
+			t.Errorf("%s: %d %s %v %v", test.path, a.status, a.body, a.trailer, a.err)
 		}
 	}
 }

@@ -33,6 +33,9 @@ type Options struct {
 	// Client names the client of a request by its address, for limits on registrations and wrong keys. Default: the host of
 	// RemoteAddr.
 	Client func(*http.Request) string
+	// Proxied reports whether a request came by a proxy that the operator trusts. Such a proxy may stand on this machine, where other
+	// requests to /mcp that name a foreign host are refused. Default: none did.
+	Proxied func(*http.Request) bool
 	// PrivateWebhooks lets webhooks be at private addresses; see [SenderOptions].
 	PrivateWebhooks bool
 	// Logger takes the failures that the caller is not told about. Default: slog.Default.
@@ -62,6 +65,9 @@ const (
 func New(book func() *escrow.Book, o Options) http.Handler {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
+	}
+	if o.Proxied == nil {
+		o.Proxied = func(*http.Request) bool { return false }
 	}
 	s := &server{book: book, o: o, routes: allRoutes(), mux: http.NewServeMux()}
 	for _, r := range s.routes {

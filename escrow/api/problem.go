@@ -19,6 +19,8 @@ const problemBase = "https://tallygate.dev/problems/"
 
 // The outcomes that the API and metered routes have beside those of the books.
 const (
+	MalformedRequest  escrow.Outcome = "malformed_request"  // it is none of the protocol's (MCP)
+	UnsupportedMedia  escrow.Outcome = "unsupported_media"  // the Content-Type is not one that is read
 	RequestTooLarge   escrow.Outcome = "request_too_large"  // the body is larger than what is read
 	NoPrice           escrow.Outcome = "no_price"           // the tariff has no price for what is asked for
 	AmbiguousRequest  escrow.Outcome = "ambiguous_request"  // it can be read in two ways that cost differently; the field names where
@@ -41,6 +43,7 @@ type kind struct {
 }
 
 var kinds = map[escrow.Outcome]kind{
+	MalformedRequest:            {400, "The request is malformed", "invalid_request_error"},
 	escrow.Unauthorized:         {401, "A valid key is needed", "authentication_error"},
 	escrow.InsufficientFunds:    {402, "Not enough money", "insufficient_quota"},
 	escrow.EscrowRequired:       {402, "An escrow is needed", "insufficient_quota"},
@@ -53,6 +56,7 @@ var kinds = map[escrow.Outcome]kind{
 	escrow.AlreadyExists:        {409, "It exists already", "invalid_request_error"},
 	escrow.IdempotencyConflict:  {409, "The idempotency key was used before", "invalid_request_error"},
 	RequestTooLarge:             {413, "The request is too large", "request_too_large"},
+	UnsupportedMedia:            {415, "The Content-Type is not read", "invalid_request_error"},
 	escrow.InvalidRequest:       {422, "The request is not valid", "invalid_request_error"},
 	escrow.ExceedsRemaining:     {422, "More than is left", "invalid_request_error"},
 	AmbiguousRequest:            {422, "The request can be read in two ways", "invalid_request_error"},
@@ -110,7 +114,7 @@ const (
 // https://github.com/googleapis/googleapis/blob/master/google/rpc/code.proto
 var googleStatus = map[int]string{
 	401: "UNAUTHENTICATED", 402: "FAILED_PRECONDITION", 403: "PERMISSION_DENIED", 404: "NOT_FOUND", 405: "UNIMPLEMENTED", 409: "ABORTED",
-	413: "INVALID_ARGUMENT", 422: "INVALID_ARGUMENT", 425: "FAILED_PRECONDITION", 429: "RESOURCE_EXHAUSTED",
+	400: "INVALID_ARGUMENT", 413: "INVALID_ARGUMENT", 415: "INVALID_ARGUMENT", 422: "INVALID_ARGUMENT", 425: "FAILED_PRECONDITION", 429: "RESOURCE_EXHAUSTED",
 	500: "INTERNAL", 502: "UNAVAILABLE", 503: "UNAVAILABLE", 504: "DEADLINE_EXCEEDED",
 }
 
