@@ -20,8 +20,19 @@ import OpenAI from "openai";
 const model = "test-1";
 const messages = [{ role: "user", content: "hello" }];
 
-async function pieces(stream, each) {
-	for await (const piece of stream) if ((await each(piece)) === false) break;
+// pieces reads a stream. Where leaving it does not hang up, hangUp does.
+async function pieces(stream, each, hangUp = () => {}) {
+	let left = false;
+	try {
+		for await (const piece of stream) {
+			if (each(piece) !== false) continue;
+			left = true;
+			hangUp();
+			break;
+		}
+	} catch (error) {
+		if (!left) throw error; // some clients report their own hanging up
+	}
 }
 
 // vercel is a client by way of Vercel's ai, which has no object to hang up but a signal.
@@ -83,7 +94,11 @@ export const clients = {
 		const plain = ({ candidates, usageMetadata, modelVersion, responseId }) => ({ candidates, usageMetadata, modelVersion, responseId });
 		return {
 			whole: async () => plain(await client.models.generateContent({ model, contents: "hello" })),
-			stream: async (each) => pieces(await client.models.generateContentStream({ model, contents: "hello" }), (piece) => each(plain(piece))),
+			stream: async (each) => {
+				const hangUp = new AbortController();
+				const stream = await client.models.generateContentStream({ model, contents: "hello", config: { abortSignal: hangUp.signal } });
+				await pieces(stream, (piece) => each(plain(piece)), () => hangUp.abort());
+			},
 		};
 	},
 	"ai, @ai-sdk/openai": vercel((base, key) => createOpenAI({ baseURL: base + "/v1", apiKey: key })(model)),
@@ -91,18 +106,24 @@ export const clients = {
 	"ai, @ai-sdk/anthropic": vercel((base, key) => createAnthropic({ baseURL: base + "/v1", apiKey: key })(model)),
 	"ai, @ai-sdk/openai-compatible": vercel((base, key) => createOpenAICompatible({ name: "test", baseURL: base + "/v1", apiKey: key })(model)),
 	"@langchain/openai": (base, key) => {
-		const client = new ChatOpenAI({ model, apiKey: key, configuration: { baseURL: base + "/v1" } });
+		const client = new ChatOpenAI({ model, apiKey: key, maxRetries: 2, /* of 6, over a minute and a half */ configuration: { baseURL: base + "/v1" } });
 		const plain = ({ content, usage_metadata, response_metadata }) => ({ content, usage_metadata, response_metadata });
 		return {
 			whole: async () => plain(await client.invoke("hello")),
-			stream: async (each) => pieces(await client.stream("hello"), (piece) => each(plain(piece))),
+			stream: async (each) => {
+				const hangUp = new AbortController();
+				await pieces(await client.stream("hello", { signal: hangUp.signal }), (piece) => each(plain(piece)), () => hangUp.abort());
+			},
 		};
 	},
 	ollama: (base, key) => {
 		const client = new Ollama({ host: base, headers: { Authorization: `Bearer ${key}` } });
 		return {
 			whole: () => client.chat({ model, messages }),
-			stream: async (each) => pieces(await client.chat({ model, messages, stream: true }), each),
+			stream: async (each) => {
+				const stream = await client.chat({ model, messages, stream: true });
+				await pieces(stream, each, () => stream.abort());
+			},
 		};
 	},
 	"@mistralai/mistralai": (base, key) => {
@@ -116,7 +137,10 @@ export const clients = {
 		const client = new CohereClientV2({ environment: base, token: key });
 		return {
 			whole: () => client.chat({ model, messages }),
-			stream: async (each) => pieces(await client.chatStream({ model, messages }), each),
+			stream: async (each) => {
+				const hangUp = new AbortController();
+				await pieces(await client.chatStream({ model, messages }, { abortSignal: hangUp.signal }), each, () => hangUp.abort());
+			},
 		};
 	},
 	"groq-sdk": (base, key) => {

@@ -45,8 +45,9 @@ async function failure(promise) {
 let count = 0;
 const nextID = () => `c${++count}`;
 
+describe("clients", { concurrency: true, timeout: 120_000 }, () => {
 for (const [name, make] of Object.entries(clients)) {
-	describe(name, { concurrency: true, timeout: 60_000 }, () => {
+	describe(name, { concurrency: true }, () => {
 		test("the same whole answer", async () => {
 			const key = await gate.agent(nextID(), "1");
 			const direct = asData(await make(`http://${upstream.address}/ok`, "key").whole());
@@ -122,3 +123,4 @@ for (const [name, make] of Object.entries(clients)) {
 		});
 	});
 }
+});

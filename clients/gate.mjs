@@ -8,7 +8,15 @@ import { join } from "node:path";
 
 const operator = "operator-key-of-the-clients";
 
-async function freePort() {
+// build builds a program of this module, or of one that it needs, unless the environment names it.
+export function build(dir, variable, pkg) {
+	if (process.env[variable]) return process.env[variable];
+	const binary = join(dir, variable.toLowerCase());
+	execFileSync("go", ["build", "-o", binary, pkg], { cwd: new URL("..", import.meta.url) });
+	return binary;
+}
+
+export async function freePort() {
 	const server = net.createServer().listen(0, "127.0.0.1");
 	await once(server, "listening");
 	const { port } = server.address();
@@ -32,7 +40,7 @@ const caddyfile = (dir, port, upstream, mcp) => `{
 		}
 	}
 }
-http://127.0.0.1:${port} {
+:${port} {
 	bind 127.0.0.1
 	tallygate
 	handle /again/* { # each call has the same idempotency key
@@ -61,9 +69,7 @@ http://127.0.0.1:${port} {
 				tool * 0.01 per call
 			}
 		}
-		reverse_proxy ${mcp ?? upstream} {
-			header_up Host {upstream_hostport}
-		}
+		reverse_proxy ${mcp ?? upstream}
 	}
 	handle {
 		meter {
@@ -78,11 +84,7 @@ http://127.0.0.1:${port} {
 // startGate runs the gate before an upstream, and before an MCP server where one is named.
 export async function startGate(upstream, mcp) {
 	const dir = mkdtempSync(join(tmpdir(), "tallygate-clients-"));
-	let binary = process.env.TALLYGATE;
-	if (!binary) {
-		binary = join(dir, "tallygate");
-		execFileSync("go", ["build", "-o", binary, "./cmd/tallygate"], { cwd: new URL("..", import.meta.url) });
-	}
+	const binary = build(dir, "TALLYGATE", "./cmd/tallygate");
 	const port = await freePort();
 	writeFileSync(join(dir, "Caddyfile"), caddyfile(dir, port, upstream, mcp));
 	const env = { ...process.env, XDG_DATA_HOME: join(dir, "data"), XDG_CONFIG_HOME: join(dir, "config") };
@@ -90,6 +92,7 @@ export async function startGate(upstream, mcp) {
 	let log = "";
 	gate.stderr.on("data", (piece) => (log += piece));
 	const ended = once(gate, "exit");
+	process.on("exit", () => gate.kill("SIGKILL"));
 	const base = `http://127.0.0.1:${port}`;
 	for (;;) {
 		if (gate.exitCode !== null) throw new Error("the gate did not start:\n" + log);

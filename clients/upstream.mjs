@@ -2,7 +2,7 @@
 // path it
 //
 //   ok/…          answers
-//   slow/…        begins a stream and waits until its client leaves
+//   slow/…        begins a stream, and is silent for a moment in the middle
 //   flaky429/ID/… answers 429 once for each ID, and then as ok does; flaky503 likewise
 import http from "node:http";
 import { once } from "node:events";
@@ -153,7 +153,7 @@ export async function startUpstream() {
 		}
 		for (const [i, event] of answer.sse.entries()) {
 			res.write(event);
-			if (mode === "slow" && i === answer.sse.length - 3) return once(res, "close");
+			if (mode === "slow" && i === answer.sse.length - 3) await new Promise((resolve) => setTimeout(resolve, 1000));
 			await new Promise(setImmediate);
 		}
 		res.end();
