@@ -46,81 +46,81 @@ let count = 0;
 const nextID = () => `c${++count}`;
 
 describe("clients", { concurrency: true, timeout: 120_000 }, () => {
-for (const [name, make] of Object.entries(clients)) {
-	describe(name, { concurrency: true }, () => {
-		test("the same whole answer", async () => {
-			const key = await gate.agent(nextID(), "1");
-			const direct = asData(await make(`http://${upstream.address}/ok`, "key").whole());
-			assert.deepEqual(asData(await make(`${gate.base}/ok`, key).whole()), direct);
-			assert.deepEqual((await gate.charges(key)).map((charge) => [charge.amount, charge.source, charge.cut]), [[price, "stated", "none"]]);
-		});
+	for (const [name, make] of Object.entries(clients)) {
+		describe(name, { concurrency: true }, () => {
+			test("the same whole answer", async () => {
+				const key = await gate.agent(nextID(), "1");
+				const direct = asData(await make(`http://${upstream.address}/ok`, "key").whole());
+				assert.deepEqual(asData(await make(`${gate.base}/ok`, key).whole()), direct);
+				assert.deepEqual((await gate.charges(key)).map((charge) => [charge.amount, charge.source, charge.cut]), [[price, "stated", "none"]]);
+			});
 
-		test("the same stream, to the last piece", async () => {
-			const key = await gate.agent(nextID(), "1");
-			const direct = await all(make(`http://${upstream.address}/ok`, "key"));
-			assert.ok(direct.length > 3, `${direct.length} pieces`);
-			assert.deepEqual(await all(make(`${gate.base}/ok`, key)), direct);
-			assert.deepEqual((await gate.charges(key)).map((charge) => [charge.amount, charge.source, charge.cut]), [[price, "stated", "none"]]);
-		});
+			test("the same stream, to the last piece", async () => {
+				const key = await gate.agent(nextID(), "1");
+				const direct = await all(make(`http://${upstream.address}/ok`, "key"));
+				assert.ok(direct.length > 3, `${direct.length} pieces`);
+				assert.deepEqual(await all(make(`${gate.base}/ok`, key)), direct);
+				assert.deepEqual((await gate.charges(key)).map((charge) => [charge.amount, charge.source, charge.cut]), [[price, "stated", "none"]]);
+			});
 
-		test("401 and 402 are told in words", async () => {
-			for (const [key, status, words] of [["tg_wrong", 401, /A valid key is needed/], [await gate.agent(nextID()), 402, /Not enough money/]]) {
-				for (const ask of [(client) => client.whole(), (client) => client.stream(() => {})]) {
-					const error = await failure(ask(make(`${gate.base}/ok`, key)));
-					assert.equal(statusOf(error), status);
-					assert.match(error.message, words);
-					assert.doesNotMatch(error.message, /\\\\"/, "JSON within JSON");
-				}
-			}
-		});
-
-		test("409 under an idempotency key that was used", async () => {
-			const key = await gate.agent(nextID(), "1");
-			const client = make(`${gate.base}/again`, key);
-			await client.whole();
-			const error = await failure(client.whole());
-			assert.equal(statusOf(error), 409);
-			assert.match(error.lastError?.message ?? error.message, /The idempotency key was used before/);
-			assert.equal((await gate.charges(key)).length, 1);
-		});
-
-		test("502 of a provider that is not there", async () => {
-			const key = await gate.agent(nextID(), "1");
-			const error = await failure(make(`${gate.base}/down`, key).whole());
-			assert.equal(statusOf(error), 502);
-			assert.match(error.lastError?.message ?? error.message, /The provider did not answer/);
-			assert.deepEqual(await gate.charges(key), []);
-		});
-
-		for (const status of [429, 503]) {
-			test(`a provider's ${status}, and the client's own retries`, async () => {
-				const id = nextID();
-				const key = await gate.agent(id, "1");
-				const outcome = async (base, key) => {
-					try {
-						return asData(await make(base, key).whole());
-					} catch (error) {
-						return statusOf(error);
+			test("401 and 402 are told in words", async () => {
+				for (const [key, status, words] of [["tg_wrong", 401, /A valid key is needed/], [await gate.agent(nextID()), 402, /Not enough money/]]) {
+					for (const ask of [(client) => client.whole(), (client) => client.stream(() => {})]) {
+						const error = await failure(ask(make(`${gate.base}/ok`, key)));
+						assert.equal(statusOf(error), status);
+						assert.match(error.message, words);
+						assert.doesNotMatch(error.message, /\\\\"/, "JSON within JSON");
 					}
-				};
-				const direct = await outcome(`http://${upstream.address}/flaky${status}/${id}direct`, "key");
-				const through = await outcome(`${gate.base}/flaky${status}/${id}`, key);
-				assert.deepEqual(through, direct);
-				assert.equal((await gate.charges(key)).length, through === status ? 0 : 1, "charges");
+				}
 			});
-		}
 
-		test("hanging up in mid-stream", async () => {
-			const key = await gate.agent(nextID(), "1");
-			let seen = 0;
-			await make(`${gate.base}/slow`, key).stream(() => ++seen < 2);
-			assert.ok(seen >= 1);
-			const [charge] = await eventually("a charge", async () => {
-				const charges = await gate.charges(key);
-				return charges.length > 0 && charges;
+			test("409 under an idempotency key that was used", async () => {
+				const key = await gate.agent(nextID(), "1");
+				const client = make(`${gate.base}/again`, key);
+				await client.whole();
+				const error = await failure(client.whole());
+				assert.equal(statusOf(error), 409);
+				assert.match(error.lastError?.message ?? error.message, /The idempotency key was used before/);
+				assert.equal((await gate.charges(key)).length, 1);
 			});
-			assert.equal(charge.cut, "client");
+
+			test("502 of a provider that is not there", async () => {
+				const key = await gate.agent(nextID(), "1");
+				const error = await failure(make(`${gate.base}/down`, key).whole());
+				assert.equal(statusOf(error), 502);
+				assert.match(error.lastError?.message ?? error.message, /The provider did not answer/);
+				assert.deepEqual(await gate.charges(key), []);
+			});
+
+			for (const status of [429, 503]) {
+				test(`a provider's ${status}, and the client's own retries`, async () => {
+					const id = nextID();
+					const key = await gate.agent(id, "1");
+					const outcome = async (base, key) => {
+						try {
+							return asData(await make(base, key).whole());
+						} catch (error) {
+							return statusOf(error);
+						}
+					};
+					const direct = await outcome(`http://${upstream.address}/flaky${status}/${id}direct`, "key");
+					const through = await outcome(`${gate.base}/flaky${status}/${id}`, key);
+					assert.deepEqual(through, direct);
+					assert.equal((await gate.charges(key)).length, through === status ? 0 : 1, "charges");
+				});
+			}
+
+			test("hanging up in mid-stream", async () => {
+				const key = await gate.agent(nextID(), "1");
+				let seen = 0;
+				await make(`${gate.base}/slow`, key).stream(() => ++seen < 2);
+				assert.ok(seen >= 1);
+				const [charge] = await eventually("a charge", async () => {
+					const charges = await gate.charges(key);
+					return charges.length > 0 && charges;
+				});
+				assert.equal(charge.cut, "client");
+			});
 		});
-	});
-}
+	}
 });

@@ -43,7 +43,8 @@ test("conformance, before and behind a meter", { timeout: 120_000 }, async (t) =
 	assert.deepEqual(direct.filter((line) => !line.startsWith("✓")), []);
 	assert.deepEqual(await conformance(`${gate.base}/mcp-tools?key=${key}`), direct);
 	const charges = await gate.charges(key);
-	assert.ok(charges.length > 0 && charges.every((charge) => charge.amount === "0.01"));
+	assert.ok(charges.some((charge) => charge.amount === "0.01"));
+	assert.ok(charges.every((charge) => charge.amount === "0.01" || charge.amount === "0"), "a tool that fails is free");
 	t.diagnostic(`${direct.length} scenarios, ${charges.length} charges`);
 });
 
