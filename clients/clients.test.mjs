@@ -9,6 +9,9 @@ let upstream, gate;
 before(async () => {
 	upstream = await startUpstream();
 	gate = await startGate(upstream.address);
+	// The first request finds out that nobody is there.
+	const key = await gate.agent("first", "1");
+	await fetch(`${gate.base}/gone/v1/chat/completions`, { method: "POST", headers: { authorization: `Bearer ${key}` }, body: '{"model":"test-1","messages":[]}' });
 });
 after(async () => {
 	await gate?.stop();
@@ -84,13 +87,18 @@ describe("clients", { concurrency: true, timeout: 120_000 }, () => {
 				assert.equal((await gate.charges(key)).length, 1);
 			});
 
-			test("502 of a provider that is not there", async () => {
-				const key = await gate.agent(nextID(), "1");
-				const error = await failure(make(`${gate.base}/down`, key).whole());
-				assert.equal(statusOf(error), 502);
-				assert.match(error.lastError?.message ?? error.message, /The provider did not answer/);
-				assert.deepEqual(await gate.charges(key), []);
-			});
+			for (const [path, status, words] of [
+				["down", 502, /The provider did not answer/],
+				["gone", 503, /The provider is not available/],
+			]) {
+				test(`${status} of a provider that is not there`, async () => {
+					const key = await gate.agent(nextID(), "1");
+					const error = await failure(make(`${gate.base}/${path}`, key).whole());
+					assert.equal(statusOf(error), status);
+					assert.match(error.lastError?.message ?? error.message, words);
+					assert.deepEqual(await gate.charges(key), []);
+				});
+			}
 
 			for (const status of [429, 503]) {
 				test(`a provider's ${status}, and the client's own retries`, async () => {

@@ -58,6 +58,15 @@ const caddyfile = (dir, port, upstream, mcp) => `{
 		}
 		reverse_proxy 127.0.0.1:1
 	}
+	handle /gone/* { # a provider that has been found not to be there
+		meter {
+			payee gone
+			tariff test
+		}
+		reverse_proxy 127.0.0.1:1 {
+			fail_duration 1h
+		}
+	}
 	handle /socket {
 		meter socket 0.01 per event
 		reverse_proxy ${upstream}
