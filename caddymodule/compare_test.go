@@ -410,15 +410,14 @@ func (c *caller) forged(h http.Header) string {
 	return ""
 }
 
-// withoutComment takes out the line that states the charge of an event stream.
+// withoutComment takes out the block that states the charge of an event stream.
 func withoutComment(body []byte) []byte {
-	var out []byte
-	for line := range bytes.Lines(body) {
-		if !bytes.HasPrefix(line, []byte(": tallygate ")) {
-			out = append(out, line...)
-		}
+	begin := bytes.Index(body, []byte(": tallygate "))
+	if begin < 0 {
+		return body
 	}
-	return out
+	_, rest, _ := bytes.Cut(body[begin:], []byte("\n\n"))
+	return slices.Concat(body[:begin], rest)
 }
 
 // headerText writes a header in the order of its names, without those to skip and our own, of which Cache-Control is one.

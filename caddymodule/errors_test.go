@@ -251,3 +251,58 @@ func TestForgedHeadersAreStripped(t *testing.T) {
 	tags := s.charge(key, a.header.Get("Tallygate-Request"))["tags"].(map[string]any)
 	want(t, "tag", fmt.Sprint(tags["team"]), "x")
 }
+
+// TestErrorsHaveTheShapeOfTheProvidersOwn: on a provider's own paths its clients find the message, and programs find the code everywhere.
+func TestErrorsHaveTheShapeOfTheProvidersOwn(t *testing.T) {
+	t.Parallel()
+	s := openShop(t, chatPrices, strings.Replace(chatSite, "/v1/*", "/*", 1), text("{}"))
+	poor := s.agent("poor", "0")
+	const message = `"message":"Not enough money: `
+	for _, test := range []struct {
+		path, header, kind, error, kindOfProblem string
+	}{
+		{"/v1/chat/completions", "", "application/problem+json", `{"code":"insufficient_funds",` + message, "https://tallygate.dev/problems/insufficient_funds"},
+		{"/v1beta/openai/chat/completions", "", "application/problem+json", `{"code":"insufficient_funds",` + message, "https://tallygate.dev/problems/insufficient_funds"},
+		{"/v2/chat", "", "application/problem+json", `{"code":"insufficient_funds",` + message, "https://tallygate.dev/problems/insufficient_funds"},
+		{"/v1/messages", "", "application/json", `{` + message, "error"},
+		{"/proxy/v1/messages/", "", "application/json", `{` + message, "error"},
+		{"/v1/chat/completions", "Anthropic-Version", "application/json", `{` + message, "error"},
+		{"/v1beta/models/test-1:generateContent", "", "application/json", `{"code":402,` + message, "https://tallygate.dev/problems/insufficient_funds"},
+		{"/v1/publishers/google/models/test-1:streamGenerateContent", "", "application/json", `{"code":402,` + message, "https://tallygate.dev/problems/insufficient_funds"},
+		{"/api/chat", "", "application/json", `"Not enough money: `, "https://tallygate.dev/problems/insufficient_funds"},
+	} {
+		t.Run(test.path+" "+test.header, func(t *testing.T) {
+			headers := []string{}
+			if test.header != "" {
+				headers = []string{test.header, "1"}
+			}
+			body := strings.TrimSuffix(chatBody, "}") + `,"contents":[]}`
+			a := s.do("POST", test.path, poor, body, headers...)
+			if a.status != 402 || a.header.Get("Content-Type") != test.kind || !strings.Contains(a.body, `"error":`+test.error) {
+				t.Errorf("%d %s %s", a.status, a.header.Get("Content-Type"), a.body)
+			}
+			for _, part := range []string{`"code":"insufficient_funds","currency"`, `"detail":"`, `"pay":[`, `"status":402`, `"type":"` + test.kindOfProblem + `"`, message} {
+				if !strings.Contains(compact(a.body), part) {
+					t.Errorf("no %s in %s", part, a.body)
+				}
+			}
+		})
+	}
+}
+
+// TestAConflictThatStaysIsNotTriedAgain: clients take a 409 for a lock, and try again by themselves. One that names a charge, or another request
+// under the same key, tells them not to.
+func TestAConflictThatStaysIsNotTriedAgain(t *testing.T) {
+	t.Parallel()
+	s := openShop(t, "", perCallSite, text("results"))
+	key := s.agent("alice", "1")
+	if a := s.do("GET", "/search?q=1", key, "", "Idempotency-Key", "k"); a.status != 200 {
+		t.Fatal(a.status, a.body)
+	}
+	for _, path := range []string{"/search?q=1", "/search?q=2"} {
+		a := s.do("GET", path, key, "", "Idempotency-Key", "k")
+		wantProblem(t, a, 409, "idempotency_conflict")
+		want(t, path+": X-Should-Retry", a.header.Get("X-Should-Retry"), "false")
+		want(t, path+": Retry-After", a.header.Get("Retry-After"), "")
+	}
+}

@@ -71,7 +71,7 @@ func TestAStreamEndsWithItsLastEvent(t *testing.T) {
 					t.Fatalf("%v after %q", err, got)
 				}
 			}
-			if !strings.Contains(got, " charge="+test.charge+" ") {
+			if test.body != "" && !strings.Contains(got, " charge="+test.charge+" ") {
 				t.Errorf("no charge of %s in %q", test.charge, got)
 			}
 			want(t, "charge", fmt.Sprint(s.charge(key, response.Header.Get("Tallygate-Request"))["amount"]), test.charge)
@@ -114,7 +114,7 @@ func TestAnUpstreamThatGoesOnIsLeft(t *testing.T) {
 	want(t, "wallet", s.balance(key), "0.999")
 }
 
-// TestNoUpstreamSpeaksAsUs: a comment in our name is ours, in each kind of stream.
+// TestNoUpstreamSpeaksAsUs: a comment in our name is ours, in each kind of stream. We say nothing in one whose clients nobody knows.
 func TestNoUpstreamSpeaksAsUs(t *testing.T) {
 	t.Parallel()
 	const forged = ": tallygate request=req_x charge=0 units= balance=1000000\n"
@@ -138,13 +138,12 @@ func TestNoUpstreamSpeaksAsUs(t *testing.T) {
 			}
 		}))
 	key := s.agent("alice", "1")
-	for path, charged := range map[string]int{
-		"/search": 1, "/search?split": 1, "/search?length": 1, "/events": 1, "/events?split": 1, "/events?length": 1,
-		"/search?fails": 0, "/search?fails&split": 0, "/search?fails&length": 0, "/events?fails": 0,
+	for _, path := range []string{
+		"/search", "/search?split", "/search?length", "/events", "/events?split", "/events?length",
+		"/search?fails", "/search?fails&split", "/search?fails&length", "/events?fails",
 	} {
 		a := s.do("GET", path, key, "")
-		if a.err != nil || strings.Count(strings.ToLower(a.body), "tallygate") != charged || strings.Contains(a.body, "req_x") ||
-			charged == 1 && !strings.Contains(a.body, tallygateComment+a.header.Get("Tallygate-Request")) {
+		if a.err != nil || strings.Contains(strings.ToLower(a.body), "tallygate") || strings.Contains(a.body, "req_x") {
 			t.Errorf("%s: %q, %v", path, a.body, a.err)
 		}
 		if !strings.Contains(a.body, "data: 1\n: \n\n: ping\n\n") {

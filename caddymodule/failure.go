@@ -26,6 +26,6 @@ func (m *Meter) answerFailure(w http.ResponseWriter, r *http.Request, failure *g
 	if status < http.StatusInternalServerError || server != nil && server.Errors != nil && len(server.Errors.Routes) > 0 {
 		return err
 	}
-	gateway.WriteFailure(w, m.route.Logger, &gateway.Failure{Request: failure.Request, Status: status, Err: err})
+	gateway.WriteFailure(w, r, m.route.Logger, &gateway.Failure{Request: failure.Request, Status: status, Err: err})
 	return nil
 }

@@ -385,7 +385,7 @@ func (m *Meter) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp
 	release, err := m.app.open(r.Context())
 	if err != nil {
 		m.logger.Error("the ledger can't be used", zap.Error(err))
-		gateway.WriteProblem(w, gateway.Unavailable("none"))
+		gateway.WriteProblem(w, r, gateway.Unavailable("none"))
 		return nil
 	}
 	defer release()

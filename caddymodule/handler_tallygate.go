@@ -45,10 +45,17 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		Tariffs:         h.app.tariffs,
 		Quote:           h.quote,
 		Client:          clientHost,
+		Proxied:         isProxied,
 		PrivateWebhooks: h.app.privateWebhooks(),
 		Logger:          ctx.Slogger(),
 	}))
 	return nil
+}
+
+// isProxied reports whether a request came by one of the server's trusted_proxies.
+func isProxied(r *http.Request) bool {
+	trusted, _ := caddyhttp.GetVar(r.Context(), caddyhttp.TrustedProxyVarKey).(bool)
+	return trusted
 }
 
 // parseHandler reads the directive. A path after it is the prefix, not a matcher, as it would be after other directives.
@@ -88,12 +95,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	release, err := h.app.open(r.Context())
 	if err != nil {
-		gateway.WriteProblem(w, gateway.Unavailable("none"))
+		gateway.WriteProblem(w, r, gateway.Unavailable("none"))
 		return nil
 	}
 	defer release()
 	if gateway.IsEarly(r) && r.Method != http.MethodGet && r.Method != http.MethodHead && r.Method != http.MethodOptions {
-		gateway.WriteProblem(w, gateway.RefuseEarly())
+		gateway.WriteProblem(w, r, gateway.RefuseEarly())
 		return nil
 	}
 	h.api.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), nextKey{}, next)))

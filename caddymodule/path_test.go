@@ -176,10 +176,10 @@ func wantStream(t *testing.T, a answer, usage bool) {
 	if strings.Contains(a.body, "usage\":") != usage {
 		t.Errorf("usage in the stream: %v, want %v:\n%s", !usage, usage, a.body)
 	}
-	comment := strings.Index(a.body, tallygateComment+a.header.Get("Tallygate-Request")+" charge="+chatCharge+" units=cached=400,input=600,output=200 balance=0.99508\n")
+	comment := strings.Index(a.body, tallygateComment+a.header.Get("Tallygate-Request")+" charge="+chatCharge+" units=cached=400,input=600,output=200 balance=0.99508\n\n")
 	done := strings.Index(a.body, "data: [DONE]\n\n")
-	if comment < 0 || done < comment {
-		t.Errorf("no comment before the terminal event:\n%s", a.body)
+	if comment < 2 || done < comment || a.body[comment-2:comment] != "\n\n" {
+		t.Errorf("no comment, as a block of its own, before the terminal event:\n%s", a.body)
 	}
 }
 
@@ -319,8 +319,8 @@ func TestEscrowIsReleasedBatchByBatchWhileTheStreamRuns(t *testing.T) {
 	})
 	end()
 	body, err := io.ReadAll(response.Body)
-	if err != nil || !strings.Contains(string(body), "charge=0.0024 units=event=12") {
-		t.Errorf("end of the stream: %s %v", body, err)
+	if end := stated(answer{trailer: response.Trailer}); err != nil || end != "0.0024 event=12" {
+		t.Errorf("end of the stream: %s %s %v", body, end, err)
 	}
 	want(t, "payee's wallet", s.balanceOf("live"), "0.0024")
 	if n := len(s.charges(key)); n != 1 {

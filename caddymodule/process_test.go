@@ -254,10 +254,15 @@ func (p *process) listen(key string, n int) <-chan answer {
 		go func() {
 			defer response.Body.Close()
 			rest, err := io.ReadAll(reader)
-			ends <- answer{status: response.StatusCode, header: response.Header, body: string(rest), err: err}
+			ends <- answer{status: response.StatusCode, header: response.Header, trailer: response.Trailer, body: string(rest), err: err}
 		}()
 	}
 	return ends
+}
+
+// stated is the charge that the end of a stream states.
+func stated(a answer) string {
+	return a.trailer.Get("Tallygate-Charge") + " " + a.trailer.Get("Tallygate-Units")
 }
 
 func TestReloadInTheMiddleOfStreams(t *testing.T) {
@@ -285,11 +290,11 @@ func TestReloadInTheMiddleOfStreams(t *testing.T) {
 	}
 	later := p.listen(key, 1)
 	for _, end := range up.finish(ends, n) {
-		if end.err != nil || !strings.HasSuffix(end.body, "data: [DONE]\n\n") || !strings.Contains(end.body, "charge=0.02 units=event=2") {
+		if end.err != nil || !strings.HasSuffix(end.body, "data: [DONE]\n\n") || stated(end) != "0.02 event=2" {
 			t.Errorf("a stream that began before the reload ends with %q %v", end.body, end.err)
 		}
 	}
-	if end := up.finish(later, 1)[0]; end.err != nil || !strings.Contains(end.body, "charge=0.04 units=event=2") {
+	if end := up.finish(later, 1)[0]; end.err != nil || stated(end) != "0.04 event=2" {
 		t.Errorf("a stream that began after the reload ends with %q %v", end.body, end.err)
 	}
 	want(t, "wallet", p.balance(key), "7.96")
@@ -312,7 +317,7 @@ func TestStopWithinTheGracePeriodLosesNothing(t *testing.T) {
 		return err != nil
 	})
 	for _, end := range up.finish(ends, n) {
-		if end.err != nil || !strings.Contains(end.body, "charge=0.02 units=event=2") {
+		if end.err != nil || stated(end) != "0.02 event=2" {
 			t.Errorf("a stream ends with %q %v", end.body, end.err)
 		}
 	}

@@ -4,9 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"math/big"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,6 +19,7 @@ import (
 	anthropicoption "github.com/anthropics/anthropic-sdk-go/option"
 	"github.com/openai/openai-go/v3"
 	"github.com/openai/openai-go/v3/option"
+	"google.golang.org/genai"
 )
 
 // recording is a line of the recordings' index.json, as far as these tests read it.
@@ -279,5 +282,55 @@ func TestClientThatAskedForUsageSeesIt(t *testing.T) {
 	}
 	if err := stream.Err(); err != nil || total != 1200 {
 		t.Errorf("usage of %d tokens, %v", total, err)
+	}
+}
+
+// TestGoogleClientSeesTheWholeStream: the last chunk, with the finish reason and the usage, reaches Google's client, as it does without us. Its
+// errors are read as Google's own.
+func TestGoogleClientSeesTheWholeStream(t *testing.T) {
+	t.Parallel()
+	google := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		for _, more := range []string{"", "", `,"finishReason":"STOP"`} {
+			_, _ = fmt.Fprintf(w, "data: {\"candidates\":[{\"content\":{\"role\":\"model\",\"parts\":[{\"text\":\"hello \"}]}%s}],\"modelVersion\":\"test-1\",\"usageMetadata\":{\"promptTokenCount\":1000,\"candidatesTokenCount\":200}}\r\n\r\n", more)
+			w.(http.Flusher).Flush()
+		}
+	})
+	s := openShop(t, chatPrices, strings.Replace(chatSite, "/v1/*", "/v1beta/*", 1), google)
+	direct := httptest.NewServer(google)
+	defer direct.Close()
+	ask := func(url, key string) (chunks string, err error) {
+		client, err := genai.NewClient(t.Context(), &genai.ClientConfig{APIKey: key, Backend: genai.BackendGeminiAPI, HTTPOptions: genai.HTTPOptions{BaseURL: url}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for chunk, err := range client.Models.GenerateContentStream(t.Context(), "test-1", genai.Text("hi"), nil) {
+			if err != nil {
+				return chunks, err
+			}
+			chunk.SDKHTTPResponse = nil // it has the time
+			line, err := json.Marshal(chunk)
+			if err != nil {
+				t.Fatal(err)
+			}
+			chunks += string(line) + "\n"
+		}
+		return chunks, nil
+	}
+	wanted, err := ask(direct.URL, "key")
+	if err != nil || !strings.Contains(wanted, "STOP") {
+		t.Fatalf("without us: %s, %v", wanted, err)
+	}
+	key := s.agent("alice", "1")
+	got, err := ask(s.url, key)
+	if got != wanted || err != nil {
+		t.Errorf("got %s, %v; want %s", got, err, wanted)
+	}
+	want(t, "charge", s.charges(key)[0]["amount"].(string), "0.006")
+
+	_, err = ask(s.url, s.agent("poor", "0"))
+	var refused genai.APIError
+	if !errors.As(err, &refused) || refused.Code != 402 || refused.Status != "FAILED_PRECONDITION" || !strings.HasPrefix(refused.Message, "Not enough money: ") {
+		t.Errorf("%v", err)
 	}
 }

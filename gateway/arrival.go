@@ -25,6 +25,7 @@ type arrival struct {
 	body    []byte          // as it came, where it was read: for a meter further in, for the digest and for a judge
 	// deadline sets when the client must have sent its request; nil where that can't be set
 	deadline func(time.Time) error
+	cutOff   bool         // the body was not read to its end, and is not to be
 	room     escrow.Claim // of the room for bodies; nil where none is taken
 }
 

@@ -43,8 +43,10 @@ func (a *arrival) readBody() (refused *ledger.Refusal) {
 		return beyond()
 	}
 	defer func() {
-		if refused == nil { // else what is left of the body is read by the server, which must not wait for ever
+		if refused == nil {
 			a.allow(0)
+		} else {
+			a.cutOff = r.ProtoMajor == 1
 		}
 	}()
 	var body []byte

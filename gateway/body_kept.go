@@ -84,7 +84,7 @@ func (b *kept) complete() (cause any) {
 	case err != nil:
 		b.discard()
 		b.Header().Set(headerRequest, c.id)
-		WriteProblem(b.ResponseWriter, asRefusal(err))
+		WriteProblem(b.ResponseWriter, c.request, asRefusal(err))
 		return nil
 	}
 	c.writeCharge(b.Header(), end)

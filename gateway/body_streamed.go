@@ -239,13 +239,9 @@ func (b *streamed) setTrailers(end *settled) {
 	}
 }
 
-// comment is the line of an event stream that states the charge: clients skip it, and whoever reads the raw stream sees it.
+// comment states the charge in an event stream, where the format's clients skip a comment and whoever reads the raw stream sees it.
 func (b *streamed) comment(end *settled) []byte {
-	if !b.sse {
-		return nil
-	}
 	charge := end.charge
-	line := ": tallygate request=" + b.call.id + " charge=" + charge.Amount.String() +
-		" units=" + unitsOf(charge) + " balance=" + charge.Balance.String() + "\n"
-	return []byte(line)
+	return b.call.answer.comment("tallygate request=" + b.call.id + " charge=" + charge.Amount.String() +
+		" units=" + unitsOf(charge) + " balance=" + charge.Balance.String())
 }

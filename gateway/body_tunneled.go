@@ -70,13 +70,38 @@ func (t *tunnel) Write(p []byte) (int, error) {
 	if _, err := t.Conn.Write(out); err != nil {
 		return 0, err
 	}
-	if !exhausted {
-		return len(p), nil
+	switch {
+	case exhausted:
+		return 0, t.stop()
+	case t.call.answer.isOver():
+		if err := t.finish(); err != nil {
+			return 0, err
+		}
 	}
+	return len(p), nil
+}
+
+// finish charges the connection when the upstream has sent its close frame, and then sends that on: the client answers it, and both sides
+// see the code.
+func (t *tunnel) finish() error {
+	_, err := t.call.settle(ending{cut: cutNone})
+	if withheld := (*withheldError)(nil); errors.As(err, &withheld) {
+		return t.stop()
+	}
+	if err != nil {
+		_ = t.Close()
+		return err
+	}
+	_, err = t.Conn.Write(t.call.answer.tail())
+	return err
+}
+
+// stop charges what has gone out, sends the error in the protocol's own form, and closes.
+func (t *tunnel) stop() error {
 	_, _ = t.call.settle(ending{cut: cutFunds})
 	_, _ = t.Conn.Write(t.call.answer.stopEvent())
 	_ = t.Close()
-	return 0, errExhausted
+	return errExhausted
 }
 
 // CloseWrite ends one direction of the connection, as reverse_proxy does when the upstream has ended its.

@@ -51,6 +51,7 @@ func (oneCall) Ended() bool                       { return false }
 func (oneCall) Tail() []byte                      { return nil }
 func (oneCall) Progress() (at, bound meter.Units) { return nil, nil }
 func (oneCall) Stop(code, message string) []byte  { return nil }
+func (oneCall) Comment(text string) []byte        { return nil }
 func (oneCall) Usage(complete bool) (u meter.Usage) {
 	u.Source = meter.Stated
 	if complete {
@@ -162,6 +163,13 @@ func (c *counting) stopEvent() []byte {
 	defer c.mu.Unlock()
 	code, message := c.pay.exhausted()
 	return c.counter.Stop(string(code), message)
+}
+
+// comment is a comment of an event stream, where the format's clients skip one; else nil. It takes the call's lock.
+func (c *counting) comment(text string) []byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.counter.Comment(text)
 }
 
 // isOver reports whether the event that ends a stream has come. It takes the call's lock.

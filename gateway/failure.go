@@ -26,7 +26,7 @@ func (f *Failure) Unwrap() error { return f.Err }
 func badGateway(err error) error { return &Failure{Status: http.StatusBadGateway, Err: err} }
 
 // WriteFailure answers for handlers that have failed, with a problem that says what was charged: nothing.
-func WriteFailure(w http.ResponseWriter, logger *slog.Logger, f *Failure) {
+func WriteFailure(w http.ResponseWriter, r *http.Request, logger *slog.Logger, f *Failure) {
 	logger.Error("the provider failed", "request", f.Request, "status", f.Status, "error", f.Err)
 	outcome, detail := api.InternalError, "something went wrong here, and was logged"
 	switch f.Status {
@@ -38,5 +38,5 @@ func WriteFailure(w http.ResponseWriter, logger *slog.Logger, f *Failure) {
 		outcome, detail = api.UpstreamTimeout, "the provider has not answered in time; nothing is charged"
 	}
 	w.Header().Set(headerRequest, f.Request)
-	WriteProblem(w, refuse(outcome, detail, "charge", "none"))
+	WriteProblem(w, r, refuse(outcome, detail, "charge", "none"))
 }

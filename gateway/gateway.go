@@ -116,10 +116,10 @@ func (a *arrival) refuse(w http.ResponseWriter, r *http.Request, refusal *ledger
 	metrics.refused.WithLabelValues(a.route.Payee, string(refusal.Outcome)).Inc()
 	w.Header().Set(headerRequest, a.id)
 	openRefusal(w.Header(), r)
-	if r.ProtoMajor == 1 && r.Body != nil && r.Body != http.NoBody && a.body == nil {
+	if a.cutOff {
 		w.Header().Set("Connection", "close") // else the server reads the rest of the body first, as slowly as it comes
 	}
-	api.WriteProblem(w, a.challenge(w.Header(), refusal), a.gateway.options.Prefix, true)
+	api.WriteProblem(w, a.challenge(w.Header(), refusal), a.gateway.options.Prefix, shapeFor(r))
 }
 
 // letPass lets a refused call through in shadow mode: it costs nothing, and says in the metrics and the log why it would be refused.
@@ -139,7 +139,7 @@ func (g *Gateway) Handler(route *Route, provider http.Handler) http.Handler {
 			if !ok { // of a meter further in
 				failure = &Failure{Err: err}
 			}
-			WriteFailure(w, route.logger(), failure)
+			WriteFailure(w, r, route.logger(), failure)
 		}
 	})
 }

@@ -9,6 +9,8 @@ import (
 	"github.com/tallygate/tallygate/escrow"
 	"github.com/tallygate/tallygate/escrow/api"
 	"github.com/tallygate/tallygate/escrow/ledger"
+	"github.com/tallygate/tallygate/meter"
+	"github.com/tallygate/tallygate/meter/formats"
 )
 
 // The response headers of a metered call (and the trailers of a streamed one).
@@ -68,9 +70,23 @@ func Unavailable(charge string) *ledger.Refusal {
 	return refuse(api.LedgerUnavailable, "the ledger can't be used at the moment; try again later", "charge", charge)
 }
 
-// WriteProblem answers a request on a metered route with a problem that the providers' SDKs understand too, and that names no path.
-func WriteProblem(w http.ResponseWriter, refusal *ledger.Refusal) {
-	api.WriteProblem(w, refusal, "", true)
+// WriteProblem answers a request on a metered route with a problem that the provider's clients understand too, and that names no path.
+func WriteProblem(w http.ResponseWriter, r *http.Request, refusal *ledger.Refusal) {
+	api.WriteProblem(w, refusal, "", shapeFor(r))
+}
+
+// shapeFor is the shape of an error that the clients who send such requests know.
+func shapeFor(r *http.Request) api.Shape {
+	switch formats.Provider(meter.Head{Path: r.URL.Path, Header: r.Header}) {
+	case formats.Anthropic:
+		return api.Anthropic
+	case formats.Google:
+		return api.Google
+	case formats.Ollama:
+		return api.Ollama
+	default:
+		return api.OpenAI
+	}
 }
 
 // refuse makes a refusal; fields are names and values by turns.

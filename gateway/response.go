@@ -184,14 +184,15 @@ func (w *response) begin() {
 		return
 	}
 	sse := isEventStream(h)
+	kind, _, _ := mime.ParseMediaType(h.Get("Content-Type"))
+	document := kind == "application/json" && counted.length >= 0 // also where a stream was asked for: that would not know its length
 	c.begin(w.status, h, sse)
 	switch {
 	case bodiless || counted.length == 0:
 		counted.keep(true)
-	case sse || h.Get("Trailer") != "" || counted.length > smallBody && !c.mayHold(min(counted.length, MaxKept+1), 0) || c.call.Stream || isIncremental(h):
+	case sse || h.Get("Trailer") != "" || counted.length > smallBody && !c.mayHold(min(counted.length, MaxKept+1), 0) || c.call.Stream && !document || isIncremental(h):
 		counted.stream()
 	default:
-		kind, _, _ := mime.ParseMediaType(h.Get("Content-Type"))
 		counted.keep(counted.length >= 0 || kind == "application/json" || c.keeps())
 	}
 }

@@ -50,5 +50,5 @@ func (a *admitted) withhold(w http.ResponseWriter, refusal *ledger.Refusal) {
 	told := &ledger.Refusal{Outcome: refusal.Outcome, Detail: "the answer is withheld, and nothing is charged: " + refusal.Detail, Fields: map[string]string{"withheld": "true", "charge": "0"}}
 	maps.Copy(told.Fields, refusal.Fields)
 	w.Header().Set(headerRequest, a.id)
-	WriteProblem(w, told)
+	WriteProblem(w, a.request, told)
 }

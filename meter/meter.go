@@ -207,4 +207,8 @@ type Counter interface {
 	// and message. They are sent instead of what Feed held back. Stop returns nil where the format has no such event, or where
 	// none can stand at this place of the stream.
 	Stop(code, message string) []byte
+	// Comment returns text, which is one line, as a comment that may stand before what Feed holds back: an event stream's block of its
+	// own. It returns nil where the format's official clients do not all skip one, where the body is no event stream, and where a part
+	// of an event has gone on already.
+	Comment(text string) []byte
 }

@@ -33,6 +33,9 @@ type Options struct {
 	// Client names the client of a request by its address, for limits on registrations and wrong keys. Default: the host of
 	// RemoteAddr.
 	Client func(*http.Request) string
+	// Proxied reports whether a request came by a proxy that the operator trusts. Such a proxy may stand on this machine, where other
+	// requests to /mcp that name a foreign host are refused. Default: none did.
+	Proxied func(*http.Request) bool
 	// PrivateWebhooks lets webhooks be at private addresses; see [SenderOptions].
 	PrivateWebhooks bool
 	// Logger takes the failures that the caller is not told about. Default: slog.Default.
@@ -62,6 +65,9 @@ const (
 func New(book func() *escrow.Book, o Options) http.Handler {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
+	}
+	if o.Proxied == nil {
+		o.Proxied = func(*http.Request) bool { return false }
 	}
 	s := &server{book: book, o: o, routes: allRoutes(), mux: http.NewServeMux()}
 	for _, r := range s.routes {
@@ -108,10 +114,10 @@ func (s *server) handle(w http.ResponseWriter, r *http.Request) {
 	}
 	if methods := s.methods(r); len(methods) > 0 {
 		w.Header().Set("Allow", strings.Join(methods, ", "))
-		WriteProblem(w, &escrow.Refusal{Outcome: MethodNotAllowed, Detail: r.Method + " is not one of " + strings.Join(methods, ", ")}, s.o.Prefix, false)
+		WriteProblem(w, &escrow.Refusal{Outcome: MethodNotAllowed, Detail: r.Method + " is not one of " + strings.Join(methods, ", ")}, s.o.Prefix, Plain)
 		return
 	}
-	WriteProblem(w, &escrow.Refusal{Outcome: escrow.NotFound, Detail: "no such path; they are in " + s.o.Prefix + "/openapi.json"}, s.o.Prefix, false)
+	WriteProblem(w, &escrow.Refusal{Outcome: escrow.NotFound, Detail: "no such path; they are in " + s.o.Prefix + "/openapi.json"}, s.o.Prefix, Plain)
 }
 
 // methods are the methods that the path of a request has.
@@ -141,7 +147,7 @@ func (s *server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	case InternalError, LedgerUnavailable:
 		s.o.Logger.Error("the API failed to answer", "method", r.Method, "path", r.URL.Path, "error", err)
 	}
-	WriteProblem(w, err, s.o.Prefix, false)
+	WriteProblem(w, err, s.o.Prefix, Plain)
 }
 
 func (s *server) answer(w http.ResponseWriter, status int, body []byte) {

@@ -6,12 +6,16 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strings"
 
 	"github.com/google/jsonschema-go/jsonschema"
 	"github.com/modelcontextprotocol/go-sdk/mcp"
+
+	"github.com/tallygate/tallygate/escrow"
 )
 
 // tool is a route that agents call by name over MCP. Its arguments are the route's parameters and the fields of its body.
@@ -56,10 +60,80 @@ func (s *server) mcpHandler() http.Handler {
 	}
 	return mcp.NewStreamableHTTPHandler(func(*http.Request) *mcp.Server { return server }, &mcp.StreamableHTTPOptions{
 		Stateless: true, JSONResponse: true, Logger: s.o.Logger,
-		// The protection is against web pages that a browser was lured to, which have no key here. It would refuse requests from a
-		// proxy on this machine.
-		DisableLocalhostProtection: true,
+		DisableLocalhostProtection: true, // isRebound protects, and knows of proxies on this machine
 	})
+}
+
+// isRebound reports whether a request to this machine's own address names a host or an origin that is not this machine: so does a web page
+// that has its own name lead here, to talk to what others can't reach.
+// https://modelcontextprotocol.io/specification/2025-11-25/basic/transports#security-warning
+func (s *server) isRebound(r *http.Request) bool {
+	local, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
+	if !ok || !isThisMachine(local.String()) || s.o.Proxied(r) {
+		return false
+	}
+	if !isThisMachine(r.Host) {
+		return true
+	}
+	origin := r.Header.Get("Origin")
+	if origin == "" {
+		return false
+	}
+	page, err := url.Parse(origin)
+	return err != nil || !isThisMachine(page.Host)
+}
+
+// isThisMachine reports whether a host, with or without a port, is this machine by its name or address.
+func isThisMachine(hostport string) bool {
+	host := hostport
+	if name, _, err := net.SplitHostPort(hostport); err == nil {
+		host = name
+	}
+	if address, err := netip.ParseAddr(strings.Trim(host, "[]")); err == nil {
+		return address.Unmap().IsLoopback()
+	}
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	return host == "localhost" || strings.HasSuffix(host, ".localhost")
+}
+
+// mcpAnswer tells what the MCP server says in plain text of a request that is none of MCP's as a problem.
+type mcpAnswer struct {
+	http.ResponseWriter
+	refused int // the status that was said so; 0: none was
+	said    bytes.Buffer
+}
+
+func (a *mcpAnswer) WriteHeader(status int) {
+	if status >= 400 && strings.HasPrefix(a.Header().Get("Content-Type"), "text/plain") {
+		a.refused = status
+		return
+	}
+	a.ResponseWriter.WriteHeader(status)
+}
+
+func (a *mcpAnswer) Write(p []byte) (int, error) {
+	if a.refused != 0 {
+		return a.said.Write(p)
+	}
+	return a.ResponseWriter.Write(p)
+}
+
+func (a *mcpAnswer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
+
+// refusal is what was said, as a problem of the status; nil where nothing was refused.
+func (a *mcpAnswer) refusal() *escrow.Refusal {
+	outcomes := map[int]escrow.Outcome{
+		http.StatusMethodNotAllowed: MethodNotAllowed, http.StatusRequestEntityTooLarge: RequestTooLarge, http.StatusUnsupportedMediaType: UnsupportedMedia,
+		http.StatusForbidden: escrow.Forbidden, http.StatusNotFound: escrow.NotFound, http.StatusInternalServerError: InternalError,
+	}
+	if a.refused == 0 {
+		return nil
+	}
+	outcome, ok := outcomes[a.refused]
+	if !ok {
+		outcome = MalformedRequest
+	}
+	return &escrow.Refusal{Outcome: outcome, Detail: strings.TrimSpace(a.said.String())}
 }
 
 // serveMCP lets a client without a key list the tools. It refuses a wrong key at once.
@@ -68,8 +142,18 @@ func (s *server) serveMCP(w http.ResponseWriter, req *http.Request) {
 		s.fail(w, req, err)
 		return
 	}
+	if s.isRebound(req) {
+		s.fail(w, req, &escrow.Refusal{Outcome: escrow.Forbidden, Detail: "this address is the machine's own, and the request names another host or origin: " +
+			"call localhost, or have the operator name the proxy on this machine in trusted_proxies"})
+		return
+	}
 	req.Body = http.MaxBytesReader(w, req.Body, maxBody)
-	s.mcp.ServeHTTP(w, req)
+	answer := &mcpAnswer{ResponseWriter: w}
+	s.mcp.ServeHTTP(answer, req)
+	if refusal := answer.refusal(); refusal != nil {
+		w.Header().Del("X-Content-Type-Options")
+		s.fail(w, req, refusal)
+	}
 }
 
 func (s *server) routeNamed(name string) route {

@@ -3,6 +3,7 @@ package api_test
 import (
 	"context"
 	"encoding/json"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -108,7 +109,92 @@ func TestMCP(t *testing.T) {
 	nobody := session(t, server.URL, "")
 	use(t, nobody, true, "wallet_balance", nil).want(0, "code", "unauthorized", "status", "401")
 	g.do("POST", "/mcp", "tg_wrong", `{}`).want(401, "code", "unauthorized")
-	g.do("GET", "/mcp", alice, "").want(405)
+	g.do("GET", "/mcp", alice, "").want(405, "code", "method_not_allowed")
+}
+
+// TestWhatIsNotMCPGetsAProblem: errors of the transport are problems, with the status that MCP's clients look for.
+func TestWhatIsNotMCPGetsAProblem(t *testing.T) {
+	g := newGate(t, rules(), api.Options{})
+	server := httptest.NewServer(g.http)
+	defer server.Close()
+	for _, test := range []struct {
+		method, kind, accept, body string
+		status                     int
+		code                       string
+	}{
+		{"GET", "", "text/event-stream", "", 405, "method_not_allowed"},
+		{"DELETE", "", "", "", 405, "method_not_allowed"},
+		{"PUT", "application/json", "", "{}", 405, "method_not_allowed"},
+		{"POST", "application/json", "application/json, text/event-stream", "nonsense", 400, "malformed_request"},
+		{"POST", "application/json", "application/json, text/event-stream", "", 400, "malformed_request"},
+		{"POST", "application/json", "text/html", "{}", 400, "malformed_request"},
+		{"POST", "text/plain", "application/json, text/event-stream", "{}", 415, "unsupported_media"},
+		{"POST", "application/json", "application/json, text/event-stream", strings.Repeat(" ", 70<<10) + "{}", 413, "request_too_large"},
+	} {
+		r, err := http.NewRequest(test.method, server.URL+"/mcp", strings.NewReader(test.body))
+		must(t, err)
+		r.Header.Set("Content-Type", test.kind)
+		r.Header.Set("Accept", test.accept)
+		response, err := http.DefaultClient.Do(r)
+		must(t, err)
+		body, err := io.ReadAll(response.Body)
+		must(t, err)
+		response.Body.Close()
+		if response.StatusCode != test.status || response.Header.Get("Content-Type") != "application/problem+json" || !strings.Contains(string(body), `"code":"`+test.code+`"`) {
+			t.Errorf("%s %.20q: %d %s %s", test.method, test.body, response.StatusCode, response.Header.Get("Content-Type"), body)
+		}
+		if test.status == 405 && response.Header.Get("Allow") == "" {
+			t.Errorf("%s: no Allow", test.method)
+		}
+	}
+}
+
+// TestNoPageFromElsewhereReachesMCPHere: on this machine's own address, MCP answers to no other name (DNS rebinding), unless a proxy that is
+// trusted brings the request.
+func TestNoPageFromElsewhereReachesMCPHere(t *testing.T) {
+	g := newGate(t, rules(), api.Options{Proxied: func(r *http.Request) bool { return r.Header.Get("X-Test-Proxied") != "" }})
+	server := httptest.NewServer(g.http)
+	defer server.Close()
+	_, port, _ := strings.Cut(server.Listener.Addr().String(), ":")
+	const list = `{"jsonrpc":"2.0","id":1,"method":"tools/list"}`
+	for _, test := range []struct {
+		host, origin, proxied string
+		status                int
+	}{
+		{"127.0.0.1:" + port, "", "", 200},
+		{"localhost:" + port, "http://localhost:3000", "", 200},
+		{"LOCALHOST", "http://127.0.0.1", "", 200},
+		{"[::1]:" + port, "http://[::1]:3000", "", 200},
+		{"shop.localhost:" + port, "", "", 200},
+		{"evil.example:" + port, "", "", 403},
+		{"evil.example:" + port, "http://evil.example:" + port, "", 403},
+		{"localhost.evil.example", "", "", 403},
+		{"127.0.0.1.evil.example", "", "", 403},
+		{"10.0.0.1", "", "", 403},
+		{"localhost", "https://evil.example", "", 403},
+		{"localhost", "null", "", 403},
+		{"localhost", "http://localhost.evil.example", "", 403},
+		{"shop.example", "https://app.example", "yes", 200},
+	} {
+		r, err := http.NewRequest("POST", server.URL+"/mcp", strings.NewReader(list))
+		must(t, err)
+		r.Host = test.host
+		r.Header.Set("Content-Type", "application/json")
+		r.Header.Set("Accept", "application/json, text/event-stream")
+		for name, value := range map[string]string{"Origin": test.origin, "X-Test-Proxied": test.proxied} {
+			if value != "" {
+				r.Header.Set(name, value)
+			}
+		}
+		response, err := http.DefaultClient.Do(r)
+		must(t, err)
+		body, err := io.ReadAll(response.Body)
+		must(t, err)
+		response.Body.Close()
+		if response.StatusCode != test.status || (test.status == 403) != strings.Contains(string(body), `"code":"forbidden"`) {
+			t.Errorf("host %s, origin %q: %d %s", test.host, test.origin, response.StatusCode, body)
+		}
+	}
 }
 
 func TestQuoteAndTariffs(t *testing.T) {

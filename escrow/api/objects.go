@@ -26,4 +26,6 @@ func PaymentOf(p escrow.Payment) Payment {
 }
 
 // ChargeOf returns a charge as the API shows it. currency is the ledger's.
-func ChargeOf(currency string, c escrow.Charge) Charge { return chargeAnswer(currency, escrow.Actor{Operator: true})(c) }
+func ChargeOf(currency string, c escrow.Charge) Charge {
+	return chargeAnswer(currency, escrow.Actor{Operator: true})(c)
+}

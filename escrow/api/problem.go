@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"net/http"
 	"slices"
@@ -19,6 +20,8 @@ const problemBase = "https://tallygate.dev/problems/"
 // The outcomes that the API and metered routes have beside those of the books.
 const (
 	RequestTimeout    escrow.Outcome = "request_timeout"    // the body came too slowly
+	MalformedRequest  escrow.Outcome = "malformed_request"  // it is none of the protocol's (MCP)
+	UnsupportedMedia  escrow.Outcome = "unsupported_media"  // the Content-Type is not one that is read
 	RequestTooLarge   escrow.Outcome = "request_too_large"  // the body is larger than what is read
 	NoPrice           escrow.Outcome = "no_price"           // the tariff has no price for what is asked for
 	AmbiguousRequest  escrow.Outcome = "ambiguous_request"  // it can be read in two ways that cost differently; the field names where
@@ -41,6 +44,7 @@ type kind struct {
 }
 
 var kinds = map[escrow.Outcome]kind{
+	MalformedRequest:            {400, "The request is malformed", "invalid_request_error"},
 	escrow.Unauthorized:         {401, "A valid key is needed", "authentication_error"},
 	escrow.InsufficientFunds:    {402, "Not enough money", "insufficient_quota"},
 	escrow.EscrowRequired:       {402, "An escrow is needed", "insufficient_quota"},
@@ -54,6 +58,7 @@ var kinds = map[escrow.Outcome]kind{
 	escrow.IdempotencyConflict:  {409, "The idempotency key was used before", "invalid_request_error"},
 	RequestTimeout:              {408, "The request came too slowly", "invalid_request_error"},
 	RequestTooLarge:             {413, "The request is too large", "request_too_large"},
+	UnsupportedMedia:            {415, "The Content-Type is not read", "invalid_request_error"},
 	escrow.InvalidRequest:       {422, "The request is not valid", "invalid_request_error"},
 	escrow.ExceedsRemaining:     {422, "More than is left", "invalid_request_error"},
 	AmbiguousRequest:            {422, "The request can be read in two ways", "invalid_request_error"},
@@ -96,8 +101,56 @@ func known(r *escrow.Refusal) *escrow.Refusal {
 	return &escrow.Refusal{Outcome: escrow.InvalidRequest, Detail: string(r.Outcome) + ": " + r.Detail}
 }
 
+// Shape says whose clients look for what in an error, beside the problem that it is.
+type Shape uint8
+
+const (
+	Plain     Shape = iota // the API's own: a problem and nothing else
+	OpenAI                 // error: {message, type, code, param}, which the clients of most providers know; and a message, which Cohere's and Mistral's do
+	Anthropic              // type: "error", error: {type, message}
+	Google                 // error: {code, message, status}
+	Ollama                 // error is the message
+)
+
+// googleStatus are Google's words for what went wrong, by the HTTP status.
+// https://github.com/googleapis/googleapis/blob/master/google/rpc/code.proto
+var googleStatus = map[int]string{
+	401: "UNAUTHENTICATED", 402: "FAILED_PRECONDITION", 403: "PERMISSION_DENIED", 404: "NOT_FOUND", 405: "UNIMPLEMENTED", 409: "ABORTED",
+	400: "INVALID_ARGUMENT", 413: "INVALID_ARGUMENT", 415: "INVALID_ARGUMENT", 422: "INVALID_ARGUMENT", 425: "FAILED_PRECONDITION", 429: "RESOURCE_EXHAUSTED",
+	500: "INTERNAL", 502: "UNAVAILABLE", 503: "UNAVAILABLE", 504: "DEADLINE_EXCEEDED",
+}
+
+// write adds to a problem what the clients look for, and returns the body's content type. The clients of Google and Ollama read an error as
+// JSON only by that type, and with Anthropic's type it is a problem no longer.
+func (s Shape) write(body map[string]any, r *escrow.Refusal, k kind) (contentType string) {
+	const problem, json = "application/problem+json", "application/json"
+	if s == Plain {
+		return problem
+	}
+	message := fmt.Sprintf("%s: %s", k.title, body["detail"])
+	body["message"] = message
+	switch s {
+	case Anthropic:
+		sdk := k.sdk
+		if k.status == http.StatusPaymentRequired {
+			sdk = "billing_error"
+		}
+		body["type"], body["error"] = "error", map[string]any{"type": sdk, "message": message}
+		return json
+	case Google:
+		body["error"] = map[string]any{"code": k.status, "message": message, "status": googleStatus[k.status]}
+		return json
+	case Ollama:
+		body["error"] = message
+		return json
+	default:
+		body["error"] = map[string]any{"message": message, "type": k.sdk, "code": r.Outcome, "param": nil}
+		return problem
+	}
+}
+
 // problem is the body of an error in the form of RFC 9457, with the code and what the caller needs to mend it.
-func problem(r *escrow.Refusal, prefix string, metered bool) map[string]any {
+func problem(r *escrow.Refusal, prefix string) map[string]any {
 	k := kinds[r.Outcome]
 	body := map[string]any{}
 	detail := under(prefix, r.Detail+remedy(r))
@@ -112,9 +165,6 @@ func problem(r *escrow.Refusal, prefix string, metered bool) map[string]any {
 	})
 	if r.Outcome == escrow.InsufficientFunds {
 		body["pay"] = pay(prefix)
-	}
-	if metered {
-		body["error"] = map[string]string{"message": k.title + ": " + detail, "type": k.sdk, "code": string(r.Outcome)}
 	}
 	return body
 }
@@ -150,9 +200,8 @@ func under(prefix, text string) string {
 }
 
 // WriteProblem answers with a refusal, or any other error, as application/problem+json. prefix is the path under which the API is
-// mounted. metered says that the answer is one of a metered route: it has also what the SDKs of LLM providers look for, an error
-// {message, type, code}.
-func WriteProblem(w http.ResponseWriter, err error, prefix string, metered bool) {
+// mounted. On a metered route shape says what the provider's clients look for.
+func WriteProblem(w http.ResponseWriter, err error, prefix string, shape Shape) {
 	r := asRefusal(err)
 	h := w.Header()
 	if after := r.Fields["retry_after"]; after != "" {
@@ -164,15 +213,20 @@ func WriteProblem(w http.ResponseWriter, err error, prefix string, metered bool)
 	case LedgerUnavailable:
 		h.Set("Retry-After", "5")
 	}
-	h.Set("Content-Type", "application/problem+json")
+	k := kinds[r.Outcome]
+	if shape != Plain && k.status == http.StatusConflict && h.Get("Retry-After") == "" {
+		h.Set("X-Should-Retry", "false") // clients take a 409 for a lock that will be free soon
+	}
+	body := problem(r, prefix)
+	h.Set("Content-Type", shape.write(body, r, k))
 	h.Set("Cache-Control", "no-store")
 	h.Del("Content-Length")
-	body, err := json.Marshal(problem(r, prefix, metered))
+	text, err := json.Marshal(body)
 	if err != nil {
-		panic(err) // it has strings and one number
+		panic(err) // it has strings and numbers
 	}
-	w.WriteHeader(kinds[r.Outcome].status)
-	_, _ = w.Write(append(body, '\n'))
+	w.WriteHeader(k.status)
+	_, _ = w.Write(append(text, '\n'))
 }
 
 // codes are the codes of all problems, in alphabetical order.

@@ -17,6 +17,7 @@ var messagesAPI = &wire.API{Name: "messages", Dialect: wire.New(messages), Limit
 // message_delta is cumulative and replaces it field by field: a delta may lack fields, and may change the input (searches).
 // https://docs.anthropic.com/en/docs/build-with-claude/streaming
 var messages = wire.Dialect{
+	Comments: true,
 	Rules: []wire.Rule{
 		{Path: "type"},
 		{Path: "model"},

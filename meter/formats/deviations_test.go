@@ -247,6 +247,8 @@ func TestDeviations(t *testing.T) {
 			events(`{"jsonrpc":"2.0","method":"notifications/message","params":{}}`, `{"jsonrpc":"2.0","id":"a","result":{}}`), "tool_call=1", meter.Stated},
 		{"mcp: isError", "/mcp", `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"look"}}`, json, `{"id":1,"result":{"isError":true}}`, "", meter.Stated},
 		{"mcp: an error", "/mcp", `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"look"}}`, json, `{"id":1,"error":{"code":-1}}`, "", meter.Stated},
+		{"mcp: a question", "/mcp", `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"look"}}`, json, `{"id":1,"result":{"resultType":"input_required","inputRequests":{}}}`, "", meter.Stated},
+		{"mcp: no question", "/mcp", `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"look"}}`, json, `{"id":1,"result":{"resultType":"complete","content":[]}}`, "tool_call=1", meter.Stated},
 		{"mcp: no error", "/mcp", `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"look"}}`, json, `{"id":1,"error":null,"result":{}}`, "tool_call=1", meter.Stated},
 		{"mcp: another id", "/mcp", `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"look"}}`, json, `{"id":2,"result":{}}`, "", meter.Stated},
 		{"mcp: an answer twice", "/mcp", `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"look"}}`, sse, events(`{"id":1,"result":{}}`, `{"id":1,"result":{}}`), "tool_call=1", meter.Stated},
@@ -583,5 +585,44 @@ func TestRealtime(t *testing.T) {
 	}
 	if len(u.Beside) != 1 || u.Beside[0].Model != "gpt-4o-transcribe" || u.Beside[0].Units.String() != "audio_input=26,output=9,second=1.5" {
 		t.Errorf("beside it %+v", u.Beside)
+	}
+}
+
+// TestCommentsStandWhereClientsSkipThem: a comment is a block of its own between two events, on the formats whose official clients skip it,
+// and nowhere else.
+func TestCommentsStandWhereClientsSkipThem(t *testing.T) {
+	const chunk = "data: {\"choices\":[{\"delta\":{\"content\":\"hello\"}}]}\n\n"
+	for _, tt := range []struct {
+		path, body, kind, sent string
+		comment                bool
+	}{
+		{"/v1/chat/completions", `{"model":"m","stream":true}`, "text/event-stream", chunk + "data: [DONE]\n\n", true},
+		{"/v1/chat/completions", `{"model":"m","stream":true}`, "text/event-stream; charset=utf-8", "", true},
+		{"/v1/chat/completions", `{"model":"m","stream":true}`, "text/event-stream", chunk + "data: {\"cut", true}, // which stays back
+		{"/v1/chat/completions", `{"model":"m","stream":true}`, "text/event-stream", "data: {\"x\":\"" + strings.Repeat("x", 200<<10), false},
+		{"/v1/chat/completions", `{"model":"m","stream":true}`, "text/event-stream", "data: {\"x\":\"" + strings.Repeat("x", 200<<10) + "\"}\n\n", true},
+		{"/v1/chat/completions", `{"model":"m","stream":true}`, "application/json", `{"choices":[]}`, false},
+		{"/v1/completions", `{"model":"m","stream":true}`, "text/event-stream", chunk, true},
+		{"/v1/responses", `{"model":"m","stream":true}`, "text/event-stream", "", true},
+		{"/v1/messages", `{"model":"m","stream":true}`, "text/event-stream", "", true},
+		{"/v1beta/models/m:streamGenerateContent", `{"contents":[]}`, "text/event-stream", "data: {}\n\n", false},
+		{"/v1beta/models/m:streamGenerateContent", `{"contents":[]}`, "application/json", "[{}]", false},
+		{"/v2/chat", `{"model":"m","stream":true,"messages":[]}`, "text/event-stream", "data: {}\n\n", false},
+		{"/api/chat", `{"model":"m","messages":[]}`, "application/x-ndjson", "{}\n", false},
+		{"/mcp", `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a"}}`, "text/event-stream", "data: {}\n\n", false},
+		{"/unknown", `{}`, "text/event-stream", "data: 1\n\n", false},
+	} {
+		c, err := post(tt.path, tt.body)
+		if err != nil {
+			t.Fatal(tt.path, err)
+		}
+		counter := c.Counter(200, http.Header{"Content-Type": {tt.kind}})
+		counter.Feed(nil, []byte(tt.sent))
+		for _, when := range []string{"before", "after"} {
+			if got := counter.Comment("a"); (got != nil) != tt.comment || tt.comment && string(got) != ": a\n\n" {
+				t.Errorf("%s %.60q, %s its end: %q", tt.path, tt.sent, when, got)
+			}
+			counter.Usage(true)
+		}
 	}
 }

@@ -54,7 +54,7 @@ func (a *calls) Counter(c *meter.Call, status int, h http.Header) meter.Counter 
 // https://modelcontextprotocol.io/specification/2025-11-25/server/tools#error-handling
 var answers = wire.New(wire.Dialect{
 	Rules: []wire.Rule{
-		{Path: "id"}, {Path: "result", Mark: true}, {Path: "result.isError"}, {Path: "error", Mark: true}, {Path: "error"},
+		{Path: "id"}, {Path: "result", Mark: true}, {Path: "result.isError"}, {Path: "result.resultType"}, {Path: "error", Mark: true}, {Path: "error"},
 	},
 	Elements: true,
 	End: func(t *wire.State, m *wire.Message) wire.Verdict {
@@ -66,9 +66,13 @@ var answers = wire.New(wire.Dialect{
 			return wire.Pass
 		}
 		delete(waiting, id) // a repeated answer counts once
-		if failed || m.Get("result.isError").Bool() {
+		switch {
+		case failed || m.Get("result.isError").Bool():
 			t.ToolsFailed[tool]++
-		} else {
+		case m.Get("result.resultType").Str == "input_required":
+			// The server asks its client something. The client calls the tool again with the answer, and that call brings the result:
+			// https://modelcontextprotocol.io/specification/draft/basic/patterns/mrtr
+		default:
 			t.Tools[tool]++
 			t.Sums.Add(meter.ToolCall, meter.Whole(1))
 		}
@@ -83,8 +87,9 @@ var answers = wire.New(wire.Dialect{
 	},
 })
 
-// Inspect recognises a request by its body, a POST of JSON-RPC 2.0. It returns nil for any other. A request that calls no tool
-// is free. The GET that opens or resumes a stream and the DELETE that ends a session are no POSTs, and cost nothing: the calls
+// Inspect recognises a request by its body, a POST of JSON-RPC 2.0. It returns nil for any other. A message that calls no tool
+// is free: a ping, a notification, and the response by which a client answers what the server has asked it in the middle of a call
+// (sampling, elicitation, roots). The GET that opens or resumes a stream and the DELETE that ends a session are no POSTs, and cost nothing: the calls
 // whose answers they bring were charged when they were made.
 func Inspect(r *wire.Request) (*meter.Call, error) {
 	if r.Method != http.MethodPost {
@@ -98,7 +103,7 @@ func Inspect(r *wire.Request) (*meter.Call, error) {
 	if body.IsArray() {
 		first = body.Get("0")
 	}
-	if !isRPC(first) {
+	if !isRPC(first) && !isResponse(first) {
 		return nil, refuseHidden(body)
 	}
 	api := &calls{tools: map[string]string{}}
@@ -213,4 +218,30 @@ func isRPC(v gjson.Result) bool {
 		}
 	}
 	return v.Get("jsonrpc").String() == "2.0" && v.Get("method").Type == gjson.String
+}
+
+// isResponse reports whether v answers a request of the server's, and is nothing else: it has no field that another reader could
+// take for a call.
+// https://www.jsonrpc.org/specification#response_object
+func isResponse(v gjson.Result) bool {
+	if !v.IsObject() {
+		return false
+	}
+	fields := map[string]gjson.Result{}
+	strict := true
+	v.ForEach(func(key, value gjson.Result) bool {
+		_, twice := fields[key.Str]
+		switch key.Str {
+		case "jsonrpc", "id", "result", "error":
+			strict = !twice
+		default:
+			strict = false
+		}
+		fields[key.Str] = value
+		return strict
+	})
+	_, answers := fields["result"]
+	_, fails := fields["error"]
+	_, identified := fields["id"]
+	return strict && fields["jsonrpc"].String() == "2.0" && identified && answers != fails
 }

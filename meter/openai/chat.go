@@ -32,6 +32,7 @@ var (
 // the request asks for it; or in the chunk that finishes the answer (Mistral, Groq, OpenRouter); or in every chunk, as it is so
 // far (Databricks, Perplexity). An empty choices array alone is not the usage chunk: Azure's first chunk has one too.
 var chat = wire.Dialect{
+	Comments: true,
 	Rules: []wire.Rule{
 		{Path: "model"},
 		{Path: "usage"},

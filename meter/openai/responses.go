@@ -13,6 +13,7 @@ var responsesAPI = &wire.API{Name: "responses", Dialect: wire.New(responses), Li
 // responses reads response objects and the events of their streams, of which the last has the usage. OpenRouter sends [DONE]
 // after it, others do not. https://platform.openai.com/docs/api-reference/responses-streaming
 var responses = wire.Dialect{
+	Comments: true,
 	Rules: []wire.Rule{
 		{Path: "type", In: wire.Stream},
 		{Path: "delta", Text: meter.Output, In: wire.Stream},

@@ -91,6 +91,17 @@ func (c *counter) Stop(code, message string) []byte {
 	return c.framer.write(c.d.Stop(code, message))
 }
 
+func (c *counter) Comment(text string) []byte {
+	stream, ok := c.framer.(*messages)
+	if !ok || !c.d.Comments || stream.inside {
+		return nil
+	}
+	if _, ok := stream.split.(*sseSplitter); !ok {
+		return nil
+	}
+	return []byte(": " + text + "\n\n")
+}
+
 // data reads a piece of the current message.
 func (c *counter) data(p []byte) {
 	if c.dumb {
@@ -122,7 +133,7 @@ func (c *counter) end(event string) Verdict {
 		return Pass
 	case event == endOfStream:
 		c.msg.reset()
-		return Terminal
+		return Final
 	case c.array != nil:
 		c.array = nil
 		c.msg.reset()

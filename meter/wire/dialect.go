@@ -63,6 +63,9 @@ type Dialect struct {
 	Prompt func(c *meter.Call) int64
 	// Stop, where set, returns the messages that end a stream with an error.
 	Stop func(code, message string) []Note
+	// Comments says that the official clients of the API were seen to skip a comment in an event stream. Google's lose the event after
+	// it, or fail.
+	Comments bool
 	// Edit, where set, rewrites the bytes of an SSE event that goes on. It returns raw itself when there is nothing to change.
 	Edit func(t *State, raw []byte) []byte
 	// Elements says that a message which is a JSON array stands for one message for each of its elements.

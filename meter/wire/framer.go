@@ -160,6 +160,8 @@ type messages struct {
 	held  []byte // what stays back
 	state holding
 	final bool // the message has come that ends the stream for sure
+	// inside says that a part of a message has gone on and its end has not.
+	inside bool
 }
 
 type holding uint8
@@ -183,11 +185,12 @@ func (f *messages) feed(c *counter, dst, chunk []byte) []byte {
 		switch {
 		case end == sse.Event:
 			dst = f.message(c, dst)
+			f.inside = false
 		case end == sse.Comment:
 			f.split.next()
 			dst = f.move(dst)
 		case f.over || len(f.buf) > MaxEvent:
-			f.over = true
+			f.over, f.inside = true, true
 			c.commitText()
 			dst = f.moveAllBut(dst, min(len(f.buf), lastBytes))
 		}
