@@ -79,7 +79,7 @@ func endResponses(t *wire.State, m *wire.Message) wire.Verdict {
 		t.Tier = v
 	}
 	if u := m.Get(at + "usage"); u.IsObject() {
-		s := tokenUsage(u)
+		s := usage(u)
 		t.State(s)
 		t.Cost = cost(u)
 		t.Sums[meter.WebSearch] = responseSearches(m, at, u, &t.Stated.Suspect)
@@ -91,29 +91,6 @@ func endResponses(t *wire.State, m *wire.Message) wire.Verdict {
 		return wire.Terminal
 	}
 	return wire.Pass
-}
-
-// tokenUsage reads the usage object of the newer APIs: responses, images, audio, realtime. input_tokens includes what was read
-// from and written to a cache; output_tokens includes reasoning.
-// https://platform.openai.com/docs/api-reference/responses/object
-func tokenUsage(u gjson.Result) (s wire.Stated) {
-	in, out := u.Get("input_tokens_details"), u.Get("output_tokens_details")
-	if !in.Exists() { // transcription and realtime
-		in = u.Get("input_token_details")
-	}
-	if !out.Exists() {
-		out = u.Get("output_token_details")
-	}
-	number := func(v gjson.Result) int64 { return wire.Number(v, &s.Suspect) }
-	s.HasPrompt, s.HasCompletion = present(u.Get("input_tokens")), present(u.Get("output_tokens"))
-	s.Prompt, s.Completion = number(u.Get("input_tokens")), number(u.Get("output_tokens"))
-	s.Cached, s.CacheWrite = number(in.Get("cached_tokens")), number(in.Get("cache_write_tokens"))
-	s.AudioInput = max(0, number(in.Get("audio_tokens"))-number(in.Get("cached_tokens_details.audio_tokens")))
-	s.ImageInput = max(0, number(in.Get("image_tokens"))-number(in.Get("cached_tokens_details.image_tokens")))
-	s.Reasoning = number(out.Get("reasoning_tokens"))
-	s.AudioOutput, s.ImageOutput = number(out.Get("audio_tokens")), number(out.Get("image_tokens"))
-	excess(&s, number(u.Get("total_tokens")))
-	return s
 }
 
 // responseSearches counts web searches. They are stated in OpenAI's tool_usage, and in xAI's counts of its two searches, which
@@ -148,7 +125,7 @@ func responseSearches(m *wire.Message, at string, usage gjson.Result, suspect *b
 
 // generated returns what an image model used within a response. Its tokens are not in the response's usage.
 func generated(u gjson.Result) []meter.Pass {
-	s := tokenUsage(u)
+	s := usage(u)
 	units := s.Units()
 	if len(units) == 0 {
 		return nil
