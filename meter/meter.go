@@ -89,7 +89,8 @@ type Usage struct {
 	Source Source
 	// Model is the model that answered, where the response says so; else empty.
 	Model string
-	// ServiceTier is the tier that the response states ("batch", "flex", "priority"); else empty.
+	// ServiceTier is the tier that the response states ("batch", "flex", "priority"); else empty. What else multiplies the prices is
+	// joined to it by a plus, see [JoinTiers].
 	ServiceTier string
 	// PromptTokens is the size of the whole prompt, cached parts included. Tariffs have tiers by it (`above 200k tokens`).
 	PromptTokens int64
@@ -130,6 +131,8 @@ type Call struct {
 	// Models are other models that the request names, one of which may answer in its place: fallbacks, or what another place calls
 	// the model. The dearest of them all bounds the price.
 	Models []string
+	// ServiceTier is the tier that is asked for, as in [Usage].
+	ServiceTier string
 	// Stream says that a streamed answer is asked for.
 	Stream bool
 	// Free says that the call uses no tokens (GET /v1/models, count_tokens).

@@ -68,7 +68,8 @@ func (r *Running) State(t *wire.State, final bool) {
 	}
 	t.State(s)
 	t.Sums[meter.WebSearch] = meter.Whole(wire.Number(r.fields["server_tool_use"].Get("web_search_requests"), &t.Stated.Suspect))
-	if tier := r.fields["service_tier"].String(); tier != "" {
+	// https://docs.anthropic.com/en/docs/build-with-claude/fast-mode, https://docs.anthropic.com/en/docs/build-with-claude/data-residency
+	if tier := meter.JoinTiers(r.fields["service_tier"].String(), r.fields["speed"].String(), r.fields["inference_geo"].String()); tier != "" {
 		t.Tier = tier
 	}
 }

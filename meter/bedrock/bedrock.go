@@ -26,7 +26,7 @@ var (
 var converse = wire.Dialect{
 	Rules: []wire.Rule{
 		{Path: "usage"},
-		{Path: "serviceTier.type"},
+		{Path: "serviceTier.type"}, {Path: "performanceConfig.latency"},
 		{Path: "trace.promptRouter.invokedModelId"},
 		{Path: "delta.text", Text: meter.Output, In: wire.Stream},
 		{Path: "delta.reasoningContent.text", Text: meter.Output, In: wire.Stream},
@@ -41,7 +41,9 @@ var converse = wire.Dialect{
 		if u := m.Get("usage"); u.IsObject() {
 			t.State(converseUsage(t, u))
 		}
-		t.Tier = m.Get("serviceTier.type").String()
+		if v := meter.JoinTiers(m.Get("serviceTier.type").String(), m.Get("performanceConfig.latency").String()); v != "" {
+			t.Tier = v
+		}
 		if v := m.Get("trace.promptRouter.invokedModelId").String(); v != "" {
 			t.Model = v[strings.LastIndexByte(v, '/')+1:]
 		}

@@ -393,6 +393,15 @@ func TestUsageFields(t *testing.T) {
 			t.Errorf("%s: tier %q", response, u.ServiceTier)
 		}
 	}
+	for _, test := range []struct{ fields, tier string }{
+		{`"service_tier":"standard","inference_geo":"not_available"`, "standard"}, {`"speed":"fast"`, "fast"}, {`"inference_geo":"us"`, "us"},
+		{`"service_tier":"standard","speed":"fast","inference_geo":"us"`, "fast+us"}, {`"service_tier":"priority","speed":"standard","inference_geo":"global"`, "priority"},
+	} {
+		u = usage("/v1/messages", `{}`, "application/json", `{"type":"message","usage":{"input_tokens":1,"output_tokens":1,`+test.fields+`}}`)
+		if u.ServiceTier != test.tier {
+			t.Errorf("%s: tier %q", test.fields, u.ServiceTier)
+		}
+	}
 	u = usage("/mcp", `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"look"}}`, "application/json", `{"id":1,"result":{"isError":true}}`)
 	if u.ToolsFailed["look"] != 1 || len(u.Tools) != 0 {
 		t.Errorf("got %+v", u)
