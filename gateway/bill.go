@@ -25,6 +25,7 @@ func (c *counting) bill(usage meter.Usage, cut bool) (bill, error) {
 		return b, err
 	}
 	markup := c.route.Cost.Markup
+	usage.Cost = pricing.ScaleCost(usage.Cost, c.route.Cost.Scale)
 	nano, refused := pricing.MarkupCost(usage.Cost, markup)
 	if refused != nil {
 		return b, errors.Join(err, refused)
@@ -33,8 +34,18 @@ func (c *counting) bill(usage meter.Usage, cut bool) (bill, error) {
 	if cut && cost.IsZero() {
 		return b, err
 	}
+	if b.amount > 0 && nano/absurd >= int64(b.amount) && nano > absurd*int64(b.amount) {
+		return b, errors.Join(err, errAbsurdCost)
+	}
 	return bill{amount: ledger.Amount(nano), units: b.units, cost: cost.String(), markup: markup.String()}, nil
 }
+
+// absurd is how many times what the prices come to a stated cost is at most. A greater one is an error of units (cents, ticks), and
+// the prices are charged.
+const absurd = 1000
+
+// errAbsurdCost marks a charge as suspect: the provider states a cost that is beyond anything that the usage can cost.
+var errAbsurdCost = errors.New("the stated cost is more than a thousand times what the prices come to")
 
 // priceUsage prices a usage. What ran on another model than the one that was asked for is priced as that model's; it stands in the
 // bill as CLASS@MODEL.

@@ -71,6 +71,10 @@ const (
 	ImageInput   Class = "image_input"    // prompt tokens of images, not read from a cache
 	ImageOutput  Class = "image_output"   // completion tokens of images
 	WebSearch    Class = "web_search"     // web searches that the provider made
+	MapsSearch   Class = "maps_search"    // searches on a map that the provider made
+	FileSearch   Class = "file_search"    // searches in files that the provider keeps
+	CodeSession  Class = "code_session"   // containers in which the provider ran code; at xAI, runs
+	Citation     Class = "citation"       // tokens of what was cited (Perplexity), which are in no class above
 	Page         Class = "page"           // pages that the provider read (OCR)
 	SearchUnit   Class = "search_unit"    // the units that Cohere bills a rerank by
 )

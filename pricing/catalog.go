@@ -35,8 +35,8 @@ const maxCatalogBytes = 64 << 20
 // counts alone, as it does in LiteLLM. The factors of provider_specific_entry ({"fast": 6, "us": 1.1}) are services, in all
 // combinations ("fast+us"). tiered_pricing (ranges of prompt sizes) and max_output_tokens are read too.
 //
-// Other fields have no class and are not charged: citations, characters, pixels, images and videos by the piece, code interpreter
-// sessions, file search, vector stores, grounding by maps, and annotated pages. Cached audio and images count as cached. An entry that prices its input, or its output, by such fields alone is left out, so that its
+// Other fields have no class and are not charged: characters, pixels, images and videos by the piece, vector stores, and annotated
+// pages. Cached audio and images count as cached. An entry that prices its input, or its output, by such fields alone is left out, so that its
 // model is refused (no_price) instead of being served for nothing.
 var catalogClasses = map[string]meter.Class{
 	"input_cost_per_token":                      meter.Input,
@@ -53,6 +53,9 @@ var catalogClasses = map[string]meter.Class{
 	"ocr_cost_per_page":                         meter.Page,
 	"input_cost_per_request":                    meter.Calls,
 	"search_context_cost_per_query":             meter.WebSearch,
+	"file_search_cost_per_1k_calls":             meter.FileSearch,
+	"code_interpreter_cost_per_session":         meter.CodeSession,
+	"citation_cost_per_token":                   meter.Citation,
 	"input_cost_per_query":                      meter.SearchUnit,
 	"input_cost_per_second":                     meter.Second,
 	"output_cost_per_second":                    meter.Second,
@@ -185,7 +188,11 @@ func (e entry) readFields(fields map[string]json.RawMessage, above int64) error 
 		case field == "input_cost_per_token_cache_hit" && fields["cache_read_input_token_cost"] != nil:
 			continue
 		}
-		e.set(layer{tier, max(size, above)}, class, perUnit(*amount, class))
+		price := perUnit(*amount, class)
+		if strings.Contains(field, "_per_1k_") {
+			price.Per = 1000
+		}
+		e.set(layer{tier, max(size, above)}, class, price)
 	}
 	return nil
 }

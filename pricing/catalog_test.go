@@ -31,6 +31,8 @@ const testCatalog = `{
 		"cache_read_input_token_cost": 3e-07, "cache_read_input_token_cost_above_200k_tokens": 6e-07,
 		"search_context_cost_per_query": {"search_context_size_high": 0.01}, "max_tokens": 64000,
 		"provider_specific_entry": {"us": 1.1, "fast": 6.0}},
+	"tools": {"input_cost_per_token": 1e-06, "output_cost_per_token": 1e-06, "citation_cost_per_token": 2e-06,
+		"file_search_cost_per_1k_calls": 2.5, "code_interpreter_cost_per_session": 0.03},
 	"flash": {
 		"input_cost_per_token": 3e-07, "output_cost_per_token": 2.5e-06, "output_cost_per_reasoning_token": 3.5e-06,
 		"input_cost_per_audio_token": 1e-06, "output_cost_per_audio_token": 1.2e-05, "input_cost_per_image_token": 4e-07,
@@ -104,6 +106,7 @@ func TestCatalogPrices(t *testing.T) {
 		{model: "claude-long", service: "us", prompt: 1, units: "input=1000 output=1000", want: "0.0198"},
 		{model: "claude-long", service: "fast+us", prompt: 1, units: "input=1000 output=1000", want: "0.1188"},
 		{model: "claude-long", service: "us", prompt: 200_001, units: "input=1000 output=1000", want: "0.03135"},
+		{model: "tools", units: "file_search=2 code_session=1 citation=1000", want: "0.037"},
 		{model: "flash", units: "input=1 output=1 reasoning=1 audio_input=1 audio_output=1 image_input=1 image_output=1", want: "0.0000497"},
 		{model: "flash", service: "flex", prompt: 1_000_000, units: "input=10", want: "0.0000015"},
 		{model: "flash", service: "flex", prompt: 1_000_001, units: "input=10", want: "0.000002"},

@@ -46,6 +46,10 @@ func builtinUnits() []unit {
 		scaled(string(c), c, 1, false)
 	}
 	scaled("web_search", meter.WebSearch, 1, false)
+	scaled("maps_search", meter.MapsSearch, 1, false)
+	scaled("file_search", meter.FileSearch, 1, false)
+	scaled("code_session", meter.CodeSession, 1, true)
+	scaled("citation", meter.Citation, 1, true)
 	scaled("page", meter.Page, 1, true)
 	scaled("search_unit", meter.SearchUnit, 1, true)
 	return list

@@ -102,9 +102,8 @@ func endChat(t *wire.State, m *wire.Message) wire.Verdict {
 	if !stated.IsObject() {
 		return wire.Pass
 	}
-	s := usage(stated)
-	t.Sums[meter.WebSearch] = searches(stated, &s.Suspect)
-	t.State(s)
+	t.State(usage(stated))
+	fees(t, stated)
 	if c := cost(stated); c != "" {
 		t.Cost = c
 	}

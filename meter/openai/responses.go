@@ -23,6 +23,7 @@ var responses = wire.Dialect{
 		{Path: "response.tool_usage", In: wire.Stream},
 		{Path: "response.output.*.type", In: wire.Stream},
 		{Path: "response.output.*.action.type", In: wire.Stream},
+		{Path: "response.output.*.container_id", In: wire.Stream},
 
 		{Path: "model", In: wire.Whole},
 		{Path: "status", In: wire.Whole},
@@ -31,6 +32,7 @@ var responses = wire.Dialect{
 		{Path: "tool_usage", In: wire.Whole},
 		{Path: "output.*.type", In: wire.Whole},
 		{Path: "output.*.action.type", In: wire.Whole},
+		{Path: "output.*.container_id", In: wire.Whole},
 		{Path: "output.*.content.*.text", Text: meter.Output, In: wire.Whole},
 		{Path: "output.*.content.*.refusal", Text: meter.Output, In: wire.Whole},
 		{Path: "output.*.name", Text: meter.Output, Call: true, In: wire.Whole},
@@ -82,7 +84,11 @@ func endResponses(t *wire.State, m *wire.Message) wire.Verdict {
 		s := usage(u)
 		t.State(s)
 		t.Cost = cost(u)
-		t.Sums[meter.WebSearch] = responseSearches(m, at, u, &t.Stated.Suspect)
+		fees(t, u)
+		if n := responseSearches(m, at, u, &t.Stated.Suspect); n > 0 {
+			t.Sums[meter.WebSearch] = n
+		}
+		t.Sums[meter.FileSearch], t.Sums[meter.CodeSession] = responseTools(m, at, u, &t.Stated.Suspect)
 		t.Beside = generated(m.Get(at + "tool_usage.image_gen"))
 	}
 	t.Failed = t.Failed || kind == "error" || kind == "response.failed" || m.Get("status").String() == "failed"
@@ -121,6 +127,34 @@ func responseSearches(m *wire.Message, at string, usage gjson.Result, suspect *b
 		return meter.Whole(calls)
 	}
 	return meter.Whole(min(calls, searched))
+}
+
+// responseTools counts searches in files, and the containers in which code ran: as xAI states its calls, else the calls and the
+// containers that stand in the output. https://platform.openai.com/docs/pricing#built-in-tools, https://docs.x.ai/docs/models#tools-pricing
+func responseTools(m *wire.Message, at string, usage gjson.Result, suspect *bool) (files, sessions meter.Quantity) {
+	if v := usage.Get("server_side_tool_usage_details"); v.IsObject() {
+		count := func(key string) int64 { return wire.Number(v.Get(key), suspect) }
+		return meter.Whole(count("file_search_calls") + count("document_search_calls")), meter.Whole(count("code_interpreter_calls"))
+	}
+	var searched, ran int64
+	for _, v := range m.All(at + "output.*.type") {
+		switch v.String() {
+		case "file_search_call":
+			searched++
+		case "code_interpreter_call":
+			ran++
+		}
+	}
+	containers := map[string]bool{}
+	for _, v := range m.All(at + "output.*.container_id") {
+		if v.Type == gjson.String {
+			containers[v.Str] = true
+		}
+	}
+	if n := int64(len(containers)); n > 0 {
+		ran = min(ran, n)
+	}
+	return meter.Whole(searched), meter.Whole(ran)
 }
 
 // generated returns what an image model used within a response. Its tokens are not in the response's usage.

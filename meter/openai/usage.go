@@ -44,11 +44,26 @@ func cost(u gjson.Result) string {
 	return ticks[:point] + "." + ticks[point:]
 }
 
-// searches reads how many searches the provider made: the count of OpenRouter or Mistral, or the sources that xAI used, which are
-// what xAI bills.
+// fees sets what a usage states of the provider's tools: the searches of OpenRouter, Mistral and Perplexity (num_search_queries), or the
+// sources that xAI used, which are what xAI bills; and the tokens that Perplexity cited. A model whose every answer is a search
+// (gpt-4o-search-preview) states none, and makes one.
+// https://docs.perplexity.ai/getting-started/pricing, https://platform.openai.com/docs/pricing#built-in-tools
+func fees(t *wire.State, u gjson.Result) {
+	t.Sums[meter.WebSearch] = searches(u, &t.Stated.Suspect)
+	t.Sums[meter.Citation] = meter.Whole(wire.Number(u.Get("citation_tokens"), &t.Stated.Suspect))
+	if t.Sums[meter.WebSearch] == 0 && (searchModel(t.Call.Model) || searchModel(t.Model)) {
+		t.Sums[meter.WebSearch] = meter.Whole(1)
+	}
+}
+
+func searchModel(name string) bool {
+	return strings.Contains(name, "-search-preview") || strings.Contains(name, "-search-api")
+}
+
+// searches reads how many web searches a usage states.
 func searches(u gjson.Result, suspect *bool) meter.Quantity {
 	for _, path := range []string{"server_tool_use_details.web_search_requests", "server_tool_use.web_search_requests", "num_sources_used",
-		"connectors.web_search"} {
+		"num_search_queries", "connectors.web_search"} {
 		if n := wire.Number(u.Get(path), suspect); n > 0 {
 			return meter.Whole(n)
 		}

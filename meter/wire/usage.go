@@ -84,6 +84,9 @@ func ReadUsage(get func(key string) gjson.Result) (s Stated) {
 	if v := get("market_cost"); v.Exists() && v.Type != gjson.Null && s.Reasoning > s.Completion {
 		s.Completion += s.Reasoning // Vercel's gateway leaves Gemini's thoughts out of all but the cost
 	}
+	if get("citation_tokens").Exists() {
+		s.Completion += s.Reasoning // Perplexity bills it beside both: https://docs.perplexity.ai/getting-started/pricing
+	}
 	s.Prompt += Number(get("connector_tokens"), &s.Suspect) // what tools found, in Mistral's conversations
 
 	openAI := get("prompt_tokens").Exists() // LiteLLM and Databricks state Anthropic's cache beside a prompt that has it
