@@ -54,11 +54,12 @@ func (e *AmbiguousError) Error() string { return e.Field + ": " + e.Reason }
 type Class string
 
 const (
-	Calls    Class = "call"      // complete responses
-	Event    Class = "event"     // SSE events with data, JSON lines, WebSocket messages; not the one that ends the stream
-	Byte     Class = "byte"      // bytes of the decoded response body that went to the client
-	Second   Class = "second"    // seconds of audio, or of a connection
-	ToolCall Class = "tool_call" // MCP tool calls that succeeded
+	Calls    Class = "call"           // complete responses
+	Event    Class = "event"          // SSE events with data, JSON lines, WebSocket messages; not the one that ends the stream
+	Byte     Class = "byte"           // bytes of the decoded response body that went to the client
+	Second   Class = "second"         // seconds of audio, or of a connection
+	Elapsed  Class = "elapsed_second" // seconds from the request to the end of the answer, by our clock
+	ToolCall Class = "tool_call"      // MCP tool calls that succeeded
 
 	Input        Class = "input"          // prompt tokens neither read from nor written to a cache
 	Cached       Class = "cached"         // prompt tokens read from a cache

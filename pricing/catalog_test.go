@@ -271,7 +271,7 @@ func TestCatalogProblems(t *testing.T) {
 			break
 		}
 	}
-	if len(c.models) != 20 {
+	if len(c.models) != 21 {
 		t.Errorf("%d models", len(c.models))
 	}
 }

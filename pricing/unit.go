@@ -41,6 +41,7 @@ func builtinUnits() []unit {
 	scaled("second", meter.Second, 1, true)
 	scaled("minute", meter.Second, 60, true)
 	scaled("hour", meter.Second, 3600, true)
+	scaled("elapsed_second", meter.Elapsed, 1, true)
 	scaled("tool_call", meter.ToolCall, 1, true)
 	for _, c := range tokenClasses {
 		scaled(string(c), c, 1, false)
