@@ -22,6 +22,12 @@ type Cost struct {
 	// response has. Of a stream, the last message that has it counts. Either these or a header.
 	JSON []string `json:"json,omitempty"`
 
+	// Sum adds up what stands at the paths; one that the response lacks counts as nothing.
+	Sum bool `json:"sum,omitempty"`
+
+	// Scale is what one of the units is worth in which it is stated, such as "1e-10" for xAI's ticks. Default: "1".
+	Scale string `json:"scale,omitempty"`
+
 	// Markup is added to it, as in "20%". Default: nothing is.
 	Markup pricing.Percent `json:"markup,omitzero"`
 }
@@ -34,11 +40,22 @@ func (c *Cost) compile() (*gateway.Cost, error) {
 	if (c.Header == "") == (len(c.JSON) == 0) {
 		return nil, errors.New("cost: expected either a header or a JSON path")
 	}
+	if c.Sum && len(c.JSON) < 2 {
+		return nil, errors.New("cost: expected two JSON paths or more after sum")
+	}
 	compiled := &gateway.Cost{Markup: c.Markup, Words: c.String()}
+	if c.Scale != "" {
+		var err error
+		if compiled.Scale, err = pricing.ParseAmount(c.Scale); err != nil || !compiled.Scale.IsPositive() {
+			return nil, fmt.Errorf("cost scale %q: expected a decimal above 0, such as 1e-10", c.Scale)
+		}
+	}
 	if c.Header != "" {
 		at, err := probe.Header(c.Header)
+		if err != nil {
+			return nil, err
+		}
 		compiled.Probes = []*probe.Probe{at}
-		return compiled, err
 	}
 	for _, path := range c.JSON {
 		at, err := probe.JSON(path)
@@ -50,6 +67,9 @@ func (c *Cost) compile() (*gateway.Cost, error) {
 		}
 		compiled.Probes = append(compiled.Probes, at)
 	}
+	if c.Sum {
+		compiled.Probes = []*probe.Probe{probe.Sum(compiled.Probes)}
+	}
 	return compiled, nil
 }
 
@@ -59,6 +79,12 @@ func (c *Cost) String() string {
 	if c.Header == "" {
 		words = "json " + strings.Join(c.JSON, " ")
 	}
+	if c.Sum {
+		words = "json sum " + strings.Join(c.JSON, " ")
+	}
+	if c.Scale != "" {
+		words += " scale " + c.Scale
+	}
 	if !c.Markup.IsZero() {
 		words += " markup " + c.Markup.String()
 	}
@@ -67,8 +93,8 @@ func (c *Cost) String() string {
 
 // unmarshalCost reads
 //
-//	cost header NAME [markup P%]
-//	cost json PATH... [markup P%]
+//	cost header NAME [scale S] [markup P%]
+//	cost json [sum] PATH... [scale S] [markup P%]
 func unmarshalCost(d *caddyfile.Dispenser) (*Cost, error) {
 	args := d.RemainingArgs()
 	c := new(Cost)
@@ -80,9 +106,14 @@ func unmarshalCost(d *caddyfile.Dispenser) (*Cost, error) {
 		}
 		at = args[:n-2]
 	}
+	if n := len(at); n >= 3 && at[n-2] == "scale" {
+		c.Scale, at = at[n-1], at[:n-2]
+	}
 	switch {
 	case len(at) == 2 && at[0] == "header":
 		c.Header = at[1]
+	case len(at) >= 4 && at[0] == "json" && at[1] == "sum":
+		c.Sum, c.JSON = true, at[2:]
 	case len(at) >= 2 && at[0] == "json":
 		c.JSON = at[1:]
 	default:

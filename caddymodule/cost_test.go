@@ -31,6 +31,13 @@ const costSite = `handle /v1/* {
 		}
 		reverse_proxy UPSTREAM
 	}
+	handle /ticks* {
+		meter acme {
+			price 0.005 per call
+			cost json sum usage.cost_in_usd_ticks usage.tool_ticks scale 1e-10 markup 20%
+		}
+		reverse_proxy UPSTREAM
+	}
 	handle /lines* {
 		meter acme {
 			price 0.5 per call
@@ -47,6 +54,16 @@ func costing(cost string) string {
 // costHeader answers with a cost in the header.
 func costHeader(cost string) http.HandlerFunc {
 	return answers(200, "ten results", "X-Response-Cost", cost)
+}
+
+// trailing answers with a cost that comes after the body.
+func trailing(name, cost string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Trailer", name)
+		w.Header().Set("Content-Type", "text/plain")
+		_, _ = w.Write([]byte("ten results"))
+		w.Header().Set(name, cost)
+	}
 }
 
 // TestCost charges what the provider states, with the markup, exactly; where it states none, or none that can be, the prices.
@@ -103,6 +120,11 @@ func TestCost(t *testing.T) {
 		{"a negative header", "/header", costHeader("-1"), "0.5", "", true},
 		{"a header with a currency", "/header", costHeader("$0.01"), "0.5", "", true},
 		{"a header beyond all", "/header", costHeader("1e30"), "0.5", "", true},
+		{"ticks", "/ticks", answers(200, `{"usage":{"cost_in_usd_ticks":37756000}}`, "Content-Type", "application/json"), "0.00453072", "0.0037756", false},
+		{"ticks of several", "/ticks", answers(200, `{"usage":{"cost_in_usd_ticks":37756000,"tool_ticks":"244000"}}`, "Content-Type", "application/json"), "0.00456", "0.0038", false},
+		{"ticks that are no number", "/ticks", answers(200, `{"usage":{"cost_in_usd_ticks":37756000,"tool_ticks":"none"}}`, "Content-Type", "application/json"), "0.005", "", true},
+		{"ticks taken for cents", "/ticks", answers(200, `{"usage":{"cost_in_usd_ticks":42000000000000}}`, "Content-Type", "application/json"), "0.005", "", true},
+		{"a trailer", "/header", trailing("X-Response-Cost", "0.01"), "0.012", "0.01", false},
 		{"lines", "/lines", flushes("application/x-ndjson", `{"x":1}`+"\n", `{"cost":0.3}`+"\n", `{"cost":0.2}`+"\n"), "0.2", "0.2", false},
 		{"lines without", "/lines", flushes("application/x-ndjson", `{"x":1}`+"\n", `{"y":2}`+"\n"), "0.5", "", false},
 	} {
@@ -352,7 +374,7 @@ func TestCostIsTold(t *testing.T) {
 	p := newProcess(t, "1s", chatPrices, costSite+"\n\thandle /bounded* {\n\t\tmeter acme {\n\t\t\tprice 0.5 per call\n\t\t\tcost header X-Response-Cost\n\t\t\tmax_charge 2\n\t\t}\n\t\treverse_proxy UPSTREAM\n\t}", up)
 	p.start()
 	const header = "header X-Response-Cost"
-	told := map[string]string{"/v1/*": "json usage.cost response.usage.cost markup 20%", "/header*": header + " markup 20%", "/lines*": "json cost", "/bounded*": header}
+	told := map[string]string{"/v1/*": "json usage.cost response.usage.cost markup 20%", "/header*": header + " markup 20%", "/lines*": "json cost", "/ticks*": "json sum usage.cost_in_usd_ticks usage.tool_ticks scale 1e-10 markup 20%", "/bounded*": header}
 	for _, tariff := range p.api("GET", "/tariffs", "", nil, 200)["tariffs"].([]any) {
 		tariff := tariff.(map[string]any)
 		want(t, "tariff", fmt.Sprint(tariff["cost"]), told[tariff["route"].(string)])

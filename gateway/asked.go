@@ -58,6 +58,10 @@ func (q *asked) findRates() *ledger.Refusal {
 		if i == 0 {
 			q.rates = rates
 		}
+		if tier := q.call.ServiceTier; q.route.Cost == nil && !rates.PricesTier(tier) {
+			return refuse(api.NoPrice, "the tariff has no price for the service tier "+strconv.Quote(tier)+" of model "+strconv.Quote(model)+
+				": ask for the standard tier; the provider can add `service "+tier+" { ... }` to the model", "model", model, "service_tier", tier)
+		}
 		if most := rates.MostFor(sample, sample); most > dearest {
 			q.dear, dearest = rates, most
 		}

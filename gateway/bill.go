@@ -25,6 +25,7 @@ func (c *counting) bill(usage meter.Usage, cut bool) (bill, error) {
 		return b, err
 	}
 	markup := c.route.Cost.Markup
+	usage.Cost = pricing.ScaleCost(usage.Cost, c.route.Cost.Scale)
 	nano, refused := pricing.MarkupCost(usage.Cost, markup)
 	if refused != nil {
 		return b, errors.Join(err, refused)
@@ -33,8 +34,18 @@ func (c *counting) bill(usage meter.Usage, cut bool) (bill, error) {
 	if cut && cost.IsZero() {
 		return b, err
 	}
+	if b.amount > 0 && nano/absurd >= int64(b.amount) && nano > absurd*int64(b.amount) {
+		return b, errors.Join(err, errAbsurdCost)
+	}
 	return bill{amount: ledger.Amount(nano), units: b.units, cost: cost.String(), markup: markup.String()}, nil
 }
+
+// absurd is how many times what the prices come to a stated cost is at most. A greater one is an error of units (cents, ticks), and
+// the prices are charged.
+const absurd = 1000
+
+// errAbsurdCost marks a charge as suspect: the provider states a cost that is beyond anything that the usage can cost.
+var errAbsurdCost = errors.New("the stated cost is more than a thousand times what the prices come to")
 
 // priceUsage prices a usage. What ran on another model than the one that was asked for is priced as that model's; it stands in the
 // bill as CLASS@MODEL.
@@ -58,7 +69,7 @@ func (q *asked) priceUsage(usage meter.Usage) (bill, error) {
 			for class, quantity := range pass.Units {
 				usage.Units[class] = max(0, usage.Units[class]-quantity)
 			}
-			failed = errors.Join(failed, b.add(rates, meter.Usage{Units: pass.Units, PromptTokens: usage.PromptTokens}, "@"+pass.Model))
+			failed = errors.Join(failed, b.add(rates, meter.Usage{Units: pass.Units, PromptTokens: usage.PromptTokens, ServiceTier: usage.ServiceTier}, "@"+pass.Model))
 		}
 	}
 	return b, errors.Join(failed, b.add(q.dearer(usage), usage, ""))
@@ -86,6 +97,9 @@ func (q *asked) dearer(usage meter.Usage) *pricing.Rates {
 // add prices a part of a usage; suffix tells its classes in the bill from those of other parts.
 func (b *bill) add(rates *pricing.Rates, part meter.Usage, suffix string) error {
 	nano, err := rates.Due(part)
+	if !rates.PricesTier(part.ServiceTier) {
+		err = errors.Join(err, errNoPriceTier)
+	}
 	sum, overflow := b.amount.Add(ledger.Amount(nano))
 	b.amount = sum
 	prices := rates.UnitPrices(part)
@@ -103,6 +117,9 @@ func (b *bill) add(rates *pricing.Rates, part meter.Usage, suffix string) error 
 // errNoPriceBeside marks a charge as suspect: the answer used another model than the one that was asked for, and that one has
 // no price.
 var errNoPriceBeside = errors.New("no price for a model that was used beside the one that was asked for")
+
+// errNoPriceTier marks a charge as suspect: the answer states a service tier or a speed without a price, and is charged at the dearest.
+var errNoPriceTier = errors.New("no price for the service tier that the answer states")
 
 // everyAnswerHas reports whether a class can be counted on any traffic: it stands in a bill only where it is charged.
 func everyAnswerHas(class meter.Class) bool {

@@ -149,10 +149,19 @@ func slice(p []byte) int {
 
 const maxSlice = 256
 
-// addSeconds counts the time since the call began, where time is what is charged and the answer doesn't state any.
+// addSeconds counts the time since the call began, where time is what is charged. A second is that of the clock only where the answer
+// states none, and where no token has a price beside it, but for a connection: else a chat costs more for a slow provider.
 func (c *counting) addSeconds(units meter.Units) {
-	if units != nil && units[meter.Second] == 0 && c.rates.Uses(meter.Second) {
-		units.Add(meter.Second, meter.Quantity(time.Since(c.began).Microseconds()))
+	if units == nil {
+		return
+	}
+	elapsed := meter.Quantity(time.Since(c.began).Microseconds())
+	if c.rates.Uses(meter.Elapsed) {
+		units.Add(meter.Elapsed, elapsed)
+	}
+	byTime := !c.rates.UsesTokens() || c.status == http.StatusSwitchingProtocols
+	if byTime && units[meter.Second] == 0 && c.rates.Uses(meter.Second) {
+		units.Add(meter.Second, elapsed)
 	}
 }
 

@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/shopspring/decimal"
+
 	"github.com/tallygate/tallygate/escrow/ledger"
 	"github.com/tallygate/tallygate/meter"
 	"github.com/tallygate/tallygate/meter/probe"
@@ -57,7 +59,8 @@ type Route struct {
 
 // Cost says where an answer states what it costs, as an amount of the ledger's currency.
 type Cost struct {
-	Probes []*probe.Probe // of several, the first that the answer has; of a stream, the last message that has it
+	Probes []*probe.Probe  // of several, the first that the answer has; of a stream, the last message that has it
+	Scale  decimal.Decimal // what one of the units is worth in which it is stated; zero stands for 1
 	Markup pricing.Percent
 	Words  string // as the configuration says it, for quotes: "json usage.cost markup 20%"
 }

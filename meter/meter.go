@@ -54,11 +54,12 @@ func (e *AmbiguousError) Error() string { return e.Field + ": " + e.Reason }
 type Class string
 
 const (
-	Calls    Class = "call"      // complete responses
-	Event    Class = "event"     // SSE events with data, JSON lines, WebSocket messages; not the one that ends the stream
-	Byte     Class = "byte"      // bytes of the decoded response body that went to the client
-	Second   Class = "second"    // seconds of audio, or of a connection
-	ToolCall Class = "tool_call" // MCP tool calls that succeeded
+	Calls    Class = "call"           // complete responses
+	Event    Class = "event"          // SSE events with data, JSON lines, WebSocket messages; not the one that ends the stream
+	Byte     Class = "byte"           // bytes of the decoded response body that went to the client
+	Second   Class = "second"         // seconds of audio, or of a connection
+	Elapsed  Class = "elapsed_second" // seconds from the request to the end of the answer, by our clock
+	ToolCall Class = "tool_call"      // MCP tool calls that succeeded
 
 	Input        Class = "input"          // prompt tokens neither read from nor written to a cache
 	Cached       Class = "cached"         // prompt tokens read from a cache
@@ -71,6 +72,10 @@ const (
 	ImageInput   Class = "image_input"    // prompt tokens of images, not read from a cache
 	ImageOutput  Class = "image_output"   // completion tokens of images
 	WebSearch    Class = "web_search"     // web searches that the provider made
+	MapsSearch   Class = "maps_search"    // searches on a map that the provider made
+	FileSearch   Class = "file_search"    // searches in files that the provider keeps
+	CodeSession  Class = "code_session"   // containers in which the provider ran code; at xAI, runs
+	Citation     Class = "citation"       // tokens of what was cited (Perplexity), which are in no class above
 	Page         Class = "page"           // pages that the provider read (OCR)
 	SearchUnit   Class = "search_unit"    // the units that Cohere bills a rerank by
 )
@@ -89,7 +94,8 @@ type Usage struct {
 	Source Source
 	// Model is the model that answered, where the response says so; else empty.
 	Model string
-	// ServiceTier is the tier that the response states ("batch", "flex", "priority"); else empty.
+	// ServiceTier is the tier that the response states ("batch", "flex", "priority"); else empty. What else multiplies the prices is
+	// joined to it by a plus, see [JoinTiers].
 	ServiceTier string
 	// PromptTokens is the size of the whole prompt, cached parts included. Tariffs have tiers by it (`above 200k tokens`).
 	PromptTokens int64
@@ -130,6 +136,8 @@ type Call struct {
 	// Models are other models that the request names, one of which may answer in its place: fallbacks, or what another place calls
 	// the model. The dearest of them all bounds the price.
 	Models []string
+	// ServiceTier is the tier that is asked for, as in [Usage].
+	ServiceTier string
 	// Stream says that a streamed answer is asked for.
 	Stream bool
 	// Free says that the call uses no tokens (GET /v1/models, count_tokens).

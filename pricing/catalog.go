@@ -32,11 +32,11 @@ const maxCatalogBytes = 64 << 20
 // Some fields need others to be understood: search_context_cost_per_query is the price of a web_search, taken at the medium size,
 // which is the providers' default. input_cost_per_query is that of a search_unit where the mode is rerank, else of a call.
 // input_cost_per_second and output_cost_per_second are that of a second where no token has a price; where both stand, the latter
-// counts alone, as it does in LiteLLM. tiered_pricing (ranges of prompt sizes) and max_output_tokens are read too.
+// counts alone, as it does in LiteLLM. The factors of provider_specific_entry ({"fast": 6, "us": 1.1}) are services, in all
+// combinations ("fast+us"). tiered_pricing (ranges of prompt sizes) and max_output_tokens are read too.
 //
-// Other fields have no class and are not charged: citations, characters, pixels, images and videos by the piece, code interpreter
-// sessions, file search, vector stores, grounding by maps, annotated pages, and the multipliers of regions and fast modes. Cached
-// audio and images count as cached. An entry that prices its input, or its output, by such fields alone is left out, so that its
+// Other fields have no class and are not charged: characters, pixels, images and videos by the piece, vector stores, and annotated
+// pages. Cached audio and images count as cached. An entry that prices its input, or its output, by such fields alone is left out, so that its
 // model is refused (no_price) instead of being served for nothing.
 var catalogClasses = map[string]meter.Class{
 	"input_cost_per_token":                      meter.Input,
@@ -53,6 +53,9 @@ var catalogClasses = map[string]meter.Class{
 	"ocr_cost_per_page":                         meter.Page,
 	"input_cost_per_request":                    meter.Calls,
 	"search_context_cost_per_query":             meter.WebSearch,
+	"file_search_cost_per_1k_calls":             meter.FileSearch,
+	"code_interpreter_cost_per_session":         meter.CodeSession,
+	"citation_cost_per_token":                   meter.Citation,
 	"input_cost_per_query":                      meter.SearchUnit,
 	"input_cost_per_second":                     meter.Second,
 	"output_cost_per_second":                    meter.Second,
@@ -162,6 +165,9 @@ func parseEntry(name string, raw json.RawMessage) (Model, error) {
 		return Model{}, err
 	}
 	m := e.model(name)
+	if err := m.multiply(fields["provider_specific_entry"]); err != nil {
+		return Model{}, fmt.Errorf("provider_specific_entry: %w", err)
+	}
 	m.MaxOutput = maxOutputOf(fields)
 	return m, nil
 }
@@ -182,7 +188,11 @@ func (e entry) readFields(fields map[string]json.RawMessage, above int64) error 
 		case field == "input_cost_per_token_cache_hit" && fields["cache_read_input_token_cost"] != nil:
 			continue
 		}
-		e.set(layer{tier, max(size, above)}, class, perUnit(*amount, class))
+		price := perUnit(*amount, class)
+		if strings.Contains(field, "_per_1k_") {
+			price.Per = 1000
+		}
+		e.set(layer{tier, max(size, above)}, class, price)
 	}
 	return nil
 }
@@ -375,6 +385,82 @@ func (e entry) model(name string) Model {
 		}
 	}
 	return m
+}
+
+// multiply adds services at a multiple of the prices by the token, such as {"fast": 6, "us": 1.1}: of the plain prices, of the services
+// that there are, and of one another ("fast+us").
+func (m *Model) multiply(raw json.RawMessage) error {
+	var factors map[string]json.RawMessage
+	if len(raw) == 0 || json.Unmarshal(raw, &factors) != nil {
+		return nil
+	}
+	for _, name := range sortedNames(factors) {
+		factor, err := catalogAmount(factors[name])
+		if err != nil || factor == nil || !isUnitName(name) || len(m.Services) > maxServices {
+			continue // something else
+		}
+		if !factor.IsPositive() {
+			return fmt.Errorf("%s: expected a factor above zero", name)
+		}
+		plain := Service{Prices: m.Prices, Above: m.Above}
+		for _, s := range append([]Service{plain}, m.Services...) {
+			if s.Name != "" {
+				s.Above = overAbove(m.Above, s)
+				s.Prices = over(m.Prices, s.Prices)
+			}
+			above := slices.Clone(s.Above)
+			for i, a := range above {
+				above[i].Prices = times(a.Prices, *factor)
+			}
+			m.Services = append(m.Services, Service{strings.TrimPrefix(s.Name+"+"+name, "+"), times(s.Prices, *factor), above})
+		}
+	}
+	return nil
+}
+
+// maxServices bounds how many services one model has before they are multiplied once more.
+const maxServices = 16
+
+// over are the prices of upper, and those of lower for units that upper has no price for.
+func over(lower, upper []Price) []Price {
+	list := slices.Clone(upper)
+	for _, p := range lower {
+		if !slices.ContainsFunc(upper, func(q Price) bool { return q.Unit == p.Unit }) {
+			list = append(list, p)
+		}
+	}
+	return list
+}
+
+// overAbove are the prices for larger prompts that count in the service s: its own, and those of lower for units that s has no price
+// for.
+func overAbove(lower []Above, s Service) []Above {
+	list := slices.Clone(s.Above)
+	for _, a := range lower {
+		a.Prices = slices.DeleteFunc(slices.Clone(a.Prices), func(p Price) bool {
+			return slices.ContainsFunc(s.Prices, func(q Price) bool { return q.Unit == p.Unit })
+		})
+		i := slices.IndexFunc(list, func(b Above) bool { return b.Tokens == a.Tokens })
+		if i < 0 {
+			list = append(list, a)
+		} else {
+			list[i].Prices = over(a.Prices, list[i].Prices)
+		}
+	}
+	slices.SortFunc(list, func(a, b Above) int { return cmp.Compare(a.Tokens, b.Tokens) })
+	return list
+}
+
+// times are the prices by the token, multiplied.
+func times(prices []Price, factor decimal.Decimal) []Price {
+	var list []Price
+	for _, p := range prices {
+		if slices.Contains(tokenClasses, meter.Class(p.Unit)) {
+			p.Amount = p.Amount.Mul(factor)
+			list = append(list, p)
+		}
+	}
+	return list
 }
 
 func (e entry) above(service string) []Above {

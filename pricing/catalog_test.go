@@ -31,6 +31,8 @@ const testCatalog = `{
 		"cache_read_input_token_cost": 3e-07, "cache_read_input_token_cost_above_200k_tokens": 6e-07,
 		"search_context_cost_per_query": {"search_context_size_high": 0.01}, "max_tokens": 64000,
 		"provider_specific_entry": {"us": 1.1, "fast": 6.0}},
+	"tools": {"input_cost_per_token": 1e-06, "output_cost_per_token": 1e-06, "citation_cost_per_token": 2e-06,
+		"file_search_cost_per_1k_calls": 2.5, "code_interpreter_cost_per_session": 0.03},
 	"flash": {
 		"input_cost_per_token": 3e-07, "output_cost_per_token": 2.5e-06, "output_cost_per_reasoning_token": 3.5e-06,
 		"input_cost_per_audio_token": 1e-06, "output_cost_per_audio_token": 1.2e-05, "input_cost_per_image_token": 4e-07,
@@ -97,9 +99,14 @@ func TestCatalogPrices(t *testing.T) {
 		{model: "gpt-4o-mini", units: "input=1000 cached=1000 output=1000 reasoning=1000 web_search=1", want: "0.028925"},
 		{model: "gpt-4o-mini", service: "batch", units: "input=1000 cached=1000 output=1000", want: "0.00045"},
 		{model: "gpt-4o-mini", service: "priority", units: "input=1000 cached=1000 output=1000", want: "0.001375"},
-		{model: "gpt-4o-mini", service: "flex", units: "input=1000", want: "0.00015"},
+		{model: "gpt-4o-mini", service: "flex", units: "input=1000", want: "0.00025"}, // has no price: the dearest
 		{model: "claude-long", prompt: 200_000, units: "input=1000 cached=1000 cache_write=1000 cache_write_1h=1000 output=1000 web_search=1", want: "0.03805"},
 		{model: "claude-long", prompt: 200_001, units: "input=1000 cached=1000 cache_write=1000 cache_write_1h=1000 output=1000", want: "0.0486"},
+		{model: "claude-long", service: "fast", prompt: 1, units: "input=1000 output=1000 web_search=1", want: "0.118"},
+		{model: "claude-long", service: "us", prompt: 1, units: "input=1000 output=1000", want: "0.0198"},
+		{model: "claude-long", service: "fast+us", prompt: 1, units: "input=1000 output=1000", want: "0.1188"},
+		{model: "claude-long", service: "us", prompt: 200_001, units: "input=1000 output=1000", want: "0.03135"},
+		{model: "tools", units: "file_search=2 code_session=1 citation=1000", want: "0.037"},
 		{model: "flash", units: "input=1 output=1 reasoning=1 audio_input=1 audio_output=1 image_input=1 image_output=1", want: "0.0000497"},
 		{model: "flash", service: "flex", prompt: 1_000_000, units: "input=10", want: "0.0000015"},
 		{model: "flash", service: "flex", prompt: 1_000_001, units: "input=10", want: "0.000002"},
@@ -264,7 +271,7 @@ func TestCatalogProblems(t *testing.T) {
 			break
 		}
 	}
-	if len(c.models) != 20 {
+	if len(c.models) != 21 {
 		t.Errorf("%d models", len(c.models))
 	}
 }

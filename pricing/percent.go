@@ -60,6 +60,19 @@ func MarkupCost(cost string, markup Percent) (int64, error) {
 	return floorNanos(new(big.Rat).Mul(markup.onTop(d).Rat(), big.NewRat(nano, 1)))
 }
 
+// ScaleCost returns a cost that the provider states in units of scale, in the currency: 37756000 in units of 1e-10 is 0.0037756.
+// A scale of zero is none.
+func ScaleCost(cost string, scale decimal.Decimal) string {
+	if scale.IsZero() {
+		return cost
+	}
+	d, err := ParseAmount(cost)
+	if err != nil {
+		return cost // MarkupCost refuses it
+	}
+	return d.Mul(scale).String()
+}
+
 // floorNanos rounds r down, which is not negative.
 func floorNanos(r *big.Rat) (int64, error) {
 	q := new(big.Int).Quo(r.Num(), r.Denom())

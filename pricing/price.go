@@ -160,7 +160,9 @@ func parsePer(args []string) (Price, string, error) {
 var classAliases = map[meter.Class][]string{
 	meter.WebSearch:  {"search", "query", "call"},
 	meter.SearchUnit: {"search", "unit"},
-	meter.ToolCall:   {"call"},
+	meter.MapsSearch: {"search", "query", "call"}, meter.FileSearch: {"search", "query", "call"},
+	meter.CodeSession: {"session", "call"}, meter.Citation: {"token"},
+	meter.ToolCall: {"call"},
 }
 
 // ParseClassPrice reads a line of a tariff, which begins with a class: of `input 0.15 per 1M tokens`, class is "input" and args

@@ -34,7 +34,7 @@
 //	reasoning        as output
 //	audio_output     as output
 //	image_output     as output
-//	call event byte second tool_call web_search page search_unit, and units named by `count`:  cost nothing
+//	call event byte second elapsed_second tool_call web_search maps_search file_search code_session citation page search_unit, and units named by `count`:  cost nothing
 //
 // A price of 0 is a price: `cached 0 per 1M tokens` makes cached tokens free. Without the line they are charged as input. A model
 // may have a price for input and none for output, as embeddings do; [Tariff.Warnings] mentions it.
@@ -63,7 +63,8 @@ var (
 	outputClasses = []meter.Class{meter.Output, meter.Reasoning, meter.AudioOutput, meter.ImageOutput}
 	tokenClasses  = append(append([]meter.Class(nil), inputClasses...), outputClasses...)
 	countClasses  = []meter.Class{
-		meter.Calls, meter.Event, meter.Byte, meter.Second, meter.ToolCall, meter.WebSearch, meter.Page, meter.SearchUnit,
+		meter.Calls, meter.Event, meter.Byte, meter.Second, meter.Elapsed, meter.ToolCall, meter.WebSearch, meter.Page, meter.SearchUnit,
+		meter.MapsSearch, meter.FileSearch, meter.CodeSession, meter.Citation,
 	}
 )
 

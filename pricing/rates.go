@@ -20,6 +20,7 @@ type Rates struct {
 	tools     []ToolPrice
 	maxOutput int64
 	charged   []meter.Class // the classes that can cost anything, by name
+	flat      bool          // the prices hold whatever the service tier
 }
 
 // service has one table for each size of prompt that has prices of its own, in ascending order. The first is for any size.
@@ -39,7 +40,9 @@ func NewRates(prices []Price, counts ...string) (*Rates, error) {
 	if err != nil {
 		return nil, err
 	}
-	return compileRates(layers{base: own}, nil, 0), nil
+	r := compileRates(layers{base: own}, nil, 0)
+	r.flat = true
+	return r, nil
 }
 
 // pricesOf are the prices of each class, which add up. Fallbacks are not resolved.
@@ -201,7 +204,10 @@ func (r *Rates) dearest(promptTokens int64, terms func(*table, []term) []term) i
 // any tier.
 func (r *Rates) reachable(promptTokens int64, tier string) iter.Seq[*table] {
 	return func(yield func(*table) bool) {
-		only := r.service(tier)
+		only, known := r.service(tier)
+		if !known {
+			tier = ""
+		}
 		for i := range r.services {
 			if tier != "" && i != only {
 				continue
@@ -218,24 +224,49 @@ func (r *Rates) reachable(promptTokens int64, tier string) iter.Seq[*table] {
 	}
 }
 
-func (r *Rates) service(tier string) int {
+// service returns the index of the service tier. known is false where the tier has no prices.
+func (r *Rates) service(tier string) (index int, known bool) {
 	for i := 1; i < len(r.services); i++ {
 		if strings.EqualFold(r.services[i].name, tier) {
-			return i
+			return i, true
 		}
 	}
-	return 0
+	return 0, r.flat || meter.PlainTier(tier)
 }
 
-// table returns the table that the usage is charged by.
+// PricesTier reports whether there are prices for the service tier. Prices of a route hold for every tier, and so do those of a
+// model that has none by the token.
+func (r *Rates) PricesTier(tier string) bool {
+	_, known := r.service(tier)
+	return known || !r.UsesTokens()
+}
+
+// table returns the table that the usage is charged by. A service tier without prices is charged at those by which it costs most.
 func (r *Rates) table(u meter.Usage) *table {
-	tables := r.services[r.service(u.ServiceTier)].tables
-	for i := len(tables) - 1; i > 0; i-- {
-		if u.PromptTokens > tables[i].above {
-			return tables[i]
+	index, known := r.service(u.ServiceTier)
+	best := r.services[index].sized(u.PromptTokens)
+	if known {
+		return best
+	}
+	var buf [maxTerms]term
+	most, _ := best.amount(best.terms(buf[:0], r, &u, false), false)
+	for i := 1; i < len(r.services); i++ {
+		t := r.services[i].sized(u.PromptTokens)
+		if n, _ := t.amount(t.terms(buf[:0], r, &u, false), false); n > most {
+			best, most = t, n
 		}
 	}
-	return tables[0]
+	return best
+}
+
+// sized returns the table for a prompt of this size.
+func (s service) sized(promptTokens int64) *table {
+	for i := len(s.tables) - 1; i > 0; i-- {
+		if promptTokens > s.tables[i].above {
+			return s.tables[i]
+		}
+	}
+	return s.tables[0]
 }
 
 // tool returns the index of the first tool price whose glob matches, or -1.

@@ -68,8 +68,9 @@ type Above struct {
 	Prices []Price `json:"prices"`
 }
 
-// Service has the prices of calls in a service tier, by the name that the response states: "batch", "flex", "priority". A tier
-// that has no Service costs what the model costs.
+// Service has the prices of calls in a service tier, by the name that the response states: "batch", "flex", "priority"; "fast+us"
+// for several at once (see [meter.JoinTiers]). A tier that has no Service is refused where a request asks for it. Where only the
+// response states it, the dearest prices of the model count, and the charge is suspect.
 type Service struct {
 	Name   string  `json:"name"`
 	Prices []Price `json:"prices"`

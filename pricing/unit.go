@@ -41,11 +41,16 @@ func builtinUnits() []unit {
 	scaled("second", meter.Second, 1, true)
 	scaled("minute", meter.Second, 60, true)
 	scaled("hour", meter.Second, 3600, true)
+	scaled("elapsed_second", meter.Elapsed, 1, true)
 	scaled("tool_call", meter.ToolCall, 1, true)
 	for _, c := range tokenClasses {
 		scaled(string(c), c, 1, false)
 	}
 	scaled("web_search", meter.WebSearch, 1, false)
+	scaled("maps_search", meter.MapsSearch, 1, false)
+	scaled("file_search", meter.FileSearch, 1, false)
+	scaled("code_session", meter.CodeSession, 1, true)
+	scaled("citation", meter.Citation, 1, true)
 	scaled("page", meter.Page, 1, true)
 	scaled("search_unit", meter.SearchUnit, 1, true)
 	return list

@@ -11,7 +11,11 @@ import (
 	"github.com/tallygate/tallygate/meter/wire"
 )
 
-var messagesAPI = &wire.API{Name: "messages", Dialect: wire.New(messages), Limits: []string{"max_tokens"}, Least: least}
+var (
+	messagesAPI = &wire.API{Name: "messages", Dialect: wire.New(messages), Limits: []string{"max_tokens"}, Least: least}
+	// vertexAPI is Google's, which says nothing of refusals.
+	vertexAPI = &wire.API{Name: "messages", Dialect: messagesAPI.Dialect.Starting(start(false)), Limits: []string{"max_tokens"}, Least: least}
+)
 
 // messages reads a message object or the events of its stream. A stream's usage begins as message_start has it. That of
 // message_delta is cumulative and replaces it field by field: a delta may lack fields, and may change the input (searches).
@@ -24,6 +28,8 @@ var messages = wire.Dialect{
 		{Path: "usage"},
 		{Path: "message.model", In: wire.Stream},
 		{Path: "message.usage", In: wire.Stream},
+		{Path: "delta.stop_reason", In: wire.Stream},
+		{Path: "stop_reason", In: wire.Whole},
 
 		{Path: "delta.text", Text: meter.Output, In: wire.Stream},
 		{Path: "delta.thinking", Text: meter.Reasoning, In: wire.Stream},
@@ -36,10 +42,7 @@ var messages = wire.Dialect{
 		{Path: "content.*.input.*", Text: meter.Output, In: wire.Whole},
 		{Path: "content.*.input.*.*", Text: meter.Output, In: wire.Whole},
 	},
-	Start: func(t *wire.State, _ http.Header) {
-		r := NewRunning()
-		t.Scratch = &r
-	},
+	Start:  start(true),
 	End:    end,
 	Prompt: prompt.Tokens,
 	Stop:   stop,
@@ -51,6 +54,15 @@ var prompt = wire.NewPrompt(4, 3, []string{
 	"messages.*.content.*.input.*", "tools.*.name", "tools.*.description",
 	"tools.*.input_schema.properties.*.description",
 }, []string{"messages.*", "tools.*.input_schema.properties.*"})
+
+// start makes the state of a message.
+func start(refusalsFree bool) func(*wire.State, http.Header) {
+	return func(t *wire.State, _ http.Header) {
+		r := NewRunning()
+		r.refusalsFree = refusalsFree
+		t.Scratch = &r
+	}
+}
 
 func end(t *wire.State, m *wire.Message) wire.Verdict {
 	switch kind := m.Get("type").String(); kind {
@@ -68,6 +80,7 @@ func end(t *wire.State, m *wire.Message) wire.Verdict {
 			t.Model = v
 		}
 		u := t.Scratch.(*Running)
+		u.refused = u.refused || m.Get("delta.stop_reason").String() == "refusal" || m.Get("stop_reason").String() == "refusal"
 		u.Merge(m.Get("usage"))
 		u.State(t, true)
 	}
@@ -100,7 +113,7 @@ var batchAPI = &wire.API{Name: "batch.results", Dialect: wire.New(wire.Dialect{
 	End: func(t *wire.State, m *wire.Message) wire.Verdict {
 		if u := m.Get("result.message.usage"); u.IsObject() {
 			t.Tier = "batch"
-			t.AddPass(m.Get("result.message.model").String(), tokens(func(key string) gjson.Result { return u.Get(key) }))
+			t.AddPass(m.Get("result.message.model").String(), wire.ReadUsage(u.Get))
 		}
 		return wire.Pass
 	},
@@ -120,7 +133,7 @@ func Inspect(r *wire.Request) (*meter.Call, error) {
 		case r.Post("/count-tokens:rawpredict"): // the model of this name only counts tokens
 			return r.FreeCall("messages.count_tokens"), nil
 		}
-		c := r.Call(messagesAPI)
+		c := r.Call(vertexAPI)
 		name := r.Path[strings.LastIndexByte(r.Path, '/')+1:]
 		r.Named(c, name[:strings.LastIndexByte(name, ':')])
 		return c, nil

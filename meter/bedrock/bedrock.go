@@ -26,7 +26,7 @@ var (
 var converse = wire.Dialect{
 	Rules: []wire.Rule{
 		{Path: "usage"},
-		{Path: "serviceTier.type"},
+		{Path: "serviceTier.type"}, {Path: "performanceConfig.latency"},
 		{Path: "trace.promptRouter.invokedModelId"},
 		{Path: "delta.text", Text: meter.Output, In: wire.Stream},
 		{Path: "delta.reasoningContent.text", Text: meter.Output, In: wire.Stream},
@@ -39,9 +39,11 @@ var converse = wire.Dialect{
 	},
 	End: func(t *wire.State, m *wire.Message) wire.Verdict {
 		if u := m.Get("usage"); u.IsObject() {
-			t.State(converseUsage(u))
+			t.State(converseUsage(t, u))
 		}
-		t.Tier = m.Get("serviceTier.type").String()
+		if v := meter.JoinTiers(m.Get("serviceTier.type").String(), m.Get("performanceConfig.latency").String()); v != "" {
+			t.Tier = v
+		}
 		if v := m.Get("trace.promptRouter.invokedModelId").String(); v != "" {
 			t.Model = v[strings.LastIndexByte(v, '/')+1:]
 		}
@@ -63,7 +65,10 @@ var conversePrompt = wire.NewPrompt(4, 3, []string{
 // converseUsage reads a TokenUsage. inputTokens excludes what was read from or written to a cache, and totalTokens is the sum of
 // all four. Where the total is only input plus output, the input includes the cache's part (OpenAI's models).
 // https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_TokenUsage.html
-func converseUsage(u gjson.Result) (s wire.Stated) {
+//
+// OpenAI's models count the cache's part in inputTokens too, at least in streams, and totalTokens counts it twice then: measured in
+// https://github.com/maximhq/bifrost/pull/6942.
+func converseUsage(t *wire.State, u gjson.Result) (s wire.Stated) {
 	number := func(path string) int64 { return wire.Number(u.Get(path), &s.Suspect) }
 	s.HasPrompt, s.HasCompletion = u.Get("inputTokens").Exists(), u.Get("outputTokens").Exists()
 	input := number("inputTokens")
@@ -76,11 +81,19 @@ func converseUsage(u gjson.Result) (s wire.Stated) {
 		}
 		return s.CacheWrite1h < wire.MaxTokens
 	})
-	s.Prompt = input + s.Cached + s.CacheWrite
+	s.Prompt = withCache(t, input, s.Cached+s.CacheWrite)
 	if total := number("totalTokens"); total == input+s.Completion {
 		s.Prompt = input
 	}
 	return s
+}
+
+// withCache returns the whole input, of which cache was read from or written to a cache.
+func withCache(t *wire.State, input, cache int64) int64 {
+	if strings.Contains(t.Call.Model, "openai.") && input >= cache {
+		return input
+	}
+	return input + cache
 }
 
 // stop ends an event stream with the exception by which Bedrock reports that a model failed in mid-stream.

@@ -79,7 +79,7 @@ func startInvoke(t *wire.State, h http.Header) {
 	s.Completion, s.HasCompletion = number("Output")
 	s.Cached, _ = number("Cache-Read-Input")
 	s.CacheWrite, _ = number("Cache-Write-Input")
-	s.Prompt += s.Cached + s.CacheWrite
+	s.Prompt = withCache(t, s.Prompt, s.Cached+s.CacheWrite)
 	if s.HasPrompt {
 		s.HasCompletion = true // embeddings state the input alone
 		t.State(s)
@@ -106,17 +106,22 @@ func endInvoke(t *wire.State, m *wire.Message) wire.Verdict {
 		r.State(t, true)
 	case r.header: // the headers count: a guardrail may have taken out of the body what they still state
 	case u.Get("inputTokens").Exists():
-		t.State(converseUsage(u))
+		t.State(converseUsage(t, u))
 	case m.Get("metadata.usage").Get("inputTokens").Exists():
-		t.State(converseUsage(m.Get("metadata.usage")))
+		t.State(converseUsage(t, m.Get("metadata.usage")))
 	case u.Get("prompt_tokens").Exists():
-		t.State(pair(u.Get("prompt_tokens"), u.Get("completion_tokens")))
+		t.State(wire.ReadUsage(u.Get))
 	default:
 		own(t, m)
 	}
 	metrics := m.Get("amazon-bedrock-invocationMetrics")
 	if metrics.IsObject() && r.Empty() {
-		t.State(invocation(metrics))
+		s := invocation(t, metrics)
+		if had := t.Stated; s.Prompt == 0 && had.HasPrompt { // zeros do not replace what was stated before
+			had.Completion, had.HasCompletion = s.Completion, true
+			s = had
+		}
+		t.State(s)
 	}
 	if metrics.Exists() || kind == "message_stop" {
 		return wire.Terminal
@@ -158,11 +163,11 @@ func pair(prompt, completion gjson.Result) wire.Stated {
 }
 
 // invocation reads the metrics of a stream. inputTokenCount excludes what was read from or written to a cache.
-func invocation(v gjson.Result) wire.Stated {
+func invocation(t *wire.State, v gjson.Result) wire.Stated {
 	s := pair(v.Get("inputTokenCount"), v.Get("outputTokenCount"))
 	s.Cached = wire.Number(v.Get("cacheReadInputTokenCount"), &s.Suspect)
 	s.CacheWrite = wire.Number(v.Get("cacheWriteInputTokenCount"), &s.Suspect)
-	s.Prompt += s.Cached + s.CacheWrite
+	s.Prompt = withCache(t, s.Prompt, s.Cached+s.CacheWrite)
 	return s
 }
 

@@ -33,7 +33,11 @@ func TestLocalCount(t *testing.T) {
 		if want := r.want().output; want >= 10 && r.textAnswer() {
 			answers[r.group()] = append(answers[r.group()], off(sum(got, meter.Output, meter.Reasoning), want))
 		}
-		if want := r.want().input + r.want().cached + r.want().written; want >= 8 && r.textPrompt() {
+		want := r.want().input + r.want().cached + r.want().written
+		if r.Ambiguous { // what was written was read, too
+			want = r.want().input + max(r.want().cached, r.want().written)
+		}
+		if want >= 8 && r.textPrompt() {
 			prompts[r.group()] = append(prompts[r.group()], off(prompt, want))
 		}
 	}

@@ -162,9 +162,6 @@ func (r *recording) want() counts {
 	if _, billed := r.Usage["billed_input_tokens"]; billed { // Cohere
 		w.input, w.cached, w.output = r.stated("billed_input_tokens"), 0, r.stated("billed_output_tokens")
 	}
-	if r.Ambiguous && w.cached > 0 && w.cached == w.written { // OpenRouter: what was written is counted as read, too
-		w.written = 0
-	}
 	return w
 }
 

@@ -30,6 +30,9 @@ var generate = wire.Dialect{
 		{Path: "usageMetadata"},
 		{Path: "modelVersion"},
 		{Path: "candidates.*.finishReason"},
+		{Path: "candidates.*.groundingMetadata.webSearchQueries.*", Each: searched},
+		{Path: "candidates.*.groundingMetadata.groundingChunks.*.maps.uri", Mark: true},
+		{Path: "candidates.*.groundingMetadata.groundingChunks.*.web.uri", Mark: true},
 		{Path: "error", Mark: true}, {Path: "error"},
 		{Path: "promptFeedback.blockReason", Mark: true},
 		{Path: "candidates.*.content.parts.*.text", Text: meter.Output},
@@ -56,7 +59,13 @@ func endGenerate(t *wire.State, m *wire.Message) wire.Verdict {
 	if u := m.Get("usageMetadata"); u.IsObject() {
 		s := usage(u)
 		t.State(s)
-		t.Tier = tier(u)
+		if v := tier(u); v != "" {
+			t.Tier = v
+		}
+	}
+	grounded(t, m.Has("candidates.*.groundingMetadata.groundingChunks.*.web.uri"))
+	if m.Has("candidates.*.groundingMetadata.groundingChunks.*.maps.uri") {
+		t.Sums[meter.MapsSearch] = meter.Whole(1)
 	}
 	t.Failed = t.Failed || m.Failed("error") || m.Has("promptFeedback.blockReason")
 	if m.Get("candidates.*.finishReason").String() != "" {
@@ -95,6 +104,9 @@ var interactions = wire.Dialect{
 		{Path: "event_type"}, {Path: "delta.text", Text: meter.Output, In: wire.Stream},
 		{Path: "outputs.*.text", Text: meter.Output, In: wire.Whole},
 		{Path: "steps.*.content.*.text", Text: meter.Output, In: wire.Whole},
+		{Path: "outputs.*.arguments.queries.*", Each: searched}, {Path: "steps.*.arguments.queries.*", Each: searched},
+		{Path: "delta.arguments.queries.*", Each: searched},
+		{Path: "interaction.outputs.*.arguments.queries.*", Each: searched}, {Path: "interaction.steps.*.arguments.queries.*", Each: searched},
 	},
 	End: func(t *wire.State, m *wire.Message) wire.Verdict {
 		if m.Is("[DONE]") {
@@ -111,6 +123,7 @@ var interactions = wire.Dialect{
 				t.Tier = v
 			}
 		}
+		grounded(t, false)
 		switch m.Event {
 		case "interaction.completed", "interaction.complete", "interaction.failed":
 			return wire.Terminal

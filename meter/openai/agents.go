@@ -56,7 +56,7 @@ var conversation = wire.Dialect{
 		}
 		if u := m.Get("usage"); u.IsObject() {
 			t.State(usage(u))
-			t.Sums[meter.WebSearch] = searches(u, &t.Stated.Suspect)
+			fees(t, u)
 		}
 		switch m.Get("type").String() {
 		case "conversation.response.error":

@@ -19,7 +19,7 @@ var batch = wire.Dialect{
 		if !u.IsObject() {
 			return wire.Pass
 		}
-		s := either(u)
+		s := usage(u)
 		if !s.HasCompletion {
 			s = inputUsage(u)
 		}

@@ -36,8 +36,9 @@ var chat = wire.Dialect{
 	Rules: []wire.Rule{
 		{Path: "model"},
 		{Path: "usage"},
-		{Path: "x_groq.usage"}, // the same usage again; the only one in old streams of Groq
-		{Path: "result.usage"}, // Cloudflare
+		{Path: "x_groq.usage"},    // the same usage again; the only one in old streams of Groq
+		{Path: "result.usage"},    // Cloudflare
+		{Path: "choices.*.usage"}, // Moonshot's streams
 		{Path: "service_tier"},
 		{Path: "object"},
 		{Path: "error", Mark: true}, {Path: "error"}, // Azure has an error of null
@@ -91,7 +92,7 @@ func endChat(t *wire.State, m *wire.Message) wire.Verdict {
 		t.Model = v
 	}
 	stated := m.Get("usage")
-	for _, path := range []string{"x_groq.usage", "result.usage"} {
+	for _, path := range []string{"x_groq.usage", "result.usage", "choices.*.usage"} {
 		if !stated.IsObject() {
 			stated = m.Get(path)
 		}
@@ -102,9 +103,8 @@ func endChat(t *wire.State, m *wire.Message) wire.Verdict {
 	if !stated.IsObject() {
 		return wire.Pass
 	}
-	s := usage(stated)
-	t.Sums[meter.WebSearch] = searches(stated, &s.Suspect)
-	t.State(s)
+	t.State(usage(stated))
+	fees(t, stated)
 	if c := cost(stated); c != "" {
 		t.Cost = c
 	}

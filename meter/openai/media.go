@@ -56,7 +56,7 @@ var images = wire.Dialect{
 			t.Model = v
 		}
 		if u := m.Get("usage"); u.IsObject() {
-			s := either(u)
+			s := usage(u)
 			if !u.Get("output_tokens_details").Exists() && !u.Get("completion_tokens_details").Exists() {
 				s.ImageOutput = s.Completion
 			}
@@ -93,7 +93,7 @@ var transcriptions = wire.Dialect{
 			t.State(wire.Stated{HasPrompt: true, HasCompletion: true})
 			t.Sums[meter.Second] = wire.Decimal(u.Get("seconds"), &t.Stated.Suspect)
 		case u.IsObject():
-			t.State(either(u))
+			t.State(usage(u))
 			t.Cost = cost(u)
 			if v := u.Get("prompt_audio_seconds"); present(v) { // Mistral
 				t.Sums[meter.Second] = wire.Decimal(v, &t.Stated.Suspect)
@@ -116,7 +116,7 @@ var speech = wire.Dialect{
 	Rules: []wire.Rule{{Path: "type", In: wire.Stream}, {Path: "usage"}},
 	End: func(t *wire.State, m *wire.Message) wire.Verdict {
 		if u := m.Get("usage"); u.IsObject() {
-			s := tokenUsage(u)
+			s := usage(u)
 			s.AudioOutput = s.Completion
 			t.State(s)
 		}

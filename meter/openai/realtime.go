@@ -39,7 +39,7 @@ var realtime = wire.Dialect{
 				u = m.Get("usage") // xAI
 			}
 			if u.IsObject() {
-				t.AddStated(tokenUsage(u))
+				t.AddStated(usage(u))
 			}
 		case "conversation.item.input_audio_transcription.completed":
 			transcribed(t, m)
@@ -63,7 +63,7 @@ var realtime = wire.Dialect{
 // transcribed adds the usage of the model that transcribes what is said. It is billed apart from the response.
 func transcribed(t *wire.State, m *wire.Message) {
 	u := m.Get("usage")
-	s := tokenUsage(u)
+	s := usage(u)
 	units := s.Units()
 	if u.Get("type").String() == "duration" {
 		units.Add(meter.Second, wire.Decimal(u.Get("seconds"), &t.Stated.Suspect))

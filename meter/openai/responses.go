@@ -24,6 +24,7 @@ var responses = wire.Dialect{
 		{Path: "response.tool_usage", In: wire.Stream},
 		{Path: "response.output.*.type", In: wire.Stream},
 		{Path: "response.output.*.action.type", In: wire.Stream},
+		{Path: "response.output.*.container_id", In: wire.Stream},
 
 		{Path: "model", In: wire.Whole},
 		{Path: "status", In: wire.Whole},
@@ -32,6 +33,7 @@ var responses = wire.Dialect{
 		{Path: "tool_usage", In: wire.Whole},
 		{Path: "output.*.type", In: wire.Whole},
 		{Path: "output.*.action.type", In: wire.Whole},
+		{Path: "output.*.container_id", In: wire.Whole},
 		{Path: "output.*.content.*.text", Text: meter.Output, In: wire.Whole},
 		{Path: "output.*.content.*.refusal", Text: meter.Output, In: wire.Whole},
 		{Path: "output.*.name", Text: meter.Output, Call: true, In: wire.Whole},
@@ -80,10 +82,14 @@ func endResponses(t *wire.State, m *wire.Message) wire.Verdict {
 		t.Tier = v
 	}
 	if u := m.Get(at + "usage"); u.IsObject() {
-		s := tokenUsage(u)
+		s := usage(u)
 		t.State(s)
 		t.Cost = cost(u)
-		t.Sums[meter.WebSearch] = responseSearches(m, at, u, &t.Stated.Suspect)
+		fees(t, u)
+		if n := responseSearches(m, at, u, &t.Stated.Suspect); n > 0 {
+			t.Sums[meter.WebSearch] = n
+		}
+		t.Sums[meter.FileSearch], t.Sums[meter.CodeSession] = responseTools(m, at, u, &t.Stated.Suspect)
 		t.Beside = generated(m.Get(at + "tool_usage.image_gen"))
 	}
 	t.Failed = t.Failed || kind == "error" || kind == "response.failed" || m.Get("status").String() == "failed"
@@ -92,29 +98,6 @@ func endResponses(t *wire.State, m *wire.Message) wire.Verdict {
 		return wire.Terminal
 	}
 	return wire.Pass
-}
-
-// tokenUsage reads the usage object of the newer APIs: responses, images, audio, realtime. input_tokens includes what was read
-// from and written to a cache; output_tokens includes reasoning.
-// https://platform.openai.com/docs/api-reference/responses/object
-func tokenUsage(u gjson.Result) (s wire.Stated) {
-	in, out := u.Get("input_tokens_details"), u.Get("output_tokens_details")
-	if !in.Exists() { // transcription and realtime
-		in = u.Get("input_token_details")
-	}
-	if !out.Exists() {
-		out = u.Get("output_token_details")
-	}
-	number := func(v gjson.Result) int64 { return wire.Number(v, &s.Suspect) }
-	s.HasPrompt, s.HasCompletion = present(u.Get("input_tokens")), present(u.Get("output_tokens"))
-	s.Prompt, s.Completion = number(u.Get("input_tokens")), number(u.Get("output_tokens"))
-	s.Cached, s.CacheWrite = number(in.Get("cached_tokens")), number(in.Get("cache_write_tokens"))
-	s.AudioInput = max(0, number(in.Get("audio_tokens"))-number(in.Get("cached_tokens_details.audio_tokens")))
-	s.ImageInput = max(0, number(in.Get("image_tokens"))-number(in.Get("cached_tokens_details.image_tokens")))
-	s.Reasoning = number(out.Get("reasoning_tokens"))
-	s.AudioOutput, s.ImageOutput = number(out.Get("audio_tokens")), number(out.Get("image_tokens"))
-	excess(&s, number(u.Get("total_tokens")))
-	return s
 }
 
 // responseSearches counts web searches. They are stated in OpenAI's tool_usage, and in xAI's counts of its two searches, which
@@ -147,9 +130,37 @@ func responseSearches(m *wire.Message, at string, usage gjson.Result, suspect *b
 	return meter.Whole(min(calls, searched))
 }
 
+// responseTools counts searches in files, and the containers in which code ran: as xAI states its calls, else the calls and the
+// containers that stand in the output. https://platform.openai.com/docs/pricing#built-in-tools, https://docs.x.ai/docs/models#tools-pricing
+func responseTools(m *wire.Message, at string, usage gjson.Result, suspect *bool) (files, sessions meter.Quantity) {
+	if v := usage.Get("server_side_tool_usage_details"); v.IsObject() {
+		count := func(key string) int64 { return wire.Number(v.Get(key), suspect) }
+		return meter.Whole(count("file_search_calls") + count("document_search_calls")), meter.Whole(count("code_interpreter_calls"))
+	}
+	var searched, ran int64
+	for _, v := range m.All(at + "output.*.type") {
+		switch v.String() {
+		case "file_search_call":
+			searched++
+		case "code_interpreter_call":
+			ran++
+		}
+	}
+	containers := map[string]bool{}
+	for _, v := range m.All(at + "output.*.container_id") {
+		if v.Type == gjson.String {
+			containers[v.Str] = true
+		}
+	}
+	if n := int64(len(containers)); n > 0 {
+		ran = min(ran, n)
+	}
+	return meter.Whole(searched), meter.Whole(ran)
+}
+
 // generated returns what an image model used within a response. Its tokens are not in the response's usage.
 func generated(u gjson.Result) []meter.Pass {
-	s := tokenUsage(u)
+	s := usage(u)
 	units := s.Units()
 	if len(units) == 0 {
 		return nil

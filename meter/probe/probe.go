@@ -8,6 +8,7 @@ package probe
 import (
 	"errors"
 	"fmt"
+	"math/big"
 	"net/http"
 	"strconv"
 	"strings"
@@ -20,6 +21,7 @@ import (
 
 // Probe says where a response has a value. It is safe for concurrent use.
 type Probe struct {
+	parts   []*Probe // whose values are added up, see Sum
 	header  string
 	rest    string // the path that gjson follows in the value at rule; "" for that value itself
 	many    bool   // the path goes through arrays: the values are added up
@@ -74,6 +76,10 @@ func JSON(path string) (*Probe, error) {
 	return p, nil
 }
 
+// Sum returns the probe for what several have together. Its text is the exact sum; a part that the response does not have counts
+// as nothing.
+func Sum(parts []*Probe) *Probe { return &Probe{parts: parts} }
+
 // plain reports whether a part of a path is a key and has no other meaning to gjson.
 func plain(part string) bool {
 	return part != "" && !strings.ContainsAny(part, `*?|#@\!{}[]()=<>%"~:`) && strings.Trim(part, "0123456789") != ""
@@ -85,6 +91,8 @@ func (p *Probe) Sums() bool { return p.many }
 // Reader looks for a probe's value in one response.
 type Reader struct {
 	probe   *Probe
+	parts   []*Reader   // of a sum
+	trailer http.Header // where a header may still come, after the body
 	counter meter.Counter
 	scrap   []byte
 	found   value
@@ -123,11 +131,15 @@ func (p *Probe) Reader(call *meter.Call, status int, h http.Header) *Reader {
 	if status >= 400 {
 		return r
 	}
+	for _, part := range p.parts {
+		r.parts = append(r.parts, part.Reader(call, status, h))
+	}
+	if p.parts != nil {
+		return r
+	}
 	if p.header != "" {
-		if text := strings.TrimSpace(h.Get(p.header)); text != "" {
-			r.found.text, r.found.found = text, true
-			r.found.quantity, r.found.isNumber = meter.DecimalQuantity(text)
-		}
+		r.trailer = h
+		r.readHeader(p.header)
 		return r
 	}
 	d := p.dialect.Starting(func(t *wire.State, _ http.Header) { t.Scratch = &r.found })
@@ -135,8 +147,20 @@ func (p *Probe) Reader(call *meter.Call, status int, h http.Header) *Reader {
 	return r
 }
 
+// readHeader reads a header of this name, if there is one.
+func (r *Reader) readHeader(name string) {
+	if values := r.trailer[name]; len(values) > 0 && strings.TrimSpace(values[0]) != "" {
+		text := strings.TrimSpace(values[0])
+		r.found.text, r.found.found = text, true
+		r.found.quantity, r.found.isNumber = meter.DecimalQuantity(text)
+	}
+}
+
 // Feed reads the next bytes of the decoded body.
 func (r *Reader) Feed(chunk []byte) {
+	for _, part := range r.parts {
+		part.Feed(chunk)
+	}
 	if r.counter != nil {
 		r.scrap = r.counter.Feed(r.scrap[:0], chunk)
 	}
@@ -144,10 +168,43 @@ func (r *Reader) Feed(chunk []byte) {
 
 // End says that the body has ended. A value may be complete only then.
 func (r *Reader) End() {
+	if r.trailer != nil { // a proxy adds trailers to the header once the body is over, announced ones by their plain names
+		r.readHeader(r.probe.header)
+		r.readHeader(http.TrailerPrefix + r.probe.header)
+	}
+	if r.parts != nil {
+		r.addUp()
+	}
 	if r.counter != nil {
 		r.counter.Tail()
 	}
 }
+
+// addUp makes the sum of the parts the value. Where a part is no number, its text is the value, so that it is refused.
+func (r *Reader) addUp() {
+	sum := new(big.Rat)
+	r.found = value{isNumber: true}
+	for _, part := range r.parts {
+		part.End()
+		text, ok := part.Text()
+		if !ok {
+			continue
+		}
+		q, exact, _ := part.Quantity() // exact for what is written as a number of a reasonable size
+		d, number := new(big.Rat).SetString(text)
+		if !exact || !number || len(text) > maxTerm {
+			r.found = value{text: text, found: true}
+			return
+		}
+		sum.Add(sum, d)
+		digits, _ := sum.FloatPrec() // a sum of decimals is one
+		r.found.quantity = min(r.found.quantity+q, meter.MaxQuantity)
+		r.found.text, r.found.found = sum.FloatString(digits), true
+	}
+}
+
+// maxTerm is how many bytes a number has at most that is added up exactly.
+const maxTerm = 64
 
 // Text returns the value as the response states it, or the sum of its values. ok is false when it has none.
 func (r *Reader) Text() (text string, ok bool) { return r.found.text, r.found.found }

@@ -146,6 +146,53 @@ func TestAddCosts(t *testing.T) {
 	}
 }
 
+// TestSum adds up exactly what stands at several places.
+func TestSum(t *testing.T) {
+	var parts []*probe.Probe
+	for _, path := range []string{"usage.model_cost", "usage.tool_cost"} {
+		p, err := probe.JSON(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		parts = append(parts, p)
+	}
+	for _, tt := range []struct{ body, want string }{
+		{`{"usage":{"model_cost":0.1234567890123456789,"tool_cost":1e-7}}`, "0.1234568890123456789"},
+		{`{"usage":{"model_cost":"0.5","tool_cost":2}}`, "2.5"},
+		{`{"usage":{"tool_cost":0.01}}`, "0.01"},
+		{`{"usage":{"model_cost":0,"tool_cost":0}}`, "0"},
+		{`{"usage":{"model_cost":0.5,"tool_cost":"free"}}`, "free"},
+		{`{"usage":{"model_cost":0.5,"tool_cost":-1}}`, "-1"},
+		{`{"usage":{"model_cost":0.5,"tool_cost":1e900000}}`, "1e900000"},
+		{`{"usage":{}}`, ""},
+	} {
+		r := probe.Sum(parts).Reader(&meter.Call{}, 200, http.Header{"Content-Type": {"application/json"}})
+		r.Feed([]byte(tt.body))
+		r.End()
+		if got, ok := r.Text(); got != tt.want || ok != (tt.want != "") {
+			t.Errorf("%s: %q, want %q", tt.body, got, tt.want)
+		}
+	}
+}
+
+// TestTrailer reads a header that comes after the body.
+func TestTrailer(t *testing.T) {
+	p, err := probe.Header("X-Cost")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"X-Cost", http.TrailerPrefix + "X-Cost"} {
+		h := http.Header{}
+		r := p.Reader(&meter.Call{}, 200, h)
+		r.Feed([]byte("body"))
+		h[name] = []string{"0.25"}
+		r.End()
+		if got, ok := r.Text(); got != "0.25" || !ok {
+			t.Errorf("%s: %q", name, got)
+		}
+	}
+}
+
 func FuzzProbe(f *testing.F) {
 	f.Add("a.#.b", `{"a":[{"b":1}]}`)
 	f.Add("a.0.@reverse|b", `{"a":[[{"b":"x"}]]}`)

@@ -201,6 +201,7 @@ func (r *Request) Call(api *API) *meter.Call {
 	c := &meter.Call{API: api.Name, Body: r.Body, Malformed: r.kind != '{'}
 	c.Model = r.Name("model")
 	r.nameModels(c)
+	c.ServiceTier = r.tier()
 	c.Stream = r.Bool("stream")
 	r.CheckObject("stream_options")
 	r.Bool("stream_options.include_usage")
@@ -220,4 +221,23 @@ func (r *Request) Call(api *API) *meter.Call {
 	c.Format = format
 	r.checkHeader()
 	return c
+}
+
+// tierFields are where a request asks for what multiplies its prices: OpenAI's and Gemini's tier, Bedrock's
+// (https://docs.aws.amazon.com/bedrock/latest/userguide/service-tiers-inference.html), and Anthropic's speed and region.
+var tierFields = []string{"service_tier", "extra_body.service_tier", "serviceTier", "serviceTier.type", "performanceConfig.latency",
+	"speed", "extra_body.speed", "inference_geo", "extra_body.inference_geo"}
+
+// tier is what the request asks for that multiplies its prices. A speed that is a number is that of speech.
+func (r *Request) tier() string {
+	var names []string
+	for _, field := range tierFields {
+		if v := r.Get(field); v.Type == gjson.String {
+			names = append(names, r.Name(field))
+		} else if strings.HasSuffix(field, "service_tier") && r.set(field) {
+			r.Refuse(field, "expected a string")
+		}
+	}
+	names = append(names, r.Header.Get("X-Vertex-AI-LLM-Shared-Request-Type"))
+	return meter.JoinTiers(names...)
 }

@@ -48,12 +48,15 @@ func (s *Stated) Units() meter.Units {
 	input := s.Prompt
 	part(meter.Cached, s.Cached, &input)
 	written := s.CacheWrite
-	if written > input { // OpenRouter with Gemini counts written tokens as read ones, too
-		written, s.Suspect = max(0, written-s.Cached), true
+	if written > input && written <= s.Prompt { // it overlaps with what was read, and both are billed: see metering.md
+		u.Add(meter.CacheWrite1h, meter.Whole(min(s.CacheWrite1h, written)))
+		u.Add(meter.CacheWrite, meter.Whole(max(0, written-s.CacheWrite1h)))
+		input = s.Prompt - max(s.Cached, written)
+	} else {
+		oneHour := min(s.CacheWrite1h, written)
+		part(meter.CacheWrite1h, oneHour, &input)
+		part(meter.CacheWrite, written-oneHour, &input)
 	}
-	oneHour := min(s.CacheWrite1h, written)
-	part(meter.CacheWrite1h, oneHour, &input)
-	part(meter.CacheWrite, written-oneHour, &input)
 	part(meter.AudioInput, min(s.AudioInput, input), &input) // the rest of it was read from the cache
 	part(meter.ImageInput, min(s.ImageInput, input), &input)
 	u.Add(meter.Input, meter.Whole(input))

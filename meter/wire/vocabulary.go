@@ -40,16 +40,16 @@ const modelNames = "model_id modelId model_name modelName engine"
 var vocabulary = func() *node {
 	root := &node{}
 	for _, object := range []struct{ path, fields string }{
-		{"", "model models fallbacks fallback_models route provider providerOptions preset stream stream_options background " + modelNames},
+		{"", "model models fallbacks fallback_models route provider providerOptions preset stream stream_options background service_tier serviceTier speed inference_geo performanceConfig " + modelNames},
 		{"", "messages message prompt prompts input inputs content contents system systemInstruction system_instruction instructions preamble " +
 			"chat_history query document documents text texts inputText input_text requests instances tools toolConfig functions thinking"},
 		{"", "jsonrpc id method params result error"},
 		{"", "previous_response_id conversation cachedContent cached_content"},
 
-		{"stream_options", "include_usage"},
+		{"stream_options", "include_usage"}, {"serviceTier", "type"}, {"performanceConfig", "latency"},
 		{"models.*", "model"}, {"fallbacks.*", "model"}, {"fallback_models.*", "model"},
 		{"providerOptions", "gateway"}, {"providerOptions.gateway", "models"}, {"providerOptions.gateway.models.*", "model"},
-		{"extra_body", "model models stream " + modelNames},
+		{"extra_body", "model models stream service_tier speed inference_geo " + modelNames},
 		{"thinking", "type budget_tokens"},
 		{"prompt", "id"},
 		{"params", "name arguments"},

@@ -278,7 +278,7 @@ func TestStated(t *testing.T) {
 	}{
 		{wire.Stated{Prompt: 10, Cached: 4, CacheWrite: 3, CacheWrite1h: 1, Completion: 9, Reasoning: 5}, "cache_write=2,cache_write_1h=1,cached=4,input=3,output=4,reasoning=5", false},
 		{wire.Stated{Prompt: 7, Cached: 161}, "cached=7", true},
-		{wire.Stated{Prompt: 2168, Cached: 2161, CacheWrite: 2161}, "cached=2161,input=7", true},
+		{wire.Stated{Prompt: 2168, Cached: 2161, CacheWrite: 2161}, "cache_write=2161,cached=2161,input=7", false},
 		{wire.Stated{Prompt: 10, CacheWrite: 12}, "cache_write=10", true},
 		{wire.Stated{Prompt: 10, Cached: 8, AudioInput: 5}, "audio_input=2,cached=8", false},
 		{wire.Stated{Completion: 3, Reasoning: 5}, "reasoning=3", true},
