@@ -38,19 +38,20 @@ func TestMain(m *testing.M) {
 // child makes operations and says what became of each: "ok ID", "unknown ID found", "unknown ID absent", "refused ID". After a failed
 // commit it reopens the ledger, does again what is absent, and goes on.
 func child(path string) error {
-	signal.Ignore(syscall.SIGXFSZ)                     // a file that may not grow is to be an error
+	signal.Ignore(syscall.SIGXFSZ) // a file that may not grow is to be an error
+	// Faults are injected at the n-th call of a thread: the writer is to stay on one, on which nothing else has written before.
+	runtime.LockOSThread()
 	s, err := Open(path, Options{LayerSize: 64 << 10}) // so that layers are folded while it is killed
 	if err != nil {
 		return err
 	}
-	l, err := ledger.New(s, quietly(ledger.Options{}))
-	if err != nil {
-		return err
-	}
-	// Faults are injected at the n-th call of a thread: the writer is to stay on one.
 	locked := make(chan error)
 	s.Submit(ledger.Op{Run: func(ledger.Writer) error { runtime.LockOSThread(); return nil }, Done: func(err error) { locked <- err }})
 	if err := <-locked; err != nil {
+		return err
+	}
+	l, err := ledger.New(s, quietly(ledger.Options{}))
+	if err != nil {
 		return err
 	}
 	callers, operations := 1, 20
