@@ -59,9 +59,6 @@ func (r recording) billed() (input, cached, cacheWrite, output int64) {
 		u = r.Iterations
 	}
 	input, cached, cacheWrite = value(u.Input), value(u.Cached), value(u.CacheWrite)
-	if r.Ambiguous && cached > 0 && cached == cacheWrite {
-		cacheWrite = 0 // the same tokens stated under both names: see the recording's notes
-	}
 	return input, cached, cacheWrite, value(u.Output) + value(r.Usage.Unattributed)
 }
 

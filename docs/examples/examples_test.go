@@ -279,6 +279,7 @@ func open(t *testing.T, bin, options string) *server {
 		operator_key {env.TALLYGATE_OPERATOR_KEY}
 		registration open
 		faucet 100.00
+		min_period 1s
 		%s
 	}
 }
