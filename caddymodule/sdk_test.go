@@ -34,7 +34,6 @@ type recording struct {
 	Usage       *statedUsage      `json:"usage"`
 	// Iterations is the sum over Anthropic's usage.iterations, where it differs from the top level: that is what is billed.
 	Iterations *statedUsage `json:"usage_iterations_sum"`
-	Ambiguous  bool         `json:"ambiguous"`
 }
 
 type statedUsage struct {
