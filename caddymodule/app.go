@@ -315,7 +315,7 @@ func (a *App) start() error {
 	a.nameRoutes()
 	a.clock = startClock(a.books, a.book, a.logger)
 	a.judging = startJudging(a.books, a.book, a.ctx.Slogger())
-	sender := api.NewSender(a.openBook, api.SenderOptions{Private: a.privateWebhooks(), Logger: a.ctx.Slogger()})
+	sender := api.NewSender(a.openBook, api.SenderOptions{Private: a.privateWebhooks(), Listens: listens, Logger: a.ctx.Slogger()})
 	a.sender = startWorker(sender.Run)
 	return nil
 }

@@ -1,3 +1,5 @@
+//lint:file-ignore SA1019 MCP servers of the protocol before 2026-07-28 ask their clients in these ways, and are metered too.
+
 package caddymodule_test
 
 import (

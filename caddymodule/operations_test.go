@@ -3,6 +3,8 @@ package caddymodule_test
 import (
 	"encoding/csv"
 	"encoding/json"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -90,4 +92,28 @@ func TestOperationsOnALiveLedgerAndOnAClosedFile(t *testing.T) {
 func fmtHead(transfer uint64, hash string) string {
 	raw, _ := json.Marshal(transfer)
 	return string(raw) + ":" + hash
+}
+
+// TestWebhooksDoNotReachThisServer: a webhook on the machine itself is delivered, but none at a port on which this Caddy listens: neither its
+// admin endpoint, which would stop the server without a key, nor its sites.
+func TestWebhooksDoNotReachThisServer(t *testing.T) {
+	t.Parallel()
+	p := newProcess(t, "1s", "webhooks private", perCallSite, text("results"))
+	p.start()
+	told := make(chan struct{}, 100)
+	sink := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { told <- struct{}{} }))
+	defer sink.Close()
+	key := p.agent("alice", "10")
+	_, port, _ := strings.Cut(p.admin, ":")
+	for _, url := range []string{"http://" + p.admin + "/stop", "http://localhost:" + port + "/stop", "http://[::ffff:127.0.0.1]:" + port + "/stop", p.url + "/search", sink.URL} {
+		p.api("POST", "/webhooks", key, map[string]any{"url": url, "events": []string{"escrow.created"}}, 201)
+	}
+	p.api("POST", "/escrow", key, map[string]any{"to_agent_id": "acme", "amount": "1"}, 201)
+	<-told
+	eventually(t, "the deliveries to the server itself have failed", func() bool {
+		return strings.Count(p.log.String(), "this server's own ports") >= 4
+	})
+	if a := p.do("GET", "/search", key, ""); a.status != http.StatusOK {
+		t.Errorf("after that a call is answered with %d %v", a.status, a.err)
+	}
 }

@@ -37,6 +37,9 @@ type SenderOptions struct {
 	// when it is dialled, whatever name it has. A webhook that was made from this machine may be at loopback all the same, which
 	// its maker could reach anyway.
 	Private bool
+	// Listens reports whether this process itself listens at an address that is not public, such as Caddy's admin endpoint on loopback: no
+	// webhook is delivered there, whoever made it. Default: it listens nowhere.
+	Listens func(netip.AddrPort) bool
 	// Logger takes the failures of deliveries. Default: slog.Default.
 	Logger *slog.Logger
 }
@@ -54,19 +57,24 @@ func NewSender(book func() *escrow.Book, o SenderOptions) *Sender {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
+	if o.Listens == nil {
+		o.Listens = func(netip.AddrPort) bool { return false }
+	}
 	return &Sender{
 		book: book, logger: o.Logger,
-		client: newClient(func(at netip.Addr) bool { return o.Private || public(at) }),
-		local:  newClient(func(at netip.Addr) bool { return o.Private || public(at) || at.Unmap().IsLoopback() }),
+		client: newClient(func(at netip.AddrPort) bool { return public(at.Addr()) || o.Private && !o.Listens(at) }),
+		local: newClient(func(at netip.AddrPort) bool {
+			return public(at.Addr()) || (o.Private || at.Addr().Unmap().IsLoopback()) && !o.Listens(at)
+		}),
 	}
 }
 
 // newClient returns a client that dials only the addresses that it may. It checks the address that a name was resolved to.
-func newClient(may func(netip.Addr) bool) *http.Client {
+func newClient(may func(netip.AddrPort) bool) *http.Client {
 	dialer := &net.Dialer{Timeout: sendTimeout, Control: func(_, address string, _ syscall.RawConn) error {
 		at, err := netip.ParseAddrPort(address)
-		if err == nil && !may(at.Addr()) {
-			err = fmt.Errorf("webhook at %s: private addresses are no targets here", at.Addr())
+		if err == nil && !may(at) {
+			err = fmt.Errorf("webhook at %s: private addresses, and this server's own ports on them, are no targets here", at)
 		}
 		return err
 	}}

@@ -1,0 +1,30 @@
+package caddymodule
+
+import (
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+// listens reports whether this Caddy itself listens at an address of this machine: a site, or the admin endpoint, where POST /stop stops the
+// server and POST /load replaces its configuration without a key. Caddy counts its listeners by the host that the configuration names, so
+// each name is tried that the address can have there.
+func listens(at netip.AddrPort) bool {
+	address := at.Addr().Unmap().WithZone("")
+	hosts := []string{address.String(), "", "0.0.0.0", "::", "localhost", "127.0.0.1", "::1"}
+	if name, err := os.Hostname(); err == nil {
+		hosts = append(hosts, name)
+	}
+	port := strconv.Itoa(int(at.Port()))
+	for _, host := range hosts {
+		for _, network := range []string{"tcp", "tcp4", "tcp6"} {
+			if caddy.ListenerUsage(network, net.JoinHostPort(host, port)) > 0 {
+				return true
+			}
+		}
+	}
+	return false
+}
