@@ -127,7 +127,7 @@ func cloudEvent(c escrow.Charge) map[string]any {
 		"specversion": "1.0", "type": "tallygate.charge", "source": "tallygate/" + c.Payee, "id": c.RequestID,
 		"subject": c.Payer, "time": c.CreatedAt.Format(time.RFC3339Nano), "datacontenttype": "application/json",
 		"data": map[string]any{
-			"payer": c.Payer, "payee": c.Payee, "route": c.Route, "pattern": c.Pattern, "api": c.API, "model": c.Model,
+			"payer": c.Payer, "payee": c.Payee, "route": c.Route, "pattern": c.Pattern, "api": c.API, "model": c.Model, "asked_model": c.AskedModel,
 			"units": c.Units, "unit_prices": c.UnitPrices, "amount": c.Amount, "commission": c.Commission, "refunded": c.Refunded,
 			"cost": c.Cost, "markup": c.Markup, "price": c.Price, "suspect": c.Suspect, "score": c.Score, "plan": c.Plan, "source": c.Source, "cut": c.Cut, "status": c.Status, "escrow_id": c.EscrowID, "tags": c.Tags,
 		},

@@ -60,6 +60,7 @@ type Charge struct {
 	Score          string            `cbor:"33,keyasint,omitempty"` // of its quality
 	HeldIn         string            `cbor:"34,keyasint,omitempty"` // the escrow that holds, or held, its price until its quality is decided
 	Decided        ledger.Amount     `cbor:"35,keyasint,omitempty"` // out of Amount, released from HeldIn
+	AskedModel     string            `cbor:"38,keyasint,omitempty"` // the model that was asked for, where Model is another one, which answered
 	Cost           string            `cbor:"36,keyasint,omitempty"` // what the provider stated that it costs, where that was charged, with
 	Markup         string            `cbor:"37,keyasint,omitempty"` // this on top, such as "20%", and not UnitPrices
 	Balance        ledger.Amount     `cbor:"25,keyasint,omitempty"` // after it: what is available in the wallet, or what remains in the escrow

@@ -262,8 +262,8 @@ func (t *Tx) settle(a *Authorisation, s Settlement) (Charge, error) {
 	c := &d.Charge
 	c.Units, c.UnitPrices, c.Source, c.Cut, c.HTTPStatus, c.Duration = s.Units, s.UnitPrices, s.Source, s.Cut, s.HTTPStatus, s.Duration
 	c.Cost, c.Markup = s.Cost, s.Markup
-	if s.Model != "" {
-		c.Model = s.Model
+	if s.Model != "" && s.Model != c.Model {
+		c.AskedModel, c.Model = c.Model, s.Model
 	}
 	if err := t.countLimits(a.limits, amount+locked); err != nil {
 		return Charge{}, err

@@ -336,7 +336,11 @@ func TestTheDearerModelIsCharged(t *testing.T) {
 		if !complete || len(s.charges()) == 0 {
 			t.Fatalf("%v: %s", test, body)
 		}
-		want(t, test.asked+" answered by "+test.answers, s.charges()[0].Amount, test.charge)
+		charge := s.charges()[0]
+		want(t, test.asked+" answered by "+test.answers, charge.Amount, test.charge)
+		if told := charge.AskedModel + " " + charge.Model; test.answers != "" && told != test.asked+" "+test.answers || test.answers == "" && told != " "+test.asked {
+			t.Errorf("%s answered by %q is told as %q", test.asked, test.answers, told)
+		}
 	}
 }
 

@@ -16,7 +16,8 @@ type chargeOut struct {
 	Route      string              `json:"route"`
 	Pattern    string              `json:"pattern"`
 	API        string              `json:"api,omitempty"`
-	Model      string              `json:"model"`
+	Model      string              `json:"model" jsonschema:"the model that answered"`
+	AskedModel string              `json:"asked_model,omitempty" jsonschema:"the model that was asked for, where another one answered; the dearer of the two is charged"`
 	Units      map[string]string   `json:"units"`
 	UnitPrices map[string]string   `json:"unit_prices"`
 	Cost       string              `json:"cost,omitempty" jsonschema:"the cost that the provider stated; where it is there, this and the markup are charged instead of the unit prices"`
@@ -51,7 +52,7 @@ func chargeAnswer(currency string, by escrow.Actor) func(escrow.Charge) chargeOu
 			tags = c.TagsFor(by.Agent)
 		}
 		out := chargeOut{
-			RequestID: c.RequestID, Payer: c.Payer, Payee: c.Payee, Route: c.Route, Pattern: c.Pattern, API: c.API, Model: c.Model,
+			RequestID: c.RequestID, Payer: c.Payer, Payee: c.Payee, Route: c.Route, Pattern: c.Pattern, API: c.API, Model: c.Model, AskedModel: c.AskedModel,
 			Units: orEmpty(c.Units), UnitPrices: orEmpty(c.UnitPrices), Cost: c.Cost, Markup: c.Markup, Amount: c.Amount, Commission: c.Commission, Refunded: c.Refunded,
 			Currency: currency, Source: c.Source, Cut: c.Cut, Status: c.Status, Suspect: c.Suspect, HTTPStatus: c.HTTPStatus,
 			DurationMS: c.Duration.Milliseconds(), Tags: orEmpty(tags), CreatedAt: c.CreatedAt,
