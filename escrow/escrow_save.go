@@ -73,12 +73,12 @@ func (t *Tx) saveEscrow(e *Escrow) error {
 			t.ledger.Put([]byte(key), []byte{})
 		}
 	}
-	e.indexed = after
-	if at := e.dueAt(); !at.IsZero() {
+	if at := e.dueAt(); !at.IsZero() && !e.indexed[string(dueTurns.key(e.From, at, dueEscrow+e.ID))] {
 		if err := dueTurns.by(t, e.From, at); err != nil {
 			return err
 		}
 	}
+	e.indexed = after
 	if err := t.put(escrowTable.key(e.ID), e); err != nil {
 		return err
 	}
