@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -32,6 +33,7 @@ type sold struct {
 	stream   http.HandlerFunc // the answer, as a stream; nil where it can't be one
 	price    string           // of the whole answer
 	request  string           // the body; empty: a GET
+	path     string           // of the request; empty: a search's, or a chat's where there is a body
 }
 
 const ten = 10
@@ -72,6 +74,26 @@ func counted(t *testing.T) gateway.Route {
 	return gateway.Route{Rates: r, Counts: []probe.Count{{Class: meter.Class("rows"), Probe: at}}}
 }
 
+// images are counted by how many the answer lists.
+func images(t *testing.T) gateway.Route {
+	at, err := probe.JSON("data.#")
+	must(t, err)
+	price, err := pricing.ParsePrice(strings.Fields("0.01 per images"), "images")
+	must(t, err)
+	r, err := pricing.NewRates([]pricing.Price{price}, "images")
+	must(t, err)
+	return gateway.Route{Rates: r, Counts: []probe.Count{{Class: meter.Class("images"), Probe: at}}}
+}
+
+// transcribing has a price for each second of what was transcribed, as the answer states it.
+func transcribing(t *testing.T) gateway.Route {
+	price, err := pricing.ParseClassPrice("second", strings.Fields("0.01 per second"))
+	must(t, err)
+	tariff := &pricing.Tariff{Models: []pricing.Model{{Glob: "*", Prices: []pricing.Price{price}}}}
+	must(t, tariff.Compile(nil))
+	return gateway.Route{Tariff: tariff}
+}
+
 func costing(t *testing.T) gateway.Route {
 	at, err := probe.JSON("cost")
 	must(t, err)
@@ -92,6 +114,19 @@ var goods = []sold{
 		name: "token", route: perUnit("0.01 per output_token"), document: chat(false), stream: chat(true), price: "0.1",
 		request: `{"model":"m","messages":[],"max_tokens":10,"stream":%t}`,
 	},
+	{
+		name: "image", route: images, price: "0.1", path: "/v1/images/generations", request: `{"model":"m","n":10}`,
+		document: document("Content-Type", "application/json", `{"data":[`+strings.Repeat(`{"b64_json":"x"},`, ten-1)+`{"b64_json":"x"}]}`),
+	},
+	{
+		name: "second", route: transcribing, price: "0.1", path: "/v1/audio/transcriptions", request: `{"model":"m"}`,
+		document: document("Content-Type", "application/json", `{"text":"words","duration":10}`),
+	},
+	{
+		name: "tool", route: perUnit("0.1 per tool_call"), price: "0.1", path: "/mcp",
+		request:  `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"search","arguments":{}}}`,
+		document: document("Content-Type", "application/json", `{"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"3 results"}]}}`),
+	},
 }
 
 // ask makes one call and says whether the client takes the answer for complete.
@@ -99,11 +134,17 @@ func (g sold) ask(t *testing.T, s *shop, streamed bool, headers ...string) (stat
 	t.Helper()
 	method, path, request := http.MethodGet, "/search", io.Reader(nil)
 	if g.request != "" {
-		method, path, request = http.MethodPost, "/v1/chat/completions", strings.NewReader(fmt.Sprintf(g.request, streamed))
+		method, path, request = http.MethodPost, "/v1/chat/completions", strings.NewReader(strings.Replace(g.request, "%t", strconv.FormatBool(streamed), 1))
+	}
+	if g.path != "" {
+		path = g.path
 	}
 	r, err := http.NewRequestWithContext(t.Context(), method, s.url+path, request)
 	must(t, err)
 	r.Header.Set("Authorization", "Bearer "+s.key)
+	if request != nil {
+		r.Header.Set("Content-Type", "application/json")
+	}
 	for i := 0; i < len(headers); i += 2 {
 		r.Header.Set(headers[i], headers[i+1])
 	}
@@ -171,12 +212,12 @@ func holdsTheLaw(t *testing.T, good sold, streamed bool, provider http.HandlerFu
 			return err
 		}
 	case "quota":
-		unit := map[string]string{"call": "call", "byte": "byte", "event": "event", "count": "rows", "token": "output_token"}[good.name]
+		unit := map[string]string{"call": "call", "byte": "byte", "event": "event", "count": "rows", "token": "output_token", "image": "images", "second": "second", "tool": "tool_call"}[good.name]
 		if unit == "" {
 			t.Skip("a subscription includes units, and what the provider states as a cost has none")
 		}
 		units := int64(amount(has)) * ten / int64(amount(good.price)) // as many as the money would buy
-		if unit == "call" {
+		if unit == "call" || unit == "tool_call" {
 			units /= ten
 		}
 		if units == 0 {
@@ -217,7 +258,7 @@ func holdsTheLaw(t *testing.T, good sold, streamed bool, provider http.HandlerFu
 		}
 		if pays == "quota" {
 			charged = price * ledger.Amount(charges[0].QuotaUsed) / (ten * escrow.Micro)
-			if good.name == "call" {
+			if good.name == "call" || good.name == "tool" {
 				charged = price * ledger.Amount(charges[0].QuotaUsed) / escrow.Micro
 			}
 		}
