@@ -312,7 +312,9 @@ func (a *App) start() error {
 	a.gateway = gateway.New(a.book, gateway.Options{
 		Prefix: a.prefix, MaxBodies: a.maxBodies(), Client: clientHost, Report: report, Rails: a.rails,
 	})
-	a.nameRoutes()
+	if err := a.nameRoutes(); err != nil {
+		return err
+	}
 	a.clock = startClock(a.books, a.book, a.logger)
 	a.judging = startJudging(a.books, a.book, a.ctx.Slogger())
 	sender := api.NewSender(a.openBook, api.SenderOptions{Private: a.privateWebhooks(), Listens: listens, Logger: a.ctx.Slogger()})

@@ -1,9 +1,11 @@
 package caddymodule
 
 import (
+	"fmt"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 	"go.uber.org/zap"
 
 	"github.com/tallygate/tallygate/escrow/api"
@@ -12,14 +14,20 @@ import (
 
 // nameRoutes tells each meter which paths it stands before, as the site's matchers have them: that is its route's name in
 // charges and in the list of tariffs.
-func (a *App) nameRoutes() {
+//
+// A proxy below a meter that has a tariff must not rewrite the request by itself: what is free is judged by the method and path, and there nobody
+// sees what they become.
+func (a *App) nameRoutes() error {
 	loaded, err := a.ctx.AppIfConfigured("http")
 	if err != nil {
-		return
+		return nil // nothing is served
 	}
 	for name, server := range loaded.(*caddyhttp.App).Servers {
 		if nameMeters(server.Routes, "") == 0 {
 			continue
+		}
+		if err := checkProxies(server.Routes, nil); err != nil {
+			return err
 		}
 		for _, log := range accessLogs(server.Logs) {
 			if a.showsKeys(log) {
@@ -28,6 +36,31 @@ func (a *App) nameRoutes() {
 			}
 		}
 	}
+	return nil
+}
+
+// checkProxies finds proxies that rewrite requests after a meter with a tariff has judged them. judge is that meter; nil: there is none yet.
+func checkProxies(routes caddyhttp.RouteList, judge *Meter) error {
+	for _, route := range routes {
+		judge := judge
+		for _, handler := range route.Handlers {
+			switch h := handler.(type) {
+			case *Meter:
+				if judge = nil; h.route.Tariff != nil {
+					judge = h
+				}
+			case *caddyhttp.Subroute:
+				if err := checkProxies(h.Routes, judge); err != nil {
+					return err
+				}
+			case *reverseproxy.Handler:
+				if judge != nil && h.Rewrite != nil {
+					return fmt.Errorf("meter of %s on %q: reverse_proxy rewrites the method or the path after the meter has judged what the call costs: put a rewrite before the meter instead (the directives rewrite, uri and method stand before it by themselves)", judge.Payee, judge.route.Name)
+				}
+			}
+		}
+	}
+	return nil
 }
 
 // nameMeters names the meters of the routes, and returns how many there are.

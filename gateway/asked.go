@@ -23,6 +23,7 @@ type asked struct {
 	call   *meter.Call
 	rates  *pricing.Rates // nil where the call is free and the tariff has none for it
 	dear   *pricing.Rates // those by which the call is bounded: the dearest of all models that it names
+	judged string         // the method and path by which call was found; empty where the body was not to be read
 	limit  ledger.Amount  // the most that the caller or the provider lets it cost; 0: no bound
 	digest [32]byte       // of the request, where it has an Idempotency-Key
 }
@@ -86,7 +87,7 @@ func (q *asked) read() *ledger.Refusal {
 			return refusal
 		}
 	}
-	call, err := formats.Inspect(meter.Head{Method: r.Method, Path: r.URL.Path, Query: r.URL.RawQuery, Header: r.Header}, q.body)
+	call, err := q.inspect(q.body)
 	if ambiguous := (*meter.AmbiguousError)(nil); errors.As(err, &ambiguous) {
 		return refuse(api.AmbiguousRequest, ambiguous.Error(), "field", ambiguous.Field)
 	}
@@ -99,10 +100,7 @@ func (q *asked) read() *ledger.Refusal {
 	if len(call.Model) > maxModel {
 		return refuse(escrow.InvalidRequest, "the model's name has more than 256 bytes", "field", "model")
 	}
-	if call.API == "" && q.route.Tariff.ToolsOnly() && len(q.body) == 0 && (r.Method == http.MethodGet || r.Method == http.MethodDelete) {
-		call.Free = true // an MCP client listens to its server, or ends its session, wherever that is
-	}
-	q.call = call
+	q.call, q.judged = call, pathOf(r)
 	if q.body != nil {
 		setBody(r, call.Body)
 	}
@@ -112,6 +110,31 @@ func (q *asked) read() *ledger.Refusal {
 		r.Header.Del("If-Range")
 	}
 	return nil
+}
+
+// inspect tells what the request asks for, as its method and path now are.
+func (q *asked) inspect(body []byte) (*meter.Call, error) {
+	r := q.request
+	call, err := formats.Inspect(meter.Head{Method: r.Method, Path: r.URL.Path, Query: r.URL.RawQuery, Header: r.Header}, body)
+	if err == nil && call.API == "" && q.route.Tariff.ToolsOnly() && len(body) == 0 && (r.Method == http.MethodGet || r.Method == http.MethodDelete) {
+		call.Free = true // an MCP client listens to its server, or ends its session, wherever that is
+	}
+	return call, err
+}
+
+// pathOf is what a request was judged by.
+func pathOf(r *http.Request) string { return r.Method + " " + r.URL.Path }
+
+// rewritten refuses a call that was free by its path, where the handlers before the provider have changed the path to one that is not. nil: it
+// is free by the path with which it went to the provider.
+func (q *asked) rewritten() *ledger.Refusal {
+	if q.judged == "" || !q.free() || q.judged == pathOf(q.request) {
+		return nil
+	}
+	if call, err := q.inspect(q.call.Body); err == nil && call.Free {
+		return nil
+	}
+	return refuse(api.NoPrice, q.judged+" is free, but this server's configuration makes it "+pathOf(q.request)+", which is not: the rewrite must come before the meter")
 }
 
 // checkPriced refuses what has no price, so that nothing is free by accident.

@@ -1,6 +1,11 @@
 package gateway
 
-import "net/http"
+import (
+	"errors"
+	"net/http"
+
+	"github.com/tallygate/tallygate/escrow/ledger"
+)
 
 // passing is an answer that costs nothing, or is charged by a meter further in: it goes by as if no meter were there.
 type passing struct {
@@ -54,3 +59,28 @@ func (b *unreadable) failed(err error) error {
 }
 
 func (b *unreadable) broken(any) (any, error) { return nil, b.failed(badGateway(errCoding)) }
+
+// refused is an answer that does not go out, since it is work that has no price here. The refusal goes out in its place.
+type refused struct {
+	*response
+	refusal *ledger.Refusal
+	told    bool
+}
+
+var errRefused = errors.New("the answer does not go out")
+
+func (b *refused) write([]byte) (int, error) { return 0, errRefused }
+func (b *refused) flush() error              { return nil }
+func (b *refused) complete() any             { b.tell(); return nil }
+func (b *refused) failed(error) error        { b.tell(); return nil }
+func (b *refused) broken(any) (any, error)   { b.tell(); return nil, nil }
+func (b *refused) close()                    {}
+
+func (b *refused) tell() {
+	if b.told {
+		return
+	}
+	b.told = true
+	b.discard()
+	b.call.withhold(b.ResponseWriter, b.refusal)
+}

@@ -22,7 +22,7 @@ type response struct {
 	body   body // how the answer goes on; nil until its header is there
 }
 
-// body is a way for an answer to go to the client. Implementations: [passing], [unreadable], and of those that are charged [kept], [streamed]
+// body is a way for an answer to go to the client. Implementations: [passing], [unreadable], [refused], and of those that are charged [kept], [streamed]
 // and [tunneled].
 type body interface {
 	// write takes what the handlers write.
@@ -139,6 +139,10 @@ func (w *response) WriteHeader(status int) {
 	dropOwn(w.Header())
 	w.Header().Set(headerRequest, c.id)
 	exposeOwn(w.Header())
+	if refusal := c.rewritten(); refusal != nil && status < 400 {
+		w.body = &refused{response: w, refusal: refusal}
+		return
+	}
 	if c.pay.costs() && !w.leavesHTTP() {
 		keepPrivate(w.Header())
 	}
