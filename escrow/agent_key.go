@@ -7,6 +7,7 @@ import (
 	"hash/crc32"
 	"math/big"
 	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
@@ -41,7 +42,10 @@ type KeyOrder struct {
 	Payees   []string
 }
 
-const maxPayees = 100 // of one key
+const (
+	maxPayees = 100  // of one key
+	maxKeys   = 1000 // of one agent, revoked ones included
+)
 
 // HashKey is the form in which keys are kept: their SHA-256. Keys carry 256 random bits, so that no slower hash is needed.
 func HashKey(key string) [32]byte { return sha256.Sum256([]byte(key)) }
@@ -113,6 +117,13 @@ func (t *Tx) CreateKey(by Actor, agent string, o KeyOrder) (Key, string, error) 
 	}
 	if err := checkText("name", o.Name); err != nil {
 		return Key{}, "", err
+	}
+	keys := 0
+	if err := t.ledger.Scan(keyByAgent.under(agent), func(_, _ []byte) (bool, error) { keys++; return keys < maxKeys, nil }); err != nil {
+		return Key{}, "", err
+	}
+	if keys >= maxKeys {
+		return Key{}, "", refuse(InvalidStatus, map[string]string{"limit": strconv.Itoa(maxKeys)}, "an agent has at most %d keys, revoked ones included", maxKeys)
 	}
 	if len(o.Payees) > maxPayees {
 		return Key{}, "", invalid("payees", "payees: at most %d", maxPayees)

@@ -253,3 +253,22 @@ func TestTagsAreThePayers(t *testing.T) {
 		t.Errorf("the payee sees %v", got)
 	}
 }
+
+// TestKeysAreBounded: an agent can't have the server keep keys without end.
+func TestKeysAreBounded(t *testing.T) {
+	s := newShop(t, defaultRules())
+	s.agents("0", "alice")
+	made := 1 // the first one, of the registration
+	err := s.run(func(tx *escrow.Tx) error {
+		made = 1
+		for {
+			if _, _, err := tx.CreateKey(by("alice"), "alice", escrow.KeyOrder{}); err != nil {
+				return err
+			}
+			made++
+		}
+	})
+	if !escrow.IsRefusal(err, escrow.InvalidStatus) || made != 1000 {
+		t.Errorf("after %d keys: %v", made, err)
+	}
+}
