@@ -94,7 +94,7 @@ type Bound struct {
 	Share bool
 	// Left, if not nil, reads in the books how much there is, in place of Most. Its error is the claim's.
 	Left func(ledger.Reader) (int64, error)
-	// Note is shown to those for whom a claim leaves no room, in their NoRoom. It is for things of which there is one.
+	// Note is told to whoever finds no room beside this claim, in NoRoom. It is for things that one claim at a time can have.
 	Note []byte
 }
 

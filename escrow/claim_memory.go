@@ -233,7 +233,7 @@ func (c *claim) End() {
 }
 
 // tightest is the bound with the least room, the first of several, and the room that it has. The books are read under the lock: what is used
-// of a claim is in them before the claim is given back, so that nothing is counted at neither place.
+// of a claim is in them before the claim is given back, so that what was used always counts, here or in the books.
 func (c *claim) tightest() (tightest int, room int64, err error) {
 	switch {
 	case c.ended:

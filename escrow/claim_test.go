@@ -91,7 +91,7 @@ func TestClaims(t *testing.T) {
 	}
 }
 
-// TestClaimedOnce: of a thing of which there is one, the next one sees the note of who has it, or waits.
+// TestClaimedOnce: where one claim at a time can have a thing, the next one sees the note of the claim that has it, or waits.
 func TestClaimedOnce(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	_, claims := newClaims(t)
@@ -158,7 +158,7 @@ func TestClaimsByTheBooks(t *testing.T) {
 	}
 }
 
-// TestClaimsUnderLoad: however many claim at once, no more is claimed than there is, and in the end all of it is there again.
+// TestClaimsUnderLoad: however many claim at once, no more is claimed than there is, and in the end all of it has been given back.
 func TestClaimsUnderLoad(t *testing.T) {
 	_, claims := newClaims(t)
 	var all sync.WaitGroup

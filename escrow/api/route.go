@@ -170,7 +170,7 @@ func (s *server) request(req *http.Request, need access) (*request, error) {
 	return r, nil
 }
 
-// bearer is the key of a request, from Authorization: Bearer KEY. given says that there is such a header, be its key empty.
+// bearer is the key of a request, from Authorization: Bearer KEY. given says whether there is such a header, also where its key is empty.
 func bearer(req *http.Request) (key string, given bool) {
 	header := req.Header.Get("Authorization")
 	if header == "" {
