@@ -247,6 +247,7 @@ func compileTariff(t *pricing.Tariff, logger *zap.Logger, counts ...string) erro
 		if catalog, err = pricing.LoadCatalog(file); err != nil {
 			return fmt.Errorf("price catalog %s: %w", t.Catalog.File, err)
 		}
+		logProblems(logger, t.Catalog.File, catalog.Problems())
 	}
 	if err := t.Compile(catalog, counts...); err != nil {
 		return err
@@ -255,6 +256,19 @@ func compileTariff(t *pricing.Tariff, logger *zap.Logger, counts ...string) erro
 		logger.Warn("tariff", zap.String("warning", warning))
 	}
 	return nil
+}
+
+// shownProblems is how many of a catalog's problems are written out. Catalogs have thousands of entries.
+const shownProblems = 20
+
+// logProblems tells which models of a catalog have no price, and why.
+func logProblems(logger *zap.Logger, file string, problems []string) {
+	if len(problems) == 0 {
+		return
+	}
+	shown := problems[:min(len(problems), shownProblems)]
+	logger.Warn("price catalog: entries without a price that can be charged; calls of their models are refused",
+		zap.String("file", file), zap.Int("entries", len(problems)), zap.Strings("problems", shown))
 }
 
 // tariff is one of the global option's.

@@ -87,7 +87,7 @@ func (e explained) print(w io.Writer) {
 		fmt.Fprintf(table, "  %s\t%s\tx %s\t= %s\n", line.Class, line.Quantity, line.Price, line.Product)
 	}
 	_ = table.Flush()
-	fmt.Fprintf(w, "  sum %s, rounded down to the ledger's nine digits\n", e.Price.Sum)
+	fmt.Fprintf(w, "  sum %s, rounded down to the ledger's nine digits, but not to nothing\n", e.Price.Sum)
 	table = tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, t := range e.Transfers {
 		fmt.Fprintf(table, "  transfer %d\t%s\t%s -> %s\t%s\n", t.Transfer, t.Kind, t.Debit, t.Credit, t.Amount)

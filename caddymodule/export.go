@@ -126,10 +126,39 @@ func cloudEvent(c escrow.Charge) map[string]any {
 	return map[string]any{
 		"specversion": "1.0", "type": "tallygate.charge", "source": "tallygate/" + c.Payee, "id": c.RequestID,
 		"subject": c.Payer, "time": c.CreatedAt.Format(time.RFC3339Nano), "datacontenttype": "application/json",
-		"data": map[string]any{
-			"payer": c.Payer, "payee": c.Payee, "route": c.Route, "pattern": c.Pattern, "api": c.API, "model": c.Model, "asked_model": c.AskedModel,
-			"units": c.Units, "unit_prices": c.UnitPrices, "amount": c.Amount, "commission": c.Commission, "refunded": c.Refunded,
-			"cost": c.Cost, "markup": c.Markup, "price": c.Price, "suspect": c.Suspect, "score": c.Score, "plan": c.Plan, "source": c.Source, "cut": c.Cut, "status": c.Status, "escrow_id": c.EscrowID, "tags": c.Tags,
+		"data": chargeData{
+			Payer: c.Payer, Payee: c.Payee, Route: c.Route, Pattern: c.Pattern, API: c.API, Model: c.Model, AskedModel: c.AskedModel,
+			Units: c.Units, UnitPrices: c.UnitPrices, Amount: c.Amount, Commission: c.Commission, Refunded: c.Refunded,
+			Cost: c.Cost, Markup: c.Markup, Price: c.Price, Suspect: c.Suspect, Score: c.Score, Plan: c.Plan, Source: c.Source, Cut: c.Cut,
+			Status: c.Status, EscrowID: c.EscrowID, Tags: c.Tags,
 		},
 	}
+}
+
+// chargeData is the data of a charge's event. What a charge does not have is left out: a price of 0 would say that the call was worth
+// nothing, where it is only the same as the amount.
+type chargeData struct {
+	Payer      string              `json:"payer"`
+	Payee      string              `json:"payee"`
+	Route      string              `json:"route"`
+	Pattern    string              `json:"pattern"`
+	API        string              `json:"api,omitempty"`
+	Model      string              `json:"model,omitempty"`
+	AskedModel string              `json:"asked_model,omitempty"`
+	Units      map[string]string   `json:"units"`
+	UnitPrices map[string]string   `json:"unit_prices"`
+	Amount     ledger.Amount       `json:"amount"`
+	Commission ledger.Amount       `json:"commission"`
+	Refunded   ledger.Amount       `json:"refunded"`
+	Cost       string              `json:"cost,omitempty"`
+	Markup     string              `json:"markup,omitempty"`
+	Price      ledger.Amount       `json:"price,omitzero"`
+	Suspect    bool                `json:"suspect"`
+	Score      string              `json:"score,omitempty"`
+	Plan       string              `json:"plan,omitempty"`
+	Source     string              `json:"source"`
+	Cut        string              `json:"cut"`
+	Status     escrow.ChargeStatus `json:"status"`
+	EscrowID   string              `json:"escrow_id,omitempty"`
+	Tags       map[string]string   `json:"tags,omitempty"`
 }

@@ -53,6 +53,7 @@ const (
 	answerBytes       table = 'V' // owner, or nobody for all: how many bytes of answers are kept
 	signerTable       table = 'z' // one record: the seed of the key that signs receipts
 	railTable         table = 'g' // rail, payment id: money that came in by a rail
+	commissionTable   table = 'R' // payee: millionths of a nano that stand over of the commission
 	decisionTable     table = 'j' // request id: a charge whose quality is not decided yet
 )
 

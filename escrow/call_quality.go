@@ -78,7 +78,7 @@ func (q *Quality) divide(c *Charge, amount, posted ledger.Amount) (paid, locked 
 		c.Price = amount
 		return posted, amount - posted
 	}
-	paid = max(posted, share(amount, q.Verdict.Share))
+	paid = max(posted, portion(amount, q.Verdict.Share))
 	if paid != amount {
 		c.Price = amount
 	}
@@ -139,7 +139,7 @@ func (t *Tx) divideBy(e *Escrow, v Verdict, note string) error {
 	if err != nil {
 		return err
 	}
-	toPayee := min(free, share(e.Amount, v.Share))
+	toPayee := min(free, portion(e.Amount, v.Share))
 	if err := t.out(e, ToPayee, toPayee, note); err != nil {
 		return err
 	}

@@ -94,7 +94,7 @@ func (t *Tx) draw(a *Authorisation, due ledger.Amount, exact bool) error {
 	return t.put(drawTable.key(d.Charge.RequestID), d)
 }
 
-// post pays the payee, and the operator's share of all that the call has posted so far, less what it had before.
+// post pays the payee, and the operator's share of it.
 func (t *Tx) post(d *drawn, amount ledger.Amount, cover *ledger.Hold) (fee ledger.Amount, err error) {
 	if amount == 0 {
 		return 0, nil
@@ -109,14 +109,14 @@ func (t *Tx) post(d *drawn, amount ledger.Amount, cover *ledger.Hold) (fee ledge
 	d.made(m.seq)
 	d.stained += m.stained
 	d.Posted += amount
-	return t.takeShare(d)
+	return t.takeShare(d, amount)
 }
 
-// takeShare brings the operator's share up to what the posted sum makes.
-func (t *Tx) takeShare(d *drawn) (fee ledger.Amount, err error) {
-	fee = share(d.Posted, d.PPM) - d.Charge.Commission
+// takeShare takes the operator's share of an amount that was posted.
+func (t *Tx) takeShare(d *drawn, posted ledger.Amount) (fee ledger.Amount, err error) {
+	fee, err = t.take(d.Charge.Payee, posted, d.PPM, d.Charge.RequestID)
 	d.Charge.Commission += fee
-	return fee, t.take(d.Charge.Payee, fee, d.Charge.RequestID)
+	return fee, err
 }
 
 // made notes that the transfer of a number was made for the call.
@@ -281,6 +281,7 @@ func (t *Tx) payRest(d *drawn, due ledger.Amount, cover *ledger.Hold) error {
 		if err != nil {
 			return err
 		}
+		before := d.Posted
 		for _, p := range pendings {
 			part := min(due, p.Amount)
 			m, err := t.moveDrawn(p, part, d.Charge.Route)
@@ -292,7 +293,7 @@ func (t *Tx) payRest(d *drawn, due ledger.Amount, cover *ledger.Hold) error {
 			d.Posted += part
 		}
 		d.Pending = 0
-		if _, err := t.takeShare(d); err != nil {
+		if _, err := t.takeShare(d, d.Posted-before); err != nil {
 			return err
 		}
 	}

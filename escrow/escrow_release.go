@@ -24,10 +24,9 @@ func (t *Tx) out(e *Escrow, way Way, amount ledger.Amount, memo string, cover ..
 	}
 	e.Released += amount
 	e.StainedReleased += m.stained
-	// All releases together pay the share of their sum, so that many small ones cost what one large one does.
-	fee := min(amount, max(0, share(e.Released, e.CommissionPPM)-e.Commission))
+	fee, err := t.take(e.To, amount, e.CommissionPPM, e.ID)
 	e.Commission += fee
-	return t.take(e.To, fee, e.ID)
+	return err
 }
 
 // sendRest sends all that is not held one way, and whatever is held after it as the running calls end.

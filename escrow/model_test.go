@@ -28,7 +28,7 @@ func TestModel(t *testing.T) {
 		rules.CommissionPPM = rapid.SampledFrom([]int64{0, 10_000, 333_333}).Draw(r, "commission")
 		s.open(rules)
 		defer func() { _ = s.Ledger().Close(); _ = os.RemoveAll(dir) }()
-		m := &model{ppm: rules.CommissionPPM, now: s.clock.now, wallets: map[string]ledger.Amount{}}
+		m := &model{ppm: rules.CommissionPPM, now: s.clock.now, wallets: map[string]ledger.Amount{}, earned: map[string]ledger.Amount{}}
 		w := &world{shop: s, model: m, t: r}
 		for _, name := range names {
 			s.agents("1000", name)
@@ -52,6 +52,7 @@ type model struct {
 	now        time.Time
 	wallets    map[string]ledger.Amount
 	commission ledger.Amount
+	earned     map[string]ledger.Amount // by payee: all that commission was taken of
 	escrows    []*modelEscrow
 	calls      []*modelCall
 	charges    []*modelCharge
@@ -100,6 +101,13 @@ func (m *model) available(agent string) ledger.Amount { return m.wallets[agent] 
 
 func (m *model) free(e *modelEscrow) ledger.Amount { return e.remaining() - m.held("", e) }
 
+// share is the operator's share of what a payee earns: all that it has earned, less what it has paid of it before.
+func (m *model) share(payee string, by ledger.Amount) ledger.Amount {
+	before := m.earned[payee] * ledger.Amount(m.ppm) / 1_000_000
+	m.earned[payee] += by
+	return m.earned[payee]*ledger.Amount(m.ppm)/1_000_000 - before
+}
+
 func (m *model) out(e *modelEscrow, way string, by ledger.Amount) {
 	if way == "refund" {
 		e.refunded += by
@@ -110,7 +118,7 @@ func (m *model) out(e *modelEscrow, way string, by ledger.Amount) {
 		return
 	}
 	e.released += by
-	fee := min(by, max(0, e.released*ledger.Amount(m.ppm)/1_000_000-e.fee))
+	fee := m.share(e.to, by)
 	e.fee += fee
 	m.wallets[e.to] += by - fee
 	m.commission += fee
@@ -188,7 +196,7 @@ func (m *model) over(c *modelCall) {
 // pay posts what a call has come to, and what the operator gets of it.
 func (m *model) pay(c *modelCall, by ledger.Amount) {
 	c.posted += by
-	fee := c.posted*ledger.Amount(m.ppm)/1_000_000 - c.fee
+	fee := m.share(c.payee, by)
 	c.fee += fee
 	m.wallets[c.payee] += by - fee
 	m.commission += fee

@@ -190,8 +190,7 @@ func (t *Tx) pay(kind string, from, to ledger.AccountID, o PaymentOrder, viewer 
 		Reference: o.Reference, Memo: o.Memo, At: t.Now(),
 	}
 	if kind == kindDebit {
-		p.Commission = share(o.Amount, t.rules.CommissionPPM)
-		if err := t.take(p.To, p.Commission, o.Reference); err != nil {
+		if p.Commission, err = t.take(p.To, o.Amount, t.rules.CommissionPPM, o.Reference); err != nil {
 			return Payment{}, err
 		}
 	}

@@ -3,6 +3,7 @@ package escrow
 import (
 	"errors"
 	"fmt"
+	"math/bits"
 	"strings"
 
 	"github.com/shopspring/decimal"
@@ -43,11 +44,20 @@ func ParsePercent(s string) (ppm int64, err error) {
 	return d.IntPart(), nil
 }
 
-// share is the part of amount that ppm parts per million are, rounded down.
-func share(amount ledger.Amount, ppm int64) ledger.Amount {
-	part, err := amount.MulDiv(uint64(ppm), ppmWhole)
-	if err != nil || part > amount { // amount is not negative and ppm at most a million
-		panic(fmt.Sprintf("%d ppm of %s: %v", ppm, amount, err))
+// share is the part of amount that ppm parts per million are, and the millionths of a nano beyond it. Neither is negative, and ppm is at
+// most a million. more is what stands over from before, in millionths of a nano and less than one.
+func share(amount ledger.Amount, ppm, more int64) (part ledger.Amount, over int64) {
+	hi, lo := bits.Mul64(uint64(amount), uint64(ppm))
+	lo, carry := bits.Add64(lo, uint64(more), 0)
+	quo, rem := bits.Div64(hi+carry, lo, ppmWhole)
+	return ledger.Amount(quo), int64(rem)
+}
+
+// portion is the part of a price that ppm parts per million are, rounded up: a part of something is never nothing.
+func portion(amount ledger.Amount, ppm int64) ledger.Amount {
+	part, over := share(amount, ppm, 0)
+	if over > 0 {
+		part++
 	}
 	return part
 }
@@ -101,15 +111,29 @@ func (t *Tx) hasMoved(tr ledger.Transfer, before ledger.Amount) (m moved, err er
 	return m, t.watch(tr.Debit, before)
 }
 
-// take posts the operator's commission out of what the payee has just been credited with.
-func (t *Tx) take(payee string, fee ledger.Amount, reference string) error {
-	if fee == 0 {
-		return nil
+// take posts the operator's commission, of ppm parts per million, out of the amount that the payee has just been credited with. What is
+// less than a nano stands over until the payee's next commission, so that many small amounts pay together what one large one does.
+func (t *Tx) take(payee string, amount ledger.Amount, ppm int64, reference string) (fee ledger.Amount, err error) {
+	if amount == 0 || ppm == 0 {
+		return 0, nil
 	}
-	_, err := t.move(ledger.Transfer{
+	var over int64
+	if _, err := load(t.ledger, commissionTable.key(payee), &over); err != nil {
+		return 0, err
+	}
+	fee, left := share(amount, ppm, over)
+	if left != over {
+		if err := t.put(commissionTable.key(payee), left); err != nil {
+			return 0, err
+		}
+	}
+	if fee == 0 {
+		return 0, nil
+	}
+	_, err = t.move(ledger.Transfer{
 		Debit: ledger.Wallet(payee), Credit: ledger.Commission, Amount: fee, Kind: kindCommission, Reference: reference,
 	})
-	return err
+	return fee, err
 }
 
 // funds adds to a refusal for lack of funds what the payer needs to mend it.

@@ -106,7 +106,7 @@ func (w *world) debit(t *rapid.T) {
 	if by > w.model.available(from) {
 		want = "insufficient_funds"
 	} else {
-		fee := by * ledger.Amount(w.model.ppm) / 1_000_000
+		fee := w.model.share(to, by)
 		w.model.wallets[from] -= by
 		w.model.wallets[to] += by - fee
 		w.model.commission += fee

@@ -88,7 +88,7 @@ func LoadCatalog(r io.Reader) (*Catalog, error) {
 	for name, raw := range entries {
 		m, err := parseEntry(name, raw)
 		if err == nil {
-			_, err = m.compile(nil, 0, nil)
+			_, err = m.withMarkup(Percent{}).compile(nil, 0, nil)
 		}
 		if err != nil {
 			c.problems = append(c.problems, fmt.Sprintf("%s: %v", name, err))
@@ -484,34 +484,29 @@ func (e entry) prices(l layer) []Price {
 	return list
 }
 
-// markedUp returns the model with the markup added to each price.
-func (m Model) markedUp(markup Percent) Model {
-	if markup.IsZero() {
-		return m
+// withMarkup returns the model with the markup added to each price, and each as it is charged.
+func (m Model) withMarkup(markup Percent) Model {
+	change := func(list []Price) []Price {
+		list = slices.Clone(list)
+		for i, p := range list {
+			p.Amount = markup.onTop(p.Amount)
+			list[i] = p.charged()
+		}
+		return list
 	}
-	m.Prices = markedUp(m.Prices, markup)
-	m.Above = aboveMarkedUp(m.Above, markup)
+	above := func(list []Above) []Above {
+		list = slices.Clone(list)
+		for i, a := range list {
+			list[i].Prices = change(a.Prices)
+		}
+		return list
+	}
+	m.Prices, m.Above = change(m.Prices), above(m.Above)
 	m.Services = slices.Clone(m.Services)
 	for i, s := range m.Services {
-		m.Services[i] = Service{s.Name, markedUp(s.Prices, markup), aboveMarkedUp(s.Above, markup)}
+		m.Services[i] = Service{s.Name, change(s.Prices), above(s.Above)}
 	}
 	return m
-}
-
-func aboveMarkedUp(list []Above, markup Percent) []Above {
-	list = slices.Clone(list)
-	for i, a := range list {
-		list[i].Prices = markedUp(a.Prices, markup)
-	}
-	return list
-}
-
-func markedUp(list []Price, markup Percent) []Price {
-	list = slices.Clone(list)
-	for i, p := range list {
-		list[i].Amount = markup.onTop(p.Amount)
-	}
-	return list
 }
 
 func maxOutputOf(fields map[string]json.RawMessage) int64 {

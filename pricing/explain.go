@@ -16,7 +16,7 @@ type Explanation struct {
 	Lines []Line `json:"lines"`
 	// Sum is that of the products, before rounding.
 	Sum string `json:"sum"`
-	// Amount is Sum rounded down to nanos.
+	// Amount is Sum rounded down to nanos, but never to nothing.
 	Amount     string `json:"amount"`
 	AmountNano int64  `json:"-"`
 }
@@ -119,7 +119,7 @@ func Explain(units meter.Units, unitPrices map[meter.Class]string) (Explanation,
 	}
 	var err error
 	e.Sum = formatNanos(sum)
-	e.AmountNano, err = floorNanos(sum)
+	e.AmountNano, err = roundNanos(sum)
 	e.Amount = decimal.New(e.AmountNano, -9).String()
 	return e, err
 }

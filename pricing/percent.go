@@ -50,14 +50,14 @@ func (p Percent) onTop(d decimal.Decimal) decimal.Decimal {
 	return d.Add(d.Mul(p.value).Shift(-2))
 }
 
-// MarkupCost returns the price in nanos, rounded down, of a call whose cost the provider states itself (`cost header|json`). cost
+// MarkupCost returns the price in nanos, rounded as in [Rates.Due], of a call whose cost the provider states itself (`cost header|json`). cost
 // is a decimal as the provider wrote it. A cost that is negative, no number, or absurd is refused.
 func MarkupCost(cost string, markup Percent) (int64, error) {
 	d, err := ParseAmount(cost)
 	if err != nil {
 		return 0, fmt.Errorf("provider's cost: %w", err)
 	}
-	return floorNanos(new(big.Rat).Mul(markup.onTop(d).Rat(), big.NewRat(nano, 1)))
+	return roundNanos(new(big.Rat).Mul(markup.onTop(d).Rat(), big.NewRat(nano, 1)))
 }
 
 // ScaleCost returns a cost that the provider states in units of scale, in the currency: 37756000 in units of 1e-10 is 0.0037756.
@@ -71,13 +71,4 @@ func ScaleCost(cost string, scale decimal.Decimal) string {
 		return cost // MarkupCost refuses it
 	}
 	return d.Mul(scale).String()
-}
-
-// floorNanos rounds r down, which is not negative.
-func floorNanos(r *big.Rat) (int64, error) {
-	q := new(big.Int).Quo(r.Num(), r.Denom())
-	if !q.IsInt64() {
-		return maxNanos, ErrOverflow
-	}
-	return q.Int64(), nil
 }

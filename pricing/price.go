@@ -130,7 +130,7 @@ func ParsePrice(args []string, counts ...string) (Price, error) {
 		return Price{}, err
 	}
 	p.Unit = u.word
-	return p, nil
+	return p, p.checkDigits(u)
 }
 
 // parsePer reads A per [N] [UNIT]. The unit is the caller's to understand.
@@ -177,11 +177,8 @@ func ParseClassPrice(class string, args []string, counts ...string) (Price, erro
 		return Price{}, fmt.Errorf("%s: %w", class, err)
 	}
 	p.Unit = own.word
-	if word == "" {
-		return p, nil
-	}
-	if slices.Contains(classAliases[own.priced[0]], singular(word)) {
-		return p, nil
+	if word == "" || slices.Contains(classAliases[own.priced[0]], singular(word)) {
+		return p, p.checkDigits(own)
 	}
 	u, err := findUnit(word, counts)
 	if err != nil {
@@ -193,7 +190,7 @@ func ParseClassPrice(class string, args []string, counts ...string) (Price, erro
 	if u.scale != 1 {
 		p.Unit = u.word
 	}
-	return p, nil
+	return p, p.checkDigits(own)
 }
 
 func containsAll(all, some []meter.Class) bool {
@@ -255,7 +252,11 @@ func (p Price) check(counts []string) (unit, error) {
 	if p.Per < 0 || p.Per > maxNumber {
 		return unit{}, fmt.Errorf("per %d: use a number from 1 to %d", p.Per, int64(maxNumber))
 	}
-	return findUnit(p.Unit, counts)
+	u, err := findUnit(p.Unit, counts)
+	if err != nil {
+		return u, err
+	}
+	return u, p.checkDigits(u)
 }
 
 // nanosPerMicro is the price in nanos of a millionth of a class's unit.

@@ -11,9 +11,10 @@
 //
 // What is due is the sum of the prices:
 //
-//	due = floor(price_1 x quantity_1 + price_2 x quantity_2 + ...)
+//	due = floor(price_1 x quantity_1 + price_2 x quantity_2 + ...), and a nano at least where the sum is above zero
 //
-// There is one rounding, at the end and in the payer's favour. The usage of a stream grows, and [Rates.Due] is of all of it so
+// There is one rounding, at the end and in the payer's favour, but never to nothing: what has a price is not free. A price of what a
+// call has one of, such as the call itself, has no more digits than the ledger, so that nothing of it is rounded away. The usage of a stream grows, and [Rates.Due] is of all of it so
 // far: a draw in mid-stream is due(now) - due(before), so that the draws add up to the price of the whole, however many there are.
 //
 // A [Measure] is a number of units, such as a batch or what a plan includes. [MarkupCost] is the price of a call whose cost the

@@ -134,7 +134,7 @@ func overlay(own, prices pricesOf, above []aboveLayer, tokens int64) {
 	}
 }
 
-// Due returns what the usage costs, in nanos, rounded down once. Negative quantities count as 0. With [ErrOverflow] the amount is
+// Due returns what the usage costs, in nanos, rounded down once, but never to nothing. Negative quantities count as 0. With [ErrOverflow] the amount is
 // math.MaxInt64.
 func (r *Rates) Due(u meter.Usage) (nano int64, err error) {
 	t := r.table(u)

@@ -77,7 +77,7 @@ func TestDueOfPrices(t *testing.T) {
 		{[]string{"0.01 per MB"}, "byte=1500000", "0.015"},
 		{[]string{"0.01 per MiB"}, "byte=1048576", "0.01"},
 		{[]string{"1 per GB"}, "byte=1", "0.000000001"},
-		{[]string{"1 per GiB"}, "byte=1", "0"},
+		{[]string{"1 per GiB"}, "byte=1", "0.000000001"},
 		{[]string{"1 per KiB"}, "byte=1024", "1"},
 		{[]string{"0.006 per minute"}, "second=90", "0.009"},
 		{[]string{"0.006 per minute"}, "second=1.25", "0.000125"},
@@ -87,12 +87,16 @@ func TestDueOfPrices(t *testing.T) {
 		{[]string{"0.01 per tool_call"}, "tool_call=3", "0.03"},
 		// One rounding, down: 2 x 0.6 nano is 1.2.
 		{[]string{"0.0006 per 1M input", "0.0006 per 1M output"}, "input=1 output=1", "0.000000001"},
-		{[]string{"0.0000000009 per call"}, "call=1", "0"},
-		{[]string{"1 per 3 calls"}, "call=1", "0.333333333"},
-		{[]string{"1 per 3 calls"}, "call=3", "1"},
+		{[]string{"1 per 3 events"}, "event=1", "0.333333333"},
+		{[]string{"1 per 3 events"}, "event=3", "1"},
+		// But never to nothing.
+		{[]string{"0.0000000009 per event"}, "event=1", "0.000000001"},
+		{[]string{"0.000000000000000000000000000001 per 1M tokens"}, "input=0.000001", "0.000000001"},
+		{[]string{"0.000000000000000000000000000001 per 1M tokens"}, "input=0", "0"},
+		{[]string{"0 per token"}, "input=1", "0"},
 		// Digits beyond 64 bits are kept: they make the third nano.
-		{[]string{"0.00000000333333333333333333333333333333333333 per call"}, "call=1", "0.000000003"},
-		{[]string{"0.00000000299999999999999999999999999999999999 per call"}, "call=1", "0.000000002"},
+		{[]string{"0.00000000333333333333333333333333333333333333 per event"}, "event=1", "0.000000003"},
+		{[]string{"0.00000000299999999999999999999999999999999999 per event"}, "event=1", "0.000000002"},
 	}
 	for _, test := range tests {
 		t.Run(strings.Join(test.prices, ", ")+": "+test.units, func(t *testing.T) {
@@ -121,7 +125,7 @@ func TestDueOfAbsurdUnits(t *testing.T) {
 	}
 	tests := map[string]*Rates{
 		"in 64 bits":     rates(t, "1000000000 per call"),
-		"beyond 64 bits": rates(t, "999999999.0000000000000000000000000000000000001 per call"),
+		"beyond 64 bits": rates(t, "999999999.0000000000000000000000000000000000001 per token"),
 		"carry":          rates(t, "1000000000 per input", "1000000000 per output", "1000000000 per call", "1000000000 per event"),
 	}
 	huge := meter.Units{}
@@ -144,16 +148,16 @@ func TestDueOfAbsurdUnits(t *testing.T) {
 // The last amount that fits, and its neighbours, with numbers of up to 64 bits and beyond.
 func TestAmountAtTheEdge(t *testing.T) {
 	for _, small := range []string{"0", "0.0000000000000000000000000000000000001"} {
-		r := rates(t, "9.223372036854775807 per call", "0.000000001 per 10 events", small+" per rows")
+		r := rates(t, "9.223372036854775807 per byte", "0.000000001 per 10 events", small+" per rows")
 		tests := []struct {
 			units             string
 			due, most         int64
 			dueOver, mostOver bool
 		}{
-			{"call=1000000000", math.MaxInt64, math.MaxInt64, false, false},
-			{"call=1000000000 event=9", math.MaxInt64, math.MaxInt64, false, true},
-			{"call=1000000000 event=10", math.MaxInt64, math.MaxInt64, true, true},
-			{"call=999999999 event=5", math.MaxInt64 - 9223372037, math.MaxInt64 - 9223372036, false, false},
+			{"byte=1000000000", math.MaxInt64, math.MaxInt64, false, false},
+			{"byte=1000000000 event=9", math.MaxInt64, math.MaxInt64, false, true},
+			{"byte=1000000000 event=10", math.MaxInt64, math.MaxInt64, true, true},
+			{"byte=999999999 event=5", math.MaxInt64 - 9223372037, math.MaxInt64 - 9223372036, false, false},
 		}
 		for _, test := range tests {
 			u := meter.Usage{Units: used(t, test.units)}
@@ -345,7 +349,7 @@ func drawPrice(t *rapid.T, word string) Price {
 	digits := rapid.Int64Range(0, 999_999_999).Draw(t, "digits")
 	exponent := rapid.OneOf(rapid.Int32Range(-12, 0), rapid.Int32Range(-60, -1)).Draw(t, "exponent")
 	per := rapid.OneOf(rapid.SampledFrom([]int64{1, 1000, 1_000_000}), rapid.Int64Range(1, 100_000)).Draw(t, "per")
-	return Price{Amount: decimal.New(digits, exponent), Per: per, Unit: word}
+	return Price{Amount: decimal.New(digits, exponent), Per: per, Unit: word}.charged()
 }
 
 func drawPrices(t *rapid.T) []Price {
@@ -375,6 +379,9 @@ func TestDueIsTheFloorOfTheExactSum(t *testing.T) {
 		ceil := new(big.Int).Set(floor)
 		if !exact.IsInt() {
 			ceil.Add(ceil, big.NewInt(1))
+		}
+		if floor.Sign() == 0 {
+			floor = ceil // never to nothing
 		}
 		checkAmountOf(t, "due", floor, func() (int64, error) { return r.Due(meter.Usage{Units: units}) })
 		checkAmountOf(t, "most", ceil, func() (int64, error) { return r.Most(meter.Usage{Units: units}) })

@@ -183,7 +183,7 @@ func (t *table) dearestToolTerm(dst []term, r *Rates, q meter.Quantity) []term {
 	return append(dst, term{best, uint64(q)})
 }
 
-// amount is the sum of the terms in nanos, rounded down unless up is set.
+// amount is the sum of the terms in nanos, rounded down, but never to nothing, unless up is set.
 func (t *table) amount(terms []term, up bool) (int64, error) {
 	if t.num == nil && len(t.bigNum) > 0 {
 		return t.bigAmount(terms, up)
@@ -204,7 +204,7 @@ func (t *table) amount(terms []term, up bool) (int64, error) {
 	if quo > maxNanos || quo == maxNanos && up && rem > 0 {
 		return maxNanos, ErrOverflow
 	}
-	if up && rem > 0 {
+	if rem > 0 && (up || quo == 0) {
 		quo++
 	}
 	return int64(quo), nil
@@ -218,7 +218,7 @@ func (t *table) bigAmount(terms []term, up bool) (int64, error) {
 	}
 	rem := new(big.Int)
 	sum.QuoRem(sum, t.bigDen, rem)
-	if up && rem.Sign() > 0 {
+	if rem.Sign() > 0 && (up || sum.Sign() == 0) {
 		sum.Add(sum, big.NewInt(1))
 	}
 	if !sum.IsInt64() {

@@ -92,7 +92,7 @@ type CatalogUse struct {
 	// Provider is a prefix of the catalog's names, which is tried first: with "mistral", the model mistral-large-latest is found
 	// as mistral/mistral-large-latest.
 	Provider string `json:"provider,omitempty"`
-	// Markup is added to each price of the catalog.
+	// Markup is added to each price of the catalog. What a single call, search or page then costs is rounded up to nine digits.
 	Markup Percent `json:"markup,omitzero"`
 }
 
@@ -121,7 +121,11 @@ func ParseToolPrice(args []string) (ToolPrice, error) {
 	}
 	switch singular(word) {
 	case "call", "tool_call":
-		return ToolPrice{Glob: args[0], Amount: p.Amount, Per: p.Per}, nil
+		tool := ToolPrice{Glob: args[0], Amount: p.Amount, Per: p.Per}
+		if _, err := tool.price().check(nil); err != nil {
+			return ToolPrice{}, fmt.Errorf("tool %s: %w", tool.Glob, err)
+		}
+		return tool, nil
 	default:
 		return ToolPrice{}, fmt.Errorf("tool %s: unit %q: tools are priced per [N] call", args[0], word)
 	}
@@ -326,7 +330,7 @@ func (c *compiledTariff) fromCatalog(name string, markup Percent, maxOutput int6
 	if r, ok := c.fromFile.Load(name); ok {
 		return r.(*Rates), true
 	}
-	m := c.catalog.models[name].markedUp(markup)
+	m := c.catalog.models[name].withMarkup(markup)
 	if maxOutput > 0 {
 		m.MaxOutput = maxOutput
 	}

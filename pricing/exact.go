@@ -1,0 +1,70 @@
+package pricing
+
+import (
+	"fmt"
+	"math/big"
+	"slices"
+
+	"github.com/shopspring/decimal"
+
+	"github.com/tallygate/tallygate/meter"
+)
+
+// pieces are the classes of which a call often has just one. What is due is rounded down to nanos once a call, so that a price of one piece
+// that is finer than a nano would lose the same part of each call, for ever: 0.0000000015 per call would always be charged as 0.000000001.
+// Such a price is refused, and one of a catalog is rounded up. Of tokens, bytes and seconds a call has many, and less than a nano is lost
+// of all of them.
+var pieces = []meter.Class{
+	meter.Calls, meter.ToolCall, meter.WebSearch, meter.MapsSearch, meter.FileSearch, meter.CodeSession, meter.Page, meter.SearchUnit,
+}
+
+// ledgerDigits is how many decimal digits the ledger keeps of an amount.
+const ledgerDigits = 9
+
+// checkDigits refuses the price of a piece that is finer than what the ledger keeps.
+func (p Price) checkDigits(u unit) error {
+	if p.isWhole(u) {
+		return nil
+	}
+	q := p.roundedUp()
+	return fmt.Errorf("%s is finer than the %d digits that the ledger keeps: each %s would be charged less than its price; use %s", p, ledgerDigits, u.word, q)
+}
+
+// isWhole reports whether one unit costs a whole number of nanos, or is no piece.
+func (p Price) isWhole(u unit) bool {
+	if !slices.Contains(pieces, u.priced[0]) {
+		return true
+	}
+	one := new(big.Rat).Mul(p.nanosPerMicro(u.scale), big.NewRat(micro, 1))
+	return one.IsInt()
+}
+
+// roundedUp is the price of one unit with the digits that the ledger keeps.
+func (p Price) roundedUp() Price {
+	one := new(big.Rat).Mul(p.nanosPerMicro(1), big.NewRat(micro, 1))
+	nanos, rest := new(big.Int).QuoRem(one.Num(), one.Denom(), new(big.Int))
+	if rest.Sign() > 0 {
+		nanos.Add(nanos, big.NewInt(1))
+	}
+	return Price{Amount: decimal.NewFromBigInt(nanos, -ledgerDigits), Per: 1, Unit: p.Unit}
+}
+
+// charged returns the price of a catalog as it is charged: that of a piece is rounded up to what the ledger keeps.
+func (p Price) charged() Price {
+	if u, err := findUnit(p.Unit, nil); err == nil && !p.isWhole(u) {
+		return p.roundedUp()
+	}
+	return p
+}
+
+// roundNanos rounds what is due, which is not negative: down, but never to nothing. What has a price is not free, however little it is.
+func roundNanos(r *big.Rat) (int64, error) {
+	q := new(big.Int).Quo(r.Num(), r.Denom())
+	if !q.IsInt64() {
+		return maxNanos, ErrOverflow
+	}
+	if q.Sign() == 0 && r.Sign() > 0 {
+		return 1, nil
+	}
+	return q.Int64(), nil
+}
