@@ -9,6 +9,17 @@ import (
 // unmarshalTariff reads the block of a tariff.
 func unmarshalTariff(d *caddyfile.Dispenser) (*pricing.Tariff, error) {
 	t := new(pricing.Tariff)
+	if err := unmarshalPrices(d, t); err != nil {
+		return nil, err
+	}
+	if len(t.Models) == 0 && len(t.Tools) == 0 && t.Catalog == nil && len(t.Cases) == 0 {
+		return nil, d.Err("the tariff is empty: expected 'model GLOB { ... }', 'tool GLOB A per call' or 'catalog FILE'")
+	}
+	return t, nil
+}
+
+// unmarshalPrices reads the lines of a tariff, or of a case of one.
+func unmarshalPrices(d *caddyfile.Dispenser, t *pricing.Tariff) error {
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		var err error
 		switch d.Val() {
@@ -23,7 +34,7 @@ func unmarshalTariff(d *caddyfile.Dispenser) (*pricing.Tariff, error) {
 		case "catalog":
 			var use pricing.CatalogUse
 			if t.Catalog != nil {
-				return nil, d.Err("catalog stands here a second time")
+				return d.Err("catalog stands here a second time")
 			}
 			if use, err = pricing.ParseCatalogUse(d.RemainingArgs()); err == nil {
 				t.Catalog = &use
@@ -31,17 +42,49 @@ func unmarshalTariff(d *caddyfile.Dispenser) (*pricing.Tariff, error) {
 			err = atLine(d, err)
 		case "max_output":
 			t.MaxOutput, err = unmarshalNumber(d)
+		case "for", "at":
+			err = unmarshalCase(d, t)
 		default:
-			return nil, d.Errf("unrecognized subdirective %q of tariff: expected one of model, tool, catalog, max_output", d.Val())
+			return d.Errf("unrecognized subdirective %q of tariff: expected one of model, tool, catalog, max_output, for, at", d.Val())
 		}
 		if err != nil {
-			return nil, err
+			return err
 		}
 	}
-	if len(t.Models) == 0 && len(t.Tools) == 0 && t.Catalog == nil {
-		return nil, d.Err("the tariff is empty: expected 'model GLOB { ... }', 'tool GLOB A per call' or 'catalog FILE'")
+	return nil
+}
+
+// unmarshalCase reads
+//
+//	for GLOB... {
+//		...
+//	}
+//	at [DAYS] HH:MM-HH:MM ZONE {
+//		...
+//	}
+func unmarshalCase(d *caddyfile.Dispenser, t *pricing.Tariff) error {
+	var c pricing.Case
+	word, args := d.Val(), d.RemainingArgs()
+	switch {
+	case word == "at":
+		var err error
+		if c.At, err = pricing.ParseHours(args); err != nil {
+			return atLine(d, err)
+		}
+	case len(args) == 0:
+		return d.Err("expected 'for GLOB... { ... }': the callers whose prices these are, in which * stands for anything")
+	default:
+		c.Agents = args
 	}
-	return t, nil
+	line := d.Line()
+	if err := unmarshalPrices(d, &c.Tariff); err != nil {
+		return err
+	}
+	if len(c.Models) == 0 && len(c.Tools) == 0 && c.Catalog == nil && len(c.Cases) == 0 {
+		return d.Errf("'%s' in line %d has no prices: expected a block with 'model GLOB { ... }', 'tool GLOB A per call' or 'catalog FILE'", word, line)
+	}
+	t.Cases = append(t.Cases, c)
+	return nil
 }
 
 func unmarshalModel(d *caddyfile.Dispenser, t *pricing.Tariff) error {
@@ -62,6 +105,9 @@ func unmarshalModel(d *caddyfile.Dispenser, t *pricing.Tariff) error {
 			if service, err = unmarshalService(d); err == nil {
 				m.Services = append(m.Services, service)
 			}
+		case "minimum":
+			m.Minimum, err = pricing.ParseMinimum(d.RemainingArgs())
+			err = atLine(d, err)
 		case "max_output":
 			m.MaxOutput, err = unmarshalNumber(d)
 		default:

@@ -2,14 +2,18 @@ package caddymodule
 
 import (
 	"fmt"
+	"iter"
+	"strconv"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 	"go.uber.org/zap"
 
+	"github.com/tallygate/tallygate/escrow"
 	"github.com/tallygate/tallygate/escrow/api"
 	"github.com/tallygate/tallygate/gateway"
+	"github.com/tallygate/tallygate/pricing"
 )
 
 // nameRoutes tells each meter which paths it stands before, as the site's matchers have them: that is its route's name in
@@ -99,41 +103,107 @@ func matchedPaths(route caddyhttp.Route) string {
 	return strings.Join(paths, " ")
 }
 
-// tariffs tells what each metered route costs.
-func (a *App) tariffs() []api.Tariff {
-	all := make([]api.Tariff, 0, len(a.meters))
-	for _, m := range a.meters {
-		all = append(all, m.tariff())
+// tariffs tells what each metered route costs: a route with a tariff by its models, each of which is written out only where it is asked for.
+func (a *App) tariffs(q api.TariffQuery) iter.Seq2[string, func() api.Tariff] {
+	return func(yield func(string, func() api.Tariff) bool) {
+		for i, m := range a.meters {
+			for id, make := range m.tariffs(q) {
+				if !yield(strconv.Itoa(i)+"/"+id, make) {
+					return
+				}
+			}
+		}
 	}
-	return all
 }
 
-// tariff tells what the meter's route costs.
-func (m *Meter) tariff() api.Tariff {
-	t := api.Tariff{Route: m.route.Name, Payee: m.Payee, Charge: fromWallet, Pattern: "per_token"}
+// tariffs tells what the meter's route costs.
+func (m *Meter) tariffs(q api.TariffQuery) iter.Seq2[string, func() api.Tariff] {
+	return func(yield func(string, func() api.Tariff) bool) {
+		switch {
+		case m.route.Tariff == nil:
+			yield("", m.flatTariff)
+		case q.Model != "":
+			under := m.route.Tariff.Under(q.By.Agent, m.app.book.Now())
+			if model, rates, ok := under.Find(q.Model); ok {
+				yield("", func() api.Tariff { return m.modelTariff(nil, model, rates) })
+			}
+		default:
+			m.eachTariff(q.By, yield)
+		}
+	}
+}
+
+// eachTariff yields what the route's tariff says, but for what is for other agents alone.
+func (m *Meter) eachTariff(by escrow.Actor, yield func(string, func() api.Tariff) bool) {
+	for i, part := range m.route.Tariff.Parts(by.Agent, by.Operator) {
+		place := strconv.Itoa(i) + "/"
+		for name := range part.Names() {
+			made := func() api.Tariff {
+				model, rates, _ := part.Model(name)
+				return m.modelTariff(part.When, model, rates)
+			}
+			if !yield(place+name, made) {
+				return
+			}
+		}
+		if tools, rates, ok := part.Tools(); ok {
+			made := func() api.Tariff {
+				t := m.emptyTariff()
+				t.When, t.Pattern, t.Prices = part.When, gateway.Pattern(rates), listed(tools)
+				return t
+			}
+			if !yield(place+"tools", made) {
+				return
+			}
+		}
+	}
+}
+
+// modelTariff tells what calls of a model cost.
+func (m *Meter) modelTariff(when []string, model pricing.Model, rates *pricing.Rates) api.Tariff {
+	t := m.emptyTariff()
+	t.When, t.Model, t.Catalog, t.MaxOutput = when, model.Glob, model.OfCatalog(), rates.MaxOutput()
+	t.Pattern, t.Prices = gateway.Pattern(rates), listed(model.List(m.counted()...))
+	return t
+}
+
+// flatTariff tells what calls of a route cost whose prices do not depend on a model.
+func (m *Meter) flatTariff() api.Tariff {
+	t := m.emptyTariff()
+	if m.Subscription != nil {
+		t.Pattern, t.Charge, t.Plan = "subscription", "subscription", api.PlanOf(m.plan.Plan)
+		if over := m.Subscription.Overage; over != nil {
+			t.Prices = listed(pricing.List([]pricing.Price{over.Price}, m.counted()...))
+		}
+		return t
+	}
+	t.Pattern, t.Prices = gateway.Pattern(m.route.Rates), listed(pricing.List(m.Prices, m.counted()...))
+	return t
+}
+
+func (m *Meter) emptyTariff() api.Tariff {
+	t := api.Tariff{Route: m.route.Name, Payee: m.Payee, Charge: fromWallet, Prices: []api.TariffPrice{}}
 	if m.Charge != nil {
 		t.Charge = m.Charge.From
 	}
 	if m.Cost != nil {
 		t.Cost = m.Cost.String()
 	}
-	for _, price := range m.Prices {
-		t.Prices = append(t.Prices, price.String())
-	}
-	if m.Subscription != nil {
-		t.Pattern, t.Charge, t.Prices = "subscription", "subscription", []string{m.Subscription.String()}
-	} else if m.route.Rates != nil {
-		t.Pattern = gateway.Pattern(m.route.Rates)
-	}
-	if m.route.Tariff != nil {
-		for _, model := range m.route.Tariff.Models {
-			for _, price := range model.Prices {
-				t.Prices = append(t.Prices, "model "+model.Glob+": "+price.String())
-			}
-		}
-		for _, tool := range m.route.Tariff.Tools {
-			t.Prices = append(t.Prices, "tool "+tool.Glob+": "+tool.Amount.String()+" per call")
-		}
-	}
 	return t
+}
+
+// counted are the unit names that the meter's counts give.
+func (m *Meter) counted() (names []string) {
+	for _, count := range m.Counts {
+		names = append(names, count.Name)
+	}
+	return names
+}
+
+func listed(prices []pricing.Listed) []api.TariffPrice {
+	list := make([]api.TariffPrice, len(prices))
+	for i, p := range prices {
+		list[i] = api.TariffPrice{Class: string(p.Class), Amount: p.Amount, Per: p.Per, Unit: p.Unit, Above: p.Above, Service: p.Service, Tool: p.Tool}
+	}
+	return list
 }

@@ -21,11 +21,12 @@ import (
 type asked struct {
 	*arrival
 	call   *meter.Call
-	rates  *pricing.Rates // nil where the call is free and the tariff has none for it
-	dear   *pricing.Rates // those by which the call is bounded: the dearest of all models that it names
-	judged string         // the method and path by which call was found; empty where the body was not to be read
-	limit  ledger.Amount  // the most that the caller or the provider lets it cost; 0: no bound
-	digest [32]byte       // of the request, where it has an Idempotency-Key
+	tariff *pricing.Tariff // the route's, as it is for this caller at this hour; nil where it has none
+	rates  *pricing.Rates  // nil where the call is free and the tariff has none for it
+	dear   *pricing.Rates  // those by which the call is bounded: the dearest of all models that it names
+	judged string          // the method and path by which call was found; empty where the body was not to be read
+	limit  ledger.Amount   // the most that the caller or the provider lets it cost; 0: no bound
+	digest [32]byte        // of the request, where it has an Idempotency-Key
 }
 
 // understand finds out what is asked and what it costs. It reads the body only where the price depends on it.
@@ -34,10 +35,11 @@ func (a *arrival) understand() (*asked, *ledger.Refusal) {
 	if !a.route.readsBody() {
 		return q, nil
 	}
+	q.tariff = a.route.Tariff.Under(a.payer.Agent, a.gateway.book.Now())
 	if refusal := q.read(); refusal != nil {
 		return nil, refusal
 	}
-	if a.route.Tariff != nil && !q.call.Free {
+	if q.tariff != nil && !q.call.Free {
 		if refusal := q.findRates(); refusal != nil {
 			return nil, refusal
 		}
@@ -52,7 +54,7 @@ func (a *arrival) understand() (*asked, *ledger.Refusal) {
 func (q *asked) findRates() *ledger.Refusal {
 	dearest := int64(-1)
 	for i, model := range append([]string{q.call.Model}, q.call.Models...) {
-		rates, ok := q.route.Tariff.For(model)
+		rates, ok := q.tariff.For(model)
 		if !ok {
 			return refuse(api.NoPrice, "the tariff has no price for model "+strconv.Quote(model), "model", model)
 		}

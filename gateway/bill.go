@@ -52,7 +52,7 @@ var errAbsurdCost = errors.New("the stated cost is more than a thousand times wh
 func (q *asked) priceUsage(usage meter.Usage) (bill, error) {
 	b := bill{units: make(map[string]string), prices: make(map[string]string)}
 	var failed error
-	if tariff := q.route.Tariff; tariff != nil {
+	if tariff := q.tariff; tariff != nil {
 		usage.Units = maps.Clone(usage.Units)
 		for _, pass := range usage.Beside {
 			if rates, ok := tariff.For(pass.Model); ok {
@@ -78,7 +78,7 @@ func (q *asked) priceUsage(usage meter.Usage) (bill, error) {
 // dearer are the prices of the model that was asked for, or of the one that the answer says it comes from: those by which the usage
 // costs more. A caller must not be served by a dear model for the price of a cheap one that it names.
 func (q *asked) dearer(usage meter.Usage) *pricing.Rates {
-	tariff := q.route.Tariff
+	tariff := q.tariff
 	if tariff == nil || usage.Model == "" || usage.Model == q.call.Model {
 		return q.rates
 	}

@@ -28,7 +28,13 @@ type shop struct {
 
 func openShop(t testing.TB, rules escrow.Rules, o gateway.Options, route gateway.Route, provider http.HandlerFunc) *shop {
 	t.Helper()
-	books, err := ledger.New(ledgertest.NewStore(), ledger.Options{Currency: "USDC"})
+	return openShopAt(t, time.Now, rules, o, route, provider)
+}
+
+// openShopAt is openShop by another clock.
+func openShopAt(t testing.TB, now func() time.Time, rules escrow.Rules, o gateway.Options, route gateway.Route, provider http.HandlerFunc) *shop {
+	t.Helper()
+	books, err := ledger.New(ledgertest.NewStore(), ledger.Options{Currency: "USDC", Now: now})
 	must(t, err)
 	t.Cleanup(func() { must(t, books.Close()) })
 	rules.OpenRegistration = true

@@ -94,6 +94,17 @@ func transcribing(t *testing.T) gateway.Route {
 	return gateway.Route{Tariff: tariff}
 }
 
+// atLeast has a minimum for each call, which ten tokens don't reach.
+func atLeast(t *testing.T) gateway.Route {
+	minimum, err := pricing.ParseMinimum(strings.Fields("0.1 per call"))
+	must(t, err)
+	models := perToken(t, "0.001")
+	models[0].Minimum = minimum
+	tariff := &pricing.Tariff{Models: models}
+	must(t, tariff.Compile(nil))
+	return gateway.Route{Tariff: tariff}
+}
+
 func costing(t *testing.T) gateway.Route {
 	at, err := probe.JSON("cost")
 	must(t, err)
@@ -112,6 +123,10 @@ var goods = []sold{
 	{name: "cost", route: costing, document: document("Content-Type", "application/json", `{"cost":0.1}`), price: "0.1"},
 	{
 		name: "token", route: perUnit("0.01 per output_token"), document: chat(false), stream: chat(true), price: "0.1",
+		request: `{"model":"m","messages":[],"max_tokens":10,"stream":%t}`,
+	},
+	{
+		name: "minimum", route: atLeast, document: chat(false), stream: chat(true), price: "0.1",
 		request: `{"model":"m","messages":[],"max_tokens":10,"stream":%t}`,
 	},
 	{

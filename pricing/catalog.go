@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -20,6 +21,7 @@ import (
 // (https://github.com/BerriAI/litellm), an object of entries by model name, which have prices per single unit.
 type Catalog struct {
 	models   map[string]Model
+	names    []string // of models, in order
 	problems []string
 }
 
@@ -97,6 +99,7 @@ func LoadCatalog(r io.Reader) (*Catalog, error) {
 		c.models[name] = m
 	}
 	slices.Sort(c.problems)
+	c.names = slices.Sorted(maps.Keys(c.models))
 	if len(c.models) == 0 {
 		return nil, fmt.Errorf("catalog has no model with a price (%d entries)", len(entries))
 	}

@@ -37,7 +37,8 @@ const toolPrefix = "tool:"
 const plus = " + "
 
 // Quantities returns the units that the usage is charged by, for the record of a charge. They are the units that were used. Calls
-// of a tool that has a price of its own are in "tool:NAME", and not in tool_call.
+// of a tool that has a price of its own are in "tool:NAME", and not in tool_call. A call that costs its model's minimum has one unit
+// "minimum", whose price is what the usage alone falls short of it.
 func (r *Rates) Quantities(u meter.Usage) meter.Units {
 	units := meter.Units{}
 	for c, q := range u.Units {
@@ -56,6 +57,9 @@ func (r *Rates) Quantities(u meter.Usage) meter.Units {
 			delete(units, meter.ToolCall)
 		}
 	}
+	if r.raised(&u) > 0 {
+		units[raise] = micro
+	}
 	return units
 }
 
@@ -69,6 +73,8 @@ func (r *Rates) UnitPrices(u meter.Usage) map[meter.Class]string {
 	for c, q := range r.Quantities(u) {
 		if name, isTool := strings.CutPrefix(string(c), toolPrefix); isTool {
 			prices[c] = r.tools[r.tool(name)].words()
+		} else if c == raise {
+			prices[c] = Price{Amount: decimal.New(r.raised(&u), -ledgerDigits), Unit: string(meter.Calls)}.String()
 		} else if i, ok := t.index[c]; ok && q > 0 {
 			prices[c] = sumOf(t.prices[i])
 		}

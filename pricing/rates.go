@@ -19,6 +19,7 @@ type Rates struct {
 	services  []service
 	tools     []ToolPrice
 	maxOutput int64
+	minimum   int64         // of a call, in nanos
 	charged   []meter.Class // the classes that can cost anything, by name
 	flat      bool          // the prices hold whatever the service tier
 }
@@ -77,6 +78,7 @@ func describe(p Price) string {
 
 // layers are the prices of a model, layer over layer. A class without a price in an upper layer has that of the layer below.
 type layers struct {
+	minimum  int64 // of a call, in nanos
 	base     pricesOf
 	above    []aboveLayer
 	services []serviceLayer
@@ -94,7 +96,7 @@ type serviceLayer struct {
 }
 
 func compileRates(l layers, tools []ToolPrice, maxOutput int64) *Rates {
-	r := &Rates{tools: tools, maxOutput: maxOutput}
+	r := &Rates{tools: tools, maxOutput: maxOutput, minimum: l.minimum}
 	add := func(name string, top pricesOf, topAbove []aboveLayer) {
 		sizes := []int64{0}
 		for _, a := range slices.Concat(l.above, topAbove) {
@@ -137,9 +139,15 @@ func overlay(own, prices pricesOf, above []aboveLayer, tokens int64) {
 // Due returns what the usage costs, in nanos, rounded down once, but never to nothing. Negative quantities count as 0. With [ErrOverflow] the amount is
 // math.MaxInt64.
 func (r *Rates) Due(u meter.Usage) (nano int64, err error) {
-	t := r.table(u)
+	nano, err = r.byPrices(&u, toCharged)
+	return r.atLeast(&u, nano, err)
+}
+
+// byPrices is what the usage costs without a minimum.
+func (r *Rates) byPrices(u *meter.Usage, rounded rounding) (nano int64, err error) {
+	t := r.table(*u)
 	var buf [maxTerms]term
-	return t.amount(t.terms(buf[:0], r, &u, false), false)
+	return t.amount(t.terms(buf[:0], r, u, false), rounded)
 }
 
 // Most returns the most that the usage can cost, in nanos, rounded up. It takes the dearest prices that apply to a prompt of up to
@@ -149,13 +157,13 @@ func (r *Rates) Due(u meter.Usage) (nano int64, err error) {
 func (r *Rates) Most(u meter.Usage) (nano int64, err error) {
 	var buf [maxTerms]term
 	for t := range r.reachable(u.PromptTokens, u.ServiceTier) {
-		n, e := t.amount(t.terms(buf[:0], r, &u, true), true)
+		n, e := t.amount(t.terms(buf[:0], r, &u, true), up)
 		if e != nil {
 			return n, e
 		}
 		nano = max(nano, n)
 	}
-	return nano, nil
+	return r.atLeast(&u, nano, nil)
 }
 
 // MostFor returns the most that one call can cost, in nanos, rounded up: the call itself, its input at the dearest class of input,
@@ -163,11 +171,11 @@ func (r *Rates) Most(u meter.Usage) (nano int64, err error) {
 // math.MaxInt64. It has no part for what only the answer shows: seconds, events, searches, tool calls.
 func (r *Rates) MostFor(inputTokens, outputTokens int64) int64 {
 	in, out := meter.Whole(inputTokens), meter.Whole(outputTokens)
-	return r.dearest(inputTokens, func(t *table, dst []term) []term {
+	return max(r.minimum, r.dearest(inputTokens, func(t *table, dst []term) []term {
 		dst = t.term(dst, meter.Calls, micro)
 		dst = t.dearestTerm(dst, inputClasses, in)
 		return t.dearestTerm(dst, outputClasses, out)
-	})
+	}))
 }
 
 // MostOf returns the most that a measure of units can cost, such as a batch, in nanos, rounded up and clamped to math.MaxInt64.
@@ -194,7 +202,7 @@ func (r *Rates) dearest(promptTokens int64, terms func(*table, []term) []term) i
 	var most int64
 	for t := range r.reachable(promptTokens, "") {
 		var buf [4]term
-		n, _ := t.amount(terms(t, buf[:0]), true)
+		n, _ := t.amount(terms(t, buf[:0]), up)
 		most = max(most, n)
 	}
 	return most
@@ -249,10 +257,10 @@ func (r *Rates) table(u meter.Usage) *table {
 		return best
 	}
 	var buf [maxTerms]term
-	most, _ := best.amount(best.terms(buf[:0], r, &u, false), false)
+	most, _ := best.amount(best.terms(buf[:0], r, &u, false), down)
 	for i := 1; i < len(r.services); i++ {
 		t := r.services[i].sized(u.PromptTokens)
-		if n, _ := t.amount(t.terms(buf[:0], r, &u, false), false); n > most {
+		if n, _ := t.amount(t.terms(buf[:0], r, &u, false), down); n > most {
 			best, most = t, n
 		}
 	}
@@ -311,6 +319,9 @@ func (r *Rates) Charged() []meter.Class { return slices.Clone(r.charged) }
 
 func (r *Rates) findCharged() []meter.Class {
 	seen := map[meter.Class]bool{}
+	if r.minimum > 0 {
+		seen[meter.Calls] = true
+	}
 	for t := range r.reachable(0, "") {
 		for c := range t.index {
 			if t.charges(c) {

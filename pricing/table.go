@@ -183,10 +183,22 @@ func (t *table) dearestToolTerm(dst []term, r *Rates, q meter.Quantity) []term {
 	return append(dst, term{best, uint64(q)})
 }
 
-// amount is the sum of the terms in nanos, rounded down, but never to nothing, unless up is set.
-func (t *table) amount(terms []term, up bool) (int64, error) {
+// rounding is how a sum becomes nanos.
+type rounding int
+
+const (
+	down      rounding = iota
+	up                 // for what is held
+	toCharged          // down, but never to nothing
+)
+
+// more reports whether a nano is added to a sum that was rounded down, though there was more of it.
+func (r rounding) more(isZero bool) bool { return r == up || r == toCharged && isZero }
+
+// amount is the sum of the terms in nanos.
+func (t *table) amount(terms []term, r rounding) (int64, error) {
 	if t.num == nil && len(t.bigNum) > 0 {
-		return t.bigAmount(terms, up)
+		return t.bigAmount(terms, r)
 	}
 	var hi, lo uint64
 	for _, x := range terms {
@@ -201,16 +213,16 @@ func (t *table) amount(terms []term, up bool) (int64, error) {
 		return maxNanos, ErrOverflow
 	}
 	quo, rem := bits.Div64(hi, lo, t.den)
-	if quo > maxNanos || quo == maxNanos && up && rem > 0 {
-		return maxNanos, ErrOverflow
-	}
-	if rem > 0 && (up || quo == 0) {
+	if quo <= maxNanos && rem > 0 && r.more(quo == 0) {
 		quo++
+	}
+	if quo > maxNanos {
+		return maxNanos, ErrOverflow
 	}
 	return int64(quo), nil
 }
 
-func (t *table) bigAmount(terms []term, up bool) (int64, error) {
+func (t *table) bigAmount(terms []term, r rounding) (int64, error) {
 	sum, product := new(big.Int), new(big.Int)
 	for _, x := range terms {
 		product.SetUint64(x.quantity)
@@ -218,7 +230,7 @@ func (t *table) bigAmount(terms []term, up bool) (int64, error) {
 	}
 	rem := new(big.Int)
 	sum.QuoRem(sum, t.bigDen, rem)
-	if rem.Sign() > 0 && (up || sum.Sign() == 0) {
+	if rem.Sign() > 0 && r.more(sum.Sign() == 0) {
 		sum.Add(sum, big.NewInt(1))
 	}
 	if !sum.IsInt64() {

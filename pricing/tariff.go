@@ -29,6 +29,11 @@ import (
 //		tool search* 0.001 per call
 //		catalog prices.json markup 20%
 //		max_output 4096
+//		at 16:30-00:30 UTC {
+//			model gpt-4o-mini* {
+//				token 0.10 per 1M tokens
+//			}
+//		}
 //	}
 type Tariff struct {
 	// Models are tried in order. The first whose glob matches a model's name has its prices.
@@ -42,6 +47,8 @@ type Tariff struct {
 	// MaxOutput is the most output tokens that an answer is taken to have when its request sets no limit. 0 means what the
 	// catalog says, else that nothing is known.
 	MaxOutput int64 `json:"max_output,omitempty"`
+	// Cases are prices for some callers or hours, tried in order. The first that holds for a call is the tariff of that call.
+	Cases []Case `json:"cases,omitempty"`
 
 	compiled *compiledTariff
 }
@@ -57,8 +64,13 @@ type Model struct {
 	Above []Above `json:"above,omitempty"`
 	// Services has the prices of calls by the service tier that the response states.
 	Services []Service `json:"services,omitempty"`
+	// Minimum is what a call costs at the least. An answer that holds several calls, as the results of a batch do, costs that for each of
+	// them at the least, all together.
+	Minimum decimal.Decimal `json:"minimum,omitzero"`
 	// MaxOutput, unless 0, replaces the tariff's for these models.
 	MaxOutput int64 `json:"max_output,omitempty"`
+
+	fromFile bool
 }
 
 // Above has the prices of calls whose prompt, cached parts included, has more than Tokens tokens. Where several apply, a class has
@@ -101,7 +113,7 @@ type compiledTariff struct {
 	bare     *Rates // for calls without a model: those of tools
 	tools    []ToolPrice
 	catalog  *Catalog
-	fromFile sync.Map // name in the catalog -> *Rates, which bounds it by the catalog's size
+	fromFile sync.Map // name in the catalog -> *catalogEntry, which bounds it by the catalog's size
 	warnings []string
 }
 
@@ -190,11 +202,16 @@ func ParseAbove(args []string) (tokens int64, err error) {
 // Compile checks the tariff and makes it ready for [Tariff.For]. catalog is the file that t.Catalog names, and nil if it names
 // none. counts are the unit names that `count` gives.
 func (t *Tariff) Compile(catalog *Catalog, counts ...string) error {
+	return t.compile(catalog, len(t.Models), counts)
+}
+
+// compile is Compile for a tariff of which only the first models are its own; the others are those of the tariff around it.
+func (t *Tariff) compile(catalog *Catalog, own int, counts []string) error {
 	c := &compiledTariff{catalog: catalog}
 	switch {
 	case (t.Catalog == nil) != (catalog == nil):
 		return errors.New("tariff: a catalog must be loaded exactly when the tariff names one")
-	case len(t.Models) == 0 && len(t.Tools) == 0 && t.Catalog == nil:
+	case t.isEmpty():
 		return errors.New("tariff without prices: add model GLOB { ... }, tool GLOB A per call, or catalog FILE")
 	case t.MaxOutput < 0:
 		return fmt.Errorf("max_output %d: use 0 or more", t.MaxOutput)
@@ -213,11 +230,19 @@ func (t *Tariff) Compile(catalog *Catalog, counts ...string) error {
 		if err != nil {
 			return fmt.Errorf("model %s: %w", m.Glob, err)
 		}
-		c.warnings = append(c.warnings, m.warnings(rates, t.Models[:i])...)
+		if i < own {
+			c.warnings = append(c.warnings, m.warnings(rates, t.Models[:i])...)
+		}
 		c.models = append(c.models, compiledModel{strings.ToLower(m.Glob), rates})
 	}
 	if len(t.Tools) > 0 {
 		c.bare = compileRates(layers{}, c.tools, t.MaxOutput)
+	}
+	for i := range t.Cases {
+		if err := t.Cases[i].compile(t, catalog, counts); err != nil {
+			return err
+		}
+		c.warnings = append(c.warnings, t.Cases[i].whole.compiled.warnings...)
 	}
 	t.compiled = c
 	return nil
@@ -234,6 +259,9 @@ func (m Model) compile(tools []ToolPrice, maxOutput int64, counts []string) (*Ra
 	}
 	var l layers
 	var err error
+	if l.minimum, err = compileMinimum(m.Minimum); err != nil {
+		return nil, err
+	}
 	if l.base, err = byClass(m.Prices, counts, false); err != nil {
 		return nil, err
 	}
@@ -308,41 +336,44 @@ func (t *Tariff) Warnings() []string { return slices.Clone(t.compiled.warnings) 
 // For returns the rates of a model. It reports false where the model has no price. Such a call must be refused (no_price), since
 // nothing is free by accident. The empty name stands for calls without a model, as those of MCP tools.
 func (t *Tariff) For(model string) (*Rates, bool) {
-	c := t.compiled
-	folded := strings.ToLower(model)
-	for _, m := range c.models {
-		if matchFolded(m.glob, folded) {
-			return m.rates, true
-		}
+	if _, rates, ok := t.Find(model); ok {
+		return rates, true
 	}
-	if c.catalog != nil && model != "" {
-		if name, ok := c.catalog.find(t.Catalog.Provider, model); ok {
-			return c.fromCatalog(name, t.Catalog.Markup, t.MaxOutput)
-		}
-	}
-	if model == "" && c.bare != nil {
-		return c.bare, true
+	if t.compiled.bare != nil && model == "" {
+		return t.compiled.bare, true
 	}
 	return nil, false
 }
 
-func (c *compiledTariff) fromCatalog(name string, markup Percent, maxOutput int64) (*Rates, bool) {
-	if r, ok := c.fromFile.Load(name); ok {
-		return r.(*Rates), true
+// catalogEntry is a model of the catalog, with the markup.
+type catalogEntry struct {
+	model Model
+	rates *Rates
+}
+
+func (c *compiledTariff) fromCatalog(name string, markup Percent, maxOutput int64) (Model, *Rates, bool) {
+	if e, ok := c.fromFile.Load(name); ok {
+		return e.(*catalogEntry).model, e.(*catalogEntry).rates, true
 	}
-	m := c.catalog.models[name].withMarkup(markup)
+	plain, ok := c.catalog.models[name]
+	if !ok {
+		return Model{}, nil, false
+	}
+	m := plain.withMarkup(markup)
+	m.fromFile = true
 	if maxOutput > 0 {
 		m.MaxOutput = maxOutput
 	}
 	r, err := m.compile(c.tools, 0, nil)
 	if err != nil { // the catalog's own prices compile, but a markup can make one too large
-		return nil, false
+		return Model{}, nil, false
 	}
-	kept, _ := c.fromFile.LoadOrStore(name, r)
-	return kept.(*Rates), true
+	kept, _ := c.fromFile.LoadOrStore(name, &catalogEntry{m, r})
+	return kept.(*catalogEntry).model, kept.(*catalogEntry).rates, true
 }
 
 // ToolsOnly reports whether the tariff has prices of tools and of nothing else: the route is an MCP server's.
 func (t *Tariff) ToolsOnly() bool {
-	return t != nil && len(t.Tools) > 0 && len(t.Models) == 0 && t.Catalog == nil
+	return t != nil && !t.isEmpty() && len(t.Models) == 0 && t.Catalog == nil &&
+		!slices.ContainsFunc(t.Cases, func(c Case) bool { return !c.ToolsOnly() })
 }

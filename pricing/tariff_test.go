@@ -399,6 +399,9 @@ func TestTiersProperties(t *testing.T) {
 		if rapid.Bool().Draw(t, "flex") {
 			m.Services = []Service{{Name: "flex", Prices: drawClassPrices(t, 0), Above: drawAbove(t)}}
 		}
+		if rapid.Bool().Draw(t, "minimum") {
+			m.Minimum = drawPrice(t, "call").roundedUp().Amount
+		}
 		tariff := Tariff{Models: []Model{m}, Tools: []ToolPrice{{Glob: "a*", Amount: drawPrice(t, "call").roundedUp().Amount}}}
 		if err := tariff.Compile(nil); err != nil {
 			t.Fatal(err)

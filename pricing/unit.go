@@ -112,7 +112,7 @@ func CheckCount(name string) error {
 		return fmt.Errorf("unit name %q: %q is a built-in unit, use another name", name, u.word)
 	}
 	switch name {
-	case "per", "tool", "model", "above", "service":
+	case "per", "tool", "model", "above", "service", "minimum", "for", "at":
 		return fmt.Errorf("unit name %q is a keyword, use another name", name)
 	}
 	return nil

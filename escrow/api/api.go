@@ -13,6 +13,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"iter"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -26,8 +27,8 @@ type Options struct {
 	Prefix string
 	// Version is the program's, which /openapi.json and MCP state.
 	Version string
-	// Tariffs returns what each metered route costs. It is the answer to GET /tariffs.
-	Tariffs func() []Tariff
+	// Tariffs yields what each metered route costs, each under an id of its own. It is the answer to GET /tariffs.
+	Tariffs func(TariffQuery) iter.Seq2[string, func() Tariff]
 	// Quote estimates what a request to a metered route would cost. Its error, such as a refusal, is what the caller is told.
 	Quote func(ctx context.Context, by escrow.Actor, q QuoteOrder) (Quote, error)
 	// Client names the client of a request by its address, for limits on registrations and wrong keys. Default: the host of

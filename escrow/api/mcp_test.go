@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"iter"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/modelcontextprotocol/go-sdk/mcp"
+	"github.com/shopspring/decimal"
 
 	"github.com/tallygate/tallygate/escrow"
 	"github.com/tallygate/tallygate/escrow/api"
@@ -200,8 +202,20 @@ func TestNoPageFromElsewhereReachesMCPHere(t *testing.T) {
 func TestQuoteAndTariffs(t *testing.T) {
 	most := 2 * ledger.Unit
 	o := api.Options{
-		Tariffs: func() []api.Tariff {
-			return []api.Tariff{{Route: "/search*", Payee: "acme-search", Pattern: "per_call", Charge: "wallet", Prices: []string{"0.001 per call"}}}
+		Tariffs: func(q api.TariffQuery) iter.Seq2[string, func() api.Tariff] {
+			return func(yield func(string, func() api.Tariff) bool) {
+				for _, model := range []string{"small", "large", "huge"} {
+					made := func() api.Tariff {
+						return api.Tariff{
+							Route: "/v1/*", Payee: "acme", Pattern: "per_token", Charge: "wallet", Model: model, When: []string{"for " + q.By.Agent},
+							Prices: []api.TariffPrice{{Class: "input", Amount: decimal.New(15, -2), Per: 1e6, Unit: "token"}},
+						}
+					}
+					if (q.Model == "" || q.Model == model) && !yield(model, made) {
+						return
+					}
+				}
+			}
 		},
 		Quote: func(_ context.Context, by escrow.Actor, q api.QuoteOrder) (api.Quote, error) {
 			if q.Path != "/search" {
@@ -212,7 +226,14 @@ func TestQuoteAndTariffs(t *testing.T) {
 	}
 	g := newGate(t, rules(), o)
 	alice := g.agent("alice", "1")
-	g.get("/tariffs", "").want(200, "tariffs.0.prices.0", "0.001 per call", "currency", "USDC")
+	g.get("/tariffs", "").want(200, "tariffs.0.prices.0.amount", "0.15", "tariffs.0.prices.0.per", "1000000", "tariffs.2.model", "huge", "next_cursor", "null", "currency", "USDC")
+	g.get("/tariffs", alice).want(200, "tariffs.0.when.0", "for alice")
+	g.get("/tariffs?model=large", "").want(200, "tariffs.0.model", "large", "tariffs.1.model", "<none>")
+	first := g.get("/tariffs?limit=2", "")
+	first.want(200, "tariffs.1.model", "large", "tariffs.2.model", "<none>")
+	second := g.get("/tariffs?limit=2&cursor="+first.str("next_cursor"), "")
+	second.want(200, "tariffs.1.model", "<none>", "tariffs.0.model", "huge", "next_cursor", "null")
+	g.get("/tariffs?model=small&cursor="+first.str("next_cursor"), "").want(422, "field", "cursor")
 	g.get("/tariffs", "wrong").want(401)
 	g.post("/quote", alice, `{"path":"/search"}`).want(200, "route", "GET /search*", "estimate", "1", "most", "2", "affordable", "true", "currency", "USDC")
 	g.post("/quote", "", `{"path":"/search","body":{"model":"x"}}`).want(200, "route", "POST /search*", "affordable", "false")

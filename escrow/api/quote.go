@@ -4,18 +4,66 @@ import (
 	"bytes"
 	"encoding/json"
 
+	"github.com/shopspring/decimal"
+
 	"github.com/tallygate/tallygate/escrow"
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// Tariff is what one metered route costs.
+// Tariff is what calls of one metered route cost: of one model, or of all where the price does not depend on a model.
 type Tariff struct {
-	Route   string   `json:"route" jsonschema:"the paths that the route is for"`
-	Payee   string   `json:"payee"`
-	Pattern string   `json:"pattern" jsonschema:"how a call is charged, such as per_call or per_token"`
-	Charge  string   `json:"charge" jsonschema:"what pays: a wallet, an escrow or a subscription"`
-	Prices  []string `json:"prices" jsonschema:"the prices as the configuration writes them, such as 0.001 per call"`
-	Cost    string   `json:"cost,omitempty" jsonschema:"where the provider states what a call costs, such as json usage.cost markup 20%; where it is there, that cost is charged instead of the prices"`
+	Route     string        `json:"route" jsonschema:"the paths that the route is for"`
+	Payee     string        `json:"payee"`
+	Pattern   string        `json:"pattern" jsonschema:"how a call is charged, such as per_call, per_token or subscription"`
+	Charge    string        `json:"charge" jsonschema:"what pays: a wallet, an escrow or a subscription"`
+	When      []string      `json:"when,omitempty" jsonschema:"for whom and when the prices hold, such as at 16:30-00:30 UTC; all conditions together. The first tariff of a route whose conditions hold has the price of a call"`
+	Model     string        `json:"model,omitempty" jsonschema:"the models' name, in which * stands for anything; the first of a route that matches has the price"`
+	Catalog   bool          `json:"catalog,omitempty" jsonschema:"whether the model is one of the route's price catalog"`
+	Prices    []TariffPrice `json:"prices" jsonschema:"prices of one class add up, unless they differ in above, service or tool"`
+	MaxOutput int64         `json:"max_output,omitempty" jsonschema:"how many output tokens an answer is taken to have at most where its request sets no limit"`
+	Plan      *TariffPlan   `json:"plan,omitempty" jsonschema:"the subscription that pays the calls; the prices are for what is beyond what it includes"`
+	Cost      string        `json:"cost,omitempty" jsonschema:"where the provider states what a call costs, such as json usage.cost markup 20%; where it is there, that cost is charged instead of the prices"`
+}
+
+// TariffPrice is what units of a class cost.
+type TariffPrice struct {
+	Class   string          `json:"class" jsonschema:"what is counted, such as call, input, output or second"`
+	Amount  decimal.Decimal `json:"amount" jsonschema:"in the ledger's currency"`
+	Per     int64           `json:"per" jsonschema:"how many units the amount buys"`
+	Unit    string          `json:"unit" jsonschema:"the unit, such as token or minute"`
+	Above   int64           `json:"above,omitempty" jsonschema:"the price is for prompts of more tokens than this"`
+	Service string          `json:"service,omitempty" jsonschema:"the price is for this service tier"`
+	Tool    string          `json:"tool,omitempty" jsonschema:"the price is for tools of this name, in which * stands for anything"`
+}
+
+// TariffPlan is a subscription that a route offers.
+type TariffPlan struct {
+	Name        string        `json:"name"`
+	Amount      ledger.Amount `json:"amount" jsonschema:"what a period costs"`
+	PeriodHours hours         `json:"period_hours"`
+	Included    string        `json:"included,omitempty" jsonschema:"how many units a period includes; missing: as many as are asked for"`
+	Unit        string        `json:"unit,omitempty"`
+	Pool        ledger.Amount `json:"pool,omitzero" jsonschema:"what is locked for each period to pay for what is beyond"`
+}
+
+// PlanOf is a plan as the list of tariffs has it.
+func PlanOf(p escrow.Plan) *TariffPlan {
+	t := &TariffPlan{Name: p.Name, Amount: p.Price, PeriodHours: hours(p.Period), Pool: p.Pool}
+	if p.Included > 0 {
+		t.Included, t.Unit = escrow.Units(p.Included), p.Unit
+	}
+	return t
+}
+
+// TariffQuery says which tariffs are wanted.
+type TariffQuery struct {
+	By    escrow.Actor // who asks; nobody, where no key was given
+	Model string       // those by which calls of this model are charged now; empty: all
+}
+
+type tariffsIn struct {
+	Model string `query:"model"`
+	paging
 }
 
 type tariffsOut struct {
@@ -50,12 +98,26 @@ func quoteRoutes() []route {
 	}
 }
 
-func listTariffs(r *request, _ *none) (tariffsOut, error) {
+// listTariffs makes no tariff but those of its page: a catalog has thousands.
+func listTariffs(r *request, in *tariffsIn) (tariffsOut, error) {
 	out := tariffsOut{Tariffs: []Tariff{}, Currency: r.book.Currency()}
-	if r.server.o.Tariffs != nil {
-		out.Tariffs = append(out.Tariffs, r.server.o.Tariffs()...)
+	if r.server.o.Tariffs == nil {
+		return out, nil
 	}
-	return out, nil
+	type listed struct {
+		id   string
+		make func() Tariff
+	}
+	var all []listed
+	for id, make := range r.server.o.Tariffs(TariffQuery{By: r.by, Model: in.Model}) {
+		all = append(all, listed{id, make})
+	}
+	page, at, err := pageOf(all, in.paging, func(l listed) string { return l.id })
+	for _, l := range page {
+		out.Tariffs = append(out.Tariffs, l.make())
+	}
+	out.NextCursor = next(r, at)
+	return out, err
 }
 
 func quote(r *request, in *QuoteOrder) (Quote, error) {

@@ -1,0 +1,76 @@
+package pricing
+
+import (
+	"errors"
+	"fmt"
+	"math/bits"
+	"strings"
+
+	"github.com/shopspring/decimal"
+
+	"github.com/tallygate/tallygate/meter"
+)
+
+// raise is the class under which a charge shows what a call costs beyond its usage, since its model has a minimum.
+const raise meter.Class = "minimum"
+
+// ParseMinimum reads the words A per call, which follow `minimum` in `minimum 0.001 per call`.
+func ParseMinimum(args []string) (decimal.Decimal, error) {
+	p, word, err := parsePer(args)
+	if err != nil {
+		return decimal.Decimal{}, fmt.Errorf("minimum: %w", err)
+	}
+	if p.Per != 1 || singular(word) != "call" {
+		return decimal.Decimal{}, fmt.Errorf("minimum %s: expected A per call, as in minimum 0.001 per call", strings.Join(args, " "))
+	}
+	_, err = compileMinimum(p.Amount)
+	return p.Amount, err
+}
+
+// compileMinimum returns the nanos of a minimum.
+func compileMinimum(amount decimal.Decimal) (int64, error) {
+	p := Price{Amount: amount, Unit: string(meter.Calls)}
+	if _, err := p.check(nil); err != nil {
+		return 0, fmt.Errorf("minimum: %w", err)
+	}
+	nanos, err := roundNanos(amount.Shift(ledgerDigits).Rat())
+	if err != nil {
+		return 0, fmt.Errorf("minimum: %w", err)
+	}
+	return nanos, nil
+}
+
+// least is what a usage costs at the least: the minimum for each call. While a call runs, and its own unit is not counted yet, it is 0.
+func (r *Rates) least(u *meter.Usage) (int64, error) {
+	calls := u.Units[meter.Calls] / micro
+	if r.minimum == 0 || calls <= 0 {
+		return 0, nil
+	}
+	hi, lo := bits.Mul64(uint64(r.minimum), uint64(calls))
+	if hi > 0 || lo > maxNanos {
+		return maxNanos, ErrOverflow
+	}
+	return int64(lo), nil
+}
+
+// atLeast raises an amount to what the usage costs at the least.
+func (r *Rates) atLeast(u *meter.Usage, nano int64, err error) (int64, error) {
+	least, overflow := r.least(u)
+	if err = errors.Join(err, overflow); err != nil {
+		return maxNanos, ErrOverflow
+	}
+	return max(nano, least), nil
+}
+
+// raised is what the usage costs beyond its prices, to reach the minimum.
+func (r *Rates) raised(u *meter.Usage) int64 {
+	least, err := r.least(u)
+	if err != nil || least == 0 {
+		return 0
+	}
+	nano, err := r.byPrices(u, down)
+	if err != nil {
+		return 0
+	}
+	return max(0, least-nano)
+}
