@@ -157,7 +157,13 @@ func (m *Meter) unmarshalWord(d *caddyfile.Dispenser, word string, counted []str
 		}
 		return checkPayee(d, m.Payee)
 	case "price":
-		return m.unmarshalPrice(d, d.RemainingArgs(), counted)
+		if err := m.unmarshalPrice(d, d.RemainingArgs(), counted); err != nil {
+			return err
+		}
+		var err error
+		last := &m.Prices[len(m.Prices)-1]
+		*last, err = unmarshalTiers(d, *last, counted...)
+		return err
 	case "subscription":
 		var err error
 		m.Subscription, err = unmarshalSubscription(d, counted)

@@ -166,7 +166,45 @@ func appendClassPrice(d *caddyfile.Dispenser, prices []pricing.Price) ([]pricing
 	if err != nil {
 		return nil, atLine(d, err)
 	}
-	return append(prices, price), nil
+	price, err = unmarshalTiers(d, price)
+	return append(prices, price), err
+}
+
+// unmarshalTiers reads the block after a price, if there is one:
+//
+//	after N A
+//	volume
+//	each day|week|month
+func unmarshalTiers(d *caddyfile.Dispenser, price pricing.Price, counted ...string) (pricing.Price, error) {
+	var t pricing.Tiers
+	line := 0
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		line = d.Line()
+		switch d.Val() {
+		case "after":
+			tier, err := pricing.ParseTier(d.RemainingArgs())
+			if err != nil {
+				return price, atLine(d, err)
+			}
+			t.After = append(t.After, tier)
+		case "volume":
+			if d.NextArg() {
+				return price, d.Errf("unexpected %q after volume", d.Val())
+			}
+			t.Volume = true
+		case "each":
+			if err := oneArg(d, &t.Each, "one of day, week, month"); err != nil {
+				return price, err
+			}
+		default:
+			return price, d.Errf("unrecognized subdirective %q of a price: expected one of after, volume, each", d.Val())
+		}
+	}
+	if line == 0 {
+		return price, nil
+	}
+	price, err := price.WithTiers(t, counted...)
+	return price, atLine(d, err)
 }
 
 func unmarshalNumber(d *caddyfile.Dispenser) (int64, error) {

@@ -203,7 +203,7 @@ func (m *Meter) counted() (names []string) {
 func listed(prices []pricing.Listed) []api.TariffPrice {
 	list := make([]api.TariffPrice, len(prices))
 	for i, p := range prices {
-		list[i] = api.TariffPrice{Class: string(p.Class), Amount: p.Amount, Per: p.Per, Unit: p.Unit, Above: p.Above, Service: p.Service, Tool: p.Tool}
+		list[i] = api.TariffPrice{Class: string(p.Class), Amount: p.Amount, Per: p.Per, Unit: p.Unit, Above: p.Above, Service: p.Service, Tool: p.Tool, After: p.After, Each: p.Each, Volume: p.Volume}
 	}
 	return list
 }

@@ -77,7 +77,10 @@ func (s *Subscription) compileOverage(plan *escrow.Plan) (over pricing.Price, er
 	if s.Overage.Price.Unit != s.Included.Unit {
 		return over, fmt.Errorf("overage per %s: expected per %s, as what is included", s.Overage.Price.Unit, s.Included.Unit)
 	}
-	plan.Overage, plan.OveragePrice = true, s.Overage.Price.String()
+	if t := s.Overage.Price.Tiers; t != nil && t.Each != "" {
+		return over, errors.New("overage: its tiers count in the period of the plan: leave 'each' out")
+	}
+	plan.Overage, plan.OveragePrice = true, s.Overage.Price.Words()
 	if s.Overage.From != "" {
 		if plan.Pool, err = positive("overage from", s.Overage.From); err != nil {
 			return over, err
@@ -96,7 +99,7 @@ func (s *Subscription) String() string {
 	if s.Overage == nil {
 		return text
 	}
-	text += ", overage " + s.Overage.Price.String()
+	text += ", overage " + s.Overage.Price.Words()
 	if s.Overage.From != "" {
 		from, _ := ledger.ParseAmount(s.Overage.From)
 		text += " from " + from.String()
@@ -108,7 +111,10 @@ func (s *Subscription) String() string {
 //
 //	subscription NAME A per D {
 //		included N UNIT
-//		overage A per UNIT [from A]
+//		overage A per UNIT [from A] {
+//			after N A
+//			volume
+//		}
 //	}
 func unmarshalSubscription(d *caddyfile.Dispenser, counted []string) (*Subscription, error) {
 	args := d.RemainingArgs()
@@ -156,6 +162,6 @@ func unmarshalOverage(d *caddyfile.Dispenser, counted []string) (*Overage, error
 	if err != nil {
 		return nil, d.Errf("overage: %v: expected 'overage A per UNIT [from A]'", err)
 	}
-	o.Price = price
-	return o, nil
+	o.Price, err = unmarshalTiers(d, price, counted...)
+	return o, err
 }

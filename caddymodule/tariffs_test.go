@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -57,7 +58,10 @@ func openListed(t *testing.T) *shop {
 	handle /rows {
 		meter rows {
 			count rows header X-Rows
-			price 0.02 per 1k rows
+			price 0.02 per 1k rows {
+				after 1M 0.01
+				each day
+			}
 			price 0.001 per call
 		}
 		reverse_proxy UPSTREAM
@@ -93,7 +97,7 @@ func listedTariffs(t *testing.T, body map[string]any) string {
 		for _, item := range tariff["prices"].([]any) {
 			p := item.(map[string]any)
 			line += fmt.Sprintf(", %s %s/%.0f %s", p["class"], p["amount"], p["per"], p["unit"])
-			for _, name := range []string{"above", "service", "tool"} {
+			for _, name := range []string{"above", "service", "tool", "after", "each", "volume"} {
 				if value, ok := p[name]; ok {
 					line += fmt.Sprintf(" %s=%v", name, value)
 				}
@@ -112,7 +116,7 @@ func listedTariffs(t *testing.T, body map[string]any) string {
 }
 
 const listedRest = `/plan subscription subscription, call 0.01/1 call {"amount":"5","included":"1000","name":"base","period_hours":168,"pool":"2","unit":"call"}
-/rows per_unit wallet, rows 0.02/1000 rows, call 0.001/1 call
+/rows per_unit wallet, rows 0.02/1000 rows each=day, rows 0.01/1000 rows after=1e+06 each=day, call 0.001/1 call
 `
 
 const listedTools = `/mcp per_unit wallet, tool_call 10/1000 call tool=search*, tool_call 0.02/1 call tool=*
@@ -178,4 +182,43 @@ func TestTheStartTellsOfACatalogsProblems(t *testing.T) {
 	if !strings.Contains(string(logged), `"entries":1,"problems":["images: `) {
 		t.Errorf("the log tells nothing of images:\n%s", logged)
 	}
+}
+
+// What a tier has made of a price is told by the charge, by explain and by the proof of the books; it outlives the process.
+func TestTiersAreTold(t *testing.T) {
+	t.Parallel()
+	const site = `handle /search* {
+		meter acme {
+			price 0.01 per event {
+				after 3 0.002
+			}
+			price 0.5 per call
+		}
+		reverse_proxy UPSTREAM
+	}`
+	p := newProcess(t, "1s", "", site, flushes("text/event-stream", "data: 1\n\n", "data: 2\n\n", "data: [DONE]\n\n"))
+	p.start()
+	key := p.agent("alice", "10")
+	p.do("GET", "/search", key, "")
+	p.stop(syscall.SIGTERM)
+	p.start()
+	p.do("GET", "/search", key, "")
+	charge := p.charges(key)[0]
+	want(t, "charge", charge["amount"].(string), "0.512")
+	want(t, "prices", fmt.Sprint(charge["unit_prices"]), "map[call:0.5 per call event:0.01 per event; 0.002 after 3; from 2]")
+	q := p.api("POST", "/quote", key, map[string]any{"method": "GET", "path": "/search"}, 200)
+	want(t, "quote", fmt.Sprint(q["tiers"]), "[map[amount:0.002 class:event each:month per:1 unit:event used:4]]")
+	id := charge["request_id"].(string)
+	for _, c := range []struct{ line, want string }{
+		{"explain " + id, "x 0.01 per event; 0.002 after 3; from 2  = 0.012"},
+		{"explain " + id, "sum 0.512"},
+		{"explain --json " + id, `"amount": "0.512"`},
+	} {
+		if code, out := run(t, append(strings.Fields(c.line), "--config", p.config)...); code != 0 || !strings.Contains(out, c.want) {
+			t.Errorf("%s: exit %d, want %s in\n%s", c.line, code, c.want, out)
+		}
+	}
+	p.verify()
+	p.stop(syscall.SIGTERM)
+	p.wantNoPanic()
 }

@@ -54,6 +54,7 @@ const (
 	signerTable       table = 'z' // one record: the seed of the key that signs receipts
 	railTable         table = 'g' // rail, payment id: money that came in by a rail
 	commissionTable   table = 'R' // payee: millionths of a nano that stand over of the commission
+	useTable          table = 'U' // payer, payee, kind of period, counter: what was used in the last one, where prices depend on it
 	decisionTable     table = 'j' // request id: a charge whose quality is not decided yet
 )
 

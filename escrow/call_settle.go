@@ -28,8 +28,14 @@ type Settlement struct {
 	// kept, beyond which it is not. The books don't look into it: it should be sealed with something that only the caller has.
 	Answer []byte
 
+	// Price, if not nil, prices the call in place of Amount, Units and UnitPrices, by what was used before it in the period. Amount is then the
+	// most that it can come to. It may be run more than once, on another goroutine.
+	Price func(used func(Counter) int64) Priced
+
 	Quota int64                           // FromSubscription: millionths of a unit that were used; Amount is not read then
 	Over  func(units int64) ledger.Amount // FromSubscription: the price of those beyond the quota; nil: the order's
+	// OverAfter, FromSubscription, if not nil, is the price of units beyond the quota after so many others of the period, which Over bounds.
+	OverAfter func(before, units int64) ledger.Amount
 }
 
 // drawn is what a call has paid before it is settled. It is in the books for as long as the call runs, so that a call that dies
@@ -226,6 +232,11 @@ func (t *Tx) settle(a *Authorisation, s Settlement) (Charge, error) {
 	d, _, err := t.drawnBy(a)
 	if err != nil {
 		return Charge{}, err
+	}
+	if s.Price != nil {
+		if err := t.priceTiers(&d.Charge, &s); err != nil {
+			return Charge{}, err
+		}
 	}
 	if a.quota != nil {
 		if s.Amount, err = t.useQuota(a, &d.Charge, s); err != nil {

@@ -1,6 +1,7 @@
 package escrow_test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -374,9 +375,13 @@ func (s *script) callStep(verb string, arg func(int) string, named map[string]st
 		return true, a.Err()
 	case "settle":
 		delete(s.calls, arg(0))
-		_, err := a.Settle(context.Background(), escrow.Settlement{
+		settlement := escrow.Settlement{
 			Amount: amount(arg(1)), Source: "stated", Cut: "none", Quota: micro(named["quota"]), Quality: s.quality(named),
-		})
+		}
+		if named["units"] != "" {
+			settlement.Price = afterTen(micro(named["units"]), cmp.Or(named["each"], "month"))
+		}
+		_, err := a.Settle(context.Background(), settlement)
 		return true, err
 	case "cancel":
 		delete(s.calls, arg(0))
@@ -463,4 +468,16 @@ func (s *script) authorise(arg func(int) string, named map[string]string) error 
 		s.escrows[arg(5)] = a.Escrow()
 	}
 	return nil
+}
+
+// afterTen prices units at 0.01 each, and at 0.001 after ten of them in a period.
+func afterTen(units int64, each string) func(func(escrow.Counter) int64) escrow.Priced {
+	counter := escrow.Counter{Name: "units", Each: each}
+	return func(used func(escrow.Counter) int64) escrow.Priced {
+		dear := max(0, min(units, 10*escrow.Micro-used(counter)))
+		return escrow.Priced{
+			Amount: ledger.Amount(dear*10 + (units - dear)), Units: map[string]string{"units": escrow.Units(units)},
+			Uses: []escrow.Use{{Counter: counter, Units: units}},
+		}
+	}
 }

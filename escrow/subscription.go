@@ -35,6 +35,7 @@ type Subscription struct {
 	EscrowID    string             `cbor:"8,keyasint,omitempty"`  // of this period's price
 	PoolID      string             `cbor:"9,keyasint,omitempty"`  // of this period's overage pool
 	Used        int64              `cbor:"10,keyasint,omitempty"` // of the period's quota, in millionths of a unit
+	Beyond      int64              `cbor:"16,keyasint,omitempty"` // the same, beyond the quota
 	Periods     int64              `cbor:"11,keyasint"`           // so many began
 	CreatedAt   time.Time          `cbor:"12,keyasint"`
 	UpdatedAt   time.Time          `cbor:"13,keyasint"`
@@ -153,7 +154,7 @@ func (t *Tx) beginPeriod(by Actor, s *Subscription, start time.Time) error {
 		return err
 	}
 	s.Key = by.Key
-	s.PeriodStart, s.PeriodEnd, s.Used, s.Status = start, start.Add(s.Plan.Period), 0, SubActive
+	s.PeriodStart, s.PeriodEnd, s.Used, s.Beyond, s.Status = start, start.Add(s.Plan.Period), 0, 0, SubActive
 	s.Periods++
 	memo := s.Memo
 	if s.Plan.Name != "" {

@@ -224,12 +224,18 @@ func (t *Tx) useQuota(a *Authorisation, c *Charge, s Settlement) (ledger.Amount,
 	used := min(max(s.Quota, 0), q.Amount(), sub.QuotaLeft())
 	sub.Used += used
 	c.QuotaUsed, c.QuotaLeft = used, sub.QuotaLeft()
+	var price ledger.Amount
+	if beyond := s.Quota - used; beyond > 0 && q.counted() && q.subscription.Plan.Overage {
+		if s.OverAfter != nil {
+			price = max(0, s.OverAfter(sub.Beyond, beyond))
+		} else {
+			price = max(0, s.over(q)(beyond))
+		}
+		sub.Beyond = min(sub.Beyond+beyond, maxUse)
+	}
 	if err := t.put(subscriptionTable.key(sub.ID), sub); err != nil {
 		return 0, err
 	}
 	q.Settle(t, used)
-	if beyond := s.Quota - used; beyond > 0 && q.counted() && q.subscription.Plan.Overage {
-		return max(0, s.over(q)(beyond)), nil
-	}
-	return 0, nil
+	return price, nil
 }

@@ -15,12 +15,15 @@ type bill struct {
 	units        map[string]string
 	prices       map[string]string
 	cost, markup string
+	uses         []pricing.Use // what it adds to what was used in the period
+	tiered       bool          // some price depends on that
 }
 
 // bill prices a usage at the cost that the provider states; where that is none, at the prices. Some providers state 0 in each event
-// until the last one: in an answer that was cut that is no cost.
-func (c *counting) bill(usage meter.Usage, cut bool) (bill, error) {
-	b, err := c.priceUsage(usage)
+// until the last one: in an answer that was cut that is no cost. used tells what was used before; nil: prices with tiers count at the
+// dearest.
+func (c *counting) bill(usage meter.Usage, cut bool, used pricing.Used) (bill, error) {
+	b, err := c.priceUsage(usage, used)
 	if usage.Cost == "" || !c.statesCost() {
 		return b, err
 	}
@@ -49,14 +52,14 @@ var errAbsurdCost = errors.New("the stated cost is more than a thousand times wh
 
 // priceUsage prices a usage. What ran on another model than the one that was asked for is priced as that model's; it stands in the
 // bill as CLASS@MODEL.
-func (q *asked) priceUsage(usage meter.Usage) (bill, error) {
+func (q *asked) priceUsage(usage meter.Usage, used pricing.Used) (bill, error) {
 	b := bill{units: make(map[string]string), prices: make(map[string]string)}
 	var failed error
 	if tariff := q.tariff; tariff != nil {
 		usage.Units = maps.Clone(usage.Units)
 		for _, pass := range usage.Beside {
 			if rates, ok := tariff.For(pass.Model); ok {
-				failed = errors.Join(failed, b.add(rates, meter.Usage{Units: pass.Units}, "@"+pass.Model))
+				failed = errors.Join(failed, b.add(rates, meter.Usage{Units: pass.Units}, used, "@"+pass.Model))
 			} else {
 				failed = errNoPriceBeside
 			}
@@ -69,10 +72,10 @@ func (q *asked) priceUsage(usage meter.Usage) (bill, error) {
 			for class, quantity := range pass.Units {
 				usage.Units[class] = max(0, usage.Units[class]-quantity)
 			}
-			failed = errors.Join(failed, b.add(rates, meter.Usage{Units: pass.Units, PromptTokens: usage.PromptTokens, ServiceTier: usage.ServiceTier}, "@"+pass.Model))
+			failed = errors.Join(failed, b.add(rates, meter.Usage{Units: pass.Units, PromptTokens: usage.PromptTokens, ServiceTier: usage.ServiceTier}, used, "@"+pass.Model))
 		}
 	}
-	return b, errors.Join(failed, b.add(q.dearer(usage), usage, ""))
+	return b, errors.Join(failed, b.add(q.dearer(usage), usage, used, ""))
 }
 
 // dearer are the prices of the model that was asked for, or of the one that the answer says it comes from: those by which the usage
@@ -95,23 +98,39 @@ func (q *asked) dearer(usage meter.Usage) *pricing.Rates {
 }
 
 // add prices a part of a usage; suffix tells its classes in the bill from those of other parts.
-func (b *bill) add(rates *pricing.Rates, part meter.Usage, suffix string) error {
-	nano, err := rates.Due(part)
+func (b *bill) add(rates *pricing.Rates, part meter.Usage, used pricing.Used, suffix string) error {
+	priced, err := rates.Price(part, b.after(used))
 	if !rates.PricesTier(part.ServiceTier) {
 		err = errors.Join(err, errNoPriceTier)
 	}
-	sum, overflow := b.amount.Add(ledger.Amount(nano))
+	sum, overflow := b.amount.Add(ledger.Amount(priced.Nano))
 	b.amount = sum
-	prices := rates.UnitPrices(part)
-	for class, price := range prices {
+	b.uses, b.tiered = append(b.uses, priced.Uses...), b.tiered || rates.HasTiers()
+	for class, price := range priced.UnitPrices {
 		b.prices[string(class)+suffix] = price
 	}
-	for class, quantity := range rates.Quantities(part) {
-		if _, priced := prices[class]; priced || !everyAnswerHas(class) {
+	for class, quantity := range priced.Units {
+		if _, charged := priced.UnitPrices[class]; charged || !everyAnswerHas(class) {
 			b.units[string(class)+suffix] = quantity.String()
 		}
 	}
 	return errors.Join(err, overflow)
+}
+
+// after is what was used before the next part of a usage: before the call, and by its parts so far.
+func (b *bill) after(used pricing.Used) pricing.Used {
+	if used == nil {
+		return nil
+	}
+	return func(c pricing.Counter) meter.Quantity {
+		sum := used(c)
+		for _, use := range b.uses {
+			if use.Counter == c {
+				sum += use.Quantity
+			}
+		}
+		return sum
+	}
 }
 
 // errNoPriceBeside marks a charge as suspect: the answer used another model than the one that was asked for, and that one has

@@ -32,6 +32,10 @@ func (q *asked) bounds() bounds {
 		price := ledger.Amount(nano)
 		return bounds{price, price, price, q.route.Cost == nil}
 	}
+	if q.rates.OnlyCalls() {
+		price := ledger.Amount(q.dear.MostFor(0, 0))
+		return bounds{price, price, price, q.route.Cost == nil}
+	}
 	if q.rates.UsesTokens() && q.call.API != "" {
 		return q.tokenBounds()
 	}

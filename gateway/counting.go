@@ -201,6 +201,6 @@ func (c *counting) price() (ledger.Amount, bool) {
 	defer c.mu.Unlock()
 	usage := c.counter.Usage(true)
 	c.addSeconds(usage.Units)
-	bill, err := c.bill(usage, false)
+	bill, err := c.bill(usage, false, c.usedBefore)
 	return bill.amount, err == nil
 }

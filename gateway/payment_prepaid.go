@@ -82,8 +82,9 @@ type prepaid struct {
 func (p *prepaid) start(now time.Time, statesCost bool) {
 	p.held.start(now, statesCost)
 	p.drawnAt = now
-	// What the provider will state as the cost may be less than the prices: until then the draws are pending, as those of estimates.
-	p.exact = !statesCost && !p.rates.UsesTokens()
+	// What the provider will state as the cost may be less than the prices, and so may be what tiers come to in the end: until then the draws
+	// are pending, as those of estimates.
+	p.exact = !statesCost && !p.rates.UsesTokens() && !p.rates.HasTiers()
 }
 
 func (p *prepaid) covers(n int) bool {
@@ -156,11 +157,11 @@ func (p *prepaid) draw(at meter.Units, now time.Time) error {
 	if batches <= p.drawn && !overdue {
 		return nil
 	}
-	due, err := p.rates.Due(meter.Usage{Units: at})
+	due, err := p.rates.Price(meter.Usage{Units: at}, p.usedBefore)
 	if err != nil {
 		return nil // absurd usage: it is clamped when the call is settled
 	}
 	p.drawn, p.drawnAt, p.drawing = max(batches, p.drawn), now, true
-	p.auth.Draw(min(ledger.Amount(due), p.covered), p.exact)
+	p.auth.Draw(min(ledger.Amount(due.Nano), p.covered), p.exact)
 	return nil
 }

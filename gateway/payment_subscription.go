@@ -34,6 +34,15 @@ func (s *Subscription) over(units int64) ledger.Amount {
 	return ledger.Amount(nano)
 }
 
+// overAfter is the price of units beyond the quota, after so many others in the period.
+func (s *Subscription) overAfter(before, units int64) ledger.Amount {
+	used := s.Included.Priced(meter.Quantity(before))
+	priced, _ := s.Rates.Price(meter.Usage{Units: s.Included.Priced(meter.Quantity(units))}, func(c pricing.Counter) meter.Quantity {
+		return used[c.Class]
+	})
+	return ledger.Amount(priced.Nano)
+}
+
 // order takes of the quota what the call can come to at first: of a unit that is counted before the answer, all; else the input and the
 // first batch of the answer.
 func (s *Subscription) order(q *asked, o *escrow.CallOrder) {
@@ -153,7 +162,7 @@ func (p *quota) batch() int64 {
 }
 
 func (p *quota) complete(s *escrow.Settlement, used meter.Units) {
-	s.Quota, s.Over = p.plan.used(used), p.plan.over
+	s.Quota, s.Over, s.OverAfter = p.plan.used(used), p.plan.over, p.plan.overAfter
 	if s.Cut != cutNone && p.limit > 0 {
 		s.Quota = min(s.Quota, p.aside) // what is beyond was not sent
 	}

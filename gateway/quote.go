@@ -103,6 +103,11 @@ func (q *asked) quote(into *api.Quote) {
 	if b.bounded {
 		into.Most = &b.most
 	}
+	if q.rates.HasTiers() && q.payment().charges() {
+		for _, t := range q.rates.TiersNow(q.usedBefore) {
+			into.Tiers = append(into.Tiers, api.QuoteTier{Class: string(t.Class), Amount: t.Amount, Per: t.Per, Unit: t.Unit, Each: t.Each, Used: t.Used.String()})
+		}
+	}
 	if cost := q.route.Cost; cost != nil {
 		into.Cost, into.Most = cost.Words, nil // the provider may state any
 		if q.route.MaxCharge > 0 {

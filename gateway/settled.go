@@ -72,7 +72,7 @@ func (c *counting) charge(e ending) (*settled, *ledger.Refusal) {
 // settlement is what the answer comes to.
 func (c *counting) settlement(e ending) escrow.Settlement {
 	usage := c.used(e.cut)
-	bill, err := c.bill(usage, e.cut != cutNone)
+	bill, err := c.bill(usage, e.cut != cutNone, nil)
 	s := escrow.Settlement{
 		Amount:     bill.amount,
 		Units:      bill.units,
@@ -93,6 +93,9 @@ func (c *counting) settlement(e ending) escrow.Settlement {
 	if most > 0 && s.Amount > most {
 		s.Amount = most
 		s.Suspect = s.Suspect || bill.cost != ""
+	}
+	if bill.tiered && bill.cost == "" && c.payment().charges() {
+		c.priceTiers(&s, usage, e.cut != cutNone, most)
 	}
 	if e.cut == cutNone {
 		s.Quality, s.Answer = e.quality, e.sealed

@@ -40,6 +40,15 @@ const plus = " + "
 // of a tool that has a price of its own are in "tool:NAME", and not in tool_call. A call that costs its model's minimum has one unit
 // "minimum", whose price is what the usage alone falls short of it.
 func (r *Rates) Quantities(u meter.Usage) meter.Units {
+	units := r.quantities(u)
+	if by := r.raised(&u); by > 0 {
+		units[raise] = raiseUnits(by)
+	}
+	return units
+}
+
+// quantities are those of Quantities without the minimum.
+func (r *Rates) quantities(u meter.Usage) meter.Units {
 	units := meter.Units{}
 	for c, q := range u.Units {
 		units.Add(c, q)
@@ -57,9 +66,6 @@ func (r *Rates) Quantities(u meter.Usage) meter.Units {
 			delete(units, meter.ToolCall)
 		}
 	}
-	if r.raised(&u) > 0 {
-		units[raise] = micro
-	}
 	return units
 }
 
@@ -68,15 +74,24 @@ func toolClass(name string) meter.Class { return meter.Class(toolPrefix + name) 
 // UnitPrices returns the price of each class of [Rates.Quantities] that has one, for the record of a charge:
 // {"input": "0.15 per 1M", "call": "0.001 per call", "second": "0.006 per minute", "tool:search": "0.01 per call"}.
 func (r *Rates) UnitPrices(u meter.Usage) map[meter.Class]string {
-	t := r.table(u)
+	prices := r.unitPrices(r.table(u), r.quantities(u))
+	if by := r.raised(&u); by > 0 {
+		prices[raise] = raiseWords(by)
+	}
+	return prices
+}
+
+// unitPrices are those of UnitPrices without the minimum. Of a price with tiers, that is the dearest tier.
+func (r *Rates) unitPrices(t *table, units meter.Units) map[meter.Class]string {
 	prices := map[meter.Class]string{}
-	for c, q := range r.Quantities(u) {
+	for c, q := range units {
 		if name, isTool := strings.CutPrefix(string(c), toolPrefix); isTool {
 			prices[c] = r.tools[r.tool(name)].words()
-		} else if c == raise {
-			prices[c] = Price{Amount: decimal.New(r.raised(&u), -ledgerDigits), Unit: string(meter.Calls)}.String()
 		} else if i, ok := t.index[c]; ok && q > 0 {
 			prices[c] = sumOf(t.prices[i])
+			if l := t.ladders[i]; l != nil {
+				prices[c] = l.dearestWords()
+			}
 		}
 	}
 	return prices
@@ -108,24 +123,36 @@ func (r *Rates) Explain(u meter.Usage) (Explanation, error) {
 // of [Rates.UnitPrices]. The amount is what [Rates.Due] was. With [ErrOverflow], all but the amount is there.
 func Explain(units meter.Units, unitPrices map[meter.Class]string) (Explanation, error) {
 	var e Explanation
-	sum := new(big.Rat)
+	sum, plain, steps := new(big.Rat), new(big.Rat), new(big.Int)
 	for _, c := range inOrder(units) {
 		words, ok := unitPrices[c]
 		if !ok {
 			e.Lines = append(e.Lines, Line{Class: c, Quantity: units[c].String(), Price: "none", Product: "0"})
 			continue
 		}
-		rate, err := parseSum(c, words)
-		if err != nil {
-			return Explanation{}, err
+		var product *big.Rat
+		if strings.Contains(words, tierMark) {
+			l, before, err := parseLadder(c, words)
+			if err != nil {
+				return Explanation{}, fmt.Errorf("price of %s: %w", c, err)
+			}
+			step := l.between(before, units[c])
+			steps.Add(steps, step)
+			product = new(big.Rat).SetInt(step)
+		} else {
+			rate, err := parseSum(c, words)
+			if err != nil {
+				return Explanation{}, err
+			}
+			product = rate.Mul(rate, new(big.Rat).SetInt64(int64(units[c])))
+			plain.Add(plain, product)
 		}
-		product := rate.Mul(rate, new(big.Rat).SetInt64(int64(units[c])))
 		sum.Add(sum, product)
 		e.Lines = append(e.Lines, Line{c, units[c].String(), words, formatNanos(product)})
 	}
 	var err error
 	e.Sum = formatNanos(sum)
-	e.AmountNano, err = roundNanos(sum)
+	e.AmountNano, err = roundSteps(plain, steps)
 	e.Amount = decimal.New(e.AmountNano, -9).String()
 	return e, err
 }

@@ -26,6 +26,12 @@ type Listed struct {
 	Service string `json:"service,omitempty"`
 	// Tool is set on prices of calls of the tools that this glob matches.
 	Tool string `json:"tool,omitempty"`
+	// After is set on the price of a tier: of what is used after so many units of a period.
+	After int64 `json:"after,omitempty"`
+	// Each is set on prices with tiers: the period.
+	Each string `json:"each,omitempty"`
+	// Volume is set on prices with tiers, where all units of a call have the price of the tier that the use reaches.
+	Volume bool `json:"volume,omitempty"`
 }
 
 // List returns prices as they are listed, one for each class that they price. counts are the unit names that `count` gives.
@@ -41,8 +47,18 @@ func listed(list []Listed, prices []Price, like Listed, counts []string) []Liste
 			continue // compiled prices have units
 		}
 		for _, c := range u.priced {
-			like.Class, like.Amount, like.Per, like.Unit = c, p.Amount, p.per(), u.word
-			list = append(list, like)
+			is := like
+			is.Class, is.Amount, is.Per, is.Unit = c, p.Amount, p.per(), u.word
+			if p.Tiers == nil {
+				list = append(list, is)
+				continue
+			}
+			is.Each, is.Volume = newLadder("", c, p).counter.Each, p.Tiers.Volume
+			list = append(list, is)
+			for _, t := range p.Tiers.After {
+				is.Amount, is.After = t.Amount, t.N
+				list = append(list, is)
+			}
 		}
 	}
 	return list

@@ -62,6 +62,23 @@ func (r *Rates) atLeast(u *meter.Usage, nano int64, err error) (int64, error) {
 	return max(nano, least), nil
 }
 
+// raiseUnits are the units that a call is raised by, and raiseWords their price. There is one, or a hundred where its price would be beyond
+// what a price can be.
+func raiseUnits(by int64) meter.Quantity {
+	if decimal.New(by, -ledgerDigits).GreaterThan(maxAmount) {
+		return meter.Whole(100)
+	}
+	return meter.Whole(1)
+}
+
+func raiseWords(by int64) string {
+	price := decimal.New(by, -ledgerDigits)
+	if raiseUnits(by) > micro {
+		price = price.Shift(-2)
+	}
+	return Price{Amount: price, Unit: string(meter.Calls)}.String()
+}
+
 // raised is what the usage costs beyond its prices, to reach the minimum.
 func (r *Rates) raised(u *meter.Usage) int64 {
 	least, err := r.least(u)

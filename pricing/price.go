@@ -25,6 +25,8 @@ type Price struct {
 	// KiB, MiB, GiB (1 KiB is 1024 bytes), second, minute, hour, tool_call, a class of tokens (input, cached, ...), web_search,
 	// page, search_unit, or a name that `count` gives.
 	Unit string `json:"unit"`
+	// Tiers, if not nil, are what the price becomes as more is used.
+	Tiers *Tiers `json:"tiers,omitempty"`
 }
 
 // The limits of an amount. Within them it is kept exactly. Beyond them it can only be an attack or a slip, and is refused.
@@ -256,7 +258,10 @@ func (p Price) check(counts []string) (unit, error) {
 	if err != nil {
 		return u, err
 	}
-	return u, p.checkDigits(u)
+	if err := p.checkDigits(u); err != nil {
+		return u, err
+	}
+	return u, p.checkTiers(u)
 }
 
 // nanosPerMicro is the price in nanos of a millionth of a class's unit.
@@ -273,6 +278,7 @@ func (p *Price) UnmarshalJSON(data []byte) error {
 		Amount *decimal.Decimal `json:"amount"`
 		Per    int64            `json:"per"`
 		Unit   string           `json:"unit"`
+		Tiers  *Tiers           `json:"tiers"`
 	}
 	if err := strictJSON(data, &in); err != nil {
 		return fmt.Errorf("price: %w", err)
@@ -283,7 +289,7 @@ func (p *Price) UnmarshalJSON(data []byte) error {
 	if err := checkAmount(*in.Amount); err != nil {
 		return fmt.Errorf("price: %w", err)
 	}
-	*p = Price{Amount: *in.Amount, Per: in.Per, Unit: in.Unit}
+	*p = Price{Amount: *in.Amount, Per: in.Per, Unit: in.Unit, Tiers: in.Tiers}
 	return nil
 }
 

@@ -20,6 +20,7 @@ type Rates struct {
 	tools     []ToolPrice
 	maxOutput int64
 	minimum   int64         // of a call, in nanos
+	ladders   int64         // how many prices with tiers a table has at most
 	charged   []meter.Class // the classes that can cost anything, by name
 	flat      bool          // the prices hold whatever the service tier
 }
@@ -63,6 +64,9 @@ func byClass(prices []Price, counts []string, addUp bool) (pricesOf, error) {
 				return nil, fmt.Errorf("two prices for %s: keep one", c)
 			}
 			own[c] = append(own[c], p)
+			if len(own[c]) > 1 && slices.ContainsFunc(own[c], func(p Price) bool { return p.Tiers != nil }) {
+				return nil, fmt.Errorf("two prices for %s, one of them with tiers: keep one", c)
+			}
 		}
 	}
 	return own, nil
@@ -78,7 +82,8 @@ func describe(p Price) string {
 
 // layers are the prices of a model, layer over layer. A class without a price in an upper layer has that of the layer below.
 type layers struct {
-	minimum  int64 // of a call, in nanos
+	name     string // of what is counted for tiers
+	minimum  int64  // of a call, in nanos
 	base     pricesOf
 	above    []aboveLayer
 	services []serviceLayer
@@ -108,7 +113,7 @@ func compileRates(l layers, tools []ToolPrice, maxOutput int64) *Rates {
 			own := pricesOf{}
 			overlay(own, l.base, l.above, tokens)
 			overlay(own, top, topAbove, tokens)
-			s.tables = append(s.tables, newTable(tokens, own, tools))
+			s.tables = append(s.tables, newTable(l.name, tokens, own, tools))
 		}
 		r.services = append(r.services, s)
 	}
@@ -117,6 +122,15 @@ func compileRates(l layers, tools []ToolPrice, maxOutput int64) *Rates {
 		add(s.name, s.prices, s.above)
 	}
 	r.charged = r.findCharged()
+	for t := range r.reachable(0, "") {
+		n := int64(0)
+		for _, l := range t.ladders {
+			if l != nil {
+				n++
+			}
+		}
+		r.ladders = max(r.ladders, n)
+	}
 	return r
 }
 
@@ -163,7 +177,7 @@ func (r *Rates) Most(u meter.Usage) (nano int64, err error) {
 		}
 		nano = max(nano, n)
 	}
-	return r.atLeast(&u, nano, nil)
+	return r.atLeast(&u, r.withSlack(nano), nil)
 }
 
 // MostFor returns the most that one call can cost, in nanos, rounded up: the call itself, its input at the dearest class of input,
@@ -205,7 +219,7 @@ func (r *Rates) dearest(promptTokens int64, terms func(*table, []term) []term) i
 		n, _ := t.amount(terms(t, buf[:0]), up)
 		most = max(most, n)
 	}
-	return most
+	return r.withSlack(most)
 }
 
 // reachable yields the tables that can apply to a prompt of up to promptTokens, or of any size if that is 0. An empty tier means
@@ -295,7 +309,7 @@ func (r *Rates) PricesTool(name string) bool {
 // Fixed returns the price of a call, in nanos, where nothing but the call is charged. ok is false where the price is not known
 // before the call.
 func (r *Rates) Fixed() (nano int64, ok bool) {
-	if slices.ContainsFunc(r.charged, func(c meter.Class) bool { return c != meter.Calls }) {
+	if r.HasTiers() || !r.OnlyCalls() {
 		return 0, false
 	}
 	one := meter.Usage{Units: meter.Units{meter.Calls: micro}}
@@ -306,6 +320,11 @@ func (r *Rates) Fixed() (nano int64, ok bool) {
 		}
 	}
 	return nano, true
+}
+
+// OnlyCalls reports whether nothing but the call is charged.
+func (r *Rates) OnlyCalls() bool {
+	return !slices.ContainsFunc(r.charged, func(c meter.Class) bool { return c != meter.Calls })
 }
 
 // Uses reports whether a unit of the class can cost anything.

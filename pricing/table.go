@@ -20,6 +20,7 @@ type table struct {
 	// firstTool is the index of the first tool. The others follow in the order of Rates.tools.
 	firstTool int
 	prices    [][]Price // by index, as they were stated
+	ladders   []*ladder // by index; nil for a price without tiers. The numbers are those of the dearest tier
 }
 
 // term is a quantity of the class or tool at an index of the table.
@@ -32,19 +33,25 @@ type term struct {
 const maxTerms = 12
 
 // newTable returns the table of the prices in own, with the fallbacks resolved, and of the tools.
-func newTable(above int64, own pricesOf, tools []ToolPrice) *table {
+func newTable(name string, above int64, own pricesOf, tools []ToolPrice) *table {
 	t := &table{above: above, index: map[meter.Class]int{}}
 	var rates []*big.Rat
-	add := func(prices []Price) {
+	add := func(c meter.Class, prices []Price) {
 		sum := new(big.Rat)
+		var climb *ladder
 		for _, p := range prices {
-			sum.Add(sum, p.nanosPerMicro(scaleOf(p.Unit)))
+			if p.Tiers != nil {
+				climb = newLadder(name, c, p)
+				sum.Add(sum, climb.dearest())
+			} else {
+				sum.Add(sum, p.nanosPerMicro(scaleOf(p.Unit)))
+			}
 		}
-		rates, t.prices = append(rates, sum), append(t.prices, prices)
+		rates, t.prices, t.ladders = append(rates, sum), append(t.prices, prices), append(t.ladders, climb)
 	}
 	for c, prices := range own {
 		t.index[c] = len(rates)
-		add(prices)
+		add(c, prices)
 	}
 	for _, c := range tokenClasses {
 		for from, ok := c, true; ok; from, ok = fallbacks[from] {
@@ -56,7 +63,7 @@ func newTable(above int64, own pricesOf, tools []ToolPrice) *table {
 	}
 	t.firstTool = len(rates)
 	for _, tool := range tools {
-		add([]Price{tool.price()})
+		add("", []Price{tool.price()})
 	}
 	t.setRates(rates)
 	return t
@@ -220,6 +227,12 @@ func (t *table) amount(terms []term, r rounding) (int64, error) {
 		return maxNanos, ErrOverflow
 	}
 	return int64(quo), nil
+}
+
+// product is what a quantity costs at a numerator, exactly.
+func (t *table) product(num *big.Int, quantity uint64) *big.Rat {
+	n := new(big.Int).SetUint64(quantity)
+	return new(big.Rat).SetFrac(n.Mul(n, num), t.bigDen)
 }
 
 func (t *table) bigAmount(terms []term, r rounding) (int64, error) {

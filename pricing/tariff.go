@@ -257,7 +257,7 @@ func (m Model) compile(tools []ToolPrice, maxOutput int64, counts []string) (*Ra
 	case m.MaxOutput < 0:
 		return nil, fmt.Errorf("max_output %d: use 0 or more", m.MaxOutput)
 	}
-	var l layers
+	l := layers{name: strings.ToLower(m.Glob)}
 	var err error
 	if l.minimum, err = compileMinimum(m.Minimum); err != nil {
 		return nil, err

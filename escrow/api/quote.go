@@ -34,6 +34,19 @@ type TariffPrice struct {
 	Above   int64           `json:"above,omitempty" jsonschema:"the price is for prompts of more tokens than this"`
 	Service string          `json:"service,omitempty" jsonschema:"the price is for this service tier"`
 	Tool    string          `json:"tool,omitempty" jsonschema:"the price is for tools of this name, in which * stands for anything"`
+	After   int64           `json:"after,omitempty" jsonschema:"the price is for what a caller uses after so many units of a period"`
+	Each    string          `json:"each,omitempty" jsonschema:"where the price has tiers, the period: day, week or month, by the calendar in UTC"`
+	Volume  bool            `json:"volume,omitempty" jsonschema:"where the price has tiers, whether all units of a call have the price of the tier that the use reaches with it; else each unit has that of its own tier"`
+}
+
+// QuoteTier is a price with tiers, as it stands for the caller.
+type QuoteTier struct {
+	Class  string          `json:"class"`
+	Amount decimal.Decimal `json:"amount" jsonschema:"what the next units cost"`
+	Per    int64           `json:"per" jsonschema:"how many units the amount buys"`
+	Unit   string          `json:"unit"`
+	Each   string          `json:"each" jsonschema:"the period in which use is counted: day, week or month, by the calendar in UTC"`
+	Used   string          `json:"used" jsonschema:"what the caller has used in the period, in the class's own unit"`
 }
 
 // TariffPlan is a subscription that a route offers.
@@ -87,6 +100,7 @@ type Quote struct {
 	Estimate   ledger.Amount  `json:"estimate"`
 	Most       *ledger.Amount `json:"most" jsonschema:"the most that the call can cost; null if that has no bound"`
 	Cost       string         `json:"cost,omitempty" jsonschema:"where the provider states what a call costs, such as json usage.cost markup 20%; where it is there, that cost is charged instead of the estimate"`
+	Tiers      []QuoteTier    `json:"tiers,omitempty" jsonschema:"the prices that depend on what the caller has used in a period, as they stand now; estimate and most are at the dearest tier"`
 	Affordable bool           `json:"affordable" jsonschema:"whether the wallet, escrow or subscription that would pay has enough now"`
 	Currency   string         `json:"currency"`
 }

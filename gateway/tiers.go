@@ -1,0 +1,51 @@
+package gateway
+
+import (
+	"maps"
+
+	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/escrow/ledger"
+	"github.com/tallygate/tallygate/meter"
+	"github.com/tallygate/tallygate/pricing"
+)
+
+// Prices with tiers depend on what the payer has used in the period. Whatever is held or promised is at the dearest tier; a call is priced
+// when it is settled, in the same operation that counts its use.
+
+// booksCounter is what the books call a counter of prices. Prices of a route that has no tariff are counted for the route.
+func (q *asked) booksCounter(c pricing.Counter) escrow.Counter {
+	if q.tariff == nil {
+		c.Name = q.route.Name + " " + c.Name
+	}
+	return escrow.Counter{Name: c.Name, Each: c.Each}
+}
+
+// usedBefore tells what the payer has used so far, by the books as they stand. What can't be read counts as nothing.
+func (q *asked) usedBefore(c pricing.Counter) meter.Quantity {
+	units, err := q.gateway.book.Used(q.payer.Agent, q.route.Payee, q.booksCounter(c))
+	if err != nil {
+		return 0
+	}
+	return meter.Quantity(units)
+}
+
+// priceTiers lets the books price a settlement whose prices have tiers. limit is the most that it may cost; 0: no bound.
+func (c *counting) priceTiers(s *escrow.Settlement, usage meter.Usage, cut bool, limit ledger.Amount) {
+	usage.Units = maps.Clone(usage.Units)
+	suspect := usage.Suspect
+	s.Price = func(used func(escrow.Counter) int64) escrow.Priced {
+		b, err := c.bill(usage, cut, func(of pricing.Counter) meter.Quantity { return meter.Quantity(used(c.booksCounter(of))) })
+		p := escrow.Priced{Amount: b.amount, Units: b.units, UnitPrices: b.prices, Suspect: err != nil}
+		if limit > 0 && p.Amount > limit {
+			p.Amount = limit
+		}
+		if suspect {
+			return p // an absurd usage makes nothing cheaper
+		}
+		for _, use := range b.uses {
+			of := c.booksCounter(use.Counter)
+			p.Uses = append(p.Uses, escrow.Use{Counter: of, Units: int64(use.Quantity)})
+		}
+		return p
+	}
+}
