@@ -85,7 +85,7 @@ func TestCost(t *testing.T) {
 		{"a string", chatCompletions, stated(`"0.01"`), "0.012", "0.01", false},
 		{"a string with an exponent", chatCompletions, stated(`"1.2E-05"`), "0.0000144", "0.000012", false},
 		{"more digits than a float has", chatCompletions, stated("0.0000000099999999999999999999"), "0.000000011", "0.0000000099999999999999999999", false},
-		{"less than a nano", chatCompletions, stated("1e-10"), "0", "0.0000000001", false},
+		{"less than a nano", chatCompletions, stated("1e-10"), "0.000000001", "0.0000000001", false},
 		{"zero", chatCompletions, stated("0"), "0", "0", false},
 		{"zero with digits", chatCompletions, stated("0.0000"), "0", "0", false},
 		{"null", chatCompletions, stated("null"), chatCharge, "", false},
