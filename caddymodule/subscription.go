@@ -64,6 +64,9 @@ func (s *Subscription) compile(payee string, counted []string) (*gateway.Subscri
 		if over, err = s.compileOverage(&c.Plan); err != nil {
 			return nil, err
 		}
+	} else if s.Included != nil {
+		c.Rates, err = pricing.CountingRates(*s.Included, counted...)
+		return c, err
 	}
 	c.Rates, err = pricing.NewRates([]pricing.Price{over}, counted...)
 	return c, err

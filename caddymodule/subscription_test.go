@@ -108,6 +108,43 @@ func TestAQuotaUnitIsTakenOnceUnderConcurrency(t *testing.T) {
 	}
 }
 
+// A quota that nothing is for sale beyond is counted in its unit too, whatever that is.
+func TestAQuotaWithoutOverageIsUsedUp(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		included, path, body string
+		upstream             http.Handler
+		served               int
+	}{
+		{"2 calls", "/v1/search", "", text("results"), 2},
+		{"2400 tokens", chatCompletions, chatBody, &chat{}, 2},
+		{"20 bytes", "/v1/search", "", text("0123456789"), 2},
+		{"4 asked_images", "/v1/images/generations", `{"model":"m","n":2}`, text("{}"), 2},
+		{"10 input_characters", "/v1/audio/speech", `{"model":"m","input":"hello"}`, text("sound"), 2},
+		{"24 input_bytes", "/v1/upload", "0123456789ab", text("stored"), 2},
+	} {
+		t.Run(test.included, func(t *testing.T) {
+			t.Parallel()
+			s := openShop(t, "", "handle /v1/* {\n\t\tmeter {\n\t\t\tpayee llm\n\t\t\tsubscription base 5.00 per 168h {\n\t\t\t\tincluded "+test.included+"\n\t\t\t}\n\t\t}\n\t\treverse_proxy UPSTREAM\n\t}", test.upstream)
+			key := s.agent("alice", "20")
+			s.api("POST", "/subscriptions", key, map[string]any{"payee": "llm", "plan": "base"}, 201)
+			method, served := "GET", 0
+			if test.body != "" {
+				method = "POST"
+			}
+			for range test.served + 1 {
+				if a := s.do(method, test.path, key, test.body); a.err == nil && a.status == 200 {
+					served++
+				}
+			}
+			if served != test.served {
+				t.Errorf("%d calls were served, want %d: %v", served, test.served, s.charges(key))
+			}
+			want(t, "wallet", s.balance(key), "15")
+		})
+	}
+}
+
 func TestTokensOfAQuota(t *testing.T) {
 	t.Parallel()
 	s := openShop(t, "", `handle /v1/* {

@@ -33,7 +33,7 @@ type asked struct {
 func (a *arrival) understand() (*asked, *ledger.Refusal) {
 	q := &asked{arrival: a, call: &meter.Call{Format: wire.Generic}, rates: a.route.Rates, dear: a.route.Rates, limit: lowest(a.route.MaxCharge, a.terms.maxCharge)}
 	if !a.route.readsBody() {
-		return q, nil
+		return q, q.weigh()
 	}
 	q.tariff = a.route.Tariff.Under(a.payer.Agent, a.gateway.book.Now())
 	if refusal := q.read(); refusal != nil {
@@ -44,8 +44,13 @@ func (a *arrival) understand() (*asked, *ledger.Refusal) {
 			return nil, refusal
 		}
 	}
-	if refusal := q.checkPriced(); refusal != nil {
+	if refusal := q.weigh(); refusal != nil {
 		return nil, refusal
+	}
+	for _, check := range []func() *ledger.Refusal{q.checkPriced, q.checkAsked} {
+		if refusal := check(); refusal != nil {
+			return nil, refusal
+		}
 	}
 	return q, nil
 }

@@ -36,8 +36,12 @@ func (q *asked) bounds() bounds {
 		price := ledger.Amount(q.dear.MostFor(0, 0))
 		return bounds{price, price, price, q.route.Cost == nil}
 	}
+	if q.rates.OnlyAsked() {
+		price := q.askedPrice()
+		return bounds{price, price, price, q.route.Cost == nil}
+	}
 	if q.rates.UsesTokens() && q.call.API != "" {
-		return q.tokenBounds()
+		return q.tokenBounds().plus(q.beyondCall())
 	}
 	if len(q.call.Tools) > 0 {
 		nano, _ := q.dear.Most(toolUsage(q.call.Tools))
@@ -46,12 +50,18 @@ func (q *asked) bounds() bounds {
 	}
 	one := ledger.Amount(q.dear.MostFor(0, 0))
 	for _, class := range q.rates.Charged() {
-		if class != meter.Calls {
+		if _, asked := q.call.Asked[class]; class != meter.Calls && !asked {
 			one += ledger.Amount(q.dear.MostOf(pricing.Measure{N: 1, Unit: string(class)}))
 		}
 	}
-	least := max(one, q.batchPrice())
+	least := max(one, q.batchPrice()) + q.beyondCall()
 	return bounds{least: least, hold: least}
+}
+
+// plus are the bounds of a call that costs an amount more.
+func (b bounds) plus(amount ledger.Amount) bounds {
+	b.least, b.hold, b.most = b.least+amount, b.hold+amount, b.most+amount
+	return b
 }
 
 // tokenBounds are those of a call that is paid by tokens: its input and the first batch of its output, and, where the answer comes
@@ -130,7 +140,7 @@ func (q *asked) fitLimit() *ledger.Refusal {
 		}
 		return q.unbounded()
 	}
-	if cost := ledger.Amount(q.dear.MostFor(q.call.InputTokens, 1)); cost > q.limit {
+	if cost := ledger.Amount(q.dear.MostFor(q.call.InputTokens, 1)) + q.beyondCall(); cost > q.limit {
 		return q.exceeded(cost)
 	}
 	if !q.call.InputOpen && q.route.Cost == nil && q.fitOutput(q.limit) || q.terms.maxCharge == 0 {
@@ -171,6 +181,7 @@ func (q *asked) fitOutput(amount ledger.Amount) bool {
 	if q.call.InputOnly {
 		return true
 	}
+	amount -= q.beyondCall()
 	low, high := int64(1), int64(1)<<40 // low fits, high is beyond what any answer has
 	for high-low > 1 {
 		mid := low + (high-low)/2

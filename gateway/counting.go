@@ -124,9 +124,15 @@ func (c *counting) reach() (at meter.Units, reached bool) {
 	at, bound := c.counter.Progress()
 	c.addSeconds(at)
 	c.addSeconds(bound)
+	if bound != nil {
+		c.addAsked(bound)
+	}
 	return at, c.pay.reach(bound, func() meter.Usage {
 		usage := c.counter.Usage(false)
 		c.addSeconds(usage.Units)
+		if usage.Units != nil {
+			c.addAsked(usage.Units)
+		}
 		return usage
 	})
 }
@@ -201,6 +207,9 @@ func (c *counting) price() (ledger.Amount, bool) {
 	defer c.mu.Unlock()
 	usage := c.counter.Usage(true)
 	c.addSeconds(usage.Units)
+	if usage.Units != nil {
+		c.addAsked(usage.Units)
+	}
 	bill, err := c.bill(usage, false, c.usedBefore)
 	return bill.amount, err == nil
 }

@@ -147,6 +147,22 @@ var goods = []sold{
 		request: `{"model":"m","messages":[],"max_tokens":10,"stream":%t}`,
 	},
 	{
+		name: "asked image", route: perUnit("0.01 per asked_image"), price: "0.1", path: "/v1/images/generations", request: `{"model":"m","n":10}`,
+		document: document("Content-Type", "application/json", `{"data":[{"b64_json":"x"}]}`),
+	},
+	{
+		name: "character", route: perUnit("0.01 per input_character"), price: "0.1", path: "/v1/audio/speech", request: `{"model":"m","input":"0123456789"}`,
+		document: document("Content-Type", "audio/mpeg", "sound"),
+	},
+	{
+		name: "asked second", route: perUnit("0.01 per asked_second"), price: "0.1", path: "/v1/videos", request: `{"model":"m","seconds":"10"}`,
+		document: document("Content-Type", "application/json", `{"id":"video_1","status":"queued"}`),
+	},
+	{
+		name: "input byte", route: perUnit("0.01 per input_byte"), price: "0.1", path: "/upload", request: `0123456789`,
+		document: document("", "", "stored"),
+	},
+	{
 		name: "image", route: images, price: "0.1", path: "/v1/images/generations", request: `{"model":"m","n":10}`,
 		document: document("Content-Type", "application/json", `{"data":[`+strings.Repeat(`{"b64_json":"x"},`, ten-1)+`{"b64_json":"x"}]}`),
 	},

@@ -61,6 +61,7 @@ func (s *Subscription) order(q *asked, o *escrow.CallOrder) {
 		first.Add(meter.Input, meter.Whole(q.call.InputTokens))
 		first.Add(meter.Output, meter.Whole(output))
 	}
+	q.addAsked(first)
 	o.Quota = s.used(first)
 	if o.Quota == 0 { // a unit that only the answer has: no call begins where none is left
 		o.Quota = escrow.Micro

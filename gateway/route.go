@@ -112,5 +112,5 @@ func Pattern(rates *pricing.Rates) string {
 
 // readsBody reports whether what a request costs depends on its body.
 func (r *Route) readsBody() bool {
-	return r.Rates == nil || r.Rates.UsesTokens() || r.Rates.Uses(meter.ToolCall)
+	return r.Rates == nil || r.Rates.UsesTokens() || r.Rates.Uses(meter.ToolCall) || r.Rates.PricesAsked()
 }

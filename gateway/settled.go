@@ -121,6 +121,9 @@ func (c *counting) used(cut string) meter.Usage {
 		// The provider has answered; that the client does not hear it out is not its fault.
 		usage.Units[meter.Calls] = meter.Whole(1)
 	}
+	if cut != cutUpstream {
+		c.addAsked(usage.Units)
+	}
 	return usage
 }
 

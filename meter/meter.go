@@ -78,6 +78,12 @@ const (
 	Citation     Class = "citation"       // tokens of what was cited (Perplexity), which are in no class above
 	Page         Class = "page"           // pages that the provider read (OCR)
 	SearchUnit   Class = "search_unit"    // the units that Cohere bills a rerank by
+
+	// What the request itself asks for, see [Call.Asked].
+	InputCharacter Class = "input_character" // characters of text that is to be spoken
+	AskedImage     Class = "asked_image"     // images that are asked for
+	AskedSecond    Class = "asked_second"    // seconds of video that are asked for
+	InputByte      Class = "input_byte"      // bytes of the request's body
 )
 
 // Source says how a usage is known.
@@ -156,6 +162,13 @@ type Call struct {
 	Malformed bool
 	// InputOnly says that the answer has no output tokens (embeddings, rerank, moderation). MaxOutput says nothing then.
 	InputOnly bool
+	// Asked are units that the request itself asks for, whatever the answer states: characters to be spoken, images, seconds of video. They
+	// are used when the provider has answered.
+	Asked Units
+	// Unsaid is the class of which the request asks for some, and does not say how many; else empty.
+	Unsaid Class
+	// ByAsked says that the answer states nothing of what it costs, so that the call can be priced by Asked, or by the call, alone.
+	ByAsked bool
 	// Tools are the names of the tools that the request calls (MCP), one entry for each call.
 	Tools []string
 	// Choices is how many answers are asked for (n, candidateCount, for each of several prompts); 0 and 1 mean one.

@@ -34,10 +34,12 @@ const maxCatalogBytes = 64 << 20
 // Some fields need others to be understood: search_context_cost_per_query is the price of a web_search, taken at the medium size,
 // which is the providers' default. input_cost_per_query is that of a search_unit where the mode is rerank, else of a call.
 // input_cost_per_second and output_cost_per_second are that of a second where no token has a price; where both stand, the latter
-// counts alone, as it does in LiteLLM. The factors of provider_specific_entry ({"fast": 6, "us": 1.1}) are services, in all
+// counts alone, as it does in LiteLLM. Where no token has a price either, input_cost_per_character is that of an input_character in the mode
+// audio_speech, input_cost_per_image or output_cost_per_image of an asked_image in the mode image_generation, and output_cost_per_second or
+// output_cost_per_video_per_second of an asked_second in the mode video_generation. The factors of provider_specific_entry ({"fast": 6, "us": 1.1}) are services, in all
 // combinations ("fast+us"). tiered_pricing (ranges of prompt sizes) and max_output_tokens are read too.
 //
-// Other fields have no class and are not charged: characters, pixels, images and videos by the piece, vector stores, and annotated
+// Other fields have no class and are not charged: pixels, images and videos by the piece in other modes, vector stores, and annotated
 // pages. Cached audio and images count as cached. An entry that prices its input, or its output, by such fields alone is left out, so that its
 // model is refused (no_price) instead of being served for nothing.
 var catalogClasses = map[string]meter.Class{
@@ -325,16 +327,34 @@ func (e entry) readSpecial(fields map[string]json.RawMessage) error {
 	if slices.ContainsFunc(tokenClasses, e.positive) {
 		return nil
 	}
-	for _, field := range []string{"input_cost_per_second", "output_cost_per_second"} { // the latter goes first
-		second, err := catalogAmount(fields[field])
-		if err != nil {
-			return fmt.Errorf("%s: %w", field, err)
+	for _, m := range mediaFields {
+		if m.mode != "" && m.mode != mode || m.mode == "" && m.class == meter.Second && mode == "video_generation" {
+			continue
 		}
-		if second != nil {
-			e.set(layer{}, meter.Second, perUnit(*second, meter.Second))
+		amount, err := catalogAmount(fields[m.field])
+		if err != nil {
+			return fmt.Errorf("%s: %w", m.field, err)
+		}
+		if amount != nil {
+			e.set(layer{}, m.class, perUnit(*amount, m.class))
 		}
 	}
 	return nil
+}
+
+// mediaFields are the prices of models that have none by the token: of what is asked for by the mode of a model, and of seconds in any other.
+// Of several for a class, the last counts.
+var mediaFields = []struct {
+	field, mode string
+	class       meter.Class
+}{
+	{"input_cost_per_second", "", meter.Second},
+	{"output_cost_per_second", "", meter.Second},
+	{"input_cost_per_character", "audio_speech", meter.InputCharacter},
+	{"input_cost_per_image", "image_generation", meter.AskedImage},
+	{"output_cost_per_image", "image_generation", meter.AskedImage},
+	{"output_cost_per_second", "video_generation", meter.AskedSecond},
+	{"output_cost_per_video_per_second", "video_generation", meter.AskedSecond},
 }
 
 // searchCost returns the price of a search at the medium size, else at the smallest that has one.
@@ -359,7 +379,7 @@ func (e entry) checkSides(fields map[string]json.RawMessage) error {
 	if len(e[layer{}]) == 0 {
 		return errors.New("no price that can be counted")
 	}
-	if e.positive(meter.Second) || e.positive(meter.Calls) || e.positive(meter.SearchUnit) || e.positive(meter.Page) {
+	if slices.ContainsFunc(askedClasses, e.positive) || e.positive(meter.Second) || e.positive(meter.Calls) || e.positive(meter.SearchUnit) || e.positive(meter.Page) {
 		return nil
 	}
 	sides := map[string][]meter.Class{"input": inputClasses, "output": outputClasses}

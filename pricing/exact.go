@@ -16,6 +16,7 @@ import (
 // of all of them.
 var pieces = []meter.Class{
 	meter.Calls, meter.ToolCall, meter.WebSearch, meter.MapsSearch, meter.FileSearch, meter.CodeSession, meter.Page, meter.SearchUnit,
+	meter.AskedImage,
 }
 
 // ledgerDigits is how many decimal digits the ledger keeps of an amount.

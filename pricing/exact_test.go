@@ -122,3 +122,45 @@ func TestCatalogPricesAreRoundedUp(t *testing.T) {
 		}
 	}
 }
+
+// Models that have no price by the token have one by what is asked for, by their mode.
+func TestCatalogPricesOfWhatIsAsked(t *testing.T) {
+	catalog, err := LoadCatalog(strings.NewReader(`{
+		"tts": {"mode": "audio_speech", "input_cost_per_character": 0.000015},
+		"image": {"mode": "image_generation", "input_cost_per_image": 0.04},
+		"image2": {"mode": "image_generation", "input_cost_per_image": 0.01, "output_cost_per_image": 0.02},
+		"video": {"mode": "video_generation", "output_cost_per_second": 0.4},
+		"video2": {"mode": "video_generation", "output_cost_per_video_per_second": 0.1},
+		"listens": {"mode": "audio_transcription", "input_cost_per_second": 0.0001, "output_cost_per_second": 0},
+		"tokens": {"mode": "image_generation", "input_cost_per_token": 0.000005, "output_cost_per_token": 0.00004, "output_cost_per_image": 0.02},
+		"chat": {"mode": "chat", "input_cost_per_character": 0.000015}
+	}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	tariff := Tariff{Catalog: &CatalogUse{File: "x"}}
+	if err := tariff.Compile(catalog); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct{ model, units, want string }{
+		{"tts", "input_character=1000", "0.015"},
+		{"image", "asked_image=2", "0.08"},
+		{"image2", "asked_image=2", "0.04"},
+		{"video", "asked_second=8 second=100", "3.2"},
+		{"video2", "asked_second=8", "0.8"},
+		{"listens", "second=60 asked_second=60", "0"},
+		{"tokens", "asked_image=1 output=1000", "0.04"},
+	} {
+		rates, ok := tariff.For(test.model)
+		if !ok {
+			t.Errorf("%s has no price: %v", test.model, catalog.Problems())
+			continue
+		}
+		if e, err := rates.Explain(meter.Usage{Units: used(t, test.units)}); err != nil || e.Amount != test.want {
+			t.Errorf("%s, %s: %s, %v; want %s", test.model, test.units, e.Amount, err, test.want)
+		}
+	}
+	if _, ok := tariff.For("chat"); ok {
+		t.Error("a chat by the character has a price")
+	}
+}

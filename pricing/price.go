@@ -164,7 +164,7 @@ var classAliases = map[meter.Class][]string{
 	meter.SearchUnit: {"search", "unit"},
 	meter.MapsSearch: {"search", "query", "call"}, meter.FileSearch: {"search", "query", "call"},
 	meter.CodeSession: {"session", "call"}, meter.Citation: {"token"},
-	meter.ToolCall: {"call"},
+	meter.ToolCall: {"call"}, meter.InputCharacter: {"character"}, meter.AskedImage: {"image"}, meter.AskedSecond: {"second"}, meter.InputByte: {"byte"},
 }
 
 // ParseClassPrice reads a line of a tariff, which begins with a class: of `input 0.15 per 1M tokens`, class is "input" and args

@@ -47,6 +47,20 @@ func NewRates(prices []Price, counts ...string) (*Rates, error) {
 	return r, nil
 }
 
+// CountingRates are rates that cost nothing and count a unit all the same: for a quota beyond which nothing is for sale.
+func CountingRates(m Measure, counts ...string) (*Rates, error) {
+	r, err := NewRates([]Price{{Unit: m.Unit}}, counts...)
+	if err != nil {
+		return nil, err
+	}
+	u, err := findUnit(m.Unit, counts)
+	if err != nil {
+		return nil, err
+	}
+	r.charged = slices.Sorted(slices.Values(u.whole))
+	return r, nil
+}
+
 // pricesOf are the prices of each class, which add up. Fallbacks are not resolved.
 type pricesOf map[meter.Class][]Price
 
@@ -325,6 +339,21 @@ func (r *Rates) Fixed() (nano int64, ok bool) {
 // OnlyCalls reports whether nothing but the call is charged.
 func (r *Rates) OnlyCalls() bool {
 	return !slices.ContainsFunc(r.charged, func(c meter.Class) bool { return c != meter.Calls })
+}
+
+// OnlyAsked reports whether nothing is charged but the call and what its request says itself.
+func (r *Rates) OnlyAsked() bool {
+	return !slices.ContainsFunc(r.charged, func(c meter.Class) bool { return c != meter.Calls && !slices.Contains(askedClasses, c) })
+}
+
+// PricesAsked reports whether a unit that the request says itself has a price, which may be 0, but for the bytes of its body.
+func (r *Rates) PricesAsked() bool {
+	return slices.ContainsFunc(askedClasses, func(c meter.Class) bool { return c != meter.InputByte && r.Prices(c) })
+}
+
+// Prices reports whether a class has a price, which may be 0.
+func (r *Rates) Prices(c meter.Class) bool {
+	return r.Uses(c) || r.services[0].tables[0].has(c)
 }
 
 // Uses reports whether a unit of the class can cost anything.

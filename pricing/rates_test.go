@@ -312,7 +312,8 @@ var wantUnits = map[string]struct {
 	"token": {[]meter.Class{meter.Input, meter.Output}, 1}, "input_token": {[]meter.Class{meter.Input}, 1},
 	"output_token": {[]meter.Class{meter.Output}, 1}, "KB": {[]meter.Class{meter.Byte}, 1000}, "MB": {[]meter.Class{meter.Byte}, 1000000},
 	"GB": {[]meter.Class{meter.Byte}, 1000000000}, "KiB": {[]meter.Class{meter.Byte}, 1024}, "MiB": {[]meter.Class{meter.Byte}, 1048576},
-	"GiB": {[]meter.Class{meter.Byte}, 1073741824}, "minute": {[]meter.Class{meter.Second}, 60}, "hour": {[]meter.Class{meter.Second}, 3600},
+	"GiB": {[]meter.Class{meter.Byte}, 1073741824}, "minute": {[]meter.Class{meter.Second}, 60}, "asked_minute": {[]meter.Class{meter.AskedSecond}, 60},
+	"input_KB": {[]meter.Class{meter.InputByte}, 1000}, "input_MB": {[]meter.Class{meter.InputByte}, 1000000}, "input_GB": {[]meter.Class{meter.InputByte}, 1000000000}, "hour": {[]meter.Class{meter.Second}, 3600},
 }
 
 // exactly is the sum of prices x quantities in nanos, not rounded.

@@ -53,6 +53,14 @@ func builtinUnits() []unit {
 	scaled("citation", meter.Citation, 1, true)
 	scaled("page", meter.Page, 1, true)
 	scaled("search_unit", meter.SearchUnit, 1, true)
+	scaled("input_character", meter.InputCharacter, 1, true)
+	scaled("asked_image", meter.AskedImage, 1, true)
+	scaled("asked_second", meter.AskedSecond, 1, true)
+	scaled("asked_minute", meter.AskedSecond, 60, true)
+	scaled("input_byte", meter.InputByte, 1, true)
+	scaled("input_KB", meter.InputByte, 1e3, false)
+	scaled("input_MB", meter.InputByte, 1e6, false)
+	scaled("input_GB", meter.InputByte, 1e9, false)
 	return list
 }
 

@@ -13,6 +13,7 @@ var (
 	imagesAPI         = &wire.API{Name: "images", Dialect: wire.New(images)}
 	transcriptionsAPI = &wire.API{Name: "audio.transcriptions", Dialect: wire.New(transcriptions)}
 	speechAPI         = &wire.API{Name: "audio.speech", Dialect: wire.New(speech)}
+	videosAPI         = &wire.API{Name: "videos", Dialect: wire.New(videos)}
 	ocrAPI            = &wire.API{Name: "ocr", Dialect: wire.New(ocr)}
 )
 
@@ -124,6 +125,17 @@ var speech = wire.Dialect{
 	},
 	Prompt: wire.NewPrompt(0, 0, []string{"input", "instructions"}, nil).Tokens,
 	Stop:   stopChat,
+}
+
+// videos reads the jobs that make videos, which state nothing of what they use: the request says how long the video is to be.
+// https://platform.openai.com/docs/api-reference/videos
+var videos = wire.Dialect{
+	Rules: []wire.Rule{{Path: "model"}},
+	End: func(t *wire.State, m *wire.Message) wire.Verdict {
+		t.Model = m.Get("model").String()
+		t.State(wire.Stated{HasPrompt: true, HasCompletion: true})
+		return wire.Pass
+	},
 }
 
 // endMedia returns the verdict on an event of a stream whose last event has the type done. [DONE] follows it.

@@ -29,11 +29,26 @@ func Inspect(r *wire.Request) (*meter.Call, error) {
 	case r.Post("/moderations"):
 		return inspectMedia(r, moderationsAPI, true)
 	case r.Post("/images"), r.Post("/images/generations"), r.Post("/images/edits"), r.Post("/images/variations"):
-		return inspectMedia(r, imagesAPI, false)
+		c, err := inspectMedia(r, imagesAPI, false)
+		r.AskImages(c)
+		return c, err
+	case r.Post("/videos"), r.Post("/videos/generations"), r.Post("/videos/edits"), r.Post("/videos/extensions"),
+		r.Post("/remix") && strings.Contains(r.Clean, "/videos/"):
+		c, err := inspectMedia(r, videosAPI, false)
+		r.AskSeconds(c, "seconds", "duration")
+		c.ByAsked = true
+		return c, err
 	case r.Post("/audio/transcriptions"), r.Post("/audio/translations"), r.Post("/listen"), r.Post("/stt"):
 		return inspectMedia(r, transcriptionsAPI, false)
 	case r.Post("/audio/speech"):
-		return inspectMedia(r, speechAPI, false)
+		c, err := inspectMedia(r, speechAPI, false)
+		r.AskCharacters(c, "input", "text")
+		return c, err
+	case r.Post("/speak"), r.Post("") && strings.Contains(r.Clean, "/text-to-speech/"): // Deepgram, ElevenLabs
+		c, err := inspectMedia(r, speechAPI, false)
+		r.AskCharacters(c, "text", "input")
+		c.ByAsked = true
+		return c, err
 	case r.Post("/ocr"):
 		return inspectMedia(r, ocrAPI, true)
 	case r.Upgrade("/realtime"), r.Upgrade("/responses"):

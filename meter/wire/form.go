@@ -16,7 +16,7 @@ type form struct {
 }
 
 // formFields are the fields of a form that are looked at.
-var formFields = set("model model_id stream n")
+var formFields = set("model model_id stream n seconds")
 
 const (
 	maxField = 1024 // bytes of a form's field
@@ -50,6 +50,10 @@ func (r *Request) ReadForm(c *meter.Call) {
 		if c.Choices, err = strconv.ParseInt(n, 10, 64); err != nil || c.Choices < 1 || c.Choices > maxChoices {
 			r.Refuse("n", "expected a whole number from 1 to "+strconv.Itoa(maxChoices))
 		}
+	}
+	if s, found := f.fields["seconds"]; found {
+		c.Asked = meter.Units{}
+		r.askSeconds(c, "seconds", s)
 	}
 }
 

@@ -1,0 +1,96 @@
+package gateway
+
+import (
+	"maps"
+	"net/http"
+
+	"github.com/tallygate/tallygate/escrow/api"
+	"github.com/tallygate/tallygate/escrow/ledger"
+	"github.com/tallygate/tallygate/meter"
+)
+
+// Some of what a call uses stands in its request: the characters that it wants spoken, the images and the seconds of video that it asks for,
+// and the bytes of its body. It is known beforehand, and used when the provider has answered.
+
+// weigh counts the bytes of the request's body, where they are charged. It reads a body that does not say its length.
+func (q *asked) weigh() *ledger.Refusal {
+	r := q.request
+	if q.rates == nil || !q.rates.Prices(meter.InputByte) {
+		return nil
+	}
+	if leavesHTTP(r) && !q.rates.Uses(meter.Calls) {
+		return refuse(api.NoPrice, "what goes into a connection that leaves HTTP can't be counted, so it has no price")
+	}
+	if r.Body == nil || r.Body == http.NoBody {
+		return nil
+	}
+	if q.body == nil && r.ContentLength < 0 {
+		if refusal := q.readBody(); refusal != nil {
+			return refusal
+		}
+		setBody(r, q.body)
+	}
+	length := r.ContentLength
+	if q.body != nil {
+		length = int64(len(q.body)) // as it came
+	}
+	asked := maps.Clone(q.call.Asked)
+	if asked == nil {
+		asked = meter.Units{}
+	}
+	asked[meter.InputByte] = meter.Whole(length)
+	q.call.Asked = asked
+	return nil
+}
+
+// checkAsked refuses a call that its request must say the units of, and does not.
+func (q *asked) checkAsked() *ledger.Refusal {
+	if q.rates == nil || q.call.Free {
+		return nil
+	}
+	class := q.call.Unsaid
+	switch {
+	case class != "" && q.rates.Prices(class):
+		return refuse(api.NoPrice, "the price is per "+string(class)+", and the request does not say how many: say it in the body", "unit", string(class))
+	case q.rates.Uses(meter.Calls):
+		return nil
+	case q.call.ByAsked && !q.usesAnyAsked(), q.rates.PricesAsked() && q.rates.OnlyAsked() && !q.usesAnyAsked():
+		return refuse(api.NoPrice, q.request.Method+" "+q.request.URL.Path+" asks for nothing that has a price")
+	}
+	return nil
+}
+
+// usesAnyAsked reports whether something that the request asks for has a price.
+func (q *asked) usesAnyAsked() bool {
+	for class := range q.call.Asked {
+		if q.rates.Prices(class) {
+			return true
+		}
+	}
+	return false
+}
+
+// addAsked adds what the request asks for.
+func (q *asked) addAsked(units meter.Units) {
+	for class, quantity := range q.call.Asked {
+		if q.rates.Prices(class) {
+			units.Add(class, quantity)
+		}
+	}
+}
+
+// beyondCall is the most that what the request asks for costs, without the call. Rounded up once more, it is at most a nano too much.
+func (q *asked) beyondCall() ledger.Amount {
+	units := meter.Units{}
+	q.addAsked(units)
+	nano, _ := q.dear.Most(meter.Usage{Units: units})
+	return ledger.Amount(nano)
+}
+
+// askedPrice is the most that what the request asks for can cost, with the call.
+func (q *asked) askedPrice() ledger.Amount {
+	units := meter.Units{meter.Calls: meter.Whole(1)}
+	q.addAsked(units)
+	nano, _ := q.dear.Most(meter.Usage{Units: units})
+	return ledger.Amount(nano)
+}

@@ -1,0 +1,79 @@
+package gateway_test
+
+import (
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/gateway"
+)
+
+// TestWhatIsAskedMustBeSaid: a request that does not say what its price is by, or asks for nothing that has a price, is refused before the
+// provider works.
+func TestWhatIsAskedMustBeSaid(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name, price, path, body string
+		status                  int
+		charge                  string
+	}{
+		{"a video of unknown length", "0.01 per asked_second", "/v1/videos", `{"model":"m"}`, 422, ""},
+		{"a remix of unknown length", "0.01 per asked_second", "/v1/videos/video_1/remix", `{"model":"m"}`, 422, ""},
+		{"speech without text", "0.01 per input_character", "/v1/audio/speech", `{"model":"m"}`, 422, ""},
+		{"a chat where images are sold", "0.01 per asked_image", "/v1/chat/completions", `{"model":"m","messages":[]}`, 422, ""},
+		{"an image where seconds are sold", "0.01 per asked_second", "/v1/images/generations", `{"model":"m"}`, 422, ""},
+		{"a video where tokens are sold", "0.01 per token", "/v1/videos", `{"model":"m","seconds":"4"}`, 422, ""},
+		{"an unknown call where images are sold", "0.01 per asked_image", "/search", `{"n":4}`, 422, ""},
+		{"a video by the call", "0.01 per call", "/v1/videos", `{"model":"m"}`, 200, "0.01"},
+		{"a video by the minute", "0.6 per asked_minute", "/v1/videos", `{"model":"m","seconds":"4"}`, 200, "0.04"},
+		{"an upload by the kilobyte", "1 per input_KB", "/upload", strings.Repeat("x", 100), 200, "0.1"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			asked := 0
+			s := openShop(t, escrow.Rules{}, gateway.Options{}, gateway.Route{Rates: rates(t, test.price)}, func(w http.ResponseWriter, r *http.Request) {
+				asked++
+				_, _ = io.Copy(io.Discard, r.Body)
+				_, _ = io.WriteString(w, "{}")
+			})
+			status, body := s.post(test.path, strings.NewReader(test.body))
+			if status != test.status || (asked > 0) != (test.status == 200) {
+				t.Fatalf("%d %s, the provider was asked %d times", status, body, asked)
+			}
+			want(t, "charges", s.amounts(), test.charge)
+		})
+	}
+}
+
+// TestABodyOfUnknownLengthIsWeighed: what comes in pieces costs the same, and is not begun without the money for it.
+func TestABodyOfUnknownLengthIsWeighed(t *testing.T) {
+	t.Parallel()
+	s := openShop(t, escrow.Rules{}, gateway.Options{}, gateway.Route{Rates: rates(t, "0.01 per input_byte")}, func(w http.ResponseWriter, r *http.Request) {
+		n, _ := io.Copy(io.Discard, r.Body)
+		_, _ = io.WriteString(w, strings.Repeat(".", int(n)))
+	})
+	if status, body := s.post("/upload", io.MultiReader(strings.NewReader("01234"), strings.NewReader("56789"))); status != 200 || body != ".........." {
+		t.Fatalf("%d %s", status, body)
+	}
+	want(t, "charges", s.amounts(), "0.1")
+	if status, _ := s.post("/upload", io.MultiReader(strings.NewReader(strings.Repeat("x", 91)))); status != 402 {
+		t.Errorf("%d for more than there is money for", status)
+	}
+	want(t, "balance", s.balance("alice"), "0.9")
+}
+
+// post makes a call with alice's key.
+func (s *shop) post(path string, body io.Reader) (int, string) {
+	s.t.Helper()
+	r, err := http.NewRequestWithContext(s.t.Context(), http.MethodPost, s.url+path, body)
+	must(s.t, err)
+	r.Header.Set("Tallygate-Key", s.key)
+	r.Header.Set("Content-Type", "application/json")
+	answer, err := http.DefaultClient.Do(r)
+	must(s.t, err)
+	defer answer.Body.Close()
+	text, err := io.ReadAll(answer.Body)
+	must(s.t, err)
+	return answer.StatusCode, string(text)
+}
