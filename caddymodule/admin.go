@@ -16,7 +16,7 @@ import (
 const adminPath = "/tallygate/"
 
 // maxAdminBody bounds the arguments of a task, in bytes.
-const maxAdminBody = 64 << 10
+const maxAdminBody = 4 << 20
 
 // adminAPI lets the subcommands work on the books of the running server: only one process can hold them.
 //

@@ -74,6 +74,19 @@ func registerCommands() {
 			cmd.RunE = runE(runExplain)
 		},
 	})
+	caddycmd.RegisterCommand(caddycmd.Command{
+		Name:  "reconcile",
+		Short: "Compares a provider's report of usage or costs with the charges, by day and model",
+		CobraFunc: func(cmd *cobra.Command) {
+			cmd.Use = "reconcile --provider NAME REPORT [FILE]"
+			cmd.Args = cobra.RangeArgs(1, 2)
+			bookFlags(cmd)
+			cmd.Flags().String("provider", "", "Whose report it is: openai, anthropic or openrouter")
+			cmd.Flags().String("payee", "", "Compare the charges of this payee alone")
+			cmd.Flags().String("route", "", "Compare the charges of this route alone")
+			cmd.RunE = runE(runReconcile)
+		},
+	})
 }
 
 type commandFunc func(cmd *cobra.Command, args []string) (exit int, err error)
@@ -310,4 +323,31 @@ func (p *place) open(readOnly bool) (ledger.Store, error) {
 		return nil, fmt.Errorf("no ledger there: %w", err)
 	}
 	return bolt.Open(file.Path, bolt.Options{ReadOnly: readOnly})
+}
+
+// runReconcile exits with 1 where something differs, and with 2 where nothing could be compared.
+func runReconcile(cmd *cobra.Command, args []string) (int, error) {
+	provider, _ := cmd.Flags().GetString("provider")
+	var asked reconcileArgs
+	asked.Payee, _ = cmd.Flags().GetString("payee")
+	asked.Route, _ = cmd.Flags().GetString("route")
+	file, err := os.Open(args[0])
+	if err != nil {
+		return exitNotChecked, err
+	}
+	defer file.Close()
+	if asked.Lines, err = readReport(provider, file); err != nil {
+		return exitNotChecked, err
+	}
+	var r reconciled
+	if err := perform(cmd, "reconcile", optional(args, 1), asked, &r); err != nil {
+		return exitNotChecked, err
+	}
+	if !printJSON(cmd, r) {
+		r.print(os.Stdout)
+	}
+	if r.Differences > 0 {
+		return exitBad, fmt.Errorf("the report and the charges differ: %d", r.Differences)
+	}
+	return exitGood, nil
 }

@@ -57,6 +57,7 @@ func init() {
 	addTask("agents/key", false, makeKey)
 	addTask("deposit", false, deposit)
 	addTask("explain", true, explain)
+	addTask("reconcile", true, reconcile)
 }
 
 var operator = escrow.Actor{Operator: true}

@@ -282,7 +282,11 @@ func (t *Tx) settle(a *Authorisation, s Settlement) (Charge, error) {
 	if a.shadow {
 		c.Status = Shadowed
 	}
-	return t.record(d, a.hold)
+	charge, err = t.record(d, a.hold)
+	if err != nil || a.milestone != "" {
+		return charge, err
+	}
+	return charge, t.tellUnpriced(charge)
 }
 
 // payRest pays what is still due of a call: of what its draws have set aside first, which goes back as far as it is not due.

@@ -21,6 +21,7 @@ const (
 	EscrowExpiring        EventType = "escrow.expiring" // its time is nearly up
 	MilestoneWasDelivered EventType = "milestone.delivered"
 	ChargeWithheld        EventType = "charge.withheld" // an answer did not go out, since its whole price could not be charged
+	ChargeUnpriced        EventType = "charge.unpriced" // a call has used something that has no price, and was charged nothing
 	BalanceLow            EventType = "balance.low"     // a wallet fell below what its webhook has set
 
 	SubscriptionStarted   EventType = "subscription.started"
@@ -34,7 +35,7 @@ const (
 // EventTypes are all events, as webhooks may ask for them.
 var EventTypes = []EventType{
 	EscrowCreated, EscrowReleased, EscrowRefunded, EscrowRefundRequested, EscrowRefundWithdrawn, EscrowDisputed, EscrowResolved,
-	EscrowExpiring, MilestoneWasDelivered, ChargeWithheld, BalanceLow, SubscriptionStarted, SubscriptionRenewing, SubscriptionUnfunded,
+	EscrowExpiring, MilestoneWasDelivered, ChargeWithheld, ChargeUnpriced, BalanceLow, SubscriptionStarted, SubscriptionRenewing, SubscriptionUnfunded,
 	SubscriptionRenewed, SubscriptionSuspended, SubscriptionEnded,
 }
 
@@ -46,6 +47,35 @@ type Event struct {
 	Subscription *Subscription `cbor:"4,keyasint,omitempty"`
 	Balance      *BalanceFell  `cbor:"5,keyasint,omitempty"`
 	Withheld     *WithheldCall `cbor:"6,keyasint,omitempty"`
+	Unpriced     *UnpricedCall `cbor:"7,keyasint,omitempty"`
+}
+
+// UnpricedCall is a call that has used something, for nothing: no price says that it is free.
+type UnpricedCall struct {
+	Request string            `cbor:"1,keyasint"`
+	Payer   string            `cbor:"2,keyasint"`
+	Payee   string            `cbor:"3,keyasint"`
+	Route   string            `cbor:"4,keyasint,omitempty"`
+	Model   string            `cbor:"5,keyasint,omitempty"`
+	Units   map[string]string `cbor:"6,keyasint,omitempty"` // that have no price
+}
+
+// tellUnpriced tells the payee of a charge of nothing for what has no price, not even one of 0: most likely a price is missing.
+func (t *Tx) tellUnpriced(c Charge) error {
+	if c.Status != Charged || c.Amount > 0 || c.Price > 0 || c.Cost != "" || c.Plan != "" {
+		return nil
+	}
+	unpriced := map[string]string{}
+	for class, quantity := range c.Units {
+		if _, priced := c.UnitPrices[class]; !priced && quantity != "0" {
+			unpriced[class] = quantity
+		}
+	}
+	if len(unpriced) == 0 {
+		return nil
+	}
+	call := &UnpricedCall{Request: c.RequestID, Payer: c.Payer, Payee: c.Payee, Route: c.Route, Model: c.Model, Units: unpriced}
+	return t.tell(c.Payee, Event{Type: ChargeUnpriced, At: t.Now(), Unpriced: call})
 }
 
 // WithheldCall is a call whose complete answer did not go out, since its whole price could not be charged.

@@ -378,6 +378,7 @@ func (s *script) callStep(verb string, arg func(int) string, named map[string]st
 		settlement := escrow.Settlement{
 			Amount: amount(arg(1)), Source: "stated", Cut: "none", Quota: micro(named["quota"]), Quality: s.quality(named),
 		}
+		settlement.Units, settlement.UnitPrices = pairs(named["used"]), pairs(named["priced"])
 		if named["units"] != "" {
 			settlement.Price = afterTen(micro(named["units"]), cmp.Or(named["each"], "month"))
 		}
@@ -480,4 +481,15 @@ func afterTen(units int64, each string) func(func(escrow.Counter) int64) escrow.
 			Uses: []escrow.Use{{Counter: counter, Units: units}},
 		}
 	}
+}
+
+// pairs reads a:1,b:2.
+func pairs(text string) map[string]string {
+	all := map[string]string{}
+	for part := range strings.SplitSeq(text, ",") {
+		if name, value, ok := strings.Cut(part, ":"); ok {
+			all[name] = value
+		}
+	}
+	return all
 }

@@ -105,6 +105,15 @@ type withheldOut struct {
 	Reason    escrow.Outcome `json:"reason"`
 }
 
+type unpricedOut struct {
+	RequestID string            `json:"request_id"`
+	Payer     string            `json:"payer"`
+	Payee     string            `json:"payee"`
+	Route     string            `json:"route"`
+	Model     string            `json:"model"`
+	Units     map[string]string `json:"units"`
+}
+
 func eventAnswer(currency string, e escrow.Event) eventOut {
 	out := eventOut{Type: e.Type, Timestamp: e.At}
 	switch {
@@ -115,6 +124,9 @@ func eventAnswer(currency string, e escrow.Event) eventOut {
 	case e.Withheld != nil:
 		w := e.Withheld
 		out.Data = withheldOut{RequestID: w.Request, Payer: w.Payer, Payee: w.Payee, Route: w.Route, Reason: w.Reason}
+	case e.Unpriced != nil:
+		u := e.Unpriced
+		out.Data = unpricedOut{RequestID: u.Request, Payer: u.Payer, Payee: u.Payee, Route: u.Route, Model: u.Model, Units: u.Units}
 	case e.Balance != nil:
 		out.Data = balanceOut{AgentID: e.Balance.Agent, Balance: e.Balance.Balance, Below: e.Balance.Below, Currency: currency}
 	}
