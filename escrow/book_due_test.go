@@ -63,27 +63,31 @@ func TestNobodyWaitsForWhatIsDue(t *testing.T) {
 	s.sound()
 }
 
-// TestDueInTurns: what is due of an agent that has thousands of such things does not keep another's waiting, whose time comes later.
+// TestDueInTurns: what is due of an agent that has thousands of such things does not keep another's waiting, whose time comes later and
+// whose name comes later.
 func TestDueInTurns(t *testing.T) {
-	s := newShop(t, period(defaultRules()))
-	s.agents("1000", "mallory", "alice")
-	s.agents("0", "shop")
-	for range 1200 {
-		s.subscribe("mallory", "shop", "0.000000001", time.Second)
-	}
-	s.clock.advance(time.Second)
-	for range 3 {
-		s.subscribe("alice", "shop", "1", time.Hour)
-	}
-	s.clock.advance(time.Hour)
-	_, err := s.RunDue(context.Background())
-	must(t, err)
-	late, _, err := s.Subscriptions(context.Background(), "alice", "", escrow.Page{})
-	must(t, err)
-	for _, sub := range late {
-		if sub.Periods != 2 {
-			t.Errorf("after one round, a subscription of the other agent is in period %d, want 2", sub.Periods)
+	for _, other := range []string{"aaron", "zoe"} {
+		s := newShop(t, period(defaultRules()))
+		s.agents("1000", "mallory", other)
+		s.agents("0", "shop")
+		for range 1200 {
+			s.subscribe("mallory", "shop", "0.000000001", time.Second)
 		}
+		s.clock.advance(time.Second)
+		for range 3 {
+			s.subscribe(other, "shop", "1", time.Hour)
+		}
+		s.clock.advance(time.Hour)
+		_, err := s.RunDue(context.Background())
+		must(t, err)
+		late, _, err := s.Subscriptions(context.Background(), other, "", escrow.Page{})
+		must(t, err)
+		for _, sub := range late {
+			if sub.Periods != 2 {
+				t.Errorf("after one round, a subscription of %s is in period %d, want 2", other, sub.Periods)
+			}
+		}
+		s.sound()
 	}
 }
 

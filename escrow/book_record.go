@@ -27,8 +27,8 @@ const (
 	frozenTable       table = 'D' // escrow id; refund requested or disputed
 	closingTable      table = 'y' // escrow id; over, but for what running calls hold
 	dueTable          table = 'x' // agent, time, kind and id of what is due then
-	dueByTime         table = 'd' // time and agent: when the agent's turn comes, see turns
-	dueTurnOf         table = 'O' // agent: the time of its turn
+	dueByTime         table = 'd' // time, place and agent: when the agent's turn comes, see turns
+	dueTurnOf         table = 'O' // agent: the time and place of its turn
 	drawTable         table = 'w' // request id; a call that has drawn and is not settled
 	chargeTable       table = 'c' // request id
 	chargeByAgent     table = 'C' // agent, time and request id; both sides
@@ -41,8 +41,8 @@ const (
 	subsWithoutPlan   table = 'P' // payer, subscription id; those that are not ended
 	webhookTable      table = 'h' // agent, webhook id
 	outboxTable       table = 'b' // agent, time of the next attempt and delivery id
-	outboxByTime      table = 'B' // time and agent: when the agent's turn comes, see turns
-	outboxTurnOf      table = 'T' // agent: the time of its turn
+	outboxByTime      table = 'B' // time, place and agent: when the agent's turn comes, see turns
+	outboxTurnOf      table = 'T' // agent: the time and place of its turn
 	factsTable        table = 'r' // agent: what its reputation rests on
 	pairTable         table = 'q' // payer, payee: what went from one to the other
 	stainTable        table = 't' // account: how much of it is faucet money
