@@ -301,10 +301,10 @@ func (m *Meter) compileLimits() (err error) {
 	if m.MaxBody < 0 {
 		return fmt.Errorf("max_body %d: expected a number of bytes", m.MaxBody)
 	}
-	most := m.app.maxBodies()
-	m.route.MaxBody = cmp.Or(m.MaxBody, min(gateway.DefaultMaxBody, most/gateway.AgentsPart-1))
-	if m.route.MaxBody >= most/gateway.AgentsPart {
-		return fmt.Errorf("max_body %d: expected less than half of max_bodies, %d, as that is what one agent may take of it", m.MaxBody, most)
+	room := gateway.RoomOfAgent(m.app.maxBodies())
+	m.route.MaxBody = cmp.Or(m.MaxBody, min(gateway.DefaultMaxBody, room-1))
+	if m.route.MaxBody >= room {
+		return fmt.Errorf("max_body %d: expected less than %d, which is what one agent may take of max_bodies, %d", m.MaxBody, room, m.app.maxBodies())
 	}
 	return nil
 }

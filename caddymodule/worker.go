@@ -68,9 +68,10 @@ func startClock(b *books, book *escrow.Book, logger *zap.Logger) *worker {
 // startJudging asks again for the decisions that judges still owe. It is a worker of its own: a judge may be slow.
 func startJudging(b *books, book *escrow.Book, logger *slog.Logger) *worker {
 	return startWorker(func(ctx context.Context) {
+		var judging gateway.Rejudge
 		for pause(ctx, judgeAgainAfter) {
 			if b.ledger.Err() == nil {
-				gateway.JudgeHeld(ctx, book, logger)
+				judging.Round(ctx, book, logger)
 			}
 		}
 	})

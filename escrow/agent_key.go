@@ -118,11 +118,9 @@ func (t *Tx) CreateKey(by Actor, agent string, o KeyOrder) (Key, string, error) 
 	if err := checkText("name", o.Name); err != nil {
 		return Key{}, "", err
 	}
-	keys := 0
-	if err := t.ledger.Scan(keyByAgent.under(agent), func(_, _ []byte) (bool, error) { keys++; return keys < maxKeys, nil }); err != nil {
+	if keys, err := t.countUpTo(keyByAgent.under(agent), maxKeys); err != nil {
 		return Key{}, "", err
-	}
-	if keys >= maxKeys {
+	} else if keys >= maxKeys {
 		return Key{}, "", refuse(InvalidStatus, map[string]string{"limit": strconv.Itoa(maxKeys)}, "an agent has at most %d keys, revoked ones included", maxKeys)
 	}
 	if len(o.Payees) > maxPayees {

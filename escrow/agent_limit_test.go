@@ -2,6 +2,7 @@ package escrow_test
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"time"
 
@@ -271,4 +272,30 @@ func TestKeysAreBounded(t *testing.T) {
 	if !escrow.IsRefusal(err, escrow.InvalidStatus) || made != 1000 {
 		t.Errorf("after %d keys: %v", made, err)
 	}
+}
+
+// TestAllowancesAreBounded: an agent can't have the server keep allowances without end.
+func TestAllowancesAreBounded(t *testing.T) {
+	s := newShop(t, defaultRules())
+	s.agents("0", "alice")
+	err := s.run(func(tx *escrow.Tx) error {
+		for i := range 1000 {
+			if _, _, _, err := tx.CreateAgent(operator, escrow.AgentOrder{ID: fmt.Sprint("shop-", i)}); err != nil {
+				return err
+			}
+			if _, err := tx.SetAllowance(by("alice"), "", fmt.Sprint("shop-", i), 1); err != nil {
+				return err
+			}
+		}
+		_, _, _, err := tx.CreateAgent(operator, escrow.AgentOrder{ID: "one-more"})
+		return err
+	})
+	must(t, err)
+	set := func(payee string) error {
+		return s.run(func(tx *escrow.Tx) error { _, err := tx.SetAllowance(by("alice"), "", payee, 2); return err })
+	}
+	if err := set("one-more"); !escrow.IsRefusal(err, escrow.InvalidStatus) {
+		t.Errorf("one more: %v", err)
+	}
+	must(t, set("shop-1")) // changes one
 }

@@ -43,6 +43,7 @@ const (
 	outboxTable       table = 'b' // agent, time of the next attempt and delivery id
 	outboxByTime      table = 'B' // time, place and agent: when the agent's turn comes, see turns
 	outboxTurnOf      table = 'T' // agent: the time and place of its turn
+	outboxCount       table = 'W' // agent, webhook id: how many messages wait for it
 	factsTable        table = 'r' // agent: what its reputation rests on
 	pairTable         table = 'q' // payer, payee: what went from one to the other
 	stainTable        table = 't' // account: how much of it is faucet money
@@ -86,6 +87,12 @@ func (t table) lastPart(key []byte, parts ...string) string {
 		skip += len(part) + 1
 	}
 	return string(key[skip:])
+}
+
+// countUpTo counts records, up to a number.
+func (t *Tx) countUpTo(of ledger.Range, most int) (n int, err error) {
+	err = t.ledger.Scan(of, func(_, _ []byte) (bool, error) { n++; return n < most, nil })
+	return n, err
 }
 
 // timeKey is a time as eight bytes that sort as the times do. Times before 1970 do not occur.

@@ -89,14 +89,17 @@ type Thing struct {
 type Bound struct {
 	Of   Thing
 	Most int64
-	// Share, on a bound of an owner's thing, lets the owner have no more than is then left for everybody: of the claim's bound of the same kind
-	// that is everybody's. One owner alone gets half, two get a third each, and whoever comes next still finds some.
+	// Share, on a bound of an owner's thing, lets the owner have no more than the part [SharePart] of what is then left for everybody: of the
+	// claim's bound of the same kind that is everybody's. So whoever comes next still finds some.
 	Share bool
 	// Left, if not nil, reads in the books how much there is, in place of Most. Its error is the claim's.
 	Left func(ledger.Reader) (int64, error)
 	// Note is told to whoever finds no room beside this claim, in NoRoom. It is for things that one claim at a time can have.
 	Note []byte
 }
+
+// SharePart is the part that one owner may have, by [Bound].Share, of what is left of a thing, as a divisor.
+const SharePart = 2
 
 // NoRoom is the error of a claim of more than there is room for.
 type NoRoom struct {

@@ -273,12 +273,13 @@ func (c *claim) tightestIn(r ledger.Reader) (tightest int, room int64, err error
 	return tightest, room, nil
 }
 
-// shareOf is how much more the owner of a shared thing may have, so that as much is left for everybody.
+// shareOf is how much more the owner of a shared thing may have, so that SharePart times as much is left for everybody.
 func (c *claim) shareOf(b Bound) int64 {
 	has := c.things(b.Of)[b.Of].amount
 	for _, all := range c.of {
 		if all.Of == (Thing{Kind: b.Of.Kind}) {
-			return (all.Most - c.things(all.Of)[all.Of].amount - has) / 2
+			left := all.Most - c.things(all.Of)[all.Of].amount
+			return (left - SharePart*has) / (SharePart + 1)
 		}
 	}
 	return b.Most - has

@@ -131,11 +131,9 @@ func (t *Tx) tell(agent string, event Event) error {
 		if !h.wants(event.Type) {
 			continue
 		}
-		d := Delivery{ID: t.process.ids.next("msg_", t.Now()), Agent: agent, Webhook: h.ID, Event: event, Next: t.Now()}
-		if err := t.putDelivery(d); err != nil {
+		if err := t.enqueue(h, event); err != nil {
 			return err
 		}
-		t.ledger.OnCommit(t.process.wakeOutbox)
 	}
 	return nil
 }

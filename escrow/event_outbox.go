@@ -2,6 +2,7 @@ package escrow
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/tallygate/tallygate/escrow/ledger"
@@ -18,7 +19,7 @@ type Delivery struct {
 	Next     time.Time `cbor:"6,keyasint"`           // when it is tried again
 }
 
-// backoff is how long to wait after so many failed attempts; the last holds for all further ones. A sink that is down loses nothing.
+// backoff is how long to wait after so many failed attempts; the last holds for all further ones. A webhook that is down loses nothing until [maxWaiting] messages wait for it.
 var backoff = []time.Duration{
 	5 * time.Second, 30 * time.Second, 2 * time.Minute, 10 * time.Minute, 30 * time.Minute, time.Hour, 3 * time.Hour, 6 * time.Hour,
 }
@@ -35,40 +36,42 @@ func (p *process) wakeOutbox() {
 // waiting.
 const DeliveriesOf = 4
 
-// Deliveries returns what is to be delivered now, of each agent the first few, and when to look again (zero: none waits). Those of agents
-// whom skip is true for are left out.
-func (b *Book) Deliveries(ctx context.Context, limit int, skip func(agent string) bool) (due []Delivery, next time.Time, err error) {
+// Deliveries returns what is to be delivered now, of the first agents in turn the first few messages each, and when to look again: zero
+// where none waits, now where all that wait are left out. Those that running is true for are left out, and an agent that has no others
+// keeps no place.
+func (b *Book) Deliveries(ctx context.Context, agents int, running func(Delivery) bool) (due []Delivery, next time.Time, err error) {
 	now := b.Now()
 	err = b.view(func(r ledger.Reader) error {
-		var agents []string
+		var failed error
 		err := outboxTurns.each(r, func(agent string, at time.Time) bool {
 			if at.After(now) {
-				next = at
+				if next.IsZero() {
+					next = at
+				}
 				return false
 			}
-			if !skip(agent) {
-				agents = append(agents, agent)
+			next = now
+			before := len(due)
+			if due, failed = b.deliveriesOf(r, agent, now, running, due); len(due) > before {
+				agents--
 			}
-			return len(agents) < limit
+			return agents > 0 && failed == nil
 		})
-		for _, agent := range agents {
-			if err == nil {
-				due, err = b.deliveriesOf(r, agent, now, due)
-			}
-		}
-		return err
+		return errors.Join(err, failed)
 	})
 	return due, next, err
 }
 
-func (b *Book) deliveriesOf(r ledger.Reader, agent string, now time.Time, due []Delivery) ([]Delivery, error) {
+func (b *Book) deliveriesOf(r ledger.Reader, agent string, now time.Time, running func(Delivery) bool, due []Delivery) ([]Delivery, error) {
 	n := 0
 	err := r.Scan(outboxTable.under(agent), func(key, value []byte) (bool, error) {
 		var d Delivery
 		if err := decode(key, value, &d); err != nil || d.Next.After(now) {
 			return false, err
 		}
-		due = append(due, d)
+		if !running(d) {
+			due = append(due, d)
+		}
 		n++
 		return n < DeliveriesOf, nil
 	})
@@ -96,18 +99,64 @@ func (t *Tx) putDelivery(d Delivery) error {
 	return outboxTurns.by(t, d.Agent, d.Next)
 }
 
-// Delivered takes a delivery out of the outbox.
-func (t *Tx) Delivered(d Delivery) error {
+// maxWaiting is how many messages may wait for one webhook.
+const maxWaiting = 10_000
+
+// enqueue puts a message for a webhook into the outbox. Where too many wait for it already, the message is lost, and the webhook says so.
+func (t *Tx) enqueue(h Webhook, event Event) error {
+	waiting, err := t.countWaiting(h.Agent, h.ID, 1)
+	if err != nil {
+		return err
+	}
+	if waiting > maxWaiting {
+		if _, err := t.countWaiting(h.Agent, h.ID, -1); err != nil {
+			return err
+		}
+		h.Lost, h.LostAt = h.Lost+1, t.Now()
+		return t.put(webhookTable.key(h.Agent, h.ID), h)
+	}
+	t.ledger.OnCommit(t.process.wakeOutbox)
+	return t.putDelivery(Delivery{ID: t.process.ids.next("msg_", t.Now()), Agent: h.Agent, Webhook: h.ID, Event: event, Next: t.Now()})
+}
+
+// countWaiting counts the messages that wait for a webhook.
+func (t *Tx) countWaiting(agent, webhook string, by int64) (waiting int64, err error) {
+	key := outboxCount.key(agent, webhook)
+	if _, err := load(t.ledger, key, &waiting); err != nil {
+		return 0, err
+	}
+	if waiting += by; waiting <= 0 {
+		t.ledger.Delete(key)
+		return 0, nil
+	}
+	return waiting, t.put(key, waiting)
+}
+
+// taken takes a delivery out of the outbox; false where another worker has seen to it.
+func (t *Tx) taken(d Delivery) (found bool, err error) {
+	if value, err := t.ledger.Get(d.key()); err != nil || value == nil {
+		return false, err
+	}
 	t.ledger.Delete(d.key())
+	return true, nil
+}
+
+// Delivered takes a delivery out of the outbox for good.
+func (t *Tx) Delivered(d Delivery) error {
+	if found, err := t.taken(d); err != nil || !found {
+		return err
+	}
+	if _, err := t.countWaiting(d.Agent, d.Webhook, -1); err != nil {
+		return err
+	}
 	return outboxTurns.next(t, d.Agent)
 }
 
 // DeliveryFailed puts a delivery off, for longer each time.
 func (t *Tx) DeliveryFailed(d Delivery) error {
-	if value, err := t.ledger.Get(d.key()); err != nil || value == nil { // another worker has seen to it
+	if found, err := t.taken(d); err != nil || !found {
 		return err
 	}
-	t.ledger.Delete(d.key())
 	d.Next = t.Now().Add(backoff[min(d.Attempts, len(backoff)-1)])
 	d.Attempts++
 	if err := t.putDelivery(d); err != nil {

@@ -19,7 +19,9 @@ type Webhook struct {
 	Events    []EventType   `cbor:"5,keyasint,omitempty"` // none: all
 	Below     ledger.Amount `cbor:"6,keyasint,omitempty"` // tells when the balance falls below it
 	CreatedAt time.Time     `cbor:"7,keyasint"`
-	Local     bool          `cbor:"8,keyasint,omitempty"` // asked for from this machine: it may be at one of this machine's own addresses
+	Local     bool          `cbor:"8,keyasint,omitempty"`  // asked for from this machine: it may be at one of this machine's own addresses
+	Lost      int64         `cbor:"9,keyasint,omitempty"`  // messages that were not kept for it, since so many waited already
+	LostAt    time.Time     `cbor:"10,keyasint,omitempty"` // when the last of them was lost
 }
 
 func (h Webhook) wants(what EventType) bool {

@@ -104,7 +104,7 @@ func (s *script) moreSteps(verb string, arg func(int) string, named map[string]s
 	case "told": // told AGENT all=a,b: what its webhooks were told since the last time
 		var events []string
 		for {
-			due, _, err := s.Deliveries(context.Background(), 1000, func(agent string) bool { return agent != arg(0) })
+			due, _, err := s.Deliveries(context.Background(), 1000, func(d escrow.Delivery) bool { return d.Agent != arg(0) })
 			must(s.t, err)
 			if len(due) == 0 {
 				break

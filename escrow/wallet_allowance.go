@@ -1,6 +1,7 @@
 package escrow
 
 import (
+	"strconv"
 	"time"
 
 	"github.com/tallygate/tallygate/escrow/ledger"
@@ -28,11 +29,27 @@ func (t *Tx) SetAllowance(by Actor, payer, payee string, amount ledger.Amount) (
 	if err := checkAmount("amount", amount); err != nil {
 		return Allowance{}, err
 	}
+	if err := t.roomForAllowance(payer, payee); err != nil {
+		return Allowance{}, err
+	}
 	if err := t.audit(by, "allowance.set", payer, payee+" "+amount.String()); err != nil {
 		return Allowance{}, err
 	}
 	a := Allowance{Payer: payer, Payee: payee, Amount: amount, Left: amount, UpdatedAt: t.Now(), Key: by.Key}
 	return a, t.put(allowanceTable.key(payer, payee), a)
+}
+
+const maxAllowances = 1000 // that one payer has given
+
+func (t *Tx) roomForAllowance(payer, payee string) error {
+	if _, found, err := allowance(t.ledger, payer, payee); err != nil || found {
+		return err
+	}
+	n, err := t.countUpTo(allowanceTable.under(payer), maxAllowances)
+	if err != nil || n < maxAllowances {
+		return err
+	}
+	return refuse(InvalidStatus, map[string]string{"limit": strconv.Itoa(maxAllowances)}, "an agent gives at most %d allowances; delete one", maxAllowances)
 }
 
 // DeleteAllowance takes an allowance back.

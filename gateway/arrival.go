@@ -25,8 +25,9 @@ type arrival struct {
 	body    []byte          // as it came, where it was read: for a meter further in, for the digest and for a judge
 	// deadline sets when the client must have sent its request; nil where that can't be set
 	deadline func(time.Time) error
-	cutOff   bool         // the body was not read to its end, and is not to be
-	room     escrow.Claim // of the room for bodies; nil where none is taken
+	cutOff   bool // the body was not read to its end, and is not to be
+	// What the call has taken of the room for bodies, as long as they are small, and beyond that; nil where nothing is taken.
+	smallRoom, room escrow.Claim
 }
 
 // callKey finds the call of the meter around a request in its context.

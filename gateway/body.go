@@ -13,9 +13,16 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// AgentsPart is the part of all room that the bodies of one agent may take where no other agent has any, as a divisor. Where others have
-// some it is less: no more than is then left.
-const AgentsPart = 2
+// forSmall is the part of all room for bodies, as a divisor, that only the beginnings of bodies may take, as far as they are read on credit:
+// it is there for small requests when large bodies have filled the rest.
+const forSmall = 8
+
+// forLarge is the room, of so many bytes in all, that large bodies may take.
+func forLarge(maxBodies int64) int64 { return maxBodies - maxBodies/forSmall }
+
+// RoomOfAgent is how many bytes the bodies of one agent may take, of so many in all, where no other agent has any. Where others have some
+// it is less: half of what is then left, so that also many agents together leave room for the next one.
+func RoomOfAgent(maxBodies int64) int64 { return forLarge(maxBodies) / (escrow.SharePart + 1) }
 
 // DefaultMaxBodies is the room for all request bodies, in bytes, where the options do not say.
 const DefaultMaxBodies = 128 << 20
@@ -96,7 +103,7 @@ func (a *arrival) grow(body []byte, announced int64) ([]byte, *ledger.Refusal) {
 			return body, refusal
 		}
 	}
-	if !a.takeRoom(size - int64(cap(body))) {
+	if !a.takeRoom(size-int64(cap(body)), size) {
 		return body, refuse(escrow.RateLimited, "there is no room for this request body at the moment; try again later", "retry_after", "1")
 	}
 	return append(make([]byte, 0, size), body...), nil
@@ -131,25 +138,31 @@ func (a *arrival) allow(d time.Duration) {
 	_ = a.deadline(at) // a connection that knows no deadlines has the server's
 }
 
-// takeRoom takes room for n more bytes of the call, or reports false where there is none: for all calls, or for one agent's.
-func (a *arrival) takeRoom(n int64) bool {
-	if a.room != nil {
-		return a.room.Extend(n) == nil
+// takeRoom takes room for n more bytes of the call, which make size of them, or reports false where there is none: for all calls, or for one
+// agent's.
+func (a *arrival) takeRoom(n, size int64) bool {
+	most, room := a.gateway.options.MaxBodies, &a.smallRoom
+	if size > onCredit {
+		most, room = forLarge(most), &a.room
 	}
-	most := a.gateway.options.MaxBodies
-	room, err := a.gateway.book.Claims().Take(a.client, n,
+	if *room != nil {
+		return (*room).Extend(n) == nil
+	}
+	claim, err := a.gateway.book.Claims().Take(a.client, n,
 		escrow.Bound{Of: escrow.Thing{Kind: escrow.RequestBody, Owner: a.payer.Agent}, Share: true},
 		escrow.Bound{Of: escrow.Thing{Kind: escrow.RequestBody}, Most: most})
 	if err != nil {
 		return false
 	}
-	a.room = room
+	*room = claim
 	return true
 }
 
 // giveRoom gives the room of the call's bodies back: the call has ended.
 func (a *arrival) giveRoom() {
-	if a.room != nil {
-		a.room.End()
+	for _, room := range []escrow.Claim{a.smallRoom, a.room} {
+		if room != nil {
+			room.End()
+		}
 	}
 }

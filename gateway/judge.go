@@ -9,8 +9,11 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/tallygate/tallygate/escrow"
 	"github.com/tallygate/tallygate/escrow/ledger"
@@ -182,45 +185,104 @@ func readScore(body []byte) (string, error) {
 	}
 }
 
-// heldPage bounds how many open decisions are read at a time.
-const heldPage = 100
+const (
+	heldPage      = 100 // open decisions that are read at a time
+	judgesAtOnce  = 16  // questions that are asked at once
+	judgeFailures = 8   // of one judge, after which it is asked no more in a round
+)
 
-// JudgeHeld asks once more for each score that a judge over HTTP still owes, and decides the prices that were held for it. Prices that a
-// payer or the operator decides are left alone.
-func JudgeHeld(ctx context.Context, book *escrow.Book, logger *slog.Logger) {
+// Rejudge asks once more for the scores that judges over HTTP still owe, in rounds. A judge that fails several times is asked no more in a
+// round, so that other judges' questions do not wait for it; the next round goes on behind those that failed, so that they keep no others
+// of that judge waiting. The zero value is ready.
+type Rejudge struct {
+	mu    sync.Mutex
+	left  map[string]string // by a judge's URL: the request behind which the next round goes on
+	fails map[string]int    // by a judge's URL, in this round
+}
+
+// Round asks for each score that is owed, and decides the prices that were held for it. Prices that a payer or the operator decides are left
+// alone.
+func (j *Rejudge) Round(ctx context.Context, book *escrow.Book, logger *slog.Logger) {
+	j.begin()
+	var asking errgroup.Group
+	asking.SetLimit(judgesAtOnce)
 	for after := ""; ctx.Err() == nil; {
 		open, err := book.OpenDecisions(ctx, after, heldPage)
 		if err != nil || len(open) == 0 {
-			return
+			break
 		}
 		for _, decision := range open {
 			after = decision.RequestID
-			judgeAgain(ctx, book, decision, logger)
+			var later laterQuestion
+			if len(decision.Judge) == 0 || json.Unmarshal(decision.Judge, &later) != nil || !j.asks(later.URL, after) {
+				continue
+			}
+			asking.Go(func() error {
+				if !judgeAgain(ctx, book, decision, later, logger) {
+					j.failed(later.URL, decision.RequestID)
+				}
+				return nil
+			})
+		}
+	}
+	_ = asking.Wait() // what fails is told to the logger
+	j.end()
+}
+
+func (j *Rejudge) begin() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.fails = map[string]int{}
+	if j.left == nil {
+		j.left = map[string]string{}
+	}
+}
+
+// asks reports whether a judge is asked about a request in this round.
+func (j *Rejudge) asks(url, request string) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.fails[url] < judgeFailures && request > j.left[url]
+}
+
+func (j *Rejudge) failed(url, request string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.fails[url]++; j.fails[url] == judgeFailures {
+		j.left[url] = max(j.left[url], request)
+	}
+}
+
+// end has the next round begin anew for each judge that was asked about all.
+func (j *Rejudge) end() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for url := range j.left {
+		if j.fails[url] < judgeFailures {
+			delete(j.left, url)
 		}
 	}
 }
 
-func judgeAgain(ctx context.Context, book *escrow.Book, decision escrow.Decision, logger *slog.Logger) {
-	var later laterQuestion
-	if len(decision.Judge) == 0 || json.Unmarshal(decision.Judge, &later) != nil {
-		return
-	}
+// judgeAgain asks a judge once more, and decides if it answers. It returns false where the judge does not.
+func judgeAgain(ctx context.Context, book *escrow.Book, decision escrow.Decision, later laterQuestion, logger *slog.Logger) (answers bool) {
 	work, err := book.Claims().Take(ctx, 1, escrow.Bound{Of: escrow.Thing{Kind: escrow.Work, Name: "judge " + decision.RequestID}, Most: 1})
 	if err != nil {
-		return // another worker asks at this moment
+		return true // another worker asks at this moment
 	}
 	defer work.End()
 	score, err := ask(ctx, later.URL, later.Question)
 	if err != nil {
 		logger.Debug("the judge still gives no score", "request", decision.RequestID, "error", err)
-		return
+		return false
 	}
 	verdict, ok := escrow.Judge(decision.Tiers, score)
 	if !ok {
-		return
+		return true
 	}
 	_, err = escrow.Do(ctx, book, func(tx *escrow.Tx) (escrow.Charge, error) { return tx.Decide(decision.RequestID, verdict, score) })
 	if err != nil && !escrow.IsRefusal(err, escrow.InvalidStatus) {
 		logger.Error("deciding a held charge", "request", decision.RequestID, "error", err)
 	}
+	return true
 }

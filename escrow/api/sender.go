@@ -49,7 +49,7 @@ const (
 	sendTogether = 64               // agents whose deliveries are looked up at once
 	sendAtOnce   = 1000             // attempts that run at once, of all agents
 	sendIdle     = 30 * time.Second // after which the sender looks for events that another gateway has written
-	sendAgain    = time.Second      // after which it looks again, where another sender was at work on all that is due
+	sendAgain    = time.Second      // after which it looks again, where all that is due is being sent already
 )
 
 // NewSender returns a sender. book returns the books under the rules that serve now, and nil while there are none.
@@ -134,13 +134,14 @@ func (s *Sender) Send(ctx context.Context) (next time.Time, err error) {
 func (s *Sender) begin(ctx context.Context, book *escrow.Book, sending *sync.WaitGroup, sent chan<- struct{}) (begun int, next time.Time, err error) {
 	claims := book.Claims()
 	of := func(agent string) escrow.Thing { return escrow.Thing{Kind: escrow.RunningDelivery, Owner: agent} }
-	due, next, err := book.Deliveries(ctx, sendTogether, func(agent string) bool { return claims.Taken(of(agent)) >= escrow.DeliveriesOf })
+	work := func(d escrow.Delivery) escrow.Thing { return escrow.Thing{Kind: escrow.Work, Name: "delivery " + d.ID} }
+	due, next, err := book.Deliveries(ctx, sendTogether, func(d escrow.Delivery) bool { return claims.Taken(work(d)) > 0 })
 	if err != nil {
 		return 0, time.Time{}, err
 	}
 	for _, d := range due {
 		claim, err := claims.Take(ctx, 1,
-			escrow.Bound{Of: escrow.Thing{Kind: escrow.Work, Name: "delivery " + d.ID}, Most: 1},
+			escrow.Bound{Of: work(d), Most: 1},
 			escrow.Bound{Of: of(d.Agent), Most: escrow.DeliveriesOf},
 			escrow.Bound{Of: of(""), Most: sendAtOnce})
 		if err != nil { // another sender sees to it this very moment
@@ -162,8 +163,8 @@ func (s *Sender) begin(ctx context.Context, book *escrow.Book, sending *sync.Wai
 			}
 		})
 	}
-	if begun == 0 && len(due) > 0 {
-		next = book.Now().Add(sendAgain)
+	if soon := book.Now().Add(sendAgain); !next.IsZero() && next.Before(soon) && begun == 0 {
+		next = soon
 	}
 	return begun, next, nil
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -323,4 +324,68 @@ func TestATarpitDelaysOnlyItsOwn(t *testing.T) {
 	stop()
 	close(release)
 	<-ended
+}
+
+// TestManyTarpitsDelayOnlyTheirOwn: webhooks of many agents that never answer, with fewer messages each than may be sent at once, do not
+// keep the next agent's message waiting.
+func TestManyTarpitsDelayOnlyTheirOwn(t *testing.T) {
+	g := newGate(t, rules(), api.Options{PrivateWebhooks: true})
+	g.agent("shop", "0")
+	reached, release := make(chan struct{}, 1000), make(chan struct{})
+	tarpit := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		reached <- struct{}{}
+		<-release
+	}))
+	defer tarpit.Close()
+	took := make(chan struct{}, 10)
+	good := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { took <- struct{}{} }))
+	defer good.Close()
+	const many = 100 // more agents than are looked up at once
+	for i := range many {
+		mallory := g.agent(fmt.Sprint("mallory-", i), "2")
+		g.post("/webhooks", mallory, `{"url":"`+tarpit.URL+`"}`).want(201)
+		g.post("/escrow", mallory, `{"to_agent_id":"shop","amount":1}`).want(201)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() { g.sender(true).Run(ctx); close(ended) }()
+	for range many {
+		<-reached
+	}
+	alice := g.agent("zoe", "25")
+	g.post("/webhooks", alice, `{"url":"`+good.URL+`"}`).want(201)
+	g.post("/escrow", alice, `{"to_agent_id":"shop","amount":1}`).want(201)
+	<-took
+	stop()
+	close(release)
+	<-ended
+}
+
+// TestMessagesThatWaitAreBounded: 10,000 messages wait for a webhook that takes nothing; it counts those that are lost. As many as it takes,
+// so many new ones may wait.
+func TestMessagesThatWaitAreBounded(t *testing.T) {
+	g := newGate(t, rules(), api.Options{PrivateWebhooks: true})
+	alice := g.agent("alice", "25")
+	g.agent("shop", "0")
+	g.post("/webhooks", alice, `{"url":"https://93.184.215.14/x"}`).want(201, "lost", "0", "lost_at", "null")
+	_, err := escrow.Do(t.Context(), g.book, func(tx *escrow.Tx) (struct{}, error) {
+		for range 10_003 {
+			if err := tx.Withheld(escrow.WithheldCall{Request: "req_1", Payer: "alice", Payee: "shop", Reason: escrow.LimitExceeded}); err != nil {
+				return struct{}{}, err
+			}
+		}
+		return struct{}{}, nil
+	})
+	must(t, err)
+	g.get("/webhooks", alice).want(200, "webhooks.0.lost", "3")
+	due, _, err := g.book.Deliveries(t.Context(), 1, func(escrow.Delivery) bool { return false })
+	must(t, err)
+	_, err = escrow.Do(t.Context(), g.book, func(tx *escrow.Tx) (struct{}, error) {
+		return struct{}{}, errors.Join(tx.Delivered(due[0]), tx.Delivered(due[0])) // once, whoever else says so
+	})
+	must(t, err)
+	g.post("/escrow", alice, `{"to_agent_id":"shop","amount":1}`).want(201)
+	g.get("/webhooks", alice).want(200, "webhooks.0.lost", "3")
+	g.post("/escrow", alice, `{"to_agent_id":"shop","amount":1}`).want(201)
+	g.get("/webhooks", alice).want(200, "webhooks.0.lost", "4")
 }

@@ -22,13 +22,18 @@ type webhookOut struct {
 	Secret       string             `json:"secret,omitempty" jsonschema:"the secret that signs messages by the Standard Webhooks convention, shown once"`
 	Events       []escrow.EventType `json:"events" jsonschema:"the events that are sent; empty: all"`
 	BalanceBelow *ledger.Amount     `json:"balance_below"`
+	Lost         int64              `json:"lost" jsonschema:"messages that were not kept, since 10,000 waited for this webhook already"`
+	LostAt       *time.Time         `json:"lost_at" jsonschema:"when the last of them was lost"`
 	CreatedAt    time.Time          `json:"created_at"`
 }
 
 func (w webhookOut) withoutSecret() any { w.Secret = ""; return w }
 
 func webhookAnswer(h escrow.Webhook) webhookOut {
-	out := webhookOut{WebhookID: h.ID, URL: h.URL, Events: append([]escrow.EventType{}, h.Events...), CreatedAt: h.CreatedAt}
+	out := webhookOut{WebhookID: h.ID, URL: h.URL, Events: append([]escrow.EventType{}, h.Events...), Lost: h.Lost, CreatedAt: h.CreatedAt}
+	if h.Lost > 0 {
+		out.LostAt = &h.LostAt
+	}
 	if h.Below > 0 {
 		out.BalanceBelow = &h.Below
 	}
