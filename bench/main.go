@@ -48,6 +48,7 @@ func main() {
 	flag.IntVar(&o.agents, "agents", 0, "agents that the metered server's ledger has before, besides the payers")
 	flag.IntVar(&o.charges, "charges", 0, "charges that these agents have paid before")
 	flag.StringVar(&o.folder, "folder", "", "where the ledgers are; default: a temporary folder, so that the disk is the one of TMPDIR")
+	flag.StringVar(&o.admin, "admin", "", "the address of the metered server's admin endpoint, where /debug/pprof/ is; default: it has none")
 	flag.Parse()
 	if *list {
 		for _, c := range cases {
@@ -65,6 +66,7 @@ type options struct {
 	turn          time.Duration
 	bare, metered string
 	bareMeters    bool
+	admin         string // address of the metered server's admin endpoint; empty: none
 	agents        int
 	charges       int
 	folder        string

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -58,7 +59,7 @@ func open(o options) (b *bench, err error) {
 	if b.upstream, err = b.start("upstream", upstream, false, self, "upstream", upstream); err != nil {
 		return b, err
 	}
-	if b.bare, err = b.startCaddy("bare", o.bare, o.bareMeters); err != nil {
+	if b.bare, err = b.startCaddy("bare", o.bare, o.bareMeters, ""); err != nil {
 		return b, err
 	}
 	if o.agents > 0 {
@@ -66,20 +67,20 @@ func open(o options) (b *bench, err error) {
 			return b, fmt.Errorf("filling the ledger: %w", err)
 		}
 	}
-	if b.metered, err = b.startCaddy("metered", o.metered, true); err != nil {
+	if b.metered, err = b.startCaddy("metered", o.metered, true, o.admin); err != nil {
 		return b, err
 	}
 	return b, nil
 }
 
-func (b *bench) startCaddy(name, binary string, meters bool) (*process, error) {
+func (b *bench) startCaddy(name, binary string, meters bool, admin string) (*process, error) {
 	folder := filepath.Join(b.folder, name)
 	if err := os.MkdirAll(folder, 0o700); err != nil {
 		return nil, err
 	}
 	address := freeAddress()
 	file := filepath.Join(folder, "Caddyfile")
-	if err := os.WriteFile(file, []byte(caddyfile(folder, address, b.upstream.address, meters)), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(caddyfile(folder, address, b.upstream.address, meters, cmp.Or(admin, "off"))), 0o600); err != nil {
 		return nil, err
 	}
 	p, err := b.start(name, address, meters, binary, "run", "--config", file)
@@ -90,7 +91,7 @@ func (b *bench) startCaddy(name, binary string, meters bool) (*process, error) {
 }
 
 // caddyfile is what a server runs: the same routes, with meters or without.
-func caddyfile(folder, address, upstream string, meters bool) string {
+func caddyfile(folder, address, upstream string, meters bool, admin string) string {
 	app, api := "", ""
 	if meters {
 		app, api = fmt.Sprintf("tallygate {\n\t\tledger bolt %s/ledger.db\n\t\toperator_key %s\n\t}", folder, operatorKey), "tallygate"
@@ -107,8 +108,8 @@ func caddyfile(folder, address, upstream string, meters bool) string {
 		}
 		fmt.Fprintf(&routes, "\thandle /%s/* {\n\t\t%s\n\t\treverse_proxy %s\n\t}\n", r.name, r.meter, upstream)
 	}
-	return fmt.Sprintf("{\n\tadmin off\n\tauto_https off\n\tpersist_config off\n\tstorage file_system %s/data\n\tlog {\n\t\tlevel ERROR\n\t}\n\t%s\n}\nhttp://%s {\n\t%s\n%s}\n",
-		folder, app, address, api, routes.String())
+	return fmt.Sprintf("{\n\tadmin %s\n\tauto_https off\n\tpersist_config off\n\tstorage file_system %s/data\n\tlog {\n\t\tlevel ERROR\n\t}\n\t%s\n}\nhttp://%s {\n\t%s\n%s}\n",
+		admin, folder, app, address, api, routes.String())
 }
 
 func (b *bench) start(name, address string, meters bool, command string, arguments ...string) (*process, error) {
