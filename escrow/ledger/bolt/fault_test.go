@@ -310,7 +310,7 @@ func TestLocked(t *testing.T) {
 	_, l := open(t, path, Options{})
 	for _, readOnly := range []bool{false, true} {
 		_, err := Open(path, Options{Timeout: 1, ReadOnly: readOnly})
-		if !errors.Is(err, ledger.ErrLocked) || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "stop it") {
+		if !errors.Is(err, ledger.ErrLocked) || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "stop that process") {
 			t.Errorf("opening a held file, read-only %t: %v", readOnly, err)
 		}
 	}
