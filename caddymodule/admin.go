@@ -12,35 +12,35 @@ import (
 	"github.com/tallygate/tallygate/escrow"
 )
 
-// adminPath is where the admin endpoint serves the subcommands' tasks.
+// adminPath is the path of the admin endpoint below which it serves the tasks of the subcommands.
 const adminPath = "/tallygate/"
 
-// maxAdminBody bounds the arguments of a task, in bytes.
+// maxAdminBody is the largest size of the arguments of a task, in bytes.
 const maxAdminBody = 4 << 20
 
-// adminAPI lets the subcommands work on the books of the running server: only one process can hold them.
+// adminAPI lets the subcommands work on the ledger of the running server, since only one process can have the ledger open.
 //
-//	GET  /tallygate/store       which store this server holds
+//	GET  /tallygate/store       the store that this server has open
 //	POST /tallygate/ledger/verify, /tallygate/agents/add, ...
 type adminAPI struct{}
 
-// CaddyModule tells Caddy what this is.
+// CaddyModule implements caddy.Module.
 func (adminAPI) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "admin.api.tallygate", New: func() caddy.Module { return new(adminAPI) }}
 }
 
-// Routes are served by Caddy's admin endpoint.
+// Routes returns the routes that Caddy's admin endpoint serves.
 func (a *adminAPI) Routes() []caddy.AdminRoute {
 	return []caddy.AdminRoute{{Pattern: adminPath, Handler: caddy.AdminHandlerFunc(a.serve)}}
 }
 
-// heldStore is what GET /tallygate/store answers.
+// heldStore is the answer to GET /tallygate/store.
 type heldStore struct {
 	Store string `json:"store"`
 }
 
 func (a *adminAPI) serve(w http.ResponseWriter, r *http.Request) error {
-	// The app is looked up for each request: after a failed reload, this module belongs to the config that failed.
+	// The app is looked up for each request. After a failed reload, this module belongs to the config that failed.
 	active, err := caddy.ActiveContext().AppIfConfigured("tallygate")
 	if err != nil {
 		return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: errors.New("this server has no tallygate ledger")}
@@ -71,7 +71,7 @@ func (a *adminAPI) serve(w http.ResponseWriter, r *http.Request) error {
 	err = task.run(r.Context(), bench{app.book, app.books.store}, args, result)
 	switch {
 	case err != nil && result.began:
-		panic(http.ErrAbortHandler) // so that the command sees the result cut
+		panic(http.ErrAbortHandler) // so that the command notices that the result is incomplete
 	case err != nil:
 		status := http.StatusInternalServerError
 		var refusal *escrow.Refusal
@@ -83,7 +83,7 @@ func (a *adminAPI) serve(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// lateHeader knows whether a task has begun to answer: before that, its error can still be told properly.
+// lateHeader knows whether a task has begun to write its result. Before that, an error can still be answered with its status.
 type lateHeader struct {
 	http.ResponseWriter
 	began bool

@@ -12,7 +12,7 @@ import (
 	"strings"
 	"sync"
 	"time"
-	_ "time/tzdata" // prices by the hour name zones, which a small machine may not have
+	_ "time/tzdata" // prices by the hour name time zones, which may not be installed on the machine
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/prometheus/client_golang/prometheus"
@@ -27,51 +27,52 @@ import (
 
 // App is the global option `tallygate`: the ledger and the rules that all metered routes share.
 type App struct {
-	// StoreRaw is the store that the ledger stands on: a module of the namespace tallygate.stores, named by "store".
+	// StoreRaw is the store that the ledger is kept in: a module of the namespace tallygate.stores, named by "store".
 	// Default: {"store": "bolt"}, one bbolt file in Caddy's data folder.
 	StoreRaw json.RawMessage `json:"ledger,omitempty" caddy:"namespace=tallygate.stores inline_key=store"`
 
-	// Currency labels the amounts. It is kept in the ledger when that is made, and a config that names another one does not
-	// start. Default: USDC.
+	// Currency is the label of all amounts. A new ledger stores it; after that, a config with another currency does not start.
+	// Default: USDC.
 	Currency string `json:"currency,omitempty"`
 
-	// OperatorKey is the key of the operator's routes; placeholders are replaced. Empty: these routes are off. Write a
-	// placeholder such as {env.TALLYGATE_OPERATOR_KEY}: what stands here is shown by Caddy's admin endpoint.
+	// OperatorKey is the key for the operator's routes. If it is empty, these routes are off. Write it as a placeholder, such as
+	// {env.TALLYGATE_OPERATOR_KEY}, since Caddy's admin endpoint shows the config. Placeholders are replaced.
 	OperatorKey string `json:"operator_key,omitempty"`
 
-	// Registration says who may make agents: "operator" (the default) or "open" (anybody).
+	// Registration says who may register agents: "operator" (the default), or "open" for anybody.
 	Registration string `json:"registration,omitempty"`
 
-	// Faucet is what each agent may claim once. Absent: there is none.
+	// Faucet is an amount that each agent may claim once. Default: no faucet.
 	Faucet *Faucet `json:"faucet,omitempty"`
 
-	// Commission is the operator's part of releases and debits, in percent, as a decimal: "1" or "0.25". Default: "0".
+	// Commission is the operator's part of each release and debit, in percent, as a decimal: "1" or "0.25". Default: "0".
 	Commission string `json:"commission,omitempty"`
 
-	// MinEscrow is the least amount of an escrow that is made over the API. Default: "1.00".
+	// MinEscrow is the smallest amount of an escrow that agents may create by the API. Default: "1.00".
 	MinEscrow string `json:"min_escrow,omitempty"`
-	// MinPeriod is the shortest period of a subscription without a plan. Default: an hour.
+	// MinPeriod is the shortest period of a subscription without a plan. Default: 1h.
 	MinPeriod caddy.Duration `json:"min_period,omitempty"`
 	// MaxSubscriptions is how many subscriptions without a plan one agent may have. Default: 100.
 	MaxSubscriptions int `json:"max_subscriptions,omitempty"`
 
-	// RefundWindow is how long a payee may leave a payer's refund request unanswered before it is granted. Default: 72h.
+	// RefundWindow is how long a payee has to answer a payer's refund request. After that the request is granted. Default: 72h.
 	RefundWindow caddy.Duration `json:"refund_window,omitempty"`
 
-	// Webhooks says where agents may have events sent to: "public" addresses (the default), or "private" ones too (loopback,
-	// local networks), for agents that run beside the server.
+	// Webhooks says to which addresses agents may have events sent. "public" (the default) allows public addresses only. "private"
+	// also allows loopback and local networks, for agents that run beside the server.
 	Webhooks string `json:"webhooks,omitempty"`
 
-	// MaxBodies is how many bytes the request bodies may take that are in memory at once: those of all running calls whose price
-	// depends on what they ask for. The bodies of one agent may take half. A call for which there is no room is refused with 429. The
-	// server takes about four times as much memory for them. Default: 128 MiB.
+	// MaxBodies is the largest total size, in bytes, of the request bodies that are in memory at the same time. These are the bodies of
+	// running calls whose price depends on what they ask for. The bodies of one agent may take 7/24 of it, or less if others have
+	// some. A call that does not fit is
+	// refused with 429. The server needs about four times as much memory for the bodies. Default: 128 MiB.
 	MaxBodies int64 `json:"max_bodies,omitempty"`
 
-	// RailsRaw are modules of the namespace tallygate.rails, each named by "rail": ways to pay at a metered route itself. A request is
-	// offered to them in their order.
+	// RailsRaw are modules of the namespace tallygate.rails, each named by "rail". A rail is a way to pay directly with a request to a
+	// metered route. A request is offered to the rails in their order.
 	RailsRaw []json.RawMessage `json:"rails,omitempty" caddy:"namespace=tallygate.rails inline_key=rail"`
 
-	// Tariffs are price lists that meters name.
+	// Tariffs are the price lists that meters can refer to, by name.
 	Tariffs map[string]*pricing.Tariff `json:"tariffs,omitempty"`
 
 	store  StoreModule
@@ -80,29 +81,29 @@ type App struct {
 	ctx    caddy.Context
 	logger *zap.Logger
 
-	prefix string // of the API's paths, as texts name them: of the first handler that serves them
+	prefix string // the prefix of the first handler that serves the API, for texts that name the API's paths
 
 	mu     sync.Mutex
-	payees []string // of all meters, to be reserved at start
+	payees []string // the payees of all meters, which Start makes agents of
 	meters []*Meter
 
-	// started is closed when Start has ended; before that books, book and startErr must not be read.
+	// started is closed when Start has ended. Before that, books, book and startErr must not be read.
 	started  chan struct{}
 	books    *books
 	book     *escrow.Book
 	gateway  *gateway.Gateway
 	startErr error
 	pooled   bool
-	clock    *worker // does what falls due by the clock alone
-	judging  *worker // asks judges again
-	sender   *worker // of webhooks
+	clock    *worker // does what is due at a certain time
+	judging  *worker // asks judges again whose decision is missing
+	sender   *worker // sends webhooks
 }
 
-// Faucet gives a new agent something to start with.
+// Faucet gives each agent some money to start with.
 type Faucet struct {
-	// Amount that each agent may claim, once.
+	// Amount is what each agent may claim once.
 	Amount string `json:"amount"`
-	// Budget is the most that the faucet gives to all agents together within Per. Empty: no bound.
+	// Budget is the most that the faucet gives to all agents together within Per. Default: no limit.
 	Budget string `json:"budget,omitempty"`
 	// Per is the period of the budget.
 	Per caddy.Duration `json:"per,omitempty"`
@@ -114,12 +115,12 @@ const (
 	defaultRefundWindow = 72 * time.Hour
 )
 
-// CaddyModule tells Caddy what this is.
+// CaddyModule implements caddy.Module.
 func (*App) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "tallygate", New: func() caddy.Module { return new(App) }}
 }
 
-// Provision reads the config. It must not open the ledger: `caddy validate` provisions too, beside a running server.
+// Provision checks the config. It must not open the ledger, since `caddy validate` also calls it, while a server is running.
 func (a *App) Provision(ctx caddy.Context) error {
 	a.ctx, a.logger = ctx, ctx.Logger()
 	a.started = make(chan struct{})
@@ -151,7 +152,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	return a.provisionRules()
 }
 
-// loadStore loads the module that opens the ledger's store, without opening it.
+// loadStore loads the store module. It does not open the store.
 func (a *App) loadStore(ctx caddy.Context) (StoreModule, error) {
 	if a.StoreRaw == nil {
 		a.StoreRaw = json.RawMessage(`{"store":"bolt"}`)
@@ -236,7 +237,7 @@ func positive(name, s string) (ledger.Amount, error) {
 	return amount, nil
 }
 
-// compileTariff makes a tariff ready for use, and reads its price catalog where it names one.
+// compileTariff compiles a tariff. It also reads the tariff's price catalog, if there is one.
 func compileTariff(t *pricing.Tariff, logger *zap.Logger, counts ...string) error {
 	var catalog *pricing.Catalog
 	if t.Catalog != nil {
@@ -259,10 +260,10 @@ func compileTariff(t *pricing.Tariff, logger *zap.Logger, counts ...string) erro
 	return nil
 }
 
-// shownProblems is how many of a catalog's problems are written out. Catalogs have thousands of entries.
+// shownProblems is the largest number of a catalog's problems that are logged, since a catalog can have thousands of entries.
 const shownProblems = 20
 
-// logProblems tells which models of a catalog have no price, and why.
+// logProblems logs which models of a catalog have no price, and why.
 func logProblems(logger *zap.Logger, file string, problems []string) {
 	if len(problems) == 0 {
 		return
@@ -272,19 +273,19 @@ func logProblems(logger *zap.Logger, file string, problems []string) {
 		zap.String("file", file), zap.Int("entries", len(problems)), zap.Strings("problems", shown))
 }
 
-// tariff is one of the global option's.
+// tariff returns a tariff of the global option by its name.
 func (a *App) tariff(name string) (*pricing.Tariff, error) {
 	t, ok := a.Tariffs[name]
 	if !ok {
-		return nil, fmt.Errorf("no tariff %q: expected one of the global option's: %s", name, strings.Join(slices.Sorted(maps.Keys(a.Tariffs)), ", "))
+		return nil, fmt.Errorf("no tariff %q: the global option tallygate has %s", name, strings.Join(slices.Sorted(maps.Keys(a.Tariffs)), ", "))
 	}
 	return t, nil
 }
 
-// maxBodies is the room for all request bodies, in bytes.
+// maxBodies returns the largest total size of request bodies in memory, in bytes.
 func (a *App) maxBodies() int64 { return cmp.Or(a.MaxBodies, gateway.DefaultMaxBodies) }
 
-// register tells the app of a meter. Called while the meter is provisioned, before any app starts.
+// register adds a meter to the app. It is called when the meter is provisioned, before any app starts.
 func (a *App) register(m *Meter) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -296,7 +297,7 @@ func (a *App) register(m *Meter) {
 
 func (a *App) privateWebhooks() bool { return a.Webhooks == "private" }
 
-// Start opens the ledger, or shares the one that the config before this one holds open.
+// Start opens the ledger. During a reload it shares the ledger that the old config has open.
 func (a *App) Start() error {
 	defer close(a.started)
 	a.startErr = a.start()
@@ -313,7 +314,7 @@ func (a *App) start() error {
 	a.pooled = true
 	a.books = value.(*books)
 	if have := a.books.ledger.Currency(); have != a.Currency {
-		return fmt.Errorf("the ledger is kept in %s, but the config says currency %s: a ledger keeps the currency it was made with", have, a.Currency)
+		return fmt.Errorf("the currency of the ledger is %s, but the config says currency %s: the currency of a ledger can't be changed", have, a.Currency)
 	}
 	if a.rules.Plans, err = a.plans(); err != nil {
 		return err
@@ -337,7 +338,7 @@ func (a *App) start() error {
 	return nil
 }
 
-// plans are the subscriptions that the meters offer. Two meters may offer the same one, on the same terms.
+// plans returns the subscriptions that the meters offer. Two meters may offer the same subscription if its terms are the same.
 func (a *App) plans() (plans []escrow.Plan, err error) {
 	for _, m := range a.meters {
 		if m.plan == nil {
@@ -354,10 +355,10 @@ func (a *App) plans() (plans []escrow.Plan, err error) {
 	return plans, nil
 }
 
-// Stop does nothing: requests are still being served on the ledger. See Cleanup.
+// Stop does nothing, since running requests still use the ledger. See Cleanup.
 func (a *App) Stop() error { return nil }
 
-// Cleanup lets go of the ledger. Caddy calls it after each app's Stop, and also on an app that was never or only half started.
+// Cleanup releases the ledger. Caddy calls it after Stop, and also for an app that was not started or whose start failed.
 func (a *App) Cleanup() error {
 	a.clock.end()
 	a.judging.end()
@@ -375,8 +376,8 @@ func (a *App) Cleanup() error {
 
 var errNotStarted = errors.New("the ledger is not open")
 
-// open waits until the app has started, since Caddy may serve before that, and holds the books open for one request. The
-// caller must call release when the request is done.
+// open keeps the books open for one request. It first waits until the app has started, since Caddy may serve requests before that.
+// The caller must call release when the request is done.
 func (a *App) open(ctx context.Context) (release func(), err error) {
 	select {
 	case <-a.started:

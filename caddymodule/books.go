@@ -14,26 +14,26 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// pool holds one open ledger for each store, shared by the configs that name it: a reload starts the new config before it
-// stops the old one, and the file can be opened only once.
+// pool has the open ledger of each store. Configs that name the same store share it, since a reload starts the new config before it
+// stops the old one, and a file can be opened only once.
 var pool = caddy.NewUsagePool()
 
-// books is an open ledger with all that must outlive a config: the calls that are being served on it.
+// books is an open ledger, together with everything else that must outlive a config.
 //
-// A reload does not wait for requests in flight, and their handlers run on after the config that started them is cleaned
-// up. So each request takes a reference of its own, and the store is closed by whoever lets go last.
+// A reload does not wait for running requests: their handlers run on after their config is cleaned up. So each request has a reference to
+// the books, and the store is closed when the last reference is released.
 type books struct {
 	ledger *ledger.Ledger
-	book   *escrow.Book // under the rules of the config that opened it
+	book   *escrow.Book // with the rules of the config that opened it
 	store  ledger.Store
 	logger *zap.Logger
 
 	mu     sync.Mutex
-	refs   int  // requests that hold the books open
-	closed bool // no config holds them any more
+	refs   int  // the number of requests that use the books
+	closed bool // no config uses the books any more
 }
 
-// openBooks opens the store's ledger, and what died with the last process is put right before money moves.
+// openBooks opens the ledger of a store. Before any money moves, it settles the calls that were running when the last process died.
 func openBooks(store StoreModule, currency string, rules escrow.Rules, logger *zap.Logger, slogger *slog.Logger) (*books, error) {
 	st, err := store.Open()
 	if err != nil {
@@ -48,14 +48,14 @@ func openBooks(store StoreModule, currency string, rules escrow.Rules, logger *z
 	b := &books{ledger: l, book: book, store: st, logger: logger}
 	if err := b.book.RecoverPending(context.Background()); err != nil {
 		_ = st.Close()
-		return nil, fmt.Errorf("posting the draws of calls that died with the last process: %w", err)
+		return nil, fmt.Errorf("settling the calls that were running when the last process died: %w", err)
 	}
 	return b, nil
 }
 
-// bringBack brings the ledger back, if a commit has failed. Nothing is retried on the file that failed: the store goes on from a copy of
-// what is durable (see the store's Reopen). Then the calls that were hit are put right. As long as it fails, the books stay closed:
-// requests that cost money are answered 503.
+// bringBack reopens the ledger after a failed commit. Nothing is written again to the file that failed: the store goes on with a copy of
+// what is durable (see the store's Reopen). Then the calls whose charge had failed are settled. Until this succeeds, requests that cost
+// money are answered with 503.
 func (b *books) bringBack(ctx context.Context) {
 	trouble := b.ledger.Err()
 	if errors.Is(trouble, ledger.ErrReadOnly) {
@@ -63,21 +63,21 @@ func (b *books) bringBack(ctx context.Context) {
 	}
 	if trouble != nil {
 		if err := b.ledger.Reopen(); err != nil {
-			b.logger.Error("the ledger can't be reopened yet; no money is taken", zap.Error(err), zap.NamedError("since", trouble))
+			b.logger.Error("the ledger can't be reopened yet; calls that cost money are refused", zap.Error(err), zap.NamedError("since", trouble))
 			return
 		}
-		b.logger.Warn("the ledger takes money again", zap.NamedError("since", trouble))
+		b.logger.Warn("the ledger accepts charges again", zap.NamedError("since", trouble))
 	}
 	right, err := b.book.PutRight(ctx)
 	if right > 0 {
-		b.logger.Warn("calls were put right whose charge had failed", zap.Int("calls", right))
+		b.logger.Warn("calls whose charge had failed were settled", zap.Int("calls", right))
 	}
 	if err != nil {
-		b.logger.Error("calls whose charge had failed can't be put right", zap.Error(err))
+		b.logger.Error("calls whose charge had failed can't be settled", zap.Error(err))
 	}
 }
 
-// acquire holds the books open for one request. It reports false when they are closed.
+// acquire keeps the books open for one request. It returns false if they are closed.
 func (b *books) acquire() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -98,8 +98,8 @@ func (b *books) release() {
 	}
 }
 
-// Destruct is called by the pool when the last config lets go. The store stays open while requests hold it, but not
-// beyond the process.
+// Destruct is called by the pool when the last config releases the books. The store stays open while requests use it, but not after
+// the process exits.
 func (b *books) Destruct() error {
 	if caddy.Exiting() {
 		b.book.Claims().EndLive()
@@ -114,7 +114,7 @@ func (b *books) Destruct() error {
 	return nil
 }
 
-// close ends the store once; a second call does nothing.
+// close closes the store. A second call does nothing.
 func (b *books) close() error {
 	b.mu.Lock()
 	store := b.store
@@ -123,7 +123,7 @@ func (b *books) close() error {
 	if store == nil {
 		return nil
 	}
-	err := b.ledger.Close() // which closes the store
+	err := b.ledger.Close() // also closes the store
 	if err != nil {
 		b.logger.Error("closing the ledger", zap.Error(err))
 	}

@@ -16,14 +16,14 @@ import (
 	"github.com/tallygate/tallygate/pricing"
 )
 
-// appWords are the subdirectives of the global option, as its errors name them.
+// appWords lists the subdirectives of the global option, for error messages.
 const appWords = "ledger, currency, operator_key, registration, faucet, commission, min_escrow, min_period, max_subscriptions, refund_window, webhooks, max_bodies, rail, tariff"
 
-// parseGlobalOption reads the global option `tallygate`, whose syntax is at [App.UnmarshalCaddyfile].
+// parseGlobalOption reads the global option `tallygate`. Its syntax is described at [App.UnmarshalCaddyfile].
 func parseGlobalOption(d *caddyfile.Dispenser, earlier any) (any, error) {
 	if earlier != nil {
 		d.Next()
-		return nil, d.Err("the global option tallygate stands here a second time: put all of it in one block")
+		return nil, d.Err("the global option tallygate is given twice: put everything into one block")
 	}
 	app := new(App)
 	if err := app.UnmarshalCaddyfile(d); err != nil {
@@ -69,7 +69,7 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	for d.NextBlock(0) {
 		word := d.Val()
 		if seen[word] && word != "tariff" && word != "rail" {
-			return d.Errf("%s stands here a second time", word)
+			return d.Errf("%s is given twice", word)
 		}
 		seen[word] = true
 		if err := a.unmarshalWord(d, word); err != nil {
@@ -113,7 +113,7 @@ func (a *App) unmarshalWord(d *caddyfile.Dispenser, word string) error {
 	case "max_bodies":
 		return oneSize(d, &a.MaxBodies)
 	case "rail":
-		rail, err := unmarshalGuest[gateway.Rail](d, "rail", railKey, "a rail that calls can be paid by")
+		rail, err := unmarshalGuest[gateway.Rail](d, "rail", railKey, "a payment rail")
 		a.RailsRaw = append(a.RailsRaw, rail)
 		return err
 	case "tariff":
@@ -128,7 +128,7 @@ func (a *App) unmarshalLedger(d *caddyfile.Dispenser) (err error) {
 		return d.Err("'ledger' needs a store: expected 'ledger bolt [PATH]'")
 	}
 	d.Prev()
-	a.StoreRaw, err = unmarshalGuest[StoreModule](d, "store", storeKey, "a store that a ledger can stand on")
+	a.StoreRaw, err = unmarshalGuest[StoreModule](d, "store", storeKey, "a store for a ledger")
 	return err
 }
 
@@ -163,7 +163,7 @@ func (a *App) unmarshalTariff(d *caddyfile.Dispenser) error {
 		return err
 	}
 	if _, ok := a.Tariffs[name]; ok {
-		return d.Errf("tariff %s stands here a second time", name)
+		return d.Errf("tariff %s is given twice", name)
 	}
 	tariff, err := unmarshalTariff(d)
 	if err != nil {
@@ -176,7 +176,7 @@ func (a *App) unmarshalTariff(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-// oneArg reads the one argument of a subdirective.
+// oneArg reads the only argument of a subdirective.
 func oneArg(d *caddyfile.Dispenser, into *string, expected string) error {
 	word := d.Val()
 	if !d.NextArg() {
@@ -234,7 +234,7 @@ func oneSize(d *caddyfile.Dispenser, into *int64) error {
 	return err
 }
 
-// parseSize reads a size as Caddy's own options do: bytes, or with a unit, of 1000 (MB) or of 1024 (MiB).
+// parseSize reads a size as Caddy's own options do: a number of bytes, or a number with a unit. MB is 1000*1000 bytes, MiB is 1024*1024.
 func parseSize(d *caddyfile.Dispenser, word string) (int64, error) {
 	size, err := humanize.ParseBytes(word)
 	if err != nil || size > math.MaxInt64 {
@@ -243,7 +243,7 @@ func parseSize(d *caddyfile.Dispenser, word string) (int64, error) {
 	return int64(size), nil
 }
 
-// checkAmount reports a mistyped amount at its line; an empty one is absent.
+// checkAmount returns an error with the line if word is not an amount. An empty word is accepted: the amount is absent.
 func checkAmount(d *caddyfile.Dispenser, word string) error {
 	if word == "" {
 		return nil

@@ -18,7 +18,7 @@ import (
 	"github.com/tallygate/tallygate/pricing"
 )
 
-// meterWords are the subdirectives of a meter, as its errors name them.
+// meterWords lists the subdirectives of a meter, for error messages.
 const meterWords = "payee, price, tariff, subscription, quality, count, cost, charge, agent, max_charge, max_body, durable_holds, on_exhausted, on_cancel, charge_on, keep_responses, enforce"
 
 func parseMeter(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
@@ -29,7 +29,7 @@ func parseMeter(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 	return m, checkTariffName(h, m.TariffName)
 }
 
-// checkTariffName reports a mistyped tariff at its line.
+// checkTariffName returns an error with the line if there is no tariff of that name.
 func checkTariffName(h httpcaddyfile.Helper, name string) error {
 	var app App
 	if option, ok := h.Option("tallygate").(httpcaddyfile.App); ok {
@@ -115,7 +115,7 @@ func (m *Meter) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	for d.NextBlock(0) {
 		word := d.Val()
 		if seen[word] && word != "price" && word != "count" {
-			return d.Errf("%s stands here a second time", word)
+			return d.Errf("%s is given twice", word)
 		}
 		seen[word] = true
 		if err := m.unmarshalWord(d, word, counted); err != nil {
@@ -137,7 +137,7 @@ func (m *Meter) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-// checkPayee reports an id that no agent can have at its line.
+// checkPayee returns an error with the line if id is not valid as an agent's id.
 func checkPayee(d *caddyfile.Dispenser, id string) error {
 	var refusal *escrow.Refusal
 	if errors.As(escrow.CheckAgentID("payee", id), &refusal) {
@@ -150,7 +150,7 @@ func (m *Meter) unmarshalWord(d *caddyfile.Dispenser, word string, counted []str
 	switch word {
 	case "payee":
 		if m.Payee != "" {
-			return d.Errf("payee is given twice: %s stands after 'meter' already", m.Payee)
+			return d.Errf("payee is given twice: 'meter %s' names one already", m.Payee)
 		}
 		if err := oneArg(d, &m.Payee, "an agent's id"); err != nil {
 			return err
@@ -223,26 +223,26 @@ func (m *Meter) unmarshalWord(d *caddyfile.Dispenser, word string, counted []str
 	}
 }
 
-// unmarshalAgent reads where the caller's identity comes from: a placeholder, or a module that finds it out.
+// unmarshalAgent reads how the caller is identified: by a placeholder or by a module.
 func (m *Meter) unmarshalAgent(d *caddyfile.Dispenser) (err error) {
 	if d.NextArg() {
 		name := d.Val()
 		d.Prev()
 		if isGuest(identityKey, name) {
-			m.IdentityRaw, err = unmarshalGuest[gateway.Identity](d, "identity", identityKey, "a module that finds out who calls")
+			m.IdentityRaw, err = unmarshalGuest[gateway.Identity](d, "identity", identityKey, "a module that identifies callers")
 			return err
 		}
 	}
 	if err := oneArg(d, &m.Agent, "a placeholder such as {http.auth.user.id}"); err != nil {
 		return err
 	}
-	if !strings.Contains(m.Agent, "{") { // or all callers would be one agent
+	if !strings.Contains(m.Agent, "{") { // a fixed text would make all callers the same agent
 		return d.Errf("unexpected %q: expected a placeholder such as {http.auth.user.id}", m.Agent)
 	}
 	return nil
 }
 
-// countedNames are the units that `count` lines name, wherever in the block they stand: prices above them may use them.
+// countedNames returns the units that the `count` lines of the block name. Prices may use these units before the lines that name them.
 func countedNames(d *caddyfile.Dispenser) []string {
 	var names []string
 	for d.Next() {
@@ -342,7 +342,7 @@ func oneOf(d *caddyfile.Dispenser, into *string, words ...string) error {
 	return d.Errf("unexpected '%s %s': expected %s", name, *into, expected)
 }
 
-// atLine adds file and line to an error that comes from outside the Caddyfile's own parser.
+// atLine adds file and line to an error that does not come from the Caddyfile parser.
 func atLine(d *caddyfile.Dispenser, err error) error {
 	if err == nil {
 		return nil

@@ -18,7 +18,7 @@ func unmarshalTariff(d *caddyfile.Dispenser) (*pricing.Tariff, error) {
 	return t, nil
 }
 
-// unmarshalPrices reads the lines of a tariff, or of a case of one.
+// unmarshalPrices reads the lines of a tariff, or of a case (for, at) in a tariff.
 func unmarshalPrices(d *caddyfile.Dispenser, t *pricing.Tariff) error {
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		var err error
@@ -34,7 +34,7 @@ func unmarshalPrices(d *caddyfile.Dispenser, t *pricing.Tariff) error {
 		case "catalog":
 			var use pricing.CatalogUse
 			if t.Catalog != nil {
-				return d.Err("catalog stands here a second time")
+				return d.Err("catalog is given twice")
 			}
 			if use, err = pricing.ParseCatalogUse(d.RemainingArgs()); err == nil {
 				t.Catalog = &use
@@ -72,7 +72,7 @@ func unmarshalCase(d *caddyfile.Dispenser, t *pricing.Tariff) error {
 			return atLine(d, err)
 		}
 	case len(args) == 0:
-		return d.Err("expected 'for GLOB... { ... }': the callers whose prices these are, in which * stands for anything")
+		return d.Err("expected 'for GLOB... { ... }': the agents that these prices are for; * matches any text")
 	default:
 		c.Agents = args
 	}
@@ -89,7 +89,7 @@ func unmarshalCase(d *caddyfile.Dispenser, t *pricing.Tariff) error {
 
 func unmarshalModel(d *caddyfile.Dispenser, t *pricing.Tariff) error {
 	var m pricing.Model
-	if err := oneArg(d, &m.Glob, "a model's name, in which * stands for anything, then a block"); err != nil {
+	if err := oneArg(d, &m.Glob, "a model's name, in which * matches any text, then a block"); err != nil {
 		return err
 	}
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
@@ -170,7 +170,7 @@ func appendClassPrice(d *caddyfile.Dispenser, prices []pricing.Price) ([]pricing
 	return append(prices, price), err
 }
 
-// unmarshalTiers reads the block after a price, if there is one:
+// unmarshalTiers reads the block after a price, if there is one. The lines of the block are
 //
 //	after N A
 //	volume

@@ -1,5 +1,6 @@
-// Package caddymodule is Caddy's side of Tallygate, and only that: it reads the configuration, joins the rooms meter, pricing
-// and escrow on the path of a request, and offers the admin routes and the subcommands.
+// Package caddymodule makes Tallygate a plugin of Caddy. It reads the configuration, adapts Caddy's handlers to package gateway, which
+// serves metered calls, and adds the admin routes and the subcommands. Import the package for its side effects, in a Caddy build. This
+// Caddyfile opens a ledger, serves the API, and charges for an upstream:
 //
 //	{
 //		tallygate {
@@ -16,8 +17,8 @@
 //		}
 //	}
 //
-// `tallygate` in the global options configures the [App], which holds the ledger; the directive `tallygate` serves the API
-// ([Handler]); the directive `meter` stands before the provider's handlers and charges for what they answer ([Meter]).
+// The global option `tallygate` configures the [App], which has the ledger. The directive `tallygate` serves the API ([Handler]). The
+// directive `meter` wraps the handlers that come after it, and charges for their answers ([Meter]).
 package caddymodule
 
 import (
@@ -35,8 +36,8 @@ func init() {
 	httpcaddyfile.RegisterGlobalOption("tallygate", parseGlobalOption)
 	httpcaddyfile.RegisterHandlerDirective("meter", parseMeter)
 	httpcaddyfile.RegisterDirective("tallygate", parseHandler)
-	// Both wrap every `handle` of their site, so that there is no free way round a meter at the site's level. The directive
-	// that is registered last stands first: tallygate, then meter.
+	// Both directives come before every `handle` of their site, so that no request bypasses a meter of the whole site. The directive that
+	// is registered last comes first: tallygate, then meter.
 	httpcaddyfile.RegisterDirectiveOrder("meter", httpcaddyfile.After, "encode")
 	httpcaddyfile.RegisterDirectiveOrder("tallygate", httpcaddyfile.After, "encode")
 

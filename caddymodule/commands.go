@@ -24,33 +24,33 @@ import (
 func registerCommands() {
 	caddycmd.RegisterCommand(caddycmd.Command{
 		Name:  "ledger",
-		Short: "Checks and keeps Tallygate's ledger",
+		Short: "Verifies, backs up, restores and exports Tallygate's ledger",
 		CobraFunc: func(cmd *cobra.Command) {
-			verify := subcommand("verify [FILE]", "Derives every balance from the transfers and compares", cobra.MaximumNArgs(1), runVerify)
-			verify.Flags().String("head", "", "A head that was printed before, as TRANSFER:HASH, which history must still have")
+			verify := subcommand("verify [FILE]", "Computes every balance from the transfers and compares it with the recorded one", cobra.MaximumNArgs(1), runVerify)
+			verify.Flags().String("head", "", "A head of the hash chain that was printed before, as TRANSFER:HASH; fails if history up to it was changed")
 			cmd.AddCommand(verify)
-			cmd.AddCommand(subcommand("stat [FILE]", "Tells how large the ledger is and where it stands", cobra.MaximumNArgs(1), runStat))
-			cmd.AddCommand(subcommand("backup TO [FILE]", "Writes a proven backup into a new file, while the server goes on", cobra.RangeArgs(1, 2), runBackup))
-			restore := subcommand("restore BACKUP [FILE]", "Makes the ledger of a backup, where there is none", cobra.RangeArgs(1, 2), runRestore)
-			restore.Flags().Bool("accept-meta", false, "Take a file of which one of the two meta pages is damaged, at the commit that the other one names: the last commit may be missing")
+			cmd.AddCommand(subcommand("stat [FILE]", "Shows the size of the ledger, its last transfer and the head of the hash chain", cobra.MaximumNArgs(1), runStat))
+			cmd.AddCommand(subcommand("backup TO [FILE]", "Writes a verified backup into a new file, while the server goes on", cobra.RangeArgs(1, 2), runBackup))
+			restore := subcommand("restore BACKUP [FILE]", "Makes a ledger from a backup, if there is no ledger yet", cobra.RangeArgs(1, 2), runRestore)
+			restore.Flags().Bool("accept-meta", false, "Accept a file in which one of the two meta pages is damaged; the last commit may be missing")
 			cmd.AddCommand(restore)
 			export := subcommand("export [FILE]", "Writes transfers (csv, jsonl) or charges (cloudevents) to the standard output", cobra.MaximumNArgs(1), runExport)
 			export.Flags().String("format", formatCSV, "csv, jsonl or cloudevents")
-			export.Flags().String("from", "", "From this time on, such as 2026-11-01 or 2026-11-01T12:00:00Z")
-			export.Flags().String("to", "", "Up to this time")
+			export.Flags().String("from", "", "Only from this time on, such as 2026-11-01 or 2026-11-01T12:00:00Z")
+			export.Flags().String("to", "", "Only before this time")
 			cmd.AddCommand(export)
 		},
 	})
 	caddycmd.RegisterCommand(caddycmd.Command{
 		Name:  "agents",
-		Short: "Lists and makes the agents of Tallygate's ledger, and their keys",
+		Short: "Lists and adds agents of Tallygate's ledger, and makes keys for them",
 		CobraFunc: func(cmd *cobra.Command) {
 			cmd.AddCommand(subcommand("list [FILE]", "Lists the agents", cobra.MaximumNArgs(1), runAgentsList))
-			add := subcommand("add ID [FILE]", "Makes an agent and shows its key, once", cobra.RangeArgs(1, 2), runAgentsAdd)
+			add := subcommand("add ID [FILE]", "Adds an agent and shows its key, once", cobra.RangeArgs(1, 2), runAgentsAdd)
 			add.Flags().String("name", "", "A name for people")
-			add.Flags().Bool("adopt", false, "Take over an agent that registered itself, so that the config may name it as a payee")
+			add.Flags().Bool("adopt", false, "Accept an agent that has registered itself, so that the config may name it as a payee")
 			cmd.AddCommand(add)
-			cmd.AddCommand(subcommand("key ID [FILE]", "Makes a further key for an agent and shows it, once", cobra.RangeArgs(1, 2), runAgentsKey))
+			cmd.AddCommand(subcommand("key ID [FILE]", "Makes another key for an agent and shows it, once", cobra.RangeArgs(1, 2), runAgentsKey))
 		},
 	})
 	caddycmd.RegisterCommand(caddycmd.Command{
@@ -60,13 +60,13 @@ func registerCommands() {
 			cmd.Use = "deposit AGENT AMOUNT [FILE]"
 			cmd.Args = cobra.RangeArgs(2, 3)
 			bookFlags(cmd)
-			cmd.Flags().String("reference", "", "What stands behind it, such as a bank's or a chain's transaction id")
+			cmd.Flags().String("reference", "", "Where the money came from, such as the transaction id of a bank or a blockchain")
 			cmd.RunE = runE(runDeposit)
 		},
 	})
 	caddycmd.RegisterCommand(caddycmd.Command{
 		Name:  "explain",
-		Short: "Shows how the charge of a request comes about",
+		Short: "Shows how the charge of a request was computed",
 		CobraFunc: func(cmd *cobra.Command) {
 			cmd.Use = "explain req_... [FILE]"
 			cmd.Args = cobra.RangeArgs(1, 2)
@@ -81,9 +81,9 @@ func registerCommands() {
 			cmd.Use = "reconcile --provider NAME REPORT [FILE]"
 			cmd.Args = cobra.RangeArgs(1, 2)
 			bookFlags(cmd)
-			cmd.Flags().String("provider", "", "Whose report it is: openai, anthropic or openrouter")
-			cmd.Flags().String("payee", "", "Compare the charges of this payee alone")
-			cmd.Flags().String("route", "", "Compare the charges of this route alone")
+			cmd.Flags().String("provider", "", "The provider that made the report: openai, anthropic or openrouter")
+			cmd.Flags().String("payee", "", "Compare only the charges of this payee")
+			cmd.Flags().String("route", "", "Compare only the charges of this route")
 			cmd.RunE = runE(runReconcile)
 		},
 	})
@@ -97,7 +97,7 @@ func subcommand(use, short string, args cobra.PositionalArgs, run commandFunc) *
 	return cmd
 }
 
-// bookFlags are the ways to say which ledger a command works on.
+// bookFlags adds the flags that say which ledger a command works on.
 func bookFlags(cmd *cobra.Command) {
 	cmd.Flags().StringP("config", "c", "", "Configuration that names the ledger and the admin address (default: the Caddyfile in this folder)")
 	cmd.Flags().StringP("adapter", "a", "", "Name of the config adapter to apply")
@@ -177,7 +177,7 @@ func jsonWanted(cmd *cobra.Command) bool {
 	return wanted
 }
 
-// printJSON prints the result as JSON, if that is wanted.
+// printJSON prints the result as JSON if the flag --json is set.
 func printJSON(cmd *cobra.Command, result any) bool {
 	if !jsonWanted(cmd) {
 		return false
@@ -188,8 +188,8 @@ func printJSON(cmd *cobra.Command, result any) bool {
 	return true
 }
 
-// perform does a task on the books that the command's flags name: by the admin endpoint of the server that holds them, else
-// straight on the file.
+// perform does a task on the ledger that the command's flags name. If a running server has the ledger open, the server does the task.
+// Otherwise the command works on the file itself.
 func perform(cmd *cobra.Command, name, file string, args, result any) error {
 	raw, err := json.Marshal(args)
 	if err != nil {
@@ -214,15 +214,15 @@ func (p *place) perform(name string, args []byte, w io.Writer) error {
 	return p.do(tasks[name], args, w)
 }
 
-// place is where the books are: a store, and the admin endpoint of the server that may hold it.
+// place is where the ledger is: a store, and the admin endpoint of the server that may have the store open.
 type place struct {
 	store    StoreModule
 	currency string
-	rules    escrow.Rules // of the config; what is due by them is done before anything else
+	rules    escrow.Rules // the rules of the config; what is due by them is done before the task
 	address  string
 }
 
-// findBooks finds the store in the config, or takes the file that is named.
+// findBooks finds the store in the config. If the command names a file, that file is the store.
 func findBooks(cmd *cobra.Command, file string) (*place, error) {
 	config, _ := cmd.Flags().GetString("config")
 	adapter, _ := cmd.Flags().GetString("adapter")
@@ -235,7 +235,7 @@ func findBooks(cmd *cobra.Command, file string) (*place, error) {
 			return nil, err
 		}
 		if len(raw) == 0 && file == "" {
-			return nil, errors.New("which ledger? There is no Caddyfile in this folder: name one by --config, or name the ledger's file")
+			return nil, errors.New("no ledger is given, and there is no Caddyfile in this folder: name one with --config, or name the ledger's file")
 		}
 	}
 	var err error
@@ -278,7 +278,7 @@ func (p *place) fromConfig(raw []byte) error {
 	return nil
 }
 
-// serverHolds reports whether a server answers at the admin endpoint and holds this very store.
+// serverHolds reports whether a server answers at the admin endpoint and has this store open.
 func (p *place) serverHolds() bool {
 	response, err := caddycmd.AdminAPIRequest(p.address, "GET", adminPath+"store", nil, nil)
 	if err != nil {
@@ -289,7 +289,7 @@ func (p *place) serverHolds() bool {
 	return json.NewDecoder(response.Body).Decode(&held) == nil && held.Store == p.store.Key()
 }
 
-// ask has the server do the task.
+// ask makes the server do the task.
 func (p *place) ask(name string, args []byte, w io.Writer) error {
 	response, err := caddycmd.AdminAPIRequest(p.address, "POST", adminPath+name, nil, bytes.NewReader(args))
 	if err != nil {
@@ -300,7 +300,7 @@ func (p *place) ask(name string, args []byte, w io.Writer) error {
 	return err
 }
 
-// do does the task on the store itself. A store that doesn't exist is not made.
+// do does the task on the store itself. It fails if the store does not exist.
 func (p *place) do(t task, args []byte, w io.Writer) error {
 	store, err := p.open(t.readOnly)
 	if err != nil {
@@ -320,12 +320,12 @@ func (p *place) open(readOnly bool) (ledger.Store, error) {
 		return p.store.Open()
 	}
 	if _, err := os.Stat(file.Path); err != nil {
-		return nil, fmt.Errorf("no ledger there: %w", err)
+		return nil, fmt.Errorf("there is no ledger: %w", err)
 	}
 	return bolt.Open(file.Path, bolt.Options{ReadOnly: readOnly})
 }
 
-// runReconcile exits with 1 where something differs, and with 2 where nothing could be compared.
+// runReconcile returns the exit code 1 if something differs, and 2 if nothing could be compared.
 func runReconcile(cmd *cobra.Command, args []string) (int, error) {
 	provider, _ := cmd.Flags().GetString("provider")
 	var asked reconcileArgs

@@ -37,7 +37,7 @@ func runVerify(cmd *cobra.Command, args []string) (int, error) {
 	}
 	var v verified
 	if err := perform(cmd, "ledger/verify", optional(args, 0), asked, &v); err != nil {
-		if errors.Is(err, ledger.ErrCorrupt) { // of a file that can't even be opened; what a server finds is in v
+		if errors.Is(err, ledger.ErrCorrupt) { // the file can't be opened; other findings are in v
 			return exitBad, err
 		}
 		return exitNotChecked, fmt.Errorf("not checked: %w", err)
@@ -46,7 +46,7 @@ func runVerify(cmd *cobra.Command, args []string) (int, error) {
 		v.print()
 	}
 	if !v.Good {
-		return exitBad, fmt.Errorf("the books are wrong, findings: %d", len(v.Wrong))
+		return exitBad, fmt.Errorf("the books are wrong; number of findings: %d", len(v.Wrong))
 	}
 	return exitGood, nil
 }
@@ -100,7 +100,7 @@ func runRestore(cmd *cobra.Command, args []string) (int, error) {
 	}
 	file, ok := place.store.(*BoltStore)
 	if !ok {
-		return caddy.ExitCodeFailedStartup, errors.New("only a ledger in a bolt file is restored from a backup")
+		return caddy.ExitCodeFailedStartup, errors.New("only a ledger in a bolt file can be restored from a backup")
 	}
 	acceptMeta, _ := cmd.Flags().GetBool("accept-meta")
 	report, err := bolt.Restore(context.Background(), args[0], file.Path, bolt.Options{AcceptMeta: acceptMeta})
@@ -148,10 +148,10 @@ func parseTime(text string) (time.Time, error) {
 			return t.UTC(), nil
 		}
 	}
-	return time.Time{}, fmt.Errorf("%q is no time: expected 2026-11-01 or 2026-11-01T12:00:00Z", text)
+	return time.Time{}, fmt.Errorf("%q is not a time: expected a time such as 2026-11-01 or 2026-11-01T12:00:00Z", text)
 }
 
-// optional is an argument that may be absent.
+// optional returns an argument, or "" if it is absent.
 func optional(args []string, i int) string {
 	if i < len(args) {
 		return args[i]

@@ -12,30 +12,31 @@ import (
 	"github.com/tallygate/tallygate/pricing"
 )
 
-// Cost charges an answer at the price that the provider itself states in it, taken as an amount of the ledger's currency. The prices or the
-// tariff beside it bound the call beforehand, are drawn while it streams, and are charged where the provider states no cost.
+// Cost charges the cost that the provider itself states in its answer, as an amount of the ledger's currency. The meter also needs prices
+// or a tariff: they bound the cost of a call before it is made, and are drawn while a response is streamed. If the provider states no
+// cost, they are charged.
 type Cost struct {
-	// Header is the response header that states it.
+	// Header is the response header that states the cost.
 	Header string `json:"header,omitempty"`
 
-	// JSON are the paths at which the response body states it, in gjson's syntax; a leading "$." is ignored. Of several, the first that the
-	// response has. Of a stream, the last message that has it counts. Either these or a header.
+	// JSON are the paths of the cost in the response body, in gjson's syntax. A leading "$." is ignored. Of several paths, the first counts
+	// that the response has. In a stream, the last message counts that has the path. Set either JSON or Header.
 	JSON []string `json:"json,omitempty"`
 
-	// Sum adds up what stands at the paths; one that the response lacks counts as nothing.
+	// Sum adds up the values at all paths. A path that the response does not have counts as 0.
 	Sum bool `json:"sum,omitempty"`
 
-	// Scale is what one of the units is worth in which it is stated, such as "1e-10" for xAI's ticks. Default: "1".
+	// Scale is the value of the unit in which the cost is stated, such as "1e-10" for xAI's ticks. Default: "1".
 	Scale string `json:"scale,omitempty"`
 
-	// Markup is added to it, as in "20%". Default: nothing is.
+	// Markup is added to the cost, such as "20%". Default: nothing.
 	Markup pricing.Percent `json:"markup,omitzero"`
 }
 
-// noPriceBesideCost is what is said of a cost that stands alone.
-const noPriceBesideCost = "expected 'price A per [N] UNIT' or 'tariff NAME' beside cost: it bounds a call before it is made, and is charged where the provider states no cost"
+// noPriceBesideCost is the error for a cost without prices and without a tariff.
+const noPriceBesideCost = "cost also needs 'price A per [N] UNIT' or 'tariff NAME': that bounds a call before it is made, and is charged if the provider states no cost"
 
-// compile makes the cost ready for its route.
+// compile checks the cost and converts it for the gateway.
 func (c *Cost) compile() (*gateway.Cost, error) {
 	if (c.Header == "") == (len(c.JSON) == 0) {
 		return nil, errors.New("cost: expected either a header or a JSON path")
@@ -63,7 +64,7 @@ func (c *Cost) compile() (*gateway.Cost, error) {
 			return nil, err
 		}
 		if at.Sums() {
-			return nil, fmt.Errorf("cost json %q: expected the path of one value; what # adds up is no longer exact", path)
+			return nil, fmt.Errorf("cost json %q: expected the path of one value; a path with # is not exact, use 'sum' to add up several paths", path)
 		}
 		compiled.Probes = append(compiled.Probes, at)
 	}
@@ -73,7 +74,7 @@ func (c *Cost) compile() (*gateway.Cost, error) {
 	return compiled, nil
 }
 
-// String writes it in the words of the Caddyfile.
+// String returns the cost in the syntax of the Caddyfile.
 func (c *Cost) String() string {
 	words := "header " + c.Header
 	if c.Header == "" {
@@ -117,7 +118,7 @@ func unmarshalCost(d *caddyfile.Dispenser) (*Cost, error) {
 	case len(at) >= 2 && at[0] == "json":
 		c.JSON = at[1:]
 	default:
-		return nil, d.Errf("unexpected 'cost %s': expected 'cost header NAME' or 'cost json PATH', and 'markup P%%' after it where there is one", strings.Join(args, " "))
+		return nil, d.Errf("unexpected 'cost %s': expected 'cost header NAME [markup P%%]' or 'cost json PATH [markup P%%]'", strings.Join(args, " "))
 	}
 	_, err := c.compile()
 	return c, atLine(d, err)

@@ -17,8 +17,8 @@ type explainArgs struct {
 	RequestID string `json:"request_id"`
 }
 
-// explained is a charge, and how its amount comes about: usage x prices, or the provider's cost and the markup -> transfers. It needs no
-// config: the charge records what was applied.
+// explained is a charge, and how its amount was computed: from usage and prices, or from the provider's cost and the markup. It also has
+// the charge's transfers. It needs no config, since the charge records the prices that were applied.
 type explained struct {
 	Charge    api.Charge          `json:"charge"`
 	Price     pricing.Explanation `json:"price"`
@@ -56,7 +56,7 @@ func explain(ctx context.Context, on bench, args explainArgs) (explained, error)
 	return e, err
 }
 
-// transfersOf are those that were made as the call went on: the charge's own, and the commission that follows each.
+// transfersOf returns the transfers of a charge: its own, and the commission that follows each of them.
 func transfersOf(on bench, c escrow.Charge) ([]transfer, error) {
 	made := []transfer{}
 	if c.FirstTransfer == 0 {
@@ -94,6 +94,6 @@ func (e explained) print(w io.Writer) {
 	}
 	_ = table.Flush()
 	if c.Suspect {
-		fmt.Fprintln(w, "suspect: the usage or the cost was absurd, or the money did not reach, and the amount was clamped")
+		fmt.Fprintln(w, "suspect: the usage or the cost was absurd, or the money was not enough, so the amount was cut")
 	}
 }

@@ -14,11 +14,11 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// exportArgs say what `tallygate ledger export` writes.
+// exportArgs are the arguments of `tallygate ledger export`.
 type exportArgs struct {
-	// Format is csv or jsonl (transfers), or cloudevents (charges, one event a line, as OpenMeter and its like take them).
+	// Format is csv or jsonl for transfers, or cloudevents for charges: one event per line, for OpenMeter and similar programs.
 	Format string `json:"format"`
-	// From and To bound the time: From <= time < To. Zero: no bound.
+	// From and To limit the time: From <= time < To. The zero time means no limit.
 	From time.Time `json:"from"`
 	To   time.Time `json:"to"`
 }
@@ -29,10 +29,10 @@ const (
 	formatCloudEvents = "cloudevents"
 )
 
-// exportPage is how many transfers are read at a time: a long read of the store would be in the writer's way.
+// exportPage is how many transfers are read at a time, since a long read of the store would slow down the writer.
 const exportPage = 1000
 
-// exportLedger streams the books; its memory doesn't grow with them.
+// exportLedger writes the ledger to w page by page, so its memory does not grow with the ledger.
 func exportLedger(ctx context.Context, on bench, raw json.RawMessage, w io.Writer) error {
 	var args exportArgs
 	if err := json.Unmarshal(raw, &args); err != nil {
@@ -73,7 +73,7 @@ func eachTransfer(ctx context.Context, on bench, args exportArgs, fn func(ledger
 				continue
 			}
 			if !args.To.IsZero() && !t.Time.Before(args.To) {
-				return nil // they stand in the order of their times
+				return nil // transfers are in the order of their times, so all further ones are too late
 			}
 			if err := fn(t); err != nil {
 				return err
@@ -82,7 +82,7 @@ func eachTransfer(ctx context.Context, on bench, args exportArgs, fn func(ledger
 	}
 }
 
-// transfer is a transfer as it is exported.
+// transfer is the exported form of a transfer.
 type transfer struct {
 	Transfer  uint64           `json:"transfer"`
 	Time      time.Time        `json:"time"`
@@ -121,7 +121,7 @@ func exportCSV(ctx context.Context, on bench, args exportArgs, w io.Writer) erro
 	return out.Error()
 }
 
-// cloudEvent is a charge as a CloudEvent 1.0 in its JSON form: https://github.com/cloudevents/spec
+// cloudEvent returns a charge as a CloudEvent 1.0 in JSON format: https://github.com/cloudevents/spec
 func cloudEvent(c escrow.Charge) map[string]any {
 	return map[string]any{
 		"specversion": "1.0", "type": "tallygate.charge", "source": "tallygate/" + c.Payee, "id": c.RequestID,
@@ -135,8 +135,8 @@ func cloudEvent(c escrow.Charge) map[string]any {
 	}
 }
 
-// chargeData is the data of a charge's event. What a charge does not have is left out: a price of 0 would say that the call was worth
-// nothing, where it is only the same as the amount.
+// chargeData is the data of a charge's event. Fields that a charge does not have are left out. For example, a price of 0 would say that
+// the call was worth nothing, but an absent price means that it is the same as the amount.
 type chargeData struct {
 	Payer      string              `json:"payer"`
 	Payee      string              `json:"payee"`

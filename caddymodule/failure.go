@@ -9,9 +9,9 @@ import (
 	"github.com/tallygate/tallygate/gateway"
 )
 
-// answerFailure answers for a provider's handlers that have failed before they answered. Such an error must not get to Caddy: it
-// would be logged with the request as it came in, and so with the key, where that does not stand in Authorization. Sites
-// with `handle_errors` answer it themselves (Caddy then logs it for debugging only), and so do errors that are the client's.
+// answerFailure answers a request if the provider's handlers failed before they answered. Caddy must not get such an error: it would log
+// the request with all headers but Authorization, and so perhaps the caller's key. There are two exceptions: errors of the client
+// (below 500), and sites with `handle_errors`, where Caddy logs errors at the debug level only.
 func (m *Meter) answerFailure(w http.ResponseWriter, r *http.Request, failure *gateway.Failure) error {
 	err := failure.Err
 	if failure.Status != 0 {

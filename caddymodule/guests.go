@@ -12,10 +12,10 @@ import (
 	"github.com/tallygate/tallygate/gateway"
 )
 
-// A build may have more stores, identities, judges and rails than ours: modules of other packages in our namespaces, which must implement
-// [StoreModule], [gateway.Identity], [gateway.Judge] and [gateway.Rail].
+// Guests are Caddy modules of other packages that a build adds to our namespaces: stores, identities, judges and rails. They implement
+// [StoreModule], [gateway.Identity], [gateway.Judge] or [gateway.Rail].
 
-// guestKey is a namespace of ours, and the JSON key that names a module of it.
+// guestKey is one of our namespaces, with the JSON key that names a module in it.
 type guestKey struct{ namespace, name string }
 
 var (
@@ -25,7 +25,7 @@ var (
 	railKey     = guestKey{"tallygate.rails", "rail"}
 )
 
-// guests are the names of the modules that this build has in a namespace.
+// guests returns the names of the modules that this build has in a namespace.
 func guests(key guestKey) (names []string) {
 	for _, info := range caddy.GetModules(key.namespace) {
 		names = append(names, info.ID.Name())
@@ -35,7 +35,7 @@ func guests(key guestKey) (names []string) {
 
 func isGuest(key guestKey, name string) bool { return slices.Contains(guests(key), name) }
 
-// unmarshalGuest reads a module from the arguments behind a subdirective, and its block. what and means name it in errors.
+// unmarshalGuest reads a module from the arguments and the block after a subdirective. what and means describe the module in errors.
 func unmarshalGuest[T any](d *caddyfile.Dispenser, what string, key guestKey, means string) (json.RawMessage, error) {
 	word := d.Val()
 	if !d.NextArg() {
@@ -55,7 +55,7 @@ func unmarshalGuest[T any](d *caddyfile.Dispenser, what string, key guestKey, me
 	return caddyconfig.JSONModuleObject(module, key.name, name, nil), nil
 }
 
-// lineOf is the line that d stands on, without the block behind it.
+// lineOf returns the line at which d is, without the block after it.
 func lineOf(d *caddyfile.Dispenser) *caddyfile.Dispenser {
 	tokens := append([]caddyfile.Token{d.Token()}, d.RemainingArgsAsTokens()...)
 	line := caddyfile.NewDispenser(tokens)
@@ -63,7 +63,7 @@ func lineOf(d *caddyfile.Dispenser) *caddyfile.Dispenser {
 	return line
 }
 
-// loadGuest loads the module of a config field, nil where the field is empty.
+// loadGuest loads the module of a config field. It returns nil if the field is empty.
 func loadGuest[T any](ctx caddy.Context, config any, field string, raw json.RawMessage) (guest T, err error) {
 	if raw == nil {
 		return guest, nil
@@ -74,12 +74,12 @@ func loadGuest[T any](ctx caddy.Context, config any, field string, raw json.RawM
 	}
 	guest, ok := module.(T)
 	if !ok {
-		return guest, fmt.Errorf("%s: %T is not what is expected there", field, module)
+		return guest, fmt.Errorf("%s: a module of type %T can't be used here", field, module)
 	}
 	return guest, nil
 }
 
-// loadGuests loads the identity and the judge of a meter that are modules.
+// loadGuests loads the modules of a meter: its identity and its judge.
 func (m *Meter) loadGuests(ctx caddy.Context) (err error) {
 	if m.route.Identity, err = loadGuest[gateway.Identity](ctx, m, "IdentityRaw", m.IdentityRaw); err != nil {
 		return fmt.Errorf("loading the identity: %w", err)

@@ -20,105 +20,107 @@ import (
 	"github.com/tallygate/tallygate/pricing"
 )
 
-// Meter stands before the provider's handlers: it recognises the agent, checks that it can pay, lets the request through,
-// counts what the response used, prices it, and charges. A meter within another one charges alone.
+// Meter is a handler that charges for the answers of the handlers after it. It identifies the calling agent, checks that the agent can
+// pay, passes the request on, counts what the response used, computes the price, and charges it. If a meter is inside another meter,
+// only the inner one charges.
 type Meter struct {
-	// Payee is the agent that is paid. It is made when the server starts, where it does not exist.
+	// Payee is the agent that is paid. If there is no such agent, it is made when the server starts.
 	Payee string `json:"payee,omitempty"`
 
-	// Prices add up. Either these or a tariff.
+	// Prices are added up. Set either prices or a tariff.
 	Prices []pricing.Price `json:"prices,omitempty"`
 
-	// TariffName names a tariff of the global option.
+	// TariffName is the name of a tariff in the global option.
 	TariffName string `json:"tariff,omitempty"`
 
-	// Tariff is a price list of this meter alone.
+	// Tariff is a price list for this meter only.
 	Tariff *pricing.Tariff `json:"tariff_inline,omitempty"`
 
-	// Subscription lets calls be paid by a flat rate for a period, in place of prices.
+	// Subscription makes calls paid by a flat rate for a period, instead of prices.
 	Subscription *Subscription `json:"subscription,omitempty"`
 
-	// Quality pays an answer by what it is worth.
+	// Quality makes the payment depend on a score of the answer.
 	Quality *Quality `json:"quality,omitempty"`
 
-	// Counts are units of the provider's own that its responses state, for prices such as "0.02 per 1k rows".
+	// Counts are additional units whose number the provider's responses state, for prices such as "0.02 per 1k rows".
 	Counts []Count `json:"counts,omitempty"`
 
-	// Cost charges what the provider itself states that an answer costs, beside prices or a tariff.
+	// Cost charges the cost that the provider states in its answer. It is used in addition to prices or a tariff.
 	Cost *Cost `json:"cost,omitempty"`
 
-	// Charge says where a call is paid from. Default: the agent's wallet.
+	// Charge says from where calls are paid. Default: from the agent's wallet.
 	Charge *Charge `json:"charge,omitempty"`
 
-	// KeepResponses keeps the answers of calls with an Idempotency-Key, to be given again. Default: a call that is made again is refused with
-	// 409 and told its charge.
+	// KeepResponses stores the answers to calls with an Idempotency-Key. A repeated call gets the stored answer. Default: a repeated call is
+	// refused with 409; the refusal tells what was charged.
 	KeepResponses *KeepResponses `json:"keep_responses,omitempty"`
 
-	// Agent is a placeholder that names the calling agent, such as {http.auth.user.id}, where something before this
-	// handler has authenticated it. Default: the agent is known by its Tallygate key.
+	// Agent is a placeholder with the id of the calling agent, such as {http.auth.user.id}. Use it if a handler before this one
+	// authenticates callers. Default: callers are identified by their Tallygate keys.
 	Agent string `json:"agent,omitempty"`
 
-	// IdentityRaw is a module of the namespace tallygate.identity, named by "identity", that finds out who calls. In place of Agent.
+	// IdentityRaw is a module that identifies the caller, of the namespace tallygate.identity, named by "identity". It replaces Agent.
 	IdentityRaw json.RawMessage `json:"identity,omitempty" caddy:"namespace=tallygate.identity inline_key=identity"`
 
-	// MaxCharge is the most that one call may cost. Default: no bound but the caller's money.
+	// MaxCharge is the most that one call may cost. Default: all that the caller has.
 	MaxCharge string `json:"max_charge,omitempty"`
 
-	// DurableHolds names an amount: what a call that can cost more than it is first held for is written to the disk before
-	// the call goes to the provider (a few milliseconds), not only kept in memory. If the server dies in the middle of the
-	// call, that amount is charged at the next start, marked "crash", so that a costly answer is never lost; the
-	// payee or the operator may refund it. Default: no call's hold is written.
+	// DurableHolds is an amount. Before each call a hold for what the call can cost is made in memory. If a call can cost more than
+	// DurableHolds, its hold is also written to disk before the call goes to the provider, which takes a few milliseconds. If the server
+	// dies during such a call, the held amount is charged at the next start, marked "crash", so that the payee is paid for a costly
+	// answer. The payee or the operator may refund it. Default: holds are not written to disk.
 	DurableHolds string `json:"durable_holds,omitempty"`
 
-	// OnExhausted says what happens when the money runs out in the middle of a stream: "stop" (the default) ends the stream
-	// with an error event, "finish" lets it run on, unpaid from there.
+	// OnExhausted says what happens when the caller's money runs out during a stream. "stop" (the default) ends the stream with an error
+	// event. "finish" passes on the rest of the stream without charging for it.
 	OnExhausted string `json:"on_exhausted,omitempty"`
 
-	// OnCancel says what happens when the client leaves. "free" (the default) cancels the upstream call: before the first byte of the
-	// answer nothing is charged, later what was used. Where that is tokens, the answer is read on for up to 10 seconds, since providers
-	// state the usage at the end. "finish" awaits the whole answer and charges it.
+	// OnCancel says what happens when the client disconnects before the answer is complete. "free" (the default) cancels the call to the
+	// provider. Before the first byte of the answer nothing is charged; later, what was used until then. If tokens are charged, the answer
+	// is read for up to 10 more seconds first, since providers state the usage at the end. "finish" reads the whole answer and charges it.
 	OnCancel string `json:"on_cancel,omitempty"`
 
 	// ChargeOn lists the response statuses that are charged: codes, or classes such as "2xx". Default: 2xx and 101.
 	ChargeOn []string `json:"charge_on,omitempty"`
 
-	// Enforce "off" is shadow mode: calls are counted, priced and recorded, but nothing is refused and nothing charged, so
-	// that a provider can see what it would earn. Default: on.
+	// Enforce is "on" (the default) or "off". "off" is shadow mode: calls are counted, priced and recorded, but nothing is refused and
+	// nothing is charged. So a provider can see what it would earn.
 	Enforce string `json:"enforce,omitempty"`
 
-	// MaxBody is the largest request body, in bytes, that is read: to find out what is asked, where the price depends on that, and to tell
-	// calls with an Idempotency-Key apart. A larger one is refused with 413. Default: 32 MiB.
+	// MaxBody is the largest request body, in bytes, that the meter reads. It reads the body if the price depends on it, and to compare
+	// calls with the same Idempotency-Key. A larger body is refused with 413. It must be less than half of max_bodies. Default: 32 MiB,
+	// or just under half of max_bodies if that is less.
 	MaxBody int64 `json:"max_body,omitempty"`
 
 	app    *App
 	logger *zap.Logger
-	route  gateway.Route // what the config says, made ready
+	route  gateway.Route // the compiled config
 	plan   *gateway.Subscription
 }
 
-// Count finds how many units of a kind a response has used.
+// Count finds in a response how many units of one kind it used. Set either Header or JSON.
 type Count struct {
-	// Name of the unit, as prices have it.
+	// Name of the unit, as used in prices.
 	Name string `json:"name"`
 	// Header is the response header that states the number.
 	Header string `json:"header,omitempty"`
-	// JSON is the path of the number in the response body, in gjson's syntax; a leading "$." is ignored.
+	// JSON is the path of the number in the response body, in gjson's syntax. A leading "$." is ignored.
 	JSON string `json:"json,omitempty"`
 }
 
-// Charge pays calls from an escrow, by partial releases.
+// Charge says from where calls are paid: from the caller's wallet, or from an escrow by partial releases.
 type Charge struct {
 	// From is "wallet" or "escrow".
 	From string `json:"from"`
 
-	// Batch is how much is used between two partial releases, while a response is streamed. Default: 1000 tokens.
+	// Batch is how much is used between two partial releases while a response is streamed. Default: 1000 tokens.
 	Batch *pricing.Measure `json:"batch,omitempty"`
 
-	// Open is the amount of the escrow that is made when the caller has none that fits. Empty: such a call is refused
-	// with 402 escrow_required.
+	// Open is the amount of the escrow that is made if the caller has no suitable one. Default: a call without an escrow is refused with
+	// 402 escrow_required.
 	Open string `json:"open,omitempty"`
 
-	// For is how long an escrow that is made this way lasts; what remains then goes back to the payer. Default: 168h.
+	// For is how long such an escrow lasts. After that, what is left goes back to the payer. Default: 168h.
 	For caddy.Duration `json:"for,omitempty"`
 }
 
@@ -133,12 +135,12 @@ const (
 	defaultOpenFor = 168 * time.Hour
 )
 
-// CaddyModule tells Caddy what this is.
+// CaddyModule implements caddy.Module.
 func (Meter) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "http.handlers.meter", New: func() caddy.Module { return new(Meter) }}
 }
 
-// Provision checks the config and makes the route ready.
+// Provision checks and compiles the config.
 func (m *Meter) Provision(ctx caddy.Context) error {
 	app, err := ctx.App("tallygate")
 	if err != nil {
@@ -159,7 +161,7 @@ func (m *Meter) Provision(ctx caddy.Context) error {
 	return nil
 }
 
-// compile makes the route of the config.
+// compile converts the config into a route for the gateway.
 func (m *Meter) compile() error {
 	m.route.Payee = m.Payee
 	for _, step := range []func() error{m.compilePrices, m.compileQuality, m.compileCharge, m.compileLimits, m.compilePolicy} {
@@ -250,12 +252,12 @@ func (m *Meter) compileCharge() error {
 		return nil
 	}
 	if m.Subscription != nil && (m.Charge.From != fromWallet || m.Charge.Open != "") {
-		return errors.New("'charge escrow' means nothing beside a subscription, which pays the calls")
+		return errors.New("'charge escrow' can't be used together with a subscription, since the subscription pays for the calls")
 	}
 	switch m.Charge.From {
 	case fromWallet:
 		if m.Charge.Open != "" || m.Charge.For != 0 {
-			return errors.New("'open' goes with 'charge escrow' only")
+			return errors.New("'open' can only be used with 'charge escrow'")
 		}
 	case fromEscrow:
 		from := gateway.Escrow{OpenFor: cmp.Or(time.Duration(m.Charge.For), defaultOpenFor)}
@@ -278,7 +280,7 @@ func (m *Meter) compileCharge() error {
 	return nil
 }
 
-// compileLimits bounds calls and what is kept of them.
+// compileLimits compiles the limits of calls and of stored answers.
 func (m *Meter) compileLimits() (err error) {
 	if m.MaxCharge != "" {
 		if m.route.MaxCharge, err = positive("max_charge", m.MaxCharge); err != nil {
@@ -309,10 +311,10 @@ func (m *Meter) compileLimits() (err error) {
 	return nil
 }
 
-// compilePolicy says who calls, and what happens when a call does not go as planned.
+// compilePolicy compiles how callers are identified, and what happens if a call does not go as planned.
 func (m *Meter) compilePolicy() (err error) {
 	if m.Agent != "" && m.route.Identity != nil {
-		return errors.New("expected one of agent and identity, which both say who calls")
+		return errors.New("expected either agent or identity, not both: each of them identifies the caller")
 	}
 	if m.Agent != "" {
 		m.route.Identity = placeholderIdentity(m.Agent)
@@ -330,7 +332,7 @@ func (m *Meter) compilePolicy() (err error) {
 	return err
 }
 
-// isOne reports whether an option is set to other, and not to what it is by default.
+// isOne reports whether an option is set to other. It returns an error if the option is set to neither byDefault nor other.
 func isOne(name, value, byDefault, other string) (bool, error) {
 	if value != "" && value != byDefault && value != other {
 		return false, fmt.Errorf("unknown %s %q: expected '%s' or '%s'", name, value, byDefault, other)
@@ -338,7 +340,7 @@ func isOne(name, value, byDefault, other string) (bool, error) {
 	return value == other, nil
 }
 
-// countNames are the units of the provider's own.
+// countNames returns the names of the units in Counts.
 func (m *Meter) countNames() []string {
 	var names []string
 	for _, count := range m.Counts {
@@ -347,7 +349,7 @@ func (m *Meter) countNames() []string {
 	return names
 }
 
-// statusRange is a class of response statuses, both ends included.
+// statusRange is a range of response statuses, including both ends.
 type statusRange struct{ from, to int }
 
 func parseStatus(word string) (statusRange, error) {
@@ -362,7 +364,7 @@ func parseStatus(word string) (statusRange, error) {
 	return statusRange{n, n}, nil
 }
 
-// chargedOn reports which statuses are charged; nil is the default's.
+// chargedOn returns a function that reports whether a status is charged. It returns nil for the default.
 func chargedOn(words []string) (func(status int) bool, error) {
 	if len(words) == 0 {
 		return nil, nil
@@ -380,7 +382,7 @@ func chargedOn(words []string) (func(status int) bool, error) {
 	}, nil
 }
 
-// ServeHTTP carries one request along the path of a metered call.
+// ServeHTTP serves one request as a metered call.
 func (m *Meter) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	release, err := m.app.open(r.Context())
 	if err != nil {

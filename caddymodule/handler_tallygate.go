@@ -16,21 +16,21 @@ import (
 	"github.com/tallygate/tallygate/gateway"
 )
 
-// Handler serves the API of agents and operators: /api/v1/*, /mcp, /openapi.json, /llms.txt. It passes everything else on.
+// Handler serves the API for agents and operators: /api/v1/*, /mcp, /openapi.json and /llms.txt. It passes all other requests on.
 type Handler struct {
-	// Prefix is the path that the API's paths are below, such as "/pay". Default: none.
+	// Prefix is put before the API's paths, such as "/pay". Default: none.
 	Prefix string `json:"prefix,omitempty"`
 
 	app *App
 	api http.Handler
 }
 
-// CaddyModule tells Caddy what this is.
+// CaddyModule implements caddy.Module.
 func (Handler) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "http.handlers.tallygate", New: func() caddy.Module { return new(Handler) }}
 }
 
-// Provision makes the API ready; it does not touch the ledger.
+// Provision prepares the API. It does not open the ledger.
 func (h *Handler) Provision(ctx caddy.Context) error {
 	app, err := ctx.App("tallygate")
 	if err != nil {
@@ -52,13 +52,13 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	return nil
 }
 
-// isProxied reports whether a request came by one of the server's trusted_proxies.
+// isProxied reports whether a request came through one of the server's trusted_proxies.
 func isProxied(r *http.Request) bool {
 	trusted, _ := caddyhttp.GetVar(r.Context(), caddyhttp.TrustedProxyVarKey).(bool)
 	return trusted
 }
 
-// parseHandler reads the directive. A path after it is the prefix, not a matcher, as it would be after other directives.
+// parseHandler reads the directive. Unlike in other directives, a path after the name is not a matcher, but the prefix.
 func parseHandler(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 	handler := new(Handler)
 	if err := handler.UnmarshalCaddyfile(h.Dispenser); err != nil {
@@ -82,12 +82,12 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		return d.Errf("unexpected %q: expected 'tallygate [PREFIX]'", d.Val())
 	}
 	if d.NextBlock(0) {
-		return d.Errf("unexpected %q: 'tallygate' takes no block here; its options are global", d.Val())
+		return d.Errf("unexpected %q: the directive 'tallygate' has no block; put its options into the global option tallygate", d.Val())
 	}
 	return nil
 }
 
-// ServeHTTP answers the API's paths and passes on all others.
+// ServeHTTP answers requests to the API's paths and passes all others on.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	path, below := strings.CutPrefix(r.URL.Path, h.Prefix)
 	if !below || !api.Serves(path) {
@@ -107,10 +107,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	return nil
 }
 
-// nextKey finds the handlers behind this one, on the way to which a quote meets its meter.
+// nextKey is the context key of the handlers after this one. A quote sends the quoted request through them to find its meter.
 type nextKey struct{}
 
-// quote tells what a request would cost.
+// quote returns what a request would cost.
 func (h *Handler) quote(ctx context.Context, by escrow.Actor, order api.QuoteOrder) (api.Quote, error) {
 	next, ok := ctx.Value(nextKey{}).(caddyhttp.Handler)
 	if !ok {
@@ -123,7 +123,7 @@ func (h *Handler) quote(ctx context.Context, by escrow.Actor, order api.QuoteOrd
 	return gateway.Quote(ctx, by, order, like, next)
 }
 
-// clientHost is the client's address, as Caddy's trusted_proxies say whom to believe.
+// clientHost returns the client's address. It respects Caddy's trusted_proxies.
 func clientHost(r *http.Request) string {
 	if ip, ok := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string); ok {
 		return ip
@@ -131,7 +131,7 @@ func clientHost(r *http.Request) string {
 	return r.RemoteAddr
 }
 
-// openBook is the books, or nil while they are not open.
+// openBook returns the book, or nil if the ledger is not open.
 func (a *App) openBook() *escrow.Book {
 	select {
 	case <-a.started:

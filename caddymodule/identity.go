@@ -9,10 +9,10 @@ import (
 	"github.com/tallygate/tallygate/escrow"
 )
 
-// placeholderIdentity knows callers by a placeholder, such as {http.auth.user.id}, that something before the meter has filled in.
+// placeholderIdentity identifies callers by a placeholder, such as {http.auth.user.id}, whose value a handler before the meter has set.
 type placeholderIdentity string
 
-// Identify is [gateway.Identity]'s.
+// Identify implements [gateway.Identity].
 func (p placeholderIdentity) Identify(r *http.Request, _ string) (escrow.Actor, error) {
 	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	agent := repl.ReplaceAll(string(p), "")

@@ -12,17 +12,18 @@ import (
 	"github.com/tallygate/tallygate/gateway"
 )
 
-// KeepResponses keeps the answers to calls with an Idempotency-Key. A caller whose answer got lost on its way makes the call again under
-// the same key, and is given the kept answer, free of charge. Answers are kept in the ledger's store, sealed by a key that is derived from the caller's own key. The caller's key is
-// not stored, so that only a call with it opens them. Event streams are not kept, nor are answers longer than Size.
+// KeepResponses stores the answers to calls with an Idempotency-Key. If an answer gets lost on its way, the caller repeats the call with
+// the same key and gets the stored answer, free of charge. Answers are stored in the ledger's store. They are encrypted with a key that
+// is derived from the caller's own key. The caller's key is not stored, so only a call with that key can read them. Event streams
+// and answers longer than Size are not stored.
 //
-// Kept answers cost disk. Each is written twice, to the journal and from there to its place, and takes its size until its idempotency key
-// is forgotten a day later. At most 1 GiB is kept in all, and 64 MiB of one agent; what comes beyond is not kept.
-// An answer that is to be kept is passed on when it is whole.
+// Stored answers need disk space. Each is written twice, to the journal and then to its final place, and stays there for a day, until its
+// idempotency key is forgotten. At most 1 GiB is stored in total, and 64 MiB per agent; answers beyond that are not stored. An answer
+// that is to be stored is passed on only when it is complete.
 type KeepResponses struct {
-	// Size is the most bytes that a kept answer may have, its header included; at most 16 MiB.
+	// Size is the largest size of a stored answer in bytes, including its header. It may be up to 16 MiB.
 	Size int64 `json:"size"`
-	// For is how long an answer is given again; at most 24h.
+	// For is how long a stored answer is used. It may be up to 24h.
 	For caddy.Duration `json:"for"`
 }
 
@@ -31,7 +32,7 @@ func (k *KeepResponses) check() error {
 		return errors.New("keep_responses: expected a size up to 16MiB, such as 1MiB")
 	}
 	if k.For <= 0 || time.Duration(k.For) > escrow.KeptFor {
-		return errors.New("keep_responses: expected a time up to 24h, as long as an Idempotency-Key is remembered")
+		return errors.New("keep_responses: expected a time up to 24h, since Idempotency-Keys are remembered for 24h")
 	}
 	return nil
 }

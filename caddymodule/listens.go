@@ -9,9 +9,9 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// listens reports whether this Caddy itself listens at an address of this machine: a site, or the admin endpoint, where POST /stop stops the
-// server and POST /load replaces its configuration without a key. Caddy counts its listeners by the host that the configuration names, so
-// each name is tried that the address can have there.
+// listens reports whether this Caddy itself listens at an address of this machine, with a site or with the admin endpoint. Webhooks must
+// not be sent there, since the admin endpoint needs no key: POST /stop stops the server, and POST /load replaces its configuration. Caddy
+// registers listeners by the host name in the configuration, so all names are tried that the address can have there.
 func listens(at netip.AddrPort) bool {
 	address := at.Addr().Unmap().WithZone("")
 	hosts := []string{address.String(), "", "0.0.0.0", "::", "localhost", "127.0.0.1", "::1"}

@@ -9,7 +9,7 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// accessLogs are the names of the loggers that a server writes its access logs by.
+// accessLogs returns the names of the loggers to which a server writes its access logs.
 func accessLogs(config *caddyhttp.ServerLogConfig) []string {
 	if config == nil {
 		return nil
@@ -35,8 +35,8 @@ func accessLogs(config *caddyhttp.ServerLogConfig) []string {
 	return names
 }
 
-// showsKeys reports whether what goes by a logger's name is written with its header X-Api-Key as it is. Nothing is written to find out: the
-// encoders are given a header, and ask for its value unless a filter stands before it.
+// showsKeys reports whether the logs of a logger show the header X-Api-Key. To find out, it passes a header to the encoders, without
+// writing anything: an encoder that has no filter for the header reads its value.
 func (a *App) showsKeys(logger string) bool {
 	asked := false
 	header := zapcore.ArrayMarshalerFunc(func(zapcore.ArrayEncoder) error {
@@ -53,7 +53,7 @@ func (a *App) showsKeys(logger string) bool {
 	return asked
 }
 
-// loggerName has Caddy look up the logs that a name goes to, as if it were a module's.
+// loggerName is a fake module. It makes Caddy look up the logs to which the logger of that name writes.
 type loggerName string
 
 func (l loggerName) CaddyModule() caddy.ModuleInfo { return caddy.ModuleInfo{ID: caddy.ModuleID(l)} }

@@ -17,35 +17,36 @@ import (
 	"github.com/tallygate/tallygate/meter/probe"
 )
 
-// Quality pays an answer by what it is worth: a score decides how much of the price is paid, and the rest goes back.
+// Quality makes the payment depend on a score of the answer. The score decides which share of the price is paid; the rest goes back to the
+// payer.
 type Quality struct {
-	// From says who scores: "header" and "json" read the provider's own answer, "http" asks a judge, "payer" lets the
-	// agent that paid say it within a time.
+	// From says where the score comes from. "header" and "json" read it from the provider's answer. "http" asks a judge. "payer" waits
+	// some time for the score of the agent that paid.
 	From string `json:"from,omitempty"`
 
-	// JudgeRaw is a module of the namespace tallygate.quality, named by "judge", that scores. In place of From.
+	// JudgeRaw is a module that gives the score, of the namespace tallygate.quality, named by "judge". It replaces From.
 	JudgeRaw json.RawMessage `json:"judge,omitempty" caddy:"namespace=tallygate.quality inline_key=judge"`
 
 	// At is the response header, the JSON path (gjson's syntax), or the judge's URL.
 	At string `json:"at,omitempty"`
 
-	// Within is how long the payer may take to score ("payer"). Who is silent pays in full.
+	// Within is how long the payer has to give a score, for "payer". A payer that gives none pays in full.
 	Within caddy.Duration `json:"within,omitempty"`
 
-	// Tiers are looked at in order; the first whose Least the score reaches decides.
+	// Tiers are checked in their order. The first tier whose Least the score reaches decides.
 	Tiers []Tier `json:"tiers"`
 
-	// Else is what a score below all tiers means: a share such as "0%", or "dispute". Default: "0%".
+	// Else applies to a score below all tiers. It is a share such as "0%", or "dispute". Default: "0%".
 	Else string `json:"else,omitempty"`
 
-	// OnError says what happens when there is no score, or rubbish for one: "hold" (the default) keeps the money aside
-	// until a score is there or the operator decides, "pay" pays in full, "refund" pays nothing.
+	// OnError says what happens if there is no valid score. "hold" (the default) keeps the money locked until there is a score or the
+	// operator decides. "pay" pays in full. "refund" pays nothing.
 	OnError string `json:"on_error,omitempty"`
 
-	guest gateway.Judge // of JudgeRaw
+	guest gateway.Judge // the module of JudgeRaw
 }
 
-// Tier is the share of the price that a score earns.
+// Tier is a share of the price, and the lowest score that earns it.
 type Tier struct {
 	// Least is the lowest score of this tier, as a decimal.
 	Least string `json:"least"`
@@ -64,7 +65,7 @@ const (
 	belowDispute = "dispute"
 )
 
-// compile makes the quality ready for its route.
+// compile checks the quality and converts it for the gateway.
 func (q *Quality) compile() (*gateway.Quality, error) {
 	judge, err := q.judge()
 	if err != nil {
@@ -80,7 +81,7 @@ func (q *Quality) compile() (*gateway.Quality, error) {
 	return &gateway.Quality{Judge: judge, Tiers: tiers, Unscored: unscored}, err
 }
 
-// judge is who scores.
+// judge returns the source of the score.
 func (q *Quality) judge() (gateway.Judge, error) {
 	switch q.From {
 	case "":
@@ -109,7 +110,7 @@ func (q *Quality) judge() (gateway.Judge, error) {
 	}
 }
 
-// compileTiers checks the tiers, and adds what a score below all of them means.
+// compileTiers checks the tiers, and adds a last one for scores below all of them.
 func (q *Quality) compileTiers() (tiers []escrow.Tier, err error) {
 	var last decimal.Decimal
 	for i, t := range q.Tiers {
@@ -122,7 +123,7 @@ func (q *Quality) compileTiers() (tiers []escrow.Tier, err error) {
 			return nil, fmt.Errorf("quality tier >= %s: %w", t.Least, err)
 		}
 		if i > 0 && least.GreaterThanOrEqual(last) {
-			return nil, fmt.Errorf("quality tier >= %s never decides: write the higher scores first", t.Least)
+			return nil, fmt.Errorf("quality tier >= %s is never reached: write the higher scores first", t.Least)
 		}
 		last = least
 		tiers = append(tiers, escrow.Tier{AtLeast: t.Least, Verdict: escrow.Verdict{Share: share}})

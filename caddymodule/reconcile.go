@@ -18,14 +18,14 @@ import (
 	"github.com/tallygate/tallygate/meter"
 )
 
-// A reconciliation compares what a provider says that it was asked for with what the ledger has charged, by day and model.
+// A reconciliation compares a provider's report of usage or costs with the charges in the ledger, by day and model.
 
-// billed is what a provider states of a model on a day, or what the ledger has of it. What is not stated is nil.
+// billed is the usage and the amount of a model on a day, as stated by the provider, or by the ledger. Fields that are not stated are nil.
 type billed struct {
 	Requests *int64           `json:"requests,omitempty"`
 	Input    *decimal.Decimal `json:"input_tokens,omitempty"` // all classes of input together
 	Output   *decimal.Decimal `json:"output_tokens,omitempty"`
-	Amount   *decimal.Decimal `json:"amount,omitempty"` // the provider's is what it bills, the ledger's what was charged
+	Amount   *decimal.Decimal `json:"amount,omitempty"` // what the provider bills, or what the ledger has charged
 }
 
 // billedLine is a line of a provider's report.
@@ -37,8 +37,8 @@ type billedLine struct {
 
 type reconcileArgs struct {
 	Lines []billedLine `json:"lines"`
-	Payee string       `json:"payee,omitempty"` // whose charges; empty: all
-	Route string       `json:"route,omitempty"` // of which route; empty: all
+	Payee string       `json:"payee,omitempty"` // compare only the charges of this payee; empty: all
+	Route string       `json:"route,omitempty"` // compare only the charges of this route; empty: all
 }
 
 // reconciled is the result of `tallygate reconcile`.
@@ -49,7 +49,7 @@ type reconciled struct {
 	Differences int          `json:"differences"`
 }
 
-// comparison is a model on a day. Difference says in words what is not the same; there is none where the two agree.
+// comparison compares one model on one day. Difference says in words what differs; it is empty if nothing does.
 type comparison struct {
 	Day        string   `json:"day"`
 	Model      string   `json:"model"`
@@ -97,7 +97,7 @@ func reconcile(ctx context.Context, on bench, args reconcileArgs) (reconciled, e
 	return r, nil
 }
 
-// chargedByDay adds up what was charged from one day to another, both included.
+// chargedByDay adds up the charges of the days from one to another, including both.
 func chargedByDay(ctx context.Context, on bench, args reconcileArgs, from, to string) (map[dayAndModel]*billed, error) {
 	filter := escrow.ChargeFilter{Payee: args.Payee, Route: args.Route}
 	filter.From, _ = time.Parse(time.DateOnly, from)
@@ -121,7 +121,7 @@ func chargedByDay(ctx context.Context, on bench, args reconcileArgs, from, to st
 	}
 }
 
-// addCharge counts a charge for its model, and what ran on another model (CLASS@MODEL) for that one.
+// addCharge adds a charge to its model. Usage of another model within the call (CLASS@MODEL) is added to that model.
 func addCharge(ours map[dayAndModel]*billed, c escrow.Charge) {
 	day := c.CreatedAt.UTC().Format(time.DateOnly)
 	of := func(model string) *billed {
@@ -153,7 +153,7 @@ func addCharge(ours map[dayAndModel]*billed, c escrow.Charge) {
 	}
 }
 
-// addUp adds up the lines of each day and model, whose names are then those that the ledger's are compared by.
+// addUp adds up the lines of each day and model. It replaces model names by the names that are compared with the ledger's.
 func addUp(lines []billedLine) []billedLine {
 	sums := map[dayAndModel]*billedLine{}
 	var list []billedLine
@@ -171,7 +171,7 @@ func addUp(lines []billedLine) []billedLine {
 	return list
 }
 
-// add adds another line of the same day and model.
+// add adds another line for the same day and model.
 func (b *billed) add(other billed) {
 	if other.Requests != nil {
 		if b.Requests == nil {
@@ -193,15 +193,16 @@ func (b *billed) add(other billed) {
 	}
 }
 
-// compare names what is not the same. An amount is a difference only where less was charged than is billed: more is what a price is for.
+// compare lists the differences. An amount is a difference only if less was charged than the provider bills, since prices may contain a
+// profit.
 func (c *comparison) compare() {
 	differ := func(format string, words ...any) { c.Difference = append(c.Difference, fmt.Sprintf(format, words...)) }
 	switch {
 	case c.Ledger == nil:
-		differ("the provider has it, the ledger has no charge")
+		differ("in the provider's report, but no charge in the ledger")
 		return
 	case c.Provider == nil:
-		differ("the ledger has charges, the provider has nothing")
+		differ("charges in the ledger, but not in the provider's report")
 		return
 	}
 	if their, our := c.Provider.Requests, c.Ledger.Requests; their != nil && *their != *our {
@@ -219,10 +220,11 @@ func (c *comparison) compare() {
 	}
 }
 
-// dated is what follows the name of a model: the day of its release.
+// dated matches the date of release at the end of a model's name.
 var dated = regexp.MustCompile(`-(\d{4}-\d{2}-\d{2}|\d{8})$`)
 
-// modelName is a model's name without what providers and reports spell differently: its case, its release, and who serves it.
+// modelName returns a model's name without the parts that providers and reports spell differently: the case of letters, the date of
+// release, and the name of the provider.
 func modelName(name string) string {
 	name = strings.ToLower(strings.TrimSpace(name))
 	if i := strings.LastIndexByte(name, '/'); i >= 0 {

@@ -14,16 +14,16 @@ import (
 	"github.com/shopspring/decimal"
 )
 
-// maxReport bounds a provider's report, in bytes.
+// maxReport is the largest size of a provider's report, in bytes.
 const maxReport = 64 << 20
 
-// reportProviders are the providers whose reports are read.
+// reportProviders has a function for each provider that reads its reports.
 var reportProviders = map[string]func([]byte) ([]billedLine, error){
 	"openai": readOpenAI, "anthropic": readAnthropic, "openrouter": readOpenRouter,
 }
 
-// readReport reads a provider's report, a line for each day and model: in its JSON, or as CSV with the columns day (or date), model, and of requests, input_tokens,
-// output_tokens and amount those that there are.
+// readReport reads a provider's report, either in the provider's JSON format or as CSV. A CSV file has a line for each day and model, with
+// the columns day (or date) and model, and any of requests, input_tokens, output_tokens and amount.
 func readReport(provider string, r io.Reader) ([]billedLine, error) {
 	read, ok := reportProviders[provider]
 	if !ok {
@@ -49,7 +49,7 @@ func readReport(provider string, r io.Reader) ([]billedLine, error) {
 	return addUp(lines), nil
 }
 
-// pages reads one page, or a list of pages, each with its items under data.
+// pages reads one page or a list of pages. The items of a page are in its field data.
 func pages[T any](data []byte) ([]T, error) {
 	type page struct {
 		Data    []T  `json:"data"`
@@ -67,7 +67,7 @@ func pages[T any](data []byte) ([]T, error) {
 		}
 	}
 	if len(list) > 0 && list[len(list)-1].HasMore {
-		return nil, errors.New("it goes on (has_more): fetch the further pages too, and put all of them into a list [page, page, ...]")
+		return nil, errors.New("the report has more pages (has_more): fetch these too, and put all pages into a list [page, page, ...]")
 	}
 	var all []T
 	for _, p := range list {
@@ -195,7 +195,7 @@ func readOpenRouter(data []byte) ([]billedLine, error) {
 func amountOf(text string, shift int32) (*decimal.Decimal, error) {
 	d, err := decimal.NewFromString(text)
 	if err != nil || len(text) > 100 || d.Exponent() > 30 || d.Exponent() < -60 {
-		return nil, fmt.Errorf("amount %.40q is no number", text)
+		return nil, fmt.Errorf("amount %.40q is not a number", text)
 	}
 	d = d.Shift(shift)
 	return &d, nil
@@ -204,14 +204,14 @@ func amountOf(text string, shift int32) (*decimal.Decimal, error) {
 func readCSV(data []byte) ([]billedLine, error) {
 	rows, err := csv.NewReader(bytes.NewReader(bytes.TrimPrefix(data, []byte("\xEF\xBB\xBF")))).ReadAll()
 	if err != nil || len(rows) == 0 {
-		return nil, errors.Join(errors.New("it is neither JSON nor CSV"), err)
+		return nil, errors.Join(errors.New("the report is neither JSON nor CSV"), err)
 	}
 	column := func(names ...string) int {
 		return slices.IndexFunc(rows[0], func(head string) bool { return slices.Contains(names, strings.ToLower(strings.TrimSpace(head))) })
 	}
 	day, model := column("day", "date"), column("model")
 	if day < 0 || model < 0 {
-		return nil, errors.New("its first line names no column day (or date), or no column model")
+		return nil, errors.New("the first line must name the columns day (or date) and model")
 	}
 	requests, amount := column("requests"), column("amount")
 	input, output := column("input_tokens"), column("output_tokens")

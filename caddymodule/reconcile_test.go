@@ -38,8 +38,8 @@ func TestReconcile(t *testing.T) {
 			{report("DAY,test-1,,2001,,"), 1, "input tokens: the provider has 2001, the ledger 2000"},
 			{report("DAY,test-1,,,399,"), 1, "output tokens: the provider has 399, the ledger 400"},
 			{report("DAY,test-1,,,,5"), 1, "amount: the provider bills 5, 0.00984 was charged"},
-			{report(same, "DAY,test-2,1,1,1,"), 1, "the provider has it, the ledger has no charge"},
-			{report("DAY,test-2,1,1,1,"), 1, "the ledger has charges, the provider has nothing"},
+			{report(same, "DAY,test-2,1,1,1,"), 1, "in the provider's report, but no charge in the ledger"},
+			{report("DAY,test-2,1,1,1,"), 1, "charges in the ledger, but not in the provider's report"},
 			{report("yesterday,test-1,1,1,1,"), 2, "expected a date"},
 			{filepath.Join(t.TempDir(), "none.csv"), 2, "no such file"},
 		} {

@@ -10,7 +10,7 @@ import (
 	"github.com/tallygate/tallygate/gateway"
 )
 
-// report makes a charge known to the access log and to placeholders.
+// report sets the access log fields and the placeholders that describe a charge.
 func report(r *http.Request, of gateway.Report) {
 	facts := []struct{ name, value string }{
 		{"request", of.Request}, {"payer", of.Payer}, {"payee", of.Payee}, {"charge", of.Charge}, {"units", of.Units},

@@ -16,11 +16,11 @@ import (
 	"github.com/tallygate/tallygate/pricing"
 )
 
-// nameRoutes tells each meter which paths it stands before, as the site's matchers have them: that is its route's name in
-// charges and in the list of tariffs.
+// nameRoutes names the route of each meter. The name consists of the paths in the site's matchers, and appears in charges and in the list
+// of tariffs.
 //
-// A proxy below a meter that has a tariff must not rewrite the request by itself: what is free is judged by the method and path, and there nobody
-// sees what they become.
+// nameRoutes refuses a reverse_proxy with a rewrite of its own inside a meter with a tariff. The meter decides by the method and the path
+// whether a call is free, and would not see the rewritten ones.
 func (a *App) nameRoutes() error {
 	loaded, err := a.ctx.AppIfConfigured("http")
 	if err != nil {
@@ -43,7 +43,8 @@ func (a *App) nameRoutes() error {
 	return nil
 }
 
-// checkProxies finds proxies that rewrite requests after a meter with a tariff has judged them. judge is that meter; nil: there is none yet.
+// checkProxies finds proxies that rewrite requests after a meter with a tariff has checked them. judge is that meter, or nil if there is
+// none outside of the routes.
 func checkProxies(routes caddyhttp.RouteList, judge *Meter) error {
 	for _, route := range routes {
 		judge := judge
@@ -59,7 +60,7 @@ func checkProxies(routes caddyhttp.RouteList, judge *Meter) error {
 				}
 			case *reverseproxy.Handler:
 				if judge != nil && h.Rewrite != nil {
-					return fmt.Errorf("meter of %s on %q: reverse_proxy rewrites the method or the path after the meter has judged what the call costs: put a rewrite before the meter instead (the directives rewrite, uri and method stand before it by themselves)", judge.Payee, judge.route.Name)
+					return fmt.Errorf("meter of %s on %q: reverse_proxy rewrites the method or the path after the meter has decided what the call costs: rewrite before the meter instead, with the directives rewrite, uri or method (Caddy runs these before meter)", judge.Payee, judge.route.Name)
 				}
 			}
 		}
@@ -87,7 +88,7 @@ func nameMeters(routes caddyhttp.RouteList, within string) (meters int) {
 	return meters
 }
 
-// matchedPaths are the paths that a route's matchers name, empty where they name none.
+// matchedPaths returns the paths in a route's matchers, or "" if there are none.
 func matchedPaths(route caddyhttp.Route) string {
 	var paths []string
 	for _, set := range route.MatcherSets {
@@ -103,7 +104,8 @@ func matchedPaths(route caddyhttp.Route) string {
 	return strings.Join(paths, " ")
 }
 
-// tariffs tells what each metered route costs: a route with a tariff by its models, each of which is written out only where it is asked for.
+// tariffs yields what each metered route costs. A route with a tariff has an entry for each of its models. The function of an entry is
+// called only if the entry is needed.
 func (a *App) tariffs(q api.TariffQuery) iter.Seq2[string, func() api.Tariff] {
 	return func(yield func(string, func() api.Tariff) bool) {
 		for i, m := range a.meters {
@@ -116,7 +118,7 @@ func (a *App) tariffs(q api.TariffQuery) iter.Seq2[string, func() api.Tariff] {
 	}
 }
 
-// tariffs tells what the meter's route costs.
+// tariffs yields what the meter's route costs.
 func (m *Meter) tariffs(q api.TariffQuery) iter.Seq2[string, func() api.Tariff] {
 	return func(yield func(string, func() api.Tariff) bool) {
 		switch {
@@ -133,7 +135,7 @@ func (m *Meter) tariffs(q api.TariffQuery) iter.Seq2[string, func() api.Tariff] 
 	}
 }
 
-// eachTariff yields what the route's tariff says, but for what is for other agents alone.
+// eachTariff yields the entries of the route's tariff, without those that are only for other agents.
 func (m *Meter) eachTariff(by escrow.Actor, yield func(string, func() api.Tariff) bool) {
 	for i, part := range m.route.Tariff.Parts(by.Agent, by.Operator) {
 		place := strconv.Itoa(i) + "/"
@@ -159,7 +161,7 @@ func (m *Meter) eachTariff(by escrow.Actor, yield func(string, func() api.Tariff
 	}
 }
 
-// modelTariff tells what calls of a model cost.
+// modelTariff returns what calls of a model cost.
 func (m *Meter) modelTariff(when []string, model pricing.Model, rates *pricing.Rates) api.Tariff {
 	t := m.emptyTariff()
 	t.When, t.Model, t.Catalog, t.MaxOutput = when, model.Glob, model.OfCatalog(), rates.MaxOutput()
@@ -167,7 +169,7 @@ func (m *Meter) modelTariff(when []string, model pricing.Model, rates *pricing.R
 	return t
 }
 
-// flatTariff tells what calls of a route cost whose prices do not depend on a model.
+// flatTariff returns what the calls of a route cost if its prices do not depend on a model.
 func (m *Meter) flatTariff() api.Tariff {
 	t := m.emptyTariff()
 	if m.Subscription != nil {
@@ -192,7 +194,7 @@ func (m *Meter) emptyTariff() api.Tariff {
 	return t
 }
 
-// counted are the unit names that the meter's counts give.
+// counted returns the names of the units in the meter's Counts.
 func (m *Meter) counted() (names []string) {
 	for _, count := range m.Counts {
 		names = append(names, count.Name)

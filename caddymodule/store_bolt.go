@@ -11,28 +11,28 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger/bolt"
 )
 
-// StoreModule is a guest module in the namespace tallygate.stores: a way to open the store that the ledger stands on.
+// StoreModule is implemented by the modules of the namespace tallygate.stores. Such a module opens the store of the ledger.
 type StoreModule interface {
-	// Key names the store: two configs whose stores have the same key share one open ledger during a reload. It says
-	// where the books are, and nothing that may differ between two configs (options, secrets).
+	// Key identifies the store: two configs whose stores have the same key share one open ledger during a reload. It must say where the
+	// store is, and must not contain anything that may change with a reload, such as options and secrets.
 	Key() string
-	// Open opens the store. It is called when the app starts, never while a config is only checked.
+	// Open opens the store. It is called when the app starts, and never when a config is only validated.
 	Open() (ledger.Store, error)
 }
 
 // BoltStore keeps the ledger in one bbolt file on this machine.
 type BoltStore struct {
-	// Path of the file, relative to the folder that the server runs in. It is created where it does not exist.
+	// Path is the path of the file, relative to the folder in which the server runs. If there is no such file, it is created.
 	// Default: tallygate/ledger.db in Caddy's data folder.
 	Path string `json:"path,omitempty"`
 }
 
-// CaddyModule tells Caddy what this is.
+// CaddyModule implements caddy.Module.
 func (BoltStore) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "tallygate.stores.bolt", New: func() caddy.Module { return new(BoltStore) }}
 }
 
-// Provision finds the file's absolute path.
+// Provision computes the absolute path of the file.
 func (s *BoltStore) Provision(caddy.Context) error {
 	if s.Path == "" {
 		s.Path = filepath.Join(caddy.AppDataDir(), "tallygate", "ledger.db")
@@ -62,10 +62,10 @@ func (s *BoltStore) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-// Key is the file's path.
+// Key implements [StoreModule]. It contains the file's path.
 func (s *BoltStore) Key() string { return "bolt " + s.Path }
 
-// Open opens the file, and creates it where it does not exist.
+// Open opens the file. If there is no such file, it creates one.
 func (s *BoltStore) Open() (ledger.Store, error) {
 	return bolt.Open(s.Path, bolt.Options{})
 }

@@ -15,31 +15,32 @@ import (
 	"github.com/tallygate/tallygate/pricing"
 )
 
-// Subscription lets a meter's calls be paid by a flat rate for a period. Agents consent to it by POST /api/v1/subscriptions;
-// a call without one is refused with 402 subscription_required. It renews until it is ended, or the wallet does not cover it.
+// Subscription is a plan: calls to the meter are paid by a flat rate for a period. An agent subscribes by POST /api/v1/subscriptions. A
+// call of an agent without the subscription is refused with 402 subscription_required. A subscription is renewed until it is ended, or
+// until the agent's wallet has too little money.
 type Subscription struct {
-	// Name of the plan, unique among its payee's.
+	// Name of the plan. It must be unique among the plans of its payee.
 	Name string `json:"name"`
-	// Price of a period.
+	// Price of one period.
 	Price string `json:"price"`
-	// Period that the price is for.
+	// Period is the time that the price pays for.
 	Period caddy.Duration `json:"period"`
-	// Included is how much a period includes. Absent: as much as is asked for.
+	// Included is how much may be used in a period. Default: no limit.
 	Included *pricing.Measure `json:"included,omitempty"`
-	// Overage is what each unit beyond costs. Absent: a call beyond what is included is refused.
+	// Overage is the price of what is used beyond Included. Default: a call beyond Included is refused.
 	Overage *Overage `json:"overage,omitempty"`
 }
 
-// Overage is the price of what is used beyond a quota.
+// Overage is the price of what is used beyond the included quantity.
 type Overage struct {
-	// Price of a unit.
+	// Price of one unit.
 	Price pricing.Price `json:"price"`
-	// From is the amount that is locked each period to pay the overage from; what is not used of it comes back at the
-	// period's end. Empty: the overage is paid from the wallet.
+	// From is an amount that is locked each period, and from which the overage is paid. What is left goes back to the payer at the end
+	// of the period. Default: the overage is paid from the wallet.
 	From string `json:"from,omitempty"`
 }
 
-// compile makes the subscription ready for its route.
+// compile checks the subscription and converts it for the gateway.
 func (s *Subscription) compile(payee string, counted []string) (*gateway.Subscription, error) {
 	price, err := positive("price", s.Price)
 	if err != nil {
@@ -72,16 +73,16 @@ func (s *Subscription) compile(payee string, counted []string) (*gateway.Subscri
 	return c, err
 }
 
-// compileOverage writes the overage into the plan, and returns its price.
+// compileOverage sets the overage in the plan, and returns its price.
 func (s *Subscription) compileOverage(plan *escrow.Plan) (over pricing.Price, err error) {
 	if s.Included == nil {
-		return over, errors.New("overage goes with 'included N UNIT' only")
+		return over, errors.New("overage can only be used with 'included N UNIT'")
 	}
 	if s.Overage.Price.Unit != s.Included.Unit {
-		return over, fmt.Errorf("overage per %s: expected per %s, as what is included", s.Overage.Price.Unit, s.Included.Unit)
+		return over, fmt.Errorf("overage per %s: expected per %s, the unit of what is included", s.Overage.Price.Unit, s.Included.Unit)
 	}
 	if t := s.Overage.Price.Tiers; t != nil && t.Each != "" {
-		return over, errors.New("overage: its tiers count in the period of the plan: leave 'each' out")
+		return over, errors.New("overage: its tiers always count per period of the plan: leave 'each' out")
 	}
 	plan.Overage, plan.OveragePrice = true, s.Overage.Price.Words()
 	if s.Overage.From != "" {
@@ -92,7 +93,7 @@ func (s *Subscription) compileOverage(plan *escrow.Plan) (over pricing.Price, er
 	return s.Overage.Price, nil
 }
 
-// String writes the subscription in the words of the Caddyfile.
+// String returns the subscription in the syntax of the Caddyfile.
 func (s *Subscription) String() string {
 	price, _ := ledger.ParseAmount(s.Price)
 	text := fmt.Sprintf("subscription %s %s per %s", s.Name, price, escrow.Period(time.Duration(s.Period)))

@@ -11,17 +11,18 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// task is what a subcommand does with the books: on those of a running server, by its admin endpoint, or straight on the
-// file where no server holds it. It reads its arguments from JSON and writes its result to w, so that both ways are the same.
+// task is the work of a subcommand on the ledger. If a running server has the ledger open, its admin endpoint runs the task. Otherwise the
+// subcommand runs it on the file itself. A task reads its arguments from JSON and writes its result to w, so it works the same in both
+// cases.
 type task struct {
-	// name is the path below /tallygate/ of the admin endpoint.
+	// name is the task's path below /tallygate/ at the admin endpoint.
 	name string
-	// readOnly tasks change nothing and open the store for reading alone.
+	// readOnly is true if the task changes nothing. Then the store is opened for reading only.
 	readOnly bool
 	run      func(ctx context.Context, on bench, args json.RawMessage, w io.Writer) error
 }
 
-// bench is what a task works on.
+// bench is the open ledger that a task works on.
 type bench struct {
 	*escrow.Book
 	store ledger.Store
@@ -68,7 +69,7 @@ type agentArgs struct {
 	Adopt bool   `json:"adopt,omitempty"`
 }
 
-// newKey is a key, shown once.
+// newKey is a new key, which is shown only once.
 type newKey struct {
 	AgentID string `json:"agent_id"`
 	APIKey  string `json:"api_key"`

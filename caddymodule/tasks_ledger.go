@@ -10,7 +10,7 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// verified is the result of `tallygate ledger verify`, and of what proves a backup.
+// verified is the result of `tallygate ledger verify`, and of the verification of a backup.
 type verified struct {
 	Good             bool     `json:"good"`
 	Transfers        uint64   `json:"transfers"`
@@ -21,7 +21,7 @@ type verified struct {
 	Wrong            []string `json:"wrong,omitempty"`
 }
 
-// head is the end of the hash chain over all transfers. Whoever keeps one can tell later whether history was rewritten.
+// head is the head of the hash chain over all transfers. If it is kept elsewhere, it can be found out later whether history was rewritten.
 type head struct {
 	Day      string `json:"day"`
 	Transfer uint64 `json:"transfer"`
@@ -45,7 +45,7 @@ func verifiedReport(r ledger.Report) verified {
 }
 
 type verifyArgs struct {
-	// Head is a hash that was printed before, which must be in the chain still.
+	// Head is a head that was printed before. It must still be in the hash chain.
 	Head *head `json:"head,omitempty"`
 }
 
@@ -71,7 +71,7 @@ func verifyLedger(ctx context.Context, on bench, args verifyArgs) (verified, err
 			return verified{}, err
 		}
 		if !same {
-			v.Wrong = append(v.Wrong, fmt.Sprintf("history up to transfer %d is not the one that had the head %s", kept.Seq, args.Head.Hash))
+			v.Wrong = append(v.Wrong, fmt.Sprintf("the transfers up to %d do not match the head %s: history was rewritten", kept.Seq, args.Head.Hash))
 		}
 	}
 	v.Good = len(v.Wrong) == 0
@@ -96,7 +96,7 @@ type stat struct {
 	Transfers uint64    `json:"transfers"`
 	LastAt    time.Time `json:"last_at"`
 	Head      head      `json:"head"`
-	// Trouble is why the ledger takes no money at the moment; empty: it does.
+	// Trouble is the reason why the ledger refuses operations now. It is empty if there is none.
 	Trouble string `json:"trouble,omitempty"`
 }
 
@@ -122,7 +122,7 @@ func statLedger(_ context.Context, on bench, _ struct{}) (stat, error) {
 }
 
 type backupArgs struct {
-	// File is where the backup goes: an absolute path, where there is no file yet.
+	// File is the absolute path of the backup. There must be no file at this path.
 	File string `json:"file"`
 }
 
@@ -131,7 +131,7 @@ func backupLedger(ctx context.Context, on bench, args backupArgs) (verified, err
 		BackupFile(ctx context.Context, path string) (ledger.Report, error)
 	})
 	if !ok {
-		return verified{}, errors.New("this store is not a file: back it up by its database's own tools")
+		return verified{}, errors.New("this store is not a file: back it up with the tools of its database")
 	}
 	report, err := store.BackupFile(ctx, args.File)
 	return verifiedReport(report), err

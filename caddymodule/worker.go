@@ -11,7 +11,7 @@ import (
 	"github.com/tallygate/tallygate/gateway"
 )
 
-// worker is something that runs beside the requests until it is ended.
+// worker is a goroutine that runs in the background until it is ended.
 type worker struct {
 	stop context.CancelFunc
 	done chan struct{}
@@ -27,7 +27,7 @@ func startWorker(run func(context.Context)) *worker {
 	return w
 }
 
-// end stops a worker and waits until it has stopped; one that was never started is ended.
+// end stops a worker and waits until it has stopped. It does nothing if the worker was never started.
 func (w *worker) end() {
 	if w != nil {
 		w.stop()
@@ -36,14 +36,14 @@ func (w *worker) end() {
 }
 
 const (
-	// maxClockSleep bounds how late something that came to be due while the clock slept is noticed.
+	// maxClockSleep is the longest time that the clock sleeps, since something new may become due meanwhile.
 	maxClockSleep = time.Second
-	// judgeAgainAfter is the time between two tries to have held decisions judged.
+	// judgeAgainAfter is the time between two attempts to get missing scores from judges.
 	judgeAgainAfter = 3 * time.Second
 )
 
-// startClock does what falls due by the clock alone: automatic releases, refund windows, renewals; and it brings the ledger
-// back after a failed commit.
+// startClock starts a worker that does what is due at a certain time: automatic releases, the end of refund windows, renewals. It also
+// reopens the ledger after a failed commit.
 func startClock(b *books, book *escrow.Book, logger *zap.Logger) *worker {
 	return startWorker(func(ctx context.Context) {
 		for {
@@ -65,7 +65,7 @@ func startClock(b *books, book *escrow.Book, logger *zap.Logger) *worker {
 	})
 }
 
-// startJudging asks again for the decisions that judges still owe. It is a worker of its own: a judge may be slow.
+// startJudging starts a worker that asks judges again for missing scores. It is separate from the clock, since a judge may be slow.
 func startJudging(b *books, book *escrow.Book, logger *slog.Logger) *worker {
 	return startWorker(func(ctx context.Context) {
 		var judging gateway.Rejudge
@@ -77,7 +77,7 @@ func startJudging(b *books, book *escrow.Book, logger *slog.Logger) *worker {
 	})
 }
 
-// pause waits, and reports false when ctx has ended.
+// pause waits for d. It returns false if ctx ends first.
 func pause(ctx context.Context, d time.Duration) bool {
 	select {
 	case <-ctx.Done():

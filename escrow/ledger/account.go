@@ -6,12 +6,12 @@ import (
 	"time"
 )
 
-// AccountID names an account: its kind and its owner, such as "wallet:alice" or "escrow:esc_01H...". It holds no zero byte.
+// AccountID names an account by its kind and its owner, such as "wallet:alice" or "escrow:esc_01H...". It must not contain a zero byte.
 type AccountID string
 
 // The accounts that have no owner.
 const (
-	World      AccountID = "world"      // where deposits come from and withdrawals go: the only account that may go below zero
+	World      AccountID = "world"      // deposits come from it and withdrawals go to it; no other account may go below zero
 	Commission AccountID = "commission" // the operator's earnings
 )
 
@@ -28,8 +28,8 @@ func (id AccountID) valid() bool { return id != "" && validName(string(id)) }
 
 func validName(name string) bool { return len(name) <= maxName && strings.IndexByte(name, 0) < 0 }
 
-// Account is the four counters of an account. They only grow, but for the pending ones, which shrink as pending transfers are
-// posted or voided.
+// Account holds the four counters of an account. The posted counters only grow. The pending counters shrink when a pending transfer
+// is posted or voided.
 type Account struct {
 	DebitsPending  Amount `cbor:"1,keyasint,omitempty"`
 	DebitsPosted   Amount `cbor:"2,keyasint,omitempty"`
@@ -37,11 +37,11 @@ type Account struct {
 	CreditsPosted  Amount `cbor:"4,keyasint,omitempty"`
 }
 
-// Balance is what the account owns: what was posted to it less what was posted from it.
+// Balance returns the money that the account owns: posted credits minus posted debits.
 func (a Account) Balance() Amount { return a.CreditsPosted - a.DebitsPosted }
 
-// Available is what the account may still pay by its transfers alone: Balance less pending debits. What is held in memory comes
-// off on top.
+// Available returns what the account can still pay as far as its transfers tell: Balance minus pending debits. Holds, which exist only
+// in memory, are not subtracted here.
 func (a Account) Available() Amount { return a.Balance() - a.DebitsPending }
 
 // String returns the four counters.
@@ -55,9 +55,9 @@ type Phase uint8
 // The phases of a transfer.
 const (
 	Posted      Phase = iota // moves the amount
-	Pending                  // sets the amount aside: it counts against what the debit account has available, and is not yet the credit account's
-	PostPending              // moves an amount that an earlier transfer set aside
-	VoidPending              // gives an amount back that an earlier transfer set aside
+	Pending                  // sets the amount aside: the debit account can no longer spend it, and the credit account does not own it yet
+	PostPending              // moves an amount that an earlier pending transfer set aside
+	VoidPending              // gives back an amount that an earlier pending transfer set aside
 )
 
 // String returns the phase's name.
@@ -76,24 +76,24 @@ func (p Phase) String() string {
 	}
 }
 
-// Transfer is one move of money from one account to another. Once written it never changes.
+// Transfer moves money from one account to another. A written transfer never changes.
 type Transfer struct {
-	Seq           uint64    // its number in the ledger: 1, 2, 3, ...; given by the ledger
-	Debit, Credit AccountID // who pays, who gets
+	Seq           uint64    // the number of the transfer in the ledger: 1, 2, 3, ...; assigned by the ledger
+	Debit, Credit AccountID // the account that pays, the account that is paid
 	Amount        Amount    // above zero
 	Kind          string    // "deposit", "charge", "release", "commission", "faucet", ...
-	Reference     string    // what it is for: "req_...", "esc_..."
+	Reference     string    // the id of the thing that is paid for: "req_...", "esc_..."
 	Memo          string
-	Phase         Phase     // set by the operation that makes it
+	Phase         Phase     // set by Tx.Post, Tx.Pend and Tx.Resolve
 	Pending       uint64    // Seq of the pending transfer that a PostPending or VoidPending resolves
-	Time          time.Time // UTC, given by the ledger
+	Time          time.Time // UTC, assigned by the ledger
 }
 
-// Entry is one posted transfer as one of its two accounts sees it.
+// Entry is one posted transfer, seen from one of its two accounts.
 type Entry struct {
 	Seq          uint64 // of the transfer
 	Kind         string
-	Amount       Amount // below zero where the account paid
+	Amount       Amount // negative if the account paid
 	BalanceAfter Amount
 	Counterparty AccountID
 	Reference    string

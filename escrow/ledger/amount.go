@@ -18,21 +18,21 @@ type Amount int64
 // Unit is one whole unit of the currency, in nanos.
 const Unit Amount = 1_000_000_000
 
-// maxAmountText bounds what ParseAmount reads: longer than any exact amount with binary-float noise, short enough to be cheap.
+// maxAmountText is the longest text that ParseAmount reads, in bytes. An exact amount with binary-float noise is shorter.
 const maxAmountText = 128
 
 var (
 	// ErrInexact is returned for a decimal that has more than nine digits after the point and is not merely binary-float noise.
 	ErrInexact = errors.New("amount has more than nine decimal places")
-	// ErrOverflow is returned where a result does not fit an Amount.
+	// ErrOverflow is returned when a result does not fit into an Amount.
 	ErrOverflow = errors.New("amount is beyond the ledger's range")
-	// ErrAmountSyntax is returned for text that is not a decimal number.
+	// ErrAmountSyntax is returned for a text that is not a decimal number.
 	ErrAmountSyntax = errors.New("amount is not a decimal number")
 )
 
-// ParseAmount reads a decimal such as "0.001", "-5" or "2.6e-05". More than nine digits after the point are rounded where that
-// moves the amount by less than 10^-12 of itself (binary-float noise such as "2.6000000000000002e-05"), else refused with
-// [ErrInexact]. Signs are allowed: whether an amount may be zero or negative is the caller's rule.
+// ParseAmount reads a decimal such as "0.001", "-5" or "2.6e-05". An amount with more than nine digits after the point is rounded if
+// rounding changes it by less than 10^-12 of its value, since such digits are binary-float noise ("2.6000000000000002e-05"). Otherwise
+// it is refused with [ErrInexact]. ParseAmount accepts zero and negative amounts; the caller decides whether they make sense.
 func ParseAmount(s string) (Amount, error) {
 	if s == "" || len(s) > maxAmountText {
 		return 0, fmt.Errorf("amount %.40q: %w; write it like 0.001", s, ErrAmountSyntax)
@@ -44,12 +44,12 @@ func ParseAmount(s string) (Amount, error) {
 	return AmountFromDecimal(d)
 }
 
-// AmountFromDecimal is [ParseAmount] for a decimal that is already read.
+// AmountFromDecimal is like [ParseAmount], for a number that is already a decimal.
 func AmountFromDecimal(d decimal.Decimal) (Amount, error) {
 	if d.IsZero() {
 		return 0, nil
 	}
-	// The place of the leading digit decides range before anything is scaled, so that 1e999999999 costs nothing.
+	// The range is checked by the position of the leading digit, before the number is scaled, so that 1e999999999 costs nothing.
 	leading := int64(d.NumDigits()) + int64(d.Exponent())
 	if leading > 11 {
 		return 0, fmt.Errorf("amount of about 1e%d: %w (9223372036.854775807)", leading-1, ErrOverflow)
@@ -103,7 +103,8 @@ func (a Amount) Sub(b Amount) (Amount, error) {
 	return difference, nil
 }
 
-// MulDiv returns a*numerator/denominator, rounded down; a and both factors must not be negative, denominator not zero.
+// MulDiv returns a*numerator/denominator, rounded down. It returns [ErrOverflow] if a is negative, if denominator is zero, or if the
+// result does not fit.
 func (a Amount) MulDiv(numerator, denominator uint64) (Amount, error) {
 	if a < 0 || denominator == 0 {
 		return 0, fmt.Errorf("%s * %d / %d: %w", a, numerator, denominator, ErrOverflow)
@@ -119,10 +120,10 @@ func (a Amount) MulDiv(numerator, denominator uint64) (Amount, error) {
 	return Amount(quotient), nil
 }
 
-// MarshalJSON writes the amount as a string, so that no reader takes it for a float.
+// MarshalJSON writes the amount as a string, so that no reader parses it as a float.
 func (a Amount) MarshalJSON() ([]byte, error) { return []byte(`"` + a.String() + `"`), nil }
 
-// UnmarshalJSON reads a string or a number, as decimal text in both cases. null leaves the amount as it is.
+// UnmarshalJSON reads a JSON string or number, both as decimal text. A null does not change the amount.
 func (a *Amount) UnmarshalJSON(text []byte) error {
 	s := string(text)
 	if s == "null" {

@@ -120,7 +120,7 @@ func TestAmountJSON(t *testing.T) {
 	}
 }
 
-// TestAmountArithmetic compares with arithmetic that can't overflow.
+// TestAmountArithmetic compares the results with those of math/big.
 func TestAmountArithmetic(t *testing.T) {
 	edge := rapid.OneOf(rapid.Int64(), rapid.SampledFrom([]int64{0, 1, -1, math.MaxInt64, math.MinInt64}))
 	same := func(t *rapid.T, what string, got ledger.Amount, err error, want *big.Int) {
@@ -154,7 +154,7 @@ func TestAmountArithmetic(t *testing.T) {
 	}
 }
 
-// FuzzParseAmount: whatever is read is within 10^-12 of what was written, and is written back the same.
+// FuzzParseAmount: a parsed amount differs from the text by less than 10^-12 of it, and its String is parsed to the same amount.
 func FuzzParseAmount(f *testing.F) {
 	for _, seed := range []string{"0", "-5", "0.001", "2.6000000000000002e-05", "1e400", "NaN", "9223372036.854775807", "1e-2147483648", ".", "e5"} {
 		f.Add(seed)

@@ -9,21 +9,21 @@ import (
 	"time"
 )
 
-// Report is what [Ledger.Check] found.
+// Report is the result of [Ledger.Check].
 type Report struct {
 	Transfers uint64
 	Accounts  int
-	Pendings  int    // pending transfers that are not resolved
-	Records   uint64 // of every kind: each was read, and its checksum found right
+	Pendings  int    // pending transfers that are not resolved yet
+	Records   uint64 // all records, of every kind; each was read
 	Seconds   float64
-	Head      Head // of the hash chain: whoever keeps it can tell later whether history was rewritten, see Ledger.Proves
+	Head      Head // the head of the hash chain; keep it elsewhere to find out later whether history was rewritten (Ledger.Proves)
 	Wrong     []Finding
 }
 
 // Finding is one thing that is wrong with the books.
 type Finding struct {
-	Account AccountID // empty where it is no account's
-	Seq     uint64    // of the transfer, 0 where it is none's
+	Account AccountID // empty if the finding is not about an account
+	Seq     uint64    // the number of the transfer, 0 if the finding is not about a transfer
 	What    string
 }
 
@@ -46,7 +46,7 @@ const (
 	maxFindings = 100
 )
 
-// errEnough ends a check that has found maxFindings.
+// errEnough ends a check once it has maxFindings findings.
 var errEnough = errors.New("enough found")
 
 // checker derives the books from the transfers alone.
@@ -55,13 +55,13 @@ type checker struct {
 	report   Report
 	progress func(transfers uint64)
 
-	seq      uint64 // of the last transfer taken in
+	seq      uint64 // of the last transfer that was replayed
 	time     time.Time
 	head     Head
-	heads    map[string]Head // by day, but for the last one
+	heads    map[string]Head // by day, without the last day
 	accounts map[AccountID]*derived
 	open     map[uint64]*openPending
-	entry    Finding // the entry of the highest number
+	entry    Finding // the entry with the highest number, as a finding
 }
 
 type derived struct {
@@ -74,10 +74,11 @@ type openPending struct {
 	left     Amount
 }
 
-// Check proves the books: it derives every account from the transfers, compares all four counters, each entry's balance, the
-// pending transfers, the sum of all balances with zero, and the hash chain with its daily heads, and reads every record. It works on
-// a live ledger, in short views while the writer goes on. It returns an error where it could not finish; what is wrong with the
-// books is in the report, and turns the ledger read-only. progress, which may be nil, is called now and then.
+// Check proves that the books are right. It replays all transfers and compares the result with what is recorded: the four counters of
+// each account, the balance in each entry, the pending transfers, and the hash chain with its daily heads. The sum of all balances
+// must be zero, and every record must be readable. Check works on a live ledger: it reads in short views, and operations go on
+// meanwhile. An error means that the check could not finish. If the books are wrong, the report lists why, and the ledger becomes
+// read-only. progress may be nil; Check calls it now and then.
 func (l *Ledger) Check(ctx context.Context, progress func(transfers uint64)) (Report, error) {
 	begin := time.Now()
 	c := &checker{
@@ -103,7 +104,7 @@ func (c *checker) run(ctx context.Context) error {
 	if err := c.readAll(ctx); err != nil {
 		return err
 	}
-	// What was written meanwhile is taken in first, so that the last view, which holds all comparisons, stays short.
+	// Transfers that were written meanwhile are replayed first. So the last view, which makes all comparisons, stays short.
 	if err := c.replayAll(ctx); err != nil {
 		return err
 	}
@@ -118,7 +119,7 @@ func (c *checker) run(ctx context.Context) error {
 	})
 }
 
-// wrong takes a finding down; its error ends the check when there are enough.
+// wrong adds a finding to the report. It returns errEnough when the report is full.
 func (c *checker) wrong(f Finding) error {
 	c.report.Wrong = append(c.report.Wrong, f)
 	if len(c.report.Wrong) >= maxFindings {
@@ -127,7 +128,7 @@ func (c *checker) wrong(f Finding) error {
 	return nil
 }
 
-// replayAll takes in transfers, page by page, until there are no more.
+// replayAll replays transfers, page by page, until there are no more.
 func (c *checker) replayAll(ctx context.Context) error {
 	for more := true; more; {
 		if err := context.Cause(ctx); err != nil {
@@ -147,7 +148,7 @@ func (c *checker) replayAll(ctx context.Context) error {
 	return nil
 }
 
-// replay takes in one page of transfers.
+// replay replays one page of transfers.
 func (c *checker) replay(r Reader) (more bool, err error) {
 	read := 0
 	err = c.scan(r, Range{From: transferKey(c.seq + 1), To: []byte{transferPrefix + 1}}, func(key, value []byte) (bool, error) {
@@ -164,7 +165,7 @@ func (c *checker) replay(r Reader) (more bool, err error) {
 	return read == checkPage, err
 }
 
-// scan is r.Scan that takes damaged records for findings, and goes on behind them.
+// scan is like r.Scan, but reports a damaged record as a finding and goes on after it.
 func (c *checker) scan(r Reader, in Range, fn func(key, value []byte) (bool, error)) error {
 	for {
 		err := r.Scan(in, fn)
@@ -180,22 +181,22 @@ func (c *checker) scan(r Reader, in Range, fn func(key, value []byte) (bool, err
 			return err
 		}
 		if bytes.Compare(damage.Key, in.From) < 0 {
-			return nil // no way past it
+			return nil // the scan can't continue after this record
 		}
 		in.From = append(bytes.Clone(damage.Key), 0)
 	}
 }
 
-// take applies one transfer to what was derived so far, and checks what was recorded with it.
+// take applies one transfer to the derived accounts, and checks the entries that were recorded with it.
 func (c *checker) take(r Reader, t Transfer, key, value []byte) error {
 	if t.Seq != c.seq+1 {
-		if err := c.wrong(Finding{Seq: c.seq + 1, What: fmt.Sprintf("it is missing, with all up to %d", t.Seq-1)}); err != nil {
+		if err := c.wrong(Finding{Seq: c.seq + 1, What: fmt.Sprintf("the transfers from this one to %d are missing", t.Seq-1)}); err != nil {
 			return err
 		}
 	}
 	c.seq = t.Seq
 	if t.Time.Before(c.time) {
-		if err := c.wrong(Finding{Seq: t.Seq, What: fmt.Sprintf("its time %s is before that of the one before", t.Time)}); err != nil {
+		if err := c.wrong(Finding{Seq: t.Seq, What: fmt.Sprintf("its time %s is earlier than the time of the transfer before it", t.Time)}); err != nil {
 			return err
 		}
 	}
@@ -238,7 +239,7 @@ func (c *checker) chain(t Transfer, key, value []byte) {
 	c.head = Head{Day: day, Seq: t.Seq, Hash: link(c.head.Hash, key, value)}
 }
 
-// pending follows what is set aside and what becomes of it.
+// pending keeps track of the pending transfers and of how they are resolved.
 func (c *checker) pending(t Transfer) Outcome {
 	switch t.Phase {
 	case Pending:
@@ -278,7 +279,7 @@ func (c *checker) checkEntry(r Reader, id AccountID, seq uint64, balance Amount)
 		return c.wrong(Finding{Account: id, Seq: seq, What: err.Error()})
 	}
 	if record.BalanceAfter != balance {
-		return c.wrong(Finding{Account: id, Seq: seq, What: fmt.Sprintf("its entry states a balance of %s, the transfers make %s", record.BalanceAfter, balance)})
+		return c.wrong(Finding{Account: id, Seq: seq, What: fmt.Sprintf("its entry states a balance of %s, but the transfers make %s", record.BalanceAfter, balance)})
 	}
 	return nil
 }
@@ -310,7 +311,7 @@ func (c *checker) readAll(ctx context.Context) error {
 	return c.entries(entries)
 }
 
-// entries compares how many entries each account has with how many it should have.
+// entries compares the number of entries that each account has with the number that its transfers make.
 func (c *checker) entries(counted map[AccountID]int) error {
 	for id, n := range counted {
 		if a, ok := c.accounts[id]; !ok || a.entries != n {
@@ -318,7 +319,7 @@ func (c *checker) entries(counted map[AccountID]int) error {
 			if ok {
 				want = a.entries
 			}
-			if err := c.wrong(Finding{Account: id, What: fmt.Sprintf("it has %d entries, its transfers make %d", n, want)}); err != nil {
+			if err := c.wrong(Finding{Account: id, What: fmt.Sprintf("it has %d entries, but its transfers make %d", n, want)}); err != nil {
 				return err
 			}
 		}
@@ -326,7 +327,7 @@ func (c *checker) entries(counted map[AccountID]int) error {
 	return nil
 }
 
-// record checks that a record is of a known kind and can be read; upTo is the last transfer whose entries are to be counted.
+// record checks that a record is of a known kind and can be read. It counts the entries of the transfers up to upTo.
 func (c *checker) record(key, value []byte, upTo uint64, entries map[AccountID]int) error {
 	switch key[0] {
 	case transferPrefix, accountPrefix, pendingPrefix, headPrefix, DomainPrefix:
@@ -341,7 +342,7 @@ func (c *checker) record(key, value []byte, upTo uint64, entries map[AccountID]i
 			entries[account]++
 		}
 		if seq > c.entry.Seq {
-			c.entry = Finding{Account: account, Seq: seq, What: "its entry is of a transfer that there is not"}
+			c.entry = Finding{Account: account, Seq: seq, What: "it has an entry, but there is no such transfer"}
 		}
 		return nil
 	case metaPrefix:
@@ -349,17 +350,17 @@ func (c *checker) record(key, value []byte, upTo uint64, entries map[AccountID]i
 			return nil
 		}
 	}
-	return c.wrong(Finding{What: fmt.Sprintf("record %q is of no kind that this ledger has", key)})
+	return c.wrong(Finding{What: fmt.Sprintf("record %q is of an unknown kind", key)})
 }
 
-// compare holds what is recorded of the present against what was derived.
+// compare compares the current state, as recorded, with the state that the transfers make.
 func (c *checker) compare(r Reader) error {
 	state, err := readState(r)
 	if err != nil {
 		return err
 	}
 	if state.Seq != c.seq {
-		if err := c.wrong(Finding{Seq: state.Seq, What: fmt.Sprintf("it should be the last, %d is", c.seq)}); err != nil {
+		if err := c.wrong(Finding{Seq: state.Seq, What: fmt.Sprintf("it is recorded as the last transfer, but the last one is %d", c.seq)}); err != nil {
 			return err
 		}
 	}
@@ -396,7 +397,7 @@ func (c *checker) compareHeads(r Reader) error {
 		return true, nil
 	})
 	if err == nil && listed != len(c.heads) {
-		err = c.wrong(Finding{What: fmt.Sprintf("%d daily heads of the hash chain are kept, there should be %d", listed, len(c.heads))})
+		err = c.wrong(Finding{What: fmt.Sprintf("there are %d daily heads of the hash chain, but there should be %d", listed, len(c.heads))})
 	}
 	return err
 }
@@ -417,7 +418,7 @@ func (c *checker) compareAccounts(r Reader) error {
 			seen++
 		}
 		if got != want {
-			return true, c.wrong(Finding{Account: id, What: fmt.Sprintf("it states %s, its transfers make %s", got, want)})
+			return true, c.wrong(Finding{Account: id, What: fmt.Sprintf("its record states %s, but its transfers make %s", got, want)})
 		}
 		return true, nil
 	})
@@ -448,21 +449,21 @@ func (c *checker) comparePendings(r Reader) error {
 		}
 		p, ok := c.open[seq]
 		if !ok || !bytes.Equal(key, pendingKey(p.transfer.Reference, seq)) {
-			return true, c.wrong(Finding{Seq: seq, What: "it is listed as pending, and is not"})
+			return true, c.wrong(Finding{Seq: seq, What: "it is listed as pending, but is not pending"})
 		}
 		listed++
 		if p.left != p.transfer.Amount {
-			return true, c.wrong(Finding{Account: p.transfer.Debit, Seq: seq, What: "a part of it was resolved, and not the rest"})
+			return true, c.wrong(Finding{Account: p.transfer.Debit, Seq: seq, What: "only a part of it was resolved"})
 		}
 		return true, nil
 	})
 	if err == nil && listed != len(c.open) {
-		err = c.wrong(Finding{What: fmt.Sprintf("%d transfers are listed as pending, %d are", listed, len(c.open))})
+		err = c.wrong(Finding{What: fmt.Sprintf("%d transfers are listed as pending, but %d are pending", listed, len(c.open))})
 	}
 	return err
 }
 
-// Proves reports whether the ledger's history up to a head that was kept elsewhere is still the one that the head was made of.
+// Proves takes a head of the hash chain that was kept elsewhere. It reports whether the ledger's history up to that head is unchanged.
 func (l *Ledger) Proves(ctx context.Context, kept Head) (bool, error) {
 	head := Head{}
 	for head.Seq < kept.Seq {
@@ -483,7 +484,7 @@ func (l *Ledger) Proves(ctx context.Context, kept Head) (bool, error) {
 			return false, err
 		}
 		if head.Seq == before {
-			return false, nil // history ends before it
+			return false, nil // the ledger has fewer transfers than the head
 		}
 	}
 	return head.Seq == kept.Seq && head.Hash == kept.Hash, nil

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// sample is a ledger with some of everything, over three days.
+// sample makes a ledger with all kinds of records, over three days.
 func sample(t *testing.T) (*plain, *Ledger) {
 	t.Helper()
 	s := newPlain()
@@ -63,8 +63,7 @@ func wrong(t *testing.T, l *Ledger) []string {
 	return all
 }
 
-// TestCheckFindsAnyRecord: whichever record of the books is lost, changed or forged, Check says so. Records of packages above it
-// can only read.
+// TestCheckFindsAnyRecord: Check finds each record of the books that is lost, changed or forged. Domain records it can only read.
 func TestCheckFindsAnyRecord(t *testing.T) {
 	s, l := sample(t)
 	defer s.Close()
@@ -80,7 +79,7 @@ func TestCheckFindsAnyRecord(t *testing.T) {
 			"lost":   func(r sorted) { delete(r, key) },
 			"forged": func(r sorted) { r[key[:len(key)-1]+string(key[len(key)-1]+100)] = value },
 		}
-		if key[0] != pendingPrefix { // its value says nothing
+		if key[0] != pendingPrefix { // the value of a pending record has no meaning
 			damage["changed"] = func(r sorted) { r[key] = changed(value) }
 		}
 		for what, do := range damage {
@@ -97,21 +96,21 @@ func TestCheckFindsAnyRecord(t *testing.T) {
 	}
 }
 
-// changed alters the last byte so that the value can still be read: numbers and texts end in it.
+// changed alters the last byte of a value. The value can still be decoded, since numbers and texts end with that byte.
 func changed(value string) string {
 	bytes := []byte(value)
 	bytes[len(bytes)-1] ^= 1
 	return string(bytes)
 }
 
-// TestCheckNames: what is found is named, the first wrong account first.
+// TestCheckNames: findings name what is wrong, and begin with the first wrong account.
 func TestCheckNames(t *testing.T) {
 	s, l := sample(t)
 	defer s.Close()
 	alice := string(accountKey(Wallet("alice")))
 	s.records[alice] = string(encode(Account{CreditsPosted: 1000}))
 	found := wrong(t, l)
-	if len(found) != 2 || !strings.HasPrefix(found[0], "account wallet:alice: it states debits 0 (pending 0), credits 0.000001") || !strings.Contains(found[1], "sum of all balances") {
+	if len(found) != 2 || !strings.HasPrefix(found[0], "account wallet:alice: its record states debits 0 (pending 0), credits 0.000001") || !strings.Contains(found[1], "sum of all balances") {
 		t.Errorf("found %q", found)
 	}
 	if _, err := l.Hold(Wallet("alice"), 1); !errors.Is(err, ErrReadOnly) {
@@ -130,7 +129,7 @@ func TestCheckNames(t *testing.T) {
 	}
 }
 
-// TestBrokenInvariant: an account record that was forged under a running ledger stops it at the next transfer.
+// TestBrokenInvariant: a running ledger whose account record is forged stops at the next transfer.
 func TestBrokenInvariant(t *testing.T) {
 	s, l := sample(t)
 	defer s.Close()
@@ -193,8 +192,8 @@ func TestProves(t *testing.T) {
 	}
 }
 
-// TestRewrittenHistory: who rewrites a transfer with everything that follows from it, heads and all, is found out by a head kept
-// elsewhere.
+// TestRewrittenHistory: if a transfer is rewritten together with everything that depends on it, including the daily heads, a head that was
+// kept elsewhere proves it.
 func TestRewrittenHistory(t *testing.T) {
 	s, l := sample(t)
 	defer s.Close()
@@ -217,7 +216,7 @@ func TestRewrittenHistory(t *testing.T) {
 	}
 }
 
-// rewrite changes a memo and makes the chain anew.
+// rewrite changes a memo and computes the hash chain again.
 func (p *plain) rewrite(l *Ledger) error {
 	state, err := readState(p.records)
 	if err != nil {
@@ -247,7 +246,7 @@ func (p *plain) rewrite(l *Ledger) error {
 	return nil
 }
 
-// TestDamagedRecord: a record that can't be read stops the ledger, whoever finds it: by reading, by holding, by an operation.
+// TestDamagedRecord: a record that can't be read makes the ledger read-only, whether a read, a hold or an operation finds it.
 func TestDamagedRecord(t *testing.T) {
 	for name, find := range map[string]func(*Ledger) error{
 		"reading": func(l *Ledger) error { _, _, err := l.Balance(Wallet("alice")); return err },

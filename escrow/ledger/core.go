@@ -1,8 +1,8 @@
 package ledger
 
-// apply is every rule of money: it says what a transfer makes of its two accounts, or why it is refused, in which case the
-// accounts come back as they were. heldByOthers is what is set aside in memory on the debit account by anything but the transfer's
-// own holds. It does no IO and knows no clock.
+// apply contains all rules about money. It returns the two accounts as they are after a transfer, or unchanged with the reason why the
+// transfer is refused. heldByOthers is the amount that holds other than the transfer's own set aside on the debit account. apply does
+// no IO and reads no clock.
 func apply(debit, credit Account, heldByOthers Amount, t Transfer) (Account, Account, Outcome) {
 	if t.Amount <= 0 || t.Debit == t.Credit || !t.Debit.valid() || !t.Credit.valid() || heldByOthers < 0 {
 		return debit, credit, InvalidTransfer
@@ -35,8 +35,8 @@ func move(debit, credit Account, heldByOthers Amount, t Transfer) (Account, Acco
 	return debit, credit, OK
 }
 
-// resolve posts or gives back what was set aside. It needs no funds and has room for them, since move saw to both. Accounts that no moves
-// lead to are refused all the same: a counter never goes past its end.
+// resolve posts or gives back a pending amount. When the amount was set aside, move checked the funds and the room in the counters, so
+// neither can be missing now. Damaged accounts, in which they are missing, are refused: a counter never overflows.
 func resolve(debit, credit Account, t Transfer) (Account, Account, Outcome) {
 	if debit.DebitsPending < t.Amount || credit.CreditsPending < t.Amount {
 		return debit, credit, ExceedsPending
@@ -53,13 +53,13 @@ func resolve(debit, credit Account, t Transfer) (Account, Account, Outcome) {
 	return debit, credit, OK
 }
 
-// covers reports whether amount can be paid from what the account has available once held is taken off.
+// covers reports whether the account has amount available after held is subtracted.
 func covers(a Account, held, amount Amount) bool {
 	needed, err := held.Add(amount)
 	return err == nil && a.Available() >= needed
 }
 
-// fits reports whether a side of an account has room for amount, so that all that is pending can still be posted.
+// fits reports whether the counters of one side have room for amount, even when everything pending is posted.
 func fits(posted, pending, amount Amount) bool {
 	sum, err := posted.Add(pending)
 	if err != nil {

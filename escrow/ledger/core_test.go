@@ -63,8 +63,8 @@ func counters(a Account) string {
 	return fmt.Sprintf("%d+%d %d+%d", a.DebitsPosted, a.DebitsPending, a.CreditsPosted, a.CreditsPending)
 }
 
-// TestApplyKeepsMoney: no rule makes or loses money, whatever the numbers. The accounts are those that moves lead to: what is posted and
-// what is pending fit into a counter together. TestApply has the others.
+// TestApplyKeepsMoney: no transfer creates or destroys money, whatever the numbers. The accounts are those that transfers can lead to: posted
+// plus pending fits into a counter. TestApply covers the others.
 func TestApplyKeepsMoney(t *testing.T) {
 	amount := rapid.OneOf(rapid.Int64Min(0), rapid.Int64Range(0, 20))
 	pending := func(t *rapid.T, name string, posted Amount) Amount {

@@ -11,7 +11,7 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger/ledgertest"
 )
 
-// A ledger in a file: money comes in, is held in memory for a call, and pays the call with its commission.
+// A ledger in a file: money is deposited, held in memory for a call, and then pays for the call and the commission.
 func Example() {
 	dir, err := os.MkdirTemp("", "ledger")
 	if err != nil {
@@ -63,7 +63,8 @@ func Example() {
 	// commission 0.02 held 0 <nil>
 }
 
-// An operation that puts a record of its own takes place once: who does it again, or finds a commit's outcome unknown, looks for that.
+// An operation that puts a record under its own id takes place only once. A repeated operation finds the record and does nothing. After an
+// unknown outcome, the record tells whether the operation took place.
 func ExampleTx_Put() {
 	l, err := ledger.New(ledgertest.NewStore(), ledger.Options{Currency: "USDC"})
 	if err != nil {

@@ -10,20 +10,20 @@ import (
 	"sync"
 )
 
-// Group is the transaction of a store's database in which [GroupCommit] runs and commits a group of operations. Its reads see what was
-// committed before it began, and what they return stays valid until it ends.
+// Group is a transaction of a store's database. [GroupCommit] runs a group of operations in it and commits them together. Its reads see
+// the records that were committed before it began. The returned slices stay valid until the transaction ends.
 type Group interface {
 	Reader
-	// Commit writes the changes, in the order of their keys, a nil value for a deletion, makes them durable and ends the
-	// transaction, also where it fails or panics. Their keys and values may be what the transaction's own reads returned. With an error that
-	// wraps ErrRunAgain it has written nothing, and the group's operations are run again in a new transaction.
+	// Commit writes the changes and makes them durable. The changes come in the order of their keys; a nil value deletes a record. Keys
+	// and values may be slices that the transaction's own reads returned. Commit ends the transaction, also when it fails or panics. If
+	// it returns an error that wraps ErrRunAgain, it has written nothing, and the operations are run again in a new transaction.
 	Commit(changes iter.Seq2[[]byte, []byte]) error
-	// Rollback ends the transaction and leaves no trace of it.
+	// Rollback ends the transaction without writing anything.
 	Rollback()
 }
 
-// GroupCommit is the writing half of a [Store]: one goroutine that takes all operations that wait, applies each, and commits them
-// together. A store adds View and what a [Group] of its database is.
+// GroupCommit is the writing half of a [Store]. Its one goroutine takes all waiting operations, runs each of them, and commits them
+// together. A store that uses it implements View, and a [Group] for its database.
 type GroupCommit struct {
 	begin    func() (Group, error)
 	maxGroup int
@@ -31,14 +31,14 @@ type GroupCommit struct {
 	mu      sync.Mutex
 	wake    *sync.Cond
 	waiting []submission
-	broken  error // why no more operations are taken
+	broken  error // why operations are refused, nil if they are accepted
 	closing bool
 	ended   chan struct{}
 }
 
 type submission struct {
 	Op
-	reopen func() error // stands alone, in place of Run
+	reopen func() error // if set, it is called instead of Run, in a group of its own
 }
 
 // NewGroupCommit starts the writer. It commits at most maxGroup operations together.
@@ -49,26 +49,26 @@ func NewGroupCommit(begin func() (Group, error), maxGroup int) *GroupCommit {
 	return g
 }
 
-// Submit is [Store.Submit].
+// Submit implements [Store.Submit].
 func (g *GroupCommit) Submit(op Op) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.closing {
-		go op.Done(ErrClosed) // the caller may hold a lock that Done takes
+		go op.Done(ErrClosed) // in a goroutine of its own, since the caller may hold a lock that Done takes
 		return
 	}
 	g.waiting = append(g.waiting, submission{Op: op})
 	g.wake.Signal()
 }
 
-// Err returns why no more operations are taken, nil while they are.
+// Err returns the reason why operations are refused, or nil if they are accepted.
 func (g *GroupCommit) Err() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.broken
 }
 
-// Reopen runs reopen from the goroutine that commits, so that nothing is in flight, and takes operations again where it succeeds.
+// Reopen calls reopen on the goroutine that commits, when no operation is in flight. If reopen succeeds, operations are accepted again.
 func (g *GroupCommit) Reopen(reopen func() error) error {
 	done := make(chan error, 1)
 	g.mu.Lock()
@@ -82,7 +82,7 @@ func (g *GroupCommit) Reopen(reopen func() error) error {
 	return <-done
 }
 
-// Close applies and commits what is queued, and ends the writer.
+// Close runs and commits the queued operations, and ends the goroutine.
 func (g *GroupCommit) Close() {
 	g.mu.Lock()
 	g.closing = true
@@ -109,8 +109,8 @@ func (g *GroupCommit) run() {
 	}
 }
 
-// gather lets the callers that were just answered go first, as long as more operations come of it: else those that came during a
-// commit and those that it answered take turns, in two groups of half the size.
+// gather waits, as long as more operations arrive, for the callers that were just answered to submit their next ones. Without it there
+// would be two groups of half the size that take turns: the callers that came during a commit, and those that the commit answered.
 func (g *GroupCommit) gather() {
 	for before := -1; ; {
 		g.mu.Lock()
@@ -124,7 +124,7 @@ func (g *GroupCommit) gather() {
 	}
 }
 
-// next waits for operations and takes a group of them, none when the writer is to end.
+// next waits for operations and takes a group of them. It returns none after Close.
 func (g *GroupCommit) next() ([]submission, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -141,7 +141,7 @@ func (g *GroupCommit) next() ([]submission, error) {
 	ops := g.waiting[:n:n]
 	g.waiting = g.waiting[n:]
 	if len(g.waiting) == 0 {
-		g.waiting = nil // or its array would grow for ever
+		g.waiting = nil // otherwise its array would grow forever
 	}
 	return ops, g.broken
 }
@@ -185,7 +185,7 @@ func (g *GroupCommit) beginContained() (group Group, err error) {
 	return g.begin()
 }
 
-// fail takes no more operations from now on, and returns what they are told.
+// fail refuses operations from now on. It returns the error that they get.
 func (g *GroupCommit) fail(cause error) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -193,7 +193,7 @@ func (g *GroupCommit) fail(cause error) error {
 	return g.broken
 }
 
-// attempt runs operations and commits them. It returns the result of each that was run, and why the group as a whole failed.
+// attempt runs operations and commits them. It returns the result of each operation that ran, and an error if the group as a whole failed.
 func attempt(group Group, ops []submission) (results []error, err error) {
 	defer containPanic(&err)
 	changes := newOverlay(group)
@@ -209,7 +209,7 @@ func attempt(group Group, ops []submission) (results []error, err error) {
 	return results, group.Commit(changes.all())
 }
 
-// undo takes back what the operations that succeeded have changed outside of their group.
+// undo calls Undo of the operations that succeeded.
 func undo(ops []submission, results []error) {
 	for i, err := range slices.Backward(results) {
 		if err == nil && ops[i].Undo != nil {
@@ -224,7 +224,7 @@ func answer(ops []submission, err error) {
 	}
 }
 
-// errPanic is in the chain of an error that was a panic.
+// errPanic is in the chain of an error that was made of a panic.
 var errPanic = errors.New("panic")
 
 func contained(op func(Writer) error, w Writer) (err error) {

@@ -5,9 +5,8 @@ import (
 	"sync"
 )
 
-// memory is what stands between holds and the writer: for each account that has a hold or a change in flight, what is available
-// as last applied, and how much of that is held. An account with neither has no place here, so memory does not grow with the
-// number of accounts.
+// memory is shared by the holds and the writer. For each account with a hold, or with an operation in flight, it knows the amount that
+// is available and how much of that is held. Other accounts are not in it, so it does not grow with the number of accounts.
 type memory struct {
 	seed   maphash.Seed
 	shards [64]shard
@@ -18,17 +17,17 @@ type shard struct {
 	places map[AccountID]*place
 }
 
-// place is one account in memory; its shard's lock guards it, but for what is the writer's own.
+// place is one account in memory. The lock of its shard guards it, except for the fields that only the writer uses.
 type place struct {
 	shard     *shard
 	id        AccountID
-	available Amount // balance less pending debits, as committed, less what operations in flight take of it
+	available Amount // balance minus pending debits, as committed, minus what operations in flight take from it
 	held      Amount
-	pins      int // holds, and operations in flight that change the account
+	pins      int // the number of holds, and of operations in flight that change the account
 
-	// The next two are the writer's own.
-	incoming Amount // what operations in flight bring in: other operations may spend it, holds rely on it when it is committed
-	pinnedBy *Tx    // the last operation that pinned it
+	// Only the writer uses the next two.
+	incoming Amount // what operations in flight bring in: later operations may spend it; holds may use it only after the commit
+	pinnedBy *Tx    // the last operation that pinned the account
 }
 
 func newMemory() *memory {
@@ -43,8 +42,8 @@ func (m *memory) shard(id AccountID) *shard {
 	return &m.shards[maphash.String(m.seed, string(id))%uint64(len(m.shards))]
 }
 
-// place returns the account's place, made from what load says where there is none; the shard must be locked. Since whoever
-// changes an account pins it under this lock first, an account without a place is as it was committed.
+// place returns the account's place. If there is none, it makes one from the account that load returns. The shard must be locked. An
+// operation pins each account under this lock before it changes it, so an account without a place is as it was committed.
 func (s *shard) place(id AccountID, load func() (Account, error)) (*place, error) {
 	if p, ok := s.places[id]; ok {
 		return p, nil
@@ -58,14 +57,14 @@ func (s *shard) place(id AccountID, load func() (Account, error)) (*place, error
 	return p, nil
 }
 
-// tidy forgets the place when nothing needs it; the shard must be locked.
+// tidy removes the place when nothing needs it. The shard must be locked.
 func (p *place) tidy() {
 	if p.held == 0 && p.pins == 0 {
 		delete(p.shard.places, p.id)
 	}
 }
 
-// reload reads again what is available on each account that has a place. No operation is in flight.
+// reload reads again what is available on each account that has a place. It must be called when no operation is in flight.
 func (m *memory) reload(load func(AccountID) (Account, error)) error {
 	for i := range m.shards {
 		if err := m.shards[i].reload(load); err != nil {
@@ -88,11 +87,11 @@ func (s *shard) reload(load func(AccountID) (Account, error)) error {
 	return nil
 }
 
-// free is what the account has available beyond all holds.
+// free returns what is available and not held.
 func (p *place) free() Amount { return p.available - p.held }
 
-// Hold is money of one account set aside in memory: an authorisation. No transfer can take it but one that it covers. It is
-// gone with the process. Its methods may be called from any goroutine.
+// Hold sets money of one account aside in memory; card payments call this an authorisation. Only a transfer that names the hold as its
+// cover can take the money. Holds are lost when the process ends. The methods may be called from any goroutine.
 type Hold struct {
 	ledger   *Ledger
 	place    *place
@@ -100,8 +99,8 @@ type Hold struct {
 	released bool
 }
 
-// Hold sets an amount aside, or refuses with [InsufficientFunds] and the fields required and available. Nothing is written. A hold
-// of zero is fine and can be extended.
+// Hold sets an amount of an account aside, without writing anything. If less is available, it returns a [Refusal] with the outcome
+// [InsufficientFunds] and the fields "required" and "available". A hold of zero is allowed, and can be extended.
 func (l *Ledger) Hold(id AccountID, amount Amount) (*Hold, error) {
 	if !id.valid() || id == World || amount < 0 {
 		return nil, &Refusal{Outcome: InvalidTransfer, Detail: "can't hold " + amount.String() + " of " + string(id)}
@@ -121,21 +120,21 @@ func (l *Ledger) Hold(id AccountID, amount Amount) (*Hold, error) {
 		return nil, refuseFunds(id, amount, p.free())
 	}
 	p.held += amount
-	p.pins++ // the hold itself: a hold of zero keeps its place
+	p.pins++ // for the hold itself, so that a hold of zero keeps its place too
 	return &Hold{ledger: l, place: p, amount: amount}, nil
 }
 
-// Account returns the account that the hold is on.
+// Account returns the account whose money is held.
 func (h *Hold) Account() AccountID { return h.place.id }
 
-// Amount returns what is held now: transfers that the hold covers shrink it.
+// Amount returns how much is held now. Each transfer that the hold covers makes it smaller.
 func (h *Hold) Amount() Amount {
 	h.place.shard.mu.Lock()
 	defer h.place.shard.mu.Unlock()
 	return h.amount
 }
 
-// Extend sets a further amount aside, or refuses with [InsufficientFunds] and changes nothing.
+// Extend sets a further amount aside. If less is available, it changes nothing and returns a [Refusal] with [InsufficientFunds].
 func (h *Hold) Extend(by Amount) error {
 	h.place.shard.mu.Lock()
 	defer h.place.shard.mu.Unlock()
@@ -152,7 +151,7 @@ func (h *Hold) Extend(by Amount) error {
 	return nil
 }
 
-// ExtendUpTo sets a further amount aside, or as much of it as is available, and returns how much that was.
+// ExtendUpTo sets a further amount aside, or as much of it as is available. It returns how much it set aside.
 func (h *Hold) ExtendUpTo(by Amount) Amount {
 	h.place.shard.mu.Lock()
 	defer h.place.shard.mu.Unlock()
@@ -164,7 +163,7 @@ func (h *Hold) ExtendUpTo(by Amount) Amount {
 	return by
 }
 
-// Release gives back what is still held. Releasing again does nothing.
+// Release gives back what is still held. A second Release does nothing.
 func (h *Hold) Release() {
 	h.place.shard.mu.Lock()
 	defer h.place.shard.mu.Unlock()

@@ -16,7 +16,7 @@ func (m *memory) places() (n int) {
 	return n
 }
 
-// TestMemoryIsFlat: accounts that nothing is held on and nothing happens to take no memory, however it ended.
+// TestMemoryIsFlat: accounts without holds and operations in flight take no memory, however their operations ended.
 func TestMemoryIsFlat(t *testing.T) {
 	s, l := sample(t)
 	defer s.Close()
@@ -57,7 +57,7 @@ func TestMemoryIsFlat(t *testing.T) {
 	}
 }
 
-// TestBalanceInFlight: while an operation is under way, what a holder gave to it does not show as available again.
+// TestBalanceInFlight: while an operation spends held money, that money does not show as available.
 func TestBalanceInFlight(t *testing.T) {
 	s, l := sample(t) // alice has 21 - 3*(1 posted) = 18, and 3*2 pending
 	defer s.Close()
@@ -99,7 +99,7 @@ func TestBalanceInFlight(t *testing.T) {
 	}
 }
 
-// TestEndedContext: what was not begun does not take place, what was begun does.
+// TestEndedContext: an operation does not begin with an ended context. One that has begun takes place even if its context ends.
 func TestEndedContext(t *testing.T) {
 	s, l := sample(t)
 	defer s.Close()
@@ -131,8 +131,8 @@ func TestEndedContext(t *testing.T) {
 	}
 }
 
-// TestHoldsRelyOnWhatIsCommitted: what an operation brings in, or gives back, other operations may spend at once; a hold may not have it
-// before it is durable, so that an operation that is thrown away leaves no hold without money.
+// TestHoldsRelyOnWhatIsCommitted: later operations may spend at once what an operation brings in or gives back. A hold can't have it before
+// the operation is durable, so that no hold lacks money when the operation is thrown away.
 func TestHoldsRelyOnWhatIsCommitted(t *testing.T) {
 	s, l := sample(t)
 	defer s.Close()
@@ -188,7 +188,7 @@ func TestHoldsRelyOnWhatIsCommitted(t *testing.T) {
 	}
 }
 
-// TestReleasedMeanwhile: a hold that is released while an operation gives it back, or draws on it, is released whatever becomes of that.
+// TestReleasedMeanwhile: a hold that is released while an operation uses it stays released, however the operation ends.
 func TestReleasedMeanwhile(t *testing.T) {
 	s, l := sample(t)
 	defer s.Close()
@@ -224,8 +224,7 @@ func TestReleasedMeanwhile(t *testing.T) {
 	}
 }
 
-// TestOnCommit: what is to happen when an operation is durable happens once, in its order, however often it ran, and never for what was
-// undone.
+// TestOnCommit: the functions are called once and in their order, however often the operation ran, and never for parts that were undone.
 func TestOnCommit(t *testing.T) {
 	s, l := sample(t)
 	defer s.Close()

@@ -1,9 +1,11 @@
-// Package ledger moves money, and is the only code that does: accounts with four counters, immutable transfers, holds, and atomic
-// operations on a [Store]. It imports nothing else of Tallygate.
+// Package ledger is a double-entry ledger, and the only code of Tallygate that moves money. It has accounts with four counters, transfers
+// that never change, holds, and atomic operations on a [Store]. It imports no other package of Tallygate.
 //
-// A [Ledger] is made over a store by [New]. What changes the books is a function on a [Tx], given to [Do] or [Queue]: it posts transfers
-// and puts the records that belong to them, all of it or nothing. Such functions run one after another, many to a commit, and perhaps
-// more than once; see [Tx] for what that asks of them. What only sets money aside for a moment is a [Hold], in memory.
+// To begin, open a store (such as escrow/ledger/bolt, or ledgertest.NewStore for tests), and pass it to [New]. To change the books, pass
+// a function to [Do]. The function gets a [Tx]; with it it posts transfers and puts the records that belong to them. Either all of this is
+// committed, or nothing. Operations run one after another, and many of them share one commit. An operation may run more than once: see
+// [Tx] for what it must not do. [Queue] is like [Do], but does not wait. To set money aside for a short time, without writing, use
+// [Ledger.Hold].
 package ledger
 
 import (
@@ -15,18 +17,18 @@ import (
 	"time"
 )
 
-// Options are what a ledger is made with.
+// Options are the settings of a ledger.
 type Options struct {
-	// Now is the clock; default time.Now.
+	// Now is the clock. The default is time.Now.
 	Now func() time.Time
-	// Currency labels the amounts. It is kept in the ledger at its creation; another one is refused with ErrCurrency. Empty
-	// accepts what an existing ledger has.
+	// Currency is the label of all amounts. A new ledger stores it. Later it must be the same, or empty, which accepts the stored one;
+	// otherwise New returns ErrCurrency.
 	Currency string
-	// Logger takes what an operator must know; default slog.Default.
+	// Logger gets the messages for the operator. The default is slog.Default.
 	Logger *slog.Logger
 }
 
-// Ledger is the books on one store. Its methods may be called from any goroutine.
+// Ledger keeps the books in one store. Its methods may be called from any goroutine.
 type Ledger struct {
 	store    Store
 	now      func() time.Time
@@ -34,17 +36,17 @@ type Ledger struct {
 	currency string
 	session  Session
 	memory   *memory
-	applied  stateRecord // where the ledger stands by the last operation that was run: the writer's own
+	applied  stateRecord // the state after the last operation that ran; used by the writer only
 
 	reopening sync.Mutex
 
 	mu       sync.Mutex
-	last     time.Time // of the last operation applied
-	stopped  error     // why no money is taken: a failed commit
-	readOnly error     // why no money is ever taken again: the books were found wrong
+	last     time.Time // of the last operation that ran
+	stopped  error     // why operations are refused until Reopen: a commit failed
+	readOnly error     // why operations are refused for good: the books were found wrong
 }
 
-// New opens the books on a store, or begins them where the store is empty.
+// New opens the ledger in a store. In an empty store it begins a new ledger.
 func New(s Store, o Options) (*Ledger, error) {
 	l := &Ledger{store: s, now: o.Now, logger: o.Logger, memory: newMemory()}
 	if l.now == nil {
@@ -62,16 +64,16 @@ func New(s Store, o Options) (*Ledger, error) {
 // Currency returns the label of the ledger's amounts.
 func (l *Ledger) Currency() string { return l.currency }
 
-// Close commits what is queued and closes the store.
+// Close commits the queued operations and closes the store.
 func (l *Ledger) Close() error {
 	err := l.endSession()
 	if errors.Is(err, ErrClosed) {
-		err = nil // it was closed before
+		err = nil // the ledger was closed before
 	}
 	return errors.Join(err, l.store.Close())
 }
 
-// Now is the ledger's time, UTC: the clock's, but never before that of an operation already applied.
+// Now returns the ledger's time in UTC. It is the clock's time, but never earlier than the time of an operation that already ran.
 func (l *Ledger) Now() time.Time {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -82,7 +84,7 @@ func (l *Ledger) Now() time.Time {
 	return now
 }
 
-// tick is Now for an operation: later ones will not be before it.
+// tick returns Now for an operation. Later operations never get an earlier time.
 func (l *Ledger) tick() time.Time {
 	now := l.Now()
 	l.mu.Lock()
@@ -91,7 +93,7 @@ func (l *Ledger) tick() time.Time {
 	return now
 }
 
-// failure returns why no money is taken, nil while it is.
+// failure returns the reason why operations are refused, or nil.
 func (l *Ledger) failure() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -101,11 +103,11 @@ func (l *Ledger) failure() error {
 	return l.stopped
 }
 
-// Err returns why the ledger takes no operations, nil while it does: an error that wraps [ErrUnavailable] after a failed commit, or
-// [ErrReadOnly] since the books were found wrong.
+// Err returns nil if the ledger accepts operations. After a failed commit it returns an error that wraps [ErrUnavailable]. If the books
+// were found wrong, it returns an error that wraps [ErrReadOnly].
 func (l *Ledger) Err() error { return l.failure() }
 
-// broke turns the ledger read-only since an invariant does not hold.
+// broke makes the ledger read-only, because an invariant does not hold.
 func (l *Ledger) broke(finding error) error {
 	err := fmt.Errorf("%w since its books are wrong: %w; run 'ledger verify'", ErrReadOnly, finding)
 	l.mu.Lock()
@@ -117,7 +119,7 @@ func (l *Ledger) broke(finding error) error {
 	return err
 }
 
-// damaged turns the ledger read-only where err is of a record that is not what was written: what stands on it can't be trusted.
+// damaged makes the ledger read-only if err is about a damaged record, since nothing that depends on that record can be trusted.
 func (l *Ledger) damaged(err error) error {
 	if errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrReadOnly) {
 		return l.broke(err)
@@ -125,7 +127,7 @@ func (l *Ledger) damaged(err error) error {
 	return err
 }
 
-// Receipt tells how an operation ended, once it has, and what it came to.
+// Receipt gives the result of a queued operation, once the operation has ended.
 type Receipt[T any] struct {
 	done   chan struct{}
 	result T
@@ -135,15 +137,15 @@ type Receipt[T any] struct {
 // Done is closed when the operation has ended.
 func (r *Receipt[T]) Done() <-chan struct{} { return r.done }
 
-// Wait returns how the operation ended: with its result, where it is durable, or with the error that kept it from being so.
+// Wait waits until the operation has ended. It returns the result if the operation is durable, otherwise the error.
 func (r *Receipt[T]) Wait() (T, error) {
 	<-r.done
 	return r.result, r.err
 }
 
-// Do runs op as one atomic operation, and returns its result when it is durable, or why it was refused. See [Tx] for what op may do: it
-// may run more than once. ctx only bounds the waiting: an operation that was begun still takes place, so that an error of ctx says
-// nothing about it. Where ctx has ended before, nothing is begun.
+// Do runs op as one atomic operation. It returns op's result once the operation is durable, or the error. op may run more than once: see
+// [Tx] for what it must not do. If ctx has already ended, op does not run. If ctx ends later, Do stops waiting, but the operation still
+// takes place: an error of ctx does not tell whether it succeeded.
 func Do[T any](ctx context.Context, l *Ledger, op func(*Tx) (T, error)) (T, error) {
 	var none T
 	if ctx.Err() != nil {
@@ -158,7 +160,7 @@ func Do[T any](ctx context.Context, l *Ledger, op func(*Tx) (T, error)) (T, erro
 	}
 }
 
-// Queue is [Do] without the waiting. Operations that one goroutine queues take place in their order.
+// Queue is like [Do], but does not wait. Operations that one goroutine queues run in the order in which it queued them.
 func Queue[T any](l *Ledger, op func(*Tx) (T, error)) *Receipt[T] {
 	o := &operation[T]{Receipt: Receipt[T]{done: make(chan struct{})}, run: op}
 	o.tx.ledger = l
@@ -174,7 +176,7 @@ func Queue[T any](l *Ledger, op func(*Tx) (T, error)) *Receipt[T] {
 type operation[T any] struct {
 	Receipt[T]
 	run func(*Tx) (T, error)
-	tx  Tx // of the last run
+	tx  Tx // the Tx of the last run
 }
 
 func (o *operation[T]) runIn(w Writer) error {
@@ -192,11 +194,11 @@ func (o *operation[T]) end(err error) {
 		var none T
 		o.result, o.err = none, err
 	}
-	o.run, o.tx = nil, Tx{} // the receipt may be kept for long
+	o.run, o.tx = nil, Tx{} // the caller may keep the receipt for long
 	close(o.done)
 }
 
-// run runs one operation, on the store's goroutine, for the first time or again.
+// run runs one operation, for the first time or again. It is called on the store's goroutine.
 func (l *Ledger) run(tx *Tx, w Writer, op func() error) (err error) {
 	if err := l.failure(); err != nil {
 		return err
@@ -228,20 +230,20 @@ func (l *Ledger) run(tx *Tx, w Writer, op func() error) (err error) {
 	return nil
 }
 
-// undo takes back what an operation that ran has changed in memory.
+// undo takes back the changes in memory of an operation that ran.
 func (l *Ledger) undo(tx *Tx) {
 	tx.rollback(0)
 	tx.unpin(false)
 	l.applied = tx.before
 }
 
-// end takes note of how an operation ended, before anybody is told.
+// end records how an operation ended, before its caller is told.
 func (l *Ledger) end(tx *Tx, err error) {
 	if errors.Is(err, ErrOutcomeUnknown) || errors.Is(err, ErrUnavailable) {
 		l.stop(err)
 	}
 	if err != nil {
-		return // it changed nothing, or that was taken back
+		return // the operation changed nothing, or its changes were taken back
 	}
 	tx.unpin(true)
 	for _, fn := range tx.committed {
@@ -249,7 +251,7 @@ func (l *Ledger) end(tx *Tx, err error) {
 	}
 }
 
-// stop takes no more money after a failed commit.
+// stop refuses operations after a failed commit.
 func (l *Ledger) stop(cause error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -263,9 +265,9 @@ func (l *Ledger) stop(cause error) {
 	l.logger.Error("the ledger takes no operations: a commit failed", "error", cause)
 }
 
-// Reopen takes money again after a failed commit: the store goes on from what is durable now. Holds keep what they held when the
-// commit failed. What became of an operation whose outcome is unknown, the records say that it was to put. Where the store can't be
-// reopened the error says why, and everything stays as it is.
+// Reopen makes the ledger accept operations again after a failed commit. The store goes on from the state that is durable now. Holds keep
+// the amounts that they had when the commit failed. To find out what became of an operation that ended with [ErrOutcomeUnknown], look
+// for a record that it puts. If the store can't be reopened, Reopen returns the reason and changes nothing.
 func (l *Ledger) Reopen() error {
 	l.reopening.Lock()
 	defer l.reopening.Unlock()
@@ -273,7 +275,7 @@ func (l *Ledger) Reopen() error {
 	stopped := l.stopped
 	l.mu.Unlock()
 	if stopped == nil {
-		return nil // or it was another caller who reopened it
+		return nil // no commit failed, or another caller has reopened the ledger
 	}
 	store, ok := l.store.(Reopener)
 	if !ok {
@@ -282,7 +284,7 @@ func (l *Ledger) Reopen() error {
 	if err := store.Reopen(); err != nil {
 		return fmt.Errorf("reopening the ledger: %w", err)
 	}
-	// Until l.stopped is cleared operations are turned away, so that no account changes while it is read again.
+	// Operations are refused until l.stopped is cleared, so no account changes while it is read again.
 	err := l.View(func(r Reader) (err error) {
 		l.applied, err = readState(r)
 		return err
@@ -300,7 +302,7 @@ func (l *Ledger) Reopen() error {
 	return nil
 }
 
-// View calls fn with the records as last committed.
+// View calls fn with a reader of the records as last committed.
 func (l *Ledger) View(fn func(Reader) error) error { return l.damaged(l.store.View(fn)) }
 
 func (l *Ledger) committed(id AccountID) (account Account, err error) {

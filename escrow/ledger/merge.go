@@ -2,18 +2,19 @@ package ledger
 
 import "bytes"
 
-// Cursor walks changes in the direction of a scan, within its range.
+// Cursor goes through changes, in the direction and within the range of a scan.
 type Cursor interface {
-	// Peek returns the change that the cursor stands at, a nil value for a deletion; at the end it is not ok.
+	// Peek returns the change at the cursor. A nil value means that the record is deleted. At the end, ok is false.
 	Peek() (key, value []byte, ok bool)
-	// Next goes on to the next change.
+	// Next moves the cursor to the next change.
 	Next()
 }
 
-// Merge is the Scan of changes over what they change. The cursor has left a change before fn is called with it.
+// Merge scans the records of base as they are after the changes. It moves the cursor past a change before it calls fn with it.
 func Merge(changes Cursor, base Reader, r Range, fn func(key, value []byte) (more bool, err error)) error {
 	more := true
-	// emitUpTo calls fn for the changes that come before key, and reports whether a change of key itself stands in for it.
+	// emitUpTo calls fn for the changes up to key, or for all that are left if key is nil. It reports whether the record of key in base
+	// must be left out, because it was changed or because fn wants no more.
 	emitUpTo := func(key []byte) (replaced bool, err error) {
 		for more {
 			changed, value, ok := changes.Peek()

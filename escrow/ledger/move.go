@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// change is what an operation did to one account in memory, and to one of its holds.
+// change is a change that an operation made in memory to one account, and perhaps to one of its holds.
 type change struct {
 	place     *place
 	hold      *Hold
@@ -16,7 +16,7 @@ type change struct {
 	held      Amount
 }
 
-// make applies a change and notes it, to be taken back if the operation is thrown away; the shard is locked.
+// make applies a change. It also remembers the change, to take it back if the operation is thrown away. The shard must be locked.
 func (tx *Tx) make(c change) {
 	c.apply()
 	tx.changes = append(tx.changes, c)
@@ -25,7 +25,7 @@ func (tx *Tx) make(c change) {
 func (c change) apply() {
 	c.place.available += c.available
 	c.place.incoming += c.incoming
-	if c.hold != nil && !c.hold.released { // else what it held was given back meanwhile
+	if c.hold != nil && !c.hold.released { // a released hold has given its money back already
 		c.hold.grow(c.held)
 	}
 }
@@ -37,7 +37,7 @@ func (c change) takeBack() {
 	c.apply()
 }
 
-// rollback takes back what was changed in memory since a mark, the last first.
+// rollback takes back the changes in memory after the first mark changes, the last one first.
 func (tx *Tx) rollback(mark int) {
 	for _, c := range slices.Backward(tx.changes[mark:]) {
 		c.takeBack()
@@ -45,8 +45,8 @@ func (tx *Tx) rollback(mark int) {
 	tx.changes = tx.changes[:mark]
 }
 
-// pin keeps an account's place in memory until the operation is committed or thrown away. account is the account as the operation
-// sees it; the shard is locked.
+// pin keeps an account's place in memory until the operation is committed or thrown away. account is the account as the operation sees
+// it. The shard must be locked.
 func (tx *Tx) pin(s *shard, id AccountID, account Account) (*place, error) {
 	p, err := s.place(id, func() (Account, error) { return account, nil })
 	if err != nil {
@@ -64,7 +64,7 @@ func (tx *Tx) pin(s *shard, id AccountID, account Account) (*place, error) {
 	return p, nil
 }
 
-// unpin lets go of all accounts. Where the operation was committed, so was all that came in: holds may rely on it now.
+// unpin unpins all accounts. If the operation was committed, holds may use the money that it brought in from now on.
 func (tx *Tx) unpin(committed bool) {
 	for _, p := range tx.pinned {
 		p.shard.mu.Lock()
@@ -82,10 +82,10 @@ func (tx *Tx) unpin(committed bool) {
 	tx.pinned = tx.pinned[:0]
 }
 
-// move applies one transfer: the rules, the records, and what holds may rely on.
+// move makes one transfer: it applies the rules, writes the records, and updates what is available to holds.
 func (tx *Tx) move(t Transfer, cover []*Hold) (Transfer, error) {
 	if !validName(t.Reference) || !validName(t.Kind) || !t.Debit.valid() || !t.Credit.valid() {
-		return t, &Refusal{Outcome: InvalidTransfer, Detail: fmt.Sprintf("accounts, kind and reference hold no zero byte and at most %d bytes", maxName)}
+		return t, &Refusal{Outcome: InvalidTransfer, Detail: fmt.Sprintf("account names, kind and reference must have at most %d bytes, and no zero byte", maxName)}
 	}
 	t.Seq, t.Time = tx.state.Seq+1, tx.now
 	debit, err := tx.Account(t.Debit)
@@ -106,8 +106,8 @@ func (tx *Tx) move(t Transfer, cover []*Hold) (Transfer, error) {
 	return t, tx.write(t, debitAfter, creditAfter)
 }
 
-// pay applies the rules under the lock that holds are made under, and takes what the transfer takes, so that no hold can be made on it
-// any more.
+// pay applies the rules and takes the amount from the debit account. It does both under the lock under which holds are made, so that no
+// hold can take the same money.
 func (tx *Tx) pay(debit, credit Account, t Transfer, cover []*Hold) (Account, Account, error) {
 	s := tx.ledger.memory.shard(t.Debit)
 	s.mu.Lock()
@@ -131,7 +131,7 @@ func (tx *Tx) pay(debit, credit Account, t Transfer, cover []*Hold) (Account, Ac
 		return debit, credit, &Refusal{Outcome: outcome, Detail: fmt.Sprintf("%s of %s from %s to %s", t.Phase, t.Amount, t.Debit, t.Credit)}
 	}
 	spent := debit.Available() - debitAfter.Available()
-	if spent < 0 { // what was pending is available again
+	if spent < 0 { // a pending amount is available again
 		tx.make(change{place: p, incoming: -spent})
 	} else {
 		tx.spend(p, spent, cover)
@@ -139,8 +139,8 @@ func (tx *Tx) pay(debit, credit Account, t Transfer, cover []*Hold) (Account, Ac
 	return debitAfter, creditAfter, nil
 }
 
-// spend takes an amount: what the covering holds have of it first, then what operations in flight brought in, then what is available.
-// In this order no hold can be made, before the commit, on what would be missing if the operation were thrown away. The shard is locked.
+// spend takes an amount first from the covering holds, then from what operations in flight brought in, then from what is available. The
+// order matters: if the operation is thrown away later, no hold that was made meanwhile lacks money. The shard must be locked.
 func (tx *Tx) spend(p *place, amount Amount, cover []*Hold) {
 	for _, h := range cover {
 		if h == nil || h.place != p || h.released || amount == 0 {
@@ -156,7 +156,7 @@ func (tx *Tx) spend(p *place, amount Amount, cover []*Hold) {
 	}
 }
 
-// earn brings an amount in, which may be zero: the account is pinned all the same, as its record changes.
+// earn adds an incoming amount to an account. It pins the account even if the amount is zero, since the account's record changes.
 func (tx *Tx) earn(id AccountID, account Account, amount Amount) error {
 	s := tx.ledger.memory.shard(id)
 	s.mu.Lock()
@@ -168,7 +168,7 @@ func (tx *Tx) earn(id AccountID, account Account, amount Amount) error {
 	return err
 }
 
-// write puts the records of one transfer.
+// write writes the records of one transfer.
 func (tx *Tx) write(t Transfer, debit, credit Account) error {
 	if debit.Available() < 0 && t.Debit != World || credit.Available() < 0 && t.Credit != World {
 		return tx.ledger.broke(fmt.Errorf("transfer %d would leave %s at %s and %s at %s", t.Seq, t.Debit, debit.Available(), t.Credit, credit.Available()))
@@ -188,7 +188,7 @@ func (tx *Tx) write(t Transfer, debit, credit Account) error {
 	return nil
 }
 
-// chain takes the transfer into the hash chain, and keeps the head of each day that has transfers.
+// chain adds the transfer to the hash chain. With the first transfer of a day it writes the head of the last day before.
 func (tx *Tx) chain(t Transfer, key, value []byte) {
 	day := t.Time.Format(time.DateOnly)
 	if tx.state.Day != "" && tx.state.Day != day {
@@ -198,7 +198,7 @@ func (tx *Tx) chain(t Transfer, key, value []byte) {
 	tx.state.Head = link(tx.state.Head, key, value)
 }
 
-// link is one step of the hash chain: SHA-256 over the head before it, the transfer's key and its stored value.
+// link returns the next head of the hash chain: SHA-256 of the previous head, the transfer's key and its stored value.
 func link(head [32]byte, key, value []byte) [32]byte {
 	text := make([]byte, 0, 256)
 	text = append(text, head[:]...)

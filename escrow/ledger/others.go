@@ -5,12 +5,12 @@ import (
 	"time"
 )
 
-// maxTakenIn is how many transfers of other processes are gone through one by one. Behind more of them, every account in memory is read
-// again.
+// maxTakenIn is the largest number of transfers of other processes that takeIn reads one by one. If there are more, it reads every
+// account in memory again instead.
 const maxTakenIn = 4096
 
-// takeIn takes in what other processes have committed to a shared store since the last operation here: what they moved changes what is
-// available on accounts that have a place in memory. It runs on the store's goroutine, before an operation.
+// takeIn reads the transfers that other processes committed to a shared store since the last operation of this process. They change what
+// is available on the accounts in memory. takeIn runs on the store's goroutine, before an operation.
 func (l *Ledger) takeIn(r Reader, state stateRecord) error {
 	since := l.applied
 	if state.Seq == since.Seq && state.Head == since.Head {
@@ -20,7 +20,7 @@ func (l *Ledger) takeIn(r Reader, state stateRecord) error {
 		return nil
 	}
 	if state.Seq <= since.Seq {
-		return l.broke(fmt.Errorf("its last transfer is %d, and %d was there with another history", state.Seq, since.Seq))
+		return l.broke(fmt.Errorf("its last transfer is %d, but transfer %d was read before, with another history", state.Seq, since.Seq))
 	}
 	if state.Seq-since.Seq > maxTakenIn {
 		if err := l.memory.reload(func(id AccountID) (Account, error) { return ReadAccount(r, id) }); err != nil {
@@ -45,13 +45,13 @@ func (l *Ledger) takeIn(r Reader, state stateRecord) error {
 		return err
 	}
 	if head != state.Head {
-		return l.broke(fmt.Errorf("the transfers from %d to %d, of other processes, do not make the head of the hash chain", since.Seq+1, state.Seq))
+		return l.broke(fmt.Errorf("the transfers %d to %d, which other processes wrote, do not match the head of the hash chain", since.Seq+1, state.Seq))
 	}
 	l.notBefore(state)
 	return nil
 }
 
-// notBefore notes where the ledger stands: operations from now on are not before it in time.
+// notBefore records the state of the ledger. Later operations never get an earlier time than the state's.
 func (l *Ledger) notBefore(state stateRecord) {
 	l.applied = state
 	l.mu.Lock()
@@ -61,7 +61,7 @@ func (l *Ledger) notBefore(state stateRecord) {
 	}
 }
 
-// refresh makes what is available on an account what its record says, if it has a place.
+// refresh reads again what is available on an account, if the account is in memory.
 func (m *memory) refresh(r Reader, id AccountID) error {
 	s := m.shard(id)
 	s.mu.Lock()

@@ -5,25 +5,26 @@ import (
 	"fmt"
 )
 
-// Outcome names how an operation ended; the names are part of the interface. Packages above add their own.
+// Outcome is a name for how an operation ended. The names are part of the API. Packages that use the ledger add their own.
 type Outcome string
 
 // The ledger's own outcomes.
 const (
 	OK                Outcome = ""                   // done
-	InsufficientFunds Outcome = "insufficient_funds" // the debit account has less available than asked for
-	InvalidTransfer   Outcome = "invalid_transfer"   // amount not above zero, one account on both sides, a malformed name
+	InsufficientFunds Outcome = "insufficient_funds" // the debit account has less available than required
+	InvalidTransfer   Outcome = "invalid_transfer"   // the amount is not above zero, both accounts are the same, or a name is malformed
 	Overflow          Outcome = "overflow"           // a counter would leave the range of Amount
 	PendingNotFound   Outcome = "pending_not_found"  // no pending transfer has this number
 	PendingResolved   Outcome = "pending_resolved"   // the pending transfer was posted or voided before
-	ExceedsPending    Outcome = "exceeds_pending"    // more to post than is pending
+	ExceedsPending    Outcome = "exceeds_pending"    // more was to be posted than is pending
 )
 
-// Refusal is an outcome that changes nothing: an answer, not a failure. Errors of this package that are refusals are *Refusal.
+// Refusal is the error of an operation that the rules do not allow. A refused operation changes nothing. The ledger itself works as it
+// should; failures of the store are other errors.
 type Refusal struct {
 	Outcome Outcome           `cbor:"1,keyasint"`
 	Detail  string            `cbor:"2,keyasint,omitempty"`
-	Fields  map[string]string `cbor:"3,keyasint,omitempty"` // what is needed to mend it, such as required and available
+	Fields  map[string]string `cbor:"3,keyasint,omitempty"` // details for the caller, such as "required" and "available"
 }
 
 // Error returns the outcome and its detail.
@@ -34,7 +35,7 @@ func (r *Refusal) Error() string {
 	return string(r.Outcome) + ": " + r.Detail
 }
 
-// OutcomeOf returns the outcome of a refusal anywhere in err's chain, else [OK]; a nil error is OK too.
+// OutcomeOf returns the outcome of the [Refusal] in err's chain. It returns [OK] if there is none, so also for errors that are failures.
 func OutcomeOf(err error) Outcome {
 	if refusal, ok := errors.AsType[*Refusal](err); ok {
 		return refusal.Outcome

@@ -8,12 +8,12 @@ import (
 	"github.com/tidwall/btree"
 )
 
-// overlay is what the operations of a group have written so far, over what is committed. Operations mostly get and put, so their
-// order is only kept from the first scan on.
+// overlay holds what the operations of a group have written so far. Its reads see these writes on top of base, the committed records.
+// Most operations only get and put, so the keys are kept in order only from the first scan on.
 type overlay struct {
 	base    Reader
 	nodes   map[string]*node
-	list    []*node              // as they were added
+	list    []*node              // in the order in which they were added
 	ordered *btree.BTreeG[*node] // nil until there is a scan
 	undo    []undone
 }
@@ -21,10 +21,10 @@ type overlay struct {
 type node struct {
 	key   []byte
 	value []byte // nil: deleted
-	set   bool   // false: as in base
+	set   bool   // false: not changed, the record of base counts
 }
 
-// undone is how a node was before a write.
+// undone is the state of a node before a write.
 type undone struct {
 	node  *node
 	value []byte
@@ -86,7 +86,7 @@ func (o *overlay) rollback(mark int) {
 	o.undo = o.undo[:mark]
 }
 
-// keep makes what was written so far final.
+// keep makes the writes so far final: they can't be undone any more.
 func (o *overlay) keep() {
 	clear(o.undo)
 	o.undo = o.undo[:0]
@@ -96,7 +96,7 @@ func (o *overlay) empty() bool {
 	return !slices.ContainsFunc(o.list, func(n *node) bool { return n.set })
 }
 
-// all yields what was written, in the order of the keys.
+// all yields the writes in the order of their keys.
 func (o *overlay) all() iter.Seq2[[]byte, []byte] {
 	return func(yield func([]byte, []byte) bool) {
 		slices.SortFunc(o.list, compareNodes)
@@ -118,7 +118,7 @@ func (o *overlay) insert(key []byte) *node {
 	return n
 }
 
-// order has the nodes in the order of their keys from now on.
+// order keeps the nodes in the order of their keys from now on.
 func (o *overlay) order() {
 	if o.ordered != nil {
 		return
@@ -129,8 +129,8 @@ func (o *overlay) order() {
 	}
 }
 
-// Scan sees what is in the overlay over what is in the base. fn may write: what it writes behind the scan's position is seen, or
-// not, as it happens to fall.
+// Scan scans the records of base with the overlay's writes applied. fn may write. Whether the scan sees a record that fn writes further
+// on is not defined.
 func (o *overlay) Scan(r Range, fn func(key, value []byte) (bool, error)) error {
 	o.order()
 	c := &overlayCursor{overlay: o, in: r}
@@ -142,14 +142,15 @@ func (o *overlay) Scan(r Range, fn func(key, value []byte) (bool, error)) error 
 	return Merge(c, o.base, r, fn)
 }
 
-// overlayCursor seeks anew for each step, since nodes may come in between.
+// overlayCursor searches its position again for each step, since nodes may be added during a scan.
 type overlayCursor struct {
 	overlay *overlay
 	in      Range
 	at      *node // nil at the end
 }
 
-// seek goes to the first node on from a key, nil for the very first, in the cursor's direction: to the key's own too if it is included.
+// seek moves to the first node after key in the cursor's direction, or to the node of key itself if included is true. A nil key means
+// the beginning.
 func (c *overlayCursor) seek(key []byte, included bool) {
 	c.at = nil
 	take := func(n *node) bool {
@@ -169,7 +170,7 @@ func (c *overlayCursor) seek(key []byte, included bool) {
 	}
 }
 
-// Peek passes over what was undone, also while the cursor stood at it.
+// Peek implements [Cursor]. It skips nodes whose writes were undone, even if that happened while the cursor stood at them.
 func (c *overlayCursor) Peek() (key, value []byte, ok bool) {
 	for c.at != nil && !c.at.set {
 		c.Next()
@@ -181,5 +182,5 @@ func (c *overlayCursor) Peek() (key, value []byte, ok bool) {
 	return n.key, n.value, true
 }
 
-// Next is [Cursor]'s.
+// Next implements [Cursor].
 func (c *overlayCursor) Next() { c.seek(c.at.key, false) }

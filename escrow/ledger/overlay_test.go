@@ -37,7 +37,7 @@ func (s sorted) Scan(r Range, fn func(key, value []byte) (bool, error)) error {
 	return nil
 }
 
-// list returns what a scan sees, up to a limit.
+// list returns the records that a scan sees, up to a limit.
 func list(r Reader, in Range, limit int) (seen []string) {
 	_ = r.Scan(in, func(key, value []byte) (bool, error) {
 		seen = append(seen, string(key)+"="+string(value))
@@ -48,7 +48,7 @@ func list(r Reader, in Range, limit int) (seen []string) {
 
 var errNo = errors.New("no")
 
-// TestOverlay compares an overlay with a plain map through random writes, nested parts that fail, and scans.
+// TestOverlay compares an overlay with a map, through random writes, nested parts that fail, and scans.
 func TestOverlay(t *testing.T) {
 	key := rapid.StringMatching(`[abc]{0,2}`)
 	rapid.Check(t, func(t *rapid.T) {
@@ -141,7 +141,7 @@ func TestOverlayWriteWhileScanning(t *testing.T) {
 	err := o.Scan(Range{}, func(key, value []byte) (bool, error) {
 		seen++
 		o.Delete(key)
-		o.Put(append([]byte("0"), key...), value) // before what is still to come
+		o.Put(append([]byte("0"), key...), value) // before the scan's position
 		return true, o.Try(func() error { o.Put([]byte("~"), value); return nil })
 	})
 	if err != nil || seen < 20 {

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Balance returns an account as last committed, and how much of it is held now. An operation in flight counts as held what it will
-// take, so that Available less held is what a new hold could have.
+// Balance returns an account as last committed, and how much of it is held now. The amounts that operations in flight take count as held.
+// So Available minus held is the largest hold that could be made now.
 func (l *Ledger) Balance(id AccountID) (account Account, held Amount, err error) {
 	s := l.memory.shard(id)
 	s.mu.Lock()
@@ -20,7 +20,7 @@ func (l *Ledger) Balance(id AccountID) (account Account, held Amount, err error)
 	return account, held, nil
 }
 
-// Transfer returns the transfer of a number; found is false where there is none.
+// Transfer returns the transfer with the number seq. If there is none, found is false.
 func (l *Ledger) Transfer(seq uint64) (t Transfer, found bool, err error) {
 	err = l.View(func(r Reader) error {
 		t, found, err = readTransfer(r, seq)
@@ -29,7 +29,7 @@ func (l *Ledger) Transfer(seq uint64) (t Transfer, found bool, err error) {
 	return t, found, err
 }
 
-// Transfers returns up to limit transfers that came after the one of the given number, oldest first.
+// Transfers returns up to limit transfers, oldest first, whose numbers are higher than after.
 func (l *Ledger) Transfers(after uint64, limit int) (list []Transfer, err error) {
 	err = l.View(func(r Reader) error {
 		list, err = transfersAfter(r, after, limit)
@@ -50,7 +50,8 @@ func transfersAfter(r Reader, after uint64, limit int) (list []Transfer, err err
 	return list, err
 }
 
-// Entries returns up to limit posted moves of an account, newest first: all of them, or those before the one of the given number.
+// Entries returns up to limit entries of an account, newest first. If before is not 0, only entries of transfers with lower numbers are
+// returned.
 func (l *Ledger) Entries(id AccountID, before uint64, limit int) (list []Entry, err error) {
 	err = l.View(func(r Reader) error {
 		list, err = entriesBefore(r, id, before, limit)
@@ -102,7 +103,7 @@ func decodeEntry(r Reader, id AccountID, key, value []byte) (Entry, error) {
 	return e, nil
 }
 
-// Pendings returns the pending transfers of a reference that are not resolved, oldest first.
+// Pendings returns the pending transfers with a reference that are not resolved yet, oldest first.
 func Pendings(r Reader, reference string) ([]Transfer, error) {
 	var list []Transfer
 	err := r.Scan(Prefix(listPrefix(pendingPrefix, reference)), func(key, _ []byte) (bool, error) {
@@ -128,10 +129,10 @@ func readState(r Reader) (state stateRecord, err error) {
 	return state, decode(stateKey, value, &state)
 }
 
-// Head is the hash chain at the end of one day that had transfers.
+// Head is the head of the hash chain after the last transfer of a day.
 type Head struct {
-	Day  string // such as 2026-11-24, UTC
-	Seq  uint64 // of the day's last transfer
+	Day  string // the day in UTC, such as 2026-11-24
+	Seq  uint64 // the number of the day's last transfer
 	Hash [32]byte
 }
 
@@ -148,14 +149,14 @@ func decodeHead(key, value []byte) (Head, error) {
 	return Head{Day: string(key[1:]), Seq: record.Seq, Hash: record.Head}, err
 }
 
-// Stand is where the ledger stands.
+// Stand is the current state of the ledger.
 type Stand struct {
-	Transfers uint64    // so many, and the number of the last
-	Time      time.Time // of the last operation
-	Head      Head      // of the hash chain now
+	Transfers uint64    // the number of transfers, and the number of the last one
+	Time      time.Time // the time of the last operation
+	Head      Head      // the current head of the hash chain
 }
 
-// Stand returns where the ledger stands.
+// Stand returns the current state of the ledger, as last committed.
 func (l *Ledger) Stand() (stand Stand, err error) {
 	err = l.View(func(r Reader) error {
 		state, err := readState(r)

@@ -8,16 +8,16 @@ import (
 	"github.com/fxamacker/cbor/v2"
 )
 
-// The first byte of a key says what its record is.
+// The first byte of a key tells the kind of the record.
 const (
 	metaPrefix     = 'm' // m"meta", m"state"
 	accountPrefix  = 'a' // a<account>: Account
 	transferPrefix = 't' // t<seq>: a transfer
-	entryPrefix    = 'e' // e<account>\x00<seq>: the balance after it
+	entryPrefix    = 'e' // e<account>\x00<seq>: the account's balance after the transfer
 	pendingPrefix  = 'p' // p<reference>\x00<seq>: a pending transfer that is not resolved
 	headPrefix     = 'h' // h<day>: the head of the hash chain after the last transfer of the day
 
-	// DomainPrefix begins the keys of the records that packages above keep beside the money.
+	// DomainPrefix is the first byte of the keys of domain records: those that the packages above this one store.
 	DomainPrefix = 'd'
 )
 
@@ -49,7 +49,7 @@ func listPrefix(prefix byte, name string) []byte {
 	return append(key, 0)
 }
 
-// lastSeq reads the number at the end of a key of transfers, entries or pendings.
+// lastSeq returns the transfer number at the end of the key of a transfer, an entry or a pending transfer.
 func lastSeq(key []byte) (uint64, error) {
 	if len(key) < 9 {
 		return 0, &CorruptError{Key: key, Detail: "the key is too short"}
@@ -57,20 +57,20 @@ func lastSeq(key []byte) (uint64, error) {
 	return binary.BigEndian.Uint64(key[len(key)-8:]), nil
 }
 
-// metaRecord says what this ledger is.
+// metaRecord describes the ledger.
 type metaRecord struct {
 	Schema   uint      `cbor:"1,keyasint"`
 	Currency string    `cbor:"2,keyasint"`
 	Created  int64     `cbor:"3,keyasint"`           // Unix nanoseconds
-	Upgrade  []byte    `cbor:"4,keyasint,omitempty"` // where the next step of an upgrade goes on
-	Epoch    uint64    `cbor:"5,keyasint,omitempty"` // of the last session that was begun
-	Sessions []Session `cbor:"6,keyasint,omitempty"` // that are not over
+	Upgrade  []byte    `cbor:"4,keyasint,omitempty"` // where the next step of an unfinished upgrade begins
+	Epoch    uint64    `cbor:"5,keyasint,omitempty"` // of the last session that began
+	Sessions []Session `cbor:"6,keyasint,omitempty"` // the sessions that are not over
 }
 
-// stateRecord is where the ledger stands.
+// stateRecord is the current state of the ledger.
 type stateRecord struct {
 	Seq  uint64   `cbor:"1,keyasint"` // of the last transfer
-	Time int64    `cbor:"2,keyasint"` // of the last operation, Unix nanoseconds: the clock never goes back behind it
+	Time int64    `cbor:"2,keyasint"` // of the last operation, in Unix nanoseconds; later operations never get an earlier time
 	Head [32]byte `cbor:"3,keyasint"` // of the hash chain, after the last transfer
 	Day  string   `cbor:"4,keyasint,omitempty"`
 }
@@ -91,7 +91,7 @@ type entryRecord struct {
 	BalanceAfter Amount `cbor:"1,keyasint"`
 }
 
-// encoding is deterministic: the hash chain runs over what is stored.
+// encoding is deterministic, because the hash chain covers the stored bytes.
 var encoding = func() cbor.EncMode {
 	mode, err := cbor.CoreDetEncOptions().EncMode()
 	if err != nil {
@@ -103,7 +103,7 @@ var encoding = func() cbor.EncMode {
 func encode(record any) []byte {
 	value, err := encoding.Marshal(record)
 	if err != nil {
-		panic(fmt.Sprintf("encoding %T: %v", record, err)) // our records are plain data; the writer contains it all the same
+		panic(fmt.Sprintf("encoding %T: %v", record, err)) // can't happen, records are plain data; the writer would turn the panic into an error
 	}
 	return value
 }
@@ -129,7 +129,7 @@ func (r transferRecord) transfer(seq uint64) Transfer {
 	}
 }
 
-// ReadAccount returns an account's counters as a View sees them.
+// ReadAccount returns an account's counters as r sees them. An account without a record has zero counters.
 func ReadAccount(r Reader, id AccountID) (Account, error) {
 	var account Account
 	key := accountKey(id)
@@ -140,7 +140,7 @@ func ReadAccount(r Reader, id AccountID) (Account, error) {
 	return account, decode(key, value, &account)
 }
 
-// readTransfer returns a transfer; found is false where there is none of that number.
+// readTransfer returns the transfer with the number seq. If there is none, found is false.
 func readTransfer(r Reader, seq uint64) (t Transfer, found bool, err error) {
 	key := transferKey(seq)
 	value, err := r.Get(key)

@@ -5,19 +5,19 @@ import (
 	"time"
 )
 
-// format is what this program writes, and how it gets there from what older versions wrote.
+// format is the schema that this program writes, with the upgrades from older schemas.
 type format struct {
 	schema   uint
-	upgrades map[uint]upgrade // by the schema that it starts from
+	upgrades map[uint]upgrade // by the schema that the upgrade starts from
 }
 
-// upgrade takes a ledger to the next schema, in steps that each fit one commit: from where the last one stopped, nil at first, to
-// where the next one is to go on, nil at the end. A process that dies in between goes on there.
+// upgrade makes one step of the way to the next schema. A step is small enough for one commit. from is nil in the first step, then the
+// next of the step before; a nil next ends the upgrade. next is stored, so that an interrupted upgrade goes on where it stopped.
 type upgrade func(w Writer, from []byte) (next []byte, err error)
 
 var current = format{schema: 1}
 
-// open reads what the store says of itself, or begins the books on an empty one, and begins the session.
+// open reads or begins the ledger, upgrades it, and begins a session.
 func (l *Ledger) open(currency string, f format) error {
 	meta, err := l.begun(currency, f)
 	if err != nil {
@@ -27,7 +27,7 @@ func (l *Ledger) open(currency string, f format) error {
 		return fmt.Errorf("%w: schema %d, this program knows up to %d; use the version that wrote it, or a newer one", ErrSchema, meta.Schema, f.schema)
 	}
 	if currency != "" && currency != meta.Currency {
-		return fmt.Errorf("%w: it was made with %q, the configuration says %q; a ledger keeps its currency", ErrCurrency, meta.Currency, currency)
+		return fmt.Errorf("%w: it was made with %q, but the configuration says %q; the currency of a ledger can't be changed", ErrCurrency, meta.Currency, currency)
 	}
 	l.currency = meta.Currency
 	if err := l.upgrade(meta.Schema, f); err != nil {
@@ -39,7 +39,7 @@ func (l *Ledger) open(currency string, f format) error {
 	return nil
 }
 
-// begun reads what the ledger is and where it stands. On an empty store it begins one.
+// begun reads the ledger's description and state. In an empty store it begins a ledger.
 func (l *Ledger) begun(currency string, f format) (meta metaRecord, err error) {
 	err = l.store.View(func(r Reader) (err error) {
 		if meta, err = readMeta(r); err != nil {
@@ -69,7 +69,7 @@ func (l *Ledger) begun(currency string, f format) (meta metaRecord, err error) {
 	return meta, nil
 }
 
-// upgrade brings an older ledger up to date, step by step.
+// upgrade brings an older ledger to the current schema, step by step.
 func (l *Ledger) upgrade(schema uint, f format) error {
 	for schema < f.schema {
 		step, ok := f.upgrades[schema]
@@ -101,8 +101,8 @@ func (l *Ledger) upgrade(schema uint, f format) error {
 	return nil
 }
 
-// readMeta reads what the ledger is: the zero record where the store is empty. It refuses a store that has records but does not say
-// what it is.
+// readMeta reads the ledger's description. For an empty store it returns the zero record. If the store has records but no description,
+// it returns a [CorruptError].
 func readMeta(r Reader) (meta metaRecord, err error) {
 	value, err := r.Get(metaKey)
 	if err != nil {
@@ -116,7 +116,7 @@ func readMeta(r Reader) (meta metaRecord, err error) {
 	return meta, decode(metaKey, value, &meta)
 }
 
-// submit runs one operation straight on a store, and returns what its last run did.
+// submit runs one operation directly on a store, and returns the result of its last run.
 func submit[T any](s Store, op func(Writer) (T, error)) (result T, err error) {
 	done := make(chan error, 1)
 	s.Submit(Op{

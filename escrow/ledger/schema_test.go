@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// plain is a store on a map, for tests inside the package.
+// plain is a store in a map, for tests inside the package.
 type plain struct {
 	*GroupCommit
 	records sorted
@@ -54,7 +54,7 @@ func newLedger(s Store) *Ledger {
 	return &Ledger{store: s, now: time.Now, logger: slog.New(slog.DiscardHandler), memory: newMemory()}
 }
 
-// do runs an operation that comes to nothing but what it does.
+// do runs an operation that has no result.
 func do(l *Ledger, op func(*Tx) error) error {
 	_, err := Do(context.Background(), l, func(tx *Tx) (struct{}, error) { return struct{}{}, op(tx) })
 	return err
@@ -65,7 +65,7 @@ func put(s Store, key, value string) error {
 	return err
 }
 
-// upper is an upgrade in steps of two records: it turns domain records to upper case.
+// upper is an upgrade that turns domain records to upper case, two records in each step.
 func upper(w Writer, from []byte) (next []byte, err error) {
 	in, done := Prefix([]byte{DomainPrefix}), 0
 	if from != nil {
@@ -83,7 +83,7 @@ func upper(w Writer, from []byte) (next []byte, err error) {
 	return next, err
 }
 
-// TestUpgrade brings a ledger over two schemas, with a failure in the middle, after which it goes on where it stopped.
+// TestUpgrade upgrades a ledger by two schemas. After a failure in the middle the upgrade goes on where it stopped.
 func TestUpgrade(t *testing.T) {
 	s := newPlain()
 	defer s.Close()

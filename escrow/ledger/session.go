@@ -6,30 +6,31 @@ import (
 	"slices"
 )
 
-// Session is one opening of a ledger by one process. What a process leaves in the books only for as long as it runs carries its session,
-// so that others leave it alone until the session is over. The zero Session is that of programs that knew none: it is over.
+// Session identifies the time during which one process has the ledger open. Some records are meant to last only as long as their process
+// runs. They carry its session, so that other processes clean them up only after the session is over. The zero Session, which records of
+// older program versions have, is over.
 type Session struct {
-	Epoch   uint64 `cbor:"1,keyasint,omitempty"` // counts the openings of the ledger
-	Process string `cbor:"2,keyasint,omitempty"` // random: a ledger restored from a backup may count an epoch twice
+	Epoch   uint64 `cbor:"1,keyasint,omitempty"` // 1 when the ledger is opened for the first time, then 2, 3, ...
+	Process string `cbor:"2,keyasint,omitempty"` // a random text, since a ledger restored from a backup may use an epoch twice
 }
 
-// Shared is implemented by stores that several processes may have open at once. On any other store, whoever opens it knows that all
-// sessions before are over.
+// Shared is implemented by stores that several processes may have open at the same time. On any other store, opening the ledger ends all
+// earlier sessions.
 type Shared interface {
-	// Shared does nothing.
+	// Shared does nothing; it marks the type.
 	Shared()
 }
 
-// Session returns the session in which the operation runs.
+// Session returns the session of this process.
 func (tx *Tx) Session() Session { return tx.ledger.session }
 
-// Over reports whether a session has ended. On a shared store that is when its ledger was closed.
+// Over reports whether a session has ended. On a shared store, a session ends when its process closes the ledger.
 func (tx *Tx) Over(s Session) (bool, error) {
 	meta, err := readMeta(tx.w)
 	return !slices.Contains(meta.Sessions, s), err
 }
 
-// beginSession takes the next epoch. A store that was opened for reading gives none, and needs none.
+// beginSession begins a session with the next epoch. A store that is open for reading has no session, and needs none.
 func (l *Ledger) beginSession() error {
 	process := rand.Text()
 	_, isShared := l.store.(Shared)
@@ -54,7 +55,7 @@ func (l *Ledger) beginSession() error {
 	return err
 }
 
-// endSession tells the other processes on a shared store that this one is done.
+// endSession ends the session, so that the other processes on a shared store know that it is over.
 func (l *Ledger) endSession() error {
 	if _, isShared := l.store.(Shared); !isShared || l.session == (Session{}) {
 		return nil

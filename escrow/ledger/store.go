@@ -5,7 +5,7 @@ import (
 	"fmt"
 )
 
-// Range is the keys From <= key < To, in ascending order or from the end. A nil To means no end.
+// Range is the set of keys with From <= key < To. Its order is ascending, or descending if Reverse is true. A nil To means no end.
 type Range struct {
 	From, To []byte
 	Reverse  bool
@@ -22,80 +22,80 @@ func Prefix(prefix []byte) Range {
 	return Range{From: prefix}
 }
 
-// Reader reads records in the order of their keys. What it returns is valid until the View or the operation that it belongs to
-// ends, and must not be changed.
+// Reader reads records, which are ordered by their keys. The returned slices must not be changed. They are valid until the View or the
+// operation ends to which the Reader belongs.
 type Reader interface {
-	// Get returns the value of key, nil where there is none.
+	// Get returns the value of key, or nil if there is no such record.
 	Get(key []byte) ([]byte, error)
-	// Scan calls fn for each record of the range until fn says that it wants no more, or fails.
+	// Scan calls fn for each record of the range, until fn returns false or an error. It returns fn's error.
 	Scan(r Range, fn func(key, value []byte) (more bool, err error)) error
 }
 
-// Writer is what an operation writes to. Its reads see its own writes, and those of the operations before it in the same commit.
+// Writer is what an operation reads from and writes to. Its reads see the operation's own writes, and those of the earlier operations in
+// the same commit.
 type Writer interface {
 	Reader
-	// Put sets a record. key and value must not be changed from then on.
+	// Put sets a record. The caller must not change key and value afterwards.
 	Put(key, value []byte)
-	// Delete removes a record, if there is one. key must not be changed from then on.
+	// Delete removes a record, if there is one. The caller must not change key afterwards.
 	Delete(key []byte)
-	// Try runs fn; where it fails, what it wrote is undone and its error returned.
+	// Try calls fn. If fn fails, Try undoes fn's writes and returns its error.
 	Try(fn func() error) error
 }
 
 // Op is one operation on a store.
 type Op struct {
-	// Run is what the operation does. A store may call it more than once, also after other operations ran in between: what the earlier
-	// runs wrote is thrown away, and the last run counts. A run that fails leaves no trace in the store; what it changed elsewhere it takes
-	// back itself.
+	// Run does the work of the operation. A store may call it more than once, perhaps with other operations in between. Only the last run
+	// counts; what earlier runs wrote is thrown away. If Run fails, nothing that it wrote is stored, and Run itself must take back what it
+	// changed outside of the store.
 	Run func(Writer) error
-	// Undo takes back what a run that succeeded has changed outside of the Writer; nil where that is nothing. It is called when the run is
-	// thrown away: before Run is called again, and before Done is called with an error. Of several operations it is called in the
-	// reverse of the order in which they ran.
+	// Undo takes back what a successful Run has changed outside of the store. It may be nil. It is called when a successful run is thrown
+	// away: before Run is called again, or before Done is called with an error. If several operations are thrown away, the last one
+	// that ran is undone first.
 	Undo func()
-	// Done is called exactly once, and must not block: with nil after the commit is durable; with the error of Run; with an error that
-	// wraps ErrOutcomeUnknown where the commit failed; or with one that wraps ErrUnavailable, ErrClosed or ErrReadOnly where Run was not
-	// called.
+	// Done is called exactly once, and must not block. Its argument is nil once the commit is durable, or the error of Run. If the commit
+	// failed, it wraps ErrOutcomeUnknown. If Run was not called, it wraps ErrUnavailable, ErrClosed or ErrReadOnly.
 	Done func(error)
 }
 
-// Store is an ordered key-value store with group commit: all that the ledger asks of a database.
+// Store is an ordered key-value store with group commit. It is all that the ledger needs of a database.
 type Store interface {
-	// Submit queues an operation. Operations are applied one at a time, in the order of Submit, by one goroutine; all that wait are
-	// committed together, as a group, and each is kept or dropped on its own: one that returns an error or panics leaves no trace. Those of a
-	// group that were run are answered, by Done, in their order, by the same goroutine, before it runs others.
+	// Submit queues an operation. One goroutine runs the operations one at a time, in the order of Submit. All operations that wait are
+	// committed together, as a group. An operation that returns an error or panics leaves no trace, and does not affect the others of its
+	// group. The same goroutine then calls Done of the group's operations, in their order, before it runs the next group.
 	Submit(Op)
-	// View calls fn with what is committed, unchanging while fn runs.
+	// View calls fn with a reader of the committed records. Later commits do not change what the reader sees.
 	View(fn func(Reader) error) error
-	// Close commits what is queued and releases the store.
+	// Close commits the queued operations and releases the store.
 	Close() error
 }
 
-// Reopener is a store that can take up its work again after a failed commit.
+// Reopener is implemented by stores that can go on after a failed commit.
 type Reopener interface {
-	// Reopen makes the store ready again, at the state that is durable now, or says why it can't.
+	// Reopen makes the store accept operations again, beginning with the state that is durable now. Otherwise it returns the reason.
 	Reopen() error
 }
 
 var (
-	// ErrOutcomeUnknown is returned where the commit of an operation failed: it may or may not have taken place. Nothing more is
-	// written until the store is reopened; then the records that it was to put tell what became of it.
+	// ErrOutcomeUnknown is returned when the commit of an operation failed. The operation may or may not have taken place. Nothing more is
+	// written until the store is reopened; after that, look for a record that the operation puts.
 	ErrOutcomeUnknown = errors.New("the commit failed, its outcome is unknown")
-	// ErrRunAgain is what a [Group]'s Commit returns where another process has committed since the group began: nothing of the group was
-	// written, and its operations are run again in a new one.
+	// ErrRunAgain is returned by a [Group]'s Commit if another process has committed since the group began. Nothing of the group was
+	// written, and its operations are run again in a new group.
 	ErrRunAgain = errors.New("another process has committed meanwhile")
-	// ErrUnavailable is returned for operations that were not run since an earlier commit failed.
+	// ErrUnavailable is returned for an operation that was not run, because an earlier commit failed.
 	ErrUnavailable = errors.New("the ledger takes no operations")
-	// ErrReadOnly is returned for operations on a ledger that was opened for reading, or whose books or records were found wrong.
+	// ErrReadOnly is returned for an operation on a ledger that was opened for reading, or whose records were found wrong.
 	ErrReadOnly = errors.New("the ledger is read-only")
 	// ErrClosed is returned after Close.
 	ErrClosed = errors.New("the ledger is closed")
-	// ErrLocked is returned where another process holds the store.
+	// ErrLocked is returned if another process has the store open.
 	ErrLocked = errors.New("the ledger is held by another process")
-	// ErrCorrupt is returned where what is stored is not what was written. Errors that know the record are *CorruptError.
+	// ErrCorrupt is returned if stored data is not what was written. If the damaged record is known, the error is a *CorruptError.
 	ErrCorrupt = errors.New("the ledger is damaged")
-	// ErrCurrency is returned by New where the ledger was made with another currency.
+	// ErrCurrency is returned by New if the ledger was made with another currency, or if a new ledger is given none.
 	ErrCurrency = errors.New("the ledger has another currency")
-	// ErrSchema is returned by New where the ledger was written by a newer version of this program.
+	// ErrSchema is returned by New if the ledger was written by a newer version of this program, or by one that is too old to upgrade.
 	ErrSchema = errors.New("the ledger was written by a newer version")
 )
 

@@ -6,29 +6,30 @@ import (
 	"time"
 )
 
-// Tx is one atomic operation on the books: money, and the records that packages above keep beside it, move together or not at all. It
-// is valid while the function that it was given to runs, for that goroutine alone.
+// Tx is one atomic operation on the books. Its transfers and its domain records are committed together, or not at all. A Tx is valid
+// only while the function runs that [Do] or [Queue] calls with it, and only on that goroutine.
 //
-// That function may run more than once: a store may throw a run away and do it again, after others. So it returns what it comes to, and
-// leaves everything else as it is: it sends nothing, and changes no variable of the functions around it. What is to happen outside of the
-// books once the operation is durable it gives to [Tx.OnCommit].
+// That function may run more than once: a store may throw away a run and repeat it later. So the function must return its results, and
+// must not change anything outside of the Tx: it sends nothing on channels, and sets no variables of the functions around it. Pass what
+// is to happen once the operation is durable to [Tx.OnCommit].
 type Tx struct {
 	ledger    *Ledger
 	w         Writer
 	now       time.Time
-	before    stateRecord // where the ledger stood
+	before    stateRecord // the state before the operation
 	state     stateRecord
 	dirty     bool // something was written
 	pinned    []*place
-	changes   []change // in memory, in their order
-	committed []func() // to be called when the operation is durable
-	err       error    // of a method that returns none
+	changes   []change // changes in memory, in their order
+	committed []func() // called when the operation is durable
+	err       error    // an error of a method that has no error result
 }
 
-// Now is the time of the whole operation: UTC, and never before that of an earlier one.
+// Now returns the time of the operation in UTC. It is the same during the whole operation, and never earlier than that of an operation
+// before.
 func (tx *Tx) Now() time.Time { return tx.now }
 
-// Get returns a domain record, nil where there is none.
+// Get returns the value of a domain record, or nil if there is none. Its key must begin with [DomainPrefix].
 func (tx *Tx) Get(key []byte) ([]byte, error) {
 	if err := domainKey(key); err != nil {
 		return nil, err
@@ -36,7 +37,7 @@ func (tx *Tx) Get(key []byte) ([]byte, error) {
 	return tx.w.Get(key)
 }
 
-// Scan calls fn for the domain records of a range until fn says that it wants no more, or fails.
+// Scan calls fn for the domain records of a range, until fn returns false or an error. It returns fn's error.
 func (tx *Tx) Scan(r Range, fn func(key, value []byte) (more bool, err error)) error {
 	if err := domainKey(r.From); err != nil {
 		return err
@@ -47,8 +48,8 @@ func (tx *Tx) Scan(r Range, fn func(key, value []byte) (more bool, err error)) e
 	return tx.w.Scan(r, fn)
 }
 
-// Put sets a domain record. Its key begins with [DomainPrefix]; with any other the whole operation fails. key and value must not be changed
-// from then on.
+// Put sets a domain record. Its key must begin with [DomainPrefix], otherwise the whole operation fails. The caller must not change key and
+// value afterwards.
 func (tx *Tx) Put(key, value []byte) {
 	if err := domainKey(key); err != nil {
 		tx.err = errors.Join(tx.err, err)
@@ -57,7 +58,7 @@ func (tx *Tx) Put(key, value []byte) {
 	tx.put(key, value)
 }
 
-// Delete removes a domain record, if there is one. key must not be changed from then on.
+// Delete removes a domain record, if there is one. The caller must not change key afterwards.
 func (tx *Tx) Delete(key []byte) {
 	if err := domainKey(key); err != nil {
 		tx.err = errors.Join(tx.err, err)
@@ -82,7 +83,7 @@ func domainKey(key []byte) error {
 	return nil
 }
 
-// Try runs fn; where it fails, all that it did in this operation is undone and its error returned: the operation itself may go on.
+// Try calls fn. If fn fails, Try undoes everything that fn did in this operation, and returns fn's error. The operation may go on.
 func (tx *Tx) Try(fn func() error) error {
 	state, dirty, changes, committed, failed := tx.state, tx.dirty, len(tx.changes), len(tx.committed), tx.err
 	completed := false
@@ -108,17 +109,17 @@ func (tx *Tx) Try(fn func() error) error {
 	return err
 }
 
-// OnCommit has fn called when the operation is durable, before anybody is told so; never, where it is refused or fails. fn must not
-// wait for the ledger.
+// OnCommit makes the ledger call fn once the operation is durable, before [Do] returns. If the operation is refused or fails, fn is not
+// called. fn must not wait for the ledger.
 func (tx *Tx) OnCommit(fn func()) { tx.committed = append(tx.committed, fn) }
 
-// Currency is the label of the ledger's amounts.
+// Currency returns the label of the ledger's amounts.
 func (tx *Tx) Currency() string { return tx.ledger.currency }
 
 // Account returns an account's counters as this operation sees them.
 func (tx *Tx) Account(id AccountID) (Account, error) { return ReadAccount(tx.w, id) }
 
-// Held returns how much of an account is set aside by holds at this moment.
+// Held returns how much of an account holds set aside now.
 func (tx *Tx) Held(id AccountID) Amount {
 	s := tx.ledger.memory.shard(id)
 	s.mu.Lock()
@@ -129,8 +130,8 @@ func (tx *Tx) Held(id AccountID) Amount {
 	return 0
 }
 
-// Release gives back what a hold still holds, as a part of this operation: the operations after this one find it free at once, new holds
-// when this one is durable. Then the hold is released as by [Hold.Release].
+// Release gives back what a hold still holds, as a part of this operation. Later operations may spend the money at once; new holds may
+// take it when this operation is durable. Once it is, the hold is released as by [Hold.Release].
 func (tx *Tx) Release(h *Hold) error {
 	tx.OnCommit(h.Release)
 	if h.Amount() == 0 {
@@ -153,30 +154,30 @@ func (tx *Tx) Release(h *Hold) error {
 	return nil
 }
 
-// Post moves money at once and returns the transfer as written. The debit account must have available what is not held by
-// others. What cover holds on the debit account pays first, and shrinks by it: released holds and those on other accounts are
-// passed over.
+// Post moves money and returns the transfer as written. The money is taken from the holds in cover first, which become smaller, and then
+// from what is available and not held. Holds in cover that are released, or on another account than the debit account, are ignored.
+// If the debit account has too little, Post returns a [Refusal] with [InsufficientFunds].
 func (tx *Tx) Post(t Transfer, cover ...*Hold) (Transfer, error) {
 	t.Phase, t.Pending = Posted, 0
 	return tx.move(t, cover)
 }
 
-// Pend sets money aside durably: it counts against what the debit account has available, and shows as pending credit of the other
-// account, which can't spend it. [Tx.Resolve] ends it. Covers are as with [Tx.Post].
+// Pend sets money aside durably. The debit account can no longer spend it; the credit account shows it as a pending credit, and can't spend
+// it yet. [Tx.Resolve] posts it or gives it back. cover works as in [Tx.Post].
 func (tx *Tx) Pend(t Transfer, cover ...*Hold) (Transfer, error) {
 	t.Phase, t.Pending = Pending, 0
 	return tx.move(t, cover)
 }
 
-// Resolve ends a pending transfer, once: it posts an amount between zero and all of it, and makes the rest available again. kind and memo are
-// those of the transfers that do so; an empty kind is the pending transfer's own. It needs no funds.
+// Resolve ends a pending transfer. It posts an amount between zero and the whole, and makes the rest available to the debit account again.
+// kind and memo are those of the new transfers; an empty kind means the kind of the pending transfer. A transfer can be resolved only once.
 func (tx *Tx) Resolve(pending uint64, post Amount, kind, memo string) error {
 	t, found, err := readTransfer(tx.w, pending)
 	if err != nil {
 		return err
 	}
 	if !found || t.Phase != Pending {
-		return &Refusal{Outcome: PendingNotFound, Detail: fmt.Sprintf("transfer %d is not a pending one", pending)}
+		return &Refusal{Outcome: PendingNotFound, Detail: fmt.Sprintf("transfer %d is not a pending transfer", pending)}
 	}
 	open := pendingKey(t.Reference, pending)
 	marker, err := tx.w.Get(open)
@@ -187,7 +188,7 @@ func (tx *Tx) Resolve(pending uint64, post Amount, kind, memo string) error {
 		return &Refusal{Outcome: PendingResolved, Detail: fmt.Sprintf("pending transfer %d was resolved before", pending)}
 	}
 	if post < 0 || post > t.Amount {
-		return &Refusal{Outcome: ExceedsPending, Detail: fmt.Sprintf("%s of pending transfer %d can't be posted, it is of %s", post, pending, t.Amount)}
+		return &Refusal{Outcome: ExceedsPending, Detail: fmt.Sprintf("%s of pending transfer %d can't be posted, its amount is %s", post, pending, t.Amount)}
 	}
 	rest := t.Amount - post
 	t.Pending, t.Memo = pending, memo
@@ -212,5 +213,5 @@ func (tx *Tx) Resolve(pending uint64, post Amount, kind, memo string) error {
 	})
 }
 
-// Pendings returns the pending transfers of a reference that are not resolved, oldest first.
+// Pendings returns the pending transfers with a reference that are not resolved yet, oldest first.
 func (tx *Tx) Pendings(reference string) ([]Transfer, error) { return Pendings(tx.w, reference) }

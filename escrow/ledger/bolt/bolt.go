@@ -1,15 +1,17 @@
-// Package bolt keeps a ledger in one bbolt file: the embedded store.
+// Package bolt is the embedded store: it keeps a ledger in one bbolt file. Open the file with [Open], and pass the [Store] to
+// [ledger.New]. [Store.BackupFile], [Restore] and [Check] back up, restore and verify a ledger.
 //
-// Each record has its place in one bucket, in the order of the keys. To put a group's records there in the commit that makes it
-// durable would cost a page or two for each of them, so a commit first puts them together into a journal, another bucket of the same
-// file, and keeps them in memory, in a [layer] over the bucket; when the layer is full it is frozen, another takes its turn, and
-// each later commit folds a bounded part of the frozen one into the bucket, in the order of the keys, each record once however
-// often it was changed. Opening the file reads what its journals hold into layers again.
+// One bucket holds all records in the order of their keys. If each commit wrote its records directly there, it would have to write a
+// page or two for each record. So a commit appends its records to a journal instead, which is another bucket of the same file, and keeps
+// them in memory in a [layer]. Reads look into the layer first, then into the bucket. When a layer is full, it is frozen, and a new layer
+// with a new journal begins. Each later commit folds a part of the frozen layer: it writes that part of its records to the bucket, in
+// the order of the keys. A record that was changed several times is written once. When the file is opened, its journals are read into
+// layers again.
 //
-// A commit that fails leaves its outcome unknown: after a failed sync the kernel may have thrown away what it could not write, and
-// a later sync would report success all the same (PostgreSQL learned this in 2018 and has stopped at such errors since). So the
-// store takes no more operations then. [Store.Reopen] writes everything that can be read to a new file, syncs and verifies that,
-// and puts it in the old one's place.
+// After a failed commit nobody knows what is on disk: when a sync fails, the kernel may drop what it could not write, and a later sync
+// may report success all the same (PostgreSQL learned this in 2018, and has stopped at such errors since). So after a failed commit the
+// store refuses operations. [Store.Reopen] writes everything that can be read to a new file, syncs and verifies it, and replaces the old
+// file by it.
 package bolt
 
 import (
@@ -29,45 +31,46 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// Options are how a file is opened.
+// Options are the options of [Open]. The zero value has sensible defaults.
 type Options struct {
-	// Timeout is how long to wait for a file that another process holds; default 1s.
+	// Timeout is how long Open waits if another process has the file open. The default is 1s.
 	Timeout time.Duration
-	// ReadOnly opens an existing file for reading, beside other readers.
+	// ReadOnly opens an existing file for reading. Several processes may read a file at the same time.
 	ReadOnly bool
-	// VerifyUpTo is the size in bytes up to which opening reads and proves the whole file, every record; default 1 GiB, which takes
-	// half a second where the file is in memory. Of a larger file the pages that lead to the records are proved, and each record
-	// when it is read.
+	// VerifyUpTo is the largest file, in bytes, of which Open verifies every record. The default is 1 GiB, which takes half a second if
+	// the file is in memory. In a larger file Open verifies only the pages that lead to the records; each record is verified when it is
+	// read.
 	VerifyUpTo int64
-	// AcceptMeta opens a file of which one of the two meta pages is damaged, at the commit that the other one names. That may be
-	// the last but one: up to 1024 operations that were answered may be missing.
+	// AcceptMeta opens a file even if one of its two meta pages is damaged, at the commit of the other meta page. That may be the commit
+	// before the last one, so the last up to 1024 operations may be lost, although their callers were told that they succeeded.
 	AcceptMeta bool
-	// InitialMmapSize is the address space in bytes that is mapped at once, so that readers never stop the writer while the file
-	// grows within it; default 1 GiB and four times the file, 256 MiB on 32-bit machines, the file alone on Windows.
+	// InitialMmapSize is the address space, in bytes, that is mapped at first. While the file is smaller, readers never block the
+	// writer. The default is 1 GiB plus four times the size of the file, 256 MiB on 32-bit machines, and the size of the file on
+	// Windows.
 	InitialMmapSize int
-	// MaxSize is the length in bytes beyond which the file does not grow: commits fail then as on a full disk; default none.
+	// MaxSize is the largest size of the file in bytes. Beyond it commits fail as on a full disk. By default there is no limit.
 	MaxSize int
-	// LayerSize is how many bytes of changes are gathered in the journal and in memory before they are folded into their places;
-	// default 32 MiB. Up to twice as much is kept, and read by Open.
+	// LayerSize is how many bytes of changes a layer takes before it is folded. The default is 32 MiB. Up to twice as much is in memory
+	// and in the journals, from which Open reads it again.
 	LayerSize int
-	// NoSync answers before anything is durable: for tests alone.
+	// NoSync answers before anything is durable. It is for tests only.
 	NoSync bool
-	// Fault is called before each named step; where it fails, or panics, the step does: for tests.
+	// Fault is called before each step. If it fails or panics, the step does so too. It is for tests only.
 	Fault func(Step) error
 }
 
-// Step names a step that can fail.
+// Step is the name of a step that can fail, for [Options].Fault.
 type Step string
 
-// The steps of a store, in the order in which they come.
+// The steps of a store, in their order.
 const (
 	StepBegin  Step = "begin"  // a transaction begins
-	StepWrite  Step = "write"  // what it changed is put into pages
-	StepCommit Step = "commit" // the pages are written and synced: failing here, nothing was written
-	StepSync   Step = "sync"   // the last sync of a commit: failing here, all was written
+	StepWrite  Step = "write"  // the changes are put into pages
+	StepCommit Step = "commit" // before the pages are written and synced: if it fails, nothing was written
+	StepSync   Step = "sync"   // after the pages are written and synced: if it fails, everything was written
 	StepCopy   Step = "copy"   // a copy of the file is written, by Reopen, Backup or Restore
 	StepFlush  Step = "flush"  // a copy is synced
-	StepRename Step = "rename" // a copy takes its place
+	StepRename Step = "rename" // a copy gets its final name
 )
 
 func (o Options) fault(s Step) error {
@@ -81,20 +84,20 @@ func (o Options) fault(s Step) error {
 type Store struct {
 	options Options
 	path    string
-	commits *ledger.GroupCommit // nil where it is read-only
+	commits *ledger.GroupCommit // nil if the file is open for reading only
 	file    atomic.Pointer[file]
 	closing sync.Mutex
 	closed  bool
 }
 
-// file is one open file: Reopen replaces it.
+// file is the open file. Reopen replaces it by another.
 type file struct {
 	db    *bbolt.DB
 	os    *os.File
-	stuck atomic.Bool // a transaction could not be ended: db.Close would wait for it for ever
+	stuck atomic.Bool // a transaction could not be ended, so db.Close would wait forever
 
 	layers   atomic.Pointer[layers] // as of the last commit
-	foldFrom []byte                 // the key from which on the frozen layer is still to be folded: the writer's
+	foldFrom []byte                 // the first key of the frozen layer that is not folded yet; used by the writer only
 }
 
 const (
@@ -104,8 +107,8 @@ const (
 
 var bucketName = []byte("ledger")
 
-// Open opens a file, which is made, with its directory, where there is none. It fails with an error that wraps [ledger.ErrLocked]
-// where another process holds the file, [ledger.ErrCorrupt] where it is damaged: a damaged file is not written to.
+// Open opens a file. If there is none, it makes the file and its directory. If another process has the file open, the error wraps
+// [ledger.ErrLocked]. If the file is damaged, the error wraps [ledger.ErrCorrupt], and the file is not written to.
 func Open(path string, o Options) (*Store, error) {
 	if o.Timeout == 0 {
 		o.Timeout = time.Second
@@ -122,7 +125,7 @@ func Open(path string, o Options) (*Store, error) {
 		}
 	}
 	if target, err := filepath.EvalSymlinks(path); err == nil {
-		path = target // Reopen replaces the file, not a link to it
+		path = target // so that Reopen replaces the file, and not a symbolic link to it
 	}
 	f, err := openFile(path, o)
 	if err != nil {
@@ -146,7 +149,7 @@ func Open(path string, o Options) (*Store, error) {
 // Path returns the file's path.
 func (s *Store) Path() string { return s.path }
 
-// Size returns the file's length in bytes.
+// Size returns the file's size in bytes.
 func (s *Store) Size() (int64, error) {
 	info, err := s.file.Load().os.Stat()
 	if err != nil {
@@ -155,7 +158,7 @@ func (s *Store) Size() (int64, error) {
 	return info.Size(), nil
 }
 
-// openFile locks, verifies and opens a file, in this order, and makes the ledger's bucket in a new one.
+// openFile locks, verifies and opens a file, in this order. In a new file it makes the ledger's bucket.
 func openFile(path string, o Options) (f *file, err error) {
 	f = &file{}
 	defer func() {
@@ -169,10 +172,10 @@ func openFile(path string, o Options) (f *file, err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	err = f.open(path, mapSize(path, o), o)
 	if errors.Is(err, syscall.ENOMEM) {
-		err = f.open(path, 0, o) // little address space: readers may stop the writer now and then
+		err = f.open(path, 0, o) // there is little address space; without more, readers may block the writer now and then
 	}
 	if errors.Is(err, berrors.ErrTimeout) {
-		return f, fmt.Errorf("%w; stop it, or use the commands that go through it ('tallygate reload' keeps its ledger open)", ledger.ErrLocked)
+		return f, fmt.Errorf("%w; stop that process, or use the commands that talk to it ('tallygate reload' keeps its ledger open)", ledger.ErrLocked)
 	}
 	if err != nil {
 		return f, err
@@ -190,7 +193,7 @@ func openFile(path string, o Options) (f *file, err error) {
 func (f *file) open(path string, mapSize int, o Options) (err error) {
 	f.db, err = bbolt.Open(path, 0o600, &bbolt.Options{
 		Timeout: o.Timeout, ReadOnly: o.ReadOnly, NoSync: o.NoSync, InitialMmapSize: mapSize,
-		// The list of free pages is written with each commit: kept as a map it would be sorted each time.
+		// Each commit writes the list of free pages. As a map it would have to be sorted each time.
 		FreelistType: bbolt.FreelistArrayType, NoStatistics: true, MaxSize: o.MaxSize,
 		OpenFile: func(path string, flag int, mode os.FileMode) (*os.File, error) {
 			var err error
@@ -201,7 +204,7 @@ func (f *file) open(path string, mapSize int, o Options) (err error) {
 	return err
 }
 
-// prepare makes the bucket, and a new file's name durable.
+// prepare makes the bucket in a new file, and makes the name of the file durable.
 func (f *file) prepare(path string, readOnly bool) error {
 	made := false
 	err := f.db.View(func(tx *bbolt.Tx) error {
@@ -212,7 +215,7 @@ func (f *file) prepare(path string, readOnly bool) error {
 		return err
 	}
 	if readOnly {
-		return errors.New("it has no ledger in it yet")
+		return errors.New("the file has no ledger in it yet")
 	}
 	if err := f.db.Update(func(tx *bbolt.Tx) error { _, err := tx.CreateBucket(bucketName); return err }); err != nil {
 		return err
@@ -239,7 +242,7 @@ func openVerified(path string, flag int, mode os.FileMode, o Options) (*os.File,
 	}
 }
 
-// lockedInfo locks a file, and tells whether another one took its place meanwhile: a server that reopens its ledger does that.
+// lockedInfo locks a file. It reports whether the file was replaced meanwhile, as a server does that reopens its ledger.
 func lockedInfo(f *os.File, path string, o Options) (info os.FileInfo, replaced bool, err error) {
 	if err := lock(f, !o.ReadOnly, o.Timeout); err != nil {
 		return nil, false, err
@@ -271,7 +274,7 @@ func mapSize(path string, o Options) int {
 	}
 }
 
-// close releases the file, without waiting for a transaction that can't be ended.
+// close closes the file. It does not wait for a transaction that can't be ended.
 func (f *file) close() (err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -289,7 +292,7 @@ func (f *file) close() (err error) {
 	return nil
 }
 
-// Submit is [ledger.Store]'s.
+// Submit implements [ledger.Store].
 func (s *Store) Submit(op ledger.Op) {
 	if s.commits == nil {
 		go op.Done(fmt.Errorf("%w: %s was opened for reading", ledger.ErrReadOnly, s.path))
@@ -298,7 +301,7 @@ func (s *Store) Submit(op ledger.Op) {
 	s.commits.Submit(op)
 }
 
-// View is [ledger.Store]'s.
+// View implements [ledger.Store].
 func (s *Store) View(fn func(ledger.Reader) error) error {
 	for {
 		f := s.file.Load()
@@ -315,15 +318,16 @@ func (s *Store) View(fn func(ledger.Reader) error) error {
 	}
 }
 
-// errFolded tells that a layer was folded while a transaction was about to begin, perhaps with changes that its reader should not
-// see yet.
+// errFolded means that another layer was frozen while a read transaction began. The bucket may then hold changes that the reader must
+// not see yet, so the read is repeated.
 var errFolded = errors.New("a layer was folded meanwhile")
 
 // read calls fn with the records as of one commit.
 func (f *file) read(fn func(ledger.Reader) error) error {
 	layers := f.layers.Load()
 	return f.view(func(tx *bbolt.Tx) error {
-		// The bucket may be younger than the layers, but differs in nothing that they don't hide, unless another one was frozen.
+		// A commit may have folded records into the bucket since the layers were loaded. That does no harm while these layers hold the
+		// same records, which is so until another layer is frozen.
 		if f.layers.Load().active.journal != layers.active.journal {
 			return errFolded
 		}
@@ -335,8 +339,8 @@ func (f *file) read(fn func(ledger.Reader) error) error {
 	})
 }
 
-// view runs a read transaction. A fault in the mapped file, as where another program has cut it off, is an error; other panics are
-// the caller's own.
+// view runs a read transaction. It returns an error for a fault in the mapped file, which happens if another program has truncated the
+// file. Other panics are passed on.
 func (f *file) view(fn func(*bbolt.Tx) error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
@@ -350,7 +354,7 @@ func (f *file) view(fn func(*bbolt.Tx) error) (err error) {
 	return f.db.View(fn)
 }
 
-// Close commits what is queued and closes the file.
+// Close commits the queued operations and closes the file.
 func (s *Store) Close() error {
 	s.closing.Lock()
 	defer s.closing.Unlock()

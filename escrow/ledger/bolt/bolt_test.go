@@ -48,8 +48,8 @@ func file(t testing.TB, o bolt.Options) ledgertest.Place {
 	}
 }
 
-// TestStore runs the suite where records stay in the journal, where some are folded, and where each commit folds the one before; and where
-// operations run more than once.
+// TestStore runs the suite with layers of several sizes: records stay in the journal, some are folded, or each commit folds the one before.
+// It also runs the suite with operations that run more than once.
 func TestStore(t *testing.T) {
 	t.Parallel()
 	for name, size := range map[string]int{"journal": 0, "folding": folding, "folding at once": 1} {

@@ -12,18 +12,18 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// group is one group of operations on its way into the file.
+// group implements [ledger.Group]: the transaction of one group of operations.
 type group struct {
 	ledger.Reader
 	store  *Store
 	file   *file
 	tx     *bbolt.Tx
 	layers layers // as of the last commit
-	bucket reader // what is below them
+	bucket reader // the bucket below the layers
 }
 
 func (s *Store) begin() (ledger.Group, error) {
-	debug.SetPanicOnFault(true) // on the writer's goroutine, for good
+	debug.SetPanicOnFault(true) // applies to the writer's goroutine, until it ends
 	if err := s.options.fault(StepBegin); err != nil {
 		return nil, err
 	}
@@ -46,7 +46,7 @@ func (g *group) begin() (err error) {
 	return err
 }
 
-// Rollback is [ledger.Group]'s.
+// Rollback implements [ledger.Group].
 func (g *group) Rollback() {
 	defer func() {
 		if r := recover(); r != nil {
@@ -61,16 +61,16 @@ func (g *group) Rollback() {
 	}
 }
 
-// Commit is [ledger.Group]'s. It folds a part of the frozen layer too; where there is no room for that, it does without.
+// Commit implements [ledger.Group]. It also folds a part of the frozen layer, if the disk has room for that.
 func (g *group) Commit(changed iter.Seq2[[]byte, []byte]) error {
-	defer g.Rollback() // whatever is left of it
+	defer g.Rollback() // does nothing if the transaction has ended
 	var changes []change
 	for key, value := range changed {
 		changes = append(changes, change{key, value})
 	}
 	after, frozen := g.layers, g.layers.frozen
 	if after.frozen == nil && after.active.size >= g.store.options.LayerSize {
-		// It is folded from the next commit on, when readers know of it.
+		// The frozen layer is folded from the next commit on, when readers know about it.
 		after.frozen, after.active = after.active, newLayer(after.active.journal+1)
 	}
 	text, offsets := encodeChanges(changes)
@@ -89,7 +89,8 @@ func (g *group) Commit(changed iter.Seq2[[]byte, []byte]) error {
 	return err
 }
 
-// commit makes a text durable, folds a part of frozen, if that is not nil, and ends the transaction. after is what the layers then are.
+// commit appends a text to the journal, folds a part of frozen unless it is nil, and commits the transaction. after are the layers after
+// the commit.
 func (g *group) commit(after layers, text []byte, frozen *layer, foldSize int) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -133,7 +134,7 @@ func (g *group) commit(after layers, text []byte, frozen *layer, foldSize int) (
 	return nil
 }
 
-// fold puts a part of a layer in its place, and removes its journal with the last one.
+// fold writes a part of a layer to the bucket. With the last part it deletes the layer's journal.
 func (g *group) fold(frozen, above *layer, from []byte, size int) (next []byte, done bool, err error) {
 	g.bucket.bucket.FillPercent = foldFill
 	if next, done, err = frozen.foldUnder(above, g.bucket.put, from, size); err != nil || !done {
@@ -142,11 +143,11 @@ func (g *group) fold(frozen, above *layer, from []byte, size int) (next []byte, 
 	return next, true, g.tx.DeleteBucket(journalName(frozen.journal))
 }
 
-// A commit folds at least foldLeast bytes of changes, and foldTimes as many as it brings, so that a layer is folded before the next
-// one is full.
+// A commit folds at least foldLeast bytes of changes, and foldTimes as many bytes as it adds. So a layer is folded before the next one is
+// full.
 //
-// A page that is split is left foldFill full: most records come behind those that are like them, so that half, as is bbolt's default,
-// would leave room that is never used.
+// When a page is split, the first part is left foldFill full. bbolt's default, one half, would leave room that is never used, since most
+// new records come after the others of their kind.
 const (
 	foldLeast = 16 << 10
 	foldTimes = 2

@@ -18,10 +18,10 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// Reopen takes operations again after a failed commit. Where the file system refused to write, as on a full disk, nothing was
-// written and the file goes on. After any other failure, a failed sync above all, the kernel's word on what is on disk is worth
-// nothing: all that can be read is written to a new file, which takes the old one's place once it is synced and every record of it
-// verified. That needs room for a second copy.
+// Reopen makes the store accept operations again after a failed commit. If the file system refused to write, as on a full disk, nothing
+// was written, and the store goes on with the same file. After any other failure, above all a failed sync, it is not known what is on
+// disk. Then Reopen writes everything that can be read to a new file, syncs it, verifies every record, and replaces the old file by it.
+// That needs disk space for a second copy.
 func (s *Store) Reopen() error {
 	if s.commits == nil {
 		return fmt.Errorf("%w: %s was opened for reading", ledger.ErrReadOnly, s.path)
@@ -39,14 +39,15 @@ func (s *Store) Reopen() error {
 	})
 }
 
-// refused reports whether a commit failed since the file system would not take its pages: bbolt writes the page that makes a commit
-// valid last, so there is none.
+// refused reports whether a commit failed because the file system refused to write its pages. bbolt writes the page that makes a commit
+// valid last, so such a commit has not taken place.
 func refused(err error) bool {
 	write, ok := errors.AsType[*fs.PathError](err)
 	return ok && write.Op == "write" || errors.Is(err, berrors.ErrMaxSizeReached)
 }
 
-// markUnsynced leaves word beside the file for the next process: what it would read may be in memory only. A power cut undoes both.
+// markUnsynced makes or removes a marker file beside the ledger. The marker tells the next process that what it reads from the file may be
+// in the kernel's memory only. The marker is not synced: a power cut removes both.
 func (s *Store) markUnsynced(unsynced bool) {
 	if !unsynced {
 		_ = os.Remove(s.path + unsyncedSuffix)
@@ -89,11 +90,11 @@ func (s *Store) renew(old *file) (err error) {
 		return err
 	}
 	s.file.Store(fresh)
-	go old.close() // waits for its readers
+	go old.close() // in a goroutine of its own, since it waits for the readers of the old file
 	return nil
 }
 
-// place renames a file, durably.
+// place renames a file and makes the new name durable.
 func (o Options) place(from, to string) error {
 	if err := o.fault(StepRename); err != nil {
 		return err
@@ -111,7 +112,7 @@ func remove(path string) error {
 	return nil
 }
 
-// copyTo writes a synced copy as of now to a file of its own.
+// copyTo writes a copy of the file as of now to path, and syncs it.
 func (f *file) copyTo(path string, o Options) (err error) {
 	made, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 	if err != nil {
@@ -150,7 +151,7 @@ func writeTo(tx *bbolt.Tx, w io.Writer, o Options) (int64, error) {
 	return n, err
 }
 
-// target keeps the error of its writer, of which bbolt passes on no more than the text.
+// target keeps the error of its writer, since bbolt passes on only the text of that error.
 type target struct {
 	writer  io.Writer
 	options Options
@@ -164,8 +165,8 @@ func (t *target) Write(p []byte) (n int, err error) {
 	return n, t.err
 }
 
-// Backup writes the whole ledger as of now to w, as a file that [Open] opens, and returns its length in bytes. The writer goes on
-// meanwhile; pages that it replaces are not used again until the backup has ended, so that a slow w makes the file grow.
+// Backup writes the whole ledger as of now to w, in the format that [Open] reads. It returns the number of bytes written. Operations go
+// on meanwhile. Pages that they replace are not used again until the backup has ended, so a slow w makes the file grow.
 func (s *Store) Backup(w io.Writer) (n int64, err error) {
 	err = s.file.Load().view(func(tx *bbolt.Tx) error {
 		n, err = writeTo(tx, w, s.options)
@@ -177,7 +178,8 @@ func (s *Store) Backup(w io.Writer) (n int64, err error) {
 	return n, nil
 }
 
-// BackupFile backs up to a new file, and proves the books in it before it gets its name: a file of that name is a whole backup.
+// BackupFile writes a backup to a new file and checks the books in it. Only then does the file get its name, so a file with that name is
+// always a complete backup.
 func (s *Store) BackupFile(ctx context.Context, path string) (ledger.Report, error) {
 	report, err := install(ctx, path, s.options, func(partial string) error {
 		return s.file.Load().copyTo(partial, s.options)
@@ -188,7 +190,8 @@ func (s *Store) BackupFile(ctx context.Context, path string) (ledger.Report, err
 	return report, nil
 }
 
-// Restore makes a ledger of a backup, at a path where there is none, and proves its books before it gets its name.
+// Restore makes a ledger file from a backup and checks the books in it. Only then does the file get its name. There must be no file at
+// path.
 func Restore(ctx context.Context, backup, path string, o Options) (ledger.Report, error) {
 	report, err := install(ctx, path, o, func(partial string) error {
 		from := o
@@ -205,7 +208,7 @@ func Restore(ctx context.Context, backup, path string, o Options) (ledger.Report
 	return report, nil
 }
 
-// install makes a file beside its place, proves its books, and puts it there.
+// install makes a file with a temporary name, checks the books in it, and renames it to path.
 func install(ctx context.Context, path string, o Options, make func(partial string) error) (report ledger.Report, err error) {
 	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
 		return report, fmt.Errorf("%w; choose another name, or move it away", errors.Join(fs.ErrExist, err))
@@ -228,8 +231,8 @@ func install(ctx context.Context, path string, o Options, make func(partial stri
 	return report, o.place(partial, path)
 }
 
-// Check proves a file that no process holds: its structure, every record, and the books in it. A file that can't be opened is an
-// error; what is wrong with the books is in the report.
+// Check verifies a file that no process has open: the structure of the file, every record, and the books. It returns an error if the file
+// can't be opened. If the books are wrong, the report lists why.
 func Check(ctx context.Context, path string, progress func(transfers uint64)) (ledger.Report, error) {
 	s, err := Open(path, Options{ReadOnly: true, VerifyUpTo: math.MaxInt64})
 	if err != nil {

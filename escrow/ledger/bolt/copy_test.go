@@ -13,7 +13,7 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// gate is a writer that stops at its second write until it is opened.
+// gate is a writer whose second write blocks until the gate is opened.
 type gate struct {
 	writes  int
 	reached chan struct{}
@@ -29,8 +29,8 @@ func (g *gate) Write(p []byte) (int, error) {
 	return g.file.Write(p)
 }
 
-// TestBackupDoesNotStall: the writer goes on, and the file grows, while a backup waits for whoever takes it; the backup is as of
-// when it began.
+// TestBackupDoesNotStall: while a backup waits for a slow reader, operations go on and the file grows. The backup shows the ledger as it
+// was when the backup began.
 func TestBackupDoesNotStall(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "ledger.db")
@@ -69,7 +69,7 @@ func TestBackupDoesNotStall(t *testing.T) {
 	}
 }
 
-// TestBackupAndRestore: a backup that has its name is whole, and makes the same ledger again.
+// TestBackupAndRestore: a backup that has its final name is complete, and restoring it gives the same ledger.
 func TestBackupAndRestore(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -127,7 +127,7 @@ func TestBackupAndRestore(t *testing.T) {
 	}
 }
 
-// damage changes one byte of each record of an account: some of them stand in free pages.
+// damage changes one byte in each copy of an account's records, some of which are in free pages.
 func damage(t *testing.T, path string) {
 	t.Helper()
 	image, err := os.ReadFile(path)
@@ -135,7 +135,7 @@ func damage(t *testing.T, path string) {
 	must(t, os.WriteFile(path, bytes.ReplaceAll(image, []byte("wallet:alice"), []byte("wallet:alicf")), 0o600))
 }
 
-// TestBackupOfWrongBooks: what is not whole does not get a backup's name.
+// TestBackupOfWrongBooks: a backup of wrong books does not get its final name.
 func TestBackupOfWrongBooks(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "ledger.db")

@@ -17,8 +17,8 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// books makes a file with some of everything in it: branches, leaves, free pages, a large record, journals, of which one is being
-// folded. It returns the bytes of a copy and what the records are.
+// books makes a file with everything that a file can contain: branches, leaves, free pages, a large record, and two journals, of which one
+// is being folded. It returns the bytes of a copy, and the records.
 func books(t *testing.T) (path string, image []byte, records map[string]string) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "ledger.db")
@@ -26,7 +26,7 @@ func books(t *testing.T) (path string, image []byte, records map[string]string) 
 	must(t, err)
 	l, err := ledger.New(s, ledger.Options{Currency: "USDC"})
 	must(t, err)
-	for from := range 3 { // few commits, so that few pages are free
+	for from := range 3 { // only a few commits, so that few pages are free
 		must(t, perform(l, func(tx *ledger.Tx) error {
 			for i := from * 10; i < from*10+10; i++ {
 				if err := something(tx, i); err != nil {
@@ -38,7 +38,7 @@ func books(t *testing.T) (path string, image []byte, records map[string]string) 
 	}
 	records = contents(t, s)
 	var whole bytes.Buffer
-	_, err = s.Backup(&whole) // the file itself has been grown for later
+	_, err = s.Backup(&whole) // the file itself is larger, since it grows ahead
 	must(t, err)
 	must(t, l.Close())
 	return path, whole.Bytes(), records
@@ -77,7 +77,7 @@ func contents(t *testing.T, s *Store) map[string]string {
 	return records
 }
 
-// faithful reports how a store deviates from what was written to it: what it says must be right, or an error.
+// faithful compares a store with the records that were written to it. Each read must return the right record or an error.
 func faithful(s *Store, records map[string]string) error {
 	return s.View(func(r ledger.Reader) error {
 		for key, want := range records {
@@ -109,8 +109,8 @@ func faithful(s *Store, records map[string]string) error {
 	})
 }
 
-// TestEachByteFlipped damages every byte of a file in turn: the file is refused, by name, and left alone; or the byte was of no
-// use, and everything is there.
+// TestEachByteFlipped damages each byte of a file in turn. Either the file is refused with an error that names it, and is not changed; or
+// the byte is in an unused place, and all records are there.
 func TestEachByteFlipped(t *testing.T) {
 	t.Parallel()
 	path, image, records := books(t)
@@ -132,7 +132,7 @@ func TestEachByteFlipped(t *testing.T) {
 		default:
 			t.Fatalf("byte %d ^ %#x: %v", i, mask, err)
 		}
-		if random.IntN(60) == 0 { // opening for real is slower
+		if random.IntN(60) == 0 { // opening the file is slower than verifying it
 			poke(t, path, i, image[i])
 			openDamaged(t, path, image, records, err != nil, fmt.Sprintf("byte %d ^ %#x", i, mask))
 			poke(t, path, i, image[i]^mask)
@@ -145,7 +145,7 @@ func TestEachByteFlipped(t *testing.T) {
 	}
 }
 
-// stride is how many bytes go untried between two that are, where time is short.
+// stride returns the distance between the bytes that are tried. It is larger with -short.
 func stride(usual int) int {
 	if racing || testing.Short() {
 		return 11 * usual
@@ -185,8 +185,8 @@ func openDamaged(t *testing.T, path string, image []byte, records map[string]str
 	}
 }
 
-// TestEachByteFlippedUnderway damages bytes that opening does not look at, as in a large file: what is read is right, or an error,
-// and never takes the process down.
+// TestEachByteFlippedUnderway damages bytes that Open does not read, as in a large file. Each read returns the right record or an error,
+// and never crashes the process.
 func TestEachByteFlippedUnderway(t *testing.T) {
 	t.Parallel()
 	path, image, records := books(t)
@@ -219,8 +219,8 @@ func TestEachByteFlippedUnderway(t *testing.T) {
 	}
 }
 
-// lostCount tells whether a byte is in a page's count of elements: a leaf that seems to end early can't be told from one that does
-// without reading the page itself, which is what opening a file of this size does.
+// lostCount reports whether a byte belongs to a page's count of elements. Without reading the whole page, as Open does for small files, a
+// leaf that seems to end early can't be told from one that does.
 func lostCount(image []byte, i int) bool { return i%4096 == 10 || i%4096 == 11 }
 
 func TestTruncated(t *testing.T) {
@@ -244,7 +244,7 @@ func TestTruncated(t *testing.T) {
 	}
 }
 
-// TestTruncatedUnderway cuts the file off while it is open, as a careless operator may.
+// TestTruncatedUnderway truncates the file while it is open, as a careless operator may do.
 func TestTruncatedUnderway(t *testing.T) {
 	t.Parallel()
 	path, _, records := books(t)
@@ -275,7 +275,7 @@ func TestTruncatedUnderway(t *testing.T) {
 	}
 }
 
-// TestForeign refuses what is no ledger, and leaves it alone.
+// TestForeign: a file that is not a ledger is refused and not changed.
 func TestForeign(t *testing.T) {
 	t.Parallel()
 	for name, content := range map[string][]byte{
@@ -294,7 +294,7 @@ func TestForeign(t *testing.T) {
 	}
 }
 
-// TestDamagedMeta: either meta page alone does not do, unless the operator says so.
+// TestDamagedMeta: a file with one damaged meta page is refused, unless the operator accepts it.
 func TestDamagedMeta(t *testing.T) {
 	t.Parallel()
 	path, _, records := books(t)
@@ -332,7 +332,7 @@ func TestAbsentReadOnly(t *testing.T) {
 	}
 }
 
-// FuzzVerify: no file, however made, makes its verification panic or run on.
+// FuzzVerify: no file makes its verification panic or run forever.
 func FuzzVerify(f *testing.F) {
 	path := filepath.Join(f.TempDir(), "ledger.db")
 	s, err := Open(path, Options{NoSync: true})
@@ -359,7 +359,7 @@ func FuzzVerify(f *testing.F) {
 	f.Fuzz(func(t *testing.T, at uint32, patch []byte, deep bool) {
 		damaged := bytes.Clone(image)
 		copy(damaged[int(at)%len(damaged):], patch)
-		for page := range 2 { // the checksum is not to keep anything out
+		for page := range 2 { // with a right checksum, so that the fuzzer gets past it
 			meta := damaged[page*4096+pageHeader:]
 			hash := fnv.New64a()
 			hash.Write(meta[:metaSize-8])

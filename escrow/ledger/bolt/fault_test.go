@@ -20,7 +20,7 @@ import (
 
 var errInjected = errors.New("injected")
 
-// failing makes one step fail, or panic, each time until it is cleared.
+// failing makes one step fail or panic, each time until it is cleared.
 type failing struct {
 	step   atomic.Pointer[Step]
 	panics bool
@@ -54,13 +54,13 @@ func open(t *testing.T, path string, o Options) (*Store, *ledger.Ledger) {
 	return s, l
 }
 
-// perform runs an operation that comes to nothing but what it does.
+// perform runs an operation that has no result.
 func perform(l *ledger.Ledger, op func(*ledger.Tx) error) error {
 	_, err := ledger.Do(context.Background(), l, func(tx *ledger.Tx) (struct{}, error) { return struct{}{}, op(tx) })
 	return err
 }
 
-// once deposits under an id: what was deposited before is not deposited again.
+// once makes a deposit under an id, unless there was one under the same id before.
 func once(l *ledger.Ledger, id string) error {
 	return perform(l, func(tx *ledger.Tx) error {
 		if made, err := tx.Get([]byte("d" + id)); err != nil || made != nil {
@@ -72,7 +72,7 @@ func once(l *ledger.Ledger, id string) error {
 	})
 }
 
-// found tells whether the deposit under an id was committed.
+// found reports whether the deposit under an id was committed.
 func found(l *ledger.Ledger, id string) (there bool, err error) {
 	err = l.View(func(r ledger.Reader) error {
 		value, err := r.Get([]byte("d" + id))
@@ -91,8 +91,8 @@ func mustVerify(t *testing.T, l *ledger.Ledger, transfers uint64) {
 	}
 }
 
-// TestEachStepFails lets each step of a commit and of the reopening fail, by an error and by a panic: nothing is taken until it is
-// reopened, and what became of the operation can be looked up.
+// TestEachStepFails makes each step of a commit and of Reopen fail, by an error and by a panic. Operations are refused until the store is
+// reopened, and then it can be found out whether the failed operation took place.
 func TestEachStepFails(t *testing.T) {
 	t.Parallel()
 	for _, panics := range []bool{false, true} {
@@ -140,7 +140,7 @@ func TestEachStepFails(t *testing.T) {
 	}
 }
 
-// mustBeAlone checks that nothing was left beside the file.
+// mustBeAlone checks that no other files were left beside the ledger.
 func mustBeAlone(t *testing.T, path string) {
 	t.Helper()
 	files, err := os.ReadDir(filepath.Dir(path))
@@ -150,7 +150,7 @@ func mustBeAlone(t *testing.T, path string) {
 	}
 }
 
-// TestRestartAfterFailedSync: what a failed commit left in memory alone is written anew by the next process too.
+// TestRestartAfterFailedSync: after a failed sync, the next process that opens the file also writes it again.
 func TestRestartAfterFailedSync(t *testing.T) {
 	t.Parallel()
 	f := new(failing)
@@ -183,7 +183,7 @@ func TestRestartAfterFailedSync(t *testing.T) {
 	mustBeAlone(t, path)
 }
 
-// TestFullDisk: where there is no room nothing is written, and the same file goes on when there is.
+// TestFullDisk: while the disk is full nothing is written. When there is room again, the store goes on with the same file.
 func TestFullDisk(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "ledger.db")
@@ -228,8 +228,8 @@ func TestFullDisk(t *testing.T) {
 	must(t, l.Close())
 }
 
-// TestTornCommit cuts a commit short at every place where a power cut may: between its pages, within one, in any order, before and
-// after the page that makes it valid. The ledger is then as it was before the commit or after it.
+// TestTornCommit interrupts a commit at each place where a power cut may: between its pages, within a page, in any order, before and after
+// the page that makes it valid. The ledger is then as it was before the commit, or after it.
 func TestTornCommit(t *testing.T) {
 	t.Parallel()
 	for _, layerSize := range []int{0, 1} {
@@ -259,7 +259,7 @@ func tearCommit(t *testing.T, layerSize int) {
 	after, young := read(), contents(t, s)
 	must(t, l.Close())
 
-	var data []int // the sectors of its data pages that the commit changed
+	var data []int // the sectors of the data pages that the commit changed
 	meta := -1
 	for at := 0; at < len(after); at += 512 {
 		switch {
@@ -310,7 +310,7 @@ func TestLocked(t *testing.T) {
 	_, l := open(t, path, Options{})
 	for _, readOnly := range []bool{false, true} {
 		_, err := Open(path, Options{Timeout: 1, ReadOnly: readOnly})
-		if !errors.Is(err, ledger.ErrLocked) || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "stop it") {
+		if !errors.Is(err, ledger.ErrLocked) || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "stop that process") {
 			t.Errorf("opening a held file, read-only %t: %v", readOnly, err)
 		}
 	}
@@ -334,7 +334,7 @@ func TestLocked(t *testing.T) {
 	mustVerify(t, reading, 1)
 }
 
-// TestModes: the file and its directory are its owner's alone.
+// TestModes: only the owner may read the file and its directory.
 func TestModes(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "a", "b", "ledger.db")
@@ -349,7 +349,7 @@ func TestModes(t *testing.T) {
 	}
 }
 
-// TestReopenUnderLoad: callers go on through failures and reopenings; what was answered is there, once, and nothing is lost.
+// TestReopenUnderLoad: callers go on through failures and reopenings. Each operation that succeeded is there, once, and nothing is lost.
 func TestReopenUnderLoad(t *testing.T) {
 	t.Parallel()
 	var calls atomic.Int64

@@ -14,17 +14,17 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// A journal is a bucket of its own, named by its number, that holds what groups changed, in the order in which they were
-// committed: the changes of each as one text, cut in chunks that are numbered on. There are at most two: of the layer that takes new
-// groups, and, before it, of the one that is being folded.
+// A journal is a bucket whose name contains its number. It holds the changes of groups in the order in which they were committed. The
+// changes of a group are one text, which is cut into numbered chunks. There are at most two journals: that of the layer that is being
+// folded, and that of the layer that takes new groups.
 //
-// A change in the text is the length of its key, the key, the length of its value plus one, 0 for a deletion, and the value; lengths
-// are uvarints.
+// In the text, a change is the length of its key, the key, the length of its value plus one, and the value. A deletion has the length 0
+// and no value. Lengths are uvarints.
 
 const (
 	journalPrefix = "journal"
-	// chunkSize bounds a chunk, in bytes. A commit writes the chunks that share a page with its own anew, and bbolt leaves at least
-	// two, and up to four, on a page: they should be small.
+	// chunkSize is the largest size of a chunk, in bytes. Chunks should be small: a commit also writes again the chunks that share a page
+	// with its own, and bbolt puts two to four of them on a page.
 	chunkSize = 1 << 10
 )
 
@@ -32,7 +32,7 @@ func journalName(number uint64) []byte {
 	return binary.BigEndian.AppendUint64([]byte(journalPrefix), number)
 }
 
-// journalNumber returns the number in a journal's name; not ok where it is no journal's.
+// journalNumber returns the number in a journal's name. If name is not a journal's, ok is false.
 func journalNumber(name []byte) (number uint64, ok bool) {
 	rest, ok := bytes.CutPrefix(name, []byte(journalPrefix))
 	if !ok || len(rest) != 8 {
@@ -41,7 +41,7 @@ func journalNumber(name []byte) (number uint64, ok bool) {
 	return binary.BigEndian.Uint64(rest), true
 }
 
-// encodeChanges is a group's text, and the offset of each change in it.
+// encodeChanges returns a group's text, and the offset of each change in it.
 func encodeChanges(changes []change) (text []byte, offsets []uint32) {
 	size := 0
 	for _, c := range changes {
@@ -62,7 +62,7 @@ func encodeChanges(changes []change) (text []byte, offsets []uint32) {
 	return text, offsets
 }
 
-// nextField reads a length, which is too large by surplus, and what it is of; not ok where the text can't be read.
+// nextField reads a length and as many bytes. The stored length is larger by surplus. If the text can't be read, ok is false.
 func nextField(text []byte, surplus uint64) (field, rest []byte, ok bool) {
 	length, n := binary.Uvarint(text)
 	if n <= 0 || length < surplus || length-surplus > uint64(len(text)-n) {
@@ -72,13 +72,13 @@ func nextField(text []byte, surplus uint64) (field, rest []byte, ok bool) {
 	return text[n:end:end], text[end:], true
 }
 
-// nextKey reads the key of the change at the beginning of a text that was read or written before.
+// nextKey returns the key of the first change in a text. The text must be known to be valid.
 func nextKey(text []byte) []byte {
 	key, _, _ := nextField(text, 0)
 	return key
 }
 
-// nextChange reads the change at a text's beginning, and returns what comes behind it; not ok where it can't be read.
+// nextChange reads the first change in a text, and returns the rest of the text. If the change can't be read, ok is false.
 func nextChange(text []byte) (c change, rest []byte, ok bool) {
 	c.key, rest, ok = nextField(text, 0)
 	if !ok {
@@ -91,7 +91,7 @@ func nextChange(text []byte) (c change, rest []byte, ok bool) {
 	return c, rest, ok
 }
 
-// decodeChanges reads the texts of groups, one behind the other: fn gets each change with its offset.
+// decodeChanges reads the texts of several groups. It calls fn for each change with its offset.
 func decodeChanges(text []byte, fn func(offset uint32, c change)) error {
 	for rest := text; len(rest) > 0; {
 		offset := len(text) - len(rest)
@@ -105,9 +105,9 @@ func decodeChanges(text []byte, fn func(offset uint32, c change)) error {
 	return nil
 }
 
-// appendText puts a group's text at a journal's end.
+// appendText appends a group's text to a journal.
 func appendText(journal *bbolt.Bucket, text []byte) error {
-	journal.FillPercent = 1 // it grows at its end alone
+	journal.FillPercent = 1 // a journal grows only at its end
 	number := uint64(0)
 	if last, _ := journal.Cursor().Last(); last != nil {
 		number = binary.BigEndian.Uint64(last) + 1
@@ -160,7 +160,7 @@ func readJournal(number uint64, journal *bbolt.Bucket) (*layer, error) {
 	next := uint64(0)
 	err := journal.ForEach(func(key, sealed []byte) error {
 		if len(key) != 8 || binary.BigEndian.Uint64(key) != next {
-			return damaged(key, fmt.Sprintf("it stands where chunk %d should", next))
+			return damaged(key, fmt.Sprintf("the chunk is out of order; chunk %d should be here", next))
 		}
 		next++
 		chunk, err := unseal(key, sealed)
@@ -177,7 +177,7 @@ func readJournal(number uint64, journal *bbolt.Bucket) (*layer, error) {
 	return newLayer(number).with(text, inOrder(text, offsets)), nil
 }
 
-// inOrder sorts the offsets of a text's changes by their keys, and leaves of each key the last one.
+// inOrder sorts the offsets of a text's changes by their keys. Of several changes of a key it keeps the last one.
 func inOrder(text []byte, offsets []uint32) []uint32 {
 	slices.SortFunc(offsets, func(a, b uint32) int {
 		return cmp.Or(bytes.Compare(nextKey(text[a:]), nextKey(text[b:])), cmp.Compare(b, a))

@@ -23,8 +23,7 @@ func do(s *Store, op func(ledger.Writer)) error {
 	return <-done
 }
 
-// TestViewsAreOneCommit: whoever reads while layers are filled, frozen and folded sees all that one commit left, and nothing of
-// the next one.
+// TestViewsAreOneCommit: while layers are filled, frozen and folded, a view shows the records exactly as one commit left them.
 func TestViewsAreOneCommit(t *testing.T) {
 	t.Parallel()
 	for _, size := range []int{1, 8 << 10, 64 << 10} {
@@ -43,7 +42,7 @@ func TestViewsAreOneCommit(t *testing.T) {
 							last, _ := w.Get([]byte("k00"))
 							for i := range keys {
 								key := fmt.Appendf(nil, "k%02d", i)
-								if i%7 == 3 { // there in each second commit
+								if i%7 == 3 { // these records exist in every second commit
 									if len(last)%2 == 0 {
 										w.Put(key, []byte("x"))
 									} else {
@@ -102,8 +101,8 @@ func oneCommit(r ledger.Reader) error {
 	return err
 }
 
-// TestLayersStaySmall: however much was written, what is in memory and in the journals is bounded, and everything else is in its
-// place, also after reopening in the middle.
+// TestLayersStaySmall: however much is written, the layers and the journals stay below a bound, and all other records are in the bucket,
+// also after the file is reopened in the middle.
 func TestLayersStaySmall(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ operations, records, longest int }{{2000, 1, 200}, {60, 300, 3}} {
@@ -148,7 +147,7 @@ func TestLayersStaySmall(t *testing.T) {
 	}
 }
 
-// TestNoRoomToFold: where only folding fails for lack of room, what fits into the journal is still taken.
+// TestNoRoomToFold: if the disk has room for the journal but not for folding, commits still succeed.
 func TestNoRoomToFold(t *testing.T) {
 	t.Parallel()
 	s, err := Open(filepath.Join(t.TempDir(), "ledger.db"), Options{NoSync: true, LayerSize: 1, MaxSize: 17 << 20})
@@ -170,7 +169,7 @@ func TestNoRoomToFold(t *testing.T) {
 	}
 }
 
-// TestDamagedJournal: each byte of a journal's text counts.
+// TestDamagedJournal: every damage to a journal is found.
 func TestDamagedJournal(t *testing.T) {
 	t.Parallel()
 	text, _ := encodeChanges([]change{{[]byte("a"), []byte("one")}, {[]byte("b"), nil}, {[]byte("c"), []byte{}}})
@@ -212,7 +211,7 @@ func TestDamagedJournal(t *testing.T) {
 	}
 }
 
-// FuzzJournal: no text makes its reading panic, and what is read is written the same way.
+// FuzzJournal: no text makes the reader panic, and a text that was read is the same when it is written again.
 func FuzzJournal(f *testing.F) {
 	text, _ := encodeChanges([]change{{[]byte("key"), []byte("value")}, {[]byte("gone"), nil}})
 	f.Add(text)

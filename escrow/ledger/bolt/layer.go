@@ -9,48 +9,48 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// layer is what the groups of one journal have changed. It is never changed once it is read: with makes a new one, which shares
-// what the old one has.
+// layer holds the changes of the groups in one journal. A layer that readers have is never changed: the method with returns a new layer,
+// which shares the data of the old one.
 //
-// It is the groups' texts themselves and, in the order of the keys, where in them each change stands, in a few runs: a group adds
-// a run, and runs of like length become one. None of that holds pointers, so that however full a layer is, collecting garbage
-// costs next to nothing.
+// A layer consists of the groups' texts and of a few runs. A run lists positions of changes in the texts, in the order of their keys. Each
+// group adds a run, and runs of similar length are merged. Runs contain no pointers, so a full layer costs the garbage collector almost
+// nothing.
 type layer struct {
 	journal uint64   // the number of its journal
-	texts   [][]byte // of the groups, oldest first
+	texts   [][]byte // the texts of the groups, oldest first
 	runs    []run    // oldest and longest first
 	newest  *newest  // shared by all layers of the journal
-	size    int      // about what it takes, in bytes: of all that was ever put into it
+	size    int      // about the memory of all changes that were ever added, in bytes
 }
 
-// place is where a change stands in a layer: in which text, and at which offset.
+// place is the position of a change in a layer: the index of its text, and the offset in the text.
 type place struct{ text, offset uint32 }
 
-// run is changes in the order of their keys, each key once.
+// run is a list of changes in the order of their keys. Each key occurs once.
 type run []place
 
-// newest is where the newest change of each key stands, by the key's hash.
+// newest maps the hash of a key to the place of the key's newest change.
 type newest struct {
 	seed   maphash.Seed
 	mu     sync.RWMutex
 	places map[uint64]place
 }
 
-// changeOverhead is about what a change takes in memory beyond its text: its place in a run, twice while runs become one, and among
-// the newest.
+// changeOverhead is about the memory that a change takes besides its text, in bytes: its place in newest, and its place in a run, twice
+// while runs are merged.
 const changeOverhead = 48
 
 func newLayer(journal uint64) *layer {
 	return &layer{journal: journal, newest: &newest{seed: maphash.MakeSeed(), places: make(map[uint64]place)}}
 }
 
-// change is a record's new value, nil for none.
+// change is a record's new value. A nil value means that the record is deleted.
 type change struct{ key, value []byte }
 
 func (c change) size() int { return len(c.key) + len(c.value) + changeOverhead }
 
-// with returns the layer with a group more: its text, and the offsets of the changes in it, in the order of their keys. Layers are
-// made one from the other: never two from the same one.
+// with returns a layer with one more group. The group is its text and the offsets of the changes in the text, in the order of their keys.
+// with must be called only once on a layer.
 func (l *layer) with(text []byte, offsets []uint32) *layer {
 	next := *l
 	next.texts = append(l.texts, text)
@@ -68,7 +68,7 @@ func (l *layer) with(text []byte, offsets []uint32) *layer {
 	return &next
 }
 
-// merge makes one run of two; the newer one's changes stand for those of the same keys in the older one.
+// merge merges two runs into one. For a key that is in both, it takes the change of the newer run.
 func (l *layer) merge(older, newer run) run {
 	merged := make(run, 0, len(older)+len(newer))
 	for len(older) > 0 && len(newer) > 0 {
@@ -110,7 +110,7 @@ func (l *layer) value(p place) []byte {
 	return c.value
 }
 
-// get returns the layer's value of a key, nil where it was deleted; not found where the layer has no change of it.
+// get returns the layer's value of a key, or nil if the record was deleted. If the layer has no change of the key, found is false.
 func (l *layer) get(key []byte) (value []byte, found bool) {
 	p, known := l.newest.find(key)
 	if !known {
@@ -119,7 +119,7 @@ func (l *layer) get(key []byte) (value []byte, found bool) {
 	if int(p.text) < len(l.texts) && bytes.Equal(l.key(p), key) {
 		return l.value(p), true
 	}
-	// There is one of a later group, or another key has the same hash.
+	// The newest change belongs to a later group than this layer has, or to another key with the same hash.
 	for _, r := range slices.Backward(l.runs) {
 		if i, found := l.search(r, key); found {
 			return l.value(r[i]), true
@@ -128,18 +128,18 @@ func (l *layer) get(key []byte) (value []byte, found bool) {
 	return nil, false
 }
 
-// search returns where key stands in a run, or would.
+// search returns the index of key in a run, or the index where it would be inserted.
 func (l *layer) search(r run, key []byte) (int, bool) {
 	return slices.BinarySearchFunc(r, key, func(p place, key []byte) int { return bytes.Compare(l.key(p), key) })
 }
 
-// layers is the state of the books above the bucket: what is on its way there.
+// layers are the changes that are not in the bucket yet.
 type layers struct {
 	active *layer // takes new groups
-	frozen *layer // is being folded into the bucket; nil where none is
+	frozen *layer // is being folded into the bucket; nil if none is
 }
 
-// over returns what is read through the layers.
+// over returns a reader that reads the layers first, then base.
 func (l layers) over(base ledger.Reader) ledger.Reader {
 	if l.frozen != nil {
 		base = layered{l.frozen, base}
@@ -147,13 +147,13 @@ func (l layers) over(base ledger.Reader) ledger.Reader {
 	return layered{l.active, base}
 }
 
-// layered reads a layer over what it changes.
+// layered reads from a layer first, then from base.
 type layered struct {
 	*layer
 	base ledger.Reader
 }
 
-// Get is [ledger.Reader]'s.
+// Get implements [ledger.Reader].
 func (r layered) Get(key []byte) ([]byte, error) {
 	if value, ok := r.get(key); ok {
 		return value, nil
@@ -161,22 +161,22 @@ func (r layered) Get(key []byte) ([]byte, error) {
 	return r.base.Get(key)
 }
 
-// Scan is [ledger.Reader]'s.
+// Scan implements [ledger.Reader].
 func (r layered) Scan(in ledger.Range, fn func(key, value []byte) (bool, error)) error {
 	return ledger.Merge(r.cursor(in), r.base, in, fn)
 }
 
-// cursor walks a layer.
+// cursor implements [ledger.Cursor] for the changes of a layer.
 type cursor struct {
 	layer *layer
 	in    ledger.Range
-	heads []head // of the runs that have changes left, in the order of the runs
-	best  int    // the head that the cursor stands at: of those that come next, the newest run's
+	heads []head // one for each run that has changes left, in the order of the runs
+	best  int    // the index of the head with the next change; if several runs have its key, the newest of them
 }
 
-// head is where a cursor stands in a run.
+// head is the position of a cursor in a run.
 type head struct {
-	left run // what is still to come: from its beginning on, or from its end where the cursor goes backwards
+	left run // the part that is left: it is used up from its beginning, or from its end if the cursor goes backwards
 	key  []byte
 }
 
@@ -217,7 +217,7 @@ func (c *cursor) choose() {
 	}
 }
 
-// Peek is [ledger.Cursor]'s.
+// Peek implements [ledger.Cursor].
 func (c *cursor) Peek() (key, value []byte, ok bool) {
 	if c.best < 0 {
 		return nil, nil, false
@@ -226,7 +226,7 @@ func (c *cursor) Peek() (key, value []byte, ok bool) {
 	return h.key, c.layer.value(c.next(h.left)), true
 }
 
-// Next is [ledger.Cursor]'s.
+// Next implements [ledger.Cursor].
 func (c *cursor) Next() {
 	passed, kept := c.heads[c.best].key, c.heads[:0]
 	for _, h := range c.heads {
@@ -247,8 +247,8 @@ func (c *cursor) Next() {
 	c.choose()
 }
 
-// foldUnder puts a part of a layer in its place: from a key on, about a number of bytes, but for what the layer above it hides. It
-// returns the key to go on from, and whether that was the rest.
+// foldUnder calls put for the changes of a layer from the key from on, up to about size bytes. It leaves out changes that the layer above
+// has newer versions of. It returns the key to go on from, and whether the layer is done.
 func (l *layer) foldUnder(above *layer, put func(change) error, from []byte, size int) (next []byte, done bool, err error) {
 	for at := l.cursor(ledger.Range{From: from}); ; at.Next() {
 		key, value, more := at.Peek()
@@ -266,7 +266,7 @@ func (l *layer) foldUnder(above *layer, put func(change) error, from []byte, siz
 	}
 }
 
-// put sets a record in its place, or removes it.
+// put writes a record to the bucket, or deletes it.
 func (r reader) put(c change) error {
 	if c.value == nil {
 		return r.bucket.Delete(c.key)

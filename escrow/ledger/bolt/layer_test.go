@@ -12,7 +12,7 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// TestLayer: a layer says what its groups changed, and so does each one that it was made from, whatever came after it.
+// TestLayer: a layer shows the changes of its groups. The older layers that it was made from still show only theirs.
 func TestLayer(t *testing.T) {
 	t.Parallel()
 	key := rapid.StringMatching(`[abc]{0,3}`)
@@ -78,7 +78,7 @@ func written(value []byte) string {
 	return string(value)
 }
 
-// TestLayerRunsStayFew: each group adds a run, and yet there are few.
+// TestLayerRunsStayFew: each group adds a run, but the number of runs stays small.
 func TestLayerRunsStayFew(t *testing.T) {
 	t.Parallel()
 	l := newLayer(1)
@@ -90,7 +90,7 @@ func TestLayerRunsStayFew(t *testing.T) {
 	}
 }
 
-// TestLayerHashesCollide: two keys of one hash are told apart.
+// TestLayerHashesCollide: two keys with the same hash are not mixed up.
 func TestLayerHashesCollide(t *testing.T) {
 	t.Parallel()
 	l := newLayer(1).with(encodeChanges([]change{{[]byte("a"), []byte("1")}, {[]byte("b"), []byte("2")}}))

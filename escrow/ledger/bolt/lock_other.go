@@ -7,11 +7,11 @@ import (
 	"time"
 )
 
-// lock leaves it to bbolt, whose lock can't be taken twice here.
+// lock does nothing: bbolt locks the file, and on this system a lock can't be taken twice.
 func lock(*os.File, bool, time.Duration) error { return nil }
 
-// syncDirectory does nothing where directories can't be synced.
+// syncDirectory does nothing: on this system directories can't be synced.
 func syncDirectory(string) error { return nil }
 
-// mapAhead is false since on Windows the file would grow to what is mapped.
+// mapAhead is false, because on Windows the file would grow to the mapped size.
 const mapAhead = false

@@ -11,10 +11,10 @@ import (
 	berrors "go.etcd.io/bbolt/errors"
 )
 
-// lockRetry is how often a lock that another process holds is tried again.
+// lockRetry is the time between two attempts to take a lock that another process holds.
 const lockRetry = 25 * time.Millisecond
 
-// lock takes the same lock as bbolt does a moment later, which is then a formality: the file is to be read before bbolt reads it.
+// lock takes the lock that bbolt takes too when it opens the file. It is taken here first, since the file is verified before bbolt opens it.
 func lock(f *os.File, exclusive bool, timeout time.Duration) error {
 	how := syscall.LOCK_SH | syscall.LOCK_NB
 	if exclusive {
@@ -40,5 +40,5 @@ func syncDirectory(path string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// mapAhead tells whether address space beyond the file's end can be mapped without growing the file.
+// mapAhead is true if more than the file can be mapped without growing the file.
 const mapAhead = true

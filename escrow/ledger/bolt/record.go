@@ -13,7 +13,7 @@ import (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// seal puts a CRC32C over key and value before the value: bbolt itself would not notice a flipped bit.
+// seal puts a CRC32C of key and value before the value, since bbolt itself does not notice a flipped bit.
 func seal(key, value []byte) []byte {
 	sealed := make([]byte, 4, 4+len(value))
 	binary.BigEndian.PutUint32(sealed, checksum(key, value))
@@ -31,10 +31,10 @@ func checksum(key, value []byte) uint32 {
 	return crc32.Update(crc32.Checksum(key, castagnoli), castagnoli, value)
 }
 
-// reader reads sealed records. What goes wrong inside bbolt comes back as an error.
+// reader reads sealed records. It returns panics of bbolt as errors.
 type reader struct {
 	bucket *bbolt.Bucket
-	cursor *bbolt.Cursor // for single records; scans have their own
+	cursor *bbolt.Cursor // for Get; each scan has its own
 }
 
 func newReader(tx *bbolt.Tx) (r reader, err error) {
@@ -47,7 +47,7 @@ func newReader(tx *bbolt.Tx) (r reader, err error) {
 	return r, nil
 }
 
-// Get is [ledger.Reader]'s.
+// Get implements [ledger.Reader].
 func (r reader) Get(key []byte) (value []byte, err error) {
 	defer contain(&err, key)
 	found, sealed := r.cursor.Seek(key)
@@ -57,8 +57,9 @@ func (r reader) Get(key []byte) (value []byte, err error) {
 	return nil, r.absent(key, found, sealed)
 }
 
-// absent believes that there is no such key, which the cursor has just sought, only where the records beside its place are whole and
-// in order: a key that was damaged, or a page number on the way to it, would otherwise make it pass for one that was never written.
+// absent checks that a key really is not there, after the cursor has searched for it. The records on both sides of its place must be whole
+// and in order. Without this check, a record whose key is damaged, or the page number that leads to it, would seem never to have been
+// written.
 func (r reader) absent(key, after, sealedAfter []byte) error {
 	var before, sealedBefore []byte
 	if after != nil {
@@ -81,7 +82,7 @@ func (r reader) absent(key, after, sealedAfter []byte) error {
 	return err
 }
 
-// Scan is [ledger.Reader]'s.
+// Scan implements [ledger.Reader].
 func (r reader) Scan(in ledger.Range, fn func(key, value []byte) (bool, error)) error {
 	c := r.bucket.Cursor()
 	next := c.Next
@@ -116,7 +117,7 @@ func (r reader) bounded(in ledger.Range) (err error) {
 	return r.absent(begin, found, sealed)
 }
 
-// read takes one step of a cursor, which must lead past the key before.
+// read makes one step of a cursor and checks that it leads past the key before.
 func read(near, before []byte, reverse bool, step func() ([]byte, []byte)) (key, value []byte, err error) {
 	defer contain(&err, near)
 	key, sealed := step()
@@ -149,7 +150,7 @@ func inside(in ledger.Range, key []byte) bool {
 	return in.To == nil || bytes.Compare(key, in.To) < 0
 }
 
-// contain turns a panic of bbolt, or a fault in what it maps, into an error: bbolt panics on pages that are not what they should be.
+// contain turns a panic of bbolt, or a fault in the mapped file, into an error. bbolt panics if a page is not what it should be.
 func contain(err *error, near []byte) {
 	if r := recover(); r != nil {
 		*err = &ledger.CorruptError{Key: bytes.Clone(near), Detail: fmt.Sprintf("reading at it failed: %v", r)}

@@ -13,9 +13,9 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// The file format is bbolt's (internal/common of go.etcd.io/bbolt v1.5): pages of one size, in the machine's byte order, with a
-// header of id uint64, flags uint16, count uint16, overflow uint32; two meta pages, of which the one with the higher transaction
-// number counts; a tree of branch and leaf pages; a list of free pages.
+// The file format is bbolt's (internal/common of go.etcd.io/bbolt v1.5). All pages have the same size. Numbers are in the machine's byte
+// order. A page begins with a header: id uint64, flags uint16, count uint16, overflow uint32. There are two meta pages, of which the one
+// with the higher transaction number counts, a tree of branch and leaf pages, and a list of free pages.
 const (
 	pageHeader  = 16
 	elementSize = 16
@@ -37,18 +37,18 @@ type meta struct {
 	root, free, end, txn uint64 // end: the number of pages
 }
 
-// verifier reads a whole file before bbolt does, since bbolt believes what it reads: a flipped bit in a page number can send it
-// round in circles until the process dies, and one in the list of free pages makes it overwrite what is in use.
+// verifier verifies a file before bbolt opens it, since bbolt trusts what it reads. A flipped bit in a page number can make bbolt loop until
+// the process dies. A flipped bit in the list of free pages makes it overwrite pages that are in use.
 type verifier struct {
 	file io.ReaderAt
 	size int64
-	deep bool // reads the leaves too, and so each record
+	deep bool // verify the leaf pages too, and so each record
 	meta meta
 	used []bool // by page
 	ahead
 }
 
-// ahead reads pages in long strides where they are asked for in order. What it returns is valid until the next page.
+// ahead reads large chunks ahead if pages are read in order. A returned page is valid until the next one is read.
 type ahead struct {
 	chunk []byte
 	at    int64
@@ -59,10 +59,10 @@ const readAhead = 1 << 20
 // ref is a page of the tree, with the bounds of its keys.
 type ref struct {
 	page     uint64
-	low, end []byte // nil end: none
+	low, end []byte // low <= key < end; a nil end means no bound
 }
 
-// verify proves the structure of a file, and where deep each of its records. acceptMeta passes over one damaged meta page.
+// verify verifies the structure of a file, and also each record if deep is true. acceptMeta accepts one damaged meta page.
 func verify(file io.ReaderAt, size int64, deep, acceptMeta bool) error {
 	v := &verifier{file: file, size: size, deep: deep}
 	if err := v.run(acceptMeta); err != nil {
@@ -101,7 +101,7 @@ func (v *verifier) readMeta(acceptMeta bool) error {
 	case err != nil && err2 != nil:
 		return fmt.Errorf("both meta pages: %w", err)
 	case !acceptMeta && (err != nil || err2 != nil):
-		return fmt.Errorf("%w; the other meta page is whole, but its commit may be an earlier one", errors.Join(err, err2))
+		return fmt.Errorf("%w; the other meta page is whole, but it may be that of an earlier commit", errors.Join(err, err2))
 	case err != nil:
 		v.meta = second
 	case err2 != nil || first.txn > second.txn:
@@ -115,7 +115,7 @@ func (v *verifier) readMeta(acceptMeta bool) error {
 	return nil
 }
 
-// guessPageSize looks for the second meta page where the first one is damaged.
+// guessPageSize finds the page size by searching for the second meta page, if the first one is damaged.
 func (v *verifier) guessPageSize() uint64 {
 	for size := uint64(1024); size <= 1<<16; size *= 2 {
 		if m, err := v.metaAt(int64(size), 1); err == nil && m.pageSize == size {
@@ -148,7 +148,7 @@ func (v *verifier) metaAt(offset int64, id uint64) (meta, error) {
 	return m, nil
 }
 
-// page reads a page with what overflows from it, and takes it as used.
+// page reads a page with its overflow pages, and marks them as used.
 func (v *verifier) page(id uint64) ([]byte, error) {
 	if id < 2 || id >= v.meta.end {
 		return nil, fmt.Errorf("page %d is referred to, there are %d", id, v.meta.end)
@@ -190,7 +190,7 @@ func (v *verifier) bytes(id, pages uint64) ([]byte, error) {
 	return v.chunk[from-v.at : from-v.at+length], nil
 }
 
-// tree walks a tree level by level, each in the order of its pages, and calls leaf for the leaves.
+// tree reads a tree level by level, in the order of the pages, and calls leaf for each leaf page.
 func (v *verifier) tree(root ref, leaf func(page []byte, r ref) error) error {
 	for level := []ref{root}; len(level) > 0; {
 		slices.SortFunc(level, func(a, b ref) int { return cmp.Compare(a.page, b.page) })
@@ -220,8 +220,8 @@ func (v *verifier) tree(root ref, leaf func(page []byte, r ref) error) error {
 	return nil
 }
 
-// layout hands out the data of a page's elements. bbolt lays it out without gaps, in their order, behind the last element: so a
-// count, a position or a length that is not what was written can't pass.
+// layout returns the data of a page's elements. bbolt puts the data after the last element, in the order of the elements, without gaps. So
+// layout finds every wrong count, position and length.
 type layout struct {
 	page  []byte
 	count int
@@ -237,7 +237,8 @@ func elements(page []byte) (*layout, error) {
 	return &layout{page, count, uint64(end)}, nil
 }
 
-// data returns what element i, the one after the last that was asked for, points to; its position stands at an offset in it.
+// data returns the data of element i. It must be called for the elements in their order. position is the offset in the element at which
+// the position of its data is stored.
 func (l *layout) data(i, position int, length uint64) ([]byte, error) {
 	at := pageHeader + elementSize*i
 	from := uint64(at) + uint64(native.Uint32(l.page[at+position:]))
@@ -277,7 +278,7 @@ func branch(page []byte, r ref) ([]ref, error) {
 	return children, nil
 }
 
-// ordered checks a key against the one before it and the bounds of its page.
+// ordered checks that a key comes after the key before it, and lies within the bounds of its page.
 func (r ref) ordered(i int, before, key []byte) error {
 	if i > 0 && bytes.Compare(before, key) >= 0 || bytes.Compare(key, r.low) < 0 || r.end != nil && bytes.Compare(key, r.end) >= 0 {
 		return fmt.Errorf("page %d, element %d, key %q is out of order", r.page, i, key)
@@ -311,13 +312,13 @@ func leafElements(page []byte, r ref, fn func(flags uint32, key, value []byte) e
 	return nil
 }
 
-// rootLeaf checks the leaf that names the buckets: there are ours, and no other.
+// rootLeaf checks the leaf page that lists the buckets. There must be no others than the ledger's own.
 func (v *verifier) rootLeaf(page []byte, r ref) error {
 	buckets := map[string][]byte{}
 	err := leafElements(page, r, func(flags uint32, key, value []byte) error {
 		_, isJournal := journalNumber(key)
 		if flags != 1 || !isJournal && !bytes.Equal(key, bucketName) || len(value) < 16 {
-			return fmt.Errorf("the file has a bucket %q: it is no ledger, or its root is damaged", key)
+			return fmt.Errorf("the file has a bucket %q: the file is not a ledger, or its root page is damaged", key)
 		}
 		buckets[string(key)] = bytes.Clone(value)
 		return nil
@@ -325,7 +326,7 @@ func (v *verifier) rootLeaf(page []byte, r ref) error {
 	if err != nil {
 		return err
 	}
-	if buckets[string(bucketName)] == nil && v.meta.txn > 1 { // else the process that made the file got no further
+	if buckets[string(bucketName)] == nil && v.meta.txn > 1 { // otherwise the process that made the file was interrupted
 		return errors.New("the bucket of the ledger is missing")
 	}
 	for name, value := range buckets {
@@ -336,12 +337,12 @@ func (v *verifier) rootLeaf(page []byte, r ref) error {
 	return nil
 }
 
-// bucket checks a bucket by what its parent says of it.
+// bucket checks a bucket. value is the bucket's entry in its parent.
 func (v *verifier) bucket(value []byte) error {
 	if root := native.Uint64(value); root != 0 {
 		return v.records(ref{page: root})
 	}
-	// A small bucket is one leaf inside its parent's.
+	// A small bucket is a leaf page inside its parent's leaf page.
 	if inline := value[16:]; len(inline) >= pageHeader && native.Uint16(inline[8:]) == leafPage {
 		return v.leaf(inline, ref{})
 	}
@@ -355,7 +356,7 @@ func (v *verifier) records(root ref) error {
 	return v.shallow(root)
 }
 
-// shallow walks the branches alone: all pages at a leaf's depth are taken for leaves, which the reads of records check later.
+// shallow reads only the branch pages. It takes all pages at the depth of a leaf for leaf pages; these are checked when records are read.
 func (v *verifier) shallow(root ref) error {
 	for level := []ref{root}; ; {
 		head, err := v.peek(level[0].page)
@@ -365,7 +366,7 @@ func (v *verifier) shallow(root ref) error {
 		if native.Uint16(head[8:]) == leafPage {
 			for _, r := range level {
 				if r.page < 2 || r.page >= v.meta.end || v.used[r.page] {
-					return fmt.Errorf("page %d is used twice, or there is none", r.page)
+					return fmt.Errorf("page %d is used twice, or does not exist", r.page)
 				}
 				v.used[r.page] = true
 			}
@@ -379,7 +380,7 @@ func (v *verifier) shallow(root ref) error {
 				return err
 			}
 			if flags := native.Uint16(page[8:]); flags != branchPage {
-				return fmt.Errorf("page %d is no branch, %#x", r.page, flags)
+				return fmt.Errorf("page %d is not a branch page, but of kind %#x", r.page, flags)
 			}
 			children, err := branch(page, r)
 			if err != nil {
@@ -408,7 +409,7 @@ func (v *verifier) leaf(page []byte, r ref) error {
 	})
 }
 
-// freeList checks that no page is both free and in use, and where all pages are known, that each is one of them.
+// freeList checks that no page is both free and in use. If all pages were read, it also checks that each page is either free or in use.
 func (v *verifier) freeList() error {
 	page, err := v.page(v.meta.free)
 	if err != nil {
@@ -424,12 +425,12 @@ func (v *verifier) freeList() error {
 		ids = ids[8:]
 	}
 	if count > uint64(len(ids)/8) {
-		return fmt.Errorf("the list of free pages says that it has %d", count)
+		return fmt.Errorf("the list of free pages says that it has %d pages", count)
 	}
 	for i := range count {
 		id := native.Uint64(ids[8*i:])
 		if id < 2 || id >= v.meta.end || v.used[id] {
-			return fmt.Errorf("page %d is listed as free: it is in use, or there is none", id)
+			return fmt.Errorf("page %d is listed as free, but is in use or does not exist", id)
 		}
 		v.used[id] = true
 	}

@@ -9,7 +9,7 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// errThrownAway ends a run that does not count.
+// errThrownAway is returned by a run that does not count, so that the store throws it away.
 var errThrownAway = errors.New("thrown away")
 
 // Twice returns a store that runs each operation twice and throws the first run away, as [ledger.Store] allows.
@@ -24,15 +24,14 @@ func Twice(s ledger.Store) ledger.Store {
 	})
 }
 
-// Again returns a store that runs the operations that wait as one group, throws that away, runs each of them alone and in the reverse
-// order, throws that away too, and then runs the group again: each operation has run before, in another state of the books, and after
-// others.
+// Again returns a store that runs all waiting operations three times: first as a group, then each alone and in the reverse order, then
+// as a group again. Only the last runs count. So each operation has run before, in other states of the books, and after others.
 func Again(s ledger.Store) ledger.Store {
 	a := &again{store: s}
 	return through(s, a.submit)
 }
 
-// throwAway makes a run that leaves nothing behind, whatever comes of it.
+// throwAway makes a run and takes back everything that it did.
 func throwAway(w ledger.Writer, undo func(), run func(ledger.Writer) error) {
 	err := w.Try(func() error {
 		if err := contained(w, run); err != nil {
@@ -58,16 +57,16 @@ type again struct {
 	store   ledger.Store
 	mu      sync.Mutex
 	waiting []ledger.Op
-	first   int // number of the first that waits
+	first   int // the number of the first waiting operation
 }
 
-// regroup is several operations as one of the store below.
+// regroup runs several operations as one operation of the store below.
 type regroup struct {
 	again   *again
-	own     int // number of the operation that it was submitted for
+	own     int // the number of the operation for which it was submitted
 	taken   bool
 	ops     []ledger.Op
-	results []error // of the last run of each
+	results []error // of the last run of each operation
 }
 
 func (a *again) submit(op ledger.Op) {
@@ -78,7 +77,7 @@ func (a *again) submit(op ledger.Op) {
 	a.store.Submit(ledger.Op{Run: g.run, Undo: g.undo, Done: g.done})
 }
 
-// take takes the operations that wait, at most so many.
+// take takes the waiting operations, at most most of them.
 func (a *again) take(most int) []ledger.Op {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -99,7 +98,7 @@ func (g *regroup) run(w ledger.Writer) error {
 	return g.runAll(w)
 }
 
-// runAll runs all operations, of which each fails by itself.
+// runAll runs all operations. One that fails does not affect the others.
 func (g *regroup) runAll(w ledger.Writer) error {
 	g.results = g.results[:0]
 	for _, op := range g.ops {
@@ -117,7 +116,7 @@ func (g *regroup) undo() {
 }
 
 func (g *regroup) done(err error) {
-	if !g.taken { // it was not run: its own operation, and all before it, get the same answer, unless another group has taken them
+	if !g.taken { // it did not run: its own operation, and those before it that no other group has taken, get the same answer
 		g.ops = g.again.take(g.own + 1 - g.again.start())
 		g.results = make([]error, len(g.ops))
 	}
@@ -136,7 +135,7 @@ func (a *again) start() int {
 	return a.first
 }
 
-// through returns a store whose operations go another way to the one below.
+// through returns a store that passes its operations to submit instead of to the store s.
 func through(s ledger.Store, submit func(ledger.Op)) ledger.Store {
 	t := throughStore{s, submit}
 	if _, isShared := s.(ledger.Shared); isShared {
@@ -150,13 +149,13 @@ type throughStore struct {
 	submit func(ledger.Op)
 }
 
-// Submit is [ledger.Store]'s.
+// Submit implements [ledger.Store].
 func (t throughStore) Submit(op ledger.Op) { t.submit(op) }
 
-// Reopen is [ledger.Reopener]'s.
+// Reopen implements [ledger.Reopener].
 func (t throughStore) Reopen() error { return t.Store.(ledger.Reopener).Reopen() }
 
 type sharedThrough struct{ throughStore }
 
-// Shared is [ledger.Shared]'s.
+// Shared implements [ledger.Shared].
 func (sharedThrough) Shared() {}

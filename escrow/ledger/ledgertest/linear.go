@@ -17,7 +17,7 @@ import (
 
 const linearClients = 5
 
-// purse is one wallet as a machine that does one thing at a time.
+// purse is the sequential model of one wallet.
 type purse struct {
 	balance ledger.Amount
 	holds   [linearClients]ledger.Amount
@@ -31,20 +31,20 @@ func (p purse) free() ledger.Amount {
 	return free
 }
 
-// wish is one call on the wallet, of one client, who has at most one hold.
+// wish is a call of one client on the wallet. A client has at most one hold.
 type wish struct {
 	client int
 	what   string
 	amount ledger.Amount
 }
 
-// granted is what a call answers: whether it was done, and how much.
+// granted is the answer to a call: whether it was done, and with which amount.
 type granted struct {
 	done   bool
 	amount ledger.Amount
 }
 
-// step is what the machine answers, and becomes.
+// step returns the answer to a call, and the wallet after it.
 func (p purse) step(w wish) (granted, purse) {
 	own := p.holds[w.client]
 	switch w.what {
@@ -84,11 +84,11 @@ var purseModel = porcupine.Model{
 	},
 }
 
-// testLinear lets clients use one wallet at once: all that they see must be as if their calls had been made one after another.
-// TALLYGATE_LINEAR is how many histories there are to be, for long runs; usually few.
+// testLinear lets clients use one wallet concurrently, and checks that their answers are linearizable: as if the calls had been made one
+// after another. The environment variable TALLYGATE_LINEAR sets the number of histories for long runs.
 func testLinear(t *testing.T, p Place) {
 	if p.Strays {
-		t.Skip("operations run in states that do not come about")
+		t.Skip("this store runs operations in states of the books that never exist")
 	}
 	histories, err := strconv.Atoi(os.Getenv("TALLYGATE_LINEAR"))
 	if err != nil {

@@ -13,10 +13,10 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// model is the books as plainly as they can be kept: a list of what happened, from which everything is added up anew each time.
+// model keeps the books in the simplest way: as a list of what happened. Every question is answered by adding the list up again.
 type model struct {
 	moves    []move
-	pendings map[string]*pending // by the name that the test gave
+	pendings map[string]*pending // by the name that the test gave them
 	notes    map[string]bool
 	holds    []*hold
 	now      time.Duration
@@ -72,7 +72,7 @@ func (m *model) held(id ledger.AccountID) ledger.Amount {
 	return sum
 }
 
-// pay says whether a move is allowed when cover pays first, and what it leaves of cover.
+// pay returns the outcome of a move that takes money from cover first, and the amount that is then left in cover.
 func (m *model) pay(v move, cover *hold) (ledger.Outcome, ledger.Amount) {
 	if v.amount <= 0 || v.from == v.to {
 		return ledger.InvalidTransfer, 0
@@ -93,7 +93,7 @@ type machine struct {
 	store  ledger.Store
 	ledger *ledger.Ledger
 	model
-	names    int // pending transfers
+	names    int // the number of pending transfers that were named
 	failures int
 }
 
@@ -202,7 +202,7 @@ func (m *machine) Several(t *rapid.T) {
 	expect(t, fmt.Sprintf("post all of %v", moves), err, want)
 }
 
-// Once posts a transfer with a note, unless there is one.
+// Once posts a transfer and puts a note, unless the note is there already.
 func (m *machine) Once(t *rapid.T) {
 	v := move{anAccount(t), anAccount(t), anAmount(t)}
 	name := rapid.SampledFrom([]string{"k1", "k2", "k3", "k4", "k5", "k6"}).Draw(t, "note")
@@ -262,7 +262,7 @@ func (m *machine) Resolve(t *rapid.T) {
 	}
 }
 
-// Give gives a hold back within an operation, which may fail.
+// Give releases a hold in an operation that may fail.
 func (m *machine) Give(t *rapid.T) {
 	if len(m.holds) == 0 {
 		t.Skip("nothing is held")
@@ -320,7 +320,7 @@ func (m *machine) Extend(t *rapid.T) {
 	h.amount += want
 }
 
-// Release gives a hold back.
+// Release releases a hold.
 func (m *machine) Release(t *rapid.T) {
 	if len(m.holds) == 0 {
 		t.Skip("nothing is held")
@@ -330,12 +330,12 @@ func (m *machine) Release(t *rapid.T) {
 	m.holds = append(m.holds[:i:i], m.holds[i+1:]...)
 }
 
-// Clock moves the clock, backwards too.
+// Clock moves the clock forwards or backwards.
 func (m *machine) Clock(t *rapid.T) {
 	m.now += time.Duration(rapid.IntRange(-30, 40).Draw(t, "hours")) * time.Hour
 }
 
-// FailCommit lets a commit fail and takes up the work again.
+// FailCommit makes a commit fail and reopens the ledger.
 func (m *machine) FailCommit(t *rapid.T) {
 	if m.place.FailNext == nil {
 		t.Skip("this store can't be made to fail")
@@ -372,14 +372,14 @@ func (m *machine) FailCommit(t *rapid.T) {
 	}
 }
 
-// Reopen closes the ledger and opens it again: holds are gone.
+// Reopen closes the ledger and opens it again. All holds are lost.
 func (m *machine) Reopen(t *rapid.T) {
 	must(t, m.ledger.Close())
 	m.open(t)
 	m.holds = nil
 }
 
-// Check compares ledger and model, after every step.
+// Check compares the ledger with the model. rapid calls it after every step.
 func (m *machine) Check(t *rapid.T) {
 	sum := new(big.Int)
 	for _, id := range names {
@@ -406,7 +406,7 @@ func (m *machine) Check(t *rapid.T) {
 	}
 }
 
-// checkEntries compares an account's entries with the balance they lead to.
+// checkEntries checks that an account's entries add up to its balance.
 func (m *machine) checkEntries(id ledger.AccountID, account ledger.Account) error {
 	entries, err := m.ledger.Entries(id, 0, 1<<30)
 	if err != nil {

@@ -14,30 +14,30 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// Script runs one case on a ledger whose store open opens, again each time that the case says reopen. Lines that are empty or begin
-// with # are passed over. In the steps, A and B are agents, of whose wallets is spoken, or world, commission or escrow:ID; N is an
-// amount, H a hold's name, P a pending transfer's, R a reference.
+// Script runs one case on a ledger. open opens the ledger's store at the beginning, and for each reopen step. Empty lines and lines that
+// begin with # are ignored. In the steps below, A and B are accounts: the name of an agent stands for its wallet, and world, commission
+// and escrow:ID for those accounts. N is an amount, H the name of a hold, P the name of a pending transfer, R a reference.
 //
-//	deposit A N / withdraw A N           from and to the world
-//	pay A B N [by H ...] [for R]         a transfer, covered by holds
-//	pend P A B N [by H ...] [for R]      money set aside durably
-//	resolve P N                          post N of it, give back the rest
-//	op STEP ; STEP ; ...                 one operation: all of them or none
-//	try STEP ; STEP ; ...                as a part of an operation that goes on without it
-//	note N                               puts a record N with what the operation does; refused with noted where there is one
-//	noted N                              answers yes or no
-//	give H                               gives a hold back with what the operation does
+//	deposit A N / withdraw A N           moves money from or to the world
+//	pay A B N [by H ...] [for R]         makes a transfer, covered by holds
+//	pend P A B N [by H ...] [for R]      sets money aside durably
+//	resolve P N                          posts N of a pending transfer, gives back the rest
+//	op STEP ; STEP ; ...                 runs the steps as one operation: all of them or none
+//	try STEP ; STEP ; ...                runs steps in an operation; if they fail, the operation goes on without them
+//	note N                               puts a record N in the operation; if the record exists, the operation is refused with noted
+//	noted N                              answers yes if the record N exists, otherwise no
+//	give H                               releases a hold in the operation
 //	hold H A N / extend H N / release H
-//	extendupto H N                       answers how much it was
-//	amount H                             answers what is held
-//	balance A                            answers "balance B available V held H", zero ones left out
-//	counters A                           answers "debits D+P credits C+P", pending ones behind the plus
+//	extendupto H N                       extends a hold by at most N, answers by how much
+//	amount H                             answers the amount of a hold
+//	balance A                            answers "balance B available V held H", without amounts of zero
+//	counters A                           answers "debits D+P credits C+P", the pending amounts after the plus
 //	entries A [BEFORE [LIMIT]]           answers the entries, newest first, as SEQ:KIND:AMOUNT=BALANCE
-//	pendings R                           answers the names of those that are open
-//	clock D                              moves the clock, backwards too
-//	now                                  answers the time since the beginning
+//	pendings R                           answers the names of the pending transfers that are not resolved
+//	clock D                              moves the clock forwards or backwards
+//	now                                  answers the time since the beginning of the case
 //	reopen
-//	fail / failkept                      the next commit fails, before or after it has taken place (Memory alone)
+//	fail / failkept                      makes the next commit fail, before or after it has taken place (only with Memory)
 //	recover                              reopens the store of the running ledger
 func Script(t *testing.T, open func() ledger.Store, fail func(kept bool), script string) {
 	t.Helper()
@@ -61,7 +61,7 @@ func Script(t *testing.T, open func() ledger.Store, fail func(kept bool), script
 	mustBalance(t, r.ledger)
 }
 
-// quiet drops what ledgers log of failures that are made on purpose.
+// quiet drops the log of ledgers, since many failures are intended.
 var quiet = slog.New(slog.DiscardHandler)
 
 // mustBalance checks the books.
@@ -101,7 +101,7 @@ func (r *runner) reopen(t testing.TB) {
 	r.holds = map[string]*ledger.Hold{}
 }
 
-// answer is the outcome of a step as the script writes it.
+// answer returns the outcome of a step as scripts write it.
 func answer(err error) string {
 	switch {
 	case err == nil:
@@ -171,7 +171,7 @@ func (r *runner) step(t *testing.T, words []string) string {
 	}
 }
 
-// read runs the steps that read.
+// read runs one of the steps that only read.
 func (r *runner) read(t *testing.T, words []string) string {
 	if len(words) < 2 {
 		t.Fatalf("%v: no such step", words)
@@ -239,12 +239,12 @@ func (r *runner) read(t *testing.T, words []string) string {
 	}
 }
 
-// operation is a run of an operation that a step asks for.
+// operation is one run of an operation.
 type operation struct {
 	*runner
 	t        *testing.T
 	tx       *ledger.Tx
-	pendings map[string]uint64 // those that it makes, too
+	pendings map[string]uint64 // including those that it makes
 }
 
 // step runs one step that changes the books.
@@ -287,8 +287,8 @@ func (o *operation) step(words []string) error {
 	}
 }
 
-// note puts a record, and refuses where it is there: by it an operation takes place once, and one whose outcome is unknown is found out
-// about. What packages above keep under ids of their own is of this kind.
+// note puts a record, and refuses the operation if the record exists. So an operation takes place only once, and after an unknown outcome
+// the record tells whether it took place. Packages above use records under their own ids in this way.
 func note(tx *ledger.Tx, name string) error {
 	value, err := tx.Get(noteKey(name))
 	if err != nil {
@@ -305,7 +305,7 @@ const isNoted ledger.Outcome = "noted"
 
 func noteKey(name string) []byte { return []byte("dnote:" + name) }
 
-// noted tells whether a note was committed.
+// noted reports whether a note was committed.
 func noted(l *ledger.Ledger, name string) (there bool, err error) {
 	err = l.View(func(r ledger.Reader) error {
 		value, err := r.Get(noteKey(name))

@@ -25,7 +25,7 @@ func payFrom(l *ledger.Ledger, from, to string, amount ledger.Amount, cover ...*
 	})
 }
 
-// TestTwoLedgers: what one process commits another one on the same store takes in, whatever it holds at that time.
+// TestTwoLedgers: a ledger sees what another process commits to the same store, even on accounts on which it has holds.
 func TestTwoLedgers(t *testing.T) {
 	m := new(Memory)
 	a, b := openIn(t, m), openIn(t, m)
@@ -52,8 +52,7 @@ func TestTwoLedgers(t *testing.T) {
 	}
 }
 
-// TestWrongRecordOfOthers: that another process writes too is no excuse for a record that is not what its transfers make, nor for a history
-// that is not the one that was there.
+// TestWrongRecordOfOthers: also on a shared store a ledger finds account records that do not match the transfers, and a rewritten history.
 func TestWrongRecordOfOthers(t *testing.T) {
 	forge := func(m *Memory, change func(records map[string][]byte)) {
 		m.mu.Lock()
@@ -92,7 +91,7 @@ func TestWrongRecordOfOthers(t *testing.T) {
 	}
 }
 
-// TestSessions: a session is over when its ledger is closed, or, on a store that one process holds alone, when another ledger is opened.
+// TestSessions: a session is over when its ledger is closed. On a store that is not shared, it is over when another ledger is opened.
 func TestSessions(t *testing.T) {
 	session := func(l *ledger.Ledger) ledger.Session {
 		s, err := ledger.Do(context.Background(), l, func(tx *ledger.Tx) (ledger.Session, error) { return tx.Session(), nil })
@@ -119,7 +118,7 @@ func TestSessions(t *testing.T) {
 	if over(a, first) || !over(a, second) {
 		t.Error("after the second ledger was closed, its session is not over, or the first one's is")
 	}
-	alone := func() ledger.Store { return struct{ ledger.Store }{m.Open()} } // which is not ledger.Shared
+	alone := func() ledger.Store { return struct{ ledger.Store }{m.Open()} } // a store that does not implement ledger.Shared
 	c, err := ledger.New(alone(), ledger.Options{})
 	must(t, err)
 	defer c.Close()
@@ -128,7 +127,7 @@ func TestSessions(t *testing.T) {
 	}
 }
 
-// TestManyLedgers: several processes pay between the same accounts at once; none sees wrong books, and nothing is lost.
+// TestManyLedgers: several processes pay between the same accounts concurrently. None sees wrong books, and no money is lost.
 func TestManyLedgers(t *testing.T) {
 	m := new(Memory)
 	first := openIn(t, m)

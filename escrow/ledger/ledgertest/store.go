@@ -11,11 +11,11 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// Memory keeps records as plainly as can be, for tests of rules and to compare stores with. What is kept outlives the stores that are
-// opened on it, as a disk outlives processes, and several may be open on it at once, as several processes are on a database: it is
-// [ledger.Shared]. The zero value is empty.
+// Memory keeps records in memory, in the simplest way. It is for tests, and to compare other stores with. Like a disk, it keeps the
+// records after a store is closed. Several stores may be open on it at the same time, as several processes use one database, so its
+// stores implement [ledger.Shared]. The zero value is empty and ready to use.
 type Memory struct {
-	// Contended has each group run twice: when it is first committed, it is told that another process has committed meanwhile.
+	// Contended makes each group run twice: its first commit is refused as if another process had committed meanwhile.
 	Contended bool
 
 	mu      sync.Mutex
@@ -27,14 +27,14 @@ type Memory struct {
 // NewStore returns a store on a new Memory.
 func NewStore() ledger.Store { return new(Memory).Open() }
 
-// Open returns a store on what is kept.
+// Open returns a store with the records.
 func (m *Memory) Open() ledger.Store {
 	s := &store{memory: m}
 	s.commits = ledger.NewGroupCommit(s.begin, 1024)
 	return s
 }
 
-// FailNext makes the next commit fail, after it has taken place where kept is true, else before.
+// FailNext makes the next commit fail with err. The commit takes place all the same if kept is true.
 func (m *Memory) FailNext(err error, kept bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -62,7 +62,7 @@ func (s *store) View(fn func(ledger.Reader) error) error { return fn(s.memory.co
 
 func (s *store) Reopen() error { return s.commits.Reopen(func() error { return nil }) }
 
-// Shared is [ledger.Shared]'s.
+// Shared implements [ledger.Shared].
 func (s *store) Shared() {}
 
 func (s *store) Close() error {
@@ -70,11 +70,11 @@ func (s *store) Close() error {
 	return nil
 }
 
-// snapshot is records in the order of their keys.
+// snapshot is an immutable list of records in the order of their keys.
 type snapshot struct {
 	keys    []string
 	values  map[string][]byte
-	commits int // so many made it
+	commits int // the number of commits before it
 }
 
 func (s snapshot) Get(key []byte) ([]byte, error) { return s.values[string(key)], nil }
@@ -140,5 +140,5 @@ func (g *group) Commit(changes iter.Seq2[[]byte, []byte]) error {
 
 func (g *group) Rollback() {}
 
-// errInjected is what tests make commits fail with.
+// errInjected is the error of commits that tests make fail.
 var errInjected = errors.New("injected")

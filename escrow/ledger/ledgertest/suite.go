@@ -15,40 +15,40 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// Place is somewhere to keep a ledger.
+// Place is where the ledger of a test is stored.
 type Place struct {
-	// Open opens it: what is found there is what stores opened on it before have committed. Unless they are [ledger.Shared], only one is open
-	// at a time.
+	// Open opens a store with everything that earlier stores of the place have committed. Only one store is open at a time, unless the
+	// stores implement [ledger.Shared].
 	Open func() ledger.Store
-	// FailNext makes the next commit fail, after it has taken place where kept is true, else before; nil where that can't be done.
+	// FailNext makes the next commit fail. The commit takes place all the same if kept is true. FailNext is nil if the store can't do this.
 	FailNext func(kept bool)
-	// Strays says that operations run in states of the books that do not come about, too, such as those of [Again]. For that moment they keep
-	// from new holds what others would get, so that calls are not as if they had been made one after another.
+	// Strays is true if the store also runs operations in states of the books that never exist, as [Again] does. Such runs can make a hold
+	// fail that would otherwise succeed, so calls are not linearizable.
 	Strays bool
 }
 
-// Twice is the place with stores that run operations as [Twice] says.
+// Twice returns the place with its stores wrapped by [Twice].
 func (p Place) Twice() Place {
 	open := p.Open
 	p.Open = func() ledger.Store { return Twice(open()) }
 	return p
 }
 
-// Again is the place with stores that run operations as [Again] says.
+// Again returns the place with its stores wrapped by [Again].
 func (p Place) Again() Place {
 	open := p.Open
 	p.Open, p.Strays = func() ledger.Store { return Again(open()) }, true
 	return p
 }
 
-// Memories returns fresh places in memory.
+// Memories returns a new empty place in memory. It can be passed to [Run].
 func Memories(testing.TB) Place { return placeIn(new(Memory)) }
 
 func placeIn(m *Memory) Place {
 	return Place{Open: m.Open, FailNext: func(kept bool) { m.FailNext(errInjected, kept) }}
 }
 
-// Run runs everything that a store must pass. fresh returns an empty place for one test.
+// Run runs all tests that a store must pass. fresh returns an empty place for one test.
 func Run(t *testing.T, fresh func(testing.TB) Place) {
 	t.Run("records", func(t *testing.T) { testRecords(t, fresh(t)) })
 	t.Run("scans", func(t *testing.T) { testScans(t, fresh(t)) })
@@ -72,7 +72,7 @@ func submit(s ledger.Store, op func(ledger.Writer) error) error {
 	return <-done
 }
 
-// do runs an operation on a ledger that comes to nothing but what it does.
+// do runs an operation that has no result.
 func do(l *ledger.Ledger, op func(*ledger.Tx) error) error {
 	_, err := ledger.Do(context.Background(), l, func(tx *ledger.Tx) (struct{}, error) { return struct{}{}, op(tx) })
 	return err
@@ -190,7 +190,7 @@ func testScans(t *testing.T, p Place) {
 	}))
 }
 
-// testIsolation: what an operation sees, and what it leaves.
+// testIsolation checks what an operation sees, and what it leaves behind.
 func testIsolation(t *testing.T, p Place) {
 	s := p.Open()
 	defer s.Close()
@@ -232,7 +232,7 @@ func testIsolation(t *testing.T, p Place) {
 	mustDump(t, s, ledger.Range{}, "a=4 b=2 c=3 f=6")
 }
 
-// testOrder: operations take effect in their order, see those before them, and are durable when answered.
+// testOrder: operations take effect in their order, see the operations before them, and are durable when Done is called.
 func testOrder(t *testing.T, p Place) {
 	s := p.Open()
 	defer s.Close()
@@ -334,7 +334,7 @@ func testFailedCommit(t *testing.T, p Place) {
 	mustDump(t, s, ledger.Range{}, "a=1")
 }
 
-// testIdentity: a ledger keeps its currency, and is not taken for an empty one.
+// testIdentity: a ledger keeps its currency, and a damaged ledger is not mistaken for an empty one.
 func testIdentity(t *testing.T, p Place) {
 	s := p.Open()
 	if _, err := ledger.New(s, ledger.Options{}); !errors.Is(err, ledger.ErrCurrency) {
@@ -367,8 +367,8 @@ func deposit(l *ledger.Ledger, agent string, amount ledger.Amount) error {
 	})
 }
 
-// testDomain: records of packages above move with the money, and stay among themselves. The due ones of an index in the order of
-// time are found without looking at the others.
+// testDomain: domain records are committed together with the money, and can't be mixed up with other records. With an index in the order
+// of time, the records that are due are found without reading the others.
 func testDomain(t *testing.T, p Place) {
 	l, err := ledger.New(p.Open(), ledger.Options{Currency: "USDC"})
 	must(t, err)
@@ -431,7 +431,7 @@ func testDomain(t *testing.T, p Place) {
 	mustBalance(t, l)
 }
 
-// testPaging: pages stay whole while entries are added.
+// testPaging: pages neither skip nor repeat entries while entries are added.
 func testPaging(t *testing.T, p Place) {
 	l, err := ledger.New(p.Open(), ledger.Options{Currency: "USDC"})
 	must(t, err)
@@ -475,7 +475,7 @@ func testPaging(t *testing.T, p Place) {
 	}
 }
 
-// testConcurrent: everything at once; run it with -race.
+// testConcurrent does everything concurrently; run it with -race.
 func testConcurrent(t *testing.T, p Place) {
 	l, err := ledger.New(p.Open(), ledger.Options{Currency: "USDC"})
 	must(t, err)
