@@ -64,8 +64,7 @@ type App struct {
 
 	// MaxBodies is the largest total size, in bytes, of the request bodies that are in memory at the same time. These are the bodies of
 	// running calls whose price depends on what they ask for. The bodies of one agent may take 7/24 of it, or less if others have
-	// some. A call that does not fit is
-	// refused with 429. The server needs about four times as much memory for the bodies. Default: 128 MiB.
+	// some. A call that does not fit is refused with 429. The server needs about four times as much memory for the bodies. Default: 128 MiB.
 	MaxBodies int64 `json:"max_bodies,omitempty"`
 
 	// RailsRaw are modules of the namespace tallygate.rails, each named by "rail". A rail is a way to pay directly with a request to a
