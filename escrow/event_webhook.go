@@ -10,7 +10,7 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// Webhook is an address that an agent wants to be told at. Messages are signed by the Standard Webhooks convention.
+// Webhook is a URL to which an agent's events are sent. Messages are signed by the Standard Webhooks convention.
 type Webhook struct {
 	ID        string        `cbor:"1,keyasint"`
 	Agent     string        `cbor:"2,keyasint"`
@@ -19,7 +19,7 @@ type Webhook struct {
 	Events    []EventType   `cbor:"5,keyasint,omitempty"` // none: all
 	Below     ledger.Amount `cbor:"6,keyasint,omitempty"` // tells when the balance falls below it
 	CreatedAt time.Time     `cbor:"7,keyasint"`
-	Local     bool          `cbor:"8,keyasint,omitempty"` // asked for from this machine: it may be at one of this machine's own addresses
+	Local     bool          `cbor:"8,keyasint,omitempty"` // registered from this machine, so it may be at one of this machine's own addresses
 }
 
 func (h Webhook) wants(what EventType) bool {
@@ -29,13 +29,13 @@ func (h Webhook) wants(what EventType) bool {
 	return len(h.Events) == 0 || slices.Contains(h.Events, what)
 }
 
-// WebhookOrder asks for a webhook.
+// WebhookOrder describes a new webhook.
 type WebhookOrder struct {
 	Agent  string // the operator names it
 	URL    string
 	Events []EventType
 	Below  ledger.Amount
-	Local  bool // who asks is on this machine, and reaches its addresses anyway
+	Local  bool // the caller is on this machine, so it can reach its addresses anyway
 }
 
 const (
@@ -43,7 +43,7 @@ const (
 	maxURL      = 2000
 )
 
-// CreateWebhook adds a webhook. Its secret is shown only here.
+// CreateWebhook adds a webhook, and returns it with its secret, which is shown only once.
 func (t *Tx) CreateWebhook(by Actor, o WebhookOrder) (Webhook, error) {
 	agent, err := t.actsFor(by, "agent_id", o.Agent)
 	if err != nil {
@@ -84,7 +84,7 @@ func newSecret() string {
 	return "whsec_" + base64.StdEncoding.EncodeToString(secret)
 }
 
-// DeleteWebhook removes a webhook, and with it all that was not delivered yet.
+// DeleteWebhook removes a webhook, together with the messages that were not delivered yet.
 func (t *Tx) DeleteWebhook(by Actor, agent, id string) error {
 	agent, err := t.actsFor(by, "agent_id", agent)
 	if err != nil {

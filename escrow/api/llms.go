@@ -32,7 +32,8 @@ A response that failed costs nothing. If you hang up, you pay for what was sent 
 ## Escrow
 POST PREFIX/api/v1/escrow {"to_agent_id", "amount", "memo", "auto_release_hours", "on_expiry", "milestones"} locks money for a payee.
 POST .../escrow/{id}/release pays all of it to the payee, .../release-partial {"amount"} or {"milestone"} a part. .../refund by the payee takes
-place at once. By the payer it is a request: the payee grants it or disputes it, and without an answer it is granted after some days.
+place at once. By the payer it is a request: the payee grants or disputes it. Without an answer it is granted after some days, or disputed if
+metered calls were paid from the escrow.
 .../dispute freezes the escrow until the operator resolves it. Without auto_release_hours the money stays until someone acts; with it, the rest
 is then released or refunded, as on_expiry says.
 
