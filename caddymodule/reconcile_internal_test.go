@@ -10,7 +10,7 @@ import (
 	"github.com/tallygate/tallygate/escrow"
 )
 
-// The reports are of our own making, in the providers' documented forms.
+// The reports were made for these tests, in the providers' documented formats.
 func TestReadReports(t *testing.T) {
 	const (
 		openAIUsage = `{"object":"page","data":[{"object":"bucket","start_time":1764028800,"end_time":1764115200,"results":[
@@ -75,7 +75,7 @@ func shown[T any](p *T) string {
 	return fmt.Sprint(*p)
 }
 
-// A charge counts for the model that answered, in whatever spelling, and what ran on another model for that one.
+// A charge counts for the model that answered, in any spelling. Usage of another model counts for that model.
 func TestChargesByDayAndModel(t *testing.T) {
 	ours := map[dayAndModel]*billed{}
 	at := time.Date(2025, 11, 25, 23, 59, 0, 0, time.FixedZone("", -3600)) // the next day in UTC

@@ -72,9 +72,9 @@ func checkText(field, text string) error {
 func (t *Tx) CreateAgent(by Actor, o AgentOrder) (Agent, Key, string, error) {
 	if !by.Operator && !t.rules.OpenRegistration {
 		if by.Agent == "" {
-			return Agent{}, Key{}, "", refuse(Unauthorized, nil, "registration is the operator's here: the operator's key is needed")
+			return Agent{}, Key{}, "", refuse(Unauthorized, nil, "only the operator may register agents here: the operator's key is needed")
 		}
-		return Agent{}, Key{}, "", refuse(Forbidden, nil, "registration is the operator's here")
+		return Agent{}, Key{}, "", refuse(Forbidden, nil, "only the operator may register agents here")
 	}
 	if by.ReadOnly {
 		return Agent{}, Key{}, "", refuse(Forbidden, nil, "this key is read-only")

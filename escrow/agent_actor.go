@@ -36,7 +36,7 @@ func (a Actor) mayPay(payee string) error {
 		return err
 	}
 	if len(a.Payees) > 0 && !slices.Contains(a.Payees, payee) {
-		return refuse(Forbidden, map[string]string{"payee": payee}, "this key is bound to other payees than %q", payee)
+		return refuse(Forbidden, map[string]string{"payee": payee}, "this key may pay only other payees than %q", payee)
 	}
 	return nil
 }
@@ -47,9 +47,9 @@ func (a Actor) isOperator(what string) error {
 		return nil
 	}
 	if a.Agent == "" {
-		return refuse(Unauthorized, nil, "%s is the operator's: its key is needed", what)
+		return refuse(Unauthorized, nil, "%s is only for the operator: the operator's key is needed", what)
 	}
-	return refuse(Forbidden, nil, "%s is the operator's", what)
+	return refuse(Forbidden, nil, "%s is only for the operator", what)
 }
 
 // ReadsFor returns the agent whose data the caller reads. An agent may only read its own data; the operator names any agent.

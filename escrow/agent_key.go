@@ -111,7 +111,7 @@ func (t *Tx) CreateKey(by Actor, agent string, o KeyOrder) (Key, string, error) 
 	if err != nil {
 		return Key{}, "", err
 	}
-	if err := t.unbound(by, "makes no other keys"); err != nil {
+	if err := t.unbound(by, "can't make other keys"); err != nil {
 		return Key{}, "", err
 	}
 	if err := checkText("name", o.Name); err != nil {
@@ -162,7 +162,7 @@ func (t *Tx) RevokeKey(by Actor, agent, id string) error {
 		return refuse(NotFound, nil, "no such key")
 	}
 	if by.Key != id {
-		if err := t.unbound(by, "revokes no other keys"); err != nil {
+		if err := t.unbound(by, "can't revoke other keys"); err != nil {
 			return err
 		}
 	}

@@ -59,7 +59,7 @@ func (t *Tx) SetLimits(by Actor, agent string, limits []Limit) ([]Limit, error) 
 	if err != nil {
 		return nil, err
 	}
-	if err := t.unbound(by, "sets no limits"); err != nil {
+	if err := t.unbound(by, "can't set limits"); err != nil {
 		return nil, err
 	}
 	if len(limits) > maxLimits {
@@ -123,7 +123,7 @@ func (t *Tx) checkLimit(agent string, l Limit) error {
 // unbound refuses a key that may pay only some payees, or that has a limit of its own, since such a key must not remove its restrictions.
 func (t *Tx) unbound(by Actor, what string) error {
 	if len(by.Payees) > 0 {
-		return refuse(Forbidden, nil, "this key is bound to payees; it %s", what)
+		return refuse(Forbidden, nil, "this key may pay only some payees, so it %s", what)
 	}
 	if by.Key == "" {
 		return nil
@@ -131,7 +131,7 @@ func (t *Tx) unbound(by Actor, what string) error {
 	limits, err := limitsOf(t.ledger, by.Agent, t.Now())
 	for _, l := range limits {
 		if l.Key == by.Key {
-			return refuse(Forbidden, nil, "this key has a limit of its own; it %s", what)
+			return refuse(Forbidden, nil, "this key has a limit of its own, so it %s", what)
 		}
 	}
 	return err
@@ -223,7 +223,7 @@ func (l Limit) exceeded(required, room ledger.Amount) error {
 	if l.ByOperator {
 		who, fields["set_by"] = "the operator has", "operator"
 	}
-	return refuse(LimitExceeded, fields, "%s limited %s to %s in %s; %s is asked for, %s is left", who, what, l.Amount, Period(l.Window), required, max(room, 0))
+	return refuse(LimitExceeded, fields, "%s limited %s to %s in %s; %s is needed, but only %s is left", who, what, l.Amount, Period(l.Window), required, max(room, 0))
 }
 
 // thing is the limit among the things that are claimed.

@@ -88,13 +88,13 @@ func (b *Book) Authorise(ctx context.Context, o CallOrder) (*Authorisation, erro
 		return b.shadow(o)
 	}
 	if o.By.Operator {
-		return nil, refuse(Forbidden, nil, "the operator's key pays for nothing; use an agent's key")
+		return nil, refuse(Forbidden, nil, "the operator's key can't pay; use an agent's key")
 	}
 	if err := o.By.mayPay(o.Payee); err != nil {
 		return nil, err
 	}
 	if o.By.Agent == o.Payee {
-		return nil, invalid("payee", "%q is the payee of this route: nobody pays itself", o.Payee)
+		return nil, invalid("payee", "%q is the payee of this route, and an agent can't pay itself", o.Payee)
 	}
 	runs, err := b.claimCall(ctx, o)
 	if err != nil {

@@ -191,7 +191,7 @@ func (t *Tx) decide(c Charge, v Verdict, score, note string) (Charge, error) {
 		return Charge{}, err
 	}
 	if e == nil || c.Status != HeldCharge || e.Status != StatusOpen {
-		return Charge{}, refuse(InvalidStatus, nil, "the charge is %s: its quality is not to be decided any more", c.Status)
+		return Charge{}, refuse(InvalidStatus, nil, "the charge is %s: its quality is decided already", c.Status)
 	}
 	c.Score = score
 	if err := t.put(chargeTable.key(c.RequestID), c); err != nil {
@@ -236,7 +236,7 @@ func (t *Tx) Score(by Actor, request, score string) (Charge, error) {
 	case !by.Operator && by.Agent != c.Payer:
 		return Charge{}, refuse(Forbidden, nil, "the payee does not judge its own work")
 	case !found:
-		return Charge{}, refuse(InvalidStatus, nil, "the charge is %s: its quality is not to be decided", c.Status)
+		return Charge{}, refuse(InvalidStatus, nil, "the charge is %s: there is no quality to decide", c.Status)
 	case !by.Operator && !d.ByPayer:
 		return Charge{}, refuse(Forbidden, nil, "on this route a judge decides, not the payer")
 	}

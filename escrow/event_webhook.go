@@ -50,7 +50,7 @@ func (t *Tx) CreateWebhook(by Actor, o WebhookOrder) (Webhook, error) {
 		return Webhook{}, err
 	}
 	if len(by.Payees) > 0 {
-		return Webhook{}, refuse(Forbidden, nil, "this key is bound to payees; it sets no webhooks")
+		return Webhook{}, refuse(Forbidden, nil, "this key may pay only some payees, so it can't make webhooks")
 	}
 	u, err := url.Parse(o.URL)
 	if err != nil || len(o.URL) > maxURL || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" || u.User != nil {

@@ -162,7 +162,7 @@ func (t *Tx) checkPair(by Actor, payer, field, payee string) error {
 		return err
 	}
 	if payer == payee {
-		return invalid(field, "%s %q: nobody pays itself", field, payee)
+		return invalid(field, "%s %q: an agent can't pay itself", field, payee)
 	}
 	return by.mayPay(payee)
 }

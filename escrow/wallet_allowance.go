@@ -75,11 +75,11 @@ func (t *Tx) useAllowance(o PaymentOrder) (Actor, error) {
 	}
 	if !found {
 		return Actor{}, refuse(Forbidden, map[string]string{"payer": o.From, "payee": o.To},
-			"agent %q has given %q no allowance", o.From, o.To)
+			"agent %q has given no allowance to %q", o.From, o.To)
 	}
 	if a.Left < o.Amount {
 		return Actor{}, refuse(LimitExceeded, map[string]string{"limit": "allowance", "required": o.Amount.String(), "available": a.Left.String()},
-			"%s is asked for, and the allowance that %q has given %q has %s left", o.Amount, o.From, o.To, a.Left)
+			"%s is needed, but the allowance that %q has given to %q has only %s left", o.Amount, o.From, o.To, a.Left)
 	}
 	a.Left -= o.Amount
 	a.UpdatedAt = t.Now()
