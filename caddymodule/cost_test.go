@@ -348,7 +348,7 @@ func TestCostInJSON(t *testing.T) {
 	}
 	for _, test := range []struct{ old, new, err string }{
 		{"", "", ""},
-		{`"prices":[{"amount":"0.05","per":1,"unit":"call"}]`, `"max_charge":"1"`, "beside cost"},
+		{`"prices":[{"amount":"0.05","per":1,"unit":"call"}]`, `"max_charge":"1"`, "cost also needs"},
 		{`"json":["usage.cost"]`, ``, "either a header or a JSON path"},
 		{`"json":["usage.cost"]`, `"json":["usage.cost"],"header":"X-Cost"`, "either a header or a JSON path"},
 		{`"json":["usage.cost"]`, `"json":["usage.cost"],"markup":"-1%"`, "percentage"},

@@ -54,7 +54,7 @@ func TestReadReports(t *testing.T) {
 		`{"data":[{"start_time":1764028800,"results":[{"input_tokens":1,"model":"m"}]}],"has_more":true}`: "has_more",
 		`{"data":[{"start_time":1764028800,"results":[{"line_item":"m","amount":{"value":1e999}}]}]}`:     "is not a number",
 		`{"data":`:                               "unexpected end",
-		"a,b\n1,2\n":                             "names no column",
+		"a,b\n1,2\n":                             "must name the columns",
 		"day,model,amount\n2025-11-25,m,much\n":  "is not a number",
 		"day,model,requests\n2025-11-25,m,1.5\n": "expected a whole number",
 		"day,model\n2025-11-25\n":                "wrong number of fields",
