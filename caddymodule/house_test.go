@@ -14,7 +14,7 @@ import (
 
 const module = "github.com/tallygate/tallygate/"
 
-// mayImport says for each room (the longest prefix counts) which rooms of ours it may import, and which libraries it must not.
+// mayImport says for each folder (the longest prefix counts) which of our folders it may import, and which libraries it must not.
 var rooms = []struct {
 	room      string
 	ours      []string
@@ -34,8 +34,7 @@ var rooms = []struct {
 	{"escrow", []string{"escrow/ledger"}, []string{"github.com/caddyserver", "net/http"}},
 }
 
-// exact are the arrows that are narrower than their room: pricing knows the words of meter, not its formats; the core of the
-// ledger knows none of its stores.
+// exact are stricter rules for single packages: pricing may import meter itself but not its formats, and the ledger none of its stores.
 var exact = map[string][]string{
 	"pricing":       {"pricing", "meter"},
 	"escrow/ledger": {},
@@ -121,7 +120,7 @@ func TestTopLevelHoldsTheHouseAndNothingElse(t *testing.T) {
 	}
 }
 
-// ignored reports whether .gitignore names it: a ledger that the demo shop has left, a built binary.
+// ignored reports whether .gitignore names a file, such as the demo shop's ledger or a built binary.
 func ignored(t *testing.T, name string) bool {
 	t.Helper()
 	raw, err := os.ReadFile(filepath.Join("..", ".gitignore"))

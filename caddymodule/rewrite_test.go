@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestFreeIsJudgedUpstream: what is free by the path that the caller writes, and paid by the one that goes to the provider, is not had for
-// nothing; a rewrite that keeps the meaning changes nothing.
+// TestFreeIsJudgedUpstream: a call is not free if only the caller's path is free, and the rewritten path that goes to the provider is not. A
+// rewrite that keeps the meaning changes nothing.
 func TestFreeIsJudgedUpstream(t *testing.T) {
 	t.Parallel()
 	up := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -61,7 +61,7 @@ func TestFreeIsJudgedUpstream(t *testing.T) {
 	want(t, "wallet", s.balance(key), "1")
 }
 
-// TestAProxyDoesNotRewriteBehindTheMeter: what a proxy rewrites by itself can't be judged, so such a config does not start.
+// TestAProxyDoesNotRewriteBehindTheMeter: the meter can't see what a proxy itself rewrites, so such a config does not start.
 func TestAProxyDoesNotRewriteBehindTheMeter(t *testing.T) {
 	t.Parallel()
 	s := openShop(t, "", perCallSite, text("results"))
