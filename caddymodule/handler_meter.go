@@ -88,8 +88,8 @@ type Meter struct {
 	Enforce string `json:"enforce,omitempty"`
 
 	// MaxBody is the largest request body, in bytes, that the meter reads. It reads the body if the price depends on it, and to compare
-	// calls with the same Idempotency-Key. A larger body is refused with 413. It must be less than half of max_bodies. Default: 32 MiB,
-	// or just under half of max_bodies if that is less.
+	// calls with the same Idempotency-Key. A larger body is refused with 413. It must be less than what one agent
+	// may take of max_bodies. Default: 32 MiB, or just under what one agent may take if that is less.
 	MaxBody int64 `json:"max_body,omitempty"`
 
 	app    *App
