@@ -196,6 +196,11 @@ func TestWhatIsSentIsWhatIsPriced(t *testing.T) {
 			copy_response
 		}
 	}`, []ask{free}},
+		{"what looks like it, with another status", siteMeter + `reverse_proxy UPSTREAM {
+		rewrite /v1/messages
+		@good status 2xx
+		replace_status @good 201
+	}`, []ask{free}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			provider := new(worker)

@@ -100,8 +100,15 @@ func (a *admitted) departs(r *http.Request, body []byte) *ledger.Refusal {
 			return nil
 		}
 	}
-	return refuse(api.NoPrice, "this server's configuration makes "+sent.String()+" of "+a.judged.String()+", which may not cost the same: the provider must put the meter behind what changes the request")
+	made := "makes " + sent.String() + " of " + a.judged.String()
+	if sent.String() == a.judged.String() {
+		made = "changes the query or the body of " + sent.String()
+	}
+	return refuse(api.NoPrice, "this server's configuration "+made+", "+behind)
 }
+
+// behind ends a refusal of what the configuration has changed.
+const behind = "so that it may not cost the same: the provider must put the meter behind what changes the request"
 
 // costsAs reports whether a call costs what the judged one does, whatever is answered.
 func (a *admitted) costsAs(call *meter.Call, r *http.Request) bool {
@@ -128,7 +135,7 @@ func (a *admitted) watchBody(r *http.Request) *ledger.Refusal {
 }
 
 func (a *admitted) otherBody() *ledger.Refusal {
-	return refuse(api.NoPrice, "this server's configuration changes the body of "+a.judged.String()+", so that it may not cost the same: the provider must put the meter behind what changes the request")
+	return refuse(api.NoPrice, "this server's configuration changes the body of "+a.judged.String()+", "+behind)
 }
 
 // watchedBody is a request's body on its way to the provider.
