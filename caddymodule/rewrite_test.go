@@ -257,6 +257,7 @@ func TestTheBodyThatIsSentIsTheOneThatIsPriced(t *testing.T) {
 		{"as it came", "", "", true},
 		{"bounded", "request_body {\n\t\t\tmax_size 1MB\n\t\t}", "", true},
 		{"buffered", "", "request_buffers 1MB", true},
+		{"sent again, where an upstream is down", "", "to 127.0.0.1:9\n\t\t\tlb_policy round_robin\n\t\t\tlb_retries 5", true},
 		{"of another length", "request_body @set {\n\t\t\tset `{\"model\":\"test-10\"}`\n\t\t}", "", false},
 		{"of the same length", "request_body @set {\n\t\t\tset `" + strings.Replace(body, "test-1", "test-2", 1) + "`\n\t\t}", "", false},
 		{"of the same length, buffered", "request_body @set {\n\t\t\tset `" + strings.Replace(body, "test-1", "test-2", 1) + "`\n\t\t}", "request_buffers 1MB", false},
