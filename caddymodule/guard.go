@@ -30,7 +30,7 @@ func (g guard) Select(pool reverseproxy.UpstreamPool, r *http.Request, w http.Re
 }
 
 // guardServer has the proxies of a server guarded before it serves. Its handlers are still being made when its meters are, and apps start in any
-// order: so the first connection sees to it, or the start of this app, whichever comes first.
+// order: so the first connection sees to it, or the start of this app, for which metered requests wait, whichever comes first.
 func (a *App) guardServer(server *caddyhttp.Server) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

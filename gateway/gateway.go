@@ -15,6 +15,8 @@
 // What a client must not take for complete before it is charged stays back: a short answer as a whole, so that its charge stands
 // in its headers; of a longer one the end ([response]).
 //
+// What a provider is sent must be what was priced: handlers that change requests on their way ask [MaySend] before they send.
+//
 // Who calls ([Identity]), what an answer is worth ([Judge]) and how a caller without credit can pay at once ([Rail]) are interfaces,
 // so that other packages can add to them. The package knows no Caddy; package caddymodule is its adapter.
 package gateway
