@@ -158,6 +158,9 @@ func (m *Meter) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("meter of %s: %w", m.Payee, err)
 	}
 	m.app.register(m)
+	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
+		m.app.guardServer(server)
+	}
 	return nil
 }
 
