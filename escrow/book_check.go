@@ -169,7 +169,7 @@ func (b *Book) checkCharges(ctx context.Context, report *Report) error {
 // addUp takes one transfer to the sum of its request. Amounts are above zero, so a sum equals its charge at the last transfer alone,
 // and one transfer too many leaves a sum behind.
 func (b *Book) addUp(open map[string]ledger.Amount, t ledger.Transfer) error {
-	if t.Kind != kindCharge || t.Phase != ledger.Posted && t.Phase != ledger.PostPending {
+	if t.Kind != kindCharge && t.Kind != kindCreditUse || t.Phase != ledger.Posted && t.Phase != ledger.PostPending {
 		return nil
 	}
 	open[t.Reference] += t.Amount

@@ -19,15 +19,22 @@ func (b *Book) Affordable(ctx context.Context, o CallOrder) (bool, error) {
 	case FromSubscription:
 		return b.subscriptionCovers(o, wallet)
 	default:
-		return wallet.Available >= o.Least, nil
+		if wallet.Available >= o.Least || !o.Credit {
+			return wallet.Available >= o.Least, nil
+		}
+		credit, err := b.creditFor(o.By.Agent, o.Payee)
+		return credit >= o.Least-wallet.Available, err
 	}
 }
 
-// Penniless reports whether an agent can't pay a payee anything: its wallet is empty, no escrow of it holds money, and no subscription to the
-// payee runs.
+// Penniless reports whether an agent can't pay a payee anything: its wallet is empty, no escrow of it holds money, no subscription to the
+// payee runs, and it has no credit there.
 func (b *Book) Penniless(ctx context.Context, agent, payee string) (bool, error) {
 	wallet, err := b.Wallet(ctx, agent)
 	if err != nil || wallet.Available > 0 {
+		return false, err
+	}
+	if credit, err := b.creditFor(agent, payee); err != nil || credit > 0 {
 		return false, err
 	}
 	penniless := true

@@ -11,8 +11,9 @@ type AccountID string
 
 // The accounts that have no owner.
 const (
-	World      AccountID = "world"      // where deposits come from and withdrawals go: the only account that may go below zero
+	World      AccountID = "world"      // where deposits come from and withdrawals go: it may go below zero
 	Commission AccountID = "commission" // the operator's earnings
+	Credits    AccountID = "credits"    // where credit, which is no money, comes from and goes to: it may go below zero
 )
 
 // Wallet returns the account of an agent's own money.
@@ -20,6 +21,26 @@ func Wallet(agent string) AccountID { return AccountID("wallet:" + agent) }
 
 // Escrow returns the account of one escrow.
 func Escrow(id string) AccountID { return AccountID("escrow:" + id) }
+
+// Credit returns the account of one credit: what its holder may still use without money. No transfer goes between such an account and any
+// but [Credits], so that credit never becomes money, nor another's credit.
+func Credit(id string) AccountID { return AccountID(creditPrefix + id) }
+
+const creditPrefix = "credit:"
+
+// endless reports whether the account may go below zero: it is one of the two that all else comes from.
+func (id AccountID) endless() bool { return id == World || id == Credits }
+
+func (id AccountID) isCredit() bool { return strings.HasPrefix(string(id), creditPrefix) }
+
+// meets reports whether transfers may go between two accounts: of money among those of money, of credit between a credit and where it
+// comes from.
+func (id AccountID) meets(other AccountID) bool {
+	if id == Credits || other == Credits {
+		return id.isCredit() || other.isCredit()
+	}
+	return !id.isCredit() && !other.isCredit()
+}
 
 // maxName bounds account ids, references and kinds, in bytes.
 const maxName = 512
