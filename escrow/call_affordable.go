@@ -22,7 +22,7 @@ func (b *Book) Affordable(ctx context.Context, o CallOrder) (bool, error) {
 		if wallet.Available >= o.Least || !o.Credit {
 			return wallet.Available >= o.Least, nil
 		}
-		credit, err := b.creditFor(o.By.Agent, o.Payee)
+		credit, err := b.UsableCredit(o.By.Agent, o.Payee)
 		return credit >= o.Least-wallet.Available, err
 	}
 }
@@ -34,7 +34,7 @@ func (b *Book) Penniless(ctx context.Context, agent, payee string) (bool, error)
 	if err != nil || wallet.Available > 0 {
 		return false, err
 	}
-	if credit, err := b.creditFor(agent, payee); err != nil || credit > 0 {
+	if credit, err := b.UsableCredit(agent, payee); err != nil || credit > 0 {
 		return false, err
 	}
 	penniless := true

@@ -39,6 +39,9 @@ const (
 	CreditRevoked CreditStatus = "revoked"
 )
 
+// CreditStatuses are all statuses of a credit.
+var CreditStatuses = []CreditStatus{CreditActive, CreditExpired, CreditRevoked}
+
 // Account is the account that the credit lies on.
 func (c Credit) Account() ledger.AccountID { return ledger.Credit(c.ID) }
 
@@ -369,8 +372,8 @@ func (b *Book) CreditOf(agent string) (balances []CreditBalance, err error) {
 	return balances, err
 }
 
-// creditFor is what an agent may use at a payee, beyond what running calls hold.
-func (b *Book) creditFor(agent, payee string) (available ledger.Amount, err error) {
+// UsableCredit is what an agent may use at a payee, beyond what running calls hold.
+func (b *Book) UsableCredit(agent, payee string) (available ledger.Amount, err error) {
 	var purse []pursed
 	err = b.view(func(r ledger.Reader) error {
 		purse, err = purseOf(r, agent, payee)

@@ -115,14 +115,14 @@ func (t *Tx) RedeemCoupon(by Actor, agent, code string) (Credit, error) {
 	if err := t.checkPair(by, agent, "code", c.Payee); err != nil {
 		return Credit{}, err
 	}
-	if err := c.redeemable(t.Now()); err != nil {
-		return Credit{}, err
-	}
 	mark := redeemedTable.key(c.ID, agent)
 	if redeemed, err := t.ledger.Get(mark); err != nil {
 		return Credit{}, err
 	} else if redeemed != nil {
 		return Credit{}, refuse(AlreadyExists, map[string]string{"coupon_id": c.ID}, "%q has redeemed this coupon: each agent does once", agent)
+	}
+	if err := c.redeemable(t.Now()); err != nil {
+		return Credit{}, err
 	}
 	c.Redeemed++
 	t.ledger.Put(mark, []byte{1})
