@@ -150,12 +150,12 @@ func (a *Authorisation) Available() ledger.Amount {
 	return account.Available() - held
 }
 
-// Reachable is what the call may still hold: Available, and credit that it does not hold yet.
+// Reachable is what the call may come to hold: Held, Available, and credit that it does not hold yet.
 func (a *Authorisation) Reachable() ledger.Amount {
-	sum := a.Available()
+	sum := plus(a.Held(), a.Available())
 	for _, hold := range a.credit {
 		if account, held, err := a.book.ledger.Balance(hold.Account()); err == nil {
-			sum += max(0, account.Available()-held)
+			sum = plus(sum, max(0, account.Available()-held))
 		}
 	}
 	return sum

@@ -23,7 +23,7 @@ func (b *Book) Affordable(ctx context.Context, o CallOrder) (bool, error) {
 			return wallet.Available >= o.Least, nil
 		}
 		credit, err := b.UsableCredit(o.By.Agent, o.Payee)
-		return credit >= o.Least-wallet.Available, err
+		return credit >= o.Least-wallet.Available && err == nil, err
 	}
 }
 

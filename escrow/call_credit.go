@@ -157,7 +157,7 @@ func (t *Tx) returnCredit(c *Charge, amount ledger.Amount) error {
 		if !found || !credit.usable(t.Now()) {
 			continue
 		}
-		_, err = t.ledger.Post(ledger.Transfer{Debit: ledger.Credits, Credit: credit.Account(), Amount: n, Kind: kindCreditRefund, Reference: c.RequestID})
+		_, err = t.ledger.Post(ledger.Transfer{Debit: ledger.Issuer(c.Payee), Credit: credit.Account(), Amount: n, Kind: kindCreditRefund, Reference: c.RequestID})
 		if err != nil {
 			return err
 		}

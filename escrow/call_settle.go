@@ -140,7 +140,7 @@ func (t *Tx) post(d *drawn, amount ledger.Amount, a *Authorisation) (fee ledger.
 // transfer is what moves a part of a call's price.
 func (d *drawn) transfer(p part) ledger.Transfer {
 	if p.credit != "" {
-		return ledger.Transfer{Debit: ledger.Credit(p.credit), Credit: ledger.Credits, Amount: p.amount, Kind: kindCreditUse, Reference: d.Charge.RequestID}
+		return ledger.Transfer{Debit: ledger.Credit(p.credit), Credit: ledger.Issuer(d.Charge.Payee), Amount: p.amount, Kind: kindCreditUse, Reference: d.Charge.RequestID}
 	}
 	return ledger.Transfer{Debit: d.account(), Credit: ledger.Wallet(d.Charge.Payee), Amount: p.amount, Kind: kindCharge, Reference: d.Charge.RequestID}
 }
@@ -333,7 +333,7 @@ func (t *Tx) payRest(d *drawn, due ledger.Amount, a *Authorisation) error {
 				return err
 			}
 			due -= part
-			if p.Credit == ledger.Credits {
+			if p.Debit.IsCredit() {
 				if err := t.usesCredit(d, accountName(p.Debit), part); err != nil {
 					return err
 				}

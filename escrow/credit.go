@@ -3,6 +3,7 @@ package escrow
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -12,7 +13,7 @@ import (
 // Credit is what an agent may use of a payee's calls without money. It is the payee's own discount: the calls that use it are served, and no
 // money moves for them. It is used before the money of the wallet, the credit that expires first before the others.
 //
-// Credit is no money. It lies on an account of its own, from which the ledger lets transfers go to [ledger.Credits] alone, so that it can't be
+// Credit is no money. It lies on an account of its own, from which the ledger lets transfers go to an [ledger.Issuer] alone, so that it can't be
 // withdrawn, transferred, locked, or paid out, and pays this payee alone.
 type Credit struct {
 	ID        string        `cbor:"1,keyasint"`
@@ -110,7 +111,7 @@ func (t *Tx) issue(c *Credit) error {
 		return refuse(LimitExceeded, map[string]string{"limit": "credits", "payee": c.Payee}, "%q has %d unused credits at %q: no more until one is used up, expires or is revoked", c.Agent, len(purse), c.Payee)
 	}
 	c.ID, c.Status, c.Left, c.CreatedAt = t.process.ids.next("crd_", t.Now()), CreditActive, c.Amount, t.Now()
-	_, err = t.ledger.Post(ledger.Transfer{Debit: ledger.Credits, Credit: c.Account(), Amount: c.Amount, Kind: kindCredit, Reference: c.ID, Memo: c.Memo})
+	_, err = t.ledger.Post(ledger.Transfer{Debit: ledger.Issuer(c.Payee), Credit: c.Account(), Amount: c.Amount, Kind: kindCredit, Reference: c.ID, Memo: c.Memo})
 	if err != nil {
 		return err
 	}
@@ -180,7 +181,7 @@ func (t *Tx) endCredit(c *Credit, status CreditStatus) error {
 	}
 	free := acc.Available() - t.ledger.Held(c.Account())
 	if free > 0 {
-		_, err := t.ledger.Post(ledger.Transfer{Debit: c.Account(), Credit: ledger.Credits, Amount: free, Kind: kindCreditEnd, Reference: c.ID, Memo: string(status)})
+		_, err := t.ledger.Post(ledger.Transfer{Debit: c.Account(), Credit: ledger.Issuer(c.Payee), Amount: free, Kind: kindCreditEnd, Reference: c.ID, Memo: string(status)})
 		if err != nil {
 			return err
 		}
@@ -385,6 +386,15 @@ func (b *Book) UsableCredit(agent, payee string) (available ledger.Amount, err e
 	return b.inPurse(purse)
 }
 
+// plus is the sum of two amounts that are not below zero, or the most that there is.
+func plus(a, b ledger.Amount) ledger.Amount {
+	sum, err := a.Add(b)
+	if err != nil {
+		return math.MaxInt64
+	}
+	return sum
+}
+
 func (b *Book) inPurse(purse []pursed) (available ledger.Amount, err error) {
 	for _, p := range purse {
 		if !p.ExpiresAt.IsZero() && !p.ExpiresAt.After(b.Now()) {
@@ -394,9 +404,7 @@ func (b *Book) inPurse(purse []pursed) (available ledger.Amount, err error) {
 		if err != nil {
 			return 0, err
 		}
-		if available, err = available.Add(max(0, acc.Available()-held)); err != nil {
-			return 0, err
-		}
+		available = plus(available, max(0, acc.Available()-held))
 	}
 	return available, nil
 }

@@ -53,7 +53,7 @@ func prepay(q *asked, auth *escrow.Authorisation, drawEvery time.Duration) payme
 		// What an answer that comes whole can cost is held: where less is there, the answer gets shorter. A stream draws as it goes.
 		most := auth.Held()
 		if q.call.Stream {
-			most += auth.Reachable()
+			most = auth.Reachable()
 		}
 		q.fitOutput(most)
 	}

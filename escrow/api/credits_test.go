@@ -278,3 +278,18 @@ func TestCreditIsNoMoney(t *testing.T) {
 	}
 	g.sound()
 }
+
+// TestAnIssuerHindersNobodyElse: credit beyond all reason is its issuer's own affair.
+func TestAnIssuerHindersNobodyElse(t *testing.T) {
+	g := newGate(t, rules(), api.Options{})
+	alice, bob, eve := g.agent("alice", "0"), g.agent("bob", "0"), g.agent("eve", "0")
+	most := `{"agent_id":"alice","amount":9223372036.854775807}`
+	id := g.post("/credits", eve, most).want(201).str("credit_id")
+	g.post("/credits", eve, `{"agent_id":"alice","amount":1}`).want(422)
+	g.post("/credits", bob, most).want(201)
+	g.pays("alice", "bob", "1")
+	g.pays("alice", "eve", "9223372036.854775807")
+	g.get("/wallet", alice).want(200, "balance", "0", "credit.0.payee", "bob", "credit.0.available", "9223372035.854775807")
+	g.get("/credits/"+id, alice).want(200, "used", "9223372036.854775807", "remaining", "0")
+	g.sound()
+}

@@ -13,7 +13,6 @@ type AccountID string
 const (
 	World      AccountID = "world"      // where deposits come from and withdrawals go: it may go below zero
 	Commission AccountID = "commission" // the operator's earnings
-	Credits    AccountID = "credits"    // where credit, which is no money, comes from and goes to: it may go below zero
 )
 
 // Wallet returns the account of an agent's own money.
@@ -22,24 +21,31 @@ func Wallet(agent string) AccountID { return AccountID("wallet:" + agent) }
 // Escrow returns the account of one escrow.
 func Escrow(id string) AccountID { return AccountID("escrow:" + id) }
 
-// Credit returns the account of one credit: what its holder may still use without money. No transfer goes between such an account and any
-// but [Credits], so that credit never becomes money, nor another's credit.
+// Credit returns the account of one credit: what its holder may still use without money.
 func Credit(id string) AccountID { return AccountID(creditPrefix + id) }
 
-const creditPrefix = "credit:"
+// Issuer returns the account that a payee's credit comes from and goes back to. It is below zero by what agents have left of it.
+func Issuer(payee string) AccountID { return AccountID(issuerPrefix + payee) }
 
-// endless reports whether the account may go below zero: it is one of the two that all else comes from.
-func (id AccountID) endless() bool { return id == World || id == Credits }
+const (
+	creditPrefix = "credit:"
+	issuerPrefix = "issuer:"
+)
 
-func (id AccountID) isCredit() bool { return strings.HasPrefix(string(id), creditPrefix) }
+// IsCredit reports whether the account is of credit, which is no money, or is where that comes from.
+func (id AccountID) IsCredit() bool {
+	return strings.HasPrefix(string(id), creditPrefix) || id.isIssuer()
+}
 
-// meets reports whether transfers may go between two accounts: of money among those of money, of credit between a credit and where it
-// comes from.
+func (id AccountID) isIssuer() bool { return strings.HasPrefix(string(id), issuerPrefix) }
+
+// endless reports whether the account may go below zero: all else comes from it.
+func (id AccountID) endless() bool { return id == World || id.isIssuer() }
+
+// meets reports whether transfers may go between two accounts: money goes among the accounts of money, credit between a credit and an
+// issuer. So credit never becomes money, nor another's credit.
 func (id AccountID) meets(other AccountID) bool {
-	if id == Credits || other == Credits {
-		return id.isCredit() || other.isCredit()
-	}
-	return !id.isCredit() && !other.isCredit()
+	return id.IsCredit() == other.IsCredit() && (!id.IsCredit() || id.isIssuer() != other.isIssuer())
 }
 
 // maxName bounds account ids, references and kinds, in bytes.

@@ -97,13 +97,13 @@ type machine struct {
 	failures int
 }
 
-var names = []ledger.AccountID{ledger.World, ledger.Commission, ledger.Wallet("a"), ledger.Wallet("b"), ledger.Escrow("e"), ledger.Credits, ledger.Credit("c"), ledger.Credit("d")}
+var names = []ledger.AccountID{ledger.World, ledger.Commission, ledger.Wallet("a"), ledger.Wallet("b"), ledger.Escrow("e"), ledger.Issuer("b"), ledger.Credit("c"), ledger.Credit("d")}
 
-func endless(id ledger.AccountID) bool { return id == ledger.World || id == ledger.Credits }
+func endless(id ledger.AccountID) bool { return id == ledger.World || id == ledger.Issuer("b") }
 
 // meet reports whether transfers may go between two accounts: credit is no money, and nobody else's credit.
 func meet(a, b ledger.AccountID) bool {
-	kind := map[ledger.AccountID]int{ledger.Credits: 1, ledger.Credit("c"): 2, ledger.Credit("d"): 2} // money is 0
+	kind := map[ledger.AccountID]int{ledger.Issuer("b"): 1, ledger.Credit("c"): 2, ledger.Credit("d"): 2} // money is 0
 	return kind[a]+kind[b] == 0 || kind[a]*kind[b] == 2
 }
 
@@ -350,8 +350,8 @@ func (m *machine) FailCommit(t *rapid.T) {
 	}
 	kept := rapid.Bool().Draw(t, "kept")
 	v := move{ledger.World, anAccount(t), 7}
-	if v.to == ledger.Credits || v.to == ledger.Credit("c") || v.to == ledger.Credit("d") {
-		v.from = ledger.Credits
+	if v.to == ledger.Issuer("b") || v.to == ledger.Credit("c") || v.to == ledger.Credit("d") {
+		v.from = ledger.Issuer("b")
 	}
 	if endless(v.to) {
 		t.Skip("no such transfer")
