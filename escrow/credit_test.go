@@ -203,3 +203,33 @@ func TestCreditEvents(t *testing.T) {
 		}
 	}
 }
+
+// TestCreditThatIsOverIsNotUsed: also before the clock's work has taken it back.
+func TestCreditThatIsOverIsNotUsed(t *testing.T) {
+	s := newShop(t, defaultRules())
+	s.agents("1", "alice")
+	s.agents("0", "shop")
+	c := s.issue("shop", "alice", "1", s.Now().Add(time.Hour))
+	used, err := s.Authorise(t.Context(), s.withCredit("0.5", "0.5"))
+	must(t, err)
+	charge, err := used.Settle(t.Context(), escrow.Settlement{Amount: amount("0.5")})
+	must(t, err)
+	s.clock.advance(time.Hour)
+	if usable, err := s.UsableCredit("alice", "shop"); err != nil || usable != 0 {
+		t.Errorf("usable after its time: %s, %v", usable, err)
+	}
+	a, err := s.Authorise(t.Context(), s.withCredit("0.5", "0.5"))
+	must(t, err)
+	if held, _ := a.Credit(); held != 0 {
+		t.Errorf("a call holds %s of credit that is over", held)
+	}
+	a.Cancel()
+	must(t, s.run(func(tx *escrow.Tx) error { _, err := tx.RefundCharge(by("shop"), charge.RequestID, 0, ""); return err }))
+	s.catchUp()
+	now, err := s.Credit(operator, c.ID)
+	must(t, err)
+	if now.Status != escrow.CreditExpired || now.Used() != amount("0.5") || now.Ended != amount("0.5") || now.Left != 0 {
+		t.Errorf("it is %s: used %s, ended %s, left %s", now.Status, now.Used(), now.Ended, now.Left)
+	}
+	s.sound()
+}
