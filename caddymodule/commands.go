@@ -65,6 +65,18 @@ func registerCommands() {
 		},
 	})
 	caddycmd.RegisterCommand(caddycmd.Command{
+		Name:  "credit",
+		Short: "Lets an agent make calls to a payee without money, up to an amount",
+		CobraFunc: func(cmd *cobra.Command) {
+			cmd.Use = "credit PAYEE AGENT AMOUNT [FILE]"
+			cmd.Args = cobra.RangeArgs(3, 4)
+			bookFlags(cmd)
+			cmd.Flags().String("expires", "", "When what is unused of it is taken back, such as 2027-01-01 or 2027-01-01T12:00:00Z")
+			cmd.Flags().String("memo", "", "What it is for")
+			cmd.RunE = runE(runCredit)
+		},
+	})
+	caddycmd.RegisterCommand(caddycmd.Command{
 		Name:  "explain",
 		Short: "Shows how the charge of a request was computed",
 		CobraFunc: func(cmd *cobra.Command) {
@@ -157,6 +169,28 @@ func runDeposit(cmd *cobra.Command, args []string) (int, error) {
 	}
 	if !printJSON(cmd, booked) {
 		fmt.Printf("%s deposited to %s, available %s %s\n", amount, args[0], booked.Available, booked.Currency)
+	}
+	return caddy.ExitCodeSuccess, nil
+}
+
+func runCredit(cmd *cobra.Command, args []string) (int, error) {
+	amount, err := ledger.ParseAmount(args[2])
+	if err != nil {
+		return caddy.ExitCodeFailedStartup, err
+	}
+	order := creditArgs{Payee: args[0], AgentID: args[1], Amount: amount}
+	order.Memo, _ = cmd.Flags().GetString("memo")
+	if expires, _ := cmd.Flags().GetString("expires"); expires != "" {
+		if order.ExpiresAt, err = parseTime(expires); err != nil {
+			return caddy.ExitCodeFailedStartup, err
+		}
+	}
+	var issued api.Credit
+	if err := perform(cmd, "credit", optional(args, 3), order, &issued); err != nil {
+		return caddy.ExitCodeFailedStartup, err
+	}
+	if !printJSON(cmd, issued) {
+		fmt.Printf("%s: %s may use %s %s at %s\n", issued.CreditID, issued.AgentID, issued.Amount, issued.Currency, issued.Payee)
 	}
 	return caddy.ExitCodeSuccess, nil
 }

@@ -81,6 +81,9 @@ func transfersOf(on bench, c escrow.Charge) ([]transfer, error) {
 func (e explained) print(w io.Writer) {
 	c := e.Charge
 	fmt.Fprintf(w, "%s: %s paid %s %s (%s) at %s\n", c.RequestID, c.Payer, c.Payee, c.Amount, c.Status, c.CreatedAt.Format("2006-01-02 15:04:05Z07:00"))
+	if c.Money != nil {
+		fmt.Fprintf(w, "of it %s by credit, %s with money\n", c.Credit, *c.Money)
+	}
 	fmt.Fprintf(w, "usage %s, response cut by: %s\n", c.Source, c.Cut)
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, line := range e.Price.Lines {

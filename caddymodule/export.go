@@ -129,6 +129,7 @@ func cloudEvent(c escrow.Charge) map[string]any {
 		"data": chargeData{
 			Payer: c.Payer, Payee: c.Payee, Route: c.Route, Pattern: c.Pattern, API: c.API, Model: c.Model, AskedModel: c.AskedModel,
 			Units: c.Units, UnitPrices: c.UnitPrices, Amount: c.Amount, Commission: c.Commission, Refunded: c.Refunded,
+			Credit: c.Credit, CreditBack: c.CreditBack,
 			Cost: c.Cost, Markup: c.Markup, Price: c.Price, Suspect: c.Suspect, Score: c.Score, Plan: c.Plan, Source: c.Source, Cut: c.Cut,
 			Status: c.Status, EscrowID: c.EscrowID, Tags: c.Tags,
 		},
@@ -150,6 +151,8 @@ type chargeData struct {
 	Amount     ledger.Amount       `json:"amount"`
 	Commission ledger.Amount       `json:"commission"`
 	Refunded   ledger.Amount       `json:"refunded"`
+	Credit     ledger.Amount       `json:"credit,omitzero"`
+	CreditBack ledger.Amount       `json:"credit_refunded,omitzero"`
 	Cost       string              `json:"cost,omitempty"`
 	Markup     string              `json:"markup,omitempty"`
 	Price      ledger.Amount       `json:"price,omitzero"`

@@ -398,6 +398,19 @@ func TestAgentsAndDepositsByCommand(t *testing.T) {
 			key = strings.TrimSpace(key)
 			a := p.do("GET", "/search", key, "")
 			want(t, "balance", a.header.Get("Tallygate-Balance"), "2.499")
+			if code, out := run(t, "credit", "acme", id, "0.0015", "--config", p.config, "--expires", "2099-01-01", "--memo", "sorry"); code != 0 || !strings.Contains(out, id+" may use 0.0015 USDC at acme") {
+				t.Errorf("credit: exit %d\n%s", code, out)
+			}
+			for _, header := range []string{"0.001 2.499", "0.0005 2.4985", " 2.4975"} {
+				a := p.do("GET", "/search", key, "")
+				want(t, "credit, balance", a.header.Get("Tallygate-Credit")+" "+a.header.Get("Tallygate-Balance"), header)
+				if strings.HasPrefix(header, "0.0005") {
+					code, out := run(t, "explain", a.header.Get("Tallygate-Request"), "--config", p.config)
+					if code != 0 || !strings.Contains(out, "of it 0.0005 by credit, 0.0005 with money") || !strings.Contains(out, "-> issuer:acme") {
+						t.Errorf("explain with credit: exit %d\n%s", code, out)
+					}
+				}
+			}
 			code, out := run(t, "explain", a.header.Get("Tallygate-Request"), "--config", p.config)
 			if code != 0 || !strings.Contains(out, "0.001 per call") {
 				t.Errorf("explain: exit %d\n%s", code, out)
@@ -415,7 +428,10 @@ func checkCommandsOnFile(t *testing.T, db, request string) {
 		{"agents list --json", `"agent_id": "agent-0"`},
 		{"agents key agent-0 --json", `"agent_id": "agent-0"`},
 		{"agents add by-file", "tg_"},
-		{"deposit agent-0 1 --json", `"available": "3.499"`},
+		{"deposit agent-0 1 --json", `"available": "3.4975"`},
+		{"credit acme agent-0 1 --json", `"remaining": "1"`},
+		{"ledger export --format cloudevents", `"credit":"0.0005"`},
+		{"ledger export --format csv", ",credit:crd_"},
 		{"explain " + request, "wallet:agent-0 -> wallet:acme"},
 		{"explain --json " + request, `"request_id": "` + request + `"`},
 		{"explain --json " + request, `"debit": "wallet:agent-0"`},

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/tallygate/tallygate/escrow"
 	"github.com/tallygate/tallygate/escrow/api"
@@ -57,6 +58,7 @@ func init() {
 	addTask("agents/add", false, addAgent)
 	addTask("agents/key", false, makeKey)
 	addTask("deposit", false, deposit)
+	addTask("credit", false, issueCredit)
 	addTask("explain", true, explain)
 	addTask("reconcile", true, reconcile)
 }
@@ -121,4 +123,21 @@ func deposit(ctx context.Context, on bench, args depositArgs) (api.Payment, erro
 		return tx.Deposit(operator, escrow.PaymentOrder{To: args.AgentID, Amount: args.Amount, Reference: args.Reference})
 	})
 	return api.PaymentOf(booked), err
+}
+
+type creditArgs struct {
+	Payee     string        `json:"payee"`
+	AgentID   string        `json:"agent_id"`
+	Amount    ledger.Amount `json:"amount"`
+	ExpiresAt time.Time     `json:"expires_at,omitzero"`
+	Memo      string        `json:"memo,omitempty"`
+}
+
+func issueCredit(ctx context.Context, on bench, args creditArgs) (api.Credit, error) {
+	issued, err := escrow.Do(ctx, on.Book, func(tx *escrow.Tx) (escrow.Credit, error) {
+		return tx.IssueCredit(operator, escrow.CreditOrder{
+			Payee: args.Payee, Agent: args.AgentID, Amount: args.Amount, ExpiresAt: args.ExpiresAt, Memo: args.Memo,
+		})
+	})
+	return api.CreditOf(on.Currency(), issued), err
 }

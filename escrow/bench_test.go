@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/tallygate/tallygate/escrow"
 	"github.com/tallygate/tallygate/escrow/ledger"
@@ -69,12 +70,20 @@ func BenchmarkAuthorise(b *testing.B) {
 	s := &shop{t: b, clock: newClock(), path: filepath.Join(b.TempDir(), "ledger.db"), way: ways["once"]}
 	s.open(defaultRules())
 	defer s.Ledger().Close()
-	s.agents("1000", "alice")
+	s.agents("1000", "alice", "carol")
 	s.agents("0", "shop")
-	b.ReportAllocs()
-	for b.Loop() {
-		a, err := s.Authorise(context.Background(), escrow.CallOrder{Request: "req_1", By: by("alice"), Payee: "shop", Least: 1000})
-		must(b, err)
-		a.Cancel()
+	s.issue("shop", "carol", "1000", time.Time{})
+	for _, call := range []struct {
+		name, payer string
+		credit      bool
+	}{{"money", "alice", false}, {"no credit", "alice", true}, {"credit", "carol", true}} {
+		b.Run(call.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				a, err := s.Authorise(context.Background(), escrow.CallOrder{Request: "req_1", By: by(call.payer), Payee: "shop", Least: 1000, Credit: call.credit})
+				must(b, err)
+				a.Cancel()
+			}
+		})
 	}
 }

@@ -10,6 +10,7 @@
 //	book_*          the book itself: records, ids, lists, idempotency keys, what falls due, receipts, the check of the books
 //	agent_*         agents, their keys, limits and reputation
 //	wallet_*        payments between wallets, allowances, the faucet, money that comes in by rails
+//	credit_*        what payees let agents use without money, and the coupons for it
 //	escrow_*        escrows: locked, released, refunded, disputed, by milestones
 //	call_*          metered calls: authorised, drawn, settled; charges and their quality
 //	subscription_*  plans, periods and quotas

@@ -3,6 +3,7 @@ package escrow
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
@@ -30,8 +31,8 @@ func (f Finding) String() string { return f.Subject + ": " + f.What }
 const maxFindings = 1000
 
 // Check proves that the books are right. After the ledger's own check it checks each escrow: its amount is the sum of what was released,
-// refunded and remains, its account holds what remains, and it is in the right lists. It also checks that each charge is the sum of its
-// transfers. Check works on a live ledger. progress may be nil.
+// its account holds what remains, that it is in the lists where it belongs, the same of credits, and that the charges are the transfers
+// that were made for them. It works on a live ledger. progress may be nil.
 func (b *Book) Check(ctx context.Context, progress func(transfers uint64)) (Report, error) {
 	var report Report
 	var err error
@@ -39,6 +40,9 @@ func (b *Book) Check(ctx context.Context, progress func(transfers uint64)) (Repo
 		return report, err
 	}
 	if err := b.checkEscrows(ctx, &report); err != nil {
+		return report, err
+	}
+	if err := b.checkCredits(ctx, &report); err != nil {
 		return report, err
 	}
 	return report, b.checkCharges(ctx, &report)
@@ -88,6 +92,27 @@ func (b *Book) checkEscrows(ctx context.Context, report *Report) error {
 				return nil
 			}
 		}
+	})
+}
+
+func (b *Book) checkCredits(ctx context.Context, report *Report) error {
+	return b.each(ctx, creditTable, func(r ledger.Reader, id string) error {
+		c, _, err := creditIn(r, id)
+		if err != nil {
+			return err
+		}
+		purse, err := purseOf(r, c.Agent, c.Payee)
+		if err != nil {
+			return err
+		}
+		if c.Ended < 0 || c.Left < 0 || c.Used() < 0 {
+			report.wrong(id, "used %s, ended %s, left %s of %s", c.Used(), c.Ended, c.Left, c.Amount)
+		}
+		inPurse := slices.ContainsFunc(purse, func(p pursed) bool { return p.ID == id })
+		if inPurse != (c.Status == CreditActive && c.Left > 0) {
+			report.wrong(id, "is %s with %s left, and in its agent's purse: %v", c.Status, c.Left, inPurse)
+		}
+		return nil
 	})
 }
 
@@ -162,6 +187,13 @@ func (b *Book) checkCharges(ctx context.Context, report *Report) error {
 		if c.Amount < 0 || c.Commission < 0 || c.Commission > c.Amount || c.Refunded < 0 || c.Refunded > c.Amount || c.CommissionBack > c.Commission {
 			report.wrong(id, "amount %s, commission %s, refunded %s, of it commission %s", c.Amount, c.Commission, c.Refunded, c.CommissionBack)
 		}
+		credit, back := ledger.Amount(0), ledger.Amount(0)
+		for _, part := range c.Credits {
+			credit, back = credit+part.Amount, back+part.Back
+		}
+		if credit != c.Credit || back != c.CreditBack || c.Credit > c.Amount || c.CreditBack > c.Credit || c.CreditBack > c.Refunded {
+			report.wrong(id, "amount %s, of it credit %s, by its parts %s; refunded %s, of it credit %s, by its parts %s", c.Amount, c.Credit, credit, c.Refunded, c.CreditBack, back)
+		}
 		return b.checkLast(report, c)
 	})
 }
@@ -169,7 +201,7 @@ func (b *Book) checkCharges(ctx context.Context, report *Report) error {
 // addUp adds one transfer to the sum of its request. Amounts are above zero, so a sum equals its charge only at the last transfer, and an
 // additional transfer leaves a sum behind.
 func (b *Book) addUp(open map[string]ledger.Amount, t ledger.Transfer) error {
-	if t.Kind != kindCharge || t.Phase != ledger.Posted && t.Phase != ledger.PostPending {
+	if t.Kind != kindCharge && t.Kind != kindCreditUse || t.Phase != ledger.Posted && t.Phase != ledger.PostPending {
 		return nil
 	}
 	open[t.Reference] += t.Amount

@@ -17,6 +17,7 @@ const (
 	dueEscrow       = "e"
 	dueSubscription = "s"
 	dueNotice       = "n" // an event that announces something
+	dueCredit       = "c"
 	dueForget       = "f" // idempotency keys that are old; nobody's
 )
 
@@ -32,7 +33,7 @@ func (t *Tx) fallsDue(owner string, at time.Time, what string) error {
 	return dueTurns.by(t, owner, at)
 }
 
-// RunDue does what is due: auto-releases, refund windows, renewals, notices; so much of it, if there is very much. It returns when to call it
+// RunDue does what is due: auto-releases, refund windows, renewals, credit that expires, notices; so much of it, if there is very much. It returns when to call it
 // again (zero: nothing is going to be due). Each thing is done exactly once, whoever else runs this. What fails is tried again a minute later,
 // and reported in the error.
 func (b *Book) RunDue(ctx context.Context) (next time.Time, err error) {
@@ -109,6 +110,8 @@ func (t *Tx) runOne(what string) (more bool, err error) {
 		err = t.renewOnce(id)
 	case dueNotice:
 		err = t.notice(id)
+	case dueCredit:
+		err = t.creditDue(id)
 	case dueForget:
 		more, err = t.forget()
 	default:

@@ -56,6 +56,13 @@ const (
 	railTable         table = 'g' // rail, payment id: money that came in by a rail
 	commissionTable   table = 'R' // payee: millionths of a nano of commission that are carried over
 	useTable          table = 'U' // payer, payee, kind of period, counter: what was used in the last one, where prices depend on it
+	creditTable       table = 'G' // credit id
+	creditByAgent     table = 'A' // agent, credit id; both sides
+	purseTable        table = 'W' // agent, payee: the credit that the agent may use there
+	couponTable       table = 'J' // coupon id
+	couponByPayee     table = 'Q' // payee, coupon id
+	couponByCode      table = 'L' // code
+	redeemedTable     table = 'M' // coupon id, agent
 	decisionTable     table = 'j' // request id: a charge whose quality is not decided yet
 )
 

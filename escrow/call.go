@@ -30,6 +30,7 @@ type CallOrder struct {
 	Least   ledger.Amount // the first hold; without it the call is refused
 	Most    ledger.Amount // up to this is held, if it is available; if it is below Least, Least counts
 	From    Funding
+	Credit  bool          // FromWallet: credit that the payee has issued pays first, the wallet pays the rest
 	Escrow  string        // FromEscrow: the escrow that the caller named, or empty
 	Open    ledger.Amount // FromEscrow: if there is no suitable escrow, one of min(Open, available), but at least Least, is opened; 0: the call is refused with escrow_required
 	OpenFor time.Duration // after this time, what is left in the opened escrow goes back to the payer; 0: never
@@ -58,8 +59,9 @@ type Authorisation struct {
 	charge Charge // what is known of it before it is settled
 	source ledger.AccountID
 	ppm    int64
-	hold   *ledger.Hold
-	runs   Claim // that the call runs; nil where it is only counted
+	credit creditHolds  // they pay first
+	hold   *ledger.Hold // of source
+	runs   Claim        // that the call runs; nil where it is only counted
 	limits *limitClaim
 	quota  *quotaClaim // FromSubscription
 
@@ -138,15 +140,32 @@ func (a *Authorisation) Escrow() string { return a.charge.EscrowID }
 func (a *Authorisation) Worth() ledger.Amount { return a.worth }
 
 // Held returns what is still held: authorised and not drawn.
-func (a *Authorisation) Held() ledger.Amount { return a.hold.Amount() }
+func (a *Authorisation) Held() ledger.Amount { return a.credit.amount() + a.hold.Amount() }
 
-// Available returns what is available in the payer's wallet, or in the escrow that pays, without all holds.
+// Available is what the payer has beyond all holds: in its wallet, or in the escrow that pays. Credit is not in it: the call holds first of
+// that.
 func (a *Authorisation) Available() ledger.Amount {
 	account, held, err := a.book.ledger.Balance(a.source)
 	if err != nil {
 		return 0
 	}
 	return account.Available() - held
+}
+
+// Reachable is what the call may come to hold: Held, Available, and credit that it does not hold yet.
+func (a *Authorisation) Reachable() ledger.Amount {
+	sum := plus(a.Held(), a.Available())
+	for _, hold := range a.credit {
+		if account, held, err := a.book.ledger.Balance(hold.Account()); err == nil {
+			sum = plus(sum, max(0, account.Available()-held))
+		}
+	}
+	return sum
+}
+
+// Credit is what is still aside of credit, out of Held. uses reports whether the call may use any.
+func (a *Authorisation) Credit() (held ledger.Amount, uses bool) {
+	return a.credit.amount(), len(a.credit) > 0
 }
 
 // Total returns everything that was authorised so far, including draws.
@@ -175,7 +194,9 @@ func (a *Authorisation) extend(by ledger.Amount) error {
 	if err := a.limits.extend(by); err != nil {
 		return err
 	}
-	if err := a.hold.Extend(by); err != nil {
+	credit := a.credit.extendUpTo(by)
+	if err := a.hold.Extend(by - credit); err != nil {
+		a.credit.giveBack(credit)
 		a.limits.giveBack(by)
 		return funds(err, a.book.Currency(), a.charge.Payee)
 	}
@@ -185,6 +206,7 @@ func (a *Authorisation) extend(by ledger.Amount) error {
 
 // release gives back everything that is still set aside in memory.
 func (a *Authorisation) release() {
+	a.credit.release()
 	a.hold.Release()
 	a.limits.end()
 	a.quota.end()
@@ -201,7 +223,8 @@ func (a *Authorisation) ExtendUpTo(total ledger.Amount) ledger.Amount {
 		a.total = max(a.total, total)
 	} else if by := total - a.total; by > 0 && a.frozen() == nil {
 		by = a.limits.extendUpTo(by)
-		got := a.hold.ExtendUpTo(by)
+		got := a.credit.extendUpTo(by)
+		got += a.hold.ExtendUpTo(by - got)
 		a.limits.giveBack(by - got)
 		a.total += got
 	}

@@ -19,15 +19,23 @@ func (b *Book) Affordable(ctx context.Context, o CallOrder) (bool, error) {
 	case FromSubscription:
 		return b.subscriptionCovers(o, wallet)
 	default:
-		return wallet.Available >= o.Least, nil
+		if wallet.Available >= o.Least || !o.Credit {
+			return wallet.Available >= o.Least, nil
+		}
+		credit, err := b.UsableCredit(o.By.Agent, o.Payee)
+		return credit >= o.Least-wallet.Available && err == nil, err
 	}
 }
 
-// Penniless reports whether an agent can't pay a payee anything: its wallet is empty, none of its escrows contains money, and it has no running
+// Penniless reports whether an agent can't pay a payee anything: its wallet is empty, no escrow of it holds money, no subscription to the
+// payee runs, and it has no credit there.
 // subscription to the payee.
 func (b *Book) Penniless(ctx context.Context, agent, payee string) (bool, error) {
 	wallet, err := b.Wallet(ctx, agent)
 	if err != nil || wallet.Available > 0 {
+		return false, err
+	}
+	if credit, err := b.UsableCredit(agent, payee); err != nil || credit > 0 {
 		return false, err
 	}
 	penniless := true

@@ -63,6 +63,9 @@ type Charge struct {
 	AskedModel     string            `cbor:"38,keyasint,omitempty"` // the model that was asked for, where Model is another one, which answered
 	Cost           string            `cbor:"36,keyasint,omitempty"` // what the provider stated that it costs, where that was charged, with
 	Markup         string            `cbor:"37,keyasint,omitempty"` // this on top, such as "20%", and not UnitPrices
+	Credit         ledger.Amount     `cbor:"39,keyasint,omitempty"` // out of Amount, what credit has paid: no money has moved for it
+	CreditBack     ledger.Amount     `cbor:"40,keyasint,omitempty"` // out of Refunded, given back as credit
+	Credits        []CreditPart      `cbor:"41,keyasint,omitempty"` // that make up Credit, in the order in which they were used
 	Balance        ledger.Amount     `cbor:"25,keyasint,omitempty"` // after it: what is available in the wallet, or what remains in the escrow
 }
 
@@ -176,8 +179,8 @@ func (b *Book) Charges(f ChargeFilter, p Page) (charges []Charge, next string, e
 	return charges, next, err
 }
 
-// RefundCharge refunds an amount of a charge to the payer's wallet. If the amount is zero, everything is refunded that was not refunded yet. The
-// commission is refunded in proportion. Only the payee and the operator may do this.
+// RefundCharge gives a charge back: amount, or all that was not refunded yet where it is zero. What credit has paid comes back as credit,
+// in proportion, and the rest to the payer's wallet, and so does the operator's commission. The payee may, and the operator.
 func (t *Tx) RefundCharge(by Actor, id string, amount ledger.Amount, reason string) (Charge, error) {
 	if err := by.mayMove(); err != nil {
 		return Charge{}, err
@@ -215,14 +218,25 @@ func (t *Tx) RefundCharge(by Actor, id string, amount ledger.Amount, reason stri
 	if err := t.audit(by, "charge.refund", id, amount.String()); err != nil {
 		return Charge{}, err
 	}
-	if err := t.spend(by, c.Payee, c.Payer, amount); err != nil {
+	_, money, err := c.refunded(amount)
+	if err != nil {
+		return Charge{}, err
+	}
+	if err := t.spend(by, c.Payee, c.Payer, money); err != nil {
 		return Charge{}, err
 	}
 	return t.payBack(c, amount, reason)
 }
 
-// payBack moves the money of a refund: first the operator's part to the payee, then everything to the payer.
+// payBack moves a refund: credit to where it came from, then of the money the operator's part to the payee, and all of it to the payer.
 func (t *Tx) payBack(c Charge, amount ledger.Amount, reason string) (Charge, error) {
+	credit, money, err := c.refunded(amount)
+	if err != nil {
+		return Charge{}, err
+	}
+	if err := t.returnCredit(&c, credit); err != nil {
+		return Charge{}, err
+	}
 	c.Refunded += amount
 	back, err := c.Commission.MulDiv(uint64(c.Refunded), uint64(c.Amount))
 	if err != nil {
@@ -236,11 +250,13 @@ func (t *Tx) payBack(c Charge, amount ledger.Amount, reason string) (Charge, err
 			return Charge{}, err
 		}
 	}
-	_, err = t.move(ledger.Transfer{
-		Debit: ledger.Wallet(c.Payee), Credit: ledger.Wallet(c.Payer), Amount: amount, Kind: kindChargeRefund, Reference: c.RequestID, Memo: reason,
-	})
-	if err != nil {
-		return Charge{}, err
+	if money > 0 {
+		_, err := t.move(ledger.Transfer{
+			Debit: ledger.Wallet(c.Payee), Credit: ledger.Wallet(c.Payer), Amount: money, Kind: kindChargeRefund, Reference: c.RequestID, Memo: reason,
+		})
+		if err != nil {
+			return Charge{}, err
+		}
 	}
 	c.CommissionBack, c.RefundReason, c.Status = back, reason, PartlyRefunded
 	if c.Refunded == c.Amount {

@@ -11,7 +11,7 @@ func (a *Authorisation) fromWallet(ctx context.Context, o CallOrder) error {
 	return a.holdFirst(ctx, o, true)
 }
 
-// holdFirst takes the first amount aside, within the payer's limits where the call counts against them.
+// holdFirst takes the first amount aside, of credit before money, within the payer's limits where the call counts against them.
 func (a *Authorisation) holdFirst(ctx context.Context, o CallOrder, counts bool) (err error) {
 	a.limits = nil
 	if counts {
@@ -19,7 +19,11 @@ func (a *Authorisation) holdFirst(ctx context.Context, o CallOrder, counts bool)
 			return err
 		}
 	}
-	if a.hold, err = a.book.ledger.Hold(a.source, o.Least); err != nil {
+	if a.credit, err = a.book.holdCredit(o); err == nil {
+		a.hold, err = a.book.ledger.Hold(a.source, o.Least-a.credit.amount())
+	}
+	if err != nil {
+		a.credit.release()
 		a.limits.end()
 		return funds(err, a.book.Currency(), o.Payee)
 	}

@@ -3,6 +3,7 @@ package escrow
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/tallygate/tallygate/escrow/ledger"
@@ -72,7 +73,7 @@ func (t *Tx) draw(a *Authorisation, due ledger.Amount, exact bool) error {
 	if err != nil {
 		return err
 	}
-	by := min(due-d.Posted-d.Pending, a.hold.Amount())
+	by := min(due-d.Posted-d.Pending, a.Held())
 	if by <= 0 {
 		return nil
 	}
@@ -81,42 +82,68 @@ func (t *Tx) draw(a *Authorisation, due ledger.Amount, exact bool) error {
 		return err
 	}
 	if exact {
-		fee, err := t.post(&d, by, a.hold)
+		fee, err := t.post(&d, by, a)
 		if err != nil {
 			return err
 		}
 		if err := t.countDraw(e, by, fee, d.stained); err != nil {
 			return err
 		}
-	} else {
-		pended, err := t.ledger.Pend(ledger.Transfer{
-			Debit: a.source, Credit: ledger.Wallet(d.Charge.Payee), Amount: by, Kind: kindCharge, Reference: d.Charge.RequestID,
-		}, a.hold)
-		if err != nil {
-			return err
-		}
-		d.Pending += by
-		d.made(pended.Seq)
+	} else if err := t.pend(&d, by, a); err != nil {
+		return err
 	}
 	return t.put(drawTable.key(d.Charge.RequestID), d)
 }
 
-// post pays the payee, and the operator's share of it.
-func (t *Tx) post(d *drawn, amount ledger.Amount, cover *ledger.Hold) (fee ledger.Amount, err error) {
-	if amount == 0 {
-		return 0, nil
+// pend sets aside what is due of a running call, out of what it holds.
+func (t *Tx) pend(d *drawn, amount ledger.Amount, a *Authorisation) error {
+	for _, p := range a.parts(amount) {
+		pended, err := t.ledger.Pend(d.transfer(p), p.hold)
+		if err != nil {
+			return err
+		}
+		d.Pending += p.amount
+		d.made(pended.Seq)
 	}
-	m, err := t.move(ledger.Transfer{
-		Debit: d.account(), Credit: ledger.Wallet(d.Charge.Payee), Amount: amount, Kind: kindCharge,
-		Reference: d.Charge.RequestID, Memo: d.Charge.Route,
-	}, cover)
-	if err != nil {
-		return 0, err
+	return nil
+}
+
+// post pays what is due of a call, out of what it holds: by credit, then with money to the payee, and the operator's share of that.
+func (t *Tx) post(d *drawn, amount ledger.Amount, a *Authorisation) (fee ledger.Amount, err error) {
+	for _, p := range a.parts(amount) {
+		tr := d.transfer(p)
+		tr.Memo = d.Charge.Route
+		if p.credit != "" {
+			used, err := t.ledger.Post(tr, p.hold)
+			if err != nil {
+				return 0, err
+			}
+			d.made(used.Seq)
+			if err := t.usesCredit(d, p.credit, p.amount); err != nil {
+				return 0, err
+			}
+			continue
+		}
+		m, err := t.move(tr, p.hold)
+		if err != nil {
+			return 0, err
+		}
+		d.made(m.seq)
+		d.stained += m.stained
+		d.Posted += p.amount
+		if fee, err = t.takeShare(d, p.amount); err != nil {
+			return 0, err
+		}
 	}
-	d.made(m.seq)
-	d.stained += m.stained
-	d.Posted += amount
-	return t.takeShare(d, amount)
+	return fee, nil
+}
+
+// transfer is what moves a part of a call's price.
+func (d *drawn) transfer(p part) ledger.Transfer {
+	if p.credit != "" {
+		return ledger.Transfer{Debit: ledger.Credit(p.credit), Credit: ledger.Issuer(d.Charge.Payee), Amount: p.amount, Kind: kindCreditUse, Reference: d.Charge.RequestID}
+	}
+	return ledger.Transfer{Debit: d.account(), Credit: ledger.Wallet(d.Charge.Payee), Amount: p.amount, Kind: kindCharge, Reference: d.Charge.RequestID}
 }
 
 // takeShare takes the operator's share of an amount that was posted.
@@ -170,8 +197,10 @@ func (t *Tx) countDraw(e *Escrow, amount, fee, stained ledger.Amount) error {
 // endCall gives back what an ended call still holds, and ends its claims. If the escrow that paid the call is over, the money that the call held
 // goes to the party that gets the rest of the escrow.
 func (t *Tx) endCall(a *Authorisation, e *Escrow) error {
-	if err := t.ledger.Release(a.hold); err != nil {
-		return err
+	for _, hold := range append(slices.Clone(a.credit), a.hold) {
+		if err := t.ledger.Release(hold); err != nil {
+			return err
+		}
 	}
 	if a.runs != nil {
 		a.runs.Settle(t, 0)
@@ -247,7 +276,7 @@ func (t *Tx) settle(a *Authorisation, s Settlement) (Charge, error) {
 	if a.shadow || a.milestone != "" {
 		d.Charge.Price, s.Amount = s.Amount, 0
 	}
-	amount := min(max(s.Amount, d.Posted), d.Posted+d.Pending+a.hold.Amount())
+	amount := min(max(s.Amount, d.Posted), d.Posted+d.Pending+a.Held())
 	d.Charge.Suspect = s.Suspect || amount != s.Amount
 	e, err := t.source(d)
 	if err != nil {
@@ -255,7 +284,7 @@ func (t *Tx) settle(a *Authorisation, s Settlement) (Charge, error) {
 	}
 	amount, locked := s.Quality.divide(&d.Charge, amount, d.Posted)
 	before, feeBefore := d.Posted, d.Charge.Commission
-	if err := t.payRest(&d, amount-d.Posted, a.hold); err != nil {
+	if err := t.payRest(&d, amount-d.Posted, a); err != nil {
 		return Charge{}, err
 	}
 	if err := t.countDraw(e, d.Posted-before, d.Charge.Commission-feeBefore, d.stained); err != nil {
@@ -291,29 +320,36 @@ func (t *Tx) settle(a *Authorisation, s Settlement) (Charge, error) {
 }
 
 // payRest pays what is still due for a call. It takes the money from pending draws first, and gives back the part of them that is not due.
-func (t *Tx) payRest(d *drawn, due ledger.Amount, cover *ledger.Hold) error {
+func (t *Tx) payRest(d *drawn, due ledger.Amount, a *Authorisation) error {
 	if d.Pending > 0 {
 		pendings, err := t.ledger.Pendings(d.Charge.RequestID)
 		if err != nil {
 			return err
 		}
-		before := d.Posted
+		paid := ledger.Amount(0)
 		for _, p := range pendings {
 			part := min(due, p.Amount)
 			m, err := t.moveDrawn(p, part, d.Charge.Route)
 			if err != nil {
 				return err
 			}
-			d.stained += m.stained
 			due -= part
+			if p.Debit.IsCredit() {
+				if err := t.usesCredit(d, accountName(p.Debit), part); err != nil {
+					return err
+				}
+				continue
+			}
+			d.stained += m.stained
 			d.Posted += part
+			paid += part
 		}
 		d.Pending = 0
-		if _, err := t.takeShare(d, d.Posted-before); err != nil {
+		if _, err := t.takeShare(d, paid); err != nil {
 			return err
 		}
 	}
-	_, err := t.post(d, due, cover)
+	_, err := t.post(d, due, a)
 	return err
 }
 

@@ -19,6 +19,7 @@ type UsageRow struct {
 	Paid   ledger.Amount // as payer, before refunds
 	Earned ledger.Amount // as payee, commission included
 	Back   ledger.Amount // out of both, refunded
+	Credit ledger.Amount // out of both, what credit has paid, before refunds
 	Units  map[string]string
 }
 
@@ -67,6 +68,7 @@ func (b *Book) Usage(ctx context.Context, f ChargeFilter, groupBy string) (rows 
 func (row *UsageRow) add(agent string, c Charge, units map[string]decimal.Decimal) {
 	row.Calls++
 	row.Back += c.Refunded
+	row.Credit += c.Credit
 	if c.Payer == agent {
 		row.Paid += c.Amount
 	} else {

@@ -27,11 +27,11 @@ func TestUsageAndStatement(t *testing.T) {
 	s.clock.advance(8 * 24 * time.Hour) // into December
 	call("other", "small", "4", "x")
 	for _, test := range []struct{ agent, by, from, want string }{
-		{"alice", "", "", "[{other 1 4 0 0 map[input:1.5 output:2]} {shop 2 3 0 0.5 map[input:3 output:4]}]"},
-		{"alice", "model", "", "[{large 1 2 0 0.5 map[input:1.5 output:2]} {small 2 5 0 0 map[input:3 output:4]}]"},
-		{"alice", "day", "", "[{2026-11-24 2 3 0 0.5 map[input:3 output:4]} {2026-12-02 1 4 0 0 map[input:1.5 output:2]}]"},
-		{"alice", "tag:team", "2026-12-01", "[{x 1 4 0 0 map[input:1.5 output:2]}]"},
-		{"shop", "payer", "", "[{alice 2 0 3 0.5 map[input:3 output:4]}]"},
+		{"alice", "", "", "[{other 1 4 0 0 0 map[input:1.5 output:2]} {shop 2 3 0 0.5 0 map[input:3 output:4]}]"},
+		{"alice", "model", "", "[{large 1 2 0 0.5 0 map[input:1.5 output:2]} {small 2 5 0 0 0 map[input:3 output:4]}]"},
+		{"alice", "day", "", "[{2026-11-24 2 3 0 0.5 0 map[input:3 output:4]} {2026-12-02 1 4 0 0 0 map[input:1.5 output:2]}]"},
+		{"alice", "tag:team", "2026-12-01", "[{x 1 4 0 0 0 map[input:1.5 output:2]}]"},
+		{"shop", "payer", "", "[{alice 2 0 3 0.5 0 map[input:3 output:4]}]"},
 		{"shop", "", "2026-12-01", "[]"},
 	} {
 		f := escrow.ChargeFilter{Agent: test.agent}

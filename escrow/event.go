@@ -24,6 +24,10 @@ const (
 	ChargeUnpriced        EventType = "charge.unpriced" // a call has used something that has no price, and was charged nothing
 	BalanceLow            EventType = "balance.low"     // a wallet fell below what its webhook has set
 
+	CreditIssued     EventType = "credit.issued"
+	CreditWasRevoked EventType = "credit.revoked"
+	CreditHasExpired EventType = "credit.expired"
+
 	SubscriptionStarted   EventType = "subscription.started"
 	SubscriptionRenewing  EventType = "subscription.renewing"         // its period is nearly over
 	SubscriptionUnfunded  EventType = "subscription.renewal_unfunded" // the same, and the wallet does not cover the next one
@@ -35,7 +39,8 @@ const (
 // EventTypes are all events, as webhooks may ask for them.
 var EventTypes = []EventType{
 	EscrowCreated, EscrowReleased, EscrowRefunded, EscrowRefundRequested, EscrowRefundWithdrawn, EscrowDisputed, EscrowResolved,
-	EscrowExpiring, MilestoneWasDelivered, ChargeWithheld, ChargeUnpriced, BalanceLow, SubscriptionStarted, SubscriptionRenewing, SubscriptionUnfunded,
+	EscrowExpiring, MilestoneWasDelivered, ChargeWithheld, ChargeUnpriced, BalanceLow,
+	CreditIssued, CreditWasRevoked, CreditHasExpired, SubscriptionStarted, SubscriptionRenewing, SubscriptionUnfunded,
 	SubscriptionRenewed, SubscriptionSuspended, SubscriptionEnded,
 }
 
@@ -49,6 +54,7 @@ type Event struct {
 	Balance      *BalanceFell  `cbor:"5,keyasint,omitempty"`
 	Withheld     *WithheldCall `cbor:"6,keyasint,omitempty"`
 	Unpriced     *UnpricedCall `cbor:"7,keyasint,omitempty"`
+	Credit       *Credit       `cbor:"8,keyasint,omitempty"`
 }
 
 // UnpricedCall is a call that used something that has no price, and was charged nothing.

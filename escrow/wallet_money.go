@@ -24,6 +24,10 @@ const (
 	kindCharge       = "charge"        // a metered call
 	kindChargeRefund = "charge_refund" // a payee gave back a charge
 	kindCommission   = "commission"    // the operator's part of a release, debit or charge
+	kindCredit       = "credit"        // a payee has issued credit
+	kindCreditUse    = "credit_use"    // a metered call
+	kindCreditRefund = "credit_refund" // a payee gave back a charge
+	kindCreditEnd    = "credit_end"    // what was unused when the credit expired or was revoked
 )
 
 const ppmWhole = 1_000_000

@@ -242,6 +242,9 @@ func (b *streamed) setTrailers(end *settled) {
 // comment states the charge in an event stream, where the format's clients skip a comment and whoever reads the raw stream sees it.
 func (b *streamed) comment(end *settled) []byte {
 	charge := end.charge
-	return b.call.answer.comment("tallygate request=" + b.call.id + " charge=" + charge.Amount.String() +
-		" units=" + unitsOf(charge) + " balance=" + charge.Balance.String())
+	text := "tallygate request=" + b.call.id + " charge=" + charge.Amount.String() + " units=" + unitsOf(charge) + " balance=" + charge.Balance.String()
+	if charge.Credit > 0 {
+		text += " credit=" + charge.Credit.String()
+	}
+	return b.call.answer.comment(text)
 }

@@ -13,6 +13,9 @@ func (a *admitted) promiseCharge(h http.Header) {
 	h.Set(headerCharge, price.String())
 	h.Set(headerUnits, "call=1")
 	h.Set(headerBalance, auth.Available().String())
+	if credit, _ := auth.Credit(); credit > 0 {
+		h.Set(headerCredit, min(credit, price).String())
+	}
 	keepUnstored(h)
 	if id := auth.Escrow(); id != "" {
 		h.Set(headerEscrow, id)
@@ -26,6 +29,9 @@ func (a *admitted) writeCharge(h http.Header, end *settled) {
 	h.Set(headerCharge, charge.Amount.String())
 	h.Set(headerUnits, a.unitsUsed(charge))
 	h.Set(headerBalance, charge.Balance.String())
+	if charge.Credit > 0 {
+		h.Set(headerCredit, charge.Credit.String())
+	}
 	if charge.EscrowID != "" {
 		h.Set(headerEscrow, charge.EscrowID)
 	}
@@ -39,6 +45,9 @@ func (a *admitted) writeCharge(h http.Header, end *settled) {
 // mayState reports whether a header of the charge is one that this call can have.
 func (a *admitted) mayState(header string) bool {
 	switch header {
+	case headerCredit:
+		_, uses := a.pay.authorisation().Credit()
+		return uses
 	case headerEscrow:
 		return a.pay.authorisation().Escrow() != ""
 	case headerSubscription:

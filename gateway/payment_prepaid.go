@@ -9,7 +9,7 @@ import (
 	"github.com/tallygate/tallygate/meter"
 )
 
-// Wallet pays calls from the caller's wallet.
+// Wallet pays calls from the caller's wallet, and before that with credit that the payee has issued to it.
 type Wallet struct{}
 
 // Escrow pays calls by partial releases from an escrow between the caller and the payee: the one that the caller names, else the
@@ -24,7 +24,10 @@ type Escrow struct {
 func (Wallet) charges() bool { return true }
 func (Escrow) charges() bool { return true }
 
-func (Wallet) order(_ *asked, o *escrow.CallOrder) { o.From = escrow.FromWallet }
+// order lets credit pay first, but not where the answer is judged: its price may have to be locked, which money alone can be.
+func (Wallet) order(q *asked, o *escrow.CallOrder) {
+	o.From, o.Credit = escrow.FromWallet, q.route.Quality == nil
+}
 
 func (e Escrow) order(q *asked, o *escrow.CallOrder) {
 	o.From, o.Escrow, o.Open, o.OpenFor = escrow.FromEscrow, q.terms.escrow, e.Open, e.OpenFor
@@ -50,7 +53,7 @@ func prepay(q *asked, auth *escrow.Authorisation, drawEvery time.Duration) payme
 		// What an answer that comes whole can cost is held: where less is there, the answer gets shorter. A stream draws as it goes.
 		most := auth.Held()
 		if q.call.Stream {
-			most += auth.Available()
+			most = auth.Reachable()
 		}
 		q.fitOutput(most)
 	}

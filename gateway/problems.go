@@ -20,6 +20,7 @@ const (
 	headerCharge  = "Tallygate-Charge"
 	headerUnits   = "Tallygate-Units"
 	headerBalance = "Tallygate-Balance"
+	headerCredit  = "Tallygate-Credit"
 	headerEscrow  = "Tallygate-Escrow"
 	// headerSubscription tells the plan, when it renews, what is left, and whether the renewal is funded.
 	headerSubscription = "Tallygate-Subscription"
@@ -28,7 +29,7 @@ const (
 )
 
 // chargeHeaders are known only when the response is charged.
-var chargeHeaders = []string{headerCharge, headerUnits, headerBalance, headerEscrow, headerSubscription, headerQuality}
+var chargeHeaders = []string{headerCharge, headerUnits, headerBalance, headerCredit, headerEscrow, headerSubscription, headerQuality}
 
 // dropOwn takes off h what stands there under our names, as header or as trailer: of a request it is for us, of a response it is the
 // upstream's, which has none to give.

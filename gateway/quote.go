@@ -91,6 +91,12 @@ func (q *quoted) answer(g *Gateway, route *Route, r *http.Request) {
 	var err error
 	order := escrow.CallOrder{By: q.by, Payee: route.Payee, Least: q.quote.Estimate}
 	route.payment().order(asked, &order)
+	if order.Credit {
+		if q.quote.Credit, err = g.book.UsableCredit(q.by.Agent, route.Payee); err != nil {
+			q.refused = asRefusal(err)
+			return
+		}
+	}
 	if q.quote.Affordable, err = g.book.Affordable(context.WithoutCancel(r.Context()), order); err != nil {
 		q.refused = asRefusal(err)
 	}

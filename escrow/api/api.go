@@ -137,7 +137,7 @@ func allowAll(h http.Header) {
 	h.Set("Access-Control-Allow-Origin", "*")
 	h.Set("Access-Control-Allow-Methods", "GET, POST, PUT, DELETE, OPTIONS")
 	h.Set("Access-Control-Allow-Headers", "Authorization, Content-Type, Idempotency-Key, Mcp-Protocol-Version, Mcp-Session-Id, Last-Event-ID")
-	h.Set("Access-Control-Expose-Headers", "Tallygate-Request, Tallygate-Charge, Tallygate-Units, Tallygate-Balance, Tallygate-Escrow, Tallygate-Subscription, Tallygate-Quality, Idempotency-Replayed, Retry-After, WWW-Authenticate, Mcp-Session-Id")
+	h.Set("Access-Control-Expose-Headers", "Tallygate-Request, Tallygate-Charge, Tallygate-Units, Tallygate-Balance, Tallygate-Credit, Tallygate-Escrow, Tallygate-Subscription, Tallygate-Quality, Idempotency-Replayed, Retry-After, WWW-Authenticate, Mcp-Session-Id")
 	h.Set("Access-Control-Max-Age", "86400")
 }
 

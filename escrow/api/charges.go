@@ -25,6 +25,9 @@ type chargeOut struct {
 	Amount     ledger.Amount       `json:"amount"`
 	Commission ledger.Amount       `json:"commission"`
 	Refunded   ledger.Amount       `json:"refunded"`
+	Credit     ledger.Amount       `json:"credit,omitzero" jsonschema:"the part of the amount that credit has paid; money is the other part"`
+	Money      *ledger.Amount      `json:"money,omitempty" jsonschema:"the part of the amount that was paid with money; missing: all of it"`
+	CreditBack ledger.Amount       `json:"credit_refunded,omitzero" jsonschema:"the part of refunded that came back as credit"`
 	Price      *ledger.Amount      `json:"price,omitempty" jsonschema:"what the call would have cost, if that differs from the amount because of quality or shadow mode"`
 	Score      string              `json:"score,omitempty" jsonschema:"the score of the answer's quality"`
 	Plan       string              `json:"plan,omitempty"`
@@ -59,6 +62,10 @@ func chargeAnswer(currency string, by escrow.Actor) func(escrow.Charge) chargeOu
 		}
 		if c.EscrowID != "" {
 			out.EscrowID = &c.EscrowID
+		}
+		if out.Credit, out.CreditBack = c.Credit, c.CreditBack; c.Credit > 0 {
+			money := c.Amount - c.Credit
+			out.Money = &money
 		}
 		if c.Price > 0 {
 			out.Price = &c.Price

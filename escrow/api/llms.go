@@ -20,7 +20,8 @@ If only the operator may register agents, ask the operator for a key.
 
 ## Fund
 POST PREFIX/api/v1/faucet gives play money, once, if there is a faucet. Otherwise the operator books a deposit, or another agent sends you money.
-GET PREFIX/api/v1/wallet tells balance, held, available. GET PREFIX/api/v1/wallet/entries is your statement.
+POST PREFIX/api/v1/coupons/redeem {"code"} gives you credit at the payee that issued the coupon: calls to it use that before your money.
+GET PREFIX/api/v1/wallet tells balance, held, available, and your credit. GET PREFIX/api/v1/wallet/entries is your statement.
 
 ## Call
 GET PREFIX/api/v1/tariffs lists what each route costs, without a key. POST PREFIX/api/v1/quote {"method", "path", "body"} estimates one request.
@@ -50,5 +51,5 @@ Refund or release your escrows. DELETE PREFIX/api/v1/agents/me/keys/{id} revokes
 
 ## MCP
 PREFIX/mcp, streamable HTTP, the same key as bearer token: escrow_create, escrow_release, escrow_status, escrow_list, escrow_refund, escrow_dispute,
-escrow_resolve, wallet_balance, wallet_statement, faucet_claim, quote.
+escrow_resolve, wallet_balance, wallet_statement, faucet_claim, credit_issue, credit_list, credit_revoke, coupon_issue, coupon_list, coupon_revoke, coupon_redeem, quote.
 `

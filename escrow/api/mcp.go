@@ -37,9 +37,16 @@ var tools = []tool{
 	{"escrow_refund", "Give an escrow's money back to the payer (as its payee), or ask for it back (as its payer).", "refundEscrow", escrowArgument, false},
 	{"escrow_dispute", "Freeze an escrow until the operator resolves it.", "disputeEscrow", escrowArgument, false},
 	{"escrow_resolve", "Divide what remains of a disputed escrow. Only for the operator.", "resolveEscrow", escrowArgument, false},
-	{"wallet_balance", "Your wallet: balance, held, available.", "getWallet", nil, true},
+	{"wallet_balance", "Your wallet: balance, held, available, and the credit that you may use besides it.", "getWallet", nil, true},
 	{"wallet_statement", "What moved in your wallet, newest first.", "listEntries", nil, true},
 	{"faucet_claim", "Claim play money, once.", "claimFaucet", nil, false},
+	{"credit_issue", "Give an agent credit: calls to you that it may make without money. It is no money, and pays you alone.", "issueCredit", nil, false},
+	{"credit_list", "List credit that you may use, or have issued, newest first.", "listCredits", nil, true},
+	{"credit_revoke", "Take back what is unused of a credit that you have issued.", "revokeCredit", map[string]string{"id": "credit_id"}, false},
+	{"coupon_issue", "Make a code that agents redeem for credit, each once.", "issueCoupon", nil, false},
+	{"coupon_list", "List the coupons that you have issued, newest first.", "listCoupons", nil, true},
+	{"coupon_revoke", "End a coupon that you have issued: nobody redeems it any more.", "revokeCoupon", map[string]string{"id": "coupon_id"}, false},
+	{"coupon_redeem", "Redeem a coupon's code for credit, once.", "redeemCoupon", nil, false},
 	{"quote", "What a request to a metered route would cost, and whether you can afford it.", "quote", nil, true},
 }
 

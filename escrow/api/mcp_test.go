@@ -74,7 +74,7 @@ func TestMCP(t *testing.T) {
 	for _, tool := range listed.Tools {
 		names = append(names, tool.Name)
 	}
-	for _, name := range strings.Fields("escrow_create escrow_release escrow_status escrow_list escrow_refund escrow_dispute escrow_resolve wallet_balance wallet_statement faucet_claim quote") {
+	for _, name := range strings.Fields("escrow_create escrow_release escrow_status escrow_list escrow_refund escrow_dispute escrow_resolve wallet_balance wallet_statement faucet_claim credit_issue credit_list credit_revoke coupon_issue coupon_list coupon_revoke coupon_redeem quote") {
 		if !slices.Contains(names, name) {
 			t.Errorf("no tool %s in %v", name, names)
 		}
@@ -105,6 +105,14 @@ func TestMCP(t *testing.T) {
 	use(t, a, false, "escrow_list", map[string]any{"cursor": page.str("next_cursor")}).want(0, "escrows.0.escrow_id", id, "next_cursor", "null")
 	use(t, a, false, "wallet_statement", map[string]any{"limit": 2}).want(0, "entries.0.kind", "escrow")
 	use(t, a, true, "escrow_list", map[string]any{"limit": "x"}).want(0, "field", "limit")
+	credit := use(t, b, false, "credit_issue", map[string]any{"agent_id": "alice", "amount": "2"}).want(0, "remaining", "2").str("credit_id")
+	coupon := use(t, b, false, "coupon_issue", map[string]any{"amount": "3", "uses": 1}).want(0, "redeemed", "0")
+	use(t, a, false, "coupon_redeem", map[string]any{"code": coupon.str("code")}).want(0, "amount", "3", "payee", "bob")
+	use(t, a, false, "wallet_balance", nil).want(0, "credit.0.payee", "bob", "credit.0.available", "5")
+	use(t, b, false, "credit_revoke", map[string]any{"credit_id": credit}).want(0, "status", "revoked", "ended", "2")
+	use(t, b, false, "coupon_revoke", map[string]any{"coupon_id": coupon.str("coupon_id")}).want(0, "redeemed", "1")
+	use(t, b, false, "coupon_list", nil).want(0, "coupons.0.redeemed", "1")
+	use(t, a, false, "credit_list", map[string]any{"status": "active"}).want(0, "credits.0.amount", "3")
 	use(t, a, true, "quote", map[string]any{"path": "/search"}).want(0, "code", "not_found")
 
 	// Without a key the tools can be listed. A wrong key is refused at once.

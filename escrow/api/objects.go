@@ -8,6 +8,8 @@ type (
 	Agent = listedAgent
 	// Payment is a payment, with the wallet after it of the agent for which it was made.
 	Payment = paymentOut
+	// Credit is what an agent may use of a payee's calls without money.
+	Credit = creditOut
 	// Charge is what one metered call cost.
 	Charge = chargeOut
 )
@@ -29,3 +31,6 @@ func PaymentOf(p escrow.Payment) Payment {
 func ChargeOf(currency string, c escrow.Charge) Charge {
 	return chargeAnswer(currency, escrow.Actor{Operator: true})(c)
 }
+
+// CreditOf returns a credit as the API shows it. currency is the ledger's.
+func CreditOf(currency string, c escrow.Credit) Credit { return creditAnswer(currency)(c) }

@@ -101,7 +101,8 @@ type Quote struct {
 	Most       *ledger.Amount `json:"most" jsonschema:"the most that the call can cost; null if there is no limit"`
 	Cost       string         `json:"cost,omitempty" jsonschema:"where the provider states what a call costs, such as json usage.cost markup 20%; if an answer states it, that cost is charged instead of the prices"`
 	Tiers      []QuoteTier    `json:"tiers,omitempty" jsonschema:"the current prices that depend on what the caller has used in a period; estimate and most are at the most expensive tier"`
-	Affordable bool           `json:"affordable" jsonschema:"whether the wallet, escrow or subscription that would pay has enough now"`
+	Credit     ledger.Amount  `json:"credit,omitzero" jsonschema:"the credit that the call would use before money, as far as it reaches"`
+	Affordable bool           `json:"affordable" jsonschema:"whether the credit and wallet, escrow or subscription that would pay has enough now"`
 	Currency   string         `json:"currency"`
 }
 

@@ -59,6 +59,7 @@ type usageRowOut struct {
 	Paid     ledger.Amount     `json:"paid"`
 	Earned   ledger.Amount     `json:"earned" jsonschema:"including the operator's commission"`
 	Refunded ledger.Amount     `json:"refunded" jsonschema:"the part of paid and earned that was refunded"`
+	Credit   ledger.Amount     `json:"credit" jsonschema:"the part of paid and earned that was credit, for which no money has moved"`
 	Units    map[string]string `json:"units"`
 }
 
@@ -104,7 +105,7 @@ func getUsage(r *request, in *usageIn) (usageOut, error) {
 		in.GroupBy = "payee"
 	}
 	return usageOut{Usage: each(rows, func(row escrow.UsageRow) usageRowOut {
-		return usageRowOut{Group: row.Group, Calls: row.Calls, Paid: row.Paid, Earned: row.Earned, Refunded: row.Back, Units: orEmpty(row.Units)}
+		return usageRowOut{Group: row.Group, Calls: row.Calls, Paid: row.Paid, Earned: row.Earned, Refunded: row.Back, Credit: row.Credit, Units: orEmpty(row.Units)}
 	}), GroupBy: in.GroupBy, Currency: r.book.Currency(), Complete: whole}, err
 }
 

@@ -76,6 +76,8 @@ func fill(t *testing.T, schema json.RawMessage) string {
 			body[name] = "1"
 		case "url":
 			body[name] = "https://example.com/hook"
+		case "uses":
+			body[name] = 1
 		case "period_hours":
 			body[name] = 1
 		default:
@@ -109,6 +111,8 @@ func newEstate(t *testing.T) *estate {
 
 		"subscriptions": e.post("/subscriptions", e.alice, `{"to_agent_id":"bob","amount":1,"period_hours":1}`).want(201).str("subscription_id"),
 		"webhooks":      e.post("/webhooks", e.alice, `{"url":"https://example.com/hook"}`).want(201).str("webhook_id"),
+		"credits":       e.post("/credits", e.alice, `{"agent_id":"bob","amount":3}`).want(201).str("credit_id"),
+		"coupons":       e.post("/coupons", e.alice, `{"amount":3,"uses":2}`).want(201).str("coupon_id"),
 	}
 	e.do("PUT", "/api/v1/wallet/allowances/bob", e.alice, `{"amount":7}`).want(200)
 	return e
@@ -117,7 +121,7 @@ func newEstate(t *testing.T) *estate {
 // state returns everything that alice can see of her own things.
 func (e *estate) state() string {
 	var all []string
-	for _, path := range []string{"/wallet", "/wallet/entries", "/wallet/allowances", "/escrow", "/charges", "/agents/me/keys", "/subscriptions", "/limits", "/webhooks"} {
+	for _, path := range []string{"/wallet", "/wallet/entries", "/wallet/allowances", "/escrow", "/charges", "/agents/me/keys", "/subscriptions", "/limits", "/webhooks", "/credits", "/coupons"} {
 		all = append(all, e.get(path, e.alice).want(200).text)
 	}
 	return strings.Join(all, "\n")
@@ -165,7 +169,8 @@ func openToAll(id string) bool {
 func TestAnothersIsAsIfItWereNotThere(t *testing.T) {
 	e := newEstate(t)
 	absent := map[string]string{"keys": "zzzzzzzzzz", "escrow": "esc_01JDF5ZK3Q8X2M7V4T9B6N0RWC", "charges": "req_01JDF5ZK3Q8X2M7V4T9B6N0RWC",
-		"subscriptions": "sub_01JDF5ZK3Q8X2M7V4T9B6N0RWC", "webhooks": "whk_01JDF5ZK3Q8X2M7V4T9B6N0RWC"}
+		"subscriptions": "sub_01JDF5ZK3Q8X2M7V4T9B6N0RWC", "webhooks": "whk_01JDF5ZK3Q8X2M7V4T9B6N0RWC",
+		"credits": "crd_01JDF5ZK3Q8X2M7V4T9B6N0RWC", "coupons": "cpn_01JDF5ZK3Q8X2M7V4T9B6N0RWC"}
 	for what := range absent {
 		for _, o := range operations(t, e.own) {
 			if !strings.Contains(o.path, e.own[what]) {

@@ -18,6 +18,17 @@ type walletOut struct {
 	Currency  string        `json:"currency"`
 }
 
+// ownWalletOut is a wallet with the credit that its agent may use besides it.
+type ownWalletOut struct {
+	walletOut
+	Credit []creditBalanceOut `json:"credit" jsonschema:"what the agent may use of payees' calls without money; it is no part of the balance"`
+}
+
+type creditBalanceOut struct {
+	Payee     string        `json:"payee"`
+	Available ledger.Amount `json:"available"`
+}
+
 func walletAnswer(w escrow.Wallet) walletOut {
 	return walletOut{AgentID: w.Agent, Balance: w.Balance, Held: w.Held, Available: w.Available, Pending: w.Pending, Currency: w.Currency}
 }
@@ -95,13 +106,17 @@ func walletRoutes() []route {
 	}
 }
 
-func getWallet(r *request, in *ofAgent) (walletOut, error) {
+func getWallet(r *request, in *ofAgent) (ownWalletOut, error) {
 	agent, err := r.book.ReadsFor(r.by, in.AgentID)
 	if err != nil {
-		return walletOut{}, err
+		return ownWalletOut{}, err
 	}
 	w, err := r.book.Wallet(r.Context(), agent)
-	return walletAnswer(w), err
+	if err != nil {
+		return ownWalletOut{}, err
+	}
+	credit, err := r.book.CreditOf(agent)
+	return ownWalletOut{walletAnswer(w), each(credit, func(c escrow.CreditBalance) creditBalanceOut { return creditBalanceOut(c) })}, err
 }
 
 type entryOut struct {

@@ -132,6 +132,8 @@ func eventAnswer(currency string, e escrow.Event) eventOut {
 	case e.Unpriced != nil:
 		u := e.Unpriced
 		out.Data = unpricedOut{RequestID: u.Request, Payer: u.Payer, Payee: u.Payee, Route: u.Route, Model: u.Model, Units: u.Units}
+	case e.Credit != nil:
+		out.Data = creditAnswer(currency)(*e.Credit)
 	case e.Balance != nil:
 		out.Data = balanceOut{AgentID: e.Balance.Agent, Balance: e.Balance.Balance, Below: e.Balance.Below, Currency: currency}
 	}

@@ -4,7 +4,7 @@ package ledger
 // transfer is refused. heldByOthers is the amount that holds other than the transfer's own set aside on the debit account. apply does
 // no IO and reads no clock.
 func apply(debit, credit Account, heldByOthers Amount, t Transfer) (Account, Account, Outcome) {
-	if t.Amount <= 0 || t.Debit == t.Credit || !t.Debit.valid() || !t.Credit.valid() || heldByOthers < 0 {
+	if t.Amount <= 0 || t.Debit == t.Credit || !t.Debit.valid() || !t.Credit.valid() || !t.Debit.meets(t.Credit) || heldByOthers < 0 {
 		return debit, credit, InvalidTransfer
 	}
 	switch t.Phase {
@@ -19,7 +19,7 @@ func apply(debit, credit Account, heldByOthers Amount, t Transfer) (Account, Acc
 
 // move posts an amount or sets it aside.
 func move(debit, credit Account, heldByOthers Amount, t Transfer) (Account, Account, Outcome) {
-	if t.Debit != World && !covers(debit, heldByOthers, t.Amount) {
+	if !t.Debit.endless() && !covers(debit, heldByOthers, t.Amount) {
 		return debit, credit, InsufficientFunds
 	}
 	if !fits(debit.DebitsPosted, debit.DebitsPending, t.Amount) || !fits(credit.CreditsPosted, credit.CreditsPending, t.Amount) {

@@ -99,10 +99,19 @@ type Hold struct {
 	released bool
 }
 
+// GiveBack gives a part of what is held back, or all of it, and goes on.
+func (h *Hold) GiveBack(amount Amount) {
+	h.place.shard.mu.Lock()
+	defer h.place.shard.mu.Unlock()
+	if !h.released {
+		h.grow(-max(0, min(amount, h.amount)))
+	}
+}
+
 // Hold sets an amount of an account aside, without writing anything. If less is available, it returns a [Refusal] with the outcome
 // [InsufficientFunds] and the fields "required" and "available". A hold of zero is allowed, and can be extended.
 func (l *Ledger) Hold(id AccountID, amount Amount) (*Hold, error) {
-	if !id.valid() || id == World || amount < 0 {
+	if !id.valid() || id.endless() || amount < 0 {
 		return nil, &Refusal{Outcome: InvalidTransfer, Detail: "can't hold " + amount.String() + " of " + string(id)}
 	}
 	if err := l.failure(); err != nil {

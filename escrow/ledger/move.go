@@ -170,7 +170,7 @@ func (tx *Tx) earn(id AccountID, account Account, amount Amount) error {
 
 // write writes the records of one transfer.
 func (tx *Tx) write(t Transfer, debit, credit Account) error {
-	if debit.Available() < 0 && t.Debit != World || credit.Available() < 0 && t.Credit != World {
+	if debit.Available() < 0 && !t.Debit.endless() || credit.Available() < 0 && !t.Credit.endless() {
 		return tx.ledger.broke(fmt.Errorf("transfer %d would leave %s at %s and %s at %s", t.Seq, t.Debit, debit.Available(), t.Credit, credit.Available()))
 	}
 	key, value := transferKey(t.Seq), encode(t.record())

@@ -14,7 +14,7 @@ func (l *Ledger) Balance(id AccountID) (account Account, held Amount, err error)
 	if account, err = l.committed(id); err != nil {
 		return account, 0, err
 	}
-	if p, ok := s.places[id]; ok && id != World {
+	if p, ok := s.places[id]; ok && !id.endless() {
 		held = max(0, account.Available()-p.free())
 	}
 	return account, held, nil
