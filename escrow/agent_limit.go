@@ -3,17 +3,15 @@ package escrow
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// Limit bounds what an agent may spend: with one of its keys, to one payee, or in all. It counts all that leaves the agent by its own doing:
-// transfers, debits, escrows as they are locked, each period of a subscription, metered calls (from an escrow that the agent has locked
-// itself, they were counted then), what it releases from an escrow that a meter has opened, and charges that it gives back as their payee.
-// What a key began counts as spent with it: debits under an allowance, and the renewals of a subscription. A window begins with the first
-// spending after the one before it.
+// Limit bounds what an agent may spend: with one of its keys, to one payee, or in all. It counts what passes [Tx.spend]. A window begins with the
+// first spending after the one before it.
 //
 // An agent sets limits for itself, the operator sets others for it. All of them bind; each changes its own alone.
 type Limit struct {
@@ -35,10 +33,6 @@ func (l Limit) id() string {
 		parts = append(parts, "operator")
 	}
 	return strings.Join(parts, "|")
-}
-
-func (l Limit) binds(by Actor, payee string) bool {
-	return (l.Key == "" || l.Key == by.Key) && (l.Payee == "" || l.Payee == payee)
 }
 
 // spentRecord is what was spent since a window began.
@@ -65,6 +59,7 @@ func (t *Tx) SetLimits(by Actor, agent string, limits []Limit) ([]Limit, error) 
 	if len(limits) > maxLimits {
 		return nil, invalid("limits", "limits: %d are too many, at most %d", len(limits), maxLimits)
 	}
+	limits = slices.Clone(limits) // they are the caller's
 	seen := map[string]bool{}
 	for i := range limits {
 		limits[i].ByOperator = by.Operator
@@ -173,35 +168,6 @@ func spentIn(r ledger.Reader, agent string, l Limit, now time.Time) (s spentReco
 	return s, nil
 }
 
-// spend counts a payment against the payer's limits, or refuses it.
-func (t *Tx) spend(by Actor, payer, payee string, amount ledger.Amount) error {
-	limits, err := limitsOf(t.ledger, payer, t.Now())
-	if err != nil {
-		return err
-	}
-	for _, l := range limits {
-		if !l.binds(by, payee) {
-			continue
-		}
-		if room := l.Amount - l.Spent - ledger.Amount(t.process.claims.Taken(l.thing(payer))); amount > room {
-			return l.exceeded(amount, room)
-		}
-		if err := t.countSpent(payer, l, amount); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (t *Tx) countSpent(payer string, l Limit, amount ledger.Amount) error {
-	s, err := spentIn(t.ledger, payer, l, t.Now())
-	if err != nil || amount == 0 {
-		return err
-	}
-	s.Spent += amount
-	return t.put(spentTable.key(payer, l.id()), s)
-}
-
 // exceeded names the limit that is in the way.
 func (l Limit) exceeded(required, room ledger.Amount) error {
 	fields := map[string]string{
@@ -234,32 +200,32 @@ func (l Limit) thing(payer string) Thing {
 // limitClaim is what one call has claimed of its payer's limits. A nil one is bound by none.
 type limitClaim struct {
 	Claim
-	payer  string
 	limits []Limit
 }
 
-// claimLimits claims an amount of all limits that bind a call, nil where none does. Nothing is written.
-func (b *Book) claimLimits(ctx context.Context, by Actor, payer, payee string, amount ledger.Amount) (*limitClaim, error) {
-	limits, err := b.Limits(payer)
+// claimLimits claims what a call may spend at first of all limits that bind it, nil where none does. Nothing is written: [Tx.spent] counts what
+// the call has come to.
+func (b *Book) claimLimits(ctx context.Context, key string, s spending) (*limitClaim, error) {
+	limits, err := b.Limits(s.agent)
 	if err != nil || len(limits) == 0 {
 		return nil, err
 	}
-	c := &limitClaim{payer: payer}
+	c := &limitClaim{}
 	var of []Bound
 	for _, l := range limits {
-		if l.binds(by, payee) {
+		if s.countsFor(l, key) {
 			c.limits = append(c.limits, l)
-			of = append(of, Bound{Of: l.thing(payer), Left: func(r ledger.Reader) (int64, error) {
-				s, err := spentIn(r, payer, l, b.Now())
-				return int64(l.Amount - s.Spent), err
+			of = append(of, Bound{Of: l.thing(s.agent), Left: func(r ledger.Reader) (int64, error) {
+				was, err := spentIn(r, s.agent, l, b.Now())
+				return int64(l.Amount - was.Spent), err
 			}})
 		}
 	}
 	if len(of) == 0 {
 		return nil, nil
 	}
-	if c.Claim, err = b.process.claims.Take(ctx, int64(amount), of...); err != nil {
-		return nil, c.refusal(err, amount)
+	if c.Claim, err = b.process.claims.Take(ctx, int64(s.amount), of...); err != nil {
+		return nil, c.refusal(err, s.amount)
 	}
 	return c, nil
 }
@@ -306,16 +272,9 @@ func (c *limitClaim) end() {
 	}
 }
 
-// countLimits counts what a call has spent against the limits that bind it, in place of what it had claimed.
-func (t *Tx) countLimits(c *limitClaim, amount ledger.Amount) error {
-	if c == nil {
-		return nil
+// settle ends the claim when the operation is durable that counts what the call has spent.
+func (c *limitClaim) settle(t *Tx, spent ledger.Amount) {
+	if c != nil {
+		c.Settle(t, int64(spent))
 	}
-	for _, l := range c.limits {
-		if err := t.countSpent(c.payer, l, amount); err != nil {
-			return err
-		}
-	}
-	c.Settle(t, int64(amount))
-	return nil
 }

@@ -33,13 +33,25 @@ func (t *Tx) Refund(by Actor, id string, amount ledger.Amount, reason string) (E
 	if !by.Operator && by.Agent == e.From {
 		return t.requestRefund(by, e, amount, reason)
 	}
-	if err := by.mayPay(e.From); err != nil {
+	if err := t.spend(by, spending{agent: e.To, payee: e.From, amount: e.toGiveBack(amount, free)}); err != nil {
 		return Escrow{}, err
 	}
 	if err := t.giveBack(e, amount, reason); err != nil {
 		return Escrow{}, err
 	}
 	return t.saveAct(by, e, "escrow.refund", EscrowRefunded)
+}
+
+// toGiveBack is what giveBack will refund in the end, what running calls still hold included.
+func (e *Escrow) toGiveBack(amount, free ledger.Amount) ledger.Amount {
+	switch {
+	case amount > 0:
+		return amount
+	case e.Status == StatusRefundRequested && e.RefundAsked > 0:
+		return min(e.RefundAsked, free)
+	default:
+		return e.Remaining()
+	}
 }
 
 // giveBack refunds an amount, zero being what was asked for, or all, and takes it off a request.
@@ -49,10 +61,7 @@ func (t *Tx) giveBack(e *Escrow, amount ledger.Amount, reason string) error {
 		return err
 	}
 	requested := e.Status == StatusRefundRequested
-	if requested && amount == 0 && e.RefundAsked > 0 {
-		amount = min(e.RefundAsked, free)
-	}
-	if amount == 0 || amount == e.Remaining() {
+	if amount = e.toGiveBack(amount, free); amount == 0 || amount == e.Remaining() {
 		return t.sendRest(e, ToPayer, reason)
 	}
 	if err := t.out(e, ToPayer, amount, reason); err != nil {
@@ -80,7 +89,7 @@ func (t *Tx) requestRefund(by Actor, e *Escrow, amount ledger.Amount, reason str
 	return t.saveAct(by, e, "escrow.refund", EscrowRefundRequested)
 }
 
-// WithdrawRefund takes the payer's request back.
+// WithdrawRefund takes the payer's request back. Where the escrow's time gives it to the payee, all that remains counts as let go.
 func (t *Tx) WithdrawRefund(by Actor, id string) (Escrow, error) {
 	e, err := t.party(by, id)
 	if err != nil {
@@ -92,11 +101,26 @@ func (t *Tx) WithdrawRefund(by Actor, id string) (Escrow, error) {
 	if e.Status != StatusRefundRequested {
 		return Escrow{}, e.wrongStatus("request to withdraw")
 	}
+	left := e.leftToTime()
+	if err := t.spend(by, e.letGo(left)); err != nil {
+		return Escrow{}, err
+	}
+	if left > 0 {
+		e.countedFor(by.Key)
+	}
 	e.reopen()
 	if err := t.expire(e); err != nil { // its own time may have passed while it was frozen
 		return Escrow{}, err
 	}
 	return t.saveAct(by, e, "escrow.refund_withdrawn", EscrowRefundWithdrawn)
+}
+
+// leftToTime is what goes to the payee by itself when the escrow's time is up.
+func (e *Escrow) leftToTime() ledger.Amount {
+	if e.AutoReleaseAt.IsZero() || e.OnExpiry != ToPayee {
+		return 0
+	}
+	return e.Remaining()
 }
 
 // Dispute freezes the escrow until the operator resolves it. Either party may.
@@ -107,6 +131,11 @@ func (t *Tx) Dispute(by Actor, id, reason string) (Escrow, error) {
 	}
 	if err := checkText("reason", reason); err != nil {
 		return Escrow{}, err
+	}
+	if by.Agent == e.From { // of a request that silence would grant, the claim is given up for the operator's decision
+		if err := by.mayPay(e.To); err != nil {
+			return Escrow{}, err
+		}
 	}
 	if e.Closing != "" || e.Status != StatusOpen && e.Status != StatusRefundRequested {
 		return Escrow{}, e.wrongStatus("dispute")
@@ -160,6 +189,9 @@ func (t *Tx) Resolve(by Actor, id string, r Resolution) (Escrow, error) {
 		return Escrow{}, invalid("to_payee", "to_payee and to_payer add up to %s; all of the %s that remain are divided%s", sum, e.Remaining(), heldNote(e.Held))
 	}
 	if err := t.countDispute(e, r); err != nil {
+		return Escrow{}, err
+	}
+	if err := t.spent(by.Key, e.letGo(r.ToPayee)); err != nil {
 		return Escrow{}, err
 	}
 	if err := t.divide(e, r); err != nil {
