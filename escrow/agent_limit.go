@@ -197,7 +197,7 @@ func (l Limit) thing(payer string) Thing {
 	return Thing{Kind: SpendLimit, Owner: payer, Name: l.id()}
 }
 
-// limitClaim is what one call has claimed of its payer's limits. A nil one is bound by none.
+// limitClaim is what one call, or one operation, has claimed of its payer's limits. A nil one is bound by none.
 type limitClaim struct {
 	Claim
 	limits []Limit
@@ -210,13 +210,18 @@ func (b *Book) claimLimits(ctx context.Context, key string, s spending) (*limitC
 	if err != nil || len(limits) == 0 {
 		return nil, err
 	}
-	c := &limitClaim{}
+	return claimOf(ctx, b.process.claims, limits, key, s, b.Now)
+}
+
+// claimOf claims a spending of the limits that count it.
+func claimOf(ctx context.Context, claims Claims, limits []Limit, key string, s spending, now func() time.Time) (c *limitClaim, err error) {
+	c = &limitClaim{}
 	var of []Bound
 	for _, l := range limits {
 		if s.countsFor(l, key) {
 			c.limits = append(c.limits, l)
 			of = append(of, Bound{Of: l.thing(s.agent), Left: func(r ledger.Reader) (int64, error) {
-				was, err := spentIn(r, s.agent, l, b.Now())
+				was, err := spentIn(r, s.agent, l, now())
 				return int64(l.Amount - was.Spent), err
 			}})
 		}
@@ -224,7 +229,7 @@ func (b *Book) claimLimits(ctx context.Context, key string, s spending) (*limitC
 	if len(of) == 0 {
 		return nil, nil
 	}
-	if c.Claim, err = b.process.claims.Take(ctx, int64(s.amount), of...); err != nil {
+	if c.Claim, err = claims.Take(ctx, int64(s.amount), of...); err != nil {
 		return nil, c.refusal(err, s.amount)
 	}
 	return c, nil

@@ -1,6 +1,7 @@
 package escrow
 
 import (
+	"context"
 	"slices"
 
 	"github.com/tallygate/tallygate/escrow/ledger"
@@ -25,20 +26,25 @@ func (t *Tx) spend(by Actor, s spending) error {
 	if err := by.mayPay(s.payee); err != nil {
 		return err
 	}
-	return t.countSpending(by.Key, s, func(l Limit) error {
-		if room := l.Amount - l.Spent - ledger.Amount(t.process.claims.Taken(l.thing(s.agent))); s.amount > room {
-			return l.exceeded(s.amount, room)
-		}
+	if s.amount == 0 {
 		return nil
-	})
+	}
+	limits, err := limitsOf(t.ledger, s.agent, t.Now())
+	if err != nil || len(limits) == 0 {
+		return err
+	}
+	// Until the operation is durable the amount is claimed, as that of a call is: calls that begin meanwhile find it taken.
+	claim, err := claimOf(context.Background(), t.process.claims, limits, by.Key, s, t.Now)
+	if err != nil || claim == nil {
+		return err
+	}
+	t.ledger.OnUndo(claim.end)
+	claim.settle(t, s.amount)
+	return t.spent(by.Key, s)
 }
 
 // spent counts what has left an agent already, or leaves it by a decision of the operator's. Nothing is refused.
 func (t *Tx) spent(key string, s spending) error {
-	return t.countSpending(key, s, func(Limit) error { return nil })
-}
-
-func (t *Tx) countSpending(key string, s spending, check func(Limit) error) error {
 	if s.amount == 0 {
 		return nil
 	}
@@ -49,9 +55,6 @@ func (t *Tx) countSpending(key string, s spending, check func(Limit) error) erro
 	for _, l := range limits {
 		if !s.countsFor(l, key) {
 			continue
-		}
-		if err := check(l); err != nil {
-			return err
 		}
 		was, err := spentIn(t.ledger, s.agent, l, t.Now())
 		if err != nil {
