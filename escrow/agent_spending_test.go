@@ -140,7 +140,10 @@ var exits = map[string]func(s *shop, owner escrow.Actor) (act func(by escrow.Act
 		})
 		must(s.t, err)
 		return func(by escrow.Actor) error {
-			return s.run(func(tx *escrow.Tx) error { _, err := tx.ReleasePartial(by, sub.EscrowID, amount("0.3"), ""); return err })
+			return s.run(func(tx *escrow.Tx) error {
+				_, err := tx.ReleasePartial(by, sub.EscrowID, amount("0.3"), "")
+				return err
+			})
 		}
 	},
 	"refund request withdrawn": func(s *shop, owner escrow.Actor) func(escrow.Actor) error {
