@@ -130,7 +130,7 @@ func cloudEvent(c escrow.Charge) map[string]any {
 			Payer: c.Payer, Payee: c.Payee, Route: c.Route, Pattern: c.Pattern, API: c.API, Model: c.Model, AskedModel: c.AskedModel,
 			Units: c.Units, UnitPrices: c.UnitPrices, Amount: c.Amount, Commission: c.Commission, Refunded: c.Refunded,
 			Cost: c.Cost, Markup: c.Markup, Price: c.Price, Suspect: c.Suspect, Score: c.Score, Plan: c.Plan, Source: c.Source, Cut: c.Cut,
-			Status: c.Status, EscrowID: c.EscrowID, Tags: c.Tags,
+			Status: c.Status, EscrowID: c.EscrowID, Tags: c.TagsFor(c.Payee), // the event is the payee's
 		},
 	}
 }
