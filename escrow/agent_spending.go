@@ -19,15 +19,16 @@ type spending struct {
 // spend is what every act passes by which money leaves an agent, or a claim of it is given up, with the key that acts: transfers and debits;
 // escrows as they are locked, released, and left to their time; each period of a subscription; verdicts on quality; charges and escrows that a
 // payee gives back. (A metered call passes in two steps: [Book.claimLimits] before it, [Tx.spent] after it.) It refuses a key that is bound to
-// other payees, and what exceeds a limit, and counts the rest.
+// other payees, and what exceeds a limit, and counts the rest. What the operator does counts and is not refused: no agent's limit keeps the operator
+// from paying back or deciding.
 //
 // What a key began counts as spent with it: debits under an allowance that it has set, and the renewals of a subscription.
 func (t *Tx) spend(by Actor, s spending) error {
 	if err := by.mayPay(s.payee); err != nil {
 		return err
 	}
-	if s.amount == 0 {
-		return nil
+	if by.Operator || s.amount == 0 {
+		return t.spent(by.Key, s)
 	}
 	limits, err := limitsOf(t.ledger, s.agent, t.Now())
 	if err != nil || len(limits) == 0 {
@@ -43,7 +44,7 @@ func (t *Tx) spend(by Actor, s spending) error {
 	return t.spent(by.Key, s)
 }
 
-// spent counts what has left an agent already, or leaves it by a decision of the operator's. Nothing is refused.
+// spent counts what has left an agent already, or leaves it by an act of the operator's. Nothing is refused.
 func (t *Tx) spent(key string, s spending) error {
 	if s.amount == 0 {
 		return nil

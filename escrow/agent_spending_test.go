@@ -359,3 +359,33 @@ func TestACrashCountsWhatWasDrawn(t *testing.T) {
 	must(t, err)
 	s.sound()
 }
+
+// TestNoLimitStopsTheOperator: an agent does not keep the operator from paying back what it has got by limiting itself; but it counts.
+func TestNoLimitStopsTheOperator(t *testing.T) {
+	s := newShop(t, defaultRules())
+	s.agents("100", "alice")
+	s.agents("0", "shop")
+	s.setLimits(by("shop"), "shop", escrow.Limit{Amount: 1, Window: 24 * time.Hour})
+	charge, err := s.spend(escrow.CallOrder{By: by("alice"), Payee: "shop"}, amount("5"), nil)
+	must(t, err)
+	e, err := do(s, func(tx *escrow.Tx) (escrow.Escrow, error) {
+		return tx.CreateEscrow(by("alice"), escrow.EscrowOrder{To: "shop", Amount: amount("7")})
+	})
+	must(t, err)
+	back := func(who escrow.Actor) (ofCharge, ofEscrow error) {
+		return s.run(func(tx *escrow.Tx) error { _, err := tx.RefundCharge(who, charge.RequestID, 0, ""); return err }),
+			s.run(func(tx *escrow.Tx) error { _, err := tx.Refund(who, e.ID, 0, ""); return err })
+	}
+	ofCharge, ofEscrow := back(by("shop"))
+	refused(t, ofCharge, escrow.LimitExceeded)
+	refused(t, ofEscrow, escrow.LimitExceeded)
+	ofCharge, ofEscrow = back(operator)
+	must(t, ofCharge)
+	must(t, ofEscrow)
+	limits, err := s.Limits("shop")
+	must(t, err)
+	if limits[0].Spent != amount("12") || s.balance("alice") != amount("100") {
+		t.Errorf("%s counted, alice has %s", limits[0].Spent, s.balance("alice"))
+	}
+	s.sound()
+}

@@ -191,7 +191,7 @@ func (t *Tx) Resolve(by Actor, id string, r Resolution) (Escrow, error) {
 	if err := t.countDispute(e, r); err != nil {
 		return Escrow{}, err
 	}
-	if err := t.spent(by.Key, e.letGo(r.ToPayee)); err != nil {
+	if err := t.spend(by, e.letGo(r.ToPayee)); err != nil {
 		return Escrow{}, err
 	}
 	if err := t.divide(e, r); err != nil {
