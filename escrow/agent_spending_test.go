@@ -389,3 +389,33 @@ func TestNoLimitStopsTheOperator(t *testing.T) {
 	}
 	s.sound()
 }
+
+// TestWhatIsOnItsWayCounts: a call that begins while an operation spends, and is not durable yet, finds the limit used by it; where the operation
+// comes to nothing, it is free again.
+func TestWhatIsOnItsWayCounts(t *testing.T) {
+	s, thief := limited(t)
+	begin := func() error {
+		a, err := s.Authorise(context.Background(), escrow.CallOrder{Request: s.NewRequestID(), By: thief, Payee: "mallory", Least: amount("0.5")})
+		if err == nil {
+			a.Cancel()
+		}
+		return err
+	}
+	thrownAway := errors.New("it comes to nothing")
+	for _, end := range []error{thrownAway, nil} {
+		err := s.run(func(tx *escrow.Tx) error {
+			if _, err := tx.Transfer(thief, escrow.PaymentOrder{To: "mallory", Amount: amount("0.8")}); err != nil {
+				return err
+			}
+			refused(t, begin(), escrow.LimitExceeded)
+			return end
+		})
+		if !errors.Is(err, end) {
+			t.Fatal(err)
+		}
+		if err := begin(); (err == nil) != (end != nil) {
+			t.Errorf("after the operation (%v): %v", end, err)
+		}
+	}
+	s.sound()
+}
