@@ -357,7 +357,7 @@ func (m *mix) end(c *mixCall, due ledger.Amount, hold bool) {
 	charge, err := c.Settle(context.Background(), escrow.Settlement{Amount: due, Quality: q})
 	must(m.r, err)
 	m.note(c.by.Key)
-	gone := stock - m.stock()
+	gone := min(due, stock-m.stock()) // what the call leaves in an escrow that is released goes on: it counted at the release
 	out := gone
 	if c.pool != "" && m.look(c.pool).Kind == escrow.KindAgreed {
 		gone, out = 0, 0
