@@ -144,7 +144,8 @@ func (t *Tx) addKey(agent string, o KeyOrder) (Key, string, error) {
 	return key, secret, t.put(keyTable.key(id), key)
 }
 
-// RevokeKey revokes a key. The next request with it is refused.
+// RevokeKey ends a key: the next request with it is refused. What the key began ends too: nobody debits by its allowances any more, and its
+// subscriptions begin no further period, so that no limit of the key needs to outlive it. The period that runs is paid, and serves.
 func (t *Tx) RevokeKey(by Actor, agent, id string) error {
 	agent, err := t.actsFor(by, "agent_id", agent)
 	if err != nil {
@@ -172,6 +173,16 @@ func (t *Tx) RevokeKey(by Actor, agent, id string) error {
 		return err
 	}
 	return t.put(keyTable.key(id), key)
+}
+
+// stands reports whether what a key began goes on: the key is not revoked. What was begun without a key, by the operator, does.
+func stands(r ledger.Reader, key string) (bool, error) {
+	var k Key
+	if key == "" {
+		return true, nil
+	}
+	_, err := load(r, keyTable.key(key), &k)
+	return k.RevokedAt.IsZero(), err
 }
 
 // Keys lists the keys of an agent, revoked ones included.

@@ -3,17 +3,16 @@ package escrow
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// Limit sets how much an agent may spend in a window of time: with one of its keys, to one payee, or in total. These count: transfers, debits,
-// escrows when they are locked, each period of a subscription, metered calls, releases from an escrow that a meter opened, and charges that
+// Limit bounds what an agent may spend: with one of its keys, to one payee, or in all. It counts what passes [Tx.spend]. A window begins with the
+// first spending after the one before it.
 // the agent refunds as their payee. Calls from an escrow that the agent locked itself do not count again. Debits under an allowance, and
-// renewals of a subscription, count for the key that set the allowance or began the subscription. A window begins with the first spending
-// after the window before it.
 //
 // An agent sets limits for itself, and the operator sets other limits for it. All of them apply, and each of the two changes only its own.
 type Limit struct {
@@ -35,10 +34,6 @@ func (l Limit) id() string {
 		parts = append(parts, "operator")
 	}
 	return strings.Join(parts, "|")
-}
-
-func (l Limit) binds(by Actor, payee string) bool {
-	return (l.Key == "" || l.Key == by.Key) && (l.Payee == "" || l.Payee == payee)
 }
 
 // spentRecord is what was spent since a window began.
@@ -65,6 +60,7 @@ func (t *Tx) SetLimits(by Actor, agent string, limits []Limit) ([]Limit, error) 
 	if len(limits) > maxLimits {
 		return nil, invalid("limits", "limits: %d are too many, at most %d", len(limits), maxLimits)
 	}
+	limits = slices.Clone(limits) // they are the caller's
 	seen := map[string]bool{}
 	for i := range limits {
 		limits[i].ByOperator = by.Operator
@@ -173,35 +169,6 @@ func spentIn(r ledger.Reader, agent string, l Limit, now time.Time) (s spentReco
 	return s, nil
 }
 
-// spend counts a payment against the payer's limits, or refuses it.
-func (t *Tx) spend(by Actor, payer, payee string, amount ledger.Amount) error {
-	limits, err := limitsOf(t.ledger, payer, t.Now())
-	if err != nil {
-		return err
-	}
-	for _, l := range limits {
-		if !l.binds(by, payee) {
-			continue
-		}
-		if room := l.Amount - l.Spent - ledger.Amount(t.process.claims.Taken(l.thing(payer))); amount > room {
-			return l.exceeded(amount, room)
-		}
-		if err := t.countSpent(payer, l, amount); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (t *Tx) countSpent(payer string, l Limit, amount ledger.Amount) error {
-	s, err := spentIn(t.ledger, payer, l, t.Now())
-	if err != nil || amount == 0 {
-		return err
-	}
-	s.Spent += amount
-	return t.put(spentTable.key(payer, l.id()), s)
-}
-
 // exceeded returns the refusal that names the exceeded limit.
 func (l Limit) exceeded(required, room ledger.Amount) error {
 	fields := map[string]string{
@@ -231,35 +198,40 @@ func (l Limit) thing(payer string) Thing {
 	return Thing{Kind: SpendLimit, Owner: payer, Name: l.id()}
 }
 
-// limitClaim is what one call has claimed of its payer's limits. It is nil if no limit applies.
+// limitClaim is what one call, or one operation, has claimed of its payer's limits. A nil one is bound by none.
 type limitClaim struct {
 	Claim
-	payer  string
 	limits []Limit
 }
 
-// claimLimits claims an amount of all limits that apply to a call. It returns nil if none does, and writes nothing.
-func (b *Book) claimLimits(ctx context.Context, by Actor, payer, payee string, amount ledger.Amount) (*limitClaim, error) {
-	limits, err := b.Limits(payer)
+// claimLimits claims what a call may spend at first of all limits that bind it, nil where none does. Nothing is written: [Tx.spent] counts what
+// the call has come to.
+func (b *Book) claimLimits(ctx context.Context, key string, s spending) (*limitClaim, error) {
+	limits, err := b.Limits(s.agent)
 	if err != nil || len(limits) == 0 {
 		return nil, err
 	}
-	c := &limitClaim{payer: payer}
+	return claimOf(ctx, b.process.claims, limits, key, s, b.Now)
+}
+
+// claimOf claims a spending of the limits that count it.
+func claimOf(ctx context.Context, claims Claims, limits []Limit, key string, s spending, now func() time.Time) (c *limitClaim, err error) {
+	c = &limitClaim{}
 	var of []Bound
 	for _, l := range limits {
-		if l.binds(by, payee) {
+		if s.countsFor(l, key) {
 			c.limits = append(c.limits, l)
-			of = append(of, Bound{Of: l.thing(payer), Left: func(r ledger.Reader) (int64, error) {
-				s, err := spentIn(r, payer, l, b.Now())
-				return int64(l.Amount - s.Spent), err
+			of = append(of, Bound{Of: l.thing(s.agent), Left: func(r ledger.Reader) (int64, error) {
+				was, err := spentIn(r, s.agent, l, now())
+				return int64(l.Amount - was.Spent), err
 			}})
 		}
 	}
 	if len(of) == 0 {
 		return nil, nil
 	}
-	if c.Claim, err = b.process.claims.Take(ctx, int64(amount), of...); err != nil {
-		return nil, c.refusal(err, amount)
+	if c.Claim, err = claims.Take(ctx, int64(s.amount), of...); err != nil {
+		return nil, c.refusal(err, s.amount)
 	}
 	return c, nil
 }
@@ -306,16 +278,9 @@ func (c *limitClaim) end() {
 	}
 }
 
-// countLimits counts what a call has spent against the limits that bind it, in place of what it had claimed.
-func (t *Tx) countLimits(c *limitClaim, amount ledger.Amount) error {
-	if c == nil {
-		return nil
+// settle ends the claim when the operation is durable that counts what the call has spent.
+func (c *limitClaim) settle(t *Tx, spent ledger.Amount) {
+	if c != nil {
+		c.Settle(t, int64(spent))
 	}
-	for _, l := range c.limits {
-		if err := t.countSpent(c.payer, l, amount); err != nil {
-			return err
-		}
-	}
-	c.Settle(t, int64(amount))
-	return nil
 }

@@ -195,9 +195,6 @@ func (t *Tx) RefundCharge(by Actor, id string, amount ledger.Amount, reason stri
 	if !by.Operator && by.Agent != c.Payee {
 		return Charge{}, refuse(Forbidden, nil, "only the payee refunds a charge")
 	}
-	if err := by.mayPay(c.Payer); err != nil {
-		return Charge{}, err
-	}
 	if err := checkText("reason", reason); err != nil {
 		return Charge{}, err
 	}
@@ -222,7 +219,7 @@ func (t *Tx) RefundCharge(by Actor, id string, amount ledger.Amount, reason stri
 	if err != nil {
 		return Charge{}, err
 	}
-	if err := t.spend(by, c.Payee, c.Payer, money); err != nil {
+	if err := t.spend(by, spending{agent: c.Payee, payee: c.Payer, amount: money}); err != nil {
 		return Charge{}, err
 	}
 	return t.payBack(c, amount, reason)

@@ -8,16 +8,18 @@ import (
 
 func (a *Authorisation) fromWallet(ctx context.Context, o CallOrder) error {
 	a.source = ledger.Wallet(o.By.Agent)
-	return a.holdFirst(ctx, o, true)
+	return a.holdFirst(ctx, o, nil)
 }
 
-// holdFirst takes the first amount aside, of credit before money, within the payer's limits where the call counts against them.
-func (a *Authorisation) holdFirst(ctx context.Context, o CallOrder, counts bool) (err error) {
-	a.limits = nil
-	if counts {
-		if a.limits, err = a.book.claimLimits(ctx, o.By, o.By.Agent, o.Payee, o.Least); err != nil {
-			return err
-		}
+// spends is what the call spends at first, from an escrow or, where that is nil, from the wallet.
+func (o CallOrder) spends(from *Escrow) spending {
+	return spending{agent: o.By.Agent, payee: o.Payee, amount: o.Least, locked: from}
+}
+
+// holdFirst takes the first amount aside, within the payer's limits.
+func (a *Authorisation) holdFirst(ctx context.Context, o CallOrder, from *Escrow) (err error) {
+	if a.limits, err = a.book.claimLimits(ctx, o.By.Key, o.spends(from)); err != nil {
+		return err
 	}
 	if a.credit, err = a.book.holdCredit(o); err == nil {
 		a.hold, err = a.book.ledger.Hold(a.source, o.Least-a.credit.amount())
@@ -83,12 +85,11 @@ func (a *Authorisation) fromNamed(ctx context.Context, o CallOrder) error {
 	return a.use(ctx, e, o)
 }
 
-// use holds the first amount of an escrow. What an agent has locked itself was counted against its limits then, what a meter has
-// opened is counted as it is used. That it is still open is looked at after the hold: a change of its status either came before, and is seen,
-// or comes after, and finds the money held.
+// use holds the first amount of an escrow. That it is still open is looked at after the hold: a change of its status either came before, and is
+// seen, or comes after, and finds the money held.
 func (a *Authorisation) use(ctx context.Context, e *Escrow, o CallOrder) error {
 	a.source = e.Account()
-	if err := a.holdFirst(ctx, o, e.Kind == KindMeter); err != nil {
+	if err := a.holdFirst(ctx, o, e); err != nil {
 		return err
 	}
 	now, err := a.book.storedEscrow(e.ID)
@@ -104,12 +105,14 @@ func (a *Authorisation) use(ctx context.Context, e *Escrow, o CallOrder) error {
 	return nil
 }
 
-// fromOldest tries the open escrows of the pair, the oldest first.
+// fromOldest tries the open escrows of the pair, the oldest first. The key's limits may leave room for some of them alone: for those that the key
+// has locked.
 func (a *Authorisation) fromOldest(ctx context.Context, o CallOrder) (found bool, err error) {
 	candidates, err := a.book.openEscrows(o.By.Agent, o.Payee)
 	if err != nil {
 		return false, err
 	}
+	var limited error
 	for _, e := range candidates {
 		if e.over(a.book.Now()) { // what is left of it is on its way back
 			continue
@@ -118,27 +121,33 @@ func (a *Authorisation) fromOldest(ctx context.Context, o CallOrder) (found bool
 		if err == nil {
 			return true, nil
 		}
-		if o := ledger.OutcomeOf(err); o != InsufficientFunds && o != InvalidStatus {
+		switch ledger.OutcomeOf(err) {
+		case InsufficientFunds, InvalidStatus:
+		case LimitExceeded:
+			limited = err
+		default:
 			return false, err
 		}
 	}
-	return false, nil
+	return false, limited
 }
 
-// open makes an escrow for the pair of what is asked for, or of what is available, at least the first hold.
+// open makes an escrow for the pair of what is asked for, or of what is available and within the limits, at least the first hold. What is locked
+// counts only as it is used, but a limited key does not lock what it could not spend.
 func (a *Authorisation) open(ctx context.Context, o CallOrder) error {
-	limits, err := a.book.claimLimits(ctx, o.By, o.By.Agent, o.Payee, o.Least)
+	limits, err := a.book.claimLimits(ctx, o.By.Key, o.spends(nil))
 	if err != nil {
 		return err
 	}
 	defer limits.end()
+	within := o.Least + limits.extendUpTo(max(0, o.Open-o.Least))
 	_, err = Do(ctx, a.book, func(t *Tx) (Escrow, error) {
 		wallet, err := t.Wallet(o.By.Agent)
 		if err != nil {
 			return Escrow{}, err
 		}
 		e := newEscrow(EscrowOrder{
-			From: o.By.Agent, To: o.Payee, Amount: max(o.Least, min(o.Open, wallet.Available), 1),
+			From: o.By.Agent, To: o.Payee, Amount: max(o.Least, min(within, wallet.Available), 1),
 			Memo: "opened by the meter of " + o.Payee, AutoRelease: o.OpenFor, OnExpiry: ToPayer,
 		})
 		e.Kind = KindMeter
@@ -162,9 +171,9 @@ func (a *Authorisation) forMilestone(ctx context.Context, e *Escrow, o CallOrder
 			"the call can cost %s, more than its milestone pays: %s", o.Least, m.Amount)
 	}
 	a.source, a.charge.EscrowID, a.milestone, a.worth = e.Account(), e.ID, m.Name, m.Amount
-	o.Least = 0
+	o.Least = 0 // its acceptance pays, and counts
 	a.total = 0
-	return a.holdFirst(ctx, o, false)
+	return a.holdFirst(ctx, o, e)
 }
 
 // shadow authorises a call that is only counted.

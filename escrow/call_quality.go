@@ -103,6 +103,7 @@ func (t *Tx) lockHeld(a *Authorisation, source *Escrow, c *Charge, amount ledger
 		Kind: KindQuality, Status: StatusOpen, From: c.Payer, To: c.Payee, Amount: amount, Memo: "quality of " + c.RequestID, OnExpiry: ToPayer,
 		Served: true, Request: c.RequestID,
 	}
+	held.countedFor(c.Key)
 	c.Status = HeldCharge
 	if q.Hold && q.Decision != nil {
 		held.AutoReleaseAt, held.Verdict = q.Decision.DecideBy, q.Decision.AtEnd
@@ -247,7 +248,23 @@ func (t *Tx) Score(by Actor, request, score string) (Charge, error) {
 	if err := t.audit(by, "charge.score", request, score); err != nil {
 		return Charge{}, err
 	}
+	if err := t.spendVerdict(by, c.HeldIn, v); err != nil {
+		return Charge{}, err
+	}
 	return t.decide(c, v, score, "scored "+score)
+}
+
+// spendVerdict lets a verdict pay what it gives the payee.
+func (t *Tx) spendVerdict(by Actor, escrow string, v Verdict) error {
+	e, err := t.escrow(escrow)
+	if err != nil || e == nil {
+		return err
+	}
+	given := portion(e.Amount, v.Share)
+	if v.Dispute {
+		given = 0
+	}
+	return t.spend(by, e.letGo(given))
 }
 
 // OpenDecisions lists charges that are not decided yet, oldest first, beginning after the one of the given request.

@@ -168,6 +168,11 @@ func (d drawn) account() ledger.AccountID {
 	return ledger.Wallet(d.Charge.Payer)
 }
 
+// spends is an amount that the call has spent, from the escrow that pays it, nil where the wallet does.
+func (d drawn) spends(amount ledger.Amount, from *Escrow) spending {
+	return spending{agent: d.Charge.Payer, payee: d.Charge.Payee, amount: amount, locked: from}
+}
+
 // source returns the escrow that pays a call, after what is due to the escrow was done. It returns nil if the wallet pays.
 func (t *Tx) source(d drawn) (*Escrow, error) {
 	id := d.Charge.EscrowID
@@ -306,9 +311,10 @@ func (t *Tx) settle(a *Authorisation, s Settlement) (Charge, error) {
 	if s.Model != "" && s.Model != c.Model {
 		c.AskedModel, c.Model = c.Model, s.Model
 	}
-	if err := t.countLimits(a.limits, amount+locked); err != nil {
+	if err := t.spent(c.Key, d.spends(amount+locked, e)); err != nil {
 		return Charge{}, err
 	}
+	a.limits.settle(t, amount+locked)
 	if a.shadow {
 		c.Status = Shadowed
 	}
@@ -418,13 +424,12 @@ func (t *Tx) cancel(a *Authorisation) error {
 		if err := t.payRest(&d, 0, nil); err != nil {
 			return err
 		}
-		if err := t.countLimits(a.limits, d.Posted); err != nil {
+		if err := t.spent(d.Charge.Key, d.spends(d.Posted, e)); err != nil {
 			return err
 		}
 		t.ledger.Delete(drawTable.key(d.Charge.RequestID))
-	} else if a.limits != nil {
-		a.limits.Settle(t, 0)
 	}
+	a.limits.settle(t, d.Posted)
 	if d.Posted > 0 {
 		d.OnceKey = "" // the call may be made again
 		d.Charge.Source, d.Charge.Cut = "stated", "upstream"
@@ -503,6 +508,9 @@ func (t *Tx) recordDrawn(d drawn) error {
 		return err
 	}
 	if err := t.countDraw(e, d.Posted-before, d.Charge.Commission-feeBefore, d.stained); err != nil {
+		return err
+	}
+	if err := t.spent(d.Charge.Key, d.spends(d.Posted, e)); err != nil {
 		return err
 	}
 	_, err = t.record(d, nil)

@@ -73,7 +73,7 @@ func (t *Tx) IssueCredit(by Actor, o CreditOrder) (Credit, error) {
 	if err != nil {
 		return Credit{}, err
 	}
-	if err := t.checkPair(by, payee, "agent_id", o.Agent); err != nil {
+	if err := t.checkPair(payee, "agent_id", o.Agent); err != nil {
 		return Credit{}, err
 	}
 	if !o.ExpiresAt.IsZero() && !o.ExpiresAt.After(t.Now()) {

@@ -112,7 +112,10 @@ func (t *Tx) RedeemCoupon(by Actor, agent, code string) (Credit, error) {
 	if !found {
 		return Credit{}, noCoupon("code", code)
 	}
-	if err := t.checkPair(by, agent, "code", c.Payee); err != nil {
+	if err := t.checkPair(agent, "code", c.Payee); err != nil {
+		return Credit{}, err
+	}
+	if err := by.mayPay(c.Payee); err != nil {
 		return Credit{}, err
 	}
 	mark := redeemedTable.key(c.ID, agent)

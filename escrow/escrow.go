@@ -114,6 +114,10 @@ type Escrow struct {
 	Verdict Verdict    `cbor:"31,keyasint,omitzero"`  // Request: what the clock decides
 	Kind    EscrowKind `cbor:"33,keyasint,omitempty"` // in records from before kinds were kept: empty, see [Escrow.kind]
 
+	// CountedFor are the payer's keys against whose limits all that remains was counted: the one that has locked it, and those that have let its
+	// time give it to the payee. Acts by other keys count against their own limits. In records from before this was kept there are none.
+	CountedFor []string `cbor:"34,keyasint,omitempty"`
+
 	Held ledger.Amount `cbor:"-"` // by running calls, out of Remaining; as of when it was read
 
 	indexed map[string]bool // the keys of the lists that it is in, as stored
@@ -168,7 +172,7 @@ func (t *Tx) CreateEscrow(by Actor, o EscrowOrder) (Escrow, error) {
 		return Escrow{}, err
 	}
 	o.From = payer
-	if err := t.checkPair(by, payer, "to_agent_id", o.To); err != nil {
+	if err := t.checkPair(payer, "to_agent_id", o.To); err != nil {
 		return Escrow{}, err
 	}
 	if err := checkAmount("amount", o.Amount); err != nil {
@@ -189,10 +193,11 @@ func (t *Tx) CreateEscrow(by Actor, o EscrowOrder) (Escrow, error) {
 	if err := checkMilestones(o); err != nil {
 		return Escrow{}, err
 	}
-	if err := t.spend(by, payer, o.To, o.Amount); err != nil {
+	if err := t.spend(by, spending{agent: payer, payee: o.To, amount: o.Amount}); err != nil {
 		return Escrow{}, err
 	}
 	e := newEscrow(o)
+	e.countedFor(by.Key)
 	if err := t.lock(&e); err != nil {
 		return Escrow{}, err
 	}

@@ -34,13 +34,25 @@ func (t *Tx) Refund(by Actor, id string, amount ledger.Amount, reason string) (E
 	if !by.Operator && by.Agent == e.From {
 		return t.requestRefund(by, e, amount, reason)
 	}
-	if err := by.mayPay(e.From); err != nil {
+	if err := t.spend(by, spending{agent: e.To, payee: e.From, amount: e.toGiveBack(amount, free)}); err != nil {
 		return Escrow{}, err
 	}
 	if err := t.giveBack(e, amount, reason); err != nil {
 		return Escrow{}, err
 	}
 	return t.saveAct(by, e, "escrow.refund", EscrowRefunded)
+}
+
+// toGiveBack is what giveBack will refund in the end, what running calls still hold included.
+func (e *Escrow) toGiveBack(amount, free ledger.Amount) ledger.Amount {
+	switch {
+	case amount > 0:
+		return amount
+	case e.Status == StatusRefundRequested && e.RefundAsked > 0:
+		return min(e.RefundAsked, free)
+	default:
+		return e.Remaining()
+	}
 }
 
 // giveBack refunds an amount and subtracts it from an open request. Zero means the requested amount, or all that remains.
@@ -50,10 +62,7 @@ func (t *Tx) giveBack(e *Escrow, amount ledger.Amount, reason string) error {
 		return err
 	}
 	requested := e.Status == StatusRefundRequested
-	if requested && amount == 0 && e.RefundAsked > 0 {
-		amount = min(e.RefundAsked, free)
-	}
-	if amount == 0 || amount == e.Remaining() {
+	if amount = e.toGiveBack(amount, free); amount == 0 || amount == e.Remaining() {
 		return t.sendRest(e, ToPayer, reason)
 	}
 	if err := t.out(e, ToPayer, amount, reason); err != nil {
@@ -81,7 +90,7 @@ func (t *Tx) requestRefund(by Actor, e *Escrow, amount ledger.Amount, reason str
 	return t.saveAct(by, e, "escrow.refund", EscrowRefundRequested)
 }
 
-// WithdrawRefund withdraws the payer's request.
+// WithdrawRefund takes the payer's request back. Where the escrow's time gives it to the payee, all that remains counts as let go.
 func (t *Tx) WithdrawRefund(by Actor, id string) (Escrow, error) {
 	e, err := t.party(by, id)
 	if err != nil {
@@ -93,11 +102,26 @@ func (t *Tx) WithdrawRefund(by Actor, id string) (Escrow, error) {
 	if e.Status != StatusRefundRequested {
 		return Escrow{}, e.wrongStatus("request to withdraw")
 	}
+	left := e.leftToTime()
+	if err := t.spend(by, e.letGo(left)); err != nil {
+		return Escrow{}, err
+	}
+	if left > 0 {
+		e.countedFor(by.Key)
+	}
 	e.reopen()
 	if err := t.expire(e); err != nil { // its own time may have passed while it was frozen
 		return Escrow{}, err
 	}
 	return t.saveAct(by, e, "escrow.refund_withdrawn", EscrowRefundWithdrawn)
+}
+
+// leftToTime is what goes to the payee by itself when the escrow's time is up.
+func (e *Escrow) leftToTime() ledger.Amount {
+	if e.AutoReleaseAt.IsZero() || e.OnExpiry != ToPayee {
+		return 0
+	}
+	return e.Remaining()
 }
 
 // Dispute freezes the escrow until the operator resolves it. Either party and the operator may do this.
@@ -108,6 +132,11 @@ func (t *Tx) Dispute(by Actor, id, reason string) (Escrow, error) {
 	}
 	if err := checkText("reason", reason); err != nil {
 		return Escrow{}, err
+	}
+	if by.Agent == e.From { // of a request that silence would grant, the claim is given up for the operator's decision
+		if err := by.mayPay(e.To); err != nil {
+			return Escrow{}, err
+		}
 	}
 	if e.Closing != "" || e.Status != StatusOpen && e.Status != StatusRefundRequested {
 		return Escrow{}, e.wrongStatus("dispute")
@@ -161,6 +190,9 @@ func (t *Tx) Resolve(by Actor, id string, r Resolution) (Escrow, error) {
 		return Escrow{}, invalid("to_payee", "to_payee and to_payer add up to %s; all of the %s that remain are divided%s", sum, e.Remaining(), heldNote(e.Held))
 	}
 	if err := t.countDispute(e, r); err != nil {
+		return Escrow{}, err
+	}
+	if err := t.spend(by, e.letGo(r.ToPayee)); err != nil {
 		return Escrow{}, err
 	}
 	if err := t.divide(e, r); err != nil {

@@ -55,22 +55,10 @@ func (e *Escrow) mayRelease(by Actor) error {
 	if !by.Operator && by.Agent != e.From {
 		return refuse(Forbidden, nil, "only the payer releases")
 	}
-	if err := by.mayPay(e.To); err != nil {
-		return err
-	}
 	if e.Closing != "" || e.Status != StatusOpen && e.Status != StatusRefundRequested {
 		return e.wrongStatus("release")
 	}
 	return nil
-}
-
-// spendRelease counts a release from an escrow that a meter opened against the payer's limits. An escrow that the agent locked itself was counted
-// when it was locked.
-func (t *Tx) spendRelease(by Actor, e *Escrow, amount ledger.Amount) error {
-	if e.Kind != KindMeter {
-		return nil
-	}
-	return t.spend(by, e.From, e.To, amount)
 }
 
 // Release pays all that remains to the payee. Money that running calls hold follows when they end.
@@ -85,7 +73,7 @@ func (t *Tx) Release(by Actor, id, memo string) (Escrow, error) {
 	if err := checkText("memo", memo); err != nil {
 		return Escrow{}, err
 	}
-	if err := t.spendRelease(by, e, e.Remaining()); err != nil {
+	if err := t.spend(by, e.letGo(e.Remaining())); err != nil {
 		return Escrow{}, err
 	}
 	if err := t.sendRest(e, ToPayee, memo); err != nil {
@@ -126,7 +114,7 @@ func (t *Tx) releasePart(by Actor, e *Escrow, amount ledger.Amount, memo string)
 	if amount > free {
 		return Escrow{}, e.tooMuch("amount", amount)
 	}
-	if err := t.spendRelease(by, e, amount); err != nil {
+	if err := t.spend(by, e.letGo(amount)); err != nil {
 		return Escrow{}, err
 	}
 	if err := t.out(e, ToPayee, amount, memo); err != nil {

@@ -51,8 +51,11 @@ func (t *Tx) notice(what string) error {
 	if err != nil || s == nil || s.Status != SubActive {
 		return err
 	}
-	if *s = t.withFunding(*s); !s.RenewalFunded {
-		return t.subscriptionEvent(SubscriptionUnfunded, *s)
+	if *s = t.withFunding(*s); s.RenewalFunded {
+		return t.subscriptionEvent(SubscriptionRenewing, *s)
 	}
-	return t.subscriptionEvent(SubscriptionRenewing, *s)
+	if err := t.tell(s.Payer, Event{Type: SubscriptionUnfunded, At: t.Now(), Subscription: s}); err != nil {
+		return err
+	}
+	return t.tell(s.Payee, Event{Type: SubscriptionRenewing, At: t.Now(), Subscription: s}) // what the payer has is not for the payee to know
 }

@@ -92,6 +92,9 @@ func (t *Tx) DeleteWebhook(by Actor, agent, id string) error {
 	if err != nil {
 		return err
 	}
+	if len(by.Payees) > 0 {
+		return refuse(Forbidden, nil, "this key is bound to payees; it removes no webhooks")
+	}
 	var h Webhook
 	if len(id) > maxID {
 		return noWebhook(id)

@@ -16,7 +16,7 @@ type SubscriptionStatus string
 const (
 	SubActive    SubscriptionStatus = "active"    // it renews at the period's end
 	SubEnding    SubscriptionStatus = "ending"    // it ends with its period
-	SubSuspended SubscriptionStatus = "suspended" // the wallet did not cover the next period; no money is locked
+	SubSuspended SubscriptionStatus = "suspended" // the wallet did not cover the next period, or its key was revoked; no money is locked
 	SubEnded     SubscriptionStatus = "ended"
 )
 
@@ -40,9 +40,18 @@ type Subscription struct {
 	CreatedAt   time.Time          `cbor:"12,keyasint"`
 	UpdatedAt   time.Time          `cbor:"13,keyasint"`
 	Payee       string             `cbor:"14,keyasint"`
-	Key         string             `cbor:"15,keyasint,omitempty"` // the payer's, that began it, or resumed it last: renewals count against its limits
+	Key         string             `cbor:"15,keyasint,omitempty"` // the payer's, that began it, or resumed it last: renewals count against its limits, and end with it
 
-	RenewalFunded bool `cbor:"-"` // the wallet covers the next period, as of when it was read
+	RenewalFunded bool `cbor:"-"` // the next period will begin, as of when it was read: see [Subscription.FundedFor]
+}
+
+// FundedFor is whether the next period will begin as things stand, since the wallet covers it and the key that began the subscription is not
+// revoked. It is nil for all but the payer and the operator: what is in a wallet is its agent's alone.
+func (s Subscription) FundedFor(by Actor) *bool {
+	if !by.Operator && (by.Agent == "" || by.Agent != s.Payer) {
+		return nil
+	}
+	return &s.RenewalFunded
 }
 
 // QuotaLeft returns what is left of the period's quota, in millionths of a unit.
@@ -71,7 +80,7 @@ func (t *Tx) Subscribe(by Actor, o SubscriptionOrder) (Subscription, error) {
 	if o.Plan != "" {
 		field = "payee"
 	}
-	if err := t.checkPair(by, payer, field, o.Payee); err != nil {
+	if err := t.checkPair(payer, field, o.Payee); err != nil {
 		return Subscription{}, err
 	}
 	if err := checkText("memo", o.Memo); err != nil {
@@ -150,7 +159,7 @@ func (t *Tx) beginPeriod(by Actor, s *Subscription, start time.Time) error {
 	if err != nil {
 		return invalid("amount", "%v", err)
 	}
-	if err := t.spend(by, s.Payer, s.Payee, need); err != nil {
+	if err := t.spend(by, spending{agent: s.Payer, payee: s.Payee, amount: need}); err != nil {
 		return err
 	}
 	s.Key = by.Key
@@ -179,6 +188,7 @@ func (t *Tx) beginPeriod(by Actor, s *Subscription, start time.Time) error {
 
 func (t *Tx) lockPeriod(s *Subscription, e *Escrow, id *string) error {
 	e.Subscription, e.AutoRelease, e.AutoReleaseAt = s.ID, s.Plan.Period, s.PeriodEnd
+	e.countedFor(s.Key)
 	err := t.lock(e)
 	*id = e.ID
 	return err
@@ -203,6 +213,11 @@ func (t *Tx) renew(s *Subscription) error {
 	if s.Status == SubEnding {
 		return t.endSubscription(s)
 	}
+	if goesOn, err := stands(t.ledger, s.Key); err != nil {
+		return err
+	} else if !goesOn {
+		return t.suspend(s)
+	}
 	next := *s
 	err := t.ledger.Try(func() error { return t.beginPeriod(Actor{Agent: s.Payer, Key: s.Key}, &next, s.PeriodEnd) })
 	switch ledger.OutcomeOf(err) {
@@ -213,14 +228,18 @@ func (t *Tx) renew(s *Subscription) error {
 		*s = next
 		return t.subscriptionEvent(SubscriptionRenewed, *s)
 	case InsufficientFunds, LimitExceeded:
-		s.Status, s.EscrowID, s.PoolID = SubSuspended, "", ""
-		if err := t.saveSubscription(s); err != nil {
-			return err
-		}
-		return t.subscriptionEvent(SubscriptionSuspended, *s)
+		return t.suspend(s)
 	default:
 		return err
 	}
+}
+
+func (t *Tx) suspend(s *Subscription) error {
+	s.Status, s.EscrowID, s.PoolID = SubSuspended, "", ""
+	if err := t.saveSubscription(s); err != nil {
+		return err
+	}
+	return t.subscriptionEvent(SubscriptionSuspended, *s)
 }
 
 // renewOnce renews a subscription by one period only, so that other due things get their turn between its missed periods.
@@ -362,9 +381,6 @@ func (t *Tx) ResumeSubscription(by Actor, id string) (Subscription, error) {
 	if s.Status != SubSuspended {
 		return Subscription{}, refuse(InvalidStatus, nil, "the subscription is %s, not suspended", s.Status)
 	}
-	if err := by.mayPay(s.Payee); err != nil {
-		return Subscription{}, err
-	}
 	if err := t.audit(by, "subscription.resume", id, ""); err != nil {
 		return Subscription{}, err
 	}
@@ -374,17 +390,33 @@ func (t *Tx) ResumeSubscription(by Actor, id string) (Subscription, error) {
 	return t.withFunding(*s), t.subscriptionEvent(SubscriptionRenewed, *s)
 }
 
-// withFunding sets whether the wallet covers the next period.
+// withFunding fills in whether the next period will begin.
 func (t *Tx) withFunding(s Subscription) Subscription {
 	w, err := t.Wallet(s.Payer)
-	s.RenewalFunded = err == nil && s.funded(w)
+	s.RenewalFunded = err == nil && s.funded(t.ledger, w)
 	return s
 }
 
-// funded reports whether a wallet covers the next period. What is left of the pool comes back before the next period begins, so it counts too.
-func (s Subscription) funded(w Wallet) bool {
+func (b *Book) withFunding(ctx context.Context, s Subscription) (Subscription, error) {
+	w, err := b.Wallet(ctx, s.Payer)
+	if err != nil {
+		return s, err
+	}
+	err = b.view(func(r ledger.Reader) error {
+		s.RenewalFunded = s.funded(r, w)
+		return nil
+	})
+	return s, err
+}
+
+// funded reports whether a wallet covers the next period, and its key lets it begin. (The pool's rest comes back first.)
+func (s Subscription) funded(r ledger.Reader, w Wallet) bool {
 	need, err := s.Plan.needed()
-	return err == nil && w.Available >= need
+	if err != nil || w.Available < need {
+		return false
+	}
+	goesOn, err := stands(r, s.Key)
+	return err == nil && goesOn
 }
 
 // Subscription returns a subscription to one of its parties or the operator, with what is due to it done first.
@@ -405,9 +437,7 @@ func (b *Book) Subscription(ctx context.Context, by Actor, id string) (Subscript
 			return Subscription{}, err
 		}
 	}
-	w, err := b.Wallet(ctx, s.Payer)
-	s.RenewalFunded = s.funded(w)
-	return *s, err
+	return b.withFunding(ctx, *s)
 }
 
 func (b *Book) storedSubscription(id string) (s *Subscription, err error) {
@@ -440,9 +470,7 @@ func (b *Book) Subscriptions(ctx context.Context, agent string, status Subscript
 		if err != nil {
 			break
 		}
-		var w Wallet
-		w, err = b.Wallet(ctx, subs[i].Payer)
-		subs[i].RenewalFunded = subs[i].funded(w)
+		subs[i], err = b.withFunding(ctx, subs[i])
 	}
 	return subs, next, err
 }

@@ -71,7 +71,7 @@ func (b *Book) subscriptionRequired(o CallOrder, status SubscriptionStatus) erro
 	}
 	if status != "" {
 		fields["subscription_status"] = string(status)
-		detail = "the subscription is suspended, since the wallet did not cover its next period; it goes on with the next call that the wallet covers a period for"
+		detail = "the subscription is suspended; it goes on with the next call for which the wallet and the limits cover a period"
 	}
 	return refuse(SubscriptionRequired, fields, "%s", detail)
 }

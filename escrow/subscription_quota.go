@@ -60,22 +60,25 @@ func (a *Authorisation) fromSubscription(ctx context.Context, o CallOrder) error
 	if err != nil {
 		return err
 	}
-	wallet, err := a.book.Wallet(ctx, o.By.Agent)
-	if err != nil {
+	if s, err = a.book.withFunding(ctx, s); err != nil {
 		return err
 	}
-	s.RenewalFunded = s.funded(wallet)
 	if a.quota, err = a.book.claimQuota(ctx, s, o); err != nil {
 		return err
 	}
 	a.source = ledger.Wallet(o.By.Agent)
+	var pool *Escrow
 	if s.PoolID != "" {
+		if pool, err = a.book.storedEscrow(s.PoolID); err != nil {
+			a.quota.end()
+			return err
+		}
 		a.source, a.charge.EscrowID = ledger.Escrow(s.PoolID), s.PoolID
 	}
 	a.charge.Plan, a.charge.SubscriptionID = s.Plan.Name, s.ID
 	o.Least, err = a.quotaFirst(o.Quota)
 	if err == nil {
-		err = a.holdFirst(ctx, o, s.PoolID == "" && s.Plan.Overage)
+		err = a.holdFirst(ctx, o, pool)
 	}
 	if err != nil {
 		a.quota.end()

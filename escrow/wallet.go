@@ -93,31 +93,33 @@ func (t *Tx) Transfer(by Actor, o PaymentOrder) (Payment, error) {
 	if err != nil {
 		return Payment{}, err
 	}
-	if err := t.checkPair(by, from, "to_agent_id", o.To); err != nil {
+	if err := t.checkPair(from, "to_agent_id", o.To); err != nil {
 		return Payment{}, err
 	}
 	if err := t.audit(by, "wallet.transfer", from, fmt.Sprintf("%s to %s", o.Amount, o.To)); err != nil {
 		return Payment{}, err
 	}
-	if err := t.spend(by, from, o.To, o.Amount); err != nil {
+	if err := t.spend(by, spending{agent: from, payee: o.To, amount: o.Amount}); err != nil {
 		return Payment{}, err
 	}
 	return t.pay(kindTransfer, ledger.Wallet(from), ledger.Wallet(o.To), o, from)
 }
 
 // Debit takes money from From's wallet for To. A payee may take as much as the allowance that From has given it; From itself and the operator need
-// no allowance. The commission is subtracted from what To gets.
+// operator need none. The commission comes out of what To gets. That an agent does not exist is told to others as if it had given no allowance.
 func (t *Tx) Debit(by Actor, o PaymentOrder) (Payment, error) {
 	if err := by.mayMove(); err != nil {
-		return Payment{}, err
-	}
-	if _, err := t.agent("agent_id", o.From); err != nil {
 		return Payment{}, err
 	}
 	viewer := by.Agent
 	switch {
 	case by.Operator:
+		if _, err := t.agent("agent_id", o.From); err != nil {
+			return Payment{}, err
+		}
 		viewer = o.From
+	case o.From == "":
+		return Payment{}, invalid("agent_id", "agent_id is missing")
 	case o.To == "" || o.To == by.Agent:
 		o.To = by.Agent
 	case o.From != by.Agent:
@@ -126,13 +128,13 @@ func (t *Tx) Debit(by Actor, o PaymentOrder) (Payment, error) {
 	if o.From != by.Agent && !by.Operator {
 		return t.debitAllowed(o)
 	}
-	if err := t.checkPair(by, o.From, "to_agent_id", o.To); err != nil {
+	if err := t.checkPair(o.From, "to_agent_id", o.To); err != nil {
 		return Payment{}, err
 	}
 	if err := t.audit(by, "wallet.debit", o.From, fmt.Sprintf("%s to %s", o.Amount, o.To)); err != nil {
 		return Payment{}, err
 	}
-	if err := t.spend(by, o.From, o.To, o.Amount); err != nil {
+	if err := t.spend(by, spending{agent: o.From, payee: o.To, amount: o.Amount}); err != nil {
 		return Payment{}, err
 	}
 	return t.pay(kindDebit, ledger.Wallet(o.From), ledger.Wallet(o.To), o, viewer)
@@ -145,7 +147,7 @@ func (t *Tx) debitAllowed(o PaymentOrder) (Payment, error) {
 		return Payment{}, err
 	}
 	var p Payment
-	if err = t.spend(spender, o.From, o.To, o.Amount); err == nil {
+	if err = t.spend(spender, spending{agent: o.From, payee: o.To, amount: o.Amount}); err == nil {
 		p, err = t.pay(kindDebit, ledger.Wallet(o.From), ledger.Wallet(o.To), o, o.To)
 	}
 	switch ledger.OutcomeOf(err) {
@@ -157,14 +159,14 @@ func (t *Tx) debitAllowed(o PaymentOrder) (Payment, error) {
 }
 
 // checkPair refuses two agents that can't be payer and payee of a payment.
-func (t *Tx) checkPair(by Actor, payer, field, payee string) error {
+func (t *Tx) checkPair(payer, field, payee string) error {
 	if _, err := t.agent(field, payee); err != nil {
 		return err
 	}
 	if payer == payee {
 		return invalid(field, "%s %q: an agent can't pay itself", field, payee)
 	}
-	return by.mayPay(payee)
+	return nil
 }
 
 // pay posts a payment and returns it, with the wallet of viewer. Only debits pay commission.

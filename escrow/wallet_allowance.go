@@ -23,7 +23,10 @@ func (t *Tx) SetAllowance(by Actor, payer, payee string, amount ledger.Amount) (
 	if err != nil {
 		return Allowance{}, err
 	}
-	if err := t.checkPair(by, payer, "payee", payee); err != nil {
+	if err := t.checkPair(payer, "payee", payee); err != nil {
+		return Allowance{}, err
+	}
+	if err := by.mayPay(payee); err != nil { // what is debited counts as it goes
 		return Allowance{}, err
 	}
 	if err := checkAmount("amount", amount); err != nil {
@@ -73,7 +76,7 @@ func (t *Tx) DeleteAllowance(by Actor, payer, payee string) error {
 // useAllowance subtracts a debit from the allowance that From has given To. It returns the actor for whose limits the debit counts: From, with the
 // key that set the allowance.
 func (t *Tx) useAllowance(o PaymentOrder) (Actor, error) {
-	if err := t.checkPair(Actor{Agent: o.From}, o.From, "to_agent_id", o.To); err != nil {
+	if err := t.checkPair(o.From, "to_agent_id", o.To); err != nil {
 		return Actor{}, err
 	}
 	if err := checkAmount("amount", o.Amount); err != nil {
@@ -83,16 +86,14 @@ func (t *Tx) useAllowance(o PaymentOrder) (Actor, error) {
 	if err != nil {
 		return Actor{}, err
 	}
-	if found && a.Key != "" {
-		var key Key
-		if _, err := load(t.ledger, keyTable.key(a.Key), &key); err != nil {
+	if found {
+		if found, err = stands(t.ledger, a.Key); err != nil {
 			return Actor{}, err
 		}
-		found = key.RevokedAt.IsZero()
 	}
 	if !found {
 		return Actor{}, refuse(Forbidden, map[string]string{"payer": o.From, "payee": o.To},
-			"agent %q has given no allowance to %q", o.From, o.To)
+			"agent %.80q has given %q no allowance", o.From, o.To)
 	}
 	if a.Left < o.Amount {
 		return Actor{}, refuse(LimitExceeded, map[string]string{"limit": "allowance", "required": o.Amount.String(), "available": a.Left.String()},
@@ -128,7 +129,7 @@ func (b *Book) Allowances(payer string, p Page) (allowances []Allowance, next st
 }
 
 func allowance(r ledger.Reader, payer, payee string) (a Allowance, found bool, err error) {
-	if len(payee) > maxID {
+	if len(payer) > maxID || len(payee) > maxID {
 		return a, false, nil
 	}
 	found, err = load(r, allowanceTable.key(payer, payee), &a)

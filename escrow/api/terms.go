@@ -26,18 +26,19 @@ type subscriptionOut struct {
 	PeriodStart    time.Time                 `json:"period_start"`
 	PeriodEnd      time.Time                 `json:"period_end"`
 	Periods        int64                     `json:"periods" jsonschema:"how many periods have begun"`
-	RenewalFunded  bool                      `json:"renewal_funded" jsonschema:"whether the wallet has enough for the next period now"`
+	RenewalFunded  *bool                     `json:"renewal_funded,omitempty" jsonschema:"whether the next period would begin now: the wallet has enough for it, and the key that began the subscription is not revoked. The payer alone is told"`
 	Currency       string                    `json:"currency"`
 	CreatedAt      time.Time                 `json:"created_at"`
 	UpdatedAt      time.Time                 `json:"updated_at"`
 }
 
-func subscriptionAnswer(currency string) func(escrow.Subscription) subscriptionOut {
+// subscriptionAnswer is a subscription as by may see it.
+func subscriptionAnswer(currency string, by escrow.Actor) func(escrow.Subscription) subscriptionOut {
 	return func(s escrow.Subscription) subscriptionOut {
 		out := subscriptionOut{
 			SubscriptionID: s.ID, Status: s.Status, FromAgentID: s.Payer, ToAgentID: s.Payee, Plan: s.Plan.Name, Amount: s.Plan.Price,
 			Pool: s.Plan.Pool, PeriodHours: hours(s.Plan.Period), Memo: s.Memo, EscrowID: optionalText(s.EscrowID), PoolEscrowID: optionalText(s.PoolID),
-			PeriodStart: s.PeriodStart, PeriodEnd: s.PeriodEnd, Periods: s.Periods, RenewalFunded: s.RenewalFunded, Currency: currency,
+			PeriodStart: s.PeriodStart, PeriodEnd: s.PeriodEnd, Periods: s.Periods, RenewalFunded: s.FundedFor(by), Currency: currency,
 			CreatedAt: s.CreatedAt, UpdatedAt: s.UpdatedAt,
 		}
 		if s.Plan.Included > 0 {
@@ -137,12 +138,12 @@ func termRoutes() []route {
 				return subscriptionOut{}, err
 			}
 			s, err := t.Subscribe(r.by, o)
-			return subscriptionAnswer(t.Currency())(s), err
+			return subscriptionAnswer(t.Currency(), r.by)(s), err
 		}).creates(),
 		get("/subscriptions", "listSubscriptions", "The agent's subscriptions, both sides, newest first", listSubscriptions),
 		get("/subscriptions/{id}", "getSubscription", "A subscription", func(r *request, in *byID) (subscriptionOut, error) {
 			s, err := r.book.Subscription(r.Context(), r.by, in.ID)
-			return subscriptionAnswer(r.book.Currency())(s), err
+			return subscriptionAnswer(r.book.Currency(), r.by)(s), err
 		}),
 		del("/subscriptions/{id}", "endSubscription", "End a subscription at the end of its period", func(r *request, t *escrow.Tx, in *byID) error {
 			_, err := t.EndSubscription(r.by, in.ID)
@@ -150,7 +151,7 @@ func termRoutes() []route {
 		}),
 		post("/subscriptions/{id}/resume", "resumeSubscription", "Begin a new period of a suspended subscription", func(r *request, t *escrow.Tx, in *byID) (subscriptionOut, error) {
 			s, err := t.ResumeSubscription(r.by, in.ID)
-			return subscriptionAnswer(t.Currency())(s), err
+			return subscriptionAnswer(t.Currency(), r.by)(s), err
 		}),
 		get("/limits", "getLimits", "What the agent may spend, as set by itself and by the operator", func(r *request, in *ofAgent) (limitsOut, error) {
 			agent, err := r.book.ReadsFor(r.by, in.AgentID)
@@ -175,5 +176,5 @@ func listSubscriptions(r *request, in *subscriptionsIn) (subscriptionsOut, error
 		return subscriptionsOut{}, err
 	}
 	subs, place, err := r.book.Subscriptions(r.Context(), agent, escrow.SubscriptionStatus(in.Status), in.page())
-	return subscriptionsOut{Subscriptions: each(subs, subscriptionAnswer(r.book.Currency())), NextCursor: next(r, place)}, err
+	return subscriptionsOut{Subscriptions: each(subs, subscriptionAnswer(r.book.Currency(), r.by)), NextCursor: next(r, place)}, err
 }

@@ -253,3 +253,25 @@ func TestOnCommit(t *testing.T) {
 		t.Errorf("%v happened", happened)
 	}
 }
+
+// TestOnUndo: what undoes an operation's doings in memory happens where they are undone, the last first, and not where they stand.
+func TestOnUndo(t *testing.T) {
+	s, l := sample(t)
+	defer s.Close()
+	for fails, want := range map[bool]string{false: "[part]", true: "[part b a]"} {
+		var happened []string
+		note := func(what string) func() { return func() { happened = append(happened, what) } }
+		err := do(l, func(tx *Tx) error {
+			tx.OnUndo(note("a"))
+			_ = tx.Try(func() error { tx.OnUndo(note("part")); return errNo })
+			tx.OnUndo(note("b"))
+			if fails {
+				return errNo
+			}
+			return nil
+		})
+		if fails != errors.Is(err, errNo) || fmt.Sprint(happened) != want {
+			t.Errorf("%v happened (%v), want %s", happened, err, want)
+		}
+	}
+}

@@ -14,6 +14,7 @@ type change struct {
 	available Amount
 	incoming  Amount
 	held      Amount
+	undo      func() // instead of all that: what another takes back, see [Tx.OnUndo]
 }
 
 // make applies a change. It also remembers the change, to take it back if the operation is thrown away. The shard must be locked.
@@ -31,6 +32,10 @@ func (c change) apply() {
 }
 
 func (c change) takeBack() {
+	if c.undo != nil {
+		c.undo()
+		return
+	}
 	c.place.shard.mu.Lock()
 	defer c.place.shard.mu.Unlock()
 	c.available, c.incoming, c.held = -c.available, -c.incoming, -c.held
