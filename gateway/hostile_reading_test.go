@@ -314,19 +314,31 @@ func (p *lenient) text() string {
 		c, p.in = p.in[0], p.in[1:]
 		switch c {
 		case 'u':
-			if len(p.in) < 4 {
-				panic(errReading)
+			c := p.unit()
+			if rest, more := strings.CutPrefix(p.in, `\u`); more && utf16.IsSurrogate(c) {
+				behind := &lenient{p.reading, rest}
+				if pair := utf16.DecodeRune(c, behind.unit()); pair != '\uFFFD' {
+					c, p.in = pair, behind.in
+				}
 			}
-			n, err := strconv.ParseUint(p.in[:4], 16, 32)
-			if err != nil {
-				panic(errReading)
-			}
-			out.WriteRune(rune(n)) // half of a pair is U+FFFD
-			p.in = p.in[4:]
+			out.WriteRune(c) // half of a pair is U+FFFD
 		case 'n', 't', 'r', 'b', 'f':
 			out.WriteByte(' ')
 		default:
 			out.WriteByte(c)
 		}
 	}
+}
+
+// unit reads the four digits of an escaped UTF-16 unit.
+func (p *lenient) unit() rune {
+	if len(p.in) < 4 {
+		panic(errReading)
+	}
+	n, err := strconv.ParseUint(p.in[:4], 16, 32)
+	if err != nil {
+		panic(errReading)
+	}
+	p.in = p.in[4:]
+	return rune(n)
 }

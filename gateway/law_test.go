@@ -235,83 +235,107 @@ func TestTheLaw(t *testing.T) {
 	}
 }
 
-func holdsTheLaw(t *testing.T, good sold, streamed bool, provider http.HandlerFunc, pays, has, limit string) {
-	route := good.route(t)
-	route.Batch = pricing.Measure{N: 1, Unit: "event"}
-	var headers []string
-	if limit != "" {
-		headers = append(headers, "Tallygate-Max-Charge", limit)
-	}
-	prepare := func(*escrow.Tx) error { return nil }
-	var plans []escrow.Plan
+// purse is what pays alice's calls.
+type purse struct {
+	plans   []escrow.Plan
+	headers []string // of each call
+	fill    func(*escrow.Tx) error
+}
+
+// purse makes the route take one way of paying, and a purse for it that has an amount.
+func (g sold) purse(t *testing.T, route *gateway.Route, pays, has string) *purse {
+	p := &purse{fill: func(tx *escrow.Tx) error {
+		if amount(has) >= amount("1") {
+			return nil
+		}
+		_, err := tx.Transfer(escrow.Actor{Agent: "alice"}, escrow.PaymentOrder{To: "acme", Amount: amount("1") - amount(has)})
+		return err
+	}}
 	switch pays {
 	case "escrow":
 		route.Payment = gateway.Escrow{}
-		prepare = func(tx *escrow.Tx) error {
+		p.fill = func(tx *escrow.Tx) error {
 			_, err := tx.CreateEscrow(escrow.Actor{Agent: "alice"}, escrow.EscrowOrder{To: "acme", Amount: amount(has)})
 			return err
 		}
 	case "milestone":
-		prepare = func(tx *escrow.Tx) error {
+		p.fill = func(tx *escrow.Tx) error {
 			e, err := tx.CreateEscrow(escrow.Actor{Agent: "alice"}, escrow.EscrowOrder{
 				To: "acme", Amount: amount(has), Milestones: []escrow.Milestone{{Name: "m", Amount: amount(has)}},
 			})
-			headers = append(headers, "Tallygate-Escrow", e.ID, "Tallygate-Milestone", "m")
+			p.headers = []string{"Tallygate-Escrow", e.ID, "Tallygate-Milestone", "m"}
 			return err
 		}
 	case "quota":
-		unit := map[string]string{"call": "call", "byte": "byte", "event": "event", "count": "rows", "token": "output_token", "image": "images", "second": "second", "tool": "tool_call"}[good.name]
+		unit := quotaUnits[g.name]
 		if unit == "" {
 			t.Skip("a subscription includes units, and what the provider states as a cost has none")
 		}
-		units := int64(amount(has)) * ten / int64(amount(good.price)) // as many as the money would buy
-		if unit == "call" || unit == "tool_call" {
-			units /= ten
-		}
+		units := int64(amount(has)) * g.units() / int64(amount(g.price)) // as many as the money would buy
 		if units == 0 {
 			t.Skip("less than a unit")
 		}
 		included := pricing.Measure{N: units, Unit: unit}
 		plan := escrow.Plan{Payee: "acme", Name: "p", Price: amount("0.1"), Period: time.Hour, Unit: unit, Included: units * escrow.Micro}
-		plans = append(plans, plan)
-		over := rates(t, "0 per call")
-		route.Payment = &gateway.Subscription{Plan: plan, Included: &included, Rates: over}
-		prepare = func(tx *escrow.Tx) error {
+		p.plans = append(p.plans, plan)
+		route.Payment = &gateway.Subscription{Plan: plan, Included: &included, Rates: rates(t, "0 per call")}
+		p.fill = func(tx *escrow.Tx) error {
 			_, err := tx.Subscribe(escrow.Actor{Agent: "alice"}, escrow.SubscriptionOrder{Payee: "acme", Plan: "p"})
 			return err
 		}
 	}
-	s := openShop(t, escrow.Rules{Plans: plans}, gateway.Options{}, route, provider)
-	must(t, s.do(func(tx *escrow.Tx) error {
-		if pays == "wallet" && amount(has) < amount("1") {
-			if _, err := tx.Transfer(escrow.Actor{Agent: "alice"}, escrow.PaymentOrder{To: "acme", Amount: amount("1") - amount(has)}); err != nil {
-				return err
-			}
-		}
-		return prepare(tx)
-	}))
+	return p
+}
+
+// quotaUnits are the units that a plan includes of what is sold.
+var quotaUnits = map[string]string{
+	"call": "call", "byte": "byte", "event": "event", "count": "rows", "token": "output_token", "image": "images", "second": "second", "tool": "tool_call",
+	"asked image": "asked_image", "character": "input_character", "asked second": "asked_second", "input byte": "input_byte",
+}
+
+// units are how many units a whole answer has.
+func (g sold) units() int64 {
+	if g.name == "call" || g.name == "tool" {
+		return 1
+	}
+	return ten
+}
+
+// paid is what was charged for alice's last call, by the price of what it took of its purse, and how.
+func (g sold) paid(s *shop, pays string) (charged ledger.Amount, how string) {
+	charges := s.charges()
+	if len(charges) == 0 {
+		return 0, "nothing"
+	}
+	c := charges[0]
+	switch pays {
+	case "milestone":
+		charged = c.Price
+	case "quota":
+		charged = amount(g.price) * ledger.Amount(c.QuotaUsed) / ledger.Amount(g.units()*escrow.Micro)
+	default:
+		charged = c.Amount
+	}
+	return charged, fmt.Sprint(c.Units, c.Cut, c.QuotaUsed)
+}
+
+func holdsTheLaw(t *testing.T, good sold, streamed bool, provider http.HandlerFunc, pays, has, limit string) {
+	route := good.route(t)
+	route.Batch = pricing.Measure{N: 1, Unit: "event"}
+	purse := good.purse(t, &route, pays, has)
+	s := openShop(t, escrow.Rules{Plans: purse.plans}, gateway.Options{}, route, provider)
+	must(t, s.do(purse.fill))
+	headers := purse.headers
+	if limit != "" {
+		headers = append(headers, "Tallygate-Max-Charge", limit)
+	}
 	status, body, complete := good.ask(t, s, streamed, headers...)
 	price := amount(good.price)
 	affordable := amount(has) >= price
 	// What a plan includes, and the work of a milestone, cost the call nothing.
 	free := pays == "quota" || pays == "milestone"
 	allowed := limit == "" || amount(limit) >= price || free
-	charged, units := ledger.Amount(0), ""
-	charges, _, err := s.book.Charges(escrow.ChargeFilter{Agent: "alice"}, escrow.Page{})
-	must(t, err)
-	if len(charges) > 0 {
-		charged = charges[0].Amount
-		if pays == "milestone" {
-			charged = charges[0].Price
-		}
-		if pays == "quota" {
-			charged = price * ledger.Amount(charges[0].QuotaUsed) / (ten * escrow.Micro)
-			if good.name == "call" || good.name == "tool" {
-				charged = price * ledger.Amount(charges[0].QuotaUsed) / escrow.Micro
-			}
-		}
-		units = fmt.Sprint(charges[0].Units, charges[0].Cut, charges[0].QuotaUsed)
-	}
+	charged, units := good.paid(s, pays)
 	if complete && charged < price {
 		t.Errorf("a complete answer of %s was had for %s: %s", price, charged, units)
 	}
