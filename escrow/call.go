@@ -29,6 +29,7 @@ type CallOrder struct {
 	Model   string
 	Least   ledger.Amount // the first hold: nothing starts without it
 	Most    ledger.Amount // up to this is held where it is available; below Least: Least
+	Share   int           // above 1: beyond Least no more is held than this part of what is available then (8: an eighth), to leave some to other calls
 	From    Funding
 	Escrow  string        // FromEscrow: the one that the caller named, or empty
 	Open    ledger.Amount // FromEscrow: without a fitting escrow, one of min(Open, available), at least Least, is opened; 0: refused with escrow_required
@@ -105,7 +106,11 @@ func (b *Book) Authorise(ctx context.Context, o CallOrder) (*Authorisation, erro
 		return nil, err
 	}
 	if a.milestone == "" {
-		a.ExtendUpTo(o.Most)
+		most := o.Most
+		if o.Share > 1 {
+			most = min(most, o.Least+max(0, a.Available())/ledger.Amount(o.Share))
+		}
+		a.ExtendUpTo(most)
 	}
 	return a, nil
 }

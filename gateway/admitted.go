@@ -101,6 +101,7 @@ func (q *asked) authorise() (payment, *ledger.Refusal) {
 		least, most = min(least, q.limit), min(most, q.limit)
 	}
 	order := q.order(least, most)
+	order.Share = q.share()
 	auth, err := q.gateway.book.Authorise(q.request.Context(), order)
 	if err != nil {
 		return nil, asRefusal(err)

@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
@@ -392,6 +393,70 @@ func TestParallelCalls(t *testing.T) {
 				t.Error("nobody was served")
 			}
 		})
+	}
+}
+
+// TestParallelCallsLeaveEachOtherSomething has one honest payer make 40 calls at once, whose requests say nothing of how long an answer may be:
+// none takes what the others need, for an answer that it will not have. A call that says its bound, or is alone with enough, is held for in full.
+func TestParallelCallsLeaveEachOtherSomething(t *testing.T) {
+	t.Parallel()
+	for _, pays := range []gateway.Payment{nil, gateway.Escrow{}} {
+		const calls = 40
+		var mu sync.Mutex
+		arrived, here := 0, make(chan struct{})
+		arrive := func() {
+			mu.Lock()
+			defer mu.Unlock()
+			if arrived++; arrived == calls {
+				close(here)
+			}
+		}
+		var bounds []int64
+		// 4096 tokens cost 0.2048, a fifth of what there is, and a thousand 0.05.
+		s := openShop(t, escrow.Rules{}, gateway.Options{}, gateway.Route{Rates: rates(t, "0.00005 per output_token"), Payment: pays}, func(w http.ResponseWriter, r *http.Request) {
+			var asked struct {
+				MaxTokens int64 `json:"max_tokens"`
+			}
+			must(t, json.NewDecoder(r.Body).Decode(&asked))
+			mu.Lock()
+			bounds = append(bounds, asked.MaxTokens)
+			mu.Unlock()
+			arrive()
+			<-here // all run at once
+			chat(false)(w, r)
+		})
+		if pays != nil {
+			must(t, s.do(func(tx *escrow.Tx) error {
+				_, err := tx.CreateEscrow(escrow.Actor{Agent: "alice"}, escrow.EscrowOrder{To: "acme", Amount: amount("1")})
+				return err
+			}))
+		}
+		served := 0
+		var wg sync.WaitGroup
+		for range calls {
+			wg.Go(func() {
+				_, _, complete := (sold{request: `{"model":"m","messages":[]}`}).ask(t, s, false)
+				mu.Lock()
+				defer mu.Unlock()
+				if complete {
+					served++
+					return
+				}
+				if arrived++; arrived == calls { // refused
+					close(here)
+				}
+			})
+		}
+		wg.Wait()
+		if served < 9 { // held for in full, five
+			t.Errorf("%d of %d calls were served: bounds %v", served, calls, bounds)
+		}
+		for _, bound := range bounds {
+			if bound < 900 || bound > gateway.DefaultMaxOutput {
+				t.Errorf("an answer was bounded to %d tokens", bound)
+			}
+		}
+		want(t, "charges", len(s.charges()), served)
 	}
 }
 
