@@ -49,7 +49,7 @@ func (q *asked) admit() (*admitted, *ledger.Refusal) {
 const hangUpGrace = 10 * time.Second
 
 // outlive is the context of the upstream call. A client that leaves before the answer has begun ends it. One that leaves later does not
-// at once where the price depends on the usage, which providers state in the end: it is read on for [hangUpGrace].
+// at once where the price depends on the usage, which providers state in the end: it is read on for hangUpGrace.
 func (a *admitted) outlive(ctx context.Context) context.Context {
 	if a.route.FinishUnheard {
 		return context.WithoutCancel(ctx)
@@ -63,7 +63,7 @@ func (a *admitted) outlive(ctx context.Context) context.Context {
 			cancel()
 			return
 		}
-		timer := time.AfterFunc(hangUpGrace, cancel)
+		timer := time.AfterFunc(a.gateway.hangUpGrace, cancel)
 		context.AfterFunc(upstream, func() { timer.Stop() })
 	})
 	a.hangUp = func() { stop(); cancel() }
