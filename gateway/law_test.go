@@ -119,6 +119,18 @@ func withTiers(t *testing.T) gateway.Route {
 	return gateway.Route{Tariff: tariff}
 }
 
+// forAlice has a price for her that others don't have, at an hour that is always.
+func forAlice(t *testing.T) gateway.Route {
+	always, err := pricing.ParseHours([]string{"00:00-24:00", "UTC"})
+	must(t, err)
+	tariff := &pricing.Tariff{Models: perToken(t, "0.001"), Cases: []pricing.Case{
+		{Agents: []string{"carol"}, Tariff: pricing.Tariff{Models: perToken(t, "0.0001")}},
+		{Agents: []string{"alice"}, Tariff: pricing.Tariff{Models: perToken(t, "0.002"), Cases: []pricing.Case{{At: always, Tariff: pricing.Tariff{Models: perToken(t, "0.01")}}}}},
+	}}
+	must(t, tariff.Compile(nil))
+	return gateway.Route{Tariff: tariff}
+}
+
 func costing(t *testing.T) gateway.Route {
 	at, err := probe.JSON("cost")
 	must(t, err)
@@ -146,6 +158,18 @@ var goods = []sold{
 	{
 		name: "tiers", route: withTiers, document: chat(false), stream: chat(true), price: "0.1",
 		request: `{"model":"m","messages":[],"max_tokens":10,"stream":%t}`,
+	},
+	{
+		name: "for and at", route: forAlice, document: chat(false), stream: chat(true), price: "0.1",
+		request: `{"model":"m","messages":[],"max_tokens":10,"stream":%t}`,
+	},
+	{
+		name: "asked minute", route: perUnit("0.6 per asked_minute"), price: "0.1", path: "/v1/videos", request: `{"model":"m","seconds":"10"}`,
+		document: document("Content-Type", "application/json", `{"id":"video_1","status":"queued"}`),
+	},
+	{
+		name: "input KB", route: perUnit("10 per input_KB"), price: "0.1", path: "/upload", request: `0123456789`,
+		document: document("", "", "stored"),
 	},
 	{
 		name: "asked image", route: perUnit("0.01 per asked_image"), price: "0.1", path: "/v1/images/generations", request: `{"model":"m","n":10}`,
@@ -221,7 +245,7 @@ func TestTheLaw(t *testing.T) {
 			if provider == nil {
 				continue
 			}
-			for _, pays := range []string{"wallet", "escrow", "milestone", "quota"} {
+			for _, pays := range []string{"wallet", "escrow", "milestone", "quota", "quality"} {
 				for _, has := range []string{"0.03", "0.1", "1"} {
 					for _, limit := range []string{"", "0.000000001", "0.05", "0.1"} {
 						name := fmt.Sprintf("%s/streamed=%v/%s of %s/limit %s", good.name, streamed, pays, has, limit)
@@ -253,6 +277,8 @@ func (g sold) purse(t *testing.T, route *gateway.Route, pays, has string) *purse
 		return err
 	}}
 	switch pays {
+	case "quality":
+		route.Quality = &gateway.Quality{Judge: lengthJudge{}, Tiers: []escrow.Tier{{Verdict: escrow.Verdict{Share: 1_000_000}}}}
 	case "escrow":
 		route.Payment = gateway.Escrow{}
 		p.fill = func(tx *escrow.Tx) error {
@@ -347,7 +373,7 @@ func holdsTheLaw(t *testing.T, good sold, streamed bool, provider http.HandlerFu
 		t.Errorf("%s was charged for what costs %s", charged, price)
 	}
 	// The tokens of a stream are bounded from above as it flows: just enough money may not reach for it.
-	enough := affordable && !((good.name == "token" || good.name == "tiers") && streamed && amount(has) == price)
+	enough := affordable && !((good.name == "token" || good.name == "tiers" || good.name == "for and at") && streamed && amount(has) == price)
 	if !complete && enough && limit == "" {
 		t.Errorf("an honest call is refused: %d %s", status, body)
 	}

@@ -183,9 +183,6 @@ func TestWhatIsDoneMidCall(t *testing.T) {
 func paidMidCall(t *testing.T, good sold, streamed bool, provider http.HandlerFunc, pays string, event event) (happened bool) {
 	route := good.route(t)
 	route.Batch = pricing.Measure{N: 1, Unit: "event"}
-	if pays == "quality" {
-		route.Quality = &gateway.Quality{Judge: lengthJudge{}, Tiers: []escrow.Tier{{Verdict: escrow.Verdict{Share: 1_000_000}}}}
-	}
 	purse := good.purse(t, &route, pays, "1")
 	begun, goOn := make(chan struct{}), make(chan struct{})
 	pause := sync.OnceFunc(func() { close(begun); <-goOn })
