@@ -29,6 +29,7 @@ type CallOrder struct {
 	Model   string
 	Least   ledger.Amount // the first hold; without it the call is refused
 	Most    ledger.Amount // up to this is held, if it is available; if it is below Least, Least counts
+	Share   int           // above 1: beyond Least no more is held than this part of what is available then (8: an eighth), to leave some to other calls
 	From    Funding
 	Credit  bool          // FromWallet: credit that the payee has issued pays first, the wallet pays the rest
 	Escrow  string        // FromEscrow: the escrow that the caller named, or empty
@@ -108,7 +109,11 @@ func (b *Book) Authorise(ctx context.Context, o CallOrder) (*Authorisation, erro
 		return nil, err
 	}
 	if a.milestone == "" {
-		a.ExtendUpTo(o.Most)
+		most := o.Most
+		if o.Share > 1 {
+			most = min(most, o.Least+max(0, a.Available())/ledger.Amount(o.Share))
+		}
+		a.ExtendUpTo(most)
 	}
 	return a, nil
 }

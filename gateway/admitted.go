@@ -51,7 +51,7 @@ func (q *asked) admit() (*admitted, *ledger.Refusal) {
 const hangUpGrace = 10 * time.Second
 
 // outlive is the context of the upstream call. A client that leaves before the answer has begun ends it. One that leaves later does not
-// at once where the price depends on the usage, which providers state in the end: it is read on for [hangUpGrace].
+// at once where the price depends on the usage, which providers state in the end: it is read on for hangUpGrace.
 func (a *admitted) outlive(ctx context.Context) context.Context {
 	if a.route.FinishUnheard {
 		return context.WithoutCancel(ctx)
@@ -65,7 +65,7 @@ func (a *admitted) outlive(ctx context.Context) context.Context {
 			cancel()
 			return
 		}
-		timer := time.AfterFunc(hangUpGrace, cancel)
+		timer := time.AfterFunc(a.gateway.hangUpGrace, cancel)
 		context.AfterFunc(upstream, func() { timer.Stop() })
 	})
 	a.hangUp = func() { stop(); cancel() }
@@ -103,6 +103,7 @@ func (q *asked) authorise() (payment, *ledger.Refusal) {
 		least, most = min(least, q.limit), min(most, q.limit)
 	}
 	order := q.order(least, most)
+	order.Share = q.share()
 	auth, err := q.gateway.book.Authorise(q.request.Context(), order)
 	if err != nil {
 		return nil, asRefusal(err)

@@ -79,22 +79,28 @@ func (q *asked) priceUsage(usage meter.Usage, used pricing.Used) (bill, error) {
 }
 
 // dearer are the prices of the model that was asked for, or of the one that the answer says it comes from: those by which the usage
-// costs more. A caller must not be served by a dear model for the price of a cheap one that it names.
+// costs more. A caller must not be served by a dear model for the price of a cheap one that it names. Where the answer names no model that
+// has a price, it may come from any of those that the request names.
 func (q *asked) dearer(usage meter.Usage) *pricing.Rates {
-	tariff := q.tariff
-	if tariff == nil || usage.Model == "" || usage.Model == q.call.Model {
+	if q.tariff == nil || usage.Model == q.call.Model && usage.Model != "" {
 		return q.rates
 	}
-	answered, ok := tariff.For(usage.Model)
-	if !ok || answered == q.rates {
-		return q.rates
+	dearest := q.rates
+	may := []string{usage.Model}
+	if _, priced := q.tariff.For(usage.Model); usage.Model == "" || !priced {
+		may = q.call.Models
 	}
-	byAsked, _ := q.rates.Due(usage)
-	byAnswered, err := answered.Due(usage)
-	if err == nil && byAnswered > byAsked {
-		return answered
+	for _, model := range may {
+		rates, ok := q.tariff.For(model)
+		if !ok || rates == dearest {
+			continue
+		}
+		most, _ := dearest.Due(usage)
+		if due, err := rates.Due(usage); err == nil && due > most {
+			dearest = rates
+		}
 	}
-	return q.rates
+	return dearest
 }
 
 // add prices a part of a usage; suffix tells its classes in the bill from those of other parts.

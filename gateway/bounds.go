@@ -102,6 +102,19 @@ func (q *asked) maxOutput() int64 {
 	}
 }
 
+// shareOfUnbounded is the part of what is available that a call may hold whose request does not bound its output.
+const shareOfUnbounded = 8
+
+// share is the part of what is available that the call may hold, see [escrow.CallOrder]. An answer that comes whole is held for in full, and a
+// request that does not say how long it may be is held for as if it were the longest: one of several at once would take all for what it
+// will not use, and the others be refused. One that says its bound is believed to need it.
+func (q *asked) share() int {
+	if q.call.API == "" || !q.rates.UsesTokens() || q.call.InputOnly || q.call.Stream || q.call.MaxOutput > 0 {
+		return 1
+	}
+	return shareOfUnbounded
+}
+
 // toolUsage is the usage of a request whose tool calls all succeed.
 func toolUsage(tools []string) meter.Usage {
 	usage := meter.Usage{Tools: make(map[string]int64), Units: meter.Units{meter.Calls: meter.Whole(1), meter.ToolCall: meter.Whole(int64(len(tools)))}}

@@ -7,3 +7,6 @@ func (g *Gateway) SetStall(d time.Duration) { g.stall = d }
 
 // SetBodyGrace sets how long a request body may come as slowly as it likes.
 func (g *Gateway) SetBodyGrace(d time.Duration) { g.bodyGrace = d }
+
+// SetHangUpGrace sets how long an answer is read on for its usage when its client has left.
+func (g *Gateway) SetHangUpGrace(d time.Duration) { g.hangUpGrace = d }

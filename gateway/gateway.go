@@ -57,8 +57,9 @@ type Gateway struct {
 	book    *escrow.Book
 	options Options
 	// stall is how long a write waits for its client before it is the client who keeps the answer from going on.
-	stall     time.Duration
-	bodyGrace time.Duration // how long a request body may come as slowly as it likes
+	stall       time.Duration
+	bodyGrace   time.Duration // how long a request body may come as slowly as it likes
+	hangUpGrace time.Duration // how long an answer is read on for its usage when its client has left
 }
 
 // stallTime is how long a write to a client may wait until it is the client who keeps the answer from going on: a network's hiccups are
@@ -74,7 +75,7 @@ func New(book *escrow.Book, o Options) *Gateway {
 	if o.Report == nil {
 		o.Report = func(*http.Request, Report) {}
 	}
-	return &Gateway{book: book, options: o, stall: stallTime, bodyGrace: bodyGrace}
+	return &Gateway{book: book, options: o, stall: stallTime, bodyGrace: bodyGrace, hangUpGrace: hangUpGrace}
 }
 
 // Serve carries one request along the path of a metered call. It answers refusals itself. What the handlers below end with before

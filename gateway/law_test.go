@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
@@ -118,6 +119,18 @@ func withTiers(t *testing.T) gateway.Route {
 	return gateway.Route{Tariff: tariff}
 }
 
+// forAlice has a price for her that others don't have, at an hour that is always.
+func forAlice(t *testing.T) gateway.Route {
+	always, err := pricing.ParseHours([]string{"00:00-24:00", "UTC"})
+	must(t, err)
+	tariff := &pricing.Tariff{Models: perToken(t, "0.001"), Cases: []pricing.Case{
+		{Agents: []string{"carol"}, Tariff: pricing.Tariff{Models: perToken(t, "0.0001")}},
+		{Agents: []string{"alice"}, Tariff: pricing.Tariff{Models: perToken(t, "0.002"), Cases: []pricing.Case{{At: always, Tariff: pricing.Tariff{Models: perToken(t, "0.01")}}}}},
+	}}
+	must(t, tariff.Compile(nil))
+	return gateway.Route{Tariff: tariff}
+}
+
 func costing(t *testing.T) gateway.Route {
 	at, err := probe.JSON("cost")
 	must(t, err)
@@ -145,6 +158,18 @@ var goods = []sold{
 	{
 		name: "tiers", route: withTiers, document: chat(false), stream: chat(true), price: "0.1",
 		request: `{"model":"m","messages":[],"max_tokens":10,"stream":%t}`,
+	},
+	{
+		name: "for and at", route: forAlice, document: chat(false), stream: chat(true), price: "0.1",
+		request: `{"model":"m","messages":[],"max_tokens":10,"stream":%t}`,
+	},
+	{
+		name: "asked minute", route: perUnit("0.6 per asked_minute"), price: "0.1", path: "/v1/videos", request: `{"model":"m","seconds":"10"}`,
+		document: document("Content-Type", "application/json", `{"id":"video_1","status":"queued"}`),
+	},
+	{
+		name: "input KB", route: perUnit("10 per input_KB"), price: "0.1", path: "/upload", request: `0123456789`,
+		document: document("", "", "stored"),
 	},
 	{
 		name: "asked image", route: perUnit("0.01 per asked_image"), price: "0.1", path: "/v1/images/generations", request: `{"model":"m","n":10}`,
@@ -220,7 +245,7 @@ func TestTheLaw(t *testing.T) {
 			if provider == nil {
 				continue
 			}
-			for _, pays := range []string{"wallet", "escrow", "milestone", "quota"} {
+			for _, pays := range []string{"wallet", "escrow", "milestone", "quota", "quality"} {
 				for _, has := range []string{"0.03", "0.1", "1"} {
 					for _, limit := range []string{"", "0.000000001", "0.05", "0.1"} {
 						name := fmt.Sprintf("%s/streamed=%v/%s of %s/limit %s", good.name, streamed, pays, has, limit)
@@ -235,83 +260,109 @@ func TestTheLaw(t *testing.T) {
 	}
 }
 
-func holdsTheLaw(t *testing.T, good sold, streamed bool, provider http.HandlerFunc, pays, has, limit string) {
-	route := good.route(t)
-	route.Batch = pricing.Measure{N: 1, Unit: "event"}
-	var headers []string
-	if limit != "" {
-		headers = append(headers, "Tallygate-Max-Charge", limit)
-	}
-	prepare := func(*escrow.Tx) error { return nil }
-	var plans []escrow.Plan
+// purse is what pays alice's calls.
+type purse struct {
+	plans   []escrow.Plan
+	headers []string // of each call
+	fill    func(*escrow.Tx) error
+}
+
+// purse makes the route take one way of paying, and a purse for it that has an amount.
+func (g sold) purse(t *testing.T, route *gateway.Route, pays, has string) *purse {
+	p := &purse{fill: func(tx *escrow.Tx) error {
+		if amount(has) >= amount("1") {
+			return nil
+		}
+		_, err := tx.Transfer(escrow.Actor{Agent: "alice"}, escrow.PaymentOrder{To: "acme", Amount: amount("1") - amount(has)})
+		return err
+	}}
 	switch pays {
+	case "quality":
+		route.Quality = &gateway.Quality{Judge: lengthJudge{}, Tiers: []escrow.Tier{{Verdict: escrow.Verdict{Share: 1_000_000}}}}
 	case "escrow":
 		route.Payment = gateway.Escrow{}
-		prepare = func(tx *escrow.Tx) error {
+		p.fill = func(tx *escrow.Tx) error {
 			_, err := tx.CreateEscrow(escrow.Actor{Agent: "alice"}, escrow.EscrowOrder{To: "acme", Amount: amount(has)})
 			return err
 		}
 	case "milestone":
-		prepare = func(tx *escrow.Tx) error {
+		p.fill = func(tx *escrow.Tx) error {
 			e, err := tx.CreateEscrow(escrow.Actor{Agent: "alice"}, escrow.EscrowOrder{
 				To: "acme", Amount: amount(has), Milestones: []escrow.Milestone{{Name: "m", Amount: amount(has)}},
 			})
-			headers = append(headers, "Tallygate-Escrow", e.ID, "Tallygate-Milestone", "m")
+			p.headers = []string{"Tallygate-Escrow", e.ID, "Tallygate-Milestone", "m"}
 			return err
 		}
 	case "quota":
-		unit := map[string]string{"call": "call", "byte": "byte", "event": "event", "count": "rows", "token": "output_token", "image": "images", "second": "second", "tool": "tool_call"}[good.name]
+		unit := quotaUnits[g.name]
 		if unit == "" {
 			t.Skip("a subscription includes units, and what the provider states as a cost has none")
 		}
-		units := int64(amount(has)) * ten / int64(amount(good.price)) // as many as the money would buy
-		if unit == "call" || unit == "tool_call" {
-			units /= ten
-		}
+		units := int64(amount(has)) * g.units() / int64(amount(g.price)) // as many as the money would buy
 		if units == 0 {
 			t.Skip("less than a unit")
 		}
 		included := pricing.Measure{N: units, Unit: unit}
 		plan := escrow.Plan{Payee: "acme", Name: "p", Price: amount("0.1"), Period: time.Hour, Unit: unit, Included: units * escrow.Micro}
-		plans = append(plans, plan)
-		over := rates(t, "0 per call")
-		route.Payment = &gateway.Subscription{Plan: plan, Included: &included, Rates: over}
-		prepare = func(tx *escrow.Tx) error {
+		p.plans = append(p.plans, plan)
+		route.Payment = &gateway.Subscription{Plan: plan, Included: &included, Rates: rates(t, "0 per call")}
+		p.fill = func(tx *escrow.Tx) error {
 			_, err := tx.Subscribe(escrow.Actor{Agent: "alice"}, escrow.SubscriptionOrder{Payee: "acme", Plan: "p"})
 			return err
 		}
 	}
-	s := openShop(t, escrow.Rules{Plans: plans}, gateway.Options{}, route, provider)
-	must(t, s.do(func(tx *escrow.Tx) error {
-		if pays == "wallet" && amount(has) < amount("1") {
-			if _, err := tx.Transfer(escrow.Actor{Agent: "alice"}, escrow.PaymentOrder{To: "acme", Amount: amount("1") - amount(has)}); err != nil {
-				return err
-			}
-		}
-		return prepare(tx)
-	}))
+	return p
+}
+
+// quotaUnits are the units that a plan includes of what is sold.
+var quotaUnits = map[string]string{
+	"call": "call", "byte": "byte", "event": "event", "count": "rows", "token": "output_token", "image": "images", "second": "second", "tool": "tool_call",
+	"asked image": "asked_image", "character": "input_character", "asked second": "asked_second", "input byte": "input_byte",
+}
+
+// units are how many units a whole answer has.
+func (g sold) units() int64 {
+	if g.name == "call" || g.name == "tool" {
+		return 1
+	}
+	return ten
+}
+
+// paid is what was charged for alice's last call, by the price of what it took of its purse, and how.
+func (g sold) paid(s *shop, pays string) (charged ledger.Amount, how string) {
+	charges := s.charges()
+	if len(charges) == 0 {
+		return 0, "nothing"
+	}
+	c := charges[0]
+	switch pays {
+	case "milestone":
+		charged = c.Price
+	case "quota":
+		charged = amount(g.price) * ledger.Amount(c.QuotaUsed) / ledger.Amount(g.units()*escrow.Micro)
+	default:
+		charged = c.Amount
+	}
+	return charged, fmt.Sprint(c.Units, c.Cut, c.QuotaUsed)
+}
+
+func holdsTheLaw(t *testing.T, good sold, streamed bool, provider http.HandlerFunc, pays, has, limit string) {
+	route := good.route(t)
+	route.Batch = pricing.Measure{N: 1, Unit: "event"}
+	purse := good.purse(t, &route, pays, has)
+	s := openShop(t, escrow.Rules{Plans: purse.plans}, gateway.Options{}, route, provider)
+	must(t, s.do(purse.fill))
+	headers := purse.headers
+	if limit != "" {
+		headers = append(headers, "Tallygate-Max-Charge", limit)
+	}
 	status, body, complete := good.ask(t, s, streamed, headers...)
 	price := amount(good.price)
 	affordable := amount(has) >= price
 	// What a plan includes, and the work of a milestone, cost the call nothing.
 	free := pays == "quota" || pays == "milestone"
 	allowed := limit == "" || amount(limit) >= price || free
-	charged, units := ledger.Amount(0), ""
-	charges, _, err := s.book.Charges(escrow.ChargeFilter{Agent: "alice"}, escrow.Page{})
-	must(t, err)
-	if len(charges) > 0 {
-		charged = charges[0].Amount
-		if pays == "milestone" {
-			charged = charges[0].Price
-		}
-		if pays == "quota" {
-			charged = price * ledger.Amount(charges[0].QuotaUsed) / (ten * escrow.Micro)
-			if good.name == "call" || good.name == "tool" {
-				charged = price * ledger.Amount(charges[0].QuotaUsed) / escrow.Micro
-			}
-		}
-		units = fmt.Sprint(charges[0].Units, charges[0].Cut, charges[0].QuotaUsed)
-	}
+	charged, units := good.paid(s, pays)
 	if complete && charged < price {
 		t.Errorf("a complete answer of %s was had for %s: %s", price, charged, units)
 	}
@@ -322,7 +373,7 @@ func holdsTheLaw(t *testing.T, good sold, streamed bool, provider http.HandlerFu
 		t.Errorf("%s was charged for what costs %s", charged, price)
 	}
 	// The tokens of a stream are bounded from above as it flows: just enough money may not reach for it.
-	enough := affordable && !((good.name == "token" || good.name == "tiers") && streamed && amount(has) == price)
+	enough := affordable && !((good.name == "token" || good.name == "tiers" || good.name == "for and at") && streamed && amount(has) == price)
 	if !complete && enough && limit == "" {
 		t.Errorf("an honest call is refused: %d %s", status, body)
 	}
@@ -368,6 +419,70 @@ func TestParallelCalls(t *testing.T) {
 				t.Error("nobody was served")
 			}
 		})
+	}
+}
+
+// TestParallelCallsLeaveEachOtherSomething has one honest payer make 40 calls at once, whose requests say nothing of how long an answer may be:
+// none takes what the others need, for an answer that it will not have. A call that says its bound, or is alone with enough, is held for in full.
+func TestParallelCallsLeaveEachOtherSomething(t *testing.T) {
+	t.Parallel()
+	for _, pays := range []gateway.Payment{nil, gateway.Escrow{}} {
+		const calls = 40
+		var mu sync.Mutex
+		arrived, here := 0, make(chan struct{})
+		arrive := func() {
+			mu.Lock()
+			defer mu.Unlock()
+			if arrived++; arrived == calls {
+				close(here)
+			}
+		}
+		var bounds []int64
+		// 4096 tokens cost 0.2048, a fifth of what there is, and a thousand 0.05.
+		s := openShop(t, escrow.Rules{}, gateway.Options{}, gateway.Route{Rates: rates(t, "0.00005 per output_token"), Payment: pays}, func(w http.ResponseWriter, r *http.Request) {
+			var asked struct {
+				MaxTokens int64 `json:"max_tokens"`
+			}
+			must(t, json.NewDecoder(r.Body).Decode(&asked))
+			mu.Lock()
+			bounds = append(bounds, asked.MaxTokens)
+			mu.Unlock()
+			arrive()
+			<-here // all run at once
+			chat(false)(w, r)
+		})
+		if pays != nil {
+			must(t, s.do(func(tx *escrow.Tx) error {
+				_, err := tx.CreateEscrow(escrow.Actor{Agent: "alice"}, escrow.EscrowOrder{To: "acme", Amount: amount("1")})
+				return err
+			}))
+		}
+		served := 0
+		var wg sync.WaitGroup
+		for range calls {
+			wg.Go(func() {
+				_, _, complete := (sold{request: `{"model":"m","messages":[]}`}).ask(t, s, false)
+				mu.Lock()
+				defer mu.Unlock()
+				if complete {
+					served++
+					return
+				}
+				if arrived++; arrived == calls { // refused
+					close(here)
+				}
+			})
+		}
+		wg.Wait()
+		if served < 9 { // held for in full, five
+			t.Errorf("%d of %d calls were served: bounds %v", served, calls, bounds)
+		}
+		for _, bound := range bounds {
+			if bound < 900 || bound > gateway.DefaultMaxOutput {
+				t.Errorf("an answer was bounded to %d tokens", bound)
+			}
+		}
+		want(t, "charges", len(s.charges()), served)
 	}
 }
 
@@ -430,6 +545,37 @@ func TestTheDearerModelIsCharged(t *testing.T) {
 		if told := charge.AskedModel + " " + charge.Model; test.answers != "" && told != test.asked+" "+test.answers || test.answers == "" && told != " "+test.asked {
 			t.Errorf("%s answered by %q is told as %q", test.asked, test.answers, told)
 		}
+	}
+}
+
+// TestTheDearestOfTheNamedModelsIsCharged: which of the models that a request names has answered, only the answer tells.
+func TestTheDearestOfTheNamedModelsIsCharged(t *testing.T) {
+	t.Parallel()
+	tariff := &pricing.Tariff{}
+	for _, model := range []string{"cheap 0.001", "dear 0.01"} {
+		name, price, _ := strings.Cut(model, " ")
+		output, err := pricing.ParseClassPrice("output", strings.Fields(price+" per token"))
+		must(t, err)
+		tariff.Models = append(tariff.Models, pricing.Model{Glob: name, Prices: []pricing.Price{output}})
+	}
+	must(t, tariff.Compile(nil))
+	for _, test := range []struct{ path, body, answers, charge string }{
+		{"/openai/deployments/cheap/chat/completions", `"model":"dear",`, "", "0.1"},
+		{"/openai/deployments/cheap/chat/completions", `"model":"dear",`, "a model without a price", "0.1"},
+		{"/openai/deployments/cheap/chat/completions", `"model":"dear",`, "cheap", "0.01"},
+		{"/openai/deployments/dear/chat/completions", `"model":"cheap",`, "", "0.1"},
+		{"/v1/chat/completions?model=dear", `"model":"cheap",`, "", "0.1"},
+		{"/v1/chat/completions", `"model":"cheap","models":["cheap","dear"],`, "", "0.1"},
+		{"/v1/chat/completions", `"model":"cheap","models":["cheap","dear"],`, "cheap", "0.01"},
+	} {
+		s := openShop(t, escrow.Rules{}, gateway.Options{}, gateway.Route{Tariff: tariff}, document("Content-Type", "application/json",
+			`{"object":"chat.completion","model":"`+test.answers+`","choices":[{"index":0,"message":{"content":"w"}}],"usage":{"prompt_tokens":0,"completion_tokens":10,"total_tokens":10}}`))
+		good := sold{path: test.path, request: `{` + test.body + `"messages":[],"max_tokens":10,"stream":%t}`}
+		_, body, complete := good.ask(t, s, false)
+		if !complete || len(s.charges()) == 0 {
+			t.Fatalf("%v: %s", test, body)
+		}
+		want(t, fmt.Sprint(test), s.charges()[0].Amount, test.charge)
 	}
 }
 

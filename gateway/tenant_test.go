@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"testing"
+	"time"
 
 	"github.com/tallygate/tallygate/escrow"
 	"github.com/tallygate/tallygate/gateway"
@@ -82,6 +83,27 @@ func TestAnswersAreNobodyElses(t *testing.T) {
 			}
 			if got := response.Header.Get("Cache-Control"); got != want {
 				t.Errorf("%s, a price %s: Cache-Control %q, want %q", name, what, got, want)
+			}
+		}
+	}
+}
+
+// TestAnswersGivenAgainAreNobodyElses: an answer that was kept says to caches what it said at first.
+func TestAnswersGivenAgainAreNobodyElses(t *testing.T) {
+	t.Parallel()
+	for _, price := range []string{"0.001 per call", "0.000001 per byte"} {
+		route := gateway.Route{Rates: rates(t, price), Keep: &gateway.Keep{Size: 1 << 10, For: time.Hour}}
+		s := openShop(t, escrow.Rules{}, gateway.Options{}, route, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Cache-Control", "public, max-age=3600")
+			_, _ = io.WriteString(w, "answer")
+		})
+		for _, replayed := range []string{"", "true"} {
+			answer, body := s.get("Idempotency-Key", "k")
+			if body != "answer" || answer.Header.Get("Idempotency-Replayed") != replayed {
+				t.Errorf("%d %s, replayed %q", answer.StatusCode, body, answer.Header.Get("Idempotency-Replayed"))
+			}
+			if told := answer.Header.Get("Cache-Control"); told != "no-store" && told != "private, max-age=3600" {
+				t.Errorf("%s, replayed %q: Cache-Control %q", price, replayed, told)
 			}
 		}
 	}

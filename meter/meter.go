@@ -158,6 +158,8 @@ type Call struct {
 	InputRefers bool
 	// MaxOutput is the most output tokens the answer can have, over all choices; 0 when the request does not bound it.
 	MaxOutput int64
+	// Thinks says that the request asks for reasoning, of which the answer may not show all.
+	Thinks bool
 	// Malformed says that the body is not what the API takes (such as no JSON object), so that little could be read of it.
 	Malformed bool
 	// InputOnly says that the answer has no output tokens (embeddings, rerank, moderation). MaxOutput says nothing then.

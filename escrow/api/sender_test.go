@@ -162,6 +162,7 @@ func TestWebhooksThatAreRefused(t *testing.T) {
 	for _, url := range []string{
 		"", "ftp://example.com", "example.com/x", "https://", "https://user:pass@example.com/", "http://127.0.0.1/", "http://10.1.2.3/", "http://[::1]:80/",
 		"http://169.254.169.254/latest", "http://localhost:8080/", "http://[::ffff:10.0.0.1]/", "http://0.0.0.0/", "http://100.64.0.1/", "http://[64:ff9b::a00:1]/",
+		"http://[::]/", "unix:///run/admin.sock", "unix//run/admin.sock", "http+unix://%2Frun%2Fadmin.sock/stop",
 	} {
 		g.post("/webhooks", alice, `{"url":"`+url+`"}`).want(422, "field", "url")
 	}

@@ -34,7 +34,7 @@ func TestAsked(t *testing.T) {
 		{"images", "/v1/images/generations", `{"model":"dall-e-2","prompt":"x","n":4}`, "asked_image=4", ""},
 		{"images in a form", "/v1/images/edits", form("model", "dall-e-2", "n", "3"), "asked_image=3", ""},
 		{"a video", "/v1/videos", `{"model":"sora-2","prompt":"x","seconds":"8"}`, "asked_second=8", ""},
-		{"a video, in a number", "/v1/videos", `{"model":"sora-2","prompt":"x","seconds":4.5}`, "asked_second=4.5", ""},
+		{"a video, in a number", "/v1/videos", `{"model":"sora-2","prompt":"x","seconds":4.5}`, "asked_second=5", ""},
 		{"videos", "/v1/videos/generations", `{"model":"grok","prompt":"x","duration":10,"n":2}`, "asked_second=20", ""},
 		{"the longer video", "/v1/videos", `{"model":"sora-2","seconds":"4","duration":12}`, "asked_second=12", ""},
 		{"a video in a form", "/v1/videos", form("model", "sora-2", "seconds", "12"), "asked_second=12", ""},
@@ -57,7 +57,7 @@ func TestAsked(t *testing.T) {
 		}
 	}
 	for _, body := range []string{
-		`{"model":"sora-2","seconds":"-4"}`, `{"model":"sora-2","seconds":0}`, `{"model":"sora-2","seconds":"four"}`, `{"model":"sora-2","seconds":[4]}`,
+		`{"model":"sora-2","seconds":"-4"}`, `{"model":"sora-2","seconds":0}`, `{"model":"sora-2","seconds":0.5}`, `{"model":"sora-2","seconds":"four"}`, `{"model":"sora-2","seconds":[4]}`,
 		`{"model":"sora-2","seconds":"4","seconds":"1"}`, `{"model":"sora-2","seconds":4,"n":2000}`,
 	} {
 		if c, err := post("/v1/videos", body); err == nil {

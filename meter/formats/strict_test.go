@@ -761,3 +761,26 @@ func TestRandomRequests(t *testing.T) {
 		t.Errorf("%d were taken, %d refused: little was tested", taken, refused)
 	}
 }
+
+// TestWhatConfiguresARouterIsRefused: behind the meter it would have another model answer than the one that is named.
+func TestWhatConfiguresARouterIsRefused(t *testing.T) {
+	for _, tt := range []struct{ header, body, field string }{
+		{"X-Portkey-Config", "", "X-Portkey-Config"}, {"x-portkey-virtual-key", "", "X-Portkey-Virtual-Key"}, {"X-Portkey-Trace-Id", "", ""},
+		{"Helicone-Fallbacks", "", "Helicone-Fallbacks"}, {"Helicone-Target-URL", "", "Helicone-Target-Url"}, {"Helicone-User-Id", "", ""},
+		{"X-Litellm-Model", "", "X-Litellm-Model"}, {"X-Litellm-Tags", "", ""},
+		{"", `"user_config":{"model_list":[]}`, "user_config"}, {"", `"User_Config":{}`, "user_config"}, {"", `"litellm_params":{"model":"dear"}`, "litellm_params"},
+		{"", `"user_config":null`, ""}, {"", `"route":"fallback","transforms":["middle-out"],"provider":{"order":["x"]}`, ""},
+	} {
+		h := http.Header{}
+		if tt.header != "" {
+			h.Set(tt.header, "x")
+		}
+		for _, path := range []string{chatPath, messagesPath, respPath, geminiPath, "/v1/embeddings"} {
+			body := strings.TrimSuffix(`{"model":"cheap",`+tt.body, ",") + "}"
+			call, err := formats.Inspect(meter.Head{Method: http.MethodPost, Path: path, Header: h}, []byte(body))
+			if got := refusedFor(call, err); got != tt.field {
+				t.Errorf("%s %s %s: refused for %q, want %q", path, tt.header, tt.body, got, tt.field)
+			}
+		}
+	}
+}

@@ -54,11 +54,13 @@ func (r *Request) AskSeconds(c *meter.Call, fields ...string) {
 
 const maxVideos = 1000
 
+// askSeconds notes what a field says. A second that has begun counts, since some providers round; what they might round to nothing, they might
+// take for their default.
 func (r *Request) askSeconds(c *meter.Call, field, text string) {
 	q, ok := meter.DecimalQuantity(text)
-	if !ok || q <= 0 {
-		r.Refuse(field, "expected a number of seconds above zero")
+	if !ok || q < meter.Whole(1) {
+		r.Refuse(field, "expected a number of seconds, one at the least")
 		return
 	}
-	c.Asked[meter.AskedSecond] = max(c.Asked[meter.AskedSecond], q)
+	c.Asked[meter.AskedSecond] = max(c.Asked[meter.AskedSecond], meter.Whole(q.Ceil()))
 }

@@ -203,6 +203,7 @@ func (r *Request) Call(api *API) *meter.Call {
 	r.nameModels(c)
 	c.ServiceTier = r.tier()
 	c.Stream = r.Bool("stream")
+	c.Thinks = r.set("reasoning") || r.set("reasoning_effort") || r.set("thinking") && r.Get("thinking.type").Str != "disabled"
 	r.CheckObject("stream_options")
 	r.Bool("stream_options.include_usage")
 	if r.set("tools") && !r.IsArray("tools") && !r.IsObject("tools") {

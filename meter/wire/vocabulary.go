@@ -40,7 +40,7 @@ const modelNames = "model_id modelId model_name modelName engine"
 var vocabulary = func() *node {
 	root := &node{}
 	for _, object := range []struct{ path, fields string }{
-		{"", "model models fallbacks fallback_models route provider providerOptions preset stream stream_options background service_tier serviceTier speed inference_geo performanceConfig " + modelNames},
+		{"", "model models fallbacks fallback_models route provider providerOptions preset stream stream_options background service_tier serviceTier speed inference_geo performanceConfig reasoning reasoning_effort user_config model_list litellm_params " + modelNames},
 		{"", "messages message prompt prompts input inputs content contents system systemInstruction system_instruction instructions preamble " +
 			"chat_history query document documents text texts inputText input_text requests instances tools toolConfig functions thinking"},
 		{"", "jsonrpc id method params result error"},

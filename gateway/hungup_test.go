@@ -1,0 +1,98 @@
+package gateway_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/escrow/ledger"
+	"github.com/tallygate/tallygate/gateway"
+	"github.com/tallygate/tallygate/pricing"
+)
+
+// TestTheLawOfHangingUp sells everything, in each way of paying, to a payer who leaves at a byte: what it has got is paid. The provider works
+// to the end, so that where it states its usage all of it is paid.
+func TestTheLawOfHangingUp(t *testing.T) {
+	t.Parallel()
+	for _, good := range goods {
+		for _, streamed := range []bool{false, true} {
+			provider := good.document
+			if streamed {
+				provider = good.stream
+			}
+			if provider == nil {
+				continue
+			}
+			for _, pays := range []string{"wallet", "escrow", "milestone", "quota", "quality"} {
+				for _, after := range []int{0, 1, 5, 60, 150, 400, 1000, 1300} {
+					t.Run(fmt.Sprintf("%s/streamed=%v/%s/after %d", good.name, streamed, pays, after), func(t *testing.T) {
+						t.Parallel()
+						paysWhatItGot(t, good, streamed, provider, pays, after)
+					})
+				}
+			}
+		}
+	}
+}
+
+func paysWhatItGot(t *testing.T, good sold, streamed bool, provider http.HandlerFunc, pays string, after int) {
+	route := good.route(t)
+	route.Batch = pricing.Measure{N: 1, Unit: "event"}
+	purse := good.purse(t, &route, pays, "1")
+	s := openShop(t, escrow.Rules{Plans: purse.plans}, gateway.Options{}, gateway.Route{}, nil)
+	must(t, s.do(purse.fill))
+	route.Payee, route.Logger = "acme", slog.New(slog.DiscardHandler)
+	ctx, leave := context.WithCancel(t.Context())
+	method, path := http.MethodGet, "/search"
+	if good.request != "" {
+		method, path = http.MethodPost, "/v1/chat/completions"
+	}
+	if good.path != "" {
+		path = good.path
+	}
+	r := httptest.NewRequest(method, path, strings.NewReader(strings.Replace(good.request, "%t", fmt.Sprint(streamed), 1))).WithContext(ctx)
+	r.Header.Set("Authorization", "Bearer "+s.key)
+	r.Header.Set("Content-Type", "application/json")
+	for i := 0; i < len(purse.headers); i += 2 {
+		r.Header.Set(purse.headers[i], purse.headers[i+1])
+	}
+	a := &attempt{header: http.Header{}, after: after, leave: leave}
+	func() {
+		defer func() { _ = recover() }()
+		gateway.New(s.book, gateway.Options{}).Handler(&route, provider).ServeHTTP(a, r)
+	}()
+	if a.status != http.StatusOK && a.received.Len() > 0 {
+		t.Fatalf("%d %s", a.status, a.received.String())
+	}
+	got, price := worth(good, streamed, a.received.String()), amount(good.price)
+	charged, how := good.paid(s, pays)
+	if charged < got || charged > price {
+		t.Errorf("%d bytes worth %s, of an answer of %s, were had for %s: %s\n%s", a.received.Len(), got, price, charged, how, a.received.String())
+	}
+	// A usage that is stated in the end is read, though its caller has left.
+	if streamed && good.request != "" && a.received.Len() > 0 && pays != "milestone" && charged != price {
+		t.Errorf("%s of %s was charged, although the usage came: %s", charged, price, how)
+	}
+}
+
+// worth is what the received part of an answer costs.
+func worth(good sold, streamed bool, received string) ledger.Amount {
+	units := 0
+	switch {
+	case received == "":
+	case good.name == "byte":
+		units = len(received)
+	case good.name == "event":
+		units = strings.Count(received, "\n\n")
+	case streamed && (good.name == "token" || good.name == "for and at" || good.name == "tiers"):
+		units = strings.Count(received, `" w"`)
+	default:
+		units = ten
+	}
+	return amount(good.price) * ledger.Amount(units) / ten
+}

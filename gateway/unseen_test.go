@@ -1,0 +1,74 @@
+package gateway_test
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/gateway"
+)
+
+// leaving is a client that leaves when it has read the first bytes.
+type leaving struct {
+	*httptest.ResponseRecorder
+	leave context.CancelFunc
+}
+
+func (w *leaving) Write(p []byte) (int, error) {
+	n, err := w.ResponseRecorder.Write(p)
+	w.leave()
+	return n, err
+}
+
+// TestThoughtsOfACancelledCall: who leaves a model that thinks unseen, before its usage has come, pays for all that it could have used; so that
+// leaving is not cheaper than to hear it out. What is shown is counted, and what is stated is charged.
+func TestThoughtsOfACancelledCall(t *testing.T) {
+	t.Parallel()
+	const chunk = `data: {"object":"chat.completion.chunk","model":"MODEL","choices":[{"index":0,"delta":{"DELTA":" x"}}]}` + "\n\n"
+	const usage = `data: {"object":"chat.completion.chunk","model":"MODEL","choices":[],"usage":{"prompt_tokens":0,"completion_tokens":500,"total_tokens":500}}` + "\n\n"
+	for _, test := range []struct {
+		name, request, model, answer string
+		charge                       string // at 0.0001 a token
+	}{
+		{"by its name", `{"model":"gpt-5","messages":[],"max_tokens":600,"stream":true}`, "gpt-5", chunk, "0.06"},
+		{"as it is answered", `{"model":"alias","messages":[],"max_tokens":600,"stream":true}`, "o3-2025", chunk, "0.06"},
+		{"by what is asked", `{"model":"m","messages":[],"max_tokens":600,"stream":true,"reasoning_effort":"high"}`, "m", chunk, "0.06"},
+		{"several choices", `{"model":"gpt-5","messages":[],"max_tokens":600,"n":2,"stream":true}`, "gpt-5", chunk, "0.12"},
+		{"without a bound", `{"model":"gpt-5","messages":[],"stream":true}`, "gpt-5", chunk, "0.4096"},
+		{"beyond the money", `{"model":"gpt-5","messages":[],"max_tokens":600,"n":100,"stream":true}`, "gpt-5", chunk, "1"},
+		{"a model that does not think", `{"model":"m","messages":[],"max_tokens":600,"stream":true}`, "m", chunk, "0.0001"},
+		{"thoughts that are shown", `{"model":"m","messages":[],"max_tokens":600,"stream":true,"reasoning_effort":"high"}`, "m", strings.Replace(chunk, "DELTA", "reasoning_content", 1), "0.0001"},
+		{"its usage came", `{"model":"gpt-5","messages":[],"max_tokens":600,"stream":true}`, "gpt-5", chunk + usage, "0.05"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			s := openShop(t, escrow.Rules{}, gateway.Options{}, gateway.Route{}, nil)
+			meter := gateway.New(s.book, gateway.Options{})
+			meter.SetHangUpGrace(time.Millisecond)
+			route := &gateway.Route{Payee: "acme", Rates: rates(t, "0.0001 per output_token"), Logger: slog.New(slog.DiscardHandler)}
+			handler := meter.Handler(route, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Content-Type", "text/event-stream")
+				_, _ = io.WriteString(w, strings.NewReplacer("MODEL", test.model, "DELTA", "content").Replace(test.answer))
+				<-r.Context().Done()
+				panic(http.ErrAbortHandler)
+			}))
+			ctx, leave := context.WithCancel(t.Context())
+			r := httptest.NewRequest(http.MethodPost, "/v1/chat/completions", strings.NewReader(test.request)).WithContext(ctx)
+			r.Header.Set("Authorization", "Bearer "+s.key)
+			func() {
+				defer func() { _ = recover() }()
+				handler.ServeHTTP(&leaving{httptest.NewRecorder(), leave}, r)
+			}()
+			if charges := s.charges(); len(charges) != 1 {
+				t.Fatalf("%d charges", len(charges))
+			}
+			want(t, "charge", s.charges()[0].Amount, test.charge)
+		})
+	}
+}

@@ -1,0 +1,17 @@
+package meter
+
+import "strings"
+
+// ThinksUnseen reports whether a model, by its name, thinks in tokens that are charged as output and not shown: OpenAI's o1, o3, ... and gpt-5,
+// Gemini from 2.5 on, and xAI's grok-3-mini and grok-4.
+func ThinksUnseen(model string) bool {
+	model = strings.ToLower(model)
+	model = model[strings.LastIndexByte(model, '/')+1:]
+	model = strings.TrimPrefix(model, "ft:")
+	for _, prefix := range []string{"gpt-5", "gpt-6", "codex", "gemini-2.5", "gemini-3", "gemini-4", "grok-3-mini", "grok-4", "grok-5"} {
+		if strings.HasPrefix(model, prefix) {
+			return true
+		}
+	}
+	return len(model) > 1 && model[0] == 'o' && '0' < model[1] && model[1] <= '9'
+}
