@@ -55,6 +55,7 @@ const (
 	railTable         table = 'g' // rail, payment id: money that came in by a rail
 	commissionTable   table = 'R' // payee: millionths of a nano that stand over of the commission
 	useTable          table = 'U' // payer, payee, kind of period, counter: what was used in the last one, where prices depend on it
+	laterTable        table = 'A' // payee, name: an answer that is fetched later, and who has asked for it
 	decisionTable     table = 'j' // request id: a charge whose quality is not decided yet
 )
 

@@ -28,6 +28,9 @@ type Settlement struct {
 	// kept, beyond which it is not. The books don't look into it: it should be sealed with something that only the caller has.
 	Answer []byte
 
+	// Later, if not nil, is the answer that the call was only told the name of, with who asked for it left out.
+	Later *LaterAnswer
+
 	// Price, if not nil, prices the call in place of Amount, Units and UnitPrices, by what was used before it in the period. Amount is then the
 	// most that it can come to. It may be run more than once, on another goroutine.
 	Price func(used func(Counter) int64) Priced
@@ -281,6 +284,11 @@ func (t *Tx) settle(a *Authorisation, s Settlement) (Charge, error) {
 	}
 	if a.shadow {
 		c.Status = Shadowed
+	}
+	if s.Later != nil {
+		if err := t.keepLater(*c, *s.Later); err != nil {
+			return Charge{}, err
+		}
 	}
 	charge, err = t.record(d, a.hold)
 	if err != nil || a.milestone != "" {

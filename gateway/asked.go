@@ -39,6 +39,9 @@ func (a *arrival) understand() (*asked, *ledger.Refusal) {
 	if refusal := q.read(); refusal != nil {
 		return nil, refusal
 	}
+	if refusal := q.findLater(); refusal != nil {
+		return nil, refusal
+	}
 	if q.tariff != nil && !q.call.Free {
 		if refusal := q.findRates(); refusal != nil {
 			return nil, refusal
@@ -47,7 +50,7 @@ func (a *arrival) understand() (*asked, *ledger.Refusal) {
 	if refusal := q.weigh(); refusal != nil {
 		return nil, refusal
 	}
-	for _, check := range []func() *ledger.Refusal{q.checkPriced, q.checkAsked} {
+	for _, check := range []func() *ledger.Refusal{q.checkPriced, q.checkAsked, q.checkLater} {
 		if refusal := check(); refusal != nil {
 			return nil, refusal
 		}
@@ -97,6 +100,9 @@ func (q *asked) read() *ledger.Refusal {
 	call, err := q.inspect(q.body)
 	if ambiguous := (*meter.AmbiguousError)(nil); errors.As(err, &ambiguous) {
 		return refuse(api.AmbiguousRequest, ambiguous.Error(), "field", ambiguous.Field)
+	}
+	if later := (*meter.LaterError)(nil); errors.As(err, &later) {
+		return refuse(escrow.InvalidRequest, later.Error(), "field", later.Field)
 	}
 	if err != nil {
 		return refuse(escrow.InvalidRequest, err.Error())

@@ -44,9 +44,24 @@ var (
 // a limit, does not reach for.
 func (c *counting) charge(e ending) (*settled, *ledger.Refusal) {
 	auth := c.pay.authorisation()
-	if e.cut != cutNone && !c.sent || e.cut == cutUpstream && c.call.Once != "" {
+	if e.cut != cutNone && !c.sent || e.cut == cutUpstream && c.once() {
 		auth.Cancel()
 		return &settled{}, nil
+	}
+	part := e.cut != cutNone && c.once()
+	if e.cut == cutNone {
+		usage := c.counter.Usage(true)
+		switch {
+		case c.call.Fetches != "" && usage.Unanswered: // it is not there yet
+			auth.Cancel()
+			return &settled{}, nil
+		case c.call.Fetches != "" && usage.Pending:
+			part = true
+		default:
+			if refusal := c.unknown(usage); refusal != nil {
+				return nil, refusal
+			}
+		}
 	}
 	settlement := c.settlement(e)
 	if e.cut == cutNone && !c.route.FinishUnpaid {
@@ -54,7 +69,7 @@ func (c *counting) charge(e ending) (*settled, *ledger.Refusal) {
 			return nil, refusal
 		}
 	}
-	if e.cut != cutNone && c.call.Once != "" {
+	if part {
 		return c.settlePart(settlement), nil
 	}
 	done := timeSettle()
@@ -100,6 +115,9 @@ func (c *counting) settlement(e ending) escrow.Settlement {
 	if e.cut == cutNone {
 		s.Quality, s.Answer = e.quality, e.sealed
 	}
+	if e.cut == cutNone {
+		s.Later = c.toCome(usage)
+	}
 	c.pay.complete(&s, usage.Units)
 	if usage.Suspect {
 		c.pay.clamp(&s)
@@ -116,6 +134,9 @@ func (c *counting) used(cut string) meter.Usage {
 	if usage.Units == nil {
 		usage.Units = make(meter.Units)
 	}
+	if usage.Later != "" { // the rest is charged when it is fetched
+		usage = meter.Usage{Source: meter.Stated, Later: usage.Later, Units: meter.Units{meter.Calls: usage.Units[meter.Calls]}}
+	}
 	c.addSeconds(usage.Units)
 	if cut == cutClient || cut == cutFunds {
 		// The provider has answered; that the client does not hear it out is not its fault.
@@ -123,6 +144,9 @@ func (c *counting) used(cut string) meter.Usage {
 	}
 	if cut != cutUpstream {
 		c.addAsked(usage.Units)
+	}
+	if c.call.Fetches != "" {
+		delete(usage.Units, meter.Calls) // it was charged when the answer was asked for
 	}
 	return usage
 }

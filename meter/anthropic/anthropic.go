@@ -42,10 +42,11 @@ var messages = wire.Dialect{
 		{Path: "content.*.input.*", Text: meter.Output, In: wire.Whole},
 		{Path: "content.*.input.*.*", Text: meter.Output, In: wire.Whole},
 	},
-	Start:  start(true),
-	End:    end,
-	Prompt: prompt.Tokens,
-	Stop:   stop,
+	Answers: []string{"content.*", "completion"},
+	Start:   start(true),
+	End:     end,
+	Prompt:  prompt.Tokens,
+	Stop:    stop,
 }
 
 var prompt = wire.NewPrompt(4, 3, []string{

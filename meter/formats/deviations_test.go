@@ -466,8 +466,8 @@ func TestNotFooled(t *testing.T) {
 			t.Errorf("%s: %+v, %v", path, c, err)
 		}
 	}
-	if _, err := post("/v1/responses", `{"model":"m","background":true}`); err == nil {
-		t.Error("a response in the background was taken")
+	if _, err := post("/v1/responses", `{"model":"m","background":true,"stream":true}`); err == nil {
+		t.Error("a stream of a response in the background was taken")
 	}
 	if _, err := post("/mcp", `{"jsonrpc":"2.0","id":1,"method":"tools/list","Method":"tools/call"}`); err == nil {
 		t.Error("two methods were taken")

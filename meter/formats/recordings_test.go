@@ -263,6 +263,9 @@ func TestRecordings(t *testing.T) {
 				c := call.Counter(r.Status, r.header())
 				out := run(c, body, size)
 				u := c.Usage(true)
+				if u.Unanswered && r.Status < 400 {
+					t.Error("it was taken for no answer")
+				}
 				switch {
 				case r.Status >= 400:
 					if n := sum(u.Units, meter.Input, meter.Output); n != 0 {

@@ -3,6 +3,7 @@
 package gemini
 
 import (
+	"net/http"
 	"strings"
 
 	"github.com/tidwall/gjson"
@@ -40,9 +41,10 @@ var generate = wire.Dialect{
 		{Path: "candidates.*.content.parts.*.functionCall.args.*", Text: meter.Output},
 		{Path: "candidates.*.content.parts.*.executableCode.code", Text: meter.Output},
 	},
-	End:    endGenerate,
-	Prompt: prompt.Tokens,
-	Stop:   stop,
+	Answers: []string{"candidates.*"},
+	End:     endGenerate,
+	Prompt:  prompt.Tokens,
+	Stop:    stop,
 }
 
 var prompt = wire.NewPrompt(2, 0, []string{
@@ -96,9 +98,13 @@ var embeddings = wire.Dialect{
 	Prompt: prompt.Tokens,
 }
 
+// finished are the states of an interaction that will not change any more. One that requires an action goes on as another one.
+var finished = map[string]bool{"completed": true, "failed": true, "cancelled": true, "incomplete": true, "requires_action": true}
+
 // interactions reads an interaction or the events of its stream. https://ai.google.dev/gemini-api/docs/interactions
 var interactions = wire.Dialect{
 	Rules: []wire.Rule{
+		{Path: "id", In: wire.Whole}, {Path: "status"}, {Path: "interaction.status"},
 		{Path: "model"}, {Path: "usage"}, {Path: "interaction.model"}, {Path: "interaction.usage"},
 		{Path: "service_tier"}, {Path: "interaction.service_tier"},
 		{Path: "event_type"}, {Path: "delta.text", Text: meter.Output, In: wire.Stream},
@@ -124,14 +130,20 @@ var interactions = wire.Dialect{
 			}
 		}
 		grounded(t, false)
+		t.ID = m.Get("id").String()
+		if status := m.Get("status").String() + m.Get("interaction.status").String(); status != "" {
+			t.Pending = !finished[status]
+			t.Answered = !t.Pending
+		}
 		switch m.Event {
 		case "interaction.completed", "interaction.complete", "interaction.failed":
 			return wire.Terminal
 		}
 		return wire.Pass
 	},
-	Prompt: wire.NewPrompt(0, 0, []string{"input", "input.*.text", "input.*.content.*.text", "system_instruction"}, nil).Tokens,
-	Stop:   stop,
+	Answers: []string{"outputs.*", "steps.*"},
+	Prompt:  wire.NewPrompt(0, 0, []string{"input", "input.*.text", "input.*.content.*.text", "system_instruction"}, nil).Tokens,
+	Stop:    stop,
 }
 
 // live reads the messages of a WebSocket. The usages of its turns are added up. https://ai.google.dev/api/live
@@ -171,16 +183,37 @@ func Inspect(r *wire.Request) (*meter.Call, error) {
 	case r.Post(":embedcontent"), r.Post(":batchembedcontents"), r.Post(":predict") && strings.Contains(r.Clean, "embedding"):
 		return inspectEmbeddings(r), nil
 	case r.Post("/interactions"):
-		if r.Bool("background") {
-			return nil, meter.ErrBackground
+		return inspectInteraction(r)
+	case strings.Contains(r.Clean, "/interactions/") && (r.Method == http.MethodGet || r.Post("/cancel")):
+		c := r.Call(interactionsAPI)
+		if !r.Fetch(c, "/interactions/", later) {
+			return nil, nil
 		}
-		return r.Call(interactionsAPI), nil
+		c.Free = len(r.Body) == 0
+		return c, nil
 	case r.Upgrade(".bidigeneratecontent"), r.Upgrade("bidigeneratecontent"):
 		c := r.Call(liveAPI)
 		c.Stream, c.InputOpen, c.Malformed = true, true, false
 		return c, nil
 	}
 	return nil, nil
+}
+
+// later is the kind of an interaction that is fetched later.
+const later = "interaction"
+
+// inspectInteraction reads a request for an interaction, which may be one in the background.
+func inspectInteraction(r *wire.Request) (*meter.Call, error) {
+	c := r.Call(interactionsAPI)
+	r.Follow(c, "previous_interaction_id", later)
+	if !r.Bool("background") {
+		return c, nil
+	}
+	if c.Stream {
+		return nil, &meter.LaterError{Field: "stream", Reason: "an interaction in the background can't be metered as a stream: leave one of the two out"}
+	}
+	c.Later = later
+	return c, nil
 }
 
 // model is the NAME in .../models/NAME:method.

@@ -41,6 +41,7 @@ var chat = wire.Dialect{
 		{Path: "choices.*.usage"}, // Moonshot's streams
 		{Path: "service_tier"},
 		{Path: "object"},
+		{Path: "id", In: wire.Whole}, {Path: "request_id", In: wire.Whole}, {Path: "task_status", In: wire.Whole},
 		{Path: "error", Mark: true}, {Path: "error"}, // Azure has an error of null
 		{Path: "choices.*", Mark: true},
 
@@ -71,9 +72,10 @@ var chat = wire.Dialect{
 		{Path: "choices.*.text", Text: meter.Output}, // completions
 		{Path: "result.response", Text: meter.Output, In: wire.Whole},
 	},
-	End:    endChat,
-	Prompt: chatPrompt.Tokens,
-	Stop:   stopChat,
+	Answers: []string{"result", "output", "outputs", "message", "content", "predictions", "generations"},
+	End:     endChat,
+	Prompt:  chatPrompt.Tokens,
+	Stop:    stopChat,
 }
 
 // chatPrompt counts as https://cookbook.openai.com/examples/how_to_count_tokens_with_tiktoken does.
@@ -87,17 +89,27 @@ func endChat(t *wire.State, m *wire.Message) wire.Verdict {
 	if m.Is("[DONE]") {
 		return wire.Final
 	}
-	t.Failed = t.Failed || m.Failed("error") || m.Get("object").String() == "error" // the latter: vLLM
-	if v := m.Get("model").String(); v != "" {
+	if t.ID = m.Get("request_id").String(); t.ID == "" || m.Get("task_status").Exists() { // xAI's deferred answers have the former, Z.ai's both
+		t.ID = m.Get("id").String()
+	}
+	t.Pending = m.Get("task_status").String() == "PROCESSING"
+	return endChatAt(t, m, "")
+}
+
+// endChatAt reads a completion, or a chunk of one, that stands below a path.
+func endChatAt(t *wire.State, m *wire.Message, at string) wire.Verdict {
+	t.Failed = t.Failed || m.Failed(at+"error") || m.Get(at+"object").String() == "error" || m.Get("task_status").String() == "FAIL" // object: vLLM
+	t.Answered = t.Answered || m.Has(at+"choices.*")
+	if v := m.Get(at + "model").String(); v != "" {
 		t.Model = v
 	}
-	stated := m.Get("usage")
+	stated := m.Get(at + "usage")
 	for _, path := range []string{"x_groq.usage", "result.usage", "choices.*.usage"} {
 		if !stated.IsObject() {
-			stated = m.Get(path)
+			stated = m.Get(at + path)
 		}
 	}
-	if v := tier(m.Get("service_tier"), stated); v != "" {
+	if v := tier(m.Get(at+"service_tier"), stated); v != "" {
 		t.Tier = v
 	}
 	if !stated.IsObject() {
@@ -134,6 +146,9 @@ func inspectChat(r *wire.Request, api, quiet *wire.API) (*meter.Call, error) {
 	}
 	c := r.Call(api)
 	r.Named(c, r.Deployment())
+	if r.Bool("deferred") { // xAI: https://docs.x.ai/docs/guides/deferred-chat-completions
+		return answeredLater(r, c, laterChat, nil)
+	}
 	if ask && !c.Malformed {
 		c.Body = askUsage(c.Body, r.Get("stream_options"))
 	}

@@ -12,13 +12,15 @@ import (
 // /compatible-mode/v1, ... It returns nil for a request that is not OpenAI's.
 func Inspect(r *wire.Request) (*meter.Call, error) {
 	switch {
+	case r.Post("/async/chat/completions"), r.Post("/async/sonar"):
+		return inspectAsync(r)
 	case r.Post("/chat/completions"):
 		return inspectChat(r, chatAPI, quietChat)
 	case r.Post("/completions"):
 		return inspectChat(r, completions, quietComplete)
 	case r.Post("/responses"), r.Post("/responses/compact"):
 		return inspectResponses(r)
-	case r.Post("/responses/input_tokens"), r.Post("/cancel") && strings.Contains(r.Clean, "/responses/"):
+	case r.Post("/responses/input_tokens"):
 		return r.FreeCall("responses.input_tokens"), nil
 	case r.Post("/runs") && strings.Contains(r.Clean, "/threads/"), r.Post("/threads/runs"), r.Post("/submit_tool_outputs"):
 		return inspectRun(r)
@@ -56,7 +58,7 @@ func Inspect(r *wire.Request) (*meter.Call, error) {
 	case r.Method == http.MethodGet && strings.HasSuffix(r.Clean, "/content") && strings.Contains(r.Clean, "/files/"):
 		return inspectFile(r), nil
 	}
-	return nil, nil
+	return inspectFetch(r), nil
 }
 
 // InspectShape recognises chat completions by the request's body, on a path that no format knows. Where the path names the model

@@ -16,7 +16,7 @@ type form struct {
 }
 
 // formFields are the fields of a form that are looked at.
-var formFields = set("model model_id stream n seconds")
+var formFields = set("model model_id stream n seconds " + lower(callbackNames))
 
 const (
 	maxField = 1024 // bytes of a form's field
@@ -44,6 +44,11 @@ func (r *Request) ReadForm(c *meter.Call) {
 		c.Stream = stream == "true"
 	default:
 		r.Refuse("stream", "expected true or false")
+	}
+	for _, name := range strings.Fields(lower(callbackNames)) {
+		if value := lower(f.fields[name]); value != "" && value != "false" {
+			c.Elsewhere = name
+		}
 	}
 	if n, found := f.fields["n"]; found {
 		var err error

@@ -214,6 +214,7 @@ func (r *Request) Call(api *API) *meter.Call {
 	if c.Choices = r.choices(); len(api.Limits) > 0 {
 		c.Choices *= r.prompts()
 	}
+	c.Elsewhere = r.Elsewhere()
 	format := &limited{API: api, fields: r.outputs(api)}
 	if len(format.fields) > 0 && api.owns(format.fields) {
 		c.MaxOutput = r.maxOutput(format.fields[0]) * c.Choices

@@ -35,6 +35,9 @@ const countNames = "n best_of n_cmpl num_return_sequences num_generations numRes
 // modelNames are what they call the model beside `model`.
 const modelNames = "model_id modelId model_name modelName engine"
 
+// callbackNames are what they call an address that the answer is sent to.
+const callbackNames = "webhook webhook_url webhookUrl webhookConfig webhook_config callback callback_url callbackUrl"
+
 // vocabulary is what is known of requests, of all formats together: by the path of an object, its fields. A list that says what
 // else may answer is among them. What is not here is the provider's own business and goes on as it came.
 var vocabulary = func() *node {
@@ -45,7 +48,9 @@ var vocabulary = func() *node {
 			"chat_history query document documents text texts inputText input_text requests instances tools toolConfig functions thinking"},
 		{"", "jsonrpc id method params result error"},
 		{"", "previous_response_id conversation cachedContent cached_content"},
+		{"", "previous_interaction_id"},
 		{"", "seconds duration"},
+		{"", "deferred request " + callbackNames},
 
 		{"stream_options", "include_usage"}, {"serviceTier", "type"}, {"performanceConfig", "latency"},
 		{"models.*", "model"}, {"fallbacks.*", "model"}, {"fallback_models.*", "model"},
