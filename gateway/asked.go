@@ -63,6 +63,9 @@ func (q *asked) findRates() *ledger.Refusal {
 	dearest := int64(-1)
 	for i, model := range append([]string{q.call.Model}, q.call.Models...) {
 		rates, ok := q.tariff.For(model)
+		if !ok && model == "" && q.call.AnyModel { // they are priced by the models that the answer names
+			rates, ok = q.tariff.Dearest()
+		}
 		if !ok {
 			return refuse(api.NoPrice, "the tariff has no price for model "+strconv.Quote(model), "model", model)
 		}

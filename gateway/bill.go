@@ -64,9 +64,15 @@ func (q *asked) priceUsage(usage meter.Usage, used pricing.Used) (bill, error) {
 				failed = errNoPriceBeside
 			}
 		}
+		main := q.dearer(usage)
 		for _, pass := range usage.Passes {
 			rates, ok := tariff.For(pass.Model)
-			if !ok || rates == q.rates {
+			if !ok && q.call.AnyModel {
+				rates, failed = q.rates, errNoPriceBeside
+			} else if !ok {
+				continue
+			}
+			if rates == main {
 				continue
 			}
 			for class, quantity := range pass.Units {
@@ -88,6 +94,9 @@ func (q *asked) dearer(usage meter.Usage) *pricing.Rates {
 	answered, ok := tariff.For(usage.Model)
 	if !ok || answered == q.rates {
 		return q.rates
+	}
+	if q.call.AnyModel && q.call.Model == "" {
+		return answered
 	}
 	byAsked, _ := q.rates.Due(usage)
 	byAnswered, err := answered.Due(usage)

@@ -22,6 +22,25 @@ func (q *asked) findLater() *ledger.Refusal {
 	if refusal := q.checkFollows(); refusal != nil {
 		return refusal
 	}
+	if q.call.Of != "" {
+		of, found, err := q.gateway.book.LaterAnswer(q.route.Payee, q.call.Of)
+		if err != nil {
+			return asRefusal(err)
+		}
+		if found && of.Payer != q.payer.Agent {
+			return refuse(escrow.NotFound, "this agent has not asked for "+strconv.Quote(q.call.Of))
+		}
+	}
+	if q.call.Once != "" {
+		charged, err := q.isCharged(q.id)
+		if err != nil {
+			return asRefusal(err)
+		}
+		if charged {
+			q.call.Free, q.call.Once = true, ""
+		}
+		return nil
+	}
 	if q.call.Fetches == "" {
 		return nil
 	}
@@ -35,7 +54,8 @@ func (q *asked) findLater() *ledger.Refusal {
 	case !found || later.Payer != q.payer.Agent:
 		return refuse(escrow.NotFound, "this agent has not asked for the answer "+strconv.Quote(q.call.Fetches))
 	}
-	charged, err := q.isCharged(later)
+	id := onceID(later.Payee, later.Payer, later.Name)
+	charged, err := q.isCharged(id)
 	if err != nil {
 		return asRefusal(err)
 	}
@@ -46,15 +66,15 @@ func (q *asked) findLater() *ledger.Refusal {
 	c := q.call
 	c.Free, c.Model, c.Models, c.ServiceTier = false, later.Model, later.Models, later.ServiceTier
 	c.InputTokens, c.InputOpen, c.MaxOutput, c.Choices = later.InputTokens, later.InputOpen, later.MaxOutput, later.Choices
-	q.id = onceID(q.route.Payee, q.payer.Agent, c.Fetches)
+	q.id = id
 	q.request.Header.Del("Range") // a part of it would pass for the whole
 	q.request.Header.Del("If-Range")
 	return nil
 }
 
-// isCharged reports whether an answer was charged since it was asked for.
-func (q *asked) isCharged(later escrow.LaterAnswer) (bool, error) {
-	_, err := q.gateway.book.Charge(q.request.Context(), escrow.Actor{Agent: later.Payer}, onceID(later.Payee, later.Payer, later.Name))
+// isCharged reports whether this agent has been charged for what is charged once, by the id of the request that it has then.
+func (q *asked) isCharged(request string) (bool, error) {
+	_, err := q.gateway.book.Charge(q.request.Context(), escrow.Actor{Agent: q.payer.Agent}, request)
 	if refusal, ok := err.(*ledger.Refusal); ok && refusal.Outcome == escrow.NotFound {
 		return false, nil
 	}
@@ -74,7 +94,7 @@ func (q *asked) checkFollows() *ledger.Refusal {
 		if later.Payer != q.payer.Agent {
 			return refuse(escrow.NotFound, "this agent has not asked for the answer "+strconv.Quote(name))
 		}
-		charged, err := q.isCharged(later)
+		charged, err := q.isCharged(onceID(later.Payee, later.Payer, later.Name))
 		if err != nil {
 			return asRefusal(err)
 		}

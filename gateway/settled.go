@@ -55,7 +55,9 @@ func (c *counting) charge(e ending) (*settled, *ledger.Refusal) {
 		case c.call.Fetches != "" && usage.Unanswered: // it is not there yet
 			auth.Cancel()
 			return &settled{}, nil
-		case c.call.Fetches != "" && usage.Pending:
+		case c.call.AnyModel && usage.Later == "" && !hasTokens(usage.Units):
+			part = true // there are no results yet
+		case c.once() && usage.Pending:
 			part = true
 		default:
 			if refusal := c.unknown(usage); refusal != nil {
@@ -70,6 +72,10 @@ func (c *counting) charge(e ending) (*settled, *ledger.Refusal) {
 		}
 	}
 	if part {
+		if e.cut == cutNone && settlement.Amount == 0 && settlement.Price == nil {
+			auth.Cancel()
+			return &settled{}, nil
+		}
 		return c.settlePart(settlement), nil
 	}
 	done := timeSettle()
@@ -82,6 +88,16 @@ func (c *counting) charge(e ending) (*settled, *ledger.Refusal) {
 		metrics.calls.WithLabelValues(c.route.Payee, e.cut).Inc()
 	}
 	return &settled{charge: charge, quality: settlement.Quality, err: err}, nil
+}
+
+// hasTokens reports whether there is more in units than what any answer has.
+func hasTokens(units meter.Units) bool {
+	for class, n := range units {
+		if n > 0 && !everyAnswerHas(class) {
+			return true
+		}
+	}
+	return false
 }
 
 // settlement is what the answer comes to.

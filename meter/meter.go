@@ -195,6 +195,11 @@ type Call struct {
 	// Fetches, where set, names an answer that an earlier call has asked for, and that this one fetches if it is finished: its kind, a colon,
 	// and the provider's name of it. Where nobody has asked for it in that way, the call is what else is said of it.
 	Fetches string
+	// Of, where set, names a thing that an earlier call has asked for, as in Fetches, and that this one is about: if another agent has asked for
+	// it, it is not there.
+	Of string
+	// AnyModel says that the call is about answers of models that the request need not name.
+	AnyModel bool
 	// Follows are answers, named as in Fetches, that the request has the provider build on.
 	Follows []string
 	// Elsewhere is the field, header or parameter by which the request wants its answer sent elsewhere, past the meter; else empty.

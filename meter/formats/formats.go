@@ -9,6 +9,7 @@ import (
 
 	"github.com/tallygate/tallygate/meter"
 	"github.com/tallygate/tallygate/meter/anthropic"
+	"github.com/tallygate/tallygate/meter/batch"
 	"github.com/tallygate/tallygate/meter/bedrock"
 	"github.com/tallygate/tallygate/meter/cohere"
 	"github.com/tallygate/tallygate/meter/gemini"
@@ -21,6 +22,7 @@ import (
 
 // formats are asked in this order. The first that recognises the request gets it.
 var formats = []func(*wire.Request) (*meter.Call, error){
+	batch.Inspect,
 	anthropic.Inspect,
 	gemini.Inspect,
 	bedrock.Inspect,

@@ -59,7 +59,7 @@ func endGenerate(t *wire.State, m *wire.Message) wire.Verdict {
 		t.Model = v
 	}
 	if u := m.Get("usageMetadata"); u.IsObject() {
-		s := usage(u)
+		s := ReadUsage(u)
 		t.State(s)
 		if v := tier(u); v != "" {
 			t.Tier = v
@@ -82,7 +82,7 @@ var embeddings = wire.Dialect{
 	Rules: []wire.Rule{{Path: "usageMetadata"}, {Path: "predictions.*.embeddings.statistics.token_count"}},
 	End: func(t *wire.State, m *wire.Message) wire.Verdict {
 		if u := m.Get("usageMetadata"); u.IsObject() {
-			s := usage(u)
+			s := ReadUsage(u)
 			s.HasCompletion = true
 			t.State(s)
 		}
@@ -156,7 +156,7 @@ var live = wire.Dialect{
 	},
 	End: func(t *wire.State, m *wire.Message) wire.Verdict {
 		if u := m.Get("usageMetadata"); u.IsObject() {
-			s := usage(u)
+			s := ReadUsage(u)
 			s.HasCompletion = s.HasPrompt // the usage comes when the turn is over
 			t.AddStated(s)
 		}

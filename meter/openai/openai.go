@@ -1,7 +1,6 @@
 package openai
 
 import (
-	"net/http"
 	"strings"
 
 	"github.com/tallygate/tallygate/meter"
@@ -55,8 +54,6 @@ func Inspect(r *wire.Request) (*meter.Call, error) {
 		return inspectMedia(r, ocrAPI, true)
 	case r.Upgrade("/realtime"), r.Upgrade("/responses"):
 		return inspectRealtime(r), nil
-	case r.Method == http.MethodGet && strings.HasSuffix(r.Clean, "/content") && strings.Contains(r.Clean, "/files/"):
-		return inspectFile(r), nil
 	}
 	return inspectFetch(r), nil
 }

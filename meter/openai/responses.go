@@ -121,7 +121,7 @@ func responseSearches(m *wire.Message, at string, usage gjson.Result, suspect *b
 	if v := usage.Get("server_side_tool_usage_details"); v.IsObject() {
 		return meter.Whole(wire.Number(v.Get("web_search_calls"), suspect) + wire.Number(v.Get("x_search_calls"), suspect))
 	}
-	if n := searches(usage, suspect); n > 0 {
+	if n := Searches(usage, suspect); n > 0 {
 		return n
 	}
 	var calls, actions, searched int64

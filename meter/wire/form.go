@@ -12,11 +12,12 @@ import (
 // form is what a multipart form says that bears on its price.
 type form struct {
 	fields map[string]string // that are looked at
+	file   []byte            // the last of them
 	tokens int64             // the most that it can count as input: an image, or a file of audio, by what it may be at most
 }
 
 // formFields are the fields of a form that are looked at.
-var formFields = set("model model_id stream n seconds " + lower(callbackNames))
+var formFields = set("model model_id stream n seconds purpose " + lower(callbackNames))
 
 const (
 	maxField = 1024 // bytes of a form's field
@@ -60,6 +61,13 @@ func (r *Request) ReadForm(c *meter.Call) {
 		c.Asked = meter.Units{}
 		r.askSeconds(c, "seconds", s)
 	}
+}
+
+// ReadUpload fills in what an upload of a file asks for. It returns what the file is for, and what is in it.
+func (r *Request) ReadUpload(c *meter.Call) (purpose string, file []byte) {
+	f := r.form()
+	c.Malformed = false
+	return f.fields["purpose"], f.file
 }
 
 // form reads the body as a form. Parsers differ in what they make of one that is not written by the book, so that it is refused:
@@ -111,6 +119,7 @@ func (r *Request) part(f *form, head string, value []byte) bool {
 	}
 	size := int64(len(value))
 	if file {
+		f.file = value
 		if strings.HasPrefix(name, "image") || name == "mask" {
 			f.tokens += ImageTokens
 			size = 0

@@ -41,6 +41,9 @@ type State struct {
 	covers  bool                         // the message states a usage that covers its own text
 }
 
+// Peeking reports whether a message is read before its end, and will be read again.
+func (t *State) Peeking() bool { return t.peeking }
+
 // hasText reports whether there is text that no statement of usage covers.
 func (t *State) hasText() bool {
 	for _, text := range t.texts {

@@ -50,7 +50,7 @@ var vocabulary = func() *node {
 		{"", "previous_response_id conversation cachedContent cached_content"},
 		{"", "previous_interaction_id"},
 		{"", "seconds duration"},
-		{"", "deferred request " + callbackNames},
+		{"", "deferred request batch_requests batch " + callbackNames},
 
 		{"stream_options", "include_usage"}, {"serviceTier", "type"}, {"performanceConfig", "latency"},
 		{"models.*", "model"}, {"fallbacks.*", "model"}, {"fallback_models.*", "model"},
@@ -59,6 +59,8 @@ var vocabulary = func() *node {
 		{"thinking", "type budget_tokens"},
 		{"prompt", "id"},
 		{"params", "name arguments"},
+		{"requests.*", "model content body params"}, {"requests.*.body", "model"}, {"requests.*.params", "model"},
+		{"batch_requests.*", "batch_request"},
 		{"requests.*", "model content"}, {"requests.*.content", "parts"}, {"requests.*.content.parts.*", "text"},
 		{"content", "parts"}, {"content.parts.*", "text"},
 		{"instances.*", "content"},
