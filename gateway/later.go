@@ -133,9 +133,17 @@ func (c *counting) toCome(usage meter.Usage) *escrow.LaterAnswer {
 }
 
 // unknown refuses a complete answer of which it can't be known what it used: it holds neither output nor usage nor an error, and nothing by
-// which it could be fetched.
+// which it could be fetched; or seconds of audio are what is charged, and nothing tells how many.
 func (c *counting) unknown(usage meter.Usage) *ledger.Refusal {
-	if !usage.Unanswered || usage.Later != "" || usage.Cost != "" || c.route.Shadow || !c.rates.UsesTokens() {
+	if usage.Later != "" || usage.Cost != "" || c.route.Shadow {
+		return nil
+	}
+	tokens, seconds := c.rates.UsesTokens(), c.rates.Uses(meter.Second)
+	timed := seconds && (usage.Length > 0 || usage.Units[meter.Second] > 0)
+	switch {
+	case tokens && usage.Unanswered && !timed:
+	case !tokens && seconds && c.call.Timed && !timed && !c.rates.Uses(meter.Calls):
+	default:
 		return nil
 	}
 	return refuse(api.UsageUnknown, "the provider's answer holds neither output nor usage nor an error: what it costs can't be known")

@@ -153,7 +153,9 @@ func (c *counting) used(cut string) meter.Usage {
 	if usage.Later != "" { // the rest is charged when it is fetched
 		usage = meter.Usage{Source: meter.Stated, Later: usage.Later, Units: meter.Units{meter.Calls: usage.Units[meter.Calls]}}
 	}
-	c.addSeconds(usage.Units)
+	if c.addSeconds(usage.Units, usage.Length) {
+		usage.Source = meter.Estimated
+	}
 	if cut == cutClient || cut == cutFunds {
 		// The provider has answered; that the client does not hear it out is not its fault.
 		usage.Units[meter.Calls] = meter.Whole(1)

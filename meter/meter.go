@@ -127,6 +127,8 @@ type Usage struct {
 	Pending bool
 	// Later, where the answer to a call with [Call.Later] is Unanswered or Pending, names what is to be fetched, as [Call.Fetches] does.
 	Later string
+	// Length is how long the audio is, in seconds, where the answer does not state it: as its upload says, or its last subtitle.
+	Length Quantity
 	// Cost is the price in USD that the provider itself states, as it wrote it (OpenRouter's usage.cost); else empty.
 	Cost string
 	// Suspect is set where stated numbers were absurd or contradicted each other and were clamped, and where they are beyond what
@@ -182,6 +184,10 @@ type Call struct {
 	Asked Units
 	// Unsaid is the class of which the request asks for some, and does not say how many; else empty.
 	Unsaid Class
+	// Timed says that seconds of audio are what the call is about: its answer may state them, or is of as many as its upload.
+	Timed bool
+	// Length is how long the uploaded recording is; 0 where that can't be told.
+	Length Quantity
 	// ByAsked says that the answer states nothing of what it costs, so that the call can be priced by Asked, or by the call, alone.
 	ByAsked bool
 	// Tools are the names of the tools that the request calls (MCP), one entry for each call.

@@ -40,7 +40,7 @@ func Inspect(r *wire.Request) (*meter.Call, error) {
 		c.ByAsked = true
 		return c, err
 	case r.Post("/audio/transcriptions"), r.Post("/audio/translations"), r.Post("/listen"), r.Post("/stt"):
-		return inspectMedia(r, transcriptionsAPI, false)
+		return inspectTranscription(r)
 	case r.Post("/audio/speech"):
 		c, err := inspectMedia(r, speechAPI, false)
 		r.AskCharacters(c, "input", "text")

@@ -17,7 +17,7 @@ type form struct {
 }
 
 // formFields are the fields of a form that are looked at.
-var formFields = set("model model_id stream n seconds purpose " + lower(callbackNames))
+var formFields = set("model model_id stream n seconds purpose response_format " + lower(callbackNames))
 
 const (
 	maxField = 1024 // bytes of a form's field
@@ -35,7 +35,9 @@ func (r *Request) IsForm() bool {
 func (r *Request) contentType() string { return lower(strings.TrimSpace(r.Header.Get("Content-Type"))) }
 
 // ReadForm fills in what a multipart form asks for.
-func (r *Request) ReadForm(c *meter.Call) {
+func (r *Request) ReadForm(c *meter.Call) { r.readForm(c) }
+
+func (r *Request) readForm(c *meter.Call) form {
 	f := r.form()
 	c.Malformed, c.InputTokens = false, f.tokens
 	r.Named(c, f.fields["model"])
@@ -61,6 +63,7 @@ func (r *Request) ReadForm(c *meter.Call) {
 		c.Asked = meter.Units{}
 		r.askSeconds(c, "seconds", s)
 	}
+	return f
 }
 
 // ReadUpload fills in what an upload of a file asks for. It returns what the file is for, and what is in it.
@@ -68,6 +71,12 @@ func (r *Request) ReadUpload(c *meter.Call) (purpose string, file []byte) {
 	f := r.form()
 	c.Malformed = false
 	return f.fields["purpose"], f.file
+}
+
+// ReadRecording is [Request.ReadForm] of one that uploads a recording. It returns the recording, and the format that it asks its answer in.
+func (r *Request) ReadRecording(c *meter.Call) (file []byte, format string) {
+	f := r.readForm(c)
+	return f.file, f.fields["response_format"]
 }
 
 // form reads the body as a form. Parsers differ in what they make of one that is not written by the book, so that it is refused:
