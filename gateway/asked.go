@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"net/http"
+	"slices"
 	"strconv"
 
 	"github.com/tallygate/tallygate/escrow"
@@ -32,7 +33,7 @@ type asked struct {
 // understand finds out what is asked and what it costs. It reads the body only where the price depends on it.
 func (a *arrival) understand() (*asked, *ledger.Refusal) {
 	q := &asked{arrival: a, call: &meter.Call{Format: wire.Generic}, rates: a.route.Rates, dear: a.route.Rates, limit: lowest(a.route.MaxCharge, a.terms.maxCharge)}
-	if !a.route.readsBody() {
+	if !a.route.readsBody() && !q.mayBeTimed() {
 		return q, q.weigh()
 	}
 	q.tariff = a.route.Tariff.Under(a.payer.Agent, a.gateway.book.Now())
@@ -56,6 +57,19 @@ func (a *arrival) understand() (*asked, *ledger.Refusal) {
 		}
 	}
 	return q, nil
+}
+
+// readClasses are classes that are counted only in answers of APIs that are known.
+var readClasses = []meter.Class{meter.Second, meter.WebSearch, meter.MapsSearch, meter.FileSearch, meter.CodeSession, meter.Citation, meter.Page, meter.SearchUnit}
+
+// mayBeTimed reports whether a route that has one price for all calls has it by what only answers of known APIs state, and the path is one of
+// those. A second of any other path is one of the clock.
+func (q *asked) mayBeTimed() bool {
+	if !slices.ContainsFunc(readClasses, q.rates.Uses) || checkReading(q.request) != nil {
+		return false
+	}
+	call, err := q.inspect(nil)
+	return err != nil || call.API != ""
 }
 
 // findRates finds the prices of the model that is asked for, and of those that may answer in its place.

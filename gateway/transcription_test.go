@@ -3,6 +3,7 @@ package gateway_test
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"io"
 	"mime/multipart"
 	"net/http"
@@ -55,46 +56,52 @@ func TestSecondsOfAudio(t *testing.T) {
 		{"a chat", "/v1/chat/completions", "", `{"model":"m","messages":[]}`, json, `{"choices":[{}]}`, 422, "", ""},
 		{"speech", "/v1/audio/speech", "", `{"model":"m","input":"hello"}`, "audio/mpeg", "x", 422, "", ""},
 	} {
-		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
-			price, err := pricing.ParseClassPrice("second", strings.Fields("0.01 per second"))
-			must(t, err)
-			tariff := &pricing.Tariff{Models: []pricing.Model{{Glob: "*", Prices: []pricing.Price{price}}}}
-			must(t, tariff.Compile(nil))
-			s := openShop(t, escrow.Rules{}, gateway.Options{}, gateway.Route{Tariff: tariff}, func(w http.ResponseWriter, r *http.Request) {
-				if test.status == 422 || test.status == 402 {
-					t.Error("it reached the provider")
-				}
-				w.Header().Set("Content-Type", test.kind)
-				_, _ = io.WriteString(w, test.answer)
-			})
-			body, kind := test.recording, json
-			if test.format != "" {
-				var form bytes.Buffer
-				w := multipart.NewWriter(&form)
-				must(t, w.WriteField("model", "m"))
-				must(t, w.WriteField("response_format", test.format))
-				file, err := w.CreateFormFile("file", "a.wav")
+		for _, byModel := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, by model %t", test.name, byModel), func(t *testing.T) {
+				t.Parallel()
+				price, err := pricing.ParseClassPrice("second", strings.Fields("0.01 per second"))
 				must(t, err)
-				_, _ = io.WriteString(file, test.recording)
-				must(t, w.Close())
-				body, kind = form.String(), w.FormDataContentType()
-			} else if strings.HasPrefix(body, "RIFF") {
-				kind = "audio/wav"
-			}
-			answer, got := s.call(s.key, http.MethodPost, test.path, body, "Content-Type", kind)
-			want(t, "status", answer.StatusCode, test.status)
-			if test.status != 200 {
-				if strings.Contains(got, "hello") {
-					t.Errorf("it brings the answer: %s", got)
+				route := gateway.Route{Rates: rates(t, "0.01 per second")}
+				tariff := &pricing.Tariff{Models: []pricing.Model{{Glob: "*", Prices: []pricing.Price{price}}}}
+				must(t, tariff.Compile(nil))
+				if byModel {
+					route = gateway.Route{Tariff: tariff}
 				}
-				want(t, "balance", s.balance("alice"), "1")
-				return
-			}
-			want(t, "charge", answer.Header.Get("Tallygate-Charge"), test.charge)
-			charges, _, err := s.book.Charges(escrow.ChargeFilter{Agent: "alice"}, escrow.Page{})
-			must(t, err)
-			want(t, "source", charges[0].Source, test.source)
-		})
+				s := openShop(t, escrow.Rules{}, gateway.Options{}, route, func(w http.ResponseWriter, r *http.Request) {
+					if test.status == 422 || test.status == 402 {
+						t.Error("it reached the provider")
+					}
+					w.Header().Set("Content-Type", test.kind)
+					_, _ = io.WriteString(w, test.answer)
+				})
+				body, kind := test.recording, json
+				if test.format != "" {
+					var form bytes.Buffer
+					w := multipart.NewWriter(&form)
+					must(t, w.WriteField("model", "m"))
+					must(t, w.WriteField("response_format", test.format))
+					file, err := w.CreateFormFile("file", "a.wav")
+					must(t, err)
+					_, _ = io.WriteString(file, test.recording)
+					must(t, w.Close())
+					body, kind = form.String(), w.FormDataContentType()
+				} else if strings.HasPrefix(body, "RIFF") {
+					kind = "audio/wav"
+				}
+				answer, got := s.call(s.key, http.MethodPost, test.path, body, "Content-Type", kind)
+				want(t, "status", answer.StatusCode, test.status)
+				if test.status != 200 {
+					if strings.Contains(got, "hello") {
+						t.Errorf("it brings the answer: %s", got)
+					}
+					want(t, "balance", s.balance("alice"), "1")
+					return
+				}
+				want(t, "charge", answer.Header.Get("Tallygate-Charge"), test.charge)
+				charges, _, err := s.book.Charges(escrow.ChargeFilter{Agent: "alice"}, escrow.Page{})
+				must(t, err)
+				want(t, "source", charges[0].Source, test.source)
+			})
+		}
 	}
 }

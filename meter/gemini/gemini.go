@@ -21,6 +21,7 @@ var (
 	streamAPI       = &wire.API{Name: "streamGenerateContent", Dialect: wire.New(generate), Limits: limits, Limit: limit}
 	embeddingsAPI   = &wire.API{Name: "embeddings", Dialect: wire.New(embeddings)}
 	interactionsAPI = &wire.API{Name: "interactions", Dialect: wire.New(interactions), Limits: []string{"generation_config.max_output_tokens"}}
+	videosAPI       = &wire.API{Name: "videos", Dialect: wire.New(operation)}
 	liveAPI         = &wire.API{Name: "live", Dialect: wire.New(live)}
 )
 
@@ -146,6 +147,14 @@ var interactions = wire.Dialect{
 	Stop:    stop,
 }
 
+// operation reads what a video that is asked for is answered with: an operation, which states nothing of what it uses.
+var operation = wire.Dialect{
+	End: func(t *wire.State, _ *wire.Message) wire.Verdict {
+		t.State(wire.Stated{HasPrompt: true, HasCompletion: true})
+		return wire.Pass
+	},
+}
+
 // live reads the messages of a WebSocket. The usages of its turns are added up. https://ai.google.dev/api/live
 var live = wire.Dialect{
 	Frames: true,
@@ -182,6 +191,14 @@ func Inspect(r *wire.Request) (*meter.Call, error) {
 		return r.FreeCall("countTokens"), nil
 	case r.Post(":embedcontent"), r.Post(":batchembedcontents"), r.Post(":predict") && strings.Contains(r.Clean, "embedding"):
 		return inspectEmbeddings(r), nil
+	case r.Post(":predictlongrunning"): // Veo: https://ai.google.dev/gemini-api/docs/video
+		c := r.Call(videosAPI)
+		r.Named(c, model(r.Path))
+		r.AskSeconds(c, "parameters.durationSeconds", "parameters.duration_seconds")
+		c.ByAsked = true
+		return c, nil
+	case r.Post(":fetchpredictoperation"):
+		return r.FreeCall("operations"), nil
 	case r.Post("/interactions"):
 		return inspectInteraction(r)
 	case strings.Contains(r.Clean, "/interactions/") && (r.Method == http.MethodGet || r.Post("/cancel")):

@@ -36,9 +36,9 @@ var chat = wire.Dialect{
 	Rules: []wire.Rule{
 		{Path: "model"},
 		{Path: "usage"},
-		{Path: "x_groq.usage"},    // the same usage again; the only one in old streams of Groq
-		{Path: "result.usage"},    // Cloudflare
-		{Path: "choices.*.usage"}, // Moonshot's streams
+		{Path: "x_groq.usage"},                               // the same usage again; the only one in old streams of Groq
+		{Path: "result.usage"},                               // Cloudflare
+		{Path: "choices.*.usage"}, {Path: "choices.*.index"}, // Moonshot's streams
 		{Path: "service_tier"},
 		{Path: "object"},
 		{Path: "id", In: wire.Whole}, {Path: "request_id", In: wire.Whole}, {Path: "task_status", In: wire.Whole},
@@ -109,6 +109,10 @@ func endChatAt(t *wire.State, m *wire.Message, at string) wire.Verdict {
 			stated = m.Get(at + path)
 		}
 	}
+	if each := m.All(at + "choices.*.usage"); len(each) > 0 && t.Call.Choices > 1 && !m.Get(at+"usage").IsObject() {
+		stateChoices(t, each, m.All(at+"choices.*.index"))
+		return wire.Pass
+	}
 	if v := tier(m.Get(at+"service_tier"), stated); v != "" {
 		t.Tier = v
 	}
@@ -122,6 +126,38 @@ func endChatAt(t *wire.State, m *wire.Message, at string) wire.Verdict {
 	}
 	return wire.Pass
 }
+
+// stateChoices states a usage that each of several answers has: their output is added up, and the prompt they share counts once.
+func stateChoices(t *wire.State, usages, indexes []gjson.Result) {
+	choices, _ := t.Scratch.(map[int64]wire.Stated)
+	if choices == nil {
+		choices = map[int64]wire.Stated{}
+		t.Scratch = choices
+	}
+	for i, u := range usages {
+		index := int64(i)
+		if len(indexes) == len(usages) {
+			index = indexes[i].Int()
+		}
+		if u.IsObject() && (len(choices) < maxTold || choices[index].HasPrompt) {
+			choices[index] = usage(u)
+		}
+	}
+	var sum wire.Stated
+	for _, s := range choices {
+		prompt := max(sum.Prompt, s.Prompt)
+		cached := min(sum.Cached, s.Cached)
+		if len(choices) == 1 || !sum.HasPrompt {
+			cached = s.Cached
+		}
+		sum.Add(wire.Stated{Completion: s.Completion, Reasoning: s.Reasoning, HasPrompt: s.HasPrompt, HasCompletion: s.HasCompletion, Suspect: s.Suspect})
+		sum.Prompt, sum.Cached = prompt, cached
+	}
+	t.State(sum)
+}
+
+// maxTold bounds how many answers are told apart.
+const maxTold = 4096
 
 // quiet returns d for a client that did not ask for the usage. It drops the chunk that has only the usage, and deletes the
 // "usage":null of the others.

@@ -50,6 +50,8 @@ func Inspect(r *wire.Request) (*meter.Call, error) {
 		r.AskCharacters(c, "text", "input")
 		c.ByAsked = true
 		return c, err
+	case r.Post("/containers"):
+		return inspectContainer(r), nil
 	case r.Post("/ocr"):
 		return inspectMedia(r, ocrAPI, true)
 	case r.Upgrade("/realtime"), r.Upgrade("/responses"):

@@ -17,7 +17,7 @@ func usage(u gjson.Result) wire.Stated { return wire.ReadUsage(u.Get) }
 func tier(beside, usage gjson.Result) string {
 	for _, v := range []gjson.Result{usage.Get("service_tier"), beside} {
 		if v.Type == gjson.String && v.Str != "auto" {
-			return v.Str
+			return meter.ServiceTier(v.Str)
 		}
 	}
 	return ""

@@ -234,7 +234,11 @@ func (r *Request) tier() string {
 	var names []string
 	for _, field := range tierFields {
 		if v := r.Get(field); v.Type == gjson.String {
-			names = append(names, r.Name(field))
+			name := r.Name(field)
+			if strings.Contains(strings.ToLower(field), "tier") {
+				name = meter.ServiceTier(name)
+			}
+			names = append(names, name)
 		} else if strings.HasSuffix(field, "service_tier") && r.set(field) {
 			r.Refuse(field, "expected a string")
 		}
