@@ -224,6 +224,15 @@ func TestBatchesThatAreRefused(t *testing.T) {
 			t.Errorf("%s %s: %s %s", test.path, test.body, answer.Status, body)
 		}
 	}
+	for _, headers := range [][]string{nil, {"X-Goog-FieldMask", "name"}} {
+		path := "/v1beta/batches/b1?$fields=name"
+		if headers != nil {
+			path = "/v1beta/batches/b1"
+		}
+		if answer, body := s.call(s.key, "GET", path, "", headers...); answer.StatusCode != 422 {
+			t.Errorf("%s %v: %s %s", path, headers, answer.Status, body)
+		}
+	}
 	for _, test := range []struct {
 		purpose, lines string
 		status         int

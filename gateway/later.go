@@ -142,7 +142,7 @@ func (c *counting) unknown(usage meter.Usage) *ledger.Refusal {
 	timed := seconds && (usage.Length > 0 || usage.Units[meter.Second] > 0)
 	switch {
 	case tokens && usage.Unanswered && !timed:
-	case !tokens && seconds && c.call.Timed && !timed && !c.rates.Uses(meter.Calls):
+	case !tokens && seconds && c.call.Timed && !timed:
 	default:
 		return nil
 	}

@@ -9,6 +9,7 @@ package batch
 import (
 	"bytes"
 	"net/http"
+	"net/url"
 	"strings"
 
 	"github.com/tidwall/gjson"
@@ -130,8 +131,23 @@ func inspectResults(r *wire.Request) *meter.Call {
 	}
 	c := r.Call(resultAPI)
 	c.Malformed = false
+	refuseMask(r)
 	c.Once, c.Of, c.AnyModel, c.InputOnly, c.InputOpen = once, of(r), true, true, true
 	return c
+}
+
+// refuseMask refuses a request that has Google leave fields out, among which may be the usage.
+// https://cloud.google.com/apis/docs/system-parameters
+func refuseMask(r *wire.Request) {
+	query, _ := url.ParseQuery(r.Query)
+	for key := range query {
+		if name := strings.ToLower(strings.TrimPrefix(key, "$")); name == "fields" {
+			r.Refuse(key, "without all fields the results can't be counted: leave it out")
+		}
+	}
+	if r.Header.Get("X-Goog-Fieldmask") != "" {
+		r.Refuse("X-Goog-FieldMask", "without all fields the results can't be counted: leave it out")
+	}
 }
 
 func between(s, before, after string) string {
