@@ -121,13 +121,18 @@ func (q *asked) checkLater() *ledger.Refusal {
 // once reports whether the answer is charged once, however often it is fetched.
 func (q *asked) once() bool { return q.call.Once != "" || q.call.Fetches != "" }
 
-// toCome tells of a usage whether it is that of an answer which comes later, and which it is; nil: there is none, or it can't be fetched.
-func (c *counting) toCome(usage meter.Usage) *escrow.LaterAnswer {
-	if usage.Later == "" || c.route.Shadow {
+// toCome is the answer that is still to come: that to a call which has asked for one, or that of which the payer has paid a part, and which the
+// provider keeps whole. nil: there is none.
+func (c *counting) toCome(usage meter.Usage, cut string) *escrow.LaterAnswer {
+	name := usage.Later
+	if cut == cutFunds || cut != cutNone && usage.Pending {
+		name = usage.Stored
+	}
+	if name == "" || c.route.Shadow {
 		return nil
 	}
 	return &escrow.LaterAnswer{
-		Name: usage.Later, API: c.call.API, Model: c.call.Model, Models: c.call.Models, ServiceTier: c.call.ServiceTier,
+		Name: name, API: c.call.API, Model: c.call.Model, Models: c.call.Models, ServiceTier: c.call.ServiceTier,
 		InputTokens: c.call.InputTokens, InputOpen: c.call.InputOpen, MaxOutput: c.call.MaxOutput, Choices: c.call.Choices,
 	}
 }

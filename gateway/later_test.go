@@ -219,6 +219,51 @@ func TestAnswersThatComeLaterAreWithheldFromThePoor(t *testing.T) {
 	}
 }
 
+// TestAnAnswerThatWasCutIsNotFetchedForNothing: of a stream whose money ran out, the provider may keep the whole answer.
+func TestAnAnswerThatWasCutIsNotFetchedForNothing(t *testing.T) {
+	t.Parallel()
+	const (
+		openAI = `{"id":"resp_A","model":"m","status":"completed","output":[{"type":"message","content":[{"type":"output_text","text":"w"}]}],"usage":{"input_tokens":0,"output_tokens":200,"total_tokens":200}}`
+		gemini = `{"id":"i1","model":"m","status":"completed","outputs":[{"type":"text","text":"w"}],"usage":{"total_input_tokens":0,"total_output_tokens":200,"total_tokens":200}}`
+	)
+	for _, test := range []struct{ path, request, first, piece, last, fetch, whole string }{
+		{"/v1/responses", `{"model":"m","input":"","stream":true}`, `{"type":"response.created","response":{"id":"resp_A","status":"in_progress"}}`,
+			`{"type":"response.output_text.delta","delta":" w"}`, `{"type":"response.completed","response":` + openAI + `}`, "/v1/responses/resp_A", openAI},
+		{"/v1beta/interactions", `{"model":"m","input":"","stream":true}`, `{"event_type":"interaction.start","interaction":{"id":"i1","status":"in_progress"}}`,
+			`{"event_type":"content.delta","delta":{"text":" w"}}`, `{"event_type":"interaction.complete","interaction":` + gemini + `}`, "/v1beta/interactions/i1", gemini},
+	} {
+		route := tokenRoute(t)
+		route.Batch = pricing.Measure{N: 10, Unit: "token"}
+		s := openShop(t, escrow.Rules{}, gateway.Options{}, route, func(w http.ResponseWriter, r *http.Request) {
+			if r.Method == http.MethodGet {
+				w.Header().Set("Content-Type", "application/json")
+				_, _ = io.WriteString(w, test.whole)
+				return
+			}
+			w.Header().Set("Content-Type", "text/event-stream")
+			fmt.Fprintf(w, "data: %s\n\n", test.first)
+			for range 200 { // there is money for half of it
+				fmt.Fprintf(w, "data: %s\n\n", test.piece)
+			}
+			fmt.Fprintf(w, "data: %s\n\n", test.last)
+		})
+		_, body := s.call(s.key, http.MethodPost, test.path, test.request)
+		if strings.Contains(body, "200") {
+			t.Fatalf("it was not cut: %s", body)
+		}
+		if answer, got := s.call(s.key, http.MethodGet, test.fetch, ""); answer.StatusCode != http.StatusPaymentRequired || strings.Contains(got, "200") {
+			t.Errorf("without money: %s %s", answer.Status, got)
+		}
+		must(t, s.do(func(tx *escrow.Tx) error {
+			_, err := tx.Deposit(operator, escrow.PaymentOrder{To: "alice", Amount: amount("50")})
+			return err
+		}))
+		answer, got := s.call(s.key, http.MethodGet, test.fetch, "")
+		want(t, "with money", answer.Header.Get("Tallygate-Charge"), "2")
+		want(t, "the answer", got, test.whole)
+	}
+}
+
 // TestAnswersThatNobodyAskedFor: what only answers of this kind are fetched by is not free; other stored answers are.
 func TestAnswersThatNobodyAskedFor(t *testing.T) {
 	t.Parallel()

@@ -131,9 +131,7 @@ func (c *counting) settlement(e ending) escrow.Settlement {
 	if e.cut == cutNone {
 		s.Quality, s.Answer = e.quality, e.sealed
 	}
-	if e.cut == cutNone {
-		s.Later = c.toCome(usage)
-	}
+	s.Later = c.toCome(usage, e.cut)
 	c.pay.complete(&s, usage.Units)
 	if usage.Suspect {
 		c.pay.clamp(&s)

@@ -105,7 +105,7 @@ var finished = map[string]bool{"completed": true, "failed": true, "cancelled": t
 // interactions reads an interaction or the events of its stream. https://ai.google.dev/gemini-api/docs/interactions
 var interactions = wire.Dialect{
 	Rules: []wire.Rule{
-		{Path: "id", In: wire.Whole}, {Path: "status"}, {Path: "interaction.status"},
+		{Path: "id", In: wire.Whole}, {Path: "interaction.id", In: wire.Stream}, {Path: "status"}, {Path: "interaction.status"},
 		{Path: "model"}, {Path: "usage"}, {Path: "interaction.model"}, {Path: "interaction.usage"},
 		{Path: "service_tier"}, {Path: "interaction.service_tier"},
 		{Path: "event_type"}, {Path: "delta.text", Text: meter.Output, In: wire.Stream},
@@ -131,7 +131,9 @@ var interactions = wire.Dialect{
 			}
 		}
 		grounded(t, false)
-		t.ID = m.Get("id").String()
+		if v := m.Get("id").String() + m.Get("interaction.id").String(); v != "" {
+			t.ID = v
+		}
 		if status := m.Get("status").String() + m.Get("interaction.status").String(); status != "" {
 			t.Pending = !finished[status]
 			t.Answered = !t.Pending
@@ -224,6 +226,7 @@ func inspectInteraction(r *wire.Request) (*meter.Call, error) {
 	c := r.Call(interactionsAPI)
 	r.Follow(c, "previous_interaction_id", later)
 	if !r.Bool("background") {
+		c.Stored = later
 		return c, nil
 	}
 	if c.Stream {

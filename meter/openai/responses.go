@@ -20,6 +20,7 @@ var responses = wire.Dialect{
 		{Path: "type", In: wire.Stream},
 		{Path: "delta", Text: meter.Output, In: wire.Stream},
 		{Path: "item.name", Text: meter.Output, Call: true, In: wire.Stream}, // of response.output_item.added
+		{Path: "response.id", In: wire.Stream},
 		{Path: "response.model", In: wire.Stream},
 		{Path: "response.service_tier", In: wire.Stream},
 		{Path: "response.usage", In: wire.Stream},
@@ -100,7 +101,9 @@ func endResponses(t *wire.State, m *wire.Message) wire.Verdict {
 		t.Beside = generated(m.Get(at + "tool_usage.image_gen"))
 	}
 	status := m.Get("status").String()
-	t.ID = m.Get("id").String()
+	if v := m.Get(at + "id").String(); v != "" {
+		t.ID = v
+	}
 	t.Answered = t.Answered || finished[status]
 	t.Pending = status != "" && !finished[status] || kind != "" && kind != "error" && !finished[strings.TrimPrefix(kind, "response.")]
 	t.Failed = t.Failed || kind == "error" || kind == "response.failed" || m.Get("status").String() == "failed"
@@ -186,6 +189,7 @@ func inspectResponses(r *wire.Request) (*meter.Call, error) {
 	if r.Bool("background") {
 		return answeredLater(r, c, laterResponse, nil)
 	}
+	c.Stored = laterResponse
 	return c, nil
 }
 
