@@ -29,7 +29,7 @@ func (u *witness) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	u.mu.Lock()
 	u.got = append(u.got, r)
 	u.mu.Unlock()
-	_, _ = io.WriteString(w, "served")
+	_, _ = io.WriteString(w, `{"choices":[{"message":{"content":"served"}}]}`)
 }
 
 // take returns what has come since it was last asked.
