@@ -126,7 +126,7 @@ func (q *asked) once() bool { return q.call.Once != "" || q.call.Fetches != "" }
 func (c *counting) toCome(usage meter.Usage, cut string) *escrow.LaterAnswer {
 	name := usage.Later
 	if cut == cutFunds || cut != cutNone && usage.Pending {
-		name = usage.Stored
+		name = usage.Kept
 	}
 	if name == "" || c.route.Shadow {
 		return nil

@@ -127,8 +127,8 @@ type Usage struct {
 	Pending bool
 	// Later, where the answer to a call with [Call.Later] is Unanswered or Pending, names what is to be fetched, as [Call.Fetches] does.
 	Later string
-	// Stored, of an answer to a call with [Call.Stored], names what the provider keeps it as, as [Call.Fetches] does.
-	Stored string
+	// Kept, of an answer to a call with [Call.Keeps], names what the provider keeps it as, as [Call.Fetches] does.
+	Kept string
 	// Length is how long the audio is, in seconds, where the answer does not state it: as its upload says, or its last subtitle.
 	Length Quantity
 	// Cost is the price in USD that the provider itself states, as it wrote it (OpenRouter's usage.cost); else empty.
@@ -200,8 +200,8 @@ type Call struct {
 	Once string
 	// Later, where set, says that the answer may come later: the kind of thing that it is then fetched as.
 	Later string
-	// Stored, where set, says that the provider keeps the answer: the kind of thing that it is then fetched as, also where it was cut.
-	Stored string
+	// Keeps, where set, says that the provider keeps the answer: the kind of thing that it is then fetched as, also where it was cut.
+	Keeps string
 	// Fetches, where set, names an answer that an earlier call has asked for, and that this one fetches if it is finished: its kind, a colon,
 	// and the provider's name of it. Where nobody has asked for it in that way, the call is what else is said of it.
 	Fetches string

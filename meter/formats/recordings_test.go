@@ -263,7 +263,7 @@ func TestRecordings(t *testing.T) {
 				c := call.Counter(r.Status, r.header())
 				out := run(c, body, size)
 				u := c.Usage(true)
-				if u.Unanswered && r.Status < 400 {
+				if u.Unanswered && u.Length == 0 && r.Status < 400 { // subtitles tell how long they are
 					t.Error("it was taken for no answer")
 				}
 				switch {

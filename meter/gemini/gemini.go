@@ -226,7 +226,7 @@ func inspectInteraction(r *wire.Request) (*meter.Call, error) {
 	c := r.Call(interactionsAPI)
 	r.Follow(c, "previous_interaction_id", later)
 	if !r.Bool("background") {
-		c.Stored = later
+		c.Keeps = later
 		return c, nil
 	}
 	if c.Stream {

@@ -189,7 +189,7 @@ func inspectResponses(r *wire.Request) (*meter.Call, error) {
 	if r.Bool("background") {
 		return answeredLater(r, c, laterResponse, nil)
 	}
-	c.Stored = laterResponse
+	c.Keeps = laterResponse
 	return c, nil
 }
 

@@ -295,8 +295,8 @@ func (c *counter) later(u *meter.Usage) {
 	known := t.Stated.HasPrompt || t.Stated.HasCompletion || t.hasText() || t.Failed || t.Answered
 	u.Unanswered = !known && c.shape != Stream && len(c.d.Answers) > 0
 	u.Pending = t.Pending
-	if t.Call.Stored != "" && fetchable(t.ID) {
-		u.Stored = Fetched(t.Call.Stored, t.ID)
+	if t.Call.Keeps != "" && fetchable(t.ID) {
+		u.Kept = Fetched(t.Call.Keeps, t.ID)
 	}
 	if (u.Unanswered || u.Pending) && t.Call.Later != "" && fetchable(t.ID) {
 		u.Later = Fetched(t.Call.Later, t.ID)
