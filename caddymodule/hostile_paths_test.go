@@ -29,7 +29,7 @@ func (u *witness) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	u.mu.Lock()
 	u.got = append(u.got, r)
 	u.mu.Unlock()
-	_, _ = io.WriteString(w, "served")
+	_, _ = io.WriteString(w, `{"choices":[{"message":{"content":"served"}}]}`)
 }
 
 // take returns the requests since the last call of take.

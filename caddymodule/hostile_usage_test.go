@@ -68,7 +68,8 @@ func TestAbsurdUsage(t *testing.T) {
 	key := p.agent("alice", "1")
 	usage := func(u string) string { return `,"usage":` + u }
 	const estimated = "an estimate"
-	const held = "what the balance held covers" // of what is stated beyond reason
+	const nothing = "nothing: it does not go out" // the answer says nothing of what it costs
+	const held = "what the balance held covers"   // of what is stated beyond reason
 	for i, test := range []struct {
 		name    string
 		stream  bool
@@ -103,8 +104,12 @@ func TestAbsurdUsage(t *testing.T) {
 		{"after the end of a stream, in one piece with it", true, eventStream(hello, "[DONE]\n\ndata: "+fmt.Sprintf(usageChunk, chatUsage)), chatCharge, "stated", false},
 		{"an error in the middle of a stream", true, eventStream(hello, `{"error":{"message":"overloaded","type":"server_error"}}`, "[DONE]"), "", estimated, false},
 		{"an error alone is not billed as an answer", true, eventStream(`{"error":{"message":"overloaded, and a long text about it","type":"server_error"}}`, "[DONE]"), "0", "stated", false},
-		{"an empty 200", false, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(200) }, "", estimated, false},
-		{"a 204", false, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(204) }, "", estimated, false},
+		{"an empty 200", false, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(200) }, nothing, "", false},
+		{"a 204", false, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(204) }, nothing, "", false},
+		{"a ticket", false, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Operation-Location", "https://a.example/1")
+			w.WriteHeader(202)
+		}, nothing, "", false},
 		{"an empty stream", true, eventStream(), "", estimated, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -116,6 +121,14 @@ func TestAbsurdUsage(t *testing.T) {
 				body = chatStream
 			}
 			a := p.do("POST", chatCompletions, key, body)
+			if test.charge == nothing {
+				wantProblem(t, a, 502, "usage_unknown")
+				if location := a.header.Get("Operation-Location"); location != "" {
+					t.Errorf("it tells where the answer will be: %s", location)
+				}
+				p.wantBooks(key, "1", decimal.Zero)
+				return
+			}
 			if a.err != nil || a.status != 200 && a.status != 204 {
 				t.Fatalf("%d %s %v", a.status, a.body, a.err)
 			}
@@ -243,7 +256,7 @@ func TestBombs(t *testing.T) {
 		{"bytes, within the money", "/bytes", io.LimitReader(endless{'x'}, size), "text/plain", true, "0.067"},
 		{"one line of an answer, beyond the money", chatCompletions, io.MultiReader(strings.NewReader(`{"choices":[{"message":{"content":"`), io.LimitReader(endless{' '}, size), strings.NewReader(`"}}]}`)), "application/json", false, "0.09"},
 		{"one event", chatCompletions, io.LimitReader(endless{'x'}, size), "text/event-stream", true, "0"},
-		{"an answer that goes ever deeper", chatCompletions, io.LimitReader(endless{'{'}, size), "application/json", true, "0"},
+		{"an answer that goes ever deeper", chatCompletions, io.LimitReader(endless{'{'}, size), "application/json", false, "0"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			p.shop.t = t

@@ -63,6 +63,7 @@ const (
 	couponByPayee     table = 'Q' // payee, coupon id
 	couponByCode      table = 'L' // code
 	redeemedTable     table = 'M' // coupon id, agent
+	laterTable        table = 'X' // payee, name: an answer that is fetched later, and who has asked for it
 	decisionTable     table = 'j' // request id: a charge whose quality is not decided yet
 )
 

@@ -29,6 +29,9 @@ type Settlement struct {
 	// is stored already. It should be encrypted with something that only the caller has.
 	Answer []byte
 
+	// Later, if not nil, is the answer that the call was only told the name of, with who asked for it left out.
+	Later *LaterAnswer
+
 	// Price, if not nil, computes the price of the call from what was used before it in the period, and replaces Amount, Units and UnitPrices.
 	// Amount is then the highest possible price. Price may be called more than once, and on another goroutine.
 	Price func(used func(Counter) int64) Priced
@@ -317,6 +320,11 @@ func (t *Tx) settle(a *Authorisation, s Settlement) (Charge, error) {
 	a.limits.settle(t, amount+locked)
 	if a.shadow {
 		c.Status = Shadowed
+	}
+	if s.Later != nil {
+		if err := t.keepLater(*c, *s.Later); err != nil {
+			return Charge{}, err
+		}
 	}
 	charge, err = t.record(d, a.hold)
 	if err != nil || a.milestone != "" {

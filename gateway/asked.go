@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"net/http"
+	"slices"
 	"strconv"
 
 	"github.com/tallygate/tallygate/escrow"
@@ -33,11 +34,14 @@ type asked struct {
 // understand finds out what is asked and what it costs. It reads the body only where the price depends on it.
 func (a *arrival) understand() (*asked, *ledger.Refusal) {
 	q := &asked{arrival: a, call: &meter.Call{Format: wire.Generic}, rates: a.route.Rates, dear: a.route.Rates, limit: lowest(a.route.MaxCharge, a.terms.maxCharge)}
-	if !a.route.readsBody() {
+	if !a.route.readsBody() && !q.mayBeTimed() {
 		return q, q.weigh()
 	}
 	q.tariff = a.route.Tariff.Under(a.payer.Agent, a.gateway.book.Now())
 	if refusal := q.read(); refusal != nil {
+		return nil, refusal
+	}
+	if refusal := q.findLater(); refusal != nil {
 		return nil, refusal
 	}
 	if q.tariff != nil && !q.call.Free {
@@ -48,7 +52,7 @@ func (a *arrival) understand() (*asked, *ledger.Refusal) {
 	if refusal := q.weigh(); refusal != nil {
 		return nil, refusal
 	}
-	for _, check := range []func() *ledger.Refusal{q.checkPriced, q.checkAsked} {
+	for _, check := range []func() *ledger.Refusal{q.checkPriced, q.checkAsked, q.checkLater} {
 		if refusal := check(); refusal != nil {
 			return nil, refusal
 		}
@@ -56,11 +60,27 @@ func (a *arrival) understand() (*asked, *ledger.Refusal) {
 	return q, nil
 }
 
+// readClasses are classes that are counted only in answers of APIs that are known.
+var readClasses = []meter.Class{meter.Second, meter.WebSearch, meter.MapsSearch, meter.FileSearch, meter.CodeSession, meter.Citation, meter.Page, meter.SearchUnit}
+
+// mayBeTimed reports whether a route that has one price for all calls has it by what only answers of known APIs state, and the path is one of
+// those. A second of any other path is one of the clock.
+func (q *asked) mayBeTimed() bool {
+	if !slices.ContainsFunc(readClasses, q.rates.Uses) || checkReading(q.request) != nil {
+		return false
+	}
+	call, err := q.inspect(q.request, nil)
+	return err != nil || call.API != ""
+}
+
 // findRates finds the prices of the model that is asked for, and of those that may answer in its place.
 func (q *asked) findRates() *ledger.Refusal {
 	dearest := int64(-1)
 	for i, model := range append([]string{q.call.Model}, q.call.Models...) {
 		rates, ok := q.tariff.For(model)
+		if !ok && model == "" && q.call.AnyModel { // they are priced by the models that the answer names
+			rates, ok = q.tariff.Dearest()
+		}
 		if !ok {
 			return refuse(api.NoPrice, "the tariff has no price for model "+strconv.Quote(model), "model", model)
 		}
@@ -98,6 +118,9 @@ func (q *asked) read() *ledger.Refusal {
 	call, err := q.inspect(r, q.body)
 	if ambiguous := (*meter.AmbiguousError)(nil); errors.As(err, &ambiguous) {
 		return refuse(api.AmbiguousRequest, ambiguous.Error(), "field", ambiguous.Field)
+	}
+	if later := (*meter.LaterError)(nil); errors.As(err, &later) {
+		return refuse(escrow.InvalidRequest, later.Error(), "field", later.Field)
 	}
 	if err != nil {
 		return refuse(escrow.InvalidRequest, err.Error())

@@ -19,6 +19,11 @@ func TestWhatIsAskedMustBeSaid(t *testing.T) {
 		status                  int
 		charge                  string
 	}{
+		{"a container", "0.03 per code_session", "/v1/containers", `{"name":"a"}`, 200, "0.03"},
+		{"a large container", "0.03 per code_session", "/v1/containers", `{"name":"a","memory_limit":"4g"}`, 200, "0.12"},
+		{"a container of no size", "0.03 per code_session", "/v1/containers", `{"name":"a","memory_limit":"many"}`, 422, ""},
+		{"a container where tokens are sold", "0.03 per token", "/v1/containers", `{"name":"a"}`, 422, ""},
+		{"a video of Google's", "0.01 per asked_second", "/v1beta/models/veo-3:predictLongRunning", `{"instances":[],"parameters":{"durationSeconds":8}}`, 200, "0.08"},
 		{"a video of unknown length", "0.01 per asked_second", "/v1/videos", `{"model":"m"}`, 422, ""},
 		{"a remix of unknown length", "0.01 per asked_second", "/v1/videos/video_1/remix", `{"model":"m"}`, 422, ""},
 		{"speech without text", "0.01 per input_character", "/v1/audio/speech", `{"model":"m"}`, 422, ""},

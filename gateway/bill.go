@@ -64,9 +64,15 @@ func (q *asked) priceUsage(usage meter.Usage, used pricing.Used) (bill, error) {
 				failed = errNoPriceBeside
 			}
 		}
+		main := q.dearer(usage)
 		for _, pass := range usage.Passes {
 			rates, ok := tariff.For(pass.Model)
-			if !ok || rates == q.rates {
+			if !ok && q.call.AnyModel {
+				rates, failed = q.rates, errNoPriceBeside
+			} else if !ok {
+				continue
+			}
+			if rates == main {
 				continue
 			}
 			for class, quantity := range pass.Units {
@@ -85,9 +91,13 @@ func (q *asked) dearer(usage meter.Usage) *pricing.Rates {
 	if q.tariff == nil || usage.Model == q.call.Model && usage.Model != "" {
 		return q.rates
 	}
+	answered, priced := q.tariff.For(usage.Model)
+	if priced && usage.Model != "" && q.call.AnyModel && q.call.Model == "" {
+		return answered // q.rates are those of the dearest model that there is
+	}
 	dearest := q.rates
 	may := []string{usage.Model}
-	if _, priced := q.tariff.For(usage.Model); usage.Model == "" || !priced {
+	if usage.Model == "" || !priced {
 		may = q.call.Models
 	}
 	for _, model := range may {

@@ -54,6 +54,10 @@ func (q *asked) bounds() bounds {
 			one += ledger.Amount(q.dear.MostOf(pricing.Measure{N: 1, Unit: string(class)}))
 		}
 	}
+	if q.call.Length > 0 && q.rates.Uses(meter.Second) {
+		nano, _ := q.dear.Most(meter.Usage{Units: meter.Units{meter.Calls: meter.Whole(1), meter.Second: q.call.Length}})
+		one = max(one, ledger.Amount(nano))
+	}
 	least := max(one, q.batchPrice()) + q.beyondCall()
 	return bounds{least: least, hold: least}
 }

@@ -27,6 +27,9 @@ func (a *admitted) promiseCharge(h http.Header) {
 func (a *admitted) writeCharge(h http.Header, end *settled) {
 	charge := end.charge
 	h.Set(headerCharge, charge.Amount.String())
+	if charge.RequestID == "" { // there is none
+		return
+	}
 	h.Set(headerUnits, a.unitsUsed(charge))
 	h.Set(headerBalance, charge.Balance.String())
 	if charge.Credit > 0 {

@@ -122,14 +122,14 @@ func (c *counting) exactly() *meter.Usage {
 // reach holds what the answer may have used by now. It reports false where the money is not there, and what was certainly used.
 func (c *counting) reach() (at meter.Units, reached bool) {
 	at, bound := c.counter.Progress()
-	c.addSeconds(at)
-	c.addSeconds(bound)
+	c.addSeconds(at, c.call.Length)
+	c.addSeconds(bound, c.call.Length)
 	if bound != nil {
 		c.addAsked(bound)
 	}
 	return at, c.pay.reach(bound, func() meter.Usage {
 		usage := c.counter.Usage(false)
-		c.addSeconds(usage.Units)
+		c.addSeconds(usage.Units, usage.Length)
 		if usage.Units != nil {
 			c.addAsked(usage.Units)
 		}
@@ -155,20 +155,26 @@ func slice(p []byte) int {
 
 const maxSlice = 256
 
-// addSeconds counts the time since the call began, where time is what is charged. A second is that of the clock only where the answer
-// states none, and where no token has a price beside it, but for a connection: else a chat costs more for a slow provider.
-func (c *counting) addSeconds(units meter.Units) {
+// addSeconds counts time, where that is what is charged. A second is one of audio, as the answer states it, else as the upload or the last
+// subtitle says; or one of a connection, or of a call that no format knows, by the clock. It is not counted where the answer states tokens
+// that have a price.
+func (c *counting) addSeconds(units meter.Units, length meter.Quantity) (estimated bool) {
 	if units == nil {
-		return
+		return false
 	}
 	elapsed := meter.Quantity(time.Since(c.began).Microseconds())
 	if c.rates.Uses(meter.Elapsed) {
 		units.Add(meter.Elapsed, elapsed)
 	}
-	byTime := !c.rates.UsesTokens() || c.status == http.StatusSwitchingProtocols
-	if byTime && units[meter.Second] == 0 && c.rates.Uses(meter.Second) {
-		units.Add(meter.Second, elapsed)
+	if units[meter.Second] > 0 || !c.rates.Uses(meter.Second) || c.rates.UsesTokens() && c.status != http.StatusSwitchingProtocols && hasTokens(units) {
+		return false
 	}
+	if !c.call.Timed && (c.call.API == "" || c.status == http.StatusSwitchingProtocols || c.request.Method == http.MethodConnect) {
+		units.Add(meter.Second, elapsed)
+		return false
+	}
+	units.Add(meter.Second, length)
+	return length > 0
 }
 
 // stopEvent is what ends a stream in the provider's own format when the money has run out; nil where there is no such thing. It
@@ -206,7 +212,7 @@ func (c *counting) price() (ledger.Amount, bool) {
 	c.mu.Lock() // the end of the process may settle the call meanwhile
 	defer c.mu.Unlock()
 	usage := c.counter.Usage(true)
-	c.addSeconds(usage.Units)
+	c.addSeconds(usage.Units, usage.Length)
 	if usage.Units != nil {
 		c.addAsked(usage.Units)
 	}

@@ -88,7 +88,7 @@ func holdsTheLawWithCredit(t *testing.T, good sold, streamed bool, provider http
 	if complete && (all < price || charge.Amount != price) {
 		t.Errorf("a complete answer of %s was had for %s, by who has %s", price, charge.Amount, all)
 	}
-	enough := all > price || all == price && !((good.name == "token" || good.name == "tiers") && streamed)
+	enough := all > price || all == price && !(good.isTokens() && streamed)
 	if !complete && enough {
 		t.Errorf("an honest call is refused: %d %s", status, body)
 	}

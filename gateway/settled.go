@@ -44,9 +44,26 @@ var (
 // a limit, does not reach for.
 func (c *counting) charge(e ending) (*settled, *ledger.Refusal) {
 	auth := c.pay.authorisation()
-	if e.cut != cutNone && !c.sent || e.cut == cutUpstream && c.call.Once != "" {
+	if e.cut != cutNone && !c.sent || e.cut == cutUpstream && c.once() {
 		auth.Cancel()
 		return &settled{}, nil
+	}
+	part := e.cut != cutNone && c.once()
+	if e.cut == cutNone {
+		usage := c.counter.Usage(true)
+		switch {
+		case c.call.Fetches != "" && usage.Unanswered: // it is not there yet
+			auth.Cancel()
+			return &settled{}, nil
+		case c.call.AnyModel && usage.Later == "" && !hasTokens(usage.Units):
+			part = true // there are no results yet
+		case c.once() && usage.Pending:
+			part = true
+		default:
+			if refusal := c.unknown(usage); refusal != nil {
+				return nil, refusal
+			}
+		}
 	}
 	settlement := c.settlement(e)
 	if e.cut == cutNone && !c.route.FinishUnpaid {
@@ -54,7 +71,11 @@ func (c *counting) charge(e ending) (*settled, *ledger.Refusal) {
 			return nil, refusal
 		}
 	}
-	if e.cut != cutNone && c.call.Once != "" {
+	if part {
+		if e.cut == cutNone && settlement.Amount == 0 && settlement.Price == nil {
+			auth.Cancel()
+			return &settled{}, nil
+		}
 		return c.settlePart(settlement), nil
 	}
 	done := timeSettle()
@@ -67,6 +88,16 @@ func (c *counting) charge(e ending) (*settled, *ledger.Refusal) {
 		metrics.calls.WithLabelValues(c.route.Payee, e.cut).Inc()
 	}
 	return &settled{charge: charge, quality: settlement.Quality, err: err}, nil
+}
+
+// hasTokens reports whether there is more in units than what any answer has.
+func hasTokens(units meter.Units) bool {
+	for class, n := range units {
+		if n > 0 && !everyAnswerHas(class) {
+			return true
+		}
+	}
+	return false
 }
 
 // settlement is what the answer comes to.
@@ -100,6 +131,7 @@ func (c *counting) settlement(e ending) escrow.Settlement {
 	if e.cut == cutNone {
 		s.Quality, s.Answer = e.quality, e.sealed
 	}
+	s.Later = c.toCome(usage, e.cut)
 	c.pay.complete(&s, usage.Units)
 	if usage.Suspect {
 		c.pay.clamp(&s)
@@ -119,13 +151,21 @@ func (c *counting) used(cut string) meter.Usage {
 	if cut == cutClient {
 		c.addUnseen(&usage)
 	}
-	c.addSeconds(usage.Units)
+	if usage.Later != "" { // the rest is charged when it is fetched
+		usage = meter.Usage{Source: meter.Stated, Later: usage.Later, Units: meter.Units{meter.Calls: usage.Units[meter.Calls]}}
+	}
+	if c.addSeconds(usage.Units, usage.Length) {
+		usage.Source = meter.Estimated
+	}
 	if cut == cutClient || cut == cutFunds {
 		// The provider has answered; that the client does not hear it out is not its fault.
 		usage.Units[meter.Calls] = meter.Whole(1)
 	}
 	if cut != cutUpstream {
 		c.addAsked(usage.Units)
+	}
+	if c.call.Fetches != "" {
+		delete(usage.Units, meter.Calls) // it was charged when the answer was asked for
 	}
 	return usage
 }

@@ -32,6 +32,10 @@ func TestAServiceTierWithoutAPrice(t *testing.T) {
 		{`,"service_tier":"Priority"`, `"service_tier":"priority",`, "0.02", false},
 		{"", `"service_tier":"priority",`, "0.02", false},
 		{"", `"service_tier":"turbo",`, "0.06", true},
+		{`,"service_tier":"fast"`, `"service_tier":"fast",`, "0.02", false}, // another name of priority
+		{`,"service_tier":"scale"`, `"service_tier":"scale",`, "0.01", false},
+		{"", `"service_tier":"batch",`, "0.01", false},
+		{`,"service_tier":"ultrafast"`, "", "", false},
 		{`,"service_tier":"flex"`, "", "", false},
 		{`,"speed":"fast"`, "", "", false},
 		{`,"speed":"fast","inference_geo":"us"`, "", "0.01", false},

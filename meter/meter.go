@@ -27,8 +27,6 @@ import (
 var (
 	// ErrEncoded is returned when a request body is compressed.
 	ErrEncoded = errors.New("the request body has a Content-Encoding: send it plain")
-	// ErrBackground is returned when a request asks for an answer in the background, which a later request fetches.
-	ErrBackground = errors.New("the request asks for an answer in the background, which can't be metered: leave out background")
 	// ErrUnanswered is returned when a request calls a tool (MCP) without an id that is the call's own, so that no answer can be
 	// matched to it, and when it calls more than 1024 tools.
 	ErrUnanswered = errors.New("each call needs an id of its own, a string or a number, and at most 1024 go in a batch")
@@ -47,6 +45,16 @@ type AmbiguousError struct {
 }
 
 func (e *AmbiguousError) Error() string { return e.Field + ": " + e.Reason }
+
+// LaterError is returned when a request asks for an answer that comes later, in a way in which it can't be metered.
+type LaterError struct {
+	// Field is what asks for it: a field of the body.
+	Field string
+	// Reason says why that can't be metered, and what can.
+	Reason string
+}
+
+func (e *LaterError) Error() string { return e.Field + ": " + e.Reason }
 
 // Class names a kind of unit that a response is counted in. The classes of one [Usage] are disjoint: a token that was read
 // from a cache is counted in [Cached] alone, not in [Input] as well. Any other name is a unit of the provider's own
@@ -112,6 +120,17 @@ type Usage struct {
 	// Beside is what ran on other models and is not in Units, since the provider states it apart: an image that was generated
 	// within OpenAI's Responses, or the transcription of what is said in its Realtime.
 	Beside []Pass
+	// Unanswered says that a whole answer holds neither output nor usage nor an error, although its format has them: what was asked for comes
+	// later, or elsewhere.
+	Unanswered bool
+	// Pending says that the answer is told to be unfinished: more of it comes later.
+	Pending bool
+	// Later, where the answer to a call with [Call.Later] is Unanswered or Pending, names what is to be fetched, as [Call.Fetches] does.
+	Later string
+	// Kept, of an answer to a call with [Call.Keeps], names what the provider keeps it as, as [Call.Fetches] does.
+	Kept string
+	// Length is how long the audio is, in seconds, where the answer does not state it: as its upload says, or its last subtitle.
+	Length Quantity
 	// Cost is the price in USD that the provider itself states, as it wrote it (OpenRouter's usage.cost); else empty.
 	Cost string
 	// Suspect is set where stated numbers were absurd or contradicted each other and were clamped, and where they are beyond what
@@ -169,6 +188,10 @@ type Call struct {
 	Asked Units
 	// Unsaid is the class of which the request asks for some, and does not say how many; else empty.
 	Unsaid Class
+	// Timed says that seconds of audio are what the call is about: its answer may state them, or is of as many as its upload.
+	Timed bool
+	// Length is how long the uploaded recording is; 0 where that can't be told.
+	Length Quantity
 	// ByAsked says that the answer states nothing of what it costs, so that the call can be priced by Asked, or by the call, alone.
 	ByAsked bool
 	// Tools are the names of the tools that the request calls (MCP), one entry for each call.
@@ -177,6 +200,22 @@ type Call struct {
 	Choices int64
 	// Once, where set, names a result that is charged once only, however often it is fetched (the results of a batch).
 	Once string
+	// Later, where set, says that the answer may come later: the kind of thing that it is then fetched as.
+	Later string
+	// Keeps, where set, says that the provider keeps the answer: the kind of thing that it is then fetched as, also where it was cut.
+	Keeps string
+	// Fetches, where set, names an answer that an earlier call has asked for, and that this one fetches if it is finished: its kind, a colon,
+	// and the provider's name of it. Where nobody has asked for it in that way, the call is what else is said of it.
+	Fetches string
+	// Of, where set, names a thing that an earlier call has asked for, as in Fetches, and that this one is about: if another agent has asked for
+	// it, it is not there.
+	Of string
+	// AnyModel says that the call is about answers of models that the request need not name.
+	AnyModel bool
+	// Follows are answers, named as in Fetches, that the request has the provider build on.
+	Follows []string
+	// Elsewhere is the field, header or parameter by which the request wants its answer sent elsewhere, past the meter; else empty.
+	Elsewhere string
 	// Body is the request body to send on. Where it differs from the one that came in, it was changed so that the answer can be
 	// metered: a stream is asked for its usage.
 	Body []byte

@@ -170,6 +170,31 @@ func (t *Tariff) Find(model string) (Model, *Rates, bool) {
 	return Model{}, nil, false
 }
 
+// Dearest returns the rates of the model that costs the most, by as much input as output. It reports false where there is none.
+func (t *Tariff) Dearest() (*Rates, bool) {
+	t.compiled.dearest.Do(func() {
+		most := int64(-1)
+		look := func(r *Rates, ok bool) {
+			if !ok {
+				return
+			}
+			if n := r.MostFor(1000, 1000); n > most {
+				t.compiled.dearestRates, most = r, n
+			}
+		}
+		for _, m := range t.compiled.models {
+			look(m.rates, true)
+		}
+		if t.compiled.catalog != nil {
+			for _, name := range t.compiled.catalog.names {
+				_, r, ok := t.compiled.fromCatalog(name, t.Catalog.Markup, t.MaxOutput)
+				look(r, ok)
+			}
+		}
+	})
+	return t.compiled.dearestRates, t.compiled.dearestRates != nil
+}
+
 // Tools returns the prices of the part's tools as they are listed, and the rates of calls without a model. ok is false where it has none.
 func (p Part) Tools() (list []Listed, r *Rates, ok bool) {
 	for _, tool := range p.own.Tools {

@@ -267,7 +267,7 @@ func (r *Rates) service(tier string) (index int, known bool) {
 			return i, true
 		}
 	}
-	return 0, r.flat || meter.PlainTier(tier)
+	return 0, r.flat || meter.PlainTier(tier) || strings.EqualFold(tier, "batch") // no provider has its batches cost more
 }
 
 // PricesTier reports whether there are prices for the service tier. Prices of a route hold for every tier, and so do those of a

@@ -115,6 +115,9 @@ type compiledTariff struct {
 	catalog  *Catalog
 	fromFile sync.Map // name in the catalog -> *catalogEntry, which bounds it by the catalog's size
 	warnings []string
+
+	dearest      sync.Once
+	dearestRates *Rates // see [Tariff.Dearest]
 }
 
 type compiledModel struct {

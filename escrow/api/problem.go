@@ -30,10 +30,11 @@ const (
 	LedgerUnavailable escrow.Outcome = "ledger_unavailable" // the ledger can't be used; the field "charge" is none, or unknown after a failed commit
 	InternalError     escrow.Outcome = "internal"           // something failed in this program
 
-	// The next three mean that the provider of a metered route failed. Nothing is charged.
+	// These four are of a metered route whose provider fails. Nothing is charged.
 	UpstreamFailed      escrow.Outcome = "upstream_failed"
 	UpstreamUnavailable escrow.Outcome = "upstream_unavailable"
 	UpstreamTimeout     escrow.Outcome = "upstream_timeout"
+	UsageUnknown        escrow.Outcome = "usage_unknown" // it has answered, and not said anything that tells what the answer costs
 )
 
 // kind says how an outcome is shown over HTTP.
@@ -67,6 +68,7 @@ var kinds = map[escrow.Outcome]kind{
 	escrow.RateLimited:          {429, "Too many requests", "rate_limit_error"},
 	InternalError:               {500, "Something went wrong here", "api_error"},
 	UpstreamFailed:              {502, "The provider did not answer", "api_error"},
+	UsageUnknown:                {502, "The provider did not say what it used", "api_error"},
 	UpstreamUnavailable:         {503, "The provider is not available", "api_error"},
 	UpstreamTimeout:             {504, "The provider did not answer in time", "api_error"},
 	LedgerUnavailable:           {503, "The ledger is not available", "api_error"},

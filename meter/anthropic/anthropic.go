@@ -42,10 +42,11 @@ var messages = wire.Dialect{
 		{Path: "content.*.input.*", Text: meter.Output, In: wire.Whole},
 		{Path: "content.*.input.*.*", Text: meter.Output, In: wire.Whole},
 	},
-	Start:  start(true),
-	End:    end,
-	Prompt: prompt.Tokens,
-	Stop:   stop,
+	Answers: []string{"content.*", "completion"},
+	Start:   start(true),
+	End:     end,
+	Prompt:  prompt.Tokens,
+	Stop:    stop,
 }
 
 var prompt = wire.NewPrompt(4, 3, []string{
@@ -105,20 +106,6 @@ func stop(code, message string) []wire.Note {
 	}{"error", problem{code, message}})}}
 }
 
-// batchAPI reads the results of a batch, which are a line for each message.
-// https://docs.anthropic.com/en/api/retrieving-message-batch-results
-var batchAPI = &wire.API{Name: "batch.results", Dialect: wire.New(wire.Dialect{
-	Rules: []wire.Rule{{Path: "result.message.model"}, {Path: "result.message.usage"}},
-	Lines: true,
-	End: func(t *wire.State, m *wire.Message) wire.Verdict {
-		if u := m.Get("result.message.usage"); u.IsObject() {
-			t.Tier = "batch"
-			t.AddPass(m.Get("result.message.model").String(), wire.ReadUsage(u.Get))
-		}
-		return wire.Pass
-	},
-})}
-
 // Inspect recognises a request by the end of its path, on Vertex AI too. It returns nil for a request that is not Anthropic's.
 func Inspect(r *wire.Request) (*meter.Call, error) {
 	switch {
@@ -136,11 +123,6 @@ func Inspect(r *wire.Request) (*meter.Call, error) {
 		c := r.Call(vertexAPI)
 		name := r.Path[strings.LastIndexByte(r.Path, '/')+1:]
 		r.Named(c, name[:strings.LastIndexByte(name, ':')])
-		return c, nil
-	case r.Method == http.MethodGet && strings.HasSuffix(r.Clean, "/results") && strings.Contains(r.Clean, "/messages/batches/"):
-		c := r.Call(batchAPI)
-		c.Malformed = false
-		c.Once = "anthropic:" + strings.TrimSuffix(r.Clean[strings.LastIndex(r.Clean, "/batches/")+len("/batches/"):], "/results")
 		return c, nil
 	}
 	return nil, nil

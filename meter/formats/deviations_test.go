@@ -82,6 +82,12 @@ func TestDeviations(t *testing.T) {
 			`{"usage":{"prompt_tokens":9300,"completion_tokens":20,"total_tokens":9320,"cache_read_input_tokens":9000}}`, "cached=9000,input=300,output=20", meter.Stated},
 		{"a cache in OpenAI's words, outside of the prompt by the total", chat, `{}`, json,
 			`{"usage":{"prompt_tokens":300,"completion_tokens":20,"total_tokens":9320,"prompt_tokens_details":{"cached_tokens":9000}}}`, "cached=9000,input=300,output=20", meter.Stated},
+		{"Moonshot: a usage for each of two answers", chat, `{"n":2,"stream":true}`, sse,
+			events(`{"choices":[{"index":0,"delta":{"content":"a"}}]}`, `{"choices":[{"index":1,"delta":{},"finish_reason":"stop","usage":{"prompt_tokens":9,"completion_tokens":5,"total_tokens":14}}]}`,
+				`{"choices":[{"index":0,"delta":{},"finish_reason":"stop","usage":{"prompt_tokens":9,"completion_tokens":7,"total_tokens":16}}]}`, "[DONE]"), "input=9,output=12", meter.Stated},
+		{"the same, whole", chat, `{"n":2}`, json,
+			`{"choices":[{"index":0,"message":{"content":"a"},"usage":{"prompt_tokens":9,"completion_tokens":5}},{"index":1,"message":{"content":"b"},"usage":{"prompt_tokens":9,"completion_tokens":7}}]}`,
+			"input=9,output=12", meter.Stated},
 		{"LiteLLM: a class in two words is read once", chat, `{}`, json,
 			`{"usage":{"prompt_tokens":9300,"completion_tokens":20,"prompt_tokens_details":{"cached_tokens":9000},"cache_read_input_tokens":9000}}`, "cached=9000,input=300,output=20", meter.Stated},
 		{"Anthropic's cache beside a smaller prompt, without a total", chat, `{}`, json,
@@ -466,8 +472,8 @@ func TestNotFooled(t *testing.T) {
 			t.Errorf("%s: %+v, %v", path, c, err)
 		}
 	}
-	if _, err := post("/v1/responses", `{"model":"m","background":true}`); err == nil {
-		t.Error("a response in the background was taken")
+	if _, err := post("/v1/responses", `{"model":"m","background":true,"stream":true}`); err == nil {
+		t.Error("a stream of a response in the background was taken")
 	}
 	if _, err := post("/mcp", `{"jsonrpc":"2.0","id":1,"method":"tools/list","Method":"tools/call"}`); err == nil {
 		t.Error("two methods were taken")

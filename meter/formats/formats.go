@@ -9,6 +9,7 @@ import (
 
 	"github.com/tallygate/tallygate/meter"
 	"github.com/tallygate/tallygate/meter/anthropic"
+	"github.com/tallygate/tallygate/meter/batch"
 	"github.com/tallygate/tallygate/meter/bedrock"
 	"github.com/tallygate/tallygate/meter/cohere"
 	"github.com/tallygate/tallygate/meter/gemini"
@@ -21,6 +22,7 @@ import (
 
 // formats are asked in this order. The first that recognises the request gets it.
 var formats = []func(*wire.Request) (*meter.Call, error){
+	batch.Inspect,
 	anthropic.Inspect,
 	gemini.Inspect,
 	bedrock.Inspect,
@@ -34,7 +36,7 @@ var formats = []func(*wire.Request) (*meter.Call, error){
 
 // Inspect recognises a request by its path and by what its body is, never by its host, and tells what it asks for. A request
 // that no format knows is a call with an empty API, whose counter counts calls, events and bytes. The error is a
-// [*meter.AmbiguousError], [meter.ErrEncoded], [meter.ErrTooManyKeys], [meter.ErrUnanswered] or [meter.ErrBackground]: the request
+// [*meter.AmbiguousError], [meter.ErrEncoded], [meter.ErrTooManyKeys], [meter.ErrUnanswered] or a [*meter.LaterError]: the request
 // can't be metered and should be refused. Of a call that is malformed nothing can be told.
 func Inspect(h meter.Head, body []byte) (*meter.Call, error) {
 	r := wire.NewRequest(h, body)
@@ -57,7 +59,7 @@ func Inspect(h meter.Head, body []byte) (*meter.Call, error) {
 	if ambiguous := (*meter.AmbiguousError)(nil); errors.As(r.Err(), &ambiguous) {
 		return nil, ambiguous
 	}
-	return &meter.Call{Body: body, Free: asksNothing(h.Method, h.Path, body), InputTokens: int64(len(body)), Format: wire.Generic}, nil
+	return &meter.Call{Body: body, Free: asksNothing(h.Method, h.Path, body), InputTokens: int64(len(body)), Elsewhere: r.Elsewhere(), Format: wire.Generic}, nil
 }
 
 // isEncoded reports whether a body is compressed.

@@ -58,7 +58,11 @@ func fuzzFormat(f *testing.F, paths []string, seeds ...answered) {
 	f.Fuzz(func(t *testing.T, path, framing uint8, size uint, request, messages string) {
 		how := framings[int(framing)%len(framings)]
 		body := how.body(messages)
-		head := meter.Head{Method: "POST", Path: paths[int(path)%len(paths)], Header: http.Header{"Content-Type": {"application/json"}}}
+		method := "POST"
+		if request == "" {
+			method = "GET"
+		}
+		head := meter.Head{Method: method, Path: paths[int(path)%len(paths)], Header: http.Header{"Content-Type": {"application/json"}}}
 		var whole string
 		for _, size := range []int{len(body) + 1, int(size%1000) + 1} {
 			call, err := formats.Inspect(head, []byte(request))
@@ -107,6 +111,19 @@ func FuzzOpenAIChat(f *testing.F) {
 			`{"choices":[{"index":0,"delta":{"content":"hello","reasoning_content":"hm","tool_calls":[{"function":{"name":"f","arguments":"{}"}}]}}],"usage":null}` + "\n" +
 				`{"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":2,"prompt_tokens_details":{"cached_tokens":4,"audio_tokens":1},"completion_tokens_details":{"reasoning_tokens":1}}}` + "\n[DONE]"},
 		answered{`{"model":"gpt-4o","prompt":["a"],"max_tokens":5}`, `{"choices":[{"text":"b"}],"usage":{"prompt_tokens":1,"completion_tokens":1,"cost":0.1}}`})
+}
+
+// FuzzBatch reads the results of batches, and answers that are fetched later.
+func FuzzBatch(f *testing.F) {
+	fuzzFormat(f, []string{"/v1/files/f/content", "/v1/messages/batches/b/results", "/v1/batches/b", "/v1/batches", "/v1/batch/jobs/j", "/v1/batches/b/results",
+		"/download/v1beta/files/f:download", "/v1/responses/r", "/v1beta/interactions/i", "/async/chat/completions/a", "/v1/chat/deferred-completion/d"},
+		answered{"", `{"custom_id":"1","response":{"body":{"model":"a","usage":{"prompt_tokens":1,"completion_tokens":2}}}}` + "\n" + `{"custom_id":"2","result":{"message":{"model":"b","usage":{"input_tokens":3,"output_tokens":4}}}}`},
+		answered{"", `{"name":"batches/b","done":true,"metadata":{"output":{"inlinedResponses":{"inlinedResponses":[{"response":{"usageMetadata":{"promptTokenCount":1},"modelVersion":"m"}}]}}},"response":{"inlinedResponses":{"inlinedResponses":[{"response":{"usageMetadata":{"promptTokenCount":1},"modelVersion":"m"}}]}}}`},
+		answered{"", `{"id":"j","status":"RUNNING","outputs":[{"response":{"body":{"usage":{"prompt_tokens":1},"model":"m"}}},{"response":{"body":{"model":"m","usage":{"total_tokens":1}}}}]}`},
+		answered{"", `{"results":[{"batch_result":{"response":{"chat_get_completion":{"model":"m","usage":{"prompt_tokens":1,"completion_tokens":2}}}}}]}`},
+		answered{"", `{"id":"a","status":"COMPLETED","response":{"model":"m","choices":[{"message":{"content":"a"}}],"usage":{"prompt_tokens":1,"completion_tokens":2}}}`},
+		answered{`{"request":{"model":"m","messages":[],"max_tokens":3}}`, `{"id":"a","status":"CREATED"}`},
+		answered{`{"requests":[{"params":{"model":"m"}}]}`, `{"id":"a"}`})
 }
 
 func FuzzOpenAIResponses(f *testing.F) {

@@ -3,6 +3,7 @@
 package gemini
 
 import (
+	"net/http"
 	"strings"
 
 	"github.com/tidwall/gjson"
@@ -20,6 +21,7 @@ var (
 	streamAPI       = &wire.API{Name: "streamGenerateContent", Dialect: wire.New(generate), Limits: limits, Limit: limit}
 	embeddingsAPI   = &wire.API{Name: "embeddings", Dialect: wire.New(embeddings)}
 	interactionsAPI = &wire.API{Name: "interactions", Dialect: wire.New(interactions), Limits: []string{"generation_config.max_output_tokens"}}
+	videosAPI       = &wire.API{Name: "videos", Dialect: wire.New(operation)}
 	liveAPI         = &wire.API{Name: "live", Dialect: wire.New(live)}
 )
 
@@ -40,9 +42,10 @@ var generate = wire.Dialect{
 		{Path: "candidates.*.content.parts.*.functionCall.args.*", Text: meter.Output},
 		{Path: "candidates.*.content.parts.*.executableCode.code", Text: meter.Output},
 	},
-	End:    endGenerate,
-	Prompt: prompt.Tokens,
-	Stop:   stop,
+	Answers: []string{"candidates.*"},
+	End:     endGenerate,
+	Prompt:  prompt.Tokens,
+	Stop:    stop,
 }
 
 var prompt = wire.NewPrompt(2, 0, []string{
@@ -57,7 +60,7 @@ func endGenerate(t *wire.State, m *wire.Message) wire.Verdict {
 		t.Model = v
 	}
 	if u := m.Get("usageMetadata"); u.IsObject() {
-		s := usage(u)
+		s := ReadUsage(u)
 		t.State(s)
 		if v := tier(u); v != "" {
 			t.Tier = v
@@ -80,7 +83,7 @@ var embeddings = wire.Dialect{
 	Rules: []wire.Rule{{Path: "usageMetadata"}, {Path: "predictions.*.embeddings.statistics.token_count"}},
 	End: func(t *wire.State, m *wire.Message) wire.Verdict {
 		if u := m.Get("usageMetadata"); u.IsObject() {
-			s := usage(u)
+			s := ReadUsage(u)
 			s.HasCompletion = true
 			t.State(s)
 		}
@@ -96,9 +99,13 @@ var embeddings = wire.Dialect{
 	Prompt: prompt.Tokens,
 }
 
+// finished are the states of an interaction that will not change any more. One that requires an action goes on as another one.
+var finished = map[string]bool{"completed": true, "failed": true, "cancelled": true, "incomplete": true, "requires_action": true}
+
 // interactions reads an interaction or the events of its stream. https://ai.google.dev/gemini-api/docs/interactions
 var interactions = wire.Dialect{
 	Rules: []wire.Rule{
+		{Path: "id", In: wire.Whole}, {Path: "interaction.id", In: wire.Stream}, {Path: "status"}, {Path: "interaction.status"},
 		{Path: "model"}, {Path: "usage"}, {Path: "interaction.model"}, {Path: "interaction.usage"},
 		{Path: "service_tier"}, {Path: "interaction.service_tier"},
 		{Path: "event_type"}, {Path: "delta.text", Text: meter.Output, In: wire.Stream},
@@ -124,14 +131,30 @@ var interactions = wire.Dialect{
 			}
 		}
 		grounded(t, false)
+		if v := m.Get("id").String() + m.Get("interaction.id").String(); v != "" {
+			t.ID = v
+		}
+		if status := m.Get("status").String() + m.Get("interaction.status").String(); status != "" {
+			t.Pending = !finished[status]
+			t.Answered = !t.Pending
+		}
 		switch m.Event {
 		case "interaction.completed", "interaction.complete", "interaction.failed":
 			return wire.Terminal
 		}
 		return wire.Pass
 	},
-	Prompt: wire.NewPrompt(0, 0, []string{"input", "input.*.text", "input.*.content.*.text", "system_instruction"}, nil).Tokens,
-	Stop:   stop,
+	Answers: []string{"outputs.*", "steps.*"},
+	Prompt:  wire.NewPrompt(0, 0, []string{"input", "input.*.text", "input.*.content.*.text", "system_instruction"}, nil).Tokens,
+	Stop:    stop,
+}
+
+// operation reads what a video that is asked for is answered with: an operation, which states nothing of what it uses.
+var operation = wire.Dialect{
+	End: func(t *wire.State, _ *wire.Message) wire.Verdict {
+		t.State(wire.Stated{HasPrompt: true, HasCompletion: true})
+		return wire.Pass
+	},
 }
 
 // live reads the messages of a WebSocket. The usages of its turns are added up. https://ai.google.dev/api/live
@@ -144,7 +167,7 @@ var live = wire.Dialect{
 	},
 	End: func(t *wire.State, m *wire.Message) wire.Verdict {
 		if u := m.Get("usageMetadata"); u.IsObject() {
-			s := usage(u)
+			s := ReadUsage(u)
 			s.HasCompletion = s.HasPrompt // the usage comes when the turn is over
 			t.AddStated(s)
 		}
@@ -170,17 +193,47 @@ func Inspect(r *wire.Request) (*meter.Call, error) {
 		return r.FreeCall("countTokens"), nil
 	case r.Post(":embedcontent"), r.Post(":batchembedcontents"), r.Post(":predict") && strings.Contains(r.Clean, "embedding"):
 		return inspectEmbeddings(r), nil
+	case r.Post(":predictlongrunning"): // Veo: https://ai.google.dev/gemini-api/docs/video
+		c := r.Call(videosAPI)
+		r.Named(c, model(r.Path))
+		r.AskSeconds(c, "parameters.durationSeconds", "parameters.duration_seconds")
+		c.ByAsked = true
+		return c, nil
+	case r.Post(":fetchpredictoperation"):
+		return r.FreeCall("operations"), nil
 	case r.Post("/interactions"):
-		if r.Bool("background") {
-			return nil, meter.ErrBackground
+		return inspectInteraction(r)
+	case strings.Contains(r.Clean, "/interactions/") && (r.Method == http.MethodGet || r.Post("/cancel")):
+		c := r.Call(interactionsAPI)
+		if !r.Fetch(c, "/interactions/", later) {
+			return nil, nil
 		}
-		return r.Call(interactionsAPI), nil
+		c.Free = len(r.Body) == 0
+		return c, nil
 	case r.Upgrade(".bidigeneratecontent"), r.Upgrade("bidigeneratecontent"):
 		c := r.Call(liveAPI)
 		c.Stream, c.InputOpen, c.Malformed = true, true, false
 		return c, nil
 	}
 	return nil, nil
+}
+
+// later is the kind of an interaction that is fetched later.
+const later = "interaction"
+
+// inspectInteraction reads a request for an interaction, which may be one in the background.
+func inspectInteraction(r *wire.Request) (*meter.Call, error) {
+	c := r.Call(interactionsAPI)
+	r.Follow(c, "previous_interaction_id", later)
+	if !r.Bool("background") {
+		c.Keeps = later
+		return c, nil
+	}
+	if c.Stream {
+		return nil, &meter.LaterError{Field: "stream", Reason: "an interaction in the background can't be metered as a stream: leave one of the two out"}
+	}
+	c.Later = later
+	return c, nil
 }
 
 // model is the NAME in .../models/NAME:method.

@@ -8,10 +8,10 @@ import (
 	"github.com/tallygate/tallygate/meter/wire"
 )
 
-// usage reads a UsageMetadata. promptTokenCount includes what was read from a cache, and candidatesTokenCount excludes thoughts.
+// ReadUsage reads a UsageMetadata. promptTokenCount includes what was read from a cache, and candidatesTokenCount excludes thoughts.
 // The prompts of tools that the model used are in neither, and are input. In Live, the names have response instead of
 // candidates. https://ai.google.dev/api/generate-content#UsageMetadata
-func usage(u gjson.Result) (s wire.Stated) {
+func ReadUsage(u gjson.Result) (s wire.Stated) {
 	number := func(path string) int64 { return wire.Number(u.Get(path), &s.Suspect) }
 	modality := func(details, want string) int64 { return byModality(u.Get(details), want, "tokenCount", &s.Suspect) }
 	candidates := "candidates"

@@ -36,11 +36,12 @@ var chat = wire.Dialect{
 	Rules: []wire.Rule{
 		{Path: "model"},
 		{Path: "usage"},
-		{Path: "x_groq.usage"},    // the same usage again; the only one in old streams of Groq
-		{Path: "result.usage"},    // Cloudflare
-		{Path: "choices.*.usage"}, // Moonshot's streams
+		{Path: "x_groq.usage"},                               // the same usage again; the only one in old streams of Groq
+		{Path: "result.usage"},                               // Cloudflare
+		{Path: "choices.*.usage"}, {Path: "choices.*.index"}, // Moonshot's streams
 		{Path: "service_tier"},
 		{Path: "object"},
+		{Path: "id", In: wire.Whole}, {Path: "request_id", In: wire.Whole}, {Path: "task_status", In: wire.Whole},
 		{Path: "error", Mark: true}, {Path: "error"}, // Azure has an error of null
 		{Path: "choices.*", Mark: true},
 
@@ -71,9 +72,10 @@ var chat = wire.Dialect{
 		{Path: "choices.*.text", Text: meter.Output}, // completions
 		{Path: "result.response", Text: meter.Output, In: wire.Whole},
 	},
-	End:    endChat,
-	Prompt: chatPrompt.Tokens,
-	Stop:   stopChat,
+	Answers: []string{"result", "output", "outputs", "message", "content", "predictions", "generations"},
+	End:     endChat,
+	Prompt:  chatPrompt.Tokens,
+	Stop:    stopChat,
 }
 
 // chatPrompt counts as https://cookbook.openai.com/examples/how_to_count_tokens_with_tiktoken does.
@@ -87,17 +89,31 @@ func endChat(t *wire.State, m *wire.Message) wire.Verdict {
 	if m.Is("[DONE]") {
 		return wire.Final
 	}
-	t.Failed = t.Failed || m.Failed("error") || m.Get("object").String() == "error" // the latter: vLLM
-	if v := m.Get("model").String(); v != "" {
+	if t.ID = m.Get("request_id").String(); t.ID == "" || m.Get("task_status").Exists() { // xAI's deferred answers have the former, Z.ai's both
+		t.ID = m.Get("id").String()
+	}
+	t.Pending = m.Get("task_status").String() == "PROCESSING"
+	return endChatAt(t, m, "")
+}
+
+// endChatAt reads a completion, or a chunk of one, that stands below a path.
+func endChatAt(t *wire.State, m *wire.Message, at string) wire.Verdict {
+	t.Failed = t.Failed || m.Failed(at+"error") || m.Get(at+"object").String() == "error" || m.Get("task_status").String() == "FAIL" // object: vLLM
+	t.Answered = t.Answered || m.Has(at+"choices.*")
+	if v := m.Get(at + "model").String(); v != "" {
 		t.Model = v
 	}
-	stated := m.Get("usage")
+	stated := m.Get(at + "usage")
 	for _, path := range []string{"x_groq.usage", "result.usage", "choices.*.usage"} {
 		if !stated.IsObject() {
-			stated = m.Get(path)
+			stated = m.Get(at + path)
 		}
 	}
-	if v := tier(m.Get("service_tier"), stated); v != "" {
+	if each := m.All(at + "choices.*.usage"); len(each) > 0 && t.Call.Choices > 1 && !m.Get(at+"usage").IsObject() {
+		stateChoices(t, each, m.All(at+"choices.*.index"))
+		return wire.Pass
+	}
+	if v := tier(m.Get(at+"service_tier"), stated); v != "" {
 		t.Tier = v
 	}
 	if !stated.IsObject() {
@@ -110,6 +126,38 @@ func endChat(t *wire.State, m *wire.Message) wire.Verdict {
 	}
 	return wire.Pass
 }
+
+// stateChoices states a usage that each of several answers has: their output is added up, and the prompt they share counts once.
+func stateChoices(t *wire.State, usages, indexes []gjson.Result) {
+	choices, _ := t.Scratch.(map[int64]wire.Stated)
+	if choices == nil {
+		choices = map[int64]wire.Stated{}
+		t.Scratch = choices
+	}
+	for i, u := range usages {
+		index := int64(i)
+		if len(indexes) == len(usages) {
+			index = indexes[i].Int()
+		}
+		if u.IsObject() && (len(choices) < maxTold || choices[index].HasPrompt) {
+			choices[index] = usage(u)
+		}
+	}
+	var sum wire.Stated
+	for _, s := range choices {
+		prompt := max(sum.Prompt, s.Prompt)
+		cached := min(sum.Cached, s.Cached)
+		if len(choices) == 1 || !sum.HasPrompt {
+			cached = s.Cached
+		}
+		sum.Add(wire.Stated{Completion: s.Completion, Reasoning: s.Reasoning, HasPrompt: s.HasPrompt, HasCompletion: s.HasCompletion, Suspect: s.Suspect})
+		sum.Prompt, sum.Cached = prompt, cached
+	}
+	t.State(sum)
+}
+
+// maxTold bounds how many answers are told apart.
+const maxTold = 4096
 
 // quiet returns d for a client that did not ask for the usage. It drops the chunk that has only the usage, and deletes the
 // "usage":null of the others.
@@ -134,6 +182,9 @@ func inspectChat(r *wire.Request, api, quiet *wire.API) (*meter.Call, error) {
 	}
 	c := r.Call(api)
 	r.Named(c, r.Deployment())
+	if r.Bool("deferred") { // xAI: https://docs.x.ai/docs/guides/deferred-chat-completions
+		return answeredLater(r, c, laterChat, nil)
+	}
 	if ask && !c.Malformed {
 		c.Body = askUsage(c.Body, r.Get("stream_options"))
 	}

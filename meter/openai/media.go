@@ -24,7 +24,7 @@ var embeddings = wire.Dialect{
 	End: func(t *wire.State, m *wire.Message) wire.Verdict {
 		t.Model = m.Get("model").String()
 		if u := m.Get("usage"); u.IsObject() {
-			t.State(inputUsage(u))
+			t.State(InputUsage(u))
 			t.Cost = cost(u)
 		}
 		return wire.Pass
@@ -35,8 +35,8 @@ var embeddings = wire.Dialect{
 // moderations reads moderations. They are free at OpenAI, which states no usage, and not at Mistral, which states one.
 var moderations = wire.Dialect{Rules: embeddings.Rules, End: embeddings.End}
 
-// inputUsage reads a usage that is all input.
-func inputUsage(u gjson.Result) (s wire.Stated) {
+// InputUsage reads a usage that is all input.
+func InputUsage(u gjson.Result) (s wire.Stated) {
 	s.HasPrompt, s.HasCompletion = true, true
 	for _, key := range []string{"prompt_tokens", "input_tokens", "total_tokens"} {
 		if s.Prompt = wire.Number(u.Get(key), &s.Suspect); s.Prompt > 0 {

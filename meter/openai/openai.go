@@ -1,7 +1,6 @@
 package openai
 
 import (
-	"net/http"
 	"strings"
 
 	"github.com/tallygate/tallygate/meter"
@@ -12,13 +11,15 @@ import (
 // /compatible-mode/v1, ... It returns nil for a request that is not OpenAI's.
 func Inspect(r *wire.Request) (*meter.Call, error) {
 	switch {
+	case r.Post("/async/chat/completions"), r.Post("/async/sonar"):
+		return inspectAsync(r)
 	case r.Post("/chat/completions"):
 		return inspectChat(r, chatAPI, quietChat)
 	case r.Post("/completions"):
 		return inspectChat(r, completions, quietComplete)
 	case r.Post("/responses"), r.Post("/responses/compact"):
 		return inspectResponses(r)
-	case r.Post("/responses/input_tokens"), r.Post("/cancel") && strings.Contains(r.Clean, "/responses/"):
+	case r.Post("/responses/input_tokens"):
 		return r.FreeCall("responses.input_tokens"), nil
 	case r.Post("/runs") && strings.Contains(r.Clean, "/threads/"), r.Post("/threads/runs"), r.Post("/submit_tool_outputs"):
 		return inspectRun(r)
@@ -39,7 +40,7 @@ func Inspect(r *wire.Request) (*meter.Call, error) {
 		c.ByAsked = true
 		return c, err
 	case r.Post("/audio/transcriptions"), r.Post("/audio/translations"), r.Post("/listen"), r.Post("/stt"):
-		return inspectMedia(r, transcriptionsAPI, false)
+		return inspectTranscription(r)
 	case r.Post("/audio/speech"):
 		c, err := inspectMedia(r, speechAPI, false)
 		r.AskCharacters(c, "input", "text")
@@ -49,14 +50,14 @@ func Inspect(r *wire.Request) (*meter.Call, error) {
 		r.AskCharacters(c, "text", "input")
 		c.ByAsked = true
 		return c, err
+	case r.Post("/containers"):
+		return inspectContainer(r), nil
 	case r.Post("/ocr"):
 		return inspectMedia(r, ocrAPI, true)
 	case r.Upgrade("/realtime"), r.Upgrade("/responses"):
 		return inspectRealtime(r), nil
-	case r.Method == http.MethodGet && strings.HasSuffix(r.Clean, "/content") && strings.Contains(r.Clean, "/files/"):
-		return inspectFile(r), nil
 	}
-	return nil, nil
+	return inspectFetch(r), nil
 }
 
 // InspectShape recognises chat completions by the request's body, on a path that no format knows. Where the path names the model

@@ -1,6 +1,8 @@
 package openai
 
 import (
+	"strings"
+
 	"github.com/tidwall/gjson"
 
 	"github.com/tallygate/tallygate/meter"
@@ -18,6 +20,7 @@ var responses = wire.Dialect{
 		{Path: "type", In: wire.Stream},
 		{Path: "delta", Text: meter.Output, In: wire.Stream},
 		{Path: "item.name", Text: meter.Output, Call: true, In: wire.Stream}, // of response.output_item.added
+		{Path: "response.id", In: wire.Stream},
 		{Path: "response.model", In: wire.Stream},
 		{Path: "response.service_tier", In: wire.Stream},
 		{Path: "response.usage", In: wire.Stream},
@@ -26,6 +29,7 @@ var responses = wire.Dialect{
 		{Path: "response.output.*.action.type", In: wire.Stream},
 		{Path: "response.output.*.container_id", In: wire.Stream},
 
+		{Path: "id", In: wire.Whole},
 		{Path: "model", In: wire.Whole},
 		{Path: "status", In: wire.Whole},
 		{Path: "service_tier", In: wire.Whole},
@@ -41,7 +45,8 @@ var responses = wire.Dialect{
 		{Path: "output.*.input", Text: meter.Output, In: wire.Whole},
 		{Path: "output.*.summary.*.text", Text: meter.Reasoning, In: wire.Whole},
 	},
-	End: endResponses,
+	Answers: []string{"output.*"},
+	End:     endResponses,
 	Class: func(m *wire.Message, class meter.Class) meter.Class {
 		switch m.Get("type").String() {
 		case "response.output_audio.delta", "response.audio.delta", // base64
@@ -66,6 +71,9 @@ var responsesPrompt = wire.NewPrompt(4, 3, []string{
 	"instructions", "input", "input.*.content", "input.*.content.*.text", "input.*.arguments", "input.*.output", "input.*.name",
 	"tools.*.name", "tools.*.description", "tools.*.parameters.properties.*.description",
 }, []string{"input.*", "tools.*.parameters.properties.*"})
+
+// finished are the states of a response that will not change any more.
+var finished = map[string]bool{"completed": true, "incomplete": true, "failed": true, "cancelled": true}
 
 func endResponses(t *wire.State, m *wire.Message) wire.Verdict {
 	if m.Is("[DONE]") {
@@ -92,6 +100,12 @@ func endResponses(t *wire.State, m *wire.Message) wire.Verdict {
 		t.Sums[meter.FileSearch], t.Sums[meter.CodeSession] = responseTools(m, at, u, &t.Stated.Suspect)
 		t.Beside = generated(m.Get(at + "tool_usage.image_gen"))
 	}
+	status := m.Get("status").String()
+	if v := m.Get(at + "id").String(); v != "" {
+		t.ID = v
+	}
+	t.Answered = t.Answered || finished[status]
+	t.Pending = status != "" && !finished[status] || kind != "" && kind != "error" && !finished[strings.TrimPrefix(kind, "response.")]
 	t.Failed = t.Failed || kind == "error" || kind == "response.failed" || m.Get("status").String() == "failed"
 	switch kind {
 	case "response.completed", "response.incomplete", "response.failed":
@@ -110,7 +124,7 @@ func responseSearches(m *wire.Message, at string, usage gjson.Result, suspect *b
 	if v := usage.Get("server_side_tool_usage_details"); v.IsObject() {
 		return meter.Whole(wire.Number(v.Get("web_search_calls"), suspect) + wire.Number(v.Get("x_search_calls"), suspect))
 	}
-	if n := searches(usage, suspect); n > 0 {
+	if n := Searches(usage, suspect); n > 0 {
 		return n
 	}
 	var calls, actions, searched int64
@@ -169,11 +183,13 @@ func generated(u gjson.Result) []meter.Pass {
 }
 
 func inspectResponses(r *wire.Request) (*meter.Call, error) {
-	if r.Bool("background") {
-		return nil, meter.ErrBackground
-	}
 	c := r.Call(responsesAPI)
 	c.InputOpen = c.InputOpen || refersToItem(r)
+	r.Follow(c, "previous_response_id", laterResponse)
+	if r.Bool("background") {
+		return answeredLater(r, c, laterResponse, nil)
+	}
+	c.Keeps = laterResponse
 	return c, nil
 }
 

@@ -17,7 +17,7 @@ func usage(u gjson.Result) wire.Stated { return wire.ReadUsage(u.Get) }
 func tier(beside, usage gjson.Result) string {
 	for _, v := range []gjson.Result{usage.Get("service_tier"), beside} {
 		if v.Type == gjson.String && v.Str != "auto" {
-			return v.Str
+			return meter.ServiceTier(v.Str)
 		}
 	}
 	return ""
@@ -49,7 +49,7 @@ func cost(u gjson.Result) string {
 // (gpt-4o-search-preview) states none, and makes one.
 // https://docs.perplexity.ai/getting-started/pricing, https://platform.openai.com/docs/pricing#built-in-tools
 func fees(t *wire.State, u gjson.Result) {
-	t.Sums[meter.WebSearch] = searches(u, &t.Stated.Suspect)
+	t.Sums[meter.WebSearch] = Searches(u, &t.Stated.Suspect)
 	t.Sums[meter.Citation] = meter.Whole(wire.Number(u.Get("citation_tokens"), &t.Stated.Suspect))
 	if t.Sums[meter.WebSearch] == 0 && (searchModel(t.Call.Model) || searchModel(t.Model)) {
 		t.Sums[meter.WebSearch] = meter.Whole(1)
@@ -60,8 +60,8 @@ func searchModel(name string) bool {
 	return strings.Contains(name, "-search-preview") || strings.Contains(name, "-search-api")
 }
 
-// searches reads how many web searches a usage states.
-func searches(u gjson.Result, suspect *bool) meter.Quantity {
+// Searches reads how many web searches a usage states.
+func Searches(u gjson.Result, suspect *bool) meter.Quantity {
 	for _, path := range []string{"server_tool_use_details.web_search_requests", "server_tool_use.web_search_requests", "num_sources_used",
 		"num_search_queries", "connectors.web_search"} {
 		if n := wire.Number(u.Get(path), suspect); n > 0 {

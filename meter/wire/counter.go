@@ -3,6 +3,7 @@ package wire
 import (
 	"bytes"
 	"net/http"
+	"slices"
 	"strings"
 	"unicode"
 
@@ -148,6 +149,7 @@ func (c *counter) element(event string) Verdict {
 	c.msg.Event = event
 	c.state.covers = false
 	v := c.d.End(&c.state, &c.msg)
+	c.state.Answered = c.state.Answered || slices.ContainsFunc(c.d.Answers, c.msg.Has)
 	if !c.state.covers {
 		c.commitText()
 	}
@@ -260,6 +262,7 @@ func (c *counter) Usage(complete bool) meter.Usage {
 		return u
 	}
 	stated := t.Stated
+	c.later(&u)
 	for class, n := range stated.Units() {
 		u.Units.Add(class, n)
 	}
@@ -284,6 +287,28 @@ func (c *counter) Usage(complete bool) meter.Usage {
 		}
 	}
 	return u
+}
+
+// later says of a usage whether its answer is still to come.
+func (c *counter) later(u *meter.Usage) {
+	t := &c.state
+	known := t.Stated.HasPrompt || t.Stated.HasCompletion || t.hasText() || t.Failed || t.Answered
+	u.Unanswered = !known && c.shape != Stream && len(c.d.Answers) > 0
+	u.Pending = t.Pending
+	if t.Call.Keeps != "" && fetchable(t.ID) {
+		u.Kept = Fetched(t.Call.Keeps, t.ID)
+	}
+	if (u.Unanswered || u.Pending) && t.Call.Later != "" && fetchable(t.ID) {
+		u.Later = Fetched(t.Call.Later, t.ID)
+	}
+}
+
+// Fetched names an answer that is fetched later. Some providers take its name in any case.
+func Fetched(kind, id string) string { return kind + ":" + lower(id) }
+
+// fetchable reports whether a name of an answer is one that can stand in a path.
+func fetchable(id string) bool {
+	return id != "" && len(id) <= maxName && !strings.ContainsFunc(id, func(c rune) bool { return odd(c) || c == '/' })
 }
 
 // maxName is how many bytes of a model's name are kept.

@@ -6,6 +6,7 @@ package wire
 import (
 	"encoding/json"
 	"net/http"
+	"slices"
 
 	"github.com/tidwall/gjson"
 
@@ -72,6 +73,8 @@ type Dialect struct {
 	Elements bool
 	// Frames says that the body is what a server sends over a WebSocket, also where its status is not 101 (over HTTP/2 it is 200).
 	Frames bool
+	// Answers are the paths that a whole body has if it is an answer, whatever else it lacks. Without them, every body is one.
+	Answers []string
 	// Lines says that a body is JSON lines where its content type leaves that open.
 	Lines bool
 
@@ -95,6 +98,9 @@ func JSON(v any) []byte {
 
 // New returns d with its rules compiled.
 func New(d Dialect) *Dialect {
+	for _, path := range d.Answers {
+		d.Rules = append(slices.Clip(d.Rules), Rule{Path: path, Mark: true, In: Whole})
+	}
 	for _, shape := range []Shape{Stream, Whole} {
 		patterns := make([]skim.Pattern, len(d.Rules))
 		for i, r := range d.Rules {

@@ -12,11 +12,12 @@ import (
 // form is what a multipart form says that bears on its price.
 type form struct {
 	fields map[string]string // that are looked at
+	file   []byte            // the last of them
 	tokens int64             // the most that it can count as input: an image, or a file of audio, by what it may be at most
 }
 
 // formFields are the fields of a form that are looked at.
-var formFields = set("model model_id stream n seconds")
+var formFields = set("model model_id stream n seconds purpose response_format " + lower(callbackNames))
 
 const (
 	maxField = 1024 // bytes of a form's field
@@ -34,7 +35,9 @@ func (r *Request) IsForm() bool {
 func (r *Request) contentType() string { return lower(strings.TrimSpace(r.Header.Get("Content-Type"))) }
 
 // ReadForm fills in what a multipart form asks for.
-func (r *Request) ReadForm(c *meter.Call) {
+func (r *Request) ReadForm(c *meter.Call) { r.readForm(c) }
+
+func (r *Request) readForm(c *meter.Call) form {
 	f := r.form()
 	c.Malformed, c.InputTokens = false, f.tokens
 	r.Named(c, f.fields["model"])
@@ -44,6 +47,11 @@ func (r *Request) ReadForm(c *meter.Call) {
 		c.Stream = stream == "true"
 	default:
 		r.Refuse("stream", "expected true or false")
+	}
+	for _, name := range strings.Fields(lower(callbackNames)) {
+		if value := lower(f.fields[name]); value != "" && value != "false" {
+			c.Elsewhere = name
+		}
 	}
 	if n, found := f.fields["n"]; found {
 		var err error
@@ -55,6 +63,20 @@ func (r *Request) ReadForm(c *meter.Call) {
 		c.Asked = meter.Units{}
 		r.askSeconds(c, "seconds", s)
 	}
+	return f
+}
+
+// ReadUpload fills in what an upload of a file asks for. It returns what the file is for, and what is in it.
+func (r *Request) ReadUpload(c *meter.Call) (purpose string, file []byte) {
+	f := r.form()
+	c.Malformed = false
+	return f.fields["purpose"], f.file
+}
+
+// ReadRecording is [Request.ReadForm] of one that uploads a recording. It returns the recording, and the format that it asks its answer in.
+func (r *Request) ReadRecording(c *meter.Call) (file []byte, format string) {
+	f := r.readForm(c)
+	return f.file, f.fields["response_format"]
 }
 
 // form reads the body as a form. Parsers differ in what they make of one that is not written by the book, so that it is refused:
@@ -106,6 +128,7 @@ func (r *Request) part(f *form, head string, value []byte) bool {
 	}
 	size := int64(len(value))
 	if file {
+		f.file = value
 		if strings.HasPrefix(name, "image") || name == "mask" {
 			f.tokens += ImageTokens
 			size = 0

@@ -215,6 +215,7 @@ func (r *Request) Call(api *API) *meter.Call {
 	if c.Choices = r.choices(); len(api.Limits) > 0 {
 		c.Choices *= r.prompts()
 	}
+	c.Elsewhere = r.Elsewhere()
 	format := &limited{API: api, fields: r.outputs(api)}
 	if len(format.fields) > 0 && api.owns(format.fields) {
 		c.MaxOutput = r.maxOutput(format.fields[0]) * c.Choices
@@ -234,7 +235,11 @@ func (r *Request) tier() string {
 	var names []string
 	for _, field := range tierFields {
 		if v := r.Get(field); v.Type == gjson.String {
-			names = append(names, r.Name(field))
+			name := r.Name(field)
+			if strings.Contains(strings.ToLower(field), "tier") {
+				name = meter.ServiceTier(name)
+			}
+			names = append(names, name)
 		} else if strings.HasSuffix(field, "service_tier") && r.set(field) {
 			r.Refuse(field, "expected a string")
 		}

@@ -27,6 +27,9 @@ type State struct {
 	Passes, Beside []meter.Pass
 
 	Model, Tier, Cost string
+	// ID is how an answer that comes later is named. Answered says that this is an answer, and Pending that it is told to be unfinished.
+	ID                string
+	Answered, Pending bool
 	// Failed says that the provider reported an error in the body. If there is no output either, the prompt is not estimated.
 	Failed bool
 
@@ -37,6 +40,9 @@ type State struct {
 	peeking bool                         // the message is read before its end, and will be read again: nothing is added up
 	covers  bool                         // the message states a usage that covers its own text
 }
+
+// Peeking reports whether a message is read before its end, and will be read again.
+func (t *State) Peeking() bool { return t.peeking }
 
 // hasText reports whether there is text that no statement of usage covers.
 func (t *State) hasText() bool {

@@ -30,10 +30,13 @@ const outputNames = "max_tokens max_completion_tokens max_output_tokens max_toke
 	"max_generated_tokens max_response_output_tokens n_predict num_predict maxTokens maxCompletionTokens maxOutputTokens maxNewTokens maxTokenCount"
 
 // countNames are what they call how many answers there are to be.
-const countNames = "n best_of n_cmpl num_return_sequences num_generations numResults num_results candidateCount candidate_count"
+const countNames = "n best_of n_cmpl num_return_sequences num_generations numResults num_results candidateCount candidate_count sampleCount sample_count"
 
 // modelNames are what they call the model beside `model`.
 const modelNames = "model_id modelId model_name modelName engine"
+
+// callbackNames are what they call an address that the answer is sent to.
+const callbackNames = "webhook webhook_url webhookUrl webhookConfig webhook_config callback callback_url callbackUrl"
 
 // vocabulary is what is known of requests, of all formats together: by the path of an object, its fields. A list that says what
 // else may answer is among them. What is not here is the provider's own business and goes on as it came.
@@ -45,8 +48,11 @@ var vocabulary = func() *node {
 			"chat_history query document documents text texts inputText input_text requests instances tools toolConfig functions thinking"},
 		{"", "jsonrpc id method params result error"},
 		{"", "previous_response_id conversation cachedContent cached_content"},
+		{"", "previous_interaction_id"},
 		{"", "seconds duration"},
+		{"", "deferred request batch_requests batch memory_limit " + callbackNames},
 
+		{"parameters", "durationSeconds duration_seconds"},
 		{"stream_options", "include_usage"}, {"serviceTier", "type"}, {"performanceConfig", "latency"},
 		{"models.*", "model"}, {"fallbacks.*", "model"}, {"fallback_models.*", "model"},
 		{"providerOptions", "gateway"}, {"providerOptions.gateway", "models"}, {"providerOptions.gateway.models.*", "model"},
@@ -54,6 +60,8 @@ var vocabulary = func() *node {
 		{"thinking", "type budget_tokens"},
 		{"prompt", "id"},
 		{"params", "name arguments"},
+		{"requests.*", "model content body params"}, {"requests.*.body", "model"}, {"requests.*.params", "model"},
+		{"batch_requests.*", "batch_request"},
 		{"requests.*", "model content"}, {"requests.*.content", "parts"}, {"requests.*.content.parts.*", "text"},
 		{"content", "parts"}, {"content.parts.*", "text"},
 		{"instances.*", "content"},
