@@ -26,24 +26,44 @@ const (
 	maxID    = 1024 // bytes of an id
 )
 
-// calls is the API of one request. tools has the names of the tools that it calls, by the ids that their answers will have.
+// calls is the API of one request. tools has the names of the tools that it calls, by the ids that their answers will have; others are the ids of
+// its messages that call none.
 type calls struct {
 	wire.API
+	tools  map[string]string
+	others map[string]bool
+}
+
+// waiting are the calls of a request whose answers have not come yet, as its answer goes by.
+type waiting struct {
 	tools map[string]string
+	known map[string]bool // ids of messages that call no tool, and of calls that are answered
+}
+
+// take returns the tool that an answer is of. A result for an id that nobody has asked with is that of a call all the same, whose id the server
+// has written in its own way: of the one whose id is first.
+func (w *waiting) take(id string, failed bool) (tool string, found bool) {
+	if _, found = w.tools[id]; !found && !failed && !w.known[id] && len(w.tools) > 0 {
+		id, found = slices.Min(slices.Collect(maps.Keys(w.tools))), true
+	}
+	tool = w.tools[id]
+	delete(w.tools, id) // a repeated answer counts once
+	w.known[id] = true
+	return tool, found
 }
 
 // Counter implements [meter.Format].
 func (a *calls) Counter(c *meter.Call, status int, h http.Header) meter.Counter {
-	waiting := maps.Clone(a.tools)
+	w := &waiting{maps.Clone(a.tools), maps.Clone(a.others)}
 	return wire.NewCounter(answers.Starting(func(t *wire.State, _ http.Header) {
-		t.Scratch = waiting
+		t.Scratch = w
 		t.Tools, t.ToolsFailed = map[string]int64{}, map[string]int64{}
 		if status != http.StatusAccepted && status != http.StatusNoContent {
 			return
 		}
 		// A server of an older revision has taken the calls and answers them on another stream, where they are not counted.
 		for id, tool := range a.tools {
-			delete(waiting, id)
+			delete(w.tools, id)
 			t.Tools[tool]++
 			t.Sums.Add(meter.ToolCall, meter.Whole(1))
 		}
@@ -58,14 +78,16 @@ var answers = wire.New(wire.Dialect{
 	},
 	Elements: true,
 	End: func(t *wire.State, m *wire.Message) wire.Verdict {
-		waiting := t.Scratch.(map[string]string)
-		id, _ := idOf(m.Get("id"))
-		tool, found := waiting[id]
+		waiting := t.Scratch.(*waiting)
 		failed := m.Failed("error")
-		if !found || !failed && !m.Has("result") {
+		if !failed && !m.Has("result") {
 			return wire.Pass
 		}
-		delete(waiting, id) // a repeated answer counts once
+		id, _ := idOf(m.Get("id"))
+		tool, found := waiting.take(id, failed)
+		if !found {
+			return wire.Pass
+		}
 		switch {
 		case failed || m.Get("result.isError").Bool():
 			t.ToolsFailed[tool]++
@@ -76,7 +98,7 @@ var answers = wire.New(wire.Dialect{
 			t.Tools[tool]++
 			t.Sums.Add(meter.ToolCall, meter.Whole(1))
 		}
-		if len(waiting) == 0 {
+		if len(waiting.tools) == 0 {
 			return wire.Final // a server should close the stream now
 		}
 		return wire.Pass
@@ -106,7 +128,7 @@ func Inspect(r *wire.Request) (*meter.Call, error) {
 	if !isRPC(first) && !isResponse(first) {
 		return nil, refuseHidden(body)
 	}
-	api := &calls{tools: map[string]string{}}
+	api := &calls{tools: map[string]string{}, others: map[string]bool{}}
 	api.Name = "mcp"
 	var err error
 	add := func(_, m gjson.Result) bool {
@@ -139,6 +161,9 @@ func (a *calls) add(m gjson.Result) error {
 	if method != toolsCall {
 		if strings.EqualFold(strings.TrimSpace(method), toolsCall) {
 			return &meter.AmbiguousError{Field: "method", Reason: "expected " + toolsCall}
+		}
+		if id, ok := idOf(m.Get("id")); ok && len(a.others) < maxCalls {
+			a.others[id] = true
 		}
 		return nil
 	}
@@ -202,7 +227,8 @@ var escapes = regexp.MustCompile(`(?i)\\(u00|x)[0-9a-f]{2}`)
 func idOf(v gjson.Result) (id string, ok bool) {
 	switch v.Type {
 	case gjson.Number:
-		return strconv.FormatFloat(v.Num, 'g', -1, 64), !math.IsInf(v.Num, 0) && !math.IsNaN(v.Num)
+		number := v.Num + 0 // -0 is 0
+		return strconv.FormatFloat(number, 'g', -1, 64), !math.IsInf(v.Num, 0) && !math.IsNaN(v.Num)
 	case gjson.String:
 		return v.Str, len(v.Str) <= maxID
 	default:
