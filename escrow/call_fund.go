@@ -162,8 +162,10 @@ func (a *Authorisation) forMilestone(ctx context.Context, e *Escrow, o CallOrder
 	switch {
 	case m == nil:
 		return noMilestone(o.Milestone)
-	case e.Status.Closed() || e.Closing != "":
+	case e.Status != StatusOpen || e.Closing != "":
 		return e.wrongStatus("delivery")
+	case !e.AutoReleaseAt.IsZero() && e.OnExpiry == ToPayer: // the payer would have the work, and wait
+		return refuse(Forbidden, map[string]string{"escrow_id": e.ID}, "the escrow goes back to its payer when its time is up, so that no call does its work: make one without auto_release_hours, or with on_expiry release")
 	case m.Status != MilestonePending:
 		return refuse(InvalidStatus, nil, "milestone %q is %s already: one call does its work", m.Name, m.Status)
 	case o.Least > m.Amount:
