@@ -40,6 +40,9 @@ func (q *asked) admit() (*admitted, *ledger.Refusal) {
 		a.request.Header.Del("Accept-Encoding")
 		// Compressed messages of a WebSocket could not be read.
 		a.request.Header.Del("Sec-Websocket-Extensions")
+		if a.pay.costs() && !a.pricesParts() { // what a part leaves out could be what the answer says of its price
+			dropRange(a.request.Header)
+		}
 	}
 	a.request = a.request.WithContext(a.outlive(context.WithValue(a.request.Context(), callKey{}, a)))
 	a.left = a.gateway.book.Claims().Live(a.abandon) // it may have to be settled when the process exits before its handler has ended

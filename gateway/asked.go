@@ -138,8 +138,7 @@ func (q *asked) read() *ledger.Refusal {
 	}
 	if call.Once != "" {
 		q.id = onceID(q.route.Payee, q.payer.Agent, call.Once)
-		r.Header.Del("Range") // a part of it would pass for the whole
-		r.Header.Del("If-Range")
+		dropRange(r.Header) // a part of it would pass for the whole
 	}
 	return nil
 }

@@ -3,6 +3,8 @@ package gateway
 import (
 	"errors"
 	"net/http"
+
+	"github.com/tallygate/tallygate/escrow"
 )
 
 // kept is an answer that is kept until it is charged.
@@ -25,6 +27,11 @@ func (b *kept) take(p []byte) error {
 	case b.call.mayHold(int64(len(b.bytes)+len(p)), int64(len(p))):
 		b.bytes = append(b.bytes, p...)
 		return nil
+	}
+	if b.call.tellsInBody() {
+		b.bytes = nil
+		b.refuses(refuse(escrow.RateLimited, "what the answer costs stands in its body, and there is no room to hold that back until it is read; try again later", "retry_after", "1"), true)
+		return errRefused
 	}
 	if err := b.letGo(); err != nil {
 		return err

@@ -1,9 +1,12 @@
 package gateway
 
 import (
+	"slices"
+
 	"github.com/tallygate/tallygate/escrow"
 	"github.com/tallygate/tallygate/escrow/ledger"
 	"github.com/tallygate/tallygate/meter"
+	"github.com/tallygate/tallygate/meter/probe"
 	"github.com/tallygate/tallygate/pricing"
 )
 
@@ -177,6 +180,36 @@ func (q *asked) cutsExactly() bool {
 		}
 	}
 	return true
+}
+
+// pricesParts reports whether a part of the answer is charged as what it is: by its bytes and events, by the call, or by what the request says.
+// All else the answer says itself, in one place of its body.
+func (q *asked) pricesParts() bool {
+	if q.route.Cost != nil || q.route.Quality != nil {
+		return false
+	}
+	for _, class := range q.rates.Charged() {
+		switch {
+		case everyAnswerHas(class), class == meter.Elapsed, class == meter.Second && q.call.API == "" && !q.call.Timed:
+		case pricing.IsAsked(class):
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// tellsInBody reports whether the answer says in its body what it costs: until it has been read, nobody knows.
+func (q *asked) tellsInBody() bool {
+	if q.route.Shadow {
+		return false
+	}
+	for _, count := range q.route.Counts {
+		if count.Probe.InBody() && q.rates.Uses(count.Class) {
+			return true
+		}
+	}
+	return q.route.Cost != nil && slices.ContainsFunc(q.route.Cost.Probes, (*probe.Probe).InBody)
 }
 
 // exceeded refuses a call that can cost more than its limit.

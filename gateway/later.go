@@ -1,12 +1,14 @@
 package gateway
 
 import (
+	"slices"
 	"strconv"
 
 	"github.com/tallygate/tallygate/escrow"
 	"github.com/tallygate/tallygate/escrow/api"
 	"github.com/tallygate/tallygate/escrow/ledger"
 	"github.com/tallygate/tallygate/meter"
+	"github.com/tallygate/tallygate/meter/probe"
 )
 
 // Some answers don't come with their request. The provider names the answer, and it is fetched when it is finished. Who asked for it stands
@@ -67,8 +69,7 @@ func (q *asked) findLater() *ledger.Refusal {
 	c.Free, c.Model, c.Models, c.ServiceTier = false, later.Model, later.Models, later.ServiceTier
 	c.InputTokens, c.InputOpen, c.MaxOutput, c.Choices = later.InputTokens, later.InputOpen, later.MaxOutput, later.Choices
 	q.id = id
-	q.request.Header.Del("Range") // a part of it would pass for the whole
-	q.request.Header.Del("If-Range")
+	dropRange(q.request.Header) // a part of it would pass for the whole
 	return nil
 }
 
@@ -137,6 +138,16 @@ func (c *counting) toCome(usage meter.Usage, cut string) *escrow.LaterAnswer {
 	}
 }
 
+// onlyCounts reports whether nothing is charged but units of the provider's own, which its answers state.
+func (q *asked) onlyCounts() bool {
+	for _, class := range q.rates.Charged() {
+		if !slices.ContainsFunc(q.route.Counts, func(c probe.Count) bool { return c.Class == class }) {
+			return false
+		}
+	}
+	return len(q.route.Counts) > 0
+}
+
 // unknown refuses a complete answer of which it can't be known what it used: it holds neither output nor usage nor an error, and nothing by
 // which it could be fetched; or seconds of audio are what is charged, and nothing tells how many.
 func (c *counting) unknown(usage meter.Usage) *ledger.Refusal {
@@ -148,6 +159,8 @@ func (c *counting) unknown(usage meter.Usage) *ledger.Refusal {
 	switch {
 	case tokens && usage.Unanswered && !timed:
 	case !tokens && seconds && c.call.Timed && !timed:
+	case usage.Uncounted && c.sent && c.onlyCounts() && !hasTokens(usage.Units):
+		return refuse(api.UsageUnknown, "the provider's answer does not state what it is charged by: what it costs can't be known")
 	default:
 		return nil
 	}

@@ -28,7 +28,7 @@ func (q *asked) mayHold(n, more int64) bool {
 	if n <= smallBody {
 		return true
 	}
-	return q.keeps() && n <= q.route.Keep.Size && q.takeRoom(more, n)
+	return (q.keeps() && n <= q.route.Keep.Size || q.tellsInBody()) && q.takeRoom(more, n)
 }
 
 // seal makes an answer ready to be kept; nil where it is too long. It is written as HTTP has it.

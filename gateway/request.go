@@ -66,6 +66,12 @@ func dropHTTPUpgrade(h http.Header) {
 	}
 }
 
+// dropRange takes off the wish for a part of the answer: the provider sends all of it then.
+func dropRange(h http.Header) {
+	h.Del("Range")
+	h.Del("If-Range")
+}
+
 // dropOwnTrailers keeps keys and what is meant for us from reaching the provider in the request's trailers. They come with the
 // end of the body, announced or not.
 func dropOwnTrailers(r *http.Request) {

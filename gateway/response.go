@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/tallygate/tallygate/escrow/ledger"
+	"github.com/tallygate/tallygate/meter/wire"
 )
 
 // response stands between the provider's handlers and the client. It counts what goes by, and holds back what would make
@@ -204,13 +205,15 @@ func (w *response) begin() {
 	kind, _, _ := mime.ParseMediaType(h.Get("Content-Type"))
 	document := kind == "application/json" && counted.length >= 0 // also where a stream was asked for: that would not know its length
 	c.begin(w.status, h, sse)
+	streams := sse || h.Get("Trailer") != "" || c.call.Stream && !document || isIncremental(h)
+	tells := !streams && c.tellsInBody()
 	switch {
 	case bodiless || counted.length == 0:
 		counted.keep(true)
-	case sse || h.Get("Trailer") != "" || counted.length > smallBody && !c.mayHold(min(counted.length, MaxKept+1), 0) || c.call.Stream && !document || isIncremental(h):
+	case streams || !tells && counted.length > smallBody && !c.mayHold(min(counted.length, MaxKept+1), 0):
 		counted.stream()
 	default:
-		counted.keep(counted.length >= 0 || kind == "application/json" || c.keeps())
+		counted.keep(counted.length >= 0 || kind == "application/json" || c.keeps() || tells && !wire.IsLines(kind))
 	}
 }
 

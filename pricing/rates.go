@@ -351,6 +351,9 @@ func (r *Rates) PricesAsked() bool {
 	return slices.ContainsFunc(askedClasses, func(c meter.Class) bool { return c != meter.InputByte && r.Prices(c) })
 }
 
+// IsAsked reports whether a class is counted in the request, and not in the answer.
+func IsAsked(c meter.Class) bool { return slices.Contains(askedClasses, c) }
+
 // Prices reports whether a class has a price, which may be 0.
 func (r *Rates) Prices(c meter.Class) bool {
 	return r.Uses(c) || r.services[0].tables[0].has(c)

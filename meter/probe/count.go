@@ -76,11 +76,14 @@ func (c *counting) Usage(complete bool) meter.Usage {
 	if !complete && u.Units[meter.Byte] == 0 { // nothing was delivered
 		return u
 	}
+	told := len(c.classes) == 0
 	for i, class := range c.classes {
 		q, exact, ok := c.readers[i].Quantity()
+		told = told || c.readers[i].Tells()
 		u.Units.Add(class, q)
 		u.Suspect = u.Suspect || ok && !exact
 	}
+	u.Uncounted = !told
 	for _, r := range costs {
 		if text, ok := r.Text(); ok {
 			u.Cost = text

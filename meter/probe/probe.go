@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"math/big"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -103,6 +104,7 @@ type value struct {
 	quantity meter.Quantity
 	isNumber bool
 	found    bool
+	none     bool   // of a probe that adds values up: there may be none in what was read
 	sum      *value // of the message that is being read
 }
 
@@ -122,6 +124,11 @@ func (v *value) take() {
 		v.sum.text = v.sum.quantity.String()
 		*v = *v.sum
 	}
+}
+
+// InBody reports whether the value, or a part of it, stands in the body of a response.
+func (p *Probe) InBody() bool {
+	return p.header == "" && p.parts == nil || slices.ContainsFunc(p.parts, (*Probe).InBody)
 }
 
 // Reader returns a reader of the response to call, which came with this status and header. An error (a status of 400 or above)
@@ -209,6 +216,9 @@ const maxTerm = 64
 // Text returns the value as the response states it, or the sum of its values. ok is false when it has none.
 func (r *Reader) Text() (text string, ok bool) { return r.found.text, r.found.found }
 
+// Tells reports whether the response has the value, which may be that there is nothing in a list.
+func (r *Reader) Tells() bool { return r.found.found || r.found.none }
+
 // Quantity returns the value as a count of units. ok is false when the response has none. exact is false when the value is no
 // such count (negative, no number, too large); q is clamped then.
 func (r *Reader) Quantity() (q meter.Quantity, exact, ok bool) {
@@ -223,6 +233,7 @@ func (p *Probe) end(t *wire.State, m *wire.Message) wire.Verdict {
 			*found = value{text: strconv.FormatInt(n, 10), quantity: meter.Whole(n), isNumber: true, found: true}
 		}
 		found.take()
+		found.none = true
 		return wire.Pass
 	}
 	v := m.Get(p.rule)

@@ -22,6 +22,15 @@ const (
 	maxSpare  = 32 << 10 // bytes of room that a stream keeps for its next message
 )
 
+// IsLines reports whether a media type is that of lines of JSON, each of which is a message.
+func IsLines(media string) bool {
+	switch media {
+	case "application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonl", "application/stream+json", "application/jsonlines":
+		return true
+	}
+	return false
+}
+
 // newFramer chooses a framer by the response's content type or, where that leaves it open, by the body's first byte.
 func newFramer(c *counter, status int, h http.Header) framer {
 	if status == http.StatusSwitchingProtocols || c.d.Frames && status == http.StatusOK {
@@ -35,8 +44,7 @@ func newFramer(c *counter, status int, h http.Header) framer {
 	switch {
 	case media == "text/event-stream":
 		return newMessages(c, &sseSplitter{})
-	case media == "application/x-ndjson", media == "application/ndjson", media == "application/jsonl",
-		media == "application/x-jsonl", media == "application/stream+json", media == "application/jsonlines":
+	case IsLines(media):
 		return newMessages(c, &lineSplitter{})
 	case media == "application/vnd.amazon.eventstream":
 		return newMessages(c, newAmazonSplitter())

@@ -1,0 +1,86 @@
+package gateway_test
+
+import (
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/gateway"
+)
+
+// TestWhatTheAnswerTellsOfItsPrice: where the answer itself says what it costs, no part, no other form and no size of it goes out without that.
+func TestWhatTheAnswerTellsOfItsPrice(t *testing.T) {
+	t.Parallel()
+	answer := func(images, size int) string {
+		list := strings.TrimSuffix(strings.Repeat("0,", images), ",")
+		return `{"text":"` + strings.Repeat("x", size) + `","cost":0.3,"data":[` + list + `]}`
+	}
+	const small, large = 1000, 200_000
+	whole := func(w http.ResponseWriter, r *http.Request, body string) {
+		w.Header().Set("Content-Type", "application/json")
+		http.ServeContent(w, r, "", time.Time{}, strings.NewReader(body)) // with ranges
+	}
+	for _, test := range []struct {
+		name           string
+		route          func(*testing.T) gateway.Route
+		images, size   int
+		accept, ranged string
+		status         int
+		charge, money  string
+	}{
+		{"a count", images, 10, small, "", "", 200, "0.1", "0.9"},
+		{"a count, a part asked for", images, 10, small, "", "bytes=0-1009", 200, "0.1", "0.9"},
+		{"a count, two parts", images, 10, small, "", "bytes=0-5,6-", 200, "0.1", "0.9"},
+		{"a count that is none", images, 0, small, "", "", 200, "0", "1"},
+		{"a count, another form", images, 10, small, "text/csv", "", 502, "", "1"},
+		{"a count, another form that is flushed", images, 10, small, "text/tab-separated-values", "", 502, "", "1"},
+		{"a count, a long answer", images, 100, large, "", "", 200, "1", "0"},
+		{"a count, a long answer in another form", images, 100, large, "text/csv", "", 502, "", "1"},
+		{"a count, a long answer that the money does not reach for", images, 101, large, "", "", 402, "", "1"},
+		{"a cost, a part asked for", costing, 10, small, "", "bytes=0-1009", 200, "0.3", "0.7"},
+		{"a cost, a long answer", costing, 10, large, "", "", 200, "0.3", "0.7"},
+		{"bytes, a part asked for", perUnit("0.01 per byte"), 10, small, "", "bytes=0-9", 206, "0.1", "0.9"},
+		{"a call, a part asked for", perUnit("0.01 per call"), 10, small, "", "bytes=0-9", 206, "0.01", "0.99"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			s := openShop(t, escrow.Rules{}, gateway.Options{}, test.route(t), func(w http.ResponseWriter, r *http.Request) {
+				body := answer(test.images, test.size)
+				rows := strings.Trim(strings.ReplaceAll(body, `"`, ""), "{}")
+				switch r.Header.Get("Accept") {
+				case "":
+					whole(w, r, body)
+				case "text/csv":
+					w.Header().Set("Content-Type", "text/csv")
+					w.Header().Set("Content-Length", strconv.Itoa(len(rows)))
+					_, _ = io.WriteString(w, rows)
+				default:
+					w.Header().Set("Content-Type", r.Header.Get("Accept"))
+					for _, row := range strings.SplitAfter(rows, ",") {
+						_, _ = io.WriteString(w, row)
+						w.(http.Flusher).Flush()
+					}
+				}
+			})
+			var headers []string
+			if test.accept != "" {
+				headers = append(headers, "Accept", test.accept)
+			}
+			if test.ranged != "" {
+				headers = append(headers, "Range", test.ranged)
+			}
+			got, body := s.get(headers...)
+			if got.StatusCode != test.status || got.Header.Get("Tallygate-Charge") != test.charge || s.balance("alice") != test.money {
+				t.Errorf("%d, charge %q, %s left, want %d, %q, %s", got.StatusCode, got.Header.Get("Tallygate-Charge"), s.balance("alice"), test.status, test.charge, test.money)
+			}
+			if test.status >= 400 && strings.Contains(body, "xxx") {
+				t.Errorf("of the answer %d bytes go out", len(body))
+			}
+			s.sound()
+		})
+	}
+}
