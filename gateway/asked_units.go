@@ -55,6 +55,8 @@ func (q *asked) checkAsked() *ledger.Refusal {
 		return refuse(api.NoPrice, "the price is per "+string(class)+", and the request does not say how many: say it in the body", "unit", string(class))
 	case q.rates.Uses(meter.Calls):
 		return nil
+	case q.call.Mute && !q.usesAnyAsked() && (q.rates.Uses(meter.Output) || q.rates.Uses(meter.AudioOutput)):
+		return refuse(api.NoPrice, "an answer of sound alone does not state its tokens, so it has no price: ask for stream_format sse; the provider can price it per input_character", "field", "stream_format")
 	case q.call.API != "" && !q.call.Timed && !leavesHTTP(q.request) && slices.Equal(q.rates.Charged(), []meter.Class{meter.Second}):
 		return refuse(api.NoPrice, q.request.Method+" "+q.request.URL.Path+" is not a call whose seconds can be told, so it has no price; the provider can price it per elapsed_second")
 	case q.call.ByAsked && !q.usesAnyAsked(), q.rates.PricesAsked() && q.rates.OnlyAsked() && !q.usesAnyAsked():

@@ -157,7 +157,7 @@ func (c *counting) unknown(usage meter.Usage) *ledger.Refusal {
 	tokens, seconds := c.rates.UsesTokens(), c.rates.Uses(meter.Second)
 	timed := seconds && (usage.Length > 0 || usage.Units[meter.Second] > 0)
 	switch {
-	case tokens && usage.Unanswered && !timed:
+	case tokens && usage.Unanswered && !timed && !c.usesAnyAsked():
 	case !tokens && seconds && c.call.Timed && !timed:
 	case usage.Uncounted && c.sent && c.onlyCounts() && !hasTokens(usage.Units):
 		return refuse(api.UsageUnknown, "the provider's answer does not state what it is charged by: what it costs can't be known")

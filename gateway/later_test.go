@@ -330,6 +330,10 @@ func TestAnswersOfUnknownUsage(t *testing.T) {
 		{"/v1/messages", `{"model":"m","max_tokens":9,"messages":[]}`, `{"id":"msg_1","type":"message","content":[]}`},
 		{"/v1beta/models/m:generateContent", `{"contents":[]}`, `{"name":"operations/a"}`},
 		{"/v1beta/interactions", `{"model":"m","input":"a"}`, `{"id":"a","status":"in_progress"}`},
+		{"/v1/images/generations", `{"model":"m","prompt":"a"}`, `{"data":[{"b64_json":"aaaa"}]}`},
+		{"/v1/images/generations", `{"model":"m","prompt":"a"}`, `{"data":[{"b64_json":"aaaa"}],"usage":{}}`},
+		{"/v1/images/generations", `{"model":"m","prompt":"a"}`, "\x89PNG aaaa"},
+		{"/v1/audio/speech", `{"model":"m","input":"a","stream_format":"sse"}`, "\xFF\xF3 sound"},
 	} {
 		s := openShop(t, escrow.Rules{}, gateway.Options{}, tokenRoute(t), func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "application/json")

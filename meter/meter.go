@@ -188,6 +188,8 @@ type Call struct {
 	// Asked are units that the request itself asks for, whatever the answer states: characters to be spoken, images, seconds of video. They
 	// are used when the provider has answered.
 	Asked Units
+	// Mute says that the answer states nothing of its output, such as sound alone.
+	Mute bool
 	// Unsaid is the class of which the request asks for some, and does not say how many; else empty.
 	Unsaid Class
 	// Timed says that seconds of audio are what the call is about: its answer may state them, or is of as many as its upload.

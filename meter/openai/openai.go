@@ -44,11 +44,12 @@ func Inspect(r *wire.Request) (*meter.Call, error) {
 	case r.Post("/audio/speech"):
 		c, err := inspectMedia(r, speechAPI, false)
 		r.AskCharacters(c, "input", "text")
+		c.Mute = r.Get("stream_format").String() != "sse"
 		return c, err
 	case r.Post("/speak"), r.Post("") && strings.Contains(r.Clean, "/text-to-speech/"): // Deepgram, ElevenLabs
 		c, err := inspectMedia(r, speechAPI, false)
 		r.AskCharacters(c, "text", "input")
-		c.ByAsked = true
+		c.ByAsked, c.Mute = true, true
 		return c, err
 	case r.Post("/containers"):
 		return inspectContainer(r), nil

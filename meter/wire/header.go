@@ -2,6 +2,7 @@ package wire
 
 import (
 	"mime"
+	"net/http"
 	"net/url"
 	"strings"
 )
@@ -30,6 +31,34 @@ func (r *Request) checkHeader() {
 		r.Refuse("Content-Type", "the body is JSON, and no form")
 	}
 }
+
+// checkQuery refuses what decides the price if it stands in the query: servers that take a request's parameters from wherever they stand would
+// read another request than the body's.
+func (r *Request) checkQuery() {
+	if r.Method != http.MethodPost || r.Query == "" {
+		return
+	}
+	for pair := range strings.FieldsFuncSeq(r.Query, func(c rune) bool { return c == '&' || c == ';' }) {
+		key, _, _ := strings.Cut(pair, "=")
+		if decoded, err := url.QueryUnescape(key); err == nil {
+			key = decoded
+		}
+		key, _, _ = strings.Cut(strings.TrimSpace(key), "[") // n[] and n[0] are n, to some
+		if len(key) <= maxShown && priced[string(fold([]byte(key)))] {
+			r.Refuse(shown([]byte(key)), "it stands in the query: state it in the body")
+			return
+		}
+	}
+}
+
+// priced are the parameters that decide how much is asked for, by their folded names.
+var priced = func() map[string]bool {
+	names := map[string]bool{}
+	for name := range strings.FieldsSeq(outputNames + " " + countNames + " seconds duration durationSeconds duration_seconds memory_limit service_tier serviceTier") {
+		names[string(fold([]byte(name)))] = true
+	}
+	return names
+}()
 
 func isUTF8(charset string) bool {
 	switch strings.ToLower(charset) {

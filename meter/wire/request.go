@@ -222,6 +222,7 @@ func (r *Request) Call(api *API) *meter.Call {
 	}
 	c.Format = format
 	r.checkHeader()
+	r.checkQuery()
 	return c
 }
 
