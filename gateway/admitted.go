@@ -56,7 +56,7 @@ const hangUpGrace = 10 * time.Second
 // outlive is the context of the upstream call. A client that leaves before the answer has begun ends it. One that leaves later does not
 // at once where the price depends on the usage, which providers state in the end: it is read on for hangUpGrace.
 func (a *admitted) outlive(ctx context.Context) context.Context {
-	if a.route.FinishUnheard {
+	if a.finishesUnheard() {
 		return context.WithoutCancel(ctx)
 	}
 	if !a.readsOn() {
@@ -78,6 +78,12 @@ func (a *admitted) outlive(ctx context.Context) context.Context {
 // readsOn reports whether an answer is read on when its client has left.
 func (a *admitted) readsOn() bool {
 	return a.pay.moves() && a.rates.UsesTokens() && a.call.API != ""
+}
+
+// finishesUnheard reports whether an answer is awaited, and charged, although its client has left: as the route has it, or since the client could
+// read it later all the same.
+func (a *admitted) finishesUnheard() bool {
+	return a.route.FinishUnheard || a.call.Stays && a.pay.costs()
 }
 
 // answers reports whether an answer that is charged has begun.
@@ -239,7 +245,7 @@ func (a *admitted) leave() {
 	metrics.live.Dec()
 }
 
-// clientGone reports whether the client has left. With FinishUnheard the request's own context outlives it.
+// clientGone reports whether the client has left. Where it is finished unheard, the request's own context outlives it.
 func (a *admitted) clientGone() bool { return a.client.Err() != nil }
 
 // settle charges the answer once, durably. Whoever comes second gets the first one's result. A complete answer that can't be charged in

@@ -66,7 +66,7 @@ func (b *kept) complete() (cause any) {
 		return b.flows.end()
 	}
 	c := b.call
-	if c.clientGone() && !c.route.FinishUnheard {
+	if c.clientGone() && !c.finishesUnheard() {
 		c.cancel() // it has left before the first byte
 		return http.ErrAbortHandler
 	}
@@ -100,7 +100,7 @@ func (b *kept) complete() (cause any) {
 	if len(out) == 0 || len(b.bytes) == 0 {
 		return nil
 	}
-	if _, err := b.ResponseWriter.Write(out); err != nil && !c.route.FinishUnheard {
+	if _, err := b.ResponseWriter.Write(out); err != nil && !c.finishesUnheard() {
 		return http.ErrAbortHandler
 	}
 	return nil

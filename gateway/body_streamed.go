@@ -132,7 +132,7 @@ func (b *streamed) send(p []byte) error {
 	b.stalled = time.Since(began) >= b.call.gateway.stall
 	if err != nil {
 		b.gone = true
-		if !b.call.route.FinishUnheard && !b.call.readsOn() {
+		if !b.call.finishesUnheard() && !b.call.readsOn() {
 			return err
 		}
 	}
@@ -218,7 +218,7 @@ func (b *streamed) broken(p any) (cause any, err error) {
 
 // left reports whether the client has left, and is not waited for.
 func (b *streamed) left() bool {
-	return (b.gone || b.call.clientGone()) && !b.call.route.FinishUnheard
+	return (b.gone || b.call.clientGone()) && !b.call.finishesUnheard()
 }
 
 // cutBy says who has cut an answer that broke off.

@@ -83,12 +83,15 @@ func (q *asked) tokenBounds() bounds {
 	}
 	b := bounds{least: ledger.Amount(q.dear.MostFor(input, first))}
 	b.most = max(b.least, ledger.Amount(q.dear.MostFor(input, output)))
-	if b.hold = b.most; q.call.Stream {
+	if b.hold = b.most; q.inParts() {
 		b.hold = b.least
 	}
 	b.bounded = q.route.Cost == nil && !q.call.InputOpen && (q.call.InputOnly || q.call.MaxOutput > 0)
 	return b
 }
+
+// inParts reports whether the answer is paid as it comes, and may be cut: a stream of which nobody can read the rest later.
+func (q *asked) inParts() bool { return q.call.Stream && !q.call.Stays }
 
 // DefaultMaxOutput is how many output tokens an answer that comes whole has at most where neither the request, nor the tariff, nor its
 // catalog says: no model is too small for it (providers refuse a bound that their model does not reach).
@@ -102,7 +105,7 @@ func (q *asked) maxOutput() int64 {
 		return q.call.MaxOutput
 	case most > 0:
 		return most
-	case q.call.Stream:
+	case q.inParts():
 		return 0
 	default:
 		return DefaultMaxOutput * max(1, q.call.Choices)
@@ -116,7 +119,7 @@ const shareOfUnbounded = 8
 // request that does not say how long it may be is held for as if it were the longest: one of several at once would take all for what it
 // will not use, and the others be refused. One that says its bound is believed to need it.
 func (q *asked) share() int {
-	if q.call.API == "" || !q.rates.UsesTokens() || q.call.InputOnly || q.call.Stream || q.call.MaxOutput > 0 {
+	if q.call.API == "" || !q.rates.UsesTokens() || q.call.InputOnly || q.inParts() || q.call.MaxOutput > 0 {
 		return 1
 	}
 	return shareOfUnbounded

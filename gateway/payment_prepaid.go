@@ -52,7 +52,7 @@ func prepay(q *asked, auth *escrow.Authorisation, drawEvery time.Duration) payme
 	if q.rates.UsesTokens() && q.call.API != "" {
 		// What an answer that comes whole can cost is held: where less is there, the answer gets shorter. A stream draws as it goes.
 		most := auth.Held()
-		if q.call.Stream {
+		if q.inParts() {
 			most = auth.Reachable()
 		}
 		q.fitOutput(most)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/escrow/api"
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
@@ -34,8 +35,15 @@ func (q *asked) mayBeWithheld() *ledger.Refusal {
 	return refuse(escrow.RateLimited, "too many answers to this agent were withheld", "retry_after", strconv.FormatInt(seconds, 10))
 }
 
-// withhold answers in place of an answer that does not go out. Nothing is charged; the payee is told by an event.
+// withhold answers in place of an answer that does not go out. Nothing is charged, unless the caller can read the answer later all the same:
+// then it is charged as far as the money goes. The payee is told by an event.
 func (a *admitted) withhold(w http.ResponseWriter, refusal *ledger.Refusal) {
+	charge, charged := "0", "nothing is charged"
+	if a.call.Stays && refusal.Outcome != api.UsageUnknown && a.answers() {
+		if end, err := a.settle(ending{cut: cutFunds}); err == nil && end.charge.Amount > 0 {
+			charge, charged = end.charge.Amount.String(), "since the provider keeps it, it is charged as far as the money goes"
+		}
+	}
 	a.cancel()
 	metrics.withheld.WithLabelValues(a.route.Payee, string(refusal.Outcome)).Inc()
 	a.gateway.book.Claims().Pass(withheldFrom(a.payer.Agent), withheldRate)
@@ -47,7 +55,7 @@ func (a *admitted) withhold(w http.ResponseWriter, refusal *ledger.Refusal) {
 	if err != nil {
 		a.route.logger().Error("telling the payee of an answer that was withheld", "request", a.id, "error", err)
 	}
-	told := &ledger.Refusal{Outcome: refusal.Outcome, Detail: "the answer is withheld, and nothing is charged: " + refusal.Detail, Fields: map[string]string{"withheld": "true", "charge": "0"}}
+	told := &ledger.Refusal{Outcome: refusal.Outcome, Detail: "the answer is withheld, and " + charged + ": " + refusal.Detail, Fields: map[string]string{"withheld": "true", "charge": charge}}
 	maps.Copy(told.Fields, refusal.Fields)
 	w.Header().Set(headerRequest, a.id)
 	WriteProblem(w, a.request, told)

@@ -206,6 +206,9 @@ type Call struct {
 	Once string
 	// Later, where set, says that the answer may come later: the kind of thing that it is then fetched as.
 	Later string
+	// Stays says that the provider keeps the answer where its caller can read it for nothing, also if it was cut, or never heard: in a
+	// conversation, in a thread, among the stored completions.
+	Stays bool
 	// Keeps, where set, says that the provider keeps the answer: the kind of thing that it is then fetched as, also where it was cut.
 	Keeps string
 	// Fetches, where set, names an answer that an earlier call has asked for, and that this one fetches if it is finished: its kind, a colon,

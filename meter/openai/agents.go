@@ -1,6 +1,8 @@
 package openai
 
 import (
+	"github.com/tidwall/gjson"
+
 	"github.com/tallygate/tallygate/meter"
 	"github.com/tallygate/tallygate/meter/wire"
 )
@@ -32,7 +34,7 @@ func inspectRun(r *wire.Request) (*meter.Call, error) {
 		return nil, r.Err()
 	}
 	c := r.Call(runAPI)
-	c.InputOpen = true // the thread
+	c.InputOpen, c.Stays = true, true // the thread
 	return c, nil
 }
 
@@ -76,5 +78,6 @@ var conversation = wire.Dialect{
 func inspectConversation(r *wire.Request) (*meter.Call, error) {
 	c := r.Call(conversationAPI)
 	c.InputOpen = true // what was said before, and what its tools find
+	c.Stays = r.Bool("store") || r.Get("store").Type != gjson.False
 	return c, nil
 }

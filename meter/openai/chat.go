@@ -185,6 +185,7 @@ func inspectChat(r *wire.Request, api, quiet *wire.API) (*meter.Call, error) {
 	if r.Bool("deferred") { // xAI: https://docs.x.ai/docs/guides/deferred-chat-completions
 		return answeredLater(r, c, laterChat, nil)
 	}
+	c.Stays = r.Bool("store")
 	if ask && !c.Malformed {
 		c.Body = askUsage(c.Body, r.Get("stream_options"))
 	}

@@ -190,6 +190,7 @@ func inspectResponses(r *wire.Request) (*meter.Call, error) {
 		return answeredLater(r, c, laterResponse, nil)
 	}
 	c.Keeps = laterResponse
+	c.Stays = present(r.Get("conversation"))
 	return c, nil
 }
 

@@ -49,7 +49,7 @@ var vocabulary = func() *node {
 		{"", "jsonrpc id method params result error"},
 		{"", "previous_response_id conversation cachedContent cached_content"},
 		{"", "previous_interaction_id"},
-		{"", "seconds duration stream_format"},
+		{"", "seconds duration stream_format store"},
 		{"", "deferred request batch_requests batch memory_limit " + callbackNames},
 
 		{"parameters", "durationSeconds duration_seconds"},
