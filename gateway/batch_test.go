@@ -224,13 +224,21 @@ func TestBatchesThatAreRefused(t *testing.T) {
 			t.Errorf("%s %s: %s %s", test.path, test.body, answer.Status, body)
 		}
 	}
-	for _, headers := range [][]string{nil, {"X-Goog-FieldMask", "name"}} {
-		path := "/v1beta/batches/b1?$fields=name"
-		if headers != nil {
-			path = "/v1beta/batches/b1"
-		}
-		if answer, body := s.call(s.key, "GET", path, "", headers...); answer.StatusCode != 422 {
-			t.Errorf("%s %v: %s %s", path, headers, answer.Status, body)
+	for _, test := range []struct {
+		path    string
+		headers []string
+	}{
+		{"/v1beta/batches/b1?$fields=name", nil},
+		{"/v1beta/batches/b1", []string{"X-Goog-FieldMask", "name"}},
+		{"/v1beta/batches/b1?alt=proto", nil},
+		{"/v1beta/batches/b1?alt=json&%24Alt=proto", nil},
+		{"/v1beta/batches/b1?alt=media", nil},
+		{"/v1beta/batches/b1?$callback=f", nil},
+		{"/v1beta/batches/b1", []string{"Accept", "application/X-Protobuf"}},
+		{"/download/v1beta/files/f1:download?alt=proto", nil},
+	} {
+		if answer, body := s.call(s.key, "GET", test.path, "", test.headers...); answer.StatusCode != 422 {
+			t.Errorf("%s %v: %s %s", test.path, test.headers, answer.Status, body)
 		}
 	}
 	for _, test := range []struct {

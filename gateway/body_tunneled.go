@@ -60,6 +60,24 @@ type tunnel struct {
 	call *admitted
 }
 
+// Read reads what the client sends. Where time is charged, what has passed by then is paid first: a server that only listens sends nothing on
+// whose way that could be done.
+func (t *tunnel) Read(p []byte) (int, error) {
+	n, err := t.Conn.Read(p)
+	if n == 0 || !t.call.takesTime() {
+		return n, err
+	}
+	exhausted, failed := t.call.answer.pass()
+	switch {
+	case exhausted:
+		return 0, t.stop()
+	case failed != nil:
+		_ = t.Close()
+		return 0, failed
+	}
+	return n, err
+}
+
 // Write counts p and sends it on. When the money has run out it sends the error in the protocol's own form, and closes.
 func (t *tunnel) Write(p []byte) (int, error) {
 	out, exhausted, err := t.call.answer.chunk(nil, p)

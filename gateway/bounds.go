@@ -191,24 +191,27 @@ func (q *asked) pricesParts() bool {
 	if q.route.Cost != nil || q.route.Quality != nil {
 		return false
 	}
-	for _, class := range q.rates.Charged() {
-		switch {
-		case everyAnswerHas(class), class == meter.Elapsed, class == meter.Second && q.call.API == "" && !q.call.Timed:
-		case pricing.IsAsked(class):
-		default:
-			return false
-		}
+	counted := func(class meter.Class) bool {
+		return everyAnswerHas(class) || class == meter.Elapsed || class == meter.Second && q.call.API == "" && !q.call.Timed || pricing.IsAsked(class)
 	}
-	return true
+	if plan, ok := q.route.Payment.(*Subscription); ok && plan.Included != nil && !slices.ContainsFunc(partClasses, func(class meter.Class) bool { return counted(class) && plan.counts(class) }) {
+		return false
+	}
+	return !slices.ContainsFunc(q.rates.Charged(), func(class meter.Class) bool { return !counted(class) })
 }
+
+// partClasses are those that may be counted in a part of an answer.
+var partClasses = []meter.Class{meter.Calls, meter.Event, meter.Byte, meter.Elapsed, meter.Second,
+	meter.InputCharacter, meter.AskedImage, meter.AskedSecond, meter.InputByte}
 
 // tellsInBody reports whether the answer says in its body what it costs: until it has been read, nobody knows.
 func (q *asked) tellsInBody() bool {
 	if q.route.Shadow {
 		return false
 	}
+	plan, _ := q.route.Payment.(*Subscription)
 	for _, count := range q.route.Counts {
-		if count.Probe.InBody() && q.rates.Uses(count.Class) {
+		if count.Probe.InBody() && (q.rates.Uses(count.Class) || plan.counts(count.Class)) {
 			return true
 		}
 	}

@@ -110,6 +110,26 @@ func (c *counting) chunk(dst, p []byte) (out []byte, exhausted bool, err error) 
 	return dst, exhausted, nil
 }
 
+// takesTime reports whether time is charged, which passes while nothing goes to the client.
+func (q *asked) takesTime() bool { return q.rates.Uses(meter.Second) || q.rates.Uses(meter.Elapsed) }
+
+// pass holds what the time that has passed has cost, and draws it, as chunk does. It takes the call's lock.
+func (c *counting) pass() (exhausted bool, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.aborted:
+		return false, errAborted
+	case c.end != nil: // the client's answer to a close frame
+		return false, nil
+	}
+	at, reached := c.reach()
+	if !reached && !c.route.FinishUnpaid {
+		return true, nil
+	}
+	return false, c.pay.draw(at, time.Now())
+}
+
 // exactly is what was used so far, where the units are counted exactly and so can be told apart to the last one; else nil.
 func (c *counting) exactly() *meter.Usage {
 	if c.rates.UsesTokens() {

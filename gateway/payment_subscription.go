@@ -28,6 +28,11 @@ func (s *Subscription) used(units meter.Units) int64 {
 	return int64(s.Included.In(units))
 }
 
+// counts reports whether the quota is one of units of a class.
+func (s *Subscription) counts(class meter.Class) bool {
+	return s != nil && s.used(meter.Units{class: meter.Whole(1 << 40)}) > 0
+}
+
 // over is the price of so many millionths of a unit beyond the quota.
 func (s *Subscription) over(units int64) ledger.Amount {
 	nano, _ := s.Rates.Due(meter.Usage{Units: s.Included.Priced(meter.Quantity(units))}) // too much is the most there is

@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"net/http"
 	"time"
 
 	"github.com/tallygate/tallygate/escrow"
@@ -44,7 +45,7 @@ var (
 // a limit, does not reach for.
 func (c *counting) charge(e ending) (*settled, *ledger.Refusal) {
 	auth := c.pay.authorisation()
-	if e.cut != cutNone && !c.sent || e.cut == cutUpstream && c.once() {
+	if e.cut != cutNone && !c.sent && c.status != http.StatusSwitchingProtocols || e.cut == cutUpstream && c.once() {
 		auth.Cancel()
 		return &settled{}, nil
 	}

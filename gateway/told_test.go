@@ -10,6 +10,7 @@ import (
 
 	"github.com/tallygate/tallygate/escrow"
 	"github.com/tallygate/tallygate/gateway"
+	"github.com/tallygate/tallygate/pricing"
 )
 
 // TestWhatTheAnswerTellsOfItsPrice: where the answer itself says what it costs, no part, no other form and no size of it goes out without that.
@@ -23,6 +24,14 @@ func TestWhatTheAnswerTellsOfItsPrice(t *testing.T) {
 	whole := func(w http.ResponseWriter, r *http.Request, body string) {
 		w.Header().Set("Content-Type", "application/json")
 		http.ServeContent(w, r, "", time.Time{}, strings.NewReader(body)) // with ranges
+	}
+	included := func(t *testing.T) gateway.Route { // 50 images
+		route := images(t)
+		route.Payment = &gateway.Subscription{
+			Plan:     escrow.Plan{Payee: "acme", Name: "p", Price: amount("0.1"), Period: time.Hour, Unit: "images", Included: 50 * escrow.Micro},
+			Included: &pricing.Measure{N: 50, Unit: "images"}, Rates: rates(t, "0 per call"),
+		}
+		return route
 	}
 	for _, test := range []struct {
 		name           string
@@ -41,6 +50,9 @@ func TestWhatTheAnswerTellsOfItsPrice(t *testing.T) {
 		{"a count, a long answer", images, 100, large, "", "", 200, "1", "0"},
 		{"a count, a long answer in another form", images, 100, large, "text/csv", "", 502, "", "1"},
 		{"a count, a long answer that the money does not reach for", images, 101, large, "", "", 402, "", "1"},
+		{"a quota, a part asked for", included, 10, small, "", "bytes=0-1009", 200, "0", "0.9"},
+		{"a quota, another form", included, 10, small, "text/csv", "", 502, "", "0.9"},
+		{"a quota, a long answer beyond it", included, 51, large, "", "", 402, "", "0.9"},
 		{"a cost, a part asked for", costing, 10, small, "", "bytes=0-1009", 200, "0.3", "0.7"},
 		{"a cost, a long answer", costing, 10, large, "", "", 200, "0.3", "0.7"},
 		{"bytes, a part asked for", perUnit("0.01 per byte"), 10, small, "", "bytes=0-9", 206, "0.1", "0.9"},
@@ -48,7 +60,13 @@ func TestWhatTheAnswerTellsOfItsPrice(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			s := openShop(t, escrow.Rules{}, gateway.Options{}, test.route(t), func(w http.ResponseWriter, r *http.Request) {
+			route := test.route(t)
+			plan, subscribed := route.Payment.(*gateway.Subscription)
+			var plans []escrow.Plan
+			if subscribed {
+				plans = append(plans, plan.Plan)
+			}
+			s := openShop(t, escrow.Rules{Plans: plans}, gateway.Options{}, route, func(w http.ResponseWriter, r *http.Request) {
 				body := answer(test.images, test.size)
 				rows := strings.Trim(strings.ReplaceAll(body, `"`, ""), "{}")
 				switch r.Header.Get("Accept") {
@@ -66,6 +84,12 @@ func TestWhatTheAnswerTellsOfItsPrice(t *testing.T) {
 					}
 				}
 			})
+			if subscribed {
+				must(t, s.do(func(tx *escrow.Tx) error {
+					_, err := tx.Subscribe(escrow.Actor{Agent: "alice"}, escrow.SubscriptionOrder{Payee: "acme", Plan: "p"})
+					return err
+				}))
+			}
 			var headers []string
 			if test.accept != "" {
 				headers = append(headers, "Accept", test.accept)

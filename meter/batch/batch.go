@@ -10,6 +10,7 @@ import (
 	"bytes"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/tidwall/gjson"
@@ -136,18 +137,31 @@ func inspectResults(r *wire.Request) *meter.Call {
 	return c
 }
 
-// refuseMask refuses a request that has Google leave fields out, among which may be the usage.
+// refuseMask refuses a request that has Google leave fields out, among which may be the usage, or answer in another form than JSON.
 // https://cloud.google.com/apis/docs/system-parameters
 func refuseMask(r *wire.Request) {
 	query, _ := url.ParseQuery(r.Query)
 	for key := range query {
-		if name := strings.ToLower(strings.TrimPrefix(key, "$")); name == "fields" {
+		switch name := strings.ToLower(strings.TrimPrefix(key, "$")); {
+		case name == "fields":
 			r.Refuse(key, "without all fields the results can't be counted: leave it out")
+		case name == "callback", name == "alt" && !readable(r, query[key]):
+			r.Refuse(key, "in another form than JSON the results can't be counted: leave it out")
 		}
+	}
+	if strings.Contains(strings.ToLower(strings.Join(r.Header.Values("Accept"), ",")), "protobuf") {
+		r.Refuse("Accept", "in another form than JSON the results can't be counted: leave it out")
 	}
 	if r.Header.Get("X-Goog-Fieldmask") != "" {
 		r.Refuse("X-Goog-FieldMask", "without all fields the results can't be counted: leave it out")
 	}
+}
+
+// readable reports whether all forms that Google is asked for can be read: JSON, events of it, and a file as it is.
+func readable(r *wire.Request, forms []string) bool {
+	return !slices.ContainsFunc(forms, func(form string) bool {
+		return form != "json" && form != "sse" && !(form == "media" && strings.HasSuffix(r.Clean, ":download"))
+	})
 }
 
 func between(s, before, after string) string {
