@@ -17,20 +17,20 @@ type streamed struct {
 	clean []byte  // what it lets pass
 	out   []byte
 	// bound says that the last byte shows the client that the answer is complete; last is the last one so far.
-	bound bool
-	last  []byte
-	gone  bool // the client no longer takes what is written
-	// stalled says that the last write waited for the client for long: an upstream that breaks off then has waited too, and it is the client
-	// who cuts the answer.
-	stalled bool
-	cut     bool // bytes are missing: the client must not take the answer for complete
-	ended   bool // the stream has ended properly: by the event that ends it, or by us
-	beyond  int  // bytes that came after that
+	bound   bool
+	last    []byte
+	gone    bool          // the client no longer takes what is written
+	began   time.Time     // when the header went out
+	waited  time.Duration // for the client, in all writes
+	stalled bool          // the last write waited for it for long
+	cut     bool          // bytes are missing: the client must not take the answer for complete
+	ended   bool          // the stream has ended properly: by the event that ends it, or by us
+	beyond  int           // bytes that came after that
 }
 
 // stream sends the header: from here on the answer flows.
 func (c *counted) stream() *streamed {
-	b := &streamed{counted: c}
+	b := &streamed{counted: c, began: time.Now()}
 	c.body = b
 	call, h := c.call, c.Header()
 	r := call.request
@@ -127,9 +127,10 @@ func (b *streamed) send(p []byte) error {
 	if len(p) == 0 {
 		return nil
 	}
-	began := time.Now()
-	_, err := b.ResponseWriter.Write(p)
-	b.stalled = time.Since(began) >= b.call.gateway.stall
+	err := b.await(func() error {
+		_, err := b.ResponseWriter.Write(p)
+		return err
+	})
 	if err != nil {
 		b.gone = true
 		if !b.call.finishesUnheard() && !b.call.readsOn() {
@@ -137,6 +138,16 @@ func (b *streamed) send(p []byte) error {
 		}
 	}
 	return nil
+}
+
+// await does what may wait for the client, and takes note of how long it does.
+func (b *streamed) await(do func() error) error {
+	began := time.Now()
+	err := do()
+	wait := time.Since(began)
+	b.waited += wait
+	b.stalled = wait >= b.call.gateway.stall
+	return err
 }
 
 // stop ends a stream whose money has run out, with an error event in the provider's own format where it has one.
@@ -154,7 +165,7 @@ func (b *streamed) stop() error {
 	return b.flushClient()
 }
 
-func (b *streamed) flush() error { return b.flushClient() }
+func (b *streamed) flush() error { return b.await(b.flushClient) }
 
 func (b *streamed) complete() (cause any) {
 	if b.ended {
@@ -221,9 +232,15 @@ func (b *streamed) left() bool {
 	return (b.gone || b.call.clientGone()) && !b.call.finishesUnheard()
 }
 
+// stalls reports whether the client has kept the answer from going on: an upstream that breaks off then has waited too, and it is the client who cuts
+// the answer. It may wait at once for long, or again and again for most of the time.
+func (b *streamed) stalls() bool {
+	return b.stalled || b.waited >= b.call.gateway.stall && b.waited > time.Since(b.began)/2
+}
+
 // cutBy says who has cut an answer that broke off.
 func (b *streamed) cutBy() string {
-	if b.left() || b.stalled {
+	if b.left() || b.stalls() {
 		return cutClient
 	}
 	return cutUpstream

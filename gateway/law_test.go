@@ -670,8 +670,9 @@ func TestAnAbsurdUsageEndsAStream(t *testing.T) {
 // stalling is a client that does not read on for a while.
 type stalling struct {
 	http.ResponseWriter
-	after int           // bytes that it reads at once
-	stall time.Duration // before the next
+	after   int           // bytes that it reads at once
+	stall   time.Duration // before the next
+	flushes bool          // it is the flushing that waits
 }
 
 func (w *stalling) Write(p []byte) (int, error) {
@@ -681,34 +682,55 @@ func (w *stalling) Write(p []byte) (int, error) {
 	return w.ResponseWriter.Write(p)
 }
 
+// FlushError stalls as Write does: what is flushed may have waited in a buffer until then.
+func (w *stalling) FlushError() error {
+	if w.flushes {
+		time.Sleep(w.stall)
+	}
+	return nil
+}
+
 func (w *stalling) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // TestAStallIsTheClientsCut has an upstream break off while its client does not read: most of the answer was had.
 func TestAStallIsTheClientsCut(t *testing.T) {
 	t.Parallel()
 	piece := strings.Repeat("x", 100_000)
-	for _, stall := range []bool{false, true} {
+	for _, test := range []struct {
+		name   string
+		reads  int           // bytes at once
+		stalls time.Duration // before each further piece
+		pauses time.Duration // of the upstream, before each piece
+		flush  bool          // it flushes each
+		left   string
+	}{
+		{"reads all", 1 << 30, 0, 0, false, "1"},
+		{"waits for long, once", 250_000, 500 * time.Millisecond, 0, false, "0.9"},
+		{"waits again and again", 0, 150 * time.Millisecond, 0, false, "0.9"},
+		{"waits again and again as it is flushed", 1 << 30, 150 * time.Millisecond, 0, true, "0.9"},
+		{"waits less than it is waited for", 0, 150 * time.Millisecond, 300 * time.Millisecond, false, "1"},
+	} {
 		s := openShop(t, escrow.Rules{}, gateway.Options{}, gateway.Route{}, nil)
 		meter := gateway.New(s.book, gateway.Options{})
-		meter.SetStall(20 * time.Millisecond)
+		meter.SetStall(200 * time.Millisecond)
 		route := &gateway.Route{Payee: "acme", Rates: rates(t, "0.1 per call"), Logger: slog.New(slog.DiscardHandler)}
 		handler := meter.Handler(route, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			for range 3 {
+				time.Sleep(test.pauses)
 				_, _ = io.WriteString(w, piece)
+				if test.flush {
+					w.(http.Flusher).Flush()
+				}
 			}
 			panic(http.ErrAbortHandler) // its patience is over
 		}))
-		w := &stalling{ResponseWriter: httptest.NewRecorder(), after: 1 << 30, stall: 50 * time.Millisecond}
-		if stall {
-			w.after = 250_000
-		}
+		w := &stalling{ResponseWriter: httptest.NewRecorder(), after: test.reads, stall: test.stalls, flushes: test.flush}
 		r := httptest.NewRequest(http.MethodGet, "/file", nil)
 		r.Header.Set("Authorization", "Bearer "+s.key)
 		func() {
 			defer func() { _ = recover() }()
 			handler.ServeHTTP(w, r)
 		}()
-		expected := map[bool]string{false: "1", true: "0.9"}[stall]
-		want(t, fmt.Sprintf("wallet, stalled %v", stall), s.balance("alice"), expected)
+		want(t, "wallet of one who "+test.name, s.balance("alice"), test.left)
 	}
 }
