@@ -2,12 +2,14 @@ package gateway
 
 import (
 	"bytes"
+	"mime"
 	"net/http"
 	"time"
 
 	"github.com/tallygate/tallygate/escrow/ledger"
 	"github.com/tallygate/tallygate/meter"
 	"github.com/tallygate/tallygate/meter/probe"
+	"github.com/tallygate/tallygate/meter/wire"
 )
 
 // counting is an answer that is charged, as it goes by. Its methods that take the call's lock say so; the others are called under it.
@@ -15,6 +17,7 @@ type counting struct {
 	*admitted
 	status    int
 	counter   meter.Counter
+	messages  bool         // it comes as messages, each of which is an event
 	watcher   Watcher      // sees the body for whoever judges the answer; nil where nobody does
 	sent      bool         // bytes of the body have gone out
 	delivered *meter.Usage // what had gone out when the money ran out, where that is known exactly
@@ -22,6 +25,8 @@ type counting struct {
 
 func newCounting(a *admitted, status int, h http.Header, sse bool) *counting {
 	c := &counting{admitted: a, status: status}
+	kind, _, _ := mime.ParseMediaType(h.Get("Content-Type"))
+	c.messages = sse || a.call.Stream || wire.IsLines(kind) || kind == "application/vnd.amazon.eventstream" || status == http.StatusSwitchingProtocols || a.request.Method == http.MethodConnect
 	if _, known := a.pay.known(); known && !sse {
 		c.counter = oneCall{}
 	} else {

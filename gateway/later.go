@@ -8,7 +8,6 @@ import (
 	"github.com/tallygate/tallygate/escrow/api"
 	"github.com/tallygate/tallygate/escrow/ledger"
 	"github.com/tallygate/tallygate/meter"
-	"github.com/tallygate/tallygate/meter/probe"
 )
 
 // Some answers don't come with their request. The provider names the answer, and it is fetched when it is finished. Who asked for it stands
@@ -138,14 +137,24 @@ func (c *counting) toCome(usage meter.Usage, cut string) *escrow.LaterAnswer {
 	}
 }
 
-// onlyCounts reports whether nothing is charged but units of the provider's own, which its answers state.
-func (q *asked) onlyCounts() bool {
-	for _, class := range q.rates.Charged() {
-		if !slices.ContainsFunc(q.route.Counts, func(c probe.Count) bool { return c.Class == class }) {
+// paidBy reports whether something is charged, or taken from a quota, and nothing but units of these classes.
+func (q *asked) paidBy(classes ...meter.Class) bool {
+	plan, _ := q.route.Payment.(*Subscription)
+	charged := q.rates.Charged()
+	for _, class := range charged {
+		if !slices.Contains(classes, class) {
 			return false
 		}
 	}
-	return len(q.route.Counts) > 0
+	return len(charged) > 0 || slices.ContainsFunc(classes, plan.counts)
+}
+
+// ownUnits are the units of the provider's own, which its answers state.
+func (r *Route) ownUnits() (classes []meter.Class) {
+	for _, count := range r.Counts {
+		classes = append(classes, count.Class)
+	}
+	return classes
 }
 
 // unknown refuses a complete answer of which it can't be known what it used: it holds neither output nor usage nor an error, and nothing by
@@ -159,7 +168,9 @@ func (c *counting) unknown(usage meter.Usage) *ledger.Refusal {
 	switch {
 	case tokens && usage.Unanswered && !timed && !c.usesAnyAsked():
 	case !tokens && seconds && c.call.Timed && !timed:
-	case usage.Uncounted && c.sent && c.onlyCounts() && !hasTokens(usage.Units):
+	case c.sent && !c.messages && c.paidBy(meter.Event) && usage.Units[meter.Event] == 0:
+		return refuse(api.UsageUnknown, "the provider's answer is no stream of events, which are what is charged: what it costs can't be known")
+	case usage.Uncounted && c.sent && c.paidBy(c.route.ownUnits()...) && !hasTokens(usage.Units):
 		return refuse(api.UsageUnknown, "the provider's answer does not state what it is charged by: what it costs can't be known")
 	default:
 		return nil

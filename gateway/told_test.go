@@ -33,6 +33,12 @@ func TestWhatTheAnswerTellsOfItsPrice(t *testing.T) {
 		}
 		return route
 	}
+	flat := func(t *testing.T) gateway.Route { // any number of images
+		route := images(t)
+		route.Rates = rates(t, "0 per call")
+		route.Payment = &gateway.Subscription{Plan: escrow.Plan{Payee: "acme", Name: "p", Price: amount("0.1"), Period: time.Hour}}
+		return route
+	}
 	for _, test := range []struct {
 		name           string
 		route          func(*testing.T) gateway.Route
@@ -53,8 +59,10 @@ func TestWhatTheAnswerTellsOfItsPrice(t *testing.T) {
 		{"a quota, a part asked for", included, 10, small, "", "bytes=0-1009", 200, "0", "0.9"},
 		{"a quota, another form", included, 10, small, "text/csv", "", 502, "", "0.9"},
 		{"a quota, a long answer beyond it", included, 51, large, "", "", 402, "", "0.9"},
+		{"a flat rate, another form", flat, 10, small, "text/csv", "", 200, "0", "0.9"},
 		{"a cost, a part asked for", costing, 10, small, "", "bytes=0-1009", 200, "0.3", "0.7"},
 		{"a cost, a long answer", costing, 10, large, "", "", 200, "0.3", "0.7"},
+		{"events, as a document", perUnit("0.01 per event"), 10, small, "", "", 502, "", "1"},
 		{"bytes, a part asked for", perUnit("0.01 per byte"), 10, small, "", "bytes=0-9", 206, "0.1", "0.9"},
 		{"a call, a part asked for", perUnit("0.01 per call"), 10, small, "", "bytes=0-9", 206, "0.01", "0.99"},
 	} {
