@@ -547,6 +547,8 @@ func TestFree(t *testing.T) {
 		{"GET", "/v1beta/files/f", true}, {"HEAD", "/v1/models", true}, {"DELETE", "/v1/files/f", true}, {"DELETE", "/v1/threads/t", true},
 		{"GET", "/search", false}, {"GET", "/v1/search", false}, {"GET", "/v1/search/models", false}, {"HEAD", "/v1/search", false},
 		{"GET", "/", false}, {"GET", "/v1", false}, {"GET", "/v1/organization/usage/completions", false}, {"GET", "/api/v1/credits", false},
+		{"GET", "/v1beta/models/m:generateContent", false}, {"HEAD", "/v1/models/m:Predict/", false}, {"GET", "/v1/vector_stores/v/search", false},
+		{"GET", "/v1/models/ft:gpt-4o:org::id", true}, {"GET", "/v1/vector_stores/v/files", true}, {"GET", "/v1/threads/t/runs", true},
 		{"DELETE", "/v1/models/m", false}, {"DELETE", "/v1/search/files", false}, {"GET", "/v1/chat", false},
 	} {
 		var body []byte

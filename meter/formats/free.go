@@ -23,6 +23,17 @@ var stores = words(`
 	datasets embed-jobs agents libraries generation
 	mcp`)
 
+// verbs end the paths that ask for work, whatever collection they begin in: a server may do it for any method.
+var verbs = words(`
+	search query ask answer generate predict rawpredict streamrawpredict infer invoke invocations converse run embed rerank translate
+	synthesize generatecontent streamgeneratecontent generateanswer embedcontent batchembedcontents predictlongrunning`)
+
+// endsInVerb reports whether a path ends in a verb, as a part of its own or after a colon.
+func endsInVerb(path string) bool {
+	path = strings.ToLower(strings.TrimRight(path, "/"))
+	return verbs[path[strings.LastIndexAny(path, "/:")+1:]]
+}
+
 func words(list string) map[string]bool {
 	set := make(map[string]bool)
 	for word := range strings.FieldsSeq(list) {
@@ -45,7 +56,7 @@ func asksNothing(method, path string, body []byte) bool {
 	case http.MethodOptions:
 		return true
 	case http.MethodGet, http.MethodHead:
-		return catalogs[collection] || stores[collection]
+		return (catalogs[collection] || stores[collection]) && !endsInVerb(path)
 	case http.MethodDelete:
 		return stores[collection]
 	default:
