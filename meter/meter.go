@@ -123,6 +123,8 @@ type Usage struct {
 	// Unanswered says that a whole answer holds neither output nor usage nor an error, although its format has them: what was asked for comes
 	// later, or elsewhere.
 	Unanswered bool
+	// Unstated says that a whole answer whose tokens can't be counted, such as an image, does not state them.
+	Unstated bool
 	// Uncounted says that the answer states none of the units of the provider's own that are looked for in it.
 	Uncounted bool
 	// Pending says that the answer is told to be unfinished: more of it comes later.

@@ -51,8 +51,8 @@ func InputUsage(u gjson.Result) (s wire.Stated) {
 // usage says otherwise.
 // https://platform.openai.com/docs/api-reference/images-streaming
 var images = wire.Dialect{
-	Rules:   []wire.Rule{{Path: "type", In: wire.Stream}, {Path: "model"}, {Path: "usage"}, {Path: "error", Mark: true}, {Path: "error"}},
-	Answers: []string{"usage.*"},
+	Rules:  []wire.Rule{{Path: "type", In: wire.Stream}, {Path: "model"}, {Path: "usage"}, {Path: "error", Mark: true}, {Path: "error"}},
+	States: true,
 	End: func(t *wire.State, m *wire.Message) wire.Verdict {
 		t.Failed = t.Failed || m.Failed("error")
 		if v := m.Get("model").String(); v != "" {
@@ -116,8 +116,8 @@ var transcriptions = wire.Dialect{
 
 // speech reads generated speech. A stream states tokens. An answer that is the audio itself states nothing.
 var speech = wire.Dialect{
-	Rules:   []wire.Rule{{Path: "type", In: wire.Stream}, {Path: "usage"}},
-	Answers: []string{"usage.*"},
+	Rules:  []wire.Rule{{Path: "type", In: wire.Stream}, {Path: "usage"}},
+	States: true,
 	End: func(t *wire.State, m *wire.Message) wire.Verdict {
 		if u := m.Get("usage"); u.IsObject() {
 			s := usage(u)

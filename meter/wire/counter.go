@@ -293,7 +293,8 @@ func (c *counter) Usage(complete bool) meter.Usage {
 func (c *counter) later(u *meter.Usage) {
 	t := &c.state
 	known := t.Stated.HasPrompt || t.Stated.HasCompletion || t.hasText() || t.Failed || t.Answered
-	u.Unanswered = !known && c.shape != Stream && len(c.d.Answers) > 0 && !t.Call.Mute
+	u.Unanswered = !known && c.shape != Stream && len(c.d.Answers) > 0
+	u.Unstated = c.d.States && !t.Stated.HasPrompt && !t.Stated.HasCompletion && !t.Failed && c.shape != Stream && !t.Call.Mute
 	u.Pending = t.Pending
 	if t.Call.Keeps != "" && fetchable(t.ID) {
 		u.Kept = Fetched(t.Call.Keeps, t.ID)

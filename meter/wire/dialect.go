@@ -75,6 +75,8 @@ type Dialect struct {
 	Frames bool
 	// Answers are the paths that a whole body has if it is an answer, whatever else it lacks. Without them, every body is one.
 	Answers []string
+	// States says that what is charged of a whole body can't be counted in it, but only stated by it.
+	States bool
 	// Lines says that a body is JSON lines where its content type leaves that open.
 	Lines bool
 
