@@ -690,7 +690,7 @@ func TestAStallIsTheClientsCut(t *testing.T) {
 	for _, stall := range []bool{false, true} {
 		s := openShop(t, escrow.Rules{}, gateway.Options{}, gateway.Route{}, nil)
 		meter := gateway.New(s.book, gateway.Options{})
-		meter.SetStall(20 * time.Millisecond)
+		meter.SetStall(map[bool]time.Duration{false: time.Hour, true: 20 * time.Millisecond}[stall])
 		route := &gateway.Route{Payee: "acme", Rates: rates(t, "0.1 per call"), Logger: slog.New(slog.DiscardHandler)}
 		handler := meter.Handler(route, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			for range 3 {

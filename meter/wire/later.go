@@ -28,7 +28,7 @@ func (r *Request) Elsewhere() string {
 		if r.Method == http.MethodGet { // there a callback is a function's name, for a script
 			break
 		}
-		if name := string(fold([]byte(key))); callbackParameters[name] {
+		if callbackParameters[string(fold([]byte(key)))] {
 			return key
 		}
 	}
