@@ -57,6 +57,7 @@ const (
 	commissionTable   table = 'R' // payee: millionths of a nano that stand over of the commission
 	useTable          table = 'U' // payer, payee, kind of period, counter: what was used in the last one, where prices depend on it
 	decisionTable     table = 'j' // request id: a charge whose quality is not decided yet
+	resourceTable     table = 'M' // payee, kind, the provider's id: who made what the provider keeps
 )
 
 // key returns the key of a record; parts are separated by a zero byte, which no id holds.

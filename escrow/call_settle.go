@@ -24,6 +24,9 @@ type Settlement struct {
 
 	Quality *Quality // what the judge says; nil: it is paid in full
 
+	// Made is what the provider keeps of the call: it belongs to the payer, see [Tx.Own].
+	Made []Resource
+
 	// Answer, where the call has an idempotency key, is kept as long as that is, for [Book.KeptAnswer]; there is a bound on all that is
 	// kept, beyond which it is not. The books don't look into it: it should be sealed with something that only the caller has.
 	Answer []byte
@@ -281,6 +284,9 @@ func (t *Tx) settle(a *Authorisation, s Settlement) (Charge, error) {
 	}
 	if a.shadow {
 		c.Status = Shadowed
+	}
+	if err := t.Own(c.Payer, s.Made...); err != nil {
+		return Charge{}, err
 	}
 	charge, err = t.record(d, a.hold)
 	if err != nil || a.milestone != "" {

@@ -124,11 +124,16 @@ func (a *arrival) refuse(w http.ResponseWriter, r *http.Request, refusal *ledger
 
 // letPass lets a refused call through in shadow mode: it costs nothing, and says in the metrics and the log why it would be refused.
 func (a *arrival) letPass(refusal *ledger.Refusal) *admitted {
-	metrics.shadow.WithLabelValues(a.route.Payee, string(refusal.Outcome)).Inc()
-	a.route.logger().Info("shadow mode lets a call pass that would be refused", "request", a.id, "payee", a.route.Payee, "code", string(refusal.Outcome))
+	a.wouldRefuse(refusal)
 	call := &admitted{asked: &asked{arrival: a}, pay: free{}}
 	call.request = a.request.WithContext(context.WithValue(a.request.Context(), callKey{}, call)) // a meter further in finds the key there
 	return call
+}
+
+// wouldRefuse says in the metrics and the log why a call in shadow mode would be refused.
+func (a *arrival) wouldRefuse(refusal *ledger.Refusal) {
+	metrics.shadow.WithLabelValues(a.route.Payee, string(refusal.Outcome)).Inc()
+	a.route.logger().Info("shadow mode lets a call pass that would be refused", "request", a.id, "payee", a.route.Payee, "code", string(refusal.Outcome))
 }
 
 // Handler is a metered route as a plain http.Handler before the provider's own.

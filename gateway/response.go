@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"errors"
 	"io"
 	"maps"
@@ -139,15 +140,28 @@ func (w *response) WriteHeader(status int) {
 	dropOwn(w.Header())
 	w.Header().Set(headerRequest, c.id)
 	exposeOwn(w.Header())
-	if refusal := c.rewritten(); refusal != nil && status < 400 {
+	if refusal := cmp.Or(c.rewritten(), c.reroutes()); refusal != nil && status < 400 {
 		w.body = &refused{response: w, refusal: refusal}
 		return
+	}
+	if w.sifts() {
+		w.body = &sifted{response: w}
+		return
+	}
+	w.open()
+}
+
+// open sends the header of an answer that goes on, or has it wait for the charge.
+func (w *response) open() {
+	c := w.call
+	if gone := c.stored().Deletes; gone != nil && w.status/100 == 2 {
+		c.deleted(*gone)
 	}
 	if c.pay.costs() && !w.leavesHTTP() {
 		keepPrivate(w.Header())
 	}
 	switch {
-	case !c.pay.costs() || !c.route.charged(status):
+	case !c.pay.costs() || !c.route.charged(w.status):
 		c.cancel()
 		w.Header().Set(headerCharge, "0")
 		w.pass()

@@ -100,6 +100,9 @@ func (c *counting) settlement(e ending) escrow.Settlement {
 	if e.cut == cutNone {
 		s.Quality, s.Answer = e.quality, e.sealed
 	}
+	if e.cut != cutFunds && c.stored().Makes { // else what was not paid for could be had from the provider's store
+		s.Made = c.made(usage.Made)
+	}
 	c.pay.complete(&s, usage.Units)
 	if usage.Suspect {
 		c.pay.clamp(&s)

@@ -23,6 +23,7 @@ const (
 	MalformedRequest  escrow.Outcome = "malformed_request"  // it is none of the protocol's (MCP)
 	UnsupportedMedia  escrow.Outcome = "unsupported_media"  // the Content-Type is not one that is read
 	RequestTooLarge   escrow.Outcome = "request_too_large"  // the body is larger than what is read
+	UnknownResource   escrow.Outcome = "unknown_resource"   // it names something of the provider's that is not the payer's
 	NoPrice           escrow.Outcome = "no_price"           // the tariff has no price for what is asked for
 	AmbiguousRequest  escrow.Outcome = "ambiguous_request"  // it can be read in two ways that cost differently; the field names where
 	MethodNotAllowed  escrow.Outcome = "method_not_allowed" // the path has other methods
@@ -52,6 +53,7 @@ var kinds = map[escrow.Outcome]kind{
 	escrow.LimitExceeded:        {402, "A limit would be exceeded", "insufficient_quota"},
 	escrow.Forbidden:            {403, "Not allowed", "permission_error"},
 	escrow.NotFound:             {404, "Not found", "not_found_error"},
+	UnknownResource:             {404, "There is no such resource of yours", "not_found_error"},
 	MethodNotAllowed:            {405, "Method not allowed", "invalid_request_error"},
 	escrow.InvalidStatus:        {409, "Not in this state", "invalid_request_error"},
 	escrow.AlreadyExists:        {409, "It exists already", "invalid_request_error"},

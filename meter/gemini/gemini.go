@@ -99,6 +99,7 @@ var embeddings = wire.Dialect{
 // interactions reads an interaction or the events of its stream. https://ai.google.dev/gemini-api/docs/interactions
 var interactions = wire.Dialect{
 	Rules: []wire.Rule{
+		{Path: "id", Makes: "interactions", In: wire.Whole}, {Path: "interaction.id", Makes: "interactions", In: wire.Stream},
 		{Path: "model"}, {Path: "usage"}, {Path: "interaction.model"}, {Path: "interaction.usage"},
 		{Path: "service_tier"}, {Path: "interaction.service_tier"},
 		{Path: "event_type"}, {Path: "delta.text", Text: meter.Output, In: wire.Stream},

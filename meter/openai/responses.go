@@ -1,14 +1,21 @@
 package openai
 
 import (
+	"strings"
+
 	"github.com/tidwall/gjson"
 
 	"github.com/tallygate/tallygate/meter"
 	"github.com/tallygate/tallygate/meter/wire"
 )
 
-var responsesAPI = &wire.API{Name: "responses", Dialect: wire.New(responses), Limits: []string{"max_output_tokens"},
-	Least: func(*meter.Call) int64 { return 16 }} // the least that OpenAI takes; it includes reasoning
+var (
+	responsesAPI = &wire.API{Name: "responses", Dialect: wire.New(responses), Limits: []string{"max_output_tokens"}, Least: leastResponse}
+	// unstoredAPI is that of responses which OpenAI does not keep.
+	unstoredAPI = &wire.API{Name: "responses", Dialect: wire.New(responses.Forgetting("responses", "items")), Limits: []string{"max_output_tokens"}, Least: leastResponse}
+)
+
+func leastResponse(*meter.Call) int64 { return 16 } // the least that OpenAI takes; it includes reasoning
 
 // responses reads response objects and the events of their streams, of which the last has the usage. OpenRouter sends [DONE]
 // after it, others do not. https://platform.openai.com/docs/api-reference/responses-streaming
@@ -25,6 +32,14 @@ var responses = wire.Dialect{
 		{Path: "response.output.*.type", In: wire.Stream},
 		{Path: "response.output.*.action.type", In: wire.Stream},
 		{Path: "response.output.*.container_id", In: wire.Stream},
+
+		{Path: "response.id", Makes: "responses", In: wire.Stream},
+		{Path: "response.conversation.id", Makes: "conversations", In: wire.Stream},
+		{Path: "item.id", Makes: "items", In: wire.Stream},
+		{Path: "response.output.*.id", Makes: "items", In: wire.Stream},
+		{Path: "id", Makes: "responses", In: wire.Whole},
+		{Path: "conversation.id", Makes: "conversations", In: wire.Whole},
+		{Path: "output.*.id", Makes: "items", In: wire.Whole},
 
 		{Path: "model", In: wire.Whole},
 		{Path: "status", In: wire.Whole},
@@ -80,6 +95,9 @@ func endResponses(t *wire.State, m *wire.Message) wire.Verdict {
 	}
 	if v := tier(m.Get(at+"service_tier"), m.Get(at+"usage")); v != "" {
 		t.Tier = v
+	}
+	for _, v := range m.All(at + "output.*.container_id") {
+		t.Make("containers", v)
 	}
 	if u := m.Get(at + "usage"); u.IsObject() {
 		s := usage(u)
@@ -172,7 +190,11 @@ func inspectResponses(r *wire.Request) (*meter.Call, error) {
 	if r.Bool("background") {
 		return nil, meter.ErrBackground
 	}
-	c := r.Call(responsesAPI)
+	api := responsesAPI
+	if r.Get("store").Raw == "false" || strings.HasSuffix(r.Clean, "/compact") {
+		api = unstoredAPI
+	}
+	c := r.Call(api)
 	c.InputOpen = c.InputOpen || refersToItem(r)
 	return c, nil
 }

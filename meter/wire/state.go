@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/tidwall/gjson"
@@ -29,6 +30,9 @@ type State struct {
 	Model, Tier, Cost string
 	// Failed says that the provider reported an error in the body. If there is no output either, the prompt is not estimated.
 	Failed bool
+
+	// Made are the resources that the provider keeps of the call, as far as the answer has told of them.
+	Made []meter.Resource
 
 	// Scratch is state of the format's own.
 	Scratch any
@@ -65,6 +69,19 @@ func (t *State) AddStated(s Stated) {
 	}
 	t.Stated.Add(s)
 	t.dropText()
+}
+
+// maxMade bounds how many resources one answer can make. Further ones belong to nobody.
+const maxMade = 256
+
+// Make notes that the provider keeps a resource of the call.
+func (t *State) Make(kind string, id gjson.Result) {
+	if id.Type != gjson.String || len(t.Made) == maxMade {
+		return
+	}
+	if r, ok := meter.NamedResource(kind, id.Str); ok && r.ID != "" && !slices.Contains(t.Made, r) {
+		t.Made = append(t.Made, r)
+	}
 }
 
 // maxPasses bounds how many models one response can tell apart. A pass of a further model is not told apart.
@@ -239,6 +256,10 @@ type gather struct{ *counter }
 
 func (g gather) Value(i int, raw []byte) {
 	m := &g.msg
+	if kind := m.rules[i].Makes; kind != "" {
+		g.state.Make(kind, gjson.ParseBytes(raw))
+		return
+	}
 	if each := m.rules[i].Each; each != nil {
 		each(&g.state, gjson.ParseBytes(raw))
 		return
