@@ -38,7 +38,7 @@ var formats = []func(*wire.Request) (*meter.Call, error){
 // can't be metered and should be refused. Of a call that is malformed nothing can be told.
 func Inspect(h meter.Head, body []byte) (*meter.Call, error) {
 	r := wire.NewRequest(h, body)
-	call, err := recognise(r)
+	call, err := recognise(r, body)
 	if err != nil {
 		return nil, err
 	}
@@ -47,8 +47,8 @@ func Inspect(h meter.Head, body []byte) (*meter.Call, error) {
 }
 
 // recognise asks the formats one after the other.
-func recognise(r *wire.Request) (*meter.Call, error) {
-	h, body := r.Head, r.Body
+func recognise(r *wire.Request, body []byte) (*meter.Call, error) {
+	h := r.Head
 	for _, inspect := range formats {
 		call, err := inspect(r)
 		if err != nil {
