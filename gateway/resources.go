@@ -113,6 +113,12 @@ func (q *asked) looksInto() bool {
 	return s.Makes || s.Lists != "" || s.Tells != ""
 }
 
+// isPayersOwn reports whether the answer is of resources that others may not see.
+func (q *asked) isPayersOwn() bool {
+	s := q.stored()
+	return len(s.Uses) > 0 || s.Lists != ""
+}
+
 // checkOwned refuses a request that names a resource which is not its payer's. The refusal is the same whether the resource is another's or is
 // not there at all.
 func (q *asked) checkOwned() *ledger.Refusal {

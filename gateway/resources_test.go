@@ -658,6 +658,40 @@ func TestWhatCannotBeReadIsRefused(t *testing.T) {
 	}
 }
 
+// TestANameIsNoID: a name that an agent chooses for what it makes does not make it the owner of what has such an id; and no cache in front gives one
+// agent's list to another.
+func TestANameIsNoID(t *testing.T) {
+	t.Parallel()
+	files := collections[0]
+	files.made = `{"id": %q, "name": "file-old"}`
+	m := openMarket(t, anyCall(t), files)
+	m.keeper.things[files.path] = []string{"file-old"}
+	m.make("alice")
+	m.serves(false, "alice", "GET", "/v1/files/file-old", "")
+
+	m.keeper.answer = func(w http.ResponseWriter, _ *http.Request) bool {
+		w.Header().Set("Cache-Control", "public, max-age=60")
+		return false
+	}
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, m.url+"/v1/files", nil)
+	must(t, err)
+	r.Header.Set("X-Api-Key", m.key)
+	response, err := http.DefaultClient.Do(r)
+	must(t, err)
+	_ = response.Body.Close()
+	want(t, "Cache-Control", response.Header.Get("Cache-Control"), "private, max-age=60")
+}
+
+// TestAWithheldAnswerMakesNothing: what was not paid for can't be had from the provider's store.
+func TestAWithheldAnswerMakesNothing(t *testing.T) {
+	t.Parallel()
+	m := openMarket(t, gateway.Route{Rates: rates(t, "0.02 per byte"), Shared: shared(t, "none")}, collections[1])
+	if status, answer, _ := m.ask("alice", "POST", "/v1/responses", respond); status != 402 || !strings.Contains(answer, "withheld") {
+		t.Fatalf("%d %s", status, answer)
+	}
+	m.serves(false, "alice", "GET", "/v1/responses/resp_1", "")
+}
+
 // TestShadowModeKeepsNobodyOut: in shadow mode nothing is refused or left out.
 func TestShadowModeKeepsNobodyOut(t *testing.T) {
 	t.Parallel()

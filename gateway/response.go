@@ -157,7 +157,7 @@ func (w *response) open() {
 	if gone := c.stored().Deletes; gone != nil && w.status/100 == 2 {
 		c.deleted(*gone)
 	}
-	if c.pay.costs() && !w.leavesHTTP() {
+	if (c.pay.costs() || c.isPayersOwn()) && !w.leavesHTTP() {
 		keepPrivate(w.Header())
 	}
 	switch {

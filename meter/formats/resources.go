@@ -40,17 +40,17 @@ var operations = map[string]map[string]bool{
 // makers are the rules by which the answer to a POST tells what was made, where that is no call of a format's own. A collection that is not
 // here tells the id of the new resource as id.
 var makers = map[string][]wire.Rule{
-	"files":            {{Path: "id", Makes: "files"}, {Path: "name", Makes: "files"}, {Path: "file.name", Makes: "files"}}, // the last: Gemini
+	"files":            {{Path: "id", Makes: "files"}, {Path: "name", Makes: "files", Named: true}, {Path: "file.name", Makes: "files", Named: true}}, // the last: Gemini
 	"uploads":          {{Path: "id", Makes: "uploads"}, {Path: "file.id", Makes: "files"}},
 	"threads":          {{Path: "id", Makes: "threads"}, {Path: "thread_id", Makes: "threads"}},
 	"conversations":    {{Path: "id", Makes: "conversations"}, {Path: "conversation_id", Makes: "conversations"}}, // the latter: Mistral
 	"videos":           {{Path: "id", Makes: "videos"}, {Path: "request_id", Makes: "videos"}},
-	"batches":          {{Path: "id", Makes: "batches"}, {Path: "name", Makes: "batches"}},
-	"operations":       {{Path: "name", Makes: "operations"}},
-	"cachedcontents":   {{Path: "name", Makes: "cachedcontents"}},
-	"filesearchstores": {{Path: "name", Makes: "filesearchstores"}},
-	"corpora":          {{Path: "name", Makes: "corpora"}},
-	"tunedmodels":      {{Path: "name", Makes: "operations"}, {Path: "metadata.tunedModel", Makes: "tunedmodels"}},
+	"batches":          {{Path: "id", Makes: "batches"}, {Path: "name", Makes: "batches", Named: true}},
+	"operations":       {{Path: "name", Makes: "operations", Named: true}},
+	"cachedcontents":   {{Path: "name", Makes: "cachedcontents", Named: true}},
+	"filesearchstores": {{Path: "name", Makes: "filesearchstores", Named: true}},
+	"corpora":          {{Path: "name", Makes: "corpora", Named: true}},
+	"tunedmodels":      {{Path: "name", Makes: "operations", Named: true}, {Path: "metadata.tunedModel", Makes: "tunedmodels", Named: true}},
 	"embed-jobs":       {{Path: "job_id", Makes: "embed-jobs"}, {Path: "id", Makes: "embed-jobs"}},
 
 	"finetuning/finetuned-models": {{Path: "finetuned_model.id", Makes: "finetuning/finetuned-models"}},

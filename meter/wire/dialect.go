@@ -28,6 +28,8 @@ type Rule struct {
 	Each func(t *State, v gjson.Result)
 	// Makes, where set, says that the value is the id of a resource of this kind, which the provider keeps of the call. None is kept here.
 	Makes string
+	// Named says, of a rule with Makes, that the value is the resource's whole name, such as files/abc: any other is one that its maker chose.
+	Named bool
 	// In restricts the rule to streams or to whole bodies.
 	In Shape
 }

@@ -256,8 +256,10 @@ type gather struct{ *counter }
 
 func (g gather) Value(i int, raw []byte) {
 	m := &g.msg
-	if kind := m.rules[i].Makes; kind != "" {
-		g.state.Make(kind, gjson.ParseBytes(raw))
+	if rule := m.rules[i]; rule.Makes != "" {
+		if id := gjson.ParseBytes(raw); !rule.Named || strings.Contains(id.Str, "/") {
+			g.state.Make(rule.Makes, id)
+		}
 		return
 	}
 	if each := m.rules[i].Each; each != nil {
