@@ -157,10 +157,21 @@ func keep(r *wire.Request, c *meter.Call) {
 		s.Unclear = cmp.Or(s.Unclear, err)
 	}
 	for _, model := range append([]string{c.Model, r.Get("model").Str}, c.Models...) {
-		if named := (meter.Resource{Kind: "models", ID: meter.CheckID(model)}); len(model) > 3 && strings.EqualFold(model[:3], "ft:") && !slices.Contains(s.Uses, named) {
+		if named, ok := tuned(model); ok && !slices.Contains(s.Uses, named) {
 			s.Uses = append(s.Uses, named)
 		}
 	}
+}
+
+// tuned is the resource that a fine-tuned model is, by its name: OpenAI's ft:..., and Gemini's tunedModels/...
+func tuned(model string) (r meter.Resource, ok bool) {
+	switch folded := strings.ToLower(model); {
+	case strings.HasPrefix(folded, "ft:"):
+		return meter.Resource{Kind: "models", ID: meter.CheckID(model)}, true
+	case strings.HasPrefix(folded, "tunedmodels/"):
+		return meter.NamedResource("tunedmodels", model)
+	}
+	return r, false
 }
 
 // longRunning is the kind of what Gemini makes of a long work with a model; "" for all else.

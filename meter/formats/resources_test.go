@@ -73,6 +73,11 @@ func TestUses(t *testing.T) {
 		{"DELETE", "/v1/files", "", ``, "files/"},
 		{"POST", "/v1/chat/completions", "", `{"model":"ft:m:me::1","messages":[]}`, "models/ft:m:me::1"},
 		{"POST", "/v1/fine_tuning/jobs", "", `{"model":"FT:m:me::1"}`, "models/FT:m:me::1"},
+		{"POST", "/v1beta/cachedContents", "", `{"model":"tunedModels/t"}`, "tunedmodels/t"},
+		{"POST", "/v1beta/fileSearchStores/s:importFile", "", `{"fileName":"files/f"}`, "files/f filesearchstores/s"},
+		{"POST", "/v1beta/models/m:batchGenerateContent", "", `{"batch":{"inputConfig":{"fileName":"files/f"}}}`, "files/f"},
+		{"POST", "/v1/responses", "", `{"input":[{"role":"user","content":[{"type":"input_file","filename":"files/a.pdf","file_data":"x"}]}]}`, ""},
+		{"POST", "/v1/vector_stores/v/files", "", `{"file_id":"f","attributes":{"file_id":"mine"}}`, "files/f vector_stores/v"},
 		{"POST", "/mcp", "", `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"f","arguments":{"file_id":"x"}}}`, ""},
 		{"POST", "/v2/chat", "", `{"model":"m","messages":[],"documents":[{"data":{"file_id":"x"}}]}`, ""},
 	} {

@@ -23,7 +23,7 @@ var references = func() map[string]string {
 		"threads":          "thread_id",
 		"assistants":       "assistant_id",
 		"agents":           "agent_id handoffs",
-		"files":            "file_id file_ids fileid input_file_id input_files training_file validation_file training_files validation_files fileuri file_uri uri",
+		"files":            "file_id file_ids fileid input_file_id input_files training_file validation_file training_files validation_files fileuri file_uri uri filename file_name",
 		"vector_stores":    "vector_store_id vector_store_ids",
 		"containers":       "container container_id",
 		"cachedcontents":   "cachedcontent cached_content",
@@ -49,6 +49,8 @@ func Reference(key, value string) (r meter.Resource, ok bool) {
 		return r, false
 	case key == "skill_id" && !strings.HasPrefix(value, "skill_"): // Anthropic's own: "pptx"
 		return r, false
+	case strings.HasPrefix(key, "file") && strings.HasSuffix(key, "name"): // Gemini's, and anybody's words
+		return meter.Resource{Kind: kind, ID: meter.CheckID(strings.TrimPrefix(value, "files/"))}, strings.HasPrefix(value, "files/") && !strings.Contains(value, ".")
 	case strings.HasSuffix(key, "uri"): // of anything else, too
 		if !strings.Contains(value, "/") {
 			return r, false
@@ -74,7 +76,7 @@ func (in *inputs) refer(r meter.Resource) {
 
 // apart are the fields, by their folded keys, whose objects are not the provider's words: what a tool is called with and answers, its
 // schema, and what the caller keeps there for itself. An id that stands there names nothing at the provider.
-var apart = set("input args arguments response parameters input_schema inputschema schema json_schema properties metadata labels")
+var apart = set("input args arguments response parameters input_schema inputschema schema json_schema properties metadata attributes labels")
 
 // arraysApart are those whose arrays are no such words either. They are Cohere's.
 var arraysApart = set("outputs documents")
