@@ -112,3 +112,27 @@ func TestResourcesOfAProvider(t *testing.T) {
 	}
 	wantProblem(t, s.do("DELETE", "/v1/files/file-1", alice, ""), 404, "unknown_resource")
 }
+
+// TestResourcesOfNestedMeters: what is made below two meters of two payees is known at both.
+func TestResourcesOfNestedMeters(t *testing.T) {
+	t.Parallel()
+	up := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprint(w, `{"id":"resp_1","output":[],"usage":{"input_tokens":1,"output_tokens":1,"total_tokens":2}}`)
+	})
+	s := openShop(t, chatPrices, "meter door 0.001 per call {\n\t\tshared none\n\t}\n\thandle {\n\t\tmeter llm {\n\t\t\ttariff chat\n\t\t}\n\t\treverse_proxy UPSTREAM\n\t}", up)
+	alice, bob := s.agent("alice", "1"), s.agent("bob", "1")
+	const first = `{"model":"test-1","max_output_tokens":16,"input":"x"}`
+	const next = `{"model":"test-1","max_output_tokens":16,"input":"x","previous_response_id":"resp_1"}`
+	wantProblem(t, s.do("POST", "/v1/responses", alice, next), 404, "unknown_resource")
+	for _, body := range []string{first, next} {
+		if a := s.do("POST", "/v1/responses", alice, body); a.status != 200 {
+			t.Errorf("%s: %d %s", body, a.status, a.body)
+		}
+	}
+	wantProblem(t, s.do("POST", "/v1/responses", bob, next), 404, "unknown_resource")
+	if a := s.do("DELETE", "/v1/responses/resp_1", alice, ""); a.status != 200 {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	wantProblem(t, s.do("POST", "/v1/responses", alice, next), 404, "unknown_resource")
+}
