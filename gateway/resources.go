@@ -216,7 +216,7 @@ func (a *admitted) inBooks(op func(*escrow.Tx) error) error {
 // reroutes refuses a call whose path the handlers before the provider have changed to one that names other resources than those that were looked
 // at; nil where they have not.
 func (a *admitted) reroutes() *ledger.Refusal {
-	if a.judged == "" || a.judged == pathOf(a.request) || !a.route.separates() {
+	if a.judged == "" || a.judged == pathOf(a.request) || a.route.Shadow || !a.route.separates() {
 		return nil
 	}
 	call, err := a.inspect(nil) // the body is as it was
