@@ -99,7 +99,8 @@ func TestWhatIsSentIsWhatIsPriced(t *testing.T) {
 			{"POST", "/suffix/v1/messages/count_tokens", countTokens, ""},
 			{"GET", "/replace/v1/models", "", ""},
 			{"GET", "/regexp/v1/models/search", "", ""},
-			{"GET", "/regexp/v1/models/files", "", "GET /v1/files"},
+			{"GET", "/regexp/v1/models/files", "", ""}, // free, too, but of the payer's own
+			{"GET", "/regexp/v1/models/models", "", "GET /v1/models"},
 			{"GET", "/prefix/v1/models?x=1", "", "GET /v1/models?x=1"},
 			{"POST", "/prefix/v1/messages/count_tokens", countTokens, "POST /v1/messages/count_tokens"},
 			{"POST", "/prefix/v1/chat/completions", chatBody, "POST /v1/chat/completions" + paid},
@@ -186,7 +187,7 @@ func TestWhatIsSentIsWhatIsPriced(t *testing.T) {
 		{"fastcgi", siteMeter + "reverse_proxy UPSTREAM {\n\t\trewrite /v1/messages\n\t\ttransport fastcgi\n\t}", []ask{free}},
 		{"dynamic upstreams", siteMeter + "reverse_proxy {\n\t\tdynamic a HOST PORT\n\t\trewrite /v1/messages\n\t}", []ask{free}},
 		{"tried again", siteMeter + "reverse_proxy UPSTREAM {\n\t\tlb_try_duration 1000h\n\t\tfail_duration 1000h\n\t\trewrite {header.X-To}\n\t}", []ask{
-			{"GET", "/v1/models?X-To=/v1/messages", "", ""}, {"GET", "/v1/models?X-To=/v1/files", "", "GET /v1/files"}}},
+			{"GET", "/v1/models?X-To=/v1/messages", "", ""}, {"GET", "/v1/models?X-To=/v1/models/x", "", "GET /v1/models/x"}}},
 		{"forward_auth", "route {\n\t\tmeter {\n\t\t\tpayee llm\n\t\t\ttariff chat\n\t\t}\n\t\tforward_auth UPSTREAM {\n\t\t\turi /auth\n\t\t\tcopy_headers X-User\n\t\t}\n\t\treverse_proxy UPSTREAM\n\t}", []ask{
 			{"POST", chatCompletions, chatBody, "POST " + chatCompletions + paid}, {"GET", "/v1/models", "", "GET /v1/models"}}},
 		{"what looks like forward_auth", siteMeter + `reverse_proxy UPSTREAM {

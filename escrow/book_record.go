@@ -65,6 +65,7 @@ const (
 	redeemedTable     table = 'M' // coupon id, agent
 	laterTable        table = 'X' // payee, name: an answer that is fetched later, and who has asked for it
 	decisionTable     table = 'j' // request id: a charge whose quality is not decided yet
+	resourceTable     table = 'Y' // payee, kind, the provider's id: who made what the provider keeps
 )
 
 // key returns the key of a record; parts are separated by a zero byte, which no id holds.

@@ -26,6 +26,9 @@ type Settlement struct {
 	Quality *Quality // what the judge says; nil: it is paid in full
 
 	// Answer is stored together with the call's idempotency key, for [Book.KeptAnswer]. It is not stored if the call has no key, or if too much
+	// Made is what the provider keeps of the call: it belongs to the payer, see [Tx.Own].
+	Made []Resource
+
 	// is stored already. It should be encrypted with something that only the caller has.
 	Answer []byte
 
@@ -325,6 +328,9 @@ func (t *Tx) settle(a *Authorisation, s Settlement) (Charge, error) {
 		if err := t.keepLater(*c, *s.Later); err != nil {
 			return Charge{}, err
 		}
+	}
+	if err := t.Own(c.Payer, s.Made...); err != nil {
+		return Charge{}, err
 	}
 	charge, err = t.record(d, a.hold)
 	if err != nil || a.milestone != "" {

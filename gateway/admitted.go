@@ -41,6 +41,10 @@ func (q *asked) admit() (*admitted, *ledger.Refusal) {
 		// Compressed messages of a WebSocket could not be read.
 		a.request.Header.Del("Sec-Websocket-Extensions")
 	}
+	if s := a.stored(); s.Lists != "" || s.Tells != "" { // of which a part can't be read
+		a.request.Header.Del("Range")
+		a.request.Header.Del("If-Range")
+	}
 	a.request = a.request.WithContext(a.outlive(context.WithValue(a.request.Context(), callKey{}, a)))
 	a.left = a.gateway.book.Claims().Live(a.abandon) // it may have to be settled when the process exits before its handler has ended
 	metrics.live.Inc()
@@ -149,7 +153,7 @@ func (q *asked) makeDurable(auth *escrow.Authorisation) *ledger.Refusal {
 // reads reports whether the answer's body must be readable here.
 func (a *admitted) reads() bool {
 	_, known := a.pay.known()
-	return !known || a.route.Quality != nil && a.route.Quality.Judge.ReadsBody()
+	return !known || a.looksInto() || a.route.Quality != nil && a.route.Quality.Judge.ReadsBody()
 }
 
 // serve lets the request through to the provider's handlers and sees the answer to its end.

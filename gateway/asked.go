@@ -38,11 +38,10 @@ func (a *arrival) understand() (*asked, *ledger.Refusal) {
 		return q, q.weigh()
 	}
 	q.tariff = a.route.Tariff.Under(a.payer.Agent, a.gateway.book.Now())
-	if refusal := q.read(); refusal != nil {
-		return nil, refusal
-	}
-	if refusal := q.findLater(); refusal != nil {
-		return nil, refusal
+	for _, step := range []func() *ledger.Refusal{q.read, q.checkOwned, q.findLater} {
+		if refusal := step(); refusal != nil {
+			return nil, refusal
+		}
 	}
 	if q.tariff != nil && !q.call.Free {
 		if refusal := q.findRates(); refusal != nil {

@@ -80,7 +80,7 @@ func batchRoute(t *testing.T, half bool) gateway.Route {
 	}
 	tariff := &pricing.Tariff{Models: []pricing.Model{{Glob: "cheap", Prices: price("0.01")}, dear}}
 	must(t, tariff.Compile(nil))
-	return gateway.Route{Tariff: tariff}
+	return gateway.Route{Tariff: tariff, Shared: shared(t, "*")} // whose files they are is tested elsewhere
 }
 
 // shelf is a provider that answers each path with what it has there.

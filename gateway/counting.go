@@ -22,7 +22,7 @@ type counting struct {
 
 func newCounting(a *admitted, status int, h http.Header, sse bool) *counting {
 	c := &counting{admitted: a, status: status}
-	if _, known := a.pay.known(); known && !sse {
+	if _, known := a.pay.known(); known && !sse && !a.stored().Makes {
 		c.counter = oneCall{}
 	} else {
 		var costs []*probe.Probe

@@ -267,7 +267,9 @@ func TestAnAnswerThatWasCutIsNotFetchedForNothing(t *testing.T) {
 // TestAnswersThatNobodyAskedFor: what only answers of this kind are fetched by is not free; other stored answers are.
 func TestAnswersThatNobodyAskedFor(t *testing.T) {
 	t.Parallel()
-	s := openShop(t, escrow.Rules{}, gateway.Options{}, tokenRoute(t), document("Content-Type", "application/json", `{"status":"completed"}`))
+	route := tokenRoute(t)
+	route.Shared = shared(t, "*")
+	s := openShop(t, escrow.Rules{}, gateway.Options{}, route, document("Content-Type", "application/json", `{"status":"completed"}`))
 	for path, status := range map[string]int{
 		"/v1/chat/deferred-completion/x": 404, "/async/chat/completions/x": 404, "/v1/async/sonar/x": 404, "/api/paas/v4/async-result/x": 404,
 		"/v1/responses/x": 200, "/v1beta/interactions/x": 200, "/v1/responses/x/input_items": 200,

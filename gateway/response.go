@@ -147,11 +147,24 @@ func (w *response) WriteHeader(status int) {
 	if (status < http.StatusBadRequest || c.route.charged(status)) && w.refuses(c.unseen(), true) {
 		return
 	}
-	if c.pay.costs() && !w.leavesHTTP() {
+	if w.sifts() {
+		w.body = &sifted{response: w}
+		return
+	}
+	w.open()
+}
+
+// open sends the header of an answer that goes on, or has it wait for the charge.
+func (w *response) open() {
+	c := w.call
+	if gone := c.stored().Deletes; gone != nil && w.status/100 == 2 {
+		c.deleted(*gone)
+	}
+	if (c.pay.costs() || c.isPayersOwn()) && !w.leavesHTTP() {
 		keepPrivate(w.Header())
 	}
 	switch {
-	case !c.pay.costs() || !c.route.charged(status):
+	case !c.pay.costs() || !c.route.charged(w.status):
 		c.cancel()
 		w.Header().Set(headerCharge, "0")
 		w.pass()

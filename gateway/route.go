@@ -34,6 +34,9 @@ type Route struct {
 	Quality *Quality
 	// Payment is where the money of a call comes from. Default: [Wallet].
 	Payment Payment
+	// Shared says which of the resources that the provider keeps are not the payer's alone who made them. Default: none, where the route has a
+	// tariff or charges tokens; elsewhere payers are not kept apart.
+	Shared *Shared
 	// Batch is how much a stream uses between two draws. Default: 1000 tokens.
 	Batch pricing.Measure
 
@@ -110,7 +113,7 @@ func Pattern(rates *pricing.Rates) string {
 	}
 }
 
-// readsBody reports whether what a request costs depends on its body.
+// readsBody reports whether the request is read: what it costs depends on its body, or what it names must be the payer's.
 func (r *Route) readsBody() bool {
-	return r.Rates == nil || r.Rates.UsesTokens() || r.Rates.Uses(meter.ToolCall) || r.Rates.PricesAsked()
+	return r.separates() || r.Rates == nil || r.Rates.UsesTokens() || r.Rates.Uses(meter.ToolCall) || r.Rates.PricesAsked()
 }

@@ -110,10 +110,10 @@ func (a *admitted) departs(r *http.Request, body []byte) *ledger.Refusal {
 // behind ends a refusal of what the configuration has changed.
 const behind = "so that it may not cost the same: the provider must put the meter behind what changes the request"
 
-// costsAs reports whether a call costs what the judged one does, whatever is answered.
+// costsAs reports whether a call costs what the judged one does, whatever is answered, and is about the same resources.
 func (a *admitted) costsAs(call *meter.Call, r *http.Request) bool {
 	if a.free() {
-		return call.Free && !leavesHTTP(r)
+		return call.Free && !leavesHTTP(r) && (!a.route.separates() || reflect.DeepEqual(a.first.Stored, call.Stored))
 	}
 	now := *call
 	now.Body, now.Format = nil, nil

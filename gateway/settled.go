@@ -132,6 +132,9 @@ func (c *counting) settlement(e ending) escrow.Settlement {
 		s.Quality, s.Answer = e.quality, e.sealed
 	}
 	s.Later = c.toCome(usage, e.cut)
+	if (e.cut != cutFunds || s.Later != nil) && c.stored().Makes { // else what is never paid for could be had from the provider's store
+		s.Made = c.made(usage.Made)
+	}
 	c.pay.complete(&s, usage.Units)
 	if usage.Suspect {
 		c.pay.clamp(&s)
@@ -152,7 +155,7 @@ func (c *counting) used(cut string) meter.Usage {
 		c.addUnseen(&usage)
 	}
 	if usage.Later != "" { // the rest is charged when it is fetched
-		usage = meter.Usage{Source: meter.Stated, Later: usage.Later, Units: meter.Units{meter.Calls: usage.Units[meter.Calls]}}
+		usage = meter.Usage{Source: meter.Stated, Later: usage.Later, Made: usage.Made, Units: meter.Units{meter.Calls: usage.Units[meter.Calls]}}
 	}
 	if c.addSeconds(usage.Units, usage.Length) {
 		usage.Source = meter.Estimated

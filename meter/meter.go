@@ -133,6 +133,8 @@ type Usage struct {
 	Length Quantity
 	// Cost is the price in USD that the provider itself states, as it wrote it (OpenRouter's usage.cost); else empty.
 	Cost string
+	// Made are the resources that the answer says the provider keeps of the call.
+	Made []Resource
 	// Suspect is set where stated numbers were absurd or contradicted each other and were clamped, and where they are beyond what
 	// the request can have used, as far as that is known; then they stand.
 	Suspect bool
@@ -198,6 +200,8 @@ type Call struct {
 	Tools []string
 	// Choices is how many answers are asked for (n, candidateCount, for each of several prompts); 0 and 1 mean one.
 	Choices int64
+	// Stored is what the call has to do with what the provider keeps.
+	Stored Stored
 	// Once, where set, names a result that is charged once only, however often it is fetched (the results of a batch).
 	Once string
 	// Later, where set, says that the answer may come later: the kind of thing that it is then fetched as.

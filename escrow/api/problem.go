@@ -23,6 +23,7 @@ const (
 	MalformedRequest  escrow.Outcome = "malformed_request"  // the request is not a message of MCP
 	UnsupportedMedia  escrow.Outcome = "unsupported_media"  // the Content-Type is not supported
 	RequestTooLarge   escrow.Outcome = "request_too_large"  // the body is too large
+	UnknownResource   escrow.Outcome = "unknown_resource"   // it names something of the provider's that is not the payer's
 	NoPrice           escrow.Outcome = "no_price"           // the tariff has no price for what is asked for
 	AmbiguousRequest  escrow.Outcome = "ambiguous_request"  // the request can be read in two ways that cost differently; "field" names the ambiguous field
 	MethodNotAllowed  escrow.Outcome = "method_not_allowed" // the path has other methods
@@ -53,6 +54,7 @@ var kinds = map[escrow.Outcome]kind{
 	escrow.LimitExceeded:        {402, "A limit would be exceeded", "insufficient_quota"},
 	escrow.Forbidden:            {403, "Not allowed", "permission_error"},
 	escrow.NotFound:             {404, "Not found", "not_found_error"},
+	UnknownResource:             {404, "There is no such resource of yours", "not_found_error"},
 	MethodNotAllowed:            {405, "Method not allowed", "invalid_request_error"},
 	escrow.InvalidStatus:        {409, "Not in this state", "invalid_request_error"},
 	escrow.AlreadyExists:        {409, "It exists already", "invalid_request_error"},

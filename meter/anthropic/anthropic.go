@@ -31,6 +31,12 @@ var messages = wire.Dialect{
 		{Path: "delta.stop_reason", In: wire.Stream},
 		{Path: "stop_reason", In: wire.Whole},
 
+		{Path: "message.container.id", Makes: "containers", In: wire.Stream},
+		{Path: "delta.container.id", Makes: "containers", In: wire.Stream},
+		{Path: "content_block.content.content.*.file_id", Makes: "files", In: wire.Stream}, // of code that ran
+		{Path: "container.id", Makes: "containers", In: wire.Whole},
+		{Path: "content.*.content.content.*.file_id", Makes: "files", In: wire.Whole},
+
 		{Path: "delta.text", Text: meter.Output, In: wire.Stream},
 		{Path: "delta.thinking", Text: meter.Reasoning, In: wire.Stream},
 		{Path: "delta.partial_json", Text: meter.Output, In: wire.Stream},

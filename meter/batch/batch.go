@@ -22,14 +22,21 @@ import (
 const kind = "batch"
 
 var (
-	jobAPI    = &wire.API{Name: "batches", Dialect: wire.New(job)}
+	jobAPI    = sending("batches")
+	messages  = sending("messages/batches") // Anthropic's
+	mistral   = sending("batch/jobs")
 	resultAPI = &wire.API{Name: "batch.results", Dialect: wire.New(results)}
 	fileAPI   = &wire.API{Name: "files", Dialect: wire.New(wire.Dialect{End: func(*wire.State, *wire.Message) wire.Verdict { return wire.Pass }})}
 )
 
+// sending is what batches are sent by, which the provider keeps in a collection.
+func sending(collection string) *wire.API {
+	return &wire.API{Name: "batches", Dialect: wire.New(job.Keeping(
+		wire.Rule{Path: "id", Makes: collection}, wire.Rule{Path: "batch_id", Makes: collection}, wire.Rule{Path: "name", Makes: collection, Named: true}))}
+}
+
 // job reads what the sending of a batch is answered with: its name.
 var job = wire.Dialect{
-	Rules: []wire.Rule{{Path: "id"}, {Path: "batch_id"}, {Path: "name"}},
 	End: func(t *wire.State, m *wire.Message) wire.Verdict {
 		for _, path := range []string{"name", "batch_id", "id"} { // the name is Gemini's, and xAI's beside its batch_id
 			if v := m.Get(path).String(); v != "" {
@@ -60,7 +67,14 @@ func Inspect(r *wire.Request) (*meter.Call, error) {
 
 // inspectJob reads a request that sends a batch. Its requests are those of its body, if they are not in a file.
 func inspectJob(r *wire.Request) *meter.Call {
-	c := r.Call(jobAPI)
+	api := jobAPI
+	switch {
+	case r.Post("/messages/batches"):
+		api = messages
+	case r.Post("/batch/jobs"):
+		api = mistral
+	}
+	c := r.Call(api)
 	c.Later, c.AnyModel, c.InputOnly, c.ServiceTier = kind, true, true, "batch"
 	if at := strings.LastIndexByte(r.Path, ':'); at > 0 {
 		r.Named(c, r.Path[strings.LastIndexByte(r.Path, '/')+1:at])

@@ -40,6 +40,17 @@ var formats = []func(*wire.Request) (*meter.Call, error){
 // can't be metered and should be refused. Of a call that is malformed nothing can be told.
 func Inspect(h meter.Head, body []byte) (*meter.Call, error) {
 	r := wire.NewRequest(h, body)
+	call, err := recognise(r, body)
+	if err != nil {
+		return nil, err
+	}
+	keep(r, call)
+	return call, nil
+}
+
+// recognise asks the formats one after the other.
+func recognise(r *wire.Request, body []byte) (*meter.Call, error) {
+	h := r.Head
 	for _, inspect := range formats {
 		call, err := inspect(r)
 		if err != nil {

@@ -21,7 +21,7 @@ var (
 	streamAPI       = &wire.API{Name: "streamGenerateContent", Dialect: wire.New(generate), Limits: limits, Limit: limit}
 	embeddingsAPI   = &wire.API{Name: "embeddings", Dialect: wire.New(embeddings)}
 	interactionsAPI = &wire.API{Name: "interactions", Dialect: wire.New(interactions), Limits: []string{"generation_config.max_output_tokens"}}
-	videosAPI       = &wire.API{Name: "videos", Dialect: wire.New(operation)}
+	videosAPI       = &wire.API{Name: "videos", Dialect: wire.New(operation.Keeping(wire.Rule{Path: "name", Makes: "operations", Named: true}))}
 	liveAPI         = &wire.API{Name: "live", Dialect: wire.New(live)}
 )
 
@@ -105,7 +105,8 @@ var finished = map[string]bool{"completed": true, "failed": true, "cancelled": t
 // interactions reads an interaction or the events of its stream. https://ai.google.dev/gemini-api/docs/interactions
 var interactions = wire.Dialect{
 	Rules: []wire.Rule{
-		{Path: "id", In: wire.Whole}, {Path: "interaction.id", In: wire.Stream}, {Path: "status"}, {Path: "interaction.status"},
+		{Path: "status"}, {Path: "interaction.status"},
+		{Path: "id", Makes: "interactions", In: wire.Whole}, {Path: "interaction.id", Makes: "interactions", In: wire.Stream},
 		{Path: "model"}, {Path: "usage"}, {Path: "interaction.model"}, {Path: "interaction.usage"},
 		{Path: "service_tier"}, {Path: "interaction.service_tier"},
 		{Path: "event_type"}, {Path: "delta.text", Text: meter.Output, In: wire.Stream},

@@ -15,7 +15,8 @@ var (
 // steps, which counts.
 // https://platform.openai.com/docs/api-reference/assistants-streaming
 var run = wire.Dialect{
-	Rules: append([]wire.Rule{{Path: "delta.content.*.text.value", Text: meter.Output, In: wire.Stream}}, chat.Rules...),
+	Rules: append([]wire.Rule{{Path: "delta.content.*.text.value", Text: meter.Output, In: wire.Stream},
+		{Path: "thread_id", Makes: "threads"}}, chat.Rules...),
 	End: func(t *wire.State, m *wire.Message) wire.Verdict {
 		if m.Is("[DONE]") || m.Get("object").String() == "thread.run" || m.Failed("error") {
 			return endChat(t, m)
@@ -40,6 +41,9 @@ func inspectRun(r *wire.Request) (*meter.Call, error) {
 // https://docs.mistral.ai/api/endpoint/beta/conversations
 var conversation = wire.Dialect{
 	Rules: []wire.Rule{
+		{Path: "conversation_id", Makes: "conversations"},
+		{Path: "content.file_id", Makes: "files", In: wire.Stream}, // an image that was generated
+		{Path: "outputs.*.content.*.file_id", Makes: "files", In: wire.Whole},
 		{Path: "type", In: wire.Stream},
 		{Path: "model"},
 		{Path: "usage"},

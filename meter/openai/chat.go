@@ -28,6 +28,14 @@ var (
 	quietComplete = &wire.API{Name: "completions", Dialect: wire.New(quiet(chat)), Limits: chatLimits, Limit: limitChat, Endless: endless}
 )
 
+// stored are the twins of those for answers that OpenAI keeps, which it is asked to.
+var stored = map[*wire.API]*wire.API{chatAPI: storing(*chatAPI, chat), quietChat: storing(*quietChat, quiet(chat))}
+
+func storing(api wire.API, d wire.Dialect) *wire.API {
+	api.Dialect = wire.New(d.Keeping(wire.Rule{Path: "id", Makes: "chat/completions"}))
+	return &api
+}
+
 // chat reads chat.completion and chat.completion.chunk objects. A stream states its usage in a last chunk with empty choices, if
 // the request asks for it; or in the chunk that finishes the answer (Mistral, Groq, OpenRouter); or in every chunk, as it is so
 // far (Databricks, Perplexity). An empty choices array alone is not the usage chunk: Azure's first chunk has one too.
@@ -179,6 +187,9 @@ func inspectChat(r *wire.Request, api, quiet *wire.API) (*meter.Call, error) {
 	ask := quiet != nil && r.Bool("stream") && !r.Bool("stream_options.include_usage")
 	if ask {
 		api = quiet
+	}
+	if twin := stored[api]; twin != nil && r.Get("store").Raw == "true" {
+		api = twin
 	}
 	c := r.Call(api)
 	r.Named(c, r.Deployment())

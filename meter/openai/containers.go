@@ -8,7 +8,7 @@ import (
 	"github.com/tallygate/tallygate/meter/wire"
 )
 
-var containersAPI = &wire.API{Name: "containers", Dialect: wire.New(videos)} // which states nothing either
+var containersAPI = &wire.API{Name: "containers", Dialect: wire.New(videos.Keeping(wire.Rule{Path: "id", Makes: "containers"}))} // it states nothing either
 
 // inspectContainer reads a request for a container in which code runs. It is a code session for each gigabyte of its memory, since its price is
 // by that. https://platform.openai.com/docs/api-reference/containers, https://platform.openai.com/docs/pricing#built-in-tools

@@ -33,7 +33,7 @@ func wrapped(at string) wire.Dialect {
 	for _, path := range chat.Answers {
 		d.Answers = append(d.Answers, at+path)
 	}
-	d.Rules = append(d.Rules, wire.Rule{Path: "id"}, wire.Rule{Path: "status"}, wire.Rule{Path: "model"})
+	d.Rules = append(d.Rules, wire.Rule{Path: "id", Makes: "chat/completions"}, wire.Rule{Path: "status"}, wire.Rule{Path: "model"})
 	d.End = func(t *wire.State, m *wire.Message) wire.Verdict {
 		t.ID, t.Model = m.Get("id").String(), m.Get("model").String()
 		switch m.Get("status").String() {

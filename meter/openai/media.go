@@ -130,7 +130,7 @@ var speech = wire.Dialect{
 // videos reads the jobs that make videos, which state nothing of what they use: the request says how long the video is to be.
 // https://platform.openai.com/docs/api-reference/videos
 var videos = wire.Dialect{
-	Rules: []wire.Rule{{Path: "model"}},
+	Rules: []wire.Rule{{Path: "model"}, {Path: "id", Makes: "videos"}, {Path: "request_id", Makes: "videos"}}, // the latter: xAI
 	End: func(t *wire.State, m *wire.Message) wire.Verdict {
 		t.Model = m.Get("model").String()
 		t.State(wire.Stated{HasPrompt: true, HasCompletion: true})

@@ -9,8 +9,13 @@ import (
 	"github.com/tallygate/tallygate/meter/wire"
 )
 
-var responsesAPI = &wire.API{Name: "responses", Dialect: wire.New(responses), Limits: []string{"max_output_tokens"},
-	Least: func(*meter.Call) int64 { return 16 }} // the least that OpenAI takes; it includes reasoning
+var (
+	responsesAPI = &wire.API{Name: "responses", Dialect: wire.New(responses), Limits: []string{"max_output_tokens"}, Least: leastResponse}
+	// unstoredAPI is that of responses which OpenAI does not keep.
+	unstoredAPI = &wire.API{Name: "responses", Dialect: wire.New(responses.Forgetting("responses", "items")), Limits: []string{"max_output_tokens"}, Least: leastResponse}
+)
+
+func leastResponse(*meter.Call) int64 { return 16 } // the least that OpenAI takes; it includes reasoning
 
 // responses reads response objects and the events of their streams, of which the last has the usage. OpenRouter sends [DONE]
 // after it, others do not. https://platform.openai.com/docs/api-reference/responses-streaming
@@ -20,7 +25,6 @@ var responses = wire.Dialect{
 		{Path: "type", In: wire.Stream},
 		{Path: "delta", Text: meter.Output, In: wire.Stream},
 		{Path: "item.name", Text: meter.Output, Call: true, In: wire.Stream}, // of response.output_item.added
-		{Path: "response.id", In: wire.Stream},
 		{Path: "response.model", In: wire.Stream},
 		{Path: "response.service_tier", In: wire.Stream},
 		{Path: "response.usage", In: wire.Stream},
@@ -29,7 +33,14 @@ var responses = wire.Dialect{
 		{Path: "response.output.*.action.type", In: wire.Stream},
 		{Path: "response.output.*.container_id", In: wire.Stream},
 
-		{Path: "id", In: wire.Whole},
+		{Path: "response.id", Makes: "responses", In: wire.Stream},
+		{Path: "response.conversation.id", Makes: "conversations", In: wire.Stream},
+		{Path: "item.id", Makes: "items", In: wire.Stream},
+		{Path: "response.output.*.id", Makes: "items", In: wire.Stream},
+		{Path: "id", Makes: "responses", In: wire.Whole},
+		{Path: "conversation.id", Makes: "conversations", In: wire.Whole},
+		{Path: "output.*.id", Makes: "items", In: wire.Whole},
+
 		{Path: "model", In: wire.Whole},
 		{Path: "status", In: wire.Whole},
 		{Path: "service_tier", In: wire.Whole},
@@ -88,6 +99,9 @@ func endResponses(t *wire.State, m *wire.Message) wire.Verdict {
 	}
 	if v := tier(m.Get(at+"service_tier"), m.Get(at+"usage")); v != "" {
 		t.Tier = v
+	}
+	for _, v := range m.All(at + "output.*.container_id") {
+		t.Make("containers", v)
 	}
 	if u := m.Get(at + "usage"); u.IsObject() {
 		s := usage(u)
@@ -183,7 +197,11 @@ func generated(u gjson.Result) []meter.Pass {
 }
 
 func inspectResponses(r *wire.Request) (*meter.Call, error) {
-	c := r.Call(responsesAPI)
+	api := responsesAPI
+	if r.Get("store").Raw == "false" || strings.HasSuffix(r.Clean, "/compact") {
+		api = unstoredAPI
+	}
+	c := r.Call(api)
 	c.InputOpen = c.InputOpen || refersToItem(r)
 	r.Follow(c, "previous_response_id", laterResponse)
 	if r.Bool("background") {

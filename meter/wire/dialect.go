@@ -26,6 +26,10 @@ type Rule struct {
 	Mark bool
 	// Each, where set, is given each value as it is read; none is kept.
 	Each func(t *State, v gjson.Result)
+	// Makes, where set, says that the value is the id of a resource of this kind, which the provider keeps of the call. None is kept here.
+	Makes string
+	// Named says, of a rule with Makes, that the value is the resource's whole name, such as files/abc: any other is one that its maker chose.
+	Named bool
 	// In restricts the rule to streams or to whole bodies.
 	In Shape
 }
@@ -79,6 +83,7 @@ type Dialect struct {
 	Lines bool
 
 	paths [Whole + 1]*skim.Paths
+	makes bool // a rule does
 }
 
 // Note is a message that we send to the client.
@@ -108,7 +113,23 @@ func New(d Dialect) *Dialect {
 		}
 		d.paths[shape] = skim.Compile(patterns)
 	}
+	d.makes = slices.ContainsFunc(d.Rules, func(r Rule) bool { return r.Makes != "" })
 	return &d
+}
+
+// Makes reports whether an answer may tell of resources that the provider keeps.
+func (d *Dialect) Makes() bool { return d != nil && d.makes }
+
+// Keeping returns d with rules for the resources that the provider keeps of the call.
+func (d Dialect) Keeping(rules ...Rule) Dialect {
+	d.Rules = slices.Concat(d.Rules, rules)
+	return d
+}
+
+// Forgetting returns d without its rules for the resources of these kinds: the request asks the provider not to keep them.
+func (d Dialect) Forgetting(kinds ...string) Dialect {
+	d.Rules = slices.DeleteFunc(slices.Clone(d.Rules), func(r Rule) bool { return slices.Contains(kinds, r.Makes) })
+	return d
 }
 
 // Starting returns d with a Start that belongs to one call.

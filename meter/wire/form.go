@@ -17,7 +17,7 @@ type form struct {
 }
 
 // formFields are the fields of a form that are looked at.
-var formFields = set("model model_id stream n seconds purpose response_format " + lower(callbackNames))
+var formFields = set("model model_id stream n seconds purpose response_format file_id file_ids " + lower(callbackNames))
 
 const (
 	maxField = 1024 // bytes of a form's field
@@ -77,6 +77,17 @@ func (r *Request) ReadUpload(c *meter.Call) (purpose string, file []byte) {
 func (r *Request) ReadRecording(c *meter.Call) (file []byte, format string) {
 	f := r.readForm(c)
 	return f.file, f.fields["response_format"]
+}
+
+// ReferInForm notes the files that a multipart form names. The error is that of a form which can be read in more than one way.
+func (r *Request) ReferInForm() error {
+	f := r.form()
+	for _, field := range []string{"file_id", "file_ids"} {
+		if value := f.fields[field]; value != "" {
+			r.input.referTo("files", value)
+		}
+	}
+	return r.Err()
 }
 
 // form reads the body as a form. Parsers differ in what they make of one that is not written by the book, so that it is refused:

@@ -5,6 +5,8 @@ import (
 	"encoding/base64"
 	"net/http"
 	"strings"
+
+	"github.com/tallygate/tallygate/meter"
 )
 
 // Bounds of what media counts, in tokens. An image: OpenAI's documented maximum is 48,169 for gpt-4o-mini (2,833 + 8 tiles of
@@ -30,6 +32,7 @@ type inputs struct {
 	refers   bool  // the body refers to something that it does not contain
 	document bool  // there is a part of this type, which may be by URL
 	byURL    bool  // there is a part that says so
+	uses     []meter.Resource
 }
 
 // bound returns the most tokens that a body of size bytes can count as input. A token has at least a byte, and what a provider
@@ -55,6 +58,14 @@ func (in *inputs) key(key, value []byte) {
 	}
 }
 
+// unescaped is the text of a string that may have escapes.
+func unescaped(raw []byte) []byte {
+	if bytes.IndexByte(raw, '\\') < 0 {
+		return raw
+	}
+	return unescape(raw)
+}
+
 // maxType is how many bytes of a string are looked at where it is short: the name of a type, the scheme of a URL.
 const maxType = 64
 
@@ -65,6 +76,11 @@ func (in *inputs) text(key, raw []byte) {
 		short = unescape(raw)
 	}
 	in.refers = in.refers || isReference(short)
+	if references[string(key)] != "" {
+		if named, ok := Reference(string(key), string(unescaped(raw))); ok {
+			in.refer(named)
+		}
+	}
 	switch string(key) {
 	case "type", "tools":
 		if len(short) <= maxType {

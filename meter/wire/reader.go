@@ -208,8 +208,12 @@ func (r *reader) field(n *node, key []byte) bool {
 	r.space()
 	start := r.at
 	r.input.key(key, r.body[start:])
+	uses, isApart := len(r.input.uses), r.at < len(r.body) && r.isApart(key)
 	if !r.value(n, key) {
 		return false
+	}
+	if isApart {
+		r.input.uses = r.input.uses[:uses]
 	}
 	if n != nil && n.keep && !r.has(n) {
 		r.fields = append(r.fields, found{n, r.body[start:r.at]})

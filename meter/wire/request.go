@@ -221,6 +221,7 @@ func (r *Request) Call(api *API) *meter.Call {
 		c.MaxOutput = r.maxOutput(format.fields[0]) * c.Choices
 	}
 	c.Format = format
+	c.Stored.Makes = api.Dialect.Makes()
 	r.checkHeader()
 	return c
 }
