@@ -20,7 +20,7 @@ func (l *Ledger) takeIn(r Reader, state stateRecord) error {
 		return nil
 	}
 	if state.Seq <= since.Seq {
-		return l.broke(fmt.Errorf("its last transfer is %d, but transfer %d was read before, with another history", state.Seq, since.Seq))
+		return l.wrong(r, fmt.Errorf("its last transfer is %d, but transfer %d was read before, with another history", state.Seq, since.Seq))
 	}
 	if state.Seq-since.Seq > maxTakenIn {
 		if err := l.memory.reload(func(id AccountID) (Account, error) { return ReadAccount(r, id) }); err != nil {
@@ -45,7 +45,7 @@ func (l *Ledger) takeIn(r Reader, state stateRecord) error {
 		return err
 	}
 	if head != state.Head {
-		return l.broke(fmt.Errorf("the transfers %d to %d, which other processes wrote, do not match the head of the hash chain", since.Seq+1, state.Seq))
+		return l.wrong(r, fmt.Errorf("the transfers %d to %d, which other processes wrote, do not match the head of the hash chain", since.Seq+1, state.Seq))
 	}
 	l.notBefore(state)
 	return nil

@@ -146,6 +146,7 @@ type plainGroup struct {
 }
 
 func (g plainGroup) Commit(changes iter.Seq2[[]byte, []byte]) (err error) {
+	defer func() { _ = g.tx.Rollback() }() // does nothing after a commit
 	for key, value := range changes {
 		if value == nil {
 			err = g.bucket.Delete(key)
@@ -158,8 +159,6 @@ func (g plainGroup) Commit(changes iter.Seq2[[]byte, []byte]) (err error) {
 	}
 	return g.tx.Commit()
 }
-
-func (g plainGroup) Rollback() { _ = g.tx.Rollback() }
 
 // BenchmarkTransfers has callers that each hold, settle under an id, and wait until it is durable, as a metered call does: one
 // operation is one transfer. The plain form is what the journal is compared with, in the same run.
