@@ -105,6 +105,9 @@ type group struct {
 	store *store
 }
 
+// Doubt implements [ledger.Doubter]: the run is in doubt if another store has committed meanwhile.
+func (g *group) Doubt() bool { return g.store.memory.committed().commits != g.commits }
+
 func (g *group) Commit(changes iter.Seq2[[]byte, []byte]) error {
 	m := g.store.memory
 	m.mu.Lock()
