@@ -234,19 +234,28 @@ func (r *snapshot) Scan(in ledger.Range, fn func(key, value []byte) (bool, error
 func (r *snapshot) ask(queue func(*pgx.Batch)) error {
 	ctx, cancel := context.WithTimeout(context.Background(), roundTrip)
 	defer cancel()
-	b := new(pgx.Batch)
-	if r.conn == nil {
-		var err error
-		if r.conn, err = r.store.pool.Acquire(ctx); err != nil {
+	for tries := 0; ; tries++ {
+		b := new(pgx.Batch)
+		first := r.conn == nil
+		if first {
+			var err error
+			if r.conn, err = r.store.pool.Acquire(ctx); err != nil {
+				return away(err)
+			}
+			b.Queue("begin isolation level repeatable read read only")
+		}
+		queue(b)
+		err := r.conn.SendBatch(ctx, b).Close()
+		if err == nil {
+			return nil
+		}
+		// After a restart of the server, the idle connections are broken. The first read may be made again on another one.
+		if !first || !r.conn.Conn().IsClosed() || tries > int(r.store.config.MaxConns) {
 			return away(err)
 		}
-		b.Queue("begin isolation level repeatable read read only")
+		r.end()
+		r.conn = nil
 	}
-	queue(b)
-	if err := r.conn.SendBatch(ctx, b).Close(); err != nil {
-		return away(err)
-	}
-	return nil
 }
 
 // end ends the transaction. A connection that is not idle then is not used again.

@@ -37,6 +37,7 @@ func open(key, sealed []byte) ([]byte, error) {
 
 // readRecords reads rows of keys and values. A value of null is a record that does not exist any more.
 func readRecords(rows pgx.Rows, list *[]record) error {
+	*list = (*list)[:0]
 	for rows.Next() {
 		var r record
 		err := rows.Scan(&r.key, &r.value)
