@@ -2,7 +2,7 @@ package main
 
 import "fmt"
 
-// load is how a case loads a server.
+// load says how a case loads a server.
 type load struct {
 	name, about string
 	path        string  // of the route
@@ -19,7 +19,7 @@ func chat(stream bool, more string) string {
 
 var mcpCall = `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"search","arguments":{"q":"ledger"}}}`
 
-// cases are in the order of docs/performance.md. The first part of a path names the route, the second what the upstream answers.
+// cases are all cases. The first part of a path names the route, the second what the upstream answers.
 var cases = []load{
 	{name: "wallet/1", about: "4 KB of JSON, a price per call, one connection", path: "/wallet/json4k", connections: 1},
 	{name: "wallet/16", about: "the same, 16 connections", path: "/wallet/json4k", connections: 16},

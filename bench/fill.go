@@ -13,7 +13,7 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger/bolt"
 )
 
-// fill makes a ledger in a file that is not empty: so many agents, of which each paid its share of so many charges.
+// fill makes a ledger in a file, with agents that have already paid charges.
 func fill(file string, agents, charges int) (err error) {
 	store, err := bolt.Open(file, bolt.Options{})
 	if err != nil {
@@ -52,7 +52,7 @@ func fill(file string, agents, charges int) (err error) {
 	})
 }
 
-// each does n things, so many at once that the ledger's groups are full.
+// each does n things, many of them at the same time, so that the ledger's groups are full.
 func each(n int, do func(i int) error) error {
 	var (
 		next   atomic.Int64

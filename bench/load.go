@@ -12,7 +12,7 @@ import (
 	"github.com/valyala/fasthttp"
 )
 
-// turn is what one server did under a case's load.
+// turn is the result of loading one server.
 type turn struct {
 	took   time.Duration
 	count  int64           // calls, or events of streams
@@ -21,10 +21,10 @@ type turn struct {
 	rss    int64
 }
 
-// pair is a turn of both servers, one right after the other.
+// pair is a turn of each server, one right after the other.
 type pair struct{ bare, metered turn }
 
-// measure runs a case's pairs. Who begins alternates.
+// measure runs a case's pairs. The servers take turns at being first.
 func (b *bench) measure(c load) (pairs []pair, err error) {
 	for i := range b.pairs + 1 {
 		var p pair
@@ -138,7 +138,7 @@ func (b *bench) connection(client *fasthttp.HostClient, p *process, c load, n in
 
 var idOf = []byte(`data: {"id":"`)
 
-// readEvents reads a stream. Each event has in its id when the upstream sent it.
+// readEvents reads a stream. The id of each event is the time at which the upstream sent it.
 func readEvents(response *fasthttp.Response, delays *[]time.Duration) error {
 	lines := bufio.NewScanner(response.BodyStream())
 	done := false

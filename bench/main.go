@@ -4,18 +4,17 @@
 //	go run ./bench -case wallet/64 -pairs 9 # those that a regular expression matches
 //	go run ./bench -list                    # their names
 //
-// It builds cmd/tallygate, starts one upstream, and two servers of that binary: bare, whose routes are Caddy's reverse_proxy alone, and
-// metered, with a meter in front of the same upstream. All three are processes of their own. It loads the servers in turn, and compares
-// what it sees within each pair of turns, because machines differ, and differ from minute to minute. The load generator and the upstream
-// share the machine with the server under load; both are written on fasthttp, to take little of it.
+// It builds cmd/tallygate, and starts one upstream and two servers: bare, whose routes only have Caddy's reverse_proxy, and metered, with a meter
+// in front of the same upstream. All three are separate processes. It loads the servers in turn, and compares the two turns of each pair,
+// because the speed of a machine changes from minute to minute. The load generator and the upstream share the machine with the loaded server;
+// both use fasthttp, so they take little of it.
 //
-// What it prints for each case is the median over all pairs, with the least and the greatest in brackets:
+// For each case it prints the median over all pairs, with the smallest and the largest value in brackets:
 //
-//   - throughput: calls a second (of streams: events), metered by bare
-//   - CPU: user and system time of the server's process for each of them, metered by bare; and bare's in microseconds
-//   - added p50, p99, p99.9: how much later an answer ends, in milliseconds; of a stream, how much later an event arrives. In a case at a
-//     fixed rate, the time of an answer counts from when its request should have begun: a server that stalls can't hide the requests that
-//     it kept from being sent.
+//   - throughput: calls per second (for streams: events), metered divided by bare
+//   - CPU: user and system time of the server's process per call or event, metered divided by bare; and that of bare in microseconds
+//   - added p50, p99, p99.9: how much later an answer ends, or an event of a stream arrives, in milliseconds. In a case with a fixed rate, the
+//     time of an answer counts from when its request should have begun, so a server that stalls can't hide requests that were sent late
 //   - RSS: resident memory after the turn, in MB, metered and bare
 //
 // To compare two versions of Tallygate, give the other one's binary with -bare, and -bare-meters.

@@ -16,7 +16,7 @@ func printHead(o options) {
 	})
 }
 
-// table writes rows with the same columns wherever it is called.
+// table writes rows in aligned columns.
 func table(write func(*tabwriter.Writer)) {
 	w := tabwriter.NewWriter(os.Stdout, 22, 0, 1, ' ', 0)
 	write(w)
@@ -67,7 +67,7 @@ func (m mille) of(delays []time.Duration) time.Duration {
 	return delays[min(len(delays)*int(m)/1000, len(delays)-1)]
 }
 
-// spread are values in order.
+// spread are sorted values.
 type spread []float64
 
 func (s spread) median() float64 { return s[len(s)/2] }

@@ -27,7 +27,7 @@ type bench struct {
 	keys                    map[*process][]string // of the payers
 }
 
-// process is a server that was started.
+// process is a running server.
 type process struct {
 	*exec.Cmd
 	address string
@@ -90,7 +90,7 @@ func (b *bench) startCaddy(name, binary string, meters bool, admin string) (*pro
 	return p, b.register(p)
 }
 
-// caddyfile is what a server runs: the same routes, with meters or without.
+// caddyfile returns the Caddyfile of a server: the same routes, with or without meters.
 func caddyfile(folder, address, upstream string, meters bool, admin string) string {
 	app, api := "", ""
 	if meters {
@@ -141,10 +141,10 @@ func freeAddress() string {
 	return l.Addr().String()
 }
 
-// payers is how many agents call, at most.
+// payers is the largest number of agents that call.
 const payers = 1000
 
-// register makes the payers, with money.
+// register makes the payers and gives them money.
 func (b *bench) register(p *process) error {
 	for i := range payers {
 		name := fmt.Sprintf("payer-%d", i)

@@ -9,7 +9,7 @@ import (
 	"github.com/valyala/fasthttp"
 )
 
-// serveUpstream answers each path by its second segment; the first is the route's.
+// serveUpstream serves the upstream. The second segment of a path says what it answers; the first is the route's.
 func serveUpstream(address string) error {
 	answers := map[string]fasthttp.RequestHandler{
 		"json4k":   whole("application/json", `{"results":["`+strings.Repeat("result ", 580)+`"]}`),
@@ -38,7 +38,7 @@ func whole(contentType, body string) fasthttp.RequestHandler {
 	}
 }
 
-// events streams a chat: so many events a second, so many in all, each with the time at which it was sent, and the usage at the end.
+// events streams a chat: count events, rate of them per second, each with the time at which it was sent, and the usage at the end.
 func events(rate, count int) fasthttp.RequestHandler {
 	return func(c *fasthttp.RequestCtx) {
 		c.SetContentType("text/event-stream")

@@ -15,6 +15,7 @@ import (
 	_ "time/tzdata" // prices by the hour name time zones, which may not be installed on the machine
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
@@ -85,6 +86,7 @@ type App struct {
 	mu     sync.Mutex
 	payees []string // the payees of all meters, which Start makes agents of
 	meters []*Meter
+	guards map[*caddyhttp.Server]func() // of the servers that have meters
 
 	// started is closed when Start has ended. Before that, books, book and startErr must not be read.
 	started  chan struct{}
@@ -327,8 +329,9 @@ func (a *App) start() error {
 	a.gateway = gateway.New(a.book, gateway.Options{
 		Prefix: a.prefix, MaxBodies: a.maxBodies(), Client: clientHost, Report: report, Rails: a.rails,
 	})
-	if err := a.nameRoutes(); err != nil {
-		return err
+	a.nameRoutes()
+	for _, guarded := range a.guards {
+		guarded()
 	}
 	a.clock = startClock(a.books, a.book, a.logger)
 	a.judging = startJudging(a.books, a.book, a.ctx.Slogger())

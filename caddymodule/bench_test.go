@@ -52,8 +52,8 @@ func benchUpstream(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.WriteString(w, "data: {\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"model\":\"gpt-4o-mini\",\"choices\":[],\"usage\":{\"prompt_tokens\":12,\"completion_tokens\":200,\"total_tokens\":212}}\n\ndata: [DONE]\n\n")
 }
 
-// BenchmarkGateway pairs bare Caddy with metered calls, in one run: the client, the gateway and the upstream share the machine. Each
-// metered call is durable before its answer ends.
+// BenchmarkGateway compares Caddy without a meter with metered calls, in one run. Client, gateway and upstream share the machine. Each metered
+// call is durable before its answer ends.
 func BenchmarkGateway(b *testing.B) {
 	s := &shop{t: b, level: "ERROR"}
 	s.open("", benchSite, http.HandlerFunc(benchUpstream))

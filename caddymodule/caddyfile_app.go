@@ -50,13 +50,14 @@ func parseGlobalOption(d *caddyfile.Dispenser, earlier any) (any, error) {
 //		rail NAME ...
 //		tariff NAME {
 //			model GLOB {
-//				CLASS A per [N] UNIT
+//				CLASS A per [N] UNIT [{ after N A ... }]
 //				above N tokens { ... }
 //				service NAME { ... }
+//				minimum A per call
 //				max_output N
 //			}
-//			tool GLOB A per call
-//			catalog FILE [markup P%]
+//			tool GLOB A per [N] call
+//			catalog FILE [provider NAME] [markup P%]
 //			max_output N
 //		}
 //	}

@@ -71,7 +71,7 @@ func orNone(names []string) string {
 //		}
 //		subscription NAME A per D {
 //			included N UNIT
-//			overage A per UNIT [from A]
+//			overage A per [N] UNIT [from A]
 //		}
 //		quality header NAME | json PATH | http URL | payer within D {
 //			>= X P%
@@ -80,8 +80,8 @@ func orNone(names []string) string {
 //		}
 //		count NAME header HEADER
 //		count NAME json PATH
-//		cost header NAME [markup P%]
-//		cost json PATH... [markup P%]
+//		cost header NAME [scale S] [markup P%]
+//		cost json [sum] PATH... [scale S] [markup P%]
 //		charge wallet|escrow {
 //			batch N UNIT
 //			open A for D

@@ -12,7 +12,7 @@ import (
 
 func body(s string) func() io.Reader { return func() io.Reader { return strings.NewReader(s) } }
 
-// unsized hides a reader's length, so that it is sent in chunks.
+// unsized hides a reader's length, so that the body is sent in chunks.
 func unsized(s string) func() io.Reader {
 	return func() io.Reader { return struct{ io.Reader }{strings.NewReader(s)} }
 }
@@ -72,7 +72,7 @@ const events = "event: a\ndata: 1\n\n: a comment\n\nid: 7\ndata: 2\ndata: more\n
 
 var long = strings.Repeat("0123456789abcdef", 20_000) // 320 kB
 
-// exactly64k is as much as is kept until it is charged.
+// exactly64k is the longest answer that is held back until it is charged.
 var exactly64k = long[:64<<10]
 
 func comparisons() []comparison {
@@ -241,7 +241,7 @@ var requestCases = []comparison{
 	{name: "answer before the upload ends", method: "POST", body: body("hello"), upstream: answers(200, "early"), charged: 1},
 }
 
-// caddyCases are what the routes behind a meter do by other handlers of Caddy.
+// caddyCases are routes that use other handlers of Caddy behind the meter.
 var caddyCases = []comparison{
 	{name: "respond", route: "respond \"hi\" 200", charged: 1},
 	{name: "respond nothing", route: "respond 204", charged: 1},

@@ -23,28 +23,27 @@ import (
 	"time"
 )
 
-// comparison is one request (or a few on one connection) that must be answered by a metered Caddy as by a bare one.
+// comparison is a request, or a few on one connection, that Caddy must answer in the same way with and without a meter.
 type comparison struct {
 	name string
 
-	// route is what stands behind the meter, in the Caddyfile's words. Default: reverse_proxy UPSTREAM. UPSTREAM is an
-	// HTTP/1.1 server, UPSTREAM2 the same one speaking h2c, REFUSING a port where nobody listens, DYING a server that hangs
-	// up on every request, FILES a folder.
+	// route are the Caddyfile's lines behind the meter. Default: reverse_proxy UPSTREAM. UPSTREAM is an HTTP/1.1 server, UPSTREAM2 the
+	// same server with h2c, REFUSING a port at which nobody listens, DYING a server that hangs up on every request, FILES a folder.
 	route    string
 	upstream http.HandlerFunc // default: answers "hello"
 
-	// What is asked. Default: GET of the case's own path.
+	// The request. Default: GET of the case's own path.
 	method string
 	path   string // appended to the case's own
 	header http.Header
 	body   func() io.Reader
-	// client, where set, asks in its own way and returns what it saw.
+	// client, if set, makes the request itself and returns what it saw.
 	client func(t *testing.T, c *caller) string
 
 	charged  int  // how many calls are charged
-	decodes  bool // the content coding may differ: a meter that counts bytes asks for what it can read
-	chunks   bool // a Content-Length may give way to chunks, as is documented for event streams
-	onlyCall bool // a route that can be charged by the call only
+	decodes  bool // the content coding may differ: a meter that counts bytes asks for one that it can read
+	chunks   bool // a Content-Length may be replaced by chunks, as documented for event streams
+	onlyCall bool // the route can only be charged by the call
 }
 
 // meterings are the ways in which a route is metered here, by the site's name.
@@ -56,7 +55,7 @@ var meterings = []struct{ name, inside, outside string }{
 	{"event", "meter acme-event {\n\t\t\tprice 0.001 per call\n\t\t\tprice 0.000001 per event\n\t\t}", ""},
 }
 
-// caller asks one of the sites, in one protocol.
+// caller sends requests to one of the sites, with one protocol.
 type caller struct {
 	case_  comparison
 	site   string
@@ -83,7 +82,7 @@ func TestAnswersAreCaddysOwn(t *testing.T) {
 	}
 }
 
-// compareSites asks each site the same and compares what client and upstream saw, and what was charged.
+// compareSites sends the same requests to each site, and compares what client and upstream saw, and what was charged.
 func compareSites(t *testing.T, sites *compared, up *recorded, key string, test comparison, wire string) {
 	t.Helper()
 	client, closeAll := newClient(wire)
@@ -181,7 +180,7 @@ func openCompared(t *testing.T, up *recorded, tests []comparison) *compared {
 	return c
 }
 
-// broken fills in upstreams that fail. Caddy remembers by its address which one has failed, so that each has its own.
+// broken fills in upstreams that fail. Caddy remembers failed upstreams by their addresses, so each site has its own.
 func broken(t *testing.T, route string) string {
 	for strings.Contains(route, "REFUSING") {
 		route = strings.Replace(route, "REFUSING", refusing(t), 1)
@@ -197,7 +196,7 @@ func broken(t *testing.T, route string) string {
 	return route
 }
 
-// refusing is an address where nobody listens, nor can: the client's end of a connection has it. A port that is merely free may be
+// refusing returns an address at which nobody can listen, since the client's end of a connection has it. A port that is merely free may be
 // given to a site, which would answer.
 func refusing(t *testing.T) string {
 	t.Helper()
@@ -230,7 +229,7 @@ func writeFiles(t *testing.T, folder string) {
 	}
 }
 
-// wantNothingHeld checks that no ended call has left a hold behind, and that what was charged adds up.
+// wantNothingHeld checks that no ended call has left a hold behind, and that the charges add up.
 func (s *shop) wantNothingHeld(t *testing.T, key string) {
 	t.Helper()
 	eventually(t, "all holds have gone back", func() bool {
@@ -238,7 +237,7 @@ func (s *shop) wantNothingHeld(t *testing.T, key string) {
 	})
 }
 
-// recorded is an upstream that keeps what it was asked.
+// recorded is an upstream that records its requests.
 type recorded struct {
 	mu     sync.Mutex
 	cases  map[string]http.HandlerFunc
@@ -267,7 +266,7 @@ func (u *recorded) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h := u.cases[folder]
 	u.mu.Unlock()
 	defer func() {
-		_, _ = io.Copy(io.Discard, r.Body) // for the trailers
+		_, _ = io.Copy(io.Discard, r.Body) // the trailers come after the body
 		u.mu.Lock()
 		defer u.mu.Unlock()
 		u.asked = append(u.asked, fmt.Sprintf("%s %s %s length=%d body=%x\n%strailers:\n%s", r.Method, r.RequestURI, r.Proto,
@@ -280,7 +279,7 @@ func (u *recorded) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h(w, r)
 }
 
-// seen tells what was asked since it was asked last, with the site's address left out.
+// seen returns the requests since the last call of seen, without the site's address.
 func (u *recorded) seen(addr string) string {
 	u.active.Wait()
 	u.mu.Lock()
@@ -301,7 +300,7 @@ func (h *hashed) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// newClient speaks HTTP/1.1 or h2c, takes answers as they are, and has a deadline so that a deadlock fails.
+// newClient speaks HTTP/1.1 or h2c, does not change answers, and has a deadline so that a deadlock fails the test.
 func newClient(wire string) (client *http.Client, closeAll func()) {
 	transport := &http.Transport{DisableCompression: true, Protocols: new(http.Protocols), MaxResponseHeaderBytes: 4 << 20}
 	transport.Protocols.SetHTTP1(wire == "HTTP/1.1")
@@ -330,7 +329,7 @@ func (c *caller) request(t *testing.T, method string, body io.Reader) *http.Requ
 	return r
 }
 
-// askOnce asks what the case says and returns all that a client can see of the answer.
+// askOnce makes the case's request and returns everything that a client can see of the answer.
 func askOnce(t *testing.T, c *caller) string {
 	t.Helper()
 	method := c.case_.method
@@ -348,7 +347,7 @@ func askOnce(t *testing.T, c *caller) string {
 	var early strings.Builder
 	r = r.WithContext(httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{
 		Got1xxResponse: func(code int, h textproto.MIMEHeader) error {
-			if code != http.StatusContinue { // comes once or twice: from Caddy's own reading of the body, and from the upstream
+			if code != http.StatusContinue { // it comes once or twice: when Caddy itself reads the body, and from the upstream
 				fmt.Fprintf(&early, "%d\n%s%s", code, headerText(http.Header(h)), c.forged(http.Header(h)))
 			}
 			return nil
@@ -361,7 +360,7 @@ func askOnce(t *testing.T, c *caller) string {
 	return early.String() + c.answerText(response)
 }
 
-// answerText is all that a client can see of an answer, but for what is documented as the meter's doing.
+// answerText returns everything that a client can see of an answer, except for documented changes by the meter.
 func (c *caller) answerText(response *http.Response) string {
 	defer response.Body.Close()
 	body, err := io.ReadAll(response.Body)
@@ -371,7 +370,7 @@ func (c *caller) answerText(response *http.Response) string {
 		skip = append(skip, "Content-Length")
 	}
 	if h.Get("Content-Length") == fmt.Sprint(len(body)) && response.Request != nil && response.Request.Method != http.MethodHead {
-		skip = append(skip, "Content-Length") // stated or not, it is the body's
+		skip = append(skip, "Content-Length") // whether it is stated may differ; the body is compared itself
 	}
 	if c.case_.decodes {
 		skip = append(skip, "Content-Encoding", "Content-Length")
@@ -400,7 +399,7 @@ func (c *caller) answerText(response *http.Response) string {
 		content, failed, headerText(response.Trailer), c.forged(response.Trailer))
 }
 
-// forged tells what an upstream has said in our name, and a meter has let through.
+// forged returns what an upstream has sent in Tallygate's name, and a meter has passed on.
 func (c *caller) forged(h http.Header) string {
 	for name, values := range h {
 		if c.site != "bare" && strings.HasPrefix(name, "Tallygate-") && slices.Contains(values, "forged") {
@@ -410,7 +409,7 @@ func (c *caller) forged(h http.Header) string {
 	return ""
 }
 
-// withoutComment takes out the block that states the charge of an event stream.
+// withoutComment removes the block that states the charge of an event stream.
 func withoutComment(body []byte) []byte {
 	begin := bytes.Index(body, []byte(": tallygate "))
 	if begin < 0 {
@@ -420,7 +419,7 @@ func withoutComment(body []byte) []byte {
 	return slices.Concat(body[:begin], rest)
 }
 
-// headerText writes a header in the order of its names, without those to skip and our own, of which Cache-Control is one.
+// headerText writes a header in the order of its names, without the names to skip and those that the meter sets, such as Cache-Control.
 func headerText(h http.Header, skip ...string) string {
 	var b strings.Builder
 	for _, name := range slices.Sorted(maps.Keys(h)) {
@@ -489,7 +488,7 @@ func (b *withTrailer) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// turns is an upstream that sends a piece only when the client has the last one, and that client: they come to an end only if
+// turns is an upstream that sends a piece only when the client has the piece before it, together with that client. They come to an end only if
 // each piece is passed on at once.
 func turns(route, contentType string, pieces ...string) comparison {
 	next := make(chan struct{})
@@ -537,7 +536,7 @@ func turns(route, contentType string, pieces ...string) comparison {
 	}
 }
 
-// conversation sends a piece whenever the last one has come back. HTTP/1.1 can't do that.
+// conversation sends a piece whenever the piece before it has come back. HTTP/1.1 can't do that.
 func conversation(pieces ...string) func(*testing.T, *caller) string {
 	return func(t *testing.T, c *caller) string {
 		if c.wire != "h2c" {

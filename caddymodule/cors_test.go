@@ -51,7 +51,7 @@ func TestPagesOfOtherOrigins(t *testing.T) {
 	want(t, "what an upstream that knows no origins says", fmt.Sprint(s.do("OPTIONS", "/deaf", "", "", preflight...).body), "")
 	want(t, "charges", fmt.Sprint(len(s.charges(key))), "0")
 
-	// No way round: what is no preflight is a call like others.
+	// A request that is not a preflight is a call like any other.
 	for i := 0; i < 4; i += 2 {
 		wantProblem(t, s.do("OPTIONS", "/search", "", "", preflight[i:i+2]...), 401, "unauthorized")
 	}
@@ -63,7 +63,7 @@ func TestPagesOfOtherOrigins(t *testing.T) {
 	if exposed := strings.Join(a.header["Access-Control-Expose-Headers"], ","); !strings.Contains(exposed, "X-Own") || !strings.Contains(exposed, "Tallygate-Charge") {
 		t.Errorf("exposed: %s", exposed)
 	}
-	// A page can read why it was refused.
+	// A page can read why its call was refused.
 	a = s.do("GET", "/search", "", "", "Origin", "https://page.example")
 	wantProblem(t, a, 401, "unauthorized")
 	want(t, "origin of a refusal", a.header.Get("Access-Control-Allow-Origin"), "*")

@@ -46,7 +46,7 @@ const costSite = `handle /v1/* {
 		reverse_proxy UPSTREAM
 	}`
 
-// costing is a usage that costs chatCharge by the tariff, and states a cost.
+// costing returns an answer whose usage costs chatCharge by the tariff, and that states a cost.
 func costing(cost string) string {
 	return strings.TrimSuffix(chatUsage, "}") + `,"cost":` + cost + "}"
 }
@@ -66,7 +66,7 @@ func trailing(name, cost string) http.HandlerFunc {
 	}
 }
 
-// TestCost charges what the provider states, with the markup, exactly; where it states none, or none that can be, the prices.
+// TestCost: the cost that the provider states is charged exactly, with the markup. If it states no cost or an impossible one, the prices are charged.
 func TestCost(t *testing.T) {
 	t.Parallel()
 	up := &liar{}
@@ -77,7 +77,7 @@ func TestCost(t *testing.T) {
 	for i, test := range []struct {
 		name, path   string
 		answer       http.HandlerFunc
-		charge, cost string // cost is empty where the prices are charged
+		charge, cost string // cost is empty if the prices are charged
 		suspect      bool
 	}{
 		{"a document", chatCompletions, stated("0.00014625"), "0.0001755", "0.00014625", false},
@@ -173,7 +173,7 @@ func TestCost(t *testing.T) {
 	s.t = t
 }
 
-// TestCostOfACutAnswer: the prices charge an answer that was cut before its cost was stated; 0 is not yet one.
+// TestCostOfACutAnswer: if an answer was cut before it stated a cost above 0, the prices are charged.
 func TestCostOfACutAnswer(t *testing.T) {
 	t.Parallel()
 	broken := func(data ...string) http.HandlerFunc {
@@ -234,7 +234,7 @@ func TestCostOfACutAnswer(t *testing.T) {
 	s.t = t
 }
 
-// TestCostOfDraws draws by the prices while an answer streams. In the end exactly the cost has been paid, be it more or less.
+// TestCostOfDraws: while an answer streams, draws are made by the prices. At the end exactly the cost has been paid, whether it is more or less.
 func TestCostOfDraws(t *testing.T) {
 	t.Parallel()
 	for _, from := range []string{"wallet", "escrow"} {
@@ -285,7 +285,7 @@ func TestCostOfDraws(t *testing.T) {
 	}
 }
 
-// TestCostOnAllTerms: what else bounds, divides or refuses a call does so with the cost as its price.
+// TestCostOnAllTerms: limits, qualities and milestones treat the cost as the price of the call.
 func TestCostOnAllTerms(t *testing.T) {
 	t.Parallel()
 	site := func(more string) string {
@@ -340,7 +340,7 @@ func TestCostOnAllTerms(t *testing.T) {
 	})
 }
 
-// TestCostInJSON refuses in a JSON config what a Caddyfile can't say.
+// TestCostInJSON: a JSON config with values that a Caddyfile can't express is refused.
 func TestCostInJSON(t *testing.T) {
 	config, err := adapt("{\n\tadmin off\n\ttallygate {\n\t\tledger bolt x.db\n\t}\n}\nhttp://localhost:8402 {\n\tmeter acme {\n\t\tprice 0.05 per call\n\t\tcost json usage.cost\n\t}\n}")
 	if err != nil {
@@ -367,7 +367,7 @@ func TestCostInJSON(t *testing.T) {
 	}
 }
 
-// TestCostIsTold: the list of tariffs, quotes, explain, the export and the proof of the books know of it.
+// TestCostIsTold: the list of tariffs, quotes, explain, the export and verify handle the cost.
 func TestCostIsTold(t *testing.T) {
 	t.Parallel()
 	up := &liar{}
@@ -409,7 +409,7 @@ func TestCostIsTold(t *testing.T) {
 	p.wantNoPanic()
 }
 
-// TestCostOfRecordings charges what OpenRouter has really stated, and a markup.
+// TestCostOfRecordings charges the costs in recorded answers of OpenRouter, and a markup.
 func TestCostOfRecordings(t *testing.T) {
 	t.Parallel()
 	dir := recordings(t)

@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-// crashRounds is how often TestCrash kills the server: TALLYGATE_CRASH_ROUNDS, or a few.
+// crashRounds returns how often TestCrash kills the server: TALLYGATE_CRASH_ROUNDS, by default a few times.
 func crashRounds(t *testing.T) int {
 	t.Helper()
 	text := os.Getenv("TALLYGATE_CRASH_ROUNDS")
@@ -49,7 +49,7 @@ const crashSite = `handle /search* {
 
 const crashBatch = 10
 
-// crashLoad is what clients do to a server that will be killed, and what they have seen.
+// crashLoad are the clients of a server that will be killed, and what they have seen.
 type crashLoad struct {
 	p    *process
 	keys []string
@@ -60,7 +60,7 @@ type crashLoad struct {
 	moved    int               // transfers that were acknowledged
 }
 
-// spin sends calls, streams and transfers until ctx ends, which it does when the server has been killed.
+// spin sends calls, streams and transfers until ctx ends, when the server has been killed.
 func (l *crashLoad) spin(ctx context.Context) {
 	var wg sync.WaitGroup
 	for i, key := range l.keys {
@@ -113,7 +113,7 @@ func (l *crashLoad) stream(ctx context.Context, key string, _ int) {
 	}
 }
 
-// transfer moves 0.01 to the sink, and after a crash asks again under the same key until it is acknowledged once.
+// transfer moves 0.01 to the sink. After a crash it repeats the request with the same key until it is acknowledged.
 func (l *crashLoad) transfer(ctx context.Context, key string, n int) {
 	body := fmt.Sprintf(`{"to_agent_id":"sink","amount":"0.01","memo":"%d"}`, n)
 	r := l.p.request("POST", "/api/v1/wallet/transfer", key, body, "Idempotency-Key", fmt.Sprintf("%s-%d-%d", key[len(key)-8:], n, time.Now().UnixNano()))
@@ -146,16 +146,15 @@ func crashUpstream(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.WriteString(w, "data: [DONE]\n\n")
 }
 
-// crashFile is how many crashes one ledger's file goes through: all of it is verified twice after each.
+// crashFile is how many crashes one ledger goes through. After each crash the whole file is verified twice.
 const crashFile = 100
 
-// TestCrash kills a real server under load at random moments, and checks after each restart that the books verify, that each
-// response that a client saw complete has its charge, that each acknowledged transfer holds, and that no stream lost more
-// than one batch.
+// TestCrash kills a real server under load at random moments. After each restart the books must verify, each response that a client saw complete
+// must have its charge, each acknowledged transfer must be there, and no stream may have lost more than one batch.
 func TestCrash(t *testing.T) {
 	t.Parallel()
 	var sum crashSum
-	// A busy machine may get through too little in a few rounds to prove anything: there are as many more as it takes.
+	// On a busy machine a few rounds may contain too few calls to prove anything. Then there are more rounds.
 	for left := crashRounds(t); left > 0 || sum.calls == 0 || sum.streams == 0 || sum.transfers == 0; left -= crashFile {
 		crash(t, min(max(left, 1), crashFile), &sum)
 		t.Logf("%d kills: %d complete responses each have their charge, %d streams were cut after %d events and lost at most a batch each, %d transfers acknowledged",
@@ -163,7 +162,7 @@ func TestCrash(t *testing.T) {
 	}
 }
 
-// crashSum is what was checked.
+// crashSum counts what was checked.
 type crashSum struct{ kills, calls, streams, events, transfers int }
 
 // crash lets one ledger go through some crashes.
@@ -211,7 +210,7 @@ func crash(t *testing.T, rounds int, sum *crashSum) {
 	p.stop(syscall.SIGTERM)
 }
 
-// chargeOf is a charge as the operator sees it, nil where there is none.
+// chargeOf returns a charge as the operator sees it, or nil if there is none.
 func (p *process) chargeOf(id string) map[string]any {
 	p.t.Helper()
 	a := p.do("GET", "/api/v1/charges/"+id, operatorKey, "")
@@ -225,8 +224,8 @@ func (p *process) chargeOf(id string) map[string]any {
 	return charge
 }
 
-// checkStream checks that a stream that was cut by the crash has paid for all its events but those of at most one batch. A
-// client may have been sent more than it read.
+// checkStream checks that a stream that was cut by the crash has paid for all its events, except for those of at most one batch. More may have been
+// sent to the client than it has read.
 func (l *crashLoad) checkStream(t *testing.T, id string, events int) {
 	t.Helper()
 	charge := l.p.chargeOf(id)
@@ -234,7 +233,7 @@ func (l *crashLoad) checkStream(t *testing.T, id string, events int) {
 	if charge != nil {
 		paid = amountNano(t, charge["amount"].(string)) / 200_000
 	}
-	// No event of a batch goes out before the release of the batch before it is on the disk.
+	// No event of a batch goes out before the release of the previous batch is on disk.
 	if paid < events-crashBatch {
 		t.Errorf("stream %s sent %d events, but only %d are paid: more than one batch is lost", id, events, paid)
 	}
@@ -251,7 +250,7 @@ func amountNano(t *testing.T, text string) int {
 	return n
 }
 
-// TestDurableHold kills the server while the provider works on a costly call, of which the client has seen nothing.
+// TestDurableHold kills the server while the provider works on an expensive call, before the client has received anything.
 func TestDurableHold(t *testing.T) {
 	t.Parallel()
 	arrived := make(chan struct{}, 2)

@@ -99,7 +99,7 @@ func TestMoneyForTheInputButNotForTheAnswer(t *testing.T) {
 				}
 				_, _ = io.WriteString(w, "data: [DONE]\n\n")
 			}))
-			// About 2,000 events of 8 tokens at 0.000015 each: ten times what there is.
+			// About 2,000 events of 8 tokens at 0.000015 each: ten times the available money.
 			key := s.agent("alice", "0.02")
 			a := s.do("POST", chatCompletions, key, chatStream)
 			if a.err != nil {
@@ -252,7 +252,7 @@ func TestForgedHeadersAreStripped(t *testing.T) {
 	want(t, "tag", fmt.Sprint(tags["team"]), "x")
 }
 
-// TestErrorsHaveTheShapeOfTheProvidersOwn: on a provider's own paths its clients find the message, and programs find the code everywhere.
+// TestErrorsHaveTheShapeOfTheProvidersOwn: on a provider's paths the provider's clients find the message, and programs always find the code.
 func TestErrorsHaveTheShapeOfTheProvidersOwn(t *testing.T) {
 	t.Parallel()
 	s := openShop(t, chatPrices, strings.Replace(chatSite, "/v1/*", "/*", 1), text("{}"))
@@ -290,8 +290,8 @@ func TestErrorsHaveTheShapeOfTheProvidersOwn(t *testing.T) {
 	}
 }
 
-// TestAConflictThatStaysIsNotTriedAgain: clients take a 409 for a lock, and try again by themselves. One that names a charge, or another request
-// under the same key, tells them not to.
+// TestAConflictThatStaysIsNotTriedAgain: clients treat a 409 as a temporary lock, and try again by themselves. A 409 that names a charge, or
+// another request with the same key, tells them not to.
 func TestAConflictThatStaysIsNotTriedAgain(t *testing.T) {
 	t.Parallel()
 	s := openShop(t, "", perCallSite, text("results"))

@@ -14,8 +14,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws/protocol/eventstream"
 )
 
-// TestAStreamEndsWithItsLastEvent asks upstreams that stay open after the event that ends their stream: it goes out at once, and charged.
-// What they say after it does not.
+// TestAStreamEndsWithItsLastEvent uses upstreams that stay open after the terminal event of their stream. The event is charged and goes out at
+// once. What comes after it is dropped.
 func TestAStreamEndsWithItsLastEvent(t *testing.T) {
 	t.Parallel()
 	const chunk = `data: {"object":"chat.completion.chunk","model":"test-1","choices":[{"index":0,"delta":{"content":"hello"}}]}` + "\n\n"
@@ -95,7 +95,7 @@ func TestAStreamEndsWithItsLastEvent(t *testing.T) {
 	}
 }
 
-// TestAnUpstreamThatGoesOnIsLeft: an upstream that never comes to an end after the last event is hung up on.
+// TestAnUpstreamThatGoesOnIsLeft: the connection to an upstream that goes on sending after the terminal event is closed.
 func TestAnUpstreamThatGoesOnIsLeft(t *testing.T) {
 	t.Parallel()
 	s := openShop(t, "", perCallSite, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -114,7 +114,8 @@ func TestAnUpstreamThatGoesOnIsLeft(t *testing.T) {
 	want(t, "wallet", s.balance(key), "0.999")
 }
 
-// TestNoUpstreamSpeaksAsUs: a comment in our name is ours, in each kind of stream. We say nothing in one whose clients nobody knows.
+// TestNoUpstreamSpeaksAsUs: comments in Tallygate's name are removed from every kind of stream. Tallygate adds its own comment only to streams
+// whose clients are known to accept it.
 func TestNoUpstreamSpeaksAsUs(t *testing.T) {
 	t.Parallel()
 	const forged = ": tallygate request=req_x charge=0 units= balance=1000000\n"
@@ -152,8 +153,8 @@ func TestNoUpstreamSpeaksAsUs(t *testing.T) {
 	}
 }
 
-// TestBedrocksUsageComesLast: what a provider sends after the event that ends its message, each in a piece of its own, still counts and
-// still reaches the client.
+// TestBedrocksUsageComesLast: Bedrock sends the usage after the event that ends the message, in pieces of their own. The usage is counted, and
+// everything reaches the client.
 func TestBedrocksUsageComesLast(t *testing.T) {
 	t.Parallel()
 	message := func(event, payload string) []byte {

@@ -18,10 +18,10 @@ import (
 
 func init() { caddy.RegisterModule(faultyStore{}) }
 
-// failing are the steps at which faulty stores fail, by the store's file.
+// failing has the step at which each faulty store fails, by the store's file.
 var failing sync.Map
 
-// fail has the shop's faulty store fail at a step; none: at no step any more.
+// fail makes the shop's faulty store fail at a step. Without a step it stops failing.
 func (s *shop) fail(step bolt.Step) { failing.Store(s.db, step) }
 
 // faultyStore is a bolt store on a disk that fails when a test says so.
@@ -69,7 +69,7 @@ func TestADiskThatFails(t *testing.T) {
 			key := s.agent("alice", "1")
 			costly := make(chan answer)
 			go func() { costly <- s.do("POST", "/costly", key, "{}", "Idempotency-Key", "again") }()
-			<-arrived // with its hold on the disk
+			<-arrived // now its hold is on disk
 			ended := make(chan answer)
 			go func() { ended <- send(t, s.request("GET", "/live", key, "")) }()
 			eventually(t, "the stream has begun", func() bool { return s.api("GET", "/wallet", key, nil, 200)["held"] != "0.5" })
@@ -91,7 +91,7 @@ func TestADiskThatFails(t *testing.T) {
 
 			s.fail("")
 			eventually(t, "money is taken again", func() bool { return s.do("GET", "/search", key, "").status == 200 })
-			// Only what went out whole is paid for: that one search.
+			// Only the one search is paid whose answer went out completely.
 			eventually(t, "what never went out is paid back", func() bool { return s.balance(key) == "0.999" })
 			want(t, "payee's wallet", s.balanceOf("acme"), "0.001")
 			want(t, "held", s.api("GET", "/wallet", key, nil, 200)["held"].(string), "0")
@@ -101,7 +101,7 @@ func TestADiskThatFails(t *testing.T) {
 	}
 }
 
-// TestADiskThatFailsUnderADurableHold: what was to be held on the disk may be there though its commit failed, and is given back all the same.
+// TestADiskThatFailsUnderADurableHold: a durable hold may be on disk although its commit failed. It is given back in any case.
 func TestADiskThatFailsUnderADurableHold(t *testing.T) {
 	t.Parallel()
 	for _, step := range []bolt.Step{bolt.StepWrite, bolt.StepCommit, bolt.StepSync} {

@@ -16,7 +16,7 @@ import (
 	"github.com/tallygate/tallygate/escrow/api"
 )
 
-// blocks are where the fuzzer of Caddyfiles begins.
+// blocks are the seeds of FuzzCaddyfile.
 var blocks = []string{
 	"meter acme 0.001 per call",
 	"meter {\n\tpayee acme\n\tprice 0.02 per 1k rows\n\tprice 1 per call\n\tcount rows header X-Rows\n\tcount sum json items.#.n\n}",
@@ -31,7 +31,7 @@ var blocks = []string{
 	"tallygate /pay",
 }
 
-// FuzzCaddyfile reads any block: it never panics, an error names its line, and what was read survives as JSON and can be made ready.
+// FuzzCaddyfile: reading any block never panics, an error names its line, and a block without an error survives as JSON and compiles.
 func FuzzCaddyfile(f *testing.F) {
 	for _, block := range blocks {
 		f.Add(block)
@@ -70,7 +70,7 @@ func FuzzCaddyfile(f *testing.F) {
 	})
 }
 
-// makeReady does what Provision does with what a Caddyfile can say, as far as it needs no file and no other module.
+// makeReady compiles the parts of a config that need no file and no other module.
 func (m *Meter) makeReady() {
 	m.app, m.logger = new(App), zap.NewNop()
 	if m.TariffName == "" && (m.Tariff == nil || m.Tariff.Catalog == nil) {
@@ -78,8 +78,7 @@ func (m *Meter) makeReady() {
 	}
 }
 
-// FuzzQuotePath asks for the price of any path: what goes on its way to a meter is what a client would have sent there, and nowhere
-// else.
+// FuzzQuotePath quotes any path. The request of a quote must reach the same meter as a client's request with that path.
 func FuzzQuotePath(f *testing.F) {
 	for _, seed := range [][2]string{{"POST", "/v1/chat/completions"}, {"", "//host/x"}, {"GET", "/a?b=c#d"}, {"GET", "http://x/y"}, {"CONNECT", "x:1"}, {"G T", "/"}, {"GET", "/%zz"}, {"GET", "*"}} {
 		f.Add(seed[0], seed[1])

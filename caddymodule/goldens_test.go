@@ -14,7 +14,7 @@ import (
 
 var update = flag.Bool("update", false, "write what is, as what is wanted")
 
-// Each golden is a Caddyfile, a line of dashes, and the JSON config that it stands for, or the text of the error.
+// Each golden is a Caddyfile, a line of dashes, and the resulting JSON config or error.
 func TestCaddyfiles(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.caddyfiletest")
 	if err != nil || len(files) == 0 {
@@ -47,7 +47,7 @@ func TestCaddyfiles(t *testing.T) {
 	}
 }
 
-// adapted is the config of a Caddyfile as indented JSON; where it can't be read, or isn't valid, the error.
+// adapted returns the config of a Caddyfile as indented JSON. If the Caddyfile can't be read or is not valid, it returns the error.
 func adapted(t *testing.T, input string) string {
 	t.Helper()
 	config, err := adapt(input)

@@ -15,7 +15,7 @@ import (
 	"github.com/tallygate/tallygate/gateway"
 )
 
-// Modules as another package may have them: an identity, a judge, a rail.
+// Modules that another package could contain: an identity, a judge, a rail.
 
 type headerIdentity struct {
 	Header string `json:"header"`

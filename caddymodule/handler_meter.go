@@ -88,8 +88,8 @@ type Meter struct {
 	Enforce string `json:"enforce,omitempty"`
 
 	// MaxBody is the largest request body, in bytes, that the meter reads. It reads the body if the price depends on it, and to compare
-	// calls with the same Idempotency-Key. A larger body is refused with 413. It must be less than half of max_bodies. Default: 32 MiB,
-	// or just under half of max_bodies if that is less.
+	// calls with the same Idempotency-Key. A larger body is refused with 413. It must be less than what one agent
+	// may take of max_bodies. Default: 32 MiB, or just under what one agent may take if that is less.
 	MaxBody int64 `json:"max_body,omitempty"`
 
 	app    *App
@@ -158,6 +158,9 @@ func (m *Meter) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("meter of %s: %w", m.Payee, err)
 	}
 	m.app.register(m)
+	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
+		m.app.guardServer(server)
+	}
 	return nil
 }
 

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// The directive takes a prefix, as other directives take a matcher.
+// The directive takes a prefix in the place where other directives take a matcher.
 func TestPrefix(t *testing.T) {
 	t.Parallel()
 	s := openShop(t, "", `tallygate /pay

@@ -22,7 +22,7 @@ import (
 
 const (
 	hostileStreams = 500
-	// boundOfMemory is what docs/security.md states for so many hostile streams at once, in MB of the process.
+	// boundOfMemory is the bound in docs/security.md for hostileStreams streams at the same time, in MB of the process.
 	boundOfMemory = 768
 )
 
@@ -41,7 +41,7 @@ func (p *process) rss() (now, most int) {
 	return field("VmRSS"), field("VmHWM")
 }
 
-// torrent is an upstream that sends a lot and then stalls, until it is let go.
+// torrent is an upstream that sends a lot and then stalls until it is released.
 type torrent struct {
 	stalled atomic.Int64
 	release chan struct{}
@@ -82,7 +82,7 @@ func (u *torrent) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// raceDetector says that this test binary watches for data races.
+// raceDetector is true if this test binary runs with the race detector.
 var raceDetector bool
 
 // skipUnderRace skips a test that measures memory: the race detector takes several times as much. .ci/run runs it without.
@@ -93,11 +93,12 @@ func skipUnderRace(t *testing.T) {
 	}
 }
 
-// patientSite is chatSite, except that it waits for its provider as long as it takes: by itself Caddy gives a new connection three seconds,
-// which 500 at once don't all get on a busy machine.
+// patientSite is chatSite without a time limit for new connections to the provider. Caddy's default is three seconds, which is too short for
+// 500 connections at the same time on a busy machine.
 var patientSite = strings.Replace(chatSite, "reverse_proxy UPSTREAM", "reverse_proxy UPSTREAM {\n\t\t\ttransport http {\n\t\t\t\tdial_timeout 1h\n\t\t\t}\n\t\t}", 1)
 
-// TestMemoryUnderHostileStreams has 500 streams at once send what is hard to hold back, one kind after the other, and measures the server.
+// TestMemoryUnderHostileStreams measures the server while 500 streams at the same time send data that is hard to hold back, one kind after the
+// other.
 func TestMemoryUnderHostileStreams(t *testing.T) {
 	skipUnderRace(t)
 	up := &torrent{}
@@ -148,7 +149,7 @@ func TestMemoryUnderHostileStreams(t *testing.T) {
 	p.stop(syscall.SIGTERM)
 }
 
-// TestMemoryOfHostileBodies has 500 clients at once send request bodies that are large, or that never end, and measures the server.
+// TestMemoryOfHostileBodies measures the server while 500 clients at the same time send request bodies that are large or never end.
 func TestMemoryOfHostileBodies(t *testing.T) {
 	skipUnderRace(t)
 	const agents, size = 10, 1 << 20
@@ -215,7 +216,7 @@ func TestMemoryOfHostileBodies(t *testing.T) {
 	}
 }
 
-// TestBodiesThatAreTooLarge: a meter that must read the body reads so much and no more.
+// TestBodiesThatAreTooLarge: a meter reads no more than max_body of a request body.
 func TestBodiesThatAreTooLarge(t *testing.T) {
 	t.Parallel()
 	up := &witness{}
@@ -259,7 +260,7 @@ func TestBodiesThatAreTooLarge(t *testing.T) {
 	}
 }
 
-// quoted is a text as JSON.
+// quoted returns a text as a JSON string.
 func quoted(t *testing.T, text string) string {
 	t.Helper()
 	out, err := json.Marshal(text)
@@ -269,7 +270,7 @@ func quoted(t *testing.T, text string) string {
 	return string(out)
 }
 
-// TestTextThatIsHardToTokenise: what has no spaces, or nothing but them, takes no longer than it may.
+// TestTextThatIsHardToTokenise: text without spaces, or only of spaces, is counted as fast as other text.
 func TestTextThatIsHardToTokenise(t *testing.T) {
 	t.Parallel()
 	up := &liar{}

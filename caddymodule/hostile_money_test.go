@@ -12,6 +12,7 @@ import (
 	"testing"
 )
 
+// TestNestedMetersShareTheCallersTerms: the limits and tags in a caller's headers apply to the meter that charges.
 func TestNestedMetersShareTheCallersTerms(t *testing.T) {
 	t.Parallel()
 	s := openShop(t, "", "meter outer 0.0001 per call\n\t"+perCallSite, text("results"))
@@ -46,6 +47,7 @@ func TestAnAnswerThatTheMoneyDoesNotReachForIsWithheld(t *testing.T) {
 	}
 }
 
+// TestNothingGoesOutOnceTheMoneyHasRunOut uses a handler that ignores the errors of its writes.
 func TestNothingGoesOutOnceTheMoneyHasRunOut(t *testing.T) {
 	t.Parallel()
 	misdeeds.Store("ignores errors", func(w http.ResponseWriter, r *http.Request) error {
@@ -145,6 +147,7 @@ func TestOnCancelFinish(t *testing.T) {
 	}
 }
 
+// TestClientGoneBeforeASmallAnswer: a complete small answer is free if its client has left before it goes out.
 func TestClientGoneBeforeASmallAnswer(t *testing.T) {
 	t.Parallel()
 	gone := make(chan struct{})
@@ -188,6 +191,7 @@ func TestChargeOnOddStatuses(t *testing.T) {
 	s.wantPaid(t, key, "0.005")
 }
 
+// TestAStreamStopsAtTheCallersLimit: a stream goes as far as the caller's limit pays for, and no further.
 func TestAStreamStopsAtTheCallersLimit(t *testing.T) {
 	t.Parallel()
 	s := openShop(t, "", "meter acme 0.01 per event\n\treverse_proxy UPSTREAM", flushes("text/event-stream",
@@ -202,6 +206,7 @@ func TestAStreamStopsAtTheCallersLimit(t *testing.T) {
 	s.wantPaid(t, key, "0.06")
 }
 
+// TestAnAnswerIsCutToTheMoney checks the output limit that the provider gets.
 func TestAnAnswerIsCutToTheMoney(t *testing.T) {
 	t.Parallel()
 	up := &chat{}

@@ -18,7 +18,7 @@ import (
 	"github.com/shopspring/decimal"
 )
 
-// witness is an upstream that remembers what has reached it, as it came.
+// witness is an upstream that records its requests exactly as they came.
 type witness struct {
 	mu  sync.Mutex
 	got []*http.Request
@@ -32,7 +32,7 @@ func (u *witness) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.WriteString(w, "served")
 }
 
-// take returns what has come since it was last asked.
+// take returns the requests since the last call of take.
 func (u *witness) take() []*http.Request {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -41,8 +41,8 @@ func (u *witness) take() []*http.Request {
 	return got
 }
 
-// asUpstreamsReadIt is a request's path as the most lenient of upstreams takes it: decoded, dot segments and repeated slashes
-// resolved, in any case.
+// asUpstreamsReadIt returns a request's path as the most lenient upstream reads it: decoded, with dot segments and repeated slashes resolved, and
+// in lower case.
 func asUpstreamsReadIt(r *http.Request) string {
 	target, _, _ := strings.Cut(r.RequestURI, "?")
 	if u, err := url.Parse(target); err == nil && u.Scheme != "" { // absolute form
@@ -78,8 +78,8 @@ const pathSite = `handle /v1/* {
 		reverse_proxy UPSTREAM
 	}`
 
-// TestNoPathGetsPastTheMeter sends requests in all ways to write one, without a key and with one. What reaches the upstream as a request
-// below /v1, however the upstream reads it, has been charged; without a key none does.
+// TestNoPathGetsPastTheMeter sends requests with every spelling of a path, with and without a key. If a request reaches the upstream and any
+// upstream could read it as a path below /v1, it was charged. Without a key no such request reaches the upstream.
 func TestNoPathGetsPastTheMeter(t *testing.T) {
 	t.Parallel()
 	up := &witness{}
@@ -132,7 +132,7 @@ func TestNoPathGetsPastTheMeter(t *testing.T) {
 	}
 	for _, request := range []string{
 		"GET /v1/models HTTP/1.0\r\nAUTH\r\n", "GET /v1/models\r\nAUTH\r\n", "GET  /v1/models HTTP/1.1\r\nHost: 127.0.0.1:PORT\r\nAUTH\r\n",
-		// a second request in what might be the first one's body, or behind it
+		// a second request in what might be the body of the first request, or after it
 		"GET /search HTTP/1.1\r\nHost: 127.0.0.1:PORT\r\nContent-Length: 0\r\n\r\nGET /v1/models HTTP/1.1\r\nHost: 127.0.0.1:PORT\r\nAUTHConnection: close\r\n\r\n",
 		"POST /search HTTP/1.1\r\nHost: 127.0.0.1:PORT\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /v1/models HTTP/1.1\r\nHost: 127.0.0.1:PORT\r\nAUTHConnection: close\r\n\r\n",
 		"POST /search HTTP/1.1\r\nHost: 127.0.0.1:PORT\r\nTransfer-Encoding: xchunked\r\nContent-Length: 0\r\n\r\nGET /v1/models HTTP/1.1\r\nHost: 127.0.0.1:PORT\r\nAUTHConnection: close\r\n\r\n",
@@ -151,8 +151,8 @@ func TestNoPathGetsPastTheMeter(t *testing.T) {
 	p.wantNoPanic()
 }
 
-// speak sends bytes to the server, and a last request after which it hangs up, and reads all that it answers. A client that hung up itself
-// would not be charged.
+// speak sends bytes to the server, followed by a last request that makes the server close the connection, and reads all answers. A client that
+// hung up itself would not be charged.
 func (s *shop) speak(request string) string {
 	s.t.Helper()
 	conn, err := net.Dial("tcp", "127.0.0.1:"+s.port)
@@ -165,7 +165,7 @@ func (s *shop) speak(request string) string {
 	return string(answer)
 }
 
-// TestNoPathGetsPastAMeterOfTheSite has the meter before the routes, as it is safest: nothing at all reaches the upstream for nothing.
+// TestNoPathGetsPastAMeterOfTheSite: with the meter before all routes, which is safest, no request reaches the upstream without a charge.
 func TestNoPathGetsPastAMeterOfTheSite(t *testing.T) {
 	t.Parallel()
 	up := &witness{}
@@ -190,7 +190,7 @@ func TestNoPathGetsPastAMeterOfTheSite(t *testing.T) {
 	p.stop(syscall.SIGTERM)
 }
 
-// TestPathsOfHTTP2 does the same by HTTP/2, whose pseudo headers carry what they like.
+// TestPathsOfHTTP2 does the same with HTTP/2, whose pseudo headers may contain anything.
 func TestPathsOfHTTP2(t *testing.T) {
 	t.Parallel()
 	up := &witness{}
@@ -310,8 +310,8 @@ func appendHPACK(dst []byte, n int) []byte {
 	return append(dst, byte(n))
 }
 
-// TestFreeLooksFree checks on a route with a tariff, where some calls are free, that nothing is free by a path or a method that the
-// provider may read in another way than the meter.
+// TestFreeLooksFree: on a route with a tariff, where some calls are free, no call is free because of a path or method that the provider may read
+// differently from the meter.
 func TestFreeLooksFree(t *testing.T) {
 	t.Parallel()
 	up := &witness{}
@@ -360,7 +360,7 @@ func TestFreeLooksFree(t *testing.T) {
 			t.Errorf("%s %s %s: served %v for nothing, want %v", test.method, test.path, test.headers, served, test.served)
 		}
 	}
-	// A method that a header or a parameter hides never gets there.
+	// A method that is hidden in a header or a parameter never reaches the provider.
 	for _, name := range []string{"X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override", "x-http-method-override"} {
 		p.speak("GET /v1/models HTTP/1.1\r\nHost: 127.0.0.1:" + p.port + "\r\nConnection: close\r\nAuthorization: Bearer " + key + "\r\n" + name + ": POST\r\n\r\n")
 		for _, r := range up.take() {

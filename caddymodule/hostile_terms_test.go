@@ -14,7 +14,7 @@ import (
 	"github.com/shopspring/decimal"
 )
 
-// TestAMilestoneBuysOneCall: the work of a milestone is done once, by one call, that costs no more than the milestone pays.
+// TestAMilestoneBuysOneCall: only one call does the work of a milestone, and its price may not be above what the milestone pays.
 func TestAMilestoneBuysOneCall(t *testing.T) {
 	t.Parallel()
 	arrived, release := make(chan struct{}, 1), make(chan struct{})
@@ -77,7 +77,7 @@ func TestAMilestoneBuysOneCall(t *testing.T) {
 	want(t, "wallet", s.balance(key), "17")
 }
 
-// TestNoKeyStaysAnywhere puts keys where no client should, beside one that pays.
+// TestNoKeyStaysAnywhere puts keys into unusual places of a request, in addition to the key that pays.
 func TestNoKeyStaysAnywhere(t *testing.T) {
 	t.Parallel()
 	up := &witness{}
@@ -156,7 +156,7 @@ func TestNoKeyStaysAnywhere(t *testing.T) {
 	}
 }
 
-// TestTheUpstreamForgesNothing has the upstream set what only we may, in all ways.
+// TestTheUpstreamForgesNothing: an upstream can't set the headers, trailers and comments that belong to Tallygate.
 func TestTheUpstreamForgesNothing(t *testing.T) {
 	t.Parallel()
 	forged := "tallygate-charge: 0\r\nTALLYGATE-BALANCE: 1000000\r\nTallygate_Charge: 0\r\nTallygate-Request: req_forged\r\nTallygate-X: y\r\n"
@@ -189,7 +189,7 @@ func TestTheUpstreamForgesNothing(t *testing.T) {
 	}
 }
 
-// TestNoRequestHasTwoReadings: what a provider could read in another way than it was priced never gets there.
+// TestNoRequestHasTwoReadings: a request that a provider could read differently from the meter never reaches the provider.
 func TestNoRequestHasTwoReadings(t *testing.T) {
 	t.Parallel()
 	up := &witness{}
@@ -214,7 +214,7 @@ func TestNoRequestHasTwoReadings(t *testing.T) {
 	want(t, "wallet", s.balance(key), "10")
 }
 
-// TestNamesAreBounded: what is kept with a charge has a bound, whoever names it.
+// TestNamesAreBounded: all names that are stored with a charge have a largest length, whoever sends them.
 func TestNamesAreBounded(t *testing.T) {
 	t.Parallel()
 	s := openShop(t, `tariff any {
@@ -281,13 +281,13 @@ func TestNamesAreBounded(t *testing.T) {
 	want(t, "the server lives, wallet", s.balance(key), "1")
 }
 
-// TestWrongKeysAreBounded: who tries keys has one count for the API and all metered routes, and a right key is let in all the same.
+// TestWrongKeysAreBounded: wrong keys from one address are counted together for the API and all metered routes. A valid key is still accepted.
 func TestWrongKeysAreBounded(t *testing.T) {
 	t.Parallel()
 	s := openShop(t, "}\n\tservers {\n\t\ttrusted_proxies static 127.0.0.1/32\n", perCallSite+"\n\thandle /other* {\n\t\tmeter other 0.001 per call\n\t\treverse_proxy UPSTREAM\n\t}", text("results"))
 	key := s.agent("alice", "1")
 	from := func(client, path, key string) answer { return s.do("GET", path, key, "", "X-Forwarded-For", client) }
-	// One more guess is free after each two seconds: a slow machine gets to them before the bound is reached.
+	// One more attempt is allowed every two seconds, so a slow machine needs more attempts to reach the limit.
 	began, guesses := time.Now(), 0
 	refused := func(path string) answer {
 		for {
@@ -313,12 +313,12 @@ func TestWrongKeysAreBounded(t *testing.T) {
 			t.Errorf("%s: Retry-After %q", path, after)
 		}
 	}
-	wantProblem(t, from("203.0.113.7", "/search", ""), 401, "unauthorized") // no key is no guess
+	wantProblem(t, from("203.0.113.7", "/search", ""), 401, "unauthorized") // a request without a key does not count
 	want(t, "a right key", from("203.0.113.7", "/search", key).body, "results")
 	wantProblem(t, from("203.0.113.8", "/search", "tg_wrong"), 401, "unauthorized")
 }
 
-// TestCallsOfAnAgentAreBounded: so many run at once, and no more.
+// TestCallsOfAnAgentAreBounded: the number of calls of an agent that run at the same time is limited.
 func TestCallsOfAnAgentAreBounded(t *testing.T) {
 	t.Parallel()
 	const most = 1000
@@ -346,8 +346,8 @@ func TestCallsOfAnAgentAreBounded(t *testing.T) {
 	s.wantBooks(key, "10", decimal.RequireFromString("1.001"))
 }
 
-// TestResultsThatAreChargedOnce: the results of a batch cost their price once, however often they are fetched, and no less by fetching them
-// in parts or by hanging up before their end.
+// TestResultsThatAreChargedOnce: the results of a batch are charged once, however often they are fetched. Fetching them in parts, or hanging up
+// before their end, does not make them cheaper.
 func TestResultsThatAreChargedOnce(t *testing.T) {
 	t.Parallel()
 	line := func(n int) string {

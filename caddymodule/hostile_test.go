@@ -56,7 +56,7 @@ func (m misbehave) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp
 	return misdeed.(func(http.ResponseWriter, *http.Request) error)(w, r)
 }
 
-// misdeeds are those of a single test, which puts them here before it opens its shop: functions by their name.
+// misdeeds are misbehaving handlers by their names. A test adds its own before it opens its shop.
 var misdeeds sync.Map
 
 // failures never send a whole response.
@@ -110,8 +110,7 @@ var failures = map[string]func(http.ResponseWriter, *http.Request) error{
 	},
 }
 
-// TestHandlersThatMisbehave checks that what does not arrive whole is not taken for whole, and not charged.
-
+// TestHandlersThatMisbehave: an answer that does not arrive completely is not taken for complete, and not charged.
 func TestHandlersThatMisbehave(t *testing.T) {
 	t.Parallel()
 	var site strings.Builder
@@ -139,8 +138,7 @@ func TestHandlersThatMisbehave(t *testing.T) {
 	}
 }
 
-// wantPaid waits until nothing is held any more, and checks what has been paid of the 1 that there was.
-
+// wantPaid waits until nothing is held any more, and checks how much of the wallet's 1 has been paid.
 func (s *shop) wantPaid(t *testing.T, key, paid string) {
 	t.Helper()
 	s.t = t
@@ -200,10 +198,8 @@ const chatEvents = `data: {"object":"chat.completion.chunk","model":"test-1","ch
 
 const chatWhole = `{"object":"chat.completion","model":"test-1","choices":[{"index":0,"message":{"content":"hello there"}}],"usage":` + chatUsage + `}`
 
-// TestUpstreamHangsUpAtAnyByte checks for each shape of response and each place where the upstream may hang up that only what
-
-// is complete is taken for complete, that a call is charged if and only if it is, and that no hold stays.
-
+// TestUpstreamHangsUpAtAnyByte lets the upstream hang up at each place of each kind of response. Only a complete response is taken for complete, a
+// call is charged if and only if it is complete, and no hold is left.
 func TestUpstreamHangsUpAtAnyByte(t *testing.T) {
 	t.Parallel()
 	const ok = "HTTP/1.1 200 OK\r\nConnection: close\r\n"
@@ -288,7 +284,6 @@ func zip(t *testing.T, s string) string {
 }
 
 // cuts are places to cut a response of n bytes at: each of a short one; of a long one those at its ends and some between.
-
 func cuts(n int) (at []int) {
 	for i := range n + 1 {
 		if n < 300 && i%3 == 0 || i < 3 || i > n-12 || i == 150 || i == n/2 || n < 2000 && i%97 == 0 {
@@ -321,10 +316,7 @@ func (u *tirelessUpstream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// TestClientHangsUpAtAnyByte checks that a client that leaves pays once at most, for no more than was sent, and that no hold
-
-// stays.
-
+// TestClientHangsUpAtAnyByte: a client that hangs up pays at most once, for no more than was sent, and no hold is left.
 func TestClientHangsUpAtAnyByte(t *testing.T) {
 	t.Parallel()
 	up := &tirelessUpstream{arrived: make(chan struct{}, 1), gone: make(chan struct{}, 1)}
@@ -382,7 +374,7 @@ func TestClientHangsUpAtAnyByte(t *testing.T) {
 	}
 }
 
-// ofAllKinds are upstreams whose responses go to the client in all the ways that there are.
+// ofAllKinds are upstreams whose responses reach the client in all possible ways.
 var ofAllKinds = map[string]http.HandlerFunc{
 	"small":             answers(200, "small"),
 	"empty":             answers(200, ""),
@@ -406,7 +398,6 @@ var ofAllKinds = map[string]http.HandlerFunc{
 }
 
 // TestAChargeThatFailsIsNeverCompleteAtTheClient breaks the disk while responses of all kinds are on their way.
-
 func TestAChargeThatFailsIsNeverCompleteAtTheClient(t *testing.T) {
 	t.Parallel()
 	var begun sync.WaitGroup
@@ -469,7 +460,6 @@ func TestAChargeThatFailsIsNeverCompleteAtTheClient(t *testing.T) {
 }
 
 // rawAnswer asks in HTTP/1.0 or 1.1 and returns all bytes that come until the connection ends.
-
 func (s *shop) rawAnswer(t *testing.T, proto, name, key string) string {
 	conn, err := net.Dial("tcp", "127.0.0.1:"+s.port)
 	if err != nil {
@@ -490,7 +480,6 @@ func (s *shop) rawAnswer(t *testing.T, proto, name, key string) string {
 }
 
 // completeAnswer reports whether a client may take the bytes for the whole of an answer that was given.
-
 func completeAnswer(proto, name, text string) (complete bool, how string) {
 	method := "GET"
 	if name == "head" {
@@ -518,28 +507,7 @@ func completeAnswer(proto, name, text string) (complete bool, how string) {
 	return true, fmt.Sprint(response.Status, " ", len(body))
 }
 
-// TestNestedMetersAndErrors checks that an outer meter, which has given way, stands in the way of nothing.
-
-// TestNestedMetersShareTheCallersTerms checks that what a caller asks of its charge holds for the meter that charges.
-
-// TestMoneyForThePartOfAKeptAnswer checks that a small answer that is here whole, and costs more than there is, goes out for all that
-
-// there is, and is marked.
-
-// TestNothingGoesOutOnceTheMoneyHasRunOut has a handler that does not look at the errors of its writes.
-
-// TestClientGoneBeforeASmallAnswer checks that an answer which is here whole, but whose client has left, is free.
-
-// TestConnectionAfterAnAbort checks that a connection on which an answer was cut serves the next request, or is closed.
-
-// TestNoTunnelGoesByUnpriced checks that no upgrade opens a way past the meter.
-
-// TestKeysAreTakenFromWhereverTheyStand checks that neither a key nor what is meant for us reaches the provider by a detour.
-
-// TestUpstreamCompressesUnasked checks that what can't be read is neither free nor garbled.
-
-// TestManyHostileClients has clients and upstreams hang up, stall and fail at random, all at once, and checks the books.
-
+// TestManyHostileClients: clients and upstreams hang up, stall and fail at random, all at the same time. The books must be right afterwards.
 func TestManyHostileClients(t *testing.T) {
 	t.Parallel()
 	up := httptest.NewServer(http.HandlerFunc(randomUpstream))
@@ -597,7 +565,6 @@ func TestManyHostileClients(t *testing.T) {
 }
 
 // randomUpstream answers as its query says.
-
 func randomUpstream(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.Copy(io.Discard, r.Body)
 	q := r.URL.Query()
@@ -647,15 +614,3 @@ func hostileRequest(t *testing.T, s *shop, key string, random *rand.Rand) {
 	}
 	_, _ = io.Copy(io.Discard, response.Body)
 }
-
-// TestUploadIsNotBuffered sends the second half of a body when the first has arrived at the upstream.
-
-// TestAStreamStopsAtTheCallersLimit checks that a stream goes as far as the caller's limit reaches, and no further.
-
-// TestWebSocketOverHTTP2 opens a WebSocket by CONNECT (RFC 8441). Go serves that only where the environment of the process
-
-// asks for it, so that the test runs in a process of its own.
-
-// TestAScoreIsReadOfACompressedAnswer has a client that takes gzip, behind a fixed price, and a score in the answer.
-
-// TestAnAnswerIsCutToTheMoney checks what a provider is told of how long its answer may get.

@@ -12,7 +12,7 @@ import (
 	"github.com/shopspring/decimal"
 )
 
-// liar is an upstream that answers with what the test puts there: the body decides nothing.
+// liar is an upstream that answers with what the test has set, whatever the request is.
 type liar struct {
 	answer http.HandlerFunc
 }
@@ -22,7 +22,7 @@ func (l *liar) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	l.answer(w, r)
 }
 
-// exactly takes the connection and writes what it says, byte for byte; then it hangs up.
+// exactly hijacks the connection, writes the given bytes, and hangs up.
 func exactly(response string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		conn, _, err := http.NewResponseController(w).Hijack()
@@ -42,7 +42,7 @@ func document(usage string) http.HandlerFunc {
 	}
 }
 
-// eventStream is a stream of chat completion chunks, as they are given.
+// eventStream returns a stream of the given chat completion chunks.
 func eventStream(data ...string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
@@ -58,8 +58,8 @@ const (
 	usageChunk = `{"object":"chat.completion.chunk","model":"test-1","choices":[],"usage":%s}`
 )
 
-// TestAbsurdUsage has the provider state what can't be. What is absurd is clamped and flagged, but never taken for less than what the
-// balance held covers, and no wallet goes below zero.
+// TestAbsurdUsage: the provider states impossible usage. It is cut and flagged, but is never less than what the held balance covers, and no wallet
+// goes below zero.
 func TestAbsurdUsage(t *testing.T) {
 	t.Parallel()
 	up := &liar{}
@@ -73,7 +73,7 @@ func TestAbsurdUsage(t *testing.T) {
 		name    string
 		stream  bool
 		answer  http.HandlerFunc
-		charge  string // empty: little
+		charge  string // empty: a small charge
 		source  string
 		suspect bool
 	}{
@@ -149,7 +149,7 @@ func TestAbsurdUsage(t *testing.T) {
 	p.wantNoPanic()
 }
 
-// TestLengthsThatLie has the provider announce other lengths than it sends, in both directions and in all framings.
+// TestLengthsThatLie: the provider announces a longer or shorter length than it sends, in all framings.
 func TestLengthsThatLie(t *testing.T) {
 	t.Parallel()
 	up := &liar{}
@@ -193,7 +193,7 @@ func TestLengthsThatLie(t *testing.T) {
 				paid = decimal.RequireFromString(p.only(key)["amount"].(string))
 				want(t, "charge", paid.String(), test.charge)
 			} else {
-				for _, c := range p.charges(key) { // that a stream was cut is on record, at no cost
+				for _, c := range p.charges(key) { // a stream that was cut has a record, at no cost
 					want(t, "cut", c["cut"].(string), "upstream")
 					want(t, "charge", c["amount"].(string), "0")
 				}
@@ -206,7 +206,7 @@ func TestLengthsThatLie(t *testing.T) {
 	p.wantNoPanic()
 }
 
-// TestBombs has the provider send what unpacks to a thousand times its size: it is counted as it unpacks, and ends where the money does.
+// TestBombs: the provider sends data that unpacks to a thousand times its size. It is counted while it is unpacked, and ends when the money runs out.
 func TestBombs(t *testing.T) {
 	t.Parallel()
 	bomb := func(kind string, plain io.Reader) http.HandlerFunc {
@@ -275,7 +275,7 @@ func TestBombs(t *testing.T) {
 	p.wantNoPanic()
 }
 
-// endless reads as one byte, for ever.
+// endless is a reader that returns the same byte forever.
 type endless [1]byte
 
 func (e endless) Read(p []byte) (int, error) {
@@ -285,7 +285,7 @@ func (e endless) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// only is the one charge of an agent.
+// only returns the only charge of an agent.
 func (s *shop) only(key string) map[string]any {
 	s.t.Helper()
 	all := s.charges(key)
@@ -295,7 +295,7 @@ func (s *shop) only(key string) map[string]any {
 	return all[0]
 }
 
-// wantBooks waits until nothing is held and checks that the wallet has what it had less the charges.
+// wantBooks waits until nothing is held, and checks that the wallet has what it had before minus the charges.
 func (s *shop) wantBooks(key, had string, paid decimal.Decimal) {
 	s.t.Helper()
 	var wallet map[string]any

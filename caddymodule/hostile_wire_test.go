@@ -18,6 +18,7 @@ import (
 	"golang.org/x/net/http2"
 )
 
+// TestNestedMetersAndErrors: an outer meter, which does not charge, does not disturb the answers either.
 func TestNestedMetersAndErrors(t *testing.T) {
 	t.Parallel()
 	s := openShop(t, "", `meter outer 0.5 per call
@@ -66,6 +67,7 @@ func TestNestedMetersAndErrors(t *testing.T) {
 	s.wantPaid(t, key, "0")
 }
 
+// TestConnectionAfterAnAbort: a connection on which an answer was cut serves the next request, or is closed.
 func TestConnectionAfterAnAbort(t *testing.T) {
 	t.Parallel()
 	sites := openCompared(t, newRecorded(), []comparison{
@@ -102,6 +104,7 @@ func TestConnectionAfterAnAbort(t *testing.T) {
 	sites.wantPaid(t, key, "0.01")
 }
 
+// TestNoTunnelGoesByUnpriced: no upgrade opens a way past the meter.
 func TestNoTunnelGoesByUnpriced(t *testing.T) {
 	t.Parallel()
 	upgrades := func(to string) http.HandlerFunc {
@@ -138,6 +141,7 @@ func TestNoTunnelGoesByUnpriced(t *testing.T) {
 	}
 }
 
+// TestKeysAreTakenFromWhereverTheyStand: neither a key nor a Tallygate header reaches the provider in an unusual place.
 func TestKeysAreTakenFromWhereverTheyStand(t *testing.T) {
 	t.Parallel()
 	var got *http.Request
@@ -189,6 +193,7 @@ func TestKeysAreTakenFromWhereverTheyStand(t *testing.T) {
 	}
 }
 
+// TestUpstreamCompressesUnasked: an answer that the meter can't read is neither free nor garbled.
 func TestUpstreamCompressesUnasked(t *testing.T) {
 	t.Parallel()
 	s := openShop(t, chatPrices, `handle /v1/* {
@@ -227,6 +232,7 @@ func TestUpstreamCompressesUnasked(t *testing.T) {
 	s.wantPaid(t, key, "0.00984")
 }
 
+// TestUploadIsNotBuffered sends the second half of a body when the first half has arrived at the upstream.
 func TestUploadIsNotBuffered(t *testing.T) {
 	t.Parallel()
 	half := make(chan struct{})
@@ -246,13 +252,15 @@ func TestUploadIsNotBuffered(t *testing.T) {
 	ended := make(chan answer)
 	go func() { ended <- send(t, r) }()
 	_, _ = io.WriteString(upload, "first")
-	<-half // or the first half is kept back
+	<-half // the first half must not be held back
 	_, _ = io.WriteString(upload, "second")
 	upload.Close()
 	want(t, "answer", (<-ended).body, "second <nil>")
 	s.wantPaid(t, key, "0.001")
 }
 
+// TestWebSocketOverHTTP2 opens a WebSocket by CONNECT (RFC 8441). Go serves that only if the environment of the process asks for it, so the test
+// runs in a process of its own.
 func TestWebSocketOverHTTP2(t *testing.T) {
 	t.Parallel()
 	const setting = "http2xconnect=1"
@@ -275,7 +283,7 @@ func TestWebSocketOverHTTP2(t *testing.T) {
 		r := c.request(t, http.MethodConnect, in).WithContext(ctx)
 		r.Header[":protocol"] = []string{"websocket"}
 		r.Header.Set("Sec-WebSocket-Version", "13")
-		// The client of net/http does not take the name of the pseudo header.
+		// The client of net/http does not accept the name of the pseudo header.
 		transport := &http2.Transport{AllowHTTP: true, DialTLSContext: func(ctx context.Context, network, addr string, _ *tls.Config) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, network, addr)
 		}}
@@ -304,6 +312,7 @@ func TestWebSocketOverHTTP2(t *testing.T) {
 	sites.wantNothingHeld(t, key)
 }
 
+// TestAScoreIsReadOfACompressedAnswer: the score in a compressed answer is read, on a route with a fixed price.
 func TestAScoreIsReadOfACompressedAnswer(t *testing.T) {
 	t.Parallel()
 	for _, always := range []bool{false, true} {

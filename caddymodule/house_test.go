@@ -15,7 +15,7 @@ import (
 
 const module = "github.com/tallygate/tallygate/"
 
-// mayImport says for each room (the longest prefix counts) which rooms of ours it may import, and which libraries it must not.
+// mayImport says for each folder (the longest prefix counts) which of our folders it may import, and which libraries it must not.
 var rooms = []struct {
 	room      string
 	ours      []string
@@ -40,8 +40,7 @@ var rooms = []struct {
 // drivers are what only the store for PostgreSQL may import: a plain build of the plugin must not have it.
 var drivers = []string{module + "caddymodule/postgres", module + "escrow/ledger/postgres", "github.com/jackc/pgx/v5", "github.com/pressly/goose/v3"}
 
-// exact are the arrows that are narrower than their room: pricing knows the words of meter, not its formats; the core of the
-// ledger knows none of its stores.
+// exact are stricter rules for single packages: pricing may import meter itself but not its formats, and the ledger none of its stores.
 var exact = map[string][]string{
 	"pricing":       {"pricing", "meter"},
 	"escrow/ledger": {},
@@ -152,7 +151,7 @@ func TestTopLevelHoldsTheHouseAndNothingElse(t *testing.T) {
 	}
 }
 
-// ignored reports whether .gitignore names it: a ledger that the demo shop has left, a built binary.
+// ignored reports whether .gitignore names a file, such as the demo shop's ledger or a built binary.
 func ignored(t *testing.T, name string) bool {
 	t.Helper()
 	raw, err := os.ReadFile(filepath.Join("..", ".gitignore"))

@@ -20,7 +20,7 @@ import (
 	"github.com/quic-go/quic-go/http3"
 )
 
-// shop3 is a shop that speaks HTTP/3 too, with Caddy's defaults.
+// shop3 is a shop that also serves HTTP/3, with Caddy's defaults.
 type shop3 struct {
 	*shop
 	addr   string
@@ -36,13 +36,13 @@ func openShop3(t *testing.T, options, site string, upstream http.Handler) *shop3
 	s.tickets = tickets{tls.NewLRUClientSessionCache(1), make(chan struct{}), new(sync.Once)}
 	cert, key, roots := certificate(t, dir)
 	s.tls = &tls.Config{RootCAs: roots, NextProtos: []string{http3.NextProtoH3}, ClientSessionCache: s.tickets}
-	// Caddy's TLS app, where each handshake is logged, is read while it starts: a race of its own.
+	// Caddy reads its TLS app for the log of each handshake while the app starts: this is a data race in Caddy.
 	s.shop = &shop{t: t, level: "INFO"}
 	s.open(options, fmt.Sprintf("%s\n}\nhttps://%s {\n\ttls %s %s\n\tlog {\n\t\toutput file %s\n\t}\n\ttallygate\n\t%s", site, s.addr, cert, key, s.access, site), upstream)
 	return s
 }
 
-// certificate writes that of httptest, which is good for 127.0.0.1.
+// certificate writes the certificate of httptest, which is valid for 127.0.0.1.
 func certificate(t *testing.T, dir string) (cert, key string, roots *x509.CertPool) {
 	t.Helper()
 	server := httptest.NewTLSServer(http.NotFoundHandler())
@@ -63,7 +63,7 @@ func certificate(t *testing.T, dir string) (cert, key string, roots *x509.CertPo
 	return cert, key, roots
 }
 
-// tickets tells when the server has given a session ticket, by which a client can come back with early data.
+// tickets tells when the server has sent a session ticket. With a ticket a client can send early data in its next connection.
 type tickets struct {
 	tls.ClientSessionCache
 	given chan struct{} // closed when there is one
@@ -82,10 +82,10 @@ type client3 struct {
 	*http3.ClientConn
 	t    *testing.T
 	quic *quic.Conn
-	hear chan struct{} // closed when it hears what the server says
+	hear chan struct{} // closed when it begins to receive what the server sends
 }
 
-// deaf hears nothing before it is told to, so that its handshake can't be complete.
+// deaf receives nothing until it is told to, so that its handshake can't be completed.
 type deaf struct {
 	net.PacketConn
 	hear chan struct{}
@@ -161,7 +161,8 @@ func (c *client3) ask(r *http.Request) answer {
 	return c.read(c.RoundTrip(r))
 }
 
-// early sends a request as early data. The client does not hear the server before the request has been answered with the status.
+// early sends a request as early data. The client receives nothing from the server until the access log shows that the request was answered with
+// the status.
 func (s *shop3) early(t *testing.T, r *http.Request, status int) (*client3, answer) {
 	t.Helper()
 	before := s.logged(status)
@@ -183,7 +184,7 @@ func (s *shop3) early(t *testing.T, r *http.Request, status int) (*client3, answ
 	return c, a
 }
 
-// logged is how many answers of a status are in the access log.
+// logged returns how many answers with a status are in the access log.
 func (s *shop3) logged(status int) int {
 	raw, _ := os.ReadFile(s.access)
 	return strings.Count(string(raw), fmt.Sprintf(`"status":%d,`, status))
@@ -200,7 +201,7 @@ func TestEarlyDataIsRefused(t *testing.T) {
 	want(t, "charge over HTTP/3", a.header.Get("Tallygate-Charge"), "0.001")
 	<-s.given
 
-	// Caddy takes early data: what is not metered is served at once, and marked for the upstream.
+	// Caddy accepts early data: requests that are not metered are served at once, and marked for the upstream.
 	_, a = s.early(t, s.request3("GET", "/free", "", ""), 200)
 	want(t, "free", a.body, "early data: 1")
 
@@ -214,14 +215,14 @@ func TestEarlyDataIsRefused(t *testing.T) {
 	want(t, "charge after the handshake", a.header.Get("Tallygate-Charge"), "0.001")
 	want(t, "wallet", s.balance(key), "0.998")
 
-	// What moves money through the API.
+	// Requests that move money through the API.
 	_, a = s.early(t, s.request3("POST", "/api/v1/faucet", key, ""), 425)
 	wantProblem(t, a, 425, "too_early")
 	want(t, "wallet", s.balance(key), "0.998")
 	_, a = s.early(t, s.request3("GET", "/api/v1/wallet", key, ""), 200)
 	want(t, "looking at it", fmt.Sprint(a.status), "200")
 
-	// What a proxy before us says of such a request, whatever the header's value is.
+	// The header by which a proxy in front of Caddy marks such a request, with any value.
 	for _, value := range []string{"1", "0", ""} {
 		wantProblem(t, s.do("GET", "/search", key, "", "Early-Data", value), 425, "too_early")
 		wantProblem(t, s.do("POST", "/api/v1/faucet", key, "", "Early-Data", value), 425, "too_early")
@@ -235,7 +236,7 @@ func TestHTTP3IsMetered(t *testing.T) {
 		http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			switch {
 			case r.URL.Path == "/bytes":
-				w.(http.Flusher).Flush() // its length is not known
+				w.(http.Flusher).Flush() // so its length is not known
 				_, _ = io.WriteString(w, "ten bytes!")
 			case r.URL.Path == "/search" && r.URL.RawQuery == "":
 				w.Header().Set("Content-Type", "text/event-stream")
@@ -271,7 +272,7 @@ func TestHTTP3IsMetered(t *testing.T) {
 	}
 	want(t, "charges", fmt.Sprint(len(s.charges(key))), "3")
 
-	// Short ones, whose header is still here when they end.
+	// Short answers, whose headers are still held back when they end.
 	for path, charge := range map[string]string{"/search": "0.001", "/search?fails": "0"} {
 		a := c.ask(s.request3("GET", path, key, ""))
 		if a.header.Get("Tallygate-Charge") != charge || a.header.Get("Tallygate-Request") == "" {
@@ -279,7 +280,7 @@ func TestHTTP3IsMetered(t *testing.T) {
 		}
 	}
 
-	// One that the upstream cuts does not look whole.
+	// An answer that the upstream cuts does not look complete.
 	if a := c.ask(s.request3("POST", chatCompletions+"?cut", key, chatStream)); a.err == nil {
 		t.Errorf("a stream that was cut: %d %q", a.status, a.body)
 	}

@@ -28,7 +28,7 @@ const keepSite = `handle /search* {
 		reverse_proxy UPSTREAM
 	}`
 
-// TestAnAnswerIsGivenAgain: who makes a call again under its idempotency key has the same answer again, for nothing.
+// TestAnAnswerIsGivenAgain: a call that is repeated with its idempotency key gets the stored answer, at no charge.
 func TestAnAnswerIsGivenAgain(t *testing.T) {
 	t.Parallel()
 	served := 0
@@ -60,7 +60,7 @@ func TestAnAnswerIsGivenAgain(t *testing.T) {
 	key := s.agent("alice", "1")
 	for _, test := range []struct {
 		target string
-		status int // of the call that is made again
+		status int // the status of the repeated call
 	}{
 		{"/search", 201}, {"/search?empty", 204}, {"/search?long", 200}, {chatCompletions, 200},
 		{"/search?longer", 409}, {"/search?stream", 409}, {"/search?failed", 500},
@@ -103,7 +103,7 @@ func TestAnAnswerIsGivenAgain(t *testing.T) {
 	charge := s.do("POST", "/search", key, "", "Idempotency-Key", "/search").header.Get("Tallygate-Request")
 	want(t, "charge on record", s.charge(key, charge)["amount"].(string), "0.001")
 
-	// Another key of the same agent can't open it; another agent has nothing of it; another request is another one.
+	// Another key of the same agent can't decrypt the answer, another agent does not get it, and another request is refused.
 	second := s.api("POST", "/agents/me/keys", key, map[string]any{"name": "second"}, 201)["api_key"].(string)
 	neverLog(second)
 	wantProblem(t, s.do("POST", "/search", second, "", "Idempotency-Key", "/search"), 409, "idempotency_conflict")
@@ -126,8 +126,8 @@ func TestAnAnswerIsGivenAgain(t *testing.T) {
 	}
 }
 
-// TestAnAnswerThatWasLost kills the server when it has charged an answer, before it is known whether it arrived: it is there again after the
-// next start.
+// TestAnAnswerThatWasLost kills the server after it has charged an answer, when nobody knows whether the answer has arrived. After the next start
+// the answer is available.
 func TestAnAnswerThatWasLost(t *testing.T) {
 	t.Parallel()
 	served := 0
@@ -148,7 +148,7 @@ func TestAnAnswerThatWasLost(t *testing.T) {
 	p.verify()
 }
 
-// TestAnAnswerIsGivenAgainForATime and not longer.
+// TestAnAnswerIsGivenAgainForATime: a stored answer is not used for longer than its time.
 func TestAnAnswerIsGivenAgainForATime(t *testing.T) {
 	t.Parallel()
 	s := openShop(t, "", strings.Replace(keepSite[:strings.Index(keepSite, "handle /v1")], "for 24h", "for 50ms", 1), text("results"))

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestMaxChargeOfAMeter checks the provider's bound of what one call may cost: the answer that is asked for is cut to it, and a
-// call whose input alone is beyond it is refused. The caller's own bound can only be lower.
+// TestMaxChargeOfAMeter checks max_charge: the output limit of a request is lowered to it, and a call whose input alone costs more is refused. The
+// caller's own limit can only be lower.
 func TestMaxChargeOfAMeter(t *testing.T) {
 	t.Parallel()
 	up := &chat{}

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// filteredLog is what docs/security.md tells to write: an access log that has no key in it.
+// filteredLog is the filter in docs/security.md, with which an access log contains no keys.
 const filteredLog = `log {
 		output file LOGFILE
 		format filter {
@@ -125,7 +125,7 @@ func TestShadowModeCountsWhatItWouldRefuse(t *testing.T) {
 		_, _ = io.WriteString(w, "results")
 	}))
 	key := s.agent("alice", "1")
-	passed := func() (n int) { // since the process began
+	passed := func() (n int) { // since the process started
 		_, rest, _ := strings.Cut(s.do("GET", "/metrics", "", "").body, `tallygate_shadow_passed_total{code="unauthorized",payee="acme-shadow"} `)
 		_, _ = fmt.Sscan(rest, &n)
 		return n

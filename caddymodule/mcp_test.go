@@ -33,8 +33,8 @@ func (k bearer) RoundTrip(r *http.Request) (*http.Response, error) {
 	return http.DefaultTransport.RoundTrip(r)
 }
 
-// TestAToolAsksItsClient: in the middle of a call a server samples, elicits, lists roots and pings, through the meter. What the client answers
-// passes and is free; the call is charged once.
+// TestAToolAsksItsClient: during a call a server samples, elicits, lists roots and pings, through the meter. The client's responses pass and are
+// free; the call is charged once.
 func TestAToolAsksItsClient(t *testing.T) {
 	t.Parallel()
 	server := mcp.NewServer(&mcp.Implementation{Name: "tools", Version: "1"}, nil)
@@ -91,7 +91,7 @@ func TestAToolAsksItsClient(t *testing.T) {
 	want(t, "wallet", s.balance(key), "0.99")
 }
 
-// TestWhatOnlyLooksLikeAResponseIsNotFree: a body that another reader may take for a call is priced or refused, as before.
+// TestWhatOnlyLooksLikeAResponseIsNotFree: a body that looks like a response, but that another reader may take for a call, is priced or refused.
 func TestWhatOnlyLooksLikeAResponseIsNotFree(t *testing.T) {
 	t.Parallel()
 	s := openShop(t, "", toolSite, text("{}"))
@@ -122,7 +122,7 @@ func TestWhatOnlyLooksLikeAResponseIsNotFree(t *testing.T) {
 	}
 }
 
-// TestDocumentsCarryTheirCharge: an answer that is a document has its charge in its headers, also where a stream was asked for or may come.
+// TestDocumentsCarryTheirCharge: an answer that is a document has its charge in its headers, even if a stream was asked for or possible.
 func TestDocumentsCarryTheirCharge(t *testing.T) {
 	t.Parallel()
 	s := openShop(t, chatPrices, toolSite+"\n"+chatSite, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

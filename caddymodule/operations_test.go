@@ -76,7 +76,7 @@ func TestOperationsOnALiveLedgerAndOnAClosedFile(t *testing.T) {
 		t.Errorf("verify against the head of another history: exit %d, want 1", code)
 	}
 
-	// A disaster, and the way back.
+	// The ledger is lost, and restored from the backup.
 	if code, _ := run(t, "ledger", "restore", filepath.Join(dir, "live.db"), "--config", p.config); code == 0 {
 		t.Error("restore over a ledger that is there")
 	}
@@ -94,8 +94,8 @@ func fmtHead(transfer uint64, hash string) string {
 	return string(raw) + ":" + hash
 }
 
-// TestWebhooksDoNotReachThisServer: a webhook on the machine itself is delivered, but none at a port on which this Caddy listens: neither its
-// admin endpoint, which would stop the server without a key, nor its sites.
+// TestWebhooksDoNotReachThisServer: a webhook on this machine is delivered, but not at a port at which this Caddy listens: neither at its admin
+// endpoint, which would stop the server without a key, nor at its sites.
 func TestWebhooksDoNotReachThisServer(t *testing.T) {
 	t.Parallel()
 	p := newProcess(t, "1s", "webhooks private", perCallSite, text("results"))

@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// chatPrices is a tariff whose four classes have prices that can be told apart in a sum.
+// chatPrices is a tariff whose four classes have so different prices that each can be recognised in a sum.
 const chatPrices = `
 		tariff chat {
 			model free* {
@@ -170,7 +170,7 @@ func TestPayPerToken(t *testing.T) {
 	}
 }
 
-// wantStream checks that a client sees the stream it would have seen without us, but for the comment.
+// wantStream checks that a client sees the same stream as without a meter, except for the comment.
 func wantStream(t *testing.T, a answer, usage bool) {
 	t.Helper()
 	if strings.Contains(a.body, "usage\":") != usage {
@@ -196,7 +196,7 @@ func TestStreamIsPassedOnAtOnceAndItsEndHeldBack(t *testing.T) {
 	defer response.Body.Close()
 	buf := make([]byte, 4096)
 	for _, word := range []string{"hello", " there", " friend", "stop"} {
-		// Each event arrives while the upstream waits for us before it sends the next.
+		// Each event arrives while the upstream waits for the test before it sends the next one.
 		var got string
 		for !strings.Contains(got, word) {
 			n, err := response.Body.Read(buf)
@@ -313,7 +313,7 @@ func TestEscrowIsReleasedBatchByBatchWhileTheStreamRuns(t *testing.T) {
 	for range 12 {
 		words <- "tick"
 	}
-	// What has come since the last batch may be released with it, where events arrive together.
+	// If events arrive together, those after a full batch may be released with it.
 	eventually(t, "two batches of five events are released while the stream runs", func() bool {
 		return slices.Contains([]string{"0.002", "0.0022", "0.0024"}, s.balanceOf("live"))
 	})

@@ -45,7 +45,7 @@ func TestMain(m *testing.M) {
 	os.Exit(status)
 }
 
-// waitTogether runs more tests at once than there are processors, unless -parallel says how many: most of a test with a shop is waiting.
+// waitTogether runs more tests at the same time than there are processors, since tests with a shop mostly wait. The flag -parallel overrides it.
 func waitTogether() {
 	flag.Parse()
 	asked := false
@@ -65,7 +65,7 @@ type process struct {
 	exited chan error
 }
 
-// syncBuffer takes a process's output while a test reads it.
+// syncBuffer collects a process's output while a test reads it.
 type syncBuffer struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
@@ -91,7 +91,7 @@ func command(t testing.TB, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// run runs a command to its end and returns its exit code and what it printed: its output, and after a failure its log too.
+// run runs a command to its end. It returns the exit code and the output, and after a failure also the log.
 func run(t testing.TB, args ...string) (int, string) {
 	t.Helper()
 	cmd := command(t, args...)
@@ -181,7 +181,7 @@ type ticker struct {
 
 func newTicker() *ticker { return &ticker{wait: make(chan struct{})} }
 
-// step lets every stream send its next event.
+// step makes every stream send its next event.
 func (u *ticker) step() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -217,8 +217,8 @@ func (u *ticker) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.WriteString(w, "data: [DONE]\n\n")
 }
 
-// finish steps until n streams have ended, and returns how. A stream waits for its second step only when it has seen the
-// first, so that one step too many does no harm.
+// finish steps until n streams have ended, and returns how they ended. A stream waits for its second step only after the first one, so an
+// additional step does no harm.
 func (u *ticker) finish(ends <-chan answer, n int) []answer {
 	var all []answer
 	for len(all) < n {
@@ -237,7 +237,7 @@ const liveSite = `handle /live* {
 		reverse_proxy UPSTREAM
 	}`
 
-// listen opens n streams and reads the first event of each; the channel gives how each ends.
+// listen opens n streams and reads the first event of each. The channel returns how each of them ends.
 func (p *process) listen(key string, n int) <-chan answer {
 	p.t.Helper()
 	ends := make(chan answer, n)
@@ -260,7 +260,7 @@ func (p *process) listen(key string, n int) <-chan answer {
 	return ends
 }
 
-// stated is the charge that the end of a stream states.
+// stated returns the charge that the end of a stream states.
 func stated(a answer) string {
 	return a.trailer.Get("Tallygate-Charge") + " " + a.trailer.Get("Tallygate-Units")
 }

@@ -53,7 +53,7 @@ func TestQualityByTheProvidersOwnScore(t *testing.T) {
 	}
 }
 
-// judge is a judge that says what a test wants.
+// judge is a judge that answers with what a test has set.
 func judge(t *testing.T, says *atomic.Value) *httptest.Server {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var q struct {

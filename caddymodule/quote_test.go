@@ -52,7 +52,7 @@ const quoteSite = `
 		reverse_proxy UPSTREAM
 	}`
 
-// What a quote calls affordable is what a call would be let in for; it moves nothing.
+// A quote is affordable if the call would be accepted. A quote moves no money.
 func TestQuotesTellWhatIsAffordable(t *testing.T) {
 	t.Parallel()
 	served := 0

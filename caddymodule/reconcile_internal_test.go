@@ -10,7 +10,7 @@ import (
 	"github.com/tallygate/tallygate/escrow"
 )
 
-// The reports are of our own making, in the providers' documented forms.
+// The reports were made for these tests, in the providers' documented formats.
 func TestReadReports(t *testing.T) {
 	const (
 		openAIUsage = `{"object":"page","data":[{"object":"bucket","start_time":1764028800,"end_time":1764115200,"results":[
@@ -54,7 +54,7 @@ func TestReadReports(t *testing.T) {
 		`{"data":[{"start_time":1764028800,"results":[{"input_tokens":1,"model":"m"}]}],"has_more":true}`: "has_more",
 		`{"data":[{"start_time":1764028800,"results":[{"line_item":"m","amount":{"value":1e999}}]}]}`:     "is not a number",
 		`{"data":`:                               "unexpected end",
-		"a,b\n1,2\n":                             "names no column",
+		"a,b\n1,2\n":                             "must name the columns",
 		"day,model,amount\n2025-11-25,m,much\n":  "is not a number",
 		"day,model,requests\n2025-11-25,m,1.5\n": "expected a whole number",
 		"day,model\n2025-11-25\n":                "wrong number of fields",
@@ -75,7 +75,7 @@ func shown[T any](p *T) string {
 	return fmt.Sprint(*p)
 }
 
-// A charge counts for the model that answered, in whatever spelling, and what ran on another model for that one.
+// A charge counts for the model that answered, in any spelling. Usage of another model counts for that model.
 func TestChargesByDayAndModel(t *testing.T) {
 	ours := map[dayAndModel]*billed{}
 	at := time.Date(2025, 11, 25, 23, 59, 0, 0, time.FixedZone("", -3600)) // the next day in UTC

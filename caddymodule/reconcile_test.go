@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// TestReconcile compares reports with what was charged, on a server that runs and on the file of one that does not.
+// TestReconcile compares reports with charges, on a running server and on the file of a stopped one.
 func TestReconcile(t *testing.T) {
 	t.Parallel()
 	p := newProcess(t, "1s", chatPrices, chatSite, &chat{})

@@ -1,12 +1,12 @@
 package caddymodule
 
 import (
-	"fmt"
 	"iter"
 	"strconv"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/intercept"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 	"go.uber.org/zap"
 
@@ -16,22 +16,23 @@ import (
 	"github.com/tallygate/tallygate/pricing"
 )
 
-// nameRoutes names the route of each meter. The name consists of the paths in the site's matchers, and appears in charges and in the list
-// of tariffs.
-//
-// nameRoutes refuses a reverse_proxy with a rewrite of its own inside a meter with a tariff. The meter decides by the method and the path
-// whether a call is free, and would not see the rewritten ones.
-func (a *App) nameRoutes() error {
+// nameRoutes tells each meter which paths it stands before, as the site's matchers have them: that is its route's name in
+// charges and in the list of tariffs.
+func (a *App) nameRoutes() {
 	loaded, err := a.ctx.AppIfConfigured("http")
 	if err != nil {
-		return nil // nothing is served
+		return // nothing is served
 	}
 	for name, server := range loaded.(*caddyhttp.App).Servers {
-		if nameMeters(server.Routes, "") == 0 {
+		meters := 0
+		eachHandler(server, func(h caddyhttp.MiddlewareHandler, paths string) {
+			if meter, ok := h.(*Meter); ok {
+				meter.route.Name = paths
+				meters++
+			}
+		})
+		if meters == 0 {
 			continue
-		}
-		if err := checkProxies(server.Routes, nil); err != nil {
-			return err
 		}
 		for _, log := range accessLogs(server.Logs) {
 			if a.showsKeys(log) {
@@ -40,52 +41,53 @@ func (a *App) nameRoutes() error {
 			}
 		}
 	}
-	return nil
 }
 
-// checkProxies finds proxies that rewrite requests after a meter with a tariff has checked them. judge is that meter, or nil if there is
-// none outside of the routes.
-func checkProxies(routes caddyhttp.RouteList, judge *Meter) error {
+// eachHandler visits the handlers of a server, but for those that only another package's handler knows. paths are what the matchers around a
+// handler name.
+func eachHandler(server *caddyhttp.Server, visit func(h caddyhttp.MiddlewareHandler, paths string)) {
+	visitRoutes(server.Routes, "", visit)
+	for _, route := range server.NamedRoutes {
+		visitRoutes(caddyhttp.RouteList{*route}, "", visit)
+	}
+	if server.Errors != nil {
+		visitRoutes(server.Errors.Routes, "", visit)
+	}
+}
+
+func visitRoutes(routes caddyhttp.RouteList, within string, visit func(h caddyhttp.MiddlewareHandler, paths string)) {
 	for _, route := range routes {
-		judge := judge
+		paths := within
+		if matched := matchedPaths(route); matched != "" {
+			paths = matched
+		}
 		for _, handler := range route.Handlers {
-			switch h := handler.(type) {
-			case *Meter:
-				if judge = nil; h.route.Tariff != nil {
-					judge = h
-				}
-			case *caddyhttp.Subroute:
-				if err := checkProxies(h.Routes, judge); err != nil {
-					return err
-				}
-			case *reverseproxy.Handler:
-				if judge != nil && h.Rewrite != nil {
-					return fmt.Errorf("meter of %s on %q: reverse_proxy rewrites the method or the path after the meter has decided what the call costs: rewrite before the meter instead, with the directives rewrite, uri or method (Caddy runs these before meter)", judge.Payee, judge.route.Name)
-				}
+			visit(handler, paths)
+			for _, inner := range routesWithin(handler) {
+				visitRoutes(inner, paths, visit)
 			}
 		}
 	}
-	return nil
 }
 
-// nameMeters names the meters of the routes, and returns how many there are.
-func nameMeters(routes caddyhttp.RouteList, within string) (meters int) {
-	for _, route := range routes {
-		name := within
-		if paths := matchedPaths(route); paths != "" {
-			name = paths
+// routesWithin are the routes that a handler has of its own.
+func routesWithin(handler caddyhttp.MiddlewareHandler) (lists []caddyhttp.RouteList) {
+	var answered []caddyhttp.ResponseHandler
+	switch h := handler.(type) {
+	case *caddyhttp.Subroute:
+		lists = append(lists, h.Routes)
+		if h.Errors != nil {
+			lists = append(lists, h.Errors.Routes)
 		}
-		for _, handler := range route.Handlers {
-			switch h := handler.(type) {
-			case *Meter:
-				h.route.Name = name
-				meters++
-			case *caddyhttp.Subroute:
-				meters += nameMeters(h.Routes, name)
-			}
-		}
+	case *reverseproxy.Handler:
+		answered = h.HandleResponse
+	case *intercept.Intercept:
+		answered = h.HandleResponse
 	}
-	return meters
+	for _, h := range answered {
+		lists = append(lists, h.Routes)
+	}
+	return lists
 }
 
 // matchedPaths returns the paths in a route's matchers, or "" if there are none.

@@ -17,8 +17,8 @@ import (
 // whole process, and sets both without a lock of their own.
 var lifecycle sync.Mutex
 
-// processLog is the file of Caddy's default logger. Only Caddy's core writes there, and adapters of configs; modules write to the log of
-// their own config.
+// processLog is the file of Caddy's default logger. Only Caddy's core and config adapters write there; modules write to the log of their own
+// config.
 var processLog string
 
 // openProcess starts what Caddy has once in a process, so that the configs of many shops can run beside each other: the default logger,
@@ -46,7 +46,7 @@ func processLogging() string {
 	return fmt.Sprintf(`{"logs":{"default":{"level":"DEBUG","writer":{"output":"file","filename":%q}}}}`, processLog)
 }
 
-// takeBackDefaultLogger makes the process's log Caddy's default again, after the config of a shop has made it its own.
+// takeBackDefaultLogger makes the process's log Caddy's default again, after the config of a shop has replaced it.
 func takeBackDefaultLogger() error {
 	config := new(caddy.Config)
 	if err := json.Unmarshal([]byte(processLogging()), &config.Logging); err != nil {
@@ -56,8 +56,8 @@ func takeBackDefaultLogger() error {
 	return err
 }
 
-// startConfig does with a config what caddy.Load does, except that no config before it ends and that it does not become Caddy's active
-// one: any number of them run in one process. There is no admin endpoint; tests that need one run a process.
+// startConfig starts a config like caddy.Load, but does not stop an earlier config, and does not make it Caddy's active config. So any number of
+// configs can run in one process. There is no admin endpoint; tests that need one run a process.
 func startConfig(raw []byte) (stop func() error, err error) {
 	lifecycle.Lock()
 	defer lifecycle.Unlock()
@@ -65,7 +65,7 @@ func startConfig(raw []byte) (stop func() error, err error) {
 	if err := caddy.StrictUnmarshalJSON(raw, config); err != nil {
 		return nil, err
 	}
-	// The apps are loaded in a context that can be cancelled from here, and that is the only difference to ProvisionContext.
+	// The only difference from ProvisionContext is that the apps are loaded in a context that can be cancelled here.
 	apps := config.AppsRaw
 	config.AppsRaw = nil
 	base, err := caddy.ProvisionContext(config)
@@ -123,7 +123,7 @@ func stopApps(ctx caddy.Context) (err error) {
 	return err
 }
 
-// loadedApps are the apps of a config, those included that others have asked for.
+// loadedApps returns the apps of a config, including those that other apps have loaded.
 func loadedApps(ctx caddy.Context) map[string]caddy.App {
 	apps := make(map[string]caddy.App)
 	for _, module := range caddy.GetModules("") {
@@ -134,7 +134,7 @@ func loadedApps(ctx caddy.Context) map[string]caddy.App {
 	return apps
 }
 
-// keysGiven are the keys of all agents of all shops in this process. None of them may turn up in any log.
+// keysGiven are the keys of all agents of all shops in this process. No log may contain any of them.
 var keysGiven = struct {
 	sync.Mutex
 	keys [][]byte
@@ -146,7 +146,7 @@ func neverLog(key string) {
 	keysGiven.keys = append(keysGiven.keys, []byte(key))
 }
 
-// checkForKeys looks for keys in a log, those of other shops included.
+// checkForKeys searches a log for keys, including those of other shops.
 func checkForKeys(file string) error {
 	logged, err := os.ReadFile(file)
 	if err != nil {
@@ -163,7 +163,7 @@ func checkForKeys(file string) error {
 	return nil
 }
 
-// TestKeysAreFoundInLogs: the search that each shop ends with finds what it is for, also where the log is another shop's.
+// TestKeysAreFoundInLogs: the search at the end of each shop finds keys, even in the log of another shop.
 func TestKeysAreFoundInLogs(t *testing.T) {
 	t.Parallel()
 	one := openShop(t, "", perCallSite, text("results"))

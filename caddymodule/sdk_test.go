@@ -32,7 +32,7 @@ type recording struct {
 	Headers     map[string]string `json:"headers"`
 	Model       string            `json:"model"`
 	Usage       *statedUsage      `json:"usage"`
-	// Iterations is the sum over Anthropic's usage.iterations, where it differs from the top level: that is what is billed.
+	// Iterations is the sum of Anthropic's usage.iterations, if it differs from the top level. The sum is what is billed.
 	Iterations *statedUsage `json:"usage_iterations_sum"`
 }
 
@@ -61,7 +61,7 @@ func (r recording) billed() (input, cached, cacheWrite, output int64) {
 	return input, cached, cacheWrite, value(u.Output) + value(r.Usage.Unattributed)
 }
 
-// price is that usage times the tariff of these tests, exact.
+// price returns that usage times the tariff of these tests, exactly.
 func (r recording) price() string {
 	input, cached, cacheWrite, output := r.billed()
 	sum := new(big.Rat)
@@ -97,7 +97,7 @@ func readRecordings(t *testing.T, api string) []recording {
 	return some
 }
 
-// replay is an upstream that answers with one recording after the other.
+// replay is an upstream that answers with one recording after another.
 type replay struct {
 	dir string
 	mu  sync.Mutex
@@ -198,7 +198,7 @@ func TestOpenAIClientOverAllRecordings(t *testing.T) {
 			} else if _, err := client.Chat.Completions.New(context.Background(), asked); err != nil {
 				t.Fatal(err)
 			}
-			// A client that meets an error event hangs up before the end.
+			// A client that reads an error event hangs up before the end.
 			eventually(t, "one charge more", func() bool { return len(s.charges(key)) == before+1 })
 			if r.Usage != nil && r.Usage.Output != nil {
 				wantCharged(t, s, key, r)
@@ -207,7 +207,7 @@ func TestOpenAIClientOverAllRecordings(t *testing.T) {
 	}
 }
 
-// hasErrorEvent reports whether a recorded stream has an error in it, which the client rightly reports.
+// hasErrorEvent reports whether a recorded stream contains an error, which the client must report.
 func hasErrorEvent(t *testing.T, dir string, r recording) bool {
 	t.Helper()
 	body, err := os.ReadFile(filepath.Join(dir, r.File))
@@ -281,8 +281,8 @@ func TestClientThatAskedForUsageSeesIt(t *testing.T) {
 	}
 }
 
-// TestGoogleClientSeesTheWholeStream: the last chunk, with the finish reason and the usage, reaches Google's client, as it does without us. Its
-// errors are read as Google's own.
+// TestGoogleClientSeesTheWholeStream: the last chunk, with the finish reason and the usage, reaches Google's client, as without Tallygate. The
+// client reads Tallygate's errors as Google's own.
 func TestGoogleClientSeesTheWholeStream(t *testing.T) {
 	t.Parallel()
 	google := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -304,7 +304,7 @@ func TestGoogleClientSeesTheWholeStream(t *testing.T) {
 			if err != nil {
 				return chunks, err
 			}
-			chunk.SDKHTTPResponse = nil // it has the time
+			chunk.SDKHTTPResponse = nil // it contains the time
 			line, err := json.Marshal(chunk)
 			if err != nil {
 				t.Fatal(err)

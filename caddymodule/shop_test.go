@@ -23,7 +23,7 @@ import (
 	_ "github.com/tallygate/tallygate/caddymodule"
 )
 
-// operatorKey is the operator's in all tests.
+// operatorKey is the operator's key in all tests.
 const operatorKey = "operator-key-of-the-tests"
 
 // shop is a real Caddy in this process with a metered site, and what a test needs to talk to it.
@@ -37,7 +37,7 @@ type shop struct {
 	store string
 	log   string
 	level string // of the log; default DEBUG
-	// filtered says that the log hides keys in requests.
+	// filtered is true if the log hides keys in requests.
 	filtered bool
 	// directive serves the API; default: tallygate.
 	directive string
@@ -137,9 +137,9 @@ func adapt(caddyfile string) ([]byte, error) {
 	return config, err
 }
 
-// ports are those that this process gives to its servers: a block that no other test process has, because the listener on its first
-// port is open as long as the process lives. Caddy listens with SO_REUSEPORT, so two processes with one port would share its connections
-// without an error. The blocks lie below the ports that the system gives to outgoing connections by itself.
+// ports is the block of ports for the servers of this process. No other test process has the same block, because a listener on its first port is
+// open as long as the process runs. This is necessary since Caddy listens with SO_REUSEPORT: two processes with the same port would share its
+// connections without an error. The blocks are below the ports that the system uses for outgoing connections.
 var ports struct {
 	sync.Mutex
 	guard net.Listener
@@ -149,7 +149,7 @@ var ports struct {
 
 const portsInBlock = 500
 
-// freePort is a port to listen on. The ports of the block are given in turn.
+// freePort returns a port to listen on. The ports of the block are used in turn.
 func freePort(t testing.TB) string {
 	t.Helper()
 	ports.Lock()
@@ -253,25 +253,25 @@ func (s *shop) agent(id, amount string) string {
 	return key
 }
 
-// balance is what the holder of a key has available.
+// balance returns what is available to the holder of a key.
 func (s *shop) balance(key string) string {
 	s.t.Helper()
 	return s.api("GET", "/wallet", key, nil, 200)["available"].(string)
 }
 
-// balanceOf is what an agent has available, as the operator sees it.
+// balanceOf returns what is available to an agent, as the operator sees it.
 func (s *shop) balanceOf(agent string) string {
 	s.t.Helper()
 	return s.api("GET", "/wallet?agent_id="+agent, operatorKey, nil, 200)["available"].(string)
 }
 
-// charge is the charge of a request, as its payer sees it.
+// charge returns the charge of a request, as its payer sees it.
 func (s *shop) charge(key, request string) map[string]any {
 	s.t.Helper()
 	return s.api("GET", "/charges/"+request, key, nil, 200)
 }
 
-// charges are all charges of an agent, newest first.
+// charges returns all charges of an agent, newest first.
 func (s *shop) charges(key string) []map[string]any {
 	s.t.Helper()
 	var out []map[string]any
@@ -281,8 +281,8 @@ func (s *shop) charges(key string) []map[string]any {
 	return out
 }
 
-// eventually polls until ok. It has no time of its own: what never comes is found shortly before the test binary's time is over, so that
-// the test can say what it waits for.
+// eventually polls until ok returns true. It has no time limit of its own. Shortly before the test binary's timeout it fails, so that the test
+// can say what it waits for.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	var end time.Time

@@ -108,7 +108,7 @@ func TestAQuotaUnitIsTakenOnceUnderConcurrency(t *testing.T) {
 	}
 }
 
-// A quota that nothing is for sale beyond is counted in its unit too, whatever that is.
+// A quota without overage is also counted in its own unit.
 func TestAQuotaWithoutOverageIsUsedUp(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {

@@ -78,7 +78,7 @@ func openListed(t *testing.T) *shop {
 	return openShop(t, options, site, text("results"))
 }
 
-// listedTariffs are the tariffs of a list, a line each.
+// listedTariffs returns the tariffs of a list, one per line.
 func listedTariffs(t *testing.T, body map[string]any) string {
 	t.Helper()
 	var lines []string
@@ -171,7 +171,7 @@ func TestTariffsOfAModel(t *testing.T) {
 	}
 }
 
-// What a catalog has and nobody can be charged for is told at the start.
+// Models of a catalog that can't be charged are logged at the start.
 func TestTheStartTellsOfACatalogsProblems(t *testing.T) {
 	t.Parallel()
 	s := openListed(t)
@@ -184,7 +184,7 @@ func TestTheStartTellsOfACatalogsProblems(t *testing.T) {
 	}
 }
 
-// What a tier has made of a price is told by the charge, by explain and by the proof of the books; it outlives the process.
+// The price of a tier is shown by the charge, by explain and by verify, also after a restart.
 func TestTiersAreTold(t *testing.T) {
 	t.Parallel()
 	const site = `handle /search* {

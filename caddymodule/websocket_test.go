@@ -46,8 +46,8 @@ const (
 	closeByServer = "\x0F\xA2done" // 4002
 )
 
-// TestCountedWebSocketsKeepTheirCloseFrames: whoever closes a counted WebSocket, both sides see the code, and the server's comes when the
-// connection is charged.
+// TestCountedWebSocketsKeepTheirCloseFrames: whichever side closes a counted WebSocket, both sides see the code. The server's close frame comes
+// after the connection is charged.
 func TestCountedWebSocketsKeepTheirCloseFrames(t *testing.T) {
 	t.Parallel()
 	for _, site := range []string{"meter acme 0.01 per event", "meter acme 0.02 per call"} {

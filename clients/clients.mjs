@@ -1,9 +1,9 @@
-// The official clients, each as its own documentation has it: a base URL and a key, and nothing else. Each can
+// The official clients, used as their documentation says, with only a base URL and a key. Each of them can
 //
-//   whole()       ask once, and give what it returns
-//   stream(each)  ask for a stream, call each with its pieces in turn, and hang up when that returns false
+//   whole()       make a call, and return the result
+//   stream(each)  make a call with a stream, call each with each piece, and hang up when that returns false
 //
-// and says what its errors are: the status that it states.
+// and its errors have the status.
 import Anthropic from "@anthropic-ai/sdk";
 import { createAnthropic } from "@ai-sdk/anthropic";
 import { createOpenAI } from "@ai-sdk/openai";
@@ -20,7 +20,7 @@ import OpenAI from "openai";
 const model = "test-1";
 const messages = [{ role: "user", content: "hello" }];
 
-// pieces reads a stream. Where leaving it does not hang up, hangUp does.
+// pieces reads a stream. hangUp closes the connection, if leaving the loop does not.
 async function pieces(stream, each, hangUp = () => {}) {
 	let left = false;
 	try {
@@ -35,7 +35,7 @@ async function pieces(stream, each, hangUp = () => {}) {
 	}
 }
 
-// vercel is a client by way of Vercel's ai, which has no object to hang up but a signal.
+// vercel makes a client of Vercel's ai, whose streams are aborted by a signal.
 const vercel = (provider) => (base, key) => {
 	const languageModel = provider(base, key);
 	return {
@@ -152,7 +152,7 @@ export const clients = {
 	},
 };
 
-// statusOf is the status that a client's error states, by whatever name.
+// statusOf returns the status in a client's error, whose name differs between clients.
 export function statusOf(error) {
 	if (error.lastError) error = error.lastError; // of Vercel's, after its own retries
 	return error.status ?? error.statusCode ?? error.status_code;

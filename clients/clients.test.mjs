@@ -1,4 +1,4 @@
-// Each official client, directly to a provider and through the gate: the same result to the last piece, and errors of its own kind.
+// Each official client, directly against a provider and through the gate: the same result to the last piece, and errors as the client expects.
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { clients, statusOf } from "./clients.mjs";
@@ -9,7 +9,7 @@ let upstream, gate;
 before(async () => {
 	upstream = await startUpstream();
 	gate = await startGate(upstream.address);
-	// The first request finds out that nobody is there.
+	// The first request finds out that nobody listens there.
 	const key = await gate.agent("first", "1");
 	await fetch(`${gate.base}/gone/v1/chat/completions`, { method: "POST", headers: { authorization: `Bearer ${key}` }, body: '{"model":"test-1","messages":[]}' });
 });
@@ -18,7 +18,7 @@ after(async () => {
 	upstream?.stop();
 });
 
-// What the provider always states, by the suite's tariff.
+// The price, by the suite's tariff, of the usage that the provider always states.
 const price = "0.006";
 const asData = (value) => JSON.parse(JSON.stringify(value));
 

@@ -90,7 +90,7 @@ const caddyfile = (dir, port, upstream, mcp) => `{
 }
 `;
 
-// startGate runs the gate before an upstream, and before an MCP server where one is named.
+// startGate runs the gate in front of an upstream, and of an MCP server if one is named.
 export async function startGate(upstream, mcp) {
 	const dir = mkdtempSync(join(tmpdir(), "tallygate-clients-"));
 	const binary = build(dir, "TALLYGATE", "./cmd/tallygate");

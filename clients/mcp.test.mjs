@@ -1,4 +1,4 @@
-// MCP: the protocol's own conformance suite, and its official client, against a server of the Go SDK before and behind a meter.
+// MCP: the protocol's own conformance suite and official client, against a server of the Go SDK, with and without a meter.
 import assert from "node:assert/strict";
 import { execFile, spawn } from "node:child_process";
 import { once } from "node:events";
@@ -28,7 +28,7 @@ after(async () => {
 	rmSync(dir, { recursive: true, force: true });
 });
 
-// conformance runs the suite against a server and gives a line for each scenario.
+// conformance runs the suite against a server, and returns a line for each scenario.
 async function conformance(url) {
 	const here = (name) => fileURLToPath(new URL(name, import.meta.url));
 	const args = ["--import", here("conformance-loader.mjs"), here("node_modules/@modelcontextprotocol/conformance/dist/index.js"), "server", "--url", url];

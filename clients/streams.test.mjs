@@ -1,4 +1,4 @@
-// Streams that the specification allows and few providers send, through the gate as they come directly; and WebSockets.
+// Streams that the specification allows but few providers send must come through the gate as they come directly; and WebSockets.
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { after, before, test } from "node:test";

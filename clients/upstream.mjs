@@ -1,8 +1,8 @@
-// A provider of our own making. It speaks the wire formats of the clients in this suite, always says the same, and by the first part of the
-// path it
+// A provider made for these tests. It speaks the wire formats of the clients in this suite, and always gives the same answer. The first part of
+// the path says what it does:
 //
 //   ok/…          answers
-//   slow/…        begins a stream, and is silent for a moment in the middle
+//   slow/…        streams, with a pause in the middle
 //   flaky429/ID/… answers 429 once for each ID, and then as ok does; flaky503 likewise
 import http from "node:http";
 import { once } from "node:events";

@@ -12,7 +12,7 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// Origin says how an agent came to be.
+// Origin says how an agent was created.
 type Origin string
 
 // The origins of agents.
@@ -20,20 +20,20 @@ const (
 	SelfRegistered Origin = "self"
 	ByOperator     Origin = "operator"
 	ByConfig       Origin = "config" // the payee of a configured meter
-	ByRail         Origin = "rail"   // one that has paid by a rail before it was known
+	ByRail         Origin = "rail"   // an agent that paid by a rail before it was registered
 )
 
-// Agent is one who pays or is paid.
+// Agent is a party that pays or is paid.
 type Agent struct {
 	ID        string        `cbor:"1,keyasint"`
 	Name      string        `cbor:"2,keyasint,omitempty"`
 	Origin    Origin        `cbor:"3,keyasint"`
 	CreatedAt time.Time     `cbor:"4,keyasint"`
-	FaucetAt  time.Time     `cbor:"5,keyasint,omitzero"`  // when it claimed the faucet; zero: not yet
-	Faucet    ledger.Amount `cbor:"6,keyasint,omitempty"` // what it got there
+	FaucetAt  time.Time     `cbor:"5,keyasint,omitzero"`  // when it claimed the faucet; zero if it has not
+	Faucet    ledger.Amount `cbor:"6,keyasint,omitempty"` // what it got from the faucet
 }
 
-// AgentOrder is what a new agent asks for. Without an ID one is made.
+// AgentOrder describes a new agent. If ID is empty, one is generated.
 type AgentOrder struct{ ID, Name string }
 
 const (
@@ -43,10 +43,10 @@ const (
 
 var agentID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:@-]{0,63}$`)
 
-// reserved are words that stand where an agent's id may stand.
+// reserved are words that are used in places of an agent's id, so no agent may have them as its id.
 var reserved = []string{"me", "operator", "world", string(ledger.Commission)}
 
-// CheckAgentID refuses, as invalid_request for that field, what can't be the id of an agent.
+// CheckAgentID returns a refusal with invalid_request for the field if id can't be the id of an agent.
 func CheckAgentID(field, id string) error {
 	if !agentID.MatchString(id) {
 		return invalid(field, "%s %.80q: 1 to %d letters, digits or . _ : @ -, the first a letter or digit", field, id, maxID)
@@ -67,14 +67,14 @@ func checkText(field, text string) error {
 	return nil
 }
 
-// CreateAgent makes an agent and its first key, which is shown only here. by is the zero Actor for one who registers itself.
-// Refused: forbidden or unauthorized where the operator alone registers agents, already_exists.
+// CreateAgent makes an agent and its first key, and returns the key, which is not stored. by is the zero Actor for an agent that registers
+// itself. Refused: forbidden or unauthorized if only the operator may register agents, already_exists.
 func (t *Tx) CreateAgent(by Actor, o AgentOrder) (Agent, Key, string, error) {
 	if !by.Operator && !t.rules.OpenRegistration {
 		if by.Agent == "" {
-			return Agent{}, Key{}, "", refuse(Unauthorized, nil, "registration is the operator's here: the operator's key is needed")
+			return Agent{}, Key{}, "", refuse(Unauthorized, nil, "only the operator may register agents here: the operator's key is needed")
 		}
-		return Agent{}, Key{}, "", refuse(Forbidden, nil, "registration is the operator's here")
+		return Agent{}, Key{}, "", refuse(Forbidden, nil, "only the operator may register agents here")
 	}
 	if by.ReadOnly {
 		return Agent{}, Key{}, "", refuse(Forbidden, nil, "this key is read-only")
@@ -113,8 +113,8 @@ func (t *Tx) addAgent(o AgentOrder, origin Origin) (Agent, error) {
 	return agent, t.put(agentTable.key(o.ID), agent)
 }
 
-// Reserve makes the payee of a configuration, or finds it. An agent of that id that registered itself is an error with the
-// remedies: the money of the route would go to a stranger.
+// Reserve makes the payee of a configuration, if it does not exist. If an agent with that id has registered itself, Reserve returns an error
+// that says what to do, since the money of the route would go to a stranger.
 func (b *Book) Reserve(ctx context.Context, payee string) error {
 	if err := CheckAgentID("payee", payee); err != nil {
 		return err
@@ -138,7 +138,7 @@ func (b *Book) Reserve(ctx context.Context, payee string) error {
 	return nil
 }
 
-// Adopt makes an agent that registered itself the operator's, so that a configuration may name it as a payee.
+// Adopt accepts an agent that has registered itself, so that a configuration may name it as a payee. Only the operator may do this.
 func (t *Tx) Adopt(by Actor, id string) (Agent, error) {
 	if !by.Operator {
 		return Agent{}, refuse(Forbidden, nil, "only the operator adopts agents")
@@ -159,7 +159,7 @@ func agentByID(r ledger.Reader, id string) (agent Agent, found bool, err error) 
 	return agent, found, err
 }
 
-// agent returns an agent that a request names in field; one that is not there makes the request invalid.
+// agent returns the agent that a request names in field. If there is none, it returns a refusal with invalid_request.
 func (t *Tx) agent(field, id string) (Agent, error) { return namedAgent(t.ledger, field, id) }
 
 func namedAgent(r ledger.Reader, field, id string) (Agent, error) {
@@ -176,7 +176,7 @@ func namedAgent(r ledger.Reader, field, id string) (Agent, error) {
 	return agent, err
 }
 
-// Agent returns an agent; found is false where there is none of that id.
+// Agent returns an agent. If there is none with that id, found is false.
 func (b *Book) Agent(id string) (agent Agent, found bool, err error) {
 	if len(id) > maxID {
 		return Agent{}, false, nil
@@ -188,7 +188,7 @@ func (b *Book) Agent(id string) (agent Agent, found bool, err error) {
 	return agent, found, err
 }
 
-// Agents lists agents by id, from after on; next is empty at the end.
+// Agents lists agents in the order of their ids, beginning after the id after. next is the after of the next page, empty at the end.
 func (b *Book) Agents(after string, limit int) (agents []Agent, next string, err error) {
 	err = b.view(func(r ledger.Reader) error {
 		all := agentTable.under()

@@ -7,16 +7,16 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// Actor is who asks: an agent by one of its keys, or the operator.
+// Actor is the caller of an operation: an agent with one of its keys, or the operator.
 type Actor struct {
-	Agent    string   // empty for the operator, and for one without a key
+	Agent    string   // empty for the operator, and for a caller without a key
 	Key      string   // the id of the key that was used, if any
-	Operator bool     // may act for any agent; each act of it is written to the audit log
-	ReadOnly bool     // the key may look but move nothing
-	Payees   []string // when not empty, the key pays these alone
+	Operator bool     // may act for any agent; each of its acts is written to the audit log
+	ReadOnly bool     // the key may only read
+	Payees   []string // if not empty, the key may pay only these
 }
 
-// mayMove refuses those that move nothing at all.
+// mayMove refuses callers that may not move money: those without a key or with a read-only key.
 func (a Actor) mayMove() error {
 	switch {
 	case a.Operator:
@@ -30,29 +30,29 @@ func (a Actor) mayMove() error {
 	}
 }
 
-// mayPay refuses a key that is bound to other payees.
+// mayPay refuses a key that may pay only other payees.
 func (a Actor) mayPay(payee string) error {
 	if err := a.mayMove(); err != nil {
 		return err
 	}
 	if len(a.Payees) > 0 && !slices.Contains(a.Payees, payee) {
-		return refuse(Forbidden, map[string]string{"payee": payee}, "this key is bound to other payees than %q", payee)
+		return refuse(Forbidden, map[string]string{"payee": payee}, "this key may pay only other payees than %q", payee)
 	}
 	return nil
 }
 
-// isOperator refuses all others.
+// isOperator refuses all callers but the operator. what names the act in the refusal.
 func (a Actor) isOperator(what string) error {
 	if a.Operator {
 		return nil
 	}
 	if a.Agent == "" {
-		return refuse(Unauthorized, nil, "%s is the operator's: its key is needed", what)
+		return refuse(Unauthorized, nil, "%s is only for the operator: the operator's key is needed", what)
 	}
-	return refuse(Forbidden, nil, "%s is the operator's", what)
+	return refuse(Forbidden, nil, "%s is only for the operator", what)
 }
 
-// ReadsFor returns the agent whose affairs are read: an agent reads its own, the operator those of any that it names.
+// ReadsFor returns the agent whose data the caller reads. An agent may only read its own data; the operator names any agent.
 func (b *Book) ReadsFor(by Actor, agent string) (string, error) {
 	switch {
 	case by.Operator && agent == string(ledger.Commission):
@@ -72,7 +72,7 @@ func (b *Book) ReadsFor(by Actor, agent string) (string, error) {
 	}
 }
 
-// ListsFor is [Book.ReadsFor] for lists that the operator may also have of all agents, by naming none.
+// ListsFor is like [Book.ReadsFor], for lists of all agents, which the operator gets by naming no agent.
 func (b *Book) ListsFor(by Actor, agent string) (string, error) {
 	if by.Operator && agent == "" {
 		return "", nil
@@ -80,7 +80,7 @@ func (b *Book) ListsFor(by Actor, agent string) (string, error) {
 	return b.ReadsFor(by, agent)
 }
 
-// actsFor is [Book.ReadsFor] for what moves or changes something: the agent itself or one that the operator names in field.
+// actsFor is like [Book.ReadsFor], for operations that change something. field is the name of the request's field for the agent.
 func (t *Tx) actsFor(by Actor, field, agent string) (string, error) {
 	if err := by.mayMove(); err != nil {
 		return "", err
@@ -104,7 +104,7 @@ type Act struct {
 	At      time.Time `cbor:"5,keyasint"`
 }
 
-// audit records what the operator does, in the operation that does it. Agents' acts need no log: the books tell them.
+// audit records what the operator does, in the same operation. Acts of agents need no log, since the books show them.
 func (t *Tx) audit(by Actor, what, subject, detail string) error {
 	if !by.Operator {
 		return nil
@@ -113,7 +113,7 @@ func (t *Tx) audit(by Actor, what, subject, detail string) error {
 	return t.put(auditTable.key(act.ID), act)
 }
 
-// Audit lists what the operator did, newest first; next is where the next page begins, empty at the end.
+// Audit lists what the operator did, newest first. next is the Before of the next page, empty at the end.
 func (b *Book) Audit(p Page) (acts []Act, next string, err error) {
 	log := list[Act]{table: auditTable, item: func(_ ledger.Reader, id string, value []byte) (act Act, wanted bool, err error) {
 		return act, true, decode(auditTable.key(id), value, &act)

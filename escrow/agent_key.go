@@ -14,8 +14,8 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// A key looks like tg_<id>_<secret><checksum>: ten characters that name it, 43 that carry 256 random bits, and six of a CRC-32
-// of all before, so that a mistyped key is told from an unknown one without a look-up.
+// A key looks like tg_<id>_<secret><checksum>: an id of ten characters, 43 characters with 256 random bits, and six characters with a CRC-32
+// of everything before. By the checksum a mistyped key is recognised without a look-up.
 var keyForm = regexp.MustCompile(`^tg_([0-9A-Za-z]{10})_([0-9A-Za-z]{43})([0-9A-Za-z]{6})$`)
 
 const (
@@ -23,7 +23,7 @@ const (
 	keyLength = 63
 )
 
-// Key is a key as it may be shown: all but the key.
+// Key describes a key, without the secret.
 type Key struct {
 	ID        string    `cbor:"1,keyasint"`
 	Agent     string    `cbor:"2,keyasint"`
@@ -47,17 +47,16 @@ const (
 	maxKeys   = 1000 // of one agent, revoked ones included
 )
 
-// HashKey is the form in which keys are kept: their SHA-256. Keys carry 256 random bits, so that no slower hash is needed.
+// HashKey returns the SHA-256 of a key, which is stored instead of the key. Keys have 256 random bits, so no slower hash is needed.
 func HashKey(key string) [32]byte { return sha256.Sum256([]byte(key)) }
 
-// IsKey reports whether a text has the form of a key of this gateway, its checksum included. It says nothing about whether
-// the key is known.
+// IsKey reports whether a text has the form of a key of this gateway, with a right checksum. It does not check whether the key is known.
 func IsKey(text string) bool {
 	form := keyForm.FindStringSubmatch(text)
 	return form != nil && form[3] == checksum(text[:len(text)-6])
 }
 
-// HoldsKey reports whether a key stands anywhere in a text.
+// HoldsKey reports whether a text contains a key.
 func HoldsKey(text string) bool {
 	for {
 		i := strings.Index(text, keyPrefix)
@@ -71,8 +70,8 @@ func HoldsKey(text string) bool {
 	}
 }
 
-// Authenticate finds the agent, or the operator, that holds a key, by one look-up.
-// Refused with unauthorized; the detail tells a mistyped key from an unknown and a revoked one.
+// Authenticate returns the agent, or the operator, to whom a key belongs. It takes one look-up. Refused with unauthorized; the detail says
+// whether the key is mistyped, unknown or revoked.
 func (b *Book) Authenticate(key string) (Actor, error) {
 	if key == "" {
 		return Actor{}, refuse(Unauthorized, nil, "no key was given")
@@ -105,14 +104,14 @@ func (b *Book) Authenticate(key string) (Actor, error) {
 	return Actor{Agent: record.Agent, Key: record.ID, ReadOnly: record.ReadOnly, Payees: record.Payees}, nil
 }
 
-// CreateKey makes a key for an agent and returns it; it is shown only here. The operator names any agent; an agent itself, by a
-// key without restrictions.
+// CreateKey makes a key for an agent and returns the key, which is not stored. The operator may make keys for any agent. An agent may make keys
+// for itself, with a key that has no restrictions.
 func (t *Tx) CreateKey(by Actor, agent string, o KeyOrder) (Key, string, error) {
 	agent, err := t.actsFor(by, "agent_id", agent)
 	if err != nil {
 		return Key{}, "", err
 	}
-	if err := t.unbound(by, "makes no other keys"); err != nil {
+	if err := t.unbound(by, "can't make other keys"); err != nil {
 		return Key{}, "", err
 	}
 	if err := checkText("name", o.Name); err != nil {
@@ -145,7 +144,7 @@ func (t *Tx) addKey(agent string, o KeyOrder) (Key, string, error) {
 	return key, secret, t.put(keyTable.key(id), key)
 }
 
-// RevokeKey ends a key: the next request with it is refused.
+// RevokeKey revokes a key. The next request with it is refused.
 func (t *Tx) RevokeKey(by Actor, agent, id string) error {
 	agent, err := t.actsFor(by, "agent_id", agent)
 	if err != nil {
@@ -161,7 +160,7 @@ func (t *Tx) RevokeKey(by Actor, agent, id string) error {
 		return refuse(NotFound, nil, "no such key")
 	}
 	if by.Key != id {
-		if err := t.unbound(by, "revokes no other keys"); err != nil {
+		if err := t.unbound(by, "can't revoke other keys"); err != nil {
 			return err
 		}
 	}

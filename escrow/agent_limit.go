@@ -9,13 +9,13 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// Limit bounds what an agent may spend: with one of its keys, to one payee, or in all. It counts all that leaves the agent by its own doing:
-// transfers, debits, escrows as they are locked, each period of a subscription, metered calls (from an escrow that the agent has locked
-// itself, they were counted then), what it releases from an escrow that a meter has opened, and charges that it gives back as their payee.
-// What a key began counts as spent with it: debits under an allowance, and the renewals of a subscription. A window begins with the first
-// spending after the one before it.
+// Limit sets how much an agent may spend in a window of time: with one of its keys, to one payee, or in total. These count: transfers, debits,
+// escrows when they are locked, each period of a subscription, metered calls, releases from an escrow that a meter opened, and charges that
+// the agent refunds as their payee. Calls from an escrow that the agent locked itself do not count again. Debits under an allowance, and
+// renewals of a subscription, count for the key that set the allowance or began the subscription. A window begins with the first spending
+// after the window before it.
 //
-// An agent sets limits for itself, the operator sets others for it. All of them bind; each changes its own alone.
+// An agent sets limits for itself, and the operator sets other limits for it. All of them apply, and each of the two changes only its own.
 type Limit struct {
 	Key    string        `cbor:"1,keyasint,omitempty"` // a key's id; empty: all keys
 	Payee  string        `cbor:"2,keyasint,omitempty"` // empty: all payees
@@ -28,7 +28,7 @@ type Limit struct {
 	Until time.Time     `cbor:"-"` // its end; zero: none runs
 }
 
-// id names what the limit counts, so that its count outlives a change of the amount.
+// id identifies what the limit counts, so that the count is kept when the amount of the limit changes.
 func (l Limit) id() string {
 	parts := []string{l.Key, l.Payee, l.Window.String()}
 	if l.ByOperator {
@@ -52,14 +52,14 @@ const (
 	maxWindow = 366 * 24 * time.Hour
 )
 
-// SetLimits replaces the limits that an agent has set for itself; by the operator, those that the operator has set for it. A key that is bound
-// to payees, or has a limit of its own, sets none. It returns all limits that bind the agent.
+// SetLimits replaces the limits that an agent has set for itself. If the caller is the operator, it replaces those that the operator has set
+// for the agent. A key that may pay only some payees, or has a limit of its own, can't set limits. SetLimits returns all limits of the agent.
 func (t *Tx) SetLimits(by Actor, agent string, limits []Limit) ([]Limit, error) {
 	agent, err := t.actsFor(by, "agent_id", agent)
 	if err != nil {
 		return nil, err
 	}
-	if err := t.unbound(by, "sets no limits"); err != nil {
+	if err := t.unbound(by, "can't set limits"); err != nil {
 		return nil, err
 	}
 	if len(limits) > maxLimits {
@@ -120,10 +120,10 @@ func (t *Tx) checkLimit(agent string, l Limit) error {
 	return nil
 }
 
-// unbound refuses a key that is bound to payees or limited by itself: it must not free itself.
+// unbound refuses a key that may pay only some payees, or that has a limit of its own, since such a key must not remove its restrictions.
 func (t *Tx) unbound(by Actor, what string) error {
 	if len(by.Payees) > 0 {
-		return refuse(Forbidden, nil, "this key is bound to payees; it %s", what)
+		return refuse(Forbidden, nil, "this key may pay only some payees, so it %s", what)
 	}
 	if by.Key == "" {
 		return nil
@@ -131,7 +131,7 @@ func (t *Tx) unbound(by Actor, what string) error {
 	limits, err := limitsOf(t.ledger, by.Agent, t.Now())
 	for _, l := range limits {
 		if l.Key == by.Key {
-			return refuse(Forbidden, nil, "this key has a limit of its own; it %s", what)
+			return refuse(Forbidden, nil, "this key has a limit of its own, so it %s", what)
 		}
 	}
 	return err
@@ -162,7 +162,7 @@ func limitsOf(r ledger.Reader, agent string, now time.Time) (limits []Limit, err
 	return limits, nil
 }
 
-// spentIn is what was spent in the window that runs; a new one begins now.
+// spentIn returns what was spent in the current window. If there is none, a new window begins now.
 func spentIn(r ledger.Reader, agent string, l Limit, now time.Time) (s spentRecord, err error) {
 	if _, err := load(r, spentTable.key(agent, l.id()), &s); err != nil {
 		return s, err
@@ -202,7 +202,7 @@ func (t *Tx) countSpent(payer string, l Limit, amount ledger.Amount) error {
 	return t.put(spentTable.key(payer, l.id()), s)
 }
 
-// exceeded names the limit that is in the way.
+// exceeded returns the refusal that names the exceeded limit.
 func (l Limit) exceeded(required, room ledger.Amount) error {
 	fields := map[string]string{
 		"limit": "spending", "amount": l.Amount.String(), "window": Period(l.Window),
@@ -223,7 +223,7 @@ func (l Limit) exceeded(required, room ledger.Amount) error {
 	if l.ByOperator {
 		who, fields["set_by"] = "the operator has", "operator"
 	}
-	return refuse(LimitExceeded, fields, "%s limited %s to %s in %s; %s is asked for, %s is left", who, what, l.Amount, Period(l.Window), required, max(room, 0))
+	return refuse(LimitExceeded, fields, "%s limited %s to %s in %s; %s is needed, but only %s is left", who, what, l.Amount, Period(l.Window), required, max(room, 0))
 }
 
 // thing is the limit among the things that are claimed.
@@ -231,14 +231,14 @@ func (l Limit) thing(payer string) Thing {
 	return Thing{Kind: SpendLimit, Owner: payer, Name: l.id()}
 }
 
-// limitClaim is what one call has claimed of its payer's limits. A nil one is bound by none.
+// limitClaim is what one call has claimed of its payer's limits. It is nil if no limit applies.
 type limitClaim struct {
 	Claim
 	payer  string
 	limits []Limit
 }
 
-// claimLimits claims an amount of all limits that bind a call, nil where none does. Nothing is written.
+// claimLimits claims an amount of all limits that apply to a call. It returns nil if none does, and writes nothing.
 func (b *Book) claimLimits(ctx context.Context, by Actor, payer, payee string, amount ledger.Amount) (*limitClaim, error) {
 	limits, err := b.Limits(payer)
 	if err != nil || len(limits) == 0 {
@@ -264,7 +264,7 @@ func (b *Book) claimLimits(ctx context.Context, by Actor, payer, payee string, a
 	return c, nil
 }
 
-// refusal names the limit that leaves no room.
+// refusal returns the refusal that names the limit without enough room.
 func (c *limitClaim) refusal(err error, required ledger.Amount) error {
 	if full, isFull := errors.AsType[*NoRoom](err); isFull {
 		return c.limits[full.Bound].exceeded(required, ledger.Amount(full.Room))

@@ -10,7 +10,7 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// limited is a shop in which alice has 100, and a key that may spend 1 a day.
+// limited makes a shop in which alice has 100 and a key that may spend 1 a day.
 func limited(t *testing.T) (s *shop, thief escrow.Actor) {
 	s = newShop(t, period(defaultRules()))
 	s.agents("100", "alice", "mallory")
@@ -27,8 +27,8 @@ func limited(t *testing.T) (s *shop, thief escrow.Actor) {
 	return s, escrow.Actor{Agent: "alice", Key: key.ID}
 }
 
-// TestALimitBoundsEveryWayOut: whoever holds a limited key gets no more out of the agent in a window than the limit, whichever way it tries,
-// however often, and whoever helps.
+// TestALimitBoundsEveryWayOut: with a limited key nobody can move more than the limit out of the agent in a window, by any operation, however
+// often, and with any help of other agents.
 func TestALimitBoundsEveryWayOut(t *testing.T) {
 	for name, try := range map[string]func(s *shop, thief escrow.Actor) error{
 		"transfer": func(s *shop, thief escrow.Actor) error {
@@ -150,7 +150,7 @@ func TestALimitBoundsEveryWayOut(t *testing.T) {
 	}
 }
 
-// TestAnOperatorsLimitStands: an agent can neither lift nor loosen what the operator has set for it; its own limits bind besides.
+// TestAnOperatorsLimitStands: an agent can neither remove nor raise the limits that the operator has set for it. Its own limits also apply.
 func TestAnOperatorsLimitStands(t *testing.T) {
 	s := newShop(t, defaultRules())
 	s.agents("100", "alice")
@@ -192,7 +192,8 @@ func TestAnOperatorsLimitStands(t *testing.T) {
 	s.sound()
 }
 
-// TestWhatOthersLearn: who draws by an allowance learns nothing of the payer's wallet or limits, and an allowance ends with the key that set it.
+// TestWhatOthersLearn: a payee that debits by an allowance learns nothing about the payer's wallet or limits. An allowance ends with the key that set
+// it.
 func TestWhatOthersLearn(t *testing.T) {
 	s, thief := limited(t)
 	must(t, s.run(func(tx *escrow.Tx) error {
@@ -226,7 +227,7 @@ func TestWhatOthersLearn(t *testing.T) {
 	s.sound()
 }
 
-// TestABoundKeyGivesNothingBackToOthers: a key that pays some agents alone also gives back to them alone.
+// TestABoundKeyGivesNothingBackToOthers: a key that may pay only some agents may also refund only to them.
 func TestABoundKeyGivesNothingBackToOthers(t *testing.T) {
 	s := newShop(t, defaultRules())
 	s.agents("100", "alice", "bob", "shop")
@@ -255,7 +256,7 @@ func TestTagsAreThePayers(t *testing.T) {
 	}
 }
 
-// TestKeysAreBounded: an agent can't have the server keep keys without end.
+// TestKeysAreBounded: the number of an agent's keys is limited.
 func TestKeysAreBounded(t *testing.T) {
 	s := newShop(t, defaultRules())
 	s.agents("0", "alice")

@@ -9,8 +9,8 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// Reputation is what an agent has done, in facts: of its closed escrows, one side at a time. Faucet money does not count, nor does
-// money that goes round in a circle of two: what A has paid B counts less what B has paid A.
+// Reputation states facts about the closed escrows of an agent, separately as payee and as payer. Faucet money does not count. Money that two
+// agents pay each other in a circle does not count either: from what A has paid to B, what B has paid to A is subtracted.
 type Reputation struct {
 	Agent   string
 	Since   time.Time
@@ -40,7 +40,7 @@ func (s Side) RefundRate() decimal.Decimal {
 	return s.Refunded.Decimal().DivRound(s.Closed.Decimal(), 4)
 }
 
-// MedianTime is the median time from lock to close of the last completed escrows; ok is false where there are none.
+// MedianTime returns the median time from lock to close of the last completed escrows. If there are none, ok is false.
 func (s Side) MedianTime() (median time.Duration, ok bool) {
 	if len(s.Times) == 0 {
 		return 0, false
@@ -73,7 +73,7 @@ func (b *Book) Reputation(id string) (rep Reputation, err error) {
 	return rep, err
 }
 
-// count takes a closed escrow into the facts of its parties, once.
+// count adds a closed escrow to the facts of its parties, once.
 func (t *Tx) count(e *Escrow) error {
 	if e.Counted {
 		return nil
@@ -109,8 +109,8 @@ func (t *Tx) count(e *Escrow) error {
 	return t.putFacts(e, payer, payee)
 }
 
-// countPair adds to what went from one agent to another. Of it, what only takes back what went the other way before has circled;
-// the rest is gained. fresh is true for the first gain.
+// countPair adds a release to the sum that went from one agent to another. circled is the part that only returns money which went the other
+// way before, gained is the rest. fresh is true for the first gain.
 func (t *Tx) countPair(payer, payee string, released ledger.Amount) (gained, circled ledger.Amount, fresh bool, err error) {
 	var there, back ledger.Amount
 	if _, err := load(t.ledger, pairTable.key(payer, payee), &there); err != nil {

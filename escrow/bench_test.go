@@ -64,7 +64,7 @@ func benchmarkCalls(b *testing.B, from escrow.Funding, callers int) {
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "calls/s")
 }
 
-// BenchmarkAuthorise is the way in of a call: nothing is written.
+// BenchmarkAuthorise authorises calls, which writes nothing.
 func BenchmarkAuthorise(b *testing.B) {
 	s := &shop{t: b, clock: newClock(), path: filepath.Join(b.TempDir(), "ledger.db"), way: ways["once"]}
 	s.open(defaultRules())

@@ -1,11 +1,11 @@
-// Package escrow is the money and its rules: agents and their keys, wallets, charges of metered calls, escrows. It stands
-// on [ledger], which alone moves money, and knows no HTTP and no tokens.
+// Package escrow contains the rules about money: agents and their keys, wallets, escrows, subscriptions, and charges of metered calls. It
+// uses package [ledger], which moves the money. It knows neither HTTP nor tokens.
 //
-// A [Book] joins a ledger with the [Rules] of one configuration. What changes the books is a method of [Tx], one atomic
-// operation that [Do] runs; what a metered call does (authorise, draw, settle, cancel) is in [Authorisation].
-// Every refusal is a [*Refusal] with a stable [Outcome]; it changes nothing. Other errors are failures of the ledger.
+// To begin, open a ledger and make a [Book] of it with [New] and the [Rules] of a configuration. Methods of [Tx] change the books; run them by
+// [Do], as one atomic operation. A metered call is paid by [Book.Authorise]: the [Authorisation] that it returns draws, settles or cancels.
+// Every refusal is a [*Refusal] with a stable [Outcome], and changes nothing. Other errors are failures of the ledger.
 //
-// The files lie flat, since all of it is one set of rules; their names say what they are about:
+// All files are in one folder, since they are one set of rules. Their names say what they are about:
 //
 //	book_*          the book itself: records, ids, lists, idempotency keys, what falls due, receipts, the check of the books
 //	agent_*         agents, their keys, limits and reputation
@@ -24,14 +24,14 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// Rules are what a configuration says about the money. The zero value has no operator, no faucet, no commission.
+// Rules are the settings of a configuration about money. The zero value has no operator, no faucet and no commission.
 type Rules struct {
-	OpenRegistration bool          // anyone may create an agent; else the operator alone
+	OpenRegistration bool          // anybody may create an agent; otherwise only the operator
 	Faucet           ledger.Amount // given once to each agent that asks; 0: there is no faucet
-	FaucetBudget     ledger.Amount // the most that the faucet gives to all in one FaucetPeriod; 0: no bound
+	FaucetBudget     ledger.Amount // the most that the faucet gives to all agents in one FaucetPeriod; 0: no limit
 	FaucetPeriod     time.Duration
 	CommissionPPM    int64         // the operator's part of releases, debits and charges, in parts per million; see [ParsePercent]
-	MinEscrow        ledger.Amount // the least amount of an escrow made by an agent (those opened by a meter may be smaller), and of a period
+	MinEscrow        ledger.Amount // the smallest amount of an escrow made by an agent (a meter may open smaller ones), and of a period
 	MinPeriod        time.Duration // the shortest period of a subscription without a plan; 0: [DefaultMinPeriod]
 	MaxSubscriptions int           // without a plan, that one payer may have at once; 0: [DefaultMaxSubscriptions]
 	RefundWindow     time.Duration // after it, a payer's refund request that nobody answered is granted; 0: [DefaultRefundWindow]
@@ -40,21 +40,21 @@ type Rules struct {
 	OperatorKeyHash  [32]byte      // SHA-256 of the operator's key ([HashKey]); zero: the operator's rights are off
 }
 
-// DefaultRefundWindow is how long a payee has to answer a refund request where the rules do not say.
+// DefaultRefundWindow is how long a payee has to answer a refund request, if the rules do not say.
 const DefaultRefundWindow = 72 * time.Hour
 
-// What subscriptions without a plan are bounded by where the rules do not say. Each period is work for the server, for as long as the
+// The limits of subscriptions without a plan, if the rules do not say. They exist because each period is work for the server, for as long as the
 // subscription lasts.
 const (
 	DefaultMinPeriod        = time.Hour
 	DefaultMaxSubscriptions = 100
 )
 
-// DefaultMaxCalls is how many calls of one agent may run at once where the rules do not say.
+// DefaultMaxCalls is how many calls of one agent may run at the same time, if the rules do not say.
 const DefaultMaxCalls = 1000
 
-// Book is a ledger under the rules of one configuration. It is a light value: two configurations, during a reload, stand on
-// the same ledger with a Book each, the second made from the first by [Book.With].
+// Book is a ledger with the rules of one configuration. It is cheap to make: during a reload, two configurations use the same ledger with
+// one Book each. The second is made from the first by [Book.With].
 type Book struct {
 	ledger  *ledger.Ledger
 	rules   Rules
@@ -77,21 +77,21 @@ func (b *Book) Rules() Rules { return b.rules }
 // Ledger returns the ledger below the book.
 func (b *Book) Ledger() *ledger.Ledger { return b.ledger }
 
-// Currency is the label of the ledger's money.
+// Currency returns the label of the ledger's money.
 func (b *Book) Currency() string { return b.ledger.Currency() }
 
-// Now is the ledger's time, which never goes back.
+// Now returns the ledger's time, which never goes back.
 func (b *Book) Now() time.Time { return b.ledger.Now() }
 
-// process is what the books over one ledger share in this process: its claims, and besides them only what can be read in the ledger at any
-// time, or made up anew.
+// process is what all books of one ledger share in this process: its claims, and otherwise only things that can be read from the ledger or
+// made again at any time.
 type process struct {
 	claims Claims
 	ids    *ids
-	outbox chan struct{} // has room for one: there is something new to deliver
+	outbox chan struct{} // has room for one: a message means that there is something new to deliver
 	signer *signer       // of receipts
 
-	abandoned abandoned // calls that a failed commit has hit
+	abandoned abandoned // calls whose charge failed with a commit
 }
 
 func newProcess(l *ledger.Ledger) *process {
@@ -114,10 +114,10 @@ func (r Rules) withDefaults() Rules {
 	return r
 }
 
-// Do runs op as one atomic operation and returns its result when it is durable: all that op did is kept, or, when it returns an error,
-// nothing of it. An op that has been accepted runs to its end whatever happens to ctx, which bounds the waiting alone.
+// Do runs op as one atomic operation, and returns its result when it is durable. If op returns an error, nothing that it did is kept. If ctx
+// ends while Do waits, Do returns, but the operation still takes place.
 //
-// An op may run more than once (see [ledger.Tx]): it returns what it comes to, and changes nothing but the books.
+// op may run more than once (see [ledger.Tx]), so it must return its results and change nothing but the books.
 func Do[T any](ctx context.Context, b *Book, op func(*Tx) (T, error)) (T, error) {
 	return ledger.Do(ctx, b.ledger, func(tx *ledger.Tx) (T, error) { return op(b.tx(tx)) })
 }
@@ -127,8 +127,8 @@ func queue[T any](b *Book, op func(*Tx) (T, error)) *ledger.Receipt[T] {
 	return ledger.Queue(b.ledger, func(tx *ledger.Tx) (T, error) { return op(b.tx(tx)) })
 }
 
-// Tx is one atomic operation on the books. It is valid only inside the function that it was given to, and has no method that waits for
-// another operation: that would wait for itself.
+// Tx is one atomic operation on the books. It is valid only inside the function that [Do] calls with it. It has no method that waits for
+// another operation, since that operation would wait for this one.
 type Tx struct {
 	ledger  *ledger.Tx
 	rules   *Rules
@@ -137,7 +137,7 @@ type Tx struct {
 
 func (b *Book) tx(tx *ledger.Tx) *Tx { return &Tx{ledger: tx, rules: &b.rules, process: b.process} }
 
-// Now is the one time of the whole operation.
+// Now returns the time of the operation, which is the same during the whole operation.
 func (t *Tx) Now() time.Time { return t.ledger.Now() }
 
 // Currency is the label of the ledger's money.

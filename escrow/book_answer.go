@@ -7,14 +7,14 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// An answer that was paid for may be kept with the idempotency key of its call, so that who lost it on the way can have it again.
+// The answer to a paid call may be stored with the call's idempotency key. If the answer gets lost on its way, the caller can get it again.
 
 const (
 	maxAnswers    = 1 << 30  // bytes of all answers that are kept
 	maxAnswersOne = 64 << 20 // of one owner's
 )
 
-// KeptAnswer returns the answer that was kept of a call of an agent, under its idempotency key; found is false where there is none.
+// KeptAnswer returns the stored answer to a call of an agent, by the idempotency key of the call. If there is none, found is false.
 func (b *Book) KeptAnswer(agent, key string) (answer []byte, found bool, err error) {
 	id := CallOrder{By: Actor{Agent: agent}, IdempotencyKey: key}.onceID()
 	err = b.view(func(r ledger.Reader) error {
@@ -25,7 +25,7 @@ func (b *Book) KeptAnswer(agent, key string) (answer []byte, found bool, err err
 	return answer, answer != nil, err
 }
 
-// keepAnswer keeps an answer beside its idempotency key, while there is room for it.
+// keepAnswer stores an answer with its idempotency key, if there is room for it.
 func (t *Tx) keepAnswer(id OnceID, answer []byte) error {
 	size := int64(len(answer))
 	if size == 0 {
@@ -42,7 +42,7 @@ func (t *Tx) keepAnswer(id OnceID, answer []byte) error {
 	return t.countAnswer(id.Owner, size)
 }
 
-// forgetAnswer removes an answer of so many bytes; id is its owner and key, as they stand in keys.
+// forgetAnswer removes an answer. id is its owner and key, in the form that record keys have; bytes is its size.
 func (t *Tx) forgetAnswer(id, owner, bytes string) error {
 	size, err := strconv.ParseInt(bytes, 10, 64)
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 	"github.com/tallygate/tallygate/escrow"
 )
 
-// TestKeptAnswers: an answer is kept with its idempotency key and forgotten with it, and there is a bound on what is kept of an agent.
+// TestKeptAnswers: an answer is stored and forgotten together with its idempotency key. How much is stored for an agent is limited.
 func TestKeptAnswers(t *testing.T) {
 	t.Parallel()
 	s := newShop(t, defaultRules())

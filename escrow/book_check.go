@@ -7,12 +7,12 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// Report is what [Book.Check] found.
+// Report is the result of [Book.Check].
 type Report struct {
 	Ledger  ledger.Report
 	Escrows uint64
 	Charges uint64
-	Wrong   []Finding // with the rules of this package; those with the ledger's are in Ledger.Wrong
+	Wrong   []Finding // findings about the rules of this package; those about the ledger are in Ledger.Wrong
 }
 
 // Good reports whether nothing is wrong.
@@ -29,9 +29,9 @@ func (f Finding) String() string { return f.Subject + ": " + f.What }
 
 const maxFindings = 1000
 
-// Check proves the books: the ledger's own check, then that each escrow's amount is what was released, refunded and remains, that
-// its account holds what remains, that it is in the lists where it belongs, and that the charges are the transfers that were
-// made for them. It works on a live ledger. progress may be nil.
+// Check proves that the books are right. After the ledger's own check it checks each escrow: its amount is the sum of what was released,
+// refunded and remains, its account holds what remains, and it is in the right lists. It also checks that each charge is the sum of its
+// transfers. Check works on a live ledger. progress may be nil.
 func (b *Book) Check(ctx context.Context, progress func(transfers uint64)) (Report, error) {
 	var report Report
 	var err error
@@ -91,11 +91,11 @@ func (b *Book) checkEscrows(ctx context.Context, report *Report) error {
 	})
 }
 
-// checkTries is how often an escrow must be found wrong to be so: on a live ledger its account may have moved on since its record
+// checkTries is how often an escrow must look wrong before it is reported. On a live ledger its account may have changed after its record
 // was read.
 const checkTries = 5
 
-// checkEscrow returns what is wrong with an escrow, empty for nothing.
+// checkEscrow returns what is wrong with an escrow, or "".
 func (b *Book) checkEscrow(id string) (wrong string, err error) {
 	err = b.view(func(r ledger.Reader) error {
 		e, err := escrowByID(r, id)
@@ -126,8 +126,8 @@ func (b *Book) checkEscrow(id string) (wrong string, err error) {
 	return wrong, err
 }
 
-// checkCharges goes through all transfers in their order and adds up those of each request until they make its charge. What is
-// left are calls that still run.
+// checkCharges reads all transfers in their order, and adds up those of each request until the sum is its charge. The sums that are left
+// belong to calls that are still running.
 func (b *Book) checkCharges(ctx context.Context, report *Report) error {
 	open := map[string]ledger.Amount{}
 	for after := uint64(0); ; {
@@ -166,8 +166,8 @@ func (b *Book) checkCharges(ctx context.Context, report *Report) error {
 	})
 }
 
-// addUp takes one transfer to the sum of its request. Amounts are above zero, so a sum equals its charge at the last transfer alone,
-// and one transfer too many leaves a sum behind.
+// addUp adds one transfer to the sum of its request. Amounts are above zero, so a sum equals its charge only at the last transfer, and an
+// additional transfer leaves a sum behind.
 func (b *Book) addUp(open map[string]ledger.Amount, t ledger.Transfer) error {
 	if t.Kind != kindCharge || t.Phase != ledger.Posted && t.Phase != ledger.PostPending {
 		return nil

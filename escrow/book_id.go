@@ -8,7 +8,7 @@ import (
 	"github.com/oklog/ulid/v2"
 )
 
-// ids makes identifiers that sort by time, and, made by one process, in the order in which they were made.
+// ids makes identifiers that sort by time. Those of one process sort in the order in which they were made.
 type ids struct {
 	mu      sync.Mutex
 	entropy *ulid.MonotonicEntropy

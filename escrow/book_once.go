@@ -10,8 +10,8 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// What was done under an idempotency key is kept in the operation that did it, so that the same again, also after a crash, is not
-// done twice. Keys are their owner's own, and are forgotten after [KeptFor].
+// The outcome of an operation with an idempotency key is stored by the operation itself. So a repeated operation is not done twice, even after a
+// crash. The keys of different owners are separate. Keys are forgotten after [KeptFor].
 
 // KeptFor is how long an idempotency key is remembered.
 const KeptFor = 24 * time.Hour
@@ -22,14 +22,14 @@ const (
 	sweepSize = 500     // keys forgotten in one operation
 )
 
-// OnceID names an operation that is done once: whose it is, and the key that it chose.
+// OnceID identifies an operation that is done only once: by its owner, and by the key that the owner chose.
 type OnceID struct {
 	Owner string // such as "agent:alice"
 	Key   string
 	Crowd string // owners that are counted together, where anyone may make up owners; empty: the owner alone
 }
 
-// onceRecord is what became of an operation.
+// onceRecord is the stored outcome of an operation.
 type onceRecord struct {
 	Digest  []byte    `cbor:"1,keyasint"`
 	Result  []byte    `cbor:"2,keyasint,omitempty"`
@@ -38,11 +38,11 @@ type onceRecord struct {
 	At      time.Time `cbor:"5,keyasint"`
 }
 
-// Answer is what an operation under an idempotency key came to.
+// Answer is the outcome of an operation with an idempotency key.
 type Answer[T any] struct {
 	Result   T      // of the operation, where it was done just now
 	Kept     []byte // what is kept of it
-	Replayed bool   // it was done before, and there is no Result
+	Replayed bool   // the operation was done before; Result is not set
 }
 
 // Once is [Do] with an outcome that stays: what is kept of the first result, or the refusal, is written in the same commit and returned
@@ -93,7 +93,7 @@ func (r onceRecord) failure() error {
 	return r.Refusal
 }
 
-// conflict refuses a key that is in use, by another request or by the same one.
+// conflict returns the refusal of a key that is in use, by another request or by the same one.
 func conflict(request, retryAfter string) error {
 	fields, detail := map[string]string{}, "the Idempotency-Key came before with another request"
 	if request != "" {
@@ -137,12 +137,13 @@ func (t *Tx) keep(id OnceID, kept onceRecord) error {
 // forgetAt is when what is kept now is forgotten.
 func forgetAt(now time.Time) time.Time { return now.Add(KeptFor).Truncate(time.Hour).Add(time.Hour) }
 
-// forgotten is the key of the entry that has it forgotten at that hour.
+// forgotten returns the key of the entry by which the idempotency key is forgotten at that hour.
 func (id OnceID) forgotten(hour time.Time) []byte {
 	return onceByHour.key(timeKey(hour)+id.Owner, id.Key)
 }
 
-// roomFor refuses an owner that has used very many keys. What a call has cost is kept all the same: it is looked at when it begins.
+// roomFor refuses an owner that has used too many keys. It is called when an operation begins, so the outcome of a call that has begun is
+// always stored.
 func roomFor(r ledger.Reader, id OnceID) error {
 	var count int64
 	if _, err := load(r, onceCount.key(id.crowd()), &count); err != nil || count < maxKept {
@@ -200,8 +201,8 @@ func (t *Tx) forgetOne(entry, what string) error {
 	return t.forgetAnswer(id, crowd, answer)
 }
 
-// claimCall lets a call of an agent run: one of at most so many, the only one under its idempotency key, and the only one that does the work
-// of its milestone.
+// claimCall claims what a call needs in order to run: a place among the agent's running calls, its idempotency key, and the work of its
+// milestone.
 func (b *Book) claimCall(ctx context.Context, o CallOrder) (Claim, error) {
 	agent := o.By.Agent
 	of := []Bound{{Of: Thing{Kind: RunningCalls, Owner: agent}, Most: int64(b.rules.MaxCalls)}}
@@ -230,7 +231,7 @@ func (b *Book) claimCall(ctx context.Context, o CallOrder) (Claim, error) {
 	}
 }
 
-// unused is how many calls may run under the idempotency key of the order: one, unless one was made before.
+// unused returns how many calls may run with the idempotency key of the order: one, or none if a call was made with it before.
 func (o CallOrder) unused(r ledger.Reader) (int64, error) {
 	kept, found, err := once(r, o.onceID())
 	switch {

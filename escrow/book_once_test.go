@@ -11,8 +11,8 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// TestOnce: the first outcome under a key is its owner's ever after, also a refusal, and also in the next process; it is forgotten after
-// a day.
+// TestOnce: the first outcome with a key, even a refusal, is returned to all later operations with the key, also in the next process. It is
+// forgotten after a day.
 func TestOnce(t *testing.T) {
 	s := newShop(t, defaultRules())
 	s.agents("10", "alice", "bob")

@@ -6,7 +6,7 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// Page says which part of a list is wanted: lists run from the newest, and Before is where the page before it ended.
+// Page selects a part of a list. Lists begin with the newest item. Before is the end of the previous page.
 type Page struct {
 	Before string // empty: from the newest
 	Limit  int    // items at most; out of 1 to [MaxPage]: [DefaultPage]
@@ -34,8 +34,8 @@ type list[T any] struct {
 	item     func(r ledger.Reader, last string, value []byte) (item T, wanted bool, err error)
 }
 
-// page returns the items of one page and where the next one goes on, empty at the end. A filter may leave a page short, or
-// empty, though more follows.
+// page returns the items of one page, and the Before of the next page, empty at the end. With a filter a page may have few items, or none,
+// although more follow.
 func (l list[T]) page(r ledger.Reader, p Page) (items []T, next string, err error) {
 	all := l.table.under(l.parts...)
 	all.Reverse = true

@@ -12,7 +12,7 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// Receipts are signed by a key of the ledger's own, made when the first one is asked for and kept in it.
+// Receipts are signed with a key that belongs to the ledger. It is made for the first receipt, and stored in the ledger.
 
 // signer keeps the key in memory once it was read.
 type signer struct {
@@ -48,7 +48,7 @@ func (t *Tx) makeSeed() (seed []byte, err error) {
 		return seed, err
 	}
 	seed = make([]byte, ed25519.SeedSize)
-	_, _ = rand.Read(seed) // it never fails
+	_, _ = rand.Read(seed) // never fails
 	return seed, t.put(signerTable.key(), seed)
 }
 

@@ -10,8 +10,8 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// A table is a kind of record. Keys are the ledger's domain prefix, the table, and the parts with a zero byte between them.
-// Ids begin with a time, so that what is listed by id is listed in the order of creation.
+// A table is a kind of record. A key consists of the ledger's domain prefix, the table, and parts with a zero byte between them. Ids begin with
+// a time, so lists in the order of ids are in the order of creation.
 type table byte
 
 const (
@@ -25,7 +25,7 @@ const (
 	activeByAgent     table = 'F' // agent, escrow id; both sides, those that still hold money
 	openByPair        table = 'o' // payer, payee, escrow id; those that a meter may draw from
 	frozenTable       table = 'D' // escrow id; refund requested or disputed
-	closingTable      table = 'y' // escrow id; over, but for what running calls hold
+	closingTable      table = 'y' // escrow id; escrows that are over, except for what running calls hold
 	dueTable          table = 'x' // agent, time, kind and id of what is due then
 	dueByTime         table = 'd' // time, place and agent: when the agent's turn comes, see turns
 	dueTurnOf         table = 'O' // agent: the time and place of its turn
@@ -43,7 +43,7 @@ const (
 	outboxTable       table = 'b' // agent, time of the next attempt and delivery id
 	outboxByTime      table = 'B' // time, place and agent: when the agent's turn comes, see turns
 	outboxTurnOf      table = 'T' // agent: the time and place of its turn
-	outboxCount       table = 'W' // agent, webhook id: how many messages wait for it
+	outboxCount       table = 'H' // agent, webhook id: how many messages wait for it
 	factsTable        table = 'r' // agent: what its reputation rests on
 	pairTable         table = 'q' // payer, payee: what went from one to the other
 	stainTable        table = 't' // account: how much of it is faucet money
@@ -54,7 +54,7 @@ const (
 	answerBytes       table = 'V' // owner, or nobody for all: how many bytes of answers are kept
 	signerTable       table = 'z' // one record: the seed of the key that signs receipts
 	railTable         table = 'g' // rail, payment id: money that came in by a rail
-	commissionTable   table = 'R' // payee: millionths of a nano that stand over of the commission
+	commissionTable   table = 'R' // payee: millionths of a nano of commission that are carried over
 	useTable          table = 'U' // payer, payee, kind of period, counter: what was used in the last one, where prices depend on it
 	decisionTable     table = 'j' // request id: a charge whose quality is not decided yet
 )
@@ -95,7 +95,7 @@ func (t *Tx) countUpTo(of ledger.Range, most int) (n int, err error) {
 	return n, err
 }
 
-// timeKey is a time as eight bytes that sort as the times do. Times before 1970 do not occur.
+// timeKey returns a time as eight bytes that sort like times. Times before 1970 do not occur.
 func timeKey(at time.Time) string {
 	return string(binary.BigEndian.AppendUint64(nil, uint64(max(at.UnixNano(), 0))))
 }
@@ -115,7 +115,7 @@ var encoding = func() cbor.EncMode {
 	return mode
 }()
 
-// load reads a record into out. found is false where there is none.
+// load reads a record into out. If there is none, found is false.
 func load(r ledger.Reader, key []byte, out any) (found bool, err error) {
 	value, err := r.Get(key)
 	if err != nil || value == nil {

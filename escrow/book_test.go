@@ -37,7 +37,7 @@ var operator = escrow.Actor{Operator: true}
 
 const operatorKey = "the operator's own words"
 
-// tester is what is asked of testing.TB, and rapid.T has too.
+// tester has the methods of testing.TB that rapid.T has too.
 type tester interface {
 	Helper()
 	Errorf(format string, args ...any)
@@ -57,8 +57,11 @@ type shop struct {
 // way is how a shop's store runs operations.
 type way func(ledger.Store) ledger.Store
 
-// ways are those of a store that runs each operation once, and of those that run them again.
+// ways are all ways: a store that runs each operation once, and stores that run them again.
 var ways = map[string]way{"once": func(s ledger.Store) ledger.Store { return s }, "twice": ledgertest.Twice, "again": ledgertest.Again}
+
+// openStore opens the store of a shop.
+var openStore = func(path string) (ledger.Store, error) { return bolt.Open(path, bolt.Options{NoSync: true}) }
 
 func defaultRules() escrow.Rules {
 	return escrow.Rules{
@@ -79,7 +82,7 @@ func newShopBy(t testing.TB, r escrow.Rules, by way) *shop {
 
 func (s *shop) open(r escrow.Rules) {
 	s.t.Helper()
-	store, err := bolt.Open(s.path, bolt.Options{NoSync: true})
+	store, err := openStore(s.path)
 	must(s.t, err)
 	l, err := ledger.New(s.way(store), ledger.Options{Now: s.clock.Now, Currency: "USDC"})
 	must(s.t, err)
@@ -94,7 +97,7 @@ func (s *shop) reopen() {
 	must(s.t, s.RecoverPending(context.Background()))
 }
 
-// catchUp does all that is due, as the worker of a server does after a moment. What fails is left for a minute later.
+// catchUp does everything that is due, as a server's worker does after a moment. Things that fail are due again a minute later.
 func (s *shop) catchUp() {
 	s.t.Helper()
 	for range 10_000 {

@@ -8,7 +8,7 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// Funding says where a metered call takes its money.
+// Funding says what pays for a metered call.
 type Funding int
 
 // A call is paid from the payer's wallet, from an escrow between payer and payee, or by the payer's subscription to a plan.
@@ -18,7 +18,7 @@ const (
 	FromSubscription
 )
 
-// CallOrder is what a metered call asks for before it goes upstream.
+// CallOrder describes a metered call, before it goes to the provider.
 type CallOrder struct {
 	Request string // the id of the request, by [Book.NewRequestID]
 	By      Actor  // who pays
@@ -27,22 +27,23 @@ type CallOrder struct {
 	Pattern string // how it is charged: "per_call", "per_token", ...
 	API     string // the wire format, "openai.chat" for one
 	Model   string
-	Least   ledger.Amount // the first hold: nothing starts without it
-	Most    ledger.Amount // up to this is held where it is available; below Least: Least
+	Least   ledger.Amount // the first hold; without it the call is refused
+	Most    ledger.Amount // up to this is held, if it is available; if it is below Least, Least counts
 	From    Funding
-	Escrow  string        // FromEscrow: the one that the caller named, or empty
-	Open    ledger.Amount // FromEscrow: without a fitting escrow, one of min(Open, available), at least Least, is opened; 0: refused with escrow_required
-	OpenFor time.Duration // after this the opened escrow's rest goes back to the payer; 0: it stays
+	Escrow  string        // FromEscrow: the escrow that the caller named, or empty
+	Open    ledger.Amount // FromEscrow: if there is no suitable escrow, one of min(Open, available), but at least Least, is opened; 0: the call is refused with escrow_required
+	OpenFor time.Duration // after this time, what is left in the opened escrow goes back to the payer; 0: never
 	Tags    map[string]string
 
-	IdempotencyKey string   // the caller's; empty: none. The same again is refused with idempotency_conflict
-	Digest         [32]byte // of the request: what makes it the same
+	IdempotencyKey string   // the caller's, or empty; a second call with the same key is refused with idempotency_conflict
+	Digest         [32]byte // of the request: two requests with the same digest are the same
 
-	// Milestone: the call does the work of this milestone of the escrow that is named. It costs nothing, but must be worth no more than the
-	// milestone pays, and be the only one; when it is settled, the milestone is delivered (but for an answer that the upstream cut).
+	// Milestone is the milestone, of the escrow in Escrow, whose work the call does. The call costs nothing, but its price may not be above what
+	// the milestone pays, and only one call may do the work. When the call is settled, the milestone is delivered, unless the provider cut the
+	// answer.
 	Milestone string
-	// Shadow: nothing is refused for want of money, held or charged; the charge says what it would have been. The payer may be
-	// unknown.
+	// Shadow means that nothing is refused for lack of money, and nothing is held or charged. The charge says what it would have been. The payer
+	// may be unknown.
 	Shadow bool
 
 	Plan  string                          // FromSubscription: the payee's plan
@@ -50,8 +51,8 @@ type CallOrder struct {
 	Over  func(units int64) ledger.Amount // FromSubscription: the price of so many millionths of a unit beyond the quota
 }
 
-// Authorisation is money taken aside for one call. Its methods are called from the goroutine that serves the call, but for
-// Err, Held, Escrow and Cancel, which any may call.
+// Authorisation is money that is set aside for one call. Its methods must be called from the goroutine that serves the call, except for Err, Held,
+// Escrow and Cancel, which may be called from any goroutine.
 type Authorisation struct {
 	book   *Book
 	charge Charge // what is known of it before it is settled
@@ -76,24 +77,24 @@ type Authorisation struct {
 	over    ending
 }
 
-// Authorise takes money aside for a call. From the wallet it writes nothing to disk.
+// Authorise sets money aside for a call. If the wallet pays, nothing is written to disk.
 //
-// Refusals: insufficient_funds (fields required, available, currency, payee), limit_exceeded, escrow_required, forbidden, rate_limited
-// where too many calls of the agent run, idempotency_conflict (retry_after while the same call runs, request_id when it was made); for a
-// named escrow not_found (absent or another payer's), forbidden (not to this payee, or paid by milestones), invalid_status
-// (no longer open); for a plan subscription_required (plan, price, period).
+// Refusals: insufficient_funds (fields required, available, currency, payee), limit_exceeded, escrow_required, forbidden, rate_limited if too
+// many calls of the agent run, idempotency_conflict (retry_after while the same call runs, request_id after it was made). For a named
+// escrow: not_found (it does not exist or has another payer), forbidden (it has another payee, or is paid by milestones), invalid_status (it
+// is no longer open). For a plan: subscription_required (plan, price, period).
 func (b *Book) Authorise(ctx context.Context, o CallOrder) (*Authorisation, error) {
 	if o.Shadow {
 		return b.shadow(o)
 	}
 	if o.By.Operator {
-		return nil, refuse(Forbidden, nil, "the operator's key pays for nothing; use an agent's key")
+		return nil, refuse(Forbidden, nil, "the operator's key can't pay; use an agent's key")
 	}
 	if err := o.By.mayPay(o.Payee); err != nil {
 		return nil, err
 	}
 	if o.By.Agent == o.Payee {
-		return nil, invalid("payee", "%q is the payee of this route: nobody pays itself", o.Payee)
+		return nil, invalid("payee", "%q is the payee of this route, and an agent can't pay itself", o.Payee)
 	}
 	runs, err := b.claimCall(ctx, o)
 	if err != nil {
@@ -110,7 +111,7 @@ func (b *Book) Authorise(ctx context.Context, o CallOrder) (*Authorisation, erro
 	return a, nil
 }
 
-// fund takes the first amount aside.
+// fund sets the first amount aside.
 func (a *Authorisation) fund(ctx context.Context, o CallOrder) error {
 	switch o.From {
 	case FromEscrow:
@@ -129,16 +130,17 @@ func (o CallOrder) charge() Charge {
 	}
 }
 
-// Escrow is the id of the escrow that pays, empty for a wallet.
+// Escrow returns the id of the escrow that pays, or "" if the wallet pays.
 func (a *Authorisation) Escrow() string { return a.charge.EscrowID }
 
-// Worth is what the milestone pays whose work the call does: it may come to that and no more. 0 where it does none.
+// Worth returns what the milestone pays whose work the call does, which is the highest price that the call may have. It returns 0 for a call
+// without a milestone.
 func (a *Authorisation) Worth() ledger.Amount { return a.worth }
 
-// Held is what is still aside: authorised and not drawn.
+// Held returns what is still held: authorised and not drawn.
 func (a *Authorisation) Held() ledger.Amount { return a.hold.Amount() }
 
-// Available is what the payer has beyond all holds: in its wallet, or in the escrow that pays.
+// Available returns what is available in the payer's wallet, or in the escrow that pays, without all holds.
 func (a *Authorisation) Available() ledger.Amount {
 	account, held, err := a.book.ledger.Balance(a.source)
 	if err != nil {
@@ -147,14 +149,14 @@ func (a *Authorisation) Available() ledger.Amount {
 	return account.Available() - held
 }
 
-// Total is all that was authorised so far, what was drawn included.
+// Total returns everything that was authorised so far, including draws.
 func (a *Authorisation) Total() ledger.Amount {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.total
 }
 
-// Extend grows what has been authorised to total, draws included. Refused with insufficient_funds or limit_exceeded, nothing has
+// Extend increases what is authorised to total, including draws. If it is refused with insufficient_funds or limit_exceeded, nothing has
 // changed.
 func (a *Authorisation) Extend(total ledger.Amount) error {
 	a.mu.Lock()
@@ -181,7 +183,7 @@ func (a *Authorisation) extend(by ledger.Amount) error {
 	return nil
 }
 
-// release lets go of all that is set aside in memory, as far as that was not done when the call was settled.
+// release gives back everything that is still set aside in memory.
 func (a *Authorisation) release() {
 	a.hold.Release()
 	a.limits.end()
@@ -191,7 +193,7 @@ func (a *Authorisation) release() {
 	}
 }
 
-// ExtendUpTo grows what has been authorised to total or to what is available, and returns what it came to, draws included.
+// ExtendUpTo increases what is authorised to total, or as far as money is available. It returns what is authorised now, including draws.
 func (a *Authorisation) ExtendUpTo(total ledger.Amount) ledger.Amount {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -206,7 +208,7 @@ func (a *Authorisation) ExtendUpTo(total ledger.Amount) ledger.Amount {
 	return a.total
 }
 
-// frozen refuses to take more from an escrow whose rest is frozen, or goes elsewhere.
+// frozen returns a refusal if the escrow that pays is frozen or over, so that nothing more may be taken from it.
 func (a *Authorisation) frozen() error {
 	if a.charge.EscrowID == "" {
 		return nil
@@ -218,9 +220,10 @@ func (a *Authorisation) frozen() error {
 	return err
 }
 
-// Draw pays what is due so far, cumulative, from what is held, and never more than that. It is queued and does not wait for the
-// disk; a failure shows in Err. While one draw is in flight the next ones are left to the one after it, or to Settle. Units
-// counted exactly are posted at once; an estimate is drawn as the payee's pending credit and becomes exact at Settle.
+// Draw pays what is due from what is held, and never more than is held. due is the total since the beginning of the call. Draw is queued and
+// does not wait for the disk; a failure is returned by Err. While a draw is in flight, further draws are combined into one after it, or left
+// to Settle. If exact is true, the amount is posted at once. Otherwise it is an estimate: it becomes a pending credit of the payee, and
+// Settle posts the exact amount.
 func (a *Authorisation) Draw(due ledger.Amount, exact bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -231,14 +234,14 @@ func (a *Authorisation) Draw(due ledger.Amount, exact bool) {
 	a.drawing = queue(a.book, func(t *Tx) (struct{}, error) { return struct{}{}, t.draw(a, due, exact) })
 }
 
-// Err is the failure of an earlier Draw, after which the response must be aborted.
+// Err returns the failure of an earlier Draw. After a failure the response must be aborted.
 func (a *Authorisation) Err() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.lookAtDraw()
 }
 
-// Await waits until the draw in flight is durable, and returns the failure of a draw like [Authorisation.Err].
+// Await waits until the draw in flight is durable. It returns the failure of a draw, like [Authorisation.Err].
 func (a *Authorisation) Await() error {
 	a.mu.Lock()
 	drawing := a.drawing

@@ -9,8 +9,8 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// AbandonedCall is a call whose charge, or whose end, failed with a commit of the ledger: it may stand in the books or not, but its answer
-// never went out whole.
+// AbandonedCall is a call whose charge or cancellation failed with a commit of the ledger. The charge may be in the books or not, but the answer
+// never went out completely.
 type AbandonedCall struct {
 	Request        string
 	Payer          string
@@ -18,14 +18,14 @@ type AbandonedCall struct {
 	Sent           bool   // parts of the answer went out
 }
 
-// abandoned are the calls that a process has abandoned and not yet put right, by their requests.
+// abandoned are the calls that a process has abandoned and not settled yet, by their request ids.
 type abandoned struct {
 	mu    sync.Mutex
 	calls map[string]AbandonedCall
 }
 
-// Abandon notes a call that the books must be put right about, by [Book.PutRight], when the ledger takes money again. Of one call, what is
-// noted first stands. The note is this process's own: if the process dies, the next one's [Book.RecoverPending] sees to the call.
+// Abandon remembers a call that [Book.PutRight] must settle when the ledger accepts operations again. If a call is abandoned twice, the first
+// time counts. The call is remembered only in this process: if the process dies, [Book.RecoverPending] of the next process settles it.
 func (b *Book) Abandon(c AbandonedCall) {
 	a := &b.process.abandoned
 	a.mu.Lock()
@@ -48,10 +48,9 @@ func (a *abandoned) take() (calls []AbandonedCall) {
 	return calls
 }
 
-// PutRight puts the books right about the calls that were abandoned, and returns how many that were. A charge that stands in the books
-// after all is paid back, and its idempotency key forgotten: the call may be made again. What the call had drawn is posted, as after a
-// crash, if parts of the answer went out, and given back if none did. A call on which the ledger fails again stays noted; what else goes
-// wrong with one is joined in the error.
+// PutRight settles the abandoned calls, and returns how many there were. If a charge is in the books after all, it is refunded, and its
+// idempotency key is forgotten, so that the call may be made again. Draws of the call are posted, as after a crash, if parts of the answer
+// went out, and given back otherwise. If the ledger fails again, the call is still remembered. Other errors are joined and returned.
 func (b *Book) PutRight(ctx context.Context) (right int, err error) {
 	var failed []error
 	for _, c := range b.process.abandoned.take() {

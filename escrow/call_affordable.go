@@ -6,8 +6,8 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// Affordable reports whether the call that an order asks for could begin now. It holds nothing, opens no escrow and renews no
-// subscription, so that a moment later the answer may be another.
+// Affordable reports whether the call that an order describes could begin now. It holds nothing, opens no escrow and renews no subscription,
+// so a moment later the answer may be different.
 func (b *Book) Affordable(ctx context.Context, o CallOrder) (bool, error) {
 	wallet, err := b.Wallet(ctx, o.By.Agent)
 	if err != nil || o.By.Agent == "" {
@@ -23,8 +23,8 @@ func (b *Book) Affordable(ctx context.Context, o CallOrder) (bool, error) {
 	}
 }
 
-// Penniless reports whether an agent can't pay a payee anything: its wallet is empty, no escrow of it holds money, and no subscription to the
-// payee runs.
+// Penniless reports whether an agent can't pay a payee anything: its wallet is empty, none of its escrows contains money, and it has no running
+// subscription to the payee.
 func (b *Book) Penniless(ctx context.Context, agent, payee string) (bool, error) {
 	wallet, err := b.Wallet(ctx, agent)
 	if err != nil || wallet.Available > 0 {
@@ -79,7 +79,7 @@ func (b *Book) subscriptionCovers(o CallOrder, wallet Wallet) (bool, error) {
 	}
 }
 
-// covers reports whether an account has so much that no running call holds.
+// covers reports whether an account has the amount, without what running calls hold.
 func (b *Book) covers(id ledger.AccountID, amount ledger.Amount) (bool, error) {
 	account, held, err := b.ledger.Balance(id)
 	return err == nil && account.Available()-held >= amount, err

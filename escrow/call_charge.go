@@ -8,7 +8,7 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// ChargeStatus is what became of a charge.
+// ChargeStatus is the status of a charge.
 type ChargeStatus string
 
 // The statuses of a charge.
@@ -76,10 +76,10 @@ func chargeByID(r ledger.Reader, id string) (c Charge, found bool, err error) {
 	return c, found, err
 }
 
-// SharedTag begins the name of a tag that the payer shares with the payee. All other tags are the payer's alone.
+// SharedTag is the beginning of the names of tags that the payer shares with the payee. Other tags are shown only to the payer.
 const SharedTag = "shared."
 
-// TagsFor are the tags that an agent may see: the payer all, the payee those that are shared.
+// TagsFor returns the tags that an agent may see: the payer all, the payee only shared ones.
 func (c Charge) TagsFor(agent string) map[string]string {
 	if agent == c.Payer {
 		return c.Tags
@@ -100,7 +100,8 @@ func (c Charge) visible(by Actor) bool {
 
 func noCharge(id string) error { return refuse(NotFound, nil, "no charge %.80q", id) }
 
-// Charge returns the charge of a request to one of its parties or the operator. Where its quality had to be decided by now, it is.
+// Charge returns the charge of a request, if the caller is one of its parties or the operator. If the time to decide its quality is over, that is
+// done first.
 func (b *Book) Charge(ctx context.Context, by Actor, id string) (Charge, error) {
 	c, err := b.storedCharge(by, id)
 	if err != nil || c.HeldIn == "" {
@@ -130,7 +131,7 @@ func (b *Book) storedCharge(by Actor, id string) (c Charge, err error) {
 	return c, nil
 }
 
-// ChargeFilter says which charges are wanted; zero fields want all.
+// ChargeFilter selects charges. A zero field selects all.
 type ChargeFilter struct {
 	Agent    string // whose charges, as payer or payee; empty: all agents', which is the operator's to see
 	Payer    string
@@ -175,8 +176,8 @@ func (b *Book) Charges(f ChargeFilter, p Page) (charges []Charge, next string, e
 	return charges, next, err
 }
 
-// RefundCharge gives a charge back to the payer's wallet: amount, or all that was not refunded yet where it is zero. The operator's
-// commission comes back in proportion. The payee may, and the operator.
+// RefundCharge refunds an amount of a charge to the payer's wallet. If the amount is zero, everything is refunded that was not refunded yet. The
+// commission is refunded in proportion. Only the payee and the operator may do this.
 func (t *Tx) RefundCharge(by Actor, id string, amount ledger.Amount, reason string) (Charge, error) {
 	if err := by.mayMove(); err != nil {
 		return Charge{}, err
@@ -220,7 +221,7 @@ func (t *Tx) RefundCharge(by Actor, id string, amount ledger.Amount, reason stri
 	return t.payBack(c, amount, reason)
 }
 
-// payBack moves a refund: the operator's part of it to the payee, then all of it to the payer.
+// payBack moves the money of a refund: first the operator's part to the payee, then everything to the payer.
 func (t *Tx) payBack(c Charge, amount ledger.Amount, reason string) (Charge, error) {
 	c.Refunded += amount
 	back, err := c.Commission.MulDiv(uint64(c.Refunded), uint64(c.Amount))

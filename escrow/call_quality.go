@@ -9,19 +9,19 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// Verdict is what the quality of a call comes to.
+// Verdict is the consequence of the quality of a call.
 type Verdict struct {
 	Share   int64 `cbor:"1,keyasint,omitempty"` // parts per million of the price that are paid
 	Dispute bool  `cbor:"2,keyasint,omitempty"` // the operator decides
 }
 
-// Tier is what a score comes to that is at least so high.
+// Tier is the verdict for scores of at least AtLeast.
 type Tier struct {
 	AtLeast string  `cbor:"1,keyasint,omitempty"` // decimal text; empty: whatever it is
 	Verdict Verdict `cbor:"2,keyasint"`
 }
 
-// Judge returns the verdict of the first tier that a score reaches. ok is false where the score is no number, or reaches none.
+// Judge returns the verdict of the first tier that a score reaches. If the score is not a number, or reaches no tier, ok is false.
 func Judge(tiers []Tier, score string) (v Verdict, ok bool) {
 	d, ok := readScore(score)
 	if !ok {
@@ -38,14 +38,14 @@ func Judge(tiers []Tier, score string) (v Verdict, ok bool) {
 	return Verdict{}, false
 }
 
-// readScore reads a number whose digits all fit a line: comparing 1 with 1e999999999 would write all of them out.
+// readScore reads a number of limited length, since comparing 1 with 1e999999999 would write out all its digits.
 func readScore(text string) (decimal.Decimal, bool) {
 	d, err := decimal.NewFromString(text)
 	ok := err == nil && len(text) <= 40 && d.Exponent() >= -40 && d.Exponent() <= 40
 	return d, ok
 }
 
-// Quality is how well a call was served, or that this is not known yet.
+// Quality is the quality of a call's answer. It may be not known yet.
 type Quality struct {
 	Verdict  Verdict // where it is known
 	Score    string
@@ -53,7 +53,7 @@ type Quality struct {
 	Decision *Decision // Hold
 }
 
-// Decision is a charge whose quality is not decided yet. It is kept in the ledger with all that a later judgement needs.
+// Decision is a charge whose quality is not decided yet. It is stored in the ledger with everything that is needed to decide it later.
 type Decision struct {
 	RequestID string    `cbor:"1,keyasint"` // it and the next three are filled in here
 	Payer     string    `cbor:"2,keyasint"`
@@ -68,7 +68,7 @@ type Decision struct {
 
 const maxJudge = 64 << 10
 
-// divide says what of a call's price is paid at once and what stays locked, and notes in the charge what it would have been.
+// divide returns which part of a call's price is paid at once, and which part stays locked. It sets the full price in the charge.
 func (q *Quality) divide(c *Charge, amount, posted ledger.Amount) (paid, locked ledger.Amount) {
 	if q == nil {
 		return amount, 0
@@ -85,8 +85,8 @@ func (q *Quality) divide(c *Charge, amount, posted ledger.Amount) (paid, locked 
 	return paid, 0
 }
 
-// lockHeld locks the price of a call whose quality is not decided in an escrow of its own. source is the escrow that pays the call,
-// nil where the wallet does: its money goes by the payer's wallet.
+// lockHeld locks the price of a call whose quality is not decided in an escrow of its own. source is the escrow that pays the call, or nil if the
+// wallet does. Money from source goes through the payer's wallet.
 func (t *Tx) lockHeld(a *Authorisation, source *Escrow, c *Charge, amount ledger.Amount, q *Quality) error {
 	if amount == 0 {
 		return nil
@@ -129,7 +129,7 @@ func (t *Tx) lockHeld(a *Authorisation, source *Escrow, c *Charge, amount ledger
 	return t.put(decisionTable.key(c.RequestID), d)
 }
 
-// divideBy sends an escrow's money where a verdict says, but for what calls hold.
+// divideBy divides an escrow's money by a verdict, without what calls hold.
 func (t *Tx) divideBy(e *Escrow, v Verdict, note string) error {
 	if v.Dispute {
 		e.dispute("meter", note)
@@ -146,7 +146,7 @@ func (t *Tx) divideBy(e *Escrow, v Verdict, note string) error {
 	return t.sendRest(e, ToPayer, note)
 }
 
-// follow keeps the charge that an escrow holds the price of in step with it.
+// follow updates the charge whose price an escrow locks, after the escrow has changed.
 func (t *Tx) follow(e *Escrow) error {
 	if e.Kind != KindQuality || e.Status == StatusOpen || e.Status == StatusRefundRequested {
 		return nil
@@ -191,7 +191,7 @@ func (t *Tx) decide(c Charge, v Verdict, score, note string) (Charge, error) {
 		return Charge{}, err
 	}
 	if e == nil || c.Status != HeldCharge || e.Status != StatusOpen {
-		return Charge{}, refuse(InvalidStatus, nil, "the charge is %s: its quality is not to be decided any more", c.Status)
+		return Charge{}, refuse(InvalidStatus, nil, "the charge is %s: its quality is decided already", c.Status)
 	}
 	c.Score = score
 	if err := t.put(chargeTable.key(c.RequestID), c); err != nil {
@@ -236,7 +236,7 @@ func (t *Tx) Score(by Actor, request, score string) (Charge, error) {
 	case !by.Operator && by.Agent != c.Payer:
 		return Charge{}, refuse(Forbidden, nil, "the payee does not judge its own work")
 	case !found:
-		return Charge{}, refuse(InvalidStatus, nil, "the charge is %s: its quality is not to be decided", c.Status)
+		return Charge{}, refuse(InvalidStatus, nil, "the charge is %s: there is no quality to decide", c.Status)
 	case !by.Operator && !d.ByPayer:
 		return Charge{}, refuse(Forbidden, nil, "on this route a judge decides, not the payer")
 	}
@@ -250,7 +250,7 @@ func (t *Tx) Score(by Actor, request, score string) (Charge, error) {
 	return t.decide(c, v, score, "scored "+score)
 }
 
-// OpenDecisions lists charges that are not decided yet, the oldest first, behind the one of the given request.
+// OpenDecisions lists charges that are not decided yet, oldest first, beginning after the one of the given request.
 func (b *Book) OpenDecisions(ctx context.Context, after string, limit int) (decisions []Decision, err error) {
 	err = b.view(func(r ledger.Reader) error {
 		all := decisionTable.under()
@@ -267,7 +267,7 @@ func (b *Book) OpenDecisions(ctx context.Context, after string, limit int) (deci
 	return decisions, err
 }
 
-// delivered marks the milestone that a call was for as delivered, unless its payee has said so before.
+// delivered marks the milestone whose work a call did as delivered, unless the payee has done that already.
 func (t *Tx) delivered(e *Escrow, name, cut string) error {
 	if e == nil || name == "" || cut == "upstream" || e.Status.Closed() || e.Closing != "" {
 		return nil

@@ -8,7 +8,7 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// Settlement is what a call came to.
+// Settlement describes the end of a call: what it used and what it costs.
 type Settlement struct {
 	Amount     ledger.Amount     // price of the final usage, whatever was drawn on the way
 	Units      map[string]string // unit -> count, as decimal text
@@ -24,22 +24,23 @@ type Settlement struct {
 
 	Quality *Quality // what the judge says; nil: it is paid in full
 
-	// Answer, where the call has an idempotency key, is kept as long as that is, for [Book.KeptAnswer]; there is a bound on all that is
-	// kept, beyond which it is not. The books don't look into it: it should be sealed with something that only the caller has.
+	// Answer is stored together with the call's idempotency key, for [Book.KeptAnswer]. It is not stored if the call has no key, or if too much
+	// is stored already. It should be encrypted with something that only the caller has.
 	Answer []byte
 
-	// Price, if not nil, prices the call in place of Amount, Units and UnitPrices, by what was used before it in the period. Amount is then the
-	// most that it can come to. It may be run more than once, on another goroutine.
+	// Price, if not nil, computes the price of the call from what was used before it in the period, and replaces Amount, Units and UnitPrices.
+	// Amount is then the highest possible price. Price may be called more than once, and on another goroutine.
 	Price func(used func(Counter) int64) Priced
 
 	Quota int64                           // FromSubscription: millionths of a unit that were used; Amount is not read then
 	Over  func(units int64) ledger.Amount // FromSubscription: the price of those beyond the quota; nil: the order's
-	// OverAfter, FromSubscription, if not nil, is the price of units beyond the quota after so many others of the period, which Over bounds.
+	// OverAfter, if not nil, is the price of units beyond the quota, after before other such units in the period. Over is then the highest
+	// possible price. Only for FromSubscription.
 	OverAfter func(before, units int64) ledger.Amount
 }
 
-// drawn is what a call has paid before it is settled. It is in the books for as long as the call runs, so that a call that dies
-// with the process is still accounted for.
+// drawn is what a call has paid before it is settled. It is in the books while the call runs, so that the call can be settled if the process
+// dies.
 type drawn struct {
 	Charge  Charge         `cbor:"1,keyasint"` // what is known of it; Commission is what the posted draws have paid
 	PPM     int64          `cbor:"2,keyasint,omitempty"`
@@ -65,7 +66,7 @@ func (t *Tx) drawnBy(a *Authorisation) (d drawn, found bool, err error) {
 	return d, found, err
 }
 
-// draw pays what is due of a running call, as far as its hold goes.
+// draw pays what is due for a running call, as far as its hold covers it.
 func (t *Tx) draw(a *Authorisation, due ledger.Amount, exact bool) error {
 	d, _, err := t.drawnBy(a)
 	if err != nil {
@@ -125,7 +126,7 @@ func (t *Tx) takeShare(d *drawn, posted ledger.Amount) (fee ledger.Amount, err e
 	return fee, err
 }
 
-// made notes that the transfer of a number was made for the call.
+// made records that the transfer with the number seq was made for the call.
 func (d *drawn) made(seq uint64) {
 	if d.Charge.FirstTransfer == 0 {
 		d.Charge.FirstTransfer = seq
@@ -140,7 +141,7 @@ func (d drawn) account() ledger.AccountID {
 	return ledger.Wallet(d.Charge.Payer)
 }
 
-// source is the escrow that pays a call, with what is due of it done; nil where the wallet pays.
+// source returns the escrow that pays a call, after what is due to the escrow was done. It returns nil if the wallet pays.
 func (t *Tx) source(d drawn) (*Escrow, error) {
 	id := d.Charge.EscrowID
 	if id == "" {
@@ -166,8 +167,8 @@ func (t *Tx) countDraw(e *Escrow, amount, fee, stained ledger.Amount) error {
 	return t.saveEscrow(e)
 }
 
-// endCall gives back what a call that has ended still holds, and lets others run in its place. Where the escrow that paid it is over, what it
-// held goes on.
+// endCall gives back what an ended call still holds, and ends its claims. If the escrow that paid the call is over, the money that the call held
+// goes to the party that gets the rest of the escrow.
 func (t *Tx) endCall(a *Authorisation, e *Escrow) error {
 	if err := t.ledger.Release(a.hold); err != nil {
 		return err
@@ -181,7 +182,7 @@ func (t *Tx) endCall(a *Authorisation, e *Escrow) error {
 	return t.sendLeft(e)
 }
 
-// sendLeft sends on what a call has left in an escrow that is over.
+// sendLeft pays out what a call has left in an escrow that is over.
 func (t *Tx) sendLeft(e *Escrow) error {
 	what := EscrowReleased
 	if e.Closing == ToPayer {
@@ -196,9 +197,9 @@ func (t *Tx) sendLeft(e *Escrow) error {
 	return t.escrowEvent(what, *e)
 }
 
-// Settle charges the call: one durable operation that resolves the draws, posts the rest, and records the charge. An amount beyond
-// what can be had is clamped and the charge flagged suspect. Once per request: the same again returns the first charge.
-// ctx bounds the waiting alone; an accepted settlement runs on.
+// Settle charges the call in one durable operation: it resolves the draws, posts the rest, and records the charge. If the amount is more than is
+// available, it is cut and the charge is flagged suspect. A second Settle returns the first charge. If ctx ends, Settle stops waiting, but the
+// settlement still takes place.
 func (a *Authorisation) Settle(ctx context.Context, s Settlement) (Charge, error) {
 	if s.Amount < 0 {
 		s.Amount, s.Suspect = 0, true
@@ -289,7 +290,7 @@ func (t *Tx) settle(a *Authorisation, s Settlement) (Charge, error) {
 	return charge, t.tellUnpriced(charge)
 }
 
-// payRest pays what is still due of a call: of what its draws have set aside first, which goes back as far as it is not due.
+// payRest pays what is still due for a call. It takes the money from pending draws first, and gives back the part of them that is not due.
 func (t *Tx) payRest(d *drawn, due ledger.Amount, cover *ledger.Hold) error {
 	if d.Pending > 0 {
 		pendings, err := t.ledger.Pendings(d.Charge.RequestID)
@@ -347,8 +348,8 @@ func (t *Tx) record(d drawn, hold *ledger.Hold) (Charge, error) {
 	return c, t.put(chargeTable.key(c.RequestID), c)
 }
 
-// Cancel gives back what is held. Posted draws stand (and are recorded as a charge), pending ones are voided. Where the ledger fails, that
-// is done when it takes money again, see [Book.PutRight]. Cancel does nothing after Settle, or twice.
+// Cancel gives back what is held. Posted draws are recorded as a charge, and pending draws are voided. If the ledger fails, this is done later, by
+// [Book.PutRight]. Cancel does nothing after Settle or after another Cancel.
 func (a *Authorisation) Cancel() {
 	if !a.end(cancelled) {
 		return
@@ -398,9 +399,8 @@ func (t *Tx) cancel(a *Authorisation) error {
 	return t.endCall(a, e)
 }
 
-// RecoverPending is run after a ledger was opened, before it serves: draws of calls that died with their process are posted and recorded
-// as charges, and escrows that were over but for what those calls held are closed. What processes that are still running have drawn and
-// hold is left to them.
+// RecoverPending must be called after a ledger was opened, before it is used. It posts the draws of calls whose process died, and records them as
+// charges. It also closes escrows that were over except for what those calls held. Calls of processes that are still running are left alone.
 func (b *Book) RecoverPending(ctx context.Context) error {
 	for _, left := range []struct {
 		table   table
@@ -425,7 +425,7 @@ func (b *Book) RecoverPending(ctx context.Context) error {
 	return nil
 }
 
-// idsIn returns some of the ids of a table after the one given.
+// idsIn returns some ids of a table, beginning after the given id.
 func (b *Book) idsIn(in table, after string) (ids []string, err error) {
 	err = b.view(func(r ledger.Reader) error {
 		all := in.under()
@@ -440,7 +440,7 @@ func (b *Book) idsIn(in table, after string) (ids []string, err error) {
 	return ids, err
 }
 
-// recoverCall records what a call had drawn whose process has died.
+// recoverCall records what a call had drawn before its process died.
 func (t *Tx) recoverCall(request string) error {
 	var d drawn
 	if found, err := load(t.ledger, drawTable.key(request), &d); err != nil || !found {
@@ -473,7 +473,7 @@ func (t *Tx) recordDrawn(d drawn) error {
 	return err
 }
 
-// recoverClosing sends on what is left of an escrow that is over, but for what running calls hold.
+// recoverClosing pays out what is left in an escrow that is over, without what running calls hold.
 func (t *Tx) recoverClosing(id string) error {
 	e, err := t.escrow(id)
 	if err != nil || e == nil || e.Closing == "" {

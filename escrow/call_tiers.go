@@ -7,7 +7,7 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// Counter names what is counted of the use that a payer makes of a payee in a period, since prices depend on it.
+// Counter identifies a count of what a payer has used from a payee in a period. Prices with tiers depend on it.
 type Counter struct {
 	Name string
 	Each string // "day", "week" (from Monday) or "month", by the calendar in UTC
@@ -33,7 +33,7 @@ type Use struct {
 	Units int64
 }
 
-// Priced is what a call comes to, by what was used before it.
+// Priced is the price of a call, which depends on what was used before it.
 type Priced struct {
 	Amount     ledger.Amount
 	Units      map[string]string // as in a [Settlement]
@@ -48,7 +48,7 @@ type useRecord struct {
 	Units  int64 `cbor:"2,keyasint"`
 }
 
-// Used is how much of a counter a payer has used in the period that runs, in millionths of a unit.
+// Used returns how much of a counter a payer has used in the current period, in millionths of a unit.
 func (b *Book) Used(payer, payee string, c Counter) (units int64, err error) {
 	err = b.view(func(r ledger.Reader) error {
 		units, err = usedOf(r, payer, payee, c, b.Now())
@@ -65,10 +65,10 @@ func usedOf(r ledger.Reader, payer, payee string, c Counter, now time.Time) (int
 	return u.Units, nil
 }
 
-// maxUse bounds what is counted, so that sums stay numbers.
+// maxUse is the highest value of a counter, so that sums do not overflow.
 const maxUse = int64(1) << 61
 
-// priceTiers prices a call that is over by what was used before it, and counts what it has used.
+// priceTiers computes the price of an ended call from what was used before it, and counts what the call used.
 func (t *Tx) priceTiers(c *Charge, s *Settlement) error {
 	var failed error
 	p := s.Price(func(of Counter) int64 {

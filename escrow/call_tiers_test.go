@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Periods are those of the calendar, in UTC: weeks begin on Monday.
+// Periods follow the calendar in UTC. Weeks begin on Monday.
 func TestPeriodsOfCounters(t *testing.T) {
 	at := func(text string) time.Time {
 		parsed, err := time.Parse(time.RFC3339, text)

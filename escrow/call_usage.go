@@ -12,7 +12,7 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// UsageRow is an agent's charges of one group in a span of time.
+// UsageRow is the sum of an agent's charges of one group in a span of time.
 type UsageRow struct {
 	Group  string // the payee, route, ... of the group
 	Calls  int64
@@ -22,7 +22,7 @@ type UsageRow struct {
 	Units  map[string]string
 }
 
-// maxUsage bounds how many charges one answer adds up.
+// maxUsage is the largest number of charges that one answer adds up.
 const maxUsage = 200_000
 
 // Usage adds up the charges of an agent with From <= time < To, by "payee" (default), "payer", "route", "model", "day", "key", or
@@ -79,8 +79,8 @@ func (row *UsageRow) add(agent string, c Charge, units map[string]decimal.Decima
 	}
 }
 
-// grouping is by what the charges of an agent are grouped. What is the payer's alone, its keys and its tags, does not divide what it paid to
-// others in their reports.
+// grouping returns the function that gives the group of a charge. Keys and unshared tags of a payer are private, so they do not group the charges
+// in the reports of its payees.
 func grouping(agent, by string) (func(Charge) string, error) {
 	if tag, is := strings.CutPrefix(by, "tag:"); is && tag != "" {
 		return func(c Charge) string { return c.TagsFor(agent)[tag] }, nil
@@ -108,7 +108,7 @@ func grouping(agent, by string) (func(Charge) string, error) {
 	}
 }
 
-// Statement is a wallet's month.
+// Statement is the statement of a wallet for one month.
 type Statement struct {
 	Agent    string
 	From, To time.Time

@@ -8,51 +8,51 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// Claims is what one process knows for a moment, and the books do not say: what the calls that it runs have taken of things that are
-// bounded, so that together they take no more than there is. A claim is gone with its process; what came of it is in the books.
+// Claims is the state that a process has only while it runs, and that is not in the books. It knows how much of each limited thing the running
+// calls have claimed, so that together they never take more than there is. Claims are lost when the process ends; their results are in the
+// books.
 //
-// Every book has one, by [Book.Claims], and nothing else keeps such state: not this package, nor those above. The one there is keeps it in
-// memory, for a process that has a ledger to itself. Where several processes share a ledger, another one can stand in its place that leases a
-// part of each thing from the ledger and gives claims out of that. (Holds of money are the ledger's own, see [ledger.Hold]: the authoriser
-// must count them.)
+// [Book.Claims] returns the claims of a ledger. No other code keeps such state, neither in this package nor in those that use it. The current
+// implementation is in memory, for a process that does not share its ledger. If several processes share a ledger, another implementation could
+// lease a part of each thing from the ledger. Holds of money are not claims, but belong to the ledger (see [ledger.Hold]).
 //
 // All methods may be called from any goroutine.
 type Claims interface {
-	// Take claims n of each thing, all of them or none: where one has no room for n, it fails with a *[NoRoom]. The things are of one owner, and
-	// of everybody.
+	// Take claims n of each thing, or nothing: if there is too little of one of them, it fails with a *[NoRoom]. All things must belong to one
+	// owner or to everybody.
 	Take(ctx context.Context, n int64, of ...Bound) (Claim, error)
-	// TakeUpTo is Take of n, or of as much of it as there is room for, perhaps nothing: the claim's Amount says how much.
+	// TakeUpTo is like Take, but claims less than n, perhaps nothing, if there is too little. The claim's Amount says how much it claimed.
 	TakeUpTo(ctx context.Context, n int64, of ...Bound) (Claim, error)
-	// Await is Take that waits until there is room, or ctx ends. No bound has Left.
+	// Await is like Take, but waits until there is enough, or until ctx ends. No bound may have Left.
 	Await(ctx context.Context, n int64, of ...Bound) (Claim, error)
-	// Taken is how much all claims together have taken of a thing.
+	// Taken returns how much of a thing all claims together have taken.
 	Taken(of Thing) int64
 
-	// Pass counts one more of a thing that happens at a rate and is over at once, such as a wrong key. Where it happens too often it is not
-	// counted: wait is how long until the next may.
+	// Pass counts an event whose rate is limited, such as a wrong key. If there were too many, the event is not counted, and wait is the time
+	// until the next one is allowed.
 	Pass(of Thing, at Rate) (wait time.Duration)
 
-	// Wait is how long Pass would have the next one wait. It counts nothing.
+	// Wait returns the wait that Pass would return, without counting an event.
 	Wait(of Thing, at Rate) time.Duration
 
-	// Live notes something that lives in this process, such as a call, and how to end it. It returns how to take the note back, once it has
-	// ended by itself.
+	// Live registers something that runs in this process, such as a call, with a function that ends it. The caller must call the returned
+	// function when it has ended by itself.
 	Live(end func()) (ended func())
-	// EndLive ends all that lives, all at once, and returns when each has been ended.
+	// EndLive ends everything that is registered by Live, concurrently, and returns when all have ended.
 	EndLive()
 }
 
-// Claim is what was taken of some things. Its methods may be called from any goroutine; those of a claim that has ended do nothing.
+// Claim is what was claimed of some things. Its methods may be called from any goroutine. After the claim has ended they do nothing.
 type Claim interface {
-	// Amount is how much the claim has, of each of its things.
+	// Amount returns how much the claim has of each of its things.
 	Amount() int64
-	// Extend takes so much more, or fails as [Claims] Take does and takes nothing.
+	// Extend takes more, or fails like [Claims] Take and takes nothing.
 	Extend(by int64) error
-	// ExtendUpTo takes so much more, or as much of it as there is room for, and returns how much that was.
+	// ExtendUpTo takes more, or as much of it as there is. It returns how much it took.
 	ExtendUpTo(by int64) (int64, error)
-	// GiveBack gives so much back.
+	// GiveBack gives a part back.
 	GiveBack(n int64)
-	// Settle ends the claim when the operation is durable that writes into the books what was used of it.
+	// Settle ends the claim when the operation t is durable. t must write into the books what was used of the claim.
 	Settle(t *Tx, used int64)
 	// End gives back what the claim still has.
 	End()
@@ -85,26 +85,26 @@ type Thing struct {
 	Name  string // which of the owner's; empty where there is one
 }
 
-// Bound is how much there is of a thing, for all claims together.
+// Bound says how much of a thing all claims together may take.
 type Bound struct {
 	Of   Thing
 	Most int64
-	// Share, on a bound of an owner's thing, lets the owner have no more than the part [SharePart] of what is then left for everybody: of the
-	// claim's bound of the same kind that is everybody's. So whoever comes next still finds some.
+	// Share is for a thing of an owner, if the claim also has a bound of the same kind that belongs to everybody. The owner then gets no more of
+	// it than a [SharePart]th of what is left for everybody, so that there is always something left for the next owner.
 	Share bool
-	// Left, if not nil, reads in the books how much there is, in place of Most. Its error is the claim's.
+	// Left, if not nil, reads from the books how much there is, and replaces Most. If it fails, the claim fails with its error.
 	Left func(ledger.Reader) (int64, error)
-	// Note is told to whoever finds no room beside this claim, in NoRoom. It is for things that one claim at a time can have.
+	// Note is returned in NoRoom to a claim that fails because of this one. It is for things that only one claim at a time can have.
 	Note []byte
 }
 
-// SharePart is the part that one owner may have, by [Bound].Share, of what is left of a thing, as a divisor.
+// SharePart says how much one owner gets with [Bound].Share, as a divisor of what is left of a thing.
 const SharePart = 2
 
-// NoRoom is the error of a claim of more than there is room for.
+// NoRoom is the error of a claim for which there is too little of a thing.
 type NoRoom struct {
-	Bound int   // which of the claim's bounds has the least room, the first being 0
-	Room  int64 // that it has; below zero where there is less of the thing than is claimed
+	Bound int   // the index of the claim's bound with the least room
+	Room  int64 // the room that it has; negative if more of the thing is claimed than there is
 	Note  []byte
 }
 

@@ -15,8 +15,8 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// memory is Claims of a process that has the ledger to itself. The things of one owner are under one lock, so that a claim of several is
-// made at once; what nobody has claimed takes no room.
+// memory implements Claims for a process that does not share its ledger. The things of one owner are under one lock, so that a claim of several
+// things is atomic. Things that nobody has claimed take no memory.
 type memory struct {
 	ledger *ledger.Ledger
 	seed   maphash.Seed
@@ -232,8 +232,8 @@ func (c *claim) End() {
 	c.ended = true
 }
 
-// tightest is the bound with the least room, the first of several, and the room that it has. The books are read under the lock: what is used
-// of a claim is in them before the claim is given back, so that what was used always counts, here or in the books.
+// tightest returns the first bound with the least room, and the room that it has. The books are read under the lock. The use of a claim is
+// written into the books before the claim ends, so each use is always counted, here or in the books.
 func (c *claim) tightest() (tightest int, room int64, err error) {
 	switch {
 	case c.ended:
@@ -273,7 +273,7 @@ func (c *claim) tightestIn(r ledger.Reader) (tightest int, room int64, err error
 	return tightest, room, nil
 }
 
-// shareOf is how much more the owner of a shared thing may have, so that SharePart times as much is left for everybody.
+// shareOf returns how much more the owner of a shared thing may have, so that SharePart times the owner's whole part is left for everybody.
 func (c *claim) shareOf(b Bound) int64 {
 	has := c.things(b.Of)[b.Of].amount
 	for _, all := range c.of {
@@ -356,7 +356,7 @@ func (p *passes) limiter(of Thing, at Rate) *rate.Limiter {
 	l := limiters[of]
 	if l == nil {
 		if len(limiters) >= maxPassing {
-			clear(limiters) // whoever makes so many up forgets itself and all others
+			clear(limiters) // if there are too many owners, all of them are forgotten
 		}
 		l = rate.NewLimiter(rate.Every(at.Every), at.Burst)
 		limiters[of] = l

@@ -25,7 +25,7 @@ func newClaims(t testing.TB) (*escrow.Book, escrow.Claims) {
 	return b, b.Claims()
 }
 
-// bodies are the bounds of request bodies of an agent: so many bytes of everybody's, half of that the agent's own.
+// bodies returns the bounds of an agent's request bodies: a number of bytes for everybody, and half of them for the agent.
 func bodies(agent string, most int64) []escrow.Bound {
 	return []escrow.Bound{
 		{Of: escrow.Thing{Kind: escrow.RequestBody}, Most: most},
@@ -33,7 +33,7 @@ func bodies(agent string, most int64) []escrow.Bound {
 	}
 }
 
-// noRoom checks that err says which bound has no more than so much room.
+// noRoom checks that err names the bound without enough room, and its room.
 func noRoom(t *testing.T, err error, bound int, room int64) *escrow.NoRoom {
 	t.Helper()
 	full, isFull := errors.AsType[*escrow.NoRoom](err)
@@ -72,7 +72,7 @@ func TestClaims(t *testing.T) {
 		t.Errorf("%d bytes are claimed", got)
 	}
 
-	// Settled, it is given back when the operation is durable, and only then.
+	// A settled claim is given back when the operation is durable, and not before.
 	failure := errors.New("on purpose")
 	for _, want := range []error{failure, nil} {
 		_, err := escrow.Do(ctx, b, func(tx *escrow.Tx) (struct{}, error) {
@@ -91,7 +91,7 @@ func TestClaims(t *testing.T) {
 	}
 }
 
-// TestClaimedOnce: where one claim at a time can have a thing, the next one sees the note of the claim that has it, or waits.
+// TestClaimedOnce: if only one claim at a time can have a thing, the next one gets the note of the claim that has it, or waits.
 func TestClaimedOnce(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	_, claims := newClaims(t)
@@ -135,7 +135,7 @@ func TestClaimedOnce(t *testing.T) {
 	}
 }
 
-// TestClaimsByTheBooks: how much there is may stand in the books.
+// TestClaimsByTheBooks: how much there is of a thing can be read from the books.
 func TestClaimsByTheBooks(t *testing.T) {
 	s := newShop(t, defaultRules())
 	s.agents("10", "alice")
@@ -158,7 +158,7 @@ func TestClaimsByTheBooks(t *testing.T) {
 	}
 }
 
-// TestClaimsUnderLoad: however many claim at once, no more is claimed than there is, and in the end all of it has been given back.
+// TestClaimsUnderLoad: concurrent claims never take more than there is, and at the end everything has been given back.
 func TestClaimsUnderLoad(t *testing.T) {
 	_, claims := newClaims(t)
 	var all sync.WaitGroup
@@ -198,7 +198,7 @@ func TestClaimsUnderLoad(t *testing.T) {
 	}
 }
 
-// TestPass: so many pass at once, then one after each span of time; others' passing, and that of other kinds, does not count.
+// TestPass: at first Burst events pass, then one after each Every. Events of other owners and of other kinds do not count.
 func TestPass(t *testing.T) {
 	_, claims := newClaims(t)
 	at := escrow.Rate{Every: time.Hour, Burst: 3}
@@ -226,7 +226,7 @@ func TestPass(t *testing.T) {
 	}
 }
 
-// TestLive: what lives is ended once, all of it at once; what has ended by itself is not.
+// TestLive: everything registered is ended once, concurrently. What has ended by itself is not ended again.
 func TestLive(t *testing.T) {
 	_, claims := newClaims(t)
 	var mu sync.Mutex

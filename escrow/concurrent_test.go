@@ -11,8 +11,8 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// TestNoOverspendUnderLoad: many calls at once on one wallet, and escrows opened by them; each that is let in can be settled in full,
-// and no more are let in than there is money for.
+// TestNoOverspendUnderLoad: many calls use one wallet, and escrows that they open, at the same time. Each authorised call can be settled in full, and
+// no more calls are authorised than there is money for.
 func TestNoOverspendUnderLoad(t *testing.T) {
 	for _, from := range []escrow.Funding{escrow.FromWallet, escrow.FromEscrow} {
 		t.Run(fmt.Sprint("funding ", from), func(t *testing.T) {
@@ -78,7 +78,7 @@ func TestNoOverspendUnderLoad(t *testing.T) {
 	}
 }
 
-// TestOneOpenerPerPair: calls that come at once share the escrow that the first of them opens.
+// TestOneOpenerPerPair: calls that come at the same time share the escrow that the first of them opens.
 func TestOneOpenerPerPair(t *testing.T) {
 	s := newShop(t, defaultRules())
 	s.agents("100", "alice")
@@ -109,7 +109,7 @@ func TestOneOpenerPerPair(t *testing.T) {
 	}
 }
 
-// gated is a store that tells of each operation that is submitted.
+// gated is a store that reports each submitted operation.
 type gated struct {
 	ledger.Store
 	submitted chan struct{}
@@ -120,8 +120,8 @@ func (g gated) Submit(op ledger.Op) {
 	g.submitted <- struct{}{}
 }
 
-// TestClosedBehindACall: an escrow that is released right behind the settlement, or the cancelling, of a call finds nothing held by that call,
-// though both are in one commit: nobody else would see to what is left.
+// TestClosedBehindACall: an escrow is released right after a call was settled or cancelled, in the same commit. The release must find nothing held
+// by that call, since nobody else would pay out what is left.
 func TestClosedBehindACall(t *testing.T) {
 	for what, end := range map[string]func(*escrow.Authorisation){
 		"settled": func(a *escrow.Authorisation) {
@@ -168,7 +168,7 @@ func TestClosedBehindACall(t *testing.T) {
 	}
 }
 
-// TestExpiryIsDoneOnce whoever looks at the clock.
+// TestExpiryIsDoneOnce: an expiry is done once, even if several callers notice it.
 func TestExpiryIsDoneOnce(t *testing.T) {
 	s := newShop(t, defaultRules())
 	s.agents("100", "alice")

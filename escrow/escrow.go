@@ -9,20 +9,20 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// Status is where an escrow stands.
+// Status is the status of an escrow.
 type Status string
 
 // The statuses of an escrow. The last three hold no money and never change.
 const (
 	StatusOpen            Status = "open"
-	StatusRefundRequested Status = "refund_requested" // the payer wants money back; what no running call holds is frozen
+	StatusRefundRequested Status = "refund_requested" // the payer has requested a refund; money that no running call holds is frozen
 	StatusDisputed        Status = "disputed"         // frozen until the operator resolves it
 	StatusReleased        Status = "released"         // all went to the payee
 	StatusRefunded        Status = "refunded"         // all went back to the payer
 	StatusSettled         Status = "settled"          // part went each way
 )
 
-// Closed reports whether nothing remains.
+// Closed reports whether an escrow with this status contains no money.
 func (s Status) Closed() bool {
 	return s == StatusReleased || s == StatusRefunded || s == StatusSettled
 }
@@ -55,7 +55,7 @@ func (k EscrowKind) drawn() bool { return k == KindAgreed || k == KindMeter }
 // ofSubscription reports whether a subscription locks escrows of this kind.
 func (k EscrowKind) ofSubscription() bool { return k == KindPeriod || k == KindOverage }
 
-// kind is the escrow's kind; of a record from before kinds were kept, what its other fields say.
+// kind returns the escrow's kind. In old records without a kind it follows from other fields.
 func (e *Escrow) kind() EscrowKind {
 	switch {
 	case e.Kind != "":
@@ -75,7 +75,7 @@ func (e *Escrow) kind() EscrowKind {
 	}
 }
 
-// Escrow is money that a payer has locked for a payee. Amount = Released + Refunded + Remaining() always.
+// Escrow is money that a payer has locked for a payee. Always Amount = Released + Refunded + Remaining().
 type Escrow struct {
 	ID            string         `cbor:"1,keyasint"`
 	Status        Status         `cbor:"2,keyasint"`
@@ -119,10 +119,10 @@ type Escrow struct {
 	indexed map[string]bool // the keys of the lists that it is in, as stored
 }
 
-// Remaining is what is still locked.
+// Remaining returns what is still locked.
 func (e Escrow) Remaining() ledger.Amount { return e.Amount - e.Released - e.Refunded }
 
-// Account is the account that holds the money.
+// Account returns the account that contains the money.
 func (e Escrow) Account() ledger.AccountID { return ledger.Escrow(e.ID) }
 
 // Milestone is a part of an escrow that is released when its work is accepted.
@@ -135,7 +135,7 @@ type Milestone struct {
 	AcceptedAt  time.Time       `cbor:"6,keyasint,omitzero"`
 }
 
-// MilestoneStatus is where a milestone stands.
+// MilestoneStatus is the status of a milestone.
 type MilestoneStatus string
 
 // The statuses of a milestone.
@@ -145,7 +145,7 @@ const (
 	MilestoneAccepted  MilestoneStatus = "accepted"  // the payer has released it
 )
 
-// EscrowOrder asks for an escrow.
+// EscrowOrder describes a new escrow.
 type EscrowOrder struct {
 	From        string // the operator names it; others lock their own money
 	To          string
@@ -237,8 +237,8 @@ func (t *Tx) lock(e *Escrow, cover ...*ledger.Hold) error {
 	return t.escrowEvent(EscrowCreated, *e)
 }
 
-// expiryWay is where the rest goes when time is up: what was asked for, else back to the payer if the memo's first word names a
-// pool ("overage_pool:500_units"), which is unused credit, else to the payee.
+// expiryWay returns where the rest of an escrow goes when its time is up. If the order does not say, it goes back to the payer if the memo's first
+// word names a pool ("overage_pool:500_units"), since a pool is unused credit, and to the payee otherwise.
 func expiryWay(o EscrowOrder) (Way, error) {
 	switch o.OnExpiry {
 	case ToPayee, ToPayer:

@@ -2,7 +2,7 @@ package escrow
 
 import "testing"
 
-// TestKindsOfOldRecords reads records from before kinds were kept.
+// TestKindsOfOldRecords reads old records without a kind.
 func TestKindsOfOldRecords(t *testing.T) {
 	for want, e := range map[EscrowKind]Escrow{
 		KindAgreed:     {},

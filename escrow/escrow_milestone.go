@@ -45,7 +45,7 @@ func (t *Tx) AcceptMilestone(by Actor, id, name, memo string) (Escrow, error) {
 	return t.releasePart(by, e, m.Amount, memo)
 }
 
-// DeliverMilestone says that the work of a milestone is done: the payee's.
+// DeliverMilestone records that the work of a milestone is done. Only the payee and the operator may do this.
 func (t *Tx) DeliverMilestone(by Actor, id, name, note string) (Escrow, error) {
 	e, err := t.party(by, id)
 	if err != nil {

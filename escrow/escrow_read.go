@@ -6,7 +6,7 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// storedEscrow is an escrow as committed, nil where there is none.
+// storedEscrow returns an escrow as committed, or nil if there is none.
 func (b *Book) storedEscrow(id string) (e *Escrow, err error) {
 	err = b.view(func(r ledger.Reader) error {
 		e, err = escrowByID(r, id)
@@ -15,7 +15,7 @@ func (b *Book) storedEscrow(id string) (e *Escrow, err error) {
 	return e, err
 }
 
-// currentEscrow is an escrow as committed, with what is due to it done first; nil where there is none.
+// currentEscrow returns an escrow as committed, after what is due to it was done. It returns nil if there is none.
 func (b *Book) currentEscrow(ctx context.Context, id string) (*Escrow, error) {
 	e, err := b.storedEscrow(id)
 	if err != nil || e == nil || !e.over(b.Now()) {
@@ -24,7 +24,7 @@ func (b *Book) currentEscrow(ctx context.Context, id string) (*Escrow, error) {
 	return Do(ctx, b, func(t *Tx) (*Escrow, error) { return t.escrow(id) })
 }
 
-// maxCandidates bounds how many open escrows of a pair a call tries.
+// maxCandidates is how many open escrows of a pair a call tries at most.
 const maxCandidates = 64
 
 // openEscrows returns the escrows of a pair that meters may draw from, the oldest first.
@@ -53,7 +53,7 @@ func (b *Book) Escrow(ctx context.Context, by Actor, id string) (Escrow, error) 
 	return *e, b.noteHeld(e)
 }
 
-// noteHeld fills in what running calls hold. It is a moment later than the rest, so it is bounded by that.
+// noteHeld sets what running calls hold. It is read later than the rest of the escrow, so it is limited to what remains.
 func (b *Book) noteHeld(e *Escrow) error {
 	if e.Remaining() == 0 {
 		return nil
@@ -63,7 +63,7 @@ func (b *Book) noteHeld(e *Escrow) error {
 	return err
 }
 
-// EscrowFilter says which escrows are wanted; zero fields want all.
+// EscrowFilter selects escrows. A zero field selects all.
 type EscrowFilter struct {
 	Agent  string // whose escrows; empty: all agents', which is the operator's to see
 	Status string // a [Status], or "active": all that still hold money
@@ -97,7 +97,7 @@ func (f EscrowFilter) wants(e *Escrow) bool {
 		(f.Role == "" || (f.Role == "payer") == (e.From == f.Agent))
 }
 
-// list is the shortest list that has all that is wanted.
+// list returns the shortest list that contains all selected escrows.
 func (f EscrowFilter) list() list[Escrow] {
 	switch status := Status(f.Status); {
 	case f.Agent == "" && (status == StatusDisputed || status == StatusRefundRequested):
@@ -111,7 +111,7 @@ func (f EscrowFilter) list() list[Escrow] {
 	}
 }
 
-// Escrows lists escrows, newest first, as the last [Book.RunDue] has left them.
+// Escrows lists escrows, newest first. Things that are due show only after [Book.RunDue] has done them.
 func (b *Book) Escrows(ctx context.Context, f EscrowFilter, p Page) (escrows []Escrow, next string, err error) {
 	if err := f.check(); err != nil {
 		return nil, "", err

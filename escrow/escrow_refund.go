@@ -6,9 +6,10 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// Refund gives money back to the payer: amount, or all that remains where it is zero. The payee and the operator do it at once. The
-// payer's is a request, which freezes what no running call holds, until the payee agrees (by Refund) or refuses (by Dispute), the
-// payer releases or withdraws it, the operator resolves it, or the refund window passes, which grants it.
+// Refund gives money back to the payer: amount, or all that remains if amount is zero. By the payee and the operator it takes place at once. By
+// the payer it is a request, which freezes the money that no running call holds. The request ends when the payee agrees (by Refund) or refuses
+// (by Dispute), when the payer releases the escrow or withdraws the request, when the operator resolves it, or when the refund window is over,
+// which grants the refund.
 func (t *Tx) Refund(by Actor, id string, amount ledger.Amount, reason string) (Escrow, error) {
 	e, err := t.party(by, id)
 	if err != nil {
@@ -42,7 +43,7 @@ func (t *Tx) Refund(by Actor, id string, amount ledger.Amount, reason string) (E
 	return t.saveAct(by, e, "escrow.refund", EscrowRefunded)
 }
 
-// giveBack refunds an amount, zero being what was asked for, or all, and takes it off a request.
+// giveBack refunds an amount and subtracts it from an open request. Zero means the requested amount, or all that remains.
 func (t *Tx) giveBack(e *Escrow, amount ledger.Amount, reason string) error {
 	free, err := t.unheld(e)
 	if err != nil {
@@ -80,7 +81,7 @@ func (t *Tx) requestRefund(by Actor, e *Escrow, amount ledger.Amount, reason str
 	return t.saveAct(by, e, "escrow.refund", EscrowRefundRequested)
 }
 
-// WithdrawRefund takes the payer's request back.
+// WithdrawRefund withdraws the payer's request.
 func (t *Tx) WithdrawRefund(by Actor, id string) (Escrow, error) {
 	e, err := t.party(by, id)
 	if err != nil {
@@ -99,7 +100,7 @@ func (t *Tx) WithdrawRefund(by Actor, id string) (Escrow, error) {
 	return t.saveAct(by, e, "escrow.refund_withdrawn", EscrowRefundWithdrawn)
 }
 
-// Dispute freezes the escrow until the operator resolves it. Either party may.
+// Dispute freezes the escrow until the operator resolves it. Either party and the operator may do this.
 func (t *Tx) Dispute(by Actor, id, reason string) (Escrow, error) {
 	e, err := t.party(by, id)
 	if err != nil {
@@ -123,14 +124,14 @@ func (e *Escrow) dispute(by, reason string) {
 	e.Status, e.DisputedBy, e.DisputeReason, e.RefundAt = StatusDisputed, by, reason, time.Time{}
 }
 
-// Resolution is how the operator divides what is not held by running calls.
+// Resolution says how the operator divides the money that running calls do not hold.
 type Resolution struct {
 	ToPayee, ToPayer ledger.Amount
 	Note             string
 }
 
-// Resolve divides a disputed escrow, or one whose refund was requested: the operator's. The parts add up to what remains and is
-// not held; what is held goes, as its calls end, to the payer, unless all went to the payee.
+// Resolve divides a disputed escrow, or one with a refund request. Only the operator may do this. The parts must add up to what remains and is not
+// held. Money that calls hold goes to the payer when the calls end, or to the payee if the payee got everything.
 func (t *Tx) Resolve(by Actor, id string, r Resolution) (Escrow, error) {
 	e, err := t.party(by, id)
 	if err != nil {

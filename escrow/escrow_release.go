@@ -4,7 +4,7 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// out moves an amount out of an escrow one of the two ways, and counts it.
+// out moves an amount from an escrow to the payee or to the payer, and counts it in the escrow.
 func (t *Tx) out(e *Escrow, way Way, amount ledger.Amount, memo string, cover ...*ledger.Hold) error {
 	if amount == 0 {
 		return nil
@@ -29,7 +29,7 @@ func (t *Tx) out(e *Escrow, way Way, amount ledger.Amount, memo string, cover ..
 	return err
 }
 
-// sendRest sends all that is not held one way, and whatever is held after it as the running calls end.
+// sendRest pays everything that is not held to one party. Money that running calls hold goes to the same party when the calls end.
 func (t *Tx) sendRest(e *Escrow, way Way, memo string) error {
 	free, err := t.unheld(e)
 	if err != nil {
@@ -50,7 +50,7 @@ func (t *Tx) sendRest(e *Escrow, way Way, memo string) error {
 	return nil
 }
 
-// mayRelease refuses all but the payer and the operator, and escrows that are not open.
+// mayRelease refuses all callers but the payer and the operator, and escrows that can't be released.
 func (e *Escrow) mayRelease(by Actor) error {
 	if !by.Operator && by.Agent != e.From {
 		return refuse(Forbidden, nil, "only the payer releases")
@@ -64,7 +64,7 @@ func (e *Escrow) mayRelease(by Actor) error {
 	return nil
 }
 
-// spendRelease counts a release from an escrow that a meter has opened against the payer's limits. What the agent has locked itself was counted
+// spendRelease counts a release from an escrow that a meter opened against the payer's limits. An escrow that the agent locked itself was counted
 // when it was locked.
 func (t *Tx) spendRelease(by Actor, e *Escrow, amount ledger.Amount) error {
 	if e.Kind != KindMeter {
@@ -73,7 +73,7 @@ func (t *Tx) spendRelease(by Actor, e *Escrow, amount ledger.Amount) error {
 	return t.spend(by, e.From, e.To, amount)
 }
 
-// Release sends all that remains to the payee. What running calls hold follows as they end.
+// Release pays all that remains to the payee. Money that running calls hold follows when they end.
 func (t *Tx) Release(by Actor, id, memo string) (Escrow, error) {
 	e, err := t.party(by, id)
 	if err != nil {
@@ -94,7 +94,7 @@ func (t *Tx) Release(by Actor, id, memo string) (Escrow, error) {
 	return t.saveAct(by, e, "escrow.release", EscrowReleased)
 }
 
-// ReleasePartial sends an amount to the payee; the rest stays locked.
+// ReleasePartial pays an amount to the payee. The rest stays locked.
 func (t *Tx) ReleasePartial(by Actor, id string, amount ledger.Amount, memo string) (Escrow, error) {
 	e, err := t.party(by, id)
 	if err != nil {
@@ -136,7 +136,7 @@ func (t *Tx) releasePart(by Actor, e *Escrow, amount ledger.Amount, memo string)
 	return t.saveAct(by, e, "escrow.release_partial", EscrowReleased)
 }
 
-// saveAct saves an escrow after an act on it, with what follows from that.
+// saveAct saves an escrow after an act on it, writes the audit log and sends the event.
 func (t *Tx) saveAct(by Actor, e *Escrow, act string, what EventType) (Escrow, error) {
 	if err := t.audit(by, act, e.ID, ""); err != nil {
 		return Escrow{}, err

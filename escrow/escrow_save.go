@@ -6,7 +6,7 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// indexes are the keys of the lists that an escrow is in.
+// indexes returns the keys of the lists in which an escrow is.
 func (e *Escrow) indexes() map[string]bool {
 	keys := map[string]bool{
 		string(escrowByAgent.key(e.From, e.ID)): true,
@@ -31,12 +31,12 @@ func (e *Escrow) indexes() map[string]bool {
 	return keys
 }
 
-// drawable reports whether a meter may take more of it.
+// drawable reports whether a meter may draw from the escrow.
 func (e *Escrow) drawable() bool {
 	return e.Status == StatusOpen && e.Closing == "" && e.Remaining() > 0
 }
 
-// dueAt is when something happens to it by itself; zero: never.
+// dueAt returns the time when something is due to the escrow, or the zero time.
 func (e *Escrow) dueAt() time.Time {
 	switch {
 	case e.Closing != "" || e.Remaining() == 0:
@@ -98,7 +98,7 @@ func (e *Escrow) setClosed() {
 	e.Closing, e.ClosingBy, e.RefundAsked, e.RefundAt = "", ledger.Session{}, 0, time.Time{}
 }
 
-// escrow loads an escrow to change it, with what is due done first.
+// escrow loads an escrow in order to change it, after what is due to it was done.
 func (t *Tx) escrow(id string) (*Escrow, error) {
 	e, err := escrowByID(t.ledger, id)
 	if err != nil || e == nil {
@@ -111,7 +111,7 @@ func (t *Tx) escrow(id string) (*Escrow, error) {
 	return e, err
 }
 
-// escrowByID returns an escrow, nil where there is none.
+// escrowByID returns an escrow, or nil if there is none.
 func escrowByID(r ledger.Reader, id string) (*Escrow, error) {
 	if len(id) > maxID {
 		return nil, nil
@@ -125,7 +125,7 @@ func escrowByID(r ledger.Reader, id string) (*Escrow, error) {
 	return &e, nil
 }
 
-// unheld is what of an escrow no running call holds. It notes what is held in e.Held.
+// unheld returns how much of an escrow no running call holds. It sets e.Held.
 func (t *Tx) unheld(e *Escrow) (ledger.Amount, error) {
 	acc, err := t.ledger.Account(e.Account())
 	if err != nil {
@@ -136,7 +136,7 @@ func (t *Tx) unheld(e *Escrow) (ledger.Amount, error) {
 	return max(free, 0), nil
 }
 
-// party is the escrow as one of its parties may see it. To anyone else it is not there.
+// party returns an escrow to one of its parties or the operator. For anybody else it does not exist.
 func (t *Tx) party(by Actor, id string) (*Escrow, error) {
 	if err := by.mayMove(); err != nil {
 		return nil, err
@@ -168,7 +168,7 @@ func (e *Escrow) wrongStatus(act string) error {
 	}
 }
 
-// tooMuch refuses an amount beyond what remains and is not held.
+// tooMuch returns the refusal of an amount that is more than remains and is not held.
 func (e *Escrow) tooMuch(field string, amount ledger.Amount) error {
 	return refuse(ExceedsRemaining, map[string]string{
 		"field": field, "escrow_id": e.ID, "remaining": e.Remaining().String(), "held": e.Held.String(),

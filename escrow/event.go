@@ -6,7 +6,7 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// EventType names what happened; webhooks are told.
+// EventType is the type of an event, which is sent to webhooks.
 type EventType string
 
 // The events.
@@ -39,7 +39,8 @@ var EventTypes = []EventType{
 	SubscriptionRenewed, SubscriptionSuspended, SubscriptionEnded,
 }
 
-// Event is something that happened to what is an agent's. One of the pointers says to what, as it was after it.
+// Event is something that happened to an agent's escrow, subscription, call or wallet. One of the pointers is set; it shows the thing as it was
+// after the event.
 type Event struct {
 	Type         EventType     `cbor:"1,keyasint"`
 	At           time.Time     `cbor:"2,keyasint"`
@@ -50,7 +51,7 @@ type Event struct {
 	Unpriced     *UnpricedCall `cbor:"7,keyasint,omitempty"`
 }
 
-// UnpricedCall is a call that has used something, for nothing: no price says that it is free.
+// UnpricedCall is a call that used something that has no price, and was charged nothing.
 type UnpricedCall struct {
 	Request string            `cbor:"1,keyasint"`
 	Payer   string            `cbor:"2,keyasint"`
@@ -60,7 +61,7 @@ type UnpricedCall struct {
 	Units   map[string]string `cbor:"6,keyasint,omitempty"` // that have no price
 }
 
-// tellUnpriced tells the payee of a charge of nothing for what has no price, not even one of 0: most likely a price is missing.
+// tellUnpriced tells the payee of a charge of zero for something that has no price. Most likely a price is missing. A price of 0 counts as a price.
 func (t *Tx) tellUnpriced(c Charge) error {
 	if c.Status != Charged || c.Amount > 0 || c.Price > 0 || c.Cost != "" || c.Plan != "" {
 		return nil
@@ -96,7 +97,7 @@ func (t *Tx) Withheld(c WithheldCall) error {
 	return t.tell(c.Payee, event)
 }
 
-// BalanceFell says that a wallet has less than its agent wanted to know of.
+// BalanceFell says that a wallet has less than the amount that its agent has set in a webhook.
 type BalanceFell struct {
 	Agent   string        `cbor:"1,keyasint"`
 	Balance ledger.Amount `cbor:"2,keyasint"`
@@ -121,7 +122,7 @@ func (t *Tx) subscriptionEvent(what EventType, s Subscription) error {
 	return t.tell(s.Payee, event)
 }
 
-// tell puts an event into the outbox, for each webhook of the agent that asks for it.
+// tell puts an event into the outbox, for each webhook of the agent that wants it.
 func (t *Tx) tell(agent string, event Event) error {
 	hooks, err := webhooks(t.ledger, agent)
 	if err != nil {
@@ -138,8 +139,7 @@ func (t *Tx) tell(agent string, event Event) error {
 	return nil
 }
 
-// watch tells an agent whose balance has fallen below what one of its webhooks has set. before is the balance before a transfer
-// of the account.
+// watch tells an agent if its balance has fallen below the amount that one of its webhooks has set. before is the balance before the transfer.
 func (t *Tx) watch(id ledger.AccountID, before ledger.Amount) error {
 	agent := accountName(id)
 	if id != ledger.Wallet(agent) {

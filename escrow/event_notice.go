@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Notices announce what will happen: that an escrow's time is nearly up, that a subscription renews. They are put into the due
-// table only where a webhook waits for them.
+// Notices announce something that will happen: that an escrow expires soon, or that a subscription renews soon. They are put into the due table
+// only if a webhook wants them.
 
 // noticeTime is how long before the end of a term its notice goes out: a day, for short terms a quarter.
 func noticeTime(end time.Time, term time.Duration) time.Time {
@@ -37,7 +37,7 @@ func (t *Tx) announce(payer, payee string, at time.Time, what string) error {
 	return nil
 }
 
-// notice sends what was to be announced, if it still is to come.
+// notice sends a notice, if the announced thing is still going to happen.
 func (t *Tx) notice(what string) error {
 	if id, is := strings.CutPrefix(what, dueEscrow); is {
 		e, err := t.escrow(id)

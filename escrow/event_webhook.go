@@ -10,7 +10,7 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// Webhook is an address that an agent wants to be told at. Messages are signed by the Standard Webhooks convention.
+// Webhook is a URL to which an agent's events are sent. Messages are signed by the Standard Webhooks convention.
 type Webhook struct {
 	ID        string        `cbor:"1,keyasint"`
 	Agent     string        `cbor:"2,keyasint"`
@@ -19,9 +19,9 @@ type Webhook struct {
 	Events    []EventType   `cbor:"5,keyasint,omitempty"` // none: all
 	Below     ledger.Amount `cbor:"6,keyasint,omitempty"` // tells when the balance falls below it
 	CreatedAt time.Time     `cbor:"7,keyasint"`
-	Local     bool          `cbor:"8,keyasint,omitempty"`  // asked for from this machine: it may be at one of this machine's own addresses
-	Lost      int64         `cbor:"9,keyasint,omitempty"`  // messages that were not kept for it, since so many waited already
-	LostAt    time.Time     `cbor:"10,keyasint,omitempty"` // when the last of them was lost
+	Local     bool          `cbor:"8,keyasint,omitempty"`  // registered from this machine, so it may be at one of this machine's own addresses
+	Lost      int64         `cbor:"9,keyasint,omitempty"`  // the number of messages that were not stored, since too many were waiting already
+	LostAt    time.Time     `cbor:"10,keyasint,omitempty"` // the time of the last of these messages
 }
 
 func (h Webhook) wants(what EventType) bool {
@@ -31,13 +31,13 @@ func (h Webhook) wants(what EventType) bool {
 	return len(h.Events) == 0 || slices.Contains(h.Events, what)
 }
 
-// WebhookOrder asks for a webhook.
+// WebhookOrder describes a new webhook.
 type WebhookOrder struct {
 	Agent  string // the operator names it
 	URL    string
 	Events []EventType
 	Below  ledger.Amount
-	Local  bool // who asks is on this machine, and reaches its addresses anyway
+	Local  bool // the caller is on this machine, so it can reach its addresses anyway
 }
 
 const (
@@ -45,14 +45,14 @@ const (
 	maxURL      = 2000
 )
 
-// CreateWebhook adds a webhook. Its secret is shown only here.
+// CreateWebhook adds a webhook, and returns it with its secret, which is shown only once.
 func (t *Tx) CreateWebhook(by Actor, o WebhookOrder) (Webhook, error) {
 	agent, err := t.actsFor(by, "agent_id", o.Agent)
 	if err != nil {
 		return Webhook{}, err
 	}
 	if len(by.Payees) > 0 {
-		return Webhook{}, refuse(Forbidden, nil, "this key is bound to payees; it sets no webhooks")
+		return Webhook{}, refuse(Forbidden, nil, "this key may pay only some payees, so it can't make webhooks")
 	}
 	u, err := url.Parse(o.URL)
 	if err != nil || len(o.URL) > maxURL || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" || u.User != nil {
@@ -86,7 +86,7 @@ func newSecret() string {
 	return "whsec_" + base64.StdEncoding.EncodeToString(secret)
 }
 
-// DeleteWebhook removes a webhook, and with it all that was not delivered yet.
+// DeleteWebhook removes a webhook, together with the messages that were not delivered yet.
 func (t *Tx) DeleteWebhook(by Actor, agent, id string) error {
 	agent, err := t.actsFor(by, "agent_id", agent)
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger/ledgertest"
 )
 
-// Two agents, a deposit, and a metered call from the one's wallet to the other's.
+// Two agents, a deposit, and a metered call that one agent pays to the other.
 func Example() {
 	l, err := ledger.New(ledgertest.NewStore(), ledger.Options{Currency: "USDC"}) // in memory; see the package bolt for a file
 	if err != nil {
@@ -31,7 +31,7 @@ func Example() {
 	fmt.Println("alice:", alice.Balance, err)
 
 	order := escrow.CallOrder{Request: book.NewRequestID(), By: escrow.Actor{Agent: "alice"}, Payee: "acme", Least: 3 * ledger.Unit}
-	call, err := book.Authorise(ctx, order) // what the call may cost is taken aside before it goes to the provider
+	call, err := book.Authorise(ctx, order) // what the call may cost is set aside before it goes to the provider
 	if err != nil {
 		panic(err)
 	}

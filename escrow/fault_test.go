@@ -12,8 +12,8 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger/ledgertest"
 )
 
-// TestCommitFails: the outcome of a settlement whose commit failed is unknown until the ledger is reopened; then the charge is there
-// or it is not, and so is the money.
+// TestCommitFails: if the commit of a settlement fails, its outcome is unknown until the ledger is reopened. Then either both the charge and the
+// payment are there, or neither.
 func TestCommitFails(t *testing.T) {
 	for _, kept := range []bool{true, false} {
 		memory := &ledgertest.Memory{}
@@ -53,8 +53,8 @@ func TestCommitFails(t *testing.T) {
 	}
 }
 
-// TestACancelledCallIsPutRight: the commit fails that ends a cancelled call. What the call had drawn, and holds of its escrow, is given
-// back when the ledger takes money again; no restart is needed.
+// TestACancelledCallIsPutRight: the commit that cancels a call fails. When the ledger is reopened, the draws of the call and its hold on the escrow are
+// given back, without a restart.
 func TestACancelledCallIsPutRight(t *testing.T) {
 	for _, kept := range []bool{true, false} {
 		memory := &ledgertest.Memory{}

@@ -14,8 +14,8 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// TestModel runs random histories against a plain model in memory, which knows the rules and nothing of records, lists, operations or
-// holds, and compares all that can be seen after each step.
+// TestModel compares random histories with a simple model in memory after each step. The model knows the rules, but no records, lists, operations or
+// holds.
 func TestModel(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(r *rapid.T) {
@@ -46,7 +46,7 @@ func TestModel(t *testing.T) {
 
 var names = []string{"ann", "bob", "cyd"}
 
-// model is the books as their rules say, in the plainest way.
+// model implements the rules in the simplest way.
 type model struct {
 	ppm        int64
 	now        time.Time

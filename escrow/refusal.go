@@ -10,27 +10,27 @@ import (
 // Outcome is the stable name of a refusal, the `code` of the API's problems.
 type Outcome = ledger.Outcome
 
-// Refusal says no: what was asked for breaks a rule, and nothing was changed.
+// Refusal is the error of a request that breaks a rule. A refused request changes nothing.
 type Refusal = ledger.Refusal
 
-// The outcomes of this package, beside those of the ledger (of which [InsufficientFunds] is one).
+// The outcomes of this package, in addition to those of the ledger, such as [InsufficientFunds].
 const (
 	Unauthorized         Outcome = "unauthorized"          // no key, or one that is not known or no longer valid
-	Forbidden            Outcome = "forbidden"             // a party to the matter, but without the right
-	NotFound             Outcome = "not_found"             // not there, or another's
+	Forbidden            Outcome = "forbidden"             // the caller may see the thing, but not do this
+	NotFound             Outcome = "not_found"             // the thing does not exist, or belongs to others
 	InvalidStatus        Outcome = "invalid_status"        // the thing is not in a state that allows it
-	AlreadyExists        Outcome = "already_exists"        // it is there already, or was done already
+	AlreadyExists        Outcome = "already_exists"        // the thing exists already, or was done already
 	InvalidRequest       Outcome = "invalid_request"       // `field` names what is wrong
 	ExceedsRemaining     Outcome = "exceeds_remaining"     // more than is left
-	EscrowRequired       Outcome = "escrow_required"       // the route is paid from an escrow and there is none that fits
+	EscrowRequired       Outcome = "escrow_required"       // the route is paid from an escrow, and there is no suitable one
 	SubscriptionRequired Outcome = "subscription_required" // the route is paid by a subscription that the caller does not have
-	LimitExceeded        Outcome = "limit_exceeded"        // a limit that the payer has set
+	LimitExceeded        Outcome = "limit_exceeded"        // a limit would be exceeded
 	RateLimited          Outcome = "rate_limited"          // `retry_after` is in seconds
 	IdempotencyConflict  Outcome = "idempotency_conflict"  // the idempotency key is in use, or came before with other content
 	InsufficientFunds            = ledger.InsufficientFunds
 )
 
-// refuse makes a refusal. fields are pairs of name and value that tell the caller what would mend it.
+// refuse makes a refusal. fields are names and values that help the caller to fix the request.
 func refuse(outcome Outcome, fields map[string]string, format string, args ...any) *Refusal {
 	return &Refusal{Outcome: outcome, Detail: fmt.Sprintf(format, args...), Fields: fields}
 }

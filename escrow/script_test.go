@@ -17,8 +17,8 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// TestScripts runs the cases of testdata/*.txt: one step a line, a refused step ends in "-> outcome". After each case the books are
-// checked, as they are and after a reopening. Each case is also run where operations run more than once.
+// TestScripts runs the cases in testdata/*.txt. Each line is a step; a refused step ends with "-> outcome". After each case the books are checked,
+// and checked again after they are reopened. Each case is also run with stores that run operations more than once.
 func TestScripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
 	must(t, err)

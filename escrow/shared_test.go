@@ -12,7 +12,7 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger/ledgertest"
 )
 
-// node is a book of a process of its own on a store that several share.
+// node is the book of one of several processes that share a store.
 func node(t *testing.T, m *ledgertest.Memory) *shop {
 	t.Helper()
 	c := newClock()
@@ -24,8 +24,8 @@ func node(t *testing.T, m *ledgertest.Memory) *shop {
 	return s
 }
 
-// TestRecoveryLeavesTheLivingAlone: a process that starts beside another one recovers nothing of what that one's calls have drawn and hold;
-// when the other one has ended, it does.
+// TestRecoveryLeavesTheLivingAlone: a process that starts while another one runs does not recover the draws and holds of the other's calls. After
+// the other process has ended, it does.
 func TestRecoveryLeavesTheLivingAlone(t *testing.T) {
 	m := new(ledgertest.Memory)
 	first := node(t, m)
@@ -93,8 +93,8 @@ func TestRecoveryLeavesTheLivingAlone(t *testing.T) {
 	second.sound()
 }
 
-// TestLedgerBeforeSessions: a ledger of a program that knew no sessions opens, and what had died with that program is recovered. The file has
-// its records: three calls that had drawn 2 each, one of them from an escrow of 20 that was released while the call held 5 of it.
+// TestLedgerBeforeSessions: a ledger of an old program without sessions can be opened, and its interrupted calls are recovered. The file has three
+// calls that had drawn 2 each, one of them from an escrow of 20 that was released while the call held 5 of it.
 func TestLedgerBeforeSessions(t *testing.T) {
 	text, err := os.ReadFile("testdata/before_sessions.hex")
 	must(t, err)

@@ -9,7 +9,7 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// SubscriptionStatus is where a subscription stands.
+// SubscriptionStatus is the status of a subscription.
 type SubscriptionStatus string
 
 // The statuses of a subscription.
@@ -20,10 +20,10 @@ const (
 	SubEnded     SubscriptionStatus = "ended"
 )
 
-// Subscription locks a price each period, in an escrow that releases by itself at the period's end, and renews until it is ended or
-// the wallet does not cover it. It is to a plan of a metered route, or free of any plan: a payroll.
+// Subscription locks a price each period, in an escrow that is released automatically at the end of the period. It renews until it is ended, or
+// until the wallet does not cover the next period. It belongs to a plan of a metered route, or has no plan, as for a payroll.
 //
-// Its terms are those that were consented to; a plan that changes in the configuration binds new subscriptions alone.
+// Its terms are those to which the payer agreed. If a plan changes in the configuration, that applies only to new subscriptions.
 type Subscription struct {
 	ID          string             `cbor:"1,keyasint"`
 	Status      SubscriptionStatus `cbor:"2,keyasint"`
@@ -45,10 +45,10 @@ type Subscription struct {
 	RenewalFunded bool `cbor:"-"` // the wallet covers the next period, as of when it was read
 }
 
-// QuotaLeft is what is left of the period's quota, in millionths of a unit.
+// QuotaLeft returns what is left of the period's quota, in millionths of a unit.
 func (s Subscription) QuotaLeft() int64 { return max(0, s.Plan.Included-s.Used) }
 
-// SubscriptionOrder asks for a subscription: to a plan, or with terms of its own.
+// SubscriptionOrder describes a new subscription: to a plan, or with its own terms.
 type SubscriptionOrder struct {
 	Payer  string // the operator names it
 	Payee  string
@@ -110,7 +110,7 @@ func (t *Tx) Subscribe(by Actor, o SubscriptionOrder) (Subscription, error) {
 	return t.withFunding(s), t.subscriptionEvent(SubscriptionStarted, s)
 }
 
-// roomForSubscription refuses a payer that has as many subscriptions without a plan as it may have.
+// roomForSubscription refuses a payer that already has the largest number of subscriptions without a plan.
 func (t *Tx) roomForSubscription(payer string) error {
 	count := 0
 	err := t.ledger.Scan(subsWithoutPlan.under(payer), func(_, _ []byte) (bool, error) {
@@ -123,7 +123,7 @@ func (t *Tx) roomForSubscription(payer string) error {
 	return err
 }
 
-// terms are those of the plan that is named, or the order's own.
+// terms returns the terms of the named plan, or the order's own.
 func (t *Tx) terms(o SubscriptionOrder) (Plan, error) {
 	if o.Plan != "" {
 		plan, found := t.rules.plan(o.Payee, o.Plan)
@@ -144,7 +144,7 @@ func (t *Tx) terms(o SubscriptionOrder) (Plan, error) {
 	return Plan{Payee: o.Payee, Price: o.Amount, Period: o.Period}, nil
 }
 
-// beginPeriod locks a period's price, and its overage pool, from start on. by is whose limits it counts against.
+// beginPeriod begins a period at start: it locks the price and the overage pool. They count against the limits of by.
 func (t *Tx) beginPeriod(by Actor, s *Subscription, start time.Time) error {
 	need, err := s.Plan.needed()
 	if err != nil {
@@ -189,8 +189,8 @@ func (s Subscription) over(now time.Time) bool {
 	return (s.Status == SubActive || s.Status == SubEnding) && !s.PeriodEnd.After(now)
 }
 
-// renew does what is due to a subscription whose period is over: it ends, or begins its next period, or is suspended. After downtime
-// it catches up period by period, as if there had been none.
+// renew does what is due to a subscription whose period is over: the subscription ends, begins its next period, or is suspended. After a downtime
+// the missed periods are processed one by one.
 func (t *Tx) renew(s *Subscription) error {
 	for _, id := range []string{s.EscrowID, s.PoolID} { // the period's own money goes first
 		if id == "" {
@@ -223,7 +223,7 @@ func (t *Tx) renew(s *Subscription) error {
 	}
 }
 
-// renewOnce is what the due table asks for: one period, so that what other subscriptions owe in between comes in its turn.
+// renewOnce renews a subscription by one period only, so that other due things get their turn between its missed periods.
 func (t *Tx) renewOnce(id string) error {
 	s, err := subscriptionByID(t.ledger, id)
 	if err != nil || s == nil || !s.over(t.Now()) {
@@ -263,11 +263,11 @@ func (t *Tx) saveSubscription(s *Subscription) error {
 	return t.put(subscriptionTable.key(s.ID), s)
 }
 
-// periodsTogether bounds how many periods of a subscription one operation catches up.
+// periodsTogether is how many missed periods of a subscription one operation processes at most.
 const periodsTogether = 32
 
-// subscription loads a subscription to change it, with what is due done first; nil where there is none. It is refused with rate_limited
-// where the subscription is so many periods behind that [Book.RunDue] must catch up first.
+// subscription loads a subscription in order to change it, after what is due to it was done. It returns nil if there is none. It is refused with
+// rate_limited if so many periods were missed that [Book.RunDue] must process them first.
 func (t *Tx) subscription(id string) (*Subscription, error) {
 	s, err := subscriptionByID(t.ledger, id)
 	if err != nil || s == nil {
@@ -296,7 +296,7 @@ func subscriptionByID(r ledger.Reader, id string) (*Subscription, error) {
 	return &s, nil
 }
 
-// planSubscription is the subscription of a pair to a plan that is not ended; nil where there is none.
+// planSubscription returns the subscription of a pair to a plan that has not ended, or nil.
 func (t *Tx) planSubscription(payer, payee, plan string) (*Subscription, error) {
 	id, err := t.ledger.Get(subsByPlan.key(payer, payee, plan))
 	if err != nil || id == nil {
@@ -309,7 +309,7 @@ func (t *Tx) planSubscription(payer, payee, plan string) (*Subscription, error) 
 	return s, err
 }
 
-// subscriptionOf is a subscription as one of its parties may see it.
+// subscriptionOf returns a subscription to one of its parties or the operator. For anybody else it does not exist.
 func (t *Tx) subscriptionOf(by Actor, id string) (*Subscription, error) {
 	if err := by.mayMove(); err != nil {
 		return nil, err
@@ -330,7 +330,7 @@ func (s Subscription) visible(by Actor) bool {
 
 func noSubscription(id string) error { return refuse(NotFound, nil, "no subscription %.80q", id) }
 
-// EndSubscription ends a subscription with its period; a suspended one at once. Either party may.
+// EndSubscription ends a subscription at the end of its period, or at once if it is suspended. Either party may do this.
 func (t *Tx) EndSubscription(by Actor, id string) (Subscription, error) {
 	s, err := t.subscriptionOf(by, id)
 	if err != nil {
@@ -350,7 +350,7 @@ func (t *Tx) EndSubscription(by Actor, id string) (Subscription, error) {
 	}
 }
 
-// ResumeSubscription begins a new period of a suspended subscription, from now: the payer's.
+// ResumeSubscription begins a new period of a suspended subscription now. Only the payer and the operator may do this.
 func (t *Tx) ResumeSubscription(by Actor, id string) (Subscription, error) {
 	s, err := t.subscriptionOf(by, id)
 	if err != nil {
@@ -374,14 +374,14 @@ func (t *Tx) ResumeSubscription(by Actor, id string) (Subscription, error) {
 	return t.withFunding(*s), t.subscriptionEvent(SubscriptionRenewed, *s)
 }
 
-// withFunding fills in whether the wallet covers the next period.
+// withFunding sets whether the wallet covers the next period.
 func (t *Tx) withFunding(s Subscription) Subscription {
 	w, err := t.Wallet(s.Payer)
 	s.RenewalFunded = err == nil && s.funded(w)
 	return s
 }
 
-// funded reports whether a wallet covers the next period: the pool's rest comes back first.
+// funded reports whether a wallet covers the next period. What is left of the pool comes back before the next period begins, so it counts too.
 func (s Subscription) funded(w Wallet) bool {
 	need, err := s.Plan.needed()
 	return err == nil && w.Available >= need

@@ -12,7 +12,7 @@ import (
 // Micro is a millionth of a unit, in which quotas are counted.
 const Micro = 1_000_000
 
-// Plan is a subscription that a configuration offers. Agents consent to it, by name, with its terms as they then are.
+// Plan is a subscription that a configuration offers. Agents subscribe to it by its name, on the terms that it has at that time.
 type Plan struct {
 	Payee        string        `cbor:"1,keyasint"`
 	Name         string        `cbor:"2,keyasint"`
@@ -35,10 +35,10 @@ func (r Rules) plan(payee, name string) (Plan, bool) {
 	return Plan{}, false
 }
 
-// Units is millionths of a unit as decimal text.
+// Units returns millionths of a unit as decimal text.
 func Units(micro int64) string { return decimal.New(micro, -6).String() }
 
-// Period is a duration in the words of a configuration: 168h, 1h30m.
+// Period returns a duration in the syntax of a configuration: 168h, 1h30m.
 func Period(d time.Duration) string {
 	text := d.String()
 	if strings.HasSuffix(text, "m0s") {
@@ -50,16 +50,16 @@ func Period(d time.Duration) string {
 	return text
 }
 
-// needed is what a period takes out of the wallet.
+// needed returns what a period takes from the wallet.
 func (p Plan) needed() (ledger.Amount, error) { return p.Price.Add(p.Pool) }
 
-// poolMemo is the memo of an overage pool. Its first word ends in _pool, so that its rest goes back like that of a pool an agent
-// makes itself: "overage_pool:500_call".
+// poolMemo returns the memo of an overage pool, such as "overage_pool:500_call". Its first word ends in _pool, as in pools that agents make
+// themselves, so what is left goes back to the payer.
 func (p Plan) poolMemo() string {
 	return "overage_pool:" + p.Name + " " + strings.TrimSpace(p.OveragePrice)
 }
 
-// required refuses a call for want of a subscription, with what it takes to have one.
+// subscriptionRequired returns the refusal of a call without a subscription. It says how to get one.
 func (b *Book) subscriptionRequired(o CallOrder, status SubscriptionStatus) error {
 	fields := map[string]string{"plan": o.Plan, "payee": o.Payee, "currency": b.Currency()}
 	detail := "this route is paid by a subscription"

@@ -7,7 +7,7 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// quotaClaim is what one call has claimed of its subscription's quota, and what it wants beyond it.
+// quotaClaim is what one call has claimed of its subscription's quota, and what it needs beyond the quota.
 type quotaClaim struct {
 	Claim
 	subscription Subscription
@@ -15,7 +15,7 @@ type quotaClaim struct {
 	beyond       int64
 }
 
-// claimQuota claims what a call wants of its subscription's quota, as far as there is some. Where the plan counts nothing it claims nothing.
+// claimQuota claims what a call needs of its subscription's quota, as far as some is left. If the plan counts nothing, it claims nothing.
 func (b *Book) claimQuota(ctx context.Context, s Subscription, o CallOrder) (*quotaClaim, error) {
 	q := &quotaClaim{subscription: s, over: o.Over}
 	var of []Bound
@@ -45,7 +45,7 @@ func (q *quotaClaim) end() {
 // counted reports whether the plan counts units at all.
 func (q *quotaClaim) counted() bool { return q.subscription.Plan.Included > 0 }
 
-// exhausted refuses a call for which nothing of the quota is left, and which nothing else pays.
+// exhausted returns the refusal of a call for which nothing is left of the quota, on a plan without overage.
 func (q *quotaClaim) exhausted() error {
 	s := q.subscription
 	return refuse(LimitExceeded, map[string]string{
@@ -109,8 +109,8 @@ func (a *Authorisation) poolExhausted(err error) error {
 	return r
 }
 
-// runningSubscription is the payer's subscription to the plan of the order. A suspended one begins a new period, if the wallet covers
-// it by now: consent to it stands until it is ended.
+// runningSubscription returns the payer's subscription to the plan of the order. A suspended subscription begins a new period, if the wallet covers
+// it now, since the payer's agreement is valid until the subscription is ended.
 func (b *Book) runningSubscription(ctx context.Context, o CallOrder) (Subscription, error) {
 	s, err := b.storedPlanSubscription(o)
 	if err != nil {
@@ -156,7 +156,7 @@ func (b *Book) storedPlanSubscription(o CallOrder) (s *Subscription, err error) 
 	return s, err
 }
 
-// Subscription is the one that pays the call, as it stood when the call was authorised; false where none does.
+// Subscription returns the subscription that pays the call, as it was when the call was authorised. It returns false if none does.
 func (a *Authorisation) Subscription() (Subscription, bool) {
 	if a.quota == nil {
 		return Subscription{}, false
@@ -164,8 +164,8 @@ func (a *Authorisation) Subscription() (Subscription, bool) {
 	return a.quota.subscription, true
 }
 
-// ExtendQuota grows what the call may use to units, in millionths, those of the first authorisation included: out of the quota, and
-// beyond it out of the money that pays overage. It changes nothing where neither has enough.
+// ExtendQuota increases what the call may use to units, in millionths, including those of the first authorisation. They are taken from the
+// quota, and beyond it from the money that pays overage. If neither has enough, ExtendQuota changes nothing and returns false.
 func (a *Authorisation) ExtendQuota(units int64) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -192,7 +192,7 @@ func (a *Authorisation) ExtendQuota(units int64) bool {
 	return true
 }
 
-// reachQuota sets aside what a call has used in the end, as far as there is some: of the quota, then of the money.
+// reachQuota sets aside what a call has used in the end, first from the quota, then from the money, as far as there is enough.
 func (a *Authorisation) reachQuota(s Settlement) {
 	q := a.quota
 	if q == nil || !q.counted() {
@@ -206,7 +206,7 @@ func (a *Authorisation) reachQuota(s Settlement) {
 	}
 }
 
-// over is the price of units beyond the quota, as the settlement has it or else the order had it.
+// over returns the function for the price of units beyond the quota: that of the settlement, or else that of the order.
 func (s Settlement) over(q *quotaClaim) func(int64) ledger.Amount {
 	if s.Over != nil {
 		return s.Over

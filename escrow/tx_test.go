@@ -9,8 +9,8 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// TestOperationsWaitForNothing: nothing that an operation can reach through its Tx waits for another operation, which would come after it.
-// What waits is on Book and Ledger, and takes a context: neither of them is in a Tx.
+// TestOperationsWaitForNothing: no method that an operation can reach through its Tx waits for another operation, since that one would run after it.
+// Methods that wait belong to Book and Ledger and take a context, so a Tx must contain neither of them.
 func TestOperationsWaitForNothing(t *testing.T) {
 	waits := []reflect.Type{reflect.TypeFor[*Book](), reflect.TypeFor[*ledger.Ledger](), reflect.TypeFor[*Authorisation]()}
 	tx := reflect.TypeFor[*Tx]()

@@ -8,7 +8,7 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// Wallet is an agent's own money. What it has put into escrows is not in it.
+// Wallet is an agent's money, without the money in escrows.
 type Wallet struct {
 	Agent     string
 	Balance   ledger.Amount
@@ -18,7 +18,7 @@ type Wallet struct {
 	Currency  string
 }
 
-// Wallet returns an agent's wallet, as the last [Book.RunDue] has left it.
+// Wallet returns an agent's wallet. Things that are due show only after [Book.RunDue] has done them.
 func (b *Book) Wallet(ctx context.Context, agent string) (Wallet, error) {
 	acc, held, err := b.ledger.Balance(account(agent))
 	return walletOf(agent, acc, held, b.Currency()), err
@@ -32,13 +32,13 @@ func walletOf(agent string, acc ledger.Account, held ledger.Amount, currency str
 	}
 }
 
-// Wallet returns an agent's wallet as the operation has made it.
+// Wallet returns an agent's wallet as this operation sees it.
 func (t *Tx) Wallet(agent string) (Wallet, error) {
 	acc, err := t.ledger.Account(account(agent))
 	return walletOf(agent, acc, t.ledger.Held(account(agent)), t.Currency()), err
 }
 
-// Payment is money that went from one to another.
+// Payment is a payment from one agent to another.
 type Payment struct {
 	Kind       string
 	From, To   string // agents, or "world"
@@ -50,14 +50,14 @@ type Payment struct {
 	Wallet     Wallet // of the agent that was acted for, after it
 }
 
-// PaymentOrder asks for a payment. Which fields are read depends on the kind.
+// PaymentOrder describes a payment. Which fields are used depends on the kind of payment.
 type PaymentOrder struct {
 	From, To        string
 	Amount          ledger.Amount
 	Reference, Memo string
 }
 
-// Deposit books money in for an agent: the operator's.
+// Deposit books money in for an agent. Only the operator may do this.
 func (t *Tx) Deposit(by Actor, o PaymentOrder) (Payment, error) {
 	if err := by.isOperator("booking a deposit"); err != nil {
 		return Payment{}, err
@@ -71,7 +71,7 @@ func (t *Tx) Deposit(by Actor, o PaymentOrder) (Payment, error) {
 	return t.pay(kindDeposit, ledger.World, ledger.Wallet(o.To), o, o.To)
 }
 
-// Withdraw books money out for an agent, or out of the earned commission: the operator's.
+// Withdraw books money out for an agent, or from the earned commission. Only the operator may do this.
 func (t *Tx) Withdraw(by Actor, o PaymentOrder) (Payment, error) {
 	if err := by.isOperator("booking a withdrawal"); err != nil {
 		return Payment{}, err
@@ -105,8 +105,8 @@ func (t *Tx) Transfer(by Actor, o PaymentOrder) (Payment, error) {
 	return t.pay(kindTransfer, ledger.Wallet(from), ledger.Wallet(o.To), o, from)
 }
 
-// Debit takes money from From's wallet for To. A payee takes within the allowance that From has given it; From itself and the
-// operator need none. The commission comes out of what To gets.
+// Debit takes money from From's wallet for To. A payee may take as much as the allowance that From has given it; From itself and the operator need
+// no allowance. The commission is subtracted from what To gets.
 func (t *Tx) Debit(by Actor, o PaymentOrder) (Payment, error) {
 	if err := by.mayMove(); err != nil {
 		return Payment{}, err
@@ -138,7 +138,7 @@ func (t *Tx) Debit(by Actor, o PaymentOrder) (Payment, error) {
 	return t.pay(kindDebit, ledger.Wallet(o.From), ledger.Wallet(o.To), o, viewer)
 }
 
-// debitAllowed takes money by an allowance. What the payer has, or has limited, is told to the payer alone.
+// debitAllowed takes money by an allowance. Its refusals do not tell the payee the payer's balance or limits.
 func (t *Tx) debitAllowed(o PaymentOrder) (Payment, error) {
 	spender, err := t.useAllowance(o)
 	if err != nil {
@@ -156,18 +156,18 @@ func (t *Tx) debitAllowed(o PaymentOrder) (Payment, error) {
 	return p, err
 }
 
-// checkPair refuses what can't be a payer and a payee.
+// checkPair refuses two agents that can't be payer and payee of a payment.
 func (t *Tx) checkPair(by Actor, payer, field, payee string) error {
 	if _, err := t.agent(field, payee); err != nil {
 		return err
 	}
 	if payer == payee {
-		return invalid(field, "%s %q: nobody pays itself", field, payee)
+		return invalid(field, "%s %q: an agent can't pay itself", field, payee)
 	}
 	return by.mayPay(payee)
 }
 
-// pay posts a payment and tells what it came to, with the wallet of viewer. The commission is taken of debits alone.
+// pay posts a payment and returns it, with the wallet of viewer. Only debits pay commission.
 func (t *Tx) pay(kind string, from, to ledger.AccountID, o PaymentOrder, viewer string) (Payment, error) {
 	if err := checkAmount("amount", o.Amount); err != nil {
 		return Payment{}, err
@@ -212,8 +212,8 @@ type Entry struct {
 	At           time.Time
 }
 
-// Entries lists what moved in a wallet, newest first, before the entry of a number (0: from the newest).
-// next is 0 at the end.
+// Entries lists the statement of a wallet, newest first. If before is not 0, only entries with lower numbers are listed. next is the before of the
+// next page, 0 at the end.
 func (b *Book) Entries(ctx context.Context, agent string, before uint64, limit int) (entries []Entry, next uint64, err error) {
 	limit = Page{Limit: limit}.limit()
 	lines, err := b.ledger.Entries(account(agent), before, limit+1)

@@ -7,7 +7,7 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// Allowance is what a payee may still take from a payer's wallet by debits.
+// Allowance says how much a payee may take from a payer's wallet by debits.
 type Allowance struct {
 	Payer     string        `cbor:"1,keyasint"`
 	Payee     string        `cbor:"2,keyasint"`
@@ -17,7 +17,7 @@ type Allowance struct {
 	Key       string        `cbor:"6,keyasint,omitempty"` // the payer's, that set it: debits count against its limits, and end with it
 }
 
-// SetAllowance lets a payee take up to amount from now on, whatever was left of an earlier allowance.
+// SetAllowance allows a payee to take up to amount from now on. It replaces an earlier allowance.
 func (t *Tx) SetAllowance(by Actor, payer, payee string, amount ledger.Amount) (Allowance, error) {
 	payer, err := t.actsFor(by, "agent_id", payer)
 	if err != nil {
@@ -39,7 +39,7 @@ func (t *Tx) SetAllowance(by Actor, payer, payee string, amount ledger.Amount) (
 	return a, t.put(allowanceTable.key(payer, payee), a)
 }
 
-const maxAllowances = 1000 // that one payer has given
+const maxAllowances = 1000 // of one payer
 
 func (t *Tx) roomForAllowance(payer, payee string) error {
 	if _, found, err := allowance(t.ledger, payer, payee); err != nil || found {
@@ -52,7 +52,7 @@ func (t *Tx) roomForAllowance(payer, payee string) error {
 	return refuse(InvalidStatus, map[string]string{"limit": strconv.Itoa(maxAllowances)}, "an agent gives at most %d allowances; delete one", maxAllowances)
 }
 
-// DeleteAllowance takes an allowance back.
+// DeleteAllowance deletes an allowance.
 func (t *Tx) DeleteAllowance(by Actor, payer, payee string) error {
 	payer, err := t.actsFor(by, "agent_id", payer)
 	if err != nil {
@@ -70,7 +70,8 @@ func (t *Tx) DeleteAllowance(by Actor, payer, payee string) error {
 	return nil
 }
 
-// useAllowance takes a debit off the allowance that From has given To, and returns by whose doing that is: From's, with the key that set it.
+// useAllowance subtracts a debit from the allowance that From has given To. It returns the actor for whose limits the debit counts: From, with the
+// key that set the allowance.
 func (t *Tx) useAllowance(o PaymentOrder) (Actor, error) {
 	if err := t.checkPair(Actor{Agent: o.From}, o.From, "to_agent_id", o.To); err != nil {
 		return Actor{}, err
@@ -91,18 +92,18 @@ func (t *Tx) useAllowance(o PaymentOrder) (Actor, error) {
 	}
 	if !found {
 		return Actor{}, refuse(Forbidden, map[string]string{"payer": o.From, "payee": o.To},
-			"agent %q has given %q no allowance", o.From, o.To)
+			"agent %q has given no allowance to %q", o.From, o.To)
 	}
 	if a.Left < o.Amount {
 		return Actor{}, refuse(LimitExceeded, map[string]string{"limit": "allowance", "required": o.Amount.String(), "available": a.Left.String()},
-			"%s is asked for, and the allowance that %q has given %q has %s left", o.Amount, o.From, o.To, a.Left)
+			"%s is needed, but the allowance that %q has given to %q has only %s left", o.Amount, o.From, o.To, a.Left)
 	}
 	a.Left -= o.Amount
 	a.UpdatedAt = t.Now()
 	return Actor{Agent: o.From, Key: a.Key}, t.put(allowanceTable.key(o.From, o.To), a)
 }
 
-// Allowance returns what a payer has granted a payee. Refused with not_found where it granted nothing.
+// Allowance returns the allowance that a payer has given a payee. Refused with not_found if there is none.
 func (b *Book) Allowance(payer, payee string) (a Allowance, err error) {
 	err = b.view(func(r ledger.Reader) error {
 		var found bool
@@ -114,7 +115,7 @@ func (b *Book) Allowance(payer, payee string) (a Allowance, err error) {
 	return a, err
 }
 
-// Allowances lists what a payer has granted, by payee.
+// Allowances lists the allowances that a payer has given, in the order of the payees.
 func (b *Book) Allowances(payer string, p Page) (allowances []Allowance, next string, err error) {
 	granted := list[Allowance]{table: allowanceTable, parts: []string{payer}, item: func(_ ledger.Reader, payee string, value []byte) (a Allowance, wanted bool, err error) {
 		return a, true, decode(allowanceTable.key(payer, payee), value, &a)

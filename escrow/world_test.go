@@ -18,7 +18,7 @@ type world struct {
 	t     *rapid.T
 }
 
-// agrees compares an outcome with what the model says it should be.
+// agrees compares an outcome with the model's.
 func (w *world) agrees(t *rapid.T, err error, want string) {
 	got := string(ledger.OutcomeOf(err))
 	if err != nil && got == "" {
@@ -75,7 +75,7 @@ func (w *world) compare() {
 	}
 }
 
-// some draws an amount: often a nice one, at times one of single nanos.
+// some draws an amount: often a round one, sometimes one of a few nanos.
 func some(t *rapid.T, label string) ledger.Amount {
 	if rapid.IntRange(0, 3).Draw(t, label+" fine") == 0 {
 		return ledger.Amount(rapid.Int64Range(1, 300_000_000_000).Draw(t, label))
@@ -143,7 +143,7 @@ func (w *world) create(t *rapid.T) {
 	}
 }
 
-// pick draws an escrow, one that holds money more often than not.
+// pick draws an escrow, most often one that contains money.
 func (w *world) pick(t *rapid.T) *modelEscrow {
 	w.model.tick()
 	var active []*modelEscrow
@@ -402,7 +402,7 @@ func (w *world) back(t *rapid.T) {
 	}
 }
 
-// wait moves the clock, at times back: the ledger's time does not follow.
+// wait moves the clock, sometimes back; the ledger's time never goes back.
 func (w *world) wait(t *rapid.T) {
 	hours := rapid.IntRange(-50, 80).Draw(t, "hours")
 	w.clock.advance(time.Duration(hours) * time.Hour)
@@ -410,7 +410,7 @@ func (w *world) wait(t *rapid.T) {
 	w.catchUp()
 }
 
-// reopen is the death of the process: calls are gone, but for what they have drawn.
+// reopen simulates that the process dies: calls are lost, except for what they have drawn.
 func (w *world) reopen(t *rapid.T) {
 	w.shop.t = t
 	w.shop.reopen()

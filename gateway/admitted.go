@@ -20,10 +20,12 @@ type admitted struct {
 
 	// mu guards what follows: a call is settled by its handler, or by the end of the process.
 	mu      sync.Mutex
-	answer  *counting // nil until an answer that is charged begins
-	end     *settled  // nil while the call runs
-	aborted bool      // given up by the end of the process: no further byte may go out
-	yielded bool      // a meter further in charges instead
+	answer  *counting       // nil until an answer that is charged begins
+	end     *settled        // nil while the call runs
+	aborted bool            // given up by the end of the process: no further byte may go out
+	yielded bool            // a meter further in charges instead
+	seen    bool            // a handler has asked MaySend
+	barred  *ledger.Refusal // of a request that may not be sent: all that is answered; nil where there is none
 }
 
 // admit sets the money aside that the call needs at first, and makes the request ready to go on.
@@ -84,11 +86,11 @@ func (a *admitted) answers() bool {
 
 // authorise holds the least that the call costs, and as much of the most that it can cost as there is.
 func (q *asked) authorise() (payment, *ledger.Refusal) {
-	if q.free() {
-		return free{}, nil
-	}
 	if refusal := q.mayBeWithheld(); refusal != nil {
 		return nil, refusal
+	}
+	if q.free() {
+		return free{}, nil
 	}
 	if q.limit > 0 && q.payment().charges() {
 		if refusal := q.fitLimit(); refusal != nil {

@@ -24,7 +24,8 @@ type asked struct {
 	tariff *pricing.Tariff // the route's, as it is for this caller at this hour; nil where it has none
 	rates  *pricing.Rates  // nil where the call is free and the tariff has none for it
 	dear   *pricing.Rates  // those by which the call is bounded: the dearest of all models that it names
-	judged string          // the method and path by which call was found; empty where the body was not to be read
+	judged target          // where the request went when call was found; zero where the body was not to be read
+	first  meter.Call      // the call as it was found, without its body and format
 	limit  ledger.Amount   // the most that the caller or the provider lets it cost; 0: no bound
 	digest [32]byte        // of the request, where it has an Idempotency-Key
 }
@@ -94,7 +95,7 @@ func (q *asked) read() *ledger.Refusal {
 			return refusal
 		}
 	}
-	call, err := q.inspect(q.body)
+	call, err := q.inspect(r, q.body)
 	if ambiguous := (*meter.AmbiguousError)(nil); errors.As(err, &ambiguous) {
 		return refuse(api.AmbiguousRequest, ambiguous.Error(), "field", ambiguous.Field)
 	}
@@ -107,7 +108,8 @@ func (q *asked) read() *ledger.Refusal {
 	if len(call.Model) > maxModel {
 		return refuse(escrow.InvalidRequest, "the model's name has more than 256 bytes", "field", "model")
 	}
-	q.call, q.judged = call, pathOf(r)
+	q.call, q.judged, q.first = call, targetOf(r), *call
+	q.first.Body, q.first.Format = nil, nil
 	if q.body != nil {
 		setBody(r, call.Body)
 	}
@@ -119,29 +121,13 @@ func (q *asked) read() *ledger.Refusal {
 	return nil
 }
 
-// inspect tells what the request asks for, as its method and path now are.
-func (q *asked) inspect(body []byte) (*meter.Call, error) {
-	r := q.request
+// inspect tells what a request asks for, as its method, path and query now are.
+func (q *asked) inspect(r *http.Request, body []byte) (*meter.Call, error) {
 	call, err := formats.Inspect(meter.Head{Method: r.Method, Path: r.URL.Path, Query: r.URL.RawQuery, Header: r.Header}, body)
 	if err == nil && call.API == "" && q.route.Tariff.ToolsOnly() && len(body) == 0 && (r.Method == http.MethodGet || r.Method == http.MethodDelete) {
 		call.Free = true // an MCP client listens to its server, or ends its session, wherever that is
 	}
 	return call, err
-}
-
-// pathOf is what a request was judged by.
-func pathOf(r *http.Request) string { return r.Method + " " + r.URL.Path }
-
-// rewritten refuses a call that was free by its path, where the handlers before the provider have changed the path to one that is not. nil: it
-// is free by the path with which it went to the provider.
-func (q *asked) rewritten() *ledger.Refusal {
-	if q.judged == "" || !q.free() || q.judged == pathOf(q.request) {
-		return nil
-	}
-	if call, err := q.inspect(q.call.Body); err == nil && call.Free {
-		return nil
-	}
-	return refuse(api.NoPrice, q.judged+" is free, but this server's configuration makes it "+pathOf(q.request)+", which is not: the rewrite must come before the meter")
 }
 
 // checkPriced refuses what has no price, so that nothing is free by accident.

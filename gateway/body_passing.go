@@ -60,10 +60,12 @@ func (b *unreadable) failed(err error) error {
 
 func (b *unreadable) broken(any) (any, error) { return nil, b.failed(badGateway(errCoding)) }
 
-// refused is an answer that does not go out, since it is work that has no price here. The refusal goes out in its place.
+// refused stands in the place of an answer that does not go out, since its request, as the handlers below the meter have changed it, is not
+// the one that was priced. The refusal goes out instead.
 type refused struct {
 	*response
 	refusal *ledger.Refusal
+	worked  bool // somebody has worked for the answer
 	told    bool
 }
 
@@ -82,5 +84,11 @@ func (b *refused) tell() {
 	}
 	b.told = true
 	b.discard()
-	b.call.withhold(b.ResponseWriter, b.refusal)
+	if b.worked {
+		b.call.withhold(b.ResponseWriter, b.refusal)
+		return
+	}
+	b.call.cancel()
+	b.call.route.logger().Warn("a request is refused: the configuration changes it behind its meter", "request", b.call.id, "payee", b.call.route.Payee, "reason", b.refusal.Detail)
+	b.call.refuse(b.ResponseWriter, b.call.request, b.refusal)
 }

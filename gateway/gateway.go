@@ -15,6 +15,8 @@
 // What a client must not take for complete before it is charged stays back: a short answer as a whole, so that its charge stands
 // in its headers; of a longer one the end ([response]).
 //
+// What a provider is sent must be what was priced: handlers that change requests on their way ask [MaySend] before they send.
+//
 // Who calls ([Identity]), what an answer is worth ([Judge]) and how a caller without credit can pay at once ([Rail]) are interfaces,
 // so that other packages can add to them. The package knows no Caddy; package caddymodule is its adapter.
 package gateway
@@ -122,13 +124,21 @@ func (a *arrival) refuse(w http.ResponseWriter, r *http.Request, refusal *ledger
 	api.WriteProblem(w, a.challenge(w.Header(), refusal), a.gateway.options.Prefix, shapeFor(r))
 }
 
-// letPass lets a refused call through in shadow mode: it costs nothing, and says in the metrics and the log why it would be refused.
+// letPass lets a refused call through in shadow mode: it costs nothing.
 func (a *arrival) letPass(refusal *ledger.Refusal) *admitted {
-	metrics.shadow.WithLabelValues(a.route.Payee, string(refusal.Outcome)).Inc()
-	a.route.logger().Info("shadow mode lets a call pass that would be refused", "request", a.id, "payee", a.route.Payee, "code", string(refusal.Outcome))
+	a.wouldRefuse(refusal)
 	call := &admitted{asked: &asked{arrival: a}, pay: free{}}
 	call.request = a.request.WithContext(context.WithValue(a.request.Context(), callKey{}, call)) // a meter further in finds the key there
 	return call
+}
+
+// wouldRefuse says in the metrics and the log, in shadow mode, that a call would be refused; nil: it would not be.
+func (a *arrival) wouldRefuse(refusal *ledger.Refusal) {
+	if refusal == nil {
+		return
+	}
+	metrics.shadow.WithLabelValues(a.route.Payee, string(refusal.Outcome)).Inc()
+	a.route.logger().Info("shadow mode lets a call pass that would be refused", "request", a.id, "payee", a.route.Payee, "code", string(refusal.Outcome))
 }
 
 // Handler is a metered route as a plain http.Handler before the provider's own.

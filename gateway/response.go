@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"runtime/debug"
 	"strings"
+
+	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
 // response stands between the provider's handlers and the client. It counts what goes by, and holds back what would make
@@ -67,7 +69,7 @@ func (w *response) failed(err error) error {
 	switch {
 	case w.call.hasYielded():
 		return err
-	case w.body != nil:
+	case w.body != nil || w.refuses(w.call.whyBarred(), false):
 		return w.body.failed(err)
 	}
 	dropOwn(w.Header())
@@ -76,7 +78,7 @@ func (w *response) failed(err error) error {
 
 // broken is [body]'s, also where no answer has begun.
 func (w *response) broken(p any) (cause any, err error) {
-	if w.body != nil {
+	if w.body != nil || w.refuses(w.call.whyBarred(), false) {
 		return w.body.broken(p)
 	}
 	return w.brokenUnseen(p)
@@ -139,8 +141,10 @@ func (w *response) WriteHeader(status int) {
 	dropOwn(w.Header())
 	w.Header().Set(headerRequest, c.id)
 	exposeOwn(w.Header())
-	if refusal := c.rewritten(); refusal != nil && status < 400 {
-		w.body = &refused{response: w, refusal: refusal}
+	if w.refuses(c.whyBarred(), false) {
+		return
+	}
+	if (status < http.StatusBadRequest || c.route.charged(status)) && w.refuses(c.unseen(), true) {
 		return
 	}
 	if c.pay.costs() && !w.leavesHTTP() {
@@ -156,6 +160,15 @@ func (w *response) WriteHeader(status int) {
 	default:
 		w.begin()
 	}
+}
+
+// refuses puts a refusal, if there is one, in the place of whatever is answered. worked says that somebody has worked for the answer.
+func (w *response) refuses(refusal *ledger.Refusal, worked bool) bool {
+	if refusal == nil {
+		return false
+	}
+	w.body = &refused{response: w, refusal: refusal, worked: worked}
+	return true
 }
 
 // pass lets the answer by. What is said in our name in an event stream is taken out, so that it may get shorter.

@@ -31,7 +31,7 @@ func (q *asked) mayBeWithheld() *ledger.Refusal {
 		return nil
 	}
 	seconds := int64((wait + time.Second - 1) / time.Second)
-	return refuse(escrow.RateLimited, "too many answers to this agent were withheld, since its money or a limit did not reach for them", "retry_after", strconv.FormatInt(seconds, 10))
+	return refuse(escrow.RateLimited, "too many answers to this agent were withheld", "retry_after", strconv.FormatInt(seconds, 10))
 }
 
 // withhold answers in place of an answer that does not go out. Nothing is charged; the payee is told by an event.
@@ -39,7 +39,7 @@ func (a *admitted) withhold(w http.ResponseWriter, refusal *ledger.Refusal) {
 	a.cancel()
 	metrics.withheld.WithLabelValues(a.route.Payee, string(refusal.Outcome)).Inc()
 	a.gateway.book.Claims().Pass(withheldFrom(a.payer.Agent), withheldRate)
-	a.route.logger().Warn("an answer is withheld: its whole price can't be charged", "request", a.id, "payer", a.payer.Agent, "payee", a.route.Payee, "code", string(refusal.Outcome))
+	a.route.logger().Warn("an answer is withheld", "request", a.id, "payer", a.payer.Agent, "payee", a.route.Payee, "code", string(refusal.Outcome), "reason", refusal.Detail)
 	call := escrow.WithheldCall{
 		Request: a.id, Payer: a.payer.Agent, Payee: a.route.Payee, Route: a.route.Name, Reason: refusal.Outcome,
 	}

@@ -1,5 +1,5 @@
-// Command tallygate is Caddy with Tallygate's modules in it: all of Caddy's commands work, and `tallygate run` opens the
-// shop of the Caddyfile in the current folder.
+// Command tallygate is Caddy with Tallygate's modules. All of Caddy's commands work. `tallygate run` starts a server with the Caddyfile in the
+// current folder; in this repository that is the demo shop.
 package main
 
 import (

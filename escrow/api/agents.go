@@ -28,7 +28,7 @@ type meOut struct {
 }
 
 type createAgent struct {
-	AgentID string `json:"agent_id,omitempty" jsonschema:"letters, digits and . _ : @ -, at most 64; missing: one is made up"`
+	AgentID string `json:"agent_id,omitempty" jsonschema:"letters, digits and . _ : @ -, at most 64; missing: one is generated"`
 	Name    string `json:"name,omitempty"`
 }
 
@@ -122,7 +122,7 @@ type keysOut struct {
 	NextCursor *string  `json:"next_cursor"`
 }
 
-// listOfAgent are the parameters of a list of what an agent has.
+// listOfAgent are the parameters of a list of an agent's things.
 type listOfAgent struct {
 	ofAgent
 	paging

@@ -1,5 +1,5 @@
-// Package api serves the books of [escrow] over REST and MCP. It decodes a request, finds out who asks, calls the book, and encodes
-// the answer. No rule of money lives here.
+// Package api serves package [escrow] over REST and MCP. It decodes a request, authenticates the caller, calls the book, and encodes the
+// answer. It contains no rules about money.
 //
 // [New] returns the handler of the paths /api/v1/*, /mcp, /openapi.json and /llms.txt; [Serves] reports whether a path is one of
 // them. A caller that mounts the handler under a prefix strips it (http.StripPrefix), and names it in [Options], since answers
@@ -21,25 +21,24 @@ import (
 	"github.com/tallygate/tallygate/escrow"
 )
 
-// Options are what the handler needs of its surroundings. All are optional.
+// Options are the options of [New]. All are optional.
 type Options struct {
 	// Prefix is the path under which the handler is mounted, such as "/gate". Empty means none.
 	Prefix string
-	// Version is the program's, which /openapi.json and MCP state.
+	// Version is the version of the program, which /openapi.json and MCP state.
 	Version string
-	// Tariffs yields what each metered route costs, each under an id of its own. It is the answer to GET /tariffs.
+	// Tariffs yields the tariff of each metered route, with an id. It makes the answer to GET /tariffs.
 	Tariffs func(TariffQuery) iter.Seq2[string, func() Tariff]
-	// Quote estimates what a request to a metered route would cost. Its error, such as a refusal, is what the caller is told.
+	// Quote estimates what a request to a metered route would cost. Its error, such as a refusal, is sent to the caller.
 	Quote func(ctx context.Context, by escrow.Actor, q QuoteOrder) (Quote, error)
-	// Client names the client of a request by its address, for limits on registrations and wrong keys. Default: the host of
-	// RemoteAddr.
+	// Client returns the address of a request's client, for limits on registrations and wrong keys. Default: the host of RemoteAddr.
 	Client func(*http.Request) string
-	// Proxied reports whether a request came by a proxy that the operator trusts. Such a proxy may stand on this machine, where other
-	// requests to /mcp that name a foreign host are refused. Default: none did.
+	// Proxied reports whether a request came through a proxy that the operator trusts. On an address of this machine, requests to /mcp
+	// with another host name are refused unless they did. Default: no request did.
 	Proxied func(*http.Request) bool
-	// PrivateWebhooks lets webhooks be at private addresses; see [SenderOptions].
+	// PrivateWebhooks allows webhooks at private addresses; see [SenderOptions].
 	PrivateWebhooks bool
-	// Logger takes the failures that the caller is not told about. Default: slog.Default.
+	// Logger gets the failures that are not shown to the caller. Default: slog.Default.
 	Logger *slog.Logger
 }
 
@@ -61,8 +60,8 @@ const (
 	maxBody = 64 << 10
 )
 
-// New returns the handler. book returns the books under the rules of the configuration that serves now. While it returns nil, the
-// handler answers 503.
+// New returns the handler. book returns the book with the rules of the current configuration. While book returns nil, the handler answers
+// with 503.
 func New(book func() *escrow.Book, o Options) http.Handler {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
@@ -76,7 +75,7 @@ func New(book func() *escrow.Book, o Options) http.Handler {
 	}
 	openAPI, err := s.openAPI()
 	if err != nil {
-		panic(err) // the description is made of types and constants, and a test makes it
+		panic(err) // can't happen: the description is made from types and constants, and a test makes it
 	}
 	s.docs = map[string]document{
 		"/openapi.json": {"application/json", string(openAPI)},
@@ -93,7 +92,7 @@ func New(book func() *escrow.Book, o Options) http.Handler {
 	return http.HandlerFunc(s.handle)
 }
 
-// Serves reports whether a path, with the prefix stripped, is one of the handler's.
+// Serves reports whether the handler serves a path. The prefix must be stripped from the path.
 func Serves(path string) bool {
 	switch path {
 	case base, "/mcp", "/openapi.json", "/llms.txt":
@@ -121,7 +120,7 @@ func (s *server) handle(w http.ResponseWriter, r *http.Request) {
 	WriteProblem(w, &escrow.Refusal{Outcome: escrow.NotFound, Detail: "no such path; they are in " + s.o.Prefix + "/openapi.json"}, s.o.Prefix, Plain)
 }
 
-// methods are the methods that the path of a request has.
+// methods returns the methods that the path of a request has.
 func (s *server) methods(r *http.Request) (methods []string) {
 	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete} {
 		other := r.Clone(r.Context())
@@ -142,7 +141,7 @@ func allowAll(h http.Header) {
 	h.Set("Access-Control-Max-Age", "86400")
 }
 
-// fail answers with an error, and logs the error if the caller is not told what it is.
+// fail answers with an error. If the answer does not contain the error, fail logs it.
 func (s *server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	switch asRefusal(err).Outcome {
 	case InternalError, LedgerUnavailable:

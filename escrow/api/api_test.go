@@ -21,7 +21,7 @@ import (
 
 const operatorKey = "the operator's own words"
 
-// gate is the API over books on a real file, with a clock that tests set.
+// gate is the API with a ledger in a real file, and a clock that tests set.
 type gate struct {
 	t    testing.TB
 	book *escrow.Book
@@ -51,7 +51,7 @@ func newGate(t testing.TB, r escrow.Rules, o api.Options) *gate {
 	return g
 }
 
-// by is the same gate for another test.
+// by returns the same gate for another test.
 func (g *gate) by(t testing.TB) *gate { return &gate{t: t, book: g.book, http: g.http, now: g.clock()} }
 
 func must(t testing.TB, err error) {
@@ -67,7 +67,7 @@ func (g *gate) clock() time.Time {
 	return g.now
 }
 
-// wait lets time go by, and what is due be done, as a server's worker does.
+// wait moves the clock and does what is due, as a server's worker does.
 func (g *gate) wait(d time.Duration) {
 	g.mu.Lock()
 	g.now = g.now.Add(d)
@@ -77,7 +77,7 @@ func (g *gate) wait(d time.Duration) {
 	}
 }
 
-// answer is what came back.
+// answer is the answer to a request.
 type answer struct {
 	t      testing.TB
 	what   string
@@ -182,7 +182,7 @@ func (g *gate) balance(key, want string) {
 	g.get("/wallet", key).want(200, "balance", want)
 }
 
-// openAPIOf is the description that a handler serves.
+// openAPIOf returns the description that a handler serves.
 func openAPIOf(h http.Handler) []byte {
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, httptest.NewRequest("GET", "http://gate/openapi.json", nil))

@@ -17,15 +17,15 @@ type chargeOut struct {
 	Pattern    string              `json:"pattern"`
 	API        string              `json:"api,omitempty"`
 	Model      string              `json:"model" jsonschema:"the model that answered"`
-	AskedModel string              `json:"asked_model,omitempty" jsonschema:"the model that was asked for, where another one answered; the dearer of the two is charged"`
+	AskedModel string              `json:"asked_model,omitempty" jsonschema:"the model that was asked for, if another one answered; the more expensive of the two is charged"`
 	Units      map[string]string   `json:"units"`
 	UnitPrices map[string]string   `json:"unit_prices"`
-	Cost       string              `json:"cost,omitempty" jsonschema:"the cost that the provider stated; where it is there, this and the markup are charged instead of the unit prices"`
+	Cost       string              `json:"cost,omitempty" jsonschema:"the cost that the provider stated; if it is there, the cost and the markup are charged instead of the unit prices"`
 	Markup     string              `json:"markup,omitempty" jsonschema:"what is added to the cost, such as 20%"`
 	Amount     ledger.Amount       `json:"amount"`
 	Commission ledger.Amount       `json:"commission"`
 	Refunded   ledger.Amount       `json:"refunded"`
-	Price      *ledger.Amount      `json:"price,omitempty" jsonschema:"what the call would have cost, where the amount differs by quality or in shadow mode"`
+	Price      *ledger.Amount      `json:"price,omitempty" jsonschema:"what the call would have cost, if that differs from the amount because of quality or shadow mode"`
 	Score      string              `json:"score,omitempty" jsonschema:"the score of the answer's quality"`
 	Plan       string              `json:"plan,omitempty"`
 	SubID      string              `json:"subscription_id,omitempty"`
@@ -36,7 +36,7 @@ type chargeOut struct {
 	Cut        string              `json:"cut" jsonschema:"what ended the response early: none, client, upstream, funds, or crash"`
 	Status     escrow.ChargeStatus `json:"status"`
 	EscrowID   *string             `json:"escrow_id"`
-	Suspect    bool                `json:"suspect,omitempty" jsonschema:"the amount or the usage was absurd and was clamped"`
+	Suspect    bool                `json:"suspect,omitempty" jsonschema:"the amount or the usage was absurd and was cut"`
 	HTTPStatus int                 `json:"http_status,omitempty"`
 	DurationMS int64               `json:"duration_ms,omitempty"`
 	Tags       map[string]string   `json:"tags"`
@@ -44,7 +44,7 @@ type chargeOut struct {
 	Receipt    string              `json:"receipt,omitempty" jsonschema:"the charge as a signed JWS; the public key is at /receipt-keys"`
 }
 
-// chargeAnswer is a charge as by may see it.
+// chargeAnswer returns a function that shows a charge as the caller by may see it.
 func chargeAnswer(currency string, by escrow.Actor) func(escrow.Charge) chargeOut {
 	return func(c escrow.Charge) chargeOut {
 		tags := c.Tags
@@ -78,7 +78,7 @@ func orEmpty(m map[string]string) map[string]string {
 	return m
 }
 
-// score is a number as the request writes it, whether in a string or not.
+// score is the text of a number in a request, which may be a JSON string or number.
 type score string
 
 // UnmarshalJSON keeps the number's text.
@@ -115,8 +115,8 @@ type chargesOut struct {
 
 func chargeRoutes() []route {
 	return []route{
-		get("/charges", "listCharges", "Charges that the agent paid or got, newest first", listCharges),
-		post("/charges/{id}/refund", "refundCharge", "Give a charge back to its payer (payee, operator)", func(r *request, t *escrow.Tx, in *refundIn) (chargeOut, error) {
+		get("/charges", "listCharges", "Charges that the agent paid or was paid, newest first", listCharges),
+		post("/charges/{id}/refund", "refundCharge", "Refund a charge to its payer (payee, operator)", func(r *request, t *escrow.Tx, in *refundIn) (chargeOut, error) {
 			amount, err := optional("amount", in.Amount)
 			if err != nil {
 				return chargeOut{}, err
@@ -124,7 +124,7 @@ func chargeRoutes() []route {
 			c, err := t.RefundCharge(r.by, in.ID, amount, in.Reason)
 			return chargeAnswer(t.Currency(), r.by)(c), err
 		}),
-		put("/charges/{id}/quality", "scoreCharge", "Give a charge that is held the score that decides it (payer, where the route lets it; operator)", func(r *request, t *escrow.Tx, in *scoreIn) (chargeOut, error) {
+		put("/charges/{id}/quality", "scoreCharge", "Send the score that decides a held charge (payer, if the route allows it; operator)", func(r *request, t *escrow.Tx, in *scoreIn) (chargeOut, error) {
 			c, err := t.Score(r.by, in.ID, string(in.Score))
 			return chargeAnswer(t.Currency(), r.by)(c), err
 		}),

@@ -9,10 +9,10 @@ import (
 	"github.com/tallygate/tallygate/escrow"
 )
 
-// cursor says where a list goes on. It has the filter that the list was asked for with, so that the next page is of the same list.
+// cursor says where the next page of a list begins. It contains the filter of the list, so that the next page belongs to the same list.
 type cursor struct {
 	Filter string `json:"f,omitempty"` // the query, without limit and cursor
-	Before []byte `json:"b"`           // the place
+	Before []byte `json:"b"`           // the place of the next page
 }
 
 // paging are the parameters that all lists have.
@@ -21,16 +21,15 @@ type paging struct {
 	Cursor place `query:"cursor"`
 }
 
-// place is where a list goes on, as the book names it.
+// place is where the next page of a list begins, as the book names it.
 type place string
 
 func (p paging) page() escrow.Page { return escrow.Page{Before: string(p.Cursor), Limit: p.Limit} }
 
-// opened is the name under which openCursor puts the place into the query.
+// opened is the name of the query parameter in which openCursor puts the place.
 const opened = "\x00place"
 
-// openCursor puts the filter and the place of the query's cursor into the query. A filter that stands beside the cursor must be the
-// same.
+// openCursor adds the filter and the place in the query's cursor to the query. If the query also has a filter itself, it must be the same.
 func openCursor(query url.Values) error {
 	text := query.Get("cursor")
 	if text == "" {
@@ -43,11 +42,11 @@ func openCursor(query url.Values) error {
 	}
 	filter, err2 := url.ParseQuery(c.Filter)
 	if err != nil || err2 != nil || len(c.Before) == 0 {
-		return invalid("cursor", "cursor: not one that a list here has answered")
+		return invalid("cursor", "cursor: not a cursor from an answer of this API")
 	}
 	for name := range query {
 		if name != "cursor" && name != "limit" && query.Get(name) != filter.Get(name) {
-			return invalid("cursor", "cursor: its list was asked for with %s %q, not %.80q", name, filter.Get(name), query.Get(name))
+			return invalid("cursor", "cursor: it belongs to a list with %s %q, not %.80q", name, filter.Get(name), query.Get(name))
 		}
 	}
 	for name := range filter {
@@ -57,13 +56,12 @@ func openCursor(query url.Values) error {
 	return nil
 }
 
-// pageOf cuts a page out of a list that is short enough to be read whole. The id of a page's last item is the place where the list
-// goes on.
+// pageOf returns one page of a list that is short enough to be read completely. The id of a page's last item is the place of the next page.
 func pageOf[T any](list []T, p paging, id func(T) string) (page []T, at string, err error) {
 	if p.Cursor != "" {
 		last := slices.IndexFunc(list, func(item T) bool { return id(item) == string(p.Cursor) })
 		if last < 0 {
-			return nil, "", invalid("cursor", "cursor: what it stood at is gone; begin anew")
+			return nil, "", invalid("cursor", "cursor: its place in the list is gone; begin again without a cursor")
 		}
 		list = list[last+1:]
 	}
@@ -77,19 +75,19 @@ func pageOf[T any](list []T, p paging, id func(T) string) (page []T, at string, 
 	return list[:limit], id(list[limit-1]), nil
 }
 
-// next makes the cursor of the page after this one. It is nil at the list's end.
+// next returns the cursor of the page after this one, or nil at the end of the list.
 func next(r *request, place string) *string {
 	if place == "" {
 		return nil
 	}
 	filter := r.URL.Query()
-	_ = openCursor(filter) // no error: it was opened when the request was decoded
+	_ = openCursor(filter) // no error: the cursor was opened before, when the request was decoded
 	for _, name := range []string{"cursor", "limit", opened} {
 		filter.Del(name)
 	}
 	raw, err := json.Marshal(cursor{Filter: filter.Encode(), Before: []byte(place)})
 	if err != nil {
-		panic(err) // it has two plain fields
+		panic(err) // can't happen: a cursor has two plain fields
 	}
 	text := base64.RawURLEncoding.EncodeToString(raw)
 	return &text

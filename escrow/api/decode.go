@@ -20,8 +20,8 @@ func invalid(field, format string, args ...any) error {
 	return &escrow.Refusal{Outcome: escrow.InvalidRequest, Detail: fmt.Sprintf(format, args...), Fields: map[string]string{"field": field}}
 }
 
-// decode reads a request into in, a pointer to a struct: fields tagged `path` and `query` are from the URL, and those with a json
-// name from the body. It returns the body as it came. Unknown names are ignored.
+// decode reads a request into in, a pointer to a struct. Fields with the tag `path` or `query` are read from the URL, and fields with a json
+// name from the body. decode returns the body as it arrived. Unknown names are ignored.
 func decode(w http.ResponseWriter, req *http.Request, in any) (body []byte, err error) {
 	query := req.URL.Query()
 	if err := openCursor(query); err != nil {
@@ -49,7 +49,7 @@ func decode(w http.ResponseWriter, req *http.Request, in any) (body []byte, err 
 	return body, decodeBody(body, in)
 }
 
-// decodeBody reads a body into the fields of in that have a json name. An empty body is an empty object.
+// decodeBody reads a body into the fields of in that have a json name. An empty body counts as an empty object.
 func decodeBody(body []byte, in any) error {
 	body = bytes.TrimSpace(body)
 	var object map[string]json.RawMessage
@@ -78,7 +78,7 @@ func decodeBody(body []byte, in any) error {
 	return nil
 }
 
-// plain is a decoding error in words that need no knowledge of Go's types.
+// plain returns a decoding error in words that do not mention Go's types.
 func plain(err error) string {
 	var refusal *escrow.Refusal
 	if errors.As(err, &refusal) {
@@ -124,17 +124,17 @@ func setParameter(field reflect.Value, name string, query url.Values) error {
 	case *int:
 		n, err := strconv.Atoi(text)
 		if err != nil || n < 1 {
-			return invalid(name, "%s %.40q: a whole number above zero", name, text)
+			return invalid(name, "%s %.40q: expected a whole number above zero", name, text)
 		}
 		*target = n
 	case *time.Time:
 		at, err := parseTime(text)
 		if err != nil {
-			return invalid(name, "%s %.40q: a time such as 2026-11-24T12:00:00Z, or a day", name, text)
+			return invalid(name, "%s %.40q: expected a time such as 2026-11-24T12:00:00Z, or a day", name, text)
 		}
 		*target = at
 	default:
-		panic(fmt.Sprintf("query parameter %s has the type %T", name, target)) // the table of routes is wrong; a test calls each
+		panic(fmt.Sprintf("query parameter %s has the type %T", name, target)) // the table of routes is wrong; a test calls each route
 	}
 	return nil
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// hours is a duration that JSON has as a decimal number of hours.
+// hours is a duration that is a decimal number of hours in JSON.
 type hours time.Duration
 
 const hour = int64(time.Hour)
@@ -34,7 +34,7 @@ func (h *hours) UnmarshalJSON(text []byte) error {
 	}
 	d = d.Mul(decimal.NewFromInt(hour)).Round(0)
 	if !d.IsPositive() || !d.BigInt().IsInt64() {
-		return invalid("", "%s hours: above zero and at most 876000", s)
+		return invalid("", "%s hours: expected a number above zero and at most 876000", s)
 	}
 	*h = hours(d.IntPart())
 	return nil
@@ -206,7 +206,7 @@ func escrowRoutes() []route {
 	}
 }
 
-// actOn returns a route's function that acts on an escrow, and answers with the escrow as it is then.
+// actOn returns the function of a route that acts on an escrow. The route answers with the escrow as it is afterwards.
 func actOn[In any](act func(r *request, t *escrow.Tx, in *In) (escrow.Escrow, error)) func(*request, *escrow.Tx, *In) (escrowOut, error) {
 	return func(r *request, t *escrow.Tx, in *In) (escrowOut, error) {
 		e, err := act(r, t, in)
@@ -214,7 +214,7 @@ func actOn[In any](act func(r *request, t *escrow.Tx, in *In) (escrow.Escrow, er
 	}
 }
 
-// optional is an amount that may be missing. If it is there, it must be above zero.
+// optional returns an amount that may be missing. If it is there, it must be above zero.
 func optional(field string, amount *ledger.Amount) (ledger.Amount, error) {
 	if amount == nil {
 		return 0, nil

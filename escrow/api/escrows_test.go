@@ -38,7 +38,7 @@ func TestBodiesThatAreWrong(t *testing.T) {
 	alice := g.agent("alice", "100")
 	for body, want := range map[string]string{
 		`[1]`: "the body is not a JSON object: should be an object, not array",
-		`{"to_agent_id":"bob","amount":1,"auto_release_hours":-1}`: "auto_release_hours: -1 hours: above zero and at most 876000",
+		`{"to_agent_id":"bob","amount":1,"auto_release_hours":-1}`: "auto_release_hours: -1 hours: expected a number above zero and at most 876000",
 		`{"to_agent_id":5,"amount":1}`:                             "to_agent_id: should be a string, not number",
 	} {
 		g.post("/escrow", alice, body).want(422, "detail", want)

@@ -11,7 +11,7 @@ import (
 	"github.com/tallygate/tallygate/escrow/api"
 )
 
-// FuzzBodies sends anything as a body to the routes that move money. Whatever comes back is in the contract, and no money is made.
+// FuzzBodies sends any body to the routes that move money. Each answer must match the contract, and no money may be created.
 func FuzzBodies(f *testing.F) {
 	g := newGate(f, rules(), api.Options{})
 	alice := g.agent("alice", "1000")

@@ -14,8 +14,8 @@ import (
 
 const maxIdempotencyKey = 255 // bytes
 
-// once runs op. With an Idempotency-Key it runs op only once: the same request again gets what was kept of the first answer. A key belongs
-// to its caller, so that others may use the same.
+// once runs op. With an Idempotency-Key it runs op only once: the same request again gets the stored part of the first answer. The keys of
+// different callers are separate, so that two callers may use the same key.
 func (r *request) once(rt route, body []byte, op func(*escrow.Tx) (shown any, kept []byte, err error)) (escrow.Answer[any], error) {
 	answer, err := r.keyed(rt, body, op)
 	var u unkept
@@ -42,8 +42,8 @@ func (r *request) keyed(rt route, body []byte, op func(*escrow.Tx) (shown any, k
 	return escrow.Once(r.Context(), r.book, id, digest, op)
 }
 
-// owner keeps the idempotency keys of callers apart. A caller without an API key is known by its address and by what it asks for,
-// since two strangers behind one address must not get each other's answers.
+// owner separates the idempotency keys of different callers. A caller without an API key is identified by its address and its request, since
+// two strangers behind one address must not get each other's answers.
 func (r *request) owner(digest []byte) escrow.OnceID {
 	switch {
 	case r.by.Operator:
@@ -56,7 +56,7 @@ func (r *request) owner(digest []byte) escrow.OnceID {
 	}
 }
 
-// client names the client of a request by its address.
+// client returns the address of a request's client.
 func (r *request) client() string {
 	if r.server.o.Client != nil {
 		return r.server.o.Client(r.Request)
@@ -68,8 +68,8 @@ func (r *request) client() string {
 	return host
 }
 
-// requestDigest is equal for two requests that are the same: by method, path and body. Spaces and the order of names do not matter
-// in a body of JSON.
+// requestDigest returns the same digest for two requests with the same method, path and body. In a JSON body, white space and the order of
+// names do not matter.
 func requestDigest(method, path string, body []byte) []byte {
 	d := json.NewDecoder(bytes.NewReader(body))
 	d.UseNumber()

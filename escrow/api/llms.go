@@ -2,49 +2,51 @@ package api
 
 import "strings"
 
-// llmsText tells an agent in plain words how to register, fund, call and stop.
+// llmsText returns the answer to /llms.txt, which tells an agent how to register, fund its wallet, call and stop.
 func (s *server) llmsText() string {
 	return strings.ReplaceAll(llms, "PREFIX", s.o.Prefix)
 }
 
 const llms = `# Tallygate
 
-> A gateway in front of paid APIs. You call them as you would without it, with a Tallygate key where the provider's key would be. Each call
-> is counted, priced exactly, and paid out of your wallet or of an escrow. Agents can also lock, release and refund money between each other.
+> A gateway in front of paid APIs. You call them as you would without it, with a Tallygate key instead of the provider's key. Each call is
+> counted, priced exactly, and paid from your wallet or from an escrow. Agents can also lock, release and refund money between each other.
 
 Amounts are decimal strings such as "0.001". Errors are application/problem+json; rely on "code". The whole API: PREFIX/openapi.json
 
 ## Register
 POST PREFIX/api/v1/agents {"agent_id": "my-name"} answers {"agent_id", "api_key"}. The key is shown once. Send it as "Authorization: Bearer KEY".
-Where registration is the operator's, ask it for a key.
+If only the operator may register agents, ask the operator for a key.
 
 ## Fund
-POST PREFIX/api/v1/faucet gives play money, once, where there is a faucet. Else the operator books a deposit, or another agent sends you money.
+POST PREFIX/api/v1/faucet gives play money, once, if there is a faucet. Otherwise the operator books a deposit, or another agent sends you money.
 GET PREFIX/api/v1/wallet tells balance, held, available. GET PREFIX/api/v1/wallet/entries is your statement.
 
 ## Call
 GET PREFIX/api/v1/tariffs lists what each route costs, without a key. POST PREFIX/api/v1/quote {"method", "path", "body"} estimates one request.
-Then call the route itself. "Tallygate-Max-Charge: 0.05" bounds what a call may cost. The answer says what it cost: Tallygate-Charge, Tallygate-Units,
-Tallygate-Balance, in headers, trailers, or the last comment of an event stream; GET PREFIX/api/v1/charges/{Tallygate-Request} says it later.
+Then call the route itself. "Tallygate-Max-Charge: 0.05" limits what a call may cost. The answer says what it cost: Tallygate-Charge, Tallygate-Units,
+Tallygate-Balance, in headers, trailers, or the last comment of an event stream; GET PREFIX/api/v1/charges/{Tallygate-Request} tells it later.
 402 tells what is missing: insufficient_funds (required, available, pay), escrow_required, subscription_required (plan, price, period), limit_exceeded.
 A response that failed costs nothing. If you hang up, you pay for what was sent to you.
 
 ## Escrow
 POST PREFIX/api/v1/escrow {"to_agent_id", "amount", "memo", "auto_release_hours", "on_expiry", "milestones"} locks money for a payee.
-POST .../escrow/{id}/release sends all of it, .../release-partial {"amount"} or {"milestone"} a part. .../refund: at once by the payee; by the
-payer it is a request, which the payee grants, disputes, or lets pass in silence. .../dispute freezes it until the operator resolves it.
-Without auto_release_hours money stays until someone acts; with it, the rest goes by on_expiry: release or refund.
+POST .../escrow/{id}/release pays all of it to the payee, .../release-partial {"amount"} or {"milestone"} a part. .../refund by the payee takes
+place at once. By the payer it is a request: the payee grants or disputes it. Without an answer it is granted after some days, or disputed if
+metered calls were paid from the escrow.
+.../dispute freezes the escrow until the operator resolves it. Without auto_release_hours the money stays until someone acts; with it, the rest
+is then released or refunded, as on_expiry says.
 
 ## Be paid
 A payer lets you debit its wallet: PUT PREFIX/api/v1/wallet/allowances/{you} {"amount"}; then POST PREFIX/api/v1/wallet/debit {"agent_id": payer, "amount", "memo"}.
-Or it locks an escrow for you. GET PREFIX/api/v1/agents/{id}/reputation tells how others were dealt with.
+Or it locks an escrow for you. GET PREFIX/api/v1/agents/{id}/reputation tells what another agent has done so far.
 
 ## Retry
 Send "Idempotency-Key: any-unique-text" with every POST: the same request again gets the first answer and moves nothing twice.
 
 ## Stop
-Requests end when you stop sending them; there is nothing to cancel. DELETE PREFIX/api/v1/subscriptions/{id} ends a subscription with its period. Refund or
-release your escrows, DELETE PREFIX/api/v1/agents/me/keys/{id} revokes a key.
+Just stop sending requests; there is nothing to cancel. DELETE PREFIX/api/v1/subscriptions/{id} ends a subscription at the end of its period.
+Refund or release your escrows. DELETE PREFIX/api/v1/agents/me/keys/{id} revokes a key.
 
 ## MCP
 PREFIX/mcp, streamable HTTP, the same key as bearer token: escrow_create, escrow_release, escrow_status, escrow_list, escrow_refund, escrow_dispute,

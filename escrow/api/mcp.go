@@ -22,7 +22,7 @@ import (
 type tool struct {
 	name, description string
 	route             string            // the name of the route
-	arguments         map[string]string // the arguments' names by those of the path's parameters
+	arguments         map[string]string // from the names of the path's parameters to the names of the arguments
 	readOnly          bool
 }
 
@@ -31,12 +31,12 @@ var escrowArgument = map[string]string{"id": "escrow_id"}
 // tools are all the tools that MCP offers.
 var tools = []tool{
 	{"escrow_create", "Lock money for a payee. The rest goes to the payee, or back, after auto_release_hours; milestones are parts released as they are accepted.", "createEscrow", nil, false},
-	{"escrow_release", "Release what remains of an escrow to its payee; with amount or milestone, that part alone.", "releaseEscrow", escrowArgument, false},
+	{"escrow_release", "Release what remains of an escrow to its payee; with amount or milestone, only that part.", "releaseEscrow", escrowArgument, false},
 	{"escrow_status", "Look at an escrow.", "getEscrow", escrowArgument, true},
 	{"escrow_list", "List your escrows, as payer and as payee, newest first. status=active: those that still hold money.", "listEscrows", nil, true},
 	{"escrow_refund", "Give an escrow's money back to the payer (as its payee), or ask for it back (as its payer).", "refundEscrow", escrowArgument, false},
 	{"escrow_dispute", "Freeze an escrow until the operator resolves it.", "disputeEscrow", escrowArgument, false},
-	{"escrow_resolve", "Divide what remains of a disputed escrow. The operator's.", "resolveEscrow", escrowArgument, false},
+	{"escrow_resolve", "Divide what remains of a disputed escrow. Only for the operator.", "resolveEscrow", escrowArgument, false},
 	{"wallet_balance", "Your wallet: balance, held, available.", "getWallet", nil, true},
 	{"wallet_statement", "What moved in your wallet, newest first.", "listEntries", nil, true},
 	{"faucet_claim", "Claim play money, once.", "claimFaucet", nil, false},
@@ -45,7 +45,7 @@ var tools = []tool{
 
 const idempotencyArgument = "idempotency_key"
 
-// mcpHandler serves the tools over streamable HTTP. It keeps no sessions, so that any gateway can answer any request.
+// mcpHandler serves the tools over streamable HTTP. It has no sessions, so that any gateway can answer any request.
 func (s *server) mcpHandler() http.Handler {
 	server := mcp.NewServer(&mcp.Implementation{Name: "tallygate", Title: "Tallygate", Version: s.o.Version}, &mcp.ServerOptions{
 		Instructions: "Wallets and escrows of agents that pay each other. Amounts are decimal strings. A call that fails returns a problem with a stable code.",
@@ -60,12 +60,12 @@ func (s *server) mcpHandler() http.Handler {
 	}
 	return mcp.NewStreamableHTTPHandler(func(*http.Request) *mcp.Server { return server }, &mcp.StreamableHTTPOptions{
 		Stateless: true, JSONResponse: true, Logger: s.o.Logger,
-		DisableLocalhostProtection: true, // isRebound protects, and knows of proxies on this machine
+		DisableLocalhostProtection: true, // isRebound does this, and also knows trusted proxies
 	})
 }
 
-// isRebound reports whether a request to this machine's own address names a host or an origin that is not this machine: so does a web page
-// that has its own name lead here, to talk to what others can't reach.
+// isRebound reports whether a request to an address of this machine names a host or an origin that is not this machine. Such a request may
+// come from a web page whose host name resolves to this machine, in order to reach servers that others can't reach (DNS rebinding).
 // https://modelcontextprotocol.io/specification/2025-11-25/basic/transports#security-warning
 func (s *server) isRebound(r *http.Request) bool {
 	local, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
@@ -83,7 +83,7 @@ func (s *server) isRebound(r *http.Request) bool {
 	return err != nil || !isThisMachine(page.Host)
 }
 
-// isThisMachine reports whether a host, with or without a port, is this machine by its name or address.
+// isThisMachine reports whether a host, with or without a port, is localhost or a loopback address.
 func isThisMachine(hostport string) bool {
 	host := hostport
 	if name, _, err := net.SplitHostPort(hostport); err == nil {
@@ -96,10 +96,10 @@ func isThisMachine(hostport string) bool {
 	return host == "localhost" || strings.HasSuffix(host, ".localhost")
 }
 
-// mcpAnswer tells what the MCP server says in plain text of a request that is none of MCP's as a problem.
+// mcpAnswer converts the errors of the MCP server into problems. The server answers requests that are not MCP's with plain text.
 type mcpAnswer struct {
 	http.ResponseWriter
-	refused int // the status that was said so; 0: none was
+	refused int // the status of the error; 0: there was none
 	said    bytes.Buffer
 }
 
@@ -120,7 +120,7 @@ func (a *mcpAnswer) Write(p []byte) (int, error) {
 
 func (a *mcpAnswer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 
-// refusal is what was said, as a problem of the status; nil where nothing was refused.
+// refusal returns the error as a refusal, or nil if there was none.
 func (a *mcpAnswer) refusal() *escrow.Refusal {
 	outcomes := map[int]escrow.Outcome{
 		http.StatusMethodNotAllowed: MethodNotAllowed, http.StatusRequestEntityTooLarge: RequestTooLarge, http.StatusUnsupportedMediaType: UnsupportedMedia,
@@ -143,8 +143,8 @@ func (s *server) serveMCP(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	if s.isRebound(req) {
-		s.fail(w, req, &escrow.Refusal{Outcome: escrow.Forbidden, Detail: "this address is the machine's own, and the request names another host or origin: " +
-			"call localhost, or have the operator name the proxy on this machine in trusted_proxies"})
+		s.fail(w, req, &escrow.Refusal{Outcome: escrow.Forbidden, Detail: "this address belongs to the machine itself, but the request names another host or origin: " +
+			"call localhost; or if a proxy on this machine sent the request, the operator must name it in trusted_proxies"})
 		return
 	}
 	req.Body = http.MaxBytesReader(w, req.Body, maxBody)
@@ -165,7 +165,7 @@ func (s *server) routeNamed(name string) route {
 	panic("no route is named " + name) // the table of tools is wrong
 }
 
-// schema is the schema of the tool's arguments: the route's parameters and body.
+// schema returns the schema of the tool's arguments, which are the route's parameters and the fields of its body.
 func (t tool) schema(s *server) *jsonschema.Schema {
 	rt := s.routeNamed(t.route)
 	schema := &jsonschema.Schema{Type: "object", Properties: map[string]*jsonschema.Schema{}}
@@ -189,7 +189,7 @@ func (t tool) schema(s *server) *jsonschema.Schema {
 		case "query":
 			schema.Properties[name] = &jsonschema.Schema{Type: parameter["schema"].(object)["type"].(string)}
 		case "header":
-			schema.Properties[idempotencyArgument] = &jsonschema.Schema{Type: "string", Description: "the same call with the same key again gets the first answer, and moves nothing"}
+			schema.Properties[idempotencyArgument] = &jsonschema.Schema{Type: "string", Description: "if the call is repeated with the same key, it gets the first answer and moves nothing"}
 		}
 	}
 	return schema
@@ -222,7 +222,7 @@ func (s *server) callTool(ctx context.Context, t tool, rt route, call *mcp.CallT
 	return answer.result()
 }
 
-// request is the request to the route that stands for a call of the tool.
+// request converts a call of the tool into a request to its route.
 func (t tool) request(ctx context.Context, rt route, arguments map[string]json.RawMessage) (*http.Request, error) {
 	query, path := url.Values{}, rt.path
 	values := map[string]string{}
@@ -252,7 +252,7 @@ func (t tool) request(ctx context.Context, rt route, arguments map[string]json.R
 	return req, nil
 }
 
-// text is an argument as a URL has it: the content of a string, or else the JSON.
+// text returns an argument for a URL: the content of a string, or the JSON of another value.
 func text(argument json.RawMessage) string {
 	var s string
 	if err := json.Unmarshal(argument, &s); err == nil {
@@ -261,7 +261,7 @@ func text(argument json.RawMessage) string {
 	return string(argument)
 }
 
-// recorder keeps the answer of a route.
+// recorder records the answer of a route.
 type recorder struct {
 	header http.Header
 	status int
@@ -272,7 +272,7 @@ func (r *recorder) Header() http.Header         { return r.header }
 func (r *recorder) WriteHeader(status int)      { r.status = status }
 func (r *recorder) Write(p []byte) (int, error) { return r.body.Write(p) }
 
-// result is the answer as the result of a tool. A refusal is a result with isError, which has the problem.
+// result returns the answer as the result of a tool. A refusal becomes a result with isError that contains the problem.
 func (r *recorder) result() (*mcp.CallToolResult, error) {
 	text := bytes.TrimSpace(r.body.Bytes())
 	return &mcp.CallToolResult{

@@ -107,7 +107,7 @@ func TestMCP(t *testing.T) {
 	use(t, a, true, "escrow_list", map[string]any{"limit": "x"}).want(0, "field", "limit")
 	use(t, a, true, "quote", map[string]any{"path": "/search"}).want(0, "code", "not_found")
 
-	// Without a key the tools can be looked at; a wrong key is told at once.
+	// Without a key the tools can be listed. A wrong key is refused at once.
 	nobody := session(t, server.URL, "")
 	use(t, nobody, true, "wallet_balance", nil).want(0, "code", "unauthorized", "status", "401")
 	g.do("POST", "/mcp", "tg_wrong", `{}`).want(401, "code", "unauthorized")
@@ -151,8 +151,8 @@ func TestWhatIsNotMCPGetsAProblem(t *testing.T) {
 	}
 }
 
-// TestNoPageFromElsewhereReachesMCPHere: on this machine's own address, MCP answers to no other name (DNS rebinding), unless a proxy that is
-// trusted brings the request.
+// TestNoPageFromElsewhereReachesMCPHere: on an address of this machine, MCP refuses requests with another host name (DNS rebinding), unless they come
+// through a trusted proxy.
 func TestNoPageFromElsewhereReachesMCPHere(t *testing.T) {
 	g := newGate(t, rules(), api.Options{Proxied: func(r *http.Request) bool { return r.Header.Get("X-Test-Proxied") != "" }})
 	server := httptest.NewServer(g.http)

@@ -2,11 +2,11 @@ package api
 
 import "github.com/tallygate/tallygate/escrow"
 
-// The objects of the API that commands print too, so that scripts find the same names in both.
+// These objects of the API are also printed by commands, so that scripts find the same names in both.
 type (
-	// Agent is an agent as the operator lists it.
+	// Agent is an agent in the operator's list.
 	Agent = listedAgent
-	// Payment is a payment, and the wallet, as it is afterwards, of the agent that it was made for.
+	// Payment is a payment, with the wallet after it of the agent for which it was made.
 	Payment = paymentOut
 	// Charge is what one metered call cost.
 	Charge = chargeOut

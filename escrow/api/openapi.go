@@ -15,7 +15,7 @@ import (
 // object is a JSON object of the OpenAPI document.
 type object map[string]any
 
-// openAPI returns the description of the API in OpenAPI 3.1. It is made of the routes, and of the types that they take and answer.
+// openAPI returns the description of the API in OpenAPI 3.1. It is generated from the routes and their Go types.
 func (s *server) openAPI() ([]byte, error) {
 	all := newSchemas(s.routes)
 	components := object{"Problem": problemSchema()}
@@ -112,10 +112,10 @@ func problemSchema() *jsonschema.Schema {
 		Type: "object", Required: []string{"type", "title", "status", "code", "detail"},
 		Properties: map[string]*jsonschema.Schema{
 			"type": text("a URL that ends in the code"), "title": text(""), "status": {Type: "integer"}, "code": code, "detail": text("what is wrong, in words"),
-			"field": text("the field of the request that is wrong"), "required": text("the amount that is needed"), "available": text("the amount that there is"),
+			"field": text("the field of the request that is wrong"), "required": text("the amount that is needed"), "available": text("the amount that is available"),
 			"remaining": text("the amount that is left"), "currency": text(""), "payee": text(""), "retry_after": text("after how many seconds to try again"),
-			"charge": text("none, or unknown where it is not known whether a charge took place"),
-			"pay":    {Type: "array", Items: &jsonschema.Schema{Type: "object"}, Description: "how a wallet is funded"},
+			"charge": text("none, or unknown if it is not known whether a charge took place"),
+			"pay":    {Type: "array", Items: &jsonschema.Schema{Type: "object"}, Description: "the ways to fund a wallet"},
 		},
 	}
 }

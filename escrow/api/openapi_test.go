@@ -36,7 +36,7 @@ type contract struct {
 
 var theContract contract
 
-// TestMain checks, after all tests have run, that each operation was answered, and its answers validated.
+// TestMain checks, after all tests, that each operation was called and its answers were validated.
 func TestMain(m *testing.M) {
 	g := api.New(nil, api.Options{})
 	must2(json.Unmarshal(openAPIOf(g), &theContract))
@@ -49,7 +49,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// missing are the operations whose success, or whose refusal, no test has had.
+// missing returns the operations for which no test had a success, or no test had a refusal.
 func (c *contract) missing() (missing []string) {
 	for _, operations := range c.Paths {
 		for _, operation := range operations {
@@ -117,7 +117,7 @@ func templateRegexp(template string) *regexp.Regexp {
 	return regexp.MustCompile("^" + regexp.MustCompile(`\{\w+\}`).ReplaceAllString(template, "[^/]+") + "$")
 }
 
-// resolve makes a schema of the contract whole, and strict: an answer has no field that the contract does not name.
+// resolve resolves the references in a schema of the contract, and makes it strict: an answer may have no field that the contract does not name.
 func (c *contract) resolve(name string, text json.RawMessage, strict bool) (*jsonschema.Resolved, error) {
 	if done := c.cache[name]; done != nil {
 		return done, nil

@@ -14,29 +14,29 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// problemBase is what the type of a problem begins with. The code follows it.
+// problemBase is the beginning of a problem's type. The code follows it.
 const problemBase = "https://tallygate.dev/problems/"
 
-// The outcomes that the API and metered routes have beside those of the books.
+// The outcomes of the API and of metered routes, in addition to those of package escrow.
 const (
 	RequestTimeout    escrow.Outcome = "request_timeout"    // the body came too slowly
-	MalformedRequest  escrow.Outcome = "malformed_request"  // it is none of the protocol's (MCP)
-	UnsupportedMedia  escrow.Outcome = "unsupported_media"  // the Content-Type is not one that is read
-	RequestTooLarge   escrow.Outcome = "request_too_large"  // the body is larger than what is read
+	MalformedRequest  escrow.Outcome = "malformed_request"  // the request is not a message of MCP
+	UnsupportedMedia  escrow.Outcome = "unsupported_media"  // the Content-Type is not supported
+	RequestTooLarge   escrow.Outcome = "request_too_large"  // the body is too large
 	NoPrice           escrow.Outcome = "no_price"           // the tariff has no price for what is asked for
-	AmbiguousRequest  escrow.Outcome = "ambiguous_request"  // it can be read in two ways that cost differently; the field names where
+	AmbiguousRequest  escrow.Outcome = "ambiguous_request"  // the request can be read in two ways that cost differently; "field" names the ambiguous field
 	MethodNotAllowed  escrow.Outcome = "method_not_allowed" // the path has other methods
-	TooEarly          escrow.Outcome = "too_early"          // the request costs money and came as early data (0-RTT), which can be replayed
-	LedgerUnavailable escrow.Outcome = "ledger_unavailable" // the field charge says none, or unknown after a commit that failed
-	InternalError     escrow.Outcome = "internal"           // something went wrong here
+	TooEarly          escrow.Outcome = "too_early"          // the request costs money, but came as early data (0-RTT), which can be replayed
+	LedgerUnavailable escrow.Outcome = "ledger_unavailable" // the ledger can't be used; the field "charge" is none, or unknown after a failed commit
+	InternalError     escrow.Outcome = "internal"           // something failed in this program
 
-	// These three are of a metered route whose provider fails. Nothing is charged.
+	// The next three mean that the provider of a metered route failed. Nothing is charged.
 	UpstreamFailed      escrow.Outcome = "upstream_failed"
 	UpstreamUnavailable escrow.Outcome = "upstream_unavailable"
 	UpstreamTimeout     escrow.Outcome = "upstream_timeout"
 )
 
-// kind says how an outcome is told over HTTP.
+// kind says how an outcome is shown over HTTP.
 type kind struct {
 	status int
 	title  string
@@ -72,7 +72,8 @@ var kinds = map[escrow.Outcome]kind{
 	LedgerUnavailable:           {503, "The ledger is not available", "api_error"},
 }
 
-// asRefusal returns err as the caller is told it. What went wrong in the books is for the operator's log, not for the caller.
+// asRefusal returns the refusal that the caller gets for err. The details of a failure are logged for the operator, but not shown to the
+// caller.
 func asRefusal(err error) *escrow.Refusal {
 	var refusal *escrow.Refusal
 	switch {
@@ -80,7 +81,7 @@ func asRefusal(err error) *escrow.Refusal {
 		return known(refusal)
 	case errors.Is(err, ledger.ErrOutcomeUnknown), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return &escrow.Refusal{Outcome: LedgerUnavailable, Fields: map[string]string{"charge": "unknown"},
-			Detail: "it is not known whether this took place; ask again with the same Idempotency-Key, or look it up"}
+			Detail: "it is not known whether this took place; repeat the request with the same Idempotency-Key, or look it up"}
 	case errors.Is(err, ledger.ErrUnavailable), errors.Is(err, ledger.ErrReadOnly), errors.Is(err, ledger.ErrClosed), errors.Is(err, ledger.ErrCorrupt):
 		return &escrow.Refusal{Outcome: LedgerUnavailable, Fields: map[string]string{"charge": "none"},
 			Detail: "the ledger can't be used at the moment; nothing took place; try again later"}
@@ -89,8 +90,8 @@ func asRefusal(err error) *escrow.Refusal {
 	}
 }
 
-// known returns a refusal whose outcome the API has. The ledger's own outcomes have no place in it: they are of amounts beyond its
-// range, or of what only this program can do wrong. Both are told as an invalid request.
+// known returns a refusal with an outcome of the API. The ledger's own outcomes mean that an amount is out of range, or that this program
+// has an error. Both are shown as an invalid request.
 func known(r *escrow.Refusal) *escrow.Refusal {
 	if _, ok := kinds[r.Outcome]; ok {
 		return r
@@ -101,18 +102,18 @@ func known(r *escrow.Refusal) *escrow.Refusal {
 	return &escrow.Refusal{Outcome: escrow.InvalidRequest, Detail: string(r.Outcome) + ": " + r.Detail}
 }
 
-// Shape says whose clients look for what in an error, beside the problem that it is.
+// Shape says for which clients an error has additional fields, besides those of a problem.
 type Shape uint8
 
 const (
-	Plain     Shape = iota // the API's own: a problem and nothing else
+	Plain     Shape = iota // the API's own clients: only a problem
 	OpenAI                 // error: {message, type, code, param}, which the clients of most providers know; and a message, which Cohere's and Mistral's do
 	Anthropic              // type: "error", error: {type, message}
 	Google                 // error: {code, message, status}
 	Ollama                 // error is the message
 )
 
-// googleStatus are Google's words for what went wrong, by the HTTP status.
+// googleStatus are Google's error codes by the HTTP status.
 // https://github.com/googleapis/googleapis/blob/master/google/rpc/code.proto
 var googleStatus = map[int]string{
 	401: "UNAUTHENTICATED", 402: "FAILED_PRECONDITION", 403: "PERMISSION_DENIED", 404: "NOT_FOUND", 405: "UNIMPLEMENTED", 409: "ABORTED",
@@ -120,8 +121,8 @@ var googleStatus = map[int]string{
 	500: "INTERNAL", 502: "UNAVAILABLE", 503: "UNAVAILABLE", 504: "DEADLINE_EXCEEDED",
 }
 
-// write adds to a problem what the clients look for, and returns the body's content type. The clients of Google and Ollama read an error as
-// JSON only by that type, and with Anthropic's type it is a problem no longer.
+// write adds the fields for the clients to a problem, and returns the body's content type. That is application/json for the clients of Google
+// and Ollama, which read only that type as JSON, and for Anthropic, whose type field replaces the problem's.
 func (s Shape) write(body map[string]any, r *escrow.Refusal, k kind) (contentType string) {
 	const problem, json = "application/problem+json", "application/json"
 	if s == Plain {
@@ -149,7 +150,7 @@ func (s Shape) write(body map[string]any, r *escrow.Refusal, k kind) (contentTyp
 	}
 }
 
-// problem is the body of an error in the form of RFC 9457, with the code and what the caller needs to mend it.
+// problem returns the body of an error in the form of RFC 9457, with the code and the fields that help the caller to fix it.
 func problem(r *escrow.Refusal, prefix string) map[string]any {
 	k := kinds[r.Outcome]
 	body := map[string]any{}
@@ -169,7 +170,7 @@ func problem(r *escrow.Refusal, prefix string) map[string]any {
 	return body
 }
 
-// remedy is what the caller can do about a refusal, as far as it is a request to this API.
+// remedy returns the request to this API by which the caller can fix a refusal, if there is one.
 func remedy(r *escrow.Refusal) string {
 	switch {
 	case r.Outcome == escrow.EscrowRequired:
@@ -188,19 +189,19 @@ func remedy(r *escrow.Refusal) string {
 // pay lists the ways to fund a wallet.
 func pay(prefix string) []map[string]string {
 	return []map[string]string{
-		{"method": "faucet", "request": under(prefix, "POST /api/v1/faucet"), "note": "once, where the operator has one"},
+		{"method": "faucet", "request": under(prefix, "POST /api/v1/faucet"), "note": "once, if the operator has a faucet"},
 		{"method": "deposit", "request": under(prefix, "POST /api/v1/wallet/deposit"), "note": "booked by the operator"},
 		{"method": "transfer", "request": under(prefix, "POST /api/v1/wallet/transfer"), "note": "from another agent"},
 	}
 }
 
-// under puts a prefix before the API's paths in a text.
+// under adds a prefix to the API's paths in a text.
 func under(prefix, text string) string {
 	return strings.ReplaceAll(text, " "+base+"/", " "+prefix+base+"/")
 }
 
-// WriteProblem answers with a refusal, or any other error, as application/problem+json. prefix is the path under which the API is
-// mounted. On a metered route shape says what the provider's clients look for.
+// WriteProblem answers with a refusal, or with any other error, as application/problem+json. prefix is the path under which the API is mounted.
+// On a metered route, shape says for which provider's clients the answer is written.
 func WriteProblem(w http.ResponseWriter, err error, prefix string, shape Shape) {
 	r := asRefusal(err)
 	h := w.Header()
@@ -215,7 +216,7 @@ func WriteProblem(w http.ResponseWriter, err error, prefix string, shape Shape) 
 	}
 	k := kinds[r.Outcome]
 	if shape != Plain && k.status == http.StatusConflict && h.Get("Retry-After") == "" {
-		h.Set("X-Should-Retry", "false") // clients take a 409 for a lock that will be free soon
+		h.Set("X-Should-Retry", "false") // clients would treat a 409 as a lock that will be free soon
 	}
 	body := problem(r, prefix)
 	h.Set("Content-Type", shape.write(body, r, k))
@@ -223,13 +224,13 @@ func WriteProblem(w http.ResponseWriter, err error, prefix string, shape Shape) 
 	h.Del("Content-Length")
 	text, err := json.Marshal(body)
 	if err != nil {
-		panic(err) // it has strings and numbers
+		panic(err) // can't happen: the body has only strings and numbers
 	}
 	w.WriteHeader(k.status)
 	_, _ = w.Write(append(text, '\n'))
 }
 
-// codes are the codes of all problems, in alphabetical order.
+// codes returns the codes of all problems in alphabetical order.
 func codes() []string {
 	var all []string
 	for outcome := range kinds {

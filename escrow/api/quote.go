@@ -10,22 +10,22 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// Tariff is what calls of one metered route cost: of one model, or of all where the price does not depend on a model.
+// Tariff is what calls to a metered route cost: calls of one model, or all calls if the price does not depend on a model.
 type Tariff struct {
 	Route     string        `json:"route" jsonschema:"the paths that the route is for"`
 	Payee     string        `json:"payee"`
 	Pattern   string        `json:"pattern" jsonschema:"how a call is charged, such as per_call, per_token or subscription"`
 	Charge    string        `json:"charge" jsonschema:"what pays: a wallet, an escrow or a subscription"`
-	When      []string      `json:"when,omitempty" jsonschema:"for whom and when the prices hold, such as at 16:30-00:30 UTC; all conditions together. The first tariff of a route whose conditions hold has the price of a call"`
-	Model     string        `json:"model,omitempty" jsonschema:"the models' name, in which * stands for anything; the first of a route that matches has the price"`
-	Catalog   bool          `json:"catalog,omitempty" jsonschema:"whether the model is one of the route's price catalog"`
-	Prices    []TariffPrice `json:"prices" jsonschema:"prices of one class add up, unless they differ in above, service or tool"`
-	MaxOutput int64         `json:"max_output,omitempty" jsonschema:"how many output tokens an answer is taken to have at most where its request sets no limit"`
-	Plan      *TariffPlan   `json:"plan,omitempty" jsonschema:"the subscription that pays the calls; the prices are for what is beyond what it includes"`
-	Cost      string        `json:"cost,omitempty" jsonschema:"where the provider states what a call costs, such as json usage.cost markup 20%; where it is there, that cost is charged instead of the prices"`
+	When      []string      `json:"when,omitempty" jsonschema:"for whom and when the prices apply, such as at 16:30-00:30 UTC; all conditions must hold. The first tariff of a route whose conditions hold has the price of a call"`
+	Model     string        `json:"model,omitempty" jsonschema:"the names of models, in which * matches any text; the first entry of a route that matches has the price"`
+	Catalog   bool          `json:"catalog,omitempty" jsonschema:"whether the model is from the route's price catalog"`
+	Prices    []TariffPrice `json:"prices" jsonschema:"prices of one class are added up, unless they differ in above, service or tool"`
+	MaxOutput int64         `json:"max_output,omitempty" jsonschema:"how many output tokens an answer can have at most if its request sets no limit"`
+	Plan      *TariffPlan   `json:"plan,omitempty" jsonschema:"the subscription that pays for the calls; the prices are for use beyond what it includes"`
+	Cost      string        `json:"cost,omitempty" jsonschema:"where the provider states what a call costs, such as json usage.cost markup 20%; if an answer states it, that cost is charged instead of the prices"`
 }
 
-// TariffPrice is what units of a class cost.
+// TariffPrice is the price of units of a class.
 type TariffPrice struct {
 	Class   string          `json:"class" jsonschema:"what is counted, such as call, input, output or second"`
 	Amount  decimal.Decimal `json:"amount" jsonschema:"in the ledger's currency"`
@@ -33,13 +33,13 @@ type TariffPrice struct {
 	Unit    string          `json:"unit" jsonschema:"the unit, such as token or minute"`
 	Above   int64           `json:"above,omitempty" jsonschema:"the price is for prompts of more tokens than this"`
 	Service string          `json:"service,omitempty" jsonschema:"the price is for this service tier"`
-	Tool    string          `json:"tool,omitempty" jsonschema:"the price is for tools of this name, in which * stands for anything"`
-	After   int64           `json:"after,omitempty" jsonschema:"the price is for what a caller uses after so many units of a period"`
-	Each    string          `json:"each,omitempty" jsonschema:"where the price has tiers, the period: day, week or month, by the calendar in UTC"`
-	Volume  bool            `json:"volume,omitempty" jsonschema:"where the price has tiers, whether all units of a call have the price of the tier that the use reaches with it; else each unit has that of its own tier"`
+	Tool    string          `json:"tool,omitempty" jsonschema:"the price is for tools of this name, in which * matches any text"`
+	After   int64           `json:"after,omitempty" jsonschema:"the price is for what a caller uses after this many units in a period"`
+	Each    string          `json:"each,omitempty" jsonschema:"if the price has tiers, the period: day, week or month, by the calendar in UTC"`
+	Volume  bool            `json:"volume,omitempty" jsonschema:"if the price has tiers: true if all units of a call have the price of the tier that the use reaches with the call, false if each unit has the price of its own tier"`
 }
 
-// QuoteTier is a price with tiers, as it stands for the caller.
+// QuoteTier is the current price for the caller of a price with tiers.
 type QuoteTier struct {
 	Class  string          `json:"class"`
 	Amount decimal.Decimal `json:"amount" jsonschema:"what the next units cost"`
@@ -54,12 +54,12 @@ type TariffPlan struct {
 	Name        string        `json:"name"`
 	Amount      ledger.Amount `json:"amount" jsonschema:"what a period costs"`
 	PeriodHours hours         `json:"period_hours"`
-	Included    string        `json:"included,omitempty" jsonschema:"how many units a period includes; missing: as many as are asked for"`
+	Included    string        `json:"included,omitempty" jsonschema:"how many units a period includes; missing: no limit"`
 	Unit        string        `json:"unit,omitempty"`
-	Pool        ledger.Amount `json:"pool,omitzero" jsonschema:"what is locked for each period to pay for what is beyond"`
+	Pool        ledger.Amount `json:"pool,omitzero" jsonschema:"what is locked for each period to pay for use beyond the included units"`
 }
 
-// PlanOf is a plan as the list of tariffs has it.
+// PlanOf returns a plan as the list of tariffs shows it.
 func PlanOf(p escrow.Plan) *TariffPlan {
 	t := &TariffPlan{Name: p.Name, Amount: p.Price, PeriodHours: hours(p.Period), Pool: p.Pool}
 	if p.Included > 0 {
@@ -70,8 +70,8 @@ func PlanOf(p escrow.Plan) *TariffPlan {
 
 // TariffQuery says which tariffs are wanted.
 type TariffQuery struct {
-	By    escrow.Actor // who asks; nobody, where no key was given
-	Model string       // those by which calls of this model are charged now; empty: all
+	By    escrow.Actor // the caller; the zero Actor if no key was given
+	Model string       // only the tariffs that now apply to calls of this model; empty: all
 }
 
 type tariffsIn struct {
@@ -85,7 +85,7 @@ type tariffsOut struct {
 	NextCursor *string  `json:"next_cursor"`
 }
 
-// QuoteOrder is a request whose price is asked for.
+// QuoteOrder is a request whose price is to be estimated.
 type QuoteOrder struct {
 	Method string          `json:"method,omitempty" jsonschema:"missing: POST if there is a body, else GET"`
 	Path   string          `json:"path"`
@@ -98,9 +98,9 @@ type Quote struct {
 	Payee      string         `json:"payee"`
 	Model      string         `json:"model,omitempty"`
 	Estimate   ledger.Amount  `json:"estimate"`
-	Most       *ledger.Amount `json:"most" jsonschema:"the most that the call can cost; null if that has no bound"`
-	Cost       string         `json:"cost,omitempty" jsonschema:"where the provider states what a call costs, such as json usage.cost markup 20%; where it is there, that cost is charged instead of the estimate"`
-	Tiers      []QuoteTier    `json:"tiers,omitempty" jsonschema:"the prices that depend on what the caller has used in a period, as they stand now; estimate and most are at the dearest tier"`
+	Most       *ledger.Amount `json:"most" jsonschema:"the most that the call can cost; null if there is no limit"`
+	Cost       string         `json:"cost,omitempty" jsonschema:"where the provider states what a call costs, such as json usage.cost markup 20%; if an answer states it, that cost is charged instead of the prices"`
+	Tiers      []QuoteTier    `json:"tiers,omitempty" jsonschema:"the current prices that depend on what the caller has used in a period; estimate and most are at the most expensive tier"`
 	Affordable bool           `json:"affordable" jsonschema:"whether the wallet, escrow or subscription that would pay has enough now"`
 	Currency   string         `json:"currency"`
 }
@@ -112,7 +112,7 @@ func quoteRoutes() []route {
 	}
 }
 
-// listTariffs makes no tariff but those of its page: a catalog has thousands.
+// listTariffs makes only the tariffs of its page, since a catalog has thousands.
 func listTariffs(r *request, in *tariffsIn) (tariffsOut, error) {
 	out := tariffsOut{Tariffs: []Tariff{}, Currency: r.book.Currency()}
 	if r.server.o.Tariffs == nil {

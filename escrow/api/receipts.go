@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// receipt is what a receipt states: the charge as it is when the receipt is asked for.
+// receipt is the content of a receipt: the charge at the time when the receipt is requested.
 type receipt struct {
 	chargeOut
 	IssuedAt time.Time `json:"issued_at"`

@@ -18,7 +18,7 @@ type reputationOut struct {
 
 type sideOut struct {
 	EscrowsCompleted int64            `json:"escrows_completed" jsonschema:"closed escrows of which something was released"`
-	Value            ledger.Amount    `json:"value" jsonschema:"released, less what came back from the same agent; faucet money does not count"`
+	Value            ledger.Amount    `json:"value" jsonschema:"the released money minus what came back from the same agent; faucet money does not count"`
 	Counterparties   int64            `json:"counterparties"`
 	DisputesWon      int64            `json:"disputes_won"`
 	DisputesLost     int64            `json:"disputes_lost"`
@@ -49,7 +49,7 @@ type usageOut struct {
 	Usage      []usageRowOut `json:"usage"`
 	GroupBy    string        `json:"group_by"`
 	Currency   string        `json:"currency"`
-	Complete   bool          `json:"complete" jsonschema:"false if there were more charges than are added up: ask for a shorter time"`
+	Complete   bool          `json:"complete" jsonschema:"false if there were more charges than can be added up: ask for a shorter time"`
 	NextCursor *string       `json:"next_cursor"`
 }
 
@@ -57,7 +57,7 @@ type usageRowOut struct {
 	Group    string            `json:"group"`
 	Calls    int64             `json:"calls"`
 	Paid     ledger.Amount     `json:"paid"`
-	Earned   ledger.Amount     `json:"earned" jsonschema:"the operator's commission included"`
+	Earned   ledger.Amount     `json:"earned" jsonschema:"including the operator's commission"`
 	Refunded ledger.Amount     `json:"refunded" jsonschema:"the part of paid and earned that was refunded"`
 	Units    map[string]string `json:"units"`
 }
@@ -85,12 +85,12 @@ type statementLineOut struct {
 
 func reportRoutes() []route {
 	return []route{
-		get("/agents/{id}/reputation", "getReputation", "What an agent has done, in facts", func(r *request, in *byID) (reputationOut, error) {
+		get("/agents/{id}/reputation", "getReputation", "Facts about what an agent has done", func(r *request, in *byID) (reputationOut, error) {
 			rep, err := r.book.Reputation(in.ID)
 			return reputationOut{AgentID: rep.Agent, Since: rep.Since, AsPayee: sideAnswer(rep.AsPayee), AsPayer: sideAnswer(rep.AsPayer)}, err
 		}),
 		get("/usage", "getUsage", "The agent's charges, added up", getUsage),
-		get("/statements", "getStatement", "The wallet's month", getStatement),
+		get("/statements", "getStatement", "The wallet's statement for a month", getStatement),
 	}
 }
 

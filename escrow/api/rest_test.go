@@ -234,10 +234,10 @@ func TestIdempotency(t *testing.T) {
 	}
 	once("1", "/wallet/transfer", alice, `{"to_agent_id":"bob","amount":"3"}`).want(409, "code", "idempotency_conflict")
 	once("1", "/escrow", alice, `{"to_agent_id":"bob","amount":"2"}`).want(409, "code", "idempotency_conflict")
-	once("1", "/wallet/transfer", bob, `{"to_agent_id":"alice","amount":"2"}`).want(200) // another's key is another key
+	once("1", "/wallet/transfer", bob, `{"to_agent_id":"alice","amount":"2"}`).want(200) // the keys of two callers are separate
 	g.balance(alice, "10")
 
-	// A refusal is kept, but not one for lack of money.
+	// A refusal is stored, but not one for lack of money.
 	once("2", "/escrow", alice, `{"to_agent_id":"carol","amount":"2"}`).want(422)
 	once("3", "/escrow", alice, `{"to_agent_id":"bob","amount":"20"}`).want(402)
 	g.agent("carol", "0")

@@ -9,25 +9,25 @@ import (
 	"github.com/tallygate/tallygate/escrow"
 )
 
-// access says who may call a route at all. What a caller may do there is for the book to decide.
+// access says who may call a route at all. The book decides what the caller may do there.
 type access int
 
 const (
-	anyone       access = iota // also callers without a key; a key that is there must be right
+	anyone       access = iota // callers without a key too; but if there is a key, it must be valid
 	keyHolder                  // agents and the operator
-	operatorOnly               // the operator
+	operatorOnly               // only the operator
 )
 
-// route is one operation of the API: its name, what it takes, and what it answers. The OpenAPI description is made of it too.
+// route is one operation of the API: its name, what it takes, and what it answers. The OpenAPI description is generated from the routes.
 type route struct {
 	method, path  string // the path is below /api/v1, as http.ServeMux writes it
 	name, summary string
 	access        access
 	in, out       reflect.Type
 	status        int
-	throttle      *Throttle // bounds how often one client may call it; nil for no bound
+	throttle      *Throttle // limits how often one client may call it; nil for no limit
 	read          func(r *request, in any) (any, error)
-	write         func(r *request, t *escrow.Tx, in any) (any, error) // one atomic operation; instead of read
+	write         func(r *request, t *escrow.Tx, in any) (any, error) // one atomic operation; set instead of read
 }
 
 // request is one call of a route, over REST or MCP.
@@ -38,7 +38,7 @@ type request struct {
 	by     escrow.Actor
 }
 
-// none is what a route takes that takes nothing, and answers that answers nothing.
+// none is the type for a route that takes nothing or answers nothing.
 type none struct{}
 
 // byID are the parameters of a route for one thing.
@@ -66,7 +66,7 @@ func get[In, Out any](path, name, summary string, read func(r *request, in *In) 
 	}
 }
 
-// ask makes a route that reads, and is a POST since its question does not fit a URL.
+// ask makes a route that only reads, but is a POST because its parameters do not fit into a URL.
 func ask[In, Out any](path, name, summary string, read func(r *request, in *In) (Out, error)) route {
 	r := get(path, name, summary, read)
 	r.method = http.MethodPost
@@ -90,23 +90,23 @@ func put[In, Out any](path, name, summary string, write func(r *request, t *escr
 	return r
 }
 
-// del makes a route that takes something away and answers nothing.
+// del makes a route that deletes something and answers nothing.
 func del[In any](path, name, summary string, write func(r *request, t *escrow.Tx, in *In) error) route {
 	r := post(path, name, summary, func(r *request, t *escrow.Tx, in *In) (none, error) { return none{}, write(r, t, in) })
 	r.method, r.status = http.MethodDelete, http.StatusNoContent
 	return r
 }
 
-// creates makes the route answer 201.
+// creates makes the route answer with 201.
 func (r route) creates() route { r.status = http.StatusCreated; return r }
 
-// open lets callers without a key call the route.
+// open allows callers without a key.
 func (r route) open() route { r.access = anyone; return r }
 
-// throttled bounds how often one client may call the route.
+// throttled limits how often one client may call the route.
 func (r route) throttled(by Throttle) route { r.throttle = &by; return r }
 
-// operators lets only the operator call the route.
+// operators allows only the operator to call the route.
 func (r route) operators() route { r.access = operatorOnly; return r }
 
 // serve answers one request.
@@ -145,7 +145,7 @@ func (s *server) serve(w http.ResponseWriter, req *http.Request, rt route) {
 	s.answer(w, rt.status, text)
 }
 
-// request finds out who asks, and refuses callers that need does not let in.
+// request authenticates the caller, and refuses callers without the access that need says.
 func (s *server) request(req *http.Request, need access) (*request, error) {
 	r := &request{Request: req, server: s, book: s.book()}
 	if r.book == nil {
@@ -165,12 +165,12 @@ func (s *server) request(req *http.Request, need access) (*request, error) {
 		return nil, err
 	}
 	if need == operatorOnly && !r.by.Operator {
-		return nil, &escrow.Refusal{Outcome: escrow.Forbidden, Detail: "this is the operator's"}
+		return nil, &escrow.Refusal{Outcome: escrow.Forbidden, Detail: "only the operator may do this"}
 	}
 	return r, nil
 }
 
-// bearer is the key of a request, from Authorization: Bearer KEY. given says whether there is such a header, also where its key is empty.
+// bearer returns the key of a request, from Authorization: Bearer KEY. given is true if there is such a header, even if its key is empty.
 func bearer(req *http.Request) (key string, given bool) {
 	header := req.Header.Get("Authorization")
 	if header == "" {
@@ -183,7 +183,7 @@ func bearer(req *http.Request) (key string, given bool) {
 	return strings.TrimSpace(key), true
 }
 
-// secretive is an answer with a secret, which is shown once and kept nowhere.
+// secretive is an answer with a secret, which is shown once and not stored.
 type secretive interface{ withoutSecret() any }
 
 // write runs a route that changes the books. With an idempotency key it runs only once.
@@ -216,13 +216,12 @@ func (s *server) write(w http.ResponseWriter, r *request, rt route, in any, body
 	s.answer(w, rt.status, text)
 }
 
-// unkept is a refusal that is not kept under an idempotency key, since the same request may well succeed later.
+// unkept is a refusal that is not stored under an idempotency key, since the same request may succeed later.
 type unkept struct{ refusal *escrow.Refusal }
 
 func (u unkept) Error() string { return u.refusal.Error() }
 
-// passing wraps the refusals that must not be kept, those with 401, 402 and 429, since the ledger keeps every refusal that it knows
-// as one.
+// passing wraps refusals with 401, 402 and 429 in another type. These must not be stored, but the ledger stores every *Refusal.
 func passing(err error) error {
 	var r *escrow.Refusal
 	if errors.As(err, &r) {

@@ -2,7 +2,7 @@ package api
 
 import "slices"
 
-// allRoutes is the table of all operations of the API.
+// allRoutes returns the table of all operations of the API.
 func allRoutes() []route {
 	return slices.Concat(agentRoutes(), walletRoutes(), escrowRoutes(), chargeRoutes(), quoteRoutes(), termRoutes(), reportRoutes(), webhookRoutes(), receiptRoutes())
 }

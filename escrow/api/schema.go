@@ -34,7 +34,7 @@ func newSchemas(routes []route) *schemas {
 
 const componentPath = "#/components/schemas/"
 
-// name gives the type of an answer, and the types of what its lists hold, names that references can use.
+// name gives names to the type of an answer and to the types in its lists, so that references can use them.
 func (s *schemas) name(t reflect.Type) {
 	if t == reflect.TypeFor[none]() || s.refs[t] != nil {
 		return
@@ -57,7 +57,7 @@ func enum[T ~string](words ...T) *jsonschema.Schema {
 	return s
 }
 
-// words are the schemas of types that are not made of their Go type, most of which have few values.
+// words are the schemas that can't be generated from the Go type, mostly of types with only a few values.
 var words = map[reflect.Type]*jsonschema.Schema{
 	reflect.TypeFor[escrow.Status]():             enum(escrow.StatusOpen, escrow.StatusRefundRequested, escrow.StatusDisputed, escrow.StatusReleased, escrow.StatusRefunded, escrow.StatusSettled),
 	reflect.TypeFor[escrow.Way]():                enum(escrow.ToPayee, escrow.ToPayer),
@@ -71,7 +71,7 @@ var words = map[reflect.Type]*jsonschema.Schema{
 	reflect.TypeFor[json.RawMessage]():           {},
 }
 
-// answer is the schema of a type that is answered. Amounts are strings in it.
+// answer returns the schema of an answer. Amounts are strings in it.
 func (s *schemas) answer(t reflect.Type) *jsonschema.Schema {
 	known := maps.Clone(words)
 	known[reflect.TypeFor[ledger.Amount]()] = &jsonschema.Schema{Type: "string", Pattern: `^-?[0-9]+(\.[0-9]{1,9})?$`}
@@ -84,11 +84,11 @@ func (s *schemas) answer(t reflect.Type) *jsonschema.Schema {
 	return infer(t, known)
 }
 
-// question is the schema of a request's body, nil if t has none. Amounts and hours may be strings or numbers in it.
+// question returns the schema of a request's body, or nil if t has no body. Amounts and hours may be strings or numbers in it.
 func question(t reflect.Type) *jsonschema.Schema {
 	known := maps.Clone(words)
 	known[reflect.TypeFor[ledger.Amount]()] = textOrNumber("a decimal above zero")
-	known[reflect.TypeFor[hours]()] = textOrNumber("hours above zero, fractions too")
+	known[reflect.TypeFor[hours]()] = textOrNumber("a number of hours above zero, which may have a fraction")
 	known[reflect.TypeFor[score]()] = textOrNumber("a number")
 	var fields []reflect.StructField
 	for _, f := range reflect.VisibleFields(t) {
@@ -103,8 +103,8 @@ func question(t reflect.Type) *jsonschema.Schema {
 	return infer(reflect.StructOf(fields), known)
 }
 
-// textOrNumber is the schema of a string or a number. It is an anyOf and not a list of types, since more of the models that read
-// the schemas of tools know that.
+// textOrNumber returns the schema of a string or a number. It is an anyOf and not a list of types, because more of the models that read the
+// schemas of tools understand that.
 func textOrNumber(description string) *jsonschema.Schema {
 	return &jsonschema.Schema{AnyOf: []*jsonschema.Schema{{Type: "string"}, {Type: "number"}}, Description: description}
 }
@@ -118,7 +118,7 @@ func infer(t reflect.Type, known map[reflect.Type]*jsonschema.Schema) *jsonschem
 	return s
 }
 
-// loosen allows further names in objects, since the decoder ignores them and later versions may answer them, and says that lists are
+// loosen allows additional names in objects, since the decoder ignores them, and later versions may have more. It also says that lists are
 // never null.
 func loosen(s *jsonschema.Schema) {
 	if s == nil {
@@ -131,7 +131,7 @@ func loosen(s *jsonschema.Schema) {
 		s.Type, s.Types = "array", nil
 	}
 	if len(s.AnyOf) > 0 {
-		s.Types = nil // a field that may be missing is a pointer, to which the inference adds null
+		s.Types = nil // an optional field is a pointer, for which the generator allows null
 	}
 	loosen(s.Items)
 	for _, property := range s.Properties {

@@ -21,38 +21,38 @@ import (
 	"github.com/tallygate/tallygate/escrow"
 )
 
-// Sender delivers the events in the ledger's outbox to webhooks. It sends each at least once, and again, less and less often, until
-// the webhook answers with 2xx. An answer of 410 removes the webhook. Any number of senders may work on one
-// ledger: one sender at a time sees to a delivery.
+// Sender delivers the events in the ledger's outbox to webhooks. It sends each event at least once, and repeats it in longer and longer
+// intervals until the webhook answers with 2xx. An answer with 410 removes the webhook. Several senders may work on one ledger: only one at a
+// time works on a delivery.
 type Sender struct {
 	book   func() *escrow.Book
 	client *http.Client
-	local  *http.Client // for webhooks that were made from this machine
+	local  *http.Client // for webhooks that were registered from this machine
 	logger *slog.Logger
 }
 
-// SenderOptions are what a sender is made with. All are optional.
+// SenderOptions are the options of [NewSender]. All are optional.
 type SenderOptions struct {
-	// Private lets webhooks be at private addresses, such as loopback and local networks. Without it, such an address is refused
-	// when it is dialled, whatever name it has. A webhook that was made from this machine may be at loopback all the same, which
-	// its maker could reach anyway.
+	// Private allows webhooks at private addresses, such as loopback and local networks. Without it, such an address is refused when it is
+	// dialled, whatever host name was used. A webhook that was registered from this machine may always be at loopback, since its owner
+	// could reach that address anyway.
 	Private bool
-	// Listens reports whether this process itself listens at an address that is not public, such as Caddy's admin endpoint on loopback: no
-	// webhook is delivered there, whoever made it. Default: it listens nowhere.
+	// Listens reports whether this process itself listens at an address that is not public, such as Caddy's admin endpoint on loopback.
+	// Nothing is delivered to such an address, whoever registered the webhook. Default: it listens nowhere.
 	Listens func(netip.AddrPort) bool
-	// Logger takes the failures of deliveries. Default: slog.Default.
+	// Logger gets the failures of deliveries. Default: slog.Default.
 	Logger *slog.Logger
 }
 
 const (
 	sendTimeout  = 10 * time.Second
-	sendTogether = 64               // agents whose deliveries are looked up at once
-	sendAtOnce   = 1000             // attempts that run at once, of all agents
-	sendIdle     = 30 * time.Second // after which the sender looks for events that another gateway has written
-	sendAgain    = time.Second      // after which it looks again, where all that is due is being sent already
+	sendTogether = 64               // the number of agents whose deliveries are read together
+	sendAtOnce   = 1000             // the number of attempts that run at the same time, for all agents
+	sendIdle     = 30 * time.Second // the time after which the sender looks for events that another gateway has written
+	sendAgain    = time.Second      // the time after which it looks again, if everything that is due is being sent already
 )
 
-// NewSender returns a sender. book returns the books under the rules that serve now, and nil while there are none.
+// NewSender returns a sender. book returns the book with the current rules, or nil while the ledger is not open.
 func NewSender(book func() *escrow.Book, o SenderOptions) *Sender {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
@@ -69,24 +69,24 @@ func NewSender(book func() *escrow.Book, o SenderOptions) *Sender {
 	}
 }
 
-// newClient returns a client that dials only the addresses that it may. It checks the address that a name was resolved to.
+// newClient returns a client that dials only addresses for which may returns true. It checks the address to which a host name was resolved.
 func newClient(may func(netip.AddrPort) bool) *http.Client {
 	dialer := &net.Dialer{Timeout: sendTimeout, Control: func(_, address string, _ syscall.RawConn) error {
 		at, err := netip.ParseAddrPort(address)
 		if err == nil && !may(at) {
-			err = fmt.Errorf("webhook at %s: private addresses, and this server's own ports on them, are no targets here", at)
+			err = fmt.Errorf("webhook at %s: webhooks can't be at private addresses, or at this server's own ports there", at)
 		}
 		return err
 	}}
 	return &http.Client{
 		Timeout: sendTimeout,
-		// There is no proxy, which would dial the addresses that are refused here.
+		// There is no proxy, since a proxy would dial the addresses that are refused here.
 		Transport:     &http.Transport{DialContext: dialer.DialContext, TLSHandshakeTimeout: sendTimeout, MaxIdleConnsPerHost: 1, IdleConnTimeout: time.Minute},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 }
 
-// Run sends until ctx ends.
+// Run delivers events until ctx ends.
 func (s *Sender) Run(ctx context.Context) {
 	var sending sync.WaitGroup
 	defer sending.Wait()
@@ -116,8 +116,8 @@ func (s *Sender) Run(ctx context.Context) {
 	}
 }
 
-// Send makes one attempt at each delivery that is due, and returns the time when the next one is due, zero if none waits. The error
-// is the ledger's.
+// Send makes one attempt at each delivery that is due. It returns the time at which the next one is due, or the zero time if none waits.
+// An error is one of the ledger; failed deliveries are not returned.
 func (s *Sender) Send(ctx context.Context) (next time.Time, err error) {
 	for {
 		var sending sync.WaitGroup
@@ -129,8 +129,8 @@ func (s *Sender) Send(ctx context.Context) (next time.Time, err error) {
 	}
 }
 
-// begin begins an attempt at deliveries that are due, of each agent so many that no more than [escrow.DeliveriesOf] run at once. It returns
-// how many that were and when to look again, if it is not told before by sent, as each attempt ends.
+// begin begins attempts at deliveries that are due. At most [escrow.DeliveriesOf] attempts of an agent run at the same time. begin returns how
+// many attempts it began, and the time at which the caller must look again, unless an attempt ends before, which is reported on sent.
 func (s *Sender) begin(ctx context.Context, book *escrow.Book, sending *sync.WaitGroup, sent chan<- struct{}) (begun int, next time.Time, err error) {
 	claims := book.Claims()
 	of := func(agent string) escrow.Thing { return escrow.Thing{Kind: escrow.RunningDelivery, Owner: agent} }
@@ -144,14 +144,14 @@ func (s *Sender) begin(ctx context.Context, book *escrow.Book, sending *sync.Wai
 			escrow.Bound{Of: work(d), Most: 1},
 			escrow.Bound{Of: of(d.Agent), Most: escrow.DeliveriesOf},
 			escrow.Bound{Of: of(""), Most: sendAtOnce})
-		if err != nil { // another sender sees to it this very moment
+		if err != nil { // another sender is working on it now
 			continue
 		}
 		begun++
 		sending.Go(func() {
 			if err := s.sendOne(ctx, book, d); err != nil && ctx.Err() == nil {
-				s.logger.Error("what became of a webhook's message can't be written down", "message", d.ID, "error", err)
-				select { // else it would be sent again at once, and again
+				s.logger.Error("the result of a delivery can't be recorded", "message", d.ID, "error", err)
+				select { // without a pause it would be sent again and again
 				case <-ctx.Done():
 				case <-time.After(sendIdle):
 				}
@@ -169,14 +169,14 @@ func (s *Sender) begin(ctx context.Context, book *escrow.Book, sending *sync.Wai
 	return begun, next, nil
 }
 
-// sendOne makes one attempt and records what became of it. The error is the ledger's, not the webhook's.
+// sendOne makes one attempt and records its result. An error is one of the ledger, not of the webhook.
 func (s *Sender) sendOne(ctx context.Context, book *escrow.Book, d escrow.Delivery) error {
 	h, found, err := book.Webhook(d)
 	if err != nil {
 		return err
 	}
 	record := (*escrow.Tx).Delivered
-	if found { // else it was deleted
+	if found { // otherwise the webhook was deleted
 		status, err := s.post(ctx, book, d, h)
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -186,7 +186,7 @@ func (s *Sender) sendOne(ctx context.Context, book *escrow.Book, d escrow.Delive
 		case status == http.StatusGone:
 			record = (*escrow.Tx).WebhookGone
 		default:
-			s.logger.Warn("a webhook did not take a message", "webhook", h.ID, "agent", h.Agent, "message", d.ID, "attempts", d.Attempts+1, "status", status, "error", err)
+			s.logger.Warn("a webhook did not accept a message", "webhook", h.ID, "agent", h.Agent, "message", d.ID, "attempts", d.Attempts+1, "status", status, "error", err)
 			record = (*escrow.Tx).DeliveryFailed
 		}
 	}
@@ -231,10 +231,10 @@ func (s *Sender) post(ctx context.Context, book *escrow.Book, d escrow.Delivery,
 	return response.StatusCode, nil
 }
 
-// guard refuses the addresses in IANA's special-purpose registries, and those of IPv6 that are not set aside for the internet.
+// guard refuses the addresses in IANA's special-purpose registries, and IPv6 addresses outside of the global unicast range.
 var guard = ssrf.New()
 
-// public reports whether an address is one of the public internet.
+// public reports whether an address belongs to the public internet.
 func public(at netip.Addr) bool {
 	return guard.SafeAddr(at.Unmap().WithZone("")) == nil
 }

@@ -21,7 +21,7 @@ import (
 	"github.com/tallygate/tallygate/escrow/api"
 )
 
-// sink is a webhook that takes messages, or does not.
+// sink is a webhook that accepts messages, or refuses them.
 type sink struct {
 	*httptest.Server
 	mu       sync.Mutex
@@ -77,7 +77,7 @@ func (g *gate) send(s *api.Sender) time.Time {
 
 func TestWebhooks(t *testing.T) {
 	g := newGate(t, rules(), api.Options{PrivateWebhooks: true})
-	g.now = time.Now().UTC() // receivers look at the time of a signature
+	g.now = time.Now().UTC() // receivers check the time of a signature
 	alice, shop := g.agent("alice", "25"), g.agent("shop", "0")
 	s, sender := newSink(t), g.sender(true)
 	made := g.post("/webhooks", alice, `{"url":"`+s.URL+`/hook","events":["escrow.created","escrow.released","balance.low"],"balance_below":"20"}`).want(201, "events.0", "escrow.created", "balance_below", "20")
@@ -136,7 +136,7 @@ func TestWebhooks(t *testing.T) {
 		t.Errorf("in the end it was delivered %q", got)
 	}
 
-	// Gone is gone; what a deleted webhook waits for is dropped.
+	// An answer with 410 deletes the webhook. Messages for a deleted webhook are dropped.
 	s.answer(410)
 	g.post("/escrow/"+escrowID+"/release", alice, ``).want(200)
 	g.send(sender)
@@ -173,8 +173,8 @@ func TestWebhooksThatAreRefused(t *testing.T) {
 	g.post("/webhooks", alice, `{"url":"https://example.com/x"}`).want(409, "code", "invalid_status")
 }
 
-// TestSpecialAddressesAreRefused: one address of each block in IANA's registries of special-purpose addresses, and of what else
-// is nobody's on the internet.
+// TestSpecialAddressesAreRefused tries one address of each block in IANA's registries of special-purpose addresses, and of other blocks that are
+// not used on the internet.
 // https://www.iana.org/assignments/iana-ipv4-special-registry, https://www.iana.org/assignments/iana-ipv6-special-registry
 func TestSpecialAddressesAreRefused(t *testing.T) {
 	g := newGate(t, rules(), api.Options{Client: elsewhere})
@@ -195,7 +195,7 @@ func TestSpecialAddressesAreRefused(t *testing.T) {
 	}
 }
 
-// TestPrivateAddressesAreNotDialled, whatever name they go by.
+// TestPrivateAddressesAreNotDialled: private addresses are not dialled, whatever host name resolves to them.
 func TestPrivateAddressesAreNotDialled(t *testing.T) {
 	g := newGate(t, rules(), api.Options{PrivateWebhooks: true, Client: elsewhere})
 	alice := g.agent("alice", "25")
@@ -216,7 +216,7 @@ func TestPrivateAddressesAreNotDialled(t *testing.T) {
 	}
 }
 
-// TestWebhooksOfThisMachine: who asks from the server's own machine may be told there, and at no other private address.
+// TestWebhooksOfThisMachine: a caller on the server's own machine may have webhooks at loopback, but at no other private address.
 func TestWebhooksOfThisMachine(t *testing.T) {
 	g := newGate(t, rules(), api.Options{})
 	alice := g.agent("alice", "25")
@@ -231,7 +231,7 @@ func TestWebhooksOfThisMachine(t *testing.T) {
 	}
 }
 
-// TestSenderRuns: what happens is delivered without anybody asking.
+// TestSenderRuns: events are delivered without further requests.
 func TestSenderRuns(t *testing.T) {
 	g := newGate(t, rules(), api.Options{PrivateWebhooks: true})
 	alice := g.agent("alice", "25")
@@ -255,7 +255,7 @@ func TestSenderRuns(t *testing.T) {
 	<-ended
 }
 
-// TestOneSenderAtATime: while one sender waits for a webhook's answer, another one does not send the same message.
+// TestOneSenderAtATime: while one sender waits for a webhook's answer, another sender does not send the same message.
 func TestOneSenderAtATime(t *testing.T) {
 	g := newGate(t, rules(), api.Options{PrivateWebhooks: true})
 	alice := g.agent("alice", "25")
@@ -288,8 +288,7 @@ func TestOneSenderAtATime(t *testing.T) {
 	}
 }
 
-// TestATarpitDelaysOnlyItsOwn: webhooks of one agent that never answer do not keep another agent's message waiting, however many messages
-// there are for them.
+// TestATarpitDelaysOnlyItsOwn: webhooks of one agent that never answer do not delay another agent's messages, however many messages there are.
 func TestATarpitDelaysOnlyItsOwn(t *testing.T) {
 	g := newGate(t, rules(), api.Options{PrivateWebhooks: true})
 	mallory, alice := g.agent("mallory", "100"), g.agent("alice", "25")

@@ -27,12 +27,12 @@ func (g *gate) call(payer, payee, amount string) string {
 	return id
 }
 
-// operation is one operation of the contract with all its places filled in by what is alice's.
+// operation is an operation of the contract, with alice's things as its parameters.
 type operation struct {
 	id, method, path, body string
 }
 
-// operations fills in the whole contract, so that a new route can't be forgotten.
+// operations returns all operations of the contract, so that no new route is forgotten.
 func operations(t *testing.T, own map[string]string) (all []operation) {
 	for template, methods := range theContract.Paths {
 		for method, op := range methods {
@@ -55,7 +55,7 @@ func operations(t *testing.T, own map[string]string) (all []operation) {
 	return all
 }
 
-// fill makes a body that asks for something of alice's.
+// fill makes a body that refers to alice's things.
 func fill(t *testing.T, schema json.RawMessage) string {
 	if schema == nil {
 		return ""
@@ -89,7 +89,7 @@ func fill(t *testing.T, schema json.RawMessage) string {
 	return string(text)
 }
 
-// estate is what alice has: an escrow with bob, a charge, a key, an allowance; eve has nothing to do with it.
+// estate are alice's things: an escrow with bob, a charge, a key, an allowance. eve is not a party to any of them.
 type estate struct {
 	*gate
 	alice, bob, eve, reader string
@@ -114,7 +114,7 @@ func newEstate(t *testing.T) *estate {
 	return e
 }
 
-// state is all that alice can see of her own.
+// state returns everything that alice can see of her own things.
 func (e *estate) state() string {
 	var all []string
 	for _, path := range []string{"/wallet", "/wallet/entries", "/wallet/allowances", "/escrow", "/charges", "/agents/me/keys", "/subscriptions", "/limits", "/webhooks"} {
@@ -161,7 +161,7 @@ func openToAll(id string) bool {
 	return slices.Contains([]string{"createAgent", "listTariffs", "quote", "getReceiptKeys"}, id)
 }
 
-// TestAnothersIsAsIfItWereNotThere: what is asked about another's things and about things that are not there gets the same answer.
+// TestAnothersIsAsIfItWereNotThere: requests about another agent's things get the same answer as requests about things that do not exist.
 func TestAnothersIsAsIfItWereNotThere(t *testing.T) {
 	e := newEstate(t)
 	absent := map[string]string{"keys": "zzzzzzzzzz", "escrow": "esc_01JDF5ZK3Q8X2M7V4T9B6N0RWC", "charges": "req_01JDF5ZK3Q8X2M7V4T9B6N0RWC",

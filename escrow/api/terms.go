@@ -75,7 +75,7 @@ func (in subscribeIn) order() (escrow.SubscriptionOrder, error) {
 		return o, nil
 	}
 	if in.ToAgentID != "" || in.Amount != 0 || in.PeriodHours != 0 {
-		return o, invalid("plan", "with a plan, payee, amount and period are the plan's: leave to_agent_id, amount and period_hours out")
+		return o, invalid("plan", "a plan determines payee, amount and period: leave to_agent_id, amount and period_hours out")
 	}
 	o.Payee = in.Payee
 	return o, nil
@@ -101,7 +101,7 @@ type limitIn struct {
 
 type limitsIn struct {
 	AgentID string    `json:"agent_id,omitempty" jsonschema:"whose limits; only the operator gives it"`
-	Limits  []limitIn `json:"limits" jsonschema:"all limits that the caller sets; they replace those that it has set before. The operator's and the agent's own are apart, and both bind"`
+	Limits  []limitIn `json:"limits" jsonschema:"all limits of the caller; they replace those that it has set before. The operator's limits and the agent's own are separate, and both apply"`
 }
 
 type limitOut struct {
@@ -131,7 +131,7 @@ func limitAnswer(l escrow.Limit) limitOut {
 
 func termRoutes() []route {
 	return []route{
-		post("/subscriptions", "createSubscription", "Consent to a payee's plan, or pay an amount each period", func(r *request, t *escrow.Tx, in *subscribeIn) (subscriptionOut, error) {
+		post("/subscriptions", "createSubscription", "Subscribe to a payee's plan, or pay an amount each period", func(r *request, t *escrow.Tx, in *subscribeIn) (subscriptionOut, error) {
 			o, err := in.order()
 			if err != nil {
 				return subscriptionOut{}, err
@@ -144,7 +144,7 @@ func termRoutes() []route {
 			s, err := r.book.Subscription(r.Context(), r.by, in.ID)
 			return subscriptionAnswer(r.book.Currency())(s), err
 		}),
-		del("/subscriptions/{id}", "endSubscription", "End a subscription with its period", func(r *request, t *escrow.Tx, in *byID) error {
+		del("/subscriptions/{id}", "endSubscription", "End a subscription at the end of its period", func(r *request, t *escrow.Tx, in *byID) error {
 			_, err := t.EndSubscription(r.by, in.ID)
 			return err
 		}),

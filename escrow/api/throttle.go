@@ -8,15 +8,15 @@ import (
 	"github.com/tallygate/tallygate/escrow"
 )
 
-// Throttle bounds how often one client does what costs it nothing: register, claim the faucet, try a wrong key. A right key is let
-// in however many wrong ones came from its address. Clients at loopback are not bounded: they are the operator's own, or come
-// through a proxy on this machine, which the configuration must name for its clients to be told apart.
+// Throttle limits how often one client may do things that cost it nothing: register, claim from the faucet, try a wrong key. A valid key is
+// accepted however many wrong keys came from its address. Clients at loopback are not limited. They belong to the operator, or come through a
+// proxy on this machine; the configuration must name such a proxy, so that its clients can be told apart.
 type Throttle struct {
 	kind escrow.Kind
 	rate escrow.Rate
 }
 
-// WrongKeys bounds wrong keys. All that take keys count them together: the API and metered routes.
+// WrongKeys limits wrong keys. The API and metered routes count them together.
 var WrongKeys = Throttle{escrow.WrongKey, escrow.Rate{Every: 2 * time.Second, Burst: 30}}
 
 var (
@@ -24,7 +24,8 @@ var (
 	faucetClaims  = Throttle{escrow.FaucetClaim, escrow.Rate{Every: time.Minute, Burst: 10}}
 )
 
-// Take counts one more of a client, named by its address, or refuses it with rate_limited (retry_after).
+// Take counts one more attempt of a client, which is identified by its address. If there were too many, it returns a [escrow.Refusal] with
+// rate_limited and the field retry_after.
 func (t Throttle) Take(claims escrow.Claims, client string) error {
 	name, bounded := clientName(client)
 	if !bounded {
@@ -40,12 +41,12 @@ func (t Throttle) Take(claims escrow.Claims, client string) error {
 func tooOften(wait time.Duration) error {
 	seconds := int64((wait + time.Second - 1) / time.Second)
 	return &escrow.Refusal{
-		Outcome: escrow.RateLimited, Detail: "too often from this address", Fields: map[string]string{"retry_after": strconv.FormatInt(seconds, 10)},
+		Outcome: escrow.RateLimited, Detail: "too many attempts from this address", Fields: map[string]string{"retry_after": strconv.FormatInt(seconds, 10)},
 	}
 }
 
-// clientName tells a client from others; one at loopback is not bounded. IPv6 clients of one network are one client, since a client has as
-// many addresses there as it likes.
+// clientName returns a name for a client. A client at loopback is not limited (bounded is false). All IPv6 addresses of one /64 network count as
+// one client, since a client can use any of them.
 func clientName(client string) (name string, bounded bool) {
 	at, err := netip.ParseAddr(client)
 	if err != nil {
@@ -55,7 +56,7 @@ func clientName(client string) (name string, bounded bool) {
 		return "", false
 	}
 	if at.Is6() {
-		network, _ := at.Prefix(64) // 64 bits are within any such address
+		network, _ := at.Prefix(64) // no error: an IPv6 address has more than 64 bits
 		return network.String(), true
 	}
 	return client, true

@@ -43,7 +43,7 @@ func TestThrottles(t *testing.T) {
 		from("198.51.100.1", "/faucet", key, "").want(want)
 	}
 
-	// Wrong keys: a valid one is let in all the same.
+	// Wrong keys: a valid key is still accepted.
 	for range 30 {
 		from("198.51.100.9", "/wallet/transfer", "tg_wrong", "").want(401)
 	}

@@ -13,7 +13,7 @@ type walletOut struct {
 	AgentID   string        `json:"agent_id"`
 	Balance   ledger.Amount `json:"balance" jsonschema:"the money in the wallet, without what is in escrows"`
 	Held      ledger.Amount `json:"held" jsonschema:"the part of the balance that is set aside for running calls"`
-	Available ledger.Amount `json:"available" jsonschema:"what can be spent: balance less held"`
+	Available ledger.Amount `json:"available" jsonschema:"what can be spent: balance minus held"`
 	Pending   ledger.Amount `json:"pending" jsonschema:"what running calls have earned, which can't be spent yet"`
 	Currency  string        `json:"currency"`
 }
@@ -22,7 +22,7 @@ func walletAnswer(w escrow.Wallet) walletOut {
 	return walletOut{AgentID: w.Agent, Balance: w.Balance, Held: w.Held, Available: w.Available, Pending: w.Pending, Currency: w.Currency}
 }
 
-// paymentOut is a payment, and the wallet, as it is afterwards, of the agent that it was made for.
+// paymentOut is a payment, with the wallet after it of the agent for which it was made.
 type paymentOut struct {
 	Kind        string        `json:"kind"`
 	FromAgentID string        `json:"from_agent_id"`
@@ -45,7 +45,7 @@ type agentIn struct {
 
 type debitIn struct {
 	AgentID   string        `json:"agent_id" jsonschema:"who pays"`
-	ToAgentID string        `json:"to_agent_id,omitempty" jsonschema:"who gets the money: the caller, unless the operator says otherwise"`
+	ToAgentID string        `json:"to_agent_id,omitempty" jsonschema:"the agent that gets the money; only the operator gives it, otherwise it is the caller"`
 	Amount    ledger.Amount `json:"amount"`
 	Memo      string        `json:"memo,omitempty"`
 }
@@ -70,7 +70,7 @@ func walletRoutes() []route {
 			return paymentAnswer(t.ClaimFaucet(r.by, in.AgentID))
 		}).throttled(faucetClaims),
 		get("/wallet", "getWallet", "The agent's wallet", getWallet),
-		get("/wallet/entries", "listEntries", "What moved in the wallet, newest first", listEntries),
+		get("/wallet/entries", "listEntries", "The wallet's statement, newest first", listEntries),
 		post("/wallet/transfer", "transfer", "Pay another agent", func(r *request, t *escrow.Tx, in *transferIn) (paymentOut, error) {
 			return paymentAnswer(t.Transfer(r.by, escrow.PaymentOrder{From: in.FromAgentID, To: in.ToAgentID, Amount: in.Amount, Memo: in.Memo}))
 		}),
@@ -89,7 +89,7 @@ func walletRoutes() []route {
 			a, err := t.SetAllowance(r.by, in.AgentID, in.Payee, in.Amount)
 			return allowanceAnswer(a), err
 		}),
-		del("/wallet/allowances/{payee}", "deleteAllowance", "Take an allowance back", func(r *request, t *escrow.Tx, in *allowancePath) error {
+		del("/wallet/allowances/{payee}", "deleteAllowance", "Delete an allowance", func(r *request, t *escrow.Tx, in *allowancePath) error {
 			return t.DeleteAllowance(r.by, in.AgentID, in.Payee)
 		}),
 	}
@@ -107,7 +107,7 @@ func getWallet(r *request, in *ofAgent) (walletOut, error) {
 type entryOut struct {
 	EntryID      string        `json:"entry_id"`
 	Kind         string        `json:"kind"`
-	Amount       ledger.Amount `json:"amount" jsonschema:"below zero where the wallet paid"`
+	Amount       ledger.Amount `json:"amount" jsonschema:"negative if the wallet paid"`
 	BalanceAfter ledger.Amount `json:"balance_after"`
 	Counterparty string        `json:"counterparty" jsonschema:"an agent, an escrow's id, world or commission"`
 	Reference    string        `json:"reference"`

@@ -47,9 +47,9 @@ type webhooksOut struct {
 
 func webhookRoutes() []route {
 	return []route{
-		post("/webhooks", "createWebhook", "Be told of events at a URL", createWebhook).creates(),
+		post("/webhooks", "createWebhook", "Register a URL to which events are sent", createWebhook).creates(),
 		get("/webhooks", "listWebhooks", "The agent's webhooks", listWebhooks),
-		del("/webhooks/{id}", "deleteWebhook", "Be told no more", func(r *request, t *escrow.Tx, in *ofAgentByID) error {
+		del("/webhooks/{id}", "deleteWebhook", "Delete a webhook", func(r *request, t *escrow.Tx, in *ofAgentByID) error {
 			return t.DeleteWebhook(r.by, in.AgentID, in.ID)
 		}),
 	}
@@ -79,7 +79,7 @@ func createWebhook(r *request, t *escrow.Tx, in *webhookIn) (webhookOut, error) 
 		host, err := netip.ParseAddr(u.Hostname())
 		loopback := err == nil && host.Unmap().IsLoopback() || u.Hostname() == "localhost"
 		if loopback && !local || !loopback && err == nil && !public(host) {
-			return webhookOut{}, invalid("url", "url %.80q: private addresses are no targets here", in.URL)
+			return webhookOut{}, invalid("url", "url %.80q: webhooks can't be at private addresses", in.URL)
 		}
 	}
 	h, err := t.CreateWebhook(r.by, escrow.WebhookOrder{Agent: in.AgentID, URL: in.URL, Events: in.Events, Below: below, Local: local})

@@ -6,7 +6,7 @@
 //		demo search
 //	}
 //
-// They know nothing of Tallygate: no key, no price, no ledger. Everything that they answer is invented.
+// The providers know nothing of Tallygate's keys, prices and ledger. Everything that they answer is invented.
 package demo
 
 import (
@@ -96,7 +96,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the directive's name
 	if !d.NextArg() {
-		return d.Errf("demo: which provider? expected one of %s", providerNames())
+		return d.Errf("demo: the provider is missing: expected one of %s", providerNames())
 	}
 	h.Provider = d.Val()
 	if _, ok := providers[h.Provider]; !ok {

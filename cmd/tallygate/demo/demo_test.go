@@ -84,7 +84,7 @@ func TestCaddyfile(t *testing.T) {
 		{input: "demo search", want: Handler{Provider: "search"}},
 		{input: "demo llm {\n\tdelay 5ms\n}", want: Handler{Provider: "llm", Delay: new(caddy.Duration(5 * time.Millisecond))}},
 		{input: "demo live {\n\tdelay 0\n}", want: Handler{Provider: "live", Delay: new(caddy.Duration(0))}},
-		{input: "demo", fails: "which provider? expected one of feed, judge, live, llm, predict, rows, saas, search"},
+		{input: "demo", fails: "the provider is missing: expected one of feed, judge, live, llm, predict, rows, saas, search"},
 		{input: "demo bank", fails: `unknown demo provider "bank": expected one of feed`},
 		{input: "demo search llm", fails: "argument"},
 		{input: "demo llm {\n\tdelay\n}", fails: "argument"},

@@ -44,7 +44,7 @@ func readJSON(w http.ResponseWriter, r *http.Request, into any) error {
 	return nil
 }
 
-// content is what a message says: a string, or a list of parts of which the text ones count.
+// content is the content of a message: a string, or a list of parts, of which only the text parts count.
 type content string
 
 func (c *content) UnmarshalJSON(data []byte) error {
@@ -75,7 +75,7 @@ type message struct {
 var codec = sync.OnceValue(func() tokenizer.Codec {
 	codec, err := tokenizer.Get(tokenizer.O200kBase)
 	if err != nil {
-		panic(err) // the vocabulary is linked in
+		panic(err) // can't happen: the vocabulary is linked in
 	}
 	return codec
 })
@@ -110,10 +110,10 @@ type reply struct {
 
 func (a reply) text() string { return strings.Join(a.pieces, "") }
 
-// mostQuoted is how much of what was asked the model repeats, in characters.
+// mostQuoted is how much of the question the model repeats at most, in characters.
 const mostQuoted = 200
 
-// say makes the answer to the conversation's last message, at most limit tokens of it; 0 is no limit.
+// say returns the answer to the conversation's last message, with at most limit tokens; 0 means no limit.
 func say(conversation []message, limit int) reply {
 	asked := []rune(conversation[len(conversation)-1].Content)
 	if len(asked) > mostQuoted {
@@ -131,7 +131,7 @@ func say(conversation []message, limit int) reply {
 	return reply{pieces: wholeCharacters(tokens), tokens: len(tokens), cut: cut}
 }
 
-// wholeCharacters joins tokens that split a character between them. Where the answer is cut within one, its bytes are dropped.
+// wholeCharacters joins tokens that contain parts of one character. If the answer is cut within a character, the character is dropped.
 func wholeCharacters(tokens []string) []string {
 	var pieces []string
 	var open string

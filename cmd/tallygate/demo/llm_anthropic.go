@@ -13,7 +13,7 @@ type messagesRequest struct {
 	Stream    bool      `json:"stream"`
 }
 
-// conversation is all that the model reads, the system prompt first.
+// conversation returns everything that the model reads, beginning with the system prompt.
 func (q messagesRequest) conversation() []message {
 	if q.System == "" {
 		return q.Messages

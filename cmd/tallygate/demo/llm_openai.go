@@ -172,7 +172,7 @@ func listModels(w http.ResponseWriter, _ *http.Request) {
 	}})
 }
 
-// openAIError answers in the form of OpenAI's errors; param is empty where no parameter is to blame.
+// openAIError answers in the form of OpenAI's errors. param is the wrong parameter, if there is one.
 func openAIError(w http.ResponseWriter, status int, param, message string) {
 	type body struct {
 		Message string  `json:"message"`

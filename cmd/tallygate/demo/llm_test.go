@@ -223,8 +223,8 @@ func TestLLMErrors(t *testing.T) {
 	}
 }
 
-// TestStreamsPieceByPiece reads the first event while the second is an hour away, then hangs up: the first was sent at once, and
-// the provider does not outstay its client (closing the server would wait for it).
+// TestStreamsPieceByPiece reads the first event while the second one is an hour away, and then hangs up. So the first event was sent at once. The
+// provider must stop when its client has gone, otherwise closing the server would wait for it.
 func TestStreamsPieceByPiece(t *testing.T) {
 	tests := []struct{ provider, method, path, body string }{
 		{"llm", "POST", "/v1/chat/completions", `{"model":"m","messages":[{"role":"user","content":"hi"}],"stream":true}`},

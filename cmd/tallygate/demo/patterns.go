@@ -55,9 +55,8 @@ func liveAPI(pace pace) http.Handler {
 	return mux
 }
 
-// predictAPI serves GET /predict?symbol=NAME[&score=S]: up or down, and how good the answer is. That score, from 0 to 1, is in the
-// header X-Score and in the body's "score". It follows from the symbol unless the request says which score to give, so that
-// each tier of a price by quality can be tried.
+// predictAPI serves GET /predict?symbol=NAME[&score=S]: up or down, with a score from 0 to 1. The score is in the header X-Score and in the body's
+// "score". It depends on the symbol, unless the request sets it in order to try the tiers of a price by quality.
 func predictAPI() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /predict", func(w http.ResponseWriter, r *http.Request) {
@@ -100,8 +99,8 @@ var scored = regexp.MustCompile(`\\?"score\\?"\s*:\s*\\?"?([01](?:\.\d+)?)`)
 
 const mostJudged = 1 << 20 // bytes
 
-// judgeAPI serves POST /judge. It reads what is to be judged and answers {"score": S} with the score that the judged answer gives
-// itself, or 0 if it gives none. A real judge would know better.
+// judgeAPI serves POST /judge. It answers {"score": S} with the score that the judged answer contains, or 0 if it contains none. A real judge
+// would compute the score itself.
 func judgeAPI() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /judge", func(w http.ResponseWriter, r *http.Request) {

@@ -28,7 +28,7 @@ import (
 
 const benchAccounts = 10_000
 
-// bench opens a ledger whose accounts have money.
+// bench opens a ledger with accounts that have money.
 func bench(b *testing.B) (*bolt.Store, *ledger.Ledger) {
 	b.Helper()
 	s, err := bolt.Open(filepath.Join(b.TempDir(), "ledger.db"), bolt.Options{})
@@ -49,7 +49,7 @@ func benchLedger(b *testing.B, s ledger.Store) *ledger.Ledger {
 	return l
 }
 
-// fill deposits into wallets from a number on, some thousands of them a commit.
+// fill makes deposits into wallets, beginning with the wallet number first, some thousands of them per commit.
 func fill(b *testing.B, l *ledger.Ledger, first, wallets int) {
 	b.Helper()
 	const each, together = 500, 10
@@ -78,7 +78,7 @@ func fill(b *testing.B, l *ledger.Ledger, first, wallets int) {
 
 func wallet(i int) ledger.AccountID { return ledger.Wallet(fmt.Sprintf("agent%05d", i)) }
 
-// plainStore is the yardstick for the journal: every record of every operation is put in its place in each commit.
+// plainStore is a store without a journal, for comparison: each commit writes every record to its final place.
 type plainStore struct {
 	*ledger.GroupCommit
 	db *bbolt.DB
@@ -100,7 +100,7 @@ func openPlain(b *testing.B) *plainStore {
 	return s
 }
 
-// openBare opens a bbolt file as we do, with one bucket.
+// openBare opens a bbolt file with the options of Open, and one bucket.
 func openBare(b *testing.B) *bbolt.DB {
 	b.Helper()
 	db, err := bbolt.Open(filepath.Join(b.TempDir(), "bare.db"), 0o600, &bbolt.Options{
@@ -160,8 +160,8 @@ func (g plainGroup) Commit(changes iter.Seq2[[]byte, []byte]) (err error) {
 	return g.tx.Commit()
 }
 
-// BenchmarkTransfers has callers that each hold, settle under an id, and wait until it is durable, as a metered call does: one
-// operation is one transfer. The plain form is what the journal is compared with, in the same run.
+// BenchmarkTransfers measures what a metered call does: each caller makes a hold, settles it under an id, and waits until that is durable. One
+// operation is one transfer. The plain form, without a journal, is measured in the same run.
 func BenchmarkTransfers(b *testing.B) {
 	for _, callers := range []int{1, 8, 64, 512} {
 		for _, form := range []string{"journal", "plain"} {
@@ -180,7 +180,7 @@ func BenchmarkTransfers(b *testing.B) {
 	}
 }
 
-// concurrently has callers do something n times in all, and reports how fast and how evenly.
+// concurrently lets callers do something n times in total, and reports the speed and the latencies.
 func concurrently(b *testing.B, callers, n int, do func() error) {
 	b.Helper()
 	took := make([]time.Duration, n)
@@ -208,7 +208,7 @@ func concurrently(b *testing.B, callers, n int, do func() error) {
 	b.ReportMetric(float64(took[len(took)*99/100].Microseconds())/1000, "p99-ms")
 }
 
-// repeatedly has callers do something each so many times.
+// repeatedly lets each of the callers do something times times.
 func repeatedly(b *testing.B, callers, times int, do func() error) {
 	b.Helper()
 	var all sync.WaitGroup
@@ -225,8 +225,8 @@ func repeatedly(b *testing.B, callers, times int, do func() error) {
 	all.Wait()
 }
 
-// BenchmarkYardsticks is what the disk and bbolt do by themselves: syncs of one written block, updates of one record, and transfers
-// as db.Batch makes them (a record, two balances, an index; no checks, no ids).
+// BenchmarkYardsticks measures the disk and bbolt alone: syncs of one written block, updates of one record, and transfers by db.Batch (a record, two
+// balances, an index; without checks and ids).
 func BenchmarkYardsticks(b *testing.B) {
 	b.Run("fdatasync", func(b *testing.B) {
 		f, err := os.Create(filepath.Join(b.TempDir(), "raw"))
@@ -288,8 +288,8 @@ func batched(db *bbolt.DB, i int) error {
 	})
 }
 
-// BenchmarkGrowth is what past transfers and agents cost: speed, file, memory, opening, verifying and backing up when there are more
-// and more. Ten million take minutes: it stops at TALLYGATE_BENCH_TRANSFERS, default 1,000,000.
+// BenchmarkGrowth measures the cost of past transfers and agents: speed, size of the file, memory, opening, verifying and backing up, with more and
+// more transfers. It stops at TALLYGATE_BENCH_TRANSFERS, by default 1,000,000; ten million take minutes.
 func BenchmarkGrowth(b *testing.B) {
 	most := 1_000_000
 	if n, err := strconv.Atoi(os.Getenv("TALLYGATE_BENCH_TRANSFERS")); err == nil {
@@ -323,7 +323,7 @@ func BenchmarkGrowth(b *testing.B) {
 		if n > most {
 			break
 		}
-		for int(next.Load()) < n { // in strides, so that none of it is kept
+		for int(next.Load()) < n { // in portions, so that nothing is kept in memory
 			repeatedly(b, 512, 100, some)
 		}
 		b.Run(fmt.Sprintf("transfers=%d/calls", n), func(b *testing.B) {
@@ -333,7 +333,7 @@ func BenchmarkGrowth(b *testing.B) {
 				b.Fatal(err)
 			}
 			b.ReportMetric(float64(size)/float64(next.Load()), "file-B/transfer")
-			// How full the layers are makes a difference: what counts is the most.
+			// The memory depends on how full the layers are, so the largest value counts.
 			most := int64(0)
 			for range 20 {
 				repeatedly(b, 64, 100, some)
@@ -371,7 +371,7 @@ func BenchmarkGrowth(b *testing.B) {
 	}
 }
 
-// anonymous is how much memory this process has that is no file's, in bytes.
+// anonymous returns this process's anonymous memory, which excludes mapped files, in bytes.
 func anonymous(b *testing.B) int64 {
 	b.Helper()
 	runtime.GC()
@@ -410,7 +410,7 @@ func call(l *ledger.Ledger, i int) error {
 	return err
 }
 
-// BenchmarkHold is the way in: no disk.
+// BenchmarkHold makes and releases holds, which does not use the disk.
 func BenchmarkHold(b *testing.B) {
 	_, l := bench(b)
 	b.ReportAllocs()
@@ -429,7 +429,7 @@ func BenchmarkHold(b *testing.B) {
 	})
 }
 
-// BenchmarkApply is an operation without the disk's part of it.
+// BenchmarkApply runs operations without the disk.
 func BenchmarkApply(b *testing.B) {
 	s, err := bolt.Open(filepath.Join(b.TempDir(), "ledger.db"), bolt.Options{NoSync: true})
 	if err != nil {

@@ -21,7 +21,7 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// childFile, in the environment, makes the test binary a program that writes to that ledger until it is told to stop, or killed.
+// childFile is an environment variable. If it is set, the test binary writes to the ledger that it names, until it is told to stop or killed.
 const childFile = "TALLYGATE_TEST_LEDGER"
 
 func TestMain(m *testing.M) {
@@ -35,11 +35,11 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// child makes operations and says what became of each: "ok ID", "unknown ID found", "unknown ID absent", "refused ID". After a failed
-// commit it reopens the ledger, does again what is absent, and goes on.
+// child makes operations, and prints the result of each: "ok ID", "unknown ID found", "unknown ID absent", "refused ID". After a failed commit it
+// reopens the ledger, repeats the operations that are absent, and goes on.
 func child(path string) error {
-	signal.Ignore(syscall.SIGXFSZ) // a file that may not grow is to be an error
-	// Faults are injected at the n-th call of a thread: the writer is to stay on one, on which nothing else has written before.
+	signal.Ignore(syscall.SIGXFSZ) // so that a file that may not grow is an error
+	// Faults are injected at the n-th call of a thread. So the writer must stay on one thread, on which nothing else has written before.
 	runtime.LockOSThread()
 	s, err := Open(path, Options{LayerSize: 64 << 10}) // so that layers are folded while it is killed
 	if err != nil {
@@ -108,7 +108,7 @@ func command(t *testing.T, path string, by ...string) *exec.Cmd {
 	return c
 }
 
-// acknowledged reads what a child says, until it ends.
+// acknowledged reads what a child prints until it ends.
 func acknowledged(t *testing.T, out io.Reader, each func(ids int)) (ids, unknown []string) {
 	t.Helper()
 	lines := bufio.NewScanner(out)
@@ -130,7 +130,7 @@ func acknowledged(t *testing.T, out io.Reader, each func(ids int)) (ids, unknown
 	return ids, unknown
 }
 
-// mustHave checks the books, and that each id is in them exactly once.
+// mustHave checks that the books are right, and contain each id exactly once.
 func mustHave(t *testing.T, path string, ids []string) {
 	t.Helper()
 	_, l := open(t, path, Options{})
@@ -157,7 +157,7 @@ func mustHave(t *testing.T, path string, ids []string) {
 	mustVerify(t, l, stand.Transfers)
 }
 
-// TestKilled kills a process that writes, again and again: what it acknowledged is in the books, once, and the books are right.
+// TestKilled kills a process that writes, again and again. What it has acknowledged is in the books, once, and the books are right.
 func TestKilled(t *testing.T) {
 	t.Parallel()
 	rounds := 10
@@ -189,8 +189,8 @@ func TestKilled(t *testing.T) {
 	t.Logf("%d operations were acknowledged over %d kills", len(ids), rounds)
 }
 
-// TestRealFaults lets the system calls of a commit fail, as a failing or full disk does. The commit's outcome is unknown; the process
-// goes on by itself, and in the end each operation is in the books once.
+// TestRealFaults makes system calls of a commit fail, as a broken or full disk does. The outcome of the commit is unknown. The process goes on by
+// itself, and at the end each operation is in the books once.
 func TestRealFaults(t *testing.T) {
 	t.Parallel()
 	strace, err := exec.LookPath("strace")
@@ -233,7 +233,7 @@ func TestRealFaults(t *testing.T) {
 	}
 }
 
-// TestFileLimit: a file that the system does not let grow is as a full disk.
+// TestFileLimit: a limit of the file's size has the same effect as a full disk.
 func TestFileLimit(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "ledger.db")
@@ -248,7 +248,7 @@ func TestFileLimit(t *testing.T) {
 	mustHave(t, path, []string{"before"})
 }
 
-// TestLittleAddressSpace: where the address space is limited the file is opened all the same.
+// TestLittleAddressSpace: the file can be opened even if the address space is limited.
 func TestLittleAddressSpace(t *testing.T) {
 	t.Parallel()
 	if racing {

@@ -2,5 +2,5 @@
 
 package bolt
 
-// racing is true under the race detector, which makes single-threaded work slow and finds nothing in it.
+// racing is true with the race detector, which makes single-threaded work slow and finds nothing in it.
 const racing = true

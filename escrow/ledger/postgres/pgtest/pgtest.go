@@ -23,7 +23,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Server is a running server. It is stopped when the test ends that started it.
+// Server is a running server.
 type Server struct {
 	dir      string
 	binaries string
@@ -35,38 +35,60 @@ type Server struct {
 	ended   chan struct{}
 }
 
-// Start starts a server. Without PostgreSQL's binaries the test is skipped; if the environment says CI=true, it fails instead. Settings are
+// errMissing is returned if this machine has no server to run.
+var errMissing = errors.New("this machine has no PostgreSQL server (Debian: apt-get install postgresql)")
+
+// Start starts a server that is stopped when the test ends. Without PostgreSQL's binaries the test is skipped; if the environment says CI=true, it fails instead. Settings are
 // of the form "name=value".
 func Start(t testing.TB, settings ...string) *Server {
 	t.Helper()
-	binaries, err := find()
-	if err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatalf("%v; with CI=true, this test must not be skipped", err)
-		}
+	s, err := Open(settings...)
+	switch {
+	case errors.Is(err, errMissing) && os.Getenv("CI") != "true":
 		t.Skipf("NOT TESTED: %v", err)
-	}
-	s := &Server{binaries: binaries, settings: settings}
-	if s.dir, err = os.MkdirTemp("", "pgtest"); err != nil {
+	case err != nil:
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		s.Stop(syscall.SIGQUIT)
-		if err := os.RemoveAll(s.dir); err != nil {
+		if err := s.Close(); err != nil {
 			t.Error(err)
 		}
 	})
+	return s
+}
+
+// Open starts a server for all tests of a package, in its TestMain.
+func Open(settings ...string) (s *Server, err error) {
+	s = &Server{settings: settings}
+	if s.binaries, err = find(); err != nil {
+		return nil, err
+	}
+	if s.dir, err = os.MkdirTemp("", "pgtest"); err != nil {
+		return nil, err
+	}
+	if err = s.begin(); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// Close stops the server and removes its files.
+func (s *Server) Close() error {
+	s.Stop(syscall.SIGQUIT)
+	return os.RemoveAll(s.dir)
+}
+
+func (s *Server) begin() error {
 	if who := runAs(); who != nil {
 		if err := os.Chown(s.dir, int(who.Uid), int(who.Gid)); err != nil {
-			t.Fatal(err)
+			return err
 		}
 	}
 	out, err := s.command("initdb", "-D", s.data(), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions").CombinedOutput()
 	if err != nil {
-		t.Fatalf("initdb: %v: %s", err, out)
+		return fmt.Errorf("initdb: %w: %s", err, out)
 	}
-	s.Run(t)
-	return s
+	return s.run()
 }
 
 // find returns the folder of the newest server on this machine.
@@ -76,7 +98,7 @@ func find() (string, error) {
 	}
 	found, err := filepath.Glob("/usr/lib/postgresql/*/bin")
 	if err != nil || len(found) == 0 {
-		return "", errors.New("this machine has no PostgreSQL server (Debian: apt-get install postgresql)")
+		return "", errMissing
 	}
 	version := func(path string) int {
 		n, _ := strconv.Atoi(filepath.Base(filepath.Dir(path)))
@@ -110,13 +132,19 @@ func (s *Server) data() string { return filepath.Join(s.dir, "data") }
 // Run starts the server again after Stop, and waits until it answers.
 func (s *Server) Run(t testing.TB) {
 	t.Helper()
+	if err := s.run(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (s *Server) run() error {
 	args := []string{"-D", s.data(), "-k", s.dir, "-h", "", "-c", "max_connections=200"}
 	for _, setting := range s.settings {
 		args = append(args, "-c", setting)
 	}
 	log, err := os.OpenFile(filepath.Join(s.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
 	defer log.Close()
 	c := s.command("postgres", args...)
@@ -125,7 +153,7 @@ func (s *Server) Run(t testing.TB) {
 	ended := make(chan struct{})
 	go run(c, started, ended)
 	if err := <-started; err != nil {
-		t.Fatal(err)
+		return err
 	}
 	s.mu.Lock()
 	s.process, s.ended = c, ended
@@ -135,16 +163,15 @@ func (s *Server) Run(t testing.TB) {
 	for {
 		conn, err := pgx.Connect(ctx, s.dsn())
 		if err == nil {
-			_ = conn.Close(ctx)
-			return
+			return conn.Close(ctx)
 		}
 		select {
 		case <-time.After(10 * time.Millisecond):
 		case <-ctx.Done():
-			t.Fatalf("the server does not answer: %v", err)
+			return fmt.Errorf("the server does not answer: %w", err)
 		case <-ended:
 			text, _ := os.ReadFile(filepath.Join(s.dir, "log"))
-			t.Fatalf("the server has ended: %s", text)
+			return fmt.Errorf("the server has ended: %s", text)
 		}
 	}
 }
@@ -168,22 +195,37 @@ func (s *Server) dsn() string {
 // New makes an empty schema, and returns the DSN of connections that work in it.
 func (s *Server) New(t testing.TB) string {
 	t.Helper()
+	dsn, err := s.Schema()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dsn
+}
+
+// Schema is New outside of a test.
+func (s *Server) Schema() (dsn string, err error) {
 	name := fmt.Sprintf("test%d", s.schemas.Add(1))
-	s.Exec(t, "create schema "+name)
-	return s.dsn() + "&search_path=" + name
+	return s.dsn() + "&search_path=" + name, s.exec("create schema " + name)
 }
 
 // Exec executes an SQL statement as the superuser.
 func (s *Server) Exec(t testing.TB, sql string) {
 	t.Helper()
+	if err := s.exec(sql); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (s *Server) exec(sql string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	conn, err := pgx.Connect(ctx, s.dsn())
-	if err == nil {
-		_, err = conn.Exec(ctx, sql)
-		_ = conn.Close(ctx)
-	}
 	if err != nil {
-		t.Fatalf("%s: %v", sql, err)
+		return err
 	}
+	defer conn.Close(ctx)
+	if _, err = conn.Exec(ctx, sql); err != nil {
+		return fmt.Errorf("%s: %w", sql, err)
+	}
+	return nil
 }
