@@ -1,3 +1,5 @@
+//go:build unix
+
 package postgres_test
 
 import (
@@ -326,6 +328,37 @@ func TestOwner(t *testing.T) {
 		must(t, pay(l, wallet(0), wallet(1), 1, "mine"))
 		sound(t, l, wallet(1), ledger.Unit+1)
 	})
+}
+
+// TestLostCommits: if a failover loses commits that were answered, the ledger becomes read-only at the next operation, whether or not as
+// many others were made meanwhile.
+func TestLostCommits(t *testing.T) {
+	server := pgtest.Start(t, "fsync=off")
+	for _, others := range []int{0, 1, 3} {
+		dsn := server.New(t)
+		shared := func() *ledger.Ledger {
+			s, err := postgres.OpenShared(dsn, postgres.Options{Logger: quiet})
+			must(t, err)
+			return begin(t, s)
+		}
+		_, path, _ := strings.Cut(dsn, "search_path=")
+		sql := func(text string) { server.Exec(t, strings.ReplaceAll(text, "@", path+".")) }
+		l := shared()
+		must(t, deposit(l, 0, 2))
+		sql("create table @kept as table @records; create table @kept_head as table @head; create table @kept_log as table @log")
+		must(t, pay(l, wallet(0), wallet(1), 1, "lost"))
+		sql(`begin; truncate @records, @head, @log; insert into @records table @kept; insert into @head table @kept_head;
+			insert into @log table @kept_log; commit`)
+		if others > 0 {
+			other := shared()
+			for i := range others {
+				must(t, pay(other, wallet(1), wallet(0), 2, fmt.Sprint("other", i)))
+			}
+		}
+		if err := pay(l, wallet(0), wallet(1), 1, "next"); !errors.Is(err, ledger.ErrReadOnly) {
+			t.Errorf("after a commit was lost and %d others were made: %v", others, err)
+		}
+	}
 }
 
 // TestManyStart: several processes may make the tables of one database at the same time.
