@@ -13,7 +13,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
@@ -71,7 +73,8 @@ func TestProvision(t *testing.T) {
 	}
 }
 
-// TestGateway: a gateway on a database charges for a call. After a restart it has the same books. No password is logged.
+// TestGateway: a gateway on a database charges for a call. While the database is away it answers 503; afterwards it serves again, without a
+// restart. After a restart it has the same books. No password is logged.
 func TestGateway(t *testing.T) {
 	server := pgtest.Start(t, "fsync=off")
 	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "found") }))
@@ -93,11 +96,26 @@ func TestGateway(t *testing.T) {
 	if got := balance(); got != "0.75" {
 		t.Errorf("after a call the wallet has %s", got)
 	}
+	server.Stop(syscall.SIGINT)
+	shop.ask("GET", "/search", made.Key, "", http.StatusServiceUnavailable, nil)
+	server.Run(t)
+	for deadline := time.Now().Add(time.Minute); ; {
+		status, text := shop.send("GET", "/search", made.Key, "")
+		if status == http.StatusOK {
+			break
+		}
+		if status != http.StatusServiceUnavailable || time.Now().After(deadline) {
+			t.Fatalf("after the database came back: %d %s", status, text)
+		}
+	}
+	if got := balance(); got != "0.5" {
+		t.Errorf("after the database came back the wallet has %s", got)
+	}
 	if err := caddy.Stop(); err != nil {
 		t.Fatal(err)
 	}
 	shop = start(t, log, upstream.URL)
-	if got := balance(); got != "0.75" {
+	if got := balance(); got != "0.5" {
 		t.Errorf("after a restart the wallet has %s", got)
 	}
 	if err := caddy.Stop(); err != nil {
@@ -156,6 +174,20 @@ http://%s {
 // ask makes a request and decodes the answer.
 func (s shop) ask(method, path, key, body string, status int, into any) {
 	s.t.Helper()
+	got, text := s.send(method, path, key, body)
+	if got != status {
+		s.t.Fatalf("%s %s: %d %s", method, path, got, text)
+	}
+	if into == nil {
+		return
+	}
+	if err := json.Unmarshal(text, into); err != nil {
+		s.t.Fatalf("%s %s: %v: %s", method, path, err, text)
+	}
+}
+
+func (s shop) send(method, path, key, body string) (status int, text []byte) {
+	s.t.Helper()
 	request, err := http.NewRequest(method, s.base+path, strings.NewReader(body))
 	if err != nil {
 		s.t.Fatal(err)
@@ -169,16 +201,8 @@ func (s shop) ask(method, path, key, body string, status int, into any) {
 		s.t.Fatal(err)
 	}
 	defer response.Body.Close()
-	text, _ := io.ReadAll(response.Body)
-	if response.StatusCode != status {
-		s.t.Fatalf("%s %s: %d %s", method, path, response.StatusCode, text)
-	}
-	if into == nil {
-		return
-	}
-	if err := json.Unmarshal(text, into); err != nil {
-		s.t.Fatalf("%s %s: %v: %s", method, path, err, text)
-	}
+	text, _ = io.ReadAll(response.Body)
+	return response.StatusCode, text
 }
 
 var _ caddymodule.StoreModule = (*postgres.Store)(nil)

@@ -313,32 +313,42 @@ func (s *Store) lose(err error) error {
 
 // settle finds out whether a commit took place whose answer is missing. It returns nil if it did. If it didn't, the operations run again.
 func (s *Store) settle(number int64, cause error) error {
-	s.drop()
-	err := s.connect(s.options.Patience)
-	var h head
-	var writer int64
-	if err == nil {
-		b := new(pgx.Batch)
-		b.Queue("begin isolation level read committed")
-		b.Queue("select commit, writer, owner from head where id = 1 for update").QueryRow(func(row pgx.Row) error {
-			return row.Scan(&h.commit, &h.writer, &h.owner)
-		})
-		b.Queue("select coalesce((select writer from log where commit = $1), 0)", number).QueryRow(func(row pgx.Row) error { return row.Scan(&writer) })
-		b.Queue("rollback")
-		if err = s.trip(b); err != nil {
-			s.drop()
+	deadline := time.Now().Add(s.options.Patience)
+	for {
+		made, err := s.lookUp(number, time.Until(deadline))
+		switch {
+		case err != nil && mayPass(err) && time.Now().Before(deadline):
+			continue
+		case err != nil:
+			return fmt.Errorf("the connection broke during the commit (%w), and what became of it can't be looked up: %w", cause, err)
+		case made:
+			s.options.Logger.Warn("the connection broke during a commit, which took place", "error", cause)
+			return nil
+		default:
+			s.options.Logger.Warn("the connection broke during a commit, which did not take place; its operations run again", "error", cause)
+			return s.lose(cause)
 		}
 	}
-	switch {
-	case err != nil:
-		return fmt.Errorf("the connection broke during the commit (%w), and what became of it can't be looked up: %w", cause, err)
-	case writer == s.id:
-		s.options.Logger.Warn("the connection broke during a commit, which took place", "error", cause)
-		return nil
-	default:
-		s.options.Logger.Warn("the connection broke during a commit, which did not take place; its operations run again", "error", cause)
-		return s.lose(cause)
+}
+
+// lookUp reports, on a new connection, whether this store has made the commit of a number. The lock is free only after the transaction that
+// was to make it has ended.
+func (s *Store) lookUp(number int64, patience time.Duration) (made bool, err error) {
+	s.drop()
+	if err := s.connect(patience); err != nil {
+		return false, err
 	}
+	var writer int64
+	b := new(pgx.Batch)
+	b.Queue("begin isolation level read committed")
+	b.Queue("select commit from head where id = 1 for update")
+	b.Queue("select coalesce((select writer from log where commit = $1), 0)", number).QueryRow(func(row pgx.Row) error { return row.Scan(&writer) })
+	b.Queue("rollback")
+	err = s.trip(b)
+	if err != nil {
+		s.drop()
+	}
+	return writer == s.id, err
 }
 
 func (s *Store) fault(step Step) error {

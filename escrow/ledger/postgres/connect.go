@@ -22,7 +22,7 @@ const (
 // ErrDSN is returned for a DSN that can't be read.
 var ErrDSN = errors.New("the DSN can't be read: expected postgres://USER@HOST:PORT/DATABASE, or words such as 'host=HOST dbname=DATABASE user=USER'")
 
-// Parse reads a DSN. Its error says nothing about the DSN, which may have a password in it.
+// parse reads a DSN. Its error says nothing about the DSN, which may have a password in it.
 func parse(dsn string) (*pgxpool.Config, error) {
 	config, err := pgxpool.ParseConfig(dsn)
 	if err != nil || strings.TrimSpace(dsn) == "" {
@@ -44,11 +44,10 @@ func Where(dsn string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return Place(config), nil
+	return place(config), nil
 }
 
-// Place names the database of a config, without user and password.
-func Place(config *pgxpool.Config) string {
+func place(config *pgxpool.Config) string {
 	c := config.ConnConfig
 	hosts := []string{fmt.Sprintf("%s:%d", c.Host, c.Port)}
 	for _, f := range c.Fallbacks {
@@ -56,11 +55,11 @@ func Place(config *pgxpool.Config) string {
 			hosts = append(hosts, host)
 		}
 	}
-	place := strings.Join(hosts, ",") + "/" + c.Database
+	where := strings.Join(hosts, ",") + "/" + c.Database
 	if path := c.RuntimeParams["search_path"]; path != "" {
-		place += " " + path
+		where += " " + path
 	}
-	return place
+	return where
 }
 
 // connect connects the writer. It tries again until patience is over, if that may help.

@@ -218,6 +218,7 @@ func TestUnderLoad(t *testing.T) {
 					id := fmt.Sprintf("%d/%d/%d", node, payer, i)
 					if err := pay(l, wallet(payer), ledger.Commission, 1, id); err != nil {
 						t.Errorf("payment %s: %v", id, err)
+						return
 					}
 					made.Add(1)
 					steps <- struct{}{}

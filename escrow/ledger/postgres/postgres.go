@@ -121,12 +121,12 @@ func openStore(dsn string, o Options, shared bool) (*Store, error) {
 	}
 	s := &Store{options: o, config: config, id: 1 + rand.Int64N(1<<62), cache: newCache(o.CacheSize), closed: make(chan struct{})}
 	if s.pool, err = pgxpool.NewWithConfig(context.Background(), config.Copy()); err != nil {
-		return nil, fmt.Errorf("opening the ledger at %s: %w", Place(config), err)
+		return nil, fmt.Errorf("opening the ledger at %s: %w", place(config), err)
 	}
 	if err := s.begin(shared); err != nil {
 		s.drop()
 		s.pool.Close()
-		return nil, fmt.Errorf("opening the ledger at %s: %w", Place(config), err)
+		return nil, fmt.Errorf("opening the ledger at %s: %w", place(config), err)
 	}
 	s.commits = ledger.NewGroupCommit(s.beginGroup, maxGroup)
 	return s, nil
@@ -183,6 +183,20 @@ func (s *Store) Reopen() error {
 	})
 }
 
+// Path names the database, without user and password.
+func (s *Store) Path() string { return place(s.config) }
+
+// Size returns how many bytes the tables and their indexes take.
+func (s *Store) Size() (size int64, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), roundTrip)
+	defer cancel()
+	const sql = "select pg_total_relation_size('records') + pg_total_relation_size('log') + pg_total_relation_size('head')"
+	if err := s.pool.QueryRow(ctx, sql).Scan(&size); err != nil {
+		return 0, away(err)
+	}
+	return size, nil
+}
+
 // View implements [ledger.Store]. The first read takes the snapshot.
 func (s *Store) View(fn func(ledger.Reader) error) error { return s.read(nil, fn) }
 
@@ -230,32 +244,42 @@ func (r *snapshot) Scan(in ledger.Range, fn func(key, value []byte) (bool, error
 	return scan(in, first, func(in ledger.Range) (*page, error) { return read(in, nextPage) }, fn)
 }
 
-// ask makes one round trip.
+// ask makes one round trip. If the first one fails, nothing was read yet, so it is made again on another connection while there is
+// patience.
 func (r *snapshot) ask(queue func(*pgx.Batch)) error {
-	ctx, cancel := context.WithTimeout(context.Background(), roundTrip)
-	defer cancel()
+	first, deadline := r.conn == nil, time.Now().Add(r.store.options.Patience)
+	pause := time.Millisecond
 	for tries := 0; ; tries++ {
-		b := new(pgx.Batch)
-		first := r.conn == nil
-		if first {
-			var err error
-			if r.conn, err = r.store.pool.Acquire(ctx); err != nil {
-				return away(err)
-			}
-			b.Queue("begin isolation level repeatable read read only")
-		}
-		queue(b)
-		err := r.conn.SendBatch(ctx, b).Close()
+		err := r.try(queue)
 		if err == nil {
 			return nil
 		}
-		// After a restart of the server, the idle connections are broken. The first read may be made again on another one.
-		if !first || !r.conn.Conn().IsClosed() || tries > int(r.store.config.MaxConns) {
+		// After a restart of the server, each idle connection of the pool is broken.
+		broken := r.conn != nil && r.conn.Conn().IsClosed() && tries < int(r.store.config.MaxConns)
+		patient := mayPass(err) && r.store.commits.Err() == nil && time.Now().Add(pause).Before(deadline)
+		if !first || !broken && !patient {
 			return away(err)
 		}
 		r.end()
-		r.conn = nil
+		if !broken {
+			time.Sleep(pause)
+			pause = min(2*pause, time.Second/4)
+		}
 	}
+}
+
+func (r *snapshot) try(queue func(*pgx.Batch)) (err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), roundTrip)
+	defer cancel()
+	b := new(pgx.Batch)
+	if r.conn == nil {
+		if r.conn, err = r.store.pool.Acquire(ctx); err != nil {
+			return err
+		}
+		b.Queue("begin isolation level repeatable read read only")
+	}
+	queue(b)
+	return r.conn.SendBatch(ctx, b).Close()
 }
 
 // end ends the transaction. A connection that is not idle then is not used again.
@@ -269,6 +293,7 @@ func (r *snapshot) end() {
 		_, _ = r.conn.Exec(ctx, "rollback")
 	}
 	r.conn.Release()
+	r.conn = nil
 }
 
 // away turns an error of the database into one that means that the ledger can't be used now.
