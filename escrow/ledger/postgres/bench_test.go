@@ -21,31 +21,40 @@ import (
 const benchAccounts = 10_000
 
 // BenchmarkTransfers has callers that each hold, settle under an id, and wait until it is durable, as a metered call does: one operation
-// is one transfer. Client and server share the machine. The embedded store is what it is compared with, in the same run.
+// is one transfer. Client and server share the machine. The embedded store is what it is compared with, in the same run. In the form with
+// two ledgers, each of them has half of the calls.
 func BenchmarkTransfers(b *testing.B) {
 	server := pgtest.Start(b)
-	stores := map[string]func(*testing.B) ledger.Store{
-		"postgres": func(b *testing.B) ledger.Store {
-			s, err := postgres.Open(server.New(b), postgres.Options{Logger: quiet})
-			must(b, err)
-			return s
+	one := func(s ledger.Store, err error) []ledger.Store {
+		must(b, err)
+		return []ledger.Store{s}
+	}
+	forms := map[string]func(*testing.B) []ledger.Store{
+		"postgres": func(b *testing.B) []ledger.Store {
+			return one(postgres.Open(server.New(b), postgres.Options{Logger: quiet}))
 		},
-		"bolt": func(b *testing.B) ledger.Store {
-			s, err := bolt.Open(filepath.Join(b.TempDir(), "ledger.db"), bolt.Options{})
-			must(b, err)
-			return s
+		"bolt": func(b *testing.B) []ledger.Store {
+			return one(bolt.Open(filepath.Join(b.TempDir(), "ledger.db"), bolt.Options{}))
+		},
+		"two": func(b *testing.B) []ledger.Store {
+			dsn := server.New(b)
+			return append(one(postgres.OpenShared(dsn, postgres.Options{Logger: quiet})), one(postgres.OpenShared(dsn, postgres.Options{Logger: quiet}))...)
 		},
 	}
 	for _, callers := range []int{1, 64, 512} {
-		for _, name := range []string{"postgres", "bolt"} {
-			b.Run(fmt.Sprintf("callers=%d/%s", callers, name), func(b *testing.B) {
-				l, err := ledger.New(stores[name](b), ledger.Options{Currency: "USDC", Logger: quiet})
-				must(b, err)
-				defer func() { must(b, l.Close()) }()
-				for i := 0; i < benchAccounts; i += 1000 {
-					must(b, deposit(l, i, 1000))
+		for _, form := range []string{"postgres", "two", "bolt"} {
+			b.Run(fmt.Sprintf("callers=%d/%s", callers, form), func(b *testing.B) {
+				var ledgers []*ledger.Ledger
+				for _, s := range forms[form](b) {
+					l, err := ledger.New(s, ledger.Options{Currency: "USDC", Logger: quiet})
+					must(b, err)
+					defer func() { must(b, l.Close()) }()
+					ledgers = append(ledgers, l)
 				}
-				concurrently(b, callers, func(i int) error { return call(l, i) })
+				for i := 0; i < benchAccounts; i += 1000 {
+					must(b, deposit(ledgers[0], i, 1000))
+				}
+				concurrently(b, callers, func(i int) error { return call(ledgers[i%len(ledgers)], i) })
 			})
 		}
 	}

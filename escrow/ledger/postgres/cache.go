@@ -74,25 +74,12 @@ func (c *cache) set(key, value []byte) {
 	}
 }
 
-// apply takes in the changes of a commit.
+// apply takes in the changes of a commit, or of several.
 func (c *cache) apply(commit, writer int64, changes []record) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, r := range changes {
 		c.set(r.key, r.value)
-	}
-	c.commit, c.writer = commit, writer
-}
-
-// takeIn takes in what others have committed: the records that have changed since the cache's commit, as far as the cache has them.
-func (c *cache) takeIn(commit, writer int64, changed []record) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, r := range changed {
-		_, isYoung := c.young[string(r.key)]
-		if _, isOld := c.old[string(r.key)]; isYoung || isOld {
-			c.set(r.key, r.value)
-		}
 	}
 	c.commit, c.writer = commit, writer
 }

@@ -202,7 +202,7 @@ func (g *group) verify() error {
 			if ofMine == 0 || ofMine != c.writer || h.commit-c.commit > maxTakenIn {
 				c.forget() // too much has happened since, or the commit that the cache is of is not part of the history
 			}
-			c.takeIn(h.commit, h.writer, changed)
+			c.apply(h.commit, h.writer, changed)
 		}
 	}
 	if w.pages == nil {
