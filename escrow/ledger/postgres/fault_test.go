@@ -176,6 +176,29 @@ func TestRoundTrips(t *testing.T) {
 	sound(t, l, ledger.World, -100*ledger.Unit)
 }
 
+// TestRoundTripsOfTwo: two ledgers that take turns need two round trips each, too, although each time the other one has committed.
+func TestRoundTripsOfTwo(t *testing.T) {
+	dsn := pgtest.Start(t, "fsync=off").New(t)
+	w := new(wire)
+	var ledgers []*ledger.Ledger
+	for range 2 {
+		s, err := postgres.OpenShared(dsn, postgres.Options{Dial: w.dial, Logger: quiet})
+		must(t, err)
+		ledgers = append(ledgers, begin(t, s))
+	}
+	must(t, deposit(ledgers[0], 0, 2))
+	for turn := range 6 {
+		before := w.trips.Load()
+		for i, l := range ledgers {
+			must(t, pay(l, wallet(i), wallet(1-i), 1, fmt.Sprint(turn, i)))
+		}
+		if trips := w.trips.Load() - before; turn > 1 && trips != 4 {
+			t.Errorf("in turn %d two groups took %d round trips, want 4", turn, trips)
+		}
+	}
+	sound(t, ledgers[0], wallet(0), ledger.Unit)
+}
+
 // TestBrokenCommit: if the connection breaks at a commit, its operations take place once, whether the server got the commit or not.
 func TestBrokenCommit(t *testing.T) {
 	server := pgtest.Start(t, "fsync=off")
