@@ -120,7 +120,7 @@ func (l *Ledger) Hold(id AccountID, amount Amount) (*Hold, error) {
 	s := l.memory.shard(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p, err := s.place(id, func() (Account, error) { return l.committed(id) })
+	p, err := s.place(id, func() (Account, error) { return l.recent(id) })
 	if err != nil {
 		return nil, err
 	}
