@@ -77,7 +77,7 @@ func (t *Tx) IssueCredit(by Actor, o CreditOrder) (Credit, error) {
 		return Credit{}, err
 	}
 	if !o.ExpiresAt.IsZero() && !o.ExpiresAt.After(t.Now()) {
-		return Credit{}, invalid("expires_at", "expires_at %s is over", o.ExpiresAt.Format(time.RFC3339))
+		return Credit{}, invalid("expires_at", "expires_at %s is in the past", o.ExpiresAt.Format(time.RFC3339))
 	}
 	c := Credit{Payee: payee, Agent: o.Agent, Amount: o.Amount, ExpiresAt: o.ExpiresAt, Memo: o.Memo}
 	if err := t.issue(&c); err != nil {
@@ -92,7 +92,7 @@ func (t *Tx) issues(by Actor, payee string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return payee, t.unbound(by, "issues no credit")
+	return payee, t.unbound(by, "can't issue credit")
 }
 
 // issue makes a credit.
@@ -163,10 +163,10 @@ func (t *Tx) issuedCredit(by Actor, id string) (Credit, error) {
 	case !found || !c.visible(by):
 		return Credit{}, noCredit(id)
 	case !by.Operator && by.Agent != c.Payee:
-		return Credit{}, refuse(Forbidden, nil, "only the payee that has issued a credit revokes it")
+		return Credit{}, refuse(Forbidden, nil, "only the payee that issued a credit may revoke it")
 	}
 	if !by.Operator {
-		if err := t.unbound(by, "revokes no credit"); err != nil {
+		if err := t.unbound(by, "can't revoke credit"); err != nil {
 			return Credit{}, err
 		}
 	}

@@ -53,7 +53,7 @@ func (t *Tx) IssueCoupon(by Actor, o CouponOrder) (Coupon, error) {
 		return Coupon{}, invalid("uses", "uses %d: from 1 to %d", o.Uses, maxCouponUses)
 	}
 	if !o.RedeemBy.IsZero() && !o.RedeemBy.After(t.Now()) {
-		return Coupon{}, invalid("redeem_by", "redeem_by %s is over", o.RedeemBy.Format(time.RFC3339))
+		return Coupon{}, invalid("redeem_by", "redeem_by %s is in the past", o.RedeemBy.Format(time.RFC3339))
 	}
 	if o.Valid < 0 || o.Valid > maxCouponValid {
 		return Coupon{}, invalid("valid_hours", "valid_hours: at most %d", maxCouponValid/time.Hour)
@@ -124,7 +124,7 @@ func (t *Tx) RedeemCoupon(by Actor, agent, code string) (Credit, error) {
 	if redeemed, err := t.ledger.Get(mark); err != nil {
 		return Credit{}, err
 	} else if redeemed != nil {
-		return Credit{}, refuse(AlreadyExists, map[string]string{"coupon_id": c.ID}, "%q has redeemed this coupon: each agent does once", agent)
+		return Credit{}, refuse(AlreadyExists, map[string]string{"coupon_id": c.ID}, "%q has redeemed this coupon already: each agent may do so once", agent)
 	}
 	if err := c.redeemable(t.Now()); err != nil {
 		return Credit{}, err
@@ -151,7 +151,7 @@ func (c Coupon) redeemable(now time.Time) error {
 	case !c.RedeemBy.IsZero() && !c.RedeemBy.After(now):
 		return refuse(InvalidStatus, nil, "the coupon could be redeemed until %s", c.RedeemBy.Format(time.RFC3339))
 	case c.Redeemed >= c.Uses:
-		return refuse(InvalidStatus, nil, "the coupon was redeemed as often as it may be")
+		return refuse(InvalidStatus, nil, "the coupon has no uses left")
 	default:
 		return nil
 	}

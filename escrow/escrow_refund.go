@@ -98,7 +98,7 @@ func (t *Tx) WithdrawRefund(by Actor, id string) (Escrow, error) {
 		return Escrow{}, err
 	}
 	if !by.Operator && by.Agent != e.From {
-		return Escrow{}, refuse(Forbidden, nil, "only the payer withdraws its request")
+		return Escrow{}, refuse(Forbidden, nil, "only the payer may withdraw its request")
 	}
 	if e.Status != StatusRefundRequested {
 		return Escrow{}, e.wrongStatus("request to withdraw")

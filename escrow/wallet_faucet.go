@@ -28,7 +28,7 @@ func (t *Tx) ClaimFaucet(by Actor, agent string) (Payment, error) {
 		return Payment{}, err
 	}
 	if !record.FaucetAt.IsZero() {
-		return Payment{}, refuse(AlreadyExists, nil, "the faucet gives once, and gave on %s", record.FaucetAt.Format(time.RFC3339))
+		return Payment{}, refuse(AlreadyExists, nil, "the faucet gives each agent money once, and did so on %s", record.FaucetAt.Format(time.RFC3339))
 	}
 	if err := t.useFaucetBudget(); err != nil {
 		return Payment{}, err

@@ -56,7 +56,7 @@ func (q *asked) checkAsked() *ledger.Refusal {
 	case q.rates.Uses(meter.Calls):
 		return nil
 	case q.call.API != "" && !q.call.Timed && !leavesHTTP(q.request) && slices.Equal(q.rates.Charged(), []meter.Class{meter.Second}):
-		return refuse(api.NoPrice, q.request.Method+" "+q.request.URL.Path+" is not a call whose seconds can be told, so it has no price; the provider can price it per elapsed_second")
+		return refuse(api.NoPrice, q.request.Method+" "+q.request.URL.Path+" is not a call whose seconds can be counted, so it has no price; the provider can price it per elapsed_second")
 	case q.call.ByAsked && !q.usesAnyAsked(), q.rates.PricesAsked() && q.rates.OnlyAsked() && !q.usesAnyAsked():
 		return refuse(api.NoPrice, q.request.Method+" "+q.request.URL.Path+" asks for nothing that has a price")
 	}

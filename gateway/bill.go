@@ -48,7 +48,7 @@ func (c *counting) bill(usage meter.Usage, cut bool, used pricing.Used) (bill, e
 const absurd = 1000
 
 // errAbsurdCost marks a charge as suspect: the provider states a cost that is far above what the usage can cost.
-var errAbsurdCost = errors.New("the stated cost is more than a thousand times what the prices come to")
+var errAbsurdCost = errors.New("the stated cost is more than a thousand times the price")
 
 // priceUsage prices a usage. Usage of another model than the requested one is priced as that model's, and listed in the bill as
 // CLASS@MODEL.
@@ -150,7 +150,7 @@ func (b *bill) after(used pricing.Used) pricing.Used {
 }
 
 // errNoPriceBeside marks a charge as suspect: the answer used another model besides the requested one, and that model has no price.
-var errNoPriceBeside = errors.New("no price for a model that was used beside the one that was asked for")
+var errNoPriceBeside = errors.New("no price for another model that was used besides the requested one")
 
 // errNoPriceTier marks a charge as suspect: the answer states a service tier or a speed without a price, so it is charged at the most
 // expensive prices.

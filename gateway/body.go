@@ -44,7 +44,7 @@ const (
 func (a *arrival) readBody() (refused *ledger.Refusal) {
 	r, limit := a.request, a.route.maxBody()
 	beyond := func() *ledger.Refusal {
-		return refuse(api.RequestTooLarge, "the request body has more bytes than are read to price it", "limit", strconv.FormatInt(limit, 10))
+		return refuse(api.RequestTooLarge, "the request body is longer than this route reads", "limit", strconv.FormatInt(limit, 10))
 	}
 	if r.ContentLength > limit {
 		return beyond()
@@ -122,7 +122,7 @@ func (a *arrival) refusePenniless() *ledger.Refusal {
 	if !penniless {
 		return nil
 	}
-	return refuse(escrow.InsufficientFunds, "a request body of this size is read only for a caller who can pay something, and this wallet is empty",
+	return refuse(escrow.InsufficientFunds, "a request body of this size is read only if the caller has some money, and this wallet is empty",
 		"available", "0", "currency", book.Currency(), "payee", a.route.Payee)
 }
 

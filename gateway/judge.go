@@ -61,7 +61,7 @@ func (w *httpWatcher) Score(ctx context.Context, price func() (ledger.Amount, bo
 		return Score{Later: later}, fmt.Errorf("%s: %w", w.url, err)
 	}
 	if !isScore(value) {
-		return Score{Later: later}, fmt.Errorf("%s answers %q, which is no score", w.url, value)
+		return Score{Later: later}, fmt.Errorf("%s answers %q, which is not a score", w.url, value)
 	}
 	return Score{Value: value}, nil
 }
@@ -170,7 +170,7 @@ func readScore(body []byte) (string, error) {
 	decoder.UseNumber()
 	var answer any
 	if err := decoder.Decode(&answer); err != nil {
-		return "", fmt.Errorf("the judge answers no JSON: %w", err)
+		return "", fmt.Errorf("the judge's answer is not JSON: %w", err)
 	}
 	if object, ok := answer.(map[string]any); ok {
 		answer = object["score"]
@@ -181,7 +181,7 @@ func readScore(body []byte) (string, error) {
 	case string:
 		return score, nil
 	default:
-		return "", fmt.Errorf("the judge answers no number, and no object with a number 'score'")
+		return "", fmt.Errorf("the judge's answer is neither a number nor an object with a number 'score'")
 	}
 }
 

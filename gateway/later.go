@@ -111,7 +111,7 @@ func (q *asked) checkFollows() *ledger.Refusal {
 func (q *asked) checkLater() *ledger.Refusal {
 	switch field := q.call.Elsewhere; {
 	case field != "" && !q.call.Free && q.rates != nil && !q.rates.OnlyCalls() && !q.rates.OnlyAsked():
-		return refuse(escrow.InvalidRequest, field+": the answer would go elsewhere, past the meter, so that it can't be charged: leave it out, and fetch the answer", "field", field)
+		return refuse(escrow.InvalidRequest, field+": the answer would go elsewhere, past the meter, so it can't be charged: leave it out, and fetch the answer", "field", field)
 	case q.call.Later != "" && q.terms.milestone != "":
 		return refuse(escrow.InvalidRequest, "Tallygate-Milestone: the answer comes later: name the milestone when you fetch it", "field", "Tallygate-Milestone")
 	default:
@@ -152,5 +152,5 @@ func (c *counting) unknown(usage meter.Usage) *ledger.Refusal {
 	default:
 		return nil
 	}
-	return refuse(api.UsageUnknown, "the provider's answer holds neither output nor usage nor an error: what it costs can't be known")
+	return refuse(api.UsageUnknown, "the provider's answer contains neither output nor usage nor an error, so its price can't be computed")
 }

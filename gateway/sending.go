@@ -108,7 +108,7 @@ func (a *admitted) departs(r *http.Request, body []byte) *ledger.Refusal {
 }
 
 // behind is the end of a refusal of a request that the configuration has changed.
-const behind = "so that it may not cost the same: the provider must put the meter behind what changes the request"
+const behind = "so it may have another price: the operator must put the meter behind the handlers that change the request"
 
 // costsAs reports whether a call has the same price as the judged one, whatever the provider answers.
 func (a *admitted) costsAs(call *meter.Call, r *http.Request) bool {

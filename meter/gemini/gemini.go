@@ -255,7 +255,7 @@ func inspectGenerate(r *wire.Request, api *wire.API, stream bool) (*meter.Call, 
 	c.Stream = stream
 	r.Named(c, model(r.Path))
 	if r.Has("generationConfig") && r.Has("generation_config") {
-		r.Refuse("generation_config", "it stands there as generationConfig, too: state it once")
+		r.Refuse("generation_config", "generationConfig is there too: state one of the two")
 	}
 	return c, nil
 }

@@ -60,7 +60,7 @@ const maxVideos = 1000
 func (r *Request) askSeconds(c *meter.Call, field, text string) {
 	q, ok := meter.DecimalQuantity(text)
 	if !ok || q < meter.Whole(1) {
-		r.Refuse(field, "expected a number of seconds, one at the least")
+		r.Refuse(field, "expected a number of seconds, at least one")
 		return
 	}
 	c.Asked[meter.AskedSecond] = max(c.Asked[meter.AskedSecond], meter.Whole(q.Ceil()))

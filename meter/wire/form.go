@@ -87,7 +87,7 @@ func (r *Request) form() form {
 	delimiter := []byte("--" + boundary)
 	rest, found := bytes.CutPrefix(r.Body, delimiter)
 	if boundary == "" || !found {
-		r.Refuse("body", "expected a form, which begins with the boundary that Content-Type tells")
+		r.Refuse("body", "expected a form that begins with the boundary in Content-Type")
 		return f
 	}
 	between := append([]byte("\r\n"), delimiter...)
@@ -99,7 +99,7 @@ func (r *Request) form() form {
 		part, begun := bytes.CutPrefix(part, []byte("\r\n"))
 		head, value, split := bytes.Cut(part, []byte("\r\n\r\n"))
 		if !found || !begun || !split || parts == maxParts || bytes.Contains(part, delimiter) || !r.part(&f, string(head), value) {
-			r.Refuse("body", "the form is not written as a form should be")
+			r.Refuse("body", "the form is malformed")
 			return f
 		}
 		rest = more

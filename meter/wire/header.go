@@ -10,24 +10,24 @@ import (
 func (r *Request) checkHeader() {
 	types := r.Header.Values("Content-Type")
 	if len(types) > 1 {
-		r.Refuse("Content-Type", "the header stands there twice")
+		r.Refuse("Content-Type", "the header occurs twice")
 	}
 	if len(types) == 0 || len(r.Body) == 0 {
 		return
 	}
 	media, params, err := mime.ParseMediaType(types[0])
 	if err != nil && types[0] != "" {
-		r.Refuse("Content-Type", "it is not written as a media type should be")
+		r.Refuse("Content-Type", "it is not a valid media type")
 		return
 	}
 	if r.kind != 0 && !isUTF8(params["charset"]) {
-		r.Refuse("Content-Type", "the charset is another than UTF-8")
+		r.Refuse("Content-Type", "the charset is not UTF-8")
 	}
 	if r.kind != 0 && media == "application/x-www-form-urlencoded" {
 		r.checkForm()
 	}
 	if r.kind != 0 && strings.HasPrefix(media, "multipart/") {
-		r.Refuse("Content-Type", "the body is JSON, and no form")
+		r.Refuse("Content-Type", "the body is JSON, not a form")
 	}
 }
 

@@ -233,7 +233,7 @@ func (r *reader) key(n *node, raw []byte) []byte {
 		key = unescape(raw)
 	}
 	if n != nil && (bytes.ContainsFunc(key, odd) || string(key) == "__proto__") {
-		r.refuse(shown(key), "this key is read in different ways")
+		r.refuse(shown(key), "programs read this key in different ways")
 	}
 	return key
 }
@@ -264,7 +264,7 @@ func (r *reader) once(n *node, base int, key []byte, many map[string]bool) map[s
 		r.wrong = meter.ErrTooManyKeys
 	}
 	if twice && r.wrong == nil { // the first is told; naming each costs memory
-		r.refuse(n.pathOf(key), "the key stands twice in its object, in the same or another spelling: state it once")
+		r.refuse(n.pathOf(key), "the key occurs twice in its object, perhaps in another spelling: state it once")
 	}
 	return many
 }
