@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// checkHeader refuses what makes a provider read the body in another way than as JSON in UTF-8.
+// checkHeader refuses headers that could make a provider read the body as something other than JSON in UTF-8.
 func (r *Request) checkHeader() {
 	types := r.Header.Values("Content-Type")
 	if len(types) > 1 {
@@ -39,7 +39,7 @@ func isUTF8(charset string) bool {
 	return false
 }
 
-// checkForm refuses JSON that is also a form which names something known: curl sends all JSON as a form.
+// checkForm refuses JSON that is also a form with a known name in it. curl sends all JSON as a form by default.
 func (r *Request) checkForm() {
 	for pair := range strings.FieldsFuncSeq(string(r.Body), func(c rune) bool { return c == '&' || c == ';' }) {
 		key, _, _ := strings.Cut(pair, "=")
