@@ -61,8 +61,8 @@ type Charge struct {
 	HeldIn         string            `cbor:"34,keyasint,omitempty"` // the escrow that holds, or held, its price until its quality is decided
 	Decided        ledger.Amount     `cbor:"35,keyasint,omitempty"` // part of Amount that was released from HeldIn
 	AskedModel     string            `cbor:"38,keyasint,omitempty"` // the model that was asked for, if another one answered, which is then in Model
-	Cost           string            `cbor:"36,keyasint,omitempty"` // what the provider stated that it costs, where that was charged, with
-	Markup         string            `cbor:"37,keyasint,omitempty"` // this on top, such as "20%", and not UnitPrices
+	Cost           string            `cbor:"36,keyasint,omitempty"` // the cost that the provider stated, if that was charged instead of UnitPrices
+	Markup         string            `cbor:"37,keyasint,omitempty"` // the markup on Cost, such as "20%"
 	Credit         ledger.Amount     `cbor:"39,keyasint,omitempty"` // part of Amount that credit paid; no money moved for it
 	CreditBack     ledger.Amount     `cbor:"40,keyasint,omitempty"` // part of Refunded that was given back as credit
 	Credits        []CreditPart      `cbor:"41,keyasint,omitempty"` // the parts of Credit, in the order in which they were used

@@ -47,7 +47,7 @@ func readScore(text string) (decimal.Decimal, bool) {
 
 // Quality is the quality of a call's answer. It may be not known yet.
 type Quality struct {
-	Verdict  Verdict // where it is known
+	Verdict  Verdict // if it is known
 	Score    string
 	Hold     bool      // it is not: the price stays locked in an escrow of its own
 	Decision *Decision // Hold

@@ -102,7 +102,7 @@ type Escrow struct {
 	RefundAsked   ledger.Amount `cbor:"21,keyasint,omitempty"` // by the payer's open request
 	RefundReason  string        `cbor:"22,keyasint,omitempty"`
 	RefundAt      time.Time     `cbor:"23,keyasint,omitzero"`  // when silence grants the request
-	DisputedBy    string        `cbor:"24,keyasint,omitempty"` // an agent, or "meter" where a served escrow's request met silence
+	DisputedBy    string        `cbor:"24,keyasint,omitempty"` // an agent; or "meter" if nobody answered the refund request of an escrow whose calls were served
 	DisputeReason string        `cbor:"25,keyasint,omitempty"`
 	Resolution    string        `cbor:"26,keyasint,omitempty"` // the operator's note
 

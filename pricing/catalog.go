@@ -28,20 +28,21 @@ type Catalog struct {
 // maxCatalogBytes bounds the file. LiteLLM's has 1.6 MB.
 const maxCatalogBytes = 64 << 20
 
-// catalogClasses maps the fields of an entry to classes. Their names may go on with _above_200k_tokens (any size in k or m) and
-// then with _batches, _flex or _priority, which become [Above] and [Service]. A 0 in the file is a price.
+// catalogClasses maps the fields of an entry to classes. A field's name may continue with _above_200k_tokens (any size in k or m), and then
+// with _batches, _flex or _priority. These become [Above] and [Service]. A 0 in the file counts as a price.
 //
-// Some fields need others to be understood: search_context_cost_per_query is the price of a web_search, taken at the medium size,
-// which is the providers' default. input_cost_per_query is that of a search_unit where the mode is rerank, else of a call.
-// input_cost_per_second and output_cost_per_second are that of a second where no token has a price; where both stand, the latter
-// counts alone, as it does in LiteLLM. Where no token has a price either, input_cost_per_character is that of an input_character in the mode
-// audio_speech, input_cost_per_image or output_cost_per_image of an asked_image in the mode image_generation, and output_cost_per_second or
-// output_cost_per_video_per_second of an asked_second in the mode video_generation. The factors of provider_specific_entry ({"fast": 6, "us": 1.1}) are services, in all
-// combinations ("fast+us"). tiered_pricing (ranges of prompt sizes) and max_output_tokens are read too.
+// The meaning of some fields depends on others. search_context_cost_per_query is the price of a web_search; of its sizes the medium one
+// counts, which is the providers' default. input_cost_per_query is the price of a search_unit if the mode is rerank, and otherwise of a
+// call. input_cost_per_second and output_cost_per_second are prices of a second if no token has a price; if both are there, only the latter
+// counts, as in LiteLLM. If no token has a price, there are also prices of what the request asks for: input_cost_per_character is that of
+// an input_character in the mode audio_speech; input_cost_per_image or output_cost_per_image that of an asked_image in the mode
+// image_generation; output_cost_per_second or output_cost_per_video_per_second that of an asked_second in the mode video_generation. The
+// factors of provider_specific_entry ({"fast": 6, "us": 1.1}) become services, in all combinations ("fast+us"). tiered_pricing (ranges of
+// prompt sizes) and max_output_tokens are read too.
 //
 // Other fields have no class and are not charged: pixels, images and videos by the piece in other modes, vector stores, and annotated
-// pages. Cached audio and images count as cached. An entry that prices its input, or its output, by such fields alone is left out, so that its
-// model is refused (no_price) instead of being served for nothing.
+// pages. Cached audio and images count as cached. An entry whose input or output has a price only in such fields is left out, so that calls
+// of its model are refused (no_price) instead of being free.
 var catalogClasses = map[string]meter.Class{
 	"input_cost_per_token":                      meter.Input,
 	"cache_read_input_token_cost":               meter.Cached,
