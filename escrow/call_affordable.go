@@ -27,9 +27,8 @@ func (b *Book) Affordable(ctx context.Context, o CallOrder) (bool, error) {
 	}
 }
 
-// Penniless reports whether an agent can't pay a payee anything: its wallet is empty, no escrow of it holds money, no subscription to the
-// payee runs, and it has no credit there.
-// subscription to the payee.
+// Penniless reports whether an agent can't pay a payee anything: its wallet is empty, none of its escrows contains money, it has no running
+// subscription to the payee, and no credit there. subscription to the payee.
 func (b *Book) Penniless(ctx context.Context, agent, payee string) (bool, error) {
 	wallet, err := b.Wallet(ctx, agent)
 	if err != nil || wallet.Available > 0 {

@@ -82,7 +82,7 @@ const (
 type Thing struct {
 	Kind  Kind
 	Owner string // whose it is: an agent, or a client's address; empty: everybody's
-	Name  string // which of the owner's; empty where there is one
+	Name  string // which of the owner's things; empty if it has only one
 }
 
 // Bound says how much of a thing all claims together may take.

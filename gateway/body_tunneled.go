@@ -7,10 +7,10 @@ import (
 	"net/http"
 )
 
-// tunneled is a connection that has left HTTP: its messages are counted as they go to the client.
+// tunneled is a connection that has left HTTP. Its messages are counted as they go to the client.
 type tunneled struct{ *streamed }
 
-// tunnel starts a connection that leaves HTTP. Where its price is known it is charged before it does.
+// tunnel starts a connection that leaves HTTP. If its price is known, the call is charged before.
 func (w *response) tunnel() {
 	c := w.call
 	if _, known := c.pay.known(); !known {
@@ -36,14 +36,14 @@ func (b *tunneled) complete() any {
 	if b.cut {
 		panic(http.ErrAbortHandler)
 	}
-	_, err := b.call.settle(ending{cut: cutNone}) // a failure is logged; the connection is gone
+	_, err := b.call.settle(ending{cut: cutNone}) // a failure was logged; the connection is gone
 	if withheld := (*withheldError)(nil); errors.As(err, &withheld) {
 		_, _ = b.call.settle(ending{cut: cutFunds})
 	}
 	return nil
 }
 
-// Hijack hands out the connection of an upgraded request, with what goes to the client counted on its way.
+// Hijack returns the connection of an upgraded request. What goes to the client through it is counted.
 func (w *response) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, buffered, err := http.NewResponseController(w.ResponseWriter).Hijack()
 	if _, counted := w.body.(*tunneled); err != nil || !counted {
@@ -60,7 +60,7 @@ type tunnel struct {
 	call *admitted
 }
 
-// Write counts p and sends it on. When the money has run out it sends the error in the protocol's own form, and closes.
+// Write counts p and sends it. When the money has run out, it sends an error in the protocol's own form, and closes.
 func (t *tunnel) Write(p []byte) (int, error) {
 	out, exhausted, err := t.call.answer.chunk(nil, p)
 	if err != nil {
@@ -81,7 +81,7 @@ func (t *tunnel) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// finish charges the connection when the upstream has sent its close frame, and then sends that on: the client answers it, and both sides
+// finish charges the connection when the upstream has sent its close frame, and then sends that frame. The client answers it, so both sides
 // see the code.
 func (t *tunnel) finish() error {
 	_, err := t.call.settle(ending{cut: cutNone})
@@ -96,7 +96,7 @@ func (t *tunnel) finish() error {
 	return err
 }
 
-// stop charges what has gone out, sends the error in the protocol's own form, and closes.
+// stop charges what was sent, sends an error in the protocol's own form, and closes.
 func (t *tunnel) stop() error {
 	_, _ = t.call.settle(ending{cut: cutFunds})
 	_, _ = t.Conn.Write(t.call.answer.stopEvent())
@@ -104,7 +104,7 @@ func (t *tunnel) stop() error {
 	return errExhausted
 }
 
-// CloseWrite ends one direction of the connection, as reverse_proxy does when the upstream has ended its.
+// CloseWrite ends one direction of the connection, as reverse_proxy does when the upstream has ended that direction.
 func (t *tunnel) CloseWrite() error {
 	if half, ok := t.Conn.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()

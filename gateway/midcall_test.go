@@ -13,7 +13,7 @@ import (
 	"github.com/tallygate/tallygate/pricing"
 )
 
-// pausing is a provider that stops in the middle of its answer: before one that comes whole, after the first bytes of a stream.
+// pausing is a provider that stops in the middle of its answer: before an answer that comes whole, after the first bytes of a stream.
 type pausing struct {
 	http.ResponseWriter
 	pause func()
@@ -30,7 +30,7 @@ func (w *pausing) Write(p []byte) (int, error) {
 
 func (w *pausing) Flush() { w.ResponseWriter.(http.Flusher).Flush() }
 
-// event is something that someone does while a call runs. One that is refused has changed nothing, and is as good.
+// event is something that somebody does while a call runs. It may be refused; then it has changed nothing.
 type event struct {
 	name string
 	do   func(s *shop, tx *escrow.Tx) error
@@ -38,7 +38,7 @@ type event struct {
 
 var alice, acme = escrow.Actor{Agent: "alice"}, escrow.Actor{Agent: "acme"}
 
-// theEscrow is the escrow that pays, which the market's purse has made.
+// theEscrow is the escrow that pays.
 func theEscrow(s *shop) string {
 	escrows, _, err := s.book.Escrows(context.Background(), escrow.EscrowFilter{Agent: "alice"}, escrow.Page{})
 	must(s.t, err)
@@ -48,7 +48,7 @@ func theEscrow(s *shop) string {
 	return escrows[0].ID
 }
 
-// all is all that alice can pay now.
+// all is everything that alice can pay now.
 func all(tx *escrow.Tx) escrow.PaymentOrder {
 	w, err := tx.Wallet("alice")
 	if err != nil {
@@ -142,8 +142,8 @@ var midCallEvents = []event{
 	}),
 }
 
-// TestWhatIsDoneMidCall: whatever a payer does while its call runs, the answer is charged in full, or withheld, or cut. What was held before
-// pays a whole answer all the same.
+// TestWhatIsDoneMidCall: whatever a payer does while its call runs, the answer is charged in full, or withheld, or cut. If the whole price
+// was held before, the answer is charged in full in any case.
 func TestWhatIsDoneMidCall(t *testing.T) {
 	t.Parallel()
 	happened := map[string]bool{}
@@ -228,7 +228,7 @@ func paidMidCall(t *testing.T, good sold, streamed bool, provider http.HandlerFu
 	return happened
 }
 
-// heldInFull reports whether all that an answer can cost is known, and held, before it.
+// heldInFull reports whether everything that an answer can cost is known and held before the answer.
 func heldInFull(good sold) bool {
 	switch good.name {
 	case "byte", "count", "cost", "image", "second":

@@ -14,7 +14,7 @@ import (
 	"github.com/tallygate/tallygate/gateway"
 )
 
-// leaving is a client that leaves when it has read the first bytes.
+// leaving is a client that leaves after the first bytes.
 type leaving struct {
 	*httptest.ResponseRecorder
 	leave context.CancelFunc
@@ -26,8 +26,9 @@ func (w *leaving) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// TestThoughtsOfACancelledCall: who leaves a model that thinks unseen, before its usage has come, pays for all that it could have used; so that
-// leaving is not cheaper than to hear it out. What is shown is counted, and what is stated is charged.
+// TestThoughtsOfACancelledCall: a client that leaves a model with hidden reasoning before the usage has come pays for the largest output
+// that the call could have had. So leaving is not cheaper than reading to the end. Reasoning that is shown is counted, and a usage that is
+// stated is charged.
 func TestThoughtsOfACancelledCall(t *testing.T) {
 	t.Parallel()
 	const chunk = `data: {"object":"chat.completion.chunk","model":"MODEL","choices":[{"index":0,"delta":{"DELTA":" x"}}]}` + "\n\n"

@@ -2,7 +2,7 @@ package meter
 
 import "strings"
 
-// ThinksUnseen reports whether a model, by its name, thinks in tokens that are charged as output and not shown: OpenAI's o1, o3, ... and gpt-5,
+// ThinksUnseen reports whether a model, by its name, has hidden reasoning, which is charged as output: OpenAI's o1, o3, ... and gpt-5,
 // Gemini from 2.5 on, and xAI's grok-3-mini and grok-4.
 func ThinksUnseen(model string) bool {
 	model = strings.ToLower(model)

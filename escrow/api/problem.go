@@ -31,11 +31,11 @@ const (
 	LedgerUnavailable escrow.Outcome = "ledger_unavailable" // the ledger can't be used; the field "charge" is none, or unknown after a failed commit
 	InternalError     escrow.Outcome = "internal"           // something failed in this program
 
-	// These four are of a metered route whose provider fails. Nothing is charged.
+	// A metered route answers with these four if its provider fails. Nothing is charged.
 	UpstreamFailed      escrow.Outcome = "upstream_failed"
 	UpstreamUnavailable escrow.Outcome = "upstream_unavailable"
 	UpstreamTimeout     escrow.Outcome = "upstream_timeout"
-	UsageUnknown        escrow.Outcome = "usage_unknown" // it has answered, and not said anything that tells what the answer costs
+	UsageUnknown        escrow.Outcome = "usage_unknown" // it has answered, but the price can't be computed from the answer
 )
 
 // kind says how an outcome is shown over HTTP.

@@ -99,7 +99,7 @@ type Hold struct {
 	released bool
 }
 
-// GiveBack gives a part of what is held back, or all of it, and goes on.
+// GiveBack makes an amount available again, at most what is held. The hold goes on, and can be extended again.
 func (h *Hold) GiveBack(amount Amount) {
 	h.place.shard.mu.Lock()
 	defer h.place.shard.mu.Unlock()

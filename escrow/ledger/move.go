@@ -14,7 +14,7 @@ type change struct {
 	available Amount
 	incoming  Amount
 	held      Amount
-	undo      func() // instead of all that: what another takes back, see [Tx.OnUndo]
+	undo      func() // if set, it undoes the change, and the other fields are not used; see [Tx.OnUndo]
 }
 
 // make applies a change. It also remembers the change, to take it back if the operation is thrown away. The shard must be locked.

@@ -1,5 +1,6 @@
-// Package batch reads batches: many requests that are sent in at once, run in the background, and are fetched as results. Whoever fetches the
-// results is charged for them, once. It knows the batches of all providers, since they share their paths.
+// Package batch reads batches: many requests that are sent together, run in the background, and are fetched as results. The results are
+// charged once, when they are fetched. Since the providers' batches share their paths, this package knows all of them. [Inspect] recognises
+// a request about a batch.
 //
 // OpenAI: https://platform.openai.com/docs/guides/batch, Anthropic: https://docs.anthropic.com/en/api/creating-message-batches, Gemini:
 // https://ai.google.dev/api/batch-api, Mistral: https://docs.mistral.ai/api/endpoint/batch, xAI:
@@ -18,7 +19,7 @@ import (
 	"github.com/tallygate/tallygate/meter/wire"
 )
 
-// kind is what a batch is, among the things that are asked for first and fetched later.
+// kind is the kind of batches in names of things that are asked for first and fetched later.
 const kind = "batch"
 
 var (
@@ -35,10 +36,10 @@ func sending(collection string) *wire.API {
 		wire.Rule{Path: "id", Makes: collection}, wire.Rule{Path: "batch_id", Makes: collection}, wire.Rule{Path: "name", Makes: collection, Named: true}))}
 }
 
-// job reads what the sending of a batch is answered with: its name.
+// job reads the batch's name from the answer to the request that sends it.
 var job = wire.Dialect{
 	End: func(t *wire.State, m *wire.Message) wire.Verdict {
-		for _, path := range []string{"name", "batch_id", "id"} { // the name is Gemini's, and xAI's beside its batch_id
+		for _, path := range []string{"name", "batch_id", "id"} { // name is Gemini's; xAI has batch_id besides a name
 			if v := m.Get(path).String(); v != "" {
 				t.ID = v[strings.LastIndexByte(v, '/')+1:]
 			}
@@ -48,14 +49,14 @@ var job = wire.Dialect{
 	},
 }
 
-// Inspect recognises what has to do with batches, by the path. It returns nil for any other request.
+// Inspect recognises a request about batches by its path. It returns nil for any other request.
 func Inspect(r *wire.Request) (*meter.Call, error) {
 	switch {
 	case r.Post("/files") && r.IsMultipart():
 		return inspectFile(r)
 	case r.Post("/batches"), r.Post("/batch/jobs"), r.Post("/messages/batches"), r.Post(":batchgeneratecontent"), r.Post(":asyncbatchembedcontent"):
 		return inspectJob(r), nil
-	case r.Post("/requests") && strings.Contains(r.Clean, "/batches/"): // xAI adds them to a batch one by one
+	case r.Post("/requests") && strings.Contains(r.Clean, "/batches/"): // xAI adds requests to a batch one by one
 		c := inspectJob(r)
 		c.Later, c.Of = "", of(r)
 		return c, nil
@@ -65,7 +66,7 @@ func Inspect(r *wire.Request) (*meter.Call, error) {
 	return nil, nil
 }
 
-// inspectJob reads a request that sends a batch. Its requests are those of its body, if they are not in a file.
+// inspectJob reads a request that sends a batch. The batch's requests are in its body, or in a file that was uploaded before.
 func inspectJob(r *wire.Request) *meter.Call {
 	api := jobAPI
 	switch {
@@ -79,10 +80,10 @@ func inspectJob(r *wire.Request) *meter.Call {
 	if at := strings.LastIndexByte(r.Path, ':'); at > 0 {
 		r.Named(c, r.Path[strings.LastIndexByte(r.Path, '/')+1:at])
 	}
-	c.InputOpen = true // a file; and the output of its requests, which is bounded only by each of them
+	c.InputOpen = true // for a file; and for the output, which is limited only by each request
 	each := func(_, request gjson.Result) bool {
 		name(r, c, request)
-		request.ForEach(func(_, body gjson.Result) bool { // its body, its params, or what xAI calls its kind
+		request.ForEach(func(_, body gjson.Result) bool { // its body, its params, or the field that xAI names after its kind
 			name(r, c, body)
 			body.ForEach(func(_, inner gjson.Result) bool {
 				name(r, c, inner)
@@ -106,7 +107,7 @@ func name(r *wire.Request, c *meter.Call, request gjson.Result) {
 	}
 }
 
-// inspectFile reads the upload of a batch's requests, a line each: their models must have prices. It returns nil for an upload of anything else.
+// inspectFile reads the upload of a batch's requests, one in each line. Their models must have prices. It returns nil for other uploads.
 func inspectFile(r *wire.Request) (*meter.Call, error) {
 	c := r.Call(fileAPI)
 	purpose, content := r.ReadUpload(c)
@@ -124,7 +125,7 @@ func inspectFile(r *wire.Request) (*meter.Call, error) {
 	return c, nil
 }
 
-// inspectResults reads a request that fetches results, or a batch, which may have its results in it.
+// inspectResults reads a request that fetches results, or a batch object, which may contain its results.
 func inspectResults(r *wire.Request) *meter.Call {
 	get := r.Method == http.MethodGet
 	var once string
@@ -136,10 +137,10 @@ func inspectResults(r *wire.Request) *meter.Call {
 	case get && strings.HasSuffix(r.Clean, ":download") && strings.Contains(r.Clean, "/files/"):
 		once = "gemini:" + between(r.Clean, "/files/", ":download")
 	case get && strings.HasSuffix(r.Clean, "/results") && strings.Contains(r.Clean, "/batches/"):
-		// A page of them, which may have more in it the next time: each fetch is charged for what it brings.
+		// A page of results may have more in it the next time, so each fetch is charged.
 	case of(r) != "":
 		once = of(r)
-	case get && (strings.HasSuffix(r.Clean, "/batches") || strings.HasSuffix(r.Clean, "/batch/jobs")): // Gemini's lists may have results in them
+	case get && (strings.HasSuffix(r.Clean, "/batches") || strings.HasSuffix(r.Clean, "/batch/jobs")): // Gemini's lists may contain results
 	default:
 		return nil
 	}
@@ -150,7 +151,7 @@ func inspectResults(r *wire.Request) *meter.Call {
 	return c
 }
 
-// refuseMask refuses a request that has Google leave fields out, among which may be the usage.
+// refuseMask refuses a request that asks Google to leave fields out of the answer, which may include the usage.
 // https://cloud.google.com/apis/docs/system-parameters
 func refuseMask(r *wire.Request) {
 	query, _ := url.ParseQuery(r.Query)
@@ -168,7 +169,7 @@ func between(s, before, after string) string {
 	return strings.TrimSuffix(s[strings.LastIndex(s, before)+len(before):], after)
 }
 
-// of names the batch that a path is about; empty if it is about none.
+// of returns the name of the batch that a path is about, or an empty text.
 func of(r *wire.Request) string {
 	for _, collection := range []string{"/batches/", "/batch/jobs/"} {
 		if at := strings.LastIndex(r.Clean, collection); at >= 0 {

@@ -8,10 +8,11 @@ import (
 	"github.com/tallygate/tallygate/meter/wire"
 )
 
-var containersAPI = &wire.API{Name: "containers", Dialect: wire.New(videos.Keeping(wire.Rule{Path: "id", Makes: "containers"}))} // it states nothing either
+var containersAPI = &wire.API{Name: "containers", Dialect: wire.New(videos.Keeping(wire.Rule{Path: "id", Makes: "containers"}))} // which states no usage either
 
-// inspectContainer reads a request for a container in which code runs. It is a code session for each gigabyte of its memory, since its price is
-// by that. https://platform.openai.com/docs/api-reference/containers, https://platform.openai.com/docs/pricing#built-in-tools
+// inspectContainer reads a request for a container in which code runs. It counts one code session for each gigabyte of memory, because the
+// price depends on the memory. https://platform.openai.com/docs/api-reference/containers,
+// https://platform.openai.com/docs/pricing#built-in-tools
 func inspectContainer(r *wire.Request) *meter.Call {
 	c := r.Call(containersAPI)
 	c.InputOnly, c.InputTokens, c.AnyModel, c.ByAsked = true, 0, true, true

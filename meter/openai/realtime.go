@@ -7,9 +7,8 @@ import (
 
 var realtimeAPI = &wire.API{Name: "realtime", Dialect: wire.New(realtime)}
 
-// realtime reads the messages of a WebSocket. Each response.done has the usage of one response; the usages are added up. Where the
-// Responses API is used over a WebSocket, response.completed has it.
-// https://platform.openai.com/docs/api-reference/realtime-server-events/response/done
+// realtime reads the messages of a WebSocket. Each response.done states the usage of one response, and these are added up. In the Responses
+// API over a WebSocket, response.completed states it. https://platform.openai.com/docs/api-reference/realtime-server-events/response/done
 var realtime = wire.Dialect{
 	Frames: true,
 	Rules: []wire.Rule{
@@ -60,7 +59,7 @@ var realtime = wire.Dialect{
 	},
 }
 
-// transcribed adds the usage of the model that transcribes what is said. It is billed apart from the response.
+// transcribed adds the usage of the model that transcribes speech, which is billed separately from the response.
 func transcribed(t *wire.State, m *wire.Message) {
 	u := m.Get("usage")
 	s := usage(u)

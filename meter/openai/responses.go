@@ -15,10 +15,10 @@ var (
 	unstoredAPI = &wire.API{Name: "responses", Dialect: wire.New(responses.Forgetting("responses", "items")), Limits: []string{"max_output_tokens"}, Least: leastResponse}
 )
 
-func leastResponse(*meter.Call) int64 { return 16 } // the least that OpenAI takes; it includes reasoning
+func leastResponse(*meter.Call) int64 { return 16 } // the lowest limit that OpenAI accepts; it includes reasoning
 
-// responses reads response objects and the events of their streams, of which the last has the usage. OpenRouter sends [DONE]
-// after it, others do not. https://platform.openai.com/docs/api-reference/responses-streaming
+// responses reads response objects, and the events of their streams, of which the last states the usage. OpenRouter sends [DONE] after it,
+// others do not. https://platform.openai.com/docs/api-reference/responses-streaming
 var responses = wire.Dialect{
 	Comments: true,
 	Rules: []wire.Rule{
@@ -91,7 +91,7 @@ func endResponses(t *wire.State, m *wire.Message) wire.Verdict {
 		return wire.Final
 	}
 	kind, at := m.Get("type").String(), "response."
-	if kind == "" { // a whole body
+	if kind == "" { // a complete body
 		at = ""
 	}
 	if v := m.Get(at + "model").String(); v != "" {
@@ -128,8 +128,8 @@ func endResponses(t *wire.State, m *wire.Message) wire.Verdict {
 	return wire.Pass
 }
 
-// responseSearches counts web searches. They are stated in OpenAI's tool_usage, and in xAI's counts of its two searches, which
-// cost the same. Else the search calls in the output are counted, without those that open or read a page.
+// responseSearches counts web searches. OpenAI states them in tool_usage, and xAI in the counts of its two searches, which cost the same.
+// Otherwise the search calls in the output are counted, except for those that open or read a page.
 // https://platform.openai.com/docs/pricing#built-in-tools
 func responseSearches(m *wire.Message, at string, usage gjson.Result, suspect *bool) meter.Quantity {
 	if v := m.Get(at + "tool_usage").Get("web_search.num_requests"); v.Exists() {
@@ -158,8 +158,9 @@ func responseSearches(m *wire.Message, at string, usage gjson.Result, suspect *b
 	return meter.Whole(min(calls, searched))
 }
 
-// responseTools counts searches in files, and the containers in which code ran: as xAI states its calls, else the calls and the
-// containers that stand in the output. https://platform.openai.com/docs/pricing#built-in-tools, https://docs.x.ai/docs/models#tools-pricing
+// responseTools counts searches in files, and the containers in which code ran. xAI states its calls; otherwise the calls and the
+// containers in the output are counted. https://platform.openai.com/docs/pricing#built-in-tools,
+// https://docs.x.ai/docs/models#tools-pricing
 func responseTools(m *wire.Message, at string, usage gjson.Result, suspect *bool) (files, sessions meter.Quantity) {
 	if v := usage.Get("server_side_tool_usage_details"); v.IsObject() {
 		count := func(key string) int64 { return wire.Number(v.Get(key), suspect) }
@@ -186,7 +187,7 @@ func responseTools(m *wire.Message, at string, usage gjson.Result, suspect *bool
 	return meter.Whole(searched), meter.Whole(ran)
 }
 
-// generated returns what an image model used within a response. Its tokens are not in the response's usage.
+// generated returns the usage of an image model within a response. It is not part of the response's usage.
 func generated(u gjson.Result) []meter.Pass {
 	s := usage(u)
 	units := s.Units()
@@ -211,7 +212,7 @@ func inspectResponses(r *wire.Request) (*meter.Call, error) {
 	return c, nil
 }
 
-// refersToItem reports whether the input has an item that is only named by its id; its type may be left out.
+// refersToItem reports whether the input has an item that is only named by its id; its type may be missing.
 // https://platform.openai.com/docs/api-reference/responses/create#responses-create-input
 func refersToItem(r *wire.Request) (found bool) {
 	if !r.Has("input.*.id") {

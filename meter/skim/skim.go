@@ -1,6 +1,6 @@
-// Package skim reads JSON of any size in bounded memory. The JSON may come in pieces cut anywhere. A [Reader] picks out the values
-// at given paths, hands out the text of given strings, and skips the rest. It follows the structure alone (strings, brackets,
-// commas), so invalid JSON never fails: it yields what could be made out.
+// Package skim reads JSON of any size in bounded memory. The JSON may come in pieces cut anywhere. A [Reader] reads the values at given
+// paths, returns the text of given strings, and skips the rest. It follows only the structure (strings, brackets, commas), so it never
+// fails on invalid JSON: it returns what it could read.
 package skim
 
 import (
