@@ -117,6 +117,9 @@ func (c *counting) settlement(e ending) escrow.Settlement {
 		HTTPStatus: c.status,
 		Duration:   time.Since(c.began),
 	}
+	if s.Model == "" && c.call.Talks { // the order had none
+		s.Model = c.call.Model
+	}
 	most := c.route.MaxCharge // the provider's own: no answer costs more
 	if e.cut != cutNone {
 		most = c.limit

@@ -212,6 +212,10 @@ type Call struct {
 	Of string
 	// AnyModel says that the call is about answers of models that the request need not name.
 	AnyModel bool
+	// Talks says that the client goes on asking over the connection that the call opens (a WebSocket): it may name models there, see
+	// package wire's Talk. TalksOf is the kind of answers that it may build on there; empty where it can't.
+	Talks   bool
+	TalksOf string
 	// Follows are answers, named as in Fetches, that the request has the provider build on.
 	Follows []string
 	// Elsewhere is the field, header or parameter by which the request wants its answer sent elsewhere, past the meter; else empty.

@@ -1,6 +1,8 @@
 package openai
 
 import (
+	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/tidwall/gjson"
@@ -71,6 +73,61 @@ var responsesPrompt = wire.NewPrompt(4, 3, []string{
 	"instructions", "input", "input.*.content", "input.*.content.*.text", "input.*.arguments", "input.*.output", "input.*.name",
 	"tools.*.name", "tools.*.description", "tools.*.parameters.properties.*.description",
 }, []string{"input.*", "tools.*.parameters.properties.*"})
+
+var socketAPI = &wire.API{Name: "responses", Dialect: wire.New(socket)}
+
+// socket reads the events of responses over a WebSocket: those of a stream, of one response after another, or of several at once. The usages are
+// added up. https://developers.openai.com/api/docs/guides/websocket-mode
+var socket = func() wire.Dialect {
+	d := responses
+	d.Frames, d.Comments, d.Answers, d.Prompt = true, false, nil, nil
+	d.Start = func(t *wire.State, _ http.Header) { t.Scratch = new(session) }
+	d.End = endSocket
+	d.Stop = realtime.Stop
+	d.Rules = append(slices.Clip(d.Rules), wire.Rule{Path: "usage", In: wire.Stream}) // xAI
+	return d
+}()
+
+func endSocket(t *wire.State, m *wire.Message) wire.Verdict {
+	s, kind := t.Scratch.(*session), m.Get("type").String()
+	if s.answers(t, m.Get("response.model").String()); m.Get("response.id").String() != "" {
+		t.ID = m.Get("response.id").String()
+	}
+	done := kind == "response.done" || finished[strings.TrimPrefix(kind, "response.")]
+	if strings.HasPrefix(kind, "response.") {
+		t.Pending = !done
+	}
+	if !done || t.Peeking() {
+		return wire.Pass
+	}
+	u := m.Get("response.usage")
+	if !u.Get("output_tokens").Exists() {
+		u = m.Get("usage")
+	}
+	if !u.IsObject() {
+		return wire.Pass
+	}
+	v := tier(m.Get("response.service_tier"), u)
+	if meter.PlainTier(v) {
+		v = "default"
+	}
+	if !slices.Contains(s.tiers, v) && len(s.tiers) < 8 {
+		s.tiers = append(s.tiers, v)
+	}
+	// Several tiers on one connection have no price together: it is charged at the dearest.
+	if t.Tier = s.tiers[0]; len(s.tiers) > 1 {
+		t.Tier = strings.Join(s.tiers, "+")
+	}
+	t.AddPass(s.model, usage(u))
+	files, sessions := responseTools(m, "response.", u, &t.Stated.Suspect)
+	t.Sums.Add(meter.WebSearch, responseSearches(m, "response.", u, &t.Stated.Suspect))
+	t.Sums.Add(meter.FileSearch, files)
+	t.Sums.Add(meter.CodeSession, sessions)
+	for _, pass := range generated(m.Get("response.tool_usage.image_gen")) {
+		t.AddBeside(pass)
+	}
+	return wire.Pass
+}
 
 // finished are the states of a response that will not change any more.
 var finished = map[string]bool{"completed": true, "incomplete": true, "failed": true, "cancelled": true}
