@@ -176,16 +176,17 @@ func (c *counting) used(cut string) meter.Usage {
 // addUnseen makes an answer that its client has cut cost no less than one that it has heard out: where the model may have thought unseen and its
 // usage has not come, it has used all the output that it could have.
 func (c *counting) addUnseen(usage *meter.Usage) {
-	stated := usage.Source != meter.Estimated || usage.Units[meter.Reasoning] > 0
+	stated := usage.Source != meter.Estimated
+	shown := usage.Units[meter.Reasoning] > 0 && !meter.ShowsSummaries(c.call.Model) && !meter.ShowsSummaries(usage.Model)
 	thinks := c.call.Thinks || meter.ThinksUnseen(c.call.Model) || meter.ThinksUnseen(usage.Model)
-	if stated || !thinks || c.call.InputOnly || c.call.API == "" || !c.rates.UsesTokens() {
+	if stated || shown || !thinks || c.call.InputOnly || c.call.API == "" || !c.rates.UsesTokens() {
 		return
 	}
 	most := c.maxOutput()
 	if most == 0 {
 		most = DefaultMaxOutput * max(1, c.call.Choices)
 	}
-	usage.Units[meter.Output] = max(usage.Units[meter.Output], meter.Whole(most))
+	usage.Units[meter.Output] = max(usage.Units[meter.Output], meter.Whole(most)-usage.Units[meter.Reasoning])
 }
 
 // settlePart charges what was sent of a result that is charged once, when it is whole: under an id of its own, so that neither the part is

@@ -273,6 +273,9 @@ func (c *counter) Usage(complete bool) meter.Usage {
 		u.Units.Add(meter.Input, meter.Whole(u.PromptTokens))
 		u.Source = meter.Estimated
 	}
+	if !complete && !stated.HasCompletion && !stated.NoMore && c.d.Prompt != nil && !t.Call.InputOnly {
+		u.Source = meter.Estimated // what it has put out is not stated, be there text of it or not
+	}
 	if complete && (stated.HasCompletion || stated.NoMore) && !c.d.Frames { // it covers the text after it too, but for a WebSocket, where that is another answer's
 		return u
 	}

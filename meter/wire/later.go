@@ -1,8 +1,10 @@
 package wire
 
 import (
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/tidwall/gjson"
@@ -24,7 +26,7 @@ func (r *Request) Elsewhere() string {
 		}
 	}
 	query, _ := url.ParseQuery(r.Query) // one that is not written by the book is refused elsewhere, where it matters
-	for key := range query {
+	for _, key := range slices.Sorted(maps.Keys(query)) {
 		if r.Method == http.MethodGet { // there a callback is a function's name, for a script
 			break
 		}

@@ -35,6 +35,9 @@ const countNames = "n best_of n_cmpl num_return_sequences num_generations numRes
 // modelNames are what they call the model beside `model`.
 const modelNames = "model_id modelId model_name modelName engine"
 
+// budgetNames are what Google calls how many tokens of thought a choice may have.
+const budgetNames = "thinkingBudget thinking_budget"
+
 // callbackNames are what they call an address that the answer is sent to.
 const callbackNames = "webhook webhook_url webhookUrl webhookConfig webhook_config callback callback_url callbackUrl"
 
@@ -58,6 +61,11 @@ var vocabulary = func() *node {
 		{"providerOptions", "gateway"}, {"providerOptions.gateway", "models"}, {"providerOptions.gateway.models.*", "model"},
 		{"extra_body", "model models stream service_tier speed inference_geo " + modelNames},
 		{"thinking", "type budget_tokens"},
+		{"generationConfig", "thinkingConfig thinking_config"}, {"generation_config", "thinkingConfig thinking_config thinkingLevel thinking_level"},
+		{"generationConfig.thinkingConfig", budgetNames}, {"generationConfig.thinking_config", budgetNames},
+		{"generation_config.thinkingConfig", budgetNames}, {"generation_config.thinking_config", budgetNames},
+		{"additionalModelRequestFields", "thinking reasoning_config"}, {"additionalModelRequestFields.thinking", "type"},
+		{"additionalModelRequestFields.reasoning_config", "type"},
 		{"prompt", "id"},
 		{"params", "name arguments"},
 		{"requests.*", "model content body params"}, {"requests.*.body", "model"}, {"requests.*.params", "model"},
