@@ -22,6 +22,7 @@ type LaterAnswer struct {
 	MaxOutput   int64     `cbor:"11,keyasint,omitempty"` // tokens; 0: not bounded
 	Choices     int64     `cbor:"12,keyasint,omitempty"`
 	At          time.Time `cbor:"13,keyasint"`
+	ContainerGB int64     `cbor:"14,keyasint,omitempty"` // of a container in which the provider runs code; 0: as 1
 }
 
 // LaterAnswer returns an answer that was asked for under a payee, by its name; found is false where nobody has asked for it.

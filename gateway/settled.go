@@ -55,7 +55,7 @@ func (c *counting) charge(e ending) (*settled, *ledger.Refusal) {
 		case c.call.Fetches != "" && usage.Unanswered: // it is not there yet
 			auth.Cancel()
 			return &settled{}, nil
-		case c.call.AnyModel && usage.Later == "" && !hasTokens(usage.Units):
+		case c.call.AnyModel && !c.call.ByAsked && usage.Later == "" && !hasTokens(usage.Units):
 			part = true // there are no results yet
 		case c.once() && usage.Pending:
 			part = true
@@ -85,6 +85,9 @@ func (c *counting) charge(e ending) (*settled, *ledger.Refusal) {
 		c.gateway.book.Abandon(c.abandoned(c.sent))
 		c.route.logger().Error("charging", "request", c.id, "error", err)
 	} else {
+		if e.cut == cutNone {
+			c.rememberContainers()
+		}
 		metrics.calls.WithLabelValues(c.route.Payee, e.cut).Inc()
 	}
 	return &settled{charge: charge, quality: settlement.Quality, err: err}, nil
@@ -165,6 +168,7 @@ func (c *counting) used(cut string) meter.Usage {
 		usage.Units[meter.Calls] = meter.Whole(1)
 	}
 	if cut != cutUpstream {
+		c.takeOffContainers(&usage)
 		c.addAsked(usage.Units)
 	}
 	if c.call.Fetches != "" {

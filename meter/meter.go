@@ -131,6 +131,9 @@ type Usage struct {
 	Kept string
 	// Length is how long the audio is, in seconds, where the answer does not state it: as its upload says, or its last subtitle.
 	Length Quantity
+	// Containers are those whose sessions are in Units, as [CodeSession], each with one for each of [Call.ContainerGB]. A session of a container
+	// is more than one call may use.
+	Containers []string
 	// Cost is the price in USD that the provider itself states, as it wrote it (OpenRouter's usage.cost); else empty.
 	Cost string
 	// Suspect is set where stated numbers were absurd or contradicted each other and were clamped, and where they are beyond what
@@ -186,6 +189,8 @@ type Call struct {
 	// Asked are units that the request itself asks for, whatever the answer states: characters to be spoken, images, seconds of video. They
 	// are used when the provider has answered.
 	Asked Units
+	// ContainerGB is the memory, in gigabytes, of a container that the call has the provider make or use; at least 1.
+	ContainerGB int64
 	// Unsaid is the class of which the request asks for some, and does not say how many; else empty.
 	Unsaid Class
 	// Timed says that seconds of audio are what the call is about: its answer may state them, or is of as many as its upload.

@@ -119,7 +119,14 @@ func endSocket(t *wire.State, m *wire.Message) wire.Verdict {
 		t.Tier = strings.Join(s.tiers, "+")
 	}
 	t.AddPass(s.model, usage(u))
-	files, sessions := responseTools(m, "response.", u, &t.Stated.Suspect)
+	files, sessions, containers := responseTools(t, m, "response.", u)
+	for _, id := range containers {
+		if slices.Contains(t.Containers, id) { // the connection's one session
+			sessions -= min(sessions, meter.Whole(max(1, t.Call.ContainerGB)))
+		} else {
+			t.Containers = append(t.Containers, id)
+		}
+	}
 	t.Sums.Add(meter.WebSearch, responseSearches(m, "response.", u, &t.Stated.Suspect))
 	t.Sums.Add(meter.FileSearch, files)
 	t.Sums.Add(meter.CodeSession, sessions)
@@ -154,7 +161,7 @@ func endResponses(t *wire.State, m *wire.Message) wire.Verdict {
 		if n := responseSearches(m, at, u, &t.Stated.Suspect); n > 0 {
 			t.Sums[meter.WebSearch] = n
 		}
-		t.Sums[meter.FileSearch], t.Sums[meter.CodeSession] = responseTools(m, at, u, &t.Stated.Suspect)
+		t.Sums[meter.FileSearch], t.Sums[meter.CodeSession], t.Containers = responseTools(t, m, at, u)
 		t.Beside = generated(m.Get(at + "tool_usage.image_gen"))
 	}
 	status := m.Get("status").String()
@@ -202,11 +209,13 @@ func responseSearches(m *wire.Message, at string, usage gjson.Result, suspect *b
 }
 
 // responseTools counts searches in files, and the containers in which code ran: as xAI states its calls, else the calls and the
-// containers that stand in the output. https://platform.openai.com/docs/pricing#built-in-tools, https://docs.x.ai/docs/models#tools-pricing
-func responseTools(m *wire.Message, at string, usage gjson.Result, suspect *bool) (files, sessions meter.Quantity) {
+// containers that stand in the output. A container is a session for each gigabyte of its memory.
+// https://platform.openai.com/docs/pricing#built-in-tools, https://docs.x.ai/docs/models#tools-pricing
+func responseTools(t *wire.State, m *wire.Message, at string, usage gjson.Result) (files, sessions meter.Quantity, containers []string) {
+	suspect := &t.Stated.Suspect
 	if v := usage.Get("server_side_tool_usage_details"); v.IsObject() {
 		count := func(key string) int64 { return wire.Number(v.Get(key), suspect) }
-		return meter.Whole(count("file_search_calls") + count("document_search_calls")), meter.Whole(count("code_interpreter_calls"))
+		return meter.Whole(count("file_search_calls") + count("document_search_calls")), meter.Whole(count("code_interpreter_calls")), nil
 	}
 	var searched, ran int64
 	for _, v := range m.All(at + "output.*.type") {
@@ -217,17 +226,19 @@ func responseTools(m *wire.Message, at string, usage gjson.Result, suspect *bool
 			ran++
 		}
 	}
-	containers := map[string]bool{}
 	for _, v := range m.All(at + "output.*.container_id") {
-		if v.Type == gjson.String {
-			containers[v.Str] = true
+		if v.Type == gjson.String && len(v.Str) <= maxContainer && !slices.Contains(containers, v.Str) {
+			containers = append(containers, v.Str)
 		}
 	}
 	if n := int64(len(containers)); n > 0 {
 		ran = min(ran, n)
 	}
-	return meter.Whole(searched), meter.Whole(ran)
+	return meter.Whole(searched), meter.Whole(ran * max(1, t.Call.ContainerGB)), containers
 }
+
+// maxContainer is how many bytes the id of a container may have that is told apart from others.
+const maxContainer = 256
 
 // generated returns what an image model used within a response. Its tokens are not in the response's usage.
 func generated(u gjson.Result) []meter.Pass {
@@ -242,6 +253,7 @@ func generated(u gjson.Result) []meter.Pass {
 func inspectResponses(r *wire.Request) (*meter.Call, error) {
 	c := r.Call(responsesAPI)
 	c.InputOpen = c.InputOpen || refersToItem(r)
+	c.ContainerGB = containerGB(r)
 	r.Follow(c, "previous_response_id", laterResponse)
 	if r.Bool("background") {
 		return answeredLater(r, c, laterResponse, nil)

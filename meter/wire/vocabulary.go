@@ -89,7 +89,8 @@ var vocabulary = func() *node {
 		{"contents.*.parts.*.functionCall", "name args"}, {"contents.*.parts.*.functionResponse", "name response"},
 		{"input.*", "id type role content text arguments output name"}, {"input.*.content.*", "type text image_url"},
 		{"inputs.*", "type role content text result"}, {"inputs.*.content.*", "type text"},
-		{"tools.*", "type name description function functionDeclarations input_schema parameters"},
+		{"tools.*", "type name description function functionDeclarations input_schema parameters container environment"},
+		{"tools.*.container", "memory_limit"}, {"tools.*.environment", "memory_limit"},
 		{"tools.*.function", "name description"}, {"tools.*.functionDeclarations.*", "name description"},
 		{"toolConfig", "tools"}, {"toolConfig.tools.*", "toolSpec"}, {"toolConfig.tools.*.toolSpec", "name description"},
 	} {
