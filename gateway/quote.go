@@ -3,6 +3,7 @@ package gateway
 import (
 	"bytes"
 	"context"
+	"errors"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -97,7 +98,11 @@ func (q *quoted) answer(g *Gateway, route *Route, r *http.Request) {
 			return
 		}
 	}
-	if q.quote.Affordable, err = g.book.Affordable(context.WithoutCancel(r.Context()), order); err != nil {
+	q.quote.Affordable, err = g.book.Affordable(context.WithoutCancel(r.Context()), order)
+	switch refusal := (*ledger.Refusal)(nil); {
+	case errors.As(err, &refusal) && (refusal.Outcome == escrow.LimitExceeded || refusal.Outcome == escrow.Forbidden):
+		q.quote.Limit = refusal.Detail
+	case err != nil:
 		q.refused = asRefusal(err)
 	}
 }
