@@ -107,10 +107,16 @@ func (q *quoted) answer(g *Gateway, route *Route, r *http.Request) {
 	}
 }
 
+// chargedLater reports whether the request asks for what is charged when it is fetched: an answer that comes later, or a batch.
+func (q *asked) chargedLater() bool {
+	batch := q.call.AnyModel && !q.call.ByAsked && q.call.Once == "" && q.request.Method == http.MethodPost
+	return (q.call.Later != "" || batch) && q.rates.UsesTokens()
+}
+
 // quote writes the call's bounds into a quote.
 func (q *asked) quote(into *api.Quote) {
 	b := q.bounds()
-	into.Estimate = b.least
+	into.Estimate, into.Model, into.Later = b.least, q.call.Model, q.chargedLater()
 	if b.bounded {
 		into.Most = &b.most
 	}

@@ -1,6 +1,7 @@
 package gateway_test
 
 import (
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -9,6 +10,7 @@ import (
 	"github.com/tallygate/tallygate/escrow"
 	"github.com/tallygate/tallygate/escrow/api"
 	"github.com/tallygate/tallygate/gateway"
+	"github.com/tallygate/tallygate/pricing"
 )
 
 // TestQuotesKnowLimits: what a limit refuses is not affordable, and the quote says which limit that is. The call that is quoted so is refused.
@@ -54,5 +56,43 @@ func TestQuotesKnowLimits(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestQuotesOfWhatComesLater: a quote says what is held, and whether that is charged now or when the answer is fetched; a WebSocket is asked for by
+// CONNECT.
+func TestQuotesOfWhatComesLater(t *testing.T) {
+	t.Parallel()
+	tariff := &pricing.Tariff{Models: perToken(t, "0.01")}
+	must(t, tariff.Compile(nil))
+	ask := func(route gateway.Route, order api.QuoteOrder) string {
+		s := openShop(t, escrow.Rules{}, gateway.Options{}, gateway.Route{}, nil)
+		route.Payee = "acme"
+		quote, err := gateway.Quote(t.Context(), alice, order, nil, metered{gateway.New(s.book, gateway.Options{}), &route})
+		if err != nil {
+			return err.Error()
+		}
+		most := "-"
+		if quote.Most != nil {
+			most = quote.Most.String()
+		}
+		return fmt.Sprint(quote.Model, " ", quote.Estimate, " ", most, " later=", quote.Later)
+	}
+	for _, test := range []struct{ name, method, path, body, quote string }{
+		{"a chat", "POST", "/v1/chat/completions", `{"model":"m","messages":[],"max_tokens":10}`, "m 0.1 0.1 later=false"},
+		{"a batch", "POST", "/v1/messages/batches", `{"requests":[{"custom_id":"a","params":{"model":"m","max_tokens":10,"messages":[]}}]}`, "m 0 - later=true"},
+		{"a batch in a file", "POST", "/v1/batches", `{"input_file_id":"file-1"}`, " 0 - later=true"},
+		{"results", "GET", "/v1/messages/batches/b1/results", "", " 0 - later=false"},
+		{"a WebSocket", "CONNECT", "/v1/realtime?model=m", "", "m 1 - later=false"},
+		{"a WebSocket of no model yet", "CONNECT", "/v1/responses", "", " 0 - later=false"},
+	} {
+		want(t, test.name, ask(gateway.Route{Tariff: tariff, Batch: pricing.Measure{N: 100, Unit: "output"}}, api.QuoteOrder{Method: test.method, Path: test.path, Body: []byte(test.body)}), test.quote)
+	}
+	for _, l := range laters {
+		order := api.QuoteOrder{Path: l.ask, Body: []byte(l.request)}
+		if got := ask(gateway.Route{Tariff: tariff}, order); !strings.HasSuffix(got, "later=true") {
+			t.Errorf("%s: %s", l.name, got)
+		}
+		want(t, l.name+" by the call", ask(gateway.Route{Rates: rates(t, "0.1 per call")}, order), " 0.1 0.1 later=false")
 	}
 }
