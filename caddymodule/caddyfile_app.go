@@ -59,6 +59,12 @@ func parseGlobalOption(d *caddyfile.Dispenser, earlier any) (any, error) {
 //			tool GLOB A per [N] call
 //			catalog FILE [provider NAME] [markup P%]
 //			max_output N
+//			for GLOB... {
+//				... (as in a tariff)
+//			}
+//			at [DAYS] HH:MM-HH:MM ZONE {
+//				... (as in a tariff)
+//			}
 //		}
 //	}
 func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {

@@ -67,7 +67,7 @@ func orNone(names []string) string {
 //		price A per [N] UNIT
 //		tariff NAME
 //		tariff {
-//			...
+//			... (as in the global option: see App.UnmarshalCaddyfile)
 //		}
 //		subscription NAME A per D {
 //			included N UNIT

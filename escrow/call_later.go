@@ -23,6 +23,7 @@ type LaterAnswer struct {
 	MaxOutput   int64     `cbor:"11,keyasint,omitempty"` // tokens; 0: no limit
 	Choices     int64     `cbor:"12,keyasint,omitempty"`
 	At          time.Time `cbor:"13,keyasint"`
+	ContainerGB int64     `cbor:"14,keyasint,omitempty"` // of a container in which the provider runs code; 0: as 1
 }
 
 // LaterAnswer returns an answer that a payee will give later, by its name. found is false if nobody has asked for it.

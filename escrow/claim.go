@@ -75,6 +75,7 @@ const (
 	WrongKey        Kind = "wrong key"       // of a client: tries with a key that is not valid; counted by Pass, as are the next two
 	Registration    Kind = "registration"    // of a client: agents that it registers
 	WithheldAnswer  Kind = "withheld"        // of an agent: complete answers that its money, or a limit, did not reach for; counted by Pass
+	CodeContainer   Kind = "container"       // of a payer, by payee and container: the session of it that was charged last; counted by Pass
 	FaucetClaim     Kind = "faucet"          // of a client: claims of the faucet
 )
 

@@ -17,6 +17,9 @@ type admitted struct {
 	pay    payment
 	left   func() // removes the call from the running calls
 	hangUp func() // ends the upstream's context; nil if it ends with the client's
+	// readsOn says that an answer is read on when its client has left.
+	readsOn bool
+	talk    *talk // what the client says over the connection that the call opens; nil where it says nothing that bears on the price
 
 	// mu guards the fields below, because a call is settled by its handler or by the end of the process.
 	mu      sync.Mutex
@@ -35,6 +38,8 @@ func (q *asked) admit() (*admitted, *ledger.Refusal) {
 		return nil, refusal
 	}
 	a := &admitted{asked: q, pay: pay}
+	a.readsOn = pay.moves() && q.rates.UsesTokens() && q.call.API != ""
+	a.listen()
 	if a.reads() {
 		// Without this header the transport asks for gzip itself and decodes the answer, so the usage can be read.
 		a.request.Header.Del("Accept-Encoding")
@@ -60,7 +65,7 @@ func (a *admitted) outlive(ctx context.Context) context.Context {
 	if a.route.FinishUnheard {
 		return context.WithoutCancel(ctx)
 	}
-	if !a.readsOn() {
+	if !a.readsOn {
 		return ctx
 	}
 	upstream, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -74,11 +79,6 @@ func (a *admitted) outlive(ctx context.Context) context.Context {
 	})
 	a.hangUp = func() { stop(); cancel() }
 	return upstream
-}
-
-// readsOn reports whether an answer is read to its end after its client has left.
-func (a *admitted) readsOn() bool {
-	return a.pay.moves() && a.rates.UsesTokens() && a.call.API != ""
 }
 
 // answers reports whether an answer that is charged has begun.

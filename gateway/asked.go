@@ -77,6 +77,9 @@ func (q *asked) findRates() *ledger.Refusal {
 	dearest := int64(-1)
 	for i, model := range append([]string{q.call.Model}, q.call.Models...) {
 		rates, ok := q.tariff.For(model)
+		if model == "" && q.call.Talks { // the client names it, or the answer does: till then it may be any
+			rates, ok = q.tariff.Dearest()
+		}
 		if !ok && model == "" && q.call.AnyModel { // the models that the answer names set the prices
 			rates, ok = q.tariff.Dearest()
 		}
@@ -109,20 +112,14 @@ func (q *asked) read() *ledger.Refusal {
 	if refusal := checkReading(r); refusal != nil {
 		return refusal
 	}
-	if r.Body != nil && r.Body != http.NoBody {
+	if hasBody(r) {
 		if refusal := q.readBody(); refusal != nil {
 			return refusal
 		}
 	}
 	call, err := q.inspect(r, q.body)
-	if ambiguous := (*meter.AmbiguousError)(nil); errors.As(err, &ambiguous) {
-		return refuse(api.AmbiguousRequest, ambiguous.Error(), "field", ambiguous.Field)
-	}
-	if later := (*meter.LaterError)(nil); errors.As(err, &later) {
-		return refuse(escrow.InvalidRequest, later.Error(), "field", later.Field)
-	}
 	if err != nil {
-		return refuse(escrow.InvalidRequest, err.Error())
+		return unreadableRequest(err)
 	}
 	if call.Malformed {
 		return refuse(escrow.InvalidRequest, "the body is not what "+call.API+" takes: expected a JSON object", "field", "body")
@@ -141,6 +138,17 @@ func (q *asked) read() *ledger.Refusal {
 		r.Header.Del("If-Range")
 	}
 	return nil
+}
+
+// unreadableRequest refuses what package formats can't meter.
+func unreadableRequest(err error) *ledger.Refusal {
+	if ambiguous := (*meter.AmbiguousError)(nil); errors.As(err, &ambiguous) {
+		return refuse(api.AmbiguousRequest, ambiguous.Error(), "field", ambiguous.Field)
+	}
+	if later := (*meter.LaterError)(nil); errors.As(err, &later) {
+		return refuse(escrow.InvalidRequest, later.Error(), "field", later.Field)
+	}
+	return refuse(escrow.InvalidRequest, err.Error())
 }
 
 // inspect returns what a request asks for, with its present method, path and query.
@@ -189,7 +197,7 @@ func (q *asked) digestRequest() *ledger.Refusal {
 	if q.terms.idempotencyKey == "" || q.free() {
 		return nil
 	}
-	if q.body == nil && r.Body != nil && r.Body != http.NoBody {
+	if q.body == nil && hasBody(r) {
 		if refusal := q.readBody(); refusal != nil {
 			return refusal
 		}

@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"maps"
-	"net/http"
 	"slices"
 
 	"github.com/tallygate/tallygate/escrow/api"
@@ -22,7 +21,7 @@ func (q *asked) weigh() *ledger.Refusal {
 	if leavesHTTP(r) && !q.rates.Uses(meter.Calls) {
 		return refuse(api.NoPrice, "what goes into a connection that leaves HTTP can't be counted, so it has no price")
 	}
-	if r.Body == nil || r.Body == http.NoBody {
+	if !hasBody(r) {
 		return nil
 	}
 	if q.body == nil && r.ContentLength < 0 {

@@ -72,7 +72,7 @@ func (q *asked) priceUsage(usage meter.Usage, used pricing.Used) (bill, error) {
 			} else if !ok {
 				continue
 			}
-			if rates == main {
+			if rates == main || q.call.Talks && !costsMore(rates, main, meter.Usage{Units: pass.Units}) {
 				continue
 			}
 			for class, quantity := range pass.Units {
@@ -86,31 +86,37 @@ func (q *asked) priceUsage(usage meter.Usage, used pricing.Used) (bill, error) {
 
 // dearer returns the prices of the requested model or those of the model that the answer names, whichever make the usage more expensive.
 // Otherwise a caller could name a cheap model and get the answer of an expensive one. If the answer names no model that has a price, any of
-// the models that the request names may have answered.
+// has a price, it may come from any of those that the request names. What is answered over a connection, by one model after another, may be of
+// any that was named there.
 func (q *asked) dearer(usage meter.Usage) *pricing.Rates {
-	if q.tariff == nil || usage.Model == q.call.Model && usage.Model != "" {
+	if q.tariff == nil || usage.Model == q.call.Model && usage.Model != "" && !q.call.Talks {
 		return q.rates
 	}
 	answered, priced := q.tariff.For(usage.Model)
-	if priced && usage.Model != "" && q.call.AnyModel && q.call.Model == "" {
+	if priced && usage.Model != "" && (q.call.AnyModel || q.call.Talks) && q.call.Model == "" {
 		return answered // q.rates are those of the most expensive model of the tariff
 	}
 	dearest := q.rates
 	may := []string{usage.Model}
-	if usage.Model == "" || !priced {
+	switch {
+	case usage.Model == "" || !priced:
 		may = q.call.Models
+	case q.call.Talks:
+		may = append(may, q.call.Models...)
 	}
 	for _, model := range may {
-		rates, ok := q.tariff.For(model)
-		if !ok || rates == dearest {
-			continue
-		}
-		most, _ := dearest.Due(usage)
-		if due, err := rates.Due(usage); err == nil && due > most {
+		if rates, ok := q.tariff.For(model); ok && rates != dearest && costsMore(rates, dearest, usage) {
 			dearest = rates
 		}
 	}
 	return dearest
+}
+
+// costsMore reports whether a usage costs more at some prices than at others.
+func costsMore(rates, than *pricing.Rates, usage meter.Usage) bool {
+	most, _ := than.Due(usage)
+	due, err := rates.Due(usage)
+	return err == nil && due > most
 }
 
 // add prices a part of a usage. suffix is added to the names of its classes in the bill.

@@ -132,7 +132,7 @@ func (b *streamed) send(p []byte) error {
 	b.stalled = time.Since(began) >= b.call.gateway.stall
 	if err != nil {
 		b.gone = true
-		if !b.call.route.FinishUnheard && !b.call.readsOn() {
+		if !b.call.route.FinishUnheard && !b.call.readsOn {
 			return err
 		}
 	}

@@ -2,9 +2,12 @@ package gateway
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
+	"io"
 	"net"
 	"net/http"
+	"sync"
 )
 
 // tunneled is a connection that has left HTTP. Its messages are counted as they go to the client.
@@ -36,6 +39,13 @@ func (b *tunneled) complete() any {
 	if b.cut {
 		panic(http.ErrAbortHandler)
 	}
+	if b.call.talkIsRefused() {
+		_, _ = b.call.settle(ending{cut: cutClient})
+		if b.call.request.Method == http.MethodConnect { // a connection that was handed out has heard it
+			_ = b.send(b.call.answer.stopEvent())
+		}
+		return nil
+	}
 	_, err := b.call.settle(ending{cut: cutNone}) // a failure was logged; the connection is gone
 	if withheld := (*withheldError)(nil); errors.As(err, &withheld) {
 		_, _ = b.call.settle(ending{cut: cutFunds})
@@ -51,17 +61,56 @@ func (w *response) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	}
 	tunnel := &tunnel{Conn: conn, call: w.call}
 	buffered.Writer.Reset(tunnel)
-	return tunnel, buffered, nil
+	return tunnel, buffered, tunnel.hearEarly(buffered)
 }
 
 // tunnel is a connection that has left HTTP (a WebSocket), under a meter.
 type tunnel struct {
 	net.Conn
-	call *admitted
+	call    *admitted
+	sending sync.Mutex // of what goes to the client: frames by the upstream, and the one that ends the connection
+}
+
+// hearEarly reads what the client has sent before the connection was handed out.
+func (t *tunnel) hearEarly(buffered *bufio.ReadWriter) error {
+	early, _ := buffered.Peek(buffered.Reader.Buffered())
+	if err := t.hear(early); err != nil {
+		return err
+	}
+	// What is not buffered yet is read from the tunnel.
+	buffered.Reader = bufio.NewReaderSize(io.MultiReader(bytes.NewReader(bytes.Clone(early)), t), max(4096, len(early)))
+	_, err := buffered.Peek(len(early))
+	return err
+}
+
+// Read reads what the client says. What is refused of it does not go on: the client is told why, and the connection ends.
+func (t *tunnel) Read(p []byte) (int, error) {
+	n, err := t.Conn.Read(p)
+	if refused := t.hear(p[:n]); refused != nil {
+		return 0, refused
+	}
+	return n, err
+}
+
+func (t *tunnel) hear(p []byte) error {
+	if t.call.talk == nil {
+		return nil
+	}
+	err := t.call.talk.hear(p)
+	if err != nil {
+		t.sending.Lock()
+		defer t.sending.Unlock()
+		_, _ = t.call.settle(ending{cut: cutClient})
+		_, _ = t.Conn.Write(t.call.answer.stopEvent())
+		_ = t.Close()
+	}
+	return err
 }
 
 // Write counts p and sends it. When the money has run out, it sends an error in the protocol's own form, and closes.
 func (t *tunnel) Write(p []byte) (int, error) {
+	t.sending.Lock()
+	defer t.sending.Unlock()
 	out, exhausted, err := t.call.answer.chunk(nil, p)
 	if err != nil {
 		_ = t.Close()

@@ -73,7 +73,7 @@ func (b bounds) plus(amount ledger.Amount) bounds {
 func (q *asked) tokenBounds() bounds {
 	input, output := q.call.InputTokens, q.maxOutput()
 	first := q.batchTokens()
-	if q.call.InputOnly {
+	if q.call.InputOnly || q.call.Talks && q.call.Model == "" { // or before the client has named a model: see talk
 		first, output = 0, 0
 	} else if output > 0 {
 		first = min(first, output)

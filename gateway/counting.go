@@ -178,12 +178,15 @@ func (c *counting) addSeconds(units meter.Units, length meter.Quantity) (estimat
 	return length > 0
 }
 
-// stopEvent returns the event that ends a stream in the provider's own format when the money has run out, or nil if the format has none. It
-// takes the call's lock.
+// stopEvent is what ends a stream in the provider's own format when the money has run out, or when what the client says is refused; nil where
+// there is no such thing. It takes the call's lock.
 func (c *counting) stopEvent() []byte {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	code, message := c.pay.exhausted()
+	if c.talk != nil && c.talk.refused != nil {
+		code, message = c.talk.refused.Outcome, c.talk.refused.Detail
+	}
 	return c.counter.Stop(string(code), message)
 }
 

@@ -31,7 +31,7 @@ func openShop(t testing.TB, rules escrow.Rules, o gateway.Options, route gateway
 	return openShopAt(t, time.Now, rules, o, route, provider)
 }
 
-// openShopAt is openShop with another clock.
+// openShopAt is openShop by another clock. Without a provider there is no server: the test calls a handler of its own.
 func openShopAt(t testing.TB, now func() time.Time, rules escrow.Rules, o gateway.Options, route gateway.Route, provider http.HandlerFunc) *shop {
 	t.Helper()
 	books, err := ledger.New(ledgertest.NewStore(), ledger.Options{Currency: "USDC", Now: now})
@@ -47,6 +47,9 @@ func openShopAt(t testing.TB, now func() time.Time, rules escrow.Rules, o gatewa
 		_, err = tx.Deposit(operator, escrow.PaymentOrder{To: "alice", Amount: amount("1")})
 		return err
 	}))
+	if provider == nil {
+		return s
+	}
 	route.Payee, route.Logger = "acme", slog.New(slog.DiscardHandler)
 	server := httptest.NewServer(gateway.New(s.book, o).Handler(&route, provider))
 	t.Cleanup(server.Close)

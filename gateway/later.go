@@ -66,6 +66,7 @@ func (q *asked) findLater() *ledger.Refusal {
 	c := q.call
 	c.Free, c.Model, c.Models, c.ServiceTier = false, later.Model, later.Models, later.ServiceTier
 	c.InputTokens, c.InputOpen, c.MaxOutput, c.Choices = later.InputTokens, later.InputOpen, later.MaxOutput, later.Choices
+	c.ContainerGB = later.ContainerGB
 	q.id = id
 	q.request.Header.Del("Range") // a part of the answer would be taken for the whole
 	q.request.Header.Del("If-Range")
@@ -135,6 +136,7 @@ func (c *counting) toCome(usage meter.Usage, cut string) *escrow.LaterAnswer {
 	return &escrow.LaterAnswer{
 		Name: name, API: c.call.API, Model: c.call.Model, Models: c.call.Models, ServiceTier: c.call.ServiceTier,
 		InputTokens: c.call.InputTokens, InputOpen: c.call.InputOpen, MaxOutput: c.call.MaxOutput, Choices: c.call.Choices,
+		ContainerGB: c.call.ContainerGB,
 	}
 }
 

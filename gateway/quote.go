@@ -3,6 +3,7 @@ package gateway
 import (
 	"bytes"
 	"context"
+	"errors"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -97,15 +98,25 @@ func (q *quoted) answer(g *Gateway, route *Route, r *http.Request) {
 			return
 		}
 	}
-	if q.quote.Affordable, err = g.book.Affordable(context.WithoutCancel(r.Context()), order); err != nil {
+	q.quote.Affordable, err = g.book.Affordable(context.WithoutCancel(r.Context()), order)
+	switch refusal := (*ledger.Refusal)(nil); {
+	case errors.As(err, &refusal) && (refusal.Outcome == escrow.LimitExceeded || refusal.Outcome == escrow.Forbidden):
+		q.quote.Limit = refusal.Detail
+	case err != nil:
 		q.refused = asRefusal(err)
 	}
+}
+
+// chargedLater reports whether the request asks for what is charged when it is fetched: an answer that comes later, or a batch.
+func (q *asked) chargedLater() bool {
+	batch := q.call.AnyModel && !q.call.ByAsked && q.call.Once == "" && q.request.Method == http.MethodPost
+	return (q.call.Later != "" || batch) && q.rates.UsesTokens()
 }
 
 // quote writes the call's bounds into a quote.
 func (q *asked) quote(into *api.Quote) {
 	b := q.bounds()
-	into.Estimate = b.least
+	into.Estimate, into.Model, into.Later = b.least, q.call.Model, q.chargedLater()
 	if b.bounded {
 		into.Most = &b.most
 	}

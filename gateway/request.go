@@ -56,6 +56,11 @@ func leavesHTTP(r *http.Request) bool {
 	return r.Header.Get("Upgrade") != "" || r.Method == http.MethodConnect
 }
 
+// hasBody reports whether a request has a body, which ends. What follows a CONNECT is what goes through the tunnel.
+func hasBody(r *http.Request) bool {
+	return r.Body != nil && r.Body != http.NoBody && r.Method != http.MethodConnect
+}
+
 // dropHTTPUpgrade removes the request to change to another version of HTTP on the same connection, which servers may ignore. Such a tunnel
 // would carry more requests past the meter.
 func dropHTTPUpgrade(h http.Header) {

@@ -55,7 +55,7 @@ func (c *counting) charge(e ending) (*settled, *ledger.Refusal) {
 		case c.call.Fetches != "" && usage.Unanswered: // the answer is not finished yet
 			auth.Cancel()
 			return &settled{}, nil
-		case c.call.AnyModel && usage.Later == "" && !hasTokens(usage.Units):
+		case c.call.AnyModel && !c.call.ByAsked && usage.Later == "" && !hasTokens(usage.Units):
 			part = true // there are no results yet
 		case c.once() && usage.Pending:
 			part = true
@@ -85,6 +85,9 @@ func (c *counting) charge(e ending) (*settled, *ledger.Refusal) {
 		c.gateway.book.Abandon(c.abandoned(c.sent))
 		c.route.logger().Error("charging", "request", c.id, "error", err)
 	} else {
+		if e.cut == cutNone {
+			c.rememberContainers()
+		}
 		metrics.calls.WithLabelValues(c.route.Payee, e.cut).Inc()
 	}
 	return &settled{charge: charge, quality: settlement.Quality, err: err}, nil
@@ -116,6 +119,9 @@ func (c *counting) settlement(e ending) escrow.Settlement {
 		Suspect:    usage.Suspect || err != nil,
 		HTTPStatus: c.status,
 		Duration:   time.Since(c.began),
+	}
+	if s.Model == "" && c.call.Talks { // the order had none
+		s.Model = c.call.Model
 	}
 	most := c.route.MaxCharge // the provider's own limit: no answer costs more
 	if e.cut != cutNone {
@@ -165,6 +171,7 @@ func (c *counting) used(cut string) meter.Usage {
 		usage.Units[meter.Calls] = meter.Whole(1)
 	}
 	if cut != cutUpstream {
+		c.takeOffContainers(&usage)
 		c.addAsked(usage.Units)
 	}
 	if c.call.Fetches != "" {
@@ -176,16 +183,17 @@ func (c *counting) used(cut string) meter.Usage {
 // addUnseen raises the usage of an answer that its client has cut, so that hanging up is not cheaper than reading to the end. If the model
 // may have hidden reasoning, and its usage has not come, the call counts as if it had used the largest output that it could have had.
 func (c *counting) addUnseen(usage *meter.Usage) {
-	stated := usage.Source != meter.Estimated || usage.Units[meter.Reasoning] > 0
+	stated := usage.Source != meter.Estimated
+	shown := usage.Units[meter.Reasoning] > 0 && !meter.ShowsSummaries(c.call.Model) && !meter.ShowsSummaries(usage.Model)
 	thinks := c.call.Thinks || meter.ThinksUnseen(c.call.Model) || meter.ThinksUnseen(usage.Model)
-	if stated || !thinks || c.call.InputOnly || c.call.API == "" || !c.rates.UsesTokens() {
+	if stated || shown || !thinks || c.call.InputOnly || c.call.API == "" || !c.rates.UsesTokens() {
 		return
 	}
 	most := c.maxOutput()
 	if most == 0 {
 		most = DefaultMaxOutput * max(1, c.call.Choices)
 	}
-	usage.Units[meter.Output] = max(usage.Units[meter.Output], meter.Whole(most))
+	usage.Units[meter.Output] = max(usage.Units[meter.Output], meter.Whole(most)-usage.Units[meter.Reasoning])
 }
 
 // settlePart charges what was sent of a result that is charged once, before it is complete. The part gets a charge with an id of its own,

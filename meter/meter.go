@@ -131,6 +131,9 @@ type Usage struct {
 	Kept string
 	// Length is the length of the audio, in seconds, if the answer does not state it: from the upload, or from the last subtitle.
 	Length Quantity
+	// Containers are those whose sessions are in Units, as [CodeSession], each with one for each of [Call.ContainerGB]. A session of a container
+	// is more than one call may use.
+	Containers []string
 	// Cost is the price in USD that the provider states, as it wrote it (OpenRouter's usage.cost); otherwise empty.
 	Cost string
 	// Made are the resources that the answer says the provider keeps of the call.
@@ -188,6 +191,8 @@ type Call struct {
 	// Asked are units that the request itself asks for, whatever the answer states: characters to be spoken, images, seconds of video. They
 	// count as used when the provider has answered.
 	Asked Units
+	// ContainerGB is the memory, in gigabytes, of a container that the call has the provider make or use; at least 1.
+	ContainerGB int64
 	// Unsaid is a class that the request asks for without saying how much; otherwise empty.
 	Unsaid Class
 	// Timed says that the call is about seconds of audio. The answer may state them; otherwise the length of the upload counts.
@@ -216,6 +221,10 @@ type Call struct {
 	Of string
 	// AnyModel says that the request need not name the models whose answers it gets.
 	AnyModel bool
+	// Talks says that the client goes on asking over the connection that the call opens (a WebSocket): it may name models there, see
+	// package wire's Talk. TalksOf is the kind of answers that it may build on there; empty where it can't.
+	Talks   bool
+	TalksOf string
 	// Follows are the names of answers, as in Fetches, that the request continues.
 	Follows []string
 	// Elsewhere is the field, header or parameter that asks the provider to send the answer elsewhere, past the meter; otherwise empty.

@@ -9,8 +9,10 @@ package batch
 
 import (
 	"bytes"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/tidwall/gjson"
@@ -155,7 +157,7 @@ func inspectResults(r *wire.Request) *meter.Call {
 // https://cloud.google.com/apis/docs/system-parameters
 func refuseMask(r *wire.Request) {
 	query, _ := url.ParseQuery(r.Query)
-	for key := range query {
+	for _, key := range slices.Sorted(maps.Keys(query)) {
 		if name := strings.ToLower(strings.TrimPrefix(key, "$")); name == "fields" {
 			r.Refuse(key, "without all fields the results can't be counted: leave it out")
 		}

@@ -173,6 +173,7 @@ var live = wire.Dialect{
 		}
 		return wire.Pass
 	},
+	Stop: stop,
 }
 
 // stop ends a stream with an error in Google's form. https://cloud.google.com/apis/design/errors
@@ -213,6 +214,7 @@ func Inspect(r *wire.Request) (*meter.Call, error) {
 	case r.Upgrade(".bidigeneratecontent"), r.Upgrade("bidigeneratecontent"):
 		c := r.Call(liveAPI)
 		c.Stream, c.InputOpen, c.Malformed = true, true, false
+		c.Talks = true // the client's first message names it
 		return c, nil
 	}
 	return nil, nil

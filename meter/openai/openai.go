@@ -54,8 +54,12 @@ func Inspect(r *wire.Request) (*meter.Call, error) {
 		return inspectContainer(r), nil
 	case r.Post("/ocr"):
 		return inspectMedia(r, ocrAPI, true)
-	case r.Upgrade("/realtime"), r.Upgrade("/responses"):
-		return inspectRealtime(r), nil
+	case r.Upgrade("/realtime"):
+		return inspectSocket(r, realtimeAPI), nil
+	case r.Upgrade("/responses"):
+		c := inspectSocket(r, socketAPI)
+		c.Keeps, c.TalksOf = laterResponse, laterResponse
+		return c, nil
 	}
 	return inspectFetch(r), nil
 }

@@ -247,7 +247,7 @@ func (c *counter) Usage(complete bool) meter.Usage {
 	}
 	t := &c.state
 	u := meter.Usage{Source: meter.Stated, Model: name(t.Model), ServiceTier: t.Tier, Cost: t.Cost,
-		Tools: t.Tools, ToolsFailed: t.ToolsFailed, Passes: t.Passes, Beside: t.Beside, Made: t.Made}
+		Tools: t.Tools, ToolsFailed: t.ToolsFailed, Passes: t.Passes, Beside: t.Beside, Made: t.Made, Containers: t.Containers}
 	u.Units = c.exact()
 	if !complete && c.bytes == 0 { // nothing was delivered
 		return u
@@ -272,6 +272,9 @@ func (c *counter) Usage(complete bool) meter.Usage {
 		u.PromptTokens = c.d.Prompt(t.Call)
 		u.Units.Add(meter.Input, meter.Whole(u.PromptTokens))
 		u.Source = meter.Estimated
+	}
+	if !complete && !stated.HasCompletion && !stated.NoMore && c.d.Prompt != nil && !t.Call.InputOnly {
+		u.Source = meter.Estimated // what it has put out is not stated, be there text of it or not
 	}
 	if complete && (stated.HasCompletion || stated.NoMore) && !c.d.Frames { // the usage covers later text too, except on a WebSocket, where later text belongs to another answer
 		return u

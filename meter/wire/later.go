@@ -1,8 +1,10 @@
 package wire
 
 import (
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/tidwall/gjson"
@@ -24,7 +26,7 @@ func (r *Request) Elsewhere() string {
 		}
 	}
 	query, _ := url.ParseQuery(r.Query) // a malformed query is refused in another place, if it matters
-	for key := range query {
+	for _, key := range slices.Sorted(maps.Keys(query)) {
 		if r.Method == http.MethodGet { // there a callback is the name of a function in a script
 			break
 		}

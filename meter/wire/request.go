@@ -201,7 +201,7 @@ func (r *Request) Call(api *API) *meter.Call {
 	r.nameModels(c)
 	c.ServiceTier = r.tier()
 	c.Stream = r.Bool("stream")
-	c.Thinks = r.set("reasoning") || r.set("reasoning_effort") || r.set("thinking") && r.Get("thinking.type").Str != "disabled"
+	c.Thinks = r.thinks()
 	r.CheckObject("stream_options")
 	r.Bool("stream_options.include_usage")
 	if r.set("tools") && !r.IsArray("tools") && !r.IsObject("tools") {
@@ -222,6 +222,32 @@ func (r *Request) Call(api *API) *meter.Call {
 	c.Stored.Makes = api.Dialect.Makes()
 	r.checkHeader()
 	return c
+}
+
+// thinks reports whether the request asks for reasoning.
+//
+// OpenAI: https://platform.openai.com/docs/guides/reasoning, Anthropic: https://docs.anthropic.com/en/docs/build-with-claude/extended-thinking,
+// Gemini: https://ai.google.dev/gemini-api/docs/thinking
+func (r *Request) thinks() bool {
+	for _, field := range []string{"reasoning", "reasoning_effort", "generation_config.thinkingLevel", "generation_config.thinking_level"} {
+		if r.set(field) {
+			return true
+		}
+	}
+	for _, field := range []string{"thinking", "additionalModelRequestFields.thinking", "additionalModelRequestFields.reasoning_config"} {
+		if r.set(field) && r.Get(field+".type").Str != "disabled" {
+			return true
+		}
+	}
+	for _, config := range []string{"generationConfig", "generation_config"} {
+		for _, field := range []string{config + ".thinkingConfig", config + ".thinking_config"} {
+			none := string(r.raw(field+".thinkingBudget")) == "0" || string(r.raw(field+".thinking_budget")) == "0"
+			if r.set(field) && !none {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // tierFields are the fields that ask for other prices: OpenAI's and Gemini's tier, Bedrock's

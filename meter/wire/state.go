@@ -31,6 +31,8 @@ type State struct {
 	// ID is how an answer that comes later is named. Answered says that this is an answer, and Pending that it is told to be unfinished.
 	ID                string
 	Answered, Pending bool
+	// Containers are those of [meter.Usage].
+	Containers []string
 	// Failed says that the provider reported an error in the body. If there is no output either, the prompt is not estimated.
 	Failed bool
 

@@ -35,6 +35,9 @@ const countNames = "n best_of n_cmpl num_return_sequences num_generations numRes
 // modelNames are the providers' names for the model, besides `model`.
 const modelNames = "model_id modelId model_name modelName engine"
 
+// budgetNames are what Google calls how many tokens of thought a choice may have.
+const budgetNames = "thinkingBudget thinking_budget"
+
 // callbackNames are the providers' names for an address to which the answer is sent.
 const callbackNames = "webhook webhook_url webhookUrl webhookConfig webhook_config callback callback_url callbackUrl"
 
@@ -58,6 +61,11 @@ var vocabulary = func() *node {
 		{"providerOptions", "gateway"}, {"providerOptions.gateway", "models"}, {"providerOptions.gateway.models.*", "model"},
 		{"extra_body", "model models stream service_tier speed inference_geo " + modelNames},
 		{"thinking", "type budget_tokens"},
+		{"generationConfig", "thinkingConfig thinking_config"}, {"generation_config", "thinkingConfig thinking_config thinkingLevel thinking_level"},
+		{"generationConfig.thinkingConfig", budgetNames}, {"generationConfig.thinking_config", budgetNames},
+		{"generation_config.thinkingConfig", budgetNames}, {"generation_config.thinking_config", budgetNames},
+		{"additionalModelRequestFields", "thinking reasoning_config"}, {"additionalModelRequestFields.thinking", "type"},
+		{"additionalModelRequestFields.reasoning_config", "type"},
 		{"prompt", "id"}, {"", "container video data_source store"},
 		{"conversation", "id"}, {"container", "id"}, {"video", "id"}, {"data_source", "source"}, {"data_source.source", "type id"},
 		{"params", "name arguments"},
@@ -82,7 +90,8 @@ var vocabulary = func() *node {
 		{"contents.*.parts.*.functionCall", "name args"}, {"contents.*.parts.*.functionResponse", "name response"},
 		{"input.*", "id type role content text arguments output name"}, {"input.*.content.*", "type text image_url"},
 		{"inputs.*", "type role content text result"}, {"inputs.*.content.*", "type text"},
-		{"tools.*", "type name description function functionDeclarations input_schema parameters"},
+		{"tools.*", "type name description function functionDeclarations input_schema parameters container environment"},
+		{"tools.*.container", "memory_limit"}, {"tools.*.environment", "memory_limit"},
 		{"tools.*.function", "name description"}, {"tools.*.functionDeclarations.*", "name description"},
 		{"toolConfig", "tools"}, {"toolConfig.tools.*", "toolSpec"}, {"toolConfig.tools.*.toolSpec", "name description"},
 	} {
