@@ -86,7 +86,7 @@ type App struct {
 	mu     sync.Mutex
 	payees []string // the payees of all meters, which Start makes agents of
 	meters []*Meter
-	guards map[*caddyhttp.Server]func() // of the servers that have meters
+	guards map[*caddyhttp.Server]func() // by server, for the servers that have meters
 
 	// started is closed when Start has ended. Before that, books, book and startErr must not be read.
 	started  chan struct{}

@@ -59,6 +59,12 @@ func parseGlobalOption(d *caddyfile.Dispenser, earlier any) (any, error) {
 //			tool GLOB A per [N] call
 //			catalog FILE [provider NAME] [markup P%]
 //			max_output N
+//			for GLOB... {
+//				... (as in a tariff)
+//			}
+//			at [DAYS] HH:MM-HH:MM ZONE {
+//				... (as in a tariff)
+//			}
 //		}
 //	}
 func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
@@ -126,7 +132,10 @@ func (a *App) unmarshalWord(d *caddyfile.Dispenser, word string) error {
 
 func (a *App) unmarshalLedger(d *caddyfile.Dispenser) (err error) {
 	if !d.NextArg() {
-		return d.Err("'ledger' needs a store: expected 'ledger bolt [PATH]'")
+		return d.Err("'ledger' needs a store: expected 'ledger bolt [PATH]' or 'ledger postgres DSN'")
+	}
+	if d.Val() == "postgres" && !isGuest(storeKey, "postgres") {
+		return d.Err("this build has no store \"postgres\": add it with 'xcaddy build --with github.com/tallygate/tallygate/caddymodule/postgres'")
 	}
 	d.Prev()
 	a.StoreRaw, err = unmarshalGuest[StoreModule](d, "store", storeKey, "a store for a ledger")

@@ -19,7 +19,7 @@ import (
 )
 
 // meterWords lists the subdirectives of a meter, for error messages.
-const meterWords = "payee, price, tariff, subscription, quality, count, cost, charge, agent, max_charge, max_body, durable_holds, on_exhausted, on_cancel, charge_on, keep_responses, enforce"
+const meterWords = "payee, price, tariff, subscription, quality, count, cost, charge, agent, max_charge, max_body, durable_holds, on_exhausted, on_cancel, charge_on, keep_responses, shared, enforce"
 
 func parseMeter(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 	m := new(Meter)
@@ -67,7 +67,7 @@ func orNone(names []string) string {
 //		price A per [N] UNIT
 //		tariff NAME
 //		tariff {
-//			...
+//			... (as in the global option: see App.UnmarshalCaddyfile)
 //		}
 //		subscription NAME A per D {
 //			included N UNIT
@@ -94,6 +94,7 @@ func orNone(names []string) string {
 //		on_cancel free|finish
 //		charge_on STATUS...
 //		keep_responses SIZE for D
+//		shared GLOB...|none
 //		enforce on|off
 //	}
 func (m *Meter) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
@@ -202,6 +203,10 @@ func (m *Meter) unmarshalWord(d *caddyfile.Dispenser, word string, counted []str
 		var err error
 		m.KeepResponses, err = unmarshalKeepResponses(d)
 		return err
+	case "shared":
+		m.Shared = d.RemainingArgs()
+		_, err := gateway.ParseShared(m.Shared)
+		return atLine(d, err)
 	case "on_exhausted":
 		return oneOf(d, &m.OnExhausted, exhaustedStop, exhaustedFinish)
 	case "on_cancel":

@@ -333,7 +333,7 @@ func TestCostOnAllTerms(t *testing.T) {
 	})
 	t.Run("a file of results has many costs: the tariff charges it", func(t *testing.T) {
 		line := `{"response":{"body":{"model":"test-1","usage":` + chatUsage + `}},"usage":{"cost":0}}` + "\n"
-		s := openShop(t, strings.Replace(chatPrices, "model test-*", "model *", 1), site(""), flushes("application/jsonl", line, line))
+		s := openShop(t, strings.Replace(chatPrices, "model test-*", "model *", 1), site("shared f1"), flushes("application/jsonl", line, line))
 		key := s.agent("alice", "1")
 		s.do("GET", "/v1/files/f1/content", key, "")
 		want(t, "charge", s.charges(key)[0]["amount"].(string), "0.00984")

@@ -14,23 +14,24 @@ import (
 	"github.com/tallygate/tallygate/gateway"
 )
 
-// A meter judges what a call costs by the request that comes to it. What a reverse_proxy sends may be another one: handlers between them, and
-// the proxy itself, can rewrite it. So each proxy of a server that has a meter is guarded: it asks the gateway before it sends.
+// A meter computes the price from the request that arrives at it. A reverse_proxy may send another request, because handlers between them,
+// or the proxy itself, can rewrite it. So each proxy of a server that has a meter is guarded: it asks the gateway before it sends.
 
-// guard asks the gateway at the place where a proxy picks its upstream. There the request is what is going to be sent, but for headers, whatever
-// the transport is; and it has not been sent yet.
+// guard asks the gateway when a proxy selects its upstream. At that moment the request is complete except for headers, and was not sent
+// yet. This works with any transport.
 type guard struct{ reverseproxy.Selector }
 
-// Select picks an upstream for a request that may be sent.
+// Select selects an upstream if the request may be sent.
 func (g guard) Select(pool reverseproxy.UpstreamPool, r *http.Request, w http.ResponseWriter) *reverseproxy.Upstream {
 	if !gateway.MaySend(r) {
-		panic(http.ErrAbortHandler) // the meter answers; an error would have the proxy try again
+		panic(http.ErrAbortHandler) // the meter answers; after an error the proxy would try again
 	}
 	return g.Selector.Select(pool, r, w)
 }
 
-// guardServer has the proxies of a server guarded before it serves. Its handlers are still being made when its meters are, and apps start in any
-// order: so the first connection sees to it, or the start of this app, for which metered requests wait, whichever comes first.
+// guardServer makes sure that the proxies of a server are guarded before the server serves. When its meters are provisioned, its other
+// handlers may not exist yet, and apps start in any order. So the proxies are guarded by the first connection or by the start of this app,
+// for which metered requests wait, whichever comes first.
 func (a *App) guardServer(server *caddyhttp.Server) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -42,7 +43,7 @@ func (a *App) guardServer(server *caddyhttp.Server) {
 		a.guards = make(map[*caddyhttp.Server]func())
 	}
 	a.guards[server] = guarded
-	server.RegisterConnContext(func(ctx context.Context, _ net.Conn) context.Context { // HTTP/3 does not come here
+	server.RegisterConnContext(func(ctx context.Context, _ net.Conn) context.Context { // HTTP/3 connections do not come here
 		guarded()
 		return ctx
 	})
@@ -54,8 +55,8 @@ func guardProxy(h caddyhttp.MiddlewareHandler, _ string) {
 	}
 }
 
-// asksAside reports whether no good answer to a proxy goes to the client, but only says how the request goes on: so it is with forward_auth. What
-// it sends is not the request that is sold.
+// asksAside reports whether successful answers to a proxy never go to the client, but only set headers and variables of the request, as
+// with forward_auth. Such a proxy does not send the call that is sold.
 func asksAside(proxy *reverseproxy.Handler) bool {
 	for _, h := range proxy.HandleResponse {
 		if m := h.Match; m != nil && len(m.StatusCode) > 0 && !slices.ContainsFunc(m.StatusCode, isGood) {
@@ -67,10 +68,10 @@ func asksAside(proxy *reverseproxy.Handler) bool {
 	return false
 }
 
-// isGood reports whether a status, or a class of them, is of answers that are sold.
+// isGood reports whether a status, or a class of statuses, means success.
 func isGood(status int) bool { return status == 2 || status/100 == 2 }
 
-// onlySets reports whether routes set headers and variables, and do nothing else.
+// onlySets reports whether routes do nothing but set headers and variables.
 func onlySets(routes caddyhttp.RouteList) bool {
 	for _, route := range routes {
 		for _, handler := range route.Handlers {

@@ -55,6 +55,12 @@ type Meter struct {
 	// refused with 409; the refusal tells what was charged.
 	KeepResponses *KeepResponses `json:"keep_responses,omitempty"`
 
+	// Shared lists which of the resources that the provider keeps (files, responses, batches and others) all callers may use. Others are only
+	// for the agent that made them through this meter. "*" stands for all resources; then lists are not filtered. "none" stands for none. Other
+	// words are ids such as "file-abc*", or a collection and an id such as "vector_stores/*", where * stands for any characters. Default:
+	// "none" if the meter has a tariff or charges tokens; otherwise "*".
+	Shared []string `json:"shared,omitempty"`
+
 	// Agent is a placeholder with the id of the calling agent, such as {http.auth.user.id}. Use it if a handler before this one
 	// authenticates callers. Default: callers are identified by their Tallygate keys.
 	Agent string `json:"agent,omitempty"`
@@ -321,6 +327,11 @@ func (m *Meter) compilePolicy() (err error) {
 	}
 	if m.Agent != "" {
 		m.route.Identity = placeholderIdentity(m.Agent)
+	}
+	if len(m.Shared) > 0 {
+		if m.route.Shared, err = gateway.ParseShared(m.Shared); err != nil {
+			return err
+		}
 	}
 	if m.route.FinishUnpaid, err = isOne("on_exhausted", m.OnExhausted, exhaustedStop, exhaustedFinish); err != nil {
 		return err

@@ -315,7 +315,7 @@ func appendHPACK(dst []byte, n int) []byte {
 func TestFreeLooksFree(t *testing.T) {
 	t.Parallel()
 	up := &witness{}
-	p := newProcess(t, "1s", chatPrices, chatSite, up)
+	p := newProcess(t, "1s", chatPrices, strings.Replace(chatSite, "tariff chat", "tariff chat\n\t\t\tshared x r", 1), up)
 	p.start()
 	key := p.agent("alice", "1")
 	for _, test := range []struct {

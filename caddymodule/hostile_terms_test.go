@@ -356,7 +356,8 @@ func TestResultsThatAreChargedOnce(t *testing.T) {
 	const each = "0.006" // 1000 x 3 + 200 x 15, per million
 	gone := make(chan struct{}, 1)
 	ranged := false
-	s := openShop(t, strings.Replace(chatPrices, "model test-*", "model *", 1), chatSite, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	site := strings.Replace(chatSite, "tariff chat", "tariff chat\n\t\t\tshared f1", 1)
+	s := openShop(t, strings.Replace(chatPrices, "model test-*", "model *", 1), site, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ranged = ranged || r.Header.Get("Range") != ""
 		w.Header().Set("Content-Type", "application/jsonl")
 		for n := range 4 {

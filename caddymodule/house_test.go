@@ -5,6 +5,7 @@ import (
 	"go/token"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -24,15 +25,20 @@ var rooms = []struct {
 	{"cmd/tallygate/demo", nil, nil},
 	{"bench", []string{"escrow"}, []string{"github.com/caddyserver"}},
 	{"cmd", []string{"cmd", "caddymodule"}, nil},
-	{"caddymodule", []string{"caddymodule", "gateway", "meter", "pricing", "escrow"}, nil},
+	{"caddymodule/postgres", []string{"caddymodule", "escrow/ledger"}, drivers[2:]},
+	{"caddymodule", []string{"caddymodule", "gateway", "meter", "pricing", "escrow"}, drivers},
 	{"gateway", []string{"gateway", "meter", "pricing", "escrow"}, []string{"github.com/caddyserver", "go.uber.org/zap"}},
 	{"pricing", []string{"pricing", "meter"}, []string{"github.com/caddyserver", "net/http"}},
 	{"meter", []string{"meter"}, []string{"github.com/caddyserver", "github.com/shopspring/decimal"}},
-	{"escrow/ledger", []string{"escrow/ledger"}, []string{"github.com/caddyserver", "net/http"}},
+	{"escrow/ledger/postgres", []string{"escrow/ledger"}, []string{"github.com/caddyserver", "net/http"}},
+	{"escrow/ledger", []string{"escrow/ledger"}, append([]string{"github.com/caddyserver", "net/http"}, drivers...)},
 	{"escrow/api", []string{"escrow"}, []string{"github.com/caddyserver"}},
 	{"escrow/dashboard", []string{"escrow"}, []string{"github.com/caddyserver"}},
 	{"escrow", []string{"escrow/ledger"}, []string{"github.com/caddyserver", "net/http"}},
 }
+
+// drivers are what only the store for PostgreSQL may import: a plain build of the plugin must not have it.
+var drivers = []string{module + "caddymodule/postgres", module + "escrow/ledger/postgres", "github.com/jackc/pgx/v5", "github.com/pressly/goose/v3"}
 
 // exact are stricter rules for single packages: pricing may import meter itself but not its formats, and the ledger none of its stores.
 var exact = map[string][]string{
@@ -104,6 +110,31 @@ func checkImport(t *testing.T, folder, path, imported string) {
 		return
 	}
 	t.Errorf("%s is in no room of the house", path)
+}
+
+// TestPlainBuildHasNoDriver: a build of the plugin alone links neither the store for PostgreSQL nor what that needs. pgx is not looked for:
+// Caddy's own certificate authority links it.
+func TestPlainBuildHasNoDriver(t *testing.T) {
+	t.Parallel()
+	linked := func(folder string) []string {
+		out, err := exec.Command("go", "list", "-deps", module+folder).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Fields(string(out))
+	}
+	plain, ours := linked("caddymodule"), linked("cmd/tallygate")
+	for _, driver := range drivers {
+		if driver == "github.com/jackc/pgx/v5" {
+			continue
+		}
+		if slices.Contains(plain, driver) {
+			t.Errorf("the plugin links %s", driver)
+		}
+		if !slices.Contains(ours, driver) {
+			t.Errorf("our own binary does not link %s", driver)
+		}
+	}
 }
 
 func TestTopLevelHoldsTheHouseAndNothingElse(t *testing.T) {

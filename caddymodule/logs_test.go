@@ -62,10 +62,13 @@ func TestMetricsSurviveAReload(t *testing.T) {
 	s.do("GET", "/search", "nonsense", "")
 	check := func(when string) {
 		t.Helper()
-		body := s.do("GET", "/metrics", "", "").body
+		a := s.do("GET", "/metrics", "", "")
+		if a.err != nil || a.status != 200 {
+			t.Fatalf("%s: %d %v", when, a.status, a.err)
+		}
 		for _, name := range []string{`tallygate_calls_total{cut="none",payee="acme"}`, `tallygate_refused_total{code="unauthorized",payee="acme"}`, "tallygate_settle_seconds_count", "tallygate_live_calls 0"} {
-			if !strings.Contains(body, name) {
-				t.Errorf("%s: no %s in\n%s", when, name, body)
+			if !strings.Contains(a.body, name) {
+				t.Errorf("%s: no %s in\n%s", when, name, a.body)
 			}
 		}
 	}

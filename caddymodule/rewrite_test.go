@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// worker is a provider of chat completions that keeps what it was asked for.
+// worker is a provider of chat completions that records its requests.
 type worker struct {
 	chat
 	mu   sync.Mutex
@@ -49,7 +49,7 @@ func (p *worker) worked() []string {
 	return work
 }
 
-// ask is a request to a site, and what becomes of it.
+// ask is a request to a site, and what should become of it.
 type ask struct {
 	method, path, body string
 	work               string // what the provider is asked for; empty: it is not asked, since the call is refused
@@ -64,8 +64,8 @@ const (
 	chatOfTheFree = `{"model":"free-1","messages":[{"role":"user","content":"hi"}],"max_tokens":9}`
 )
 
-// TestWhatIsSentIsWhatIsPriced: wherever a request is changed between the meter and the provider, it goes on only if it still costs the same.
-// Otherwise it is refused before the provider works.
+// TestWhatIsSentIsWhatIsPriced: a request that is changed between the meter and the provider, in whatever place, is sent only if it still
+// has the same price. Otherwise it is refused before the provider works.
 func TestWhatIsSentIsWhatIsPriced(t *testing.T) {
 	t.Parallel()
 	chatBody := strings.Replace(chatStream, `"stream":true`, `"stream":false`, 1)
@@ -99,7 +99,8 @@ func TestWhatIsSentIsWhatIsPriced(t *testing.T) {
 			{"POST", "/suffix/v1/messages/count_tokens", countTokens, ""},
 			{"GET", "/replace/v1/models", "", ""},
 			{"GET", "/regexp/v1/models/search", "", ""},
-			{"GET", "/regexp/v1/models/files", "", "GET /v1/files"},
+			{"GET", "/regexp/v1/models/files", "", ""}, // free, too, but of the payer's own
+			{"GET", "/regexp/v1/models/models", "", "GET /v1/models"},
 			{"GET", "/prefix/v1/models?x=1", "", "GET /v1/models?x=1"},
 			{"POST", "/prefix/v1/messages/count_tokens", countTokens, "POST /v1/messages/count_tokens"},
 			{"POST", "/prefix/v1/chat/completions", chatBody, "POST /v1/chat/completions" + paid},
@@ -186,7 +187,7 @@ func TestWhatIsSentIsWhatIsPriced(t *testing.T) {
 		{"fastcgi", siteMeter + "reverse_proxy UPSTREAM {\n\t\trewrite /v1/messages\n\t\ttransport fastcgi\n\t}", []ask{free}},
 		{"dynamic upstreams", siteMeter + "reverse_proxy {\n\t\tdynamic a HOST PORT\n\t\trewrite /v1/messages\n\t}", []ask{free}},
 		{"tried again", siteMeter + "reverse_proxy UPSTREAM {\n\t\tlb_try_duration 1000h\n\t\tfail_duration 1000h\n\t\trewrite {header.X-To}\n\t}", []ask{
-			{"GET", "/v1/models?X-To=/v1/messages", "", ""}, {"GET", "/v1/models?X-To=/v1/files", "", "GET /v1/files"}}},
+			{"GET", "/v1/models?X-To=/v1/messages", "", ""}, {"GET", "/v1/models?X-To=/v1/models/x", "", "GET /v1/models/x"}}},
 		{"forward_auth", "route {\n\t\tmeter {\n\t\t\tpayee llm\n\t\t\ttariff chat\n\t\t}\n\t\tforward_auth UPSTREAM {\n\t\t\turi /auth\n\t\t\tcopy_headers X-User\n\t\t}\n\t\treverse_proxy UPSTREAM\n\t}", []ask{
 			{"POST", chatCompletions, chatBody, "POST " + chatCompletions + paid}, {"GET", "/v1/models", "", "GET /v1/models"}}},
 		{"what looks like forward_auth", siteMeter + `reverse_proxy UPSTREAM {
@@ -245,8 +246,8 @@ func TestWhatIsSentIsWhatIsPriced(t *testing.T) {
 	}
 }
 
-// TestTheBodyThatIsSentIsTheOneThatIsPriced: what changes the body behind the meter is refused, and what only handles it is not. The upstream
-// is not to blame.
+// TestTheBodyThatIsSentIsTheOneThatIsPriced: if something behind the meter changes the body, the call is refused; if it only reads the
+// body, the call goes on. The upstream does not count as failed.
 func TestTheBodyThatIsSentIsTheOneThatIsPriced(t *testing.T) {
 	t.Parallel()
 	const body = `{"model":"test-1","messages":[{"role":"user","content":"hi"}],"max_tokens":200}`
@@ -292,7 +293,8 @@ func TestTheBodyThatIsSentIsTheOneThatIsPriced(t *testing.T) {
 	}
 }
 
-// TestWhatIsSentUnseenIsWithheld: the answer of a handler that nobody asks beforehand is judged when it comes, and is withheld only so often.
+// TestWhatIsSentUnseenIsWithheld: if a handler does not ask before it sends, its answer is checked when it comes. Only a limited number of
+// its answers are withheld before the agent is refused.
 func TestWhatIsSentUnseenIsWithheld(t *testing.T) {
 	t.Parallel()
 	s := openShop(t, chatPrices, siteMeter+`handle /v1/models/* {
@@ -320,7 +322,7 @@ func TestWhatIsSentUnseenIsWithheld(t *testing.T) {
 	wantProblem(t, last, 429, "rate_limited")
 }
 
-// TestShadowModeRefusesNoRewrite: in shadow mode what would be refused goes on.
+// TestShadowModeRefusesNoRewrite: in shadow mode a call that would be refused goes on.
 func TestShadowModeRefusesNoRewrite(t *testing.T) {
 	t.Parallel()
 	provider := new(worker)

@@ -16,12 +16,12 @@ import (
 	"github.com/tallygate/tallygate/pricing"
 )
 
-// nameRoutes tells each meter which paths it stands before, as the site's matchers have them: that is its route's name in
-// charges and in the list of tariffs.
+// nameRoutes tells each meter which paths it covers, from the matchers of the site. These paths are the route's name in charges and in the
+// list of tariffs.
 func (a *App) nameRoutes() {
 	loaded, err := a.ctx.AppIfConfigured("http")
 	if err != nil {
-		return // nothing is served
+		return // there is nothing to serve
 	}
 	for name, server := range loaded.(*caddyhttp.App).Servers {
 		meters := 0
@@ -43,8 +43,8 @@ func (a *App) nameRoutes() {
 	}
 }
 
-// eachHandler visits the handlers of a server, but for those that only another package's handler knows. paths are what the matchers around a
-// handler name.
+// eachHandler visits the handlers of a server, except for those inside handlers of other packages, which it can't see. paths are the paths
+// in the matchers around a handler.
 func eachHandler(server *caddyhttp.Server, visit func(h caddyhttp.MiddlewareHandler, paths string)) {
 	visitRoutes(server.Routes, "", visit)
 	for _, route := range server.NamedRoutes {
@@ -70,7 +70,7 @@ func visitRoutes(routes caddyhttp.RouteList, within string, visit func(h caddyht
 	}
 }
 
-// routesWithin are the routes that a handler has of its own.
+// routesWithin returns the routes that a handler contains.
 func routesWithin(handler caddyhttp.MiddlewareHandler) (lists []caddyhttp.RouteList) {
 	var answered []caddyhttp.ResponseHandler
 	switch h := handler.(type) {

@@ -115,3 +115,62 @@ func TestCountedWebSocketsKeepTheirCloseFrames(t *testing.T) {
 		}
 	}
 }
+
+// TestAModelNamedOverAWebSocket: what the client names by a message is priced on its way through a real proxy, also what it sends before the
+// server has answered; what has no price never reaches the provider.
+func TestAModelNamedOverAWebSocket(t *testing.T) {
+	t.Parallel()
+	const setup = `{"setup":{"model":"models/%s"}}`
+	for _, early := range []bool{false, true} {
+		for _, test := range []struct{ model, charge, balance, told string }{
+			{"dear-live", "0.1", "9.9", "usageMetadata"},
+			{"cheap-live", "0.01", "9.99", "usageMetadata"},
+			{"other", "0", "10", "no price for model"},
+		} {
+			t.Run(fmt.Sprintf("%s, early %v", test.model, early), func(t *testing.T) {
+				seen := make(chan string, 1)
+				s := openShop(t, "", "handle /ws/* {\n\t\tmeter llm {\n\t\t\ttariff {\n\t\t\t\tmodel dear-* {\n\t\t\t\t\toutput 0.01 per token\n\t\t\t\t}\n\t\t\t\tmodel cheap-* {\n\t\t\t\t\toutput 0.001 per token\n\t\t\t\t}\n\t\t\t}\n\t\t}\n\t\treverse_proxy UPSTREAM\n\t}", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					conn, buffered, err := http.NewResponseController(w).Hijack()
+					if err != nil {
+						panic(err)
+					}
+					defer conn.Close()
+					_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+					if _, payload, err := readFrame(buffered); err == nil {
+						seen <- payload
+						_, _ = io.WriteString(conn, serverFrame(1, `{"usageMetadata":{"promptTokenCount":0,"responseTokenCount":10,"totalTokenCount":10}}`)+serverFrame(8, closeByServer))
+					}
+					close(seen)
+				}))
+				key := s.agent("alice", "10")
+				conn, err := net.Dial("tcp", "127.0.0.1:"+s.port)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer conn.Close()
+				message := clientFrame(1, fmt.Sprintf(setup, test.model))
+				request := fmt.Sprintf("GET /ws/google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent HTTP/1.1\r\nHost: 127.0.0.1\r\nTallygate-Key: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n", key)
+				if early {
+					request += message
+				}
+				_, _ = io.WriteString(conn, request)
+				r := bufio.NewReader(conn)
+				if response, err := http.ReadResponse(r, nil); err != nil || response.StatusCode != 101 {
+					t.Fatal(response, err)
+				}
+				if !early {
+					_, _ = io.WriteString(conn, message)
+				}
+				told, _ := io.ReadAll(r)
+				if !strings.Contains(string(told), test.told) {
+					t.Errorf("the client is told %q", told)
+				}
+				if heard, ok := <-seen; ok != (test.charge != "0") {
+					t.Errorf("the provider hears %q", heard)
+				}
+				want(t, "wallet", s.balance(key), test.balance)
+				s.wantNothingHeld(t, key)
+			})
+		}
+	}
+}

@@ -30,7 +30,7 @@ func (a Actor) mayMove() error {
 	}
 }
 
-// mayPay refuses a key that is bound to other payees. Who spends passes it in [Tx.spend].
+// mayPay refuses a key that may pay only other payees. Everything that is spent passes it in [Tx.spend].
 func (a Actor) mayPay(payee string) error {
 	if err := a.mayMove(); err != nil {
 		return err

@@ -30,7 +30,7 @@ type Key struct {
 	Hash      [32]byte  `cbor:"3,keyasint" json:"-"` // of the whole key
 	Name      string    `cbor:"4,keyasint,omitempty"`
 	ReadOnly  bool      `cbor:"5,keyasint,omitempty"` // may look but move nothing
-	Payees    []string  `cbor:"6,keyasint,omitempty"` // when not empty, it pays these alone
+	Payees    []string  `cbor:"6,keyasint,omitempty"` // if not empty, the key can pay only these
 	CreatedAt time.Time `cbor:"7,keyasint"`
 	RevokedAt time.Time `cbor:"8,keyasint,omitzero"` // zero: it is valid
 }
@@ -144,8 +144,9 @@ func (t *Tx) addKey(agent string, o KeyOrder) (Key, string, error) {
 	return key, secret, t.put(keyTable.key(id), key)
 }
 
-// RevokeKey ends a key: the next request with it is refused. What the key began ends too: nobody debits by its allowances any more, and its
-// subscriptions begin no further period, so that no limit of the key needs to outlive it. The period that runs is paid, and serves.
+// RevokeKey ends a key: the next request with it is refused. What the key began stops too: nobody can debit under an allowance that it set,
+// and its subscriptions do not renew. So the limits of a revoked key have nothing left to count. A subscription serves until its paid
+// period ends.
 func (t *Tx) RevokeKey(by Actor, agent, id string) error {
 	agent, err := t.actsFor(by, "agent_id", agent)
 	if err != nil {
@@ -175,7 +176,7 @@ func (t *Tx) RevokeKey(by Actor, agent, id string) error {
 	return t.put(keyTable.key(id), key)
 }
 
-// stands reports whether what a key began goes on: the key is not revoked. What was begun without a key, by the operator, does.
+// stands reports whether what a key began goes on: it does unless the key was revoked. What the operator began has no key, and goes on.
 func stands(r ledger.Reader, key string) (bool, error) {
 	var k Key
 	if key == "" {

@@ -10,9 +10,8 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// Limit bounds what an agent may spend: with one of its keys, to one payee, or in all. It counts what passes [Tx.spend]. A window begins with the
-// first spending after the one before it.
-// the agent refunds as their payee. Calls from an escrow that the agent locked itself do not count again. Debits under an allowance, and
+// Limit bounds what an agent may spend in a window of time: with one of its keys, to one payee, or in total. [Tx.spend] says what counts. A
+// window begins with the first spending after the previous window has ended.
 //
 // An agent sets limits for itself, and the operator sets other limits for it. All of them apply, and each of the two changes only its own.
 type Limit struct {
@@ -23,8 +22,8 @@ type Limit struct {
 
 	ByOperator bool `cbor:"5,keyasint,omitempty"` // the operator has set it
 
-	Spent ledger.Amount `cbor:"-"` // in the window that runs, as of when it was read
-	Until time.Time     `cbor:"-"` // its end; zero: none runs
+	Spent ledger.Amount `cbor:"-"` // in the current window, at the time of reading
+	Until time.Time     `cbor:"-"` // the end of the current window; zero: there is none
 }
 
 // id identifies what the limit counts, so that the count is kept when the amount of the limit changes.
@@ -60,7 +59,7 @@ func (t *Tx) SetLimits(by Actor, agent string, limits []Limit) ([]Limit, error) 
 	if len(limits) > maxLimits {
 		return nil, invalid("limits", "limits: %d are too many, at most %d", len(limits), maxLimits)
 	}
-	limits = slices.Clone(limits) // they are the caller's
+	limits = slices.Clone(limits) // so that the caller's slice is not changed
 	seen := map[string]bool{}
 	for i := range limits {
 		limits[i].ByOperator = by.Operator
@@ -198,14 +197,14 @@ func (l Limit) thing(payer string) Thing {
 	return Thing{Kind: SpendLimit, Owner: payer, Name: l.id()}
 }
 
-// limitClaim is what one call, or one operation, has claimed of its payer's limits. A nil one is bound by none.
+// limitClaim is what one call, or one operation, has claimed of its payer's limits. It is nil if no limit applies.
 type limitClaim struct {
 	Claim
 	limits []Limit
 }
 
-// claimLimits claims what a call may spend at first of all limits that bind it, nil where none does. Nothing is written: [Tx.spent] counts what
-// the call has come to.
+// claimLimits claims the first amount of a call from all limits that apply to it. It returns nil if none applies. It writes nothing:
+// [Tx.spent] counts at the end what the call has cost.
 func (b *Book) claimLimits(ctx context.Context, key string, s spending) (*limitClaim, error) {
 	limits, err := b.Limits(s.agent)
 	if err != nil || len(limits) == 0 {
@@ -214,7 +213,7 @@ func (b *Book) claimLimits(ctx context.Context, key string, s spending) (*limitC
 	return claimOf(ctx, b.process.claims, limits, key, s, b.Now)
 }
 
-// claimOf claims a spending of the limits that count it.
+// claimOf claims an amount from all limits that count it.
 func claimOf(ctx context.Context, claims Claims, limits []Limit, key string, s spending, now func() time.Time) (c *limitClaim, err error) {
 	c = &limitClaim{}
 	var of []Bound
@@ -278,7 +277,7 @@ func (c *limitClaim) end() {
 	}
 }
 
-// settle ends the claim when the operation is durable that counts what the call has spent.
+// settle ends the claim as soon as the operation is durable that counts what was spent.
 func (c *limitClaim) settle(t *Tx, spent ledger.Amount) {
 	if c != nil {
 		c.Settle(t, int64(spent))

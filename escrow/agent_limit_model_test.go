@@ -16,9 +16,9 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// TestLimitsHoldInAnyMix runs random acts by several keys of one agent, whose limits the agent and the operator have set. It measures in the books
-// what has left: for limits of all keys, what is gone from the wallet and from what meters have locked; for a limit of one key, what that key's acts
-// have paid out or locked, less what the key had locked before. In no window is that more than the limit.
+// TestLimitsHoldInAnyMix runs random acts by several keys of one agent, with limits that the agent and the operator have set. It measures
+// in the books what was spent. For limits of all keys, that is what has left the wallet and the escrows of meters. For a limit of one key,
+// it is what that key's acts have paid out or locked, minus what the key had locked before. In no window may that be more than the limit.
 func TestLimitsHoldInAnyMix(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(r *rapid.T) {
@@ -49,7 +49,7 @@ func TestLimitsHoldInAnyMix(t *testing.T) {
 	})
 }
 
-// mix is the books, and what is known of who did what.
+// mix is the books, and a record of who did what.
 type mix struct {
 	*shop
 	r          *rapid.T
@@ -91,7 +91,7 @@ func (m *mix) limit(who escrow.Actor, limits ...escrow.Limit) {
 	}
 }
 
-// left counts what a key's act has let go of: for limits of a key, out; for those of all keys, gone.
+// left counts what an act of a key has let go: out for limits of that key, gone for limits of all keys.
 func (m *mix) left(key, payee string, out, gone ledger.Amount) {
 	for _, l := range m.limits {
 		amount := gone
@@ -113,7 +113,7 @@ func (m *mix) left(key, payee string, out, gone ledger.Amount) {
 	}
 }
 
-// stock is what alice has at her free disposal: her wallet, and what meters have locked for her.
+// stock is what alice can spend freely: her wallet, and what meters have locked for her.
 func (m *mix) stock() ledger.Amount {
 	sum := m.balance("alice")
 	for _, id := range m.escrows {
@@ -130,7 +130,7 @@ func (m *mix) look(id string) escrow.Escrow {
 	return e
 }
 
-// note takes in the escrows that an act has made: by a key, or by a meter.
+// note records the escrows that an act has made, by a key or by a meter.
 func (m *mix) note(key string) {
 	all, _, err := m.Escrows(context.Background(), escrow.EscrowFilter{Agent: "alice", Role: "payer"}, escrow.Page{Limit: 500})
 	must(m.r, err)
@@ -142,7 +142,8 @@ func (m *mix) note(key string) {
 	}
 }
 
-// act runs an act of a key that pays a payee, from an escrow or the wallet. Only a limit, a status or a lack of money may refuse it.
+// act runs an act of a key that pays a payee, from an escrow or the wallet. It may be refused only because of a limit, a status or a lack
+// of money.
 func (m *mix) act(key, payee, from string, do func() error) bool {
 	released := func() ledger.Amount {
 		if from == "" {
@@ -238,7 +239,7 @@ func (m *mix) ask(r *rapid.T) {
 	m.onEscrow(by, e, func(tx *escrow.Tx) (escrow.Escrow, error) { return tx.Refund(by, e.ID, 0, "") })
 }
 
-// withdraw lets all that remains go, where the escrow's time gives it to the payee.
+// withdraw withdraws a refund request. If the escrow goes to the payee when it expires, that lets everything go that remains.
 func (m *mix) withdraw(r *rapid.T) {
 	by, e := m.key(r), m.any(r)
 	before := m.look(e.ID)
@@ -308,7 +309,7 @@ func (m *mix) resume(r *rapid.T) {
 	}
 }
 
-// order is a call that is paid from the wallet, an escrow that is named, or one that a meter finds or opens.
+// order is a call that is paid from the wallet, from a named escrow, or from one that a meter finds or opens.
 func (m *mix) order(r *rapid.T) (o escrow.CallOrder) {
 	o = escrow.CallOrder{Request: m.NewRequestID(), By: m.key(r), Payee: m.payee(r), Least: little(r), Most: little(r)}
 	switch rapid.IntRange(0, 2).Draw(r, "from") {
@@ -391,7 +392,7 @@ func (m *mix) score(r *rapid.T) {
 	m.act(by.Key, c.Payee, c.HeldIn, func() error { return m.run(func(tx *escrow.Tx) error { _, err := tx.Score(by, id, "1"); return err }) })
 }
 
-// resolve is the operator's: what it decides is no key's, and no limit is in its way.
+// resolve is an act of the operator. It counts for no key, and no limit refuses it.
 func (m *mix) resolve(r *rapid.T) {
 	e := m.any(r)
 	if e.Remaining() == 0 || e.Status != escrow.StatusOpen || e.Closing != "" || e.Kind == escrow.KindMeter {
@@ -429,7 +430,7 @@ func (m *mix) wait(r *rapid.T) {
 	}
 }
 
-// crash is the death of the process: calls are gone, but for what they have drawn.
+// crash ends the process: its calls are gone, except for what they have drawn.
 func (m *mix) crash(r *rapid.T) {
 	m.catchUp()
 	for i, c := range m.calls {
@@ -456,7 +457,7 @@ func (m *mix) crash(r *rapid.T) {
 	m.calls = nil
 }
 
-// hold looks that what the books count is no less than what was measured.
+// hold checks that the books count at least what was measured.
 func (m *mix) hold(r *rapid.T) {
 	m.r, m.shop.t = r, r
 	limits, err := m.Limits("alice")
@@ -471,7 +472,7 @@ func (m *mix) hold(r *rapid.T) {
 	}
 }
 
-// TestParallelSpendingKeepsTheLimit: transfers and calls that run at once exceed a limit together no more than one after the other.
+// TestParallelSpendingKeepsTheLimit: transfers and calls that run at the same time together stay within the limit.
 func TestParallelSpendingKeepsTheLimit(t *testing.T) {
 	s, thief := limited(t)
 	var all sync.WaitGroup

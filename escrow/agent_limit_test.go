@@ -27,8 +27,8 @@ func limited(t *testing.T) (s *shop, thief escrow.Actor) {
 	return s, escrow.Actor{Agent: "alice", Key: key.ID}
 }
 
-// TestALimitBoundsEveryWayOut: with a limited key nobody can move more than the limit out of the agent in a window, by any operation, however
-// often, and with any help of other agents.
+// TestALimitBoundsEveryWayOut: with a limited key nobody can move more than the limit out of the agent in a window, by any operation,
+// however often, and with any help of other agents.
 func TestALimitBoundsEveryWayOut(t *testing.T) {
 	for name, try := range map[string]func(s *shop, thief escrow.Actor) error{
 		"transfer": func(s *shop, thief escrow.Actor) error {
@@ -192,8 +192,8 @@ func TestAnOperatorsLimitStands(t *testing.T) {
 	s.sound()
 }
 
-// TestWhatOthersLearn: a payee that debits by an allowance learns nothing about the payer's wallet or limits. An allowance ends with the key that set
-// it.
+// TestWhatOthersLearn: a payee that debits under an allowance learns nothing about the payer's wallet or limits. An allowance ends when the
+// key that set it is revoked.
 func TestWhatOthersLearn(t *testing.T) {
 	s, thief := limited(t)
 	must(t, s.run(func(tx *escrow.Tx) error {
@@ -275,7 +275,7 @@ func TestKeysAreBounded(t *testing.T) {
 	}
 }
 
-// TestAllowancesAreBounded: an agent can't have the server keep allowances without end.
+// TestAllowancesAreBounded: the number of an agent's allowances is limited.
 func TestAllowancesAreBounded(t *testing.T) {
 	s := newShop(t, defaultRules())
 	s.agents("0", "alice")

@@ -23,7 +23,7 @@ type Side struct {
 	Completed      int64         `cbor:"1,keyasint,omitempty"` // escrows of which something was released
 	Value          ledger.Amount `cbor:"2,keyasint,omitempty"` // released, net of what came back
 	Counterparties int64         `cbor:"3,keyasint,omitempty"` // distinct
-	DisputesWon    int64         `cbor:"4,keyasint,omitempty"` // where it got more than half of what was divided
+	DisputesWon    int64         `cbor:"4,keyasint,omitempty"` // it got more than half of what was divided
 	DisputesLost   int64         `cbor:"5,keyasint,omitempty"`
 	Closed         ledger.Amount `cbor:"6,keyasint,omitempty"` // released and refunded
 	Refunded       ledger.Amount `cbor:"7,keyasint,omitempty"`
@@ -124,7 +124,7 @@ func (t *Tx) countPair(payer, payee string, released ledger.Amount) (gained, cir
 	return gained, circled, there == 0 && gained > 0, t.put(pairTable.key(payer, payee), there+released)
 }
 
-// countDispute notes who has won a dispute: the one who gets more of what is divided.
+// countDispute notes which party has won a dispute: the one that gets more of what is divided.
 func (t *Tx) countDispute(e *Escrow, r Resolution) error {
 	stained, err := t.stained(e.Account())
 	if err != nil || e.Status != StatusDisputed || stained >= e.Remaining() || r.ToPayee == r.ToPayer {

@@ -7,22 +7,22 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// spending is money that leaves an agent, or a claim of the agent that is given up.
+// spending is money that an agent spends, or a claim to money that it gives up.
 type spending struct {
-	agent  string // whose it is
+	agent  string // who spends
 	payee  string // who gets it
 	amount ledger.Amount
-	// locked is the escrow from which the agent pays. It is nil where the wallet pays, and where the agent is the payee of what it gives up.
+	// locked is the escrow from which the agent pays. It is nil if the wallet pays, and if the agent gives up a claim as a payee.
 	locked *Escrow
 }
 
-// spend is what every act passes by which money leaves an agent, or a claim of it is given up, with the key that acts: transfers and debits;
-// escrows as they are locked, released, and left to their time; each period of a subscription; verdicts on quality; charges and escrows that a
-// payee gives back. (A metered call passes in two steps: [Book.claimLimits] before it, [Tx.spent] after it.) It refuses a key that is bound to
-// other payees, and what exceeds a limit, and counts the rest. What the operator does counts and is not refused: no agent's limit keeps the operator
-// from paying back or deciding.
+// spend checks everything that an agent spends or gives up, against the key that acts, and counts it. It refuses a key that may pay only
+// other payees, and an amount that exceeds a limit. All these acts call spend: transfers and debits; locking an escrow, releasing it, and
+// withdrawing a request for its refund; each period of a subscription; verdicts on quality; and refunds by a payee. A metered call has two
+// steps instead: [Book.claimLimits] before the call, and [Tx.spent] after it. What the operator does is counted but not refused, so that no
+// agent can use a limit to keep the operator from refunding or deciding.
 //
-// What a key began counts as spent with it: debits under an allowance that it has set, and the renewals of a subscription.
+// Some acts count for the key that began them: debits for the key that set the allowance, renewals for the key that began the subscription.
 func (t *Tx) spend(by Actor, s spending) error {
 	if err := by.mayPay(s.payee); err != nil {
 		return err
@@ -34,7 +34,7 @@ func (t *Tx) spend(by Actor, s spending) error {
 	if err != nil || len(limits) == 0 {
 		return err
 	}
-	// Until the operation is durable the amount is claimed, as that of a call is: calls that begin meanwhile find it taken.
+	// The amount is claimed until the operation is durable, so that calls that begin meanwhile can't use the same room of a limit.
 	claim, err := claimOf(context.Background(), t.process.claims, limits, by.Key, s, t.Now)
 	if err != nil || claim == nil {
 		return err
@@ -44,7 +44,7 @@ func (t *Tx) spend(by Actor, s spending) error {
 	return t.spent(by.Key, s)
 }
 
-// spent counts what has left an agent already, or leaves it by an act of the operator's. Nothing is refused.
+// spent counts what an agent has already spent, or what the operator spends for it. It refuses nothing.
 func (t *Tx) spent(key string, s spending) error {
 	if s.amount == 0 {
 		return nil
@@ -69,26 +69,26 @@ func (t *Tx) spent(key string, s spending) error {
 	return nil
 }
 
-// countsFor reports whether a limit counts the spending by a key. What was counted when an escrow was locked does not count again, but against
-// the limits of keys that have not locked it.
+// countsFor reports whether a limit counts the spending by a key. What an escrow pays was counted when the escrow was locked. It counts
+// again only against a limit of the acting key, and only if that key is not in [Escrow.CountedFor].
 func (s spending) countsFor(l Limit, key string) bool {
 	if l.Key != "" && l.Key != key || l.Payee != "" && l.Payee != s.payee {
 		return false
 	}
-	if s.locked == nil || s.locked.Kind == KindMeter { // a meter locks without counting
+	if s.locked == nil || s.locked.Kind == KindMeter { // when a meter locks money, that is not counted
 		return true
 	}
 	return l.Key != "" && !slices.Contains(s.locked.CountedFor, key)
 }
 
-// countedFor notes that all that remains of an escrow has counted as spent with a key of the payer.
+// countedFor notes that everything that remains in an escrow was counted as spent with a key of the payer.
 func (e *Escrow) countedFor(key string) {
 	if key != "" && !slices.Contains(e.CountedFor, key) {
 		e.CountedFor = append(slices.Clone(e.CountedFor), key)
 	}
 }
 
-// letGo is what an act of the payer on its escrow lets go of to the payee.
+// letGo is the spending of an act by which the payer lets an amount of its escrow go to the payee.
 func (e *Escrow) letGo(amount ledger.Amount) spending {
 	return spending{agent: e.From, payee: e.To, amount: amount, locked: e}
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// newKey makes a further key of an agent.
+// newKey makes another key of an agent.
 func (s *shop) newKey(agent string, o escrow.KeyOrder) escrow.Actor {
 	s.t.Helper()
 	key, err := do(s, func(tx *escrow.Tx) (escrow.Key, error) {
@@ -34,7 +34,7 @@ func (s *shop) balance(agent string) ledger.Amount {
 	return w.Balance
 }
 
-// spend runs a metered call of some amount.
+// spend makes a metered call that costs an amount.
 func (s *shop) spend(o escrow.CallOrder, spent ledger.Amount, q *escrow.Quality) (escrow.Charge, error) {
 	o.Request, o.Least = s.NewRequestID(), spent
 	a, err := s.Authorise(context.Background(), o)
@@ -44,7 +44,7 @@ func (s *shop) spend(o escrow.CallOrder, spent ledger.Amount, q *escrow.Quality)
 	return a.Settle(context.Background(), escrow.Settlement{Amount: spent, Quota: 100 * escrow.Micro, Quality: q})
 }
 
-// lock has an escrow made by a key.
+// lock makes an escrow with a key.
 func (s *shop) lock(who escrow.Actor, o escrow.EscrowOrder) escrow.Escrow {
 	s.t.Helper()
 	o.To = "mallory"
@@ -53,8 +53,8 @@ func (s *shop) lock(who escrow.Actor, o escrow.EscrowOrder) escrow.Escrow {
 	return e
 }
 
-// exits are the ways by which a key lets go of what another key of the agent has locked, or began: set does that, and returns an act that lets 0.3 of
-// it go to mallory.
+// exits are the ways in which a key can let money go that another key of the agent has locked, or from something that it began. set
+// prepares one, and returns an act that lets 0.3 go to mallory.
 var exits = map[string]func(s *shop, owner escrow.Actor) (act func(by escrow.Actor) error){
 	"release": func(s *shop, owner escrow.Actor) func(escrow.Actor) error {
 		return func(by escrow.Actor) error {
@@ -169,7 +169,8 @@ var exits = map[string]func(s *shop, owner escrow.Actor) (act func(by escrow.Act
 	},
 }
 
-// TestAnotherKeysEscrow: what one key of an agent has locked, another key lets go of within its own limits alone, whichever way it tries.
+// TestAnotherKeysEscrow: one key of an agent can let money go that another key has locked only within its own limits, in whatever way it
+// tries.
 func TestAnotherKeysEscrow(t *testing.T) {
 	for name, set := range exits {
 		t.Run(name, func(t *testing.T) {
@@ -193,7 +194,7 @@ func TestAnotherKeysEscrow(t *testing.T) {
 	}
 }
 
-// TestABoundKeyLetsNothingGoToOthers: a key that pays some agents alone lets go of nothing to others of what another key has locked.
+// TestABoundKeyLetsNothingGoToOthers: a key that may pay only some agents can't let money go to others, even if another key has locked it.
 func TestABoundKeyLetsNothingGoToOthers(t *testing.T) {
 	for name, set := range exits {
 		t.Run(name, func(t *testing.T) {
@@ -212,8 +213,8 @@ func TestABoundKeyLetsNothingGoToOthers(t *testing.T) {
 	}
 }
 
-// TestWhatAKeyLockedCountsOnce: of what a limited key has locked within its limit it lets go in parts, by calls and as a whole, without counting
-// again.
+// TestWhatAKeyLockedCountsOnce: what a limited key has locked within its limit, it may release in parts, by calls and as a whole, without
+// being counted again.
 func TestWhatAKeyLockedCountsOnce(t *testing.T) {
 	s, thief := limited(t)
 	e := s.lock(thief, escrow.EscrowOrder{Amount: amount("1"), AutoRelease: time.Hour})
@@ -228,7 +229,7 @@ func TestWhatAKeyLockedCountsOnce(t *testing.T) {
 	if limits[0].Spent != amount("1") {
 		t.Errorf("of an escrow of 1, %s counted", limits[0].Spent)
 	}
-	// What it has counted for once, as it left it to its time, it releases as well.
+	// Withdrawing a refund request has counted everything that remains, so a release does not count again.
 	s.clock.advance(25 * time.Hour)
 	owner := s.newKey("alice", escrow.KeyOrder{})
 	other := s.lock(owner, escrow.EscrowOrder{Amount: amount("1"), AutoRelease: time.Hour})
@@ -238,7 +239,7 @@ func TestWhatAKeyLockedCountsOnce(t *testing.T) {
 	s.sound()
 }
 
-// TestAMeterOpensWithinTheLimit: a limited key has no meter lock what the key could not spend.
+// TestAMeterOpensWithinTheLimit: a meter opens no escrow that is larger than what the limited key may spend.
 func TestAMeterOpensWithinTheLimit(t *testing.T) {
 	s, thief := limited(t)
 	charge, err := s.spend(escrow.CallOrder{By: thief, Payee: "mallory", From: escrow.FromEscrow, Open: amount("50")}, amount("0.3"), nil)
@@ -249,7 +250,7 @@ func TestAMeterOpensWithinTheLimit(t *testing.T) {
 	s.sound()
 }
 
-// TestAPayeesLimitedKey: what a payee gives back of its escrows counts against the payee's limits.
+// TestAPayeesLimitedKey: what a payee refunds of its escrows counts against the payee's limits.
 func TestAPayeesLimitedKey(t *testing.T) {
 	s, thief := limited(t)
 	e, err := do(s, func(tx *escrow.Tx) (escrow.Escrow, error) {
@@ -266,7 +267,7 @@ func TestAPayeesLimitedKey(t *testing.T) {
 	s.sound()
 }
 
-// TestWhatARevokedKeyBegan: a subscription begins no further period once its key is revoked, whatever becomes of the key's limit; another key may
+// TestWhatARevokedKeyBegan: a subscription does not renew after its key was revoked, even if the key's limit is deleted. Another key may
 // resume it, under its own limits.
 func TestWhatARevokedKeyBegan(t *testing.T) {
 	s, thief := limited(t)
@@ -303,8 +304,8 @@ func TestWhatARevokedKeyBegan(t *testing.T) {
 	s.sound()
 }
 
-// TestThePayeeLearnsNothingOfTheWallet: whether a payer could pay the next period is told to the payer and the operator alone; who debits without
-// an allowance learns not even whether the agent exists.
+// TestThePayeeLearnsNothingOfTheWallet: only the payer and the operator are told whether the payer could pay the next period. An agent that
+// debits without an allowance does not even learn whether the other agent exists.
 func TestThePayeeLearnsNothingOfTheWallet(t *testing.T) {
 	s, _ := limited(t)
 	sub, err := do(s, func(tx *escrow.Tx) (escrow.Subscription, error) {
@@ -334,7 +335,7 @@ func TestThePayeeLearnsNothingOfTheWallet(t *testing.T) {
 	}
 }
 
-// TestSetLimitsLeavesTheCallersList: what is given to SetLimits is not changed, since an operation may run more than once.
+// TestSetLimitsLeavesTheCallersList: SetLimits does not change the slice that it gets, since an operation may run more than once.
 func TestSetLimitsLeavesTheCallersList(t *testing.T) {
 	s, _ := limited(t)
 	mine := make([]escrow.Limit, 1, 4)
@@ -360,7 +361,7 @@ func TestACrashCountsWhatWasDrawn(t *testing.T) {
 	s.sound()
 }
 
-// TestNoLimitStopsTheOperator: an agent does not keep the operator from paying back what it has got by limiting itself; but it counts.
+// TestNoLimitStopsTheOperator: an agent can't prevent refunds by the operator by setting itself a limit. But these refunds count.
 func TestNoLimitStopsTheOperator(t *testing.T) {
 	s := newShop(t, defaultRules())
 	s.agents("100", "alice")
@@ -390,8 +391,8 @@ func TestNoLimitStopsTheOperator(t *testing.T) {
 	s.sound()
 }
 
-// TestWhatIsOnItsWayCounts: a call that begins while an operation spends, and is not durable yet, finds the limit used by it; where the operation
-// comes to nothing, it is free again.
+// TestWhatIsOnItsWayCounts: while an operation spends and is not durable yet, a call that begins finds that room of the limit used. If the
+// operation fails, the room is free again.
 func TestWhatIsOnItsWayCounts(t *testing.T) {
 	s, thief := limited(t)
 	begin := func() error {

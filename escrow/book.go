@@ -14,6 +14,7 @@
 //	escrow_*        escrows: locked, released, refunded, disputed, by milestones
 //	call_*          metered calls: authorised, drawn, settled; charges and their quality
 //	subscription_*  plans, periods and quotas
+//	resource        what providers keep, and which payer made it
 //	event_*         what agents are told of: events, the outbox, webhooks
 //	claim_*         what one process knows for a moment
 package escrow

@@ -31,8 +31,8 @@ func (f Finding) String() string { return f.Subject + ": " + f.What }
 const maxFindings = 1000
 
 // Check proves that the books are right. After the ledger's own check it checks each escrow: its amount is the sum of what was released,
-// its account holds what remains, that it is in the lists where it belongs, the same of credits, and that the charges are the transfers
-// that were made for them. It works on a live ledger. progress may be nil.
+// its account holds what remains, that it is in the lists where it belongs, the same for credits, and that each charge matches the
+// transfers that were made for it. It works on a live ledger. progress may be nil.
 func (b *Book) Check(ctx context.Context, progress func(transfers uint64)) (Report, error) {
 	var report Report
 	var err error

@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// What happens by the clock alone is done by a worker, [Book.RunDue], and not by whoever comes next: no request waits for it. What a
-// request looks at itself, an escrow or a subscription, it brings up to date first.
+// A background worker, which calls [Book.RunDue], does what is due by the clock. So no request waits for it. A request that reads or
+// changes an escrow or a subscription brings only that one up to date first.
 //
-// Things that fall due belong to the agent who pays for them, and agents take turns at them.
+// Each thing that falls due belongs to the agent that pays for it, and agents take turns.
 
 // The kinds of things that fall due, in the keys of the due table.
 const (
@@ -18,11 +18,11 @@ const (
 	dueSubscription = "s"
 	dueNotice       = "n" // an event that announces something
 	dueCredit       = "c"
-	dueForget       = "f" // idempotency keys that are old; nobody's
+	dueForget       = "f" // old idempotency keys; these belong to no agent
 )
 
 const (
-	dueTogether = 16 // things done in one operation, so that calls which settle meanwhile wait for no more
+	dueTogether = 16 // things done in one operation; calls that settle meanwhile wait for no more than these
 	dueAtOnce   = 64 // such operations in one RunDue
 	dueRetry    = time.Minute
 )
@@ -33,9 +33,9 @@ func (t *Tx) fallsDue(owner string, at time.Time, what string) error {
 	return dueTurns.by(t, owner, at)
 }
 
-// RunDue does what is due: auto-releases, refund windows, renewals, credit that expires, notices; so much of it, if there is very much. It returns when to call it
-// again (zero: nothing is going to be due). Each thing is done exactly once, whoever else runs this. What fails is tried again a minute later,
-// and reported in the error.
+// RunDue does what is due: it releases escrows, grants refunds, renews subscriptions, ends expired credit and sends notices. If very much
+// is due, it does only a part. It returns the time at which to call it again, or zero if nothing will fall due. Each thing is done exactly
+// once, even if several processes call RunDue. Things that fail are reported in the error, and tried again a minute later.
 func (b *Book) RunDue(ctx context.Context) (next time.Time, err error) {
 	var failed []error
 	for range dueAtOnce {
@@ -51,11 +51,11 @@ func (b *Book) RunDue(ctx context.Context) (next time.Time, err error) {
 	return next, errors.Join(failed...)
 }
 
-// dueRun is what came of doing some of what is due.
+// dueRun is the result of doing some of what is due.
 type dueRun struct {
 	failed []error
 	more   bool      // some of it may be left
-	next   time.Time // when the next thing falls due; zero: nothing does
+	next   time.Time // when the next thing falls due; zero: nothing will
 }
 
 func (t *Tx) runSome() (run dueRun, err error) {
@@ -81,7 +81,7 @@ func (t *Tx) runSome() (run dueRun, err error) {
 	return run, nil
 }
 
-// runFirst does the first thing of an agent that is due. failed is why it could not be done: then it is due again later.
+// runFirst does the first thing of an agent that is due. If that can't be done, failed says why, and the thing is due again later.
 func (t *Tx) runFirst(owner string) (failed, err error) {
 	what, at, err := dueTurns.first(t.ledger, owner)
 	if err != nil {
@@ -101,7 +101,7 @@ func (t *Tx) runFirst(owner string) (failed, err error) {
 	return failed, dueTurns.next(t, owner)
 }
 
-// runOne does one thing that is due. more is true where some of it is left.
+// runOne does one thing that is due. more is true if a part of it is left.
 func (t *Tx) runOne(what string) (more bool, err error) {
 	switch kind, id := what[:1], what[1:]; kind {
 	case dueEscrow:
@@ -120,7 +120,7 @@ func (t *Tx) runOne(what string) (more bool, err error) {
 	return more, err
 }
 
-// expire does to an escrow what is due: its own time, or the silence after a refund request.
+// expire does what is due to an escrow: it expires, or a refund request was not answered in time.
 func (t *Tx) expire(e *Escrow) error {
 	for e.over(t.Now()) {
 		what := EscrowReleased
@@ -135,7 +135,7 @@ func (t *Tx) expire(e *Escrow) error {
 			}
 		case e.Status == StatusOpen:
 			err = t.sendRest(e, e.OnExpiry, "its time is up")
-		case e.Served: // what was served is not refunded in silence
+		case e.Served: // a refund without an answer is not granted if calls were served
 			what = EscrowDisputed
 			e.dispute("meter", "the refund request met silence, and a meter has served from this escrow")
 		default:
@@ -155,7 +155,7 @@ func (t *Tx) expire(e *Escrow) error {
 	return nil
 }
 
-// over reports whether the time of an escrow is up, or that of a refund request, so that something is due.
+// over reports whether an escrow has expired, or the time to answer its refund request is over.
 func (e *Escrow) over(now time.Time) bool {
 	at := e.dueAt()
 	return !at.IsZero() && !at.After(now)

@@ -9,7 +9,7 @@ import (
 	"github.com/tallygate/tallygate/escrow"
 )
 
-// period makes a rule of very short periods, so that much falls due.
+// period sets rules with very short periods, so that much falls due.
 func period(r escrow.Rules) escrow.Rules {
 	r.MinEscrow, r.MinPeriod, r.MaxSubscriptions = 1, time.Second, 5000
 	return r
@@ -24,8 +24,8 @@ func (s *shop) subscribe(payer, payee, amount_ string, each time.Duration) escro
 	return sub
 }
 
-// TestNobodyWaitsForWhatIsDue: what hundreds of subscriptions of one agent owe is not done by whoever comes next. Calls and payments go
-// on, and no renewal happens in them.
+// TestNobodyWaitsForWhatIsDue: when hundreds of subscriptions of one agent are due, no request has to do that work. Calls and payments go
+// on, and none of them renews a subscription.
 func TestNobodyWaitsForWhatIsDue(t *testing.T) {
 	s := newShop(t, period(defaultRules()))
 	s.agents("10", "mallory", "alice")
@@ -63,8 +63,8 @@ func TestNobodyWaitsForWhatIsDue(t *testing.T) {
 	s.sound()
 }
 
-// TestDueInTurns: what is due of an agent that has thousands of such things does not keep another's waiting, whose time comes later and
-// whose name comes later.
+// TestDueInTurns: an agent with thousands of due things does not delay another agent, whose time comes later and whose name comes later in
+// the alphabet.
 func TestDueInTurns(t *testing.T) {
 	for _, other := range []string{"aaron", "zoe"} {
 		s := newShop(t, period(defaultRules()))
@@ -91,8 +91,8 @@ func TestDueInTurns(t *testing.T) {
 	}
 }
 
-// TestMissedPeriods: after a downtime a subscription catches up period by period, a bounded number of them in one operation; who asks for
-// the subscription before that is told to come back.
+// TestMissedPeriods: after a downtime a subscription catches up period by period, a limited number of them in one operation. A request
+// about the subscription before that is told to come back later.
 func TestMissedPeriods(t *testing.T) {
 	s := newShop(t, period(defaultRules()))
 	s.agents("1000", "alice")
@@ -115,7 +115,8 @@ func TestMissedPeriods(t *testing.T) {
 	s.sound()
 }
 
-// TestWhatIsReadIsUpToDate: an escrow or a subscription is read, and used, as its time has made it, whether or not the worker has come by.
+// TestWhatIsReadIsUpToDate: a request that reads or uses an escrow or a subscription finds it as its time has made it, even if the worker
+// has not come yet.
 func TestWhatIsReadIsUpToDate(t *testing.T) {
 	s := newShop(t, period(defaultRules()))
 	s.agents("1000", "alice")
@@ -144,7 +145,7 @@ func TestWhatIsReadIsUpToDate(t *testing.T) {
 	s.sound()
 }
 
-// TestSubscriptionsAreBounded: what one agent can have the server do for ever is bounded.
+// TestSubscriptionsAreBounded: what one agent can make the server do without end is limited.
 func TestSubscriptionsAreBounded(t *testing.T) {
 	r := defaultRules()
 	r.MaxSubscriptions = 2

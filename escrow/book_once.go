@@ -26,7 +26,7 @@ const (
 type OnceID struct {
 	Owner string // such as "agent:alice"
 	Key   string
-	Crowd string // owners that are counted together, where anyone may make up owners; empty: the owner alone
+	Crowd string // owners with the same Crowd are counted together, because anybody could invent owners; empty: the owner is counted alone
 }
 
 // onceRecord is the stored outcome of an operation.
@@ -34,24 +34,24 @@ type onceRecord struct {
 	Digest  []byte    `cbor:"1,keyasint"`
 	Result  []byte    `cbor:"2,keyasint,omitempty"`
 	Refusal *Refusal  `cbor:"3,keyasint,omitempty"`
-	Request string    `cbor:"4,keyasint,omitempty"` // of a metered call, its id
+	Request string    `cbor:"4,keyasint,omitempty"` // the id of the metered call, if it is one
 	At      time.Time `cbor:"5,keyasint"`
 }
 
 // Answer is the outcome of an operation with an idempotency key.
 type Answer[T any] struct {
-	Result   T      // of the operation, where it was done just now
-	Kept     []byte // what is kept of it
+	Result   T      // of the operation, if it was done just now
+	Kept     []byte // the stored part of the result
 	Replayed bool   // the operation was done before; Result is not set
 }
 
-// Once is [Do] with an outcome that stays: what is kept of the first result, or the refusal, is written in the same commit and returned
-// to all that come later under id with the same digest; another digest under that id is refused with idempotency_conflict. Errors that
-// are no refusals are not kept. op returns its result and what is kept of it.
+// Once is [Do] with a stored outcome. op returns its result, and the part of it to store. That part, or op's refusal, is written in the
+// same commit, and returned to later calls with the same id and digest. A call with the same id and another digest is refused with
+// idempotency_conflict. Other errors are not stored.
 func Once[T any](ctx context.Context, b *Book, id OnceID, digest []byte, op func(*Tx) (result T, kept []byte, err error)) (Answer[T], error) {
 	type outcome struct {
 		answer  Answer[T]
-		refusal error // which is kept, so that the operation itself succeeds
+		refusal error // it is stored, so the operation itself must succeed
 	}
 	o, err := Do(ctx, b, func(t *Tx) (outcome, error) {
 		kept, found, err := once(t.ledger, id)
@@ -120,7 +120,7 @@ func (id OnceID) crowd() string {
 	return id.Owner
 }
 
-// keep writes what became of an operation, and when it is to be forgotten: together with all others of the same hour.
+// keep writes the outcome of an operation, and the hour in which it will be forgotten.
 func (t *Tx) keep(id OnceID, kept onceRecord) error {
 	if err := t.countKept(id.crowd(), 1); err != nil {
 		return err
@@ -134,7 +134,7 @@ func (t *Tx) keep(id OnceID, kept onceRecord) error {
 	return t.put(onceTable.key(id.Owner, id.Key), kept)
 }
 
-// forgetAt is when what is kept now is forgotten.
+// forgetAt is when an outcome that is stored now will be forgotten.
 func forgetAt(now time.Time) time.Time { return now.Add(KeptFor).Truncate(time.Hour).Add(time.Hour) }
 
 // forgotten returns the key of the entry by which the idempotency key is forgotten at that hour.
@@ -164,7 +164,7 @@ func (t *Tx) countKept(crowd string, by int64) error {
 	return t.put(onceCount.key(crowd), count)
 }
 
-// forget removes keys whose hour has come. more is true where some of them are left for the next operation.
+// forget removes keys whose hour has come. more is true if some are left for the next operation.
 func (t *Tx) forget() (more bool, err error) {
 	type entry struct{ key, crowd string }
 	var entries []entry
@@ -185,8 +185,8 @@ func (t *Tx) forget() (more bool, err error) {
 	return len(entries) == sweepSize, nil
 }
 
-// forgetOne removes an idempotency key, by its entry among those that are forgotten in the same hour: what says whose crowd it is
-// counted in, and how many bytes the answer has that was kept with it.
+// forgetOne removes an idempotency key. entry is its entry in the list of that hour; it names the crowd in which the key is counted, and
+// the size of the answer that was stored with it.
 func (t *Tx) forgetOne(entry, what string) error {
 	crowd, answer, _ := strings.Cut(what, "\x00")
 	if err := t.countKept(crowd, -1); err != nil {

@@ -57,14 +57,15 @@ const (
 	commissionTable   table = 'R' // payee: millionths of a nano of commission that are carried over
 	useTable          table = 'U' // payer, payee, kind of period, counter: what was used in the last one, where prices depend on it
 	creditTable       table = 'G' // credit id
-	creditByAgent     table = 'A' // agent, credit id; both sides
+	creditByAgent     table = 'A' // agent, credit id; for both parties
 	purseTable        table = 'W' // agent, payee: the credit that the agent may use there
 	couponTable       table = 'J' // coupon id
 	couponByPayee     table = 'Q' // payee, coupon id
 	couponByCode      table = 'L' // code
 	redeemedTable     table = 'M' // coupon id, agent
-	laterTable        table = 'X' // payee, name: an answer that is fetched later, and who has asked for it
+	laterTable        table = 'X' // payee, name: an answer that is fetched later, and who asked for it
 	decisionTable     table = 'j' // request id: a charge whose quality is not decided yet
+	resourceTable     table = 'Y' // payee, kind, the provider's id: who made what the provider keeps
 )
 
 // key returns the key of a record; parts are separated by a zero byte, which no id holds.

@@ -60,6 +60,9 @@ type way func(ledger.Store) ledger.Store
 // ways are all ways: a store that runs each operation once, and stores that run them again.
 var ways = map[string]way{"once": func(s ledger.Store) ledger.Store { return s }, "twice": ledgertest.Twice, "again": ledgertest.Again}
 
+// openStore opens the store of a shop.
+var openStore = func(path string) (ledger.Store, error) { return bolt.Open(path, bolt.Options{NoSync: true}) }
+
 func defaultRules() escrow.Rules {
 	return escrow.Rules{
 		OpenRegistration: true, Faucet: amount("10"), MinEscrow: amount("1"), OperatorKeyHash: escrow.HashKey(operatorKey),
@@ -79,7 +82,7 @@ func newShopBy(t testing.TB, r escrow.Rules, by way) *shop {
 
 func (s *shop) open(r escrow.Rules) {
 	s.t.Helper()
-	store, err := bolt.Open(s.path, bolt.Options{NoSync: true})
+	store, err := openStore(s.path)
 	must(s.t, err)
 	l, err := ledger.New(s.way(store), ledger.Options{Now: s.clock.Now, Currency: "USDC"})
 	must(s.t, err)

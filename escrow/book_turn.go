@@ -7,10 +7,11 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// turns is work that waits in the ledger for its time, and belongs to agents who take turns: whoever has much of it keeps nobody else
-// waiting. The things of each agent are in the order of their times. Each agent that has some has one turn, at the time of the first of
-// them, or now if that has passed. While more of an agent's are due, its next turn is behind those of the agents that wait already. Among
-// turns at one time, the one that was given first comes first, so that no agent comes earlier by its name.
+// turns is a queue in the ledger of things that must be done at certain times. Each thing belongs to an agent, and agents take turns, so
+// that an agent with many things does not keep others waiting. The things of each agent are in the order of their times. Each agent that
+// has things has one turn: at the time of its first thing, or now if that time has passed. If more things of the agent are due after a
+// turn, its next turn comes after those of all agents that wait already. Turns at the same time come in the order in which they were given,
+// not in the order of the agents' names.
 type turns struct {
 	things table // agent, time and what
 	byTime table // time, place among the turns at that time, and agent
@@ -25,12 +26,12 @@ var (
 // placeLength is the length of the time and the place of a turn in its key.
 const placeLength = 8 + 8
 
-// key is the entry of a thing.
+// key is the key under which a thing is stored.
 func (q turns) key(owner string, at time.Time, what string) []byte {
 	return q.things.key(owner, timeKey(at)+what)
 }
 
-// by has an agent's turn come at a time, or before.
+// by moves an agent's turn to the given time, unless it comes earlier.
 func (q turns) by(t *Tx, owner string, at time.Time) error {
 	at = later(at, t.Now())
 	has, err := t.ledger.Get(q.of.key(owner))
@@ -40,7 +41,8 @@ func (q turns) by(t *Tx, owner string, at time.Time) error {
 	return q.move(t, owner, has, at)
 }
 
-// next has an agent's turn come again at the time of its first thing, behind those who wait already; an agent that has nothing has none.
+// next gives an agent its next turn, at the time of its first thing, after the agents that wait already. An agent without things gets no
+// turn.
 func (q turns) next(t *Tx, owner string) error {
 	_, at, err := q.first(t.ledger, owner)
 	if err != nil {
@@ -64,7 +66,8 @@ func later(a, b time.Time) time.Time {
 	return a
 }
 
-// move takes an agent's turn away, if it has one, and gives it the last one at another time, unless that is zero.
+// move deletes an agent's turn, if it has one. Unless to is zero, it gives the agent a new turn at that time, after all others at the same
+// time.
 func (q turns) move(t *Tx, owner string, has []byte, to time.Time) error {
 	if has != nil {
 		t.ledger.Delete(q.byTime.key(string(has) + owner))
@@ -89,7 +92,7 @@ func (q turns) move(t *Tx, owner string, has []byte, to time.Time) error {
 	return nil
 }
 
-// each calls see with the agents in the order of their turns, until it returns false.
+// each calls see for the agents in the order of their turns, until see returns false.
 func (q turns) each(r ledger.Reader, see func(owner string, at time.Time) bool) error {
 	return r.Scan(q.byTime.under(), func(key, _ []byte) (bool, error) {
 		turn := q.byTime.lastPart(key)
@@ -97,7 +100,7 @@ func (q turns) each(r ledger.Reader, see func(owner string, at time.Time) bool) 
 	})
 }
 
-// first is the first thing of an agent, and its time; the zero time where there is none.
+// first returns the first thing of an agent and its time, or the zero time if there is none.
 func (q turns) first(r ledger.Reader, owner string) (what string, at time.Time, err error) {
 	err = r.Scan(q.things.under(owner), func(key, _ []byte) (bool, error) {
 		last := q.things.lastPart(key, owner)

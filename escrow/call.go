@@ -25,13 +25,13 @@ type CallOrder struct {
 	Payee   string
 	Route   string // the route's name or pattern in the configuration, for lists and statistics
 	Pattern string // how it is charged: "per_call", "per_token", ...
-	API     string // the wire format, "openai.chat" for one
+	API     string // the wire format, such as "openai.chat"
 	Model   string
 	Least   ledger.Amount // the first hold; without it the call is refused
 	Most    ledger.Amount // up to this is held, if it is available; if it is below Least, Least counts
-	Share   int           // above 1: beyond Least no more is held than this part of what is available then (8: an eighth), to leave some to other calls
+	Share   int           // above 1: a divisor; beyond Least, at most this part of the available money is held (8: an eighth), so that other calls find some
 	From    Funding
-	Credit  bool          // FromWallet: credit that the payee has issued pays first, the wallet pays the rest
+	Credit  bool          // FromWallet: the payee's credit pays first, and the wallet pays the rest
 	Escrow  string        // FromEscrow: the escrow that the caller named, or empty
 	Open    ledger.Amount // FromEscrow: if there is no suitable escrow, one of min(Open, available), but at least Least, is opened; 0: the call is refused with escrow_required
 	OpenFor time.Duration // after this time, what is left in the opened escrow goes back to the payer; 0: never
@@ -57,12 +57,12 @@ type CallOrder struct {
 // Escrow and Cancel, which may be called from any goroutine.
 type Authorisation struct {
 	book   *Book
-	charge Charge // what is known of it before it is settled
+	charge Charge // as far as it is known before the call is settled
 	source ledger.AccountID
 	ppm    int64
-	credit creditHolds  // they pay first
-	hold   *ledger.Hold // of source
-	runs   Claim        // that the call runs; nil where it is only counted
+	credit creditHolds  // holds on credit, which pays first
+	hold   *ledger.Hold // on source
+	runs   Claim        // the call's place among the running calls; nil in shadow mode
 	limits *limitClaim
 	quota  *quotaClaim // FromSubscription
 
@@ -73,7 +73,7 @@ type Authorisation struct {
 	digest    [32]byte
 
 	mu      sync.Mutex
-	total   ledger.Amount             // all that was ever authorised, draws included
+	total   ledger.Amount             // everything that was authorised so far, including draws
 	drawing *ledger.Receipt[struct{}] // the draw in flight
 	drew    bool
 	err     error
@@ -118,7 +118,7 @@ func (b *Book) Authorise(ctx context.Context, o CallOrder) (*Authorisation, erro
 	return a, nil
 }
 
-// fund sets the first amount aside.
+// fund sets aside the first amount, from what pays the call.
 func (a *Authorisation) fund(ctx context.Context, o CallOrder) error {
 	switch o.From {
 	case FromEscrow:
@@ -147,8 +147,7 @@ func (a *Authorisation) Worth() ledger.Amount { return a.worth }
 // Held returns what is still held: authorised and not drawn.
 func (a *Authorisation) Held() ledger.Amount { return a.credit.amount() + a.hold.Amount() }
 
-// Available is what the payer has beyond all holds: in its wallet, or in the escrow that pays. Credit is not in it: the call holds first of
-// that.
+// Available is the money that no call holds in the wallet or escrow that pays. It does not include credit.
 func (a *Authorisation) Available() ledger.Amount {
 	account, held, err := a.book.ledger.Balance(a.source)
 	if err != nil {
@@ -157,7 +156,7 @@ func (a *Authorisation) Available() ledger.Amount {
 	return account.Available() - held
 }
 
-// Reachable is what the call may come to hold: Held, Available, and credit that it does not hold yet.
+// Reachable is the most that the call could hold: Held, Available, and credit that no call holds yet.
 func (a *Authorisation) Reachable() ledger.Amount {
 	sum := plus(a.Held(), a.Available())
 	for _, hold := range a.credit {
@@ -168,7 +167,7 @@ func (a *Authorisation) Reachable() ledger.Amount {
 	return sum
 }
 
-// Credit is what is still aside of credit, out of Held. uses reports whether the call may use any.
+// Credit returns how much of Held is credit. uses reports whether the call can use credit at all.
 func (a *Authorisation) Credit() (held ledger.Amount, uses bool) {
 	return a.credit.amount(), len(a.credit) > 0
 }
@@ -188,7 +187,7 @@ func (a *Authorisation) Extend(total ledger.Amount) error {
 	return a.extend(total - a.total)
 }
 
-// extend grows what has been authorised, or refuses and changes nothing; a.mu is locked.
+// extend increases what is authorised. If it refuses, nothing has changed. a.mu must be locked.
 func (a *Authorisation) extend(by ledger.Amount) error {
 	if by <= 0 {
 		return nil
@@ -280,7 +279,7 @@ func (a *Authorisation) Await() error {
 	return a.Err()
 }
 
-// lookAtDraw takes note of how the draw in flight ended, if it has; a.mu is locked.
+// lookAtDraw notes the result of the draw in flight, if it has ended. a.mu must be locked.
 func (a *Authorisation) lookAtDraw() error {
 	if a.drawing == nil || a.err != nil {
 		return a.err
@@ -303,7 +302,7 @@ const (
 	cancelled
 )
 
-// end says how the call ended; first is false where that was said before.
+// end notes how the call ended. first is false if that was noted before.
 func (a *Authorisation) end(how ending) (first bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

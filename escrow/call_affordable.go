@@ -7,29 +7,53 @@ import (
 )
 
 // Affordable reports whether the call that an order describes could begin now. It holds nothing, opens no escrow and renews no subscription,
-// so a moment later the answer may be different.
+// so a moment later the answer may be different. If the key may not pay the payee, or one of the payer's limits does not leave enough,
+// the error is that refusal: forbidden or limit_exceeded.
 func (b *Book) Affordable(ctx context.Context, o CallOrder) (bool, error) {
 	wallet, err := b.Wallet(ctx, o.By.Agent)
 	if err != nil || o.By.Agent == "" {
 		return false, err
 	}
+	if err := o.By.mayPay(o.Payee); err != nil {
+		return false, err
+	}
 	switch o.From {
 	case FromEscrow:
-		return b.escrowCovers(o, wallet)
+		return b.escrowCovers(ctx, o, wallet)
 	case FromSubscription:
-		return b.subscriptionCovers(o, wallet)
+		return b.subscriptionCovers(ctx, o, wallet)
 	default:
-		if wallet.Available >= o.Least || !o.Credit {
-			return wallet.Available >= o.Least, nil
-		}
-		credit, err := b.UsableCredit(o.By.Agent, o.Payee)
-		return credit >= o.Least-wallet.Available && err == nil, err
+		return b.walletCovers(ctx, o, wallet)
 	}
 }
 
-// Penniless reports whether an agent can't pay a payee anything: its wallet is empty, no escrow of it holds money, no subscription to the
-// payee runs, and it has no credit there.
-// subscription to the payee.
+func (b *Book) walletCovers(ctx context.Context, o CallOrder, wallet Wallet) (bool, error) {
+	available := wallet.Available
+	if o.Credit && available < o.Least {
+		credit, err := b.UsableCredit(o.By.Agent, o.Payee)
+		if err != nil {
+			return false, err
+		}
+		available = plus(available, credit)
+	}
+	if available < o.Least {
+		return false, nil
+	}
+	return b.withinLimits(ctx, o, nil)
+}
+
+// withinLimits reports whether the limits of the payer leave what the call spends at first: from an escrow or, where that is nil, from the wallet.
+// If they don't, the error is the refusal.
+func (b *Book) withinLimits(ctx context.Context, o CallOrder, from *Escrow) (bool, error) {
+	claim, err := b.claimLimits(ctx, o.By.Key, o.spends(from))
+	if err != nil {
+		return false, err
+	}
+	claim.end()
+	return true, nil
+}
+
+// Penniless reports whether an agent can't pay a payee anything: its wallet is empty, none of its escrows contains money, it has no running
 func (b *Book) Penniless(ctx context.Context, agent, payee string) (bool, error) {
 	wallet, err := b.Wallet(ctx, agent)
 	if err != nil || wallet.Available > 0 {
@@ -49,23 +73,35 @@ func (b *Book) Penniless(ctx context.Context, agent, payee string) (bool, error)
 	return penniless, err
 }
 
-func (b *Book) escrowCovers(o CallOrder, wallet Wallet) (bool, error) {
+func (b *Book) escrowCovers(ctx context.Context, o CallOrder, wallet Wallet) (bool, error) {
 	escrows, err := b.openEscrows(o.By.Agent, o.Payee)
 	if err != nil {
 		return false, err
 	}
+	var limited error
 	for _, e := range escrows {
 		if e.over(b.Now()) {
 			continue
 		}
-		if covers, err := b.covers(e.Account(), o.Least); covers || err != nil {
-			return covers, err
+		if covers, err := b.covers(e.Account(), o.Least); !covers || err != nil {
+			if err != nil {
+				return false, err
+			}
+			continue
 		}
+		within, err := b.withinLimits(ctx, o, e)
+		if within || !IsRefusal(err, LimitExceeded) {
+			return within, err
+		}
+		limited = err
 	}
-	return o.Open > 0 && wallet.Available >= o.Least, nil
+	if o.Open == 0 || wallet.Available < o.Least || limited != nil {
+		return false, limited
+	}
+	return b.withinLimits(ctx, o, nil)
 }
 
-func (b *Book) subscriptionCovers(o CallOrder, wallet Wallet) (bool, error) {
+func (b *Book) subscriptionCovers(ctx context.Context, o CallOrder, wallet Wallet) (bool, error) {
 	s, err := b.storedPlanSubscription(o)
 	if err != nil || s == nil {
 		return false, err
@@ -81,9 +117,18 @@ func (b *Book) subscriptionCovers(o CallOrder, wallet Wallet) (bool, error) {
 	case !s.Plan.Overage:
 		return false, nil
 	case s.PoolID != "":
-		return b.covers(ledger.Escrow(s.PoolID), o.Over(beyond))
+		o.Least = o.Over(beyond)
+		if covers, err := b.covers(ledger.Escrow(s.PoolID), o.Least); !covers || err != nil {
+			return covers, err
+		}
+		pool, err := b.storedEscrow(s.PoolID)
+		if err != nil {
+			return false, err
+		}
+		return b.withinLimits(ctx, o, pool)
 	default:
-		return wallet.Available >= o.Over(beyond), nil
+		o.Least, o.Credit = o.Over(beyond), false
+		return b.walletCovers(ctx, o, wallet)
 	}
 }
 

@@ -38,12 +38,12 @@ type Charge struct {
 	UnitPrices     map[string]string `cbor:"10,keyasint,omitempty"`
 	Amount         ledger.Amount     `cbor:"11,keyasint,omitempty"`
 	Commission     ledger.Amount     `cbor:"12,keyasint,omitempty"` // out of Amount
-	Refunded       ledger.Amount     `cbor:"13,keyasint,omitempty"` // out of Amount, commission included
-	CommissionBack ledger.Amount     `cbor:"14,keyasint,omitempty"` // out of Refunded
+	Refunded       ledger.Amount     `cbor:"13,keyasint,omitempty"` // part of Amount, including commission
+	CommissionBack ledger.Amount     `cbor:"14,keyasint,omitempty"` // part of Refunded
 	Source         string            `cbor:"15,keyasint,omitempty"` // "stated" or "estimated"
 	Cut            string            `cbor:"16,keyasint,omitempty"` // "none", "client", "upstream", "funds", or "crash": recovered after the gateway died in the middle
 	Status         ChargeStatus      `cbor:"17,keyasint"`
-	EscrowID       string            `cbor:"18,keyasint,omitempty"` // empty when the wallet paid
+	EscrowID       string            `cbor:"18,keyasint,omitempty"` // empty if the wallet paid
 	Suspect        bool              `cbor:"19,keyasint,omitempty"`
 	HTTPStatus     int               `cbor:"20,keyasint,omitempty"`
 	Duration       time.Duration     `cbor:"21,keyasint,omitempty"`
@@ -54,18 +54,18 @@ type Charge struct {
 	LastTransfer   uint64            `cbor:"27,keyasint,omitempty"`
 	Plan           string            `cbor:"28,keyasint,omitempty"`
 	SubscriptionID string            `cbor:"29,keyasint,omitempty"`
-	QuotaUsed      int64             `cbor:"30,keyasint,omitempty"` // millionths of the plan's unit, out of its quota
+	QuotaUsed      int64             `cbor:"30,keyasint,omitempty"` // millionths of the plan's unit that the quota paid
 	QuotaLeft      int64             `cbor:"31,keyasint,omitempty"` // after it
-	Price          ledger.Amount     `cbor:"32,keyasint,omitempty"` // what it would have cost, where that is not Amount: by quality, in shadow
+	Price          ledger.Amount     `cbor:"32,keyasint,omitempty"` // what it would have cost, if that is not Amount: with quality, and in shadow mode
 	Score          string            `cbor:"33,keyasint,omitempty"` // of its quality
 	HeldIn         string            `cbor:"34,keyasint,omitempty"` // the escrow that holds, or held, its price until its quality is decided
-	Decided        ledger.Amount     `cbor:"35,keyasint,omitempty"` // out of Amount, released from HeldIn
-	AskedModel     string            `cbor:"38,keyasint,omitempty"` // the model that was asked for, where Model is another one, which answered
-	Cost           string            `cbor:"36,keyasint,omitempty"` // what the provider stated that it costs, where that was charged, with
-	Markup         string            `cbor:"37,keyasint,omitempty"` // this on top, such as "20%", and not UnitPrices
-	Credit         ledger.Amount     `cbor:"39,keyasint,omitempty"` // out of Amount, what credit has paid: no money has moved for it
-	CreditBack     ledger.Amount     `cbor:"40,keyasint,omitempty"` // out of Refunded, given back as credit
-	Credits        []CreditPart      `cbor:"41,keyasint,omitempty"` // that make up Credit, in the order in which they were used
+	Decided        ledger.Amount     `cbor:"35,keyasint,omitempty"` // part of Amount that was released from HeldIn
+	AskedModel     string            `cbor:"38,keyasint,omitempty"` // the model that was asked for, if another one answered, which is then in Model
+	Cost           string            `cbor:"36,keyasint,omitempty"` // the cost that the provider stated, if that was charged instead of UnitPrices
+	Markup         string            `cbor:"37,keyasint,omitempty"` // the markup on Cost, such as "20%"
+	Credit         ledger.Amount     `cbor:"39,keyasint,omitempty"` // part of Amount that credit paid; no money moved for it
+	CreditBack     ledger.Amount     `cbor:"40,keyasint,omitempty"` // part of Refunded that was given back as credit
+	Credits        []CreditPart      `cbor:"41,keyasint,omitempty"` // the parts of Credit, in the order in which they were used
 	Balance        ledger.Amount     `cbor:"25,keyasint,omitempty"` // after it: what is available in the wallet, or what remains in the escrow
 }
 
@@ -179,8 +179,8 @@ func (b *Book) Charges(f ChargeFilter, p Page) (charges []Charge, next string, e
 	return charges, next, err
 }
 
-// RefundCharge gives a charge back: amount, or all that was not refunded yet where it is zero. What credit has paid comes back as credit,
-// in proportion, and the rest to the payer's wallet, and so does the operator's commission. The payee may, and the operator.
+// RefundCharge refunds a charge: amount, or all that was not refunded yet if amount is zero. What credit paid comes back as credit, in
+// proportion. The rest goes to the payer's wallet, including the operator's commission. The payee and the operator may do this.
 func (t *Tx) RefundCharge(by Actor, id string, amount ledger.Amount, reason string) (Charge, error) {
 	if err := by.mayMove(); err != nil {
 		return Charge{}, err
@@ -225,7 +225,8 @@ func (t *Tx) RefundCharge(by Actor, id string, amount ledger.Amount, reason stri
 	return t.payBack(c, amount, reason)
 }
 
-// payBack moves a refund: credit to where it came from, then of the money the operator's part to the payee, and all of it to the payer.
+// payBack moves a refund. Credit goes back to the credits from which it came. Of the money, the commission first goes back to the payee,
+// and then the whole sum goes from the payee to the payer.
 func (t *Tx) payBack(c Charge, amount ledger.Amount, reason string) (Charge, error) {
 	credit, money, err := c.refunded(amount)
 	if err != nil {

@@ -6,17 +6,18 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// CreditPart is what a call has used of one credit.
+// CreditPart is how much of one credit a call has used.
 type CreditPart struct {
 	ID     string        `cbor:"1,keyasint"`
 	Amount ledger.Amount `cbor:"2,keyasint"`
-	Back   ledger.Amount `cbor:"3,keyasint,omitempty"` // out of Amount, what refunds have given back
+	Back   ledger.Amount `cbor:"3,keyasint,omitempty"` // part of Amount that refunds gave back
 }
 
-// creditHolds are what a call holds of credit, in the order in which it is used. They are nil for most calls.
+// creditHolds are the holds of a call on credits, in the order in which the credits are used. Most calls have none.
 type creditHolds []*ledger.Hold
 
-// holdCredit takes credit aside for a call, up to the first amount that it needs. For an agent that has none at the payee, that is one look-up.
+// holdCredit holds credit for a call, up to the first amount that the call needs. If the agent has no credit at the payee, this takes one
+// look-up.
 func (b *Book) holdCredit(o CallOrder) (holds creditHolds, err error) {
 	if !o.Credit {
 		return nil, nil
@@ -31,7 +32,7 @@ func (b *Book) holdCredit(o CallOrder) (holds creditHolds, err error) {
 	}
 	for _, p := range purse {
 		if !p.ExpiresAt.IsZero() && !p.ExpiresAt.After(b.Now()) {
-			continue // it is about to be taken back
+			continue // it has expired, and will be taken back
 		}
 		hold, err := b.ledger.Hold(ledger.Credit(p.ID), 0)
 		if err != nil {
@@ -44,7 +45,7 @@ func (b *Book) holdCredit(o CallOrder) (holds creditHolds, err error) {
 	return holds, nil
 }
 
-// amount is what is held of all credit together.
+// amount is the sum of all holds.
 func (c creditHolds) amount() (sum ledger.Amount) {
 	for _, hold := range c {
 		sum += hold.Amount()
@@ -52,7 +53,7 @@ func (c creditHolds) amount() (sum ledger.Amount) {
 	return sum
 }
 
-// extendUpTo holds so much more, or as much of it as there is, and returns how much that was.
+// extendUpTo holds a further amount, or as much of it as there is, and returns how much it has held.
 func (c creditHolds) extendUpTo(by ledger.Amount) (got ledger.Amount) {
 	for _, hold := range c {
 		got += hold.ExtendUpTo(by - got)
@@ -60,7 +61,7 @@ func (c creditHolds) extendUpTo(by ledger.Amount) (got ledger.Amount) {
 	return got
 }
 
-// giveBack gives so much back, of what is used last first.
+// giveBack gives an amount back. It begins with the credit that would be used last.
 func (c creditHolds) giveBack(amount ledger.Amount) {
 	for _, hold := range slices.Backward(c) {
 		part := min(amount, hold.Amount())
@@ -75,14 +76,15 @@ func (c creditHolds) release() {
 	}
 }
 
-// part is what a call pays out of one of its holds.
+// part is the part of a payment that comes from one hold.
 type part struct {
 	hold   *ledger.Hold
 	amount ledger.Amount
-	credit string // the credit that it is of; empty: it is money
+	credit string // the id of the credit; empty: the part is money
 }
 
-// parts divides what is due of a call among its holds: credit first, then money. A call whose process is gone has no holds any more.
+// parts divides an amount that is due among the holds of a call: credit first, then money. If the call's process has ended, there are no
+// holds, and everything is money.
 func (a *Authorisation) parts(due ledger.Amount) (parts []part) {
 	var money *ledger.Hold
 	if a != nil {
@@ -100,7 +102,7 @@ func (a *Authorisation) parts(due ledger.Amount) (parts []part) {
 	return parts
 }
 
-// usesCredit notes that the call has used so much of a credit, which is taken out of its purse when it is used up.
+// usesCredit notes that the call has used an amount of a credit. If the credit is used up, usesCredit removes it from its purse.
 func (t *Tx) usesCredit(d *drawn, id string, amount ledger.Amount) error {
 	if amount == 0 {
 		return nil
@@ -124,7 +126,7 @@ func (t *Tx) usesCredit(d *drawn, id string, amount ledger.Amount) error {
 	return t.unpurse(c)
 }
 
-// refunded divides a further refund of a charge: credit comes back as credit, in proportion.
+// refunded divides a further refund of a charge into credit and money, in the proportion in which they paid.
 func (c Charge) refunded(amount ledger.Amount) (credit, money ledger.Amount, err error) {
 	if c.Credit == 0 {
 		return 0, amount, nil
@@ -137,8 +139,8 @@ func (c Charge) refunded(amount ledger.Amount) (credit, money ledger.Amount, err
 	return credit, amount - credit, nil
 }
 
-// returnCredit gives back credit that a charge has used, of what was used last first. What was of a credit that has ended meanwhile is
-// gone with it.
+// returnCredit gives back credit that a charge has used. It begins with the credit that was used last. The part of a credit that has ended
+// meanwhile is lost.
 func (t *Tx) returnCredit(c *Charge, amount ledger.Amount) error {
 	c.CreditBack += amount
 	c.Credits = slices.Clone(c.Credits)

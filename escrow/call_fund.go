@@ -11,12 +11,12 @@ func (a *Authorisation) fromWallet(ctx context.Context, o CallOrder) error {
 	return a.holdFirst(ctx, o, nil)
 }
 
-// spends is what the call spends at first, from an escrow or, where that is nil, from the wallet.
+// spends is the first amount as spending: from an escrow, or from the wallet if from is nil.
 func (o CallOrder) spends(from *Escrow) spending {
 	return spending{agent: o.By.Agent, payee: o.Payee, amount: o.Least, locked: from}
 }
 
-// holdFirst takes the first amount aside, within the payer's limits.
+// holdFirst holds the first amount, within the payer's limits.
 func (a *Authorisation) holdFirst(ctx context.Context, o CallOrder, from *Escrow) (err error) {
 	if a.limits, err = a.book.claimLimits(ctx, o.By.Key, o.spends(from)); err != nil {
 		return err
@@ -32,8 +32,7 @@ func (a *Authorisation) holdFirst(ctx context.Context, o CallOrder, from *Escrow
 	return nil
 }
 
-// fromEscrow holds the first amount of the escrow that pays: the one that is named, else the oldest open one that covers it, else
-// a new one.
+// fromEscrow holds the first amount in an escrow: the named one, or else the oldest open one that covers the amount, or else a new one.
 func (a *Authorisation) fromEscrow(ctx context.Context, o CallOrder) error {
 	if o.Escrow != "" {
 		return a.fromNamed(ctx, o)
@@ -49,7 +48,7 @@ func (a *Authorisation) fromEscrow(ctx context.Context, o CallOrder) error {
 			"payee": o.Payee, "required": o.Least.String(), "currency": a.book.Currency(),
 		}, "this route is paid from an escrow to %q that covers %s %s", o.Payee, o.Least, a.book.Currency())
 	}
-	// One opener per pair: those that wait use what the first has opened.
+	// Only one call of a pair opens an escrow at a time. Calls that wait for it use the escrow that it opened.
 	opens, err := a.book.process.claims.Await(ctx, 1, Bound{Of: Thing{Kind: OpenedEscrow, Owner: o.By.Agent, Name: o.Payee}, Most: 1})
 	if err != nil {
 		return err
@@ -85,8 +84,8 @@ func (a *Authorisation) fromNamed(ctx context.Context, o CallOrder) error {
 	return a.use(ctx, e, o)
 }
 
-// use holds the first amount of an escrow. That it is still open is looked at after the hold: a change of its status either came before, and is
-// seen, or comes after, and finds the money held.
+// use holds the first amount in an escrow. It checks after the hold that the escrow is still open. So a change of the status either came
+// before, and use sees it; or it comes after, and the money is held already.
 func (a *Authorisation) use(ctx context.Context, e *Escrow, o CallOrder) error {
 	a.source = e.Account()
 	if err := a.holdFirst(ctx, o, e); err != nil {
@@ -105,8 +104,8 @@ func (a *Authorisation) use(ctx context.Context, e *Escrow, o CallOrder) error {
 	return nil
 }
 
-// fromOldest tries the open escrows of the pair, the oldest first. The key's limits may leave room for some of them alone: for those that the key
-// has locked.
+// fromOldest tries the open escrows of the pair, the oldest first. If a limit of the key refuses one, a later one may still do: the limits
+// do not count again what the key has locked itself.
 func (a *Authorisation) fromOldest(ctx context.Context, o CallOrder) (found bool, err error) {
 	candidates, err := a.book.openEscrows(o.By.Agent, o.Payee)
 	if err != nil {
@@ -114,7 +113,7 @@ func (a *Authorisation) fromOldest(ctx context.Context, o CallOrder) (found bool
 	}
 	var limited error
 	for _, e := range candidates {
-		if e.over(a.book.Now()) { // what is left of it is on its way back
+		if e.over(a.book.Now()) { // it has expired, and will be released or refunded
 			continue
 		}
 		err := a.use(ctx, e, o)
@@ -132,8 +131,8 @@ func (a *Authorisation) fromOldest(ctx context.Context, o CallOrder) (found bool
 	return false, limited
 }
 
-// open makes an escrow for the pair of what is asked for, or of what is available and within the limits, at least the first hold. What is locked
-// counts only as it is used, but a limited key does not lock what it could not spend.
+// open makes an escrow for the pair. Its amount is the requested one, or less if the wallet has less or the key's limits leave less, but at
+// least the first hold. The limits count the money only when calls use it, but a key must not lock more than it may spend.
 func (a *Authorisation) open(ctx context.Context, o CallOrder) error {
 	limits, err := a.book.claimLimits(ctx, o.By.Key, o.spends(nil))
 	if err != nil {
@@ -156,7 +155,8 @@ func (a *Authorisation) open(ctx context.Context, o CallOrder) error {
 	return err
 }
 
-// forMilestone lets a call do the work of a milestone: it holds nothing, costs no more than the milestone pays, and is the only one.
+// forMilestone lets a call do the work of a milestone. The call holds nothing, its price may not be above what the milestone pays, and no
+// other call may do the same work.
 func (a *Authorisation) forMilestone(ctx context.Context, e *Escrow, o CallOrder) error {
 	m := e.milestone(o.Milestone)
 	switch {
@@ -173,12 +173,12 @@ func (a *Authorisation) forMilestone(ctx context.Context, e *Escrow, o CallOrder
 			"the call can cost %s, more than its milestone pays: %s", o.Least, m.Amount)
 	}
 	a.source, a.charge.EscrowID, a.milestone, a.worth = e.Account(), e.ID, m.Name, m.Amount
-	o.Least = 0 // its acceptance pays, and counts
+	o.Least = 0 // the acceptance of the milestone pays, and counts against limits
 	a.total = 0
 	return a.holdFirst(ctx, o, e)
 }
 
-// shadow authorises a call that is only counted.
+// shadow authorises a call in shadow mode, which is only counted.
 func (b *Book) shadow(o CallOrder) (*Authorisation, error) {
 	owner := o.By.Agent
 	if owner == "" {

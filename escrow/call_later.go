@@ -6,25 +6,27 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// LaterAnswer is an answer that the provider has taken on to give later: whoever asked for it fetches it, and is charged then. It is
-// written with the charge of the call that asked, before the caller hears the answer's name.
+// LaterAnswer is an answer that the provider does not give at once. The agent that asked for it fetches it later, and is charged then. The
+// record is written together with the charge of the first call, before the caller gets the answer's name. So the gateway knows who must
+// pay.
 type LaterAnswer struct {
 	Payer       string    `cbor:"1,keyasint"`
 	Payee       string    `cbor:"2,keyasint"`
-	Name        string    `cbor:"3,keyasint"` // its kind, a colon, and the provider's name of it
+	Name        string    `cbor:"3,keyasint"` // its kind, a colon, and the provider's name for it
 	Request     string    `cbor:"4,keyasint"` // the call that asked for it
 	API         string    `cbor:"5,keyasint,omitempty"`
 	Model       string    `cbor:"6,keyasint,omitempty"`
-	Models      []string  `cbor:"7,keyasint,omitempty"` // others that may answer
+	Models      []string  `cbor:"7,keyasint,omitempty"` // other models that may answer
 	ServiceTier string    `cbor:"8,keyasint,omitempty"`
 	InputTokens int64     `cbor:"9,keyasint,omitempty"`
-	InputOpen   bool      `cbor:"10,keyasint,omitempty"` // InputTokens does not bound the input
-	MaxOutput   int64     `cbor:"11,keyasint,omitempty"` // tokens; 0: not bounded
+	InputOpen   bool      `cbor:"10,keyasint,omitempty"` // the input may have more than InputTokens
+	MaxOutput   int64     `cbor:"11,keyasint,omitempty"` // tokens; 0: no limit
 	Choices     int64     `cbor:"12,keyasint,omitempty"`
 	At          time.Time `cbor:"13,keyasint"`
+	ContainerGB int64     `cbor:"14,keyasint,omitempty"` // of a container in which the provider runs code; 0: as 1
 }
 
-// LaterAnswer returns an answer that was asked for under a payee, by its name; found is false where nobody has asked for it.
+// LaterAnswer returns an answer that a payee will give later, by its name. found is false if nobody has asked for it.
 func (b *Book) LaterAnswer(payee, name string) (a LaterAnswer, found bool, err error) {
 	err = b.view(func(r ledger.Reader) error {
 		found, err = load(r, laterTable.key(payee, name), &a)
@@ -33,7 +35,7 @@ func (b *Book) LaterAnswer(payee, name string) (a LaterAnswer, found bool, err e
 	return a, found, err
 }
 
-// keepLater writes down who has asked for an answer. The first who did it stays: a provider gives a name once.
+// keepLater records who asked for an answer. If the name is recorded already, the first record stays: providers do not use a name twice.
 func (t *Tx) keepLater(c Charge, a LaterAnswer) error {
 	a.Payer, a.Payee, a.Request, a.At = c.Payer, c.Payee, c.RequestID, t.Now()
 	key := laterTable.key(a.Payee, a.Name)

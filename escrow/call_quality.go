@@ -47,7 +47,7 @@ func readScore(text string) (decimal.Decimal, bool) {
 
 // Quality is the quality of a call's answer. It may be not known yet.
 type Quality struct {
-	Verdict  Verdict // where it is known
+	Verdict  Verdict // if it is known
 	Score    string
 	Hold     bool      // it is not: the price stays locked in an escrow of its own
 	Decision *Decision // Hold
@@ -55,15 +55,15 @@ type Quality struct {
 
 // Decision is a charge whose quality is not decided yet. It is stored in the ledger with everything that is needed to decide it later.
 type Decision struct {
-	RequestID string    `cbor:"1,keyasint"` // it and the next three are filled in here
+	RequestID string    `cbor:"1,keyasint"` // this package fills in this field and the next three
 	Payer     string    `cbor:"2,keyasint"`
 	Payee     string    `cbor:"3,keyasint"`
 	EscrowID  string    `cbor:"4,keyasint"`
 	DecideBy  time.Time `cbor:"5,keyasint"` // when the clock decides; zero: never
-	AtEnd     Verdict   `cbor:"6,keyasint"` // what it then decides
+	AtEnd     Verdict   `cbor:"6,keyasint"` // what the clock then decides
 	Tiers     []Tier    `cbor:"7,keyasint,omitempty"`
 	ByPayer   bool      `cbor:"8,keyasint,omitempty"` // the payer may give the score
-	Judge     []byte    `cbor:"9,keyasint,omitempty"` // what the judge is to be asked with, as its caller knows it; at most 64 KiB
+	Judge     []byte    `cbor:"9,keyasint,omitempty"` // what the caller of this package needs to ask the judge; at most 64 KiB
 }
 
 const maxJudge = 64 << 10
@@ -153,7 +153,7 @@ func (t *Tx) follow(e *Escrow) error {
 		return nil
 	}
 	c, found, err := t.charge(e.Request)
-	if err != nil || !found { // it is recorded in this same operation
+	if err != nil || !found { // the charge is recorded later in this operation
 		return err
 	}
 	t.ledger.Delete(decisionTable.key(e.Request))
@@ -171,7 +171,7 @@ func (t *Tx) follow(e *Escrow) error {
 	return t.put(chargeTable.key(c.RequestID), c)
 }
 
-// Decide ends the decision on a charge: by the judge.
+// Decide ends the decision on a charge with the judge's verdict.
 func (t *Tx) Decide(request string, v Verdict, score string) (Charge, error) {
 	c, found, err := t.charge(request)
 	if err != nil {
@@ -217,7 +217,7 @@ func (t *Tx) decide(c Charge, v Verdict, score, note string) (Charge, error) {
 	return c, err
 }
 
-// Score gives a charge the score that decides it: by the payer, where the route lets it, or by the operator.
+// Score gives a charge the score that decides it. The payer may do this if the route allows it, and the operator.
 func (t *Tx) Score(by Actor, request, score string) (Charge, error) {
 	if err := by.mayMove(); err != nil {
 		return Charge{}, err
@@ -254,7 +254,7 @@ func (t *Tx) Score(by Actor, request, score string) (Charge, error) {
 	return t.decide(c, v, score, "scored "+score)
 }
 
-// spendVerdict lets a verdict pay what it gives the payee.
+// spendVerdict counts what a verdict gives to the payee against the payer's limits.
 func (t *Tx) spendVerdict(by Actor, escrow string, v Verdict) error {
 	e, err := t.escrow(escrow)
 	if err != nil || e == nil {

@@ -14,7 +14,7 @@ type Settlement struct {
 	Amount     ledger.Amount     // price of the final usage, whatever was drawn on the way
 	Units      map[string]string // unit -> count, as decimal text
 	UnitPrices map[string]string // unit -> price as applied, as text
-	Cost       string            // what the provider states that it costs, as decimal text, where that is charged and not the units
+	Cost       string            // the cost that the provider states, as decimal text, if that is charged instead of the units
 	Markup     string            // on Cost, such as "20%"
 	Model      string            // the model that answered, if it differs from the order's
 	Source     string            // "stated" by the provider or "estimated" here
@@ -23,13 +23,16 @@ type Settlement struct {
 	HTTPStatus int               // the upstream's answer
 	Duration   time.Duration     // from the request to the end of the response
 
-	Quality *Quality // what the judge says; nil: it is paid in full
+	Quality *Quality // the judge's verdict; nil: the price is paid in full
 
 	// Answer is stored together with the call's idempotency key, for [Book.KeptAnswer]. It is not stored if the call has no key, or if too much
+	// Made is what the provider keeps of the call: it belongs to the payer, see [Tx.Own].
+	Made []Resource
+
 	// is stored already. It should be encrypted with something that only the caller has.
 	Answer []byte
 
-	// Later, if not nil, is the answer that the call was only told the name of, with who asked for it left out.
+	// Later, if not nil, is an answer that comes later: the call got only its name. Settle fills in who asked for it.
 	Later *LaterAnswer
 
 	// Price, if not nil, computes the price of the call from what was used before it in the period, and replaces Amount, Units and UnitPrices.
@@ -46,7 +49,7 @@ type Settlement struct {
 // drawn is what a call has paid before it is settled. It is in the books while the call runs, so that the call can be settled if the process
 // dies.
 type drawn struct {
-	Charge  Charge         `cbor:"1,keyasint"` // what is known of it; Commission is what the posted draws have paid
+	Charge  Charge         `cbor:"1,keyasint"` // as far as it is known; Commission is the commission of the posted draws
 	PPM     int64          `cbor:"2,keyasint,omitempty"`
 	Posted  ledger.Amount  `cbor:"3,keyasint,omitempty"`
 	Pending ledger.Amount  `cbor:"4,keyasint,omitempty"`
@@ -55,7 +58,7 @@ type drawn struct {
 	Digest  []byte         `cbor:"7,keyasint,omitempty"`
 	By      ledger.Session `cbor:"8,keyasint,omitzero"` // of the process that runs the call
 
-	stained ledger.Amount // faucet money, out of what this operation posted
+	stained ledger.Amount // the part of what this operation posted that is faucet money
 	answer  []byte        // to be kept with the idempotency key
 }
 
@@ -98,7 +101,7 @@ func (t *Tx) draw(a *Authorisation, due ledger.Amount, exact bool) error {
 	return t.put(drawTable.key(d.Charge.RequestID), d)
 }
 
-// pend sets aside what is due of a running call, out of what it holds.
+// pend sets aside an amount that is due for a running call, from what the call holds.
 func (t *Tx) pend(d *drawn, amount ledger.Amount, a *Authorisation) error {
 	for _, p := range a.parts(amount) {
 		pended, err := t.ledger.Pend(d.transfer(p), p.hold)
@@ -111,7 +114,8 @@ func (t *Tx) pend(d *drawn, amount ledger.Amount, a *Authorisation) error {
 	return nil
 }
 
-// post pays what is due of a call, out of what it holds: by credit, then with money to the payee, and the operator's share of that.
+// post pays an amount that is due for a call, from what the call holds: credit first, then money. It returns the operator's commission,
+// which is taken from the money.
 func (t *Tx) post(d *drawn, amount ledger.Amount, a *Authorisation) (fee ledger.Amount, err error) {
 	for _, p := range a.parts(amount) {
 		tr := d.transfer(p)
@@ -141,7 +145,7 @@ func (t *Tx) post(d *drawn, amount ledger.Amount, a *Authorisation) (fee ledger.
 	return fee, nil
 }
 
-// transfer is what moves a part of a call's price.
+// transfer returns the transfer that pays a part of a call's price.
 func (d *drawn) transfer(p part) ledger.Transfer {
 	if p.credit != "" {
 		return ledger.Transfer{Debit: ledger.Credit(p.credit), Credit: ledger.Issuer(d.Charge.Payee), Amount: p.amount, Kind: kindCreditUse, Reference: d.Charge.RequestID}
@@ -171,7 +175,7 @@ func (d drawn) account() ledger.AccountID {
 	return ledger.Wallet(d.Charge.Payer)
 }
 
-// spends is an amount that the call has spent, from the escrow that pays it, nil where the wallet does.
+// spends is an amount that the call has spent, from an escrow, or from the wallet if from is nil.
 func (d drawn) spends(amount ledger.Amount, from *Escrow) spending {
 	return spending{agent: d.Charge.Payer, payee: d.Charge.Payee, amount: amount, locked: from}
 }
@@ -325,6 +329,9 @@ func (t *Tx) settle(a *Authorisation, s Settlement) (Charge, error) {
 		if err := t.keepLater(*c, *s.Later); err != nil {
 			return Charge{}, err
 		}
+	}
+	if err := t.Own(c.Payer, s.Made...); err != nil {
+		return Charge{}, err
 	}
 	charge, err = t.record(d, a.hold)
 	if err != nil || a.milestone != "" {

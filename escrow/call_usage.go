@@ -18,8 +18,8 @@ type UsageRow struct {
 	Calls  int64
 	Paid   ledger.Amount // as payer, before refunds
 	Earned ledger.Amount // as payee, commission included
-	Back   ledger.Amount // out of both, refunded
-	Credit ledger.Amount // out of both, what credit has paid, before refunds
+	Back   ledger.Amount // part of both that was refunded
+	Credit ledger.Amount // part of both that credit paid, before refunds
 	Units  map[string]string
 }
 
@@ -27,7 +27,7 @@ type UsageRow struct {
 const maxUsage = 200_000
 
 // Usage adds up the charges of an agent with From <= time < To, by "payee" (default), "payer", "route", "model", "day", "key", or
-// "tag:NAME". whole is false where there were more charges than are added up.
+// "tag:NAME". whole is false if there were more charges than [Book.Usage] adds up.
 func (b *Book) Usage(ctx context.Context, f ChargeFilter, groupBy string) (rows []UsageRow, whole bool, err error) {
 	group, err := grouping(f.Agent, groupBy)
 	if err != nil {
@@ -115,11 +115,11 @@ type Statement struct {
 	Agent    string
 	From, To time.Time
 	Opening  ledger.Amount
-	Closing  ledger.Amount // as of now where the month is not over
+	Closing  ledger.Amount // at the present, if the month is not over
 	Lines    []StatementLine
 }
 
-// StatementLine is all that moved of one kind.
+// StatementLine is the sum of all transfers of one kind.
 type StatementLine struct {
 	Kind    string
 	Count   int64
@@ -161,7 +161,7 @@ func (b *Book) Statement(ctx context.Context, agent, month string) (Statement, e
 	return s, nil
 }
 
-// add goes one entry further back.
+// add adds an entry; entries come newest first.
 func (s *Statement) add(e Entry, lines map[string]*StatementLine) {
 	s.Opening = e.BalanceAfter - e.Amount
 	if !e.At.Before(s.To) {

@@ -75,6 +75,7 @@ const (
 	WrongKey        Kind = "wrong key"       // of a client: tries with a key that is not valid; counted by Pass, as are the next two
 	Registration    Kind = "registration"    // of a client: agents that it registers
 	WithheldAnswer  Kind = "withheld"        // of an agent: complete answers that its money, or a limit, did not reach for; counted by Pass
+	CodeContainer   Kind = "container"       // of a payer, by payee and container: the session of it that was charged last; counted by Pass
 	FaucetClaim     Kind = "faucet"          // of a client: claims of the faucet
 )
 
@@ -82,7 +83,7 @@ const (
 type Thing struct {
 	Kind  Kind
 	Owner string // whose it is: an agent, or a client's address; empty: everybody's
-	Name  string // which of the owner's; empty where there is one
+	Name  string // which of the owner's things; empty if it has only one
 }
 
 // Bound says how much of a thing all claims together may take.

@@ -193,7 +193,7 @@ func (c *claim) extend(by int64) error {
 	if err != nil {
 		return err
 	}
-	if by > max(0, room) { // of nothing at all there is always enough
+	if by > max(0, room) { // a claim of zero always fits
 		of := c.of[tightest].Of
 		return &NoRoom{Bound: tightest, Room: room, Note: c.things(of)[of].note}
 	}

@@ -10,30 +10,30 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// Credit is what an agent may use of a payee's calls without money. It is the payee's own discount: the calls that use it are served, and no
-// money moves for them. It is used before the money of the wallet, the credit that expires first before the others.
+// Credit lets an agent make calls to one payee without money, up to an amount. It is a discount by the payee: the payee serves the calls,
+// and no money moves for them. A call uses credit before the money in the wallet, and of several credits the one that expires first.
 //
-// Credit is no money. It lies on an account of its own, from which the ledger lets transfers go to an [ledger.Issuer] alone, so that it can't be
-// withdrawn, transferred, locked, or paid out, and pays this payee alone.
+// Credit is not money. It is on an account of its own, and the ledger allows transfers from there only to a [ledger.Issuer] account. So
+// credit can't be withdrawn, transferred or locked, and pays only this payee.
 type Credit struct {
 	ID        string        `cbor:"1,keyasint"`
-	Payee     string        `cbor:"2,keyasint"`           // who has issued it, and serves for it
-	Agent     string        `cbor:"3,keyasint"`           // who may use it
+	Payee     string        `cbor:"2,keyasint"`           // the agent that issued it, and serves the calls
+	Agent     string        `cbor:"3,keyasint"`           // the agent that may use it
 	Amount    ledger.Amount `cbor:"4,keyasint"`           // as issued
-	Ended     ledger.Amount `cbor:"5,keyasint,omitempty"` // out of Amount, what was left unused when it expired or was revoked
+	Ended     ledger.Amount `cbor:"5,keyasint,omitempty"` // part of Amount that was unused when it expired or was revoked
 	Status    CreditStatus  `cbor:"6,keyasint"`
 	ExpiresAt time.Time     `cbor:"7,keyasint,omitzero"`  // zero: never
-	CouponID  string        `cbor:"8,keyasint,omitempty"` // the coupon that it was redeemed for
+	CouponID  string        `cbor:"8,keyasint,omitempty"` // the coupon that was redeemed for it
 	Memo      string        `cbor:"9,keyasint,omitempty"`
 	CreatedAt time.Time     `cbor:"10,keyasint"`
 
-	Left ledger.Amount `cbor:"-"` // out of Amount, what is unused, running calls' part included; as of when it was read
+	Left ledger.Amount `cbor:"-"` // part of Amount that is unused, including what running calls hold, at the time of reading
 }
 
-// CreditStatus is what became of a credit.
+// CreditStatus is the status of a credit.
 type CreditStatus string
 
-// The statuses of a credit. One that is used up stays active: a refund gives credit back.
+// The statuses of a credit. A credit that is used up stays active, since a refund may give a part of it back.
 const (
 	CreditActive  CreditStatus = "active"
 	CreditExpired CreditStatus = "expired"
@@ -43,31 +43,31 @@ const (
 // CreditStatuses are all statuses of a credit.
 var CreditStatuses = []CreditStatus{CreditActive, CreditExpired, CreditRevoked}
 
-// Account is the account that the credit lies on.
+// Account is the account on which the credit is.
 func (c Credit) Account() ledger.AccountID { return ledger.Credit(c.ID) }
 
-// Used is how much of the credit was used, less what refunds have given back.
+// Used is how much of the credit was used, minus what refunds gave back.
 func (c Credit) Used() ledger.Amount { return c.Amount - c.Ended - c.Left }
 
-// usable reports whether calls may begin to use the credit, and refunds give it back.
+// usable reports whether new calls may use the credit, and refunds may give it back.
 func (c Credit) usable(now time.Time) bool {
 	return c.Status == CreditActive && (c.ExpiresAt.IsZero() || c.ExpiresAt.After(now))
 }
 
 // CreditOrder asks for a credit.
 type CreditOrder struct {
-	Payee     string // only the operator names another than itself
+	Payee     string // an agent issues only in its own name; the operator names the payee
 	Agent     string
 	Amount    ledger.Amount
 	ExpiresAt time.Time // zero: never
 	Memo      string
 }
 
-// maxCredits bounds the credits that an agent has unused at one payee: a call looks at each.
+// maxCredits is how many unused credits an agent may have at one payee. It is small because each call reads all of them.
 const maxCredits = 20
 
-// IssueCredit gives an agent credit at a payee: the payee does, or the operator for it. A key that is bound to payees, or has a limit of its
-// own, issues none.
+// IssueCredit gives an agent credit at a payee. The payee may do this, and the operator in the payee's name. A key that may pay only some
+// payees, or has a limit of its own, is refused.
 func (t *Tx) IssueCredit(by Actor, o CreditOrder) (Credit, error) {
 	payee, err := t.issues(by, o.Payee)
 	if err != nil {
@@ -77,7 +77,7 @@ func (t *Tx) IssueCredit(by Actor, o CreditOrder) (Credit, error) {
 		return Credit{}, err
 	}
 	if !o.ExpiresAt.IsZero() && !o.ExpiresAt.After(t.Now()) {
-		return Credit{}, invalid("expires_at", "expires_at %s is over", o.ExpiresAt.Format(time.RFC3339))
+		return Credit{}, invalid("expires_at", "expires_at %s is in the past", o.ExpiresAt.Format(time.RFC3339))
 	}
 	c := Credit{Payee: payee, Agent: o.Agent, Amount: o.Amount, ExpiresAt: o.ExpiresAt, Memo: o.Memo}
 	if err := t.issue(&c); err != nil {
@@ -86,13 +86,13 @@ func (t *Tx) IssueCredit(by Actor, o CreditOrder) (Credit, error) {
 	return c, t.audit(by, "credit.issue", c.ID, fmt.Sprintf("%s at %s to %s", c.Amount, payee, c.Agent))
 }
 
-// issues returns whose credit by issues, or ends.
+// issues returns the payee whose credit the caller may issue or end, or refuses.
 func (t *Tx) issues(by Actor, payee string) (string, error) {
 	payee, err := t.actsFor(by, "payee", payee)
 	if err != nil {
 		return "", err
 	}
-	return payee, t.unbound(by, "issues no credit")
+	return payee, t.unbound(by, "can't issue credit")
 }
 
 // issue makes a credit.
@@ -132,7 +132,7 @@ func (t *Tx) issue(c *Credit) error {
 	return t.creditEvent(CreditIssued, *c)
 }
 
-// RevokeCredit takes back what is unused of a credit: its payee does, or the operator. What running calls hold of it they may still use.
+// RevokeCredit takes back the unused part of a credit. Its payee may do this, and the operator. Running calls may still use what they hold.
 func (t *Tx) RevokeCredit(by Actor, id string) (Credit, error) {
 	c, err := t.issuedCredit(by, id)
 	if err != nil {
@@ -150,7 +150,7 @@ func (t *Tx) RevokeCredit(by Actor, id string) (Credit, error) {
 	return c, t.creditEvent(CreditWasRevoked, c)
 }
 
-// issuedCredit returns a credit to who may change it.
+// issuedCredit returns a credit if the caller may revoke it, and refuses otherwise.
 func (t *Tx) issuedCredit(by Actor, id string) (Credit, error) {
 	if err := by.mayMove(); err != nil {
 		return Credit{}, err
@@ -163,17 +163,18 @@ func (t *Tx) issuedCredit(by Actor, id string) (Credit, error) {
 	case !found || !c.visible(by):
 		return Credit{}, noCredit(id)
 	case !by.Operator && by.Agent != c.Payee:
-		return Credit{}, refuse(Forbidden, nil, "only the payee that has issued a credit revokes it")
+		return Credit{}, refuse(Forbidden, nil, "only the payee that issued a credit may revoke it")
 	}
 	if !by.Operator {
-		if err := t.unbound(by, "revokes no credit"); err != nil {
+		if err := t.unbound(by, "can't revoke credit"); err != nil {
 			return Credit{}, err
 		}
 	}
 	return c, nil
 }
 
-// endCredit takes back what is unused of a credit, but for what running calls hold. That is looked at again until they have ended.
+// endCredit takes back the part of a credit that is neither used nor held by running calls. What they hold is checked again until they have
+// ended.
 func (t *Tx) endCredit(c *Credit, status CreditStatus) error {
 	acc, err := t.ledger.Account(c.Account())
 	if err != nil {
@@ -200,7 +201,7 @@ func (t *Tx) endCredit(c *Credit, status CreditStatus) error {
 	return t.put(creditTable.key(c.ID), *c)
 }
 
-// creditDue ends a credit whose time is up, and takes back what calls have left of one that has ended.
+// creditDue ends a credit that has expired. If the credit has ended already, creditDue takes back what calls no longer hold.
 func (t *Tx) creditDue(id string) error {
 	c, found, err := t.credit(id)
 	if err != nil || !found {
@@ -218,7 +219,7 @@ func (t *Tx) creditDue(id string) error {
 	return t.creditEvent(CreditHasExpired, c)
 }
 
-// creditEvent tells both parties of a credit.
+// creditEvent sends an event to both parties of a credit.
 func (t *Tx) creditEvent(what EventType, c Credit) error {
 	event := Event{Type: what, At: t.Now(), Credit: &c}
 	if err := t.tell(c.Agent, event); err != nil {
@@ -233,12 +234,12 @@ func (c Credit) visible(by Actor) bool {
 
 func noCredit(id string) error { return refuse(NotFound, nil, "no credit %.80q", id) }
 
-// credit returns a credit as the operation has made it.
+// credit returns a credit, including what the operation has changed.
 func (t *Tx) credit(id string) (Credit, bool, error) {
 	return creditByID(t.ledger, t.ledger.Account, id)
 }
 
-// creditIn returns a credit as a view sees it.
+// creditIn returns a credit from a view.
 func creditIn(r ledger.Reader, id string) (Credit, bool, error) {
 	return creditByID(r, func(id ledger.AccountID) (ledger.Account, error) { return ledger.ReadAccount(r, id) }, id)
 }
@@ -270,9 +271,9 @@ func (b *Book) Credit(by Actor, id string) (c Credit, err error) {
 	return c, nil
 }
 
-// CreditFilter says which credits are wanted; zero fields want all.
+// CreditFilter selects credits. A zero field selects all.
 type CreditFilter struct {
-	Agent  string // whose credits, issued or to be used; empty: all agents', which is the operator's to see
+	Agent  string // the agent that received or issued them; empty: those of all agents, for the operator only
 	Payee  string
 	Status CreditStatus
 }
@@ -294,13 +295,14 @@ func (b *Book) Credits(f CreditFilter, p Page) (credits []Credit, next string, e
 	return credits, next, err
 }
 
-// pursed is a credit that an agent may use, in its purse.
+// pursed is a credit in a purse.
 type pursed struct {
 	ID        string    `cbor:"1,keyasint"`
 	ExpiresAt time.Time `cbor:"2,keyasint,omitzero"`
 }
 
-// A purse is the credits that an agent may use at one payee, in the order in which they are used. An agent without any has no purse.
+// purseOf returns a purse: the credits that an agent may use at one payee, in the order in which they are used. Without such credits there
+// is no purse.
 func purseOf(r ledger.Reader, agent, payee string) (purse []pursed, err error) {
 	_, err = load(r, purseTable.key(agent, payee), &purse)
 	return purse, err
@@ -323,7 +325,7 @@ func (t *Tx) putPurse(agent, payee string, purse []pursed) error {
 	return t.put(purseTable.key(agent, payee), purse)
 }
 
-// unpurse takes a credit out of its purse: it is used up, or has ended.
+// unpurse removes a credit that is used up, or has ended, from its purse.
 func (t *Tx) unpurse(c Credit) error {
 	purse, err := purseOf(t.ledger, c.Agent, c.Payee)
 	if err != nil {
@@ -341,13 +343,13 @@ func (t *Tx) enpurse(c Credit) error {
 	return t.putPurse(c.Agent, c.Payee, append(purse, pursed{c.ID, c.ExpiresAt}))
 }
 
-// CreditBalance is what an agent may use at one payee.
+// CreditBalance is how much credit an agent may use at one payee.
 type CreditBalance struct {
 	Payee     string
-	Available ledger.Amount // beyond what running calls hold
+	Available ledger.Amount // without what running calls hold
 }
 
-// CreditOf returns what an agent may use at each payee, of the first hundred; see [Book.Credits] for all.
+// CreditOf returns how much credit an agent may use at each payee, for the first 100 payees. See [Book.Credits] for all.
 func (b *Book) CreditOf(agent string) (balances []CreditBalance, err error) {
 	purses := map[string][]pursed{}
 	var payees []string
@@ -373,7 +375,7 @@ func (b *Book) CreditOf(agent string) (balances []CreditBalance, err error) {
 	return balances, err
 }
 
-// UsableCredit is what an agent may use at a payee, beyond what running calls hold.
+// UsableCredit is how much credit an agent may use at a payee, without what running calls hold.
 func (b *Book) UsableCredit(agent, payee string) (available ledger.Amount, err error) {
 	var purse []pursed
 	err = b.view(func(r ledger.Reader) error {
@@ -386,7 +388,7 @@ func (b *Book) UsableCredit(agent, payee string) (available ledger.Amount, err e
 	return b.inPurse(purse)
 }
 
-// plus is the sum of two amounts that are not below zero, or the most that there is.
+// plus is the sum of two amounts, neither below zero. If the sum is too large for an amount, plus returns the largest amount.
 func plus(a, b ledger.Amount) ledger.Amount {
 	sum, err := a.Add(b)
 	if err != nil {

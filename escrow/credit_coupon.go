@@ -8,16 +8,17 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// Coupon is a code that agents redeem for credit at the payee who has issued it, each agent once.
+// Coupon is a code that agents can redeem, each once, for credit at the payee that issued the coupon.
 type Coupon struct {
-	ID        string        `cbor:"1,keyasint"`
-	Payee     string        `cbor:"2,keyasint"`
-	Code      string        `cbor:"3,keyasint"`           // made here: who has it may redeem it
-	Amount    ledger.Amount `cbor:"4,keyasint"`           // of each credit
-	Uses      int64         `cbor:"5,keyasint"`           // how many agents may redeem it
-	Redeemed  int64         `cbor:"6,keyasint,omitempty"` // how many have
+	ID       string        `cbor:"1,keyasint"`
+	Payee    string        `cbor:"2,keyasint"`
+	Code     string        `cbor:"3,keyasint"`           // generated; any agent that has it may redeem it
+	Amount   ledger.Amount `cbor:"4,keyasint"`           // of each credit
+	Uses     int64         `cbor:"5,keyasint"`           // how many agents may redeem it
+	Redeemed int64         `cbor:"6,keyasint,omitempty"` // how many have redeemed it
+
 	RedeemBy  time.Time     `cbor:"7,keyasint,omitzero"`  // zero: at any time
-	Valid     time.Duration `cbor:"8,keyasint,omitempty"` // how long the credit may be used; 0: for ever
+	Valid     time.Duration `cbor:"8,keyasint,omitempty"` // how long the credit is valid; 0: without end
 	Memo      string        `cbor:"9,keyasint,omitempty"`
 	CreatedAt time.Time     `cbor:"10,keyasint"`
 	RevokedAt time.Time     `cbor:"11,keyasint,omitzero"`
@@ -25,7 +26,7 @@ type Coupon struct {
 
 // CouponOrder asks for a coupon.
 type CouponOrder struct {
-	Payee    string // only the operator names another than itself
+	Payee    string // an agent issues only in its own name; the operator names the payee
 	Amount   ledger.Amount
 	Uses     int64
 	RedeemBy time.Time
@@ -38,7 +39,8 @@ const (
 	maxCouponValid = 100 * 366 * 24 * time.Hour
 )
 
-// IssueCoupon makes a coupon: the payee does, or the operator for it. What it can come to in all is its amount for each of its uses.
+// IssueCoupon makes a coupon. The payee may do this, and the operator in the payee's name. All credit of the coupon together is at most its
+// amount times its uses.
 func (t *Tx) IssueCoupon(by Actor, o CouponOrder) (Coupon, error) {
 	payee, err := t.issues(by, o.Payee)
 	if err != nil {
@@ -51,7 +53,7 @@ func (t *Tx) IssueCoupon(by Actor, o CouponOrder) (Coupon, error) {
 		return Coupon{}, invalid("uses", "uses %d: from 1 to %d", o.Uses, maxCouponUses)
 	}
 	if !o.RedeemBy.IsZero() && !o.RedeemBy.After(t.Now()) {
-		return Coupon{}, invalid("redeem_by", "redeem_by %s is over", o.RedeemBy.Format(time.RFC3339))
+		return Coupon{}, invalid("redeem_by", "redeem_by %s is in the past", o.RedeemBy.Format(time.RFC3339))
 	}
 	if o.Valid < 0 || o.Valid > maxCouponValid {
 		return Coupon{}, invalid("valid_hours", "valid_hours: at most %d", maxCouponValid/time.Hour)
@@ -73,7 +75,7 @@ func (t *Tx) IssueCoupon(by Actor, o CouponOrder) (Coupon, error) {
 	return c, t.put(couponTable.key(c.ID), c)
 }
 
-// RevokeCoupon ends a coupon: nobody redeems it any more. Credit that it was redeemed for stays.
+// RevokeCoupon ends a coupon: it can't be redeemed any more. Credit that was given for it stays valid.
 func (t *Tx) RevokeCoupon(by Actor, id string) (Coupon, error) {
 	if err := by.mayMove(); err != nil {
 		return Coupon{}, err
@@ -98,8 +100,8 @@ func (t *Tx) RevokeCoupon(by Actor, id string) (Coupon, error) {
 	return c, t.put(couponTable.key(c.ID), c)
 }
 
-// RedeemCoupon gives an agent the credit of a coupon, once.
-// Refused: not_found for a code that is none, already_exists the second time, invalid_status where the coupon is revoked, over, or used up.
+// RedeemCoupon gives an agent the credit of a coupon, once. Refused: not_found for an unknown code, already_exists for the second time,
+// invalid_status if the coupon is revoked, over, or used up.
 func (t *Tx) RedeemCoupon(by Actor, agent, code string) (Credit, error) {
 	agent, err := t.actsFor(by, "agent_id", agent)
 	if err != nil {
@@ -122,7 +124,7 @@ func (t *Tx) RedeemCoupon(by Actor, agent, code string) (Credit, error) {
 	if redeemed, err := t.ledger.Get(mark); err != nil {
 		return Credit{}, err
 	} else if redeemed != nil {
-		return Credit{}, refuse(AlreadyExists, map[string]string{"coupon_id": c.ID}, "%q has redeemed this coupon: each agent does once", agent)
+		return Credit{}, refuse(AlreadyExists, map[string]string{"coupon_id": c.ID}, "%q has redeemed this coupon already: each agent may do so once", agent)
 	}
 	if err := c.redeemable(t.Now()); err != nil {
 		return Credit{}, err
@@ -149,7 +151,7 @@ func (c Coupon) redeemable(now time.Time) error {
 	case !c.RedeemBy.IsZero() && !c.RedeemBy.After(now):
 		return refuse(InvalidStatus, nil, "the coupon could be redeemed until %s", c.RedeemBy.Format(time.RFC3339))
 	case c.Redeemed >= c.Uses:
-		return refuse(InvalidStatus, nil, "the coupon was redeemed as often as it may be")
+		return refuse(InvalidStatus, nil, "the coupon has no uses left")
 	default:
 		return nil
 	}
@@ -174,7 +176,7 @@ func couponByID(r ledger.Reader, id string) (c Coupon, found bool, err error) {
 	return c, found, err
 }
 
-// noCoupon says that there is no such coupon. A code is not repeated: it may be a right one, mistyped.
+// noCoupon says that there is no such coupon. It does not repeat the code, which may be a valid code with a typo.
 func noCoupon(field, what string) error {
 	if field == "code" {
 		return refuse(NotFound, map[string]string{"field": field}, "no coupon has this code")

@@ -17,7 +17,8 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// TestCreditModel runs random histories of credit, a wallet, calls, draws, refunds, expiry, revocation and crashes against a plain model.
+// TestCreditModel runs random histories of credit, a wallet, calls, draws, refunds, expiry, revocation and crashes, and compares them with
+// a simple model.
 func TestCreditModel(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(r *rapid.T) {
@@ -58,7 +59,7 @@ type modelCredit struct {
 	status                    string
 }
 
-// spot is an amount of one credit, or of money where that is nil.
+// spot is an amount of one credit, or of money if the credit is nil.
 type spot struct {
 	credit *modelCredit
 	amount ledger.Amount
@@ -94,7 +95,7 @@ func (c *creditCall) waits() (sum ledger.Amount) {
 	return sum
 }
 
-// free is what no call holds or has set aside, of a credit or of ann's money.
+// free is the part of a credit, or of ann's money, that no call holds or has set aside.
 func (w *creditWorld) free(of *modelCredit) ledger.Amount {
 	free := w.model.wallets["ann"]
 	if of != nil {
@@ -119,7 +120,7 @@ func (w *creditWorld) usable(c *modelCredit) bool {
 	return c.status == "active" && (c.expires.IsZero() || c.expires.After(w.Now()))
 }
 
-// sweep takes back what is free of credit that has ended.
+// sweep takes back the free part of credit that has ended.
 func (w *creditWorld) sweep() {
 	for _, c := range w.credits {
 		if c.status == "active" && !w.usable(c) {
@@ -216,7 +217,7 @@ func (w *creditWorld) revoke(t *rapid.T) {
 	c.ended += free
 }
 
-// take holds so much more for a call, or what there is: credit first.
+// take holds a further amount for a call, or as much as there is: credit first.
 func (w *creditWorld) take(c *creditCall, by ledger.Amount) (got ledger.Amount) {
 	for _, h := range c.held {
 		part := max(0, min(by-got, w.free(h.credit)))
@@ -302,7 +303,7 @@ func (w *creditWorld) extend(t *rapid.T) {
 	w.holds(t, c)
 }
 
-// parts takes an amount out of what a call holds, credit first.
+// parts takes an amount from what a call holds, credit first.
 func (c *creditCall) parts(amount ledger.Amount) (parts []spot) {
 	for _, h := range c.held {
 		if n := min(amount, h.amount); n > 0 {
@@ -348,7 +349,7 @@ func (w *creditWorld) draw(t *rapid.T) {
 	}
 }
 
-// resolve posts so much of what is set aside, the oldest first, and gives the rest back. It returns what is still due.
+// resolve posts an amount of what is set aside, the oldest first, and gives the rest back. It returns what is still due.
 func (w *creditWorld) resolve(c *creditCall, due ledger.Amount) ledger.Amount {
 	pending := c.pending
 	c.pending = nil
@@ -454,7 +455,7 @@ func (w *creditWorld) wait(t *rapid.T) {
 	w.sweep()
 }
 
-// reopen is the death of the process: calls are gone, but for what they have drawn.
+// reopen ends the process: its calls are gone, except for what they have drawn.
 func (w *creditWorld) reopen(t *rapid.T) {
 	w.shop.t = t
 	w.shop.reopen()

@@ -24,12 +24,12 @@ func (s *shop) issue(payee, agent, sum string, expires time.Time) escrow.Credit 
 	return c
 }
 
-// withCredit orders a call of alice's to the shop.
+// withCredit is the order of a call that alice makes to the shop.
 func (s *shop) withCredit(least, most string) escrow.CallOrder {
 	return escrow.CallOrder{Request: s.NewRequestID(), By: by("alice"), Payee: "shop", Least: amount(least), Most: amount(most), Credit: true}
 }
 
-// TestNoCreditIsUsedTwice: many calls at once on one credit and a wallet use each nano of them once, while the credit is revoked.
+// TestNoCreditIsUsedTwice: many calls at the same time on one credit and a wallet use each nano of them once, while the credit is revoked.
 func TestNoCreditIsUsedTwice(t *testing.T) {
 	for _, revoked := range []bool{false, true} {
 		t.Run(fmt.Sprint("revoked ", revoked), func(t *testing.T) {
@@ -92,7 +92,7 @@ func TestNoCreditIsUsedTwice(t *testing.T) {
 	}
 }
 
-// TestCreditOfACommitThatFails: whether the charge stands in the books or not, once they are put right the credit is whole again.
+// TestCreditOfACommitThatFails: whether or not the charge is in the books, after they were put right the whole credit is there again.
 func TestCreditOfACommitThatFails(t *testing.T) {
 	for _, kept := range []bool{true, false} {
 		memory := &ledgertest.Memory{}
@@ -127,7 +127,7 @@ func TestCreditOfACommitThatFails(t *testing.T) {
 	}
 }
 
-// TestCreditCountsAgainstLimits: a limit bounds what calls cost, whether credit or money pays it.
+// TestCreditCountsAgainstLimits: a limit bounds what calls cost, including what credit pays.
 func TestCreditCountsAgainstLimits(t *testing.T) {
 	s := newShop(t, defaultRules())
 	s.agents("10", "alice")
@@ -146,14 +146,14 @@ func TestCreditCountsAgainstLimits(t *testing.T) {
 	if left, err := s.UsableCredit("alice", "shop"); err != nil || left != amount("8") {
 		t.Errorf("a refused call has left %s of the credit, %v", left, err)
 	}
-	// A key that is bound to other payees uses no credit here either.
+	// A key that may pay only other payees can't use credit here either.
 	order := s.withCredit("1", "1")
 	order.By.Payees = []string{"other"}
 	_, err = s.Authorise(t.Context(), order)
 	refused(t, err, escrow.Forbidden)
 }
 
-// TestPennilessWithCredit: who has credit at a payee can pay it, and nobody else.
+// TestPennilessWithCredit: an agent with credit at a payee can pay that payee, and no other.
 func TestPennilessWithCredit(t *testing.T) {
 	s := newShop(t, defaultRules())
 	s.agents("0", "alice", "shop", "other")
@@ -176,7 +176,7 @@ func TestPennilessWithCredit(t *testing.T) {
 	check("shop", true, false)
 }
 
-// TestCreditEvents: both sides are told of credit that is issued, expires, and is revoked.
+// TestCreditEvents: both parties get events when credit is issued, expires, and is revoked.
 func TestCreditEvents(t *testing.T) {
 	s := newShop(t, defaultRules())
 	s.agents("0", "alice", "shop")
@@ -204,7 +204,7 @@ func TestCreditEvents(t *testing.T) {
 	}
 }
 
-// TestCreditThatIsOverIsNotUsed: also before the clock's work has taken it back.
+// TestCreditThatIsOverIsNotUsed: expired credit is not used, even before the worker has taken it back.
 func TestCreditThatIsOverIsNotUsed(t *testing.T) {
 	s := newShop(t, defaultRules())
 	s.agents("1", "alice")

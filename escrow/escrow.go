@@ -102,7 +102,7 @@ type Escrow struct {
 	RefundAsked   ledger.Amount `cbor:"21,keyasint,omitempty"` // by the payer's open request
 	RefundReason  string        `cbor:"22,keyasint,omitempty"`
 	RefundAt      time.Time     `cbor:"23,keyasint,omitzero"`  // when silence grants the request
-	DisputedBy    string        `cbor:"24,keyasint,omitempty"` // an agent, or "meter" where a served escrow's request met silence
+	DisputedBy    string        `cbor:"24,keyasint,omitempty"` // an agent; or "meter" if nobody answered the refund request of an escrow whose calls were served
 	DisputeReason string        `cbor:"25,keyasint,omitempty"`
 	Resolution    string        `cbor:"26,keyasint,omitempty"` // the operator's note
 
@@ -114,8 +114,9 @@ type Escrow struct {
 	Verdict Verdict    `cbor:"31,keyasint,omitzero"`  // Request: what the clock decides
 	Kind    EscrowKind `cbor:"33,keyasint,omitempty"` // in records from before kinds were kept: empty, see [Escrow.kind]
 
-	// CountedFor are the payer's keys against whose limits all that remains was counted: the one that has locked it, and those that have let its
-	// time give it to the payee. Acts by other keys count against their own limits. In records from before this was kept there are none.
+	// CountedFor are the payer's keys whose limits have counted everything that remains: the key that locked the escrow, and keys that
+	// withdrew a refund request although the escrow goes to the payee when it expires. Acts by other keys count against the limits of those
+	// keys. Old records have no such list.
 	CountedFor []string `cbor:"34,keyasint,omitempty"`
 
 	Held ledger.Amount `cbor:"-"` // by running calls, out of Remaining; as of when it was read

@@ -43,7 +43,7 @@ func (t *Tx) Refund(by Actor, id string, amount ledger.Amount, reason string) (E
 	return t.saveAct(by, e, "escrow.refund", EscrowRefunded)
 }
 
-// toGiveBack is what giveBack will refund in the end, what running calls still hold included.
+// toGiveBack is what giveBack will refund in the end, including what running calls still hold.
 func (e *Escrow) toGiveBack(amount, free ledger.Amount) ledger.Amount {
 	switch {
 	case amount > 0:
@@ -90,14 +90,15 @@ func (t *Tx) requestRefund(by Actor, e *Escrow, amount ledger.Amount, reason str
 	return t.saveAct(by, e, "escrow.refund", EscrowRefundRequested)
 }
 
-// WithdrawRefund takes the payer's request back. Where the escrow's time gives it to the payee, all that remains counts as let go.
+// WithdrawRefund takes the payer's request back. If the escrow goes to the payee when it expires, everything that remains counts as spent,
+// since the payer gives up its claim.
 func (t *Tx) WithdrawRefund(by Actor, id string) (Escrow, error) {
 	e, err := t.party(by, id)
 	if err != nil {
 		return Escrow{}, err
 	}
 	if !by.Operator && by.Agent != e.From {
-		return Escrow{}, refuse(Forbidden, nil, "only the payer withdraws its request")
+		return Escrow{}, refuse(Forbidden, nil, "only the payer may withdraw its request")
 	}
 	if e.Status != StatusRefundRequested {
 		return Escrow{}, e.wrongStatus("request to withdraw")
@@ -116,7 +117,7 @@ func (t *Tx) WithdrawRefund(by Actor, id string) (Escrow, error) {
 	return t.saveAct(by, e, "escrow.refund_withdrawn", EscrowRefundWithdrawn)
 }
 
-// leftToTime is what goes to the payee by itself when the escrow's time is up.
+// leftToTime is what goes to the payee when the escrow expires, if nobody acts before.
 func (e *Escrow) leftToTime() ledger.Amount {
 	if e.AutoReleaseAt.IsZero() || e.OnExpiry != ToPayee {
 		return 0
@@ -133,7 +134,7 @@ func (t *Tx) Dispute(by Actor, id, reason string) (Escrow, error) {
 	if err := checkText("reason", reason); err != nil {
 		return Escrow{}, err
 	}
-	if by.Agent == e.From { // of a request that silence would grant, the claim is given up for the operator's decision
+	if by.Agent == e.From { // a dispute ends a refund request that would have been granted without an answer, so the key must be allowed to pay the payee
 		if err := by.mayPay(e.To); err != nil {
 			return Escrow{}, err
 		}

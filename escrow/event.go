@@ -30,7 +30,7 @@ const (
 
 	SubscriptionStarted   EventType = "subscription.started"
 	SubscriptionRenewing  EventType = "subscription.renewing"         // its period is nearly over
-	SubscriptionUnfunded  EventType = "subscription.renewal_unfunded" // the same, and the wallet does not cover the next one; the payer is told, the payee of the renewing
+	SubscriptionUnfunded  EventType = "subscription.renewal_unfunded" // the same, and the next period can't begin as things stand; only the payer gets this, and the payee gets subscription.renewing
 	SubscriptionRenewed   EventType = "subscription.renewed"
 	SubscriptionSuspended EventType = "subscription.suspended" // the next period could not be paid
 	SubscriptionEnded     EventType = "subscription.ended"

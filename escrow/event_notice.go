@@ -57,5 +57,5 @@ func (t *Tx) notice(what string) error {
 	if err := t.tell(s.Payer, Event{Type: SubscriptionUnfunded, At: t.Now(), Subscription: s}); err != nil {
 		return err
 	}
-	return t.tell(s.Payee, Event{Type: SubscriptionRenewing, At: t.Now(), Subscription: s}) // what the payer has is not for the payee to know
+	return t.tell(s.Payee, Event{Type: SubscriptionRenewing, At: t.Now(), Subscription: s}) // the payee must not learn whether the payer has enough money
 }

@@ -8,23 +8,24 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// Delivery is an event on its way to a webhook. It is in the ledger from the operation that caused it until the webhook has taken
-// it, so each is delivered at least once.
+// Delivery is an event on its way to a webhook. The operation that caused the event writes it to the ledger, and it stays there until the
+// webhook has accepted it. So each event is delivered at least once.
 type Delivery struct {
 	ID       string    `cbor:"1,keyasint"` // the same at each attempt
 	Agent    string    `cbor:"2,keyasint"`
 	Webhook  string    `cbor:"3,keyasint"`
 	Event    Event     `cbor:"4,keyasint"`
-	Attempts int       `cbor:"5,keyasint,omitempty"` // that failed
+	Attempts int       `cbor:"5,keyasint,omitempty"` // failed attempts
 	Next     time.Time `cbor:"6,keyasint"`           // when it is tried again
 }
 
-// backoff is how long to wait after so many failed attempts; the last holds for all further ones. A webhook that is down loses nothing until [maxWaiting] messages wait for it.
+// backoff is how long to wait after each failed attempt. The last value applies to all further attempts. A webhook that is down loses
+// nothing until [maxWaiting] messages wait for it.
 var backoff = []time.Duration{
 	5 * time.Second, 30 * time.Second, 2 * time.Minute, 10 * time.Minute, 30 * time.Minute, time.Hour, 3 * time.Hour, 6 * time.Hour,
 }
 
-// wakeOutbox tells whoever delivers that there is something new.
+// wakeOutbox tells the worker that there is something new to deliver.
 func (p *process) wakeOutbox() {
 	select {
 	case p.outbox <- struct{}{}:
@@ -32,13 +33,13 @@ func (p *process) wakeOutbox() {
 	}
 }
 
-// DeliveriesOf is how many deliveries of one agent may be attempted at once. Webhooks that take long to answer keep no other agent's
-// waiting.
+// DeliveriesOf is how many deliveries of one agent may be attempted at once, so that slow webhooks of one agent do not delay those of other
+// agents.
 const DeliveriesOf = 4
 
-// Deliveries returns what is to be delivered now, of the first agents in turn the first few messages each, and when to look again: zero
-// where none waits, now where all that wait are left out. Those that running is true for are left out, and an agent that has no others
-// keeps no place.
+// Deliveries returns the deliveries that are due: a few of each agent, for the agents whose turn comes first. It leaves out deliveries for
+// which running returns true; an agent that has no others is skipped. next is the time to look again: zero if nothing waits, and now if
+// everything that waits was left out.
 func (b *Book) Deliveries(ctx context.Context, agents int, running func(Delivery) bool) (due []Delivery, next time.Time, err error) {
 	now := b.Now()
 	err = b.view(func(r ledger.Reader) error {
@@ -78,7 +79,7 @@ func (b *Book) deliveriesOf(r ledger.Reader, agent string, now time.Time, runnin
 	return due, err
 }
 
-// Webhook is the webhook of a delivery; false where it is gone.
+// Webhook returns the webhook of a delivery, or false if it was deleted.
 func (b *Book) Webhook(d Delivery) (h Webhook, found bool, err error) {
 	err = b.view(func(r ledger.Reader) error {
 		found, err = load(r, webhookTable.key(d.Agent, d.Webhook), &h)
@@ -87,7 +88,7 @@ func (b *Book) Webhook(d Delivery) (h Webhook, found bool, err error) {
 	return h, found, err
 }
 
-// OutboxChanged receives when there is something new to deliver.
+// OutboxChanged returns a channel that receives a value when there is something new to deliver.
 func (b *Book) OutboxChanged() <-chan struct{} { return b.process.outbox }
 
 func (d Delivery) key() []byte { return outboxTurns.key(d.Agent, d.Next, d.ID) }
@@ -102,7 +103,7 @@ func (t *Tx) putDelivery(d Delivery) error {
 // maxWaiting is how many messages may wait for one webhook.
 const maxWaiting = 10_000
 
-// enqueue puts a message for a webhook into the outbox. Where too many wait for it already, the message is lost, and the webhook says so.
+// enqueue puts a message for a webhook into the outbox. If too many wait already, the message is lost, and the webhook's Lost counts it.
 func (t *Tx) enqueue(h Webhook, event Event) error {
 	waiting, err := t.countWaiting(h.Agent, h.ID, 1)
 	if err != nil {
@@ -132,7 +133,7 @@ func (t *Tx) countWaiting(agent, webhook string, by int64) (waiting int64, err e
 	return waiting, t.put(key, waiting)
 }
 
-// taken takes a delivery out of the outbox; false where another worker has seen to it.
+// taken removes a delivery from the outbox. It returns false if another worker has done that already.
 func (t *Tx) taken(d Delivery) (found bool, err error) {
 	if value, err := t.ledger.Get(d.key()); err != nil || value == nil {
 		return false, err
@@ -141,7 +142,7 @@ func (t *Tx) taken(d Delivery) (found bool, err error) {
 	return true, nil
 }
 
-// Delivered takes a delivery out of the outbox for good.
+// Delivered removes a delivery that the webhook has accepted from the outbox.
 func (t *Tx) Delivered(d Delivery) error {
 	if found, err := t.taken(d); err != nil || !found {
 		return err
@@ -152,7 +153,7 @@ func (t *Tx) Delivered(d Delivery) error {
 	return outboxTurns.next(t, d.Agent)
 }
 
-// DeliveryFailed puts a delivery off, for longer each time.
+// DeliveryFailed postpones a delivery, longer after each failure.
 func (t *Tx) DeliveryFailed(d Delivery) error {
 	if found, err := t.taken(d); err != nil || !found {
 		return err
@@ -165,7 +166,7 @@ func (t *Tx) DeliveryFailed(d Delivery) error {
 	return outboxTurns.next(t, d.Agent)
 }
 
-// WebhookGone removes the webhook of a delivery that it has answered with "gone", and with it all that waits for it.
+// WebhookGone removes a webhook that has answered a delivery with 410 Gone, and all messages that wait for it.
 func (t *Tx) WebhookGone(d Delivery) error {
 	t.ledger.Delete(webhookTable.key(d.Agent, d.Webhook))
 	return t.Delivered(d)

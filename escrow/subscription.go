@@ -16,19 +16,20 @@ type SubscriptionStatus string
 const (
 	SubActive    SubscriptionStatus = "active"    // it renews at the period's end
 	SubEnding    SubscriptionStatus = "ending"    // it ends with its period
-	SubSuspended SubscriptionStatus = "suspended" // the wallet did not cover the next period, or its key was revoked; no money is locked
+	SubSuspended SubscriptionStatus = "suspended" // the wallet or a limit did not cover the next period, or its key was revoked; no money is locked
 	SubEnded     SubscriptionStatus = "ended"
 )
 
-// Subscription locks a price each period, in an escrow that is released automatically at the end of the period. It renews until it is ended, or
-// until the wallet does not cover the next period. It belongs to a plan of a metered route, or has no plan, as for a payroll.
+// Subscription locks a price each period, in an escrow that is released automatically at the end of the period. It renews until it is
+// ended, or it is suspended because the wallet or a limit does not cover the next period, or because its key was revoked. It belongs to a
+// plan of a metered route, or has no plan, as for a payroll.
 //
 // Its terms are those to which the payer agreed. If a plan changes in the configuration, that applies only to new subscriptions.
 type Subscription struct {
 	ID          string             `cbor:"1,keyasint"`
 	Status      SubscriptionStatus `cbor:"2,keyasint"`
 	Payer       string             `cbor:"3,keyasint"`
-	Plan        Plan               `cbor:"4,keyasint"` // its payee, price and period too; no name: free of any plan
+	Plan        Plan               `cbor:"4,keyasint"` // with its payee, price and period; without a name: the subscription has no plan
 	Memo        string             `cbor:"5,keyasint,omitempty"`
 	PeriodStart time.Time          `cbor:"6,keyasint"`
 	PeriodEnd   time.Time          `cbor:"7,keyasint"`
@@ -36,17 +37,17 @@ type Subscription struct {
 	PoolID      string             `cbor:"9,keyasint,omitempty"`  // of this period's overage pool
 	Used        int64              `cbor:"10,keyasint,omitempty"` // of the period's quota, in millionths of a unit
 	Beyond      int64              `cbor:"16,keyasint,omitempty"` // the same, beyond the quota
-	Periods     int64              `cbor:"11,keyasint"`           // so many began
+	Periods     int64              `cbor:"11,keyasint"`           // how many began
 	CreatedAt   time.Time          `cbor:"12,keyasint"`
 	UpdatedAt   time.Time          `cbor:"13,keyasint"`
 	Payee       string             `cbor:"14,keyasint"`
-	Key         string             `cbor:"15,keyasint,omitempty"` // the payer's, that began it, or resumed it last: renewals count against its limits, and end with it
+	Key         string             `cbor:"15,keyasint,omitempty"` // the payer's key that began the subscription, or resumed it last; renewals count against its limits, and end when it is revoked
 
-	RenewalFunded bool `cbor:"-"` // the next period will begin, as of when it was read: see [Subscription.FundedFor]
+	RenewalFunded bool `cbor:"-"` // at the time of reading; see [Subscription.FundedFor]
 }
 
-// FundedFor is whether the next period will begin as things stand, since the wallet covers it and the key that began the subscription is not
-// revoked. It is nil for all but the payer and the operator: what is in a wallet is its agent's alone.
+// FundedFor reports whether the next period could begin now: the wallet covers it, and the key that began the subscription is not revoked.
+// It returns nil unless the caller is the payer or the operator, because nobody else may learn what is in a wallet.
 func (s Subscription) FundedFor(by Actor) *bool {
 	if !by.Operator && (by.Agent == "" || by.Agent != s.Payer) {
 		return nil
@@ -96,7 +97,7 @@ func (t *Tx) Subscribe(by Actor, o SubscriptionOrder) (Subscription, error) {
 		if err != nil {
 			return Subscription{}, err
 		}
-		if current != nil && current.Status == SubSuspended { // consent anew, to the terms as they are now
+		if current != nil && current.Status == SubSuspended { // the payer agrees to the plan's present terms
 			if err := t.endSubscription(current); err != nil {
 				return Subscription{}, err
 			}
@@ -390,7 +391,7 @@ func (t *Tx) ResumeSubscription(by Actor, id string) (Subscription, error) {
 	return t.withFunding(*s), t.subscriptionEvent(SubscriptionRenewed, *s)
 }
 
-// withFunding fills in whether the next period will begin.
+// withFunding fills in RenewalFunded.
 func (t *Tx) withFunding(s Subscription) Subscription {
 	w, err := t.Wallet(s.Payer)
 	s.RenewalFunded = err == nil && s.funded(t.ledger, w)
@@ -409,7 +410,7 @@ func (b *Book) withFunding(ctx context.Context, s Subscription) (Subscription, e
 	return s, err
 }
 
-// funded reports whether a wallet covers the next period, and its key lets it begin. (The pool's rest comes back first.)
+// funded reports whether the wallet covers the next period, and the subscription's key is not revoked.
 func (s Subscription) funded(r ledger.Reader, w Wallet) bool {
 	need, err := s.Plan.needed()
 	if err != nil || w.Available < need {

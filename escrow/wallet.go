@@ -13,7 +13,7 @@ type Wallet struct {
 	Agent     string
 	Balance   ledger.Amount
 	Held      ledger.Amount // set aside for running calls
-	Available ledger.Amount // Balance less Held
+	Available ledger.Amount // Balance minus Held
 	Pending   ledger.Amount // credits of running calls, not spendable before they are settled
 	Currency  string
 }
@@ -43,11 +43,11 @@ type Payment struct {
 	Kind       string
 	From, To   string // agents, or "world"
 	Amount     ledger.Amount
-	Commission ledger.Amount // out of Amount
+	Commission ledger.Amount // part of Amount
 	Reference  string
 	Memo       string
 	At         time.Time
-	Wallet     Wallet // of the agent that was acted for, after it
+	Wallet     Wallet // the wallet of the agent in whose name the caller acted, after the payment
 }
 
 // PaymentOrder describes a payment. Which fields are used depends on the kind of payment.
@@ -87,7 +87,7 @@ func (t *Tx) Withdraw(by Actor, o PaymentOrder) (Payment, error) {
 	return t.pay(kindWithdrawal, account(o.From), ledger.World, o, o.From)
 }
 
-// Transfer pays another agent from the caller's wallet, or from that of From by the operator.
+// Transfer pays another agent from the caller's wallet. The operator names the wallet in From.
 func (t *Tx) Transfer(by Actor, o PaymentOrder) (Payment, error) {
 	from, err := t.actsFor(by, "from_agent_id", o.From)
 	if err != nil {
@@ -105,8 +105,9 @@ func (t *Tx) Transfer(by Actor, o PaymentOrder) (Payment, error) {
 	return t.pay(kindTransfer, ledger.Wallet(from), ledger.Wallet(o.To), o, from)
 }
 
-// Debit takes money from From's wallet for To. A payee may take as much as the allowance that From has given it; From itself and the operator need
-// operator need none. The commission comes out of what To gets. That an agent does not exist is told to others as if it had given no allowance.
+// Debit takes money from From's wallet for To. A payee may take as much as the allowance that From has given it; From itself and the
+// operator need no allowance. The commission is subtracted from what To gets. If From does not exist, a payee gets the same refusal as
+// without an allowance.
 func (t *Tx) Debit(by Actor, o PaymentOrder) (Payment, error) {
 	if err := by.mayMove(); err != nil {
 		return Payment{}, err
@@ -206,7 +207,7 @@ const maxReference = 200 // bytes
 type Entry struct {
 	Seq          uint64
 	Kind         string
-	Amount       ledger.Amount // below zero where the wallet paid
+	Amount       ledger.Amount // below zero if the wallet paid
 	BalanceAfter ledger.Amount
 	Counterparty string // an agent, an escrow's id, "world", "commission"
 	Reference    string

@@ -14,7 +14,7 @@ type Allowance struct {
 	Amount    ledger.Amount `cbor:"3,keyasint"` // as set
 	Left      ledger.Amount `cbor:"4,keyasint"`
 	UpdatedAt time.Time     `cbor:"5,keyasint"`
-	Key       string        `cbor:"6,keyasint,omitempty"` // the payer's, that set it: debits count against its limits, and end with it
+	Key       string        `cbor:"6,keyasint,omitempty"` // the payer's key that set it; debits count against its limits, and end when it is revoked
 }
 
 // SetAllowance allows a payee to take up to amount from now on. It replaces an earlier allowance.
@@ -26,7 +26,7 @@ func (t *Tx) SetAllowance(by Actor, payer, payee string, amount ledger.Amount) (
 	if err := t.checkPair(payer, "payee", payee); err != nil {
 		return Allowance{}, err
 	}
-	if err := by.mayPay(payee); err != nil { // what is debited counts as it goes
+	if err := by.mayPay(payee); err != nil { // limits count the debits, not the allowance
 		return Allowance{}, err
 	}
 	if err := checkAmount("amount", amount); err != nil {

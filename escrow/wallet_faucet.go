@@ -13,8 +13,8 @@ type faucetRecord struct {
 	Given ledger.Amount `cbor:"2,keyasint"`
 }
 
-// ClaimFaucet gives an agent play money, once.
-// Refused: not_found where there is no faucet, already_exists the second time, rate_limited when the period's budget is used up.
+// ClaimFaucet gives an agent play money, once. Refused: not_found if there is no faucet, already_exists for the second time, rate_limited
+// if the period's budget is used up.
 func (t *Tx) ClaimFaucet(by Actor, agent string) (Payment, error) {
 	agent, err := t.actsFor(by, "agent_id", agent)
 	if err != nil {
@@ -28,7 +28,7 @@ func (t *Tx) ClaimFaucet(by Actor, agent string) (Payment, error) {
 		return Payment{}, err
 	}
 	if !record.FaucetAt.IsZero() {
-		return Payment{}, refuse(AlreadyExists, nil, "the faucet gives once, and gave on %s", record.FaucetAt.Format(time.RFC3339))
+		return Payment{}, refuse(AlreadyExists, nil, "the faucet gives each agent money once, and did so on %s", record.FaucetAt.Format(time.RFC3339))
 	}
 	if err := t.useFaucetBudget(); err != nil {
 		return Payment{}, err
@@ -67,7 +67,7 @@ func (t *Tx) useFaucetBudget() error {
 	return t.put(faucetTable.key(), record)
 }
 
-// wholeSeconds is a duration as Retry-After has it: seconds, rounded up.
+// wholeSeconds returns a duration in seconds, rounded up, as in Retry-After.
 func wholeSeconds(d time.Duration) string {
 	return strconv.FormatInt(int64((max(d, 0)+time.Second-1)/time.Second), 10)
 }

@@ -17,17 +17,17 @@ const (
 	kindWithdrawal   = "withdrawal"    // the operator booked money out
 	kindFaucet       = "faucet"        // play money of a faucet
 	kindTransfer     = "transfer"      // one agent to another
-	kindDebit        = "debit"         // a payee took what its allowance grants
+	kindDebit        = "debit"         // a payee took money under an allowance
 	kindEscrow       = "escrow"        // wallet to escrow
 	kindRelease      = "release"       // escrow to payee
 	kindRefund       = "refund"        // escrow back to payer
 	kindCharge       = "charge"        // a metered call
-	kindChargeRefund = "charge_refund" // a payee gave back a charge
-	kindCommission   = "commission"    // the operator's part of a release, debit or charge
-	kindCredit       = "credit"        // a payee has issued credit
-	kindCreditUse    = "credit_use"    // a metered call
-	kindCreditRefund = "credit_refund" // a payee gave back a charge
-	kindCreditEnd    = "credit_end"    // what was unused when the credit expired or was revoked
+	kindChargeRefund = "charge_refund" // a payee refunded a charge
+	kindCommission   = "commission"    // the operator's share of a release, debit or charge
+	kindCredit       = "credit"        // a payee issued credit
+	kindCreditUse    = "credit_use"    // a metered call used credit
+	kindCreditRefund = "credit_refund" // credit that came back when a payee refunded a charge
+	kindCreditEnd    = "credit_end"    // the unused part of a credit that expired or was revoked
 )
 
 const ppmWhole = 1_000_000
@@ -48,8 +48,8 @@ func ParsePercent(s string) (ppm int64, err error) {
 	return d.IntPart(), nil
 }
 
-// share is the part of amount that ppm parts per million are, and the millionths of a nano beyond it. Neither is negative, and ppm is at
-// most a million. more is what stands over from before, in millionths of a nano and less than one.
+// share returns ppm millionths of amount, in whole nanos, and the rest in millionths of a nano. Neither amount nor ppm may be negative, and
+// ppm is at most a million. more is the rest that was carried over, in millionths of a nano, and is less than one nano.
 func share(amount ledger.Amount, ppm, more int64) (part ledger.Amount, over int64) {
 	hi, lo := bits.Mul64(uint64(amount), uint64(ppm))
 	lo, carry := bits.Add64(lo, uint64(more), 0)
@@ -57,7 +57,7 @@ func share(amount ledger.Amount, ppm, more int64) (part ledger.Amount, over int6
 	return ledger.Amount(quo), int64(rem)
 }
 
-// portion is the part of a price that ppm parts per million are, rounded up: a part of something is never nothing.
+// portion returns ppm millionths of a price, rounded up, so that a part of a price is never zero.
 func portion(amount ledger.Amount, ppm int64) ledger.Amount {
 	part, over := share(amount, ppm, 0)
 	if over > 0 {
@@ -66,7 +66,7 @@ func portion(amount ledger.Amount, ppm int64) ledger.Amount {
 	return part
 }
 
-// checkAmount refuses what is not above zero.
+// checkAmount refuses amounts that are not above zero.
 func checkAmount(field string, amount ledger.Amount) error {
 	if amount <= 0 {
 		return invalid(field, "%s %s: it must be above zero", field, amount)
@@ -77,11 +77,11 @@ func checkAmount(field string, amount ledger.Amount) error {
 // moved is a transfer that was posted.
 type moved struct {
 	seq     uint64
-	stained ledger.Amount // out of it, faucet money; see [Tx.stain]
+	stained ledger.Amount // the part that is faucet money; see [Tx.stain]
 }
 
-// move posts a transfer that the rules have allowed, and sees to what follows from any move of money. A lack of funds is told in
-// the words of the one who pays.
+// move posts a transfer and does what every move of money needs: it follows faucet money and watches low balances. The caller has checked
+// the rules. If there is not enough money, the refusal is worded for the payer.
 func (t *Tx) move(tr ledger.Transfer, cover ...*ledger.Hold) (moved, error) {
 	before, err := t.ledger.Account(tr.Debit)
 	if err != nil {
@@ -94,7 +94,7 @@ func (t *Tx) move(tr ledger.Transfer, cover ...*ledger.Hold) (moved, error) {
 	return t.hasMoved(posted, before.Balance())
 }
 
-// moveDrawn posts a part of what a draw has set aside, and gives the rest of it back.
+// moveDrawn posts a part of the money that a draw has set aside, and gives the rest back.
 func (t *Tx) moveDrawn(pending ledger.Transfer, part ledger.Amount, memo string) (moved, error) {
 	before, err := t.ledger.Account(pending.Debit)
 	if err != nil {
@@ -115,8 +115,8 @@ func (t *Tx) hasMoved(tr ledger.Transfer, before ledger.Amount) (m moved, err er
 	return m, t.watch(tr.Debit, before)
 }
 
-// take posts the operator's commission, of ppm parts per million, out of the amount that the payee has just been credited with. What is
-// less than a nano stands over until the payee's next commission, so that many small amounts pay together what one large one does.
+// take posts the operator's commission: ppm millionths of the amount that the payee has just received. A rest of less than a nano is
+// carried over to the payee's next commission, so that many small amounts pay the same commission as one large amount.
 func (t *Tx) take(payee string, amount ledger.Amount, ppm int64, reference string) (fee ledger.Amount, err error) {
 	if amount == 0 || ppm == 0 {
 		return 0, nil
@@ -140,7 +140,7 @@ func (t *Tx) take(payee string, amount ledger.Amount, ppm int64, reference strin
 	return fee, err
 }
 
-// funds adds to a refusal for lack of funds what the payer needs to mend it.
+// funds adds to a refusal for lack of money the fields that tell the payer what is needed.
 func funds(err error, currency, payee string) error {
 	var r *Refusal
 	if !errors.As(err, &r) || r.Outcome != ledger.InsufficientFunds {
@@ -152,7 +152,7 @@ func funds(err error, currency, payee string) error {
 	}, "%s %s is needed and %s %s is available", required, currency, available, currency)
 }
 
-// accountName is the account as its counterparty sees it: the agent, the escrow's id, "world", or "commission".
+// accountName returns the name that a counterparty sees for an account: an agent, an escrow's id, "world" or "commission".
 func accountName(id ledger.AccountID) string {
 	if _, name, found := strings.Cut(string(id), ":"); found {
 		return name
@@ -160,7 +160,7 @@ func accountName(id ledger.AccountID) string {
 	return string(id)
 }
 
-// account is the account that an agent's id stands for: its wallet, or the operator's earnings.
+// account returns the account of an agent's id: its wallet, or for "commission" the operator's earnings.
 func account(agent string) ledger.AccountID {
 	if agent == string(ledger.Commission) {
 		return ledger.Commission

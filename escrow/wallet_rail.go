@@ -6,18 +6,17 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// RailPayment is money that came in by a payment rail: a network outside of the ledger on which an agent has paid.
+// RailPayment is money that came in by a payment rail, which is a network outside the ledger.
 type RailPayment struct {
 	Rail   string        `cbor:"1,keyasint"` // its name, such as "x402"
-	ID     string        `cbor:"2,keyasint"` // of the payment, unique on its rail for ever
+	ID     string        `cbor:"2,keyasint"` // the id of the payment; it is never used again on its rail
 	Agent  string        `cbor:"3,keyasint"`
 	Amount ledger.Amount `cbor:"4,keyasint"`
 	At     time.Time     `cbor:"5,keyasint"`
 }
 
-// Fund books money that came in by a rail into an agent's wallet, once: the same payment again is told as booked before, first false,
-// and moves nothing. The agent is made where it does not exist.
-// Refused: already_exists for the same id with another agent or amount, invalid_request.
+// Fund books money that came in by a rail into an agent's wallet. A payment is booked once: for a repetition, first is false and no money
+// moves. The agent is created if it does not exist. Refused: already_exists for the same id with another agent or amount, invalid_request.
 func (t *Tx) Fund(f RailPayment) (booked RailPayment, first bool, err error) {
 	if err := checkRailPayment(f); err != nil {
 		return RailPayment{}, false, err

@@ -2,8 +2,8 @@ package escrow
 
 import "github.com/tallygate/tallygate/escrow/ledger"
 
-// stain follows faucet money, which is nobody's, so that no reputation is made of it: it goes first whenever an account pays, and
-// stains the account that it comes to. It returns how much of a transfer it is. Where there is no faucet, it is one look-up.
+// stain follows faucet money, so that nobody earns a reputation with it. An account that has faucet money always pays with that first, and
+// then the receiving account has it. stain returns how much of the transfer is faucet money. Without a faucet this is one look-up.
 func (t *Tx) stain(tr ledger.Transfer) (part ledger.Amount, err error) {
 	if tr.Debit == ledger.World {
 		if tr.Kind != kindFaucet {

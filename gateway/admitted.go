@@ -11,55 +11,64 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// admitted is a call that may be made: the money that it may need is set aside.
+// admitted is a call that may be made: the money that it needs first is set aside.
 type admitted struct {
 	*asked
 	pay    payment
-	left   func() // takes the call off those that live
-	hangUp func() // ends what outlives the client; nil where nothing does
+	left   func() // removes the call from the running calls
+	hangUp func() // ends the upstream's context; nil if it ends with the client's
+	// readsOn says that an answer is read on when its client has left.
+	readsOn bool
+	talk    *talk // what the client says over the connection that the call opens; nil where it says nothing that bears on the price
 
-	// mu guards what follows: a call is settled by its handler, or by the end of the process.
+	// mu guards the fields below, because a call is settled by its handler or by the end of the process.
 	mu      sync.Mutex
 	answer  *counting       // nil until an answer that is charged begins
 	end     *settled        // nil while the call runs
-	aborted bool            // given up by the end of the process: no further byte may go out
-	yielded bool            // a meter further in charges instead
-	seen    bool            // a handler has asked MaySend
-	barred  *ledger.Refusal // of a request that may not be sent: all that is answered; nil where there is none
+	aborted bool            // the process ends: nothing more may be sent
+	yielded bool            // an inner meter charges instead
+	seen    bool            // a handler has called MaySend
+	barred  *ledger.Refusal // the refusal of a request that may not be sent; it replaces any answer; nil if there is none
 }
 
-// admit sets the money aside that the call needs at first, and makes the request ready to go on.
+// admit sets aside the money that the call needs first, and prepares the request for the provider.
 func (q *asked) admit() (*admitted, *ledger.Refusal) {
 	pay, refusal := q.authorise()
 	if refusal != nil {
 		return nil, refusal
 	}
 	a := &admitted{asked: q, pay: pay}
+	a.readsOn = pay.moves() && q.rates.UsesTokens() && q.call.API != ""
+	a.listen()
 	if a.reads() {
-		// The transport asks for gzip itself then, and decodes what comes: usage can be read.
+		// Without this header the transport asks for gzip itself and decodes the answer, so the usage can be read.
 		a.request.Header.Del("Accept-Encoding")
-		// Compressed messages of a WebSocket could not be read.
+		// Compressed messages of a WebSocket can't be read.
 		a.request.Header.Del("Sec-Websocket-Extensions")
 		if a.pay.costs() && !a.pricesParts() { // what a part leaves out could be what the answer says of its price
 			dropRange(a.request.Header)
 		}
 	}
+	if s := a.stored(); s.Lists != "" || s.Tells != "" { // of which a part can't be read
+		a.request.Header.Del("Range")
+		a.request.Header.Del("If-Range")
+	}
 	a.request = a.request.WithContext(a.outlive(context.WithValue(a.request.Context(), callKey{}, a)))
-	a.left = a.gateway.book.Claims().Live(a.abandon) // it may have to be settled when the process exits before its handler has ended
+	a.left = a.gateway.book.Claims().Live(a.abandon) // the end of the process may have to settle the call
 	metrics.live.Inc()
 	return a, nil
 }
 
-// hangUpGrace is how long an answer is read on for its usage when its client has left in the middle of it.
+// hangUpGrace is how long Tallygate goes on reading an answer, to get its usage, after its client has left.
 const hangUpGrace = 10 * time.Second
 
-// outlive is the context of the upstream call. A client that leaves before the answer has begun ends it. One that leaves later does not
-// at once where the price depends on the usage, which providers state in the end: it is read on for hangUpGrace.
+// outlive returns the context of the upstream call. If the client leaves before the answer has begun, the context ends. If the client
+// leaves later, and the price depends on the usage, which providers state at the end, the context ends only after hangUpGrace.
 func (a *admitted) outlive(ctx context.Context) context.Context {
 	if a.finishesUnheard() {
 		return context.WithoutCancel(ctx)
 	}
-	if !a.readsOn() {
+	if !a.readsOn {
 		return ctx
 	}
 	upstream, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -75,11 +84,6 @@ func (a *admitted) outlive(ctx context.Context) context.Context {
 	return upstream
 }
 
-// readsOn reports whether an answer is read on when its client has left.
-func (a *admitted) readsOn() bool {
-	return a.pay.moves() && a.rates.UsesTokens() && a.call.API != ""
-}
-
 // finishesUnheard reports whether an answer is awaited, and charged, although its client has left: as the route has it, or since the client could
 // read it later all the same.
 func (a *admitted) finishesUnheard() bool {
@@ -93,7 +97,7 @@ func (a *admitted) answers() bool {
 	return a.answer != nil
 }
 
-// authorise holds the least that the call costs, and as much of the most that it can cost as there is.
+// authorise holds the least that the call costs, and as much as possible of the most that it can cost.
 func (q *asked) authorise() (payment, *ledger.Refusal) {
 	if refusal := q.mayBeWithheld(); refusal != nil {
 		return nil, refusal
@@ -117,7 +121,7 @@ func (q *asked) authorise() (payment, *ledger.Refusal) {
 	if err != nil {
 		return nil, asRefusal(err)
 	}
-	if total := auth.Total(); q.limit > 0 && total > q.limit { // what is beyond a quota
+	if total := auth.Total(); q.limit > 0 && total > q.limit { // the part beyond a quota makes it too expensive
 		auth.Cancel()
 		return nil, q.exceeded(total)
 	}
@@ -125,7 +129,7 @@ func (q *asked) authorise() (payment, *ledger.Refusal) {
 	return pay, q.makeDurable(auth)
 }
 
-// order is what the call asks of the books.
+// order is the order for the books, see [escrow.CallOrder].
 func (q *asked) order(least, most ledger.Amount) escrow.CallOrder {
 	order := escrow.CallOrder{
 		Request: q.id, By: q.payer, Payee: q.route.Payee, Route: q.route.Name, Pattern: Pattern(q.rates),
@@ -138,7 +142,7 @@ func (q *asked) order(least, most ledger.Amount) escrow.CallOrder {
 	return order
 }
 
-// makeDurable writes a hold to the disk that is above what the route keeps in memory alone.
+// makeDurable writes a hold to disk if it is above what the route keeps only in memory.
 func (q *asked) makeDurable(auth *escrow.Authorisation) *ledger.Refusal {
 	held, above := auth.Held(), q.route.DurableAbove
 	if above == nil || held <= *above {
@@ -147,7 +151,7 @@ func (q *asked) makeDurable(auth *escrow.Authorisation) *ledger.Refusal {
 	auth.Draw(held, false)
 	if err := auth.Await(); err != nil {
 		if errors.Is(err, ledger.ErrOutcomeUnknown) || errors.Is(err, ledger.ErrUnavailable) {
-			q.gateway.book.Abandon(q.abandoned(false)) // the hold may be on the disk all the same, and can't be given back now
+			q.gateway.book.Abandon(q.abandoned(false)) // the hold may be on disk nevertheless, and can't be given back now
 		}
 		auth.Cancel()
 		return asRefusal(err)
@@ -155,13 +159,13 @@ func (q *asked) makeDurable(auth *escrow.Authorisation) *ledger.Refusal {
 	return nil
 }
 
-// reads reports whether the answer's body must be readable here.
+// reads reports whether the meter must be able to read the answer's body.
 func (a *admitted) reads() bool {
 	_, known := a.pay.known()
-	return !known || a.route.Quality != nil && a.route.Quality.Judge.ReadsBody()
+	return !known || a.looksInto() || a.route.Quality != nil && a.route.Quality.Judge.ReadsBody()
 }
 
-// serve lets the request through to the provider's handlers and sees the answer to its end.
+// serve passes the request on to the provider's handlers, and the answer back to the client.
 func (a *admitted) serve(w http.ResponseWriter, next Handler) error {
 	answer := &response{ResponseWriter: w, call: a, own: w.Header().Clone()}
 	defer answer.close()
@@ -173,7 +177,7 @@ func (a *admitted) serve(w http.ResponseWriter, next Handler) error {
 	if err == nil || a.hasYielded() {
 		return err
 	}
-	if answer.passes() { // it failed after its header: the error would be logged with the caller's key
+	if answer.passes() { // the handlers failed after the header was sent; the error must not be logged, because it may contain the caller's key
 		a.route.logger().Error("the provider's handlers failed in the middle of an answer", "request", a.id, "error", err)
 		return nil
 	}
@@ -185,7 +189,7 @@ func (a *admitted) serve(w http.ResponseWriter, next Handler) error {
 	return failure
 }
 
-// report tells whoever wants to know of the charge.
+// report calls Options.Report with the charge.
 func (a *admitted) report() {
 	a.mu.Lock()
 	end := a.end
@@ -212,7 +216,7 @@ func (a *admitted) cancelLocked() {
 	}
 }
 
-// yield hands the call to a meter further in: what this one holds goes back, and it charges nothing.
+// yield leaves the call to an inner meter: this meter gives back what it holds, and charges nothing.
 func (a *admitted) yield() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -229,7 +233,7 @@ func (a *admitted) hasYielded() bool {
 	return a.yielded
 }
 
-// leave ends the call: it is settled by now, or costs nothing.
+// leave ends the call, which is settled or costs nothing.
 func (a *admitted) leave() {
 	a.mu.Lock()
 	known := a.end != nil && (a.end.charge.RequestID != "" || a.end.err != nil)
@@ -245,11 +249,11 @@ func (a *admitted) leave() {
 	metrics.live.Dec()
 }
 
-// clientGone reports whether the client has left. Where it is finished unheard, the request's own context outlives it.
+// clientGone reports whether the client has left. With FinishUnheard the request's own context does not end with the client.
 func (a *admitted) clientGone() bool { return a.client.Err() != nil }
 
-// settle charges the answer once, durably. Whoever comes second gets the first one's result. A complete answer that can't be charged in
-// full is not charged: the error is a [*withheldError], and the call can still end in another way.
+// settle charges the answer once, durably. Later calls get the first result. If a complete answer can't be charged in full, it is not
+// charged: the error is a [*withheldError], and the call can still end in another way.
 func (a *admitted) settle(e ending) (*settled, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -266,7 +270,7 @@ func (a *admitted) settle(e ending) (*settled, error) {
 	return a.end, a.end.err
 }
 
-// abandon charges what was sent and lets no further byte out: the process ends before the handler does.
+// abandon charges what was sent, and prevents that more is sent. It is called when the process ends before the handler.
 func (a *admitted) abandon() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -281,13 +285,13 @@ func (a *admitted) abandon() {
 	}
 }
 
-// abandoned is the call as the books must know it when they are put right after a failed commit. sent says that bytes of the answer
-// have gone out.
+// abandoned describes the call for [escrow.Book.PutRight], which settles it after a failed commit. sent says that bytes of the answer went
+// out.
 func (q *asked) abandoned(sent bool) escrow.AbandonedCall {
 	return escrow.AbandonedCall{Request: q.id, Payer: q.payer.Agent, IdempotencyKey: q.terms.idempotencyKey, Sent: sent}
 }
 
-// begin starts the counting of an answer that is charged. Of an event stream the end must be found, whatever its price is.
+// begin starts to count an answer that is charged. The end of an event stream must be found in any case, whatever the price is.
 func (a *admitted) begin(status int, h http.Header, sse bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -9,31 +9,32 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// arrival is a request under a meter, with the caller's key and what is meant for us taken off it.
+// arrival is a request under a meter, after the caller's key and the headers that are for Tallygate were removed.
 type arrival struct {
 	gateway *Gateway
 	route   *Route
-	id      string // "req_..."; of a result that is charged once, the result's own
+	id      string // "req_..."; for a result that is charged once, an id made from the result's name
 	began   time.Time
 	request *http.Request   // as it goes on to the provider
-	client  context.Context // the client's: done when it has left
-	outer   *admitted       // the call of the meter around this one; nil where there is none
-	key     string          // the caller's; empty where none came
-	payer   escrow.Actor    // once it is known
+	client  context.Context // the client's context, which ends when the client has left
+	outer   *admitted       // the call of the meter around this one; nil if there is none
+	key     string          // the caller's key; empty if there was none
+	payer   escrow.Actor    // set when it is known
 	terms   terms
-	refused *ledger.Refusal // of the terms: told only to a caller that is known
-	body    []byte          // as it came, where it was read: for a meter further in, for the digest and for a judge
-	// deadline sets when the client must have sent its request; nil where that can't be set
+	refused *ledger.Refusal // the refusal of the terms; only a caller that was identified gets it
+	body    []byte          // the body as it arrived, if it was read; for inner meters, the digest and judges
+	// deadline sets the time by which the client must have sent its request; nil if that is not possible
 	deadline func(time.Time) error
-	cutOff   bool // the body was not read to its end, and is not to be
-	// What the call has taken of the room for bodies, as long as they are small, and beyond that; nil where nothing is taken.
+	cutOff   bool // the body was not read to its end, and must not be
+	// What the call has taken of the room for bodies: of the room for small bodies, and of that for large ones. nil if nothing.
 	smallRoom, room escrow.Claim
 }
 
-// callKey finds the call of the meter around a request in its context.
+// callKey is the key of a request's context under which an inner meter finds the call of the meter around it.
 type callKey struct{}
 
-// arrive takes off the request what must not reach the provider. A meter around this one hands its call over: it charges nothing.
+// arrive removes from the request what must not reach the provider. If there is a meter around this one, this meter takes over the call,
+// and the other one charges nothing.
 func (g *Gateway) arrive(route *Route, r *http.Request) *arrival {
 	a := &arrival{gateway: g, route: route, id: g.book.NewRequestID(), began: time.Now(), request: r, client: r.Context()}
 	if a.outer, _ = r.Context().Value(callKey{}).(*admitted); a.outer != nil {
@@ -41,8 +42,8 @@ func (g *Gateway) arrive(route *Route, r *http.Request) *arrival {
 		if a.outer.body != nil {
 			setBody(r, a.outer.body)
 		}
-		a.key, a.terms = a.outer.key, a.outer.terms // which stand on the request no longer
-		a.client = a.outer.client                   // the request may have been cut off from it
+		a.key, a.terms = a.outer.key, a.outer.terms // these are no longer in the request
+		a.client = a.outer.client                   // the request's own context may be separate from the client's
 	} else {
 		a.key = takeKey(r)
 		a.terms, a.refused = takeTerms(r.Header)
@@ -52,7 +53,7 @@ func (g *Gateway) arrive(route *Route, r *http.Request) *arrival {
 	return a
 }
 
-// ask finds out who asks for what, at which prices. What it refuses has changed nothing.
+// ask finds out who asks for what, at which prices. If it refuses, nothing has changed.
 func (a *arrival) ask() (*asked, *ledger.Refusal) {
 	if IsEarly(a.request) {
 		return nil, RefuseEarly()

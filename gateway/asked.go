@@ -18,31 +18,30 @@ import (
 	"github.com/tallygate/tallygate/pricing"
 )
 
-// asked is a request, understood: what is asked, and the prices of that.
+// asked is a request that was understood: what is asked, and at which prices.
 type asked struct {
 	*arrival
 	call   *meter.Call
-	tariff *pricing.Tariff // the route's, as it is for this caller at this hour; nil where it has none
-	rates  *pricing.Rates  // nil where the call is free and the tariff has none for it
-	dear   *pricing.Rates  // those by which the call is bounded: the dearest of all models that it names
-	judged target          // where the request went when call was found; zero where the body was not to be read
-	first  meter.Call      // the call as it was found, without its body and format
-	limit  ledger.Amount   // the most that the caller or the provider lets it cost; 0: no bound
-	digest [32]byte        // of the request, where it has an Idempotency-Key
+	tariff *pricing.Tariff // the route's tariff for this caller at this hour; nil if the route has none
+	rates  *pricing.Rates  // nil if the call is free and the tariff has no prices for it
+	dear   *pricing.Rates  // the most expensive prices of all models that the request names; they bound the call
+	judged target          // where the request went when call was found; zero if the price does not depend on the request
+	first  meter.Call      // the call as it was found first, without its body and format
+	limit  ledger.Amount   // the most that the caller and the provider let the call cost; 0: no limit
+	digest [32]byte        // of the request, if it has an Idempotency-Key
 }
 
-// understand finds out what is asked and what it costs. It reads the body only where the price depends on it.
+// understand finds out what is asked and what it costs. It reads the body only if the price depends on it.
 func (a *arrival) understand() (*asked, *ledger.Refusal) {
 	q := &asked{arrival: a, call: &meter.Call{Format: wire.Generic}, rates: a.route.Rates, dear: a.route.Rates, limit: lowest(a.route.MaxCharge, a.terms.maxCharge)}
 	if !a.route.readsBody() && !q.mayBeTimed() {
 		return q, q.weigh()
 	}
 	q.tariff = a.route.Tariff.Under(a.payer.Agent, a.gateway.book.Now())
-	if refusal := q.read(); refusal != nil {
-		return nil, refusal
-	}
-	if refusal := q.findLater(); refusal != nil {
-		return nil, refusal
+	for _, step := range []func() *ledger.Refusal{q.read, q.checkOwned, q.findLater} {
+		if refusal := step(); refusal != nil {
+			return nil, refusal
+		}
 	}
 	if q.tariff != nil && !q.call.Free {
 		if refusal := q.findRates(); refusal != nil {
@@ -60,11 +59,11 @@ func (a *arrival) understand() (*asked, *ledger.Refusal) {
 	return q, nil
 }
 
-// readClasses are classes that are counted only in answers of APIs that are known.
+// readClasses are classes that are counted only in answers of known APIs.
 var readClasses = []meter.Class{meter.Second, meter.WebSearch, meter.MapsSearch, meter.FileSearch, meter.CodeSession, meter.Citation, meter.Page, meter.SearchUnit}
 
-// mayBeTimed reports whether a route that has one price for all calls has it by what only answers of known APIs state, and the path is one of
-// those. A second of any other path is one of the clock.
+// mayBeTimed reports whether a route without a tariff charges something that only answers of known APIs state, and the request's path may
+// belong to such an API. On other paths a second is a second of the time that passed.
 func (q *asked) mayBeTimed() bool {
 	if !slices.ContainsFunc(readClasses, q.rates.Uses) || checkReading(q.request) != nil {
 		return false
@@ -73,12 +72,15 @@ func (q *asked) mayBeTimed() bool {
 	return err != nil || call.API != ""
 }
 
-// findRates finds the prices of the model that is asked for, and of those that may answer in its place.
+// findRates finds the prices of the requested model, and of the models that may answer in its place.
 func (q *asked) findRates() *ledger.Refusal {
 	dearest := int64(-1)
 	for i, model := range append([]string{q.call.Model}, q.call.Models...) {
 		rates, ok := q.tariff.For(model)
-		if !ok && model == "" && q.call.AnyModel { // they are priced by the models that the answer names
+		if model == "" && q.call.Talks { // the client names it, or the answer does: till then it may be any
+			rates, ok = q.tariff.Dearest()
+		}
+		if !ok && model == "" && q.call.AnyModel { // the models that the answer names set the prices
 			rates, ok = q.tariff.Dearest()
 		}
 		if !ok {
@@ -98,32 +100,26 @@ func (q *asked) findRates() *ledger.Refusal {
 	return nil
 }
 
-// sample is how many tokens of input and of output models are compared by.
+// sample is a number of tokens of input and of output, at which the prices of models are compared.
 const sample = 1000
 
-// maxModel is how many bytes a model's name may have: it is kept with the charge.
+// maxModel is how many bytes a model's name may have. It is limited because it is stored with the charge.
 const maxModel = 256
 
-// read reads the request's body and what it asks for, and makes it measurable.
+// read reads the request's body, finds out what is asked, and prepares the request so that the answer can be counted.
 func (q *asked) read() *ledger.Refusal {
 	r := q.request
 	if refusal := checkReading(r); refusal != nil {
 		return refusal
 	}
-	if r.Body != nil && r.Body != http.NoBody {
+	if hasBody(r) {
 		if refusal := q.readBody(); refusal != nil {
 			return refusal
 		}
 	}
 	call, err := q.inspect(r, q.body)
-	if ambiguous := (*meter.AmbiguousError)(nil); errors.As(err, &ambiguous) {
-		return refuse(api.AmbiguousRequest, ambiguous.Error(), "field", ambiguous.Field)
-	}
-	if later := (*meter.LaterError)(nil); errors.As(err, &later) {
-		return refuse(escrow.InvalidRequest, later.Error(), "field", later.Field)
-	}
 	if err != nil {
-		return refuse(escrow.InvalidRequest, err.Error())
+		return unreadableRequest(err)
 	}
 	if call.Malformed {
 		return refuse(escrow.InvalidRequest, "the body is not what "+call.API+" takes: expected a JSON object", "field", "body")
@@ -138,21 +134,32 @@ func (q *asked) read() *ledger.Refusal {
 	}
 	if call.Once != "" {
 		q.id = onceID(q.route.Payee, q.payer.Agent, call.Once)
-		dropRange(r.Header) // a part of it would pass for the whole
+		dropRange(r.Header) // a part of the answer would be taken for the whole
 	}
 	return nil
 }
 
-// inspect tells what a request asks for, as its method, path and query now are.
+// unreadableRequest refuses what package formats can't meter.
+func unreadableRequest(err error) *ledger.Refusal {
+	if ambiguous := (*meter.AmbiguousError)(nil); errors.As(err, &ambiguous) {
+		return refuse(api.AmbiguousRequest, ambiguous.Error(), "field", ambiguous.Field)
+	}
+	if later := (*meter.LaterError)(nil); errors.As(err, &later) {
+		return refuse(escrow.InvalidRequest, later.Error(), "field", later.Field)
+	}
+	return refuse(escrow.InvalidRequest, err.Error())
+}
+
+// inspect returns what a request asks for, with its present method, path and query.
 func (q *asked) inspect(r *http.Request, body []byte) (*meter.Call, error) {
 	call, err := formats.Inspect(meter.Head{Method: r.Method, Path: r.URL.Path, Query: r.URL.RawQuery, Header: r.Header}, body)
 	if err == nil && call.API == "" && q.route.Tariff.ToolsOnly() && len(body) == 0 && (r.Method == http.MethodGet || r.Method == http.MethodDelete) {
-		call.Free = true // an MCP client listens to its server, or ends its session, wherever that is
+		call.Free = true // on any path, this is an MCP client that listens to its server or ends its session
 	}
 	return call, err
 }
 
-// checkPriced refuses what has no price, so that nothing is free by accident.
+// checkPriced refuses a call without a price, so that nothing is free by accident.
 func (q *asked) checkPriced() *ledger.Refusal {
 	r := q.request
 	unpriced := refuse(api.NoPrice, r.Method+" "+r.URL.Path+" is not a call whose units can be counted, so it has no price")
@@ -172,7 +179,7 @@ func (q *asked) checkPriced() *ledger.Refusal {
 	return nil
 }
 
-// free reports whether the call costs nothing, whatever is answered.
+// free reports whether the call costs nothing, whatever the answer is.
 func (q *asked) free() bool {
 	return q.call.Free && (q.rates == nil || !q.rates.Uses(meter.Calls))
 }
@@ -183,13 +190,13 @@ func onceID(payee, payer, once string) string {
 	return "req_once_" + hex.EncodeToString(sum[:16])
 }
 
-// digestRequest computes, of a request with an Idempotency-Key, what tells it from others under the same key.
+// digestRequest computes a digest of a request with an Idempotency-Key. Another request with the same key has another digest.
 func (q *asked) digestRequest() *ledger.Refusal {
 	r := q.request
 	if q.terms.idempotencyKey == "" || q.free() {
 		return nil
 	}
-	if q.body == nil && r.Body != nil && r.Body != http.NoBody {
+	if q.body == nil && hasBody(r) {
 		if refusal := q.readBody(); refusal != nil {
 			return refusal
 		}

@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"maps"
-	"net/http"
 	"slices"
 
 	"github.com/tallygate/tallygate/escrow/api"
@@ -10,10 +9,10 @@ import (
 	"github.com/tallygate/tallygate/meter"
 )
 
-// Some of what a call uses stands in its request: the characters that it wants spoken, the images and the seconds of video that it asks for,
-// and the bytes of its body. It is known beforehand, and used when the provider has answered.
+// Some units are in the request itself: the characters that are to be spoken, the images and the seconds of video that are asked for, and
+// the bytes of the body. They are known before the call, and count as used when the provider has answered.
 
-// weigh counts the bytes of the request's body, where they are charged. It reads a body that does not say its length.
+// weigh counts the bytes of the request's body, if they are charged. It reads a body that has no stated length.
 func (q *asked) weigh() *ledger.Refusal {
 	r := q.request
 	if q.rates == nil || !q.rates.Prices(meter.InputByte) {
@@ -22,7 +21,7 @@ func (q *asked) weigh() *ledger.Refusal {
 	if leavesHTTP(r) && !q.rates.Uses(meter.Calls) {
 		return refuse(api.NoPrice, "what goes into a connection that leaves HTTP can't be counted, so it has no price")
 	}
-	if r.Body == nil || r.Body == http.NoBody {
+	if !hasBody(r) {
 		return nil
 	}
 	if q.body == nil && r.ContentLength < 0 {
@@ -33,7 +32,7 @@ func (q *asked) weigh() *ledger.Refusal {
 	}
 	length := r.ContentLength
 	if q.body != nil {
-		length = int64(len(q.body)) // as it came
+		length = int64(len(q.body)) // as it arrived
 	}
 	asked := maps.Clone(q.call.Asked)
 	if asked == nil {
@@ -44,7 +43,7 @@ func (q *asked) weigh() *ledger.Refusal {
 	return nil
 }
 
-// checkAsked refuses a call that its request must say the units of, and does not.
+// checkAsked refuses a call if its request must state units that it does not state.
 func (q *asked) checkAsked() *ledger.Refusal {
 	if q.rates == nil || q.call.Free {
 		return nil
@@ -58,14 +57,14 @@ func (q *asked) checkAsked() *ledger.Refusal {
 	case q.call.Mute && !q.usesAnyAsked() && (q.rates.Uses(meter.Output) || q.rates.Uses(meter.AudioOutput)):
 		return refuse(api.NoPrice, "an answer of sound alone does not state its tokens, so it has no price: ask for stream_format sse; the provider can price it per input_character", "field", "stream_format")
 	case q.call.API != "" && !q.call.Timed && !leavesHTTP(q.request) && slices.Equal(q.rates.Charged(), []meter.Class{meter.Second}):
-		return refuse(api.NoPrice, q.request.Method+" "+q.request.URL.Path+" is not a call whose seconds can be told, so it has no price; the provider can price it per elapsed_second")
+		return refuse(api.NoPrice, q.request.Method+" "+q.request.URL.Path+" is not a call whose seconds can be counted, so it has no price; the provider can price it per elapsed_second")
 	case q.call.ByAsked && !q.usesAnyAsked(), q.rates.PricesAsked() && q.rates.OnlyAsked() && !q.usesAnyAsked():
 		return refuse(api.NoPrice, q.request.Method+" "+q.request.URL.Path+" asks for nothing that has a price")
 	}
 	return nil
 }
 
-// usesAnyAsked reports whether something that the request asks for has a price.
+// usesAnyAsked reports whether anything that a request asks for has a price.
 func (q *asked) usesAnyAsked() bool {
 	for class := range q.call.Asked {
 		if q.rates.Prices(class) {
@@ -75,7 +74,7 @@ func (q *asked) usesAnyAsked() bool {
 	return false
 }
 
-// addAsked adds what the request asks for.
+// addAsked adds the units that the request asks for.
 func (q *asked) addAsked(units meter.Units) {
 	for class, quantity := range q.call.Asked {
 		if q.rates.Prices(class) {
@@ -84,7 +83,8 @@ func (q *asked) addAsked(units meter.Units) {
 	}
 }
 
-// beyondCall is the most that what the request asks for costs, without the call. Rounded up once more, it is at most a nano too much.
+// beyondCall is the most that the units in the request can cost, without the price of the call. It is rounded up once more, so it may be a
+// nano too high.
 func (q *asked) beyondCall() ledger.Amount {
 	units := meter.Units{}
 	q.addAsked(units)
@@ -92,7 +92,7 @@ func (q *asked) beyondCall() ledger.Amount {
 	return ledger.Amount(nano)
 }
 
-// askedPrice is the most that what the request asks for can cost, with the call.
+// askedPrice is the most that the units in the request can cost, including the price of the call.
 func (q *asked) askedPrice() ledger.Amount {
 	units := meter.Units{meter.Calls: meter.Whole(1)}
 	q.addAsked(units)

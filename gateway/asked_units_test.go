@@ -10,8 +10,8 @@ import (
 	"github.com/tallygate/tallygate/gateway"
 )
 
-// TestWhatIsAskedMustBeSaid: a request that does not say what its price is by, or asks for nothing that has a price, is refused before the
-// provider works.
+// TestWhatIsAskedMustBeSaid: a request is refused before the provider works if it does not state the number on which its price depends, or
+// asks for nothing that has a price.
 func TestWhatIsAskedMustBeSaid(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -58,7 +58,7 @@ func TestWhatIsAskedMustBeSaid(t *testing.T) {
 	}
 }
 
-// TestABodyOfUnknownLengthIsWeighed: what comes in pieces costs the same, and is not begun without the money for it.
+// TestABodyOfUnknownLengthIsWeighed: a body without a stated length costs the same, and the call does not begin without the money for it.
 func TestABodyOfUnknownLengthIsWeighed(t *testing.T) {
 	t.Parallel()
 	s := openShop(t, escrow.Rules{}, gateway.Options{}, gateway.Route{Rates: rates(t, "0.01 per input_byte")}, func(w http.ResponseWriter, r *http.Request) {

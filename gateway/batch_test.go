@@ -14,7 +14,8 @@ import (
 	"github.com/tallygate/tallygate/pricing"
 )
 
-// batched is a provider's way to run a batch of two requests, of ten tokens of output each: one to a cheap model, the other to a dear one.
+// batched is a provider's way to run a batch of two requests, with ten tokens of output each: one to a cheap model, the other to an
+// expensive one.
 type batched struct {
 	name, send, request string
 	job                 string // what the sending is answered with
@@ -67,7 +68,7 @@ var batches = []batched{
 		lines: `{"results":[{"batch_request_id":"1","batch_result":{"response":{"chat_get_completion":` + chatCheap + `}}},{"batch_request_id":"2","batch_result":{"response":{"chat_get_completion":` + chatDear + `}}}],"pagination_token":null}`},
 }
 
-// batchRoute sells two models by their names alone. Where half is set, the dear one has a price for batches.
+// batchRoute has prices for two models, by their names. If half is set, the expensive one also has a price for batches.
 func batchRoute(t *testing.T, half bool) gateway.Route {
 	price := func(s string) []pricing.Price {
 		p, err := pricing.ParseClassPrice("output", strings.Fields(s+" per token"))
@@ -80,10 +81,10 @@ func batchRoute(t *testing.T, half bool) gateway.Route {
 	}
 	tariff := &pricing.Tariff{Models: []pricing.Model{{Glob: "cheap", Prices: price("0.01")}, dear}}
 	must(t, tariff.Compile(nil))
-	return gateway.Route{Tariff: tariff}
+	return gateway.Route{Tariff: tariff, Shared: shared(t, "*")} // whose files they are is tested elsewhere
 }
 
-// shelf is a provider that answers each path with what it has there.
+// shelf is a provider that answers each path with a fixed answer.
 type shelf struct {
 	mu   sync.Mutex
 	kind map[string]string
@@ -112,8 +113,8 @@ func (p *shelf) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write([]byte(body))
 }
 
-// TestBatches sends a batch, asks for it until it has ended, and fetches its results: they cost their price once, that of batches where the
-// model has one, and else the plain one.
+// TestBatches sends a batch, asks for its status until it has ended, and fetches its results. They are charged once, at the model's prices
+// for batches if it has some, and otherwise at its normal prices.
 func TestBatches(t *testing.T) {
 	t.Parallel()
 	for _, b := range batches {
@@ -171,7 +172,7 @@ func TestBatches(t *testing.T) {
 	}
 }
 
-// TestBatchesOfThePoor: without the money for them the results of a batch don't go out whole, and polling needs none.
+// TestBatchesOfThePoor: without enough money the results of a batch are not passed on completely. Asking for the status needs no money.
 func TestBatchesOfThePoor(t *testing.T) {
 	t.Parallel()
 	for _, b := range batches {
@@ -205,7 +206,7 @@ func TestBatchesOfThePoor(t *testing.T) {
 	}
 }
 
-// TestBatchesThatAreRefused: a batch whose models have no price is refused when its requests are seen: in its own body, or in an upload.
+// TestBatchesThatAreRefused: a batch whose models have no price is refused when its requests come: in its own body, or in an upload.
 func TestBatchesThatAreRefused(t *testing.T) {
 	t.Parallel()
 	var p shelf

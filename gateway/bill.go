@@ -9,19 +9,19 @@ import (
 	"github.com/tallygate/tallygate/pricing"
 )
 
-// bill is a usage, priced: the amount, the units, and the prices that it comes from, or the provider's cost and the markup.
+// bill is a usage with its price: the amount, and the units and prices from which it comes, or the provider's cost and the markup.
 type bill struct {
 	amount       ledger.Amount
 	units        map[string]string
 	prices       map[string]string
 	cost, markup string
-	uses         []pricing.Use // what it adds to what was used in the period
-	tiered       bool          // some price depends on that
+	uses         []pricing.Use // what it adds to the counters of the period
+	tiered       bool          // a price depends on those counters
 }
 
-// bill prices a usage at the cost that the provider states; where that is none, at the prices. Some providers state 0 in each event
-// until the last one: in an answer that was cut that is no cost. used tells what was used before; nil: prices with tiers count at the
-// dearest.
+// bill prices a usage. If the provider states a cost, that cost is charged, and otherwise the prices. Some providers state a cost of 0 in
+// each event until the last one, so 0 does not count as a cost in an answer that was cut. used returns what was used before the call; if it
+// is nil, prices with tiers are those of the most expensive tier.
 func (c *counting) bill(usage meter.Usage, cut bool, used pricing.Used) (bill, error) {
 	b, err := c.priceUsage(usage, used)
 	if usage.Cost == "" || !c.statesCost() {
@@ -43,15 +43,15 @@ func (c *counting) bill(usage meter.Usage, cut bool, used pricing.Used) (bill, e
 	return bill{amount: ledger.Amount(nano), units: b.units, cost: cost.String(), markup: markup.String()}, nil
 }
 
-// absurd is how many times what the prices come to a stated cost is at most. A greater one is an error of units (cents, ticks), and
-// the prices are charged.
+// absurd is how many times the price a stated cost may be. A larger cost is taken for an error of units (cents, ticks), and the prices are
+// charged.
 const absurd = 1000
 
-// errAbsurdCost marks a charge as suspect: the provider states a cost that is beyond anything that the usage can cost.
-var errAbsurdCost = errors.New("the stated cost is more than a thousand times what the prices come to")
+// errAbsurdCost marks a charge as suspect: the provider states a cost that is far above what the usage can cost.
+var errAbsurdCost = errors.New("the stated cost is more than a thousand times the price")
 
-// priceUsage prices a usage. What ran on another model than the one that was asked for is priced as that model's; it stands in the
-// bill as CLASS@MODEL.
+// priceUsage prices a usage. Usage of another model than the requested one is priced as that model's, and listed in the bill as
+// CLASS@MODEL.
 func (q *asked) priceUsage(usage meter.Usage, used pricing.Used) (bill, error) {
 	b := bill{units: make(map[string]string), prices: make(map[string]string)}
 	var failed error
@@ -72,7 +72,7 @@ func (q *asked) priceUsage(usage meter.Usage, used pricing.Used) (bill, error) {
 			} else if !ok {
 				continue
 			}
-			if rates == main {
+			if rates == main || q.call.Talks && !costsMore(rates, main, meter.Usage{Units: pass.Units}) {
 				continue
 			}
 			for class, quantity := range pass.Units {
@@ -84,36 +84,42 @@ func (q *asked) priceUsage(usage meter.Usage, used pricing.Used) (bill, error) {
 	return b, errors.Join(failed, b.add(q.dearer(usage), usage, used, ""))
 }
 
-// dearer are the prices of the model that was asked for, or of the one that the answer says it comes from: those by which the usage
-// costs more. A caller must not be served by a dear model for the price of a cheap one that it names. Where the answer names no model that
-// has a price, it may come from any of those that the request names.
+// dearer returns the prices of the requested model or those of the model that the answer names, whichever make the usage more expensive.
+// Otherwise a caller could name a cheap model and get the answer of an expensive one. If the answer names no model that has a price, any of
+// has a price, it may come from any of those that the request names. What is answered over a connection, by one model after another, may be of
+// any that was named there.
 func (q *asked) dearer(usage meter.Usage) *pricing.Rates {
-	if q.tariff == nil || usage.Model == q.call.Model && usage.Model != "" {
+	if q.tariff == nil || usage.Model == q.call.Model && usage.Model != "" && !q.call.Talks {
 		return q.rates
 	}
 	answered, priced := q.tariff.For(usage.Model)
-	if priced && usage.Model != "" && q.call.AnyModel && q.call.Model == "" {
-		return answered // q.rates are those of the dearest model that there is
+	if priced && usage.Model != "" && (q.call.AnyModel || q.call.Talks) && q.call.Model == "" {
+		return answered // q.rates are those of the most expensive model of the tariff
 	}
 	dearest := q.rates
 	may := []string{usage.Model}
-	if usage.Model == "" || !priced {
+	switch {
+	case usage.Model == "" || !priced:
 		may = q.call.Models
+	case q.call.Talks:
+		may = append(may, q.call.Models...)
 	}
 	for _, model := range may {
-		rates, ok := q.tariff.For(model)
-		if !ok || rates == dearest {
-			continue
-		}
-		most, _ := dearest.Due(usage)
-		if due, err := rates.Due(usage); err == nil && due > most {
+		if rates, ok := q.tariff.For(model); ok && rates != dearest && costsMore(rates, dearest, usage) {
 			dearest = rates
 		}
 	}
 	return dearest
 }
 
-// add prices a part of a usage; suffix tells its classes in the bill from those of other parts.
+// costsMore reports whether a usage costs more at some prices than at others.
+func costsMore(rates, than *pricing.Rates, usage meter.Usage) bool {
+	most, _ := than.Due(usage)
+	due, err := rates.Due(usage)
+	return err == nil && due > most
+}
+
+// add prices a part of a usage. suffix is added to the names of its classes in the bill.
 func (b *bill) add(rates *pricing.Rates, part meter.Usage, used pricing.Used, suffix string) error {
 	priced, err := rates.Price(part, b.after(used))
 	if !rates.PricesTier(part.ServiceTier) {
@@ -133,7 +139,7 @@ func (b *bill) add(rates *pricing.Rates, part meter.Usage, used pricing.Used, su
 	return errors.Join(err, overflow)
 }
 
-// after is what was used before the next part of a usage: before the call, and by its parts so far.
+// after is what was used before the next part of a usage: before the call, and by the parts of the call so far.
 func (b *bill) after(used pricing.Used) pricing.Used {
 	if used == nil {
 		return nil
@@ -149,14 +155,14 @@ func (b *bill) after(used pricing.Used) pricing.Used {
 	}
 }
 
-// errNoPriceBeside marks a charge as suspect: the answer used another model than the one that was asked for, and that one has
-// no price.
-var errNoPriceBeside = errors.New("no price for a model that was used beside the one that was asked for")
+// errNoPriceBeside marks a charge as suspect: the answer used another model besides the requested one, and that model has no price.
+var errNoPriceBeside = errors.New("no price for another model that was used besides the requested one")
 
-// errNoPriceTier marks a charge as suspect: the answer states a service tier or a speed without a price, and is charged at the dearest.
+// errNoPriceTier marks a charge as suspect: the answer states a service tier or a speed without a price, so it is charged at the most
+// expensive prices.
 var errNoPriceTier = errors.New("no price for the service tier that the answer states")
 
-// everyAnswerHas reports whether a class can be counted on any traffic: it stands in a bill only where it is charged.
+// everyAnswerHas reports whether a class can be counted in any answer. Such a class is listed in a bill only if it is charged.
 func everyAnswerHas(class meter.Class) bool {
 	return class == meter.Calls || class == meter.Event || class == meter.Byte
 }

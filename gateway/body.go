@@ -13,38 +13,38 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// forSmall is the part of all room for bodies, as a divisor, that only the beginnings of bodies may take, as far as they are read on credit:
-// it is there for small requests when large bodies have filled the rest.
+// forSmall is the part of the whole room, as a divisor, that is reserved for the first onCredit bytes of bodies. So there is room for small
+// requests even when large bodies have filled the rest.
 const forSmall = 8
 
-// forLarge is the room, of so many bytes in all, that large bodies may take.
+// forLarge is the room for large bodies, of a total in bytes.
 func forLarge(maxBodies int64) int64 { return maxBodies - maxBodies/forSmall }
 
-// RoomOfAgent is how many bytes the bodies of one agent may take, of so many in all, where no other agent has any. Where others have some
-// it is less: half of what is then left, so that also many agents together leave room for the next one.
+// RoomOfAgent is how many bytes the bodies of one agent may take, of a total in bytes, while no other agent has any. If others have some,
+// an agent may take half of what they leave, so that many agents together still leave room for the next one.
 func RoomOfAgent(maxBodies int64) int64 { return forLarge(maxBodies) / (escrow.SharePart + 1) }
 
-// DefaultMaxBodies is the room for all request bodies, in bytes, where the options do not say.
+// DefaultMaxBodies is the room for all request bodies, in bytes, if the options do not set it.
 const DefaultMaxBodies = 128 << 20
 
 const (
-	firstRead = 4 << 10  // bytes that room is made for where a body's length is not announced
-	mostAhead = 64 << 10 // bytes that room is made for where a body's length is announced
-	onCredit  = 16 << 10 // bytes that are read for a caller who can pay nothing: what it asks for may be free
+	firstRead = 4 << 10  // bytes for which room is taken first if a body has no stated length
+	mostAhead = 64 << 10 // bytes for which room is taken in advance if a body has a stated length
+	onCredit  = 16 << 10 // bytes that are read for a caller without money, because the call may be free
 )
 
-// A body must come at this speed, in bytes a second, after a first grace: what comes more slowly loses its room.
+// The slowest speed of a body, in bytes a second, after a first grace. A slower body is refused.
 const (
 	slowest   = 16 << 10
 	bodyGrace = 20 * time.Second
 )
 
-// readBody reads the request's body, as far as the route reads one, into a.body. A body that is too large stays on the request as it
-// was. Room is taken as the body comes, not as its length is announced, and given back by giveRoom.
+// readBody reads the request's body into a.body, up to what the route reads. A body that is too large stays unread on the request. Room is
+// taken as the body arrives, not for its stated length, and is given back by giveRoom.
 func (a *arrival) readBody() (refused *ledger.Refusal) {
 	r, limit := a.request, a.route.maxBody()
 	beyond := func() *ledger.Refusal {
-		return refuse(api.RequestTooLarge, "the request body has more bytes than are read to price it", "limit", strconv.FormatInt(limit, 10))
+		return refuse(api.RequestTooLarge, "the request body is longer than this route reads", "limit", strconv.FormatInt(limit, 10))
 	}
 	if r.ContentLength > limit {
 		return beyond()
@@ -84,8 +84,8 @@ func (a *arrival) readBody() (refused *ledger.Refusal) {
 	}
 }
 
-// grow makes room for more of a body that has filled what it has. announced is its length, -1 where that is not known: one byte
-// more than it shows the end.
+// grow makes more room for a body that has filled its room. announced is its stated length, or -1. The room has one byte more than the
+// stated length, so that the end is found.
 func (a *arrival) grow(body []byte, announced int64) ([]byte, *ledger.Refusal) {
 	if len(body) < cap(body) {
 		return body, nil
@@ -109,7 +109,7 @@ func (a *arrival) grow(body []byte, announced int64) ([]byte, *ledger.Refusal) {
 	return append(make([]byte, 0, size), body...), nil
 }
 
-// refusePenniless refuses a large body of a caller who can pay nothing: it would take the room of those who can.
+// refusePenniless refuses a large body of a caller without money, which would take room from callers who can pay.
 func (a *arrival) refusePenniless() *ledger.Refusal {
 	if a.route.Shadow {
 		return nil
@@ -122,11 +122,11 @@ func (a *arrival) refusePenniless() *ledger.Refusal {
 	if !penniless {
 		return nil
 	}
-	return refuse(escrow.InsufficientFunds, "a request body of this size is read only for a caller who can pay something, and this wallet is empty",
+	return refuse(escrow.InsufficientFunds, "a request body of this size is read only if the caller has some money, and this wallet is empty",
 		"available", "0", "currency", book.Currency(), "payee", a.route.Payee)
 }
 
-// allow lets the client send for so long from the beginning of its request; 0: for as long as the server lets it.
+// allow sets how long the client may send, from the beginning of its request. 0 means as long as the server allows.
 func (a *arrival) allow(d time.Duration) {
 	if a.deadline == nil {
 		return
@@ -135,11 +135,11 @@ func (a *arrival) allow(d time.Duration) {
 	if d > 0 {
 		at = a.began.Add(d)
 	}
-	_ = a.deadline(at) // a connection that knows no deadlines has the server's
+	_ = a.deadline(at) // a connection without deadlines keeps the server's
 }
 
-// takeRoom takes room for n more bytes of the call, which make size of them, or reports false where there is none: for all calls, or for one
-// agent's.
+// takeRoom takes room for n more bytes of a body that will then have size bytes. It returns false if there is no room for all calls, or for
+// this agent.
 func (a *arrival) takeRoom(n, size int64) bool {
 	most, room := a.gateway.options.MaxBodies, &a.smallRoom
 	if size > onCredit {

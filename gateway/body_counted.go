@@ -7,21 +7,21 @@ import (
 	"github.com/dunglas/httpsfv"
 )
 
-// smallBody is the size in bytes up to which an answer is kept until it is charged, so that its charge can stand in its
-// headers. A longer or streamed one flows at once, all but its end.
+// smallBody is the size in bytes up to which an answer is held back until it is charged, so that its headers can state the charge. A longer
+// or streamed answer is passed on at once, except for its end.
 const smallBody = 64 << 10
 
-// counted is what kept and streamed answers have in common: the bytes that come from the handlers, decoded and held against the length
-// that the header announces.
+// counted is the common part of kept and streamed answers: it decodes the bytes that come from the handlers, and compares their number with
+// the length that the header states.
 type counted struct {
 	*response
-	length int64 // of the body, as its Content-Length has it; -1: not known
-	taken  int64 // bytes of the body that have come from the handlers
+	length int64 // the Content-Length; -1: not known
+	taken  int64 // bytes of the body that the handlers have written
 	coding *decoder
 }
 
-// decode has a body decoded that comes compressed although it wasn't asked to: what is counted must be read, and the client
-// did not ask for it either, as far as the upstream was told. It reports false where that can't be done.
+// decode makes the body decoded if the provider compressed it although it was not asked to. It must be decoded to be counted, and the
+// client did not ask for compression either, as far as the provider knows. decode returns false if the body can't be decoded.
 func (c *counted) decode() bool {
 	h := c.Header()
 	if !compressed(h) {
@@ -38,7 +38,7 @@ func (c *counted) decode() bool {
 	return true
 }
 
-// accept takes what the handlers write, and hands it to take as it is counted.
+// accept takes what the handlers write, and passes it to take, decoded.
 func (c *counted) accept(p []byte, take func([]byte) error) (int, error) {
 	switch {
 	case c.status == http.StatusNoContent || c.status == http.StatusNotModified:
@@ -60,8 +60,8 @@ func (c *counted) decoded(p []byte, take func([]byte) error) error {
 	return take(p)
 }
 
-// finishTaking takes what decoding has left, and reports whether the body has come whole. A handler may have written less than it
-// announced.
+// finishTaking takes the rest of the decoded bytes, and reports whether the body is complete. A handler may have written less than the
+// header states.
 func (c *counted) finishTaking(take func([]byte) error) (whole bool) {
 	if c.coding != nil && c.coding.end(take) != nil {
 		return false
@@ -71,7 +71,7 @@ func (c *counted) finishTaking(take func([]byte) error) (whole bool) {
 
 func (c *counted) close() { c.coding.close() }
 
-// contentLength is the length that a header announces, -1 where it announces none.
+// contentLength returns the length that a header states, or -1.
 func contentLength(h http.Header) int64 {
 	if length, err := strconv.ParseInt(h.Get("Content-Length"), 10, 64); err == nil {
 		return length
@@ -79,7 +79,7 @@ func contentLength(h http.Header) int64 {
 	return -1
 }
 
-// isIncremental reports whether an answer asks to be passed on as it comes:
+// isIncremental reports whether an answer asks to be passed on without buffering:
 // https://www.ietf.org/archive/id/draft-ietf-httpbis-incremental-04.html
 func isIncremental(h http.Header) bool {
 	values := h.Values("Incremental")

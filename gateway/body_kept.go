@@ -7,22 +7,22 @@ import (
 	"github.com/tallygate/tallygate/escrow"
 )
 
-// kept is an answer that is kept until it is charged.
+// kept is an answer that is held back completely until it is charged.
 type kept struct {
 	*counted
 	bytes []byte
-	whole bool      // kept although the handler flushes: a single document
-	flows *streamed // since it has become too long, or was flushed
+	whole bool      // held back although the handler flushes, because it is a single document
+	flows *streamed // set when the answer became too long, or was flushed
 }
 
 func (c *counted) keep(whole bool) { c.body = &kept{counted: c, whole: whole} }
 
 func (b *kept) write(p []byte) (int, error) { return b.accept(p, b.take) }
 
-// take takes the next bytes of the body as they are counted.
+// take takes the next decoded bytes of the body.
 func (b *kept) take(p []byte) error {
 	switch {
-	case b.flows != nil: // what is left of a piece that was decoded
+	case b.flows != nil: // the rest of a piece that was being decoded
 		return b.flows.take(p)
 	case b.call.mayHold(int64(len(b.bytes)+len(p)), int64(len(p))):
 		b.bytes = append(b.bytes, p...)
@@ -67,7 +67,7 @@ func (b *kept) complete() (cause any) {
 	}
 	c := b.call
 	if c.clientGone() && !c.finishesUnheard() {
-		c.cancel() // it has left before the first byte
+		c.cancel() // the client left before the first byte
 		return http.ErrAbortHandler
 	}
 	out, err := b.count()

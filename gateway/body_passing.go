@@ -7,11 +7,11 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// passing is an answer that costs nothing, or is charged by a meter further in: it goes by as if no meter were there.
+// passing is an answer that costs nothing, or is charged by an inner meter. It passes as if there were no meter.
 type passing struct {
 	*response
-	ours  *muffler // of an event stream; else nil
-	clean []byte   // what it lets pass
+	ours  *muffler // for an event stream; otherwise nil
+	clean []byte   // what ours lets through
 }
 
 func (b *passing) write(p []byte) (int, error) {
@@ -45,7 +45,7 @@ func (b *passing) failed(err error) error    { return err }
 func (b *passing) broken(p any) (any, error) { return p, nil }
 func (b *passing) close()                    {}
 
-// unreadable is an answer that does not go out, since it comes compressed in a way that can't be counted.
+// unreadable is an answer that is not passed on, because it is compressed in a way that can't be counted.
 type unreadable struct{ *response }
 
 func (b *unreadable) write([]byte) (int, error) { return 0, errCoding }
@@ -60,12 +60,12 @@ func (b *unreadable) failed(err error) error {
 
 func (b *unreadable) broken(any) (any, error) { return nil, b.failed(badGateway(errCoding)) }
 
-// refused stands in the place of an answer that does not go out, since its request, as the handlers below the meter have changed it, is not
-// the one that was priced. The refusal goes out instead.
+// refused replaces an answer by a refusal, because the handlers below the meter have changed the request into one that may have another
+// price.
 type refused struct {
 	*response
 	refusal *ledger.Refusal
-	worked  bool // somebody has worked for the answer
+	worked  bool // the provider has worked for the answer
 	told    bool
 }
 

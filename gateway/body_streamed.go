@@ -9,26 +9,26 @@ import (
 	"time"
 )
 
-// streamed is an answer that is passed on as it comes, all but its end. Its charge, where it isn't known before, follows in trailers.
+// streamed is an answer that is passed on as it comes, except for its end. If its charge is not known before, it follows in trailers.
 type streamed struct {
 	*counted
 	sse   bool
-	ours  muffler // of an event stream
-	clean []byte  // what it lets pass
+	ours  muffler // for an event stream
+	clean []byte  // what ours lets through
 	out   []byte
-	// bound says that the last byte shows the client that the answer is complete; last is the last one so far.
+	// bound says that the last byte would show the client that the answer is complete. last is the last byte so far.
 	bound   bool
 	last    []byte
-	gone    bool          // the client no longer takes what is written
-	began   time.Time     // when the header went out
-	waited  time.Duration // for the client, in all writes
-	stalled bool          // the last write waited for it for long
-	cut     bool          // bytes are missing: the client must not take the answer for complete
-	ended   bool          // the stream has ended properly: by the event that ends it, or by us
-	beyond  int           // bytes that came after that
+	gone    bool          // the client accepts nothing more
+	began   time.Time     // when the header was sent
+	waited  time.Duration // how long all writes together waited for the client
+	stalled bool          // the last write waited a long time for the client
+	cut     bool          // bytes are missing, so the client must not take the answer for complete
+	ended   bool          // the stream has ended properly: by its terminal event, or by Tallygate
+	beyond  int           // bytes that came after the end
 }
 
-// stream sends the header: from here on the answer flows.
+// stream sends the header. After that the answer is passed on as it comes.
 func (c *counted) stream() *streamed {
 	b := &streamed{counted: c, began: time.Now()}
 	c.body = b
@@ -38,10 +38,10 @@ func (c *counted) stream() *streamed {
 	b.sse = isEventStream(h)
 	wantsTrailers := strings.Contains(strings.ToLower(r.Header.Get("Te")), "trailers")
 	if b.sse || r.ProtoMajor == 1 && wantsTrailers && !known {
-		// An event stream may lose events on its way, and HTTP/1.1 has no trailers beside a Content-Length.
+		// An event stream may get shorter on its way, and HTTP/1.1 has no trailers together with a Content-Length.
 		h.Del("Content-Length")
 	}
-	// Chunks and HTTP/2 have an end of their own, which stays back as long as the handler runs.
+	// Chunks and HTTP/2 have an end of their own, which is not sent while the handler runs.
 	b.bound = h.Get("Content-Length") != "" || !r.ProtoAtLeast(1, 1)
 	switch {
 	case known:
@@ -67,7 +67,7 @@ func (b *streamed) write(p []byte) (int, error) {
 	return b.accept(p, b.take)
 }
 
-// take counts the next bytes of the body and sends on what may go. What they cost is held before they go.
+// take counts the next bytes of the body, and sends what may be sent. The price of the bytes is held before they are sent.
 func (b *streamed) take(p []byte) (err error) {
 	if b.sse {
 		p = b.muffle(p)
@@ -84,7 +84,7 @@ func (b *streamed) take(p []byte) (err error) {
 	if err := b.forward(b.out); err != nil {
 		return err
 	}
-	if cap(b.out) > smallBody { // a large event: a stream does not keep the room
+	if cap(b.out) > smallBody { // after a large event, a stream gives its memory back
 		b.out = nil
 	}
 	switch {
@@ -94,7 +94,7 @@ func (b *streamed) take(p []byte) (err error) {
 		}
 		return errExhausted
 	case b.Header().Get("Content-Length") == "" && b.call.answer.isOver():
-		// The client is done with this event, although the upstream may stay for long.
+		// This event ends the stream for the client, although the upstream may stay connected for long.
 		if err := b.finish(); err != nil {
 			return err
 		}
@@ -105,7 +105,7 @@ func (b *streamed) take(p []byte) (err error) {
 	}
 }
 
-// muffle takes what is said in our name out of the next bytes of an event stream.
+// muffle removes comments that look like Tallygate's from the next bytes of an event stream.
 func (b *streamed) muffle(p []byte) []byte {
 	if cap(b.clean) > smallBody {
 		b.clean = nil
@@ -114,7 +114,7 @@ func (b *streamed) muffle(p []byte) []byte {
 	return b.clean
 }
 
-// forward sends p, all but its last byte where that would complete the answer.
+// forward sends p, except for its last byte if that would complete the answer.
 func (b *streamed) forward(p []byte) error {
 	if b.bound && len(p) > 0 {
 		b.last = append(b.last[:0], p[len(p)-1])
@@ -133,7 +133,7 @@ func (b *streamed) send(p []byte) error {
 	})
 	if err != nil {
 		b.gone = true
-		if !b.call.finishesUnheard() && !b.call.readsOn() {
+		if !b.call.finishesUnheard() && !b.call.readsOn {
 			return err
 		}
 	}
@@ -150,7 +150,7 @@ func (b *streamed) await(do func() error) error {
 	return err
 }
 
-// stop ends a stream whose money has run out, with an error event in the provider's own format where it has one.
+// stop ends a stream whose money has run out, with an error event if the provider's format has one.
 func (b *streamed) stop() error {
 	event := b.call.answer.stopEvent()
 	end, err := b.call.settle(ending{cut: cutFunds})
@@ -178,9 +178,9 @@ func (b *streamed) complete() (cause any) {
 	return b.end()
 }
 
-// end ends a stream whose body has come whole.
+// end ends a stream whose body is complete.
 func (b *streamed) end() (cause any) {
-	if b.cut { // the handler has not minded that a write failed
+	if b.cut { // the handler went on although a write had failed
 		panic(http.ErrAbortHandler)
 	}
 	if b.ended {
@@ -195,13 +195,13 @@ func (b *streamed) end() (cause any) {
 
 // finish charges the answer, and sends the rest of it.
 func (b *streamed) finish() error {
-	if b.left() { // what it has used is known now; its client does not hear the end
+	if b.left() { // what it used is known now; its client does not get the end
 		_, err := b.call.settle(ending{cut: cutClient})
 		return cmp.Or(err, errLeft)
 	}
 	end, err := b.call.settle(ending{cut: cutNone, quality: b.call.answer.judge()})
 	var withheld *withheldError
-	if errors.As(err, &withheld) { // the answer is here but for its end: it ends as one whose money has run out before
+	if errors.As(err, &withheld) { // the answer has come except for its end, so it ends like a stream whose money ran out before
 		return b.stop()
 	}
 	if err != nil {
@@ -211,10 +211,11 @@ func (b *streamed) finish() error {
 	return b.send(slices.Concat(b.last, b.comment(end), b.call.answer.tail()))
 }
 
-// failed ends a stream whose handlers have failed: what is returned after the header looks complete to the client, only a panic does not.
+// failed ends a stream whose handlers have failed. It panics, because an error that is returned after the header looks like a complete
+// answer to the client.
 func (b *streamed) failed(error) error { panic(http.ErrAbortHandler) }
 
-// broken settles an answer that was cut: by the client, by the upstream, or by us.
+// broken settles an answer that was cut: by the client, by the upstream, or by Tallygate.
 func (b *streamed) broken(p any) (cause any, err error) {
 	if b.ended {
 		b.setTrailers(b.call.end)
@@ -227,7 +228,7 @@ func (b *streamed) broken(p any) (cause any, err error) {
 	return p, nil
 }
 
-// left reports whether the client has left, and is not waited for.
+// left reports whether the client has left and the route does not wait for the end of the answer.
 func (b *streamed) left() bool {
 	return (b.gone || b.call.clientGone()) && !b.call.finishesUnheard()
 }
@@ -238,7 +239,7 @@ func (b *streamed) stalls() bool {
 	return b.stalled || b.waited >= b.call.gateway.stall && b.waited > time.Since(b.began)/2
 }
 
-// cutBy says who has cut an answer that broke off.
+// cutBy returns who has cut an answer that broke off.
 func (b *streamed) cutBy() string {
 	if b.left() || b.stalls() {
 		return cutClient
@@ -246,7 +247,7 @@ func (b *streamed) cutBy() string {
 	return cutUpstream
 }
 
-// setTrailers puts the charge where trailers are read from. What the upstream has put there under our names goes.
+// setTrailers sets the charge as trailers. It removes what the upstream has set under the same names.
 func (b *streamed) setTrailers(end *settled) {
 	b.sendHeader()
 	h := b.Header()
@@ -256,7 +257,7 @@ func (b *streamed) setTrailers(end *settled) {
 	}
 }
 
-// comment states the charge in an event stream, where the format's clients skip a comment and whoever reads the raw stream sees it.
+// comment states the charge in a comment of an event stream, if clients of its format skip comments. Whoever reads the raw stream sees it.
 func (b *streamed) comment(end *settled) []byte {
 	charge := end.charge
 	text := "tallygate request=" + b.call.id + " charge=" + charge.Amount.String() + " units=" + unitsOf(charge) + " balance=" + charge.Balance.String()

@@ -17,8 +17,8 @@ import (
 	"github.com/tallygate/tallygate/gateway"
 )
 
-// slowly sends a request whose body begins with some bytes and then waits until it is let go. The route reads the body for the
-// idempotency key. The answer's status comes on the channel.
+// slowly sends a request whose body begins with some bytes and then waits until it is released. The route reads the body because of the
+// idempotency key. The answer's status is sent on the channel.
 func (s *shop) slowly(key, at string, begins int) (letGo func(), status <-chan int) {
 	conn, err := net.Dial("tcp", strings.TrimPrefix(at, "http://"))
 	must(s.t, err)
@@ -52,7 +52,7 @@ func (s *shop) agent(name, money string) (key string) {
 
 func ok(http.ResponseWriter, *http.Request) {}
 
-// TestABodyThatComesTooSlowly loses its room, whoever sends it.
+// TestABodyThatComesTooSlowly: such a body loses its room, whoever sends it.
 func TestABodyThatComesTooSlowly(t *testing.T) {
 	t.Parallel()
 	s := openShop(t, escrow.Rules{}, gateway.Options{}, gateway.Route{}, nil)
@@ -70,8 +70,8 @@ func TestABodyThatComesTooSlowly(t *testing.T) {
 	}
 }
 
-// TestRoomForBodiesIsShared: whoever sends many large bodies slowly leaves room for others, and very many such agents leave room for small
-// bodies; whoever can pay nothing gets next to none.
+// TestRoomForBodiesIsShared: an agent that sends many large bodies slowly leaves room for others. Very many such agents leave room for
+// small bodies. A caller without money gets almost no room.
 func TestRoomForBodiesIsShared(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ agents, then int }{{3, 40 << 10}, {12, 10 << 10}} {

@@ -2,15 +2,18 @@ package gateway
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
+	"io"
 	"net"
 	"net/http"
+	"sync"
 )
 
-// tunneled is a connection that has left HTTP: its messages are counted as they go to the client.
+// tunneled is a connection that has left HTTP. Its messages are counted as they go to the client.
 type tunneled struct{ *streamed }
 
-// tunnel starts a connection that leaves HTTP. Where its price is known it is charged before it does.
+// tunnel starts a connection that leaves HTTP. If its price is known, the call is charged before.
 func (w *response) tunnel() {
 	c := w.call
 	if _, known := c.pay.known(); !known {
@@ -36,14 +39,21 @@ func (b *tunneled) complete() any {
 	if b.cut {
 		panic(http.ErrAbortHandler)
 	}
-	_, err := b.call.settle(ending{cut: cutNone}) // a failure is logged; the connection is gone
+	if b.call.talkIsRefused() {
+		_, _ = b.call.settle(ending{cut: cutClient})
+		if b.call.request.Method == http.MethodConnect { // a connection that was handed out has heard it
+			_ = b.send(b.call.answer.stopEvent())
+		}
+		return nil
+	}
+	_, err := b.call.settle(ending{cut: cutNone}) // a failure was logged; the connection is gone
 	if withheld := (*withheldError)(nil); errors.As(err, &withheld) {
 		_, _ = b.call.settle(ending{cut: cutFunds})
 	}
 	return nil
 }
 
-// Hijack hands out the connection of an upgraded request, with what goes to the client counted on its way.
+// Hijack returns the connection of an upgraded request. What goes to the client through it is counted.
 func (w *response) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, buffered, err := http.NewResponseController(w.ResponseWriter).Hijack()
 	if _, counted := w.body.(*tunneled); err != nil || !counted {
@@ -51,22 +61,40 @@ func (w *response) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	}
 	tunnel := &tunnel{Conn: conn, call: w.call}
 	buffered.Writer.Reset(tunnel)
-	return tunnel, buffered, nil
+	return tunnel, buffered, tunnel.hearEarly(buffered)
 }
 
 // tunnel is a connection that has left HTTP (a WebSocket), under a meter.
 type tunnel struct {
 	net.Conn
-	call *admitted
+	call    *admitted
+	sending sync.Mutex // of what goes to the client: frames by the upstream, and the one that ends the connection
 }
 
-// Read reads what the client sends. Where time is charged, what has passed by then is paid first: a server that only listens sends nothing on
-// whose way that could be done.
+// hearEarly reads what the client has sent before the connection was handed out.
+func (t *tunnel) hearEarly(buffered *bufio.ReadWriter) error {
+	early, _ := buffered.Peek(buffered.Reader.Buffered())
+	if err := t.hear(early); err != nil {
+		return err
+	}
+	// What is not buffered yet is read from the tunnel.
+	buffered.Reader = bufio.NewReaderSize(io.MultiReader(bytes.NewReader(bytes.Clone(early)), t), max(4096, len(early)))
+	_, err := buffered.Peek(len(early))
+	return err
+}
+
+// Read reads what the client sends. A message that is refused is not passed on: the client gets the reason, and the connection ends. If time
+// is charged, the time that has passed is paid first, because a server that only listens sends nothing at which it could be paid.
 func (t *tunnel) Read(p []byte) (int, error) {
 	n, err := t.Conn.Read(p)
+	if refused := t.hear(p[:n]); refused != nil {
+		return 0, refused
+	}
 	if n == 0 || !t.call.takesTime() {
 		return n, err
 	}
+	t.sending.Lock()
+	defer t.sending.Unlock()
 	exhausted, failed := t.call.answer.pass()
 	switch {
 	case exhausted:
@@ -78,8 +106,25 @@ func (t *tunnel) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Write counts p and sends it on. When the money has run out it sends the error in the protocol's own form, and closes.
+func (t *tunnel) hear(p []byte) error {
+	if t.call.talk == nil {
+		return nil
+	}
+	err := t.call.talk.hear(p)
+	if err != nil {
+		t.sending.Lock()
+		defer t.sending.Unlock()
+		_, _ = t.call.settle(ending{cut: cutClient})
+		_, _ = t.Conn.Write(t.call.answer.stopEvent())
+		_ = t.Close()
+	}
+	return err
+}
+
+// Write counts p and sends it. When the money has run out, it sends an error in the protocol's own form, and closes.
 func (t *tunnel) Write(p []byte) (int, error) {
+	t.sending.Lock()
+	defer t.sending.Unlock()
 	out, exhausted, err := t.call.answer.chunk(nil, p)
 	if err != nil {
 		_ = t.Close()
@@ -99,7 +144,7 @@ func (t *tunnel) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// finish charges the connection when the upstream has sent its close frame, and then sends that on: the client answers it, and both sides
+// finish charges the connection when the upstream has sent its close frame, and then sends that frame. The client answers it, so both sides
 // see the code.
 func (t *tunnel) finish() error {
 	_, err := t.call.settle(ending{cut: cutNone})
@@ -114,7 +159,7 @@ func (t *tunnel) finish() error {
 	return err
 }
 
-// stop charges what has gone out, sends the error in the protocol's own form, and closes.
+// stop charges what was sent, sends an error in the protocol's own form, and closes.
 func (t *tunnel) stop() error {
 	_, _ = t.call.settle(ending{cut: cutFunds})
 	_, _ = t.Conn.Write(t.call.answer.stopEvent())
@@ -122,7 +167,7 @@ func (t *tunnel) stop() error {
 	return errExhausted
 }
 
-// CloseWrite ends one direction of the connection, as reverse_proxy does when the upstream has ended its.
+// CloseWrite ends one direction of the connection, as reverse_proxy does when the upstream has ended that direction.
 func (t *tunnel) CloseWrite() error {
 	if half, ok := t.Conn.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()

@@ -10,9 +10,9 @@ import (
 	"github.com/tallygate/tallygate/pricing"
 )
 
-// What a call can cost, before it is made.
+// This file computes what a call can cost, before it is made.
 
-// fixed is the price of the call where it is certain before the answer, whatever that is.
+// fixed returns the price of the call if it is certain before the answer, whatever the answer is.
 func (q *asked) fixed() (price ledger.Amount, ok bool) {
 	if q.route.Rates == nil || q.route.Quality != nil || q.route.Cost != nil || !q.route.payment().charges() {
 		return 0, false
@@ -21,15 +21,15 @@ func (q *asked) fixed() (price ledger.Amount, ok bool) {
 	return ledger.Amount(nano), ok
 }
 
-// bounds is what a call can cost.
+// bounds are what a call can cost.
 type bounds struct {
-	least   ledger.Amount // the call does not start without it
-	hold    ledger.Amount // worth holding before it starts: of an answer that comes whole, all that it can cost
-	most    ledger.Amount // where it is bounded: it costs no more, whatever is answered
+	least   ledger.Amount // without this much the call does not start
+	hold    ledger.Amount // held before the call starts, if available; for an answer that comes whole, all that it can cost
+	most    ledger.Amount // if bounded: the most that the call can cost, whatever the answer is
 	bounded bool
 }
 
-// bounds tells what the call can cost, as far as that is known.
+// bounds returns what the call can cost, as far as that is known.
 func (q *asked) bounds() bounds {
 	if nano, ok := q.rates.Fixed(); ok {
 		price := ledger.Amount(nano)
@@ -65,18 +65,18 @@ func (q *asked) bounds() bounds {
 	return bounds{least: least, hold: least}
 }
 
-// plus are the bounds of a call that costs an amount more.
+// plus returns the bounds of a call that costs an amount more.
 func (b bounds) plus(amount ledger.Amount) bounds {
 	b.least, b.hold, b.most = b.least+amount, b.hold+amount, b.most+amount
 	return b
 }
 
-// tokenBounds are those of a call that is paid by tokens: its input and the first batch of its output, and, where the answer comes
-// whole, all of its output.
+// tokenBounds returns the bounds of a call that is paid by tokens: least is its input and the first batch of its output. If the answer
+// comes whole, all of its output is held too.
 func (q *asked) tokenBounds() bounds {
 	input, output := q.call.InputTokens, q.maxOutput()
 	first := q.batchTokens()
-	if q.call.InputOnly {
+	if q.call.InputOnly || q.call.Talks && q.call.Model == "" { // or before the client has named a model: see talk
 		first, output = 0, 0
 	} else if output > 0 {
 		first = min(first, output)
@@ -93,12 +93,12 @@ func (q *asked) tokenBounds() bounds {
 // inParts reports whether the answer is paid as it comes, and may be cut: a stream of which nobody can read the rest later.
 func (q *asked) inParts() bool { return q.call.Stream && !q.call.Stays }
 
-// DefaultMaxOutput is how many output tokens an answer that comes whole has at most where neither the request, nor the tariff, nor its
-// catalog says: no model is too small for it (providers refuse a bound that their model does not reach).
+// DefaultMaxOutput is how many output tokens an answer that comes whole may have, if neither the request nor the tariff or its catalog
+// states a limit. It is small because providers refuse a limit that is higher than their model's own.
 const DefaultMaxOutput = 4096
 
-// maxOutput is how many output tokens the answer has at most: as the request says, else the tariff or its catalog, else, where the answer
-// comes whole, [DefaultMaxOutput] for each choice; 0 for a stream that nothing bounds.
+// maxOutput is how many output tokens the answer may have: the limit in the request, otherwise that of the tariff or its catalog,
+// otherwise, if the answer comes whole, [DefaultMaxOutput] for each choice. It is 0 for a stream without any limit.
 func (q *asked) maxOutput() int64 {
 	switch most := q.dear.MaxOutput(); {
 	case q.call.MaxOutput > 0:
@@ -112,12 +112,13 @@ func (q *asked) maxOutput() int64 {
 	}
 }
 
-// shareOfUnbounded is the part of what is available that a call may hold whose request does not bound its output.
+// shareOfUnbounded is the divisor that share returns for a request without a limit of its output.
 const shareOfUnbounded = 8
 
-// share is the part of what is available that the call may hold, see [escrow.CallOrder]. An answer that comes whole is held for in full, and a
-// request that does not say how long it may be is held for as if it were the longest: one of several at once would take all for what it
-// will not use, and the others be refused. One that says its bound is believed to need it.
+// share returns the divisor of the available money that the call may hold beyond its least, see [escrow.CallOrder]. The whole price of an
+// answer that comes whole is held. A request that does not limit its output is held for the longest output, which it will hardly use. So
+// one of several calls at the same time could take all the money, and the others would be refused. A request that states a limit may hold
+// everything, since it probably needs it.
 func (q *asked) share() int {
 	if q.call.API == "" || !q.rates.UsesTokens() || q.call.InputOnly || q.inParts() || q.call.MaxOutput > 0 {
 		return 1
@@ -125,7 +126,7 @@ func (q *asked) share() int {
 	return shareOfUnbounded
 }
 
-// toolUsage is the usage of a request whose tool calls all succeed.
+// toolUsage is the usage of a request all of whose tool calls succeed.
 func toolUsage(tools []string) meter.Usage {
 	usage := meter.Usage{Tools: make(map[string]int64), Units: meter.Units{meter.Calls: meter.Whole(1), meter.ToolCall: meter.Whole(int64(len(tools)))}}
 	for _, tool := range tools {
@@ -145,8 +146,9 @@ func (q *asked) batchTokens() int64 {
 // batchPrice is the most that one batch can cost.
 func (q *asked) batchPrice() ledger.Amount { return ledger.Amount(q.dear.MostOf(q.route.batch())) }
 
-// fitLimit makes sure that the call stays within its limit: by what it can cost, by cutting the answer that is asked for, or by cutting the
-// stream. A caller's limit that can't be kept is refused: an answer that breaks it would be withheld in the end, the provider's work in vain.
+// fitLimit makes sure that the call stays within its limit: because it can't cost more, or by limiting the output that is asked for, or
+// because the stream can be cut exactly. If a caller's limit can't be kept in any of these ways, the call is refused. Otherwise the answer
+// might have to be withheld at the end, and the provider would have worked for nothing.
 func (q *asked) fitLimit() *ledger.Refusal {
 	b := q.bounds()
 	if b.bounded && b.most <= q.limit {
@@ -172,7 +174,7 @@ func (q *asked) fitLimit() *ledger.Refusal {
 	return q.unbounded()
 }
 
-// cutsExactly reports whether what is charged is counted exactly as it goes by, so that an answer can be cut at any amount.
+// cutsExactly reports whether everything that is charged is counted exactly while it passes, so that an answer can be cut at any amount.
 func (q *asked) cutsExactly() bool {
 	if q.route.Cost != nil {
 		return false
@@ -224,21 +226,21 @@ func (q *asked) exceeded(cost ledger.Amount) *ledger.Refusal {
 		"required", cost.String(), "most", cost.String(), "limit", q.limit.String(), "currency", q.gateway.book.Currency())
 }
 
-// unbounded refuses a limit that can't be kept.
+// unbounded refuses a call whose limit can't be kept.
 func (q *asked) unbounded() *ledger.Refusal {
 	return refuse(escrow.LimitExceeded, "what this call costs is known only from its answer, so that a limit can't be kept: leave Tallygate-Max-Charge out, or ask for a stream, or a bounded output; the provider can bound the route by max_charge",
 		"unbounded", "true", "limit", q.limit.String(), "currency", q.gateway.book.Currency())
 }
 
-// fitOutput cuts the answer that is asked for to what an amount pays, and to no more than it has anyway. It writes the bound into the
-// request, so that the provider keeps to it, and reports false where the request has no place for one. A stream that nothing
-// bounds is left alone unless little is to be had.
+// fitOutput limits the output that is asked for to what an amount pays, and to what the request allows anyway. It writes the limit into the
+// request, so that the provider keeps to it. It returns false if the request has no field for a limit. The request for a stream without any
+// limit is changed only if there is little money.
 func (q *asked) fitOutput(amount ledger.Amount) bool {
 	if q.call.InputOnly {
 		return true
 	}
 	amount -= q.beyondCall()
-	low, high := int64(1), int64(1)<<40 // low fits, high is beyond what any answer has
+	low, high := int64(1), int64(1)<<40 // low fits; high is more than any answer has
 	for high-low > 1 {
 		mid := low + (high-low)/2
 		if ledger.Amount(q.dear.MostFor(q.call.InputTokens, mid)) <= amount {
@@ -263,7 +265,7 @@ func (q *asked) fitOutput(amount ledger.Amount) bool {
 	return true
 }
 
-// lowest is the lower of two limits, where 0 is none.
+// lowest returns the lower of two limits. 0 means no limit.
 func lowest(a, b ledger.Amount) ledger.Amount {
 	if a == 0 || b != 0 && b < a {
 		return b

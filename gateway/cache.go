@@ -5,14 +5,15 @@ import (
 	"strings"
 )
 
-// A metered answer belongs to who paid for it, and may say what is left in its wallet. A cache in front that is shared would give it to others
-// for nothing, and RFC 9111 lets it wherever the key is not in Authorization. So it is told not to, unless the provider has done so.
+// A metered answer is for the agent that paid for it, and may state that agent's balance. A shared cache in front of the server would give
+// it to others for free; RFC 9111 allows that unless the key is in Authorization. So caches are told not to, unless the provider has done
+// so itself.
 
-// keepPrivate has no shared cache store an answer. Caches by other rules than Cache-Control's have none.
+// keepPrivate tells shared caches not to store an answer. Caches with rules of their own, besides Cache-Control, are told too.
 // https://www.rfc-editor.org/rfc/rfc9111#section-5.2.2, https://www.rfc-editor.org/rfc/rfc9213
 func keepPrivate(h http.Header) { forbidCaching(h, "private") }
 
-// keepUnstored has no cache at all store an answer that says what the payer has.
+// keepUnstored tells all caches not to store an answer, because it states the payer's balance.
 func keepUnstored(h http.Header) { forbidCaching(h, "no-store") }
 
 func forbidCaching(h http.Header, how string) {
@@ -45,7 +46,8 @@ func forbidCaching(h http.Header, how string) {
 	h.Set("Cache-Control", strings.Join(kept, ", "))
 }
 
-// isCacheRule reports whether a header speaks to caches that heed it before Cache-Control: CDN-Cache-Control and those of single vendors.
+// isCacheRule reports whether a header is for caches that follow it instead of Cache-Control: CDN-Cache-Control, and headers of single
+// vendors.
 func isCacheRule(name string) bool {
 	name = strings.ToLower(strings.ReplaceAll(name, "_", "-"))
 	switch name {
@@ -56,7 +58,7 @@ func isCacheRule(name string) bool {
 	}
 }
 
-// directives splits a list at its commas, but for those in quotes.
+// directives splits a list at its commas, except for commas in quotes.
 func directives(list string) []string {
 	quoted := false
 	return strings.FieldsFunc(strings.ReplaceAll(list, "\t", " "), func(r rune) bool {

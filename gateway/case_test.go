@@ -13,14 +13,14 @@ import (
 	"github.com/tallygate/tallygate/pricing"
 )
 
-// perToken is a model with a price of its output.
+// perToken is a model with a price for its output.
 func perToken(t *testing.T, price string) []pricing.Model {
 	output, err := pricing.ParseClassPrice("output", strings.Fields(price+" per token"))
 	must(t, err)
 	return []pricing.Model{{Glob: "*", Prices: []pricing.Price{output}}}
 }
 
-// metered is a route that quotes are asked of.
+// metered is a route for quotes.
 type metered struct {
 	gateway *gateway.Gateway
 	route   *gateway.Route
@@ -34,8 +34,8 @@ type nobody struct{}
 
 func (nobody) ServeHTTP(http.ResponseWriter, *http.Request) error { return nil }
 
-// TestPricesByCallerAndHour: a call is held, quoted and charged at the prices of its caller, at the hour at which it arrives. An answer
-// that ends in another hour costs what it began with.
+// TestPricesByCallerAndHour: a call is held, quoted and charged at the prices of its caller, at the hour at which it arrives. If the answer
+// ends in another hour, the prices are still those of the arrival.
 func TestPricesByCallerAndHour(t *testing.T) {
 	t.Parallel()
 	hours, err := pricing.ParseHours([]string{"09:00-18:00", "UTC"})

@@ -6,7 +6,7 @@ import (
 	"github.com/tallygate/tallygate/escrow"
 )
 
-// promiseCharge states a known price before it is charged: its money is held, and only a complete answer is charged.
+// promiseCharge states a known price before it is charged. Its money is held, and only a complete answer is charged.
 func (a *admitted) promiseCharge(h http.Header) {
 	price, _ := a.pay.known()
 	auth := a.pay.authorisation()
@@ -27,7 +27,7 @@ func (a *admitted) promiseCharge(h http.Header) {
 func (a *admitted) writeCharge(h http.Header, end *settled) {
 	charge := end.charge
 	h.Set(headerCharge, charge.Amount.String())
-	if charge.RequestID == "" { // there is none
+	if charge.RequestID == "" { // there is no charge
 		return
 	}
 	h.Set(headerUnits, a.unitsUsed(charge))
@@ -45,7 +45,7 @@ func (a *admitted) writeCharge(h http.Header, end *settled) {
 	a.confirm(h, charge)
 }
 
-// mayState reports whether a header of the charge is one that this call can have.
+// mayState reports whether this call can have a header of the charge.
 func (a *admitted) mayState(header string) bool {
 	switch header {
 	case headerCredit:
@@ -63,7 +63,7 @@ func (a *admitted) mayState(header string) bool {
 	}
 }
 
-// unitsUsed are a charge's units; where it has none, what would have been counted stands there as 0.
+// unitsUsed returns the units of a charge. If it has none, it returns the units that would have been counted, as 0.
 func (a *admitted) unitsUsed(charge escrow.Charge) string {
 	if units := unitsOf(charge); units != "" {
 		return units

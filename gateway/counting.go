@@ -12,22 +12,22 @@ import (
 	"github.com/tallygate/tallygate/meter/wire"
 )
 
-// counting is an answer that is charged, as it goes by. Its methods that take the call's lock say so; the others are called under it.
+// counting is an answer that is charged, while it passes. Its methods take the call's lock if they say so; otherwise the caller holds it.
 type counting struct {
 	*admitted
 	status    int
 	counter   meter.Counter
 	messages  bool         // it comes as messages, each of which is an event
-	watcher   Watcher      // sees the body for whoever judges the answer; nil where nobody does
-	sent      bool         // bytes of the body have gone out
-	delivered *meter.Usage // what had gone out when the money ran out, where that is known exactly
+	watcher   Watcher      // sees the body for a judge; nil if nobody judges the answer
+	sent      bool         // bytes of the body were sent
+	delivered *meter.Usage // what was sent when the money ran out, if that is known exactly
 }
 
 func newCounting(a *admitted, status int, h http.Header, sse bool) *counting {
 	c := &counting{admitted: a, status: status}
 	kind, _, _ := mime.ParseMediaType(h.Get("Content-Type"))
 	c.messages = sse || a.call.Stream || wire.IsLines(kind) || kind == "application/vnd.amazon.eventstream" || status == http.StatusSwitchingProtocols || a.request.Method == http.MethodConnect
-	if _, known := a.pay.known(); known && !sse {
+	if _, known := a.pay.known(); known && !sse && !a.stored().Makes {
 		c.counter = oneCall{}
 	} else {
 		var costs []*probe.Probe
@@ -42,8 +42,8 @@ func newCounting(a *admitted, status int, h http.Header, sse bool) *counting {
 	return c
 }
 
-// statesCost reports whether the answer may state what it costs. A connection that leaves HTTP, or a file of results, has many
-// answers, each with a cost of its own.
+// statesCost reports whether the answer may state one cost for the whole call. A connection that leaves HTTP, and a file of results,
+// contain many answers, each with its own cost.
 func (c *counting) statesCost() bool {
 	return c.route.Cost != nil && c.status != http.StatusSwitchingProtocols && c.call.Once == ""
 }
@@ -65,8 +65,8 @@ func (oneCall) Usage(complete bool) (u meter.Usage) {
 	return u
 }
 
-// whole counts an answer that is here whole, and returns all of it but its end. Whether the money reaches for it is decided when it is
-// settled. It takes the call's lock.
+// whole counts an answer that is complete, and returns all of it except its end. Whether there is enough money is decided when the answer
+// is settled. whole takes the call's lock.
 func (c *counting) whole(p []byte) (out []byte, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -80,9 +80,8 @@ func (c *counting) whole(p []byte) (out []byte, err error) {
 	return out, nil
 }
 
-// chunk takes the next bytes of the answer and appends to dst those that may go to the client. What they cost is held and, batch
-// by batch, drawn. exhausted says that the money has run out with these bytes: no more may follow than what is returned. It takes
-// the call's lock.
+// chunk takes the next bytes of the answer, and appends to dst the bytes that may go to the client. Their price is held, and drawn batch by
+// batch. If exhausted is true, the money has run out, and nothing may be sent after what chunk has returned. chunk takes the call's lock.
 func (c *counting) chunk(dst, p []byte) (out []byte, exhausted bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -90,7 +89,7 @@ func (c *counting) chunk(dst, p []byte) (out []byte, exhausted bool, err error) 
 	case c.aborted:
 		return dst, false, errAborted
 	case c.end != nil:
-		return dst, false, errSettled // a handler that goes on after its write has failed
+		return dst, false, errSettled // the handler goes on although a write has failed
 	}
 	c.watch(p)
 	for len(p) > 0 && !exhausted {
@@ -105,7 +104,7 @@ func (c *counting) chunk(dst, p []byte) (out []byte, exhausted bool, err error) 
 		p = p[n:]
 		at, reached := c.reach()
 		if exhausted = !reached && !c.route.FinishUnpaid; exhausted {
-			dst, c.delivered = dst[:paid], before // the money has run out within what came last
+			dst, c.delivered = dst[:paid], before // the money ran out within the last bytes
 		}
 		if err := c.pay.draw(at, time.Now()); err != nil {
 			return dst, false, err
@@ -135,7 +134,8 @@ func (c *counting) pass() (exhausted bool, err error) {
 	return false, c.pay.draw(at, time.Now())
 }
 
-// exactly is what was used so far, where the units are counted exactly and so can be told apart to the last one; else nil.
+// exactly returns what was used so far, if the units are counted exactly, so that a stream can be cut after any unit. Otherwise it returns
+// nil.
 func (c *counting) exactly() *meter.Usage {
 	if c.rates.UsesTokens() {
 		return nil
@@ -144,7 +144,8 @@ func (c *counting) exactly() *meter.Usage {
 	return &usage
 }
 
-// reach holds what the answer may have used by now. It reports false where the money is not there, and what was certainly used.
+// reach holds the price of what the answer may have used so far. If there is not enough money, it returns false, and what was certainly
+// used.
 func (c *counting) reach() (at meter.Units, reached bool) {
 	at, bound := c.counter.Progress()
 	c.addSeconds(at, c.call.Length)
@@ -168,8 +169,8 @@ func (c *counting) watch(p []byte) {
 	}
 }
 
-// slice is how many bytes are counted at a time where the money held may end within what has come: a line, in which one event
-// ends at most.
+// slice is how many bytes are counted at a time when the money may run out within the bytes that have come. It is at most one line, which contains
+// the end of at most one event.
 func slice(p []byte) int {
 	p = p[:min(len(p), maxSlice)]
 	if end := bytes.IndexByte(p, '\n'); end >= 0 {
@@ -180,9 +181,9 @@ func slice(p []byte) int {
 
 const maxSlice = 256
 
-// addSeconds counts time, where that is what is charged. A second is one of audio, as the answer states it, else as the upload or the last
-// subtitle says; or one of a connection, or of a call that no format knows, by the clock. It is not counted where the answer states tokens
-// that have a price.
+// addSeconds counts time, if time is charged. A second is a second of audio: as the answer states it, or else from the length of the upload
+// or the end of the last subtitle. For a connection, and for a call of an unknown API, it is a second of the time that passed. Time is not
+// counted if the answer states tokens that have a price.
 func (c *counting) addSeconds(units meter.Units, length meter.Quantity) (estimated bool) {
 	if units == nil {
 		return false
@@ -202,16 +203,19 @@ func (c *counting) addSeconds(units meter.Units, length meter.Quantity) (estimat
 	return length > 0
 }
 
-// stopEvent is what ends a stream in the provider's own format when the money has run out; nil where there is no such thing. It
-// takes the call's lock.
+// stopEvent is what ends a stream in the provider's own format when the money has run out, or when what the client says is refused; nil where
+// there is no such thing. It takes the call's lock.
 func (c *counting) stopEvent() []byte {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	code, message := c.pay.exhausted()
+	if c.talk != nil && c.talk.refused != nil {
+		code, message = c.talk.refused.Outcome, c.talk.refused.Detail
+	}
 	return c.counter.Stop(string(code), message)
 }
 
-// comment is a comment of an event stream, where the format's clients skip one; else nil. It takes the call's lock.
+// comment returns a comment for an event stream, or nil if clients of this format may not skip comments. It takes the call's lock.
 func (c *counting) comment(text string) []byte {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -225,16 +229,16 @@ func (c *counting) isOver() bool {
 	return c.counter.Ended()
 }
 
-// tail is the end of the answer that was held back. It takes the call's lock.
+// tail returns the end of the answer, which was held back. It takes the call's lock.
 func (c *counting) tail() []byte {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.counter.Tail()
 }
 
-// price is what the complete answer costs, before its quality is judged. It takes the call's lock.
+// price returns what the complete answer costs, before its quality is judged. It takes the call's lock.
 func (c *counting) price() (ledger.Amount, bool) {
-	c.mu.Lock() // the end of the process may settle the call meanwhile
+	c.mu.Lock() // the end of the process may settle the call at the same time
 	defer c.mu.Unlock()
 	usage := c.counter.Usage(true)
 	c.addSeconds(usage.Units, usage.Length)

@@ -15,7 +15,7 @@ import (
 	"github.com/tallygate/tallygate/pricing"
 )
 
-// has leaves an agent so much money, of the 1.00 that it has, and gives it so much credit at acme.
+// has takes money from an agent until it has an amount left of its 1.00, and gives it an amount of credit at acme.
 func (s *shop) has(agent, money, credit string) {
 	s.t.Helper()
 	must(s.t, s.do(func(tx *escrow.Tx) error {
@@ -39,7 +39,7 @@ func (s *shop) credit(agent string) string {
 	return left.String()
 }
 
-// sound proves the books.
+// sound checks the books.
 func (s *shop) sound() {
 	s.t.Helper()
 	report, err := s.book.Check(s.t.Context(), nil)
@@ -49,8 +49,8 @@ func (s *shop) sound() {
 	}
 }
 
-// TestTheLawWithCredit sells everything to payers whose credit and money together are too little, just enough and plenty: an answer is
-// complete only where they cover its whole price, and credit is used first.
+// TestTheLawWithCredit sells everything to payers whose credit and money together are too little, just enough and plenty. An answer is
+// complete only if they cover its whole price, and credit is used first.
 func TestTheLawWithCredit(t *testing.T) {
 	t.Parallel()
 	for _, good := range goods {
@@ -101,7 +101,7 @@ func holdsTheLawWithCredit(t *testing.T, good sold, streamed bool, provider http
 	s.sound()
 }
 
-// TestCreditIsTold: headers, trailers and quotes tell what credit pays, and of a call without credit nothing.
+// TestCreditIsTold: headers, trailers and quotes state what credit pays. For a call without credit they state nothing.
 func TestCreditIsTold(t *testing.T) {
 	t.Parallel()
 	for name, provider := range map[string]http.HandlerFunc{
@@ -144,7 +144,7 @@ func TestCreditIsTold(t *testing.T) {
 	}
 }
 
-// TestAJudgedAnswerIsPaidWithMoney: the price of an answer whose quality is not decided is locked, which credit never is.
+// TestAJudgedAnswerIsPaidWithMoney: the price of an answer whose quality is not decided is locked, which is possible only with money.
 func TestAJudgedAnswerIsPaidWithMoney(t *testing.T) {
 	t.Parallel()
 	for name, verdict := range map[string]escrow.Verdict{"in part": {Share: 500_000}, "in dispute": {Dispute: true}} {

@@ -8,17 +8,17 @@ import (
 	"strings"
 )
 
-// decoder decodes a compressed body that is written to it piece by piece. It runs in step with whoever writes, never beside:
-// what it has decoded of a piece is passed on before the piece is taken.
+// decoder decodes a compressed body that is written to it piece by piece. It needs no goroutine of its own: write returns after everything
+// that the piece contains was decoded and passed on.
 type decoder struct {
-	next func() (out []byte, ok bool) // the next decoded bytes; nil where more input is needed
+	next func() (out []byte, ok bool) // returns the next decoded bytes; nil if it needs more input
 	stop func()
 	in   []byte // not read yet
-	over bool   // no more comes
+	over bool   // no more input will come
 	err  error
 }
 
-// newDecoder returns a decoder for a content coding; nil for one that is not known.
+// newDecoder returns a decoder for a content coding, or nil if the coding is not known.
 func newDecoder(coding string) *decoder {
 	if !strings.EqualFold(coding, "gzip") && !strings.EqualFold(coding, "x-gzip") {
 		return nil
@@ -47,7 +47,7 @@ func decodeGzip(from io.Reader, yield func([]byte) bool) error {
 	}
 }
 
-// source is what a decoder reads. It waits for more by giving way to the writer.
+// source is the input of a decoder. When it is empty, it hands control back to the writer.
 type source struct {
 	*decoder
 	yield func([]byte) bool
@@ -67,7 +67,7 @@ func (s source) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// write decodes p and passes on what comes of it.
+// write decodes p and passes the result on.
 func (d *decoder) write(p []byte, pass func([]byte) error) error {
 	d.in = p
 	for {
@@ -84,7 +84,7 @@ func (d *decoder) write(p []byte, pass func([]byte) error) error {
 	}
 }
 
-// end passes on what is left, and reports a body that ends too early.
+// end passes on the rest, and reports whether the body ended too early.
 func (d *decoder) end(pass func([]byte) error) error {
 	d.over = true
 	if err := d.write(nil, pass); err != io.EOF {
@@ -93,7 +93,7 @@ func (d *decoder) end(pass func([]byte) error) error {
 	return nil
 }
 
-// close gives the decoder up. Closing none does nothing.
+// close ends the decoder. Closing a nil decoder does nothing.
 func (d *decoder) close() {
 	if d != nil {
 		d.stop()

@@ -7,25 +7,25 @@ import (
 	"github.com/tallygate/tallygate/escrow/api"
 )
 
-// Failure is returned by [Gateway.Serve] where a provider's handlers have failed before they answered: nothing is charged. The header
+// Failure is the error of [Gateway.Serve] if a provider's handlers failed before they answered. Nothing is charged. The header
 // Tallygate-Request is set already.
 type Failure struct {
-	Request string // the call's id
-	// Status is the HTTP status that says what failed. 0: the handlers' own error says it, if anything does.
+	Request string // the id of the call
+	// Status is the HTTP status for the failure. 0 means that the handlers' own error has the status, if anything does.
 	Status int
 	Err    error
 }
 
-// Error is the handlers' own error.
+// Error returns the text of the handlers' own error.
 func (f *Failure) Error() string { return f.Err.Error() }
 
 // Unwrap returns the handlers' own error.
 func (f *Failure) Unwrap() error { return f.Err }
 
-// badGateway is the failure of an answer that can't go on, although the handlers have not failed.
+// badGateway is the failure of an answer that can't be passed on, although the handlers have not failed.
 func badGateway(err error) error { return &Failure{Status: http.StatusBadGateway, Err: err} }
 
-// WriteFailure answers for handlers that have failed, with a problem that says what was charged: nothing.
+// WriteFailure answers for handlers that have failed. The answer is a problem that says that nothing was charged.
 func WriteFailure(w http.ResponseWriter, r *http.Request, logger *slog.Logger, f *Failure) {
 	logger.Error("the provider failed", "request", f.Request, "status", f.Status, "error", f.Err)
 	outcome, detail := api.InternalError, "something went wrong here, and was logged"

@@ -10,8 +10,8 @@ import (
 	"github.com/tallygate/tallygate/escrow"
 )
 
-// FuzzTakeKey puts keys and terms into any headers and queries: no Tallygate key and none of our headers stays on the request, and the caller's
-// own key is found where it stands alone.
+// FuzzTakeKey puts keys and terms into any headers and queries. No Tallygate key and none of Tallygate's headers may stay in the request,
+// and the caller's own key must be found if it is the only one.
 func FuzzTakeKey(f *testing.F) {
 	for _, seed := range [][2]string{
 		{"Authorization: Bearer KEY", ""}, {"Tallygate-Key: KEY\nAuthorization: Bearer provider", "a=1"}, {"X-Api-Key: x\nX-Api-Key: KEY", "key=KEY"},

@@ -1,24 +1,25 @@
-// Package gateway is the life of one metered call, on plain net/http. It stands before a provider's handler: it recognises the
-// caller, finds out what is asked and what that can cost, takes the money aside, lets the request through, counts the answer as it
-// goes by, and charges it before its last byte goes out.
+// Package gateway serves metered calls, on plain net/http. It stands in front of a provider's handler. It identifies the caller, finds out
+// what is asked and what that can cost, sets the money aside, passes the request on, counts the answer while it passes, and charges it before
+// its last byte is sent.
 //
-// A [Gateway] joins the books (package escrow) with what all metered routes share; a [Route] says whom its calls pay, at which
-// prices, and how. [Gateway.Serve] carries one request along this path, on which each type is made by the one before it, and has
-// all that it needs:
+// To begin, open a book (package escrow), make a [Gateway] with [New], and describe a [Route]: who is paid for its calls, at which prices,
+// and how. [Gateway.Handler] then puts the route in front of a provider's http.Handler.
 //
-//	arrival    the request, with keys and what is meant for us taken off it
+// Inside, [Gateway.Serve] takes one request through these types. Each of them is made from the one before:
+//
+//	arrival    the request, after keys and headers for Tallygate were removed
 //	asked      who asks for what, at which prices; nothing has changed yet
-//	admitted   the money that the call may need is set aside, by a way of paying ([Payment])
+//	admitted   the money that the call may need is set aside, by a Payment
 //	counting   the answer has begun: units are counted, and drawn batch by batch
 //	settled    the charge is durable, or the call is known to cost nothing
 //
-// What a client must not take for complete before it is charged stays back: a short answer as a whole, so that its charge stands
-// in its headers; of a longer one the end ([response]).
+// A client must not take an answer for complete before it is charged. So a short answer is held back completely, and its headers can state
+// the charge. Of a longer answer only the end is held back.
 //
-// What a provider is sent must be what was priced: handlers that change requests on their way ask [MaySend] before they send.
+// The provider must get the request that was priced. So handlers that change requests must call [MaySend] before they send.
 //
-// Who calls ([Identity]), what an answer is worth ([Judge]) and how a caller without credit can pay at once ([Rail]) are interfaces,
-// so that other packages can add to them. The package knows no Caddy; package caddymodule is its adapter.
+// The interfaces [Identity] (who calls), [Judge] (what an answer is worth) and [Rail] (how a caller without money can pay at once) can be
+// implemented by other packages. The package knows nothing of Caddy; package caddymodule is its adapter.
 package gateway
 
 import (
@@ -33,22 +34,24 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// Handler is a provider's handler below a meter. Its error is one that the server around it answers.
+// Handler is a provider's handler below a meter. If it returns an error, the server around it must answer that error.
 type Handler interface {
 	ServeHTTP(http.ResponseWriter, *http.Request) error
 }
 
-// Options are what the metered routes of a gateway share, beside the books.
+// Options are what the metered routes of a gateway share, besides the books.
 type Options struct {
-	// Prefix is the path below which the API is served: refusals name its paths. Default: none.
+	// Prefix is the path below which the API is served. Refusals name paths with it. Default: none.
 	Prefix string
-	// MaxBodies bounds, in bytes, the request bodies that are in memory at once. One agent's may take half. Default: [DefaultMaxBodies].
+	// MaxBodies is how many bytes of request bodies may be in memory at the same time. One agent may take only a part, see [RoomOfAgent].
+	// Default: [DefaultMaxBodies].
 	MaxBodies int64
-	// Client names the client of a request by its address, to bound how often it tries wrong keys. Default: the request's RemoteAddr.
+	// Client returns a name for the client of a request, made from its address, by which wrong keys are limited. Default: the request's
+	// RemoteAddr.
 	Client func(*http.Request) string
-	// Report is told of each call that is over, when its charge is known. Default: nobody is told.
+	// Report is called for each call that has ended, when its charge is known. Default: nothing is called.
 	Report func(*http.Request, Report)
-	// Rails are ways to pay at the metered route itself, in the order in which a request is offered to them.
+	// Rails are ways to pay at the metered route itself. A request is offered to them in this order.
 	Rails []Rail
 }
 
@@ -56,14 +59,13 @@ type Options struct {
 type Gateway struct {
 	book    *escrow.Book
 	options Options
-	// stall is how long a write waits for its client before it is the client who keeps the answer from going on.
+	// stall is how long a write may wait before the client counts as the one who delays the answer.
 	stall       time.Duration
-	bodyGrace   time.Duration // how long a request body may come as slowly as it likes
-	hangUpGrace time.Duration // how long an answer is read on for its usage when its client has left
+	bodyGrace   time.Duration // how long a request body may be slow
+	hangUpGrace time.Duration // how long an answer is read, for its usage, after its client has left
 }
 
-// stallTime is how long a write to a client may wait until it is the client who keeps the answer from going on: a network's hiccups are
-// shorter, the timeouts of providers longer.
+// stallTime is the default of stall. It is longer than short failures of a network, and shorter than the timeouts of providers.
 const stallTime = 5 * time.Second
 
 // New returns a gateway on a book.
@@ -78,8 +80,8 @@ func New(book *escrow.Book, o Options) *Gateway {
 	return &Gateway{book: book, options: o, stall: stallTime, bodyGrace: bodyGrace, hangUpGrace: hangUpGrace}
 }
 
-// Serve carries one request along the path of a metered call. It answers refusals itself. What the handlers below end with before
-// they have answered, it returns: as a [*Failure], or as it is where a meter further in has seen to the call.
+// Serve handles one request as a metered call. It answers refusals itself. If the handlers below end without an answer, it returns their
+// error: as a [*Failure], or unchanged if an inner meter has handled the call.
 func (g *Gateway) Serve(route *Route, w http.ResponseWriter, r *http.Request, next Handler) error {
 	if q, ok := quoteIn(r.Context()); ok {
 		q.answer(g, route, r)
@@ -89,7 +91,7 @@ func (g *Gateway) Serve(route *Route, w http.ResponseWriter, r *http.Request, ne
 		return g.passPreflight(w, r, next)
 	}
 	arrived := g.arrive(route, r)
-	if server, _ := r.Context().Value(http.ServerContextKey).(*http.Server); server == nil || server.ReadTimeout == 0 { // else the operator has said it
+	if server, _ := r.Context().Value(http.ServerContextKey).(*http.Server); server == nil || server.ReadTimeout == 0 { // otherwise the operator has set a timeout
 		arrived.deadline = http.NewResponseController(w).SetReadDeadline
 	}
 	defer arrived.giveRoom()
@@ -114,26 +116,26 @@ func (g *Gateway) Serve(route *Route, w http.ResponseWriter, r *http.Request, ne
 	return nil
 }
 
-// refuse answers a request that is not served.
+// refuse answers a request that is refused.
 func (a *arrival) refuse(w http.ResponseWriter, r *http.Request, refusal *ledger.Refusal) {
 	metrics.refused.WithLabelValues(a.route.Payee, string(refusal.Outcome)).Inc()
 	w.Header().Set(headerRequest, a.id)
 	openRefusal(w.Header(), r)
 	if a.cutOff {
-		w.Header().Set("Connection", "close") // else the server reads the rest of the body first, as slowly as it comes
+		w.Header().Set("Connection", "close") // otherwise the server reads the rest of the body first, however slowly it comes
 	}
 	api.WriteProblem(w, a.challenge(w.Header(), refusal), a.gateway.options.Prefix, shapeFor(r))
 }
 
-// letPass lets a refused call through in shadow mode: it costs nothing.
+// letPass lets a refused call through in shadow mode. It costs nothing.
 func (a *arrival) letPass(refusal *ledger.Refusal) *admitted {
 	a.wouldRefuse(refusal)
 	call := &admitted{asked: &asked{arrival: a}, pay: free{}}
-	call.request = a.request.WithContext(context.WithValue(a.request.Context(), callKey{}, call)) // a meter further in finds the key there
+	call.request = a.request.WithContext(context.WithValue(a.request.Context(), callKey{}, call)) // an inner meter finds the key there
 	return call
 }
 
-// wouldRefuse says in the metrics and the log, in shadow mode, that a call would be refused; nil: it would not be.
+// wouldRefuse notes in the metrics and in the log, in shadow mode, that a call would have been refused. It does nothing if refusal is nil.
 func (a *arrival) wouldRefuse(refusal *ledger.Refusal) {
 	if refusal == nil {
 		return
@@ -142,12 +144,12 @@ func (a *arrival) wouldRefuse(refusal *ledger.Refusal) {
 	a.route.logger().Info("shadow mode lets a call pass that would be refused", "request", a.id, "payee", a.route.Payee, "code", string(refusal.Outcome))
 }
 
-// Handler is a metered route as a plain http.Handler before the provider's own.
+// Handler returns a metered route as an http.Handler in front of the provider's own handler.
 func (g *Gateway) Handler(route *Route, provider http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err := g.Serve(route, w, r, plain{provider}); err != nil {
 			failure, ok := err.(*Failure)
-			if !ok { // of a meter further in
+			if !ok { // the failure of an inner meter
 				failure = &Failure{Err: err}
 			}
 			WriteFailure(w, r, route.logger(), failure)
@@ -163,10 +165,10 @@ func (p plain) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// Report is what became of a call, for logs and placeholders. Amounts and units are text, as the response headers have them.
+// Report is the result of a call, for logs and placeholders. Amounts and units are text, as in the response headers.
 type Report struct {
-	Request string // the call's id
-	Payer   string // empty in shadow mode where nobody known has called
+	Request string // the id of the call
+	Payer   string // empty in shadow mode if the caller is unknown
 	Payee   string
 	Charge  string
 	Units   string

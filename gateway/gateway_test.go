@@ -31,7 +31,7 @@ func openShop(t testing.TB, rules escrow.Rules, o gateway.Options, route gateway
 	return openShopAt(t, time.Now, rules, o, route, provider)
 }
 
-// openShopAt is openShop by another clock.
+// openShopAt is openShop by another clock. Without a provider there is no server: the test calls a handler of its own.
 func openShopAt(t testing.TB, now func() time.Time, rules escrow.Rules, o gateway.Options, route gateway.Route, provider http.HandlerFunc) *shop {
 	t.Helper()
 	books, err := ledger.New(ledgertest.NewStore(), ledger.Options{Currency: "USDC", Now: now})
@@ -47,6 +47,9 @@ func openShopAt(t testing.TB, now func() time.Time, rules escrow.Rules, o gatewa
 		_, err = tx.Deposit(operator, escrow.PaymentOrder{To: "alice", Amount: amount("1")})
 		return err
 	}))
+	if provider == nil {
+		return s
+	}
 	route.Payee, route.Logger = "acme", slog.New(slog.DiscardHandler)
 	server := httptest.NewServer(gateway.New(s.book, o).Handler(&route, provider))
 	t.Cleanup(server.Close)
@@ -85,7 +88,7 @@ func rates(t testing.TB, words string) *pricing.Rates {
 	return r
 }
 
-// get makes a call with alice's key, and headers as names and values by turns.
+// get makes a call with alice's key. headers are names and values alternately.
 func (s *shop) get(headers ...string) (*http.Response, string) {
 	s.t.Helper()
 	r, err := http.NewRequestWithContext(s.t.Context(), http.MethodGet, s.url+"/search?q=1", nil)
@@ -199,7 +202,7 @@ func TestWaysOfPaying(t *testing.T) {
 	}
 }
 
-// TestAFailedProvider is answered for, and costs nothing.
+// TestAFailedProvider: the gateway answers for a provider that fails, and charges nothing.
 func TestAFailedProvider(t *testing.T) {
 	t.Parallel()
 	s := openShop(t, escrow.Rules{}, gateway.Options{}, gateway.Route{Rates: rates(t, "0.1 per call")}, func(w http.ResponseWriter, _ *http.Request) {
@@ -214,7 +217,7 @@ func TestAFailedProvider(t *testing.T) {
 	want(t, "wallet", s.balance("alice"), "1")
 }
 
-// TestReports says what became of a call.
+// TestReports: the report of a call says what became of it.
 func TestReports(t *testing.T) {
 	t.Parallel()
 	reports := make(chan gateway.Report, 1)
@@ -227,7 +230,7 @@ func TestReports(t *testing.T) {
 	want(t, "report", report, "{ alice acme 0.1 call=1}")
 }
 
-// headerIdentity believes a header.
+// headerIdentity takes the caller's id from a header.
 type headerIdentity struct{}
 
 func (headerIdentity) Identify(r *http.Request, key string) (escrow.Actor, error) {
@@ -275,7 +278,7 @@ func TestAnotherJudge(t *testing.T) {
 	want(t, "quality", answer.Header.Get("Tallygate-Quality"), "score=7")
 }
 
-// coins is a rail on which a header is the money.
+// coins is a rail whose payment is a header.
 type coins struct{}
 
 func (coins) Name() string { return "coins" }
@@ -325,7 +328,7 @@ func TestARail(t *testing.T) {
 	want(t, "acme's wallet", s.balance("acme"), "0.8")
 }
 
-// TestTheEndOfTheProcess settles what a call in flight has sent.
+// TestTheEndOfTheProcess: when the process ends, what a running call has sent is settled.
 func TestTheEndOfTheProcess(t *testing.T) {
 	t.Parallel()
 	begun, end := make(chan struct{}), make(chan struct{})

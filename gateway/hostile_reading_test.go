@@ -14,7 +14,7 @@ import (
 	"unicode/utf16"
 )
 
-// reading is how a provider reads requests: as the libraries of its language do.
+// reading is how a provider reads requests: like the libraries of its language.
 type reading struct {
 	name     string
 	fold     bool // keys that are equal but for case are one key
@@ -38,7 +38,7 @@ var readings = []reading{
 	{name: "JSON5", comments: true, trailing: true, detects: true, numbers: true, lax: true, truthy: true},
 }
 
-// object is an object of JSON with its keys in order, also those that stand there twice.
+// object is a JSON object with its keys in order, including keys that occur twice.
 type object struct {
 	keys   []string
 	values []any
@@ -49,7 +49,7 @@ type missing struct{}
 
 var errReading = errors.New("the provider does not understand this")
 
-// get is the value at a path of keys.
+// get returns the value at a path of keys.
 func (r reading) get(v any, path ...string) any {
 	for _, key := range path {
 		o, ok := v.(*object)
@@ -69,7 +69,7 @@ func (r reading) get(v any, path ...string) any {
 	return v
 }
 
-// integer is a value as a whole number; 0 where there is none.
+// integer returns a value as a whole number, or 0 if it is none.
 func (r reading) integer(v any) int {
 	switch v := v.(type) {
 	case missing, nil:
@@ -104,7 +104,7 @@ func clampInt(f float64) int {
 	return int(f)
 }
 
-// boolean is a value as true or false.
+// boolean returns a value as true or false.
 func (r reading) boolean(v any) bool {
 	switch v := v.(type) {
 	case missing, nil:
@@ -151,7 +151,7 @@ func (r reading) text(v any) string {
 	panic(errReading)
 }
 
-// body reads a body: a form where it is said to be one, else JSON.
+// body reads a body: as a form if it is declared as one, otherwise as JSON.
 func (r reading) body(contentType string, body []byte) any {
 	kind, params, _ := mime.ParseMediaType(contentType)
 	switch kind {
@@ -193,7 +193,7 @@ func (r reading) body(contentType string, body []byte) any {
 	return v
 }
 
-// fromUTF16 is a body in UTF-8, if it looks as if it were in UTF-16, as Python's json.loads finds out.
+// fromUTF16 decodes a body that looks like UTF-16, by the rules of Python's json.loads.
 func fromUTF16(body []byte) []byte {
 	var order binary.ByteOrder
 	switch {
@@ -236,7 +236,7 @@ func (p *lenient) space() {
 	}
 }
 
-// take takes a word that stands next.
+// take reads a word, if it is next.
 func (p *lenient) take(word string) (found bool) {
 	p.space()
 	p.in, found = strings.CutPrefix(p.in, word)
@@ -294,7 +294,7 @@ func (p *lenient) value(depth int) any {
 	return f
 }
 
-// text reads a string behind its opening quote.
+// text reads a string after its opening quote.
 func (p *lenient) text() string {
 	var out strings.Builder
 	for {

@@ -26,8 +26,8 @@ import (
 	"github.com/tallygate/tallygate/pricing"
 )
 
-// TestHostilePayers: delivered price <= charged, for random requests of a payer who says everything in two ways. The provider reads them as
-// loosely as real ones do, works as it has understood, and states what it has used.
+// TestHostilePayers: the price of what was delivered is never above what was charged, for random requests of a payer that says everything
+// in two ways. The provider reads them as loosely as real providers do, does the work that it has understood, and states what it has used.
 func TestHostilePayers(t *testing.T) {
 	t.Parallel()
 	var m *stall
@@ -56,7 +56,8 @@ type work struct {
 func (w work) output() int  { return w.choices * w.each }
 func (w work) visible() int { return w.choices * (w.each - w.hidden) }
 
-// What a token of input, of output, and a unit that is asked for cost, in nano, of a cheap model; a dear one costs a hundred times that.
+// The prices of a token of input, of a token of output, and of a unit that is asked for, in nanos, of a cheap model. An expensive one costs
+// a hundred times as much.
 const (
 	inputNano  = 1_000
 	outputNano = 10_000
@@ -70,7 +71,7 @@ func (w work) times() ledger.Amount {
 	return 1
 }
 
-// price is what the work costs, by the tariff.
+// price is what the work costs at the tariff.
 func (w work) price() ledger.Amount {
 	return w.times() * ledger.Amount(w.input*inputNano+w.output()*outputNano+w.asked*askedNano)
 }
@@ -90,7 +91,7 @@ type good struct {
 
 func words(n int) string { return strings.Repeat(" x", n) }
 
-// pieces are the choices of an answer in pieces of ten words.
+// pieces are the choices of an answer, in pieces of ten words.
 func pieces(w work, piece func(choice int, text string) string) (parts []string) {
 	for choice := range w.choices {
 		for left := w.each - w.hidden; left > 0; left -= 10 {
@@ -196,7 +197,7 @@ func answerAsked(w work) (string, []string) {
 	return plainJSON, []string{`{"model":"` + w.model + `","id":"1","data":[{"b64_json":"x"}]}`}
 }
 
-// toolsGood calls tools by MCP: cheap or dear.
+// toolsGood calls MCP tools, cheap and expensive ones.
 const toolsGood = "tools/call"
 
 func answerTool(w work) (string, []string) {
@@ -230,7 +231,7 @@ var market = []good{
 	{name: toolsGood, paths: []string{"/mcp"}, fields: []string{"method", "params", "jsonrpc"}, base: `"id":1`, answer: answerTool},
 }
 
-// understand is what a provider makes of a request. It panics with errReading where it refuses it.
+// understand is how a provider reads a request. It panics with errReading if it refuses the request.
 func (g good) understand(m mood, r *http.Request, body []byte) work {
 	read := m.reading
 	v := read.body(r.Header.Get("Content-Type"), body)
@@ -337,7 +338,7 @@ func (g good) understand(m mood, r *http.Request, body []byte) work {
 	return w
 }
 
-// knownModel is a name as a provider looks it up who minds neither case nor spaces.
+// knownModel is a name as a provider looks it up that ignores case and spaces.
 func knownModel(name string) string {
 	name = strings.ToLower(strings.TrimSpace(name))
 	if name != "cheap" && name != "dear" {
@@ -346,7 +347,7 @@ func knownModel(name string) string {
 	return name
 }
 
-// mood is how a provider takes a request.
+// mood is how a provider handles a request.
 type mood struct {
 	reading   reading
 	places    []string // of the model's name, by their order
@@ -364,7 +365,7 @@ func (m mood) order(names []string) []string {
 	return names
 }
 
-// attempt is one call, as the provider has seen it and as its payer had the answer.
+// attempt is one call: what the provider has seen, and what its payer got of the answer.
 type attempt struct {
 	seen     bool
 	work     work
@@ -399,7 +400,7 @@ func (a *attempt) Write(p []byte) (int, error) {
 	return a.received.Write(p)
 }
 
-// complete reports whether the payer has all of the answer.
+// complete reports whether the payer has the whole answer.
 func (a *attempt) complete() bool {
 	if a.status != http.StatusOK || a.broken || !a.written {
 		return false
@@ -484,7 +485,7 @@ func openMarket(t *testing.T) *stall {
 	return m
 }
 
-// provide is the provider.
+// provide is the provider's handler.
 func (m *stall) provide(w http.ResponseWriter, r *http.Request) {
 	m.mu.Lock()
 	call := r.Header.Get("X-Call")
@@ -519,7 +520,7 @@ func (m *stall) provide(w http.ResponseWriter, r *http.Request) {
 	a.written = true
 }
 
-// attack makes a request, or several at once, and compares what was had with what was paid.
+// attack makes a request, or several at the same time, and compares what was delivered with what was charged.
 func (m *stall) attack(t *rapid.T) {
 	g := rapid.SampledFrom(market).Draw(t, "good")
 	mood := mood{
@@ -580,7 +581,7 @@ func (m *stall) attack(t *rapid.T) {
 	clear(m.goods)
 }
 
-// compare fails where what was had is worth more than what was paid.
+// compare fails if what was delivered is worth more than what was charged.
 func (m *stall) compare(t *rapid.T, agent, has string, attempts []*attempt, told func() string) {
 	charges, _, err := m.book.Charges(escrow.ChargeFilter{Agent: agent}, escrow.Page{})
 	must(m.t, err)
@@ -613,7 +614,7 @@ func (m *stall) compare(t *rapid.T, agent, has string, attempts []*attempt, told
 	}
 }
 
-// register makes a payer who has an amount, in a wallet or in an escrow.
+// register creates a payer that has an amount, in a wallet or in an escrow.
 func (m *stall) register(t *rapid.T, has, pays string) (agent, key string) {
 	_, err := escrow.Do(context.Background(), m.book, func(tx *escrow.Tx) (struct{}, error) {
 		a, _, made, err := tx.CreateAgent(escrow.Actor{}, escrow.AgentOrder{})
@@ -647,10 +648,11 @@ var (
 	texts   = [2][]string{{`"hello"`, `"hello hello hello hello"`}, {`"\ud83d\ude00 \ud83d"`, `["a","b"]`, `null`, `7`}}
 )
 
-// mischief is done now and then: a request in which all is odd is refused for the first thing, and the others are not tried.
+// mischief happens only now and then: if everything in a request were odd, it would be refused for the first thing, and the others would
+// not be tested.
 func mischief(t *rapid.T, what string) bool { return rapid.IntRange(0, 14).Draw(t, what) == 14 }
 
-// drawValue is a value of a field, now and then not of its type.
+// drawValue is a value of a field, now and then of the wrong type.
 func drawValue(t *rapid.T, field string) string {
 	pick := func(values [2][]string) string {
 		if mischief(t, "odd") {
@@ -686,7 +688,7 @@ var nested = map[string][]string{
 	"inferenceConfig": {"maxTokens"}, "params": {"name"}, "extra_body": {"model", "max_tokens", "n"},
 }
 
-// drawFields are some of the fields and their values: one twice now and then, or in an odd spelling.
+// drawFields are some of the fields and their values. Now and then one occurs twice, or in an odd spelling.
 func drawFields(t *rapid.T, names []string) (fields []string) {
 	for _, name := range names {
 		times := rapid.IntRange(0, 1).Draw(t, name)
@@ -777,7 +779,7 @@ func drawRequest(t *rapid.T, g good) order {
 	return o
 }
 
-// drawDocument is a body that some readers take for JSON, and others don't, or take for another one.
+// drawDocument is a body that some programs take for JSON and others don't, or that they read differently.
 func drawDocument(t *rapid.T, body string) []byte {
 	var wide []byte
 	for _, unit := range utf16.Encode([]rune(body)) {
@@ -790,7 +792,7 @@ func drawDocument(t *rapid.T, body string) []byte {
 	}).Draw(t, "document"))
 }
 
-// drawForm is a multipart form, not always written by the book.
+// drawForm is a multipart form, not always well-formed.
 func drawForm(t *rapid.T, g good) ([]byte, http.Header) {
 	var body strings.Builder
 	add := func(name, value string) {
@@ -818,7 +820,7 @@ func drawForm(t *rapid.T, g good) ([]byte, http.Header) {
 	return []byte(body.String()), http.Header{"Content-Type": {kind}}
 }
 
-// TestTheMarketSells: most goods are sold to an honest payer, so that the hostile one has something to win.
+// TestTheMarketSells: most goods are sold to an honest payer, so that a hostile one could gain something.
 func TestTheMarketSells(t *testing.T) {
 	t.Parallel()
 	m := openMarket(t)

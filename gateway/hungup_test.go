@@ -15,8 +15,8 @@ import (
 	"github.com/tallygate/tallygate/pricing"
 )
 
-// TestTheLawOfHangingUp sells everything, in each way of paying, to a payer who leaves at a byte: what it has got is paid. The provider works
-// to the end, so that where it states its usage all of it is paid.
+// TestTheLawOfHangingUp sells everything, in each way of paying, to a payer that leaves at some byte. What it got is charged. The provider
+// works to the end; if it states its usage, all of that is charged.
 func TestTheLawOfHangingUp(t *testing.T) {
 	t.Parallel()
 	for _, good := range goods {
@@ -80,7 +80,7 @@ func paysWhatItGot(t *testing.T, good sold, streamed bool, provider http.Handler
 	}
 }
 
-// worth is what the received part of an answer costs.
+// worth is the price of the received part of an answer.
 func worth(good sold, streamed bool, received string) ledger.Amount {
 	units := 0
 	switch {

@@ -8,18 +8,18 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// Identity finds out who makes a call. Implementations: the caller's Tallygate key (the default of a route), and in package
-// caddymodule a placeholder that something before the meter has filled in.
+// Identity finds out who makes a call. Implementations: the caller's Tallygate key, which is the default of a route, and in package
+// caddymodule a placeholder that an earlier handler has filled in.
 type Identity interface {
-	// Identify returns who makes the call. key is the key that stood in the request, which has been taken off it; empty where there was
-	// none. An error that is a [*escrow.Refusal] is what the caller is told.
+	// Identify returns the caller. key is the key that was in the request, which has been removed from the request; it is empty if there was
+	// none. If the error is a [*escrow.Refusal], the caller gets that refusal.
 	Identify(r *http.Request, key string) (escrow.Actor, error)
 }
 
-// noKey is what a caller without a key is told.
+// noKey is the refusal of a caller without a key.
 const noKey = "no key: send your Tallygate key as 'Authorization: Bearer KEY', or where your client puts its provider key (x-api-key, x-goog-api-key, api-key), or as Tallygate-Key"
 
-// byKey knows callers by their Tallygate keys. Clients that try many wrong ones are slowed down.
+// byKey identifies callers by their Tallygate keys. It limits clients that try many wrong keys.
 type byKey struct{ *Gateway }
 
 func (g byKey) Identify(r *http.Request, key string) (escrow.Actor, error) {
@@ -35,7 +35,7 @@ func (g byKey) Identify(r *http.Request, key string) (escrow.Actor, error) {
 	return payer, err
 }
 
-// identify finds who pays. A meter further in takes the caller that the one around it has found, unless it has an identity of its own.
+// identify finds the agent that pays. An inner meter uses the caller that the outer meter has found, unless it has an identity of its own.
 func (a *arrival) identify() *ledger.Refusal {
 	identity := a.route.Identity
 	if identity == nil {

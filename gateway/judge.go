@@ -19,13 +19,13 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// HTTPJudge asks a judge over HTTP.
+// HTTPJudge is a [Judge] that is called over HTTP.
 type HTTPJudge struct{ URL string }
 
-// ReadsBody is [Judge]'s.
+// ReadsBody implements [Judge].
 func (HTTPJudge) ReadsBody() bool { return true }
 
-// Watch is [Judge]'s.
+// Watch implements [Judge].
 func (j HTTPJudge) Watch(a Answer) Watcher {
 	return &httpWatcher{url: j.URL, answer: a, contentType: a.Header.Get("Content-Type")}
 }
@@ -36,7 +36,7 @@ type httpWatcher struct {
 	answer      Answer
 	contentType string
 	body        []byte
-	cut         bool // the answer has more than body
+	cut         bool // the answer has more than what is in body
 }
 
 func (w *httpWatcher) Feed(p []byte) {
@@ -45,7 +45,7 @@ func (w *httpWatcher) Feed(p []byte) {
 	w.cut = w.cut || room < len(p)
 }
 
-// Score asks the judge. What it was asked comes with the score: where that is none, the judge is asked again later.
+// Score asks the judge. If there is no score, Score returns the question with it, so that the judge can be asked again later.
 func (w *httpWatcher) Score(ctx context.Context, price func() (ledger.Amount, bool)) (Score, error) {
 	asked, err := json.Marshal(w.question(price))
 	if err != nil {
@@ -55,13 +55,13 @@ func (w *httpWatcher) Score(ctx context.Context, price func() (ledger.Amount, bo
 	if err != nil || len(later) > maxLater {
 		later = nil
 	}
-	// The answer is complete: it is judged although its client may be leaving.
+	// The answer is complete, so it is judged even if its client is leaving.
 	value, err := ask(context.WithoutCancel(ctx), w.url, asked)
 	if err != nil {
 		return Score{Later: later}, fmt.Errorf("%s: %w", w.url, err)
 	}
 	if !isScore(value) {
-		return Score{Later: later}, fmt.Errorf("%s answers %q, which is no score", w.url, value)
+		return Score{Later: later}, fmt.Errorf("%s answers %q, which is not a score", w.url, value)
 	}
 	return Score{Value: value}, nil
 }
@@ -85,7 +85,7 @@ func (w *httpWatcher) question(price func() (ledger.Amount, bool)) question {
 	return q
 }
 
-// question is what a judge is asked, as JSON by POST. It answers with a number, or with JSON that has a number `score`.
+// question is what a judge gets, as JSON by POST. The judge answers with a number, or with a JSON object whose field `score` is a number.
 type question struct {
 	RequestID string         `json:"request_id"`
 	Payer     string         `json:"payer"`
@@ -99,13 +99,13 @@ type question struct {
 type judgedRequest struct {
 	Method string `json:"method"`
 	Path   string `json:"path"`
-	Body   string `json:"body,omitempty"` // where it was read to price the call, cut at 16 KiB
+	Body   string `json:"body,omitempty"` // only if it was read to price the call; at most 16 KiB
 }
 
 type judgedResponse struct {
 	Status      int    `json:"status"`
 	ContentType string `json:"content_type,omitempty"`
-	Body        string `json:"body"` // cut at 32 KiB
+	Body        string `json:"body"` // at most 32 KiB
 	Cut         bool   `json:"cut,omitempty"`
 }
 
@@ -114,22 +114,22 @@ const (
 	judgedResponseBytes = 32 << 10
 	judgeTimeout        = 10 * time.Second
 	maxScore            = 4 << 10  // bytes of a judge's answer
-	maxLater            = 64 << 10 // bytes of a question that the ledger keeps
+	maxLater            = 64 << 10 // bytes of a question that the ledger stores
 )
 
-// laterQuestion is a question that is asked later: what the ledger keeps of an open decision.
+// laterQuestion is a question that will be asked later. The ledger stores it with the open decision.
 type laterQuestion struct {
 	URL      string          `json:"url"`
 	Question json.RawMessage `json:"question"`
 }
 
-// judgeClient asks the judges. It follows no redirect: the operator says where a judge is.
+// judgeClient calls the judges. It follows no redirect, since only the operator may say where a judge is.
 var judgeClient = &http.Client{
 	Timeout:       judgeTimeout,
 	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 }
 
-// cutText is the beginning of a body as text.
+// cutText returns the beginning of a body as text.
 func cutText(body []byte, limit int) string {
 	if len(body) > limit {
 		body = body[:limit]
@@ -164,13 +164,13 @@ func ask(ctx context.Context, url string, question []byte) (score string, err er
 	return readScore(body)
 }
 
-// readScore reads a number, or the number `score` of a JSON object, as it is written: scores are compared as decimals.
+// readScore reads a number, or the number `score` of a JSON object. It keeps the digits as text, since scores are compared as decimals.
 func readScore(body []byte) (string, error) {
 	decoder := json.NewDecoder(bytes.NewReader(body))
 	decoder.UseNumber()
 	var answer any
 	if err := decoder.Decode(&answer); err != nil {
-		return "", fmt.Errorf("the judge answers no JSON: %w", err)
+		return "", fmt.Errorf("the judge's answer is not JSON: %w", err)
 	}
 	if object, ok := answer.(map[string]any); ok {
 		answer = object["score"]
@@ -181,27 +181,27 @@ func readScore(body []byte) (string, error) {
 	case string:
 		return score, nil
 	default:
-		return "", fmt.Errorf("the judge answers no number, and no object with a number 'score'")
+		return "", fmt.Errorf("the judge's answer is neither a number nor an object with a number 'score'")
 	}
 }
 
 const (
 	heldPage      = 100 // open decisions that are read at a time
-	judgesAtOnce  = 16  // questions that are asked at once
-	judgeFailures = 8   // of one judge, after which it is asked no more in a round
+	judgesAtOnce  = 16  // questions that are asked at the same time
+	judgeFailures = 8   // failures of one judge in a round, after which it is not asked again in that round
 )
 
-// Rejudge asks once more for the scores that judges over HTTP still owe, in rounds. A judge that fails several times is asked no more in a
-// round, so that other judges' questions do not wait for it; the next round goes on behind those that failed, so that they keep no others
-// of that judge waiting. The zero value is ready.
+// Rejudge asks again for scores that judges over HTTP have not given, in rounds. A judge that fails several times is not asked again in the
+// same round, so that it does not delay questions to other judges. The next round begins after the requests that failed, so that these do
+// not delay other requests to the same judge. The zero value is ready to use.
 type Rejudge struct {
 	mu    sync.Mutex
-	left  map[string]string // by a judge's URL: the request behind which the next round goes on
-	fails map[string]int    // by a judge's URL, in this round
+	left  map[string]string // by a judge's URL: the request after which the next round begins
+	fails map[string]int    // by a judge's URL: its failures in this round
 }
 
-// Round asks for each score that is owed, and decides the prices that were held for it. Prices that a payer or the operator decides are left
-// alone.
+// Round asks for each missing score, and decides the prices that were held for it. It leaves out prices that a payer or the operator
+// decides.
 func (j *Rejudge) Round(ctx context.Context, book *escrow.Book, logger *slog.Logger) {
 	j.begin()
 	var asking errgroup.Group
@@ -225,7 +225,7 @@ func (j *Rejudge) Round(ctx context.Context, book *escrow.Book, logger *slog.Log
 			})
 		}
 	}
-	_ = asking.Wait() // what fails is told to the logger
+	_ = asking.Wait() // failures were logged
 	j.end()
 }
 
@@ -253,7 +253,7 @@ func (j *Rejudge) failed(url, request string) {
 	}
 }
 
-// end has the next round begin anew for each judge that was asked about all.
+// end makes the next round begin at the start for each judge that was asked about all its requests.
 func (j *Rejudge) end() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -264,11 +264,11 @@ func (j *Rejudge) end() {
 	}
 }
 
-// judgeAgain asks a judge once more, and decides if it answers. It returns false where the judge does not.
+// judgeAgain asks a judge again, and decides if it answers. It returns false if the judge does not answer.
 func judgeAgain(ctx context.Context, book *escrow.Book, decision escrow.Decision, later laterQuestion, logger *slog.Logger) (answers bool) {
 	work, err := book.Claims().Take(ctx, 1, escrow.Bound{Of: escrow.Thing{Kind: escrow.Work, Name: "judge " + decision.RequestID}, Most: 1})
 	if err != nil {
-		return true // another worker asks at this moment
+		return true // another worker is asking at this moment
 	}
 	defer work.End()
 	score, err := ask(ctx, later.URL, later.Question)

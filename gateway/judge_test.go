@@ -14,8 +14,8 @@ import (
 	"github.com/tallygate/tallygate/gateway"
 )
 
-// TestQuestionsThatFailKeepNoOthersWaiting: a judge that fails on many questions is asked a bounded number of them in a round, and the rounds
-// come to those that it answers.
+// TestQuestionsThatFailKeepNoOthersWaiting: a judge that fails on many questions is asked a limited number of them in a round, and later
+// rounds get to the questions that it answers.
 func TestQuestionsThatFailKeepNoOthersWaiting(t *testing.T) {
 	t.Parallel()
 	const bad, good = 60, 5

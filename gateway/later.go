@@ -10,12 +10,12 @@ import (
 	"github.com/tallygate/tallygate/meter"
 )
 
-// Some answers don't come with their request. The provider names the answer, and it is fetched when it is finished. Who asked for it stands
-// in the books before the name goes out ([escrow.LaterAnswer]). Whoever fetches it must be the same agent, and is charged then, once, at the
-// prices of the model that was asked for; what comes before it is finished is charged as a part. What the request itself asks for, and the
-// call, are charged when it is asked for.
+// Some requests are not answered at once: the provider returns the name of the answer, and the caller fetches the answer when it is
+// finished. The books record who asked for it before the caller gets the name ([escrow.LaterAnswer]). Only that agent may fetch the answer.
+// It is charged then, once, at the prices of the model that it asked for. If it fetches a part before the answer is finished, it pays for
+// that part too. The price of a call, and of what the request itself asks for, is charged with the first request.
 
-// findLater finds out whether the call fetches an answer that was asked for before, and what was asked.
+// findLater finds out whether the call fetches an answer that was asked for before, and what was asked for.
 func (q *asked) findLater() *ledger.Refusal {
 	if q.route.Shadow {
 		return nil
@@ -49,7 +49,7 @@ func (q *asked) findLater() *ledger.Refusal {
 	switch {
 	case err != nil:
 		return asRefusal(err)
-	case !found && q.call.Free: // it came at once, and was charged then
+	case !found && q.call.Free: // the provider answered at once, and the answer was charged then
 		q.call.Fetches = ""
 		return nil
 	case !found || later.Payer != q.payer.Agent:
@@ -67,12 +67,14 @@ func (q *asked) findLater() *ledger.Refusal {
 	c := q.call
 	c.Free, c.Model, c.Models, c.ServiceTier = false, later.Model, later.Models, later.ServiceTier
 	c.InputTokens, c.InputOpen, c.MaxOutput, c.Choices = later.InputTokens, later.InputOpen, later.MaxOutput, later.Choices
+	c.ContainerGB = later.ContainerGB
 	q.id = id
-	dropRange(q.request.Header) // a part of it would pass for the whole
+	dropRange(q.request.Header) // a part of the answer would be taken for the whole
 	return nil
 }
 
-// isCharged reports whether this agent has been charged for what is charged once, by the id of the request that it has then.
+// isCharged reports whether this agent was charged for a request id. A result that is charged once has an id that is made from its name,
+// see onceID.
 func (q *asked) isCharged(request string) (bool, error) {
 	_, err := q.gateway.book.Charge(q.request.Context(), escrow.Actor{Agent: q.payer.Agent}, request)
 	if refusal, ok := err.(*ledger.Refusal); ok && refusal.Outcome == escrow.NotFound {
@@ -81,7 +83,7 @@ func (q *asked) isCharged(request string) (bool, error) {
 	return err == nil, err
 }
 
-// checkFollows refuses a call that builds on an answer which nobody has paid: it would bring what that says, as a part of its input.
+// checkFollows refuses a call that continues an answer that is not paid yet, because the new answer could repeat the unpaid one.
 func (q *asked) checkFollows() *ledger.Refusal {
 	for _, name := range q.call.Follows {
 		later, found, err := q.gateway.book.LaterAnswer(q.route.Payee, name)
@@ -105,12 +107,12 @@ func (q *asked) checkFollows() *ledger.Refusal {
 	return nil
 }
 
-// checkLater refuses a call whose answer could not be charged, since it would go elsewhere, and one that does the work of a milestone
-// with an answer that is not there yet.
+// checkLater refuses two sorts of calls: those whose answer the provider would send elsewhere, so that it can't be charged; and those that
+// ask for a later answer as the work of a milestone.
 func (q *asked) checkLater() *ledger.Refusal {
 	switch field := q.call.Elsewhere; {
 	case field != "" && !q.call.Free && q.rates != nil && !q.rates.OnlyCalls() && !q.rates.OnlyAsked():
-		return refuse(escrow.InvalidRequest, field+": the answer would go elsewhere, past the meter, so that it can't be charged: leave it out, and fetch the answer", "field", field)
+		return refuse(escrow.InvalidRequest, field+": the answer would go elsewhere, past the meter, so it can't be charged: leave it out, and fetch the answer", "field", field)
 	case q.call.Later != "" && q.terms.milestone != "":
 		return refuse(escrow.InvalidRequest, "Tallygate-Milestone: the answer comes later: name the milestone when you fetch it", "field", "Tallygate-Milestone")
 	default:
@@ -118,11 +120,11 @@ func (q *asked) checkLater() *ledger.Refusal {
 	}
 }
 
-// once reports whether the answer is charged once, however often it is fetched.
+// once reports whether the result is charged only once, however often it is fetched.
 func (q *asked) once() bool { return q.call.Once != "" || q.call.Fetches != "" }
 
-// toCome is the answer that is still to come: that to a call which has asked for one, or that of which the payer has paid a part, and which the
-// provider keeps whole. nil: there is none.
+// toCome returns the answer that can be fetched later, or nil. That is the answer that this call has asked for. Or it is an answer of which
+// the payer has paid only a part, while the provider keeps the whole.
 func (c *counting) toCome(usage meter.Usage, cut string) *escrow.LaterAnswer {
 	name := usage.Later
 	if cut == cutFunds || cut != cutNone && usage.Pending {
@@ -134,10 +136,12 @@ func (c *counting) toCome(usage meter.Usage, cut string) *escrow.LaterAnswer {
 	return &escrow.LaterAnswer{
 		Name: name, API: c.call.API, Model: c.call.Model, Models: c.call.Models, ServiceTier: c.call.ServiceTier,
 		InputTokens: c.call.InputTokens, InputOpen: c.call.InputOpen, MaxOutput: c.call.MaxOutput, Choices: c.call.Choices,
+		ContainerGB: c.call.ContainerGB,
 	}
 }
 
-// paidBy reports whether something is charged, or taken from a quota, and nothing but units of these classes.
+// unknown refuses a complete answer whose usage can't be known. It contains neither output nor usage nor an error, and no name by which an
+// answer can be fetched; or seconds of audio are charged, and nothing states how many there are.
 func (q *asked) paidBy(classes ...meter.Class) bool {
 	plan, _ := q.route.Payment.(*Subscription)
 	charged := q.rates.Charged()
@@ -157,8 +161,6 @@ func (r *Route) ownUnits() (classes []meter.Class) {
 	return classes
 }
 
-// unknown refuses a complete answer of which it can't be known what it used: it holds neither output nor usage nor an error, and nothing by
-// which it could be fetched; or seconds of audio are what is charged, and nothing tells how many.
 func (c *counting) unknown(usage meter.Usage) *ledger.Refusal {
 	if usage.Later != "" || usage.Cost != "" || c.route.Shadow {
 		return nil
@@ -175,5 +177,5 @@ func (c *counting) unknown(usage meter.Usage) *ledger.Refusal {
 	default:
 		return nil
 	}
-	return refuse(api.UsageUnknown, "the provider's answer holds neither output nor usage nor an error: what it costs can't be known")
+	return refuse(api.UsageUnknown, "the provider's answer contains neither output nor usage nor an error, so its price can't be computed")
 }

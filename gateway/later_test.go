@@ -118,7 +118,7 @@ func tokenRoute(t *testing.T) gateway.Route {
 	return gateway.Route{Tariff: tariff}
 }
 
-// TestAnswersThatComeLater: an answer that is asked for first and fetched later costs its price once, when its payer fetches it.
+// TestAnswersThatComeLater: an answer that is asked for first and fetched later is charged once, when its payer fetches it.
 func TestAnswersThatComeLater(t *testing.T) {
 	t.Parallel()
 	for _, l := range laters {
@@ -188,7 +188,7 @@ func TestAnswersThatComeLater(t *testing.T) {
 	}
 }
 
-// TestAnswersThatComeLaterAreWithheldFromThePoor: without the money for it an answer does not go out, and it can be fetched when there is some.
+// TestAnswersThatComeLaterAreWithheldFromThePoor: without enough money an answer is not passed on. It can be fetched when there is enough.
 func TestAnswersThatComeLaterAreWithheldFromThePoor(t *testing.T) {
 	t.Parallel()
 	for _, l := range laters {
@@ -219,7 +219,8 @@ func TestAnswersThatComeLaterAreWithheldFromThePoor(t *testing.T) {
 	}
 }
 
-// TestAnAnswerThatWasCutIsNotFetchedForNothing: of a stream whose money ran out, the provider may keep the whole answer.
+// TestAnAnswerThatWasCutIsNotFetchedForNothing: when the money for a stream has run out, the provider may still store the whole answer,
+// which is then not free.
 func TestAnAnswerThatWasCutIsNotFetchedForNothing(t *testing.T) {
 	t.Parallel()
 	const (
@@ -264,10 +265,12 @@ func TestAnAnswerThatWasCutIsNotFetchedForNothing(t *testing.T) {
 	}
 }
 
-// TestAnswersThatNobodyAskedFor: what only answers of this kind are fetched by is not free; other stored answers are.
+// TestAnswersThatNobodyAskedFor: paths that only lead to answers of this kind are not free; other stored answers are.
 func TestAnswersThatNobodyAskedFor(t *testing.T) {
 	t.Parallel()
-	s := openShop(t, escrow.Rules{}, gateway.Options{}, tokenRoute(t), document("Content-Type", "application/json", `{"status":"completed"}`))
+	route := tokenRoute(t)
+	route.Shared = shared(t, "*")
+	s := openShop(t, escrow.Rules{}, gateway.Options{}, route, document("Content-Type", "application/json", `{"status":"completed"}`))
 	for path, status := range map[string]int{
 		"/v1/chat/deferred-completion/x": 404, "/async/chat/completions/x": 404, "/v1/async/sonar/x": 404, "/api/paas/v4/async-result/x": 404,
 		"/v1/responses/x": 200, "/v1beta/interactions/x": 200, "/v1/responses/x/input_items": 200,
@@ -277,7 +280,8 @@ func TestAnswersThatNobodyAskedFor(t *testing.T) {
 	}
 }
 
-// TestAnswersThatGoElsewhere: an answer that would go past the meter, or that it could not charge, is refused before the provider works.
+// TestAnswersThatGoElsewhere: an answer that would not come through the meter, or that could not be charged, is refused before the provider
+// works.
 func TestAnswersThatGoElsewhere(t *testing.T) {
 	t.Parallel()
 	s := openShop(t, escrow.Rules{}, gateway.Options{}, tokenRoute(t), func(w http.ResponseWriter, r *http.Request) {
@@ -314,7 +318,7 @@ func TestAnswersThatGoElsewhere(t *testing.T) {
 	want(t, "balance", s.balance("alice"), "1")
 }
 
-// TestAnswersOfUnknownUsage: an answer that holds neither output nor usage nor an error does not go out where tokens have a price.
+// TestAnswersOfUnknownUsage: if tokens have a price, an answer without output, usage and error is not passed on.
 func TestAnswersOfUnknownUsage(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct{ path, request, answer string }{

@@ -6,8 +6,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// metrics tell of metered calls. They belong to the process and not to a gateway, so that a new configuration does not set them back
-// to zero. Amounts are not among them: metrics are floats, and the books are there for money.
+// metrics count metered calls. They belong to the process and not to a gateway, so that a new configuration does not reset them. They
+// contain no amounts, because metrics are floats.
 var metrics = struct {
 	calls    *prometheus.CounterVec
 	refused  *prometheus.CounterVec
@@ -42,7 +42,7 @@ var metrics = struct {
 	}),
 }
 
-// Collectors returns the metrics, for a registry.
+// Collectors returns the metrics, to be registered.
 func Collectors() []prometheus.Collector {
 	return []prometheus.Collector{metrics.calls, metrics.refused, metrics.shadow, metrics.withheld, metrics.settle, metrics.live}
 }

@@ -5,28 +5,29 @@ import (
 	"strings"
 )
 
-// muffler keeps an upstream from speaking as us in an event stream: of a comment that begins with our name nothing but the colon stays,
-// and so the line stays a comment. It works on pieces that are cut anywhere, and holds no more back than the beginning of our name.
+// muffler prevents an upstream from sending comments in Tallygate's name in an event stream. Of a comment that begins with that name, only
+// the colon is passed on, so the line is still a comment. The pieces may be cut anywhere. muffler holds back no more than the beginning of
+// the name.
 type muffler struct {
 	place linePlace
-	held  []byte // letters that may be the beginning of our name
+	held  []byte // letters that may be the beginning of the name
 }
 
-// linePlace is where in a line of an event stream the next byte is.
+// linePlace is the place of the next byte in a line of an event stream.
 type linePlace uint8
 
 const (
-	atStart   linePlace = iota // of the stream: a byte order mark may stand here
+	atStart   linePlace = iota // at the beginning of the stream: a byte order mark may follow
 	onNewLine                  // at the beginning of a line
 	inComment                  // after a colon, and white space
-	inName                     // after letters of our name
-	inLine                     // in what needs no look
-	inOurs                     // in what goes
+	inName                     // after letters of the name
+	inLine                     // in a line that is passed on
+	inOurs                     // in a line that is removed
 )
 
 const ourName = "tallygate"
 
-// write appends to dst what of p may go on.
+// write appends to dst the bytes of p that may be passed on.
 func (m *muffler) write(dst, p []byte) []byte {
 	for len(p) > 0 {
 		if m.place == inLine || m.place == inOurs {
@@ -59,7 +60,7 @@ func (m *muffler) write(dst, p []byte) []byte {
 	return dst
 }
 
-// step goes past a byte. It leaves the place inName while what came since the colon may become our name.
+// step moves past one byte. The place stays inName as long as the letters since the colon may become the name.
 func (m *muffler) step(c byte) {
 	switch {
 	case c == '\r' || c == '\n':

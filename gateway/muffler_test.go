@@ -31,7 +31,8 @@ func TestMuffler(t *testing.T) {
 	}
 }
 
-// FuzzMuffler cuts any stream in two: nothing of ours stays, nothing else goes, and no more is held back than a part of our name.
+// FuzzMuffler cuts any stream in two. Nothing in Tallygate's name may stay, nothing else may be removed, and no more may be held back than
+// a part of that name.
 func FuzzMuffler(f *testing.F) {
 	for i, test := range muffled {
 		f.Add([]byte(test.in), uint(i))

@@ -9,52 +9,52 @@ import (
 	"github.com/tallygate/tallygate/meter"
 )
 
-// Payment is a way in which the calls of a route are paid: [Wallet], [Escrow] or [Subscription]. Two more are chosen by the call: the
-// work of a milestone, which its escrow pays when it is accepted, and shadow mode, in which nothing is paid.
+// Payment is a way in which the calls of a route are paid: [Wallet], [Escrow] or [Subscription]. Two more ways depend on the call: for the
+// work of a milestone, the escrow pays when the work is accepted; in shadow mode nothing is paid.
 type Payment interface {
-	// charges reports whether a call costs what its usage is priced at: not where a quota covers it.
+	// charges reports whether a call costs the price of its usage. It does not if a quota covers the usage.
 	charges() bool
-	// order says in the order of a call where its money comes from.
+	// order sets in the order of a call where its money comes from.
 	order(q *asked, o *escrow.CallOrder)
-	// begin makes the payment of a call that is authorised.
+	// begin returns the payment of a call that was authorised.
 	begin(q *asked, o escrow.CallOrder, auth *escrow.Authorisation) payment
 }
 
-// payment is how one call is paid. The call's lock guards it.
+// payment is how one call is paid. The caller holds the call's lock.
 type payment interface {
-	// known is what the call will be charged, where that is certain before its answer: then nothing more has to be held.
+	// known returns what the call will be charged, if that is certain before its answer. Then nothing more has to be held.
 	known() (price ledger.Amount, ok bool)
 	// moves reports whether money moves when the call is settled.
 	moves() bool
 	// costs reports whether the call is charged or recorded at all.
 	costs() bool
-	// start is told when the answer begins, and whether that may state its own cost.
+	// start is called when the answer begins. It gets whether the answer may state its own cost.
 	start(now time.Time, statesCost bool)
-	// covers reports whether what is held pays for n further bytes, whatever is in them.
+	// covers reports whether what is held pays for n further bytes, whatever they contain.
 	covers(n int) bool
-	// reach extends what is held to what the answer may have used so far, bound, and a batch more. It reports false when the
-	// money is not there. exact counts what was really used so far: the bound is a cheap one.
+	// reach extends what is held to the bound of what the answer may have used so far, plus a batch. It returns false if there is not enough
+	// money. bound is quick to compute; exact counts what was really used.
 	reach(bound meter.Units, exact func() meter.Usage) bool
-	// draw pays out a batch when it is full. No byte of the batch after it goes out before that is durable, so that a stream whose
-	// process dies has lost at most one batch. at is what was certainly used so far.
+	// draw pays a batch when it is full. Nothing of the next batch is sent before the draw is durable, so that a stream loses at most one
+	// batch if the process dies. at is what was certainly used so far.
 	draw(at meter.Units, now time.Time) error
-	// exhausted says why a stream was ended: the code and the message of its error event.
+	// exhausted returns the code and the message of the error event that ends a stream.
 	exhausted() (code ledger.Outcome, message string)
-	// complete fills into a settlement what this way of paying knows of it.
+	// complete sets in a settlement what depends on this way of paying.
 	complete(s *escrow.Settlement, used meter.Units)
-	// secure makes sure that a settlement can be charged in full, and changes nothing where it refuses.
+	// secure makes sure that a settlement can be charged in full. If it refuses, it has changed nothing.
 	secure(s *escrow.Settlement) *ledger.Refusal
-	// clamp brings a settlement whose usage is absurd down to what was set aside for the call.
+	// clamp reduces a settlement whose usage is absurd to what was set aside for the call.
 	clamp(s *escrow.Settlement)
-	// authorisation is the money that is set aside; nil where the call costs nothing.
+	// authorisation returns the money that is set aside, or nil if the call costs nothing.
 	authorisation() *escrow.Authorisation
-	// mention tells in headers of the plan that pays the call. quotaLeft is in millionths of the plan's unit.
+	// mention sets headers about the plan that pays the call. quotaLeft is in millionths of the plan's unit.
 	mention(h http.Header, quotaLeft int64)
 	// cancel gives back what is held.
 	cancel()
 }
 
-// payment is how the call is paid: as the route says, but for what the call does itself.
+// payment returns how the call is paid: as the route says, unless the call does the work of a milestone, or the route is in shadow mode.
 func (q *asked) payment() Payment {
 	switch {
 	case q.route.Shadow:
@@ -66,11 +66,11 @@ func (q *asked) payment() Payment {
 	}
 }
 
-// held is what all payments from money set aside have in common.
+// held is the common part of all payments from money that was set aside.
 type held struct {
 	*asked
 	auth    *escrow.Authorisation
-	covered ledger.Amount // how much is authorised in all: held, or drawn already
+	covered ledger.Amount // how much was authorised in total, held or drawn already
 }
 
 func (p *held) known() (ledger.Amount, bool)              { return 0, false }
@@ -92,13 +92,13 @@ func (p *held) exhausted() (code ledger.Outcome, message string) {
 	return escrow.InsufficientFunds, "the money for this call has run out: fund the wallet or the escrow, and ask again"
 }
 
-// worth is the most that so much usage costs.
+// worth is the most that a usage costs.
 func (q *asked) worth(bound meter.Units) (ledger.Amount, error) {
 	most, err := q.dear.Most(meter.Usage{Units: bound})
 	return ledger.Amount(most), err
 }
 
-// free is the payment of a call that costs nothing, or is let pass.
+// free is the payment of a call that costs nothing, or is let through.
 type free struct{}
 
 func (free) known() (ledger.Amount, bool)               { return 0, false }

@@ -9,22 +9,23 @@ import (
 	"github.com/tallygate/tallygate/meter"
 )
 
-// Wallet pays calls from the caller's wallet, and before that with credit that the payee has issued to it.
+// Wallet pays calls from the caller's wallet. Credit of the payee is used first.
 type Wallet struct{}
 
-// Escrow pays calls by partial releases from an escrow between the caller and the payee: the one that the caller names, else the
-// oldest open one that covers the first hold.
+// Escrow pays calls by partial releases from an escrow between the caller and the payee: the one that the caller names, or else the oldest
+// open one that covers the first hold.
 type Escrow struct {
-	// Open is the amount of the escrow that is opened where there is none that fits. 0: such a call is refused.
+	// Open is the amount of the escrow that is opened if there is no suitable one. 0: such a call is refused.
 	Open ledger.Amount
-	// OpenFor is how long an escrow opened this way lasts; what remains then goes back to the payer.
+	// OpenFor is how long such an escrow lasts. What remains then goes back to the payer.
 	OpenFor time.Duration
 }
 
 func (Wallet) charges() bool { return true }
 func (Escrow) charges() bool { return true }
 
-// order lets credit pay first, but not where the answer is judged: its price may have to be locked, which money alone can be.
+// order lets credit pay first, unless the answer is judged. Then the price may have to be locked in an escrow, which is possible only with
+// money.
 func (Wallet) order(q *asked, o *escrow.CallOrder) {
 	o.From, o.Credit = escrow.FromWallet, q.route.Quality == nil
 }
@@ -33,7 +34,7 @@ func (e Escrow) order(q *asked, o *escrow.CallOrder) {
 	o.From, o.Escrow, o.Open, o.OpenFor = escrow.FromEscrow, q.terms.escrow, e.Open, e.OpenFor
 }
 
-// walletDrawEvery is how often a stream that is paid from a wallet draws, where its batches take longer.
+// walletDrawEvery is how often a stream that is paid from a wallet draws, if its batches take longer.
 const walletDrawEvery = 5 * time.Second
 
 func (Wallet) begin(q *asked, _ escrow.CallOrder, auth *escrow.Authorisation) payment {
@@ -44,13 +45,14 @@ func (Escrow) begin(q *asked, _ escrow.CallOrder, auth *escrow.Authorisation) pa
 	return prepay(q, auth, 0)
 }
 
-// prepay is the payment of a call from money that is held, in a wallet or an escrow.
+// prepay returns the payment of a call from money that is held in a wallet or an escrow.
 func prepay(q *asked, auth *escrow.Authorisation, drawEvery time.Duration) payment {
 	if price, ok := q.fixed(); ok {
 		return &oncePaid{held{asked: q, auth: auth}, price}
 	}
 	if q.rates.UsesTokens() && q.call.API != "" {
-		// What an answer that comes whole can cost is held: where less is there, the answer gets shorter. A stream draws as it goes.
+		// For an answer that comes whole, all that it can cost is held. If there is less money, the answer gets shorter. A stream draws batch by
+		// batch.
 		most := auth.Held()
 		if q.inParts() {
 			most = auth.Reachable()
@@ -60,7 +62,7 @@ func prepay(q *asked, auth *escrow.Authorisation, drawEvery time.Duration) payme
 	return &prepaid{held: held{asked: q, auth: auth}, drawEvery: drawEvery}
 }
 
-// oncePaid is the payment of a call whose price is known and held before it is made.
+// oncePaid is the payment of a call whose price is known and held before the call.
 type oncePaid struct {
 	held
 	price ledger.Amount
@@ -73,20 +75,20 @@ func (p *oncePaid) reach(meter.Units, func() meter.Usage) bool { return true }
 // prepaid is the payment of a call whose price depends on its answer.
 type prepaid struct {
 	held
-	drawEvery time.Duration // how long a batch may take until it is drawn unfilled; 0: as long as it likes
-	needed    ledger.Amount // how much of what is covered the answer may have cost by now
-	drawn     int64         // batches
+	drawEvery time.Duration // after this time a batch is drawn although it is not full; 0: never
+	needed    ledger.Amount // how much of covered the answer may have cost so far
+	drawn     int64         // the number of batches that were drawn
 	drawnAt   time.Time
-	drawing   bool // a draw is on its way to the disk
-	absurd    bool // the provider states a usage that the request can't have
-	exact     bool // draws are posted at once: they are of units that are counted exactly
+	drawing   bool // a draw is being written to disk
+	absurd    bool // the provider states a usage that this request can't have
+	exact     bool // draws are posted at once, because their units are counted exactly
 }
 
 func (p *prepaid) start(now time.Time, statesCost bool) {
 	p.held.start(now, statesCost)
 	p.drawnAt = now
-	// What the provider will state as the cost may be less than the prices, and so may be what tiers come to in the end: until then the draws
-	// are pending, as those of estimates.
+	// The final price may be lower than the prices: if the provider states its cost, or if there are tiers. Until then the draws are pending,
+	// as draws of estimates are.
 	p.exact = !statesCost && !p.rates.UsesTokens() && !p.rates.HasTiers()
 }
 
@@ -107,10 +109,10 @@ func (p *prepaid) reach(bound meter.Units, exact func() meter.Usage) bool {
 	}
 	batch := p.batchPrice()
 	if need-p.covered > batch && exact().Suspect {
-		p.absurd = true // it came at once, and only what is held is charged of it: nothing more may go out for that
+		p.absurd = true // the usage came all at once, and only what is held is charged for it, so nothing more may be sent for it
 		return false
 	}
-	target := max(need, need+batch) // a sum beyond all amounts is below zero
+	target := max(need, need+batch) // a sum above the largest amount is negative
 	if p.limit > 0 {
 		target = min(target, p.limit)
 	}
@@ -147,7 +149,7 @@ func (p *prepaid) secure(s *escrow.Settlement) *ledger.Refusal {
 
 func (p *prepaid) draw(at meter.Units, now time.Time) error {
 	if p.route.Quality != nil || p.call.Once != "" {
-		return nil // what the call comes to is known only in the end
+		return nil // the price is known only at the end
 	}
 	if p.drawing {
 		p.drawing = false
@@ -162,7 +164,7 @@ func (p *prepaid) draw(at meter.Units, now time.Time) error {
 	}
 	due, err := p.rates.Price(meter.Usage{Units: at}, p.usedBefore)
 	if err != nil {
-		return nil // absurd usage: it is clamped when the call is settled
+		return nil // an absurd usage is clamped when the call is settled
 	}
 	p.drawn, p.drawnAt, p.drawing = max(batches, p.drawn), now, true
 	p.auth.Draw(min(ledger.Amount(due.Nano), p.covered), p.exact)

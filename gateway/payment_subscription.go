@@ -11,16 +11,16 @@ import (
 	"github.com/tallygate/tallygate/pricing"
 )
 
-// Subscription pays calls by the caller's subscription to a plan: a flat rate for a period, with a quota or without one.
+// Subscription pays calls by the caller's subscription to a plan: a flat rate for a period, with or without a quota.
 type Subscription struct {
 	Plan     escrow.Plan
-	Included *pricing.Measure // how much a period includes; nil: as much as is asked for
-	Rates    *pricing.Rates   // of what is beyond the quota; of nothing, where that is not for sale
+	Included *pricing.Measure // what a period includes; nil: any number of calls
+	Rates    *pricing.Rates   // the prices of what is beyond the quota; empty if that is not for sale
 }
 
 func (s *Subscription) charges() bool { return s.Included == nil }
 
-// used is how much of the quota's unit is in units, in millionths; 0 where the plan has no quota.
+// used returns how much of the quota's unit is in units, in millionths, or 0 if the plan has no quota.
 func (s *Subscription) used(units meter.Units) int64 {
 	if s.Included == nil {
 		return 0
@@ -33,13 +33,13 @@ func (s *Subscription) counts(class meter.Class) bool {
 	return s != nil && s.used(meter.Units{class: meter.Whole(1 << 40)}) > 0
 }
 
-// over is the price of so many millionths of a unit beyond the quota.
+// over returns the price of units beyond the quota, which are in millionths.
 func (s *Subscription) over(units int64) ledger.Amount {
-	nano, _ := s.Rates.Due(meter.Usage{Units: s.Included.Priced(meter.Quantity(units))}) // too much is the most there is
+	nano, _ := s.Rates.Due(meter.Usage{Units: s.Included.Priced(meter.Quantity(units))}) // an error means more than the largest amount, which Due then returns
 	return ledger.Amount(nano)
 }
 
-// overAfter is the price of units beyond the quota, after so many others in the period.
+// overAfter returns the price of units beyond the quota, after before other such units in the period.
 func (s *Subscription) overAfter(before, units int64) ledger.Amount {
 	used := s.Included.Priced(meter.Quantity(before))
 	priced, _ := s.Rates.Price(meter.Usage{Units: s.Included.Priced(meter.Quantity(units))}, func(c pricing.Counter) meter.Quantity {
@@ -48,8 +48,8 @@ func (s *Subscription) overAfter(before, units int64) ledger.Amount {
 	return ledger.Amount(priced.Nano)
 }
 
-// order takes of the quota what the call can come to at first: of a unit that is counted before the answer, all; else the input and the
-// first batch of the answer.
+// order takes from the quota what the call can use at first. If the unit is counted before the answer, that is everything; otherwise it is
+// the input and the first batch of the answer.
 func (s *Subscription) order(q *asked, o *escrow.CallOrder) {
 	o.From, o.Plan, o.Pattern = escrow.FromSubscription, s.Plan.Name, "subscription"
 	o.Least, o.Most = 0, 0
@@ -68,7 +68,7 @@ func (s *Subscription) order(q *asked, o *escrow.CallOrder) {
 	}
 	q.addAsked(first)
 	o.Quota = s.used(first)
-	if o.Quota == 0 { // a unit that only the answer has: no call begins where none is left
+	if o.Quota == 0 { // only the answer has this unit, so a call may begin if anything is left
 		o.Quota = escrow.Micro
 	}
 }
@@ -87,12 +87,12 @@ type flatRate struct {
 	plan *Subscription
 }
 
-// known is 0: the period is paid. It is not known where an answer is judged.
+// known returns 0, since the period is paid. If the answer is judged, nothing is known.
 func (p *flatRate) known() (ledger.Amount, bool)               { return p.fixed() }
 func (p *flatRate) covers(int) bool                            { _, ok := p.fixed(); return ok }
 func (p *flatRate) reach(meter.Units, func() meter.Usage) bool { return true }
 
-// mention tells the plan, when it renews, and ahead of a renewal that can't be paid a warning.
+// mention states the plan and when it renews. If the renewal can't be paid, it warns before.
 func (p *flatRate) mention(h http.Header, _ int64) { p.describe(h, "") }
 
 func (p *flatRate) describe(h http.Header, left string) {
@@ -107,10 +107,10 @@ func (p *flatRate) describe(h http.Header, left string) {
 	h.Set(headerSubscription, terms)
 }
 
-// quota is the payment of a call by the quota of its subscription, and beyond it by the plan's overage.
+// quota is the payment of a call by the quota of its subscription, and beyond that by the plan's overage.
 type quota struct {
 	flatRate
-	aside int64 // how much of the quota and the overage is authorised, in millionths of the unit
+	aside int64 // how much of the quota and the overage was authorised, in millionths of the unit
 }
 
 func (p *quota) known() (ledger.Amount, bool) { return 0, false }
@@ -130,7 +130,7 @@ func (p *quota) reach(bound meter.Units, _ func() meter.Usage) bool {
 	return false
 }
 
-// beyondLimit reports whether what the call has taken beyond the quota costs more than its limit.
+// beyondLimit reports whether what the call has used beyond the quota costs more than its limit.
 func (p *quota) beyondLimit() bool { return p.limit > 0 && p.auth.Total() > p.limit }
 
 func (p *quota) secure(s *escrow.Settlement) *ledger.Refusal {
@@ -159,7 +159,7 @@ func (p *quota) exhausted() (ledger.Outcome, string) {
 	return escrow.LimitExceeded, "what the plan " + p.plan.Plan.Name + " includes is used up"
 }
 
-// batch is how much further a running call asks for at a time, in millionths.
+// batch is how much more a running call takes at a time, in millionths.
 func (p *quota) batch() int64 {
 	if batch := p.route.batch(); p.plan.Included.Unit == batch.Unit {
 		return batch.N * escrow.Micro
@@ -174,7 +174,7 @@ func (p *quota) complete(s *escrow.Settlement, used meter.Units) {
 	}
 }
 
-// mention also tells what is left of the quota.
+// mention also states what is left of the quota.
 func (p *quota) mention(h http.Header, left int64) {
 	p.describe(h, "; left="+meter.Quantity(left).String())
 }

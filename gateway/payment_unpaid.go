@@ -6,8 +6,8 @@ import (
 	"github.com/tallygate/tallygate/meter"
 )
 
-// milestone is the way of paying a call that does the work of a milestone: its escrow pays when the work is accepted, and the call may
-// come to no more than that.
+// milestone is the payment of a call that does the work of a milestone. The escrow pays when the work is accepted, and the call's price may
+// not be above what the milestone pays.
 type milestone struct{}
 
 func (milestone) charges() bool { return true }
@@ -27,7 +27,7 @@ type milestoneWork struct{ held }
 
 func (p *milestoneWork) moves() bool { return false }
 
-// reach reports whether the milestone pays for so much.
+// reach reports whether the milestone pays for this much.
 func (p *milestoneWork) reach(bound meter.Units, _ func() meter.Usage) bool {
 	need, err := p.worth(bound)
 	return err == nil && need <= p.auth.Worth()
@@ -47,7 +47,7 @@ func (p *milestoneWork) exhausted() (ledger.Outcome, string) {
 	return escrow.LimitExceeded, "the call has come to what its milestone pays: " + p.auth.Worth().String()
 }
 
-// shadow is the way of paying in shadow mode: calls are recorded, and nothing is held, refused or charged.
+// shadow is the payment in shadow mode: calls are recorded, and nothing is held, refused or charged.
 type shadow struct{}
 
 func (shadow) charges() bool { return true }

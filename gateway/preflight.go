@@ -6,15 +6,15 @@ import (
 	"strings"
 )
 
-// isPreflight reports whether a browser asks, before a request of a page of another origin, whether it may send that. It never has a key.
+// isPreflight reports whether a request is a browser's question whether a page of another origin may send a request. It never has a key.
 // https://fetch.spec.whatwg.org/#cors-preflight-request
 func isPreflight(r *http.Request) bool {
 	h := r.Header
 	return r.Method == http.MethodOptions && h.Get("Origin") != "" && h.Get("Access-Control-Request-Method") != "" && h.Get("Upgrade") == ""
 }
 
-// passPreflight has the upstream answer a preflight, free of charge and without a key. So that nothing else is to be had this way, neither a
-// body goes there, nor any of the answer but its status and what it says of origins.
+// passPreflight lets the upstream answer a preflight, without a key and without a charge. So that nobody gets anything else for free in
+// this way, the upstream gets no body, and only its status and its headers about origins are passed on.
 func (g *Gateway) passPreflight(w http.ResponseWriter, r *http.Request, next Handler) error {
 	takeKey(r)
 	dropOwn(r.Header)
@@ -25,7 +25,7 @@ func (g *Gateway) passPreflight(w http.ResponseWriter, r *http.Request, next Han
 	r.Body, r.ContentLength, r.TransferEncoding, r.Trailer = http.NoBody, 0, nil, nil
 	r.Header.Del("Content-Length")
 	r.Header.Del("Trailer")
-	// Our headers are none of the upstream's business, and it might refuse what it does not know.
+	// Tallygate's headers are not for the upstream, which might refuse headers that it does not know.
 	asked := strings.Split(strings.Join(r.Header.Values("Access-Control-Request-Headers"), ","), ",")
 	asked = slices.DeleteFunc(asked, func(name string) bool { return isOwn(strings.TrimSpace(name)) })
 	r.Header.Del("Access-Control-Request-Headers")
@@ -38,10 +38,10 @@ func (g *Gateway) passPreflight(w http.ResponseWriter, r *http.Request, next Han
 	return nil
 }
 
-// preflight is what goes to the client of the answer to one. It has no way to the connection.
+// preflight passes on the answer to a preflight. It gives no access to the connection.
 type preflight struct {
 	w      http.ResponseWriter
-	header http.Header // as the upstream has it
+	header http.Header // the upstream's header
 	wrote  bool
 }
 
@@ -69,15 +69,16 @@ func (p *preflight) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// FlushError does nothing: there is nothing to flush.
+// FlushError does nothing, since nothing is buffered.
 func (p *preflight) FlushError() error { return nil }
 
 const allowOrigin = "Access-Control-Allow-Origin"
 
-// termHeaders are the request headers that a page may need for a metered call, beside those that its provider takes.
+// termHeaders are the request headers that a page may need for a metered call, besides those of its provider.
 var termHeaders = []string{"Tallygate-Key", "Tallygate-Escrow", "Tallygate-Milestone", "Tallygate-Max-Charge", "Tallygate-Tag", "Idempotency-Key"}
 
-// openRefusal lets the page that has sent a request read why it was refused: that says nothing which its key does not open.
+// openRefusal lets the page that sent a request read why it was refused. A refusal tells nothing that the key of the request could not
+// read.
 func openRefusal(h http.Header, r *http.Request) {
 	if r.Header.Get("Origin") != "" && h.Get(allowOrigin) == "" {
 		h.Set(allowOrigin, "*")
@@ -85,7 +86,7 @@ func openRefusal(h http.Header, r *http.Request) {
 	exposeOwn(h)
 }
 
-// exposeOwn lets pages of other origins, if they may read an answer at all, read our headers in it.
+// exposeOwn lets pages of other origins read Tallygate's headers in an answer, if they may read the answer at all.
 func exposeOwn(h http.Header) {
 	if h.Get(allowOrigin) != "" {
 		h.Add("Access-Control-Expose-Headers", strings.Join(append([]string{headerRequest}, chargeHeaders...), ", "))

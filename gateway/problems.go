@@ -22,17 +22,17 @@ const (
 	headerBalance = "Tallygate-Balance"
 	headerCredit  = "Tallygate-Credit"
 	headerEscrow  = "Tallygate-Escrow"
-	// headerSubscription tells the plan, when it renews, what is left, and whether the renewal is funded.
+	// headerSubscription states the plan, when it renews, what is left, and whether the renewal is funded.
 	headerSubscription = "Tallygate-Subscription"
-	// headerQuality tells the score that an answer was paid by, or that the decision is open.
+	// headerQuality states the score that decided the price, or that it is not decided yet.
 	headerQuality = "Tallygate-Quality"
 )
 
-// chargeHeaders are known only when the response is charged.
+// chargeHeaders are the headers that are known only when the response is charged.
 var chargeHeaders = []string{headerCharge, headerUnits, headerBalance, headerCredit, headerEscrow, headerSubscription, headerQuality}
 
-// dropOwn takes off h what stands there under our names, as header or as trailer: of a request it is for us, of a response it is the
-// upstream's, which has none to give.
+// dropOwn removes Tallygate's headers and trailers from h. In a request they are for Tallygate only. In a response they are false, since an
+// upstream can't know them.
 func dropOwn(h http.Header) {
 	for name := range h {
 		if isOwn(strings.TrimPrefix(name, http.TrailerPrefix)) {
@@ -51,7 +51,7 @@ func dropOwn(h http.Header) {
 	}
 }
 
-// isOwn reports whether a header's name is one of ours, in any case, and with the underscores that many programs take for hyphens.
+// isOwn reports whether a header's name is one of Tallygate's, in any case, and with underscores, which many programs take for hyphens.
 func isOwn(name string) bool {
 	if len(name) < len(headerPrefix) {
 		return false
@@ -65,18 +65,18 @@ func RefuseEarly() *ledger.Refusal {
 	return refuse(api.TooEarly, "this request moves money and came before the TLS handshake was complete, so it may be a replay: send it again")
 }
 
-// Unavailable tells that the books can't be used. charge says what is known of the request's charge: "none" or "unknown". What went
-// wrong in the books is for the operator's log, not for the caller.
+// Unavailable refuses a call because the books can't be used. charge is what is known about the charge: "none" or "unknown". The cause is
+// not in the refusal: it is for the operator's log, not for the caller.
 func Unavailable(charge string) *ledger.Refusal {
 	return refuse(api.LedgerUnavailable, "the ledger can't be used at the moment; try again later", "charge", charge)
 }
 
-// WriteProblem answers a request on a metered route with a problem that the provider's clients understand too, and that names no path.
+// WriteProblem answers a request on a metered route with a problem in a form that the provider's clients understand. It names no path.
 func WriteProblem(w http.ResponseWriter, r *http.Request, refusal *ledger.Refusal) {
 	api.WriteProblem(w, refusal, "", shapeFor(r))
 }
 
-// shapeFor is the shape of an error that the clients who send such requests know.
+// shapeFor returns the form of errors for clients that send such requests.
 func shapeFor(r *http.Request) api.Shape {
 	switch formats.Provider(meter.Head{Path: r.URL.Path, Header: r.Header}) {
 	case formats.Anthropic:
@@ -90,7 +90,7 @@ func shapeFor(r *http.Request) api.Shape {
 	}
 }
 
-// refuse makes a refusal; fields are names and values by turns.
+// refuse makes a refusal. fields are names and values alternately.
 func refuse(outcome ledger.Outcome, detail string, fields ...string) *ledger.Refusal {
 	r := &ledger.Refusal{Outcome: outcome, Detail: detail}
 	for i := 0; i+1 < len(fields); i += 2 {
@@ -102,7 +102,7 @@ func refuse(outcome ledger.Outcome, detail string, fields ...string) *ledger.Ref
 	return r
 }
 
-// asRefusal is err as the caller is told it: a refusal as it is, any other failure as an unavailable ledger.
+// asRefusal returns what the caller is told about err: a refusal unchanged, and any other error as an unavailable ledger.
 func asRefusal(err error) *ledger.Refusal {
 	var refusal *ledger.Refusal
 	if errors.As(err, &refusal) {

@@ -12,19 +12,19 @@ import (
 	"github.com/tallygate/tallygate/meter/probe"
 )
 
-// Quality pays an answer by what it is worth: a judge scores it, and the score decides how much of the price is paid.
+// Quality makes the price of an answer depend on its quality: a judge gives a score, and the score decides how much of the price is paid.
 type Quality struct {
 	Judge Judge
-	// Tiers are tried in their order; the first that the score reaches decides. The last one takes any score.
+	// Tiers are tried in their order, and the first that the score reaches decides. The last one accepts any score.
 	Tiers []escrow.Tier
-	// Unscored says what an answer without a score is paid.
+	// Unscored says what is paid for an answer without a score.
 	Unscored Unscored
 }
 
-// Unscored is what happens to the price of an answer that has no score, or something else in its place.
+// Unscored is what happens to the price of an answer that has no score, or whose score is not a number.
 type Unscored int
 
-// The price is held until there is a score or the operator decides, paid in full, or not paid at all.
+// The values of Unscored. The price is held until there is a score or the operator decides, or paid in full, or not paid at all.
 const (
 	UnscoredHold Unscored = iota
 	UnscoredPay
@@ -33,51 +33,51 @@ const (
 
 // Judge scores the answers of a route. Implementations: [ScoreProbe], [HTTPJudge] and [PayerJudge]; other packages may add theirs.
 type Judge interface {
-	// ReadsBody reports whether the judge needs to see the bodies of answers, so that they must not be compressed.
+	// ReadsBody reports whether the judge must see the bodies of answers, so that they must not be compressed.
 	ReadsBody() bool
-	// Watch is told of each answer that begins, and returns what watches it.
+	// Watch is called for each answer that begins, and returns its watcher.
 	Watch(Answer) Watcher
 }
 
-// Watcher sees one answer go by.
+// Watcher watches one answer while it passes.
 type Watcher interface {
 	// Feed takes the next bytes of the decoded body. It must not keep p.
 	Feed(p []byte)
-	// Score is called once, when the answer is complete and before it is charged. price is what it costs if it is paid in full. An error
-	// says why there is no score.
+	// Score is called once, when the answer is complete and before it is charged. price is the full price. An error says why there is no
+	// score.
 	Score(ctx context.Context, price func() (ledger.Amount, bool)) (Score, error)
 }
 
-// Answer is an answer to be judged, and what was asked.
+// Answer is an answer to be judged, with its request.
 type Answer struct {
-	Request string // the call's id
+	Request string // the id of the call
 	Payer   string
 	Payee   string
 	Route   string
-	Asked   *http.Request // as it went on to the provider
-	Body    []byte        // of the request, where it was read to price the call
+	Asked   *http.Request // the request as it was sent to the provider
+	Body    []byte        // the body of the request, if it was read to price the call
 	Call    *meter.Call
 	Status  int
 	Header  http.Header
 }
 
-// Score is what a judge says of an answer.
+// Score is what a judge says about an answer.
 type Score struct {
-	// Value is the score, as decimal text. Anything else is no score.
+	// Value is the score, as decimal text. Any other text means that there is no score.
 	Value string
-	// PayerWithin, above 0, leaves the score to the payer, who has this long: silence pays in full.
+	// PayerWithin, if above 0, leaves the score to the payer, who has this long. A payer that gives no score pays in full.
 	PayerWithin time.Duration
-	// Later is what the judge can be asked with at another time, where it gives no score now; it is kept with the held price.
+	// Later, if there is no score now, is what the judge needs to be asked again. It is stored with the held price.
 	Later []byte
 }
 
 const paidInFull = 1_000_000 // parts per million
 
-// undecidedFor is how long a judge that gives no score may take until it does; then the operator decides.
+// undecidedFor is how long a judge may take to give a score. After that the operator decides.
 const undecidedFor = 7 * 24 * time.Hour
 
-// judge finds out what a complete answer is worth, before it is charged; nil where nobody judges it. A judge is asked without the call's
-// lock, so that the end of the process can settle the call.
+// judge gets the quality of a complete answer before it is charged, or nil if nobody judges it. It asks the judge without the call's lock,
+// so that the end of the process can settle the call.
 func (c *counting) judge() *escrow.Quality {
 	if c.watcher == nil {
 		return nil
@@ -109,14 +109,14 @@ func (c *counting) judge() *escrow.Quality {
 	}
 }
 
-// answerTo is an answer to this call, for its judge.
+// answerTo returns an answer to this call, for its judge.
 func (a *admitted) answerTo(status int, h http.Header) Answer {
 	return Answer{
 		Request: a.id, Payer: a.payer.Agent, Payee: a.route.Payee, Route: a.route.Name, Asked: a.request, Body: a.body, Call: a.call, Status: status, Header: h,
 	}
 }
 
-// verdict tells in a header what the answer was found worth: "score=0.93" or "held".
+// verdict sets a header that states the quality: "score=0.93" or "held".
 func (s *settled) verdict() string {
 	switch q := s.quality; {
 	case q == nil:
@@ -132,16 +132,16 @@ func (s *settled) verdict() string {
 	}
 }
 
-// ScoreProbe reads the score from the provider's own answer: a header, or a value in its JSON.
+// ScoreProbe is a [Judge] that reads the score from the provider's own answer: a header, or a value in its JSON.
 type ScoreProbe struct {
 	Probe *probe.Probe
-	Body  bool // the score stands in the body
+	Body  bool // the score is in the body
 }
 
-// ReadsBody is [Judge]'s.
+// ReadsBody implements [Judge].
 func (p ScoreProbe) ReadsBody() bool { return p.Body }
 
-// Watch is [Judge]'s.
+// Watch implements [Judge].
 func (p ScoreProbe) Watch(a Answer) Watcher {
 	return &scoreReader{p.Probe.Reader(a.Call, a.Status, a.Header)}
 }
@@ -154,13 +154,13 @@ func (r *scoreReader) Score(context.Context, func() (ledger.Amount, bool)) (Scor
 	return Score{Value: text}, nil
 }
 
-// PayerJudge lets the agent that paid say what the answer is worth, within a time.
+// PayerJudge is a [Judge] that lets the agent that pays give the score, within a time.
 type PayerJudge struct{ Within time.Duration }
 
-// ReadsBody is [Judge]'s.
+// ReadsBody implements [Judge].
 func (PayerJudge) ReadsBody() bool { return false }
 
-// Watch is [Judge]'s.
+// Watch implements [Judge].
 func (p PayerJudge) Watch(Answer) Watcher { return byPayer(p) }
 
 type byPayer PayerJudge

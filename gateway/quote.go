@@ -3,6 +3,7 @@ package gateway
 import (
 	"bytes"
 	"context"
+	"errors"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -13,7 +14,7 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// quoteKey marks a request that only asks for its price: the meter on its way writes it into the quoted that stands there.
+// quoteKey is the key of a request's context that marks a request for a quote. The meter writes the quote into the quoted there.
 type quoteKey struct{}
 
 type quoted struct {
@@ -28,8 +29,8 @@ func quoteIn(ctx context.Context) (*quoted, bool) {
 	return q, ok
 }
 
-// Quote tells what a request would cost, by the very meter that would charge it: the request goes to next as it would really go, but
-// no further than its meter. It comes from the same client as like, which may be nil.
+// Quote returns what a request would cost, as computed by the meter that would charge it. The request goes to next as a real request would,
+// but no further than its meter. like is a request of the same client, or nil.
 func Quote(ctx context.Context, by escrow.Actor, order api.QuoteOrder, like *http.Request, next Handler) (api.Quote, error) {
 	method := order.Method
 	if method == "" {
@@ -40,7 +41,7 @@ func Quote(ctx context.Context, by escrow.Actor, order api.QuoteOrder, like *htt
 		return api.Quote{}, refuse(escrow.InvalidRequest, "path "+strconv.Quote(order.Path)+": expected a path such as /v1/chat/completions", "field", "path")
 	}
 	q := &quoted{by: by}
-	// Where no meter is on the way, the cancelled context keeps the request from going on to an upstream.
+	// If there is no meter on the way, the cancelled context prevents the request from reaching an upstream.
 	cancelled, cancel := context.WithCancel(context.WithValue(ctx, quoteKey{}, q))
 	cancel()
 	r, err := http.NewRequestWithContext(cancelled, method, "/", bytes.NewReader(order.Body))
@@ -50,7 +51,7 @@ func Quote(ctx context.Context, by escrow.Actor, order api.QuoteOrder, like *htt
 	if len(order.Body) > 0 {
 		r.Header.Set("Content-Type", "application/json")
 	}
-	r.URL = target // which is read as a server reads it
+	r.URL = target // parsed as a server parses it
 	r.RequestURI, r.RemoteAddr = order.Path, "127.0.0.1:0"
 	if like != nil {
 		r.Host, r.RemoteAddr, r.TLS = like.Host, like.RemoteAddr, like.TLS
@@ -65,14 +66,14 @@ func Quote(ctx context.Context, by escrow.Actor, order api.QuoteOrder, like *htt
 	return q.quote, nil
 }
 
-// nowhere takes what handlers answer where no meter was on the way, which might be a file of any size.
+// nowhere drops the answers of handlers if there is no meter on the way. Such an answer may be a file of any size.
 type nowhere http.Header
 
 func (n nowhere) Header() http.Header       { return http.Header(n) }
 func (n nowhere) WriteHeader(int)           {}
 func (n nowhere) Write([]byte) (int, error) { return 0, http.ErrBodyNotAllowed }
 
-// answer prices a request that only asks for its price. It goes through the first stages of a call, and holds nothing.
+// answer prices a request for a quote. It goes through the first stages of a call, and holds nothing.
 func (q *quoted) answer(g *Gateway, route *Route, r *http.Request) {
 	q.found = true
 	a := &arrival{gateway: g, route: route, request: r, client: r.Context(), payer: q.by}
@@ -97,15 +98,25 @@ func (q *quoted) answer(g *Gateway, route *Route, r *http.Request) {
 			return
 		}
 	}
-	if q.quote.Affordable, err = g.book.Affordable(context.WithoutCancel(r.Context()), order); err != nil {
+	q.quote.Affordable, err = g.book.Affordable(context.WithoutCancel(r.Context()), order)
+	switch refusal := (*ledger.Refusal)(nil); {
+	case errors.As(err, &refusal) && (refusal.Outcome == escrow.LimitExceeded || refusal.Outcome == escrow.Forbidden):
+		q.quote.Limit = refusal.Detail
+	case err != nil:
 		q.refused = asRefusal(err)
 	}
+}
+
+// chargedLater reports whether the request asks for what is charged when it is fetched: an answer that comes later, or a batch.
+func (q *asked) chargedLater() bool {
+	batch := q.call.AnyModel && !q.call.ByAsked && q.call.Once == "" && q.request.Method == http.MethodPost
+	return (q.call.Later != "" || batch) && q.rates.UsesTokens()
 }
 
 // quote writes the call's bounds into a quote.
 func (q *asked) quote(into *api.Quote) {
 	b := q.bounds()
-	into.Estimate = b.least
+	into.Estimate, into.Model, into.Later = b.least, q.call.Model, q.chargedLater()
 	if b.bounded {
 		into.Most = &b.most
 	}
@@ -115,7 +126,7 @@ func (q *asked) quote(into *api.Quote) {
 		}
 	}
 	if cost := q.route.Cost; cost != nil {
-		into.Cost, into.Most = cost.Words, nil // the provider may state any
+		into.Cost, into.Most = cost.Words, nil // the provider may state any cost
 		if q.route.MaxCharge > 0 {
 			into.Most = &q.route.MaxCharge
 		}

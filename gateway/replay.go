@@ -14,16 +14,16 @@ import (
 	"github.com/tallygate/tallygate/escrow"
 )
 
-// An answer to a call with an Idempotency-Key can be kept, so that a caller that has lost it on its way has it again, for nothing. Answers are
-// kept in the ledger's store, sealed by a key that is derived from the caller's own, which is not kept: only a call with that key opens
-// them.
+// The answer to a call with an Idempotency-Key can be stored, so that a caller that has lost the answer can get it again for free. Answers
+// are stored in the ledger, encrypted with a key that is derived from the caller's own key. That key is not stored, so only a call with the
+// same key can read the answer.
 
-// keeps reports whether the answer is kept for its caller.
+// keeps reports whether the answer is stored for its caller.
 func (q *asked) keeps() bool {
 	return q.route.Keep != nil && q.terms.idempotencyKey != "" && q.key != "" && !q.route.Shadow && q.terms.milestone == ""
 }
 
-// mayHold reports whether n bytes of an answer may be held back until it is whole, of which more come now.
+// mayHold reports whether n bytes of an answer may be held back until the answer is complete. more of them come now.
 func (q *asked) mayHold(n, more int64) bool {
 	if n <= smallBody {
 		return true
@@ -31,7 +31,7 @@ func (q *asked) mayHold(n, more int64) bool {
 	return (q.keeps() && n <= q.route.Keep.Size || q.tellsInBody()) && q.takeRoom(more, n)
 }
 
-// seal makes an answer ready to be kept; nil where it is too long. It is written as HTTP has it.
+// seal encrypts an answer to be stored, in the form of HTTP. It returns nil if the answer is too long.
 func (q *asked) seal(status int, h http.Header, body []byte) []byte {
 	h = h.Clone()
 	dropOwn(h)
@@ -51,7 +51,7 @@ func (q *asked) seal(status int, h http.Header, body []byte) []byte {
 	return lock.Seal(nil, nil, plain.Bytes(), []byte(q.terms.idempotencyKey))
 }
 
-// sealing is a cipher by a key that only the caller's own key makes.
+// sealing returns a cipher whose key is derived from the caller's own key.
 func (q *asked) sealing() (cipher.AEAD, error) {
 	key, err := hkdf.Key(sha256.New, []byte(q.key), nil, "tallygate: answers kept for "+q.payer.Agent, 32)
 	if err != nil {
@@ -64,14 +64,14 @@ func (q *asked) sealing() (cipher.AEAD, error) {
 	return cipher.NewGCMWithRandomNonce(block)
 }
 
-// replay is a kept answer, to be given again.
+// replay is a stored answer that is given again.
 type replay struct {
 	answer *http.Response
-	charge escrow.Charge // of the call that it answered
+	charge escrow.Charge // the charge of the first call
 }
 
-// keptAnswer is the answer that was kept of an earlier call under the same idempotency key. found is false where there is none, or where
-// another key of the agent's has sealed it.
+// keptAnswer returns the stored answer of an earlier call with the same idempotency key. found is false if there is none, or if it was
+// encrypted with another key of the agent.
 func (q *asked) keptAnswer(request string) (kept replay, found bool) {
 	if !q.keeps() || request == "" {
 		return replay{}, false
@@ -97,7 +97,7 @@ func (q *asked) keptAnswer(request string) (kept replay, found bool) {
 	return replay{answer, charge}, err == nil
 }
 
-// write gives the answer once more. It costs nothing: what it has cost stands in its headers.
+// write gives the answer again. It costs nothing now; its headers state what it cost the first time.
 func (k replay) write(w http.ResponseWriter) error {
 	defer k.answer.Body.Close()
 	h := w.Header()

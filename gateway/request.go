@@ -16,7 +16,7 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// setBody makes body the request's, in a form that can be sent again.
+// setBody makes body the request's body, in a form that can be sent more than once.
 func setBody(r *http.Request, body []byte) {
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
@@ -27,15 +27,15 @@ func setBody(r *http.Request, body []byte) {
 	}
 }
 
-// IsEarly reports whether a request came as TLS early data, to us (HTTP/3) or to a proxy before us. It may be a replay then (RFC 8470),
-// and what it does would be done twice. That header counts whatever it says.
+// IsEarly reports whether a request came as TLS early data, to this server (HTTP/3) or to a proxy in front of it. Such a request may be a
+// replay (RFC 8470), so it might be done twice. Any value of the header Early-Data counts.
 func IsEarly(r *http.Request) bool {
 	return r.TLS != nil && !r.TLS.HandshakeComplete || len(r.Header.Values("Early-Data")) > 0
 }
 
-// checkReading makes sure that a provider reads the request's path and method as they are read here, where the price depends on them:
-// a path that some cut at a semicolon, decode twice, or take as it is written, may be a free call for one and a costly one for the
-// other. No API needs such a path.
+// checkReading refuses a path or a method that a provider might read differently, if the price depends on them. Some servers cut a path at
+// a semicolon, some decode it twice, and some not at all. So one path could be a free call for one program and an expensive one for
+// another. No API needs such a path.
 func checkReading(r *http.Request) *ledger.Refusal {
 	odd := func(c rune) bool { return c < ' ' || c == 0x7f || strings.ContainsRune(`%?#;\`, c) }
 	dots := func(segment string) bool { return segment == "." || segment == ".." }
@@ -48,16 +48,21 @@ func checkReading(r *http.Request) *ledger.Refusal {
 	return nil
 }
 
-// methodOverrides make some servers take a request for one of another method.
+// methodOverrides are headers by which some servers take a request for one with another method.
 var methodOverrides = []string{"X-Http-Method-Override", "X-Http-Method", "X-Method-Override"}
 
-// leavesHTTP reports whether a request asks for a tunnel, in which what is used would go by unseen.
+// leavesHTTP reports whether a request asks for a tunnel, in which usage could not be counted as HTTP.
 func leavesHTTP(r *http.Request) bool {
 	return r.Header.Get("Upgrade") != "" || r.Method == http.MethodConnect
 }
 
-// dropHTTPUpgrade takes off the wish to go on in another HTTP on the same connection, as a server may ignore it: such a tunnel
-// would carry further requests past the meter.
+// hasBody reports whether a request has a body, which ends. What follows a CONNECT is what goes through the tunnel.
+func hasBody(r *http.Request) bool {
+	return r.Body != nil && r.Body != http.NoBody && r.Method != http.MethodConnect
+}
+
+// dropHTTPUpgrade removes the request to change to another version of HTTP on the same connection, which servers may ignore. Such a tunnel
+// would carry more requests past the meter.
 func dropHTTPUpgrade(h http.Header) {
 	upgrade := strings.ToLower(strings.Join(h.Values("Upgrade"), ","))
 	if strings.Contains(upgrade, "h2c") || strings.Contains(upgrade, "http/") {
@@ -72,8 +77,8 @@ func dropRange(h http.Header) {
 	h.Del("If-Range")
 }
 
-// dropOwnTrailers keeps keys and what is meant for us from reaching the provider in the request's trailers. They come with the
-// end of the body, announced or not.
+// dropOwnTrailers prevents keys, and trailers that are for Tallygate, from reaching the provider. Trailers come after the body, with or
+// without an announcement.
 func dropOwnTrailers(r *http.Request) {
 	if r.Body == nil || r.Trailer == nil {
 		return
@@ -104,7 +109,7 @@ func (f *trailerFilter) filter() {
 	}
 }
 
-// dropKeys takes off h what a Tallygate key stands in.
+// dropKeys removes from h all values that contain a Tallygate key.
 func dropKeys(h http.Header) {
 	for name, values := range h {
 		if !slices.ContainsFunc(values, escrow.HoldsKey) {
@@ -118,11 +123,11 @@ func dropKeys(h http.Header) {
 	}
 }
 
-// keyHeaders are where clients put a provider's key, in the order in which they are looked at.
+// keyHeaders are the headers in which clients put a provider's key, in the order in which they are searched.
 var keyHeaders = []string{"Tallygate-Key", "Authorization", "X-Api-Key", "X-Goog-Api-Key", "Api-Key"}
 
-// takeKey finds the caller's key and takes it off the request, so that it never reaches the provider. Where it stands in
-// Tallygate-Key, what else looks like a key is the provider's and passes. What a Tallygate key stands in never does, wherever it is.
+// takeKey finds the caller's key and removes it from the request, so that it never reaches the provider. If the key is in Tallygate-Key,
+// other keys are the provider's and are passed on. But anything that contains a Tallygate key is removed, wherever it is.
 func takeKey(r *http.Request) string {
 	var key string
 	for _, name := range keyHeaders {
@@ -148,7 +153,7 @@ func takeKey(r *http.Request) string {
 	return key
 }
 
-// keyIn is the key in a header's value; empty where there is none.
+// keyIn returns the key in a header's value, or an empty text.
 func keyIn(name, value string) string {
 	if name != "Authorization" {
 		return value
@@ -160,8 +165,8 @@ func keyIn(name, value string) string {
 	return strings.TrimSpace(token)
 }
 
-// takeQueryKey takes ?key= off the URL if it is the caller's only key, and all parameters that a Tallygate key stands in. The others
-// stay as they are written.
+// takeQueryKey removes ?key= from the URL if it is the caller's only key, and all parameters that contain a Tallygate key. The others stay
+// as they are written.
 func takeQueryKey(r *http.Request, only bool) string {
 	var key string
 	var kept []string
@@ -186,7 +191,7 @@ func takeQueryKey(r *http.Request, only bool) string {
 	return key
 }
 
-// unescaped is a part of a query, decoded; as it is where that can't be done.
+// unescaped returns a part of a query, decoded. If it can't be decoded, it is returned unchanged.
 func unescaped(text string) string {
 	if decoded, err := url.QueryUnescape(text); err == nil {
 		return decoded
@@ -194,11 +199,11 @@ func unescaped(text string) string {
 	return text
 }
 
-// terms are what a caller asks of its charge, in request headers.
+// terms are what a caller asks for in Tallygate's request headers.
 type terms struct {
 	escrow         string            // Tallygate-Escrow
 	milestone      string            // Tallygate-Milestone
-	idempotencyKey string            // Idempotency-Key; to the provider it goes on as the payer's own, see ownIdempotencyKey
+	idempotencyKey string            // Idempotency-Key; the provider gets another one, see ownIdempotencyKey
 	maxCharge      ledger.Amount     // Tallygate-Max-Charge
 	tags           map[string]string // Tallygate-Tag: team=x, run=7
 }
@@ -210,8 +215,7 @@ const (
 	maxIdempotencyKey = 255
 )
 
-// takeTerms reads the Tallygate-* request headers and takes them off, also where it refuses them: they are for us, not for the
-// provider.
+// takeTerms reads the Tallygate-* request headers and removes them, even if it refuses them, because they are not for the provider.
 func takeTerms(h http.Header) (terms, *ledger.Refusal) {
 	defer dropOwn(h)
 	t := terms{escrow: h.Get("Tallygate-Escrow"), milestone: h.Get("Tallygate-Milestone"), idempotencyKey: h.Get("Idempotency-Key")}
@@ -243,8 +247,9 @@ func takeTerms(h http.Header) (terms, *ledger.Refusal) {
 	return t, nil
 }
 
-// ownIdempotencyKey makes the caller's idempotency key unique to the payer on its way to the provider, which knows one customer alone: else it
-// would give one payer the answer that it has kept for another. The same key of the same payer stays the same.
+// ownIdempotencyKey replaces the caller's idempotency key by one that is different for each payer. To the provider, all payers are one
+// customer, so it could give one payer an answer that it has stored for another. The same key of the same payer always has the same
+// replacement.
 func (a *arrival) ownIdempotencyKey() {
 	h := a.request.Header
 	for name, keys := range h {

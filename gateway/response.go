@@ -13,37 +13,37 @@ import (
 	"github.com/tallygate/tallygate/meter/wire"
 )
 
-// response stands between the provider's handlers and the client. It counts what goes by, and holds back what would make
-// the client believe that the answer is complete until its charge is durable.
+// response stands between the provider's handlers and the client. It counts what passes. Until the charge is durable it holds back the part
+// that would make the client believe that the answer is complete.
 //
-// The handlers below call it one call at a time (reverse_proxy locks its flush timer against its writes).
+// The handlers below make one call at a time (reverse_proxy uses one lock for its flush timer and its writes).
 type response struct {
 	http.ResponseWriter
 	call   *admitted
-	own    http.Header // the header as it was before the handlers below added to it
+	own    http.Header // the header before the handlers below added to it
 	status int
-	body   body // how the answer goes on; nil until its header is there
+	body   body // how the answer is passed on; nil until its header is written
 }
 
-// body is a way for an answer to go to the client. Implementations: [passing], [unreadable], [refused], and of those that are charged [kept], [streamed]
-// and [tunneled].
+// body is a way in which an answer goes to the client. Implementations: [passing], [unreadable] and [refused]; and for answers that are
+// charged [kept], [streamed] and [tunneled].
 type body interface {
-	// write takes what the handlers write.
+	// write takes bytes that the handlers write.
 	write(p []byte) (n int, err error)
-	// flush sends what is there, as far as it may go.
+	// flush sends what was written, as far as it may be sent.
 	flush() error
-	// complete ends an answer whose handlers have ended. It returns what to panic with where the client must see it as incomplete.
+	// complete ends an answer whose handlers have returned without an error. If the client must see the answer as incomplete, complete returns
+	// the value to panic with.
 	complete() (cause any)
-	// failed is told of the error that the handlers ended with, and returns the one that is to be answered.
+	// failed gets the error that the handlers have returned, and returns the error to answer with.
 	failed(err error) error
-	// broken ends an answer whose handlers have panicked with p. It returns what the server is told: what to panic with, or an error that
-	// is to be answered.
+	// broken ends an answer whose handlers have panicked with p. It returns the value to panic with, or an error to answer with.
 	broken(p any) (cause any, err error)
-	// close gives up what the body holds.
+	// close releases what the body holds.
 	close()
 }
 
-// run serves the request. cause is what the handlers panicked with, if the panic must go on.
+// run serves the request. cause is the value of the handlers' panic, if the panic must go on.
 func (w *response) run(next Handler) (cause any, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -65,7 +65,7 @@ func (w *response) run(next Handler) (cause any, err error) {
 	return w.body.complete(), nil
 }
 
-// failed is [body]'s, also where no answer has begun.
+// failed implements [body], also if no answer has begun.
 func (w *response) failed(err error) error {
 	switch {
 	case w.call.hasYielded():
@@ -77,7 +77,7 @@ func (w *response) failed(err error) error {
 	return w.giveUp(err)
 }
 
-// broken is [body]'s, also where no answer has begun.
+// broken implements [body], also if no answer has begun.
 func (w *response) broken(p any) (cause any, err error) {
 	if w.body != nil || w.refuses(w.call.whyBarred(), false) {
 		return w.body.broken(p)
@@ -85,7 +85,7 @@ func (w *response) broken(p any) (cause any, err error) {
 	return w.brokenUnseen(p)
 }
 
-// brokenUnseen ends an answer that was cut before the client has seen anything of it.
+// brokenUnseen ends an answer that was cut before the client got anything of it.
 func (w *response) brokenUnseen(p any) (cause any, err error) {
 	w.call.cancel()
 	if p != http.ErrAbortHandler || w.call.clientGone() {
@@ -96,14 +96,14 @@ func (w *response) brokenUnseen(p any) (cause any, err error) {
 	return nil, badGateway(errors.New("the upstream ended its response too early"))
 }
 
-// giveUp ends a call whose answer is replaced by that to an error.
+// giveUp ends a call whose answer is replaced by the answer to an error.
 func (w *response) giveUp(err error) error {
 	w.call.cancel()
 	w.Header().Set(headerRequest, w.call.id)
 	return err
 }
 
-// discard takes back what the handlers below have put into the header of an answer that does not go out.
+// discard removes what the handlers below have added to the header of an answer that is not passed on.
 func (w *response) discard() {
 	h := w.Header()
 	clear(h)
@@ -116,13 +116,13 @@ func (w *response) close() {
 	}
 }
 
-// passes reports whether the answer goes by as if no meter were there.
+// passes reports whether the answer passes as if there were no meter.
 func (w *response) passes() bool {
 	_, ok := w.body.(*passing)
 	return ok
 }
 
-// WriteHeader decides how the answer goes on.
+// WriteHeader decides how the answer is passed on.
 func (w *response) WriteHeader(status int) {
 	if status >= 100 && status < 200 && status != http.StatusSwitchingProtocols {
 		dropOwn(w.Header())
@@ -148,11 +148,24 @@ func (w *response) WriteHeader(status int) {
 	if (status < http.StatusBadRequest || c.route.charged(status)) && w.refuses(c.unseen(), true) {
 		return
 	}
-	if c.pay.costs() && !w.leavesHTTP() {
+	if w.sifts() {
+		w.body = &sifted{response: w}
+		return
+	}
+	w.open()
+}
+
+// open sends the header of an answer that goes on, or has it wait for the charge.
+func (w *response) open() {
+	c := w.call
+	if gone := c.stored().Deletes; gone != nil && w.status/100 == 2 {
+		c.deleted(*gone)
+	}
+	if (c.pay.costs() || c.isPayersOwn()) && !w.leavesHTTP() {
 		keepPrivate(w.Header())
 	}
 	switch {
-	case !c.pay.costs() || !c.route.charged(status):
+	case !c.pay.costs() || !c.route.charged(w.status):
 		c.cancel()
 		w.Header().Set(headerCharge, "0")
 		w.pass()
@@ -163,7 +176,7 @@ func (w *response) WriteHeader(status int) {
 	}
 }
 
-// refuses puts a refusal, if there is one, in the place of whatever is answered. worked says that somebody has worked for the answer.
+// refuses replaces the answer by a refusal, if there is one. worked says that the provider has worked for the answer.
 func (w *response) refuses(refusal *ledger.Refusal, worked bool) bool {
 	if refusal == nil {
 		return false
@@ -172,7 +185,7 @@ func (w *response) refuses(refusal *ledger.Refusal, worked bool) bool {
 	return true
 }
 
-// pass lets the answer by. What is said in our name in an event stream is taken out, so that it may get shorter.
+// pass lets the answer pass. Comments in an event stream that look like Tallygate's are removed, so the answer may get shorter.
 func (w *response) pass() {
 	body := &passing{response: w}
 	if isEventStream(w.Header()) {
@@ -183,7 +196,7 @@ func (w *response) pass() {
 	w.ResponseWriter.WriteHeader(w.status)
 }
 
-// leavesHTTP reports whether a tunnel follows: a WebSocket, which HTTP/2 opens by CONNECT and an answer of 200.
+// leavesHTTP reports whether the connection becomes a tunnel. That is a WebSocket, which HTTP/2 opens by CONNECT and an answer of 200.
 func (w *response) leavesHTTP() bool {
 	return w.status == http.StatusSwitchingProtocols || w.call.request.Method == http.MethodConnect && w.status/100 == 2
 }
@@ -203,7 +216,7 @@ func (w *response) begin() {
 	}
 	sse := isEventStream(h)
 	kind, _, _ := mime.ParseMediaType(h.Get("Content-Type"))
-	document := kind == "application/json" && counted.length >= 0 // also where a stream was asked for: that would not know its length
+	document := kind == "application/json" && counted.length >= 0 // also if a stream was asked for, since a stream would have no stated length
 	c.begin(w.status, h, sse)
 	streams := sse || h.Get("Trailer") != "" || c.call.Stream && !document || isIncremental(h)
 	tells := !streams && c.tellsInBody()
@@ -217,7 +230,7 @@ func (w *response) begin() {
 	}
 }
 
-// Write takes what the handlers write.
+// Write takes bytes that the handlers write.
 func (w *response) Write(p []byte) (int, error) {
 	if w.body == nil {
 		w.WriteHeader(http.StatusOK)
@@ -225,7 +238,7 @@ func (w *response) Write(p []byte) (int, error) {
 	return w.body.write(p)
 }
 
-// FlushError sends what is there, as far as it may go.
+// FlushError sends what was written, as far as it may be sent.
 func (w *response) FlushError() error {
 	if w.body == nil {
 		w.WriteHeader(http.StatusOK)
@@ -233,10 +246,10 @@ func (w *response) FlushError() error {
 	return w.body.flush()
 }
 
-// Flush is [http.Flusher]'s. An error shows at the next write.
+// Flush implements [http.Flusher]. An error appears at the next write.
 func (w *response) Flush() { _ = w.FlushError() }
 
-// ReadFrom keeps io.Copy from writing past the meter.
+// ReadFrom prevents io.Copy from writing to the client directly, past the meter.
 func (w *response) ReadFrom(r io.Reader) (int64, error) {
 	return io.Copy(struct{ io.Writer }{w}, r)
 }
@@ -244,7 +257,7 @@ func (w *response) ReadFrom(r io.Reader) (int64, error) {
 // Unwrap lets http.ResponseController reach the connection.
 func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// Push is [http.Pusher]'s.
+// Push implements [http.Pusher].
 func (w *response) Push(target string, o *http.PushOptions) error {
 	if pusher, ok := w.ResponseWriter.(http.Pusher); ok {
 		return pusher.Push(target, o)
@@ -252,12 +265,12 @@ func (w *response) Push(target string, o *http.PushOptions) error {
 	return http.ErrNotSupported
 }
 
-// flushClient sends what was written to the client.
+// flushClient sends to the client what was written to it.
 func (w *response) flushClient() error {
 	return http.NewResponseController(w.ResponseWriter).Flush()
 }
 
-// sendHeader makes sure that a header which was written has gone out, before trailers take its place: HTTP/3's server reads it only when it
+// sendHeader makes sure that a header that was written is sent before trailers replace it: the HTTP/3 server reads the header only when it
 // sends it.
 func (w *response) sendHeader() {
 	if w.call.request.ProtoMajor >= 3 {

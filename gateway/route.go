@@ -13,43 +13,48 @@ import (
 	"github.com/tallygate/tallygate/pricing"
 )
 
-// Route is a metered route: whom its calls pay, at which prices, and how. It does not change while calls run on it.
+// Route is a metered route: who is paid for its calls, at which prices, and how. It must not change while calls run on it.
 type Route struct {
 	// Payee is the agent that is paid.
 	Payee string
-	// Name is the route's in charges and lists: the paths that it stands before.
+	// Name is the route's name in charges and lists: the paths that it covers.
 	Name string
-	// Logger takes what an operator must know of the route's calls. Default: slog.Default().
+	// Logger gets what an operator should know about the route's calls. Default: slog.Default().
 	Logger *slog.Logger
 
-	// Rates are the prices of every call. Either these or a Tariff.
+	// Rates are the prices of every call. A route has either these or a Tariff.
 	Rates *pricing.Rates
-	// Tariff has prices by the model that a request asks for.
+	// Tariff has prices that depend on the requested model.
 	Tariff *pricing.Tariff
-	// Cost charges what the provider itself states, where it does; the prices then bound a call beforehand. Default: the prices are charged.
+	// Cost charges the cost that the provider states, if it states one. The prices are then only the bound before the call. Default: the
+	// prices are charged.
 	Cost *Cost
-	// Counts are units of the provider's own that its answers state.
+	// Counts are the provider's own units, whose numbers its answers state.
 	Counts []probe.Count
-	// Quality pays an answer by what it is worth. Default: in full.
+	// Quality makes the price depend on the quality of the answer. Default: the full price.
 	Quality *Quality
 	// Payment is where the money of a call comes from. Default: [Wallet].
 	Payment Payment
+	// Shared says which of the resources that the provider keeps are not the payer's alone who made them. Default: none, where the route has a
+	// tariff or charges tokens; elsewhere payers are not kept apart.
+	Shared *Shared
 	// Batch is how much a stream uses between two draws. Default: 1000 tokens.
 	Batch pricing.Measure
 
 	// Identity finds out who calls. Default: the caller's Tallygate key.
 	Identity Identity
-	// MaxCharge is the most that one call may cost; 0: no bound but the caller's money.
+	// MaxCharge is the most that one call may cost. 0: no limit but the caller's money.
 	MaxCharge ledger.Amount
-	// DurableAbove, where it is set, has the hold of a call written to the disk before the call goes on, if it holds more than this.
+	// DurableAbove, if set, is an amount. A hold above it is written to disk before the request goes to the provider.
 	DurableAbove *ledger.Amount
 	// MaxBody is how many bytes of a request body are read to find out what is asked. Default: [DefaultMaxBody].
 	MaxBody int64
-	// Keep gives answers again to callers that make a call anew under its Idempotency-Key. Default: such a call is refused with 409.
+	// Keep stores answers, and gives them again to callers that repeat a call with its Idempotency-Key. Default: such a call is refused with
+	// 409.
 	Keep *Keep
-	// FinishUnpaid lets a stream run on, unpaid, when its money has run out. Default: it ends with an error event.
+	// FinishUnpaid lets a stream go on without a charge when its money has run out. Default: the stream ends with an error event.
 	FinishUnpaid bool
-	// FinishUnheard awaits an answer whose client has left, and charges it. Default: the upstream call is cancelled.
+	// FinishUnheard waits for the end of an answer whose client has left, and charges it. Default: the upstream call is cancelled.
 	FinishUnheard bool
 	// Charged reports whether an answer with a status is charged. Default: 2xx and 101.
 	Charged func(status int) bool
@@ -57,24 +62,24 @@ type Route struct {
 	Shadow bool
 }
 
-// Cost says where an answer states what it costs, as an amount of the ledger's currency.
+// Cost says where an answer states its cost, as an amount in the ledger's currency.
 type Cost struct {
-	Probes []*probe.Probe  // of several, the first that the answer has; of a stream, the last message that has it
-	Scale  decimal.Decimal // what one of the units is worth in which it is stated; zero stands for 1
+	Probes []*probe.Probe  // the first that the answer has counts; in a stream the last message that has it
+	Scale  decimal.Decimal // the value of the unit in which the cost is stated; zero means 1
 	Markup pricing.Percent
-	Words  string // as the configuration says it, for quotes: "json usage.cost markup 20%"
+	Words  string // as in the configuration, for quotes: "json usage.cost markup 20%"
 }
 
-// Keep is how long an answer is kept to be given again, and how long it may be.
+// Keep says how long an answer is stored, and how long it may be.
 type Keep struct {
-	Size int64 // bytes, header included; at most [MaxKept]
+	Size int64 // bytes, including the header; at most [MaxKept]
 	For  time.Duration
 }
 
-// MaxKept is how many bytes a kept answer has at most.
+// MaxKept is the largest size of a stored answer, in bytes.
 const MaxKept = 16 << 20
 
-// DefaultMaxBody is how many bytes of a request body are read where the route does not say.
+// DefaultMaxBody is how many bytes of a request body are read if the route does not say.
 const DefaultMaxBody = 32 << 20
 
 var defaultBatch = pricing.Measure{N: 1000, Unit: "token"}
@@ -97,7 +102,7 @@ func (r *Route) charged(status int) bool {
 	return r.Charged(status)
 }
 
-// Pattern names how the calls of a route with these rates are paid, for the books.
+// Pattern returns a name for how the calls of a route with these rates are paid, for the books.
 func Pattern(rates *pricing.Rates) string {
 	_, perCall := rates.Fixed()
 	switch {
@@ -110,7 +115,7 @@ func Pattern(rates *pricing.Rates) string {
 	}
 }
 
-// readsBody reports whether what a request costs depends on its body.
+// readsBody reports whether the request is read: because its price depends on the body, or because what it names must be the payer's.
 func (r *Route) readsBody() bool {
-	return r.Rates == nil || r.Rates.UsesTokens() || r.Rates.Uses(meter.ToolCall) || r.Rates.PricesAsked()
+	return r.separates() || r.Rates == nil || r.Rates.UsesTokens() || r.Rates.Uses(meter.ToolCall) || r.Rates.PricesAsked()
 }

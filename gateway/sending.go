@@ -12,26 +12,26 @@ import (
 	"github.com/tallygate/tallygate/meter"
 )
 
-// A meter prices the request that comes to it. The handlers between the meter and the provider may make another one of it, by a rewrite for
-// the most part: so it is looked at once more when it is sent.
+// A meter computes the price from the request that arrives at it. Handlers between the meter and the provider may change that request, for
+// example by a rewrite. So the request is checked again before it is sent.
 
-// MaySend reports whether a request below a meter may go to the provider as it now is. A handler that sends requests asks this last, when it
-// has made all its changes to the method, the URL and the body of r, and does not send what may not go: the meter then answers a refusal,
-// whatever the handler answers or ends with. MaySend puts a body in the place of r.Body that breaks off where it is not the one that the meter
-// has read.
+// MaySend reports whether a request below a meter may be sent to the provider as it is now. A handler that sends requests calls it after
+// its last change to the method, the URL and the body of r. If MaySend returns false, the handler must not send the request; the meter then
+// answers with a refusal, whatever the handler answers or returns. MaySend also replaces r.Body: reading the new body fails at the first
+// byte that differs from the body that the meter has read.
 //
-// Of handlers that do not ask, the meter judges the request that it gave them when they answer.
+// If a handler does not call MaySend, the meter checks the request that it gave to the handler when the handler answers.
 func MaySend(r *http.Request) bool {
 	call, ok := r.Context().Value(callKey{}).(*admitted)
 	return !ok || call.maySend(r)
 }
 
-// target is where a request goes. What a request costs may depend on it.
+// target is where a request goes. The price may depend on it.
 type target struct{ method, path, query string }
 
 func targetOf(r *http.Request) target { return target{r.Method, r.URL.Path, r.URL.RawQuery} }
 
-// String leaves out the query, in which keys of the provider's may stand.
+// String leaves out the query, which may contain keys of the provider.
 func (t target) String() string { return t.method + " " + t.path }
 
 func (a *admitted) maySend(r *http.Request) bool {
@@ -57,7 +57,7 @@ func (a *admitted) maySend(r *http.Request) bool {
 	return a.barred == nil
 }
 
-// bar refuses the call, whatever is answered.
+// bar makes the meter answer with a refusal, whatever the handlers answer.
 func (a *admitted) bar(refusal *ledger.Refusal) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -66,14 +66,14 @@ func (a *admitted) bar(refusal *ledger.Refusal) {
 	}
 }
 
-// whyBarred is why the call is refused, whatever is answered; nil where it is not.
+// whyBarred is the refusal that was set by bar, or nil.
 func (a *admitted) whyBarred() *ledger.Refusal {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.barred
 }
 
-// unseen refuses an answer of a handler that has not asked whether it may send what it was given, where that does not cost the same.
+// unseen refuses an answer if its handler did not call MaySend, and the request as it is now may have another price.
 func (a *admitted) unseen() *ledger.Refusal {
 	a.mu.Lock()
 	seen := a.seen
@@ -89,7 +89,7 @@ func (a *admitted) unseen() *ledger.Refusal {
 	return refusal
 }
 
-// departs refuses a request that does not cost the same as the one that was judged.
+// departs refuses a request that may cost more or less than the one that was judged.
 func (a *admitted) departs(r *http.Request, body []byte) *ledger.Refusal {
 	sent := targetOf(r)
 	if sent == a.judged && len(body) == len(a.body) {
@@ -107,27 +107,27 @@ func (a *admitted) departs(r *http.Request, body []byte) *ledger.Refusal {
 	return refuse(api.NoPrice, "this server's configuration "+made+", "+behind)
 }
 
-// behind ends a refusal of what the configuration has changed.
-const behind = "so that it may not cost the same: the provider must put the meter behind what changes the request"
+// behind is the end of a refusal of a request that the configuration has changed.
+const behind = "so it may have another price: the operator must put the meter behind the handlers that change the request"
 
-// costsAs reports whether a call costs what the judged one does, whatever is answered.
+// costsAs reports whether a call has the same price as the judged one, whatever the provider answers, and names the same resources.
 func (a *admitted) costsAs(call *meter.Call, r *http.Request) bool {
 	if a.free() {
-		return call.Free && !leavesHTTP(r)
+		return call.Free && !leavesHTTP(r) && (!a.route.separates() || reflect.DeepEqual(a.first.Stored, call.Stored))
 	}
 	now := *call
 	now.Body, now.Format = nil, nil
 	return reflect.DeepEqual(a.first, now)
 }
 
-// watchBody has the request's body compared with the judged one as it goes.
+// watchBody compares the request's body with the judged one while it is sent.
 func (a *admitted) watchBody(r *http.Request) *ledger.Refusal {
 	judged := a.call.Body
 	if r.ContentLength >= 0 && r.ContentLength != int64(len(judged)) {
 		return a.otherBody()
 	}
 	body := r.Body
-	if again, ok := body.(*watchedBody); ok { // it is sent again
+	if again, ok := body.(*watchedBody); ok { // the request is sent again
 		body = again.ReadCloser
 	}
 	r.Body = &watchedBody{ReadCloser: body, call: a, rest: judged}
@@ -142,10 +142,11 @@ func (a *admitted) otherBody() *ledger.Refusal {
 type watchedBody struct {
 	io.ReadCloser
 	call *admitted
-	rest []byte // of the judged body
+	rest []byte // the part of the judged body that was not read yet
 }
 
-// Read breaks off, as if the client had left, before the first bytes that were not judged: a provider does not work on half a request.
+// Read fails before the first byte that was not judged, as if the client had left. So no provider gets a complete request with another
+// body.
 func (b *watchedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if rest, ok := bytes.CutPrefix(b.rest, p[:n]); ok && (err != io.EOF || len(rest) == 0) {
@@ -156,7 +157,7 @@ func (b *watchedBody) Read(p []byte) (int, error) {
 	return 0, errOtherBody
 }
 
-// errOtherBody is a cancellation for whoever sends: it is not the upstream that has failed.
+// errOtherBody counts as a cancellation, so that the proxy does not take it for a failure of the upstream.
 var errOtherBody error = otherBodyError{}
 
 type otherBodyError struct{}

@@ -11,8 +11,8 @@ import (
 	"github.com/tallygate/tallygate/pricing"
 )
 
-// TestMaySend: a handler of any kind that asks before it sends is told what may go, and its body breaks off where it is another one. What was
-// refused once is refused for good, whatever the handler then does.
+// TestMaySend: any handler that asks before it sends is told whether it may, and reading the body fails if it is a different one. A call
+// that was refused stays refused, whatever the handler does then.
 func TestMaySend(t *testing.T) {
 	t.Parallel()
 	tariff := &pricing.Tariff{Models: perToken(t, "0.001")}

@@ -11,14 +11,14 @@ import (
 	"github.com/tallygate/tallygate/meter"
 )
 
-// settled is a call that is over: charged, or known to cost nothing, or not known since the ledger has failed.
+// settled is a call that is over. It was charged, or costs nothing, or the ledger has failed and nobody knows.
 type settled struct {
-	charge  escrow.Charge   // zero where the call costs nothing
-	quality *escrow.Quality // that a complete answer was found to have; nil where nobody judges
+	charge  escrow.Charge   // zero if the call costs nothing
+	quality *escrow.Quality // the quality of a complete answer; nil if nobody judges it
 	err     error           // why charging failed
 }
 
-// Who cut an answer short, in the words of a charge's `cut`.
+// What cut an answer short, as the values of a charge's `cut`.
 const (
 	cutNone     = "none"
 	cutClient   = "client"
@@ -30,7 +30,7 @@ const (
 type ending struct {
 	cut     string
 	quality *escrow.Quality // of a complete answer
-	sealed  []byte          // the answer, where it is to be kept
+	sealed  []byte          // the encrypted answer, if it is to be stored
 }
 
 var (
@@ -41,8 +41,8 @@ var (
 	errCoding    = errors.New("the upstream's response is compressed in a way that can't be counted")
 )
 
-// charge charges the answer. It is called once, with the call locked; again only where it refuses a complete answer that the money, or
-// a limit, does not reach for.
+// charge charges the answer, with the call locked. It is called once, except after it has refused a complete answer for lack of money or
+// because of a limit.
 func (c *counting) charge(e ending) (*settled, *ledger.Refusal) {
 	auth := c.pay.authorisation()
 	if e.cut != cutNone && !c.sent && c.status != http.StatusSwitchingProtocols || e.cut == cutUpstream && c.once() {
@@ -53,10 +53,10 @@ func (c *counting) charge(e ending) (*settled, *ledger.Refusal) {
 	if e.cut == cutNone {
 		usage := c.counter.Usage(true)
 		switch {
-		case c.call.Fetches != "" && usage.Unanswered: // it is not there yet
+		case c.call.Fetches != "" && usage.Unanswered: // the answer is not finished yet
 			auth.Cancel()
 			return &settled{}, nil
-		case c.call.AnyModel && usage.Later == "" && !hasTokens(usage.Units):
+		case c.call.AnyModel && !c.call.ByAsked && usage.Later == "" && !hasTokens(usage.Units):
 			part = true // there are no results yet
 		case c.once() && usage.Pending:
 			part = true
@@ -86,12 +86,15 @@ func (c *counting) charge(e ending) (*settled, *ledger.Refusal) {
 		c.gateway.book.Abandon(c.abandoned(c.sent))
 		c.route.logger().Error("charging", "request", c.id, "error", err)
 	} else {
+		if e.cut == cutNone {
+			c.rememberContainers()
+		}
 		metrics.calls.WithLabelValues(c.route.Payee, e.cut).Inc()
 	}
 	return &settled{charge: charge, quality: settlement.Quality, err: err}, nil
 }
 
-// hasTokens reports whether there is more in units than what any answer has.
+// hasTokens reports whether units contains anything besides the classes that every answer has.
 func hasTokens(units meter.Units) bool {
 	for class, n := range units {
 		if n > 0 && !everyAnswerHas(class) {
@@ -101,7 +104,7 @@ func hasTokens(units meter.Units) bool {
 	return false
 }
 
-// settlement is what the answer comes to.
+// settlement is the settlement of the answer: what it used, and what that costs.
 func (c *counting) settlement(e ending) escrow.Settlement {
 	usage := c.used(e.cut)
 	bill, err := c.bill(usage, e.cut != cutNone, nil)
@@ -118,7 +121,10 @@ func (c *counting) settlement(e ending) escrow.Settlement {
 		HTTPStatus: c.status,
 		Duration:   time.Since(c.began),
 	}
-	most := c.route.MaxCharge // the provider's own: no answer costs more
+	if s.Model == "" && c.call.Talks { // the order had none
+		s.Model = c.call.Model
+	}
+	most := c.route.MaxCharge // the provider's own limit: no answer costs more
 	if e.cut != cutNone {
 		most = c.limit
 	}
@@ -133,6 +139,9 @@ func (c *counting) settlement(e ending) escrow.Settlement {
 		s.Quality, s.Answer = e.quality, e.sealed
 	}
 	s.Later = c.toCome(usage, e.cut)
+	if (e.cut != cutFunds || s.Later != nil) && c.stored().Makes { // else what is never paid for could be had from the provider's store
+		s.Made = c.made(usage.Made)
+	}
 	c.pay.complete(&s, usage.Units)
 	if usage.Suspect {
 		c.pay.clamp(&s)
@@ -140,7 +149,7 @@ func (c *counting) settlement(e ending) escrow.Settlement {
 	return s
 }
 
-// used is what the answer has used in the end.
+// used is the final usage of the answer.
 func (c *counting) used(cut string) meter.Usage {
 	usage := c.counter.Usage(cut == cutNone)
 	if cut == cutFunds && c.delivered != nil {
@@ -152,46 +161,48 @@ func (c *counting) used(cut string) meter.Usage {
 	if cut == cutClient {
 		c.addUnseen(&usage)
 	}
-	if usage.Later != "" { // the rest is charged when it is fetched
-		usage = meter.Usage{Source: meter.Stated, Later: usage.Later, Units: meter.Units{meter.Calls: usage.Units[meter.Calls]}}
+	if usage.Later != "" { // the rest is charged when the answer is fetched
+		usage = meter.Usage{Source: meter.Stated, Later: usage.Later, Made: usage.Made, Units: meter.Units{meter.Calls: usage.Units[meter.Calls]}}
 	}
 	if c.addSeconds(usage.Units, usage.Length) {
 		usage.Source = meter.Estimated
 	}
 	if cut == cutClient || cut == cutFunds {
-		// The provider has answered; that the client does not hear it out is not its fault.
+		// The provider has answered. It is paid in full although the client did not wait for the end.
 		usage.Units[meter.Calls] = meter.Whole(1)
 	}
 	if cut != cutUpstream {
+		c.takeOffContainers(&usage)
 		c.addAsked(usage.Units)
 	}
 	if c.call.Fetches != "" {
-		delete(usage.Units, meter.Calls) // it was charged when the answer was asked for
+		delete(usage.Units, meter.Calls) // the call was charged when the answer was asked for
 	}
 	return usage
 }
 
-// addUnseen makes an answer that its client has cut cost no less than one that it has heard out: where the model may have thought unseen and its
-// usage has not come, it has used all the output that it could have.
+// addUnseen raises the usage of an answer that its client has cut, so that hanging up is not cheaper than reading to the end. If the model
+// may have hidden reasoning, and its usage has not come, the call counts as if it had used the largest output that it could have had.
 func (c *counting) addUnseen(usage *meter.Usage) {
-	stated := usage.Source != meter.Estimated || usage.Units[meter.Reasoning] > 0
+	stated := usage.Source != meter.Estimated
+	shown := usage.Units[meter.Reasoning] > 0 && !meter.ShowsSummaries(c.call.Model) && !meter.ShowsSummaries(usage.Model)
 	thinks := c.call.Thinks || meter.ThinksUnseen(c.call.Model) || meter.ThinksUnseen(usage.Model)
-	if stated || !thinks || c.call.InputOnly || c.call.API == "" || !c.rates.UsesTokens() {
+	if stated || shown || !thinks || c.call.InputOnly || c.call.API == "" || !c.rates.UsesTokens() {
 		return
 	}
 	most := c.maxOutput()
 	if most == 0 {
 		most = DefaultMaxOutput * max(1, c.call.Choices)
 	}
-	usage.Units[meter.Output] = max(usage.Units[meter.Output], meter.Whole(most))
+	usage.Units[meter.Output] = max(usage.Units[meter.Output], meter.Whole(most)-usage.Units[meter.Reasoning])
 }
 
-// settlePart charges what was sent of a result that is charged once, when it is whole: under an id of its own, so that neither the part is
-// free nor the whole is had for it.
+// settlePart charges what was sent of a result that is charged once, before it is complete. The part gets a charge with an id of its own,
+// so that the part is not free, and the whole result is still charged later.
 func (c *counting) settlePart(settlement escrow.Settlement) *settled {
 	ctx, book := context.WithoutCancel(c.request.Context()), c.gateway.book
 	c.pay.cancel()
-	_, _ = escrow.Do(ctx, book, func(*escrow.Tx) (struct{}, error) { return struct{}{}, nil }) // behind it, what was held is available again
+	_, _ = escrow.Do(ctx, book, func(*escrow.Tx) (struct{}, error) { return struct{}{}, nil }) // this waits for earlier operations, after which the money that they held is available again
 	order := c.order(0, settlement.Amount)
 	order.Request, order.IdempotencyKey, order.Most = book.NewRequestID(), "", settlement.Amount
 	auth, err := book.Authorise(ctx, order)

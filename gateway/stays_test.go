@@ -84,7 +84,7 @@ func TestAnswersThatStay(t *testing.T) {
 			t.Run(fmt.Sprintf("%s, hung up, stream %t", k.name, stream), func(t *testing.T) {
 				t.Parallel()
 				provider := &keeping{begun: make(chan struct{}), goOn: make(chan struct{})}
-				s := openShop(t, escrow.Rules{}, gateway.Options{}, gateway.Route{Rates: rates(t, "0.0001 per output_token")}, provider.ServeHTTP)
+				s := openShop(t, escrow.Rules{}, gateway.Options{}, gateway.Route{Rates: rates(t, "0.0001 per output_token"), Shared: shared(t, "*")}, provider.ServeHTTP)
 				ctx, hangUp := context.WithCancel(t.Context())
 				gone := make(chan struct{})
 				go func() {
@@ -112,7 +112,7 @@ func TestAnswersThatStay(t *testing.T) {
 			t.Run(fmt.Sprintf("%s, many at once, stream %t", k.name, stream), func(t *testing.T) {
 				t.Parallel()
 				provider := &keeping{}
-				s := openShop(t, escrow.Rules{}, gateway.Options{}, gateway.Route{Rates: rates(t, "0.004 per output_token"), Batch: pricing.Measure{N: 10, Unit: "token"}}, provider.ServeHTTP)
+				s := openShop(t, escrow.Rules{}, gateway.Options{}, gateway.Route{Rates: rates(t, "0.004 per output_token"), Shared: shared(t, "*"), Batch: pricing.Measure{N: 10, Unit: "token"}}, provider.ServeHTTP)
 				var all sync.WaitGroup
 				for range 8 {
 					all.Go(func() { s.post(k.path, strings.NewReader(request)) })

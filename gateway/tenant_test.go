@@ -11,8 +11,8 @@ import (
 	"github.com/tallygate/tallygate/gateway"
 )
 
-// TestIdempotencyKeysAreThePayersOwn: the provider sees a key that is the same for the same key of the same payer, and another one for any
-// other payer, whatever name the header goes by.
+// TestIdempotencyKeysAreThePayersOwn: the provider always gets the same key for one key of one payer, and different keys for different
+// payers, whatever header the key is in.
 func TestIdempotencyKeysAreThePayersOwn(t *testing.T) {
 	t.Parallel()
 	seen := make(chan string, 10)
@@ -48,7 +48,7 @@ func TestIdempotencyKeysAreThePayersOwn(t *testing.T) {
 	}
 }
 
-// TestAnswersAreNobodyElses: no cache in front gives an answer that was paid for, or the payer's balance, to others.
+// TestAnswersAreNobodyElses: no cache in front of the server gives an answer that was paid for, or the payer's balance, to others.
 func TestAnswersAreNobodyElses(t *testing.T) {
 	t.Parallel()
 	for name, provider := range map[string]http.HandlerFunc{
@@ -88,7 +88,7 @@ func TestAnswersAreNobodyElses(t *testing.T) {
 	}
 }
 
-// TestAnswersGivenAgainAreNobodyElses: an answer that was kept says to caches what it said at first.
+// TestAnswersGivenAgainAreNobodyElses: a stored answer that is given again has the same cache headers as the first time.
 func TestAnswersGivenAgainAreNobodyElses(t *testing.T) {
 	t.Parallel()
 	for _, price := range []string{"0.001 per call", "0.000001 per byte"} {

@@ -9,8 +9,8 @@ import (
 	"github.com/tallygate/tallygate/pricing"
 )
 
-// TestAServiceTierWithoutAPrice: one that is asked for is refused beforehand, and one that only the answer states is charged at the
-// dearest prices and is suspect.
+// TestAServiceTierWithoutAPrice: a request for such a tier is refused. If only the answer states the tier, the most expensive prices are
+// charged, and the charge is suspect.
 func TestAServiceTierWithoutAPrice(t *testing.T) {
 	t.Parallel()
 	price := func(words string) []pricing.Price {

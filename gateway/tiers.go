@@ -9,10 +9,10 @@ import (
 	"github.com/tallygate/tallygate/pricing"
 )
 
-// Prices with tiers depend on what the payer has used in the period. Whatever is held or promised is at the dearest tier; a call is priced
-// when it is settled, in the same operation that counts its use.
+// Prices with tiers depend on what the payer has used in the period. Holds and quotes use the most expensive tier. A call is priced when it
+// is settled, in the same operation that counts its use.
 
-// booksCounter is what the books call a counter of prices. Prices of a route that has no tariff are counted for the route.
+// booksCounter returns the books' counter for a counter of prices. Prices of a route without a tariff are counted for the route.
 func (q *asked) booksCounter(c pricing.Counter) escrow.Counter {
 	if q.tariff == nil {
 		c.Name = q.route.Name + " " + c.Name
@@ -20,7 +20,7 @@ func (q *asked) booksCounter(c pricing.Counter) escrow.Counter {
 	return escrow.Counter{Name: c.Name, Each: c.Each}
 }
 
-// usedBefore tells what the payer has used so far, by the books as they stand. What can't be read counts as nothing.
+// usedBefore returns what the payer has used so far, according to the books. What can't be read counts as 0.
 func (q *asked) usedBefore(c pricing.Counter) meter.Quantity {
 	units, err := q.gateway.book.Used(q.payer.Agent, q.route.Payee, q.booksCounter(c))
 	if err != nil {
@@ -29,7 +29,7 @@ func (q *asked) usedBefore(c pricing.Counter) meter.Quantity {
 	return meter.Quantity(units)
 }
 
-// priceTiers lets the books price a settlement whose prices have tiers. limit is the most that it may cost; 0: no bound.
+// priceTiers lets the books price a settlement with tiers. limit is the most that it may cost; 0: no limit.
 func (c *counting) priceTiers(s *escrow.Settlement, usage meter.Usage, cut bool, limit ledger.Amount) {
 	usage.Units = maps.Clone(usage.Units)
 	suspect := usage.Suspect

@@ -46,7 +46,7 @@ func tieredRates(t *testing.T, prices ...pricing.Price) *pricing.Rates {
 	return r
 }
 
-// amounts are those of all charges, the oldest first.
+// amounts are the amounts of all charges, the oldest first.
 func (s *shop) amounts() string {
 	s.t.Helper()
 	charges, _, err := s.book.Charges(escrow.ChargeFilter{}, escrow.Page{})
@@ -58,7 +58,8 @@ func (s *shop) amounts() string {
 	return strings.Join(list, " ")
 }
 
-// TestTiersOfCalls makes call after call: each costs what its tier says, in documents and streams, and a new period begins anew.
+// TestTiersOfCalls makes call after call. Each has the price of its tier, in documents and in streams, and a new period begins with the
+// first tier.
 func TestTiersOfCalls(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -113,7 +114,8 @@ func TestTiersOfCalls(t *testing.T) {
 	}
 }
 
-// TestParallelCallsClimbTogether: whatever order calls end in, together they cost what all their use costs at once, and the books count it once.
+// TestParallelCallsClimbTogether: in whatever order calls end, together they cost as much as all their use at once, and the books count it
+// once.
 func TestParallelCallsClimbTogether(t *testing.T) {
 	t.Parallel()
 	const calls = 40
@@ -137,8 +139,8 @@ func TestParallelCallsClimbTogether(t *testing.T) {
 	want(t, "counted", used, calls*len("results")*escrow.Micro)
 }
 
-// TestMoneyForTheDearestTier: a call begins only with money for the dearest tier, wherever the use stands; and it is charged what its own
-// tier says.
+// TestMoneyForTheDearestTier: a call begins only with money for the most expensive tier, however much was used before. It is charged at its
+// own tier.
 func TestMoneyForTheDearestTier(t *testing.T) {
 	t.Parallel()
 	s := openShop(t, escrow.Rules{}, gateway.Options{}, gateway.Route{Rates: tieredRates(t, tiersOf(t, "0.1 per call", "after 1 0.9"))}, results)
@@ -155,7 +157,7 @@ func TestMoneyForTheDearestTier(t *testing.T) {
 	}
 }
 
-// TestQuotesTellTheTier: the estimate and the most are at the dearest tier, and the tier that the caller has reached is told.
+// TestQuotesTellTheTier: estimate and most are at the most expensive tier, and the quote states the tier that the caller has reached.
 func TestQuotesTellTheTier(t *testing.T) {
 	t.Parallel()
 	route := gateway.Route{Payee: "acme", Rates: tieredRates(t, tiersOf(t, "0.01 per call", "after 1 0.005", "each day"))}
@@ -171,7 +173,7 @@ func TestQuotesTellTheTier(t *testing.T) {
 	}
 }
 
-// TestTiersOfAnOverage: what is beyond a quota has tiers that count in the plan's period.
+// TestTiersOfAnOverage: the overage of a plan has tiers that count in the plan's period.
 func TestTiersOfAnOverage(t *testing.T) {
 	t.Parallel()
 	plan := escrow.Plan{Payee: "acme", Name: "p", Price: amount("0.1"), Period: time.Hour, Unit: "call", Included: 2 * escrow.Micro, Overage: true}
@@ -192,7 +194,7 @@ func TestTiersOfAnOverage(t *testing.T) {
 	want(t, "charges", s.amounts(), "0 0 0.01 0.02 0.02 0.001")
 }
 
-// TestAShadowClimbsToo: what a call would cost in shadow mode is by what was used so far.
+// TestAShadowClimbsToo: in shadow mode the price of a call also depends on what was used before.
 func TestAShadowClimbsToo(t *testing.T) {
 	t.Parallel()
 	s := openShop(t, escrow.Rules{}, gateway.Options{}, gateway.Route{Shadow: true, Rates: tieredRates(t, tiersOf(t, "0.01 per call", "after 1 0.005"))}, results)

@@ -15,7 +15,7 @@ import (
 	"github.com/tallygate/tallygate/pricing"
 )
 
-// silence is a WAV of so many seconds.
+// silence is a WAV of some seconds.
 func silence(seconds int) string {
 	const rate = 100
 	b := []byte("RIFF\x00\x00\x00\x00WAVEfmt \x10\x00\x00\x00\x01\x00\x01\x00")
@@ -24,7 +24,8 @@ func silence(seconds int) string {
 	return string(b) + "\x01\x00\x08\x00data\x00\x00\x00\x00" + strings.Repeat("\x80", rate*seconds)
 }
 
-// TestSecondsOfAudio: a second is one of the recording, whatever the format of the answer states, and never one of the provider's clock.
+// TestSecondsOfAudio: a second is a second of the recording, whatever the format of the answer states, and never a second of the provider's
+// clock.
 func TestSecondsOfAudio(t *testing.T) {
 	t.Parallel()
 	const (

@@ -14,7 +14,7 @@ import (
 	"github.com/tallygate/tallygate/gateway"
 )
 
-// leaving is a client that leaves when it has read the first bytes.
+// leaving is a client that leaves after the first bytes.
 type leaving struct {
 	*httptest.ResponseRecorder
 	leave context.CancelFunc
@@ -26,12 +26,17 @@ func (w *leaving) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// TestThoughtsOfACancelledCall: who leaves a model that thinks unseen, before its usage has come, pays for all that it could have used; so that
-// leaving is not cheaper than to hear it out. What is shown is counted, and what is stated is charged.
+// TestThoughtsOfACancelledCall: a client that leaves a model with hidden reasoning before the usage has come pays for the largest output
+// that the call could have had. So leaving is not cheaper than reading to the end. Reasoning that is shown is counted, and a usage that is
+// stated is charged.
 func TestThoughtsOfACancelledCall(t *testing.T) {
 	t.Parallel()
 	const chunk = `data: {"object":"chat.completion.chunk","model":"MODEL","choices":[{"index":0,"delta":{"DELTA":" x"}}]}` + "\n\n"
 	const usage = `data: {"object":"chat.completion.chunk","model":"MODEL","choices":[],"usage":{"prompt_tokens":0,"completion_tokens":500,"total_tokens":500}}` + "\n\n"
+	const begun = `data: {"type":"message_start","message":{"model":"MODEL","usage":{"input_tokens":0,"output_tokens":1}}}` + "\n\n"
+	const says = `data: {"type":"content_block_delta","delta":{"text":" x"}}` + "\n\n"
+	const thinks = `data: {"type":"content_block_delta","delta":{"thinking":" x"}}` + "\n\n"
+	const gemini = `data: {"candidates":[{"content":{"parts":[{"text":" x"}]}}]}` + "\n\n"
 	for _, test := range []struct {
 		name, request, model, answer string
 		charge                       string // at 0.0001 a token
@@ -44,7 +49,22 @@ func TestThoughtsOfACancelledCall(t *testing.T) {
 		{"beyond the money", `{"model":"gpt-5","messages":[],"max_tokens":600,"n":100,"stream":true}`, "gpt-5", chunk, "1"},
 		{"a model that does not think", `{"model":"m","messages":[],"max_tokens":600,"stream":true}`, "m", chunk, "0.0001"},
 		{"thoughts that are shown", `{"model":"m","messages":[],"max_tokens":600,"stream":true,"reasoning_effort":"high"}`, "m", strings.Replace(chunk, "DELTA", "reasoning_content", 1), "0.0001"},
+		{"a summary of its thoughts", `{"model":"gpt-5","messages":[],"max_tokens":600,"stream":true}`, "gpt-5", strings.Replace(chunk, "DELTA", "reasoning_content", 1), "0.06"},
 		{"its usage came", `{"model":"gpt-5","messages":[],"max_tokens":600,"stream":true}`, "gpt-5", chunk + usage, "0.05"},
+
+		{"Claude, before it says anything", `{"model":"claude-opus-4","messages":[],"max_tokens":600,"stream":true,"thinking":{"type":"enabled","budget_tokens":500}}`, "claude-opus-4", begun, "0.06"},
+		{"Claude, adaptive", `{"model":"claude-opus-4","messages":[],"max_tokens":600,"stream":true,"thinking":{"type":"adaptive"}}`, "claude-opus-4", begun + says, "0.06"},
+		{"Claude, of which a summary is shown", `{"model":"claude-opus-4","messages":[],"max_tokens":600,"stream":true,"thinking":{"type":"enabled","budget_tokens":500}}`, "claude-opus-4", begun + thinks, "0.06"},
+		{"Claude 3, whose thoughts are shown", `{"model":"claude-3-7-sonnet","messages":[],"max_tokens":600,"stream":true,"thinking":{"type":"enabled","budget_tokens":500}}`, "claude-3-7-sonnet", begun + thinks, "0.0001"},
+		{"Claude, that does not think", `{"model":"claude-opus-4","messages":[],"max_tokens":600,"stream":true,"thinking":{"type":"disabled"}}`, "claude-opus-4", begun + says, "0.0001"},
+		{"Claude, whose usage came", `{"model":"claude-opus-4","messages":[],"max_tokens":600,"stream":true,"thinking":{"type":"enabled","budget_tokens":500}}`, "claude-opus-4",
+			begun + says + `data: {"type":"message_delta","delta":{},"usage":{"output_tokens":500}}` + "\n\n", "0.05"},
+
+		{"Gemini, with a budget", `{"contents":[],"generationConfig":{"maxOutputTokens":600,"thinkingConfig":{"thinkingBudget":100}}}`, "", gemini, "0.06"},
+		{"Gemini, whatever it likes", `{"contents":[],"generationConfig":{"maxOutputTokens":600,"thinkingConfig":{"includeThoughts":true}}}`, "", gemini, "0.06"},
+		{"Gemini, in the other spelling", `{"contents":[],"generation_config":{"max_output_tokens":600,"thinking_config":{"thinking_level":"high"}}}`, "", gemini, "0.06"},
+		{"Gemini, without a thought", `{"contents":[],"generationConfig":{"maxOutputTokens":600,"thinkingConfig":{"thinkingBudget":0}}}`, "", gemini, "0.0001"},
+		{"Gemini, that is not asked for any", `{"contents":[],"generationConfig":{"maxOutputTokens":600}}`, "", gemini, "0.0001"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -59,7 +79,14 @@ func TestThoughtsOfACancelledCall(t *testing.T) {
 				panic(http.ErrAbortHandler)
 			}))
 			ctx, leave := context.WithCancel(t.Context())
-			r := httptest.NewRequest(http.MethodPost, "/v1/chat/completions", strings.NewReader(test.request)).WithContext(ctx)
+			path := "/v1/chat/completions"
+			switch {
+			case strings.Contains(test.request, "claude"):
+				path = "/v1/messages"
+			case strings.Contains(test.request, "contents"):
+				path = "/v1beta/models/tuned:streamGenerateContent"
+			}
+			r := httptest.NewRequest(http.MethodPost, path, strings.NewReader(test.request)).WithContext(ctx)
 			r.Header.Set("Authorization", "Bearer "+s.key)
 			func() {
 				defer func() { _ = recover() }()

@@ -12,13 +12,13 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// withheldError is a complete answer that does not go out, since its whole price can't be charged.
+// withheldError is the error for a complete answer that is not passed on, because its whole price can't be charged.
 type withheldError struct{ refusal *ledger.Refusal }
 
-// Error is the refusal's.
+// Error returns the text of the refusal.
 func (e *withheldError) Error() string { return e.refusal.Error() }
 
-// withheldRate is how often the answers to one agent may be withheld: the provider has worked for each, for nothing.
+// withheldRate is how often answers to one agent may be withheld, since the provider works for nothing each time.
 var withheldRate = escrow.Rate{Every: 2 * time.Second, Burst: 30}
 
 func withheldFrom(agent string) escrow.Thing {
@@ -35,7 +35,7 @@ func (q *asked) mayBeWithheld() *ledger.Refusal {
 	return refuse(escrow.RateLimited, "too many answers to this agent were withheld", "retry_after", strconv.FormatInt(seconds, 10))
 }
 
-// withhold answers in place of an answer that does not go out. Nothing is charged, unless the caller can read the answer later all the same:
+// withhold sends a refusal instead of an answer that is withheld. Nothing is charged. Both parties get an event.
 // then it is charged as far as the money goes. The payee is told by an event.
 func (a *admitted) withhold(w http.ResponseWriter, refusal *ledger.Refusal) {
 	charge, charged := "0", "nothing is charged"

@@ -2,7 +2,16 @@ package meter
 
 import "strings"
 
-// ThinksUnseen reports whether a model, by its name, thinks in tokens that are charged as output and not shown: OpenAI's o1, o3, ... and gpt-5,
+// ShowsSummaries reports whether what a model shows of its thoughts, by its name, is not all that is charged of them: a model that thinks
+// unseen may show a summary, and Claude does from version 4 on
+// (https://docs.anthropic.com/en/docs/build-with-claude/extended-thinking#summarized-thinking).
+func ShowsSummaries(model string) bool {
+	model = strings.ToLower(model)
+	claude := strings.Contains(model, "claude") && !strings.Contains(model, "claude-3") && !strings.Contains(model, "claude-2")
+	return claude || ThinksUnseen(model)
+}
+
+// ThinksUnseen reports whether a model, by its name, has hidden reasoning, which is charged as output: OpenAI's o1, o3, ... and gpt-5,
 // Gemini from 2.5 on, and xAI's grok-3-mini and grok-4.
 func ThinksUnseen(model string) bool {
 	model = strings.ToLower(model)

@@ -5,12 +5,12 @@ import (
 	"strings"
 )
 
-// plainTiers are what providers call a service at plain prices. "auto" leaves the choice to the provider, whose answer states it.
+// plainTiers are the providers' names of the service at normal prices. "auto" leaves the choice to the provider, whose answer states it.
 var plainTiers = []string{"", "auto", "default", "standard", "standard_only", "on_demand", "on-demand", "global", "not_available", "normal",
-	"scale"} // OpenAI's scale tier is paid beforehand: https://openai.com/api-scale-tier/
+	"scale"} // OpenAI's scale tier is paid in advance: https://openai.com/api-scale-tier/
 
-// ServiceTier is a service tier by its one name: fast stands for priority (https://openrouter.ai/docs/guides/features/service-tiers). Anthropic's
-// speed of that name is no tier.
+// ServiceTier returns the one name of a service tier: fast means priority (https://openrouter.ai/docs/guides/features/service-tiers).
+// Anthropic's speed of that name is not a service tier.
 func ServiceTier(name string) string {
 	if strings.EqualFold(name, "fast") {
 		return "priority"
@@ -18,11 +18,11 @@ func ServiceTier(name string) string {
 	return name
 }
 
-// PlainTier reports whether a name of a service tier, of a speed or of a region stands for plain prices.
+// PlainTier reports whether a name of a service tier, of a speed or of a region means normal prices.
 func PlainTier(name string) bool { return slices.Contains(plainTiers, strings.ToLower(name)) }
 
-// JoinTiers joins what multiplies the prices of a call, without what is plain: "priority", "fast+us". Names are in small letters, in
-// the order of tier, speed, region. Without any it is the first name, which is a plain one.
+// JoinTiers joins the names that change the prices of a call: "priority", "fast+us". It leaves out names that mean normal prices. The
+// result is in lower case, in the order of tier, speed, region. If nothing changes the prices, it is the first name.
 func JoinTiers(names ...string) string {
 	var list []string
 	for _, name := range names {

@@ -11,12 +11,12 @@ import (
 // Quantity is an amount of units in millionths of a unit, so that 1.25 seconds and 34 tokens are both exact integers.
 type Quantity int64
 
-// MaxQuantity bounds every quantity that a response may state; more is absurd and is clamped to it.
+// MaxQuantity is the largest quantity that a response may state. A larger one is absurd, and is reduced to it.
 const MaxQuantity Quantity = 1e18
 
 const unit = 1_000_000
 
-// Whole returns n whole units. It clamps n to what lies between 0 and [MaxQuantity].
+// Whole returns n whole units, limited to the range from 0 to [MaxQuantity].
 func Whole(n int64) Quantity {
 	switch {
 	case n < 0:
@@ -45,10 +45,10 @@ func (q Quantity) String() string {
 	return strconv.FormatInt(whole, 10) + "." + strings.TrimRight(digits, "0")
 }
 
-// Units are quantities by class. An absent class and one of zero are the same.
+// Units are quantities by class. A missing class is the same as one of zero.
 type Units map[Class]Quantity
 
-// Add adds q units of class c, clamped to [MaxQuantity].
+// Add adds q units of class c. The sum is at most [MaxQuantity].
 func (u Units) Add(c Class, q Quantity) {
 	if q > 0 {
 		u[c] = min(u[c]+min(q, MaxQuantity), MaxQuantity)
@@ -74,7 +74,7 @@ func (u Units) String() string {
 	return b.String()
 }
 
-// ParseQuantity reads what [Quantity.String] writes.
+// ParseQuantity reads the text that [Quantity.String] writes.
 func ParseQuantity(s string) (Quantity, error) {
 	whole, frac, _ := strings.Cut(s, ".")
 	if len(frac) > 6 {
@@ -87,9 +87,8 @@ func ParseQuantity(s string) (Quantity, error) {
 	return Quantity(n), nil
 }
 
-// DecimalQuantity reads a number as JSON or a header states it: "34", "1.25", "1e3". Digits beyond the millionth are rounded
-// up. ok is false where s is no quantity: q is 0 for a negative number and for what is no number, and [MaxQuantity] for a
-// number above that.
+// DecimalQuantity reads a number from JSON or from a header: "34", "1.25", "1e3". Digits beyond the millionth are rounded up. If s is not a
+// quantity, ok is false: q is then 0 for a negative number and for other text, and [MaxQuantity] for a number that is too large.
 func DecimalQuantity(s string) (q Quantity, ok bool) {
 	mantissa, exponent, scientific := strings.Cut(strings.ToLower(s), "e")
 	shift := 0

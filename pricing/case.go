@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// Case has prices for some callers, or for some hours. Its own lines come before those of the tariff around it, which hold for what it
-// says nothing of. In a Caddyfile:
+// Case has prices for some callers, or for some hours. Its own lines are tried before those of the tariff around it, which apply to
+// everything that the case does not mention. In a Caddyfile:
 //
 //	at 16:30-00:30 UTC {
 //		model deepseek-chat {
@@ -22,28 +22,27 @@ import (
 //		catalog prices.json markup 5%
 //	}
 type Case struct {
-	// Agents are globs of the callers' ids. Empty: the case is for all.
+	// Agents are globs of the callers' ids. Empty: the case is for all callers.
 	Agents []string `json:"agents,omitempty"`
-	// At are the hours in which a call must arrive. Absent: it is for any time.
+	// At are the hours in which a call must arrive. Missing: the case is for any time.
 	At Hours `json:"at,omitzero"`
-	// Tariff has the prices. It may have cases of its own. A catalog in it is that of the tariff around, with another markup.
+	// Tariff has the prices. It may have cases of its own. A catalog in it must be that of the tariff around it, and may have another markup.
 	Tariff
 
-	whole *Tariff // with what the case has of the tariff around it
+	whole *Tariff // Tariff, completed from the tariff around it
 }
 
-// holds reports whether the case is that of a call.
+// holds reports whether the case applies to a call.
 func (c *Case) holds(agent string, at time.Time) bool {
 	return c.isFor(agent) && (c.At.IsZero() || c.At.Hold(at))
 }
 
 // isFor reports whether the case is for a caller.
 func (c *Case) isFor(agent string) bool {
-	return len(c.Agents) == 0 || slices.ContainsFunc(c.Agents, func(glob string) bool { return matchFolded(glob, agent) }) // ids differ by case
+	return len(c.Agents) == 0 || slices.ContainsFunc(c.Agents, func(glob string) bool { return matchFolded(glob, agent) }) // ids are case-sensitive
 }
 
-// Under returns the tariff under which a call is priced that an agent makes at a time: this one, or the first of its cases that holds. It
-// must be compiled.
+// Under returns the tariff for a call that an agent makes at a time: t itself, or the first of its cases that applies. t must be compiled.
 func (t *Tariff) Under(agent string, at time.Time) *Tariff {
 	if t == nil {
 		return nil
@@ -56,7 +55,7 @@ func (t *Tariff) Under(agent string, at time.Time) *Tariff {
 	return t
 }
 
-// compile makes a case of the tariff around it ready.
+// compile prepares a case of the tariff around it.
 func (c *Case) compile(around *Tariff, catalog *Catalog, counts []string) error {
 	if len(c.Agents) == 0 && c.At.IsZero() || slices.Contains(c.Agents, "") {
 		return errors.New("a case without a condition: name agents (* for any), or hours")
@@ -83,12 +82,12 @@ func (c *Case) compileWhole(around *Tariff, catalog *Catalog, counts []string) e
 	return whole.compile(catalog, len(c.Models), counts)
 }
 
-// isEmpty reports whether the tariff has no line that prices anything.
+// isEmpty reports whether the tariff has no line with a price.
 func (t *Tariff) isEmpty() bool {
 	return len(t.Models) == 0 && len(t.Tools) == 0 && t.Catalog == nil && len(t.Cases) == 0
 }
 
-// condition says which case it is, in the words of the Caddyfile.
+// condition returns the condition of the case in the words of the Caddyfile.
 func (c *Case) condition() string {
 	if len(c.Agents) > 0 {
 		return "for " + strings.Join(c.Agents, " ")

@@ -28,20 +28,21 @@ type Catalog struct {
 // maxCatalogBytes bounds the file. LiteLLM's has 1.6 MB.
 const maxCatalogBytes = 64 << 20
 
-// catalogClasses maps the fields of an entry to classes. Their names may go on with _above_200k_tokens (any size in k or m) and
-// then with _batches, _flex or _priority, which become [Above] and [Service]. A 0 in the file is a price.
+// catalogClasses maps the fields of an entry to classes. A field's name may continue with _above_200k_tokens (any size in k or m), and then
+// with _batches, _flex or _priority. These become [Above] and [Service]. A 0 in the file counts as a price.
 //
-// Some fields need others to be understood: search_context_cost_per_query is the price of a web_search, taken at the medium size,
-// which is the providers' default. input_cost_per_query is that of a search_unit where the mode is rerank, else of a call.
-// input_cost_per_second and output_cost_per_second are that of a second where no token has a price; where both stand, the latter
-// counts alone, as it does in LiteLLM. Where no token has a price either, input_cost_per_character is that of an input_character in the mode
-// audio_speech, input_cost_per_image or output_cost_per_image of an asked_image in the mode image_generation, and output_cost_per_second or
-// output_cost_per_video_per_second of an asked_second in the mode video_generation. The factors of provider_specific_entry ({"fast": 6, "us": 1.1}) are services, in all
-// combinations ("fast+us"). tiered_pricing (ranges of prompt sizes) and max_output_tokens are read too.
+// The meaning of some fields depends on others. search_context_cost_per_query is the price of a web_search; of its sizes the medium one
+// counts, which is the providers' default. input_cost_per_query is the price of a search_unit if the mode is rerank, and otherwise of a
+// call. input_cost_per_second and output_cost_per_second are prices of a second if no token has a price; if both are there, only the latter
+// counts, as in LiteLLM. If no token has a price, there are also prices of what the request asks for: input_cost_per_character is that of
+// an input_character in the mode audio_speech; input_cost_per_image or output_cost_per_image that of an asked_image in the mode
+// image_generation; output_cost_per_second or output_cost_per_video_per_second that of an asked_second in the mode video_generation. The
+// factors of provider_specific_entry ({"fast": 6, "us": 1.1}) become services, in all combinations ("fast+us"). tiered_pricing (ranges of
+// prompt sizes) and max_output_tokens are read too.
 //
 // Other fields have no class and are not charged: pixels, images and videos by the piece in other modes, vector stores, and annotated
-// pages. Cached audio and images count as cached. An entry that prices its input, or its output, by such fields alone is left out, so that its
-// model is refused (no_price) instead of being served for nothing.
+// pages. Cached audio and images count as cached. An entry whose input or output has a price only in such fields is left out, so that calls
+// of its model are refused (no_price) instead of being free.
 var catalogClasses = map[string]meter.Class{
 	"input_cost_per_token":                      meter.Input,
 	"cache_read_input_token_cost":               meter.Cached,
@@ -111,8 +112,8 @@ func LoadCatalog(r io.Reader) (*Catalog, error) {
 // Problems returns the entries that were left out, in the order of their names, each with the reason. Their models have no price.
 func (c *Catalog) Problems() []string { return slices.Clone(c.problems) }
 
-// find returns the name under which the catalog has a model. It tries the name after the provider's prefix first, and then alone.
-// A fine-tuned ft:base:org::id is found as ft:base.
+// find returns the name under which the catalog has a model. It tries the name with the provider's prefix first, and then without. A
+// fine-tuned ft:base:org::id is found as ft:base.
 func (c *Catalog) find(provider, model string) (string, bool) {
 	names := []string{model}
 	if parts := strings.SplitN(model, ":", 3); len(parts) == 3 && parts[0] == "ft" {
@@ -135,7 +136,7 @@ func (c *Catalog) find(provider, model string) (string, bool) {
 // entry collects the prices of one model.
 type entry map[layer]map[meter.Class]Price
 
-// layer says which calls a price is for: those of a service tier ("" is none), with prompts of more than above tokens.
+// layer says for which calls a price is: those of a service tier ("" is none), with prompts of more than above tokens.
 type layer struct {
 	service string
 	above   int64
@@ -148,7 +149,7 @@ func (e entry) set(l layer, c meter.Class, p Price) {
 	e[l][c] = p
 }
 
-// positive reports whether the plain price of a class is above zero.
+// positive reports whether the normal price of a class is above zero.
 func (e entry) positive(c meter.Class) bool { return e[layer{}][c].Amount.IsPositive() }
 
 func parseEntry(name string, raw json.RawMessage) (Model, error) {
@@ -177,7 +178,7 @@ func parseEntry(name string, raw json.RawMessage) (Model, error) {
 	return m, nil
 }
 
-// readFields reads the fields that need no other to be understood. above is the size of prompt that all of them are for.
+// readFields reads the fields that can be read by themselves. above is the size of prompt for which all of them are.
 func (e entry) readFields(fields map[string]json.RawMessage, above int64) error {
 	for _, field := range sortedNames(fields) {
 		class, size, tier, ok := parseField(field)
@@ -202,7 +203,7 @@ func (e entry) readFields(fields map[string]json.RawMessage, above int64) error 
 	return nil
 }
 
-// sortedNames are the names of the fields in a stable order, so that the same file gives the same errors.
+// sortedNames returns the names of the fields in order, so that the same file always gives the same errors.
 func sortedNames(fields map[string]json.RawMessage) []string {
 	names := make([]string, 0, len(fields))
 	for name := range fields {
@@ -215,7 +216,7 @@ func sortedNames(fields map[string]json.RawMessage) []string {
 // parseField splits a field's name into class, size and service.
 func parseField(field string) (class meter.Class, above int64, service string, ok bool) {
 	var base string
-	for name := range catalogClasses { // the longest that field begins with, since one name may begin with another
+	for name := range catalogClasses { // the longest name that the field begins with, since one name may be the beginning of another
 		if strings.HasPrefix(field, name) && len(name) > len(base) {
 			base = name
 		}
@@ -234,12 +235,12 @@ func parseField(field string) (class meter.Class, above int64, service string, o
 	return catalogClasses[base], above, catalogServices[ending[2]], true
 }
 
-// isSpecial reports whether the price of a class depends on other fields. readSpecial reads those.
+// isSpecial reports whether the price of a class depends on other fields. readSpecial reads those fields.
 func isSpecial(c meter.Class) bool {
 	return c == meter.Second || c == meter.SearchUnit || c == meter.WebSearch
 }
 
-// catalogAmount reads a field's amount. It is nil where the file has null or an empty text.
+// catalogAmount reads a field's amount. It returns nil if the file has null or an empty text.
 func catalogAmount(raw json.RawMessage) (*decimal.Decimal, error) {
 	word := string(bytes.TrimSpace(raw))
 	if strings.HasPrefix(word, `"`) {
@@ -257,7 +258,7 @@ func catalogAmount(raw json.RawMessage) (*decimal.Decimal, error) {
 	return &d, nil
 }
 
-// perUnit returns the price of one unit. That of a token is stated by the million, as everybody does.
+// perUnit returns the price of one unit. The price of a token is stated per million, as usual.
 func perUnit(amount decimal.Decimal, c meter.Class) Price {
 	if slices.Contains(tokenClasses, c) {
 		return Price{Amount: amount.Shift(6), Per: 1_000_000, Unit: string(c)}
@@ -265,7 +266,7 @@ func perUnit(amount decimal.Decimal, c meter.Class) Price {
 	return Price{Amount: amount, Per: 1, Unit: string(c)}
 }
 
-// readTiers reads [{"range": [from, to], prices...}, ...]. The lowest range has the plain prices.
+// readTiers reads [{"range": [from, to], prices...}, ...]. The lowest range has the normal prices.
 func (e entry) readTiers(raw json.RawMessage) error {
 	if len(raw) == 0 || string(raw) == "null" {
 		return nil
@@ -302,10 +303,10 @@ func (e entry) readTiers(raw json.RawMessage) error {
 	return nil
 }
 
-// readSpecial reads the fields that need others to be understood: see catalogClasses.
+// readSpecial reads the fields whose meaning depends on other fields: see catalogClasses.
 func (e entry) readSpecial(fields map[string]json.RawMessage) error {
 	var mode string
-	_ = json.Unmarshal(fields["mode"], &mode) // an entry whose mode is no text has none
+	_ = json.Unmarshal(fields["mode"], &mode) // an entry whose mode is not a text has no mode
 	query, err := catalogAmount(fields["input_cost_per_query"])
 	if err != nil {
 		return fmt.Errorf("input_cost_per_query: %w", err)
@@ -342,8 +343,8 @@ func (e entry) readSpecial(fields map[string]json.RawMessage) error {
 	return nil
 }
 
-// mediaFields are the prices of models that have none by the token: of what is asked for by the mode of a model, and of seconds in any other.
-// Of several for a class, the last counts.
+// mediaFields are the fields with the prices of models that have no price per token. For units that the request asks for, they depend on
+// the mode of the model. If several fields are for one class, the last counts.
 var mediaFields = []struct {
 	field, mode string
 	class       meter.Class
@@ -357,7 +358,7 @@ var mediaFields = []struct {
 	{"output_cost_per_video_per_second", "video_generation", meter.AskedSecond},
 }
 
-// searchCost returns the price of a search at the medium size, else at the smallest that has one.
+// searchCost returns the price of a search at the medium size, or at the smallest size that has a price.
 func searchCost(raw json.RawMessage) (*decimal.Decimal, error) {
 	if len(raw) == 0 || string(raw) == "null" {
 		return nil, nil
@@ -374,7 +375,7 @@ func searchCost(raw json.RawMessage) (*decimal.Decimal, error) {
 	return nil, nil
 }
 
-// checkSides refuses an entry if its input, or its output, costs something only by what is not counted.
+// checkSides refuses an entry whose input, or output, has a price only in units that are not counted.
 func (e entry) checkSides(fields map[string]json.RawMessage) error {
 	if len(e[layer{}]) == 0 {
 		return errors.New("no price that can be counted")
@@ -398,7 +399,7 @@ func (e entry) checkSides(fields map[string]json.RawMessage) error {
 	return nil
 }
 
-// model returns the entry's prices as a Model, in a stable order.
+// model returns the entry's prices as a Model. The order is always the same.
 func (e entry) model(name string) Model {
 	m := Model{Glob: name, Prices: e.prices(layer{}), Above: e.above("")}
 	for _, service := range []string{"batch", "flex", "priority"} {
@@ -410,8 +411,8 @@ func (e entry) model(name string) Model {
 	return m
 }
 
-// multiply adds services at a multiple of the prices by the token, such as {"fast": 6, "us": 1.1}: of the plain prices, of the services
-// that there are, and of one another ("fast+us").
+// multiply adds services whose prices per token are a multiple, such as {"fast": 6, "us": 1.1}: of the normal prices, of the other
+// services, and of each other ("fast+us").
 func (m *Model) multiply(raw json.RawMessage) error {
 	var factors map[string]json.RawMessage
 	if len(raw) == 0 || json.Unmarshal(raw, &factors) != nil {
@@ -420,7 +421,7 @@ func (m *Model) multiply(raw json.RawMessage) error {
 	for _, name := range sortedNames(factors) {
 		factor, err := catalogAmount(factors[name])
 		if err != nil || factor == nil || !isUnitName(name) || len(m.Services) > maxServices {
-			continue // something else
+			continue // not a factor
 		}
 		if !factor.IsPositive() {
 			return fmt.Errorf("%s: expected a factor above zero", name)
@@ -441,10 +442,10 @@ func (m *Model) multiply(raw json.RawMessage) error {
 	return nil
 }
 
-// maxServices bounds how many services one model has before they are multiplied once more.
+// maxServices is the highest number of services of one model that are still multiplied.
 const maxServices = 16
 
-// over are the prices of upper, and those of lower for units that upper has no price for.
+// over returns the prices of upper, and those of lower for units that have no price in upper.
 func over(lower, upper []Price) []Price {
 	list := slices.Clone(upper)
 	for _, p := range lower {
@@ -455,8 +456,7 @@ func over(lower, upper []Price) []Price {
 	return list
 }
 
-// overAbove are the prices for larger prompts that count in the service s: its own, and those of lower for units that s has no price
-// for.
+// overAbove returns the prices for larger prompts in the service s: its own, and those of lower for units that have no price in s.
 func overAbove(lower []Above, s Service) []Above {
 	list := slices.Clone(s.Above)
 	for _, a := range lower {
@@ -474,7 +474,7 @@ func overAbove(lower []Above, s Service) []Above {
 	return list
 }
 
-// times are the prices by the token, multiplied.
+// times returns the prices per token, multiplied.
 func times(prices []Price, factor decimal.Decimal) []Price {
 	var list []Price
 	for _, p := range prices {
@@ -507,7 +507,7 @@ func (e entry) prices(l layer) []Price {
 	return list
 }
 
-// withMarkup returns the model with the markup added to each price, and each as it is charged.
+// withMarkup returns the model with the markup added to each price, and each price rounded as it is charged.
 func (m Model) withMarkup(markup Percent) Model {
 	change := func(list []Price) []Price {
 		list = slices.Clone(list)

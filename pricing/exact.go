@@ -10,19 +10,19 @@ import (
 	"github.com/tallygate/tallygate/meter"
 )
 
-// pieces are the classes of which a call often has just one. What is due is rounded down to nanos once a call, so that a price of one piece
-// that is finer than a nano would lose the same part of each call, for ever: 0.0000000015 per call would always be charged as 0.000000001.
-// Such a price is refused, and one of a catalog is rounded up. Of tokens, bytes and seconds a call has many, and less than a nano is lost
-// of all of them.
+// pieces are classes of which a call often has just one. The price of a call is rounded down to nanos once. So if the price of a piece were
+// finer than a nano, every call would lose the same part of it: 0.0000000015 per call would always be charged as 0.000000001. Such a price
+// is refused, or rounded up if it comes from a catalog. Of tokens, bytes and seconds a call has many, and all of them together lose less
+// than a nano.
 var pieces = []meter.Class{
 	meter.Calls, meter.ToolCall, meter.WebSearch, meter.MapsSearch, meter.FileSearch, meter.CodeSession, meter.Page, meter.SearchUnit,
 	meter.AskedImage,
 }
 
-// ledgerDigits is how many decimal digits the ledger keeps of an amount.
+// ledgerDigits is the number of decimal digits of an amount in the ledger.
 const ledgerDigits = 9
 
-// checkDigits refuses the price of a piece that is finer than what the ledger keeps.
+// checkDigits refuses the price of a piece that is finer than an amount in the ledger.
 func (p Price) checkDigits(u unit) error {
 	if p.isWhole(u) {
 		return nil
@@ -31,7 +31,7 @@ func (p Price) checkDigits(u unit) error {
 	return fmt.Errorf("%s is finer than the %d digits that the ledger keeps: each %s would be charged less than its price; use %s", p, ledgerDigits, u.word, q)
 }
 
-// isWhole reports whether one unit costs a whole number of nanos, or is no piece.
+// isWhole reports whether one unit costs a whole number of nanos, or is not a piece.
 func (p Price) isWhole(u unit) bool {
 	if !slices.Contains(pieces, u.priced[0]) {
 		return true
@@ -40,7 +40,7 @@ func (p Price) isWhole(u unit) bool {
 	return one.IsInt()
 }
 
-// roundedUp is the price of one unit with the digits that the ledger keeps.
+// roundedUp returns the price of one unit, rounded up to the ledger's digits.
 func (p Price) roundedUp() Price {
 	one := new(big.Rat).Mul(p.nanosPerMicro(1), big.NewRat(micro, 1))
 	nanos, rest := new(big.Int).QuoRem(one.Num(), one.Denom(), new(big.Int))
@@ -50,7 +50,7 @@ func (p Price) roundedUp() Price {
 	return Price{Amount: decimal.NewFromBigInt(nanos, -ledgerDigits), Per: 1, Unit: p.Unit}
 }
 
-// charged returns the price of a catalog as it is charged: that of a piece is rounded up to what the ledger keeps.
+// charged returns the price of a catalog as it is charged: the price of a piece is rounded up to the ledger's digits.
 func (p Price) charged() Price {
 	if u, err := findUnit(p.Unit, nil); err == nil && !p.isWhole(u) {
 		return p.roundedUp()
@@ -58,7 +58,7 @@ func (p Price) charged() Price {
 	return p
 }
 
-// roundNanos rounds what is due, which is not negative: down, but never to nothing. What has a price is not free, however little it is.
+// roundNanos rounds an amount that is not negative down, but never to zero: something with a price is not free, however little it is.
 func roundNanos(r *big.Rat) (int64, error) {
 	q := new(big.Int).Quo(r.Num(), r.Denom())
 	if !q.IsInt64() {

@@ -11,18 +11,18 @@ import (
 	"github.com/tallygate/tallygate/meter"
 )
 
-// Explanation shows how a usage came to its amount.
+// Explanation shows how the amount of a usage was computed.
 type Explanation struct {
 	Lines []Line `json:"lines"`
-	// Sum is that of the products, before rounding.
+	// Sum is the sum of the products, before rounding.
 	Sum string `json:"sum"`
-	// Amount is Sum rounded down to nanos, but never to nothing.
+	// Amount is Sum, rounded down to nanos, but never to zero.
 	Amount     string `json:"amount"`
 	AmountNano int64  `json:"-"`
 }
 
-// Line is the part of one class: Quantity x Price = Product. Numbers are exact decimals. A product that has no end as a decimal
-// is cut after 18 digits, and "..." follows.
+// Line is the part of one class: Quantity x Price = Product. The numbers are exact decimals. A product with too many digits is cut after 18
+// digits, and "..." follows.
 type Line struct {
 	Class    meter.Class `json:"class"`
 	Quantity string      `json:"quantity"`
@@ -33,12 +33,12 @@ type Line struct {
 // toolPrefix marks the calls of one tool in the units and prices of a charge record: "tool:search".
 const toolPrefix = "tool:"
 
-// plus stands between the prices of a class that add up.
+// plus separates the prices of a class that are added up.
 const plus = " + "
 
-// Quantities returns the units that the usage is charged by, for the record of a charge. They are the units that were used. Calls
-// of a tool that has a price of its own are in "tool:NAME", and not in tool_call. A call that costs its model's minimum has one unit
-// "minimum", whose price is what the usage alone falls short of it.
+// Quantities returns the units by which the usage is charged, for the record of a charge. They are the units that were used. Calls of a
+// tool that has a price of its own are in "tool:NAME", and not in tool_call. If a call costs its model's minimum, there is one unit
+// "minimum", whose price is the difference between the minimum and the price of the usage.
 func (r *Rates) Quantities(u meter.Usage) meter.Units {
 	units := r.quantities(u)
 	if by := r.raised(&u); by > 0 {
@@ -47,7 +47,7 @@ func (r *Rates) Quantities(u meter.Usage) meter.Units {
 	return units
 }
 
-// quantities are those of Quantities without the minimum.
+// quantities are the units of Quantities without the minimum.
 func (r *Rates) quantities(u meter.Usage) meter.Units {
 	units := meter.Units{}
 	for c, q := range u.Units {
@@ -81,7 +81,7 @@ func (r *Rates) UnitPrices(u meter.Usage) map[meter.Class]string {
 	return prices
 }
 
-// unitPrices are those of UnitPrices without the minimum. Of a price with tiers, that is the dearest tier.
+// unitPrices are the prices of UnitPrices without the minimum. For a price with tiers it is the price of the most expensive tier.
 func (r *Rates) unitPrices(t *table, units meter.Units) map[meter.Class]string {
 	prices := map[meter.Class]string{}
 	for c, q := range units {
@@ -113,14 +113,14 @@ func (p ToolPrice) words() string {
 	return p.Amount.String() + " per " + formatNumber(per) + " calls"
 }
 
-// Explain shows how the usage comes to what it costs. The amount is that of [Rates.Due]. With [ErrOverflow], all but the amount
-// is there.
+// Explain shows how the price of the usage is computed. The amount is that of [Rates.Due]. With [ErrOverflow], everything except the amount
+// is set.
 func (r *Rates) Explain(u meter.Usage) (Explanation, error) {
 	return Explain(r.Quantities(u), r.UnitPrices(u))
 }
 
-// Explain shows how the usage of a recorded charge came to its amount. units are those of [Rates.Quantities], and unitPrices those
-// of [Rates.UnitPrices]. The amount is what [Rates.Due] was. With [ErrOverflow], all but the amount is there.
+// Explain shows how the amount of a recorded charge was computed. units are those of [Rates.Quantities], and unitPrices those of
+// [Rates.UnitPrices]. The amount is the result of [Rates.Due] at that time. With [ErrOverflow], everything except the amount is set.
 func Explain(units meter.Units, unitPrices map[meter.Class]string) (Explanation, error) {
 	var e Explanation
 	sum, plain, steps := new(big.Rat), new(big.Rat), new(big.Int)
@@ -157,8 +157,8 @@ func Explain(units meter.Units, unitPrices map[meter.Class]string) (Explanation,
 	return e, err
 }
 
-// ExplainCost shows how the cost that a provider stated came to an amount by a markup. The units cost nothing beside it. The amount
-// is what [MarkupCost] was.
+// ExplainCost shows how an amount was computed from a cost that the provider stated, and a markup. The units have no prices then. The
+// amount is the result of [MarkupCost] at that time.
 func ExplainCost(units meter.Units, cost, markup string) (Explanation, error) {
 	e, err := Explain(units, nil)
 	if err != nil {
@@ -198,7 +198,7 @@ func inOrder(units meter.Units) []meter.Class {
 	return list
 }
 
-// parseSum reads what sumOf writes, as nanos per millionth of a unit of the class.
+// parseSum reads the text that sumOf writes, as nanos per millionth of a unit of the class.
 func parseSum(c meter.Class, words string) (*big.Rat, error) {
 	sum := new(big.Rat)
 	for part := range strings.SplitSeq(words, plus) {

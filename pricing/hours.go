@@ -9,11 +9,11 @@ import (
 	"time"
 )
 
-// Hours are times of the day in a named zone, on all days or on some: `mon-fri 09:00-18:00 Europe/Berlin`. Where they end before they
-// begin, they go on past midnight: `fri 22:00-06:00 UTC` ends on Saturday morning. JSON has them in these words.
+// Hours are times of the day in a named zone, on all days or on some: `mon-fri 09:00-18:00 Europe/Berlin`. If they end before they begin,
+// they go on past midnight: `fri 22:00-06:00 UTC` ends on Saturday morning. In JSON they are the same text.
 type Hours struct {
 	words    string
-	days     [7]bool // by time.Weekday: the day on which they begin
+	days     [7]bool // by time.Weekday: the days on which they begin
 	from, to int     // minutes of the day; to is at most 24:00
 	zone     *time.Location
 }
@@ -49,7 +49,7 @@ func ParseHours(args []string) (Hours, error) {
 
 const minutesOfDay = 24 * 60
 
-// zoneNamed finds a zone of the IANA database. The machine's own is refused: prices must not change with the machine.
+// zoneNamed finds a zone of the IANA database. It refuses the machine's own zone, because prices must not change with the machine.
 func zoneNamed(name string) (*time.Location, error) {
 	zone, err := time.LoadLocation(name)
 	if err != nil || name == "" || name == "Local" {
@@ -92,7 +92,7 @@ func parseClock(word string) (minutes int, ok bool) {
 	return minutes, m < 60 && minutes <= minutesOfDay
 }
 
-// Hold reports whether the hours hold at a time.
+// Hold reports whether a time is within the hours.
 func (h Hours) Hold(at time.Time) bool {
 	local := at.In(h.zone)
 	minute, day := local.Hour()*60+local.Minute(), local.Weekday()
@@ -103,16 +103,16 @@ func (h Hours) Hold(at time.Time) bool {
 	return h.days[day] && minute >= h.from || h.days[yesterday] && minute < h.to
 }
 
-// String writes the hours in the words that [ParseHours] reads.
+// String returns the text that [ParseHours] reads.
 func (h Hours) String() string { return h.words }
 
-// IsZero reports whether there are none, so that any time will do.
+// IsZero reports whether there are no hours, so that any time is right.
 func (h Hours) IsZero() bool { return h.zone == nil }
 
-// MarshalText writes the words.
+// MarshalText returns the text that [ParseHours] reads.
 func (h Hours) MarshalText() ([]byte, error) { return []byte(h.words), nil }
 
-// UnmarshalText reads the words.
+// UnmarshalText reads the text with [ParseHours].
 func (h *Hours) UnmarshalText(text []byte) (err error) {
 	if len(text) == 0 {
 		return errors.New("hours without words: leave them out for any time")

@@ -10,41 +10,40 @@ import (
 	"github.com/tallygate/tallygate/meter"
 )
 
-// Listed is one price of a price list, as data: what units of a class cost. Two of one class add up, unless they differ in Above, Service
-// or Tool. A class that is not listed costs what its fallback does (see the package comment). The class "minimum" is what a call costs at
-// the least, whatever the others come to.
+// Listed is one price of a price list, as data. Two prices of one class are added up, unless they differ in Above, Service or Tool. A class
+// that is not listed has the price of its fallback (see the package comment). The class "minimum" is the least that a call costs.
 type Listed struct {
 	Class  meter.Class     `json:"class"`
 	Amount decimal.Decimal `json:"amount"`
 	// Per is how many units Amount buys.
 	Per int64 `json:"per"`
-	// Unit is a unit's word (see [Price]). It may be a multiple of the class's own unit, such as minute for second.
+	// Unit is the name of the unit (see [Price]). It may be a multiple of the class's own unit, such as minute for second.
 	Unit string `json:"unit"`
-	// Above is set on prices of prompts with more tokens.
+	// Above is set if the price is only for prompts with more tokens.
 	Above int64 `json:"above,omitempty"`
-	// Service is set on prices of a service tier.
+	// Service is set if the price is only for a service tier.
 	Service string `json:"service,omitempty"`
-	// Tool is set on prices of calls of the tools that this glob matches.
+	// Tool is set if the price is for calls of the tools that this glob matches.
 	Tool string `json:"tool,omitempty"`
-	// After is set on the price of a tier: of what is used after so many units of a period.
+	// After is set for the price of a further tier: of what is used after so many units in a period.
 	After int64 `json:"after,omitempty"`
-	// Each is set on prices with tiers: the period.
+	// Each is set for prices with tiers. It is the period.
 	Each string `json:"each,omitempty"`
-	// Volume is set on prices with tiers, where all units of a call have the price of the tier that the use reaches.
+	// Volume is set for prices with tiers if all units of a call have the price of the tier that the use reaches.
 	Volume bool `json:"volume,omitempty"`
 }
 
-// List returns prices as they are listed, one for each class that they price. counts are the unit names that `count` gives.
+// List returns prices as data, one for each class that has a price. counts are the unit names of `count` lines.
 func List(prices []Price, counts ...string) []Listed {
 	return listed(nil, prices, Listed{}, counts)
 }
 
-// listed appends prices to a list. like has what they have in common.
+// listed appends prices to a list. like contains the fields that all of them have.
 func listed(list []Listed, prices []Price, like Listed, counts []string) []Listed {
 	for _, p := range prices {
 		u, err := findUnit(p.Unit, counts)
 		if err != nil {
-			continue // compiled prices have units
+			continue // can't happen: compiled prices have units
 		}
 		for _, c := range u.priced {
 			is := like
@@ -64,7 +63,7 @@ func listed(list []Listed, prices []Price, like Listed, counts []string) []Liste
 	return list
 }
 
-// List returns the prices of a model as they are listed.
+// List returns the prices of a model as data.
 func (m Model) List(counts ...string) []Listed {
 	list := listed(nil, m.Prices, Listed{}, counts)
 	if m.Minimum.IsPositive() {
@@ -82,20 +81,20 @@ func (m Model) List(counts ...string) []Listed {
 	return list
 }
 
-// OfCatalog reports whether the model is one of a catalog, whose Glob is a name.
+// OfCatalog reports whether the model comes from a catalog. Its Glob is then a name.
 func (m Model) OfCatalog() bool { return m.fromFile }
 
-// Part is what a tariff says outside of its cases, or what one of its cases says.
+// Part is a part of a tariff: the lines outside of its cases, or one of its cases.
 type Part struct {
-	// When are the conditions of its cases, which hold together, in the words of the Caddyfile: "for acme-*", "at 16:30-00:30 UTC".
+	// When are the conditions of the part, all of which must apply, in the words of the Caddyfile: "for acme-*", "at 16:30-00:30 UTC".
 	When []string
 
-	tariff *Tariff // as calls are charged by it
-	own    *Tariff // what the part itself says
+	tariff *Tariff // the tariff by which calls are charged
+	own    *Tariff // the lines of the part itself
 }
 
-// Parts returns the parts of the tariff that a caller may know of: all but cases that are for other agents. With all, each. The cases come
-// first, in the order in which they are tried. The tariff must be compiled.
+// Parts returns the parts of the tariff that a caller may see: all except cases that are for other agents. With all, it returns every part.
+// Cases come first, in the order in which they are tried. The tariff must be compiled.
 func (t *Tariff) Parts(agent string, all bool) []Part {
 	return t.parts(Part{tariff: t, own: t}, agent, all)
 }
@@ -108,7 +107,7 @@ func (t *Tariff) parts(is Part, agent string, all bool) []Part {
 			continue
 		}
 		shown := *c
-		if !all { // the other customers of the case are nobody's business
+		if !all { // a case must not show its other customers
 			shown.Agents = slices.DeleteFunc(slices.Clone(c.Agents), func(glob string) bool { return !matchFolded(glob, agent) })
 		}
 		in := Part{When: append(slices.Clone(is.When), shown.condition()), tariff: c.whole, own: &c.Tariff}
@@ -117,8 +116,8 @@ func (t *Tariff) parts(is Part, agent string, all bool) []Part {
 	return append(list, is)
 }
 
-// Names yields what the part has prices for: the globs of its models in their order, then the names of its catalog in alphabetical order,
-// which begin with "catalog:". [Part.Model] returns the prices of each.
+// Names yields the names of everything in the part that has prices: the globs of its models in their order, then the names of its catalog
+// in alphabetical order, which begin with "catalog:". [Part.Model] returns the prices for each name.
 func (p Part) Names() iter.Seq[string] {
 	return func(yield func(string) bool) {
 		for _, m := range p.own.Models {
@@ -137,10 +136,10 @@ func (p Part) Names() iter.Seq[string] {
 	}
 }
 
-// catalogMark begins the names that are a catalog's, since a glob may be one of those too.
+// catalogMark is the beginning of names that come from a catalog, because the same text may also be a glob.
 const catalogMark = "catalog:"
 
-// Model returns the prices of one of [Part.Names], and its rates. The Glob of a catalog's model is its name.
+// Model returns the prices for one of [Part.Names], and its rates. The Glob of a catalog's model is its name.
 func (p Part) Model(name string) (Model, *Rates, bool) {
 	t := p.tariff
 	if fromFile, is := strings.CutPrefix(name, catalogMark); is {
@@ -154,7 +153,7 @@ func (p Part) Model(name string) (Model, *Rates, bool) {
 	return Model{}, nil, false
 }
 
-// Find returns the prices by which calls of a model are charged, and their rates: those of [Tariff.For].
+// Find returns the prices by which calls of a model are charged, and their rates, as [Tariff.For] does.
 func (t *Tariff) Find(model string) (Model, *Rates, bool) {
 	folded := strings.ToLower(model)
 	for i, m := range t.compiled.models {
@@ -170,7 +169,7 @@ func (t *Tariff) Find(model string) (Model, *Rates, bool) {
 	return Model{}, nil, false
 }
 
-// Dearest returns the rates of the model that costs the most, by as much input as output. It reports false where there is none.
+// Dearest returns the rates of the tariff's most expensive model, for as much input as output. It returns false if there is no model.
 func (t *Tariff) Dearest() (*Rates, bool) {
 	t.compiled.dearest.Do(func() {
 		most := int64(-1)
@@ -195,7 +194,7 @@ func (t *Tariff) Dearest() (*Rates, bool) {
 	return t.compiled.dearestRates, t.compiled.dearestRates != nil
 }
 
-// Tools returns the prices of the part's tools as they are listed, and the rates of calls without a model. ok is false where it has none.
+// Tools returns the prices of the part's tools as data, and the rates of calls without a model. ok is false if there are none.
 func (p Part) Tools() (list []Listed, r *Rates, ok bool) {
 	for _, tool := range p.own.Tools {
 		price := tool.price()

@@ -11,7 +11,7 @@ import (
 	"github.com/tallygate/tallygate/meter"
 )
 
-// raise is the class under which a charge shows what a call costs beyond its usage, since its model has a minimum.
+// raise is the class in a charge for what a minimum adds to the price of the usage.
 const raise meter.Class = "minimum"
 
 // ParseMinimum reads the words A per call, which follow `minimum` in `minimum 0.001 per call`.
@@ -27,7 +27,7 @@ func ParseMinimum(args []string) (decimal.Decimal, error) {
 	return p.Amount, err
 }
 
-// compileMinimum returns the nanos of a minimum.
+// compileMinimum returns a minimum in nanos.
 func compileMinimum(amount decimal.Decimal) (int64, error) {
 	p := Price{Amount: amount, Unit: string(meter.Calls)}
 	if _, err := p.check(nil); err != nil {
@@ -40,7 +40,7 @@ func compileMinimum(amount decimal.Decimal) (int64, error) {
 	return nanos, nil
 }
 
-// least is what a usage costs at the least: the minimum for each call. While a call runs, and its own unit is not counted yet, it is 0.
+// least is the least that a usage costs: the minimum for each call. While a call runs and is not counted yet, it is 0.
 func (r *Rates) least(u *meter.Usage) (int64, error) {
 	calls := u.Units[meter.Calls] / micro
 	if r.minimum == 0 || calls <= 0 {
@@ -53,7 +53,7 @@ func (r *Rates) least(u *meter.Usage) (int64, error) {
 	return int64(lo), nil
 }
 
-// atLeast raises an amount to what the usage costs at the least.
+// atLeast raises an amount to the least that the usage costs.
 func (r *Rates) atLeast(u *meter.Usage, nano int64, err error) (int64, error) {
 	least, overflow := r.least(u)
 	if err = errors.Join(err, overflow); err != nil {
@@ -62,8 +62,8 @@ func (r *Rates) atLeast(u *meter.Usage, nano int64, err error) (int64, error) {
 	return max(nano, least), nil
 }
 
-// raiseUnits are the units that a call is raised by, and raiseWords their price. There is one, or a hundred where its price would be beyond
-// what a price can be.
+// raiseUnits are the units by which a call is raised, and raiseWords their price. It is one unit, or a hundred if the price of one would be
+// too large for a price.
 func raiseUnits(by int64) meter.Quantity {
 	if decimal.New(by, -ledgerDigits).GreaterThan(maxAmount) {
 		return meter.Whole(100)
@@ -79,7 +79,7 @@ func raiseWords(by int64) string {
 	return Price{Amount: price, Unit: string(meter.Calls)}.String()
 }
 
-// raised is what the usage costs beyond its prices, to reach the minimum.
+// raised is what must be added to the price of the usage to reach the minimum.
 func (r *Rates) raised(u *meter.Usage) int64 {
 	least, err := r.least(u)
 	if err != nil || least == 0 {

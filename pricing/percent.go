@@ -9,7 +9,7 @@ import (
 	"github.com/shopspring/decimal"
 )
 
-// Percent is a share that is added to an amount, as in `markup 20%`. JSON has it as "20%"; "20" and 20 are read too.
+// Percent is a share that is added to an amount, as in `markup 20%`. In JSON it is "20%"; "20" and 20 are accepted too.
 type Percent struct{ value decimal.Decimal }
 
 var maxPercent = decimal.New(1, 6)
@@ -50,8 +50,8 @@ func (p Percent) onTop(d decimal.Decimal) decimal.Decimal {
 	return d.Add(d.Mul(p.value).Shift(-2))
 }
 
-// MarkupCost returns the price in nanos, rounded as in [Rates.Due], of a call whose cost the provider states itself (`cost header|json`). cost
-// is a decimal as the provider wrote it. A cost that is negative, no number, or absurd is refused.
+// MarkupCost returns the price in nanos, rounded as in [Rates.Due], of a call whose cost the provider states (`cost header|json`). cost is
+// a decimal as the provider wrote it. A cost that is negative, not a number, or absurd is refused.
 func MarkupCost(cost string, markup Percent) (int64, error) {
 	d, err := ParseAmount(cost)
 	if err != nil {
@@ -60,15 +60,15 @@ func MarkupCost(cost string, markup Percent) (int64, error) {
 	return roundNanos(new(big.Rat).Mul(markup.onTop(d).Rat(), big.NewRat(nano, 1)))
 }
 
-// ScaleCost returns a cost that the provider states in units of scale, in the currency: 37756000 in units of 1e-10 is 0.0037756.
-// A scale of zero is none.
+// ScaleCost converts a cost that the provider states in units of scale to the currency: 37756000 in units of 1e-10 is 0.0037756. A scale of
+// zero means no conversion.
 func ScaleCost(cost string, scale decimal.Decimal) string {
 	if scale.IsZero() {
 		return cost
 	}
 	d, err := ParseAmount(cost)
 	if err != nil {
-		return cost // MarkupCost refuses it
+		return cost // MarkupCost will refuse it
 	}
 	return d.Mul(scale).String()
 }

@@ -17,19 +17,19 @@ import (
 
 // Price is an amount per a number of units, as in `price 0.15 per 1M tokens`.
 type Price struct {
-	// Amount is in the ledger's currency. It is an exact decimal from 0 to 1e9. JSON may have it as a string or a number.
+	// Amount is in the ledger's currency. It is an exact decimal from 0 to 1e9. In JSON it is a string or a number.
 	Amount decimal.Decimal `json:"amount"`
-	// Per is the number of units that Amount buys; 1 when absent, at most 1e12.
+	// Per is the number of units that Amount buys. It is at most 1e12; missing means 1.
 	Per int64 `json:"per,omitempty"`
 	// Unit is call, token (input and output together), input_token, output_token, event, byte, KB, MB, GB (1 KB is 1000 bytes),
 	// KiB, MiB, GiB (1 KiB is 1024 bytes), second, minute, hour, tool_call, a class of tokens (input, cached, ...), web_search,
 	// page, search_unit, or a name that `count` gives.
 	Unit string `json:"unit"`
-	// Tiers, if not nil, are what the price becomes as more is used.
+	// Tiers, if not nil, are the prices when more is used.
 	Tiers *Tiers `json:"tiers,omitempty"`
 }
 
-// The limits of an amount. Within them it is kept exactly. Beyond them it can only be an attack or a slip, and is refused.
+// The limits of an amount. Within them it is stored exactly. An amount beyond them can only be an attack or a mistake, and is refused.
 const (
 	maxAmountDigits   = 80
 	maxAmountExponent = 100
@@ -52,7 +52,7 @@ func ParseAmount(word string) (decimal.Decimal, error) {
 	return d, checkAmount(d)
 }
 
-// isDecimal reports whether s is digits[.digits][e[+-]digits] of a reasonable length. decimal.NewFromString takes more than that.
+// isDecimal reports whether s is digits[.digits][e[+-]digits] of a reasonable length. decimal.NewFromString accepts more than that.
 func isDecimal(s string) bool {
 	mantissa, exponent, hasExponent := strings.Cut(strings.Replace(s, "E", "e", 1), "e")
 	if hasExponent {
@@ -77,8 +77,8 @@ func allDigits(s string) bool {
 	return s != ""
 }
 
-// checkAmount refuses an amount that is negative, too long or too large. It looks at the exponent first, since 1e1000000000 must
-// never be expanded.
+// checkAmount refuses an amount that is negative, too long or too large. It checks the exponent first, since 1e1000000000 must not be
+// expanded.
 func checkAmount(d decimal.Decimal) error {
 	switch {
 	case d.Sign() == 0 && d.Exponent() >= -maxAmountExponent && d.Exponent() <= maxAmountExponent:
@@ -135,7 +135,7 @@ func ParsePrice(args []string, counts ...string) (Price, error) {
 	return p, p.checkDigits(u)
 }
 
-// parsePer reads A per [N] [UNIT]. The unit is the caller's to understand.
+// parsePer reads A per [N] [UNIT]. The caller interprets the unit.
 func parsePer(args []string) (Price, string, error) {
 	line := strings.Join(args, " ")
 	if len(args) < 3 || len(args) > 4 || args[1] != "per" {
@@ -158,7 +158,7 @@ func parsePer(args []string) (Price, string, error) {
 	return p, rest[0], nil
 }
 
-// classAliases are the words that name the unit in the line of a class, beside the class's own name: `web_search 10 per 1k calls`.
+// classAliases are other words for the unit in the line of a class, besides the class's own name: `web_search 10 per 1k calls`.
 var classAliases = map[meter.Class][]string{
 	meter.WebSearch:  {"search", "query", "call"},
 	meter.SearchUnit: {"search", "unit"},
@@ -230,7 +230,7 @@ func (p Price) String() string {
 	return p.Amount.String() + " per " + formatNumber(per) + " " + pluralOf(p.Unit, per)
 }
 
-// of writes the price for a reader who knows the class: it leaves out a unit that is the class's own.
+// of returns the text of the price for a reader who knows the class: it leaves out a unit that is the class's own.
 func (p Price) of() string {
 	def, err := findUnit(p.Unit, nil)
 	if p.per() == 1 || err == nil && def.scale != 1 {
@@ -246,7 +246,7 @@ func (p Price) per() int64 {
 	return p.Per
 }
 
-// check returns the price's unit, or what is wrong with the price: it may not come from [ParsePrice].
+// check returns the price's unit, or an error. The price may not come from [ParsePrice].
 func (p Price) check(counts []string) (unit, error) {
 	if err := checkAmount(p.Amount); err != nil {
 		return unit{}, err
@@ -271,7 +271,7 @@ func (p Price) nanosPerMicro(scale int64) *big.Rat {
 	return r.Quo(r, new(big.Rat).SetInt(new(big.Int).Mul(big.NewInt(p.per()), big.NewInt(scale))))
 }
 
-// UnmarshalJSON reads a price. It refuses unknown names, and a price without an amount: a forgotten amount must not make anything
+// UnmarshalJSON reads a price. It refuses unknown names, and a price without an amount, since a forgotten amount must not make something
 // free.
 func (p *Price) UnmarshalJSON(data []byte) error {
 	var in struct {

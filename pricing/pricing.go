@@ -1,24 +1,25 @@
-// Package pricing prices a usage by a tariff, exactly, and says beforehand what a request can cost at most. It knows no HTTP and
-// no ledger. An amount is an int64 of nanos (10^-9 of the ledger's currency). No float is involved.
+// Package pricing computes the price of a usage from a tariff, exactly, and the most that a request can cost before it is made. It knows
+// nothing of HTTP or of the ledger. An amount is an int64 in nanos (10^-9 of the ledger's currency). No float is involved.
 //
-// A [Price] is an amount per N of a unit, such as "0.15 per 1M tokens". Prices come to a request in one of two ways. A route's
-// `price` lines are a list of prices, of which [NewRates] makes [Rates]. A [Tariff] has prices for models and tools, of its own or
-// from a [Catalog]; [Tariff.For] returns the Rates of a model. Rates are what a request is charged by:
+// A [Price] is an amount per N of a unit, such as "0.15 per 1M tokens". There are two ways to begin. [NewRates] makes [Rates] from a list
+// of prices, as in the `price` lines of a route. A [Tariff] has prices for models and tools, its own or those of a [Catalog]; compile it
+// with [Tariff.Compile], and [Tariff.For] returns the Rates of a model. Rates compute what a request costs:
 //
 //	most := rates.MostFor(inputTokens, outputTokens) // before the request: hold this much
 //	due, err := rates.Due(usage)                     // after it, or so far
 //	explained, err := rates.Explain(usage)           // how it comes to that
 //
-// What is due is the sum of the prices:
+// The price of a usage is the sum of the prices:
 //
 //	due = floor(price_1 x quantity_1 + price_2 x quantity_2 + ...), and a nano at least where the sum is above zero
 //
-// There is one rounding, at the end and in the payer's favour, but never to nothing: what has a price is not free. A price of what a
-// call has one of, such as the call itself, has no more digits than the ledger, so that nothing of it is rounded away. The usage of a stream grows, and [Rates.Due] is of all of it so
-// far: a draw in mid-stream is due(now) - due(before), so that the draws add up to the price of the whole, however many there are.
+// The sum is rounded once, at the end, down to nanos. But it is never rounded to zero: something with a price is not free. A price of
+// something of which a call has just one, such as the call itself, has no more digits than the ledger, so nothing of it is lost by
+// rounding. The usage of a stream grows, and [Rates.Due] is the price of all of it so far. A draw in mid-stream is due(now) - due(before),
+// so the draws add up to the price of the whole, however many there are.
 //
-// A [Measure] is a number of units, such as a batch or what a plan includes. [MarkupCost] is the price of a call whose cost the
-// provider states itself.
+// A [Measure] is a number of units, such as a batch or the quota of a plan. [MarkupCost] is the price of a call whose cost the provider
+// states itself.
 //
 // # Fallbacks
 //
@@ -37,7 +38,7 @@
 //	image_output     as output
 //	call event byte second elapsed_second tool_call web_search maps_search file_search code_session citation page search_unit input_character asked_image asked_second input_byte, and units named by `count`:  cost nothing
 //
-// A price of 0 is a price: `cached 0 per 1M tokens` makes cached tokens free. Without the line they are charged as input. A model
+// A price of 0 counts as a price: `cached 0 per 1M tokens` makes cached tokens free. Without that line they are charged as input. A model
 // may have a price for input and none for output, as embeddings do; [Tariff.Warnings] mentions it.
 package pricing
 
@@ -47,8 +48,8 @@ import (
 	"github.com/tallygate/tallygate/meter"
 )
 
-// ErrOverflow is returned when an amount is more than an int64 of nanos can hold (9.2e9 of the currency). The amount that is
-// returned beside it is math.MaxInt64.
+// ErrOverflow is returned when an amount is more than an int64 of nanos can hold (9.2e9 of the currency). The amount that is returned with
+// it is math.MaxInt64.
 var ErrOverflow = errors.New("amount exceeds 9223372036.854775807")
 
 // nano is the number of ledger units in one unit of the currency.
@@ -68,11 +69,11 @@ var (
 		meter.MapsSearch, meter.FileSearch, meter.CodeSession, meter.Citation,
 		meter.InputCharacter, meter.AskedImage, meter.AskedSecond, meter.InputByte,
 	}
-	// askedClasses are those that the request itself says.
+	// askedClasses are the classes that the request itself states.
 	askedClasses = []meter.Class{meter.InputCharacter, meter.AskedImage, meter.AskedSecond, meter.InputByte}
 )
 
-// fallbacks is the table of the package comment: the class whose price a class has without one of its own.
+// fallbacks is the table of the package comment: for each class, the class whose price it has if it has no price of its own.
 var fallbacks = map[meter.Class]meter.Class{
 	meter.Cached:       meter.Input,
 	meter.CacheWrite:   meter.Input,

@@ -15,25 +15,25 @@ const maxNanos = math.MaxInt64
 
 // Rates are the compiled prices of one model, or of a route's `price` lines. They are immutable and safe for concurrent use.
 type Rates struct {
-	// services are the plain prices, which have no name, and then those of each service tier.
+	// services are the normal prices, which have no name, and then the prices of each service tier.
 	services  []service
 	tools     []ToolPrice
 	maxOutput int64
 	minimum   int64         // of a call, in nanos
 	ladders   int64         // how many prices with tiers a table has at most
-	charged   []meter.Class // the classes that can cost anything, by name
-	flat      bool          // the prices hold whatever the service tier
+	charged   []meter.Class // the classes that can cost anything, in the order of their names
+	flat      bool          // the prices apply to any service tier
 }
 
-// service has one table for each size of prompt that has prices of its own, in ascending order. The first is for any size.
+// service has one table for each size of prompt with its own prices, in ascending order. The first is for any size.
 type service struct {
 	name   string
 	tables []*table
 }
 
-// NewRates compiles the `price` lines of a route. Prices add up: with `0.001 per call` and `0.15 per 1M tokens`, a request costs
-// both. Two prices of one class add up too. A class with a price of its own is not charged at its fallback's as well: beside
-// `1 per 1M tokens`, `0.5 per 1M cached` is the whole price of cached tokens. counts are the unit names that `count` gives.
+// NewRates compiles the `price` lines of a route. Prices are added up: with `0.001 per call` and `0.15 per 1M tokens`, a request costs
+// both. Two prices of one class are added up too. A class with a price of its own is not also charged at its fallback's price: together
+// with `1 per 1M tokens`, `0.5 per 1M cached` is the whole price of cached tokens. counts are the unit names of `count` lines.
 func NewRates(prices []Price, counts ...string) (*Rates, error) {
 	if len(prices) == 0 {
 		return nil, fmt.Errorf("no price: add a line `price A per [N] UNIT`")
@@ -47,7 +47,7 @@ func NewRates(prices []Price, counts ...string) (*Rates, error) {
 	return r, nil
 }
 
-// CountingRates are rates that cost nothing and count a unit all the same: for a quota beyond which nothing is for sale.
+// CountingRates returns rates that cost nothing but count a unit, for a quota without overage.
 func CountingRates(m Measure, counts ...string) (*Rates, error) {
 	r, err := NewRates([]Price{{Unit: m.Unit}}, counts...)
 	if err != nil {
@@ -61,7 +61,7 @@ func CountingRates(m Measure, counts ...string) (*Rates, error) {
 	return r, nil
 }
 
-// pricesOf are the prices of each class, which add up. Fallbacks are not resolved.
+// pricesOf are the prices of each class, which are added up. Fallbacks are not resolved.
 type pricesOf map[meter.Class][]Price
 
 // byClass sorts prices by their classes. Unless addUp is set, a second price of a class is an error.
@@ -86,7 +86,7 @@ func byClass(prices []Price, counts []string, addUp bool) (pricesOf, error) {
 	return own, nil
 }
 
-// describe writes a price for an error. It does not expand an amount that is too large.
+// describe returns the text of a price for an error. It does not expand an amount that is too large.
 func describe(p Price) string {
 	if checkAmount(p.Amount) != nil {
 		return "per " + p.Unit
@@ -94,9 +94,9 @@ func describe(p Price) string {
 	return p.String()
 }
 
-// layers are the prices of a model, layer over layer. A class without a price in an upper layer has that of the layer below.
+// layers are the prices of a model, in layers. A class without a price in an upper layer has the price of the layer below.
 type layers struct {
-	name     string // of what is counted for tiers
+	name     string // names the counters of prices with tiers
 	minimum  int64  // of a call, in nanos
 	base     pricesOf
 	above    []aboveLayer
@@ -148,7 +148,7 @@ func compileRates(l layers, tools []ToolPrice, maxOutput int64) *Rates {
 	return r
 }
 
-// overlay puts prices over those in own, and then those of above that apply to prompts of more than the given tokens. above is in
+// overlay puts prices over those in own, and then the prices of above that apply to prompts of more than the given tokens. above is in
 // ascending order.
 func overlay(own, prices pricesOf, above []aboveLayer, tokens int64) {
 	for c, p := range prices {
@@ -164,8 +164,8 @@ func overlay(own, prices pricesOf, above []aboveLayer, tokens int64) {
 	}
 }
 
-// Due returns what the usage costs, in nanos, rounded down once, but never to nothing. Negative quantities count as 0. With [ErrOverflow] the amount is
-// math.MaxInt64.
+// Due returns what the usage costs, in nanos, rounded down once, but never to zero. Negative quantities count as 0. With [ErrOverflow] the
+// amount is math.MaxInt64.
 func (r *Rates) Due(u meter.Usage) (nano int64, err error) {
 	nano, err = r.byPrices(&u, toCharged)
 	return r.atLeast(&u, nano, err)
@@ -178,10 +178,10 @@ func (r *Rates) byPrices(u *meter.Usage, rounded rounding) (nano int64, err erro
 	return t.amount(t.terms(buf[:0], r, u, false), rounded)
 }
 
-// Most returns the most that the usage can cost, in nanos, rounded up. It takes the dearest prices that apply to a prompt of up to
-// u.PromptTokens, or of any size if that is 0. It takes those of the service tier u.ServiceTier ("standard" stands for the plain
-// prices), and the dearest of all tiers if that is empty. A tool call whose name is not known counts as one of the dearest tool.
-// Tokens count in their class; where that is not known, see [Rates.MostFor]. With [ErrOverflow] the amount is math.MaxInt64.
+// Most returns the most that the usage can cost, in nanos, rounded up. It uses the most expensive prices that apply to a prompt of up to
+// u.PromptTokens, or to any prompt if that is 0. It uses the prices of the service tier u.ServiceTier ("standard" means the normal prices),
+// or the most expensive of all tiers if that is empty. A tool call whose name is unknown counts as a call of the most expensive tool.
+// Tokens must be in their classes; if these are unknown, see [Rates.MostFor]. With [ErrOverflow] the amount is math.MaxInt64.
 func (r *Rates) Most(u meter.Usage) (nano int64, err error) {
 	var buf [maxTerms]term
 	for t := range r.reachable(u.PromptTokens, u.ServiceTier) {
@@ -194,9 +194,9 @@ func (r *Rates) Most(u meter.Usage) (nano int64, err error) {
 	return r.atLeast(&u, r.withSlack(nano), nil)
 }
 
-// MostFor returns the most that one call can cost, in nanos, rounded up: the call itself, its input at the dearest class of input,
-// and its output at the dearest class of output, at the dearest prices that apply to such an input. It is clamped to
-// math.MaxInt64. It has no part for what only the answer shows: seconds, events, searches, tool calls.
+// MostFor returns the most that one call can cost, in nanos, rounded up: the call itself, its input at the most expensive class of input,
+// and its output at the most expensive class of output, at the most expensive prices that apply to such an input. The result is at most
+// math.MaxInt64. It does not include what only the answer shows: seconds, events, searches, tool calls.
 func (r *Rates) MostFor(inputTokens, outputTokens int64) int64 {
 	in, out := meter.Whole(inputTokens), meter.Whole(outputTokens)
 	return max(r.minimum, r.dearest(inputTokens, func(t *table, dst []term) []term {
@@ -206,7 +206,7 @@ func (r *Rates) MostFor(inputTokens, outputTokens int64) int64 {
 	}))
 }
 
-// MostOf returns the most that a measure of units can cost, such as a batch, in nanos, rounded up and clamped to math.MaxInt64.
+// MostOf returns the most that a number of units can cost, such as a batch, in nanos, rounded up. The result is at most math.MaxInt64.
 func (r *Rates) MostOf(m Measure) int64 {
 	def := m.unit()
 	n := min(m.N, maxNumber) // so that the product with a scale, at most 2^30, is more than Whole clamps it to
@@ -236,8 +236,8 @@ func (r *Rates) dearest(promptTokens int64, terms func(*table, []term) []term) i
 	return r.withSlack(most)
 }
 
-// reachable yields the tables that can apply to a prompt of up to promptTokens, or of any size if that is 0. An empty tier means
-// any tier.
+// reachable yields the tables that may apply to a prompt of up to promptTokens, or to any prompt if that is 0. An empty tier means any
+// tier.
 func (r *Rates) reachable(promptTokens int64, tier string) iter.Seq[*table] {
 	return func(yield func(*table) bool) {
 		only, known := r.service(tier)
@@ -260,24 +260,25 @@ func (r *Rates) reachable(promptTokens int64, tier string) iter.Seq[*table] {
 	}
 }
 
-// service returns the index of the service tier. known is false where the tier has no prices.
+// service returns the index of the service tier. known is false if the tier has no prices.
 func (r *Rates) service(tier string) (index int, known bool) {
 	for i := 1; i < len(r.services); i++ {
 		if strings.EqualFold(r.services[i].name, tier) {
 			return i, true
 		}
 	}
-	return 0, r.flat || meter.PlainTier(tier) || strings.EqualFold(tier, "batch") // no provider has its batches cost more
+	return 0, r.flat || meter.PlainTier(tier) || strings.EqualFold(tier, "batch") // no provider charges more for batches
 }
 
-// PricesTier reports whether there are prices for the service tier. Prices of a route hold for every tier, and so do those of a
-// model that has none by the token.
+// PricesTier reports whether there are prices for the service tier. The prices of a route apply to every tier, and so do those of a model
+// that has no price per token.
 func (r *Rates) PricesTier(tier string) bool {
 	_, known := r.service(tier)
 	return known || !r.UsesTokens()
 }
 
-// table returns the table that the usage is charged by. A service tier without prices is charged at those by which it costs most.
+// table returns the table by which the usage is charged. Usage of a service tier without prices is charged at the prices at which it costs
+// most.
 func (r *Rates) table(u meter.Usage) *table {
 	index, known := r.service(u.ServiceTier)
 	best := r.services[index].sized(u.PromptTokens)
@@ -320,8 +321,7 @@ func (r *Rates) PricesTool(name string) bool {
 	return r.tool(name) >= 0 || r.services[0].tables[0].has(meter.ToolCall)
 }
 
-// Fixed returns the price of a call, in nanos, where nothing but the call is charged. ok is false where the price is not known
-// before the call.
+// Fixed returns the price of a call, in nanos, if only the call is charged. ok is false if the price is not known before the call.
 func (r *Rates) Fixed() (nano int64, ok bool) {
 	if r.HasTiers() || !r.OnlyCalls() {
 		return 0, false
@@ -336,17 +336,17 @@ func (r *Rates) Fixed() (nano int64, ok bool) {
 	return nano, true
 }
 
-// OnlyCalls reports whether nothing but the call is charged.
+// OnlyCalls reports whether only the call is charged.
 func (r *Rates) OnlyCalls() bool {
 	return !slices.ContainsFunc(r.charged, func(c meter.Class) bool { return c != meter.Calls })
 }
 
-// OnlyAsked reports whether nothing is charged but the call and what its request says itself.
+// OnlyAsked reports whether only the call and the units that the request itself states are charged.
 func (r *Rates) OnlyAsked() bool {
 	return !slices.ContainsFunc(r.charged, func(c meter.Class) bool { return c != meter.Calls && !slices.Contains(askedClasses, c) })
 }
 
-// PricesAsked reports whether a unit that the request says itself has a price, which may be 0, but for the bytes of its body.
+// PricesAsked reports whether a unit that the request itself states has a price, which may be 0. The bytes of the body are not included.
 func (r *Rates) PricesAsked() bool {
 	return slices.ContainsFunc(askedClasses, func(c meter.Class) bool { return c != meter.InputByte && r.Prices(c) })
 }
@@ -365,7 +365,7 @@ func (r *Rates) Uses(c meter.Class) bool { return slices.Contains(r.charged, c) 
 // UsesTokens reports whether a unit of any class of tokens can cost anything.
 func (r *Rates) UsesTokens() bool { return slices.ContainsFunc(tokenClasses, r.Uses) }
 
-// Charged returns the classes whose units can cost anything, by name.
+// Charged returns the classes that can cost anything, in the order of their names.
 func (r *Rates) Charged() []meter.Class { return slices.Clone(r.charged) }
 
 func (r *Rates) findCharged() []meter.Class {
@@ -386,6 +386,6 @@ func (r *Rates) findCharged() []meter.Class {
 	return slices.Sorted(maps.Keys(seen))
 }
 
-// MaxOutput is the most output tokens that an answer is taken to have when its request sets no limit: the model's `max_output`,
-// else the tariff's, else the catalog's. It is 0 when nothing is known.
+// MaxOutput is the highest number of output tokens that is assumed for an answer whose request sets no limit: that of the model's
+// `max_output`, otherwise the tariff's, otherwise the catalog's. It is 0 if none of them says.
 func (r *Rates) MaxOutput() int64 { return r.maxOutput }

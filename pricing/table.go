@@ -8,8 +8,8 @@ import (
 	"github.com/tallygate/tallygate/meter"
 )
 
-// table has the prices that apply together, over one common denominator: the class at index i costs num[i]/den nanos per
-// millionth of a unit. Where a numerator or the denominator needs more than 64 bits, num is nil, and bigNum and bigDen count.
+// table has the prices that apply together, over one common denominator: the class at index i costs num[i]/den nanos per millionth of a
+// unit. If a numerator or the denominator needs more than 64 bits, num is nil, and bigNum and bigDen are used.
 type table struct {
 	above  int64 // the table is for prompts of more tokens than this
 	index  map[meter.Class]int
@@ -19,8 +19,8 @@ type table struct {
 	bigDen *big.Int
 	// firstTool is the index of the first tool. The others follow in the order of Rates.tools.
 	firstTool int
-	prices    [][]Price // by index, as they were stated
-	ladders   []*ladder // by index; nil for a price without tiers. The numbers are those of the dearest tier
+	prices    [][]Price // by index, as they were written
+	ladders   []*ladder // by index; nil for a price without tiers. The numbers are those of the most expensive tier
 }
 
 // term is a quantity of the class or tool at an index of the table.
@@ -29,10 +29,10 @@ type term struct {
 	quantity uint64
 }
 
-// maxTerms is how many terms a usage can have before they need memory of the heap.
+// maxTerms is how many terms fit without an allocation.
 const maxTerms = 12
 
-// newTable returns the table of the prices in own, with the fallbacks resolved, and of the tools.
+// newTable returns the table of the prices in own, with their fallbacks, and of the tools.
 func newTable(name string, above int64, own pricesOf, tools []ToolPrice) *table {
 	t := &table{above: above, index: map[meter.Class]int{}}
 	var rates []*big.Rat
@@ -78,7 +78,7 @@ func scaleOf(word string) int64 {
 
 func (t *table) setRates(rates []*big.Rat) {
 	den := big.NewInt(1)
-	for _, r := range rates { // the least common multiple
+	for _, r := range rates { // compute the least common multiple
 		gcd := new(big.Int).GCD(nil, nil, den, r.Denom())
 		den.Mul(den, new(big.Int).Quo(r.Denom(), gcd))
 	}
@@ -132,8 +132,8 @@ func (t *table) term(dst []term, c meter.Class, q meter.Quantity) []term {
 	return dst
 }
 
-// terms appends what a usage is charged by. A call of a tool with a price of its own is not charged as a tool_call too. With most,
-// a tool call whose name is not known counts as one of the dearest tool.
+// terms appends everything by which a usage is charged. A call of a tool with a price of its own is not also charged as a tool_call. With
+// most, a tool call whose name is unknown counts as a call of the most expensive tool.
 func (t *table) terms(dst []term, r *Rates, u *meter.Usage, most bool) []term {
 	var priced, known meter.Quantity
 	for name, n := range u.Tools {
@@ -159,7 +159,7 @@ func (t *table) terms(dst []term, r *Rates, u *meter.Usage, most bool) []term {
 
 func addQuantity(a, b meter.Quantity) meter.Quantity { return min(a+b, meter.MaxQuantity) }
 
-// dearestTerm appends a quantity at the dearest of the classes.
+// dearestTerm appends a quantity at the price of the most expensive of the classes.
 func (t *table) dearestTerm(dst []term, classes []meter.Class, q meter.Quantity) []term {
 	best := -1
 	for _, c := range classes {
@@ -173,7 +173,7 @@ func (t *table) dearestTerm(dst []term, classes []meter.Class, q meter.Quantity)
 	return append(dst, term{best, uint64(q)})
 }
 
-// dearestToolTerm appends tool calls at the dearest of the tools and the class tool_call.
+// dearestToolTerm appends tool calls at the price of the most expensive of the tools and the class tool_call.
 func (t *table) dearestToolTerm(dst []term, r *Rates, q meter.Quantity) []term {
 	best := -1
 	if i, ok := t.index[meter.ToolCall]; ok {
@@ -190,16 +190,16 @@ func (t *table) dearestToolTerm(dst []term, r *Rates, q meter.Quantity) []term {
 	return append(dst, term{best, uint64(q)})
 }
 
-// rounding is how a sum becomes nanos.
+// rounding is how a sum is rounded to nanos.
 type rounding int
 
 const (
 	down      rounding = iota
-	up                 // for what is held
-	toCharged          // down, but never to nothing
+	up                 // for holds
+	toCharged          // down, but never to zero
 )
 
-// more reports whether a nano is added to a sum that was rounded down, though there was more of it.
+// more reports whether a nano is added to a sum that was rounded down although there was a rest.
 func (r rounding) more(isZero bool) bool { return r == up || r == toCharged && isZero }
 
 // amount is the sum of the terms in nanos.
@@ -216,7 +216,7 @@ func (t *table) amount(terms []term, r rounding) (int64, error) {
 			return maxNanos, ErrOverflow
 		}
 	}
-	if hi >= t.den { // the quotient does not fit 64 bits
+	if hi >= t.den { // the quotient needs more than 64 bits
 		return maxNanos, ErrOverflow
 	}
 	quo, rem := bits.Div64(hi, lo, t.den)

@@ -36,36 +36,36 @@ import (
 //		}
 //	}
 type Tariff struct {
-	// Models are tried in order. The first whose glob matches a model's name has its prices.
+	// Models are tried in order. The first whose glob matches a model's name sets its prices.
 	Models []Model `json:"models,omitempty"`
-	// Tools are the prices of MCP tool calls, tried in order. The first whose glob matches the tool's name has the price of the
-	// call. If none matches, the call costs what the model's class tool_call costs, and nothing if there is no such price: end
-	// the list with `tool * A per call` to have no free tools.
+	// Tools are the prices of MCP tool calls, tried in order. The first whose glob matches the tool's name sets the price of the call. If none
+	// matches, the call has the price of the model's class tool_call. Without such a price, [Rates.Due] counts it as 0: so end the list with
+	// `tool * A per call` to price all other tools.
 	Tools []ToolPrice `json:"tools,omitempty"`
-	// Catalog has the prices of the models that none of Models matches.
+	// Catalog has the prices of models that no entry of Models matches.
 	Catalog *CatalogUse `json:"catalog,omitempty"`
-	// MaxOutput is the most output tokens that an answer is taken to have when its request sets no limit. 0 means what the
-	// catalog says, else that nothing is known.
+	// MaxOutput is the highest number of output tokens that is assumed for an answer whose request sets no limit. 0 means that of the catalog,
+	// if it has one.
 	MaxOutput int64 `json:"max_output,omitempty"`
-	// Cases are prices for some callers or hours, tried in order. The first that holds for a call is the tariff of that call.
+	// Cases are prices for some callers or hours, tried in order. The first that applies to a call is the tariff of that call.
 	Cases []Case `json:"cases,omitempty"`
 
 	compiled *compiledTariff
 }
 
-// Model has the prices of the models that a glob matches. In Above and Services, a class without a price has that of the block
-// around. A class can have one price in a block; a second one is refused.
+// Model has the prices of the models that a glob matches. In Above and Services, a class without a price has the price of the block around
+// it. A class can have only one price in a block; a second one is refused.
 type Model struct {
-	// Glob matches the model's whole name. * stands for any run of characters, / included, and ? for one. Case does not matter.
+	// Glob matches the model's whole name. * stands for any characters, including /, and ? for one character. Case does not matter.
 	Glob string `json:"glob"`
-	// Prices are at least one. Their units are classes (input, cached, ...), or token, minute, MB and the like.
+	// Prices are at least one price. Their units are classes (input, cached, ...), or token, minute, MB and the like.
 	Prices []Price `json:"prices"`
-	// Above has the prices of calls with long prompts. They hold for the whole call.
+	// Above has the prices of calls with long prompts. They apply to the whole call.
 	Above []Above `json:"above,omitempty"`
-	// Services has the prices of calls by the service tier that the response states.
+	// Services has the prices for service tiers that the response states.
 	Services []Service `json:"services,omitempty"`
-	// Minimum is what a call costs at the least. An answer that holds several calls, as the results of a batch do, costs that for each of
-	// them at the least, all together.
+	// Minimum is the least that a call costs. If one answer contains several calls, as the results of a batch do, all of them together cost at
+	// least that amount for each.
 	Minimum decimal.Decimal `json:"minimum,omitzero"`
 	// MaxOutput, unless 0, replaces the tariff's for these models.
 	MaxOutput int64 `json:"max_output,omitempty"`
@@ -73,27 +73,27 @@ type Model struct {
 	fromFile bool
 }
 
-// Above has the prices of calls whose prompt, cached parts included, has more than Tokens tokens. Where several apply, a class has
-// the price of the one with the most tokens that prices it.
+// Above has the prices of calls whose prompt, including cached parts, has more than Tokens tokens. If several apply, a class has its price
+// from the one with the most tokens that has a price for it.
 type Above struct {
 	Tokens int64   `json:"tokens"`
 	Prices []Price `json:"prices"`
 }
 
-// Service has the prices of calls in a service tier, by the name that the response states: "batch", "flex", "priority"; "fast+us"
-// for several at once (see [meter.JoinTiers]). A tier that has no Service is refused where a request asks for it. Where only the
-// response states it, the dearest prices of the model count, and the charge is suspect.
+// Service has the prices of calls in a service tier, by the name that the response states: "batch", "flex", "priority"; "fast+us" for
+// several at once (see [meter.JoinTiers]). A request for a tier without prices is refused. If only the response states such a tier, the
+// model's most expensive prices are charged, and the charge is suspect.
 type Service struct {
 	Name   string  `json:"name"`
 	Prices []Price `json:"prices"`
 	Above  []Above `json:"above,omitempty"`
 }
 
-// ToolPrice is the price of calls of the MCP tools that a glob matches: `tool GLOB A per [N] call`. Only calls that succeed cost.
+// ToolPrice is the price of calls of the MCP tools that a glob matches: `tool GLOB A per [N] call`. Only successful calls are charged.
 type ToolPrice struct {
 	Glob   string          `json:"glob"`
 	Amount decimal.Decimal `json:"amount"`
-	// Per is the number of calls that Amount buys; 1 when absent.
+	// Per is the number of calls that Amount buys; missing means 1.
 	Per int64 `json:"per,omitempty"`
 }
 
@@ -101,19 +101,19 @@ type ToolPrice struct {
 type CatalogUse struct {
 	// File is the path of a model_prices_and_context_window.json (see [LoadCatalog]).
 	File string `json:"file"`
-	// Provider is a prefix of the catalog's names, which is tried first: with "mistral", the model mistral-large-latest is found
-	// as mistral/mistral-large-latest.
+	// Provider is a prefix of the catalog's names, which is tried first: with "mistral", the model mistral-large-latest is found as
+	// mistral/mistral-large-latest.
 	Provider string `json:"provider,omitempty"`
-	// Markup is added to each price of the catalog. What a single call, search or page then costs is rounded up to nine digits.
+	// Markup is added to each price of the catalog. The resulting price of a single call, search or page is rounded up to nine digits.
 	Markup Percent `json:"markup,omitzero"`
 }
 
 type compiledTariff struct {
 	models   []compiledModel
-	bare     *Rates // for calls without a model: those of tools
+	bare     *Rates // for calls without a model: the prices of tools
 	tools    []ToolPrice
 	catalog  *Catalog
-	fromFile sync.Map // name in the catalog -> *catalogEntry, which bounds it by the catalog's size
+	fromFile sync.Map // name in the catalog -> *catalogEntry; it has no more entries than the catalog
 	warnings []string
 
 	dearest      sync.Once
@@ -150,8 +150,8 @@ func (p ToolPrice) price() Price {
 	return Price{Amount: p.Amount, Per: p.Per, Unit: string(meter.ToolCall)}
 }
 
-// UnmarshalJSON reads a tool's price. It refuses unknown names, and a price without an amount: a forgotten amount must not make
-// the tool free.
+// UnmarshalJSON reads a tool's price. It refuses unknown names, and a price without an amount, since a forgotten amount must not make the
+// tool free.
 func (p *ToolPrice) UnmarshalJSON(data []byte) error {
 	var in struct {
 		Glob   string           `json:"glob"`
@@ -202,8 +202,8 @@ func ParseAbove(args []string) (tokens int64, err error) {
 	return m.N, nil
 }
 
-// Compile checks the tariff and makes it ready for [Tariff.For]. catalog is the file that t.Catalog names, and nil if it names
-// none. counts are the unit names that `count` gives.
+// Compile checks the tariff and prepares it for [Tariff.For]. catalog is the file that t.Catalog names, or nil if it names none. counts are
+// the unit names of `count` lines.
 func (t *Tariff) Compile(catalog *Catalog, counts ...string) error {
 	return t.compile(catalog, len(t.Models), counts)
 }
@@ -312,7 +312,7 @@ func aboveLayers(list []Above, counts []string) ([]aboveLayer, error) {
 	return layers, nil
 }
 
-// warnings returns what is legal in a model's prices and likely a slip. before are the models that are tried earlier.
+// warnings returns what is allowed in a model's prices but is probably a mistake. before are the models that are tried earlier.
 func (m Model) warnings(r *Rates, before []Model) []string {
 	var list []string
 	plain := r.services[0].tables[0]
@@ -323,8 +323,8 @@ func (m Model) warnings(r *Rates, before []Model) []string {
 		list = append(list, fmt.Sprintf("model %s has no price for input: input tokens cost nothing", m.Glob))
 	}
 	for _, earlier := range before {
-		// An earlier glob that matches a later glob as if that were a name matches all that the later one matches. This does not
-		// hold for an earlier glob with ?, which takes a * for one character.
+		// If an earlier glob matches a later glob as if that were a name, it matches everything that the later one matches. That is not true for
+		// an earlier glob with ?, which matches a * as one character.
 		if !strings.Contains(earlier.Glob, "?") && match(earlier.Glob, m.Glob) {
 			list = append(list, fmt.Sprintf("model %s is never reached: model %s above it matches first", m.Glob, earlier.Glob))
 			break
@@ -333,11 +333,11 @@ func (m Model) warnings(r *Rates, before []Model) []string {
 	return list
 }
 
-// Warnings returns what is legal in a compiled tariff and likely a slip. Each is one sentence.
+// Warnings returns what is allowed in a compiled tariff but is probably a mistake. Each warning is one sentence.
 func (t *Tariff) Warnings() []string { return slices.Clone(t.compiled.warnings) }
 
-// For returns the rates of a model. It reports false where the model has no price. Such a call must be refused (no_price), since
-// nothing is free by accident. The empty name stands for calls without a model, as those of MCP tools.
+// For returns the rates of a model. It returns false if the model has no price. Such a call must be refused (no_price), so that nothing is
+// free by accident. The empty name stands for calls without a model, such as those of MCP tools.
 func (t *Tariff) For(model string) (*Rates, bool) {
 	if _, rates, ok := t.Find(model); ok {
 		return rates, true
@@ -375,7 +375,7 @@ func (c *compiledTariff) fromCatalog(name string, markup Percent, maxOutput int6
 	return kept.(*catalogEntry).model, kept.(*catalogEntry).rates, true
 }
 
-// ToolsOnly reports whether the tariff has prices of tools and of nothing else: the route is an MCP server's.
+// ToolsOnly reports whether the tariff has only prices of tools, so that the route is an MCP server's.
 func (t *Tariff) ToolsOnly() bool {
 	return t != nil && !t.isEmpty() && len(t.Models) == 0 && t.Catalog == nil &&
 		!slices.ContainsFunc(t.Cases, func(c Case) bool { return !c.ToolsOnly() })

@@ -12,8 +12,8 @@ import (
 	"github.com/tallygate/tallygate/meter"
 )
 
-// Tiers are what a price becomes as a caller uses more in a period. Use is counted for each caller, model line (or route) and class. In a
-// Caddyfile:
+// Tiers are further prices that apply when a caller uses more in a period. Use is counted for each caller, model line (or route) and class.
+// In a Caddyfile:
 //
 //	input 2.00 per 1M tokens {
 //		after 100M 1.50
@@ -23,16 +23,16 @@ import (
 type Tiers struct {
 	// After are the further prices, in ascending order of N.
 	After []Tier `json:"after"`
-	// Volume lets all units of a call have the price of the tier that the use reaches with the call. Absent: the tiers are graduated, and each
-	// unit has the price of the tier that it lies in.
+	// Volume gives all units of a call the price of the tier that the use reaches with the call. Without it the tiers are graduated: each unit
+	// has the price of the tier in which it lies.
 	Volume bool `json:"volume,omitempty"`
 	// Each is the period, by the calendar in UTC: "day", "week" (from Monday) or "month". Empty: "month".
 	Each string `json:"each,omitempty"`
 }
 
-// Tier is the price of what is used after N units of a period.
+// Tier is the price of what is used after N units in a period.
 type Tier struct {
-	// N is in the unit of the price that the tier belongs to.
+	// N is in the unit of the price to which the tier belongs.
 	N int64 `json:"n"`
 	// Amount buys as many units as the price's own amount does.
 	Amount decimal.Decimal `json:"amount"`
@@ -54,7 +54,7 @@ func (t *Tier) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// periods are what Each may be.
+// periods are the values of Each.
 var periods = []string{"day", "week", "month"}
 
 // ParseTier reads the words N A, which follow `after` in `after 100M 1.50`.
@@ -80,7 +80,7 @@ func (p Price) WithTiers(t Tiers, counts ...string) (Price, error) {
 	return p, err
 }
 
-// checkTiers refuses tiers that make no sense of the price.
+// checkTiers refuses tiers that do not fit the price.
 func (p Price) checkTiers(u unit) error {
 	t := p.Tiers
 	switch {
@@ -109,7 +109,7 @@ func (p Price) checkTiers(u unit) error {
 	return nil
 }
 
-// Words writes the price and its tiers: "2 per 1M tokens; 1.5 after 100M".
+// Words returns the text of the price and its tiers: "2 per 1M tokens; 1.5 after 100M".
 func (p Price) Words() string {
 	words := p.String()
 	if p.Tiers == nil {
@@ -124,13 +124,13 @@ func (p Price) Words() string {
 	return words
 }
 
-// at is the price of a tier, by itself.
+// at returns the price of a tier, without tiers.
 func (p Price) at(t Tier) Price { return Price{Amount: t.Amount, Per: p.Per, Unit: p.Unit} }
 
-// plain is the price of the first units, by itself.
+// plain returns the price of the first units, without tiers.
 func (p Price) plain() Price { return Price{Amount: p.Amount, Per: p.Per, Unit: p.Unit} }
 
-// Counter names what is counted of a caller's use in a period.
+// Counter identifies a count of a caller's use in a period.
 type Counter struct {
 	Name  string // of the model line, and the class
 	Class meter.Class
@@ -143,7 +143,7 @@ type Use struct {
 	Quantity meter.Quantity
 }
 
-// Used tells how much of a counter was used before a call, in the period that runs.
+// Used returns how much of a counter was used before a call, in the current period.
 type Used func(Counter) meter.Quantity
 
 // ladder is a compiled price with tiers.
@@ -171,12 +171,12 @@ func (l *ladder) add(start meter.Quantity, rate *big.Rat) {
 	l.starts, l.rates = append(l.starts, start), append(l.rates, rate)
 }
 
-// dearest is the highest rate of any tier: that by which a call is held.
+// dearest returns the highest rate of all tiers, which is used for holds.
 func (l *ladder) dearest() *big.Rat {
 	return slices.MaxFunc(l.rates, (*big.Rat).Cmp)
 }
 
-// dearestWords are the price of the dearest tier.
+// dearestWords is the text of the most expensive tier's price.
 func (l *ladder) dearestWords() string {
 	dearest := slices.IndexFunc(l.rates, func(r *big.Rat) bool { return r.Cmp(l.dearest()) == 0 })
 	if dearest == 0 {
@@ -185,7 +185,7 @@ func (l *ladder) dearestWords() string {
 	return l.price.at(l.price.Tiers.After[dearest-1]).of()
 }
 
-// tier is the one that the use lies in when so much of it was used.
+// tier returns the tier that applies after so much was used.
 func (l *ladder) tier(used meter.Quantity) int {
 	i := len(l.starts) - 1
 	for i > 0 && used <= l.starts[i] {
@@ -209,20 +209,20 @@ func (l *ladder) upTo(used meter.Quantity) *big.Int {
 	return new(big.Int).Quo(sum.Num(), sum.Denom())
 }
 
-// between is what units cost that are used after so many others, in nanos. What several calls cost adds up to what all their units cost at
-// once: nothing is lost or gained by rounding.
+// between is what further units cost after others were used, in nanos. The prices of several calls add up to the price of all their units
+// together: nothing is lost or gained by rounding.
 func (l *ladder) between(before, q meter.Quantity) *big.Int {
 	after := l.upTo(before + q)
 	return after.Sub(after, l.upTo(before))
 }
 
-// clamped bounds a number of units that was counted, so that it can be added to another.
+// clamped limits a number of units so that two of them can be added.
 func clamped(q meter.Quantity) meter.Quantity { return max(0, min(q, meter.MaxQuantity)) }
 
-// tierMark stands between the tiers in the words of a graduated price: "2 per 1M; 1.5 after 1M; from 900000".
+// tierMark separates the tiers in the text of a graduated price: "2 per 1M; 1.5 after 1M; from 900000".
 const tierMark = "; "
 
-// words are the price for the record of a charge, of units that were used after so many others.
+// words is the text of the price, for the record of a charge, of units that were used after others.
 func (l *ladder) words(before, q meter.Quantity) string {
 	if l.price.Tiers.Volume {
 		if i := l.tier(before + q); i > 0 {
@@ -237,7 +237,7 @@ func (l *ladder) words(before, q meter.Quantity) string {
 	return words + tierMark + "from " + before.String()
 }
 
-// parseLadder reads what words has written of a graduated price.
+// parseLadder reads the text that words has written for a graduated price.
 func parseLadder(c meter.Class, words string) (l *ladder, before meter.Quantity, err error) {
 	parts := strings.Split(words, tierMark)
 	first, word, err := parsePer(strings.Fields(parts[0]))
@@ -264,15 +264,15 @@ func parseLadder(c meter.Class, words string) (l *ladder, before meter.Quantity,
 	return newLadder("", c, first), before, err
 }
 
-// Priced is a usage at its prices.
+// Priced is a usage with its price.
 type Priced struct {
-	Nano       int64                  // what it costs
+	Nano       int64                  // the price
 	Units      meter.Units            // see [Rates.Quantities]
 	UnitPrices map[meter.Class]string // see [Rates.UnitPrices]
-	Uses       []Use                  // what it adds to the counters of prices with tiers
+	Uses       []Use                  // what the usage adds to the counters of prices with tiers
 }
 
-// withSlack adds what the steps of ladders can come to beyond one sum that is rounded up: each of them is rounded by itself, perhaps up.
+// withSlack adds what separate rounding can add: each step of a ladder is rounded by itself, perhaps up.
 func (r *Rates) withSlack(nano int64) int64 {
 	if nano == 0 || r.ladders == 0 {
 		return nano
@@ -281,7 +281,7 @@ func (r *Rates) withSlack(nano int64) int64 {
 	return min(nano, maxNanos-slack) + slack
 }
 
-// most is the most that the usage costs, whatever was used before it.
+// most is the most that the usage costs, whatever was used before.
 func (r *Rates) most(u meter.Usage) (int64, error) {
 	t := r.table(u)
 	nano, err := t.amount(t.terms(nil, r, &u, false), up)
@@ -291,8 +291,9 @@ func (r *Rates) most(u meter.Usage) (int64, error) {
 // HasTiers reports whether a price depends on what was used before.
 func (r *Rates) HasTiers() bool { return r.ladders > 0 }
 
-// Price prices a usage after what was used before. Without used, it is the most that the usage can cost: prices with tiers count at the
-// dearest tier, as in all that says beforehand what a call can cost. With [ErrOverflow], the amount is math.MaxInt64.
+// Price computes the price of a usage, after what was used before. If used is nil, it is the most that the usage can cost: prices with
+// tiers are then those of the most expensive tier, as in everything that is computed before a call. With [ErrOverflow], the amount is
+// math.MaxInt64.
 func (r *Rates) Price(u meter.Usage, used Used) (Priced, error) {
 	if !r.HasTiers() || used == nil {
 		nano, err := r.Due(u)
@@ -330,7 +331,7 @@ func (r *Rates) Price(u meter.Usage, used Used) (Priced, error) {
 	return p, r.finish(&p, &u, plain, steps)
 }
 
-// nameClimb writes the words of the classes that have climbed a ladder together, one after the other in the order of an explanation.
+// nameClimb writes the texts of the classes that share a ladder, one after the other in the order of an explanation.
 func (t *table) nameClimb(p Priced, index int, before, all meter.Quantity) {
 	l := t.ladders[index]
 	at := before
@@ -347,7 +348,7 @@ func (t *table) nameClimb(p Priced, index int, before, all meter.Quantity) {
 	}
 }
 
-// finish adds up a usage: what is rounded here, the steps of ladders, which were, and what is missing to the minimum.
+// finish adds up a usage: the part that is rounded here, the steps of ladders, which were rounded already, and the rest up to the minimum.
 func (r *Rates) finish(p *Priced, u *meter.Usage, plain *big.Rat, steps *big.Int) error {
 	least, err := r.least(u)
 	if err != nil {
@@ -365,7 +366,7 @@ func (r *Rates) finish(p *Priced, u *meter.Usage, plain *big.Rat, steps *big.Int
 	return err
 }
 
-// roundSteps adds what ladders have come to to the rest, rounded down; it is nothing only where both are.
+// roundSteps adds the steps of ladders to the rest, rounded down. The result is zero only if both are zero.
 func roundSteps(plain *big.Rat, steps *big.Int) (int64, error) {
 	if steps.Sign() == 0 {
 		return roundNanos(plain)
@@ -377,13 +378,14 @@ func roundSteps(plain *big.Rat, steps *big.Int) (int64, error) {
 	return sum.Int64(), nil
 }
 
-// TierNow is a price with tiers, as it stands for a caller.
+// TierNow is the present state of a price with tiers, for a caller.
 type TierNow struct {
 	Listed
 	Used meter.Quantity // in the period so far
 }
 
-// TiersNow tells which tier each price with tiers has reached, at the plain service and size of prompt.
+// TiersNow returns which tier each price with tiers has reached. It looks only at the normal prices, and not at those of service tiers and
+// of larger prompts.
 func (r *Rates) TiersNow(used Used) []TierNow {
 	var list []TierNow
 	t := r.services[0].tables[0]

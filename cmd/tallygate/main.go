@@ -7,6 +7,7 @@ import (
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 
 	_ "github.com/tallygate/tallygate/caddymodule"
+	_ "github.com/tallygate/tallygate/caddymodule/postgres"
 	_ "github.com/tallygate/tallygate/cmd/tallygate/demo"
 )
 

@@ -12,7 +12,7 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// callWithCredit runs a metered call that uses credit first, and returns its request id.
+// callWithCredit makes a metered call that uses credit first, and returns its request id.
 func (g *gate) callWithCredit(payer, payee, amount string) (string, error) {
 	g.t.Helper()
 	cost, err := ledger.ParseAmount(amount)
@@ -35,7 +35,7 @@ func (g *gate) pays(payer, payee, amount string) string {
 	return id
 }
 
-// sound proves the books.
+// sound checks the books.
 func (g *gate) sound() {
 	g.t.Helper()
 	report, err := g.book.Check(context.Background(), nil)
@@ -45,7 +45,7 @@ func (g *gate) sound() {
 	}
 }
 
-// TestCredit: a payee gives an agent credit, whose calls use it before money; both see it, and what became of it.
+// TestCredit: a payee gives an agent credit, whose calls use it before money. Both see the credit, and what became of it.
 func TestCredit(t *testing.T) {
 	r := rules()
 	r.CommissionPPM = 100_000
@@ -76,7 +76,7 @@ func TestCredit(t *testing.T) {
 	g.get("/statements", alice).want(200, "closing_balance", "6")
 	g.get("/credits/"+id, alice).want(200, "used", "5", "remaining", "0", "status", "active")
 
-	// Half of what was paid two parts by credit and one with money comes back so, and so does the rest, to the last nano.
+	// Two parts were paid with credit and one with money. Half of it comes back in this proportion, and so does the rest, to the last nano.
 	g.post("/charges/"+second+"/refund", bob, `{"amount":1.5}`).want(200, "refunded", "1.5", "credit_refunded", "1")
 	g.get("/wallet", alice).want(200, "balance", "6.5", "credit.0.available", "1")
 	g.post("/charges/"+second+"/refund", bob, `{}`).want(200, "refunded", "3", "credit_refunded", "2", "status", "refunded")
@@ -87,7 +87,7 @@ func TestCredit(t *testing.T) {
 	g.wait(24 * time.Hour)
 	g.get("/credits/"+id, bob).want(200, "status", "expired", "used", "3", "ended", "2", "remaining", "0")
 	g.get("/wallet", alice).want(200, "balance", "7", "credit", "[]")
-	// Credit that has expired does not come back, and no money comes in its place.
+	// Credit that has expired does not come back, and no money comes back instead.
 	g.post("/charges/"+first+"/refund", bob, `{}`).want(200, "refunded", "3", "credit_refunded", "3")
 	g.get("/wallet", alice).want(200, "balance", "7", "credit", "[]")
 	g.get("/credits/"+id, bob).want(200, "used", "3", "ended", "2", "remaining", "0")
@@ -101,7 +101,7 @@ func TestCredit(t *testing.T) {
 	g.sound()
 }
 
-// TestCreditIsUsedInOrder: what expires first is used first, what never expires last.
+// TestCreditIsUsedInOrder: credit that expires first is used first, and credit that never expires last.
 func TestCreditIsUsedInOrder(t *testing.T) {
 	g := newGate(t, rules(), api.Options{})
 	g.agent("alice", "0")
@@ -174,7 +174,7 @@ func TestCreditIsRefused(t *testing.T) {
 	g.get("/credits?status=gone", alice).want(422)
 }
 
-// TestCoupons: each agent redeems a coupon once, and all together no more often than it may be.
+// TestCoupons: each agent redeems a coupon once, and all agents together no more often than it allows.
 func TestCoupons(t *testing.T) {
 	g := newGate(t, rules(), api.Options{})
 	alice, bob, cyd, dan := g.agent("alice", "0"), g.agent("bob", "0"), g.agent("cyd", "0"), g.agent("dan", "0")
@@ -219,7 +219,7 @@ func TestCoupons(t *testing.T) {
 	g.sound()
 }
 
-// TestCreditIsNoMoney: whatever its holder, its issuer and their friends do, credit comes into no wallet.
+// TestCreditIsNoMoney: whatever its holder, its issuer and their friends do, credit never gets into a wallet.
 func TestCreditIsNoMoney(t *testing.T) {
 	r := rules()
 	r.CommissionPPM = 100_000
@@ -262,7 +262,7 @@ func TestCreditIsNoMoney(t *testing.T) {
 	if _, err := g.callWithCredit("eve", "bob", "1"); !escrow.IsRefusal(err, escrow.InsufficientFunds) {
 		t.Errorf("a call by another agent: %v", err)
 	}
-	// In parts, a refund gives back no nano of money that was not paid.
+	// A refund in parts gives back no nano of money that was not paid.
 	for range 3 {
 		g.post("/charges/"+part+"/refund", bob, `{"amount":0.000000001}`).want(200)
 	}
@@ -279,7 +279,7 @@ func TestCreditIsNoMoney(t *testing.T) {
 	g.sound()
 }
 
-// TestAnIssuerHindersNobodyElse: credit beyond all reason is its issuer's own affair.
+// TestAnIssuerHindersNobodyElse: absurd amounts of credit harm nobody but their issuer.
 func TestAnIssuerHindersNobodyElse(t *testing.T) {
 	g := newGate(t, rules(), api.Options{})
 	alice, bob, eve := g.agent("alice", "0"), g.agent("bob", "0"), g.agent("eve", "0")

@@ -13,14 +13,14 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// exit is a request by which 5 of alice's go to bob, by a key of alice's that may pay bob so much.
+// exit is a request that lets 5 of alice's money go to bob, by a key of alice's that may pay bob this much.
 type exit struct {
 	operation string
 	set       func(h *household) (path, body string) // the path is below /api/v1
 	later     func(h *household) bool                // what takes the 5 then; nil: the request does. True where it was taken
 }
 
-// household is alice with a key that is limited to 1 a day, and one that pays eve alone.
+// household is alice, with a key that is limited to 1 a day, and a key that may pay only eve.
 type household struct {
 	*gate
 	alice, bob, eve, limited, bound string
@@ -41,7 +41,7 @@ func (h *household) lock(key, to, more string) string {
 	return h.post("/escrow", key, `{"to_agent_id":"`+to+`","amount":5`+more+`}`).want(201).str("escrow_id")
 }
 
-// exits are the requests that let something go, with the operations of the API that they stand for.
+// exits are the requests that let money go, with the operations of the API for which they stand.
 var exits = []exit{
 	{operation: "createEscrow", set: func(*household) (string, string) { return "/escrow", `{"to_agent_id":"bob","amount":5}` }},
 	{operation: "transfer", set: func(*household) (string, string) { return "/wallet/transfer", `{"to_agent_id":"bob","amount":5}` }},
@@ -93,7 +93,7 @@ var exits = []exit{
 	}},
 }
 
-// stays are the operations that change something and let nothing go, with the reason.
+// stays are the operations that change something but let no money go, with the reason.
 var stays = map[string]string{
 	"createAgent": "another agent has nothing of alice's", "createKey": "refused to keys with a limit or bound to payees", "revokeKey": "it ends a key",
 	"claimFaucet": "money comes in", "deleteAllowance": "it takes a promise back", "disputeEscrow": "the operator decides", "deliverMilestone": "the payer accepts it or not",
@@ -103,8 +103,8 @@ var stays = map[string]string{
 	"revokeCoupon": "the same", "redeemCoupon": "credit comes in",
 }
 
-// TestEveryRouteIsAnExitOrNone goes through all operations of the API: each is known to let money go, or not to. A key that is limited to 1 lets
-// nothing of 5 go by any of them, nor does one that is bound to other payees, and the agent's own key does.
+// TestEveryRouteIsAnExitOrNone goes through all operations of the API: for each it must be decided whether it lets money go. With a key
+// that is limited to 1, none of them lets 5 go; with a key that may pay only others, none does either. With the agent's own key they do.
 func TestEveryRouteIsAnExitOrNone(t *testing.T) {
 	isExit := map[string]bool{}
 	for _, e := range exits {
@@ -165,13 +165,13 @@ func TestEveryRouteIsAnExitOrNone(t *testing.T) {
 	}
 }
 
-// toolExits are the tools of MCP that let something go, by the operations of the API that they are.
+// toolExits are the MCP tools that let money go, with their operations of the API.
 var toolExits = map[string][]string{"escrow_create": {"createEscrow"}, "escrow_release": {"releaseEscrow", "releasePartial"}, "escrow_refund": {"refundEscrow"}}
 
-// toolStays are those that don't.
+// toolStays are the MCP tools that don't.
 var toolStays = strings.Fields("escrow_status escrow_list escrow_dispute escrow_resolve wallet_balance wallet_statement faucet_claim quote credit_issue credit_list credit_revoke coupon_issue coupon_list coupon_revoke coupon_redeem")
 
-// TestEveryToolIsAnExitOrNone is the same for the tools of MCP.
+// TestEveryToolIsAnExitOrNone does the same for the MCP tools.
 func TestEveryToolIsAnExitOrNone(t *testing.T) {
 	h := newHousehold(t)
 	server := httptest.NewServer(h.http)

@@ -8,7 +8,7 @@ type (
 	Agent = listedAgent
 	// Payment is a payment, with the wallet after it of the agent for which it was made.
 	Payment = paymentOut
-	// Credit is what an agent may use of a payee's calls without money.
+	// Credit is what lets an agent make calls to one payee without money.
 	Credit = creditOut
 	// Charge is what one metered call cost.
 	Charge = chargeOut

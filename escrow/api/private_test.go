@@ -13,7 +13,7 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// TestThePayeeSeesSharedTagsAlone: wherever the API tells a payee of a charge, it tells of the tags that the payer shares, and of no others.
+// TestThePayeeSeesSharedTagsAlone: wherever the API shows a charge to its payee, it shows the tags that the payer shares, and no others.
 func TestThePayeeSeesSharedTagsAlone(t *testing.T) {
 	g := newGate(t, rules(), api.Options{PrivateWebhooks: true})
 	alice, shop := g.agent("alice", "50"), g.agent("shop", "5")
@@ -73,7 +73,8 @@ func TestThePayeeSeesSharedTagsAlone(t *testing.T) {
 	}
 }
 
-// TestARenewalsFundingIsThePayers: whether the payer's wallet covers the next period is told to the payer, in no answer and no message to the payee.
+// TestARenewalsFundingIsThePayers: only the payer is told whether its wallet covers the next period. No answer and no message tells the
+// payee.
 func TestARenewalsFundingIsThePayers(t *testing.T) {
 	g := newGate(t, rules(), api.Options{PrivateWebhooks: true})
 	alice, shop := g.agent("alice", "10"), g.agent("shop", "0")

@@ -23,6 +23,7 @@ const (
 	MalformedRequest  escrow.Outcome = "malformed_request"  // the request is not a message of MCP
 	UnsupportedMedia  escrow.Outcome = "unsupported_media"  // the Content-Type is not supported
 	RequestTooLarge   escrow.Outcome = "request_too_large"  // the body is too large
+	UnknownResource   escrow.Outcome = "unknown_resource"   // it names something of the provider's that is not the payer's
 	NoPrice           escrow.Outcome = "no_price"           // the tariff has no price for what is asked for
 	AmbiguousRequest  escrow.Outcome = "ambiguous_request"  // the request can be read in two ways that cost differently; "field" names the ambiguous field
 	MethodNotAllowed  escrow.Outcome = "method_not_allowed" // the path has other methods
@@ -30,11 +31,11 @@ const (
 	LedgerUnavailable escrow.Outcome = "ledger_unavailable" // the ledger can't be used; the field "charge" is none, or unknown after a failed commit
 	InternalError     escrow.Outcome = "internal"           // something failed in this program
 
-	// These four are of a metered route whose provider fails. Nothing is charged.
+	// A metered route answers with these four if its provider fails. Nothing is charged.
 	UpstreamFailed      escrow.Outcome = "upstream_failed"
 	UpstreamUnavailable escrow.Outcome = "upstream_unavailable"
 	UpstreamTimeout     escrow.Outcome = "upstream_timeout"
-	UsageUnknown        escrow.Outcome = "usage_unknown" // it has answered, and not said anything that tells what the answer costs
+	UsageUnknown        escrow.Outcome = "usage_unknown" // it has answered, but the price can't be computed from the answer
 )
 
 // kind says how an outcome is shown over HTTP.
@@ -53,6 +54,7 @@ var kinds = map[escrow.Outcome]kind{
 	escrow.LimitExceeded:        {402, "A limit would be exceeded", "insufficient_quota"},
 	escrow.Forbidden:            {403, "Not allowed", "permission_error"},
 	escrow.NotFound:             {404, "Not found", "not_found_error"},
+	UnknownResource:             {404, "There is no such resource of yours", "not_found_error"},
 	MethodNotAllowed:            {405, "Method not allowed", "invalid_request_error"},
 	escrow.InvalidStatus:        {409, "Not in this state", "invalid_request_error"},
 	escrow.AlreadyExists:        {409, "It exists already", "invalid_request_error"},

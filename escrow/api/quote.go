@@ -99,10 +99,12 @@ type Quote struct {
 	Model      string         `json:"model,omitempty"`
 	Estimate   ledger.Amount  `json:"estimate"`
 	Most       *ledger.Amount `json:"most" jsonschema:"the most that the call can cost; null if there is no limit"`
+	Later      bool           `json:"charged_later,omitzero" jsonschema:"the request asks for what comes later: estimate is held and given back, and the answer, or the results of the batch, are charged when they are fetched"`
 	Cost       string         `json:"cost,omitempty" jsonschema:"where the provider states what a call costs, such as json usage.cost markup 20%; if an answer states it, that cost is charged instead of the prices"`
 	Tiers      []QuoteTier    `json:"tiers,omitempty" jsonschema:"the current prices that depend on what the caller has used in a period; estimate and most are at the most expensive tier"`
 	Credit     ledger.Amount  `json:"credit,omitzero" jsonschema:"the credit that the call would use before money, as far as it reaches"`
-	Affordable bool           `json:"affordable" jsonschema:"whether the credit and wallet, escrow or subscription that would pay has enough now"`
+	Affordable bool           `json:"affordable" jsonschema:"whether the call could begin now: the credit and wallet, escrow or subscription that would pay has enough, and no limit is in the way"`
+	Limit      string         `json:"limit,omitempty" jsonschema:"the limit of the caller or of its key that keeps the call from being affordable"`
 	Currency   string         `json:"currency"`
 }
 

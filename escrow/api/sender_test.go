@@ -361,8 +361,8 @@ func TestManyTarpitsDelayOnlyTheirOwn(t *testing.T) {
 	<-ended
 }
 
-// TestMessagesThatWaitAreBounded: 10,000 messages wait for a webhook that takes nothing; it counts those that are lost. As many as it takes,
-// so many new ones may wait.
+// TestMessagesThatWaitAreBounded: at most 10,000 messages wait for a webhook that accepts none. The webhook counts those that are lost. For
+// each message that it then accepts, one new message may wait.
 func TestMessagesThatWaitAreBounded(t *testing.T) {
 	g := newGate(t, rules(), api.Options{PrivateWebhooks: true})
 	alice := g.agent("alice", "25")

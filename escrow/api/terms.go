@@ -32,7 +32,7 @@ type subscriptionOut struct {
 	UpdatedAt      time.Time                 `json:"updated_at"`
 }
 
-// subscriptionAnswer is a subscription as by may see it.
+// subscriptionAnswer returns a function that shows a subscription as the caller by may see it.
 func subscriptionAnswer(currency string, by escrow.Actor) func(escrow.Subscription) subscriptionOut {
 	return func(s escrow.Subscription) subscriptionOut {
 		out := subscriptionOut{

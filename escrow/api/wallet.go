@@ -18,7 +18,7 @@ type walletOut struct {
 	Currency  string        `json:"currency"`
 }
 
-// ownWalletOut is a wallet with the credit that its agent may use besides it.
+// ownWalletOut is a wallet as its own agent sees it, with the credit that the agent may use.
 type ownWalletOut struct {
 	walletOut
 	Credit []creditBalanceOut `json:"credit" jsonschema:"what the agent may use of payees' calls without money; it is no part of the balance"`

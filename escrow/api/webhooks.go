@@ -125,7 +125,7 @@ func eventAnswer(currency string, e escrow.Event) eventOut {
 	case e.Escrow != nil:
 		out.Data = escrowAnswer(currency)(*e.Escrow)
 	case e.Subscription != nil:
-		out.Data = subscriptionAnswer(currency, escrow.Actor{})(*e.Subscription) // one for both parties
+		out.Data = subscriptionAnswer(currency, escrow.Actor{})(*e.Subscription) // both parties get the same message, so it has only what both may see
 	case e.Withheld != nil:
 		w := e.Withheld
 		out.Data = withheldOut{RequestID: w.Request, Payer: w.Payer, Payee: w.Payee, Route: w.Route, Reason: w.Reason}

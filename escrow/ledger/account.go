@@ -11,7 +11,7 @@ type AccountID string
 
 // The accounts that have no owner.
 const (
-	World      AccountID = "world"      // where deposits come from and withdrawals go: it may go below zero
+	World      AccountID = "world"      // where deposits come from and withdrawals go; it may go below zero
 	Commission AccountID = "commission" // the operator's earnings
 )
 
@@ -21,10 +21,11 @@ func Wallet(agent string) AccountID { return AccountID("wallet:" + agent) }
 // Escrow returns the account of one escrow.
 func Escrow(id string) AccountID { return AccountID("escrow:" + id) }
 
-// Credit returns the account of one credit: what its holder may still use without money.
+// Credit returns the account of one credit. Its balance is what the agent may still use without money.
 func Credit(id string) AccountID { return AccountID(creditPrefix + id) }
 
-// Issuer returns the account that a payee's credit comes from and goes back to. It is below zero by what agents have left of it.
+// Issuer returns the account from which a payee's credit comes, and to which it goes back. Its balance is below zero by the credit that is
+// not used up.
 func Issuer(payee string) AccountID { return AccountID(issuerPrefix + payee) }
 
 const (
@@ -32,18 +33,18 @@ const (
 	issuerPrefix = "issuer:"
 )
 
-// IsCredit reports whether the account is of credit, which is no money, or is where that comes from.
+// IsCredit reports whether the account contains credit, which is not money, or issues it.
 func (id AccountID) IsCredit() bool {
 	return strings.HasPrefix(string(id), creditPrefix) || id.isIssuer()
 }
 
 func (id AccountID) isIssuer() bool { return strings.HasPrefix(string(id), issuerPrefix) }
 
-// endless reports whether the account may go below zero: all else comes from it.
+// endless reports whether the account may go below zero, because money or credit comes from it.
 func (id AccountID) endless() bool { return id == World || id.isIssuer() }
 
-// meets reports whether transfers may go between two accounts: money goes among the accounts of money, credit between a credit and an
-// issuer. So credit never becomes money, nor another's credit.
+// meets reports whether transfers may go between two accounts. Money may go between all accounts of money, and credit only between a credit
+// and an issuer. So credit never becomes money, or another credit.
 func (id AccountID) meets(other AccountID) bool {
 	return id.IsCredit() == other.IsCredit() && (!id.IsCredit() || id.isIssuer() != other.isIssuer())
 }

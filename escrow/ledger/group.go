@@ -11,15 +11,15 @@ import (
 )
 
 // Group is a transaction of a store's database. [GroupCommit] runs a group of operations in it and commits them together. Its reads see
-// the records that were committed before it began. The returned slices stay valid until the transaction ends.
+// the records that were committed before it began. The returned slices stay valid until the transaction ends. A read may panic with
+// ErrRunAgain to end the run of its operation, if Commit is going to return ErrRunAgain. A Group may also implement [Doubter].
 type Group interface {
 	Reader
 	// Commit writes the changes and makes them durable. The changes come in the order of their keys; a nil value deletes a record. Keys
-	// and values may be slices that the transaction's own reads returned. Commit ends the transaction, also when it fails or panics. If
-	// it returns an error that wraps ErrRunAgain, it has written nothing, and the operations are run again in a new transaction.
+	// and values may be slices that the transaction's own reads returned. There may be no changes. Commit ends the transaction, also when
+	// it fails or panics. If it returns an error that wraps ErrRunAgain, it has written nothing, and the operations are run again in a new
+	// transaction.
 	Commit(changes iter.Seq2[[]byte, []byte]) error
-	// Rollback ends the transaction without writing anything.
-	Rollback()
 }
 
 // GroupCommit is the writing half of a [Store]. Its one goroutine takes all waiting operations, runs each of them, and commits them
@@ -202,10 +202,6 @@ func attempt(group Group, ops []submission) (results []error, err error) {
 		results = append(results, changes.Try(func() error { return contained(op.Run, changes) }))
 		changes.keep()
 	}
-	if changes.empty() {
-		group.Rollback()
-		return results, nil
-	}
 	return results, group.Commit(changes.all())
 }
 
@@ -233,7 +229,11 @@ func contained(op func(Writer) error, w Writer) (err error) {
 }
 
 func containPanic(err *error) {
-	if r := recover(); r != nil {
+	switch r := recover(); r {
+	case nil:
+	case ErrRunAgain: // of a group's read
+		*err = ErrRunAgain
+	default:
 		*err = fmt.Errorf("%w: %v\n%s", errPanic, r, debug.Stack())
 	}
 }

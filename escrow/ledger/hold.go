@@ -99,7 +99,7 @@ type Hold struct {
 	released bool
 }
 
-// GiveBack gives a part of what is held back, or all of it, and goes on.
+// GiveBack makes an amount available again, at most what is held. The hold goes on, and can be extended again.
 func (h *Hold) GiveBack(amount Amount) {
 	h.place.shard.mu.Lock()
 	defer h.place.shard.mu.Unlock()
@@ -120,7 +120,7 @@ func (l *Ledger) Hold(id AccountID, amount Amount) (*Hold, error) {
 	s := l.memory.shard(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p, err := s.place(id, func() (Account, error) { return l.committed(id) })
+	p, err := s.place(id, func() (Account, error) { return l.recent(id) })
 	if err != nil {
 		return nil, err
 	}

@@ -127,6 +127,22 @@ func (l *Ledger) damaged(err error) error {
 	return err
 }
 
+// wrong makes the ledger read-only, because a run found that an invariant does not hold. If the run's reads are in doubt, it ends the run.
+func (l *Ledger) wrong(r Reader, finding error) error {
+	if doubt(r) {
+		panic(ErrRunAgain)
+	}
+	return l.broke(finding)
+}
+
+// judge is like damaged, for the error of a run. If the run's reads are in doubt, the ledger does not become read-only.
+func (l *Ledger) judge(r Reader, err error) error {
+	if errors.Is(err, ErrCorrupt) && doubt(r) {
+		return ErrRunAgain
+	}
+	return l.damaged(err)
+}
+
 // Receipt gives the result of a queued operation, once the operation has ended.
 type Receipt[T any] struct {
 	done   chan struct{}
@@ -204,11 +220,11 @@ func (l *Ledger) run(tx *Tx, w Writer, op func() error) (err error) {
 		return err
 	}
 	state, err := readState(w)
-	if err != nil {
-		return l.damaged(err)
+	if err == nil {
+		err = l.takeIn(w, state)
 	}
-	if err := l.takeIn(w, state); err != nil {
-		return l.damaged(err)
+	if err != nil {
+		return l.judge(w, err)
 	}
 	*tx = Tx{ledger: l, w: w, now: l.tick(), before: l.applied, state: state, pinned: tx.pinned[:0], changes: tx.changes[:0], committed: tx.committed[:0]}
 	completed := false
@@ -220,7 +236,7 @@ func (l *Ledger) run(tx *Tx, w Writer, op func() error) (err error) {
 	err = tx.Try(op)
 	completed = true
 	if err != nil {
-		return l.damaged(err)
+		return l.judge(w, err)
 	}
 	if tx.dirty {
 		tx.state.Time = tx.now.UnixNano()
@@ -310,5 +326,19 @@ func (l *Ledger) committed(id AccountID) (account Account, err error) {
 		account, err = ReadAccount(r, id)
 		return err
 	})
+	return account, err
+}
+
+// recent returns an account as of the last commit that this process knows of. A commit of another process that it does not know yet is
+// taken in before the next operation.
+func (l *Ledger) recent(id AccountID) (account Account, err error) {
+	store, ok := l.store.(Recent)
+	if !ok {
+		return l.committed(id)
+	}
+	err = l.damaged(store.Recent(func(r Reader) error {
+		account, err = ReadAccount(r, id)
+		return err
+	}))
 	return account, err
 }

@@ -14,7 +14,7 @@ type change struct {
 	available Amount
 	incoming  Amount
 	held      Amount
-	undo      func() // instead of all that: what another takes back, see [Tx.OnUndo]
+	undo      func() // if set, it undoes the change, and the other fields are not used; see [Tx.OnUndo]
 }
 
 // make applies a change. It also remembers the change, to take it back if the operation is thrown away. The shard must be locked.
@@ -61,7 +61,7 @@ func (tx *Tx) pin(s *shard, id AccountID, account Account) (*place, error) {
 		return p, nil
 	}
 	if known := p.available + p.incoming; known != account.Available() {
-		return nil, tx.ledger.broke(fmt.Errorf("account %s has %s available in its record, %s in memory", id, account.Available(), known))
+		return nil, tx.ledger.wrong(tx.w, fmt.Errorf("account %s has %s available in its record, %s in memory", id, account.Available(), known))
 	}
 	p.pins++
 	p.pinnedBy = tx
@@ -176,7 +176,7 @@ func (tx *Tx) earn(id AccountID, account Account, amount Amount) error {
 // write writes the records of one transfer.
 func (tx *Tx) write(t Transfer, debit, credit Account) error {
 	if debit.Available() < 0 && !t.Debit.endless() || credit.Available() < 0 && !t.Credit.endless() {
-		return tx.ledger.broke(fmt.Errorf("transfer %d would leave %s at %s and %s at %s", t.Seq, t.Debit, debit.Available(), t.Credit, credit.Available()))
+		return tx.ledger.wrong(tx.w, fmt.Errorf("transfer %d would leave %s at %s and %s at %s", t.Seq, t.Debit, debit.Available(), t.Credit, credit.Available()))
 	}
 	key, value := transferKey(t.Seq), encode(t.record())
 	tx.put(key, value)

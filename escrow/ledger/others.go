@@ -20,7 +20,7 @@ func (l *Ledger) takeIn(r Reader, state stateRecord) error {
 		return nil
 	}
 	if state.Seq <= since.Seq {
-		return l.broke(fmt.Errorf("its last transfer is %d, but transfer %d was read before, with another history", state.Seq, since.Seq))
+		return l.wrong(r, fmt.Errorf("its last transfer is %d, but transfer %d was read before, with another history", state.Seq, since.Seq))
 	}
 	if state.Seq-since.Seq > maxTakenIn {
 		if err := l.memory.reload(func(id AccountID) (Account, error) { return ReadAccount(r, id) }); err != nil {
@@ -30,22 +30,29 @@ func (l *Ledger) takeIn(r Reader, state stateRecord) error {
 		return nil
 	}
 	head := since.Head
-	err := r.Scan(Range{From: transferKey(since.Seq + 1), To: []byte{transferPrefix + 1}}, func(key, value []byte) (bool, error) {
+	for seq := since.Seq + 1; seq <= state.Seq; seq++ { // not by a scan, since a store may know these records already
+		key := transferKey(seq)
+		value, err := r.Get(key)
+		if err == nil && value == nil {
+			err = &CorruptError{Key: key, Detail: "it is missing"}
+		}
+		if err != nil {
+			return err
+		}
 		t, err := decodeTransfer(key, value)
 		if err != nil {
-			return false, err
+			return err
 		}
 		head = link(head, key, value)
 		if err := l.memory.refresh(r, t.Debit); err != nil {
-			return false, err
+			return err
 		}
-		return true, l.memory.refresh(r, t.Credit)
-	})
-	if err != nil {
-		return err
+		if err := l.memory.refresh(r, t.Credit); err != nil {
+			return err
+		}
 	}
 	if head != state.Head {
-		return l.broke(fmt.Errorf("the transfers %d to %d, which other processes wrote, do not match the head of the hash chain", since.Seq+1, state.Seq))
+		return l.wrong(r, fmt.Errorf("the transfers %d to %d, which other processes wrote, do not match the head of the hash chain", since.Seq+1, state.Seq))
 	}
 	l.notBefore(state)
 	return nil

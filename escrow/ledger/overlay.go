@@ -92,9 +92,8 @@ func (o *overlay) keep() {
 	o.undo = o.undo[:0]
 }
 
-func (o *overlay) empty() bool {
-	return !slices.ContainsFunc(o.list, func(n *node) bool { return n.set })
-}
+// Doubt implements [Doubter].
+func (o *overlay) Doubt() bool { return doubt(o.base) }
 
 // all yields the writes in the order of their keys.
 func (o *overlay) all() iter.Seq2[[]byte, []byte] {

@@ -36,12 +36,10 @@ func (g plainGroup) Commit(changes iter.Seq2[[]byte, []byte]) error {
 		} else {
 			g.sorted[string(key)] = string(value)
 		}
+		g.store.records = g.sorted
 	}
-	g.store.records = g.sorted
 	return nil
 }
-
-func (g plainGroup) Rollback() {}
 
 func (p *plain) View(fn func(Reader) error) error { return fn(maps.Clone(p.records)) }
 

@@ -58,6 +58,18 @@ type Op struct {
 	Done func(error)
 }
 
+// Doubter is implemented by a Writer whose reads may be out of date or guesses, as in a run before the database is asked. Doubt is called
+// for a run that finds something wrong with the records. It returns true if the finding may come from such a read; then the run doesn't
+// count, and there is another run. It returns false if the records are as committed.
+type Doubter interface {
+	Doubt() bool
+}
+
+func doubt(r Reader) bool {
+	d, ok := r.(Doubter)
+	return ok && d.Doubt()
+}
+
 // Store is an ordered key-value store with group commit. It is all that the ledger needs of a database.
 type Store interface {
 	// Submit queues an operation. One goroutine runs the operations one at a time, in the order of Submit. All operations that wait are
@@ -74,6 +86,12 @@ type Store interface {
 type Reopener interface {
 	// Reopen makes the store accept operations again, beginning with the state that is durable now. Otherwise it returns the reason.
 	Reopen() error
+}
+
+// Recent is implemented by stores that know some records without asking a database.
+type Recent interface {
+	// Recent is like View, but may read the records as of the last commit of another process that this store has heard of.
+	Recent(fn func(Reader) error) error
 }
 
 var (

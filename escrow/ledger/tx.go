@@ -113,8 +113,9 @@ func (tx *Tx) Try(fn func() error) error {
 // called. fn must not wait for the ledger.
 func (tx *Tx) OnCommit(fn func()) { tx.committed = append(tx.committed, fn) }
 
-// OnUndo has fn called if what the operation has done so far is undone: where it is refused or fails, and before it runs again. With
-// [Tx.OnCommit] it ends what the operation keeps in memory until its end. fn must not wait for the ledger.
+// OnUndo makes the ledger call fn if what the operation has done so far is undone: because the operation is refused or fails, or before it
+// runs again. An operation that keeps something in memory until its end removes it by OnUndo and [Tx.OnCommit]. fn must not wait for the
+// ledger.
 func (tx *Tx) OnUndo(fn func()) { tx.changes = append(tx.changes, change{undo: fn}) }
 
 // Currency returns the label of the ledger's amounts.

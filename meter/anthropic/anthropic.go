@@ -1,4 +1,4 @@
-// Package anthropic speaks Anthropic's Messages API. API: https://docs.anthropic.com/en/api/messages
+// Package anthropic reads Anthropic's Messages API. [Inspect] recognises a request. The API: https://docs.anthropic.com/en/api/messages
 package anthropic
 
 import (
@@ -13,11 +13,11 @@ import (
 
 var (
 	messagesAPI = &wire.API{Name: "messages", Dialect: wire.New(messages), Limits: []string{"max_tokens"}, Least: least}
-	// vertexAPI is Google's, which says nothing of refusals.
+	// vertexAPI is Google's. Its documentation does not say that refusals are free.
 	vertexAPI = &wire.API{Name: "messages", Dialect: messagesAPI.Dialect.Starting(start(false)), Limits: []string{"max_tokens"}, Least: least}
 )
 
-// messages reads a message object or the events of its stream. A stream's usage begins as message_start has it. That of
+// messages reads a message object, or the events of its stream. The usage of a stream begins with that of message_start. The usage of
 // message_delta is cumulative and replaces it field by field: a delta may lack fields, and may change the input (searches).
 // https://docs.anthropic.com/en/docs/build-with-claude/streaming
 var messages = wire.Dialect{
@@ -30,6 +30,12 @@ var messages = wire.Dialect{
 		{Path: "message.usage", In: wire.Stream},
 		{Path: "delta.stop_reason", In: wire.Stream},
 		{Path: "stop_reason", In: wire.Whole},
+
+		{Path: "message.container.id", Makes: "containers", In: wire.Stream},
+		{Path: "delta.container.id", Makes: "containers", In: wire.Stream},
+		{Path: "content_block.content.content.*.file_id", Makes: "files", In: wire.Stream}, // of code that ran
+		{Path: "container.id", Makes: "containers", In: wire.Whole},
+		{Path: "content.*.content.content.*.file_id", Makes: "files", In: wire.Whole},
 
 		{Path: "delta.text", Text: meter.Output, In: wire.Stream},
 		{Path: "delta.thinking", Text: meter.Reasoning, In: wire.Stream},
@@ -88,13 +94,12 @@ func end(t *wire.State, m *wire.Message) wire.Verdict {
 	return wire.Pass
 }
 
-// least is above the budget for thinking.
+// least is the lowest limit of the output: above the budget for thinking.
 func least(c *meter.Call) int64 {
 	return 1 + gjson.GetBytes(c.Body, "thinking.budget_tokens").Int()
 }
 
-// stop ends a stream as Anthropic reports an error in one.
-// https://docs.anthropic.com/en/docs/build-with-claude/streaming#error-events
+// stop ends a stream with an error in Anthropic's form. https://docs.anthropic.com/en/docs/build-with-claude/streaming#error-events
 func stop(code, message string) []wire.Note {
 	type problem struct {
 		Type    string `json:"type"`
@@ -106,7 +111,7 @@ func stop(code, message string) []wire.Note {
 	}{"error", problem{code, message}})}}
 }
 
-// Inspect recognises a request by the end of its path, on Vertex AI too. It returns nil for a request that is not Anthropic's.
+// Inspect recognises a request by the end of its path, on Vertex AI too. It returns nil for other requests.
 func Inspect(r *wire.Request) (*meter.Call, error) {
 	switch {
 	case r.Post("/v1/messages"), r.Post("/messages") && r.IsArray("messages") && r.Has("max_tokens"):

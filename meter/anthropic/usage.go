@@ -9,7 +9,7 @@ import (
 	"github.com/tallygate/tallygate/meter/wire"
 )
 
-// Running is the usage of a message as it stands. It is merged field by field while the message's stream goes on.
+// Running is the usage of a message so far. It is merged field by field while the message's stream goes on.
 type Running struct {
 	fields  map[string]gjson.Result
 	refused bool // the model declined to answer
@@ -23,11 +23,11 @@ func NewRunning() Running { return Running{fields: map[string]gjson.Result{}} }
 // Empty reports whether nothing was stated.
 func (r *Running) Empty() bool { return len(r.fields) == 0 }
 
-// inputSide are the fields that tell what went in.
+// inputSide are the fields that state the input.
 var inputSide = []string{"input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens", "cache_creation"}
 
-// Merge takes over the fields of a usage object. An input side that is all zero says nothing: some who serve the API know the input
-// only when a stream starts, and send zeros when it ends.
+// Merge takes over the fields of a usage object. If all fields of the input are zero, they are ignored: some servers of this API know the
+// input only when a stream starts, and send zeros when it ends.
 func (r *Running) Merge(usage gjson.Result) {
 	silent := !Input(usage)
 	usage.ForEach(func(key, value gjson.Result) bool {
@@ -50,8 +50,7 @@ func Input(usage gjson.Result) bool {
 	return wire.ReadUsage(usage.Get).Prompt > 0
 }
 
-// State states the usage to t. final says that output_tokens is the whole output so far; in message_start it is just a small
-// number.
+// State states the usage to t. final says that output_tokens is the whole output so far; in message_start it is just a small number.
 func (r *Running) State(t *wire.State, final bool) {
 	if len(r.fields) == 0 {
 		return
@@ -74,13 +73,14 @@ func (r *Running) State(t *wire.State, final bool) {
 	}
 }
 
-// iterations adds up the passes of a response. top is its usage without them. Passes of compaction and of another model (an
-// advisor, a fallback) are billed, but are not in top: "sum across all entries in the usage.iterations array".
+// iterations adds up the passes of a response. top is its usage without them. Passes of compaction and of another model (an advisor, a
+// fallback) are billed, but are not in top: "sum across all entries in the usage.iterations array".
 // https://docs.anthropic.com/en/docs/build-with-claude/compaction#understanding-usage
 //
-// An attempt that was declined before any output is not billed, and neither is an answer that is nothing but that: "you are no longer
-// billed for a request when it returns stop_reason: "refusal" without Claude having generated any output", "on the Claude API".
+// An attempt that was declined before any output is not billed, and neither is an answer that consists only of such an attempt: "you are no
+// longer billed for a request when it returns stop_reason: "refusal" without Claude having generated any output", "on the Claude API".
 // https://platform.claude.com/docs/en/release-notes/overview (June 2, 2026)
+//
 // A fallback_message is the attempt that a fallback model made after the others.
 // https://platform.claude.com/docs/en/build-with-claude/refusals-and-fallback
 func (r *Running) iterations(t *wire.State, list gjson.Result, top wire.Stated) wire.Stated {
@@ -106,7 +106,7 @@ func (r *Running) iterations(t *wire.State, list gjson.Result, top wire.Stated) 
 			t.Passes = append(t.Passes, meter.Pass{Model: model, Units: s.Units()})
 		}
 	}
-	if all.Prompt < top.Prompt || all.Completion < top.Completion { // the passes do not cover the whole
+	if all.Prompt < top.Prompt || all.Completion < top.Completion { // the passes are not the whole usage
 		t.Passes = nil
 		return top
 	}

@@ -1,7 +1,9 @@
-// Package audio tells how long a recording is, by its container: WAV, MP3 and AAC, FLAC, Ogg, MP4, WebM. It decodes nothing.
+// Package audio computes the length of a recording from its container: WAV, MP3 and AAC, FLAC, Ogg, MP4, WebM. It decodes no sound.
+// [Length] is all that it exports.
 //
-// What counts is what a decoder plays, not what a header claims: the frames of MP3 and AAC, the samples of WAV, the times of the blocks of
-// WebM, the table of samples of MP4. FLAC and Ogg state a number of samples, which must fit the size of the file.
+// The length is what a decoder plays, and not what a header claims: it is computed from the frames of MP3 and AAC, the samples of WAV, the
+// times of the blocks of WebM, and the table of samples of MP4. FLAC and Ogg state a number of samples, which must fit the size of the
+// file.
 package audio
 
 import (
@@ -11,7 +13,7 @@ import (
 	"time"
 )
 
-// Length is how long a recording lasts. It reports false where that can't be told.
+// Length returns how long a recording is, or false if that is unknown.
 func Length(file []byte) (time.Duration, bool) {
 	for _, read := range []func([]byte) (time.Duration, bool){wav, flac, ogg, mp4, webm, frames} {
 		if d, ok := read(file); ok && d > 0 && d < longest {
@@ -21,10 +23,10 @@ func Length(file []byte) (time.Duration, bool) {
 	return 0, false
 }
 
-// longest is more than any recording lasts.
+// longest is longer than any recording.
 const longest = 1000 * time.Hour
 
-// at is so many units of a clock, as a time, rounded up.
+// at converts units of a clock to a time, rounded up.
 func at(units, perSecond uint64) time.Duration {
 	if perSecond == 0 {
 		return 0
@@ -38,14 +40,15 @@ func at(units, perSecond uint64) time.Duration {
 	return time.Duration(min(quotient, uint64(longest)))
 }
 
-// rate is the most bytes a second that a compressed recording has; one that has more states too short a time.
+// rate is the highest number of bytes a second of a compressed recording. A file with more states a length that is too short.
 const rate = 200_000
 
 func plausible(d time.Duration, size int) (time.Duration, bool) {
 	return d, at(uint64(size), rate) <= d
 }
 
-// wav reads RIFF. All bytes after the beginning of the samples count as samples: writers of streams leave their number out.
+// wav reads RIFF. All bytes after the beginning of the samples count as samples, because programs that write streams do not state the
+// number.
 func wav(b []byte) (time.Duration, bool) {
 	if len(b) < 12 || string(b[:4]) != "RIFF" && string(b[:4]) != "RF64" || string(b[8:12]) != "WAVE" {
 		return 0, false
@@ -85,10 +88,10 @@ func flac(b []byte) (time.Duration, bool) {
 	return at(samples, perSecond), true
 }
 
-// pictures is room for what a file has beside its samples.
+// pictures is how many bytes a file may have besides its samples.
 const pictures = 1 << 20
 
-// ogg reads pages, of which the last tells how many samples there are. https://www.rfc-editor.org/rfc/rfc3533,
+// ogg reads pages. The last page states how many samples there are. https://www.rfc-editor.org/rfc/rfc3533,
 // https://www.rfc-editor.org/rfc/rfc7845, https://xiph.org/vorbis/doc/Vorbis_I_spec.html
 func ogg(b []byte) (time.Duration, bool) {
 	if !bytes.HasPrefix(b, []byte("OggS")) {
@@ -157,7 +160,7 @@ func mp4(b []byte) (time.Duration, bool) {
 				walk(box, clock)
 			case "trak":
 				walk(box, new(uint64))
-			case "moof": // the samples of fragments stand in none of the tables
+			case "moof": // the samples of fragments are in none of the tables
 				whole = false
 			case "mvhd", "mdhd":
 				perSecond, units := header(box)
@@ -188,14 +191,14 @@ func header(box []byte) (perSecond, units uint64) {
 		return uint64(binary.BigEndian.Uint32(box[20:])), binary.BigEndian.Uint64(box[24:])
 	case len(box) >= 20 && box[0] == 0:
 		if units = uint64(binary.BigEndian.Uint32(box[16:])); units == 1<<32-1 {
-			units = 0 // not known
+			units = 0 // unknown
 		}
 		return uint64(binary.BigEndian.Uint32(box[12:])), units
 	}
 	return 0, 0
 }
 
-// table adds up how long the samples of a track are.
+// table adds up the lengths of the samples of a track.
 func table(box []byte) (units uint64) {
 	for i := 8; i+8 <= len(box); i += 8 {
 		units += uint64(binary.BigEndian.Uint32(box[i:])) * uint64(binary.BigEndian.Uint32(box[i+4:]))
@@ -223,7 +226,7 @@ func webm(b []byte) (time.Duration, bool) {
 		}
 		b = b[n+m:]
 		switch id {
-		case 0x18538067, 0x1F43B675, 0x1549A966, 0xA0: // a segment, a cluster, the info, a group of blocks: what is in it follows
+		case 0x18538067, 0x1F43B675, 0x1549A966, 0xA0: // a segment, a cluster, the info, a group of blocks: their content follows
 			continue
 		}
 		body := b[:min(size, uint64(len(b)))]
@@ -247,10 +250,10 @@ func webm(b []byte) (time.Duration, bool) {
 	return time.Duration(nanos) + lastBlock, last > 0
 }
 
-// lastBlock is how long the last block of a WebM lasts at most: it states when it begins.
+// lastBlock is the length that is assumed for the last block of a WebM, which states only its beginning.
 const lastBlock = 120 * time.Millisecond
 
-// vint reads a number whose length its first bits tell, which a value has not in it. n is 0 where there is none.
+// vint reads a number whose length is in its first bits. A value does not include these bits. n is 0 if there is no such number.
 func vint(b []byte, value bool) (v uint64, n int) {
 	if len(b) == 0 {
 		return 0, 0
@@ -284,7 +287,7 @@ func frames(b []byte) (time.Duration, bool) {
 	found, covered := 0, 0
 	for i := 0; i+7 <= len(b); {
 		size, d := frame(b[i:])
-		if size == 0 || found == 0 && (i+size+2 > len(b) || b[i+size] != 0xFF) && i+size != len(b) { // what only looks like the first of them
+		if size == 0 || found == 0 && (i+size+2 > len(b) || b[i+size] != 0xFF) && i+size != len(b) { // it only looks like the first frame
 			next := bytes.IndexByte(b[i+1:], 0xFF)
 			if next < 0 {
 				break
@@ -297,7 +300,7 @@ func frames(b []byte) (time.Duration, bool) {
 		covered += min(size, len(b)-i)
 		i += size
 	}
-	return length, found > 0 && covered >= len(b)/10*9 // else it is something else, in which some bytes look like frames
+	return length, found > 0 && covered >= len(b)/10*9 // otherwise this is another format, in which some bytes look like frames
 }
 
 var (
@@ -311,7 +314,7 @@ var (
 	adtsRates   = [16]int{96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350}
 )
 
-// frame is how many bytes the frame has that b begins with, and how long it lasts; 0 where there is none.
+// frame returns the number of bytes of the frame at the beginning of b, and its length. The number is 0 if there is no frame.
 func frame(b []byte) (size int, d time.Duration) {
 	if b[0] != 0xFF || b[1]&0xE0 != 0xE0 {
 		return 0, 0

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// The recordings of these tests are made here: containers as their specifications have them, of silence or of nothing.
+// The recordings of these tests are made here: containers according to their specifications, with silence or nothing in them.
 
 func le16(n uint16) []byte { return binary.LittleEndian.AppendUint16(nil, n) }
 func le32(n uint32) []byte { return binary.LittleEndian.AppendUint32(nil, n) }
@@ -26,7 +26,7 @@ func cat(parts ...any) (b []byte) {
 	return b
 }
 
-// wavFile is one of 16 bits at 8000 Hz, whose header says that it has so many bytes of samples.
+// wavFile is a WAV of 16 bits at 8000 Hz, whose header states a number of bytes of samples.
 func wavFile(channels uint16, stated uint32, samples []byte) []byte {
 	format := cat(le16(1), le16(channels), le32(8000), le32(1), le16(2*channels), le16(16)) // the bytes a second are a lie
 	return cat("RIFF", le32(0), "WAVE", "LIST", le32(3), "abc\x00", "fmt ", le32(uint32(len(format))), format, "data", le32(stated), samples)
@@ -56,7 +56,7 @@ func element(id []byte, body []byte) []byte {
 	return cat(id, []byte{0x10 | byte(len(body)>>24), byte(len(body) >> 16), byte(len(body) >> 8), byte(len(body))}, body)
 }
 
-// webmFile is one as browsers record it: without a length, and with a cluster that does not know its size.
+// webmFile is a WebM as browsers record it: without a length, and with a cluster of unknown size.
 func webmFile(cluster uint16, block int16) []byte {
 	return cat(element([]byte{0x1A, 0x45, 0xDF, 0xA3}, []byte("webm")), []byte{0x18, 0x53, 0x80, 0x67, 0x01, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF},
 		element([]byte{0x15, 0x49, 0xA9, 0x66}, element([]byte{0x2A, 0xD7, 0xB1}, []byte{0x0F, 0x42, 0x40})),
@@ -64,10 +64,10 @@ func webmFile(cluster uint16, block int16) []byte {
 		element([]byte{0xA3}, cat([]byte{0x81}, binary.BigEndian.AppendUint16(nil, uint16(block)), []byte{0x80, 1, 2, 3})))
 }
 
-// mp3Frame is one of MPEG 1, layer 3, of 128 kbit/s at 48000 Hz: 24 ms in 384 bytes.
+// mp3Frame is a frame of MPEG 1, layer 3, of 128 kbit/s at 48000 Hz: 24 ms in 384 bytes.
 var mp3Frame = append([]byte{0xFF, 0xFB, 0x94, 0}, make([]byte, 380)...)
 
-// aacFrame is one of 1024 samples at 16000 Hz: 64 ms in 100 bytes.
+// aacFrame is a frame of 1024 samples at 16000 Hz: 64 ms in 100 bytes.
 var aacFrame = append([]byte{0xFF, 0xF1, 8<<2 | 1<<6, 0x40, 100 >> 3, 100 << 5 & 0xFF, 0}, make([]byte, 93)...)
 
 func TestLength(t *testing.T) {

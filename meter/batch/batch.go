@@ -1,5 +1,6 @@
-// Package batch reads batches: many requests that are sent in at once, run in the background, and are fetched as results. Whoever fetches the
-// results is charged for them, once. It knows the batches of all providers, since they share their paths.
+// Package batch reads batches: many requests that are sent together, run in the background, and are fetched as results. The results are
+// charged once, when they are fetched. Since the providers' batches share their paths, this package knows all of them. [Inspect] recognises
+// a request about a batch.
 //
 // OpenAI: https://platform.openai.com/docs/guides/batch, Anthropic: https://docs.anthropic.com/en/api/creating-message-batches, Gemini:
 // https://ai.google.dev/api/batch-api, Mistral: https://docs.mistral.ai/api/endpoint/batch, xAI:
@@ -8,6 +9,7 @@ package batch
 
 import (
 	"bytes"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -19,20 +21,27 @@ import (
 	"github.com/tallygate/tallygate/meter/wire"
 )
 
-// kind is what a batch is, among the things that are asked for first and fetched later.
+// kind is the kind of batches in names of things that are asked for first and fetched later.
 const kind = "batch"
 
 var (
-	jobAPI    = &wire.API{Name: "batches", Dialect: wire.New(job)}
+	jobAPI    = sending("batches")
+	messages  = sending("messages/batches") // Anthropic's
+	mistral   = sending("batch/jobs")
 	resultAPI = &wire.API{Name: "batch.results", Dialect: wire.New(results)}
 	fileAPI   = &wire.API{Name: "files", Dialect: wire.New(wire.Dialect{End: func(*wire.State, *wire.Message) wire.Verdict { return wire.Pass }})}
 )
 
-// job reads what the sending of a batch is answered with: its name.
+// sending is what batches are sent by, which the provider keeps in a collection.
+func sending(collection string) *wire.API {
+	return &wire.API{Name: "batches", Dialect: wire.New(job.Keeping(
+		wire.Rule{Path: "id", Makes: collection}, wire.Rule{Path: "batch_id", Makes: collection}, wire.Rule{Path: "name", Makes: collection, Named: true}))}
+}
+
+// job reads the batch's name from the answer to the request that sends it.
 var job = wire.Dialect{
-	Rules: []wire.Rule{{Path: "id"}, {Path: "batch_id"}, {Path: "name"}},
 	End: func(t *wire.State, m *wire.Message) wire.Verdict {
-		for _, path := range []string{"name", "batch_id", "id"} { // the name is Gemini's, and xAI's beside its batch_id
+		for _, path := range []string{"name", "batch_id", "id"} { // name is Gemini's; xAI has batch_id besides a name
 			if v := m.Get(path).String(); v != "" {
 				t.ID = v[strings.LastIndexByte(v, '/')+1:]
 			}
@@ -42,14 +51,14 @@ var job = wire.Dialect{
 	},
 }
 
-// Inspect recognises what has to do with batches, by the path. It returns nil for any other request.
+// Inspect recognises a request about batches by its path. It returns nil for any other request.
 func Inspect(r *wire.Request) (*meter.Call, error) {
 	switch {
 	case r.Post("/files") && r.IsMultipart():
 		return inspectFile(r)
 	case r.Post("/batches"), r.Post("/batch/jobs"), r.Post("/messages/batches"), r.Post(":batchgeneratecontent"), r.Post(":asyncbatchembedcontent"):
 		return inspectJob(r), nil
-	case r.Post("/requests") && strings.Contains(r.Clean, "/batches/"): // xAI adds them to a batch one by one
+	case r.Post("/requests") && strings.Contains(r.Clean, "/batches/"): // xAI adds requests to a batch one by one
 		c := inspectJob(r)
 		c.Later, c.Of = "", of(r)
 		return c, nil
@@ -59,17 +68,24 @@ func Inspect(r *wire.Request) (*meter.Call, error) {
 	return nil, nil
 }
 
-// inspectJob reads a request that sends a batch. Its requests are those of its body, if they are not in a file.
+// inspectJob reads a request that sends a batch. The batch's requests are in its body, or in a file that was uploaded before.
 func inspectJob(r *wire.Request) *meter.Call {
-	c := r.Call(jobAPI)
+	api := jobAPI
+	switch {
+	case r.Post("/messages/batches"):
+		api = messages
+	case r.Post("/batch/jobs"):
+		api = mistral
+	}
+	c := r.Call(api)
 	c.Later, c.AnyModel, c.InputOnly, c.ServiceTier = kind, true, true, "batch"
 	if at := strings.LastIndexByte(r.Path, ':'); at > 0 {
 		r.Named(c, r.Path[strings.LastIndexByte(r.Path, '/')+1:at])
 	}
-	c.InputOpen = true // a file; and the output of its requests, which is bounded only by each of them
+	c.InputOpen = true // for a file; and for the output, which is limited only by each request
 	each := func(_, request gjson.Result) bool {
 		name(r, c, request)
-		request.ForEach(func(_, body gjson.Result) bool { // its body, its params, or what xAI calls its kind
+		request.ForEach(func(_, body gjson.Result) bool { // its body, its params, or the field that xAI names after its kind
 			name(r, c, body)
 			body.ForEach(func(_, inner gjson.Result) bool {
 				name(r, c, inner)
@@ -93,7 +109,7 @@ func name(r *wire.Request, c *meter.Call, request gjson.Result) {
 	}
 }
 
-// inspectFile reads the upload of a batch's requests, a line each: their models must have prices. It returns nil for an upload of anything else.
+// inspectFile reads the upload of a batch's requests, one in each line. Their models must have prices. It returns nil for other uploads.
 func inspectFile(r *wire.Request) (*meter.Call, error) {
 	c := r.Call(fileAPI)
 	purpose, content := r.ReadUpload(c)
@@ -111,7 +127,7 @@ func inspectFile(r *wire.Request) (*meter.Call, error) {
 	return c, nil
 }
 
-// inspectResults reads a request that fetches results, or a batch, which may have its results in it.
+// inspectResults reads a request that fetches results, or a batch object, which may contain its results.
 func inspectResults(r *wire.Request) *meter.Call {
 	get := r.Method == http.MethodGet
 	var once string
@@ -123,10 +139,10 @@ func inspectResults(r *wire.Request) *meter.Call {
 	case get && strings.HasSuffix(r.Clean, ":download") && strings.Contains(r.Clean, "/files/"):
 		once = "gemini:" + between(r.Clean, "/files/", ":download")
 	case get && strings.HasSuffix(r.Clean, "/results") && strings.Contains(r.Clean, "/batches/"):
-		// A page of them, which may have more in it the next time: each fetch is charged for what it brings.
+		// A page of results may have more in it the next time, so each fetch is charged.
 	case of(r) != "":
 		once = of(r)
-	case get && (strings.HasSuffix(r.Clean, "/batches") || strings.HasSuffix(r.Clean, "/batch/jobs")): // Gemini's lists may have results in them
+	case get && (strings.HasSuffix(r.Clean, "/batches") || strings.HasSuffix(r.Clean, "/batch/jobs")): // Gemini's lists may contain results
 	default:
 		return nil
 	}
@@ -137,11 +153,11 @@ func inspectResults(r *wire.Request) *meter.Call {
 	return c
 }
 
-// refuseMask refuses a request that has Google leave fields out, among which may be the usage, or answer in another form than JSON.
+// refuseMask refuses a request that asks Google to leave fields out of the answer, which may include the usage.
 // https://cloud.google.com/apis/docs/system-parameters
 func refuseMask(r *wire.Request) {
 	query, _ := url.ParseQuery(r.Query)
-	for key := range query {
+	for _, key := range slices.Sorted(maps.Keys(query)) {
 		switch name := strings.ToLower(strings.TrimPrefix(key, "$")); {
 		case name == "fields":
 			r.Refuse(key, "without all fields the results can't be counted: leave it out")
@@ -168,7 +184,7 @@ func between(s, before, after string) string {
 	return strings.TrimSuffix(s[strings.LastIndex(s, before)+len(before):], after)
 }
 
-// of names the batch that a path is about; empty if it is about none.
+// of returns the name of the batch that a path is about, or an empty text.
 func of(r *wire.Request) string {
 	for _, collection := range []string{"/batches/", "/batch/jobs/"} {
 		if at := strings.LastIndex(r.Clean, collection); at >= 0 {

@@ -13,7 +13,7 @@ import (
 	"github.com/tallygate/tallygate/meter/wire"
 )
 
-// places are where a message has the answers of a batch, by their paths. Those of one group are the same answers, said again.
+// places are the paths at which a message may contain the answers of a batch. The paths of one group lead to the same answers.
 var places = func() (list []place) {
 	for _, path := range []string{
 		"response.body", "result.message", // a line, of OpenAI's and Mistral's files, and of Anthropic's
@@ -37,23 +37,23 @@ type place struct {
 	group int
 }
 
-// groups is how many groups there are.
+// groups is the number of groups.
 const groups = 4
 
-// tally counts the answers of results as they are read.
+// tally counts the answers in results while they are read.
 type tally struct {
 	group [groups]struct {
 		answers  int // so far
 		model    string
 		usage    wire.Stated
-		has      bool // usage waits for its model
+		has      bool // a usage was read whose model was not
 		searched meter.Quantity
 	}
 	counted int
 }
 
-// results reads the answers of a batch: a file that has a line for each, or an object that has many. Each states a model and a usage, in
-// either order, which is the same within an answer.
+// results reads the answers of a batch: from a file with one in each line, or from an object with many. Each answer states a model and a
+// usage, in either order.
 var results = wire.Dialect{
 	Lines: true,
 	Start: func(t *wire.State, _ http.Header) {
@@ -91,7 +91,7 @@ func rules() (list []wire.Rule) {
 	return list
 }
 
-// usage reads a usage, which may be one of embeddings.
+// usage reads a usage, which may be that of embeddings.
 func usage(u gjson.Result) wire.Stated {
 	s := wire.ReadUsage(u.Get)
 	if !s.HasCompletion {
@@ -100,7 +100,7 @@ func usage(u gjson.Result) wire.Stated {
 	return s
 }
 
-// names takes the model of an answer.
+// names notes the model of an answer.
 func (y *tally) names(t *wire.State, group int, model string) {
 	g := &y.group[group]
 	g.model = model
@@ -109,7 +109,7 @@ func (y *tally) names(t *wire.State, group int, model string) {
 	}
 }
 
-// uses takes the usage of an answer.
+// uses notes the usage of an answer.
 func (y *tally) uses(t *wire.State, group int, u gjson.Result, s wire.Stated) {
 	g := &y.group[group]
 	if !u.IsObject() {
@@ -127,7 +127,7 @@ func (y *tally) uses(t *wire.State, group int, u gjson.Result, s wire.Stated) {
 	}
 }
 
-// flush counts the answer that has been read.
+// flush counts the answer that was read.
 func (y *tally) flush(t *wire.State, group int) {
 	g := &y.group[group]
 	if g.has {

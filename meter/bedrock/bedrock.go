@@ -1,5 +1,5 @@
-// Package bedrock speaks Amazon Bedrock's runtime API: Converse and InvokeModel, whole and as event streams.
-// API: https://docs.aws.amazon.com/bedrock/latest/APIReference/API_Operations_Amazon_Bedrock_Runtime.html
+// Package bedrock reads Amazon Bedrock's runtime API: Converse and InvokeModel, with complete answers and with event streams. [Inspect]
+// recognises a request. The API: https://docs.aws.amazon.com/bedrock/latest/APIReference/API_Operations_Amazon_Bedrock_Runtime.html
 package bedrock
 
 import (
@@ -21,8 +21,8 @@ var (
 	invokeStreamAPI = &wire.API{Name: "invoke-stream", Dialect: wire.New(invoke), Limits: invokeLimits, Limit: limitInvoke}
 )
 
-// converse reads a Converse response, or the messages of a ConverseStream, where messageStop ends the answer and the metadata
-// after it has the usage.
+// converse reads a Converse response, or the messages of a ConverseStream. There messageStop ends the answer, and the metadata after it
+// states the usage.
 var converse = wire.Dialect{
 	Rules: []wire.Rule{
 		{Path: "usage"},
@@ -88,7 +88,7 @@ func converseUsage(t *wire.State, u gjson.Result) (s wire.Stated) {
 	return s
 }
 
-// withCache returns the whole input, of which cache was read from or written to a cache.
+// withCache returns the whole input. cache is the part that was read from or written to a cache.
 func withCache(t *wire.State, input, cache int64) int64 {
 	if strings.Contains(t.Call.Model, "openai.") && input >= cache {
 		return input
@@ -96,12 +96,12 @@ func withCache(t *wire.State, input, cache int64) int64 {
 	return input + cache
 }
 
-// stop ends an event stream with the exception by which Bedrock reports that a model failed in mid-stream.
+// stop ends an event stream with the exception by which Bedrock reports the failure of a model in mid-stream.
 func stop(_, message string) []wire.Note {
 	return []wire.Note{{Event: "modelStreamErrorException", Data: wire.JSON(map[string]string{"message": message})}}
 }
 
-// Inspect recognises a request by its path, /model/ID/OPERATION. It returns nil for a request that is not Bedrock's.
+// Inspect recognises a request by its path, /model/ID/OPERATION. It returns nil for other requests.
 func Inspect(r *wire.Request) (*meter.Call, error) {
 	_, rest, found := strings.Cut(r.Clean, "/model/")
 	if !found || r.Method != http.MethodPost {
@@ -130,6 +130,6 @@ func Inspect(r *wire.Request) (*meter.Call, error) {
 	c := r.Call(api)
 	r.Named(c, r.Path[len(r.Path)-len(rest):][:at])
 	c.Stream = stream
-	c.InputOpen = c.InputOpen || strings.Contains(rest, ":prompt/") // kept by Bedrock
+	c.InputOpen = c.InputOpen || strings.Contains(rest, ":prompt/") // a prompt that Bedrock stores
 	return c, nil
 }

@@ -1,5 +1,5 @@
-// Package cohere speaks Cohere's API, versions 1 and 2, and the rerank API that other providers have taken over from it.
-// API: https://docs.cohere.com/reference
+// Package cohere reads Cohere's API, versions 1 and 2, and the rerank API that other providers have copied from it. [Inspect] recognises a
+// request. The API: https://docs.cohere.com/reference
 package cohere
 
 import (
@@ -17,8 +17,8 @@ var (
 	classifyAPI = &wire.API{Name: "classify", Dialect: wire.New(input)}
 )
 
-// chat reads both versions. In version 2, a stream is of server-sent events, and message-end has the usage. In version 1, it is
-// of JSON lines, and stream-end has the usage in response.meta. A whole answer has it in meta.
+// chat reads both versions. In version 2 a stream consists of server-sent events, and message-end states the usage. In version 1 it
+// consists of JSON lines, and stream-end states the usage in response.meta. A complete answer states it in meta.
 var chat = wire.Dialect{
 	Rules: []wire.Rule{
 		{Path: "type"}, // in streams, some of which come as application/json
@@ -64,8 +64,7 @@ var chat = wire.Dialect{
 	},
 }
 
-// input reads answers without output tokens: embeddings, rerank, classify. Other providers than Cohere state a usage as OpenAI
-// does.
+// input reads answers without output tokens: embeddings, rerank, classify. Providers other than Cohere state a usage in OpenAI's way.
 var input = wire.Dialect{
 	Rules: []wire.Rule{{Path: "model"}, {Path: "meta"}, {Path: "usage"}},
 	End: func(t *wire.State, m *wire.Message) wire.Verdict {
@@ -92,9 +91,8 @@ var input = wire.Dialect{
 	Prompt: wire.NewPrompt(0, 0, []string{"query", "documents.*", "documents.*.text", "texts.*", "inputs.*"}, nil).Tokens,
 }
 
-// state states the usage of a usage or meta object. Cohere bills billed_units. tokens is what the model processed, preambles of
-// Cohere's included; it counts where there are no billed_units.
-// https://docs.cohere.com/docs/how-does-cohere-pricing-work
+// state states the usage of a usage or meta object. Cohere bills billed_units. tokens is what the model processed, including preambles of
+// Cohere; it counts if there are no billed_units. https://docs.cohere.com/docs/how-does-cohere-pricing-work
 func state(t *wire.State, u gjson.Result) {
 	var s wire.Stated
 	number := func(path string) int64 { return wire.Number(u.Get(path), &s.Suspect) }
@@ -113,8 +111,8 @@ func state(t *wire.State, u gjson.Result) {
 	t.Sums[meter.SearchUnit] = meter.Whole(number(from + ".search_units"))
 }
 
-// Inspect recognises a request by the end of its path. /v1/chat is Cohere's only where the body has a message and no messages.
-// Inspect returns nil for a request that is not Cohere's.
+// Inspect recognises a request by the end of its path. /v1/chat is Cohere's only if the body has a message and no messages. Inspect returns
+// nil for other requests.
 func Inspect(r *wire.Request) (*meter.Call, error) {
 	var api *wire.API
 	switch {

@@ -30,5 +30,5 @@ func ExampleInspect() {
 	// api="mcp" model="" stream=true free=false max_output=0 tools=["search"]
 	// api="messages.count_tokens" model="claude-haiku-4-5" stream=false free=true max_output=0 tools=[]
 	// api="" model="" stream=false free=false max_output=0 tools=[]
-	// refused: model: the key stands twice in its object, in the same or another spelling: state it once
+	// refused: model: the key occurs twice in its object, perhaps in another spelling: state it once
 }

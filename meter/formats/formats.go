@@ -1,5 +1,6 @@
-// Package formats recognises the wire format of a request: OpenAI's, Anthropic's, Gemini's, Bedrock's, Cohere's, Ollama's, MCP's,
-// and what is compatible with them. To add a format, write a package like anthropic and add its line to the list.
+// Package formats recognises the wire format of a request: OpenAI's, Anthropic's, Gemini's, Bedrock's, Cohere's, Ollama's, MCP's, and
+// formats that are compatible with them. Begin with [Inspect]. To add a format, write a package like anthropic and add its line to the
+// list.
 package formats
 
 import (
@@ -20,7 +21,7 @@ import (
 	"github.com/tallygate/tallygate/meter/wire"
 )
 
-// formats are asked in this order. The first that recognises the request gets it.
+// formats are tried in this order. The first that recognises the request handles it.
 var formats = []func(*wire.Request) (*meter.Call, error){
 	batch.Inspect,
 	anthropic.Inspect,
@@ -34,12 +35,23 @@ var formats = []func(*wire.Request) (*meter.Call, error){
 	openai.InspectShape,
 }
 
-// Inspect recognises a request by its path and by what its body is, never by its host, and tells what it asks for. A request
-// that no format knows is a call with an empty API, whose counter counts calls, events and bytes. The error is a
-// [*meter.AmbiguousError], [meter.ErrEncoded], [meter.ErrTooManyKeys], [meter.ErrUnanswered] or a [*meter.LaterError]: the request
-// can't be metered and should be refused. Of a call that is malformed nothing can be told.
+// Inspect recognises a request by its path and by the form of its body, never by its host, and returns what the request asks for. If no
+// format knows the request, the call has an empty API, and its counter counts calls, events and bytes. An error is a
+// [*meter.AmbiguousError], [meter.ErrEncoded], [meter.ErrTooManyKeys], [meter.ErrUnanswered] or a [*meter.LaterError]: the request can't be
+// metered and should be refused. If [meter.Call.Malformed] is set, the other fields say little.
 func Inspect(h meter.Head, body []byte) (*meter.Call, error) {
 	r := wire.NewRequest(h, body)
+	call, err := recognise(r, body)
+	if err != nil {
+		return nil, err
+	}
+	keep(r, call)
+	return call, nil
+}
+
+// recognise asks the formats one after the other.
+func recognise(r *wire.Request, body []byte) (*meter.Call, error) {
+	h := r.Head
 	for _, inspect := range formats {
 		call, err := inspect(r)
 		if err != nil {

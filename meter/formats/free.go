@@ -18,8 +18,8 @@ var catalogs = words("models tags version ps foundation-models inference-profile
 // https://ai.google.dev/api, Mistral: https://docs.mistral.ai/api, Cohere: https://docs.cohere.com/reference
 var stores = words(`
 	files uploads responses conversations chat/completions batches messages/batches batch/jobs threads assistants vector_stores containers
-	fine_tuning fine-tuning finetuning/finetuned-models evals videos skills
-	cachedContents tunedModels operations corpora fileSearchStores interactions
+	fine_tuning fine_tuning/jobs fine-tuning fine-tuning/jobs finetuning/finetuned-models evals videos skills
+	cachedContents tunedModels operations corpora fileSearchStores interactions generatedFiles
 	datasets embed-jobs agents libraries generation
 	mcp`)
 

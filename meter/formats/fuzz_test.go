@@ -2,7 +2,9 @@ package formats_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -10,6 +12,7 @@ import (
 
 	"github.com/tallygate/tallygate/meter"
 	"github.com/tallygate/tallygate/meter/formats"
+	"github.com/tallygate/tallygate/meter/wire"
 )
 
 // answered is a request and the messages of its answer, one a line.
@@ -199,4 +202,59 @@ func FuzzMCP(f *testing.F) {
 			`{"jsonrpc":"2.0","method":"notifications/progress","params":{}}` + "\n" + `{"jsonrpc":"2.0","id":1,"result":{"content":[],"isError":false}}`},
 		answered{`[{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a"}},{"jsonrpc":"2.0","id":"x","method":"tools/call","params":{"name":"b"}}]`,
 			`[{"jsonrpc":"2.0","id":"x","error":{"code":-1}},{"jsonrpc":"2.0","id":1.0,"result":{}}]`})
+}
+
+// FuzzTalk: what a client says over a WebSocket is read alike in whatever pieces it comes, and no model that Go's reader finds in it goes by
+// unheard.
+func FuzzTalk(f *testing.F) {
+	for _, seed := range []string{
+		`{"setup":{"model":"models/a"}}`, `{"type":"response.create","model":"a","previous_response_id":"r","background":true}`, `{"Session":{"mod\u0065l":"a","MODEL":"b"}}`,
+		`{"models":["a",{"model":"b"}],"service_tier":"priority"}`, `{"model":"a"}x`, `{'model':"a"}`, "ping", `[{}]`, `{"model":1}`, `{"fallbacks":"a"`,
+	} {
+		f.Add([]byte(seed), byte(3))
+	}
+	f.Fuzz(func(t *testing.T, message []byte, size byte) {
+		if len(message) > 60_000 {
+			return
+		}
+		sent := frame(0x81, message)
+		hear := func(size int) (all wire.Told, err error) {
+			talk := wire.NewTalk("response")
+			for rest := sent; len(rest) > 0 && err == nil; {
+				n := min(size, len(rest))
+				var told wire.Told
+				told, err = talk.Read(rest[:n])
+				rest = rest[n:]
+				all.Models, all.Tiers, all.Follows = append(all.Models, told.Models...), append(all.Tiers, told.Tiers...), append(all.Follows, told.Follows...)
+			}
+			return all, err
+		}
+		whole, err := hear(len(sent))
+		pieces, failed := hear(int(size) + 1)
+		if (err == nil) != (failed == nil) {
+			t.Fatalf("%v, in pieces %v", err, failed)
+		}
+		if err != nil {
+			return
+		}
+		for _, model := range pieces.Models {
+			if !slices.Contains(whole.Models, model) {
+				t.Errorf("in pieces it names %q", model)
+			}
+		}
+		var read struct {
+			Model   string
+			Setup   struct{ Model string }
+			Session struct{ Model string }
+			Models  []string
+		}
+		if json.Unmarshal(message, &read) != nil {
+			return
+		}
+		for _, model := range append(read.Models, read.Model, read.Setup.Model, read.Session.Model) {
+			if model != "" && !slices.Contains(whole.Models, wire.ModelOf(model)) {
+				t.Errorf("%q is not heard, but %q", model, whole.Models)
+			}
+		}
+	})
 }

@@ -14,8 +14,9 @@ const (
 	Ollama    = "ollama"
 )
 
-// Provider tells whose clients send such requests, by a header that they send and by paths that only that provider has; "" for all others,
-// whose clients know OpenAI's errors. The body is not looked at, as an error may come before it is read.
+// Provider returns the provider whose clients send such requests, by a header that they send or by paths that only that provider has. It
+// returns "" for all others, whose clients understand OpenAI's errors. It does not read the body, since an error may come before the body
+// is read.
 func Provider(h meter.Head) string {
 	path := strings.TrimRight(strings.ToLower(h.Path), "/")
 	has := func(part string) bool { return strings.Contains(path+"/", part) }
@@ -23,7 +24,7 @@ func Provider(h meter.Head) string {
 	switch {
 	case h.Header.Get("Anthropic-Version") != "", has("/messages/") && !has("/threads/") && !has("/conversations/"):
 		return Anthropic
-	case has("/openai/"): // Google's and others' own door for OpenAI's clients
+	case has("/openai/"): // the paths of Google and others for OpenAI's clients
 		return ""
 	case h.Header.Get("X-Goog-Api-Client") != "", operation != "" && has("/models/"), has("/v1beta/"), has("/v1alpha/"), has("/v1beta1/"):
 		return Google

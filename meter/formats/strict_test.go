@@ -306,6 +306,8 @@ func TestModels(t *testing.T) {
 		{chatPath, "", `{"Model":"dear"}`, "dear", "", ""},
 		{chatPath, "model=dear", `{}`, "dear", "", ""},
 		{chatPath, "model=dear", `{"model":"cheap"}`, "cheap", "dear", ""},
+		{chatPath, "deployment=b&model=a", `{}`, "a", "b", ""},
+		{chatPath, "model=a&deployment=b&model[]=c", `{"model":"cheap"}`, "cheap", "a c b", ""},
 		{chatPath, "model=cheap&model=dear", `{"model":"cheap"}`, "", "", "query"},
 		{chatPath, "Model=dear", `{"model":"cheap"}`, "", "", "query"},
 		{chatPath, "a=1;model=dear", `{"model":"cheap"}`, "", "", "query"},
@@ -344,6 +346,11 @@ func TestModels(t *testing.T) {
 			t.Errorf("%s?%s %s: refused for %q, want %q", tt.path, tt.query, tt.body, got, tt.field)
 		} else if err == nil && (c.Model != tt.model || strings.Join(c.Models, " ") != tt.others) {
 			t.Errorf("%s?%s %s: model %q and %q", tt.path, tt.query, tt.body, c.Model, c.Models)
+		}
+		for range 20 { // whatever the order of a map
+			if again, _ := formats.Inspect(meter.Head{Method: "POST", Path: tt.path, Query: tt.query}, []byte(tt.body)); err == nil && (again.Model != c.Model || !slices.Equal(again.Models, c.Models)) {
+				t.Fatalf("%s?%s: model %q and %q, and then %q and %q", tt.path, tt.query, c.Model, c.Models, again.Model, again.Models)
+			}
 		}
 	}
 }

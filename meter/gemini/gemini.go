@@ -1,5 +1,5 @@
-// Package gemini speaks Google's Gemini API, on generativelanguage.googleapis.com and on Vertex AI.
-// API: https://ai.google.dev/api/generate-content, https://cloud.google.com/vertex-ai/generative-ai/docs/reference/rest
+// Package gemini reads Google's Gemini API, on generativelanguage.googleapis.com and on Vertex AI. [Inspect] recognises a request. The API:
+// https://ai.google.dev/api/generate-content, https://cloud.google.com/vertex-ai/generative-ai/docs/reference/rest
 package gemini
 
 import (
@@ -12,7 +12,7 @@ import (
 	"github.com/tallygate/tallygate/meter/wire"
 )
 
-// limits are where a request limits each candidate, thoughts included, in all spellings that the API takes.
+// limits are the fields that limit each candidate, including thoughts, in all spellings that the API accepts.
 var limits = []string{"generationConfig.maxOutputTokens", "generationConfig.max_output_tokens",
 	"generation_config.maxOutputTokens", "generation_config.max_output_tokens"}
 
@@ -21,12 +21,12 @@ var (
 	streamAPI       = &wire.API{Name: "streamGenerateContent", Dialect: wire.New(generate), Limits: limits, Limit: limit}
 	embeddingsAPI   = &wire.API{Name: "embeddings", Dialect: wire.New(embeddings)}
 	interactionsAPI = &wire.API{Name: "interactions", Dialect: wire.New(interactions), Limits: []string{"generation_config.max_output_tokens"}}
-	videosAPI       = &wire.API{Name: "videos", Dialect: wire.New(operation)}
+	videosAPI       = &wire.API{Name: "videos", Dialect: wire.New(operation.Keeping(wire.Rule{Path: "name", Makes: "operations", Named: true}))}
 	liveAPI         = &wire.API{Name: "live", Dialect: wire.New(live)}
 )
 
-// generate reads GenerateContentResponse objects: a single one, a stream of events, or a streamed array. Most chunks of a stream
-// have the usage so far. That of the last chunk counts, and nothing marks a chunk as the last.
+// generate reads GenerateContentResponse objects: a single one, a stream of events, or a streamed array. Most chunks of a stream state the
+// usage so far. The usage of the last chunk counts, but nothing marks a chunk as the last.
 var generate = wire.Dialect{
 	Rules: []wire.Rule{
 		{Path: "usageMetadata"},
@@ -77,8 +77,7 @@ func endGenerate(t *wire.State, m *wire.Message) wire.Verdict {
 	return wire.Pass
 }
 
-// embeddings reads embeddings. The newer models state promptTokenCount and the older ones nothing. Vertex's predict states a
-// count for each text.
+// embeddings reads embeddings. Newer models state promptTokenCount, and older ones nothing. Vertex's predict states a count for each text.
 var embeddings = wire.Dialect{
 	Rules: []wire.Rule{{Path: "usageMetadata"}, {Path: "predictions.*.embeddings.statistics.token_count"}},
 	End: func(t *wire.State, m *wire.Message) wire.Verdict {
@@ -99,13 +98,14 @@ var embeddings = wire.Dialect{
 	Prompt: prompt.Tokens,
 }
 
-// finished are the states of an interaction that will not change any more. One that requires an action goes on as another one.
+// finished are the states of an interaction that will not change any more. If an interaction requires an action, a new one continues it.
 var finished = map[string]bool{"completed": true, "failed": true, "cancelled": true, "incomplete": true, "requires_action": true}
 
-// interactions reads an interaction or the events of its stream. https://ai.google.dev/gemini-api/docs/interactions
+// interactions reads an interaction, or the events of its stream. https://ai.google.dev/gemini-api/docs/interactions
 var interactions = wire.Dialect{
 	Rules: []wire.Rule{
-		{Path: "id", In: wire.Whole}, {Path: "interaction.id", In: wire.Stream}, {Path: "status"}, {Path: "interaction.status"},
+		{Path: "status"}, {Path: "interaction.status"},
+		{Path: "id", Makes: "interactions", In: wire.Whole}, {Path: "interaction.id", Makes: "interactions", In: wire.Stream},
 		{Path: "model"}, {Path: "usage"}, {Path: "interaction.model"}, {Path: "interaction.usage"},
 		{Path: "service_tier"}, {Path: "interaction.service_tier"},
 		{Path: "event_type"}, {Path: "delta.text", Text: meter.Output, In: wire.Stream},
@@ -149,7 +149,7 @@ var interactions = wire.Dialect{
 	Stop:    stop,
 }
 
-// operation reads what a video that is asked for is answered with: an operation, which states nothing of what it uses.
+// operation reads the answer to a request for a video: an operation, which states no usage.
 var operation = wire.Dialect{
 	End: func(t *wire.State, _ *wire.Message) wire.Verdict {
 		t.State(wire.Stated{HasPrompt: true, HasCompletion: true})
@@ -168,14 +168,15 @@ var live = wire.Dialect{
 	End: func(t *wire.State, m *wire.Message) wire.Verdict {
 		if u := m.Get("usageMetadata"); u.IsObject() {
 			s := ReadUsage(u)
-			s.HasCompletion = s.HasPrompt // the usage comes when the turn is over
+			s.HasCompletion = s.HasPrompt // the usage comes at the end of a turn
 			t.AddStated(s)
 		}
 		return wire.Pass
 	},
+	Stop: stop,
 }
 
-// stop ends a stream with an error as Google reports one. https://cloud.google.com/apis/design/errors
+// stop ends a stream with an error in Google's form. https://cloud.google.com/apis/design/errors
 func stop(code, message string) []wire.Note {
 	return []wire.Note{{Data: wire.JSON(map[string]any{
 		"error": map[string]any{"code": 402, "message": message, "status": strings.ToUpper(code)}})}}
@@ -213,15 +214,16 @@ func Inspect(r *wire.Request) (*meter.Call, error) {
 	case r.Upgrade(".bidigeneratecontent"), r.Upgrade("bidigeneratecontent"):
 		c := r.Call(liveAPI)
 		c.Stream, c.InputOpen, c.Malformed = true, true, false
+		c.Talks = true // the client's first message names it
 		return c, nil
 	}
 	return nil, nil
 }
 
-// later is the kind of an interaction that is fetched later.
+// later is the kind of interactions that are fetched later.
 const later = "interaction"
 
-// inspectInteraction reads a request for an interaction, which may be one in the background.
+// inspectInteraction reads a request for an interaction, which may run in the background.
 func inspectInteraction(r *wire.Request) (*meter.Call, error) {
 	c := r.Call(interactionsAPI)
 	r.Follow(c, "previous_interaction_id", later)
@@ -236,14 +238,14 @@ func inspectInteraction(r *wire.Request) (*meter.Call, error) {
 	return c, nil
 }
 
-// model is the NAME in .../models/NAME:method.
+// model returns the NAME in .../models/NAME:method.
 func model(path string) string {
 	name := path[strings.LastIndexByte(path, '/')+1:]
 	name, _, _ = strings.Cut(name, ":")
 	return name
 }
 
-// limit chooses the spelling of the generation config that the request has.
+// limit returns the field of the generation config in the spelling of the request.
 func limit(c *meter.Call) string {
 	if gjson.GetBytes(c.Body, "generation_config").IsObject() {
 		return "generation_config.maxOutputTokens"
@@ -256,7 +258,7 @@ func inspectGenerate(r *wire.Request, api *wire.API, stream bool) (*meter.Call, 
 	c.Stream = stream
 	r.Named(c, model(r.Path))
 	if r.Has("generationConfig") && r.Has("generation_config") {
-		r.Refuse("generation_config", "it stands there as generationConfig, too: state it once")
+		r.Refuse("generation_config", "generationConfig is there too: state one of the two")
 	}
 	return c, nil
 }

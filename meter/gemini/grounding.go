@@ -9,10 +9,10 @@ import (
 	"github.com/tallygate/tallygate/meter/wire"
 )
 
-// queries are the searches that an answer has made so far. The chunks of a stream may repeat them.
+// queries are the searches of an answer so far. The chunks of a stream may repeat them.
 type queries map[string]bool
 
-// maxQueries bounds how many searches of one answer are told apart.
+// maxQueries is how many searches of one answer are told apart.
 const maxQueries = 1000
 
 // searched adds a query. "For billing purposes, we ignore the empty web search queries when counting unique queries."
@@ -28,8 +28,8 @@ func searched(t *wire.State, v gjson.Result) {
 	}
 }
 
-// grounded states the searches: each query from Gemini 3 on, and the whole prompt as one before it. cites says that the answer cites
-// what a search has found, which counts as one without its queries, too. https://ai.google.dev/gemini-api/docs/pricing
+// grounded states the searches: from Gemini 3 on one for each query, and before that one for the whole prompt. cites says that the answer
+// cites search results; that counts as one search even without its queries. https://ai.google.dev/gemini-api/docs/pricing
 func grounded(t *wire.State, cites bool) {
 	made, _ := t.Scratch.(queries)
 	n := int64(len(made))
@@ -42,7 +42,7 @@ func grounded(t *wire.State, cites bool) {
 	t.Sums[meter.WebSearch] = max(t.Sums[meter.WebSearch], meter.Whole(n))
 }
 
-// byPrompt reports whether the model is of a generation that pays for grounding by the prompt.
+// byPrompt reports whether the model belongs to a generation for which grounding is paid by the prompt.
 func byPrompt(t *wire.State) bool {
 	name := t.Model
 	if name == "" {

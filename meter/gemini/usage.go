@@ -8,9 +8,9 @@ import (
 	"github.com/tallygate/tallygate/meter/wire"
 )
 
-// ReadUsage reads a UsageMetadata. promptTokenCount includes what was read from a cache, and candidatesTokenCount excludes thoughts.
-// The prompts of tools that the model used are in neither, and are input. In Live, the names have response instead of
-// candidates. https://ai.google.dev/api/generate-content#UsageMetadata
+// ReadUsage reads a UsageMetadata. promptTokenCount includes what was read from a cache, and candidatesTokenCount excludes thoughts. The
+// prompts of tools that the model used are in neither, and count as input. In the Live API the names have response instead of candidates.
+// https://ai.google.dev/api/generate-content#UsageMetadata
 func ReadUsage(u gjson.Result) (s wire.Stated) {
 	number := func(path string) int64 { return wire.Number(u.Get(path), &s.Suspect) }
 	modality := func(details, want string) int64 { return byModality(u.Get(details), want, "tokenCount", &s.Suspect) }
@@ -39,10 +39,10 @@ func ReadUsage(u gjson.Result) (s wire.Stated) {
 	return s
 }
 
-// maxHidden bounds by how many tokens a total may exceed its parts. A greater one is an error, and does not count.
+// maxHidden is how many tokens a total may have besides its parts. A greater difference is an error, and does not count.
 const maxHidden = 10_000_000
 
-// byModality adds up the counts of one modality in a list. key is where an element has its count.
+// byModality adds up the counts of one modality in a list. key is the path of the count in an element.
 func byModality(list gjson.Result, modality, key string, suspect *bool) (n int64) {
 	list.ForEach(func(_, v gjson.Result) bool {
 		if strings.EqualFold(v.Get("modality").String(), modality) {

@@ -1,5 +1,5 @@
-// Package mcp speaks the Model Context Protocol over streamable HTTP. A POST has a JSON-RPC message or, in an older revision, a
-// batch of them. Its answer is JSON, or a stream of events with notifications before the result.
+// Package mcp reads the Model Context Protocol over streamable HTTP. [Inspect] recognises a request. A POST has a JSON-RPC message or, in
+// an older revision, a batch of them. Its answer is JSON, or a stream of events with notifications before the result.
 // https://modelcontextprotocol.io/specification/2025-11-25/basic/transports#streamable-http
 package mcp
 
@@ -26,7 +26,7 @@ const (
 	maxID    = 1024 // bytes of an id
 )
 
-// calls is the API of one request. tools has the names of the tools that it calls, by the ids that their answers will have; others are the ids of
+// calls is the API of one request. tools are the names of the tools that it calls, by the ids that their answers will have.
 // its messages that call none.
 type calls struct {
 	wire.API
@@ -61,7 +61,7 @@ func (a *calls) Counter(c *meter.Call, status int, h http.Header) meter.Counter 
 		if status != http.StatusAccepted && status != http.StatusNoContent {
 			return
 		}
-		// A server of an older revision has taken the calls and answers them on another stream, where they are not counted.
+		// A server of an older revision has accepted the calls, and answers them on another stream, where they are not counted.
 		for id, tool := range a.tools {
 			delete(w.tools, id)
 			t.Tools[tool]++
@@ -92,7 +92,7 @@ var answers = wire.New(wire.Dialect{
 		case failed || m.Get("result.isError").Bool():
 			t.ToolsFailed[tool]++
 		case m.Get("result.resultType").Str == "input_required":
-			// The server asks its client something. The client calls the tool again with the answer, and that call brings the result:
+			// The server asks its client something. The client calls the tool again with its answer, and that call gets the result:
 			// https://modelcontextprotocol.io/specification/draft/basic/patterns/mrtr
 		default:
 			t.Tools[tool]++
@@ -109,10 +109,10 @@ var answers = wire.New(wire.Dialect{
 	},
 })
 
-// Inspect recognises a request by its body, a POST of JSON-RPC 2.0. It returns nil for any other. A message that calls no tool
-// is free: a ping, a notification, and the response by which a client answers what the server has asked it in the middle of a call
-// (sampling, elicitation, roots). The GET that opens or resumes a stream and the DELETE that ends a session are no POSTs, and cost nothing: the calls
-// whose answers they bring were charged when they were made.
+// Inspect recognises a request by its body, a POST of JSON-RPC 2.0. It returns nil for other requests. A message that calls no tool is
+// free: a ping, a notification, or a client's response to a question of the server during a call (sampling, elicitation, roots). A GET that
+// opens or resumes a stream, and a DELETE that ends a session, cost nothing either: the calls whose answers they bring were charged when
+// they were made.
 func Inspect(r *wire.Request) (*meter.Call, error) {
 	if r.Method != http.MethodPost {
 		return nil, nil
@@ -152,7 +152,7 @@ func Inspect(r *wire.Request) (*meter.Call, error) {
 	return c, nil
 }
 
-// add adds a message's call, if it calls a tool.
+// add notes the call in a message, if it calls a tool.
 func (a *calls) add(m gjson.Result) error {
 	if !isRPC(m) && m.Get("method").Exists() || !m.IsObject() {
 		return &meter.AmbiguousError{Field: "method", Reason: "expected a message of JSON-RPC 2.0 and nothing else"}
@@ -182,7 +182,7 @@ func (a *calls) add(m gjson.Result) error {
 // toolsCall is the method that calls a tool.
 const toolsCall = "tools/call"
 
-// refuseHidden refuses what is no message of JSON-RPC, by the book, but calls a tool if a server does not go by it.
+// refuseHidden refuses what is not a valid JSON-RPC message, but would call a tool on a server that is less strict.
 func refuseHidden(body gjson.Result) error {
 	hidden := func(m gjson.Result) bool {
 		return strings.EqualFold(strings.TrimSpace(m.Get("method").String()), toolsCall)
@@ -200,7 +200,7 @@ func refuseHidden(body gjson.Result) error {
 	return nil
 }
 
-// unreadable refuses a body that is no JSON, but calls a tool if a server reads it as such: with comments, in UTF-16.
+// unreadable refuses a body that is not JSON, but would call a tool on a server that accepts comments or UTF-16.
 func unreadable(r *wire.Request) error {
 	if begin := bytes.TrimLeft(r.Body, " \t\r\n\x00\xFE\xFF"); len(begin) == 0 || !bytes.ContainsAny(begin[:1], "{[/#") {
 		return nil
@@ -219,11 +219,11 @@ func unreadable(r *wire.Request) error {
 	return nil
 }
 
-// escapes are those of ASCII in JSON, and in what is a little more than JSON.
+// escapes are the escapes of ASCII characters in JSON and its extensions.
 var escapes = regexp.MustCompile(`(?i)\\(u00|x)[0-9a-f]{2}`)
 
-// idOf is a message's id as it is compared with others: servers write the same number, or the same text, in another way than it was
-// asked with. ok is false for what is no id, which a server may take for a notification and still do.
+// idOf returns a message's id in a form that can be compared, since servers may write the same number or text in another way than the
+// request. ok is false if it is not a valid id: a server may take such a message for a notification, and still do the work.
 func idOf(v gjson.Result) (id string, ok bool) {
 	switch v.Type {
 	case gjson.Number:
@@ -236,7 +236,7 @@ func idOf(v gjson.Result) (id string, ok bool) {
 	}
 }
 
-// isRPC reports whether v is a JSON-RPC message, and not a request to a model dressed up as one.
+// isRPC reports whether v is a JSON-RPC message, and not a request to a model that looks like one.
 func isRPC(v gjson.Result) bool {
 	for _, key := range []string{"model", "messages", "prompt", "input", "inputs", "contents"} {
 		if v.Get(key).Exists() {
@@ -246,9 +246,8 @@ func isRPC(v gjson.Result) bool {
 	return v.Get("jsonrpc").String() == "2.0" && v.Get("method").Type == gjson.String
 }
 
-// isResponse reports whether v answers a request of the server's, and is nothing else: it has no field that another reader could
-// take for a call.
-// https://www.jsonrpc.org/specification#response_object
+// isResponse reports whether v answers a request of the server, and is nothing else: it has no field that another program could take for a
+// call. https://www.jsonrpc.org/specification#response_object
 func isResponse(v gjson.Result) bool {
 	if !v.IsObject() {
 		return false

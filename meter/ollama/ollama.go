@@ -1,5 +1,5 @@
-// Package ollama speaks Ollama's own API. What Ollama serves under /v1 is OpenAI's API.
-// API: https://github.com/ollama/ollama/blob/main/docs/api.md
+// Package ollama reads Ollama's own API. What Ollama serves under /v1 is OpenAI's API. [Inspect] recognises a request. The API:
+// https://github.com/ollama/ollama/blob/main/docs/api.md
 package ollama
 
 import (
@@ -11,7 +11,7 @@ import (
 	"github.com/tallygate/tallygate/meter/wire"
 )
 
-// limits are where a request limits the output. Without it, with -1, and with -2 (as long as the context is), the answer has no limit.
+// limits are the fields that limit the output. Without them, with -1, and with -2 (the size of the context), the answer has no limit.
 var (
 	limits  = []string{"options.num_predict"}
 	endless = []int64{-1, -2}
@@ -23,8 +23,8 @@ var (
 	embedAPI    = &wire.API{Name: "embeddings", Dialect: wire.New(embed)}
 )
 
-// answer reads the lines of an answer, or the one object of an answer that is not streamed. The last line says done and has the
-// counts. Without prompt_eval_count, the prompt was in the cache and cost nothing. An error in mid-stream has a line of its own.
+// answer reads the lines of an answer, or the one object of an answer that is not streamed. The last line says done and states the counts.
+// If prompt_eval_count is missing, the prompt was in the cache and cost nothing. An error in mid-stream has a line of its own.
 var answer = wire.Dialect{
 	Rules: []wire.Rule{
 		{Path: "model"}, {Path: "done"}, {Path: "prompt_eval_count"}, {Path: "eval_count"}, {Path: "error", Mark: true}, {Path: "error"}, {Path: "done_reason"},
@@ -62,7 +62,7 @@ var answer = wire.Dialect{
 	},
 }
 
-// embed reads embeddings: /api/embed states prompt_eval_count, the older /api/embeddings states nothing.
+// embed reads embeddings: /api/embed states prompt_eval_count, and the older /api/embeddings states nothing.
 var embed = wire.Dialect{
 	Rules: []wire.Rule{{Path: "model"}, {Path: "prompt_eval_count"}},
 	End: func(t *wire.State, m *wire.Message) wire.Verdict {
@@ -77,8 +77,8 @@ var embed = wire.Dialect{
 	Prompt: wire.NewPrompt(0, 0, []string{"input", "input.*", "prompt"}, nil).Tokens,
 }
 
-// Inspect recognises a request by its path under /api, and returns nil for any other. Answers are streamed unless the request
-// says "stream": false.
+// Inspect recognises a request by its path under /api. It returns nil for other requests. Answers are streamed unless the request says
+// "stream": false.
 func Inspect(r *wire.Request) (*meter.Call, error) {
 	var api *wire.API
 	switch {
@@ -96,7 +96,7 @@ func Inspect(r *wire.Request) (*meter.Call, error) {
 	c := r.Call(api)
 	c.InputOnly = api == embedAPI
 	if stream := r.Get("stream"); !c.InputOnly {
-		c.Stream = stream.Type == gjson.Null || stream.Bool() // null is as good as nothing
+		c.Stream = stream.Type == gjson.Null || stream.Bool() // null is the same as a missing field
 	}
 	return c, nil
 }

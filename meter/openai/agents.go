@@ -7,17 +7,17 @@ import (
 	"github.com/tallygate/tallygate/meter/wire"
 )
 
-// The APIs of agents that the provider keeps. The usage of an answer is that of all that the agent did for it.
+// The APIs of agents that the provider stores. The usage of an answer is that of everything that the agent did for it.
 var (
 	runAPI          = &wire.API{Name: "threads.runs", Dialect: wire.New(run), Limits: []string{"max_completion_tokens"}}
 	conversationAPI = &wire.API{Name: "conversations", Dialect: wire.New(conversation), Limits: []string{"completion_args.max_tokens"}}
 )
 
-// run reads the events of a run of OpenAI's Assistants. Each step states its usage, and at the end the run states that of all
-// steps, which counts.
-// https://platform.openai.com/docs/api-reference/assistants-streaming
+// run reads the events of a run of OpenAI's Assistants. Each step states its usage. At the end the run states the usage of all steps, which
+// counts. https://platform.openai.com/docs/api-reference/assistants-streaming
 var run = wire.Dialect{
-	Rules: append([]wire.Rule{{Path: "delta.content.*.text.value", Text: meter.Output, In: wire.Stream}}, chat.Rules...),
+	Rules: append([]wire.Rule{{Path: "delta.content.*.text.value", Text: meter.Output, In: wire.Stream},
+		{Path: "thread_id", Makes: "threads"}}, chat.Rules...),
 	End: func(t *wire.State, m *wire.Message) wire.Verdict {
 		if m.Is("[DONE]") || m.Get("object").String() == "thread.run" || m.Failed("error") {
 			return endChat(t, m)
@@ -27,21 +27,24 @@ var run = wire.Dialect{
 	Stop: stopChat,
 }
 
-// inspectRun reads a request that runs an assistant. It returns nil for one without a stream: that is answered before the
-// assistant has run, and states no usage.
+// inspectRun reads a request that runs an assistant. It returns nil for a request without a stream: its answer comes before the assistant
+// has run, and states no usage.
 func inspectRun(r *wire.Request) (*meter.Call, error) {
 	if !r.Bool("stream") {
 		return nil, r.Err()
 	}
 	c := r.Call(runAPI)
-	c.InputOpen, c.Stays = true, true // the thread
+	c.InputOpen, c.Stays = true, true // because of the thread
 	return c, nil
 }
 
-// conversation reads an answer of Mistral's conversations, or the events of its stream, of which the last has the usage.
+// conversation reads an answer of Mistral's conversations, or the events of its stream, of which the last states the usage.
 // https://docs.mistral.ai/api/endpoint/beta/conversations
 var conversation = wire.Dialect{
 	Rules: []wire.Rule{
+		{Path: "conversation_id", Makes: "conversations"},
+		{Path: "content.file_id", Makes: "files", In: wire.Stream}, // an image that was generated
+		{Path: "outputs.*.content.*.file_id", Makes: "files", In: wire.Whole},
 		{Path: "type", In: wire.Stream},
 		{Path: "model"},
 		{Path: "usage"},
@@ -77,7 +80,7 @@ var conversation = wire.Dialect{
 
 func inspectConversation(r *wire.Request) (*meter.Call, error) {
 	c := r.Call(conversationAPI)
-	c.InputOpen = true // what was said before, and what its tools find
+	c.InputOpen = true // because of what was said before, and what its tools find
 	c.Stays = r.Bool("store") || r.Get("store").Type != gjson.False
 	return c, nil
 }

@@ -1,6 +1,6 @@
-// Package openai speaks OpenAI's HTTP API and what is compatible with it: Azure, Groq, Mistral, DeepSeek, xAI, OpenRouter,
-// Together, Perplexity, vLLM, llama.cpp, Ollama's /v1 and many more.
-// API: https://platform.openai.com/docs/api-reference
+// Package openai reads OpenAI's HTTP API, and APIs that are compatible with it: Azure, Groq, Mistral, DeepSeek, xAI, OpenRouter, Together,
+// Perplexity, vLLM, llama.cpp, Ollama's /v1 and many more. [Inspect] recognises a request. The API:
+// https://platform.openai.com/docs/api-reference
 package openai
 
 import (
@@ -14,13 +14,13 @@ import (
 	"github.com/tallygate/tallygate/meter/wire"
 )
 
-// chatLimits: max_completion_tokens is the newer one. A limit of -1 is none (llama.cpp, LM Studio).
+// chatLimits: max_completion_tokens is the newer field. A limit of -1 means none (llama.cpp, LM Studio).
 var (
 	chatLimits = []string{"max_completion_tokens", "max_tokens"}
 	endless    = []int64{-1}
 )
 
-// The quiet twins serve the streams whose client did not ask for the usage.
+// The quiet APIs are for streams whose client did not ask for the usage.
 var (
 	chatAPI       = &wire.API{Name: "chat.completions", Dialect: wire.New(chat), Limits: chatLimits, Limit: limitChat, Endless: endless}
 	quietChat     = &wire.API{Name: "chat.completions", Dialect: wire.New(quiet(chat)), Limits: chatLimits, Limit: limitChat, Endless: endless}
@@ -28,21 +28,29 @@ var (
 	quietComplete = &wire.API{Name: "completions", Dialect: wire.New(quiet(chat)), Limits: chatLimits, Limit: limitChat, Endless: endless}
 )
 
-// chat reads chat.completion and chat.completion.chunk objects. A stream states its usage in a last chunk with empty choices, if
-// the request asks for it; or in the chunk that finishes the answer (Mistral, Groq, OpenRouter); or in every chunk, as it is so
-// far (Databricks, Perplexity). An empty choices array alone is not the usage chunk: Azure's first chunk has one too.
+// stored are the twins of those for answers that OpenAI keeps, which it is asked to.
+var stored = map[*wire.API]*wire.API{chatAPI: storing(*chatAPI, chat), quietChat: storing(*quietChat, quiet(chat))}
+
+func storing(api wire.API, d wire.Dialect) *wire.API {
+	api.Dialect = wire.New(d.Keeping(wire.Rule{Path: "id", Makes: "chat/completions"}))
+	return &api
+}
+
+// chat reads chat.completion and chat.completion.chunk objects. A stream states its usage in a last chunk with empty choices if the request
+// asks for it, or in the chunk that finishes the answer (Mistral, Groq, OpenRouter), or so far in every chunk (Databricks, Perplexity). A
+// chunk with an empty choices array need not be the usage chunk: Azure's first chunk has one too.
 var chat = wire.Dialect{
 	Comments: true,
 	Rules: []wire.Rule{
 		{Path: "model"},
 		{Path: "usage"},
-		{Path: "x_groq.usage"},                               // the same usage again; the only one in old streams of Groq
+		{Path: "x_groq.usage"},                               // the same usage again; old streams of Groq have only this
 		{Path: "result.usage"},                               // Cloudflare
 		{Path: "choices.*.usage"}, {Path: "choices.*.index"}, // Moonshot's streams
 		{Path: "service_tier"},
 		{Path: "object"},
 		{Path: "id", In: wire.Whole}, {Path: "request_id", In: wire.Whole}, {Path: "task_status", In: wire.Whole},
-		{Path: "error", Mark: true}, {Path: "error"}, // Azure has an error of null
+		{Path: "error", Mark: true}, {Path: "error"}, // Azure has an error that is null
 		{Path: "choices.*", Mark: true},
 
 		{Path: "choices.*.delta.content", Text: meter.Output, In: wire.Stream},
@@ -89,14 +97,14 @@ func endChat(t *wire.State, m *wire.Message) wire.Verdict {
 	if m.Is("[DONE]") {
 		return wire.Final
 	}
-	if t.ID = m.Get("request_id").String(); t.ID == "" || m.Get("task_status").Exists() { // xAI's deferred answers have the former, Z.ai's both
+	if t.ID = m.Get("request_id").String(); t.ID == "" || m.Get("task_status").Exists() { // xAI's deferred answers have a request_id, Z.ai's have a task_status too
 		t.ID = m.Get("id").String()
 	}
 	t.Pending = m.Get("task_status").String() == "PROCESSING"
 	return endChatAt(t, m, "")
 }
 
-// endChatAt reads a completion, or a chunk of one, that stands below a path.
+// endChatAt reads a completion, or a chunk of one, that is below a path.
 func endChatAt(t *wire.State, m *wire.Message, at string) wire.Verdict {
 	t.Failed = t.Failed || m.Failed(at+"error") || m.Get(at+"object").String() == "error" || m.Get("task_status").String() == "FAIL" // object: vLLM
 	t.Answered = t.Answered || m.Has(at+"choices.*")
@@ -127,7 +135,7 @@ func endChatAt(t *wire.State, m *wire.Message, at string) wire.Verdict {
 	return wire.Pass
 }
 
-// stateChoices states a usage that each of several answers has: their output is added up, and the prompt they share counts once.
+// stateChoices handles answers that each state a usage of their own. Their output is added up, and their common prompt counts once.
 func stateChoices(t *wire.State, usages, indexes []gjson.Result) {
 	choices, _ := t.Scratch.(map[int64]wire.Stated)
 	if choices == nil {
@@ -156,11 +164,11 @@ func stateChoices(t *wire.State, usages, indexes []gjson.Result) {
 	t.State(sum)
 }
 
-// maxTold bounds how many answers are told apart.
+// maxTold is how many answers are told apart.
 const maxTold = 4096
 
-// quiet returns d for a client that did not ask for the usage. It drops the chunk that has only the usage, and deletes the
-// "usage":null of the others.
+// quiet returns d for a client that did not ask for the usage. It drops the chunk that has only the usage, and deletes "usage":null from
+// the others.
 func quiet(d wire.Dialect) wire.Dialect {
 	d.End = func(t *wire.State, m *wire.Message) wire.Verdict {
 		verdict := endChat(t, m)
@@ -173,12 +181,15 @@ func quiet(d wire.Dialect) wire.Dialect {
 	return d
 }
 
-// inspectChat reads a request for chat completions or completions. A stream is asked for its usage, unless quiet is nil; quiet
-// is the API that keeps that usage from the client.
+// inspectChat reads a request for chat completions or completions. Unless quiet is nil, a stream is asked for its usage; quiet is then the
+// API that removes that usage from what the client gets.
 func inspectChat(r *wire.Request, api, quiet *wire.API) (*meter.Call, error) {
 	ask := quiet != nil && r.Bool("stream") && !r.Bool("stream_options.include_usage")
 	if ask {
 		api = quiet
+	}
+	if twin := stored[api]; twin != nil && r.Get("store").Raw == "true" {
+		api = twin
 	}
 	c := r.Call(api)
 	r.Named(c, r.Deployment())
@@ -192,7 +203,7 @@ func inspectChat(r *wire.Request, api, quiet *wire.API) (*meter.Call, error) {
 	return c, nil
 }
 
-// askUsage returns the body with the usage asked for in the stream.
+// askUsage returns the body, changed so that the stream states its usage.
 func askUsage(body []byte, options gjson.Result) []byte {
 	if options.IsObject() {
 		body, _ = sjson.SetBytes(body, "stream_options.include_usage", true)
@@ -202,8 +213,8 @@ func askUsage(body []byte, options gjson.Result) []byte {
 	return body
 }
 
-// limitChat: max_tokens is deprecated at OpenAI, and refused by its reasoning models; the others know nothing else, or take either.
-// Some refuse both at once.
+// limitChat: max_tokens is deprecated at OpenAI, and its reasoning models refuse it. Other providers know only max_tokens, or accept both.
+// Some refuse a request with both.
 func limitChat(c *meter.Call) string {
 	if ownModel(c.Model) {
 		return "max_completion_tokens"
@@ -211,8 +222,8 @@ func limitChat(c *meter.Call) string {
 	return "max_tokens"
 }
 
-// ownModel reports whether a model is OpenAI's own chat model, by its name: gpt-5, o3, ft:gpt-4o, openai/gpt-4.1. The open gpt-oss is
-// served by others.
+// ownModel reports whether a model is one of OpenAI's own chat models, by its name: gpt-5, o3, ft:gpt-4o, openai/gpt-4.1. The open gpt-oss
+// is served by others.
 func ownModel(model string) bool {
 	model = strings.TrimPrefix(strings.TrimPrefix(model, "openai/"), "ft:")
 	for _, prefix := range []string{"gpt-audio", "chatgpt", "codex", "computer-use"} {
@@ -228,7 +239,7 @@ func ownModel(model string) bool {
 	return false
 }
 
-// dropNullUsage deletes `"usage":null` from an event. A stream that is asked for its usage has it in every chunk but the last.
+// dropNullUsage deletes `"usage":null` from an event. A stream that was asked for its usage has it in every chunk but the last.
 func dropNullUsage(_ *wire.State, raw []byte) []byte {
 	if !bytes.Contains(raw, []byte("null")) {
 		return raw
@@ -255,7 +266,7 @@ func dropNullUsage(_ *wire.State, raw []byte) []byte {
 	return append(raw[:start], raw[end:]...)
 }
 
-// stopChat ends a stream as OpenAI reports an error in one.
+// stopChat ends a stream with an error in OpenAI's form.
 func stopChat(code, message string) []wire.Note {
 	type problem struct {
 		Message string `json:"message"`

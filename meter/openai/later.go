@@ -17,10 +17,11 @@ const (
 	laterAsync    = "async"
 )
 
-// asyncAPI is an answer that is wrapped in what became of its request. https://docs.perplexity.ai/api-reference/async-sonar-api-request-get
+// asyncAPI is an answer inside an object that states the status of its request.
+// https://docs.perplexity.ai/api-reference/async-sonar-api-request-get
 var asyncAPI = &wire.API{Name: "chat.completions", Dialect: wire.New(wrapped("response."))}
 
-// wrapped returns the dialect of chat for answers that stand below a path.
+// wrapped returns the dialect of chat for answers that are below a path.
 func wrapped(at string) wire.Dialect {
 	d := chat
 	d.Rules, d.Answers, d.Edit = nil, nil, nil
@@ -33,7 +34,7 @@ func wrapped(at string) wire.Dialect {
 	for _, path := range chat.Answers {
 		d.Answers = append(d.Answers, at+path)
 	}
-	d.Rules = append(d.Rules, wire.Rule{Path: "id"}, wire.Rule{Path: "status"}, wire.Rule{Path: "model"})
+	d.Rules = append(d.Rules, wire.Rule{Path: "id", Makes: "chat/completions"}, wire.Rule{Path: "status"}, wire.Rule{Path: "model"})
 	d.End = func(t *wire.State, m *wire.Message) wire.Verdict {
 		t.ID, t.Model = m.Get("id").String(), m.Get("model").String()
 		switch m.Get("status").String() {
@@ -48,12 +49,12 @@ func wrapped(at string) wire.Dialect {
 	return d
 }
 
-// wrappedFormat is an API whose request is wrapped too, so that its output can't be limited here.
+// wrappedFormat is an API whose requests are inside an object too, so that their output can't be limited here.
 type wrappedFormat struct{ meter.Format }
 
 func (wrappedFormat) LimitOutput(*meter.Call, int64) bool { return false }
 
-// inspectAsync reads a request for chat completions that are fetched later. Perplexity's is wrapped in an object; that of Z.ai is not
+// inspectAsync reads a request for chat completions that are fetched later. Perplexity's is inside an object; Z.ai's is not
 // (https://docs.z.ai/api-reference).
 func inspectAsync(r *wire.Request) (*meter.Call, error) {
 	if !r.Has("request") {
@@ -81,7 +82,7 @@ func inspectAsync(r *wire.Request) (*meter.Call, error) {
 	return c, nil
 }
 
-// answeredLater says of a call that its answer comes later, as a thing of a kind.
+// answeredLater notes that the answer to a call comes later, and of which kind it is. It refuses calls that can't be metered then.
 func answeredLater(r *wire.Request, c *meter.Call, kind string, err error) (*meter.Call, error) {
 	switch {
 	case err != nil:
@@ -95,7 +96,7 @@ func answeredLater(r *wire.Request, c *meter.Call, kind string, err error) (*met
 	return c, nil
 }
 
-// inspectFetch reads a request that fetches an answer which was asked for before. It returns nil for any other.
+// inspectFetch reads a request that fetches an answer for which an earlier request has asked. It returns nil for any other request.
 func inspectFetch(r *wire.Request) *meter.Call {
 	get := r.Method == http.MethodGet
 	cancel := r.Post("/cancel")
@@ -104,7 +105,7 @@ func inspectFetch(r *wire.Request) *meter.Call {
 		collection string
 		kind       string
 		api        *wire.API
-		stored     bool // answers that came at once are fetched there, too
+		stored     bool // answers that came at once can be fetched there too
 	}{
 		{get, "/chat/deferred-completion/", laterChat, chatAPI, false},
 		{get, "/async-result/", laterAsync, chatAPI, false},

@@ -17,8 +17,7 @@ var (
 	ocrAPI            = &wire.API{Name: "ocr", Dialect: wire.New(ocr)}
 )
 
-// embeddings reads embeddings. They state prompt_tokens, or total_tokens alone (Voyage, Jina, rerank by OpenRouter), all of which
-// is input.
+// embeddings reads embeddings. They state prompt_tokens, or only total_tokens (Voyage, Jina, rerank by OpenRouter). All tokens are input.
 var embeddings = wire.Dialect{
 	Rules: []wire.Rule{{Path: "model"}, {Path: "usage"}},
 	End: func(t *wire.State, m *wire.Message) wire.Verdict {
@@ -32,10 +31,10 @@ var embeddings = wire.Dialect{
 	Prompt: wire.NewPrompt(0, 0, []string{"input", "input.*", "query", "documents.*", "documents.*.text"}, nil).Tokens,
 }
 
-// moderations reads moderations. They are free at OpenAI, which states no usage, and not at Mistral, which states one.
+// moderations reads moderations. At OpenAI they are free and state no usage. At Mistral they are not free, and state one.
 var moderations = wire.Dialect{Rules: embeddings.Rules, End: embeddings.End}
 
-// InputUsage reads a usage that is all input.
+// InputUsage reads a usage of input only.
 func InputUsage(u gjson.Result) (s wire.Stated) {
 	s.HasPrompt, s.HasCompletion = true, true
 	for _, key := range []string{"prompt_tokens", "input_tokens", "total_tokens"} {
@@ -47,9 +46,8 @@ func InputUsage(u gjson.Result) (s wire.Stated) {
 	return s
 }
 
-// images reads generated images. The gpt-image models state tokens, others state nothing. Output tokens are of images, unless the
-// usage says otherwise.
-// https://platform.openai.com/docs/api-reference/images-streaming
+// images reads generated images. The gpt-image models state tokens, others state nothing. Output tokens are those of images, unless the
+// usage says otherwise. https://platform.openai.com/docs/api-reference/images-streaming
 var images = wire.Dialect{
 	Rules:  []wire.Rule{{Path: "type", In: wire.Stream}, {Path: "model"}, {Path: "usage"}, {Path: "error", Mark: true}, {Path: "error"}},
 	States: true,
@@ -68,7 +66,7 @@ var images = wire.Dialect{
 		}
 		switch m.Get("type").String() {
 		case "image_generation.completed", "image_edit.completed":
-			return wire.Last // each of n images has such an event
+			return wire.Last // there is such an event for each of n images
 		}
 		if m.Is("[DONE]") {
 			return wire.Final
@@ -78,8 +76,8 @@ var images = wire.Dialect{
 	Stop: stopChat,
 }
 
-// transcriptions reads transcriptions. They state tokens or, for models that are billed by time, seconds. The formats srt and
-// plain text state nothing. verbose_json and Deepgram state the duration of the audio.
+// transcriptions reads transcriptions. They state tokens or, for models that are billed by time, seconds. The formats srt and plain text
+// state nothing. verbose_json and Deepgram state the length of the audio.
 // https://platform.openai.com/docs/api-reference/audio/transcript-text-done-event
 var transcriptions = wire.Dialect{
 	Rules: []wire.Rule{
@@ -114,7 +112,7 @@ var transcriptions = wire.Dialect{
 	Stop: stopChat,
 }
 
-// speech reads generated speech. A stream states tokens. An answer that is the audio itself states nothing.
+// speech reads generated speech. A stream states tokens. An answer that is audio states nothing.
 var speech = wire.Dialect{
 	Rules:  []wire.Rule{{Path: "type", In: wire.Stream}, {Path: "usage"}},
 	States: true,
@@ -130,10 +128,10 @@ var speech = wire.Dialect{
 	Stop:   stopChat,
 }
 
-// videos reads the jobs that make videos, which state nothing of what they use: the request says how long the video is to be.
+// videos reads the jobs that make videos. They state no usage; the request says how long the video will be.
 // https://platform.openai.com/docs/api-reference/videos
 var videos = wire.Dialect{
-	Rules: []wire.Rule{{Path: "model"}},
+	Rules: []wire.Rule{{Path: "model"}, {Path: "id", Makes: "videos"}, {Path: "request_id", Makes: "videos"}}, // the latter: xAI
 	End: func(t *wire.State, m *wire.Message) wire.Verdict {
 		t.Model = m.Get("model").String()
 		t.State(wire.Stated{HasPrompt: true, HasCompletion: true})

@@ -7,8 +7,8 @@ import (
 	"github.com/tallygate/tallygate/meter/wire"
 )
 
-// Inspect recognises a request by the end of its path, wherever the API is mounted: /v1, /openai/deployments/NAME,
-// /compatible-mode/v1, ... It returns nil for a request that is not OpenAI's.
+// Inspect recognises a request by the end of its path, wherever the API is mounted: /v1, /openai/deployments/NAME, /compatible-mode/v1, ...
+// It returns nil for other requests.
 func Inspect(r *wire.Request) (*meter.Call, error) {
 	switch {
 	case r.Post("/async/chat/completions"), r.Post("/async/sonar"):
@@ -23,7 +23,7 @@ func Inspect(r *wire.Request) (*meter.Call, error) {
 		return r.FreeCall("responses.input_tokens"), nil
 	case r.Post("/runs") && strings.Contains(r.Clean, "/threads/"), r.Post("/threads/runs"), r.Post("/submit_tool_outputs"):
 		return inspectRun(r)
-	case r.Post("") && strings.Contains(r.Clean, "/conversations") && present(r.Get("inputs")): // Mistral's; OpenAI's have items
+	case r.Post("") && strings.Contains(r.Clean, "/conversations") && present(r.Get("inputs")): // Mistral's; OpenAI's conversations have items
 		return inspectConversation(r)
 	case r.Post("embeddings"): // Voyage: /multimodalembeddings, /contextualizedembeddings
 		return inspectMedia(r, embeddingsAPI, true)
@@ -55,14 +55,18 @@ func Inspect(r *wire.Request) (*meter.Call, error) {
 		return inspectContainer(r), nil
 	case r.Post("/ocr"):
 		return inspectMedia(r, ocrAPI, true)
-	case r.Upgrade("/realtime"), r.Upgrade("/responses"):
-		return inspectRealtime(r), nil
+	case r.Upgrade("/realtime"):
+		return inspectSocket(r, realtimeAPI), nil
+	case r.Upgrade("/responses"):
+		c := inspectSocket(r, socketAPI)
+		c.Keeps, c.TalksOf = laterResponse, laterResponse
+		return c, nil
 	}
 	return inspectFetch(r), nil
 }
 
-// InspectShape recognises chat completions by the request's body, on a path that no format knows. Where the path names the model
-// and the body does not, the API is less like OpenAI's, so the body is not changed.
+// InspectShape recognises chat completions by the request's body, on a path that no format knows. If the path names the model and the body
+// does not, the API is less similar to OpenAI's, so the body is not changed.
 func InspectShape(r *wire.Request) (*meter.Call, error) {
 	switch {
 	case !r.Post("") || !r.Has("messages.*.role"):

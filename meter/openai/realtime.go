@@ -1,15 +1,15 @@
 package openai
 
 import (
+	"net/http"
+
 	"github.com/tallygate/tallygate/meter"
 	"github.com/tallygate/tallygate/meter/wire"
 )
 
 var realtimeAPI = &wire.API{Name: "realtime", Dialect: wire.New(realtime)}
 
-// realtime reads the messages of a WebSocket. Each response.done has the usage of one response; the usages are added up. Where the
-// Responses API is used over a WebSocket, response.completed has it.
-// https://platform.openai.com/docs/api-reference/realtime-server-events/response/done
+// realtime reads the messages of a WebSocket. Each response.done has the usage of one response; the usages are added up.
 var realtime = wire.Dialect{
 	Frames: true,
 	Rules: []wire.Rule{
@@ -21,25 +21,23 @@ var realtime = wire.Dialect{
 		{Path: "usage"},
 		{Path: "delta", Text: meter.Output},
 	},
+	Start: func(t *wire.State, _ http.Header) { t.Scratch = new(session) },
 	End: func(t *wire.State, m *wire.Message) wire.Verdict {
+		s := t.Scratch.(*session)
 		switch m.Get("type").String() {
 		case "session.created", "session.updated":
-			if v := m.Get("session.model").String(); v != "" {
-				t.Model = v
-			}
+			s.answers(t, m.Get("session.model").String())
 			if v := m.Get("session.audio.input.transcription.model").String(); v != "" {
-				t.Scratch = v
+				s.transcriber = v
 			}
-		case "response.done", "response.completed", "response.incomplete", "response.failed":
-			if v := m.Get("response.model").String(); v != "" {
-				t.Model = v
-			}
+		case "response.done":
+			s.answers(t, m.Get("response.model").String())
 			u := m.Get("response.usage")
 			if !u.Get("output_tokens").Exists() {
 				u = m.Get("usage") // xAI
 			}
 			if u.IsObject() {
-				t.AddStated(usage(u))
+				t.AddPass(s.model, usage(u))
 			}
 		case "conversation.item.input_audio_transcription.completed":
 			transcribed(t, m)
@@ -60,7 +58,24 @@ var realtime = wire.Dialect{
 	},
 }
 
-// transcribed adds the usage of the model that transcribes what is said. It is billed apart from the response.
+// session is what a connection is about at the moment.
+type session struct {
+	model       string // that answers
+	transcriber string // the model that transcribes what is said
+	tiers       []string
+}
+
+// answers notes which model answers from now on. The first is the connection's.
+func (s *session) answers(t *wire.State, model string) {
+	if model == "" {
+		return
+	}
+	if s.model = model; t.Model == "" {
+		t.Model = model
+	}
+}
+
+// transcribed adds the usage of the model that transcribes speech, which is billed separately from the response.
 func transcribed(t *wire.State, m *wire.Message) {
 	u := m.Get("usage")
 	s := usage(u)
@@ -68,15 +83,17 @@ func transcribed(t *wire.State, m *wire.Message) {
 	if u.Get("type").String() == "duration" {
 		units.Add(meter.Second, wire.Decimal(u.Get("seconds"), &t.Stated.Suspect))
 	}
-	model, _ := t.Scratch.(string)
+	model := t.Scratch.(*session).transcriber
 	if model == "" {
 		model = "whisper-1"
 	}
 	t.AddBeside(meter.Pass{Model: model, Units: units})
 }
 
-func inspectRealtime(r *wire.Request) *meter.Call {
-	c := r.Call(realtimeAPI)
-	c.Stream, c.InputOpen, c.Malformed = true, true, false // the query names the model
+// inspectSocket reads a request for a WebSocket. The query may name the model; else the client's first message does.
+func inspectSocket(r *wire.Request, api *wire.API) *meter.Call {
+	c := r.Call(api)
+	c.Stream, c.InputOpen, c.Malformed = true, true, false
+	c.Talks = true
 	return c
 }

@@ -1,6 +1,8 @@
 package openai
 
 import (
+	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/tidwall/gjson"
@@ -9,18 +11,22 @@ import (
 	"github.com/tallygate/tallygate/meter/wire"
 )
 
-var responsesAPI = &wire.API{Name: "responses", Dialect: wire.New(responses), Limits: []string{"max_output_tokens"},
-	Least: func(*meter.Call) int64 { return 16 }} // the least that OpenAI takes; it includes reasoning
+var (
+	responsesAPI = &wire.API{Name: "responses", Dialect: wire.New(responses), Limits: []string{"max_output_tokens"}, Least: leastResponse}
+	// unstoredAPI is that of responses which OpenAI does not keep.
+	unstoredAPI = &wire.API{Name: "responses", Dialect: wire.New(responses.Forgetting("responses", "items")), Limits: []string{"max_output_tokens"}, Least: leastResponse}
+)
 
-// responses reads response objects and the events of their streams, of which the last has the usage. OpenRouter sends [DONE]
-// after it, others do not. https://platform.openai.com/docs/api-reference/responses-streaming
+func leastResponse(*meter.Call) int64 { return 16 } // the lowest limit that OpenAI accepts; it includes reasoning
+
+// responses reads response objects, and the events of their streams, of which the last states the usage. OpenRouter sends [DONE] after it,
+// others do not. https://platform.openai.com/docs/api-reference/responses-streaming
 var responses = wire.Dialect{
 	Comments: true,
 	Rules: []wire.Rule{
 		{Path: "type", In: wire.Stream},
 		{Path: "delta", Text: meter.Output, In: wire.Stream},
 		{Path: "item.name", Text: meter.Output, Call: true, In: wire.Stream}, // of response.output_item.added
-		{Path: "response.id", In: wire.Stream},
 		{Path: "response.model", In: wire.Stream},
 		{Path: "response.service_tier", In: wire.Stream},
 		{Path: "response.usage", In: wire.Stream},
@@ -29,7 +35,14 @@ var responses = wire.Dialect{
 		{Path: "response.output.*.action.type", In: wire.Stream},
 		{Path: "response.output.*.container_id", In: wire.Stream},
 
-		{Path: "id", In: wire.Whole},
+		{Path: "response.id", Makes: "responses", In: wire.Stream},
+		{Path: "response.conversation.id", Makes: "conversations", In: wire.Stream},
+		{Path: "item.id", Makes: "items", In: wire.Stream},
+		{Path: "response.output.*.id", Makes: "items", In: wire.Stream},
+		{Path: "id", Makes: "responses", In: wire.Whole},
+		{Path: "conversation.id", Makes: "conversations", In: wire.Whole},
+		{Path: "output.*.id", Makes: "items", In: wire.Whole},
+
 		{Path: "model", In: wire.Whole},
 		{Path: "status", In: wire.Whole},
 		{Path: "service_tier", In: wire.Whole},
@@ -72,6 +85,68 @@ var responsesPrompt = wire.NewPrompt(4, 3, []string{
 	"tools.*.name", "tools.*.description", "tools.*.parameters.properties.*.description",
 }, []string{"input.*", "tools.*.parameters.properties.*"})
 
+var socketAPI = &wire.API{Name: "responses", Dialect: wire.New(socket)}
+
+// socket reads the events of responses over a WebSocket: those of a stream, of one response after another, or of several at once. The usages are
+// added up. https://developers.openai.com/api/docs/guides/websocket-mode
+var socket = func() wire.Dialect {
+	d := responses
+	d.Frames, d.Comments, d.Answers, d.Prompt = true, false, nil, nil
+	d.Start = func(t *wire.State, _ http.Header) { t.Scratch = new(session) }
+	d.End = endSocket
+	d.Stop = realtime.Stop
+	d.Rules = append(slices.Clip(d.Rules), wire.Rule{Path: "usage", In: wire.Stream}) // xAI
+	return d
+}()
+
+func endSocket(t *wire.State, m *wire.Message) wire.Verdict {
+	s, kind := t.Scratch.(*session), m.Get("type").String()
+	if s.answers(t, m.Get("response.model").String()); m.Get("response.id").String() != "" {
+		t.ID = m.Get("response.id").String()
+	}
+	done := kind == "response.done" || finished[strings.TrimPrefix(kind, "response.")]
+	if strings.HasPrefix(kind, "response.") {
+		t.Pending = !done
+	}
+	if !done || t.Peeking() {
+		return wire.Pass
+	}
+	u := m.Get("response.usage")
+	if !u.Get("output_tokens").Exists() {
+		u = m.Get("usage")
+	}
+	if !u.IsObject() {
+		return wire.Pass
+	}
+	v := tier(m.Get("response.service_tier"), u)
+	if meter.PlainTier(v) {
+		v = "default"
+	}
+	if !slices.Contains(s.tiers, v) && len(s.tiers) < 8 {
+		s.tiers = append(s.tiers, v)
+	}
+	// Several tiers on one connection have no price together: it is charged at the dearest.
+	if t.Tier = s.tiers[0]; len(s.tiers) > 1 {
+		t.Tier = strings.Join(s.tiers, "+")
+	}
+	t.AddPass(s.model, usage(u))
+	files, sessions, containers := responseTools(t, m, "response.", u)
+	for _, id := range containers {
+		if slices.Contains(t.Containers, id) { // the connection's one session
+			sessions -= min(sessions, meter.Whole(max(1, t.Call.ContainerGB)))
+		} else {
+			t.Containers = append(t.Containers, id)
+		}
+	}
+	t.Sums.Add(meter.WebSearch, responseSearches(m, "response.", u, &t.Stated.Suspect))
+	t.Sums.Add(meter.FileSearch, files)
+	t.Sums.Add(meter.CodeSession, sessions)
+	for _, pass := range generated(m.Get("response.tool_usage.image_gen")) {
+		t.AddBeside(pass)
+	}
+	return wire.Pass
+}
+
 // finished are the states of a response that will not change any more.
 var finished = map[string]bool{"completed": true, "incomplete": true, "failed": true, "cancelled": true}
 
@@ -80,7 +155,7 @@ func endResponses(t *wire.State, m *wire.Message) wire.Verdict {
 		return wire.Final
 	}
 	kind, at := m.Get("type").String(), "response."
-	if kind == "" { // a whole body
+	if kind == "" { // a complete body
 		at = ""
 	}
 	if v := m.Get(at + "model").String(); v != "" {
@@ -88,6 +163,9 @@ func endResponses(t *wire.State, m *wire.Message) wire.Verdict {
 	}
 	if v := tier(m.Get(at+"service_tier"), m.Get(at+"usage")); v != "" {
 		t.Tier = v
+	}
+	for _, v := range m.All(at + "output.*.container_id") {
+		t.Make("containers", v)
 	}
 	if u := m.Get(at + "usage"); u.IsObject() {
 		s := usage(u)
@@ -97,7 +175,7 @@ func endResponses(t *wire.State, m *wire.Message) wire.Verdict {
 		if n := responseSearches(m, at, u, &t.Stated.Suspect); n > 0 {
 			t.Sums[meter.WebSearch] = n
 		}
-		t.Sums[meter.FileSearch], t.Sums[meter.CodeSession] = responseTools(m, at, u, &t.Stated.Suspect)
+		t.Sums[meter.FileSearch], t.Sums[meter.CodeSession], t.Containers = responseTools(t, m, at, u)
 		t.Beside = generated(m.Get(at + "tool_usage.image_gen"))
 	}
 	status := m.Get("status").String()
@@ -114,8 +192,8 @@ func endResponses(t *wire.State, m *wire.Message) wire.Verdict {
 	return wire.Pass
 }
 
-// responseSearches counts web searches. They are stated in OpenAI's tool_usage, and in xAI's counts of its two searches, which
-// cost the same. Else the search calls in the output are counted, without those that open or read a page.
+// responseSearches counts web searches. OpenAI states them in tool_usage, and xAI in the counts of its two searches, which cost the same.
+// Otherwise the search calls in the output are counted, except for those that open or read a page.
 // https://platform.openai.com/docs/pricing#built-in-tools
 func responseSearches(m *wire.Message, at string, usage gjson.Result, suspect *bool) meter.Quantity {
 	if v := m.Get(at + "tool_usage").Get("web_search.num_requests"); v.Exists() {
@@ -144,12 +222,14 @@ func responseSearches(m *wire.Message, at string, usage gjson.Result, suspect *b
 	return meter.Whole(min(calls, searched))
 }
 
-// responseTools counts searches in files, and the containers in which code ran: as xAI states its calls, else the calls and the
-// containers that stand in the output. https://platform.openai.com/docs/pricing#built-in-tools, https://docs.x.ai/docs/models#tools-pricing
-func responseTools(m *wire.Message, at string, usage gjson.Result, suspect *bool) (files, sessions meter.Quantity) {
+// responseTools counts searches in files, and the containers in which code ran. xAI states its calls; otherwise the calls and the
+// containers that stand in the output. A container is a session for each gigabyte of its memory.
+// https://platform.openai.com/docs/pricing#built-in-tools, https://docs.x.ai/docs/models#tools-pricing
+func responseTools(t *wire.State, m *wire.Message, at string, usage gjson.Result) (files, sessions meter.Quantity, containers []string) {
+	suspect := &t.Stated.Suspect
 	if v := usage.Get("server_side_tool_usage_details"); v.IsObject() {
 		count := func(key string) int64 { return wire.Number(v.Get(key), suspect) }
-		return meter.Whole(count("file_search_calls") + count("document_search_calls")), meter.Whole(count("code_interpreter_calls"))
+		return meter.Whole(count("file_search_calls") + count("document_search_calls")), meter.Whole(count("code_interpreter_calls")), nil
 	}
 	var searched, ran int64
 	for _, v := range m.All(at + "output.*.type") {
@@ -160,19 +240,21 @@ func responseTools(m *wire.Message, at string, usage gjson.Result, suspect *bool
 			ran++
 		}
 	}
-	containers := map[string]bool{}
 	for _, v := range m.All(at + "output.*.container_id") {
-		if v.Type == gjson.String {
-			containers[v.Str] = true
+		if v.Type == gjson.String && len(v.Str) <= maxContainer && !slices.Contains(containers, v.Str) {
+			containers = append(containers, v.Str)
 		}
 	}
 	if n := int64(len(containers)); n > 0 {
 		ran = min(ran, n)
 	}
-	return meter.Whole(searched), meter.Whole(ran)
+	return meter.Whole(searched), meter.Whole(ran * max(1, t.Call.ContainerGB)), containers
 }
 
-// generated returns what an image model used within a response. Its tokens are not in the response's usage.
+// maxContainer is how many bytes the id of a container may have that is told apart from others.
+const maxContainer = 256
+
+// generated returns the usage of an image model within a response. It is not part of the response's usage.
 func generated(u gjson.Result) []meter.Pass {
 	s := usage(u)
 	units := s.Units()
@@ -183,8 +265,13 @@ func generated(u gjson.Result) []meter.Pass {
 }
 
 func inspectResponses(r *wire.Request) (*meter.Call, error) {
-	c := r.Call(responsesAPI)
+	api := responsesAPI
+	if r.Get("store").Raw == "false" || strings.HasSuffix(r.Clean, "/compact") {
+		api = unstoredAPI
+	}
+	c := r.Call(api)
 	c.InputOpen = c.InputOpen || refersToItem(r)
+	c.ContainerGB = containerGB(r)
 	r.Follow(c, "previous_response_id", laterResponse)
 	if r.Bool("background") {
 		return answeredLater(r, c, laterResponse, nil)
@@ -194,7 +281,7 @@ func inspectResponses(r *wire.Request) (*meter.Call, error) {
 	return c, nil
 }
 
-// refersToItem reports whether the input has an item that is only named by its id; its type may be left out.
+// refersToItem reports whether the input has an item that is only named by its id; its type may be missing.
 // https://platform.openai.com/docs/api-reference/responses/create#responses-create-input
 func refersToItem(r *wire.Request) (found bool) {
 	if !r.Has("input.*.id") {

@@ -10,7 +10,7 @@ import (
 	"github.com/tallygate/tallygate/meter/wire"
 )
 
-// inspectTranscription reads a request that has a recording transcribed. How long that is, is told by the recording, where it is uploaded.
+// inspectTranscription reads a request for a transcription. If the recording is uploaded, its length is computed.
 func inspectTranscription(r *wire.Request) (*meter.Call, error) {
 	c, err := inspectMedia(r, transcriptionsAPI, false)
 	if err != nil {
@@ -26,7 +26,7 @@ func inspectTranscription(r *wire.Request) (*meter.Call, error) {
 	}
 	if length, ok := audio.Length(file); ok {
 		c.Length = meter.Quantity((length + time.Microsecond - 1) / time.Microsecond)
-	} else if format == "text" { // in which the answer has nothing but words
+	} else if format == "text" { // the answer will have nothing but words
 		c.Unsaid = meter.Second
 	}
 	c.Timed = true
@@ -43,7 +43,7 @@ func (f transcript) Counter(c *meter.Call, status int, h http.Header) meter.Coun
 	return &subtitles{Counter: f.Format.Counter(c, status, h), call: c, failed: status >= 400}
 }
 
-// subtitles looks for the time at which the last subtitle ends.
+// subtitles finds the time at which the last subtitle ends.
 type subtitles struct {
 	meter.Counter
 	call   *meter.Call
@@ -52,7 +52,7 @@ type subtitles struct {
 	end    time.Duration
 }
 
-// maxLine is how much of a line is looked at: a line of times is shorter.
+// maxLine is how many bytes of a line are read. A line with times is shorter.
 const maxLine = 128
 
 // Feed implements [meter.Counter].
@@ -68,8 +68,8 @@ func (s *subtitles) Feed(dst, chunk []byte) []byte {
 	return s.Counter.Feed(dst, chunk)
 }
 
-// read reads the line: 00:00:01,000 --> 00:00:04,000 in SubRip, and in WebVTT with a point, perhaps without hours, and with settings after it.
-// https://www.w3.org/TR/webvtt1/#webvtt-cue-timings
+// read reads a line with times: 00:00:01,000 --> 00:00:04,000 in SubRip. In WebVTT there is a point instead of the comma, perhaps no hours,
+// and perhaps settings at the end. https://www.w3.org/TR/webvtt1/#webvtt-cue-timings
 func (s *subtitles) read() {
 	if _, to, found := bytes.Cut(s.line, []byte("-->")); found {
 		if fields := bytes.Fields(to); len(fields) > 0 {
@@ -79,7 +79,7 @@ func (s *subtitles) read() {
 	s.line = s.line[:0]
 }
 
-// clock is a time of day as subtitles have it, 0 for anything else.
+// clock reads a time of a subtitle. It returns 0 for other text.
 func clock(text []byte) (d time.Duration) {
 	whole, fraction, _ := bytes.Cut(bytes.ReplaceAll(text, []byte(","), []byte(".")), []byte("."))
 	parts := bytes.Split(whole, []byte(":"))

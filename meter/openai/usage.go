@@ -9,11 +9,10 @@ import (
 	"github.com/tallygate/tallygate/meter/wire"
 )
 
-// usage reads a usage object, in whichever words it is.
+// usage reads a usage object with any of the providers' names.
 func usage(u gjson.Result) wire.Stated { return wire.ReadUsage(u.Get) }
 
-// tier reads the service tier, which stands beside the usage or, at Mistral, in it. "auto" is what was asked for, not the tier that
-// served.
+// tier reads the service tier, which is beside the usage or, at Mistral, in it. "auto" is what was asked for, not the tier that answered.
 func tier(beside, usage gjson.Result) string {
 	for _, v := range []gjson.Result{usage.Get("service_tier"), beside} {
 		if v.Type == gjson.String && v.Str != "auto" {
@@ -25,8 +24,8 @@ func tier(beside, usage gjson.Result) string {
 
 func present(v gjson.Result) bool { return v.Exists() && v.Type != gjson.Null }
 
-// cost reads the price that the provider states, in USD: OpenRouter's cost, Perplexity's cost.total_cost, or xAI's
-// cost_in_usd_ticks (10^-10 USD).
+// cost reads the price in USD that the provider states: OpenRouter's cost, Perplexity's cost.total_cost, or xAI's cost_in_usd_ticks (10^-10
+// USD).
 func cost(u gjson.Result) string {
 	for _, path := range []string{"cost.total_cost", "cost"} {
 		if v := u.Get(path); v.Type == gjson.Number {
@@ -44,10 +43,10 @@ func cost(u gjson.Result) string {
 	return ticks[:point] + "." + ticks[point:]
 }
 
-// fees sets what a usage states of the provider's tools: the searches of OpenRouter, Mistral and Perplexity (num_search_queries), or the
-// sources that xAI used, which are what xAI bills; and the tokens that Perplexity cited. A model whose every answer is a search
-// (gpt-4o-search-preview) states none, and makes one.
-// https://docs.perplexity.ai/getting-started/pricing, https://platform.openai.com/docs/pricing#built-in-tools
+// fees notes what a usage states about the provider's tools: the searches of OpenRouter, Mistral and Perplexity (num_search_queries); the
+// sources that xAI used, which xAI bills; and the tokens of Perplexity's citations. A model that always searches (gpt-4o-search-preview)
+// states no search, and counts as one. https://docs.perplexity.ai/getting-started/pricing,
+// https://platform.openai.com/docs/pricing#built-in-tools
 func fees(t *wire.State, u gjson.Result) {
 	t.Sums[meter.WebSearch] = Searches(u, &t.Stated.Suspect)
 	t.Sums[meter.Citation] = meter.Whole(wire.Number(u.Get("citation_tokens"), &t.Stated.Suspect))
@@ -60,7 +59,7 @@ func searchModel(name string) bool {
 	return strings.Contains(name, "-search-preview") || strings.Contains(name, "-search-api")
 }
 
-// Searches reads how many web searches a usage states.
+// Searches returns how many web searches a usage states.
 func Searches(u gjson.Result, suspect *bool) meter.Quantity {
 	for _, path := range []string{"server_tool_use_details.web_search_requests", "server_tool_use.web_search_requests", "num_sources_used",
 		"num_search_queries", "connectors.web_search"} {

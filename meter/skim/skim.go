@@ -1,6 +1,6 @@
-// Package skim reads JSON of any size in bounded memory. The JSON may come in pieces cut anywhere. A [Reader] picks out the values
-// at given paths, hands out the text of given strings, and skips the rest. It follows the structure alone (strings, brackets,
-// commas), so invalid JSON never fails: it yields what could be made out.
+// Package skim reads JSON of any size in bounded memory. The JSON may come in pieces cut anywhere. A [Reader] reads the values at given
+// paths, returns the text of given strings, and skips the rest. It follows only the structure (strings, brackets, commas), so it never
+// fails on invalid JSON: it returns what it could read.
 package skim
 
 import (
@@ -34,7 +34,12 @@ type Pattern struct {
 // Paths is a compiled set of patterns.
 type Paths struct {
 	root *node
+	fold func([]byte) []byte // nil: keys match as they are
 }
+
+// Folding returns the paths with keys that match where fold makes the same of them as of the pattern's. The keys of the patterns must be
+// folded.
+func (p *Paths) Folding(fold func([]byte) []byte) *Paths { return &Paths{p.root, fold} }
 
 type node struct {
 	children map[string]*node
@@ -68,7 +73,7 @@ func Compile(patterns []Pattern) *Paths {
 			n.mark = i
 		}
 	}
-	return &Paths{root}
+	return &Paths{root: root}
 }
 
 func (n *node) add(key string) *node {
@@ -85,6 +90,14 @@ func (n *node) add(key string) *node {
 		n.children[key] = newNode()
 	}
 	return n.children[key]
+}
+
+// spelled is a key as it is compared.
+func (p *Paths) spelled(key []byte) []byte {
+	if p.fold == nil {
+		return key
+	}
+	return p.fold(key)
 }
 
 func (n *node) child(key []byte) *node {
@@ -292,7 +305,7 @@ func (r *Reader) readKey(p []byte) int {
 			r.isKey = false
 			r.cur = nil
 			if !r.long {
-				r.cur = r.stack[len(r.stack)-1].node.child(unescapeKey(r.key))
+				r.cur = r.stack[len(r.stack)-1].node.child(r.paths.spelled(unescapeKey(r.key)))
 			}
 			return i + 1
 		}

@@ -1,18 +1,18 @@
-// Package sse splits a stream of server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html) into its
-// events. The stream may come in pieces cut anywhere. Memory is constant: a [Scanner] hands out the data of an event as it is
-// read and keeps none of it.
+// Package sse splits a stream of server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html) into its events, with
+// a [Scanner]. The stream may come in pieces that are cut anywhere. Memory is constant: a Scanner returns the data of an event while it
+// reads, and keeps none of it.
 package sse
 
 import "bytes"
 
-// maxName bounds the event name that is remembered, in bytes. A longer one is cut.
+// maxName is how many bytes of an event's name are kept. A longer name is cut.
 const maxName = 64
 
 // End says why [Scanner.Scan] returned.
 type End uint8
 
 const (
-	More    End = iota // the bytes are used up, and the event goes on
+	More    End = iota // all bytes were read, and the event goes on
 	Event              // an event has ended; see [Scanner.HasData]
 	Comment            // a comment or blank line outside of any event has ended; it can be passed on at once
 )
@@ -31,9 +31,9 @@ type Scanner struct {
 	name    []byte // of the event
 	hasData bool   // a data line with at least one byte was read, or a second data line
 	lines   int    // data lines that have begun
-	fields  bool   // the event has a line that is no comment
+	fields  bool   // the event has a line that is not a comment
 
-	line    []byte // the field's name, as far as it is read (at most 8 bytes)
+	line    []byte // the field's name, as far as it was read (at most 8 bytes)
 	inLine  bool   // the line has at least a byte
 	field   field
 	space   bool // the next byte comes after the colon: a space is skipped
@@ -47,7 +47,7 @@ type Scanner struct {
 // Name is the event's name, empty for the default "message".
 func (s *Scanner) Name() string { return string(s.name) }
 
-// HasData reports whether the event has data. A client does not see an event without.
+// HasData reports whether the event has data. Clients ignore an event without data.
 func (s *Scanner) HasData() bool { return s.hasData }
 
 // InEvent reports whether an event or a comment has begun and not ended.
@@ -58,13 +58,13 @@ func (s *Scanner) Next() {
 	s.name, s.hasData, s.lines, s.fields, s.waiting = s.name[:0], false, 0, false, false
 }
 
-// Scan reads p up to the end of the event, or of a comment line, and returns how many bytes it took. It calls data with the
-// event's data in pieces, whose lines are joined by LF.
+// Scan reads p up to the end of the event, or of a comment line, and returns how many bytes it read. It calls data with the event's data in
+// pieces. Lines are joined by LF.
 func (s *Scanner) Scan(p []byte, data func([]byte)) (n int, end End) {
 	s.data = data
 	for n < len(p) {
 		c := p[n]
-		if s.waiting { // an LF still belongs to the blank line; before anything else, the CR alone has ended it
+		if s.waiting { // an LF still belongs to the blank line; otherwise the CR alone has ended it
 			s.waiting = false
 			if c == '\n' {
 				n++
@@ -94,7 +94,7 @@ func (s *Scanner) Scan(p []byte, data func([]byte)) (n int, end End) {
 	return n, More
 }
 
-// endLine ends a line; cr tells that it was ended by a CR, which an LF may follow.
+// endLine ends a line. cr says that it was ended by a CR, which an LF may follow.
 func (s *Scanner) endLine(cr bool) End {
 	if !s.inLine {
 		if cr && s.crlf {
@@ -122,7 +122,7 @@ func (s *Scanner) blank() End {
 	return Comment
 }
 
-// readLine reads a part of a line; p has at least a byte and does not begin with a line's end.
+// readLine reads a part of a line. p has at least one byte and does not begin with the end of a line.
 func (s *Scanner) readLine(p []byte) int {
 	s.inLine = true
 	if s.field == fieldNone {

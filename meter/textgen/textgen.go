@@ -1,5 +1,5 @@
-// Package textgen speaks APIs that generate text and state their usage in fields of their own: IBM watsonx, llama.cpp, Aleph
-// Alpha, and Anthropic's old completions. Each is a line of a table.
+// Package textgen reads APIs that generate text and state their usage in fields of their own: IBM watsonx, llama.cpp, Aleph Alpha, and
+// Anthropic's old completions. Each is a line of a table. [Inspect] recognises a request.
 package textgen
 
 import (
@@ -9,7 +9,7 @@ import (
 	"github.com/tallygate/tallygate/meter/wire"
 )
 
-// paths are how the paths of the APIs end, and the field that limits the output ("" where there is no output).
+// paths are the ends of the APIs' paths, with the field that limits the output ("" if there is no output).
 var paths = []struct{ end, limit string }{
 	{"/text/generation", "parameters.max_new_tokens"}, // IBM watsonx: https://cloud.ibm.com/apidocs/watsonx-ai#text-generation
 	{"/text/generation_stream", "parameters.max_new_tokens"},
@@ -75,7 +75,7 @@ func rules() []wire.Rule {
 	return rules
 }
 
-// Inspect recognises a request by the end of its path and by a prompt in its body. It returns nil for any other.
+// Inspect recognises a request by the end of its path and by a prompt in its body. It returns nil for other requests.
 func Inspect(r *wire.Request) (*meter.Call, error) {
 	if !r.Has("prompt") && !r.Has("input") && !r.Has("inputs") {
 		return nil, nil

@@ -1,23 +1,22 @@
 package tokens
 
-// Encoding is how a family of models cuts text into tokens.
+// Encoding is how a family of models divides text into tokens.
 type Encoding struct {
-	// Name is that of the encoding, where it has one of its own, or of the family.
+	// Name is the name of the encoding if it has one, and otherwise that of the family.
 	Name  string
 	codec func() counter
-	// typical, least and most say how many tokens the family usually, at least and at most makes of a text of which codec makes
-	// a thousand.
+	// typical, least and most are how many tokens the family usually, at least and at most makes of a text of which codec makes a thousand.
 	typical, least, most int64
-	// answer and call are the tokens that an answer, and each tool call in it, has beside its text.
+	// answer and call are the tokens that an answer, and each tool call in it, has besides its text.
 	answer, call int64
-	// Prompt is how many tokens a chat's prompt has more than OpenAI's would have for the same messages.
+	// Prompt is how many more tokens a chat's prompt has than it would have at OpenAI.
 	Prompt int64
 }
 
-// families are looked up in this order. The first with a prefix that the model's name begins with, after any vendor's prefix,
-// is the model's. The encodings of OpenAI's models are those of tiktoken's model.py
-// (https://github.com/openai/tiktoken/blob/main/tiktoken/model.py). Other families have the nearest encoding and factors. The
-// factors, and the numbers beside the text, are from recorded answers (docs/metering.md).
+// families are tried in this order. A model belongs to the first family with a prefix of the model's name, without any vendor's prefix. The
+// encodings of OpenAI's models are those of tiktoken's model.py (https://github.com/openai/tiktoken/blob/main/tiktoken/model.py). Other
+// families have the nearest encoding, and factors. The factors, and the numbers besides the text, come from recorded answers
+// (docs/metering.md).
 var families = []struct {
 	prefixes []string
 	Encoding // name, codec, typical, least, most, answer, call, prompt

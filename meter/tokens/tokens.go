@@ -1,8 +1,8 @@
-// Package tokens counts tokens locally, where a provider states none or its answer was cut.
+// Package tokens counts tokens locally, if a provider states none or its answer was cut.
 //
-// [ForModel] returns the [Encoding] of a model's family. A [Text] counts a text as it passes by: it keeps the last few thousand
-// bytes and folds all before them into a number, so that memory is constant and time is linear, whatever the text. Counts are
-// exact where the model's vocabulary is public (OpenAI's), and else estimates (docs/metering.md says how good they are).
+// [ForModel] returns the [Encoding] of a model's family. A [Text] counts a text while it passes. It keeps the last few thousand bytes, and
+// only a number for everything before them. So its memory is constant and its time linear, for any text. Counts are exact if the model's
+// vocabulary is public (OpenAI's), and otherwise estimates (docs/metering.md says how good they are).
 package tokens
 
 import (
@@ -13,7 +13,7 @@ import (
 	"github.com/tiktoken-go/tokenizer/codec"
 )
 
-// piece is about how many bytes are tokenised at a time. A Text is not tokenised before it has two pieces, or Count is called.
+// piece is about how many bytes are tokenised at a time. A Text is tokenised only when it has two pieces, or when Count is called.
 const piece = 2 << 10
 
 // counter is the part of a codec that is used.
@@ -57,12 +57,12 @@ func (e *Encoding) Count(text string) int64 {
 // Text counts the tokens of a text that comes in pieces.
 type Text struct {
 	enc     *Encoding
-	folded  int64 // the codec's tokens of what came before pending
+	folded  int64 // the codec's tokens of the text before pending
 	pending []byte
-	extra   int64 // tokens that tool calls cost beside their text
-	breaks  []int // where in pending one text ends and another begins
+	extra   int64 // tokens that tool calls cost besides their text
+	breaks  []int // the places in pending where one text ends and another begins
 	runs    int64 // words and numbers in pending
-	wide    int64 // characters beyond ASCII in pending, without repetitions
+	wide    int64 // characters outside of ASCII in pending, without repetitions
 	last    kind
 	before  byte
 }
@@ -73,10 +73,10 @@ func NewText(e *Encoding) *Text { return &Text{enc: e} }
 // Empty reports whether no text was written.
 func (t *Text) Empty() bool { return t.folded == 0 && len(t.pending) == 0 }
 
-// Call says that the text just written is the name of a tool that is called. A tool call costs tokens beside its text.
+// Call says that the text that was just written is the name of a tool that is called. A tool call costs tokens besides its text.
 func (t *Text) Call() { t.extra += t.enc.call }
 
-// Reset forgets what was written.
+// Reset forgets everything that was written.
 func (t *Text) Reset() {
 	t.folded, t.extra, t.pending, t.breaks = 0, 0, t.pending[:0], t.breaks[:0]
 	t.runs, t.wide, t.last, t.before = 0, 0, other, 0
@@ -95,20 +95,20 @@ func (t *Text) Write(p []byte) {
 	}
 }
 
-// Break says that what follows is another text, so that no token spans the border.
+// Break says that another text follows, so that no token extends over the border.
 func (t *Text) Break() {
 	if n := len(t.pending); n > 0 && (len(t.breaks) == 0 || t.breaks[len(t.breaks)-1] != n) {
 		t.breaks = append(t.breaks, n)
 	}
 }
 
-// Count returns the tokens of the text and of its tool calls. It tokenises all that was written.
+// Count returns the tokens of the text and of its tool calls. It tokenises everything that was written.
 func (t *Text) Count() int64 {
 	t.fold(len(t.pending))
 	return (t.folded*t.enc.typical+500)/1000 + t.extra
 }
 
-// Answer is Count and the tokens that an answer has beside its text. It is 0 where no text was written.
+// Answer returns Count plus the tokens that an answer has besides its text. It returns 0 if no text was written.
 func (t *Text) Answer() int64 {
 	if t.Empty() {
 		return 0
@@ -116,13 +116,13 @@ func (t *Text) Answer() int64 {
 	return t.Count() + t.enc.answer
 }
 
-// Low is a cheap estimate of the least that Count will be: a token for each word and number, since no token spans two, and a
-// token for eight characters of scripts that put no space between words.
+// Low is a quick estimate of the lowest that Count can be: one token for each word and number, since no token extends over two, and one
+// token for eight characters of scripts that have no spaces between words.
 func (t *Text) Low() int64 {
 	return (t.folded + t.runs + t.wide/8) * t.enc.least / 1000
 }
 
-// High is a cheap estimate of the most that Answer will be: a token for each byte.
+// High is a quick estimate of the highest that Answer can be: one token for each byte.
 func (t *Text) High() int64 {
 	return ((t.folded+int64(len(t.pending)))*t.enc.most+999)/1000 + t.extra + t.enc.answer
 }
@@ -155,7 +155,7 @@ func (t *Text) note(p []byte) {
 	}
 }
 
-// fold counts the first n bytes of pending and forgets them.
+// fold counts the first n bytes of pending, and then forgets them.
 func (t *Text) fold(n int) {
 	start, kept := 0, t.breaks[:0]
 	for _, at := range t.breaks {
@@ -178,14 +178,14 @@ func (t *Text) count(text []byte) {
 		return
 	}
 	n, err := t.enc.codec().Count(string(text))
-	if err != nil { // the codec's pattern matcher gave up: any text has about a token for three bytes
+	if err != nil { // the codec's pattern matcher gave up: assume one token for three bytes
 		n = (len(text) + 2) / 3
 	}
 	t.folded += int64(n)
 }
 
-// cut finds where text can be cut so that no token spans the cut: before the space of the last " word". A text without one
-// in its second half is cut where a rune begins.
+// cut finds a place where the text can be cut so that no token extends over the cut: before the space of the last " word". A text without
+// one in its second half is cut at the beginning of a character.
 func cut(text []byte) int {
 	half := len(text) / 2
 	for i := len(text) - 1; i > half; i-- {

@@ -8,7 +8,8 @@ import (
 	"github.com/tallygate/tallygate/meter"
 )
 
-// AskCharacters notes how many characters of text the request wants spoken: those of the longest of the fields, one of which its API reads.
+// AskCharacters notes how many characters of text are to be spoken. If several of the fields are there, the longest counts, since its API
+// reads only one of them.
 func (r *Request) AskCharacters(c *meter.Call, fields ...string) {
 	most := int64(-1)
 	for _, field := range fields {
@@ -23,13 +24,13 @@ func (r *Request) AskCharacters(c *meter.Call, fields ...string) {
 	c.Asked = meter.Units{meter.InputCharacter: meter.Whole(most)}
 }
 
-// AskImages notes how many images the request asks for: one, unless it says otherwise.
+// AskImages notes how many images the request asks for: one, unless a field says otherwise.
 func (r *Request) AskImages(c *meter.Call) {
 	c.Asked = meter.Units{meter.AskedImage: meter.Whole(max(1, c.Choices))}
 }
 
-// AskSeconds notes how many seconds of video the request asks for, in each of its answers: the most that a field says, which may be a number
-// or a text of one.
+// AskSeconds notes how many seconds of video the request asks for, for all its answers. Of several fields the largest counts. A field may
+// be a number, or a text with a number.
 func (r *Request) AskSeconds(c *meter.Call, fields ...string) {
 	if c.Asked == nil {
 		c.Asked = meter.Units{}
@@ -54,12 +55,12 @@ func (r *Request) AskSeconds(c *meter.Call, fields ...string) {
 
 const maxVideos = 1000
 
-// askSeconds notes what a field says. A second that has begun counts, since some providers round; what they might round to nothing, they might
-// take for their default.
+// askSeconds notes the seconds of one field. A part of a second counts as a whole one, since some providers round up. Less than one second
+// is refused: a provider might round it to zero, and then use its default.
 func (r *Request) askSeconds(c *meter.Call, field, text string) {
 	q, ok := meter.DecimalQuantity(text)
 	if !ok || q < meter.Whole(1) {
-		r.Refuse(field, "expected a number of seconds, one at the least")
+		r.Refuse(field, "expected a number of seconds, at least one")
 		return
 	}
 	c.Asked[meter.AskedSecond] = max(c.Asked[meter.AskedSecond], meter.Whole(q.Ceil()))

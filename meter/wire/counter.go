@@ -18,7 +18,7 @@ type counter struct {
 	state State
 	skim  *skim.Reader
 	msg   Message
-	dumb  bool // the body is an error's, of which nothing is read
+	dumb  bool // the body belongs to an error, and is not read
 
 	shape    Shape
 	framer   framer
@@ -26,28 +26,28 @@ type counter struct {
 	bytes    int64
 	lastRule int // the rule of the text that was counted last
 
-	array   *arraySplitter // splits a message that is read by its elements
-	verdict Verdict        // the strictest on those elements so far
+	array   *arraySplitter // splits a message that is read element by element
+	verdict Verdict        // the strictest verdict on those elements so far
 
 	ended bool // Tail was called
 	tail  []byte
 }
 
-// framer finds the messages in a body, and decides when each goes on to the client.
+// framer finds the messages in a body, and decides when each may go to the client.
 type framer interface {
-	// feed reads chunk and appends to dst what may go on.
+	// feed reads chunk and appends to dst the bytes that may be sent.
 	feed(c *counter, dst, chunk []byte) []byte
-	// finish reads what is left at the end of the body and returns what was held back.
+	// finish reads the rest at the end of the body, and returns what was held back.
 	finish(c *counter) []byte
-	// atEnd reports whether the message has come that ends the stream.
+	// atEnd reports whether the message that ends the stream has come.
 	atEnd() bool
-	// passing reports whether an unfinished message has been passed on, as far as it has come.
+	// passing reports whether a part of an unfinished message was passed on.
 	passing(c *counter) bool
-	// write returns notes in the body's framing, to end the stream with; nil where no note can stand at this place.
+	// write returns notes in the body's framing, to end the stream with, or nil if no note may be sent at this place.
 	write(notes []Note) []byte
 }
 
-// NewCounter returns a counter for the response to call that came with this status and header.
+// NewCounter returns a counter for the response to call, which has this status and header.
 func NewCounter(d *Dialect, call *meter.Call, status int, h http.Header) meter.Counter {
 	c := &counter{d: d, state: State{Call: call, Sums: meter.Units{}}, dumb: status >= 400, lastRule: -1}
 	c.msg.rules, c.msg.marks = d.Rules, make([]int64, len(d.Rules))
@@ -153,7 +153,7 @@ func (c *counter) element(event string) Verdict {
 	if !c.state.covers {
 		c.commitText()
 	}
-	if c.state.Call.Choices > 1 { // the choices' deltas take turns: no token spans them
+	if c.state.Call.Choices > 1 { // the deltas of several choices alternate, so no token extends from one to the next
 		for _, text := range c.state.texts {
 			text.Break()
 		}
@@ -163,7 +163,7 @@ func (c *counter) element(event string) Verdict {
 	return v
 }
 
-// peek reads the current message as far as it has come. The message is read again when it ends.
+// peek reads the current message as far as it has come. It is read again when it ends.
 func (c *counter) peek() {
 	if c.dumb {
 		return
@@ -173,7 +173,7 @@ func (c *counter) peek() {
 	c.state.peeking = false
 }
 
-// commitText counts the text that was gathered of the message so far.
+// commitText counts the text of the message that was collected so far.
 func (c *counter) commitText() {
 	m := &c.msg
 	for _, s := range m.texts {
@@ -216,7 +216,7 @@ func (c *counter) Progress() (at, bound meter.Units) {
 	}
 	at, bound = c.exact(), c.exact()
 	t := &c.state
-	stated := t.Stated // Units may mark it
+	stated := t.Stated // a copy, since Units may mark it as suspect
 	for class, n := range stated.Units() {
 		at.Add(class, n)
 		bound.Add(class, n)
@@ -228,7 +228,7 @@ func (c *counter) Progress() (at, bound meter.Units) {
 	if !stated.HasPrompt && c.d.Prompt != nil {
 		bound.Add(meter.Input, meter.Whole(t.Call.InputTokens))
 	}
-	for _, text := range t.texts { // all as output: whether the provider states reasoning apart shows only at the end
+	for _, text := range t.texts { // all as output: only the end shows whether the provider states reasoning separately
 		at.Add(meter.Output, meter.Whole(text.Low()))
 		bound.Add(meter.Output, meter.Whole(text.High()))
 	}
@@ -247,7 +247,7 @@ func (c *counter) Usage(complete bool) meter.Usage {
 	}
 	t := &c.state
 	u := meter.Usage{Source: meter.Stated, Model: name(t.Model), ServiceTier: t.Tier, Cost: t.Cost,
-		Tools: t.Tools, ToolsFailed: t.ToolsFailed, Passes: t.Passes, Beside: t.Beside}
+		Tools: t.Tools, ToolsFailed: t.ToolsFailed, Passes: t.Passes, Beside: t.Beside, Made: t.Made, Containers: t.Containers}
 	u.Units = c.exact()
 	if !complete && c.bytes == 0 { // nothing was delivered
 		return u
@@ -273,7 +273,10 @@ func (c *counter) Usage(complete bool) meter.Usage {
 		u.Units.Add(meter.Input, meter.Whole(u.PromptTokens))
 		u.Source = meter.Estimated
 	}
-	if complete && (stated.HasCompletion || stated.NoMore) && !c.d.Frames { // it covers the text after it too, but for a WebSocket, where that is another answer's
+	if !complete && !stated.HasCompletion && !stated.NoMore && c.d.Prompt != nil && !t.Call.InputOnly {
+		u.Source = meter.Estimated // what it has put out is not stated, be there text of it or not
+	}
+	if complete && (stated.HasCompletion || stated.NoMore) && !c.d.Frames { // the usage covers later text too, except on a WebSocket, where later text belongs to another answer
 		return u
 	}
 	for class, text := range t.texts {
@@ -289,7 +292,7 @@ func (c *counter) Usage(complete bool) meter.Usage {
 	return u
 }
 
-// later says of a usage whether its answer is still to come.
+// later sets in a usage whether its answer is still to come.
 func (c *counter) later(u *meter.Usage) {
 	t := &c.state
 	known := t.Stated.HasPrompt || t.Stated.HasCompletion || t.hasText() || t.Failed || t.Answered
@@ -304,18 +307,18 @@ func (c *counter) later(u *meter.Usage) {
 	}
 }
 
-// Fetched names an answer that is fetched later. Some providers take its name in any case.
+// Fetched returns the name of an answer that is fetched later. It is in lower case, because some providers accept any case.
 func Fetched(kind, id string) string { return kind + ":" + lower(id) }
 
-// fetchable reports whether a name of an answer is one that can stand in a path.
+// fetchable reports whether an answer's id can be a part of a path.
 func fetchable(id string) bool {
 	return id != "" && len(id) <= maxName && !strings.ContainsFunc(id, func(c rune) bool { return odd(c) || c == '/' })
 }
 
-// maxName is how many bytes of a model's name are kept.
+// maxName is how many bytes of a model's name are stored.
 const maxName = 256
 
-// name is the name of a model that a provider states, made fit to be kept and written in one line.
+// name returns the name of a model that a provider states, in a form that can be stored and written in one line.
 func name(stated string) string {
 	stated = stated[:min(len(stated), maxName)]
 	if i := strings.IndexFunc(stated, unicode.IsControl); i >= 0 {

@@ -1,6 +1,7 @@
-// Package wire is what all wire formats share. A [Request] is a request as formats look at it, and an [API] is one operation
-// of a provider. The counter of a response splits the body into messages (SSE events, lines, frames, or one JSON document),
-// passes them on, and shows each to the [Dialect] of its API, which is mostly a table of [Rule]: what to pick out of a message.
+// Package wire is the common part of all wire formats. A [Request] is a request in the form that formats read, and an [API] is one
+// operation of a provider. The counter of a response splits the body into messages (SSE events, lines, frames, or one JSON document),
+// passes them on, and gives each to the [Dialect] of its API. A dialect is mostly a table of [Rule], which say what to read from a message.
+// To add an API, begin with [New] and a Dialect.
 package wire
 
 import (
@@ -14,23 +15,27 @@ import (
 	"github.com/tallygate/tallygate/meter/skim"
 )
 
-// Rule says what is picked out of the JSON of a response's messages.
+// Rule says what to read from the JSON of a response's messages.
 type Rule struct {
-	// Path says where the value is: keys joined by dots, `*` for any key or array element. See package skim.
+	// Path is where the value is: keys joined by dots, with `*` for any key or array element. See package skim.
 	Path string
-	// Text, where set, says that the value is text of the answer, and which class its tokens are when they are counted locally.
+	// Text, if set, says that the value is text of the answer, and as which class its tokens are counted locally.
 	Text meter.Class
-	// Call says that the text is the name of a tool that the answer calls. A tool call costs tokens beside its text.
+	// Call says that the text is the name of a tool that the answer calls. A tool call costs tokens besides its text.
 	Call bool
-	// Mark says that the values are only counted; none is kept.
+	// Mark says that the values are only counted, and not kept.
 	Mark bool
-	// Each, where set, is given each value as it is read; none is kept.
+	// Each, if set, is called with each value when it is read. The values are not kept.
 	Each func(t *State, v gjson.Result)
+	// Makes, where set, says that the value is the id of a resource of this kind, which the provider keeps of the call. None is kept here.
+	Makes string
+	// Named says, of a rule with Makes, that the value is the resource's whole name, such as files/abc: any other is one that its maker chose.
+	Named bool
 	// In restricts the rule to streams or to whole bodies.
 	In Shape
 }
 
-// Shape is how an answer is sent.
+// Shape is the form in which an answer is sent.
 type Shape uint8
 
 const (
@@ -39,57 +44,58 @@ const (
 	Whole
 )
 
-// Verdict is what becomes of a message on its way to the client.
+// Verdict is what happens to a message on its way to the client.
 type Verdict uint8
 
 const (
-	Pass     Verdict = iota // it goes on at once
-	Drop                    // it does not go on: the client did not ask for it
-	Terminal                // it stays back until the response is settled, and so does all that follows it
-	Last                    // it stays back until another message follows: in a format without a terminal event it may be the end
-	Final                   // as Terminal, and nothing need follow: the response may end here, though the upstream's connection does not
+	Pass     Verdict = iota // it is sent at once
+	Drop                    // it is not sent, because the client did not ask for it
+	Terminal                // it is held back until the response is settled, together with everything after it
+	Last                    // it is held back until another message follows, since it may be the end in a format without a terminal event
+	Final                   // like Terminal, and nothing need follow: the response may end here, although the upstream's connection stays open
 )
 
 // Dialect is how one API states its usage and its text.
 type Dialect struct {
 	Rules []Rule
-	// Start, where set, looks at the response's header.
+	// Start, if set, reads the response's header.
 	Start func(t *State, h http.Header)
 	// End reads a complete message.
 	End func(t *State, m *Message) Verdict
-	// Class, where set, returns the class that the text of a message counts as, given the class of its rule; "" means that it
-	// does not count. Class may be asked before the message ends.
+	// Class, if set, returns the class as which the text of a message counts. It gets the class of the rule. "" means that the text does not
+	// count. Class may be called before the message ends.
 	Class func(m *Message, class meter.Class) meter.Class
-	// Prompt, where set, estimates the tokens of the request, for a response that does not state them.
+	// Prompt, if set, estimates the tokens of the request, for a response that does not state them.
 	Prompt func(c *meter.Call) int64
-	// Stop, where set, returns the messages that end a stream with an error.
+	// Stop, if set, returns the messages that end a stream with an error.
 	Stop func(code, message string) []Note
-	// Comments says that the official clients of the API were seen to skip a comment in an event stream. Google's lose the event after
-	// it, or fail.
+	// Comments says that all official clients of the API skip comments in an event stream, according to our tests. Google's clients lose the
+	// event after a comment, or fail.
 	Comments bool
-	// Edit, where set, rewrites the bytes of an SSE event that goes on. It returns raw itself when there is nothing to change.
+	// Edit, if set, rewrites the bytes of an SSE event that is sent. It returns raw itself if there is nothing to change.
 	Edit func(t *State, raw []byte) []byte
-	// Elements says that a message which is a JSON array stands for one message for each of its elements.
+	// Elements says that a message which is a JSON array counts as one message for each of its elements.
 	Elements bool
-	// Frames says that the body is what a server sends over a WebSocket, also where its status is not 101 (over HTTP/2 it is 200).
+	// Frames says that the body is what a server sends over a WebSocket, even if its status is not 101 (over HTTP/2 it is 200).
 	Frames bool
-	// Answers are the paths that a whole body has if it is an answer, whatever else it lacks. Without them, every body is one.
+	// Answers are paths, one of which a complete body has if it is an answer. Without them, every body counts as an answer.
 	Answers []string
 	// States says that what is charged of a whole body can't be counted in it, but only stated by it.
 	States bool
-	// Lines says that a body is JSON lines where its content type leaves that open.
+	// Lines says that a body is JSON lines if its content type does not say.
 	Lines bool
 
 	paths [Whole + 1]*skim.Paths
+	makes bool // a rule does
 }
 
-// Note is a message that we send to the client.
+// Note is a message that Tallygate sends to the client.
 type Note struct {
 	Event string // "" for none
 	Data  []byte
 }
 
-// JSON encodes v. It panics if v can't be encoded, which must be a value of our own.
+// JSON encodes v, which must be a value of this program. It panics if v can't be encoded.
 func JSON(v any) []byte {
 	b, err := json.Marshal(v)
 	if err != nil {
@@ -110,7 +116,23 @@ func New(d Dialect) *Dialect {
 		}
 		d.paths[shape] = skim.Compile(patterns)
 	}
+	d.makes = slices.ContainsFunc(d.Rules, func(r Rule) bool { return r.Makes != "" })
 	return &d
+}
+
+// Makes reports whether an answer may tell of resources that the provider keeps.
+func (d *Dialect) Makes() bool { return d != nil && d.makes }
+
+// Starting returns d with a Start function that belongs to one call.
+func (d Dialect) Keeping(rules ...Rule) Dialect {
+	d.Rules = slices.Concat(d.Rules, rules)
+	return d
+}
+
+// Forgetting returns d without its rules for the resources of these kinds: the request asks the provider not to keep them.
+func (d Dialect) Forgetting(kinds ...string) Dialect {
+	d.Rules = slices.DeleteFunc(slices.Clone(d.Rules), func(r Rule) bool { return slices.Contains(kinds, r.Makes) })
+	return d
 }
 
 // Starting returns d with a Start that belongs to one call.

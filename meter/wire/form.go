@@ -9,25 +9,25 @@ import (
 	"github.com/tallygate/tallygate/meter"
 )
 
-// form is what a multipart form says that bears on its price.
+// form is what a multipart form says that matters for its price.
 type form struct {
-	fields map[string]string // that are looked at
-	file   []byte            // the last of them
-	tokens int64             // the most that it can count as input: an image, or a file of audio, by what it may be at most
+	fields map[string]string // the fields that are read
+	file   []byte            // the last file
+	tokens int64             // the highest number of input tokens of its files: an image, or a file of audio
 }
 
-// formFields are the fields of a form that are looked at.
-var formFields = set("model model_id stream n seconds purpose response_format " + lower(callbackNames))
+// formFields are the fields of a form that are read.
+var formFields = set("model model_id stream n seconds purpose response_format file_id file_ids " + lower(callbackNames))
 
 const (
 	maxField = 1024 // bytes of a form's field
 	maxParts = 1000
 )
 
-// IsMultipart reports whether the body is said to be a multipart form.
+// IsMultipart reports whether the body is declared as a multipart form.
 func (r *Request) IsMultipart() bool { return strings.HasPrefix(r.contentType(), "multipart/") }
 
-// IsForm reports whether the body is said to be a form of either kind.
+// IsForm reports whether the body is declared as a form of either kind.
 func (r *Request) IsForm() bool {
 	return r.IsMultipart() || strings.HasPrefix(r.contentType(), "application/x-www-form-urlencoded")
 }
@@ -66,28 +66,40 @@ func (r *Request) readForm(c *meter.Call) form {
 	return f
 }
 
-// ReadUpload fills in what an upload of a file asks for. It returns what the file is for, and what is in it.
+// ReadUpload fills in what the upload of a file asks for. It returns the file's purpose, and its content.
 func (r *Request) ReadUpload(c *meter.Call) (purpose string, file []byte) {
 	f := r.form()
 	c.Malformed = false
 	return f.fields["purpose"], f.file
 }
 
-// ReadRecording is [Request.ReadForm] of one that uploads a recording. It returns the recording, and the format that it asks its answer in.
+// ReadRecording is [Request.ReadForm] for the upload of a recording. It returns the recording, and the format of the answer that is asked
+// for.
 func (r *Request) ReadRecording(c *meter.Call) (file []byte, format string) {
 	f := r.readForm(c)
 	return f.file, f.fields["response_format"]
 }
 
-// form reads the body as a form. Parsers differ in what they make of one that is not written by the book, so that it is refused:
-// each boundary must be the end of a part, and each part must say once and plainly what it is.
+// ReferInForm notes the files that a multipart form names. The error is that of a form which can be read in more than one way.
+func (r *Request) ReferInForm() error {
+	f := r.form()
+	for _, field := range []string{"file_id", "file_ids"} {
+		if value := f.fields[field]; value != "" {
+			r.input.referTo("files", value)
+		}
+	}
+	return r.Err()
+}
+
+// form reads the body as a form. Parsers read malformed forms in different ways, so these are refused: each boundary must end a part, and
+// each part must say clearly and once what it is.
 func (r *Request) form() form {
 	f := form{fields: map[string]string{}}
 	boundary := r.boundary()
 	delimiter := []byte("--" + boundary)
 	rest, found := bytes.CutPrefix(r.Body, delimiter)
 	if boundary == "" || !found {
-		r.Refuse("body", "expected a form, which begins with the boundary that Content-Type tells")
+		r.Refuse("body", "expected a form that begins with the boundary in Content-Type")
 		return f
 	}
 	between := append([]byte("\r\n"), delimiter...)
@@ -99,14 +111,14 @@ func (r *Request) form() form {
 		part, begun := bytes.CutPrefix(part, []byte("\r\n"))
 		head, value, split := bytes.Cut(part, []byte("\r\n\r\n"))
 		if !found || !begun || !split || parts == maxParts || bytes.Contains(part, delimiter) || !r.part(&f, string(head), value) {
-			r.Refuse("body", "the form is not written as a form should be")
+			r.Refuse("body", "the form is malformed")
 			return f
 		}
 		rest = more
 	}
 }
 
-// boundary is what Content-Type says of it, "" where that is no plain boundary.
+// boundary returns the boundary in Content-Type, or "" if it is not a plain one.
 func (r *Request) boundary() string {
 	kind := r.Header.Get("Content-Type")
 	media, params, err := mime.ParseMediaType(kind)
@@ -156,7 +168,7 @@ func disposition(head string) (name string, file, ok bool) {
 	for line := range strings.SplitSeq(head, "\r\n") {
 		key, value, found := strings.Cut(line, ":")
 		if !found || key == "" || strings.Trim(key, letters+"-") != "" || strings.ContainsFunc(value, func(c rune) bool { return c != '\t' && odd(c) }) {
-			return "", false, false // folded lines, and characters that some cut off
+			return "", false, false // folded lines, and characters at which some parsers cut
 		}
 		switch lower(key) {
 		case "content-disposition":

@@ -11,15 +11,15 @@ import (
 	"github.com/tallygate/tallygate/meter/sse"
 )
 
-// MaxEvent bounds the size in bytes of an event that is kept until it is complete. A larger one is passed on as it comes, all
-// but its last bytes, without which no client takes it for complete.
+// MaxEvent is the size in bytes up to which an event is held until it is complete. A larger one is passed on as it comes, except for its
+// last bytes, without which no client takes it for complete.
 const MaxEvent = 128 << 10
 
 const byteOrderMark = "\xEF\xBB\xBF"
 
 const (
-	lastBytes = 16       // that stay back of a message that is too large to be kept
-	maxSpare  = 32 << 10 // bytes of room that a stream keeps for its next message
+	lastBytes = 16       // held back of a message that is too large to be held as a whole
+	maxSpare  = 32 << 10 // bytes of memory that a stream keeps for its next message
 )
 
 // IsLines reports whether a media type is that of lines of JSON, each of which is a message.
@@ -31,7 +31,7 @@ func IsLines(media string) bool {
 	return false
 }
 
-// newFramer chooses a framer by the response's content type or, where that leaves it open, by the body's first byte.
+// newFramer chooses a framer by the response's content type or, if that does not say, by the body's first byte.
 func newFramer(c *counter, status int, h http.Header) framer {
 	if status == http.StatusSwitchingProtocols || c.d.Frames && status == http.StatusOK {
 		return newMessages(c, &frameSplitter{})
@@ -54,7 +54,7 @@ func newFramer(c *counter, status int, h http.Header) framer {
 	return &sniffer{json: media == "application/json" || strings.HasSuffix(media, "+json")}
 }
 
-// sniffer chooses the framer by the body's first byte that is no space.
+// sniffer chooses the framer by the body's first byte that is not white space.
 type sniffer struct {
 	json   bool // the content type says so
 	framer framer
@@ -74,8 +74,8 @@ func (s *sniffer) feed(c *counter, dst, chunk []byte) []byte {
 	return s.framer.feed(c, dst, chunk)
 }
 
-// choose returns the framer for a body that begins with first. No JSON begins as an SSE event does. A message of Amazon's begins
-// with its size, whose first byte is 0 below 16 MiB.
+// choose returns the framer for a body that begins with first. No JSON document begins like an SSE event. A message of Amazon's begins with
+// its size, whose first byte is 0 below 16 MiB.
 func (s *sniffer) choose(c *counter, first byte) framer {
 	switch {
 	case first == '{' && c.d.Lines && !s.json:
@@ -111,7 +111,7 @@ func (s *sniffer) write(notes []Note) []byte {
 	return s.framer.write(notes)
 }
 
-// whole passes a body on as it comes, all but its last byte, without which no client takes it for complete.
+// whole passes a body on as it comes, except for its last byte, without which no client takes it for complete.
 type whole struct {
 	json bool
 	last []byte
@@ -134,7 +134,7 @@ func (w *whole) feed(c *counter, dst, chunk []byte) []byte {
 }
 
 func (w *whole) finish(c *counter) []byte {
-	if w.json && c.skim.Open() { // cut, or a number
+	if w.json && c.skim.Open() { // the document was cut, or is a number
 		c.end("")
 	}
 	return w.last
@@ -148,27 +148,27 @@ func (w *whole) write([]Note) []byte { return nil }
 
 // splitter finds the messages of a framed stream.
 type splitter interface {
-	// scan reads as [sse.Scanner.Scan] does.
+	// scan reads like [sse.Scanner.Scan].
 	scan(p []byte, data func([]byte)) (n int, end sse.End)
 	// event returns the name of the message that has ended, and whether it has data.
 	event() (name string, hasData bool)
-	// partial reports whether a message has begun and not ended, and counts as a message if the body ends here.
+	// partial reports whether a message has begun and not ended, and would count as a message if the body ended here.
 	partial() bool
 	next()
 	write(n Note) []byte
-	// finish returns what ends the stream after our notes.
+	// finish returns what ends the stream after Tallygate's notes.
 	finish() []byte
 }
 
-// messages passes on message by message.
+// messages passes on one message after the other.
 type messages struct {
 	split splitter
 	buf   []byte // the unfinished message
-	over  bool   // the message is too large to be kept: its bytes are passed on as they come
-	held  []byte // what stays back
+	over  bool   // the message is too large to be held, so its bytes are passed on as they come
+	held  []byte // what is held back
 	state holding
-	final bool // the message has come that ends the stream for sure
-	// inside says that a part of a message has gone on and its end has not.
+	final bool // the message that certainly ends the stream has come
+	// inside says that a part of a message was passed on, and its end was not.
 	inside bool
 }
 
@@ -206,7 +206,7 @@ func (f *messages) feed(c *counter, dst, chunk []byte) []byte {
 	return dst
 }
 
-// message passes the message on that has ended, holds it back, or drops it.
+// message passes on a message that has ended, holds it back, or drops it.
 func (f *messages) message(c *counter, dst []byte) []byte {
 	name, hasData := f.split.event()
 	over := f.over
@@ -245,14 +245,14 @@ func (f *messages) message(c *counter, dst []byte) []byte {
 // move passes the buffer on, or adds it to what is held back.
 func (f *messages) move(dst []byte) []byte { return f.moveAllBut(dst, 0) }
 
-// moveAllBut is move without the last bytes of the buffer.
+// moveAllBut does the same without the last bytes of the buffer.
 func (f *messages) moveAllBut(dst []byte, last int) []byte {
 	n := len(f.buf) - last
 	if f.state == flowing {
 		dst = append(dst, f.buf[:n]...)
 	} else {
 		f.held = append(f.held, f.buf[:n]...)
-		if len(f.held) > 2*MaxEvent { // that was not the end
+		if len(f.held) > 2*MaxEvent { // so much follows that it was not the end
 			dst = append(dst, f.held...)
 			f.held, f.state = nil, flowing
 		}
@@ -265,7 +265,7 @@ func (f *messages) moveAllBut(dst []byte, last int) []byte {
 	return dst
 }
 
-// release lets a message go that was held back in case it was the last.
+// release passes on a message that was held back because it could have been the last.
 func (f *messages) release(c *counter, dst []byte) []byte {
 	if f.state != maybeEnd {
 		return dst
@@ -278,7 +278,7 @@ func (f *messages) release(c *counter, dst []byte) []byte {
 
 func (f *messages) finish(c *counter) []byte {
 	var tail []byte
-	if f.split.partial() { // no final newline
+	if f.split.partial() { // the final newline is missing
 		tail = f.message(c, tail)
 	}
 	if f.state == maybeEnd {
@@ -330,7 +330,7 @@ func (s *lineSplitter) scan(p []byte, data func([]byte)) (int, sse.End) {
 	}
 	if len(line) > 0 {
 		s.open = true
-		s.hasData = s.hasData || len(bytes.Trim(line, " \t\r")) > 0 // JSON's white space, of which each is one byte
+		s.hasData = s.hasData || len(bytes.Trim(line, " \t\r")) > 0 // JSON's white space consists of single bytes
 		data(line)
 	}
 	if n < 0 {

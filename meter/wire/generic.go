@@ -2,8 +2,11 @@ package wire
 
 import "github.com/tallygate/tallygate/meter"
 
+// GenericDialect reads nothing of an answer but where it ends.
+var GenericDialect = Dialect{End: endGeneric, Stop: stopGeneric}
+
 // Generic counts the calls, events and bytes of an API that no format knows.
-var Generic = &API{Dialect: New(Dialect{End: endGeneric, Stop: stopGeneric})}
+var Generic = &API{Dialect: New(GenericDialect)}
 
 func endGeneric(_ *State, m *Message) Verdict {
 	if m.Is("[DONE]") {

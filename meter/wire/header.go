@@ -7,28 +7,28 @@ import (
 	"strings"
 )
 
-// checkHeader refuses what makes a provider read the body in another way than as JSON in UTF-8.
+// checkHeader refuses headers that could make a provider read the body as something other than JSON in UTF-8.
 func (r *Request) checkHeader() {
 	types := r.Header.Values("Content-Type")
 	if len(types) > 1 {
-		r.Refuse("Content-Type", "the header stands there twice")
+		r.Refuse("Content-Type", "the header occurs twice")
 	}
 	if len(types) == 0 || len(r.Body) == 0 {
 		return
 	}
 	media, params, err := mime.ParseMediaType(types[0])
 	if err != nil && types[0] != "" {
-		r.Refuse("Content-Type", "it is not written as a media type should be")
+		r.Refuse("Content-Type", "it is not a valid media type")
 		return
 	}
 	if r.kind != 0 && !isUTF8(params["charset"]) {
-		r.Refuse("Content-Type", "the charset is another than UTF-8")
+		r.Refuse("Content-Type", "the charset is not UTF-8")
 	}
 	if r.kind != 0 && media == "application/x-www-form-urlencoded" {
 		r.checkForm()
 	}
 	if r.kind != 0 && strings.HasPrefix(media, "multipart/") {
-		r.Refuse("Content-Type", "the body is JSON, and no form")
+		r.Refuse("Content-Type", "the body is JSON, not a form")
 	}
 }
 
@@ -68,7 +68,7 @@ func isUTF8(charset string) bool {
 	return false
 }
 
-// checkForm refuses JSON that is also a form which names something known: curl sends all JSON as a form.
+// checkForm refuses JSON that is also a form with a known name in it. curl sends all JSON as a form by default.
 func (r *Request) checkForm() {
 	for pair := range strings.FieldsFuncSeq(string(r.Body), func(c rune) bool { return c == '&' || c == ';' }) {
 		key, _, _ := strings.Cut(pair, "=")

@@ -5,36 +5,39 @@ import (
 	"encoding/base64"
 	"net/http"
 	"strings"
+
+	"github.com/tallygate/tallygate/meter"
 )
 
-// Bounds of what media counts, in tokens. An image: OpenAI's documented maximum is 48,169 for gpt-4o-mini (2,833 + 8 tiles of
-// 5,667) and 24,600 for the rest (10,000 patches times 2.46); Anthropic's 4,784, Gemini's 2,240 are below. Audio and video:
-// the densest is Gemini's video, 300 a second, at no less than 4 kB a second.
+// Bounds of media, in tokens. An image: OpenAI's documented maximum is 48,169 for gpt-4o-mini (2,833 + 8 tiles of 5,667) and 24,600 for
+// other models (10,000 patches times 2.46); Anthropic's 4,784 and Gemini's 2,240 are lower. Audio and video: Gemini's video has the most
+// tokens for its size, 300 a second, with at least 4 kB a second.
 const (
 	ImageTokens     = 24_600
 	imageTokensMini = 48_169
 	mediaBytes      = 9 // for one token of audio or video
 )
 
-// MediaBound returns the most tokens that size bytes of audio or video can count.
+// MediaBound returns the highest number of tokens that size bytes of audio or video can have.
 func MediaBound(size int64) int64 { return size/mediaBytes + 64 }
 
-// inputs is what the strings of a request's JSON say of the size of its input. They are looked at wherever they stand, so that
-// it is never taken for smaller than it is.
+// inputs is what the strings of a request's JSON tell about the size of its input. Strings in all places are read, so that the input is
+// never taken for smaller than it is.
 type inputs struct {
 	images   int64 // parts that are an image, by their type
 	urls     int64 // parts that are an image, by their key
-	embedded int64 // images that stand in the body
-	beside   int64 // tokens more, or less, than the bytes
-	open     bool  // the body refers to what has no bound
-	refers   bool  // the body refers to something that it does not contain
-	document bool  // there is a part of this type, which may be by URL
-	byURL    bool  // there is a part that says so
+	embedded int64 // images that are in the body
+	beside   int64 // tokens to add to the number of bytes; may be negative
+	open     bool  // the body refers to something without a bound
+	refers   bool  // the body refers to something that is not in it
+	document bool  // there is a part of the type document, which may be given by its URL
+	byURL    bool  // there is a part that is given by its URL
+	uses     []meter.Resource
 }
 
-// bound returns the most tokens that a body of size bytes can count as input. A token has at least a byte, and what a provider
-// puts around a message is shorter than the JSON around it, so that it is the body's length, without images, audio and video in
-// base64, which count by a bound of their own. open tells that there is no such bound.
+// bound returns the highest number of input tokens of a body of size bytes. A token has at least one byte, and what a provider adds to a
+// message is shorter than the JSON around it. So the bound is the length of the body, without images, audio and video in base64, which have
+// bounds of their own. open says that there is no bound.
 func (in *inputs) bound(size int64, model string) (most int64, open bool) {
 	perImage := int64(ImageTokens)
 	if strings.Contains(model, "4o-mini") {
@@ -44,7 +47,7 @@ func (in *inputs) bound(size int64, model string) (most int64, open bool) {
 	return max(0, size+in.beside) + 64 + images*perImage, in.open || in.document && in.byURL
 }
 
-// key looks at a folded key and at the value that follows.
+// key reads a folded key and the value that follows.
 func (in *inputs) key(key, value []byte) {
 	switch {
 	case bytes.HasPrefix(value, []byte("null")), bytes.HasPrefix(value, []byte("false")):
@@ -55,16 +58,29 @@ func (in *inputs) key(key, value []byte) {
 	}
 }
 
-// maxType is how many bytes of a string are looked at where it is short: the name of a type, the scheme of a URL.
+// unescaped is the text of a string that may have escapes.
+func unescaped(raw []byte) []byte {
+	if bytes.IndexByte(raw, '\\') < 0 {
+		return raw
+	}
+	return unescape(raw)
+}
+
+// maxType is how many bytes of a short string are read: the name of a type, the scheme of a URL.
 const maxType = 64
 
-// text looks at a string below a folded key.
+// text reads a string below a folded key.
 func (in *inputs) text(key, raw []byte) {
 	short := raw
 	if len(raw) <= 4*maxType && bytes.IndexByte(raw, '\\') >= 0 {
 		short = unescape(raw)
 	}
 	in.refers = in.refers || isReference(short)
+	if references[string(key)] != "" {
+		if named, ok := Reference(string(key), string(unescaped(raw))); ok {
+			in.refer(named)
+		}
+	}
 	switch string(key) {
 	case "type", "tools":
 		if len(short) <= maxType {
@@ -73,12 +89,12 @@ func (in *inputs) text(key, raw []byte) {
 	case "data", "url", "image_url", "image", "images", "bytes", "file_data", "filedata", "b64_json":
 		before := in.embedded
 		if in.data(raw); in.embedded > before && strings.HasSuffix(string(key), "url") {
-			in.urls-- // it was counted by its key
+			in.urls-- // it was counted by its key already
 		}
 	}
 }
 
-// kind looks at the folded name of a type.
+// kind reads the folded name of a type.
 func (in *inputs) kind(name string) {
 	switch name {
 	case "image_url", "image", "input_image", "image_file":
@@ -94,7 +110,7 @@ func (in *inputs) kind(name string) {
 	}
 }
 
-// data looks at a string that may be a file in base64.
+// data reads a string that may be a file in base64.
 func (in *inputs) data(raw []byte) {
 	size := int64(len(raw))
 	switch mediaOf(raw) {
@@ -108,7 +124,7 @@ func (in *inputs) data(raw []byte) {
 	}
 }
 
-// isReference reports whether a string is a URL of what is elsewhere.
+// isReference reports whether a string is the URL of something that is not in the body.
 func isReference(s []byte) bool {
 	if len(s) < len("s3://") || bytes.IndexByte([]byte("hHgGsSfF"), s[0]) < 0 {
 		return false
@@ -124,8 +140,8 @@ func isReference(s []byte) bool {
 	return false
 }
 
-// hosted are how the types of tools begin that run at a provider, which reads what they bring as input, once for each time that its
-// model goes on.
+// hosted are the beginnings of the types of tools that run at a provider. The provider reads their results as input, each time that its
+// model continues.
 var hosted = []string{"web_", "code_", "tool_search", "mcp", "file_search", "computer", "shell", "x_search", "collections_search", "advisor",
 	"url_", "google_", "browser_"}
 
@@ -138,7 +154,7 @@ func isHosted(tool string) bool {
 	return false
 }
 
-// remote are the keys, folded, of what a provider adds to the input from elsewhere.
+// remote are the folded keys of things that a provider adds to the input from elsewhere.
 var remote = set("previous_response_id conversation conversation_id thread_id assistant_id agent_id prompt_id preset file_id file_ids fileid file_url file_uri " +
 	"fileuri cachedcontent cached_content web_search_options googlesearch google_search urlcontext url_context codeexecution " +
 	"code_execution filesearch file_search vector_store_ids googlemaps google_maps googlesearchretrieval google_search_retrieval " +
@@ -152,7 +168,7 @@ func set(words string) map[string]bool {
 	return m
 }
 
-// mediaOf tells what a string of base64 holds, by its first bytes: "image", "audio", "video", "document", or "" for anything else.
+// mediaOf returns what a string of base64 contains, by its first bytes: "image", "audio", "video", "document", or "" for anything else.
 func mediaOf(s []byte) string {
 	if len(s) < 256 {
 		return ""
@@ -174,7 +190,7 @@ func mediaOf(s []byte) string {
 	switch {
 	case detected == "application/ogg":
 		return "audio"
-	case detected == "application/pdf", detected == "application/zip": // the latter: of office
+	case detected == "application/pdf", detected == "application/zip": // zip: office documents
 		return "document"
 	case kind == "image", kind == "audio", kind == "video":
 		return kind

@@ -1,8 +1,10 @@
 package wire
 
 import (
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/tidwall/gjson"
@@ -10,9 +12,9 @@ import (
 	"github.com/tallygate/tallygate/meter"
 )
 
-// What does not come with the answer to its request: it is fetched later, or sent elsewhere.
+// Answers that do not come with the answer to their request: they are fetched later, or sent elsewhere.
 
-// Elsewhere is the field, parameter or header by which the request wants its answer sent elsewhere; empty where it does not.
+// Elsewhere returns the field, parameter or header by which the request asks the provider to send its answer elsewhere, or an empty text.
 //
 // Replicate: https://replicate.com/docs/topics/webhooks, fal: https://docs.fal.ai/model-endpoints/webhooks, Deepgram:
 // https://developers.deepgram.com/docs/callback, BytePlus: https://docs.byteplus.com/en/docs/ModelArk, DashScope:
@@ -23,12 +25,12 @@ func (r *Request) Elsewhere() string {
 			return field
 		}
 	}
-	query, _ := url.ParseQuery(r.Query) // one that is not written by the book is refused elsewhere, where it matters
-	for key := range query {
-		if r.Method == http.MethodGet { // there a callback is a function's name, for a script
+	query, _ := url.ParseQuery(r.Query) // a malformed query is refused in another place, if it matters
+	for _, key := range slices.Sorted(maps.Keys(query)) {
+		if r.Method == http.MethodGet { // there a callback is the name of a function in a script
 			break
 		}
-		if name := string(fold([]byte(key))); callbackParameters[name] {
+		if callbackParameters[string(fold([]byte(key)))] {
 			return key
 		}
 	}
@@ -47,8 +49,8 @@ func (r *Request) Elsewhere() string {
 
 var callbackParameters = set(lower(callbackNames) + " fal_webhook webhook_id")
 
-// Fetch makes of the call one that fetches the answer of a kind that the path names after collection, such as "/responses/". It reports false
-// where the path names none.
+// Fetch makes the call one that fetches an answer of a kind, if the path names one after collection, such as "/responses/". It returns
+// false if the path names none.
 func (r *Request) Fetch(c *meter.Call, collection, kind string) bool {
 	at := strings.LastIndex(r.Clean, collection)
 	if at < 0 {
@@ -63,13 +65,13 @@ func (r *Request) Fetch(c *meter.Call, collection, kind string) bool {
 	return true
 }
 
-// queryTrue reports whether a parameter of the query is set and not false.
+// queryTrue reports whether a parameter of the query is set, and not to false.
 func queryTrue(query, name string) bool {
 	values, _ := url.ParseQuery(query)
 	return values.Has(name) && !strings.EqualFold(values.Get(name), "false")
 }
 
-// Follow notes the answer of a kind that a field of the request names as one to build on.
+// Follow notes that the call continues an answer of a kind, which a field of the request names.
 func (r *Request) Follow(c *meter.Call, field, kind string) {
 	if id := r.Name(field); id != "" {
 		c.Follows = append(c.Follows, Fetched(kind, id))

@@ -15,18 +15,18 @@ import (
 type API struct {
 	Name    string
 	Dialect *Dialect
-	// Limits are the fields that bound the output of each choice, by their paths. The first is put in where a request has none;
-	// without any, the output can't be limited.
+	// Limits are the paths of the fields that limit the output of each choice. The first is added if a request has none. Without any, the
+	// output can't be limited.
 	Limits []string
-	// Limit, where set, chooses the field to put in by what is asked; "" for none.
+	// Limit, if set, chooses the field to add, depending on the request; "" means none.
 	Limit func(c *meter.Call) string
-	// Least, where set, is the least limit that the provider takes.
+	// Least, if set, returns the lowest limit that the provider accepts.
 	Least func(c *meter.Call) int64
-	// Endless are limits that mean none, such as -1.
+	// Endless are values that mean no limit, such as -1.
 	Endless []int64
 }
 
-// owns reports whether the provider obeys one of the fields. Of others it is not known, but they must not contradict.
+// owns reports whether the provider obeys a field. Whether it obeys other fields is not known, but they must not contradict.
 func (a *API) owns(fields []string) bool {
 	return slices.ContainsFunc(fields, func(f string) bool { return slices.Contains(a.Limits, f) })
 }
@@ -41,13 +41,13 @@ func (a *API) LimitOutput(c *meter.Call, n int64) bool {
 	return (&limited{API: a}).LimitOutput(c, n)
 }
 
-// limited is an [API] as one call speaks it. It implements [meter.Format].
+// limited is an [API] for one call. It implements [meter.Format].
 type limited struct {
 	*API
-	fields []string // that the request bounds its output by, all of which say the same
+	fields []string // the fields by which the request limits its output, all with the same value
 }
 
-// LimitOutput implements [meter.Format]. All fields that bound the output say the same then.
+// LimitOutput implements [meter.Format]. It sets all fields that limit the output to the same value.
 func (l *limited) LimitOutput(c *meter.Call, n int64) bool {
 	if c.Malformed || len(l.Limits) == 0 {
 		return false
@@ -79,8 +79,8 @@ func (l *limited) LimitOutput(c *meter.Call, n int64) bool {
 	return true
 }
 
-// outputs are the fields by which the request bounds its output. Those that say nothing, or contradict each other, are refused:
-// providers differ in which one they take, and some obey a bound that others don't know.
+// outputs returns the fields by which the request limits its output. It refuses fields that have no meaning or contradict each other,
+// because providers differ in which field they obey, and in which they know.
 func (r *Request) outputs(api *API) (fields []string) {
 	if len(api.Limits) == 0 {
 		return nil
@@ -108,13 +108,13 @@ func (r *Request) outputs(api *API) (fields []string) {
 	return fields
 }
 
-// maxOutput is a checked bound of the output, 0 for none.
+// maxOutput is a checked limit of the output, or 0 for none.
 func (r *Request) maxOutput(field string) int64 { return max(0, r.Get(field).Int()) }
 
-// maxChoices is how many answers may be asked for in one request.
+// maxChoices is how many answers a request may ask for.
 const maxChoices = 1 << 20
 
-// choices is how many answers are asked for: the most of what any field says.
+// choices is how many answers the request asks for: the highest number in any field.
 func (r *Request) choices() int64 {
 	most := int64(1)
 	for _, f := range r.fields {
@@ -131,8 +131,8 @@ func (r *Request) choices() int64 {
 	return most
 }
 
-// prompts counts the prompts, each of which is answered: of a text or a list of tokens there is one, of a list of either as many as
-// there are.
+// prompts counts the prompts, each of which gets an answer. A text, or a list of tokens, is one prompt; a list of texts, or of lists of
+// tokens, is as many as it has elements.
 func (r *Request) prompts() int64 {
 	if !r.IsArray("prompt") {
 		return 1

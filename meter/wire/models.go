@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"maps"
 	"net/url"
 	"slices"
 	"strings"
@@ -29,15 +30,17 @@ func (r *Request) nameModels(c *meter.Call) {
 	if err != nil {
 		r.Refuse("query", "it is not written as a query should be")
 	}
-	for key, values := range query {
-		if name := string(fold([]byte(key))); name != "model" && name != "deployment" && name != "model[]" {
-			continue
+	for _, name := range []string{"model", "model[]", "deployment"} {
+		for _, key := range slices.Sorted(maps.Keys(query)) {
+			if string(fold([]byte(key))) != name {
+				continue
+			}
+			if len(query[key]) > 1 || key != name {
+				r.Refuse("query", key+" stands there twice, or in another spelling")
+			}
+			r.checkName("query", query[key][0])
+			r.Also(c, "query", query[key][0])
 		}
-		if len(values) > 1 || key != lower(key) {
-			r.Refuse("query", key+" stands there twice, or in another spelling")
-		}
-		r.checkName("query", values[0])
-		r.Also(c, "query", values[0])
 	}
 	for _, name := range modelHeaders {
 		for _, value := range r.Header.Values(name) {

@@ -8,8 +8,8 @@ import (
 	"github.com/tallygate/tallygate/meter/tokens"
 )
 
-// Prompt estimates the tokens of a request by the texts at the rules' paths, with a fixed number for each value at a path
-// that is marked, and for the whole.
+// Prompt estimates the tokens of a request from the texts at the rules' paths. It adds a fixed number for each value at a marked path, and
+// for the whole request.
 type Prompt struct {
 	paths              *skim.Paths
 	perMark, perPrompt int64
@@ -27,8 +27,8 @@ func NewPrompt(perMark, perPrompt int64, texts, marks []string) *Prompt {
 	return &Prompt{skim.Compile(patterns), perMark, perPrompt}
 }
 
-// The first bytes of a prompt are tokenised, up to maxPrompt; of what follows, samples of about as many bytes, which are drawn from all of it:
-// whoever writes it can't know which, and make them cheaper than the rest.
+// The beginning of a prompt is tokenised, up to maxPrompt bytes. Of the rest, about as many bytes are tokenised as samples from random
+// places. So nobody who writes a prompt can know which parts are counted, and make those parts cheaper than the rest.
 const (
 	maxPrompt  = 256 << 10
 	sampleSize = 1 << 10
@@ -58,9 +58,9 @@ type promptSink struct {
 	size        int64 // bytes of the beginning
 	beyond      int64 // bytes of the rest
 	sampled     int64 // bytes of the samples
-	oneIn       int   // one piece of so many is a sample
-	left        int   // bytes that are left of the piece that runs
-	taken       bool  // it is a sample
+	oneIn       int   // one of this many pieces is a sample
+	left        int   // bytes that are left of the present piece
+	taken       bool  // the present piece is a sample
 	last        int
 	marks       int64
 }

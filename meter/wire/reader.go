@@ -10,13 +10,13 @@ import (
 	"github.com/tallygate/tallygate/meter"
 )
 
-// maxDepth bounds how deeply a request's JSON may be nested.
+// maxDepth is how deeply a request's JSON may be nested.
 const maxDepth = 1000
 
-// reader reads the JSON of a request, once and strictly. Providers differ in how they read JSON: Go takes a key in any case, Python
-// and JavaScript take the last of two keys that are the same. So that a provider reads what we read, two keys of an object that
-// any of them takes for one are refused, and a known field is given its own spelling. Keys that no provider's API knows, such as
-// those of a tool's arguments, must differ, be it in case.
+// reader reads the JSON of a request, once and strictly. Providers read JSON in different ways: Go accepts a key in any case, and Python
+// and JavaScript take the last of two equal keys. The provider must read what this reader reads. So two keys of an object that any provider
+// takes for the same key are refused, and a known field is written in its usual spelling. Keys that no provider's API knows, such as those
+// of a tool's arguments, must differ, but may differ only in case.
 type reader struct {
 	body  []byte
 	at    int
@@ -24,9 +24,9 @@ type reader struct {
 
 	fields []found
 	edits  []edit   // in the order of the body
-	keys   [][]byte // of the objects that are open
+	keys   [][]byte // of the open objects
 	input  inputs
-	wrong  error // the first
+	wrong  error // the first error
 }
 
 // found is the value of a known field.
@@ -35,13 +35,13 @@ type found struct {
 	raw []byte
 }
 
-// edit is what stands in the body from start to end, written otherwise.
+// edit replaces the bytes of the body from start to end.
 type edit struct {
 	start, end int
 	text       string
 }
 
-// read reads one JSON document that fills the body. It reports false where the body is none.
+// read reads one JSON document that fills the body. It returns false if the body is not JSON.
 func (r *reader) read(n *node) bool {
 	if !r.value(n, nil) {
 		return false
@@ -50,7 +50,7 @@ func (r *reader) read(n *node) bool {
 	return r.at == len(r.body)
 }
 
-// rewritten is the body with the edits.
+// rewritten returns the body with the edits.
 func (r *reader) rewritten() []byte {
 	out, at := make([]byte, 0, len(r.body)+64), 0
 	for _, e := range r.edits {
@@ -77,7 +77,7 @@ func (r *reader) space() {
 	}
 }
 
-// take reads the byte c, behind any space.
+// take reads the byte c, after any white space.
 func (r *reader) take(c byte) bool {
 	r.space()
 	if r.at < len(r.body) && r.body[r.at] == c {
@@ -87,7 +87,7 @@ func (r *reader) take(c byte) bool {
 	return false
 }
 
-// value reads a value; key is the folded key of the object's field that it is in.
+// value reads a value. key is the folded key of the object's field that contains it.
 func (r *reader) value(n *node, key []byte) bool {
 	r.space()
 	if r.at == len(r.body) {
@@ -150,7 +150,7 @@ func (r *reader) array(n *node, key []byte) bool {
 	}
 }
 
-// fewKeys is up to how many keys of an object are compared one by one; maxKeys is how many keys an object may have that is known.
+// Up to fewKeys keys of an object are compared one by one. A known object may have up to maxKeys keys.
 const (
 	fewKeys = 24
 	maxKeys = 1000
@@ -161,7 +161,7 @@ func (r *reader) object(n *node) bool {
 	if r.take('}') {
 		return true
 	}
-	if n != nil && n.children == nil && n.any == nil { // such as a tool's arguments
+	if n != nil && n.children == nil && n.any == nil { // an object without known fields, such as a tool's arguments
 		n = nil
 	}
 	base := len(r.keys)
@@ -208,8 +208,12 @@ func (r *reader) field(n *node, key []byte) bool {
 	r.space()
 	start := r.at
 	r.input.key(key, r.body[start:])
+	uses, isApart := len(r.input.uses), r.at < len(r.body) && r.isApart(key)
 	if !r.value(n, key) {
 		return false
+	}
+	if isApart {
+		r.input.uses = r.input.uses[:uses]
 	}
 	if n != nil && n.keep && !r.has(n) {
 		r.fields = append(r.fields, found{n, r.body[start:r.at]})
@@ -226,23 +230,23 @@ func (r *reader) has(n *node) bool {
 	return false
 }
 
-// key is a key without its escapes.
+// key returns a key without its escapes.
 func (r *reader) key(n *node, raw []byte) []byte {
 	key := raw
 	if bytes.IndexByte(raw, '\\') >= 0 {
 		key = unescape(raw)
 	}
 	if n != nil && (bytes.ContainsFunc(key, odd) || string(key) == "__proto__") {
-		r.refuse(shown(key), "this key is read in different ways")
+		r.refuse(shown(key), "programs read this key in different ways")
 	}
 	return key
 }
 
-// odd are the characters that are lost in some readers: what stands for half a character, and controls.
+// odd reports whether some readers lose a character: the replacement for half of a surrogate pair, or a control character.
 func odd(c rune) bool { return c == utf8.RuneError || unicode.IsControl(c) }
 
-// once takes note of a key of the object whose keys begin at base. Those of a known object are folded. Of a very wide object of the
-// provider's own the first keys are compared.
+// once notes a key of the object whose keys begin at base. Keys of a known object are folded. Of an unknown object with very many keys only
+// the first are compared.
 func (r *reader) once(n *node, base int, key []byte, many map[string]bool) map[string]bool {
 	twice := false
 	switch {
@@ -263,20 +267,20 @@ func (r *reader) once(n *node, base int, key []byte, many map[string]bool) map[s
 	case n != nil && r.wrong == nil:
 		r.wrong = meter.ErrTooManyKeys
 	}
-	if twice && r.wrong == nil { // the first is told; naming each costs memory
-		r.refuse(n.pathOf(key), "the key stands twice in its object, in the same or another spelling: state it once")
+	if twice && r.wrong == nil { // only the first is reported, to save memory
+		r.refuse(n.pathOf(key), "the key occurs twice in its object, perhaps in another spelling: state it once")
 	}
 	return many
 }
 
-// maxShown is how many bytes of a key are told.
+// maxShown is how many bytes of a key are shown in an error.
 const maxShown = 100
 
 func shown(key []byte) string {
 	return string(bytes.ToValidUTF8(key[:min(len(key), maxShown)], []byte("\uFFFD")))
 }
 
-// text reads a string and returns what stands between its quotes.
+// text reads a string, and returns the text between its quotes.
 func (r *reader) text() (raw []byte, ok bool) {
 	start := r.at + 1
 	for i := start; i < len(r.body); i++ {
@@ -317,8 +321,8 @@ func hex4(p []byte) bool {
 	return true
 }
 
-// number reads a number. One that says how many, and is whole, is written without a point and an exponent, which not all
-// providers take.
+// number reads a number. If it is a known number of things and is whole, it is rewritten without a point and an exponent, which not all
+// providers accept.
 func (r *reader) number(n *node) bool {
 	start := r.at
 	digits := func() bool {
@@ -368,7 +372,7 @@ func (r *reader) whole(start int, simple bool) {
 	}
 }
 
-// unescape decodes what stands between the quotes of a string.
+// unescape decodes the text between the quotes of a string.
 func unescape(raw []byte) []byte {
 	quoted := make([]byte, 0, len(raw)+2)
 	quoted = append(append(append(quoted, '"'), raw...), '"')
@@ -379,8 +383,8 @@ func unescape(raw []byte) []byte {
 	return []byte(s)
 }
 
-// fold returns what all keys have in common that some reader takes for the same as key. Go's encoding/json compares them under
-// simple case folding, in which ſ is s and the kelvin sign is k; others take ı and İ for i. It returns key itself where that is it.
+// fold maps keys that some reader takes for the same key to the same text. Go's encoding/json compares keys under simple case folding, in
+// which ſ is s and the kelvin sign is k; other readers take ı and İ for i. If the folded text is key, fold returns key itself.
 func fold(key []byte) []byte {
 	for i, c := range key {
 		if c >= utf8.RuneSelf || 'A' <= c && c <= 'Z' {
@@ -394,7 +398,7 @@ func fold(key []byte) []byte {
 	return key
 }
 
-// foldRune is the least of the runes that are the same but for their case; of letters of ASCII the small one.
+// foldRune returns the lowest of the runes that differ only in case; for ASCII letters the lower-case letter.
 func foldRune(c rune) rune {
 	switch {
 	case 'A' <= c && c <= 'Z':

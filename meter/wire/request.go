@@ -12,20 +12,19 @@ import (
 	"github.com/tallygate/tallygate/meter"
 )
 
-// Request is a request as the formats look at it.
+// Request is a request in the form that formats read.
 type Request struct {
 	meter.Head
-	// Clean is the path in lower case, since some providers take any case. Path keeps its case. Neither has repeated or trailing
-	// slashes.
+	// Clean is the path in lower case, since some providers accept any case. Path keeps its case. Neither has repeated or trailing slashes.
 	Clean string
-	// Body is the body in the one spelling that all providers read alike: it is what goes on, where a format knows the request.
+	// Body is the body in a spelling that all providers read in the same way. If a format knows the request, this is the body to send.
 	Body []byte
 
-	begins byte // '{' or '[' where Body looks as if it were JSON
-	kind   byte // the same where it is
+	begins byte // '{' or '[' if Body looks like JSON
+	kind   byte // the same if Body is valid JSON
 	fields []found
 	input  inputs
-	err    error // the first
+	err    error // the first error
 }
 
 // NewRequest reads a request.
@@ -42,7 +41,7 @@ func NewRequest(h meter.Head, body []byte) *Request {
 	return r
 }
 
-// read reads the body, which begins as JSON.
+// read reads a body that looks like JSON.
 func (r *Request) read() {
 	in := reader{body: r.Body}
 	valid := in.read(vocabulary)
@@ -51,7 +50,7 @@ func (r *Request) read() {
 		in = reader{body: r.Body}
 		in.read(vocabulary)
 	}
-	if r.begins == '{' { // of a batch, each has its own
+	if r.begins == '{' { // each request of a batch has its own
 		r.fields = in.fields
 	}
 	r.input = in.input
@@ -67,7 +66,7 @@ func (r *Request) read() {
 	}
 }
 
-// lower is s with its ASCII letters in lower case, so that it keeps its length.
+// lower returns s with its ASCII letters in lower case. The length does not change.
 func lower(s string) string {
 	b := []byte(s)
 	for i, c := range b {
@@ -89,23 +88,22 @@ func (r *Request) Upgrade(suffix string) bool {
 	return (upgrade || r.Method == http.MethodConnect) && strings.HasSuffix(r.Clean, suffix)
 }
 
-// Err returns why the request can't be read in one way: a [*meter.AmbiguousError] or another error of package meter; nil where
-// it can.
+// Err returns why the request can't be read with certainty, as a [*meter.AmbiguousError] or another error of package meter, or nil.
 func (r *Request) Err() error { return r.err }
 
-// Fail takes note of an error, of which the first counts.
+// Fail notes an error. The first error counts.
 func (r *Request) Fail(err error) {
 	if r.err == nil {
 		r.err = err
 	}
 }
 
-// Refuse takes note that a field can be read in more than one way.
+// Refuse notes that a field can be read in more than one way.
 func (r *Request) Refuse(field, reason string) {
 	r.Fail(&meter.AmbiguousError{Field: field, Reason: reason})
 }
 
-// LooksJSON reports whether the body begins as JSON, be it valid or not.
+// LooksJSON reports whether the body looks like JSON, valid or not.
 func (r *Request) LooksJSON() bool { return r.begins != 0 }
 
 // Object reports whether the body is a JSON object.
@@ -114,7 +112,7 @@ func (r *Request) Object() bool { return r.kind == '{' }
 // Batch reports whether the body is a JSON array.
 func (r *Request) Batch() bool { return r.kind == '[' }
 
-// raw is the value of a known field of the body, as it stands there.
+// raw returns the bytes of the value of a known field of the body.
 func (r *Request) raw(path string) []byte {
 	for _, f := range r.fields {
 		if f.path == path {
@@ -124,8 +122,8 @@ func (r *Request) raw(path string) []byte {
 	return nil
 }
 
-// Get returns the value of a known field of the body, by its path; it does not exist where the body has none. Of the elements of
-// an array, the first that has it counts.
+// Get returns the value of a known field of the body, by its path. If the body does not have the field, the value does not exist. Of the
+// elements of an array, the first that has the field counts.
 func (r *Request) Get(path string) gjson.Result {
 	if raw := r.raw(path); raw != nil {
 		return gjson.ParseBytes(raw)
@@ -142,14 +140,14 @@ func (r *Request) IsArray(path string) bool { return bytes.HasPrefix(r.raw(path)
 // IsObject reports whether a field is an object.
 func (r *Request) IsObject(path string) bool { return bytes.HasPrefix(r.raw(path), []byte("{")) }
 
-// set reports whether a field has a value. Null is none.
+// set reports whether a field has a value other than null.
 func (r *Request) set(path string) bool {
 	raw := r.raw(path)
 	return raw != nil && string(raw) != "null"
 }
 
-// Bool returns a field that is true or false. Absent and null are false; anything else is refused, since some providers take it
-// for true.
+// Bool returns a field that is true or false. Missing and null count as false. Anything else is refused, since some providers take it for
+// true.
 func (r *Request) Bool(path string) bool {
 	switch string(r.raw(path)) {
 	case "true":
@@ -161,8 +159,8 @@ func (r *Request) Bool(path string) bool {
 	return false
 }
 
-// Name returns a field that is a name. Absent and null are empty; anything but a string is refused, and what a provider might cut
-// off.
+// Name returns a field that is a name. Missing and null count as empty. Anything but a string is refused, and so are characters that a
+// provider might cut off.
 func (r *Request) Name(path string) string {
 	if !r.set(path) {
 		return ""
@@ -182,28 +180,28 @@ func (r *Request) checkName(path, name string) {
 	}
 }
 
-// CheckObject checks that a field is an object, where it is set.
+// CheckObject refuses a field that has a value other than an object.
 func (r *Request) CheckObject(path string) {
 	if r.set(path) && !r.IsObject(path) {
 		r.Refuse(path, "expected an object")
 	}
 }
 
-// FreeCall returns a call that costs nothing by tokens.
+// FreeCall returns a call that is free on routes with a tariff.
 func (r *Request) FreeCall(name string) *meter.Call {
 	c := r.Call(&API{Name: name, Dialect: Generic.Dialect})
 	c.Free, c.InputOnly = true, true
 	return c
 }
 
-// Call returns a call of the API with what is common to all filled in. What can be read in more than one way is noted, see [Request.Err].
+// Call returns a call of the API with the fields that all formats share. It notes what can be read in more than one way, see [Request.Err].
 func (r *Request) Call(api *API) *meter.Call {
 	c := &meter.Call{API: api.Name, Body: r.Body, Malformed: r.kind != '{'}
 	c.Model = r.Name("model")
 	r.nameModels(c)
 	c.ServiceTier = r.tier()
 	c.Stream = r.Bool("stream")
-	c.Thinks = r.set("reasoning") || r.set("reasoning_effort") || r.set("thinking") && r.Get("thinking.type").Str != "disabled"
+	c.Thinks = r.thinks()
 	r.CheckObject("stream_options")
 	r.Bool("stream_options.include_usage")
 	if r.set("tools") && !r.IsArray("tools") && !r.IsObject("tools") {
@@ -221,17 +219,44 @@ func (r *Request) Call(api *API) *meter.Call {
 		c.MaxOutput = r.maxOutput(format.fields[0]) * c.Choices
 	}
 	c.Format = format
+	c.Stored.Makes = api.Dialect.Makes()
 	r.checkHeader()
 	r.checkQuery()
 	return c
 }
 
-// tierFields are where a request asks for what multiplies its prices: OpenAI's and Gemini's tier, Bedrock's
+// thinks reports whether the request asks for reasoning.
+//
+// OpenAI: https://platform.openai.com/docs/guides/reasoning, Anthropic: https://docs.anthropic.com/en/docs/build-with-claude/extended-thinking,
+// Gemini: https://ai.google.dev/gemini-api/docs/thinking
+func (r *Request) thinks() bool {
+	for _, field := range []string{"reasoning", "reasoning_effort", "generation_config.thinkingLevel", "generation_config.thinking_level"} {
+		if r.set(field) {
+			return true
+		}
+	}
+	for _, field := range []string{"thinking", "additionalModelRequestFields.thinking", "additionalModelRequestFields.reasoning_config"} {
+		if r.set(field) && r.Get(field+".type").Str != "disabled" {
+			return true
+		}
+	}
+	for _, config := range []string{"generationConfig", "generation_config"} {
+		for _, field := range []string{config + ".thinkingConfig", config + ".thinking_config"} {
+			none := string(r.raw(field+".thinkingBudget")) == "0" || string(r.raw(field+".thinking_budget")) == "0"
+			if r.set(field) && !none {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// tierFields are the fields that ask for other prices: OpenAI's and Gemini's tier, Bedrock's
 // (https://docs.aws.amazon.com/bedrock/latest/userguide/service-tiers-inference.html), and Anthropic's speed and region.
 var tierFields = []string{"service_tier", "extra_body.service_tier", "serviceTier", "serviceTier.type", "performanceConfig.latency",
 	"speed", "extra_body.speed", "inference_geo", "extra_body.inference_geo"}
 
-// tier is what the request asks for that multiplies its prices. A speed that is a number is that of speech.
+// tier returns what the request asks for that changes its prices. A speed that is a number is the speed of speech.
 func (r *Request) tier() string {
 	var names []string
 	for _, field := range tierFields {

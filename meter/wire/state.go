@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/tidwall/gjson"
@@ -30,8 +31,13 @@ type State struct {
 	// ID is how an answer that comes later is named. Answered says that this is an answer, and Pending that it is told to be unfinished.
 	ID                string
 	Answered, Pending bool
+	// Containers are those of [meter.Usage].
+	Containers []string
 	// Failed says that the provider reported an error in the body. If there is no output either, the prompt is not estimated.
 	Failed bool
+
+	// Made are the resources that the provider keeps of the call, as far as the answer has told of them.
+	Made []meter.Resource
 
 	// Scratch is state of the format's own.
 	Scratch any
@@ -71,6 +77,19 @@ func (t *State) AddStated(s Stated) {
 	}
 	t.Stated.Add(s)
 	t.dropText()
+}
+
+// maxMade bounds how many resources one answer can make. Further ones belong to nobody.
+const maxMade = 256
+
+// Make notes that the provider keeps a resource of the call.
+func (t *State) Make(kind string, id gjson.Result) {
+	if id.Type != gjson.String || len(t.Made) == maxMade {
+		return
+	}
+	if r, ok := meter.NamedResource(kind, id.Str); ok && r.ID != "" && !slices.Contains(t.Made, r) {
+		t.Made = append(t.Made, r)
+	}
 }
 
 // maxPasses bounds how many models one response can tell apart. A pass of a further model is not told apart.
@@ -245,6 +264,11 @@ type gather struct{ *counter }
 
 func (g gather) Value(i int, raw []byte) {
 	m := &g.msg
+	if rule := m.rules[i]; rule.Makes != "" {
+		if id := gjson.ParseBytes(raw); !rule.Named || strings.Contains(id.Str, "/") {
+			g.state.Make(rule.Makes, id)
+		}
+	}
 	if each := m.rules[i].Each; each != nil {
 		each(&g.state, gjson.ParseBytes(raw))
 		return

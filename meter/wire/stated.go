@@ -9,16 +9,16 @@ import (
 	"github.com/tallygate/tallygate/meter"
 )
 
-// MaxTokens is the most tokens that a usage may state. A number above is absurd, and is clamped to it.
+// MaxTokens is the highest number of tokens that a usage may state. A higher number is absurd, and is reduced to it.
 const MaxTokens = 1_000_000_000_000
 
-// Stated is a usage as OpenAI counts it, in tokens: Prompt and Completion are totals, and the other numbers are parts of them.
-// Formats that count otherwise convert to this. [Stated.Units] makes disjoint classes of it.
+// Stated is a usage in OpenAI's way of counting, in tokens: Prompt and Completion are totals, and the other numbers are parts of them.
+// Formats with another way of counting convert to this one. [Stated.Units] converts it to disjoint classes.
 type Stated struct {
 	Prompt       int64
 	Cached       int64
-	CacheWrite   int64 // whatever time it is kept for
-	CacheWrite1h int64 // the part of CacheWrite that is kept for an hour
+	CacheWrite   int64 // for any lifetime
+	CacheWrite1h int64 // the part of CacheWrite that is cached for an hour
 	AudioInput   int64 // not from the cache
 	ImageInput   int64 // not from the cache
 
@@ -29,13 +29,13 @@ type Stated struct {
 
 	HasPrompt     bool // Prompt was stated
 	HasCompletion bool // Completion was stated
-	// NoMore says that, if the answer ends here, it has no completion, though none was stated: the stated total is the prompt's.
+	// NoMore says that, if the answer ends here, it has no completion, although none was stated: the stated total is only the prompt's.
 	NoMore bool
-	// Suspect is set where a number was absurd or contradicted others.
+	// Suspect is set if a number was absurd or contradicted others.
 	Suspect bool
 }
 
-// Units returns the usage in disjoint classes. Parts that exceed what is left of their total are clamped, in this order.
+// Units returns the usage in disjoint classes. Parts that are more than the rest of their total are reduced, in this order.
 func (s *Stated) Units() meter.Units {
 	u := meter.Units{}
 	part := func(c meter.Class, n int64, left *int64) {
@@ -84,22 +84,22 @@ func (s *Stated) Add(o Stated) {
 	s.Suspect = s.Suspect || o.Suspect
 }
 
-// What one answer may count beyond what its request bounds, without a question: a provider's own prompt, thoughts that its limit
-// leaves out, an estimate that is off by as much.
+// What one answer may count above the bound of its request without being suspect: a provider's own prompt, reasoning that its limit does
+// not include, or an inexact estimate.
 const (
 	bounds = 2       // times the request's bound
-	slack  = 100_000 // tokens more than that
+	slack  = 100_000 // further tokens
 )
 
-// What no answer can have used: more input than any model's context takes, however often a tool brings more; more output than
-// anyone waits for.
+// What no answer can have used: more input than any model's context has, even if tools bring more and more; and more output than anybody
+// waits for.
 const (
 	window = 20_000_000 // tokens
 	answer = 10_000_000 // tokens of each choice
 )
 
-// credible sets Suspect where a count is beyond what the request can have used, as far as that is known. It stands all the same,
-// since a local count knows less than the provider; only what no answer can have used is clamped to what one can.
+// credible sets Suspect if a count is higher than what the request can have used, as far as that is known. The count is not changed, since
+// the provider knows more than a local count. Only a count that no answer can have used is reduced.
 func (s Stated) credible(c *meter.Call) Stated {
 	known := bounds*c.InputTokens + slack
 	s.Suspect = s.Suspect || s.Prompt > known && !c.InputOpen && !c.InputRefers
@@ -117,8 +117,8 @@ func (s Stated) credible(c *meter.Call) Stated {
 	return s
 }
 
-// Number reads a stated count. An absent one and null are 0. A value that is no count (negative, a string, a fraction, above
-// [MaxTokens]) is made one, and suspect is set.
+// Number reads a stated count. A missing one and null count as 0. Another value (negative, a string, a fraction, above [MaxTokens]) is
+// converted to a count, and suspect is set.
 func Number(v gjson.Result, suspect *bool) int64 {
 	switch v.Type {
 	case gjson.Null:
@@ -148,8 +148,8 @@ func Number(v gjson.Result, suspect *bool) int64 {
 	}
 }
 
-// Decimal reads a stated quantity that may have a fraction, such as seconds. It is rounded up to the millionth. Suspect is set
-// where it is no quantity.
+// Decimal reads a stated quantity that may have a fraction, such as seconds. It is rounded up to the millionth. Suspect is set if it is not
+// a quantity.
 func Decimal(v gjson.Result, suspect *bool) meter.Quantity {
 	if v.Type == gjson.Null {
 		return 0

@@ -4,8 +4,8 @@ import (
 	"github.com/tidwall/gjson"
 )
 
-// The words for each number of a usage, in the order in which they are tried: a class is read once, by the first that has a value.
-// Providers and gateways mix them, whatever the path: chat's words in Responses, Anthropic's cache beside chat's prompt_tokens.
+// The names of each number of a usage, in the order in which they are tried. A class is read once, by the first name that has a value.
+// Providers and gateways mix the names on any path: chat's names in Responses, Anthropic's cache together with chat's prompt_tokens.
 var (
 	promptWords     = []string{"prompt_tokens", "input_tokens", "inputTokens"}
 	completionWords = []string{"completion_tokens", "output_tokens", "outputTokens"}
@@ -18,19 +18,19 @@ var (
 	writtenWords   = []string{"cache_write_tokens", "cache_creation_tokens", "cached_creation_tokens", "cache_creation_input_tokens"}
 	reasoningWords = []string{"reasoning_tokens", "thinking_tokens"}
 
-	// Beside the prompt, these are parts of it: DeepSeek states them beside OpenAI's, Moonshot instead.
+	// These are parts of the prompt: DeepSeek states them together with OpenAI's names, Moonshot instead of them.
 	insideReadWords = []string{"prompt_cache_hit_tokens", "cached_tokens"}
-	// Beside the prompt, these are Anthropic's and Bedrock's, whose input excludes them.
+	// These are Anthropic's and Bedrock's. Their input does not include them.
 	besideReadWords    = []string{"cache_read_input_tokens", "cacheReadInputTokens", "cacheReadInputTokenCount"}
 	besideWrittenWords = []string{"cache_creation_input_tokens", "cacheWriteInputTokens", "cacheWriteInputTokenCount"}
 )
 
-// ReadUsage reads a usage in the words of OpenAI (chat completions and the newer APIs), Anthropic, Bedrock, and those that mix
-// them. get returns a field of the usage.
+// ReadUsage reads a usage with the names of OpenAI (chat completions and the newer APIs), Anthropic or Bedrock, or a mixture. get returns a
+// field of the usage.
 //
 // OpenAI's prompt includes what was read from and written to a cache, and its completion includes reasoning and audio
-// (https://platform.openai.com/docs/api-reference/chat/object). Anthropic's input_tokens and Bedrock's inputTokens exclude the cache
-// (https://docs.anthropic.com/en/api/messages#response-usage). Where there is a total it tells which of both holds: see explain.
+// (https://platform.openai.com/docs/api-reference/chat/object). Anthropic's input_tokens and Bedrock's inputTokens do not include the cache
+// (https://docs.anthropic.com/en/api/messages#response-usage). If there is a total, it shows which of the two is the case: see explain.
 func ReadUsage(get func(key string) gjson.Result) (s Stated) {
 	first := func(get func(string) gjson.Result, keys []string) int64 {
 		for _, key := range keys {
@@ -52,7 +52,7 @@ func ReadUsage(get func(key string) gjson.Result) (s Stated) {
 	s.HasPrompt, s.HasCompletion = pick(promptWords).Exists(), pick(completionWords).Exists()
 	s.Prompt, s.Completion = Number(pick(promptWords), &s.Suspect), Number(pick(completionWords), &s.Suspect)
 
-	var beside bool // the cache's part is stated as Anthropic does
+	var beside bool // the cache's part is stated in Anthropic's way
 	for _, f := range []struct {
 		n                          *int64
 		nested, inside, besideThis []string
@@ -65,7 +65,7 @@ func ReadUsage(get func(key string) gjson.Result) (s Stated) {
 			beside = beside || *f.n != 0
 		}
 	}
-	if written := get("cache_creation"); written.IsObject() { // the sum may be left out
+	if written := get("cache_creation"); written.IsObject() { // the sum may be missing
 		hour, short := Number(written.Get("ephemeral_1h_input_tokens"), &s.Suspect), Number(written.Get("ephemeral_5m_input_tokens"), &s.Suspect)
 		if s.CacheWrite == 0 {
 			s.CacheWrite = hour + short
@@ -76,28 +76,28 @@ func ReadUsage(get func(key string) gjson.Result) (s Stated) {
 	part := func(key string) int64 {
 		return max(0, Number(in(key), &s.Suspect)-Number(in("cached_tokens_details."+key), &s.Suspect))
 	}
-	s.AudioInput, s.ImageInput = part("audio_tokens"), part("image_tokens") // the latter: xAI and OpenAI's images
+	s.AudioInput, s.ImageInput = part("audio_tokens"), part("image_tokens") // image_tokens: xAI and OpenAI's images
 	if s.Reasoning = first(out, reasoningWords); s.Reasoning == 0 {
 		s.Reasoning = first(get, reasoningWords)
 	}
 	s.AudioOutput, s.ImageOutput = Number(out("audio_tokens"), &s.Suspect), Number(out("image_tokens"), &s.Suspect)
 	if v := get("market_cost"); v.Exists() && v.Type != gjson.Null && s.Reasoning > s.Completion {
-		s.Completion += s.Reasoning // Vercel's gateway leaves Gemini's thoughts out of all but the cost
+		s.Completion += s.Reasoning // Vercel's gateway leaves Gemini's thoughts out of everything but the cost
 	}
 	if get("citation_tokens").Exists() {
-		s.Completion += s.Reasoning // Perplexity bills it beside both: https://docs.perplexity.ai/getting-started/pricing
+		s.Completion += s.Reasoning // Perplexity bills it besides both: https://docs.perplexity.ai/getting-started/pricing
 	}
 	s.Prompt += Number(get("connector_tokens"), &s.Suspect) // what tools found, in Mistral's conversations
 
-	openAI := get("prompt_tokens").Exists() // LiteLLM and Databricks state Anthropic's cache beside a prompt that has it
+	openAI := get("prompt_tokens").Exists() // LiteLLM and Databricks state Anthropic's cache together with a prompt that includes it
 	s.explain(Number(pick(totalWords), &s.Suspect), beside, beside && (!openAI || s.Cached+s.CacheWrite > s.Prompt))
 	return s
 }
 
-// explain adds to s what the total has beyond prompt and completion. First comes what other fields explain: the cache's part, where
-// the prompt excludes it; audio input at Mistral, whose prompt_tokens exclude it; reasoning in xAI's chat, whose completion_tokens
-// exclude it. What is left is output that only the total counts, such as Gemini's thoughts. beside says that the cache's part stands
-// where the prompt may exclude it, and excluded whether it does so if there is no total.
+// explain adds to s what the total has besides prompt and completion. First comes what other fields explain: the cache's part, if the
+// prompt does not include it; audio input at Mistral, whose prompt_tokens do not include it; and reasoning in xAI's chat, whose
+// completion_tokens do not include it. The rest is output that only the total counts, such as Gemini's thoughts. beside says that the
+// cache's part is stated in a way in which the prompt may exclude it. excluded says whether the prompt excludes it if there is no total.
 func (s *Stated) explain(total int64, beside, excluded bool) {
 	cache := s.Cached + s.CacheWrite
 	n := total - s.Prompt - s.Completion
@@ -142,5 +142,5 @@ func (s *Stated) explain(total int64, beside, excluded bool) {
 	s.Reasoning += n
 }
 
-// maxExcess bounds by how many tokens a total may exceed its parts. A greater one is an error, and does not count.
+// maxExcess is how many tokens a total may have besides its parts. A greater difference is an error, and does not count.
 const maxExcess = 10_000_000

@@ -5,41 +5,44 @@ import (
 	"strings"
 )
 
-// role is what a field of a request bears on.
+// role is what a field of a request means for the price.
 type role uint8
 
 const (
 	plain  role = iota
-	output      // the most tokens of a choice
-	count       // how many choices there are
+	output      // the limit of the tokens of a choice
+	count       // the number of choices
 )
 
-// node is a field of a request that is known: it is read, or names something that is priced.
+// node is a known field of a request: it is read, or names something that has a price.
 type node struct {
 	path     string           // keys joined by dots, `*` for any
-	key      string           // as it is spelled
-	children map[string]*node // of an object, by their folded keys
+	key      string           // in its usual spelling
+	children map[string]*node // the fields of an object, by their folded keys
 	any      *node            // the elements of an array, or the values of an object's other keys
 	role     role
 	keep     bool // its value is kept for [Request.Get]
 }
 
-// outputNames are what providers call the most tokens that a choice may have. Many take more than one of them, and some take
-// those of others, so that all that stand in a request must say the same.
+// outputNames are the providers' names for the limit of a choice's tokens. Many accept more than one of them, and some accept those of
+// others, so all that are in a request must have the same value.
 const outputNames = "max_tokens max_completion_tokens max_output_tokens max_tokens_to_sample max_new_tokens max_gen_len maximum_tokens " +
 	"max_generated_tokens max_response_output_tokens n_predict num_predict maxTokens maxCompletionTokens maxOutputTokens maxNewTokens maxTokenCount"
 
-// countNames are what they call how many answers there are to be.
+// countNames are the providers' names for the number of answers.
 const countNames = "n best_of n_cmpl num_return_sequences num_generations numResults num_results candidateCount candidate_count sampleCount sample_count"
 
-// modelNames are what they call the model beside `model`.
+// modelNames are the providers' names for the model, besides `model`.
 const modelNames = "model_id modelId model_name modelName engine"
 
-// callbackNames are what they call an address that the answer is sent to.
+// budgetNames are what Google calls how many tokens of thought a choice may have.
+const budgetNames = "thinkingBudget thinking_budget"
+
+// callbackNames are the providers' names for an address to which the answer is sent.
 const callbackNames = "webhook webhook_url webhookUrl webhookConfig webhook_config callback callback_url callbackUrl"
 
-// vocabulary is what is known of requests, of all formats together: by the path of an object, its fields. A list that says what
-// else may answer is among them. What is not here is the provider's own business and goes on as it came.
+// vocabulary contains the known fields of requests, of all formats together: the fields of each object, by its path. Lists of other models
+// that may answer are among them. Unknown fields are passed on unchanged.
 var vocabulary = func() *node {
 	root := &node{}
 	for _, object := range []struct{ path, fields string }{
@@ -58,7 +61,13 @@ var vocabulary = func() *node {
 		{"providerOptions", "gateway"}, {"providerOptions.gateway", "models"}, {"providerOptions.gateway.models.*", "model"},
 		{"extra_body", "model models stream service_tier speed inference_geo " + modelNames},
 		{"thinking", "type budget_tokens"},
-		{"prompt", "id"},
+		{"generationConfig", "thinkingConfig thinking_config"}, {"generation_config", "thinkingConfig thinking_config thinkingLevel thinking_level"},
+		{"generationConfig.thinkingConfig", budgetNames}, {"generationConfig.thinking_config", budgetNames},
+		{"generation_config.thinkingConfig", budgetNames}, {"generation_config.thinking_config", budgetNames},
+		{"additionalModelRequestFields", "thinking reasoning_config"}, {"additionalModelRequestFields.thinking", "type"},
+		{"additionalModelRequestFields.reasoning_config", "type"},
+		{"prompt", "id"}, {"", "container video data_source store"},
+		{"conversation", "id"}, {"container", "id"}, {"video", "id"}, {"data_source", "source"}, {"data_source.source", "type id"},
 		{"params", "name arguments"},
 		{"requests.*", "model content body params"}, {"requests.*.body", "model"}, {"requests.*.params", "model"},
 		{"batch_requests.*", "batch_request"},
@@ -81,7 +90,8 @@ var vocabulary = func() *node {
 		{"contents.*.parts.*.functionCall", "name args"}, {"contents.*.parts.*.functionResponse", "name response"},
 		{"input.*", "id type role content text arguments output name"}, {"input.*.content.*", "type text image_url"},
 		{"inputs.*", "type role content text result"}, {"inputs.*.content.*", "type text"},
-		{"tools.*", "type name description function functionDeclarations input_schema parameters"},
+		{"tools.*", "type name description function functionDeclarations input_schema parameters container environment"},
+		{"tools.*.container", "memory_limit"}, {"tools.*.environment", "memory_limit"},
 		{"tools.*.function", "name description"}, {"tools.*.functionDeclarations.*", "name description"},
 		{"toolConfig", "tools"}, {"toolConfig.tools.*", "toolSpec"}, {"toolConfig.tools.*.toolSpec", "name description"},
 	} {
@@ -94,7 +104,7 @@ var vocabulary = func() *node {
 	return root
 }()
 
-// configs are the objects in which a request may also say how many answers it wants, of how many tokens.
+// configs are the objects in which a request may also state the number of answers and the limit of their tokens.
 var configs = []string{"generationConfig", "generation_config", "inferenceConfig", "textGenerationConfig", "options", "parameters",
 	"completion_args", "sampling_params", "extra_body", "additionalModelRequestFields", "additionalModelRequestFields.inferenceConfig",
 	"additionalModelRequestFields.textGenerationConfig"}
@@ -111,7 +121,7 @@ func (n *node) add(path, fields string, r role) {
 	}
 }
 
-// keptInArrays are the fields of elements whose first value is kept; what stands outside of arrays is kept anyway.
+// keptInArrays are fields of array elements whose first value is kept. Fields outside of arrays are always kept.
 var keptInArrays = []string{"messages.*.role", "input.*.id"}
 
 func (n *node) child(key string) *node {
@@ -137,7 +147,7 @@ func (n *node) child(key string) *node {
 	return c
 }
 
-// pathOf names a folded key of the object n, for a message.
+// pathOf returns the path of a folded key of the object n, for a message.
 func (n *node) pathOf(key []byte) string {
 	if n != nil {
 		if child := n.children[string(key)]; child != nil {

@@ -6,16 +6,16 @@ import (
 	"github.com/tallygate/tallygate/meter/sse"
 )
 
-// endOfStream is the name of a message that ends the stream whatever its format.
+// endOfStream is the name of a message that ends the stream in any format.
 const endOfStream = "\x00end"
 
-// frameSplitter splits what a server sends over a WebSocket (RFC 6455) into its messages. It can't read compressed messages, so
-// the client's Sec-WebSocket-Extensions must not reach the server.
+// frameSplitter splits what a server sends over a WebSocket (RFC 6455) into messages. It can't read compressed messages, so the client's
+// Sec-WebSocket-Extensions must not reach the server.
 type frameSplitter struct {
-	header  []byte // of the current frame, as far as it is read
-	left    uint64 // bytes of the frame's payload to come
+	header  []byte // the header of the current frame, as far as it was read
+	left    uint64 // bytes of the frame's payload that are still to come
 	mask    [4]byte
-	masked  int // bytes of the payload so far, which say where the mask goes on
+	masked  int // bytes of the payload so far, for the position in the mask
 	inFrame bool
 	open    bool // a message has begun
 	closing bool // the last message was a close frame
@@ -91,7 +91,7 @@ func (s *frameSplitter) payload(p []byte, data func([]byte)) {
 	if s.header[0]&0x0F > opBinary || s.skip || len(p) == 0 {
 		return
 	}
-	if s.mask != [4]byte{} { // servers do not mask, but nothing breaks if one does
+	if s.mask != [4]byte{} { // servers do not mask, but a mask would do no harm
 		plain := make([]byte, len(p))
 		for i, c := range p {
 			plain[i] = c ^ s.mask[(s.masked+i)&3]

@@ -146,6 +146,7 @@ type plainGroup struct {
 }
 
 func (g plainGroup) Commit(changes iter.Seq2[[]byte, []byte]) (err error) {
+	defer func() { _ = g.tx.Rollback() }() // does nothing after a commit
 	for key, value := range changes {
 		if value == nil {
 			err = g.bucket.Delete(key)
@@ -158,8 +159,6 @@ func (g plainGroup) Commit(changes iter.Seq2[[]byte, []byte]) (err error) {
 	}
 	return g.tx.Commit()
 }
-
-func (g plainGroup) Rollback() { _ = g.tx.Rollback() }
 
 // BenchmarkTransfers measures what a metered call does: each caller makes a hold, settles it under an id, and waits until that is durable. One
 // operation is one transfer. The plain form, without a journal, is measured in the same run.

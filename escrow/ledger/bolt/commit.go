@@ -30,7 +30,7 @@ func (s *Store) begin() (ledger.Group, error) {
 	f := s.file.Load()
 	g := &group{store: s, file: f, layers: *f.layers.Load()}
 	if err := g.begin(); err != nil {
-		g.Rollback()
+		g.rollback()
 		return nil, err
 	}
 	return g, nil
@@ -46,8 +46,8 @@ func (g *group) begin() (err error) {
 	return err
 }
 
-// Rollback implements [ledger.Group].
-func (g *group) Rollback() {
+// rollback ends the transaction without writing anything. It does nothing if the transaction has ended.
+func (g *group) rollback() {
 	defer func() {
 		if r := recover(); r != nil {
 			g.file.stuck.Store(true)
@@ -63,10 +63,13 @@ func (g *group) Rollback() {
 
 // Commit implements [ledger.Group]. It also folds a part of the frozen layer, if the disk has room for that.
 func (g *group) Commit(changed iter.Seq2[[]byte, []byte]) error {
-	defer g.Rollback() // does nothing if the transaction has ended
+	defer g.rollback()
 	var changes []change
 	for key, value := range changed {
 		changes = append(changes, change{key, value})
+	}
+	if len(changes) == 0 {
+		return nil
 	}
 	after, frozen := g.layers, g.layers.frozen
 	if after.frozen == nil && after.active.size >= g.store.options.LayerSize {
@@ -97,7 +100,7 @@ func (g *group) commit(after layers, text []byte, frozen *layer, foldSize int) (
 			err = fmt.Errorf("%w: committing failed: %v", ledger.ErrCorrupt, r)
 		}
 		if err != nil {
-			g.Rollback()
+			g.rollback()
 		}
 	}()
 	if err := g.store.options.fault(StepWrite); err != nil {

@@ -101,7 +101,7 @@ var names = []ledger.AccountID{ledger.World, ledger.Commission, ledger.Wallet("a
 
 func endless(id ledger.AccountID) bool { return id == ledger.World || id == ledger.Issuer("b") }
 
-// meet reports whether transfers may go between two accounts: credit is no money, and nobody else's credit.
+// meet reports whether transfers may go between two accounts. Credit must not become money or another credit.
 func meet(a, b ledger.AccountID) bool {
 	kind := map[ledger.AccountID]int{ledger.Issuer("b"): 1, ledger.Credit("c"): 2, ledger.Credit("d"): 2} // money is 0
 	return kind[a]+kind[b] == 0 || kind[a]*kind[b] == 2

@@ -105,6 +105,9 @@ type group struct {
 	store *store
 }
 
+// Doubt implements [ledger.Doubter]: the run is in doubt if another store has committed meanwhile.
+func (g *group) Doubt() bool { return g.store.memory.committed().commits != g.commits }
+
 func (g *group) Commit(changes iter.Seq2[[]byte, []byte]) error {
 	m := g.store.memory
 	m.mu.Lock()
@@ -117,28 +120,31 @@ func (g *group) Commit(changes iter.Seq2[[]byte, []byte]) error {
 	if m.records.commits != g.commits {
 		return ledger.ErrRunAgain
 	}
-	fail, kept := m.fail, m.kept
-	m.fail = nil
-	if fail != nil && !kept {
-		return fail
-	}
 	next := snapshot{values: maps.Clone(g.values), commits: g.commits + 1}
 	if next.values == nil {
 		next.values = map[string][]byte{}
 	}
+	changed := false
 	for key, value := range changes {
+		changed = true
 		if value == nil {
 			delete(next.values, string(key))
 			continue
 		}
 		next.values[string(key)] = bytes.Clone(value)
 	}
+	if !changed {
+		return nil
+	}
+	fail, kept := m.fail, m.kept
+	m.fail = nil
+	if fail != nil && !kept {
+		return fail
+	}
 	next.keys = slices.Sorted(maps.Keys(next.values))
 	m.records = next
 	return fail
 }
-
-func (g *group) Rollback() {}
 
 // errInjected is the error of commits that tests make fail.
 var errInjected = errors.New("injected")

@@ -1,0 +1,117 @@
+// Package postgres is a Caddy module for a ledger in a PostgreSQL database. Import it for its side effects, in a Caddy build that has
+// package caddymodule. This Caddyfile uses it:
+//
+//	{
+//		tallygate {
+//			ledger postgres {env.TALLYGATE_DSN}
+//		}
+//	}
+//
+// For now one gateway at a time may serve on a database.
+package postgres
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+
+	"github.com/tallygate/tallygate/caddymodule"
+	"github.com/tallygate/tallygate/escrow/ledger"
+	"github.com/tallygate/tallygate/escrow/ledger/postgres"
+)
+
+func init() { caddy.RegisterModule(Store{}) }
+
+// Store keeps the ledger in a PostgreSQL database.
+type Store struct {
+	// DSN names the database, as a URL (postgres://USER@HOST:PORT/DATABASE) or as a list of words (host=HOST dbname=DATABASE user=USER).
+	// Write it as a placeholder, such as {env.TALLYGATE_DSN}, if it has a password in it. A password may also be in the environment
+	// variable PGPASSWORD or in the file ~/.pgpass.
+	DSN string `json:"dsn"`
+	// SynchronousCommit is a setting of the database to accept although the server may then lose commits that it has confirmed: "off" or
+	// "local". Without it such a database is refused at start.
+	SynchronousCommit string `json:"synchronous_commit,omitempty"`
+
+	dsn    string // without placeholders
+	where  string
+	logger *slog.Logger
+}
+
+// CaddyModule implements caddy.Module.
+func (Store) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "tallygate.stores.postgres", New: func() caddy.Module { return new(Store) }}
+}
+
+// Provision reads the DSN.
+func (s *Store) Provision(ctx caddy.Context) (err error) {
+	s.logger = ctx.Slogger()
+	s.dsn = caddy.NewReplacer().ReplaceAll(s.DSN, "")
+	if strings.TrimSpace(s.dsn) == "" {
+		return errors.New("'ledger postgres' has an empty DSN: set the environment variable that it names, or write postgres://USER@HOST/DATABASE")
+	}
+	if s.where, err = postgres.Where(s.dsn); err != nil {
+		return fmt.Errorf("'ledger postgres': %w", err)
+	}
+	return checkSynchronousCommit(s.SynchronousCommit)
+}
+
+func checkSynchronousCommit(setting string) error {
+	switch setting {
+	case "", "off", "local":
+		return nil
+	default:
+		return fmt.Errorf("unexpected 'synchronous_commit %s': expected 'off' or 'local', the settings that are refused otherwise", setting)
+	}
+}
+
+// UnmarshalCaddyfile reads
+//
+//	postgres DSN {
+//		synchronous_commit off|local
+//	}
+func (s *Store) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next()
+	args := d.RemainingArgs()
+	if len(args) != 1 {
+		return d.Errf("'ledger postgres' takes one DSN, got %d words: write 'ledger postgres postgres://USER@HOST/DATABASE', and put a DSN of several words in quotes", len(args))
+	}
+	s.DSN = args[0]
+	if !strings.Contains(s.DSN, "{") { // a placeholder can be read only when the server starts
+		if _, err := postgres.Where(s.DSN); err != nil {
+			return d.Errf("'ledger postgres': %v", err)
+		}
+	}
+	for d.NextBlock(d.Nesting()) {
+		if d.Val() != "synchronous_commit" {
+			return d.Errf("unexpected %q: expected 'synchronous_commit off|local'", d.Val())
+		}
+		words := d.RemainingArgs()
+		if len(words) != 1 {
+			return d.Err("'synchronous_commit' takes one word: 'off' or 'local'")
+		}
+		if err := checkSynchronousCommit(words[0]); err != nil {
+			return d.Err(err.Error())
+		}
+		s.SynchronousCommit = words[0]
+	}
+	return nil
+}
+
+// Key implements [caddymodule.StoreModule]. It names the database, without user and password.
+func (s *Store) Key() string { return "postgres " + s.where }
+
+// Open opens the ledger in the database. It makes the tables if there are none.
+func (s *Store) Open() (ledger.Store, error) {
+	return postgres.Open(s.dsn, postgres.Options{SynchronousCommit: s.SynchronousCommit, Logger: s.logger})
+}
+
+// Interface guards
+var (
+	_ caddymodule.StoreModule = (*Store)(nil)
+	_ caddy.Provisioner       = (*Store)(nil)
+	_ caddyfile.Unmarshaler   = (*Store)(nil)
+)

@@ -1,0 +1,85 @@
+package postgres
+
+import (
+	"sync"
+)
+
+// cache knows the values of some records as of one commit, and of some keys that there is no record. Only the writer changes it. When its
+// young generation is full, that becomes the old one, and what was not used since the last such change is forgotten.
+type cache struct {
+	mu         sync.RWMutex
+	young, old map[string][]byte // nil values: there is no such record
+	size       int               // of young, in bytes
+	most       int               // that young takes
+
+	// Only the writer uses the next two.
+	commit int64 // the number of the commit
+	writer int64 // the process that made it
+}
+
+const entrySize = 100 // about what a record takes besides its key and value
+
+func newCache(most int) *cache {
+	c := &cache{most: most / 2}
+	c.forget()
+	return c
+}
+
+// forget makes the cache empty.
+func (c *cache) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.young, c.old, c.size = map[string][]byte{}, nil, 0
+	c.commit, c.writer = -1, 0
+}
+
+// peek returns the value of a key, nil if there is no record, and whether the cache knows this.
+func (c *cache) peek(key []byte) (value []byte, known bool) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if value, known = c.young[string(key)]; !known {
+		value, known = c.old[string(key)]
+	}
+	return value, known
+}
+
+// get is like peek, for the writer: what it uses is kept for longer.
+func (c *cache) get(key []byte) (value []byte, known bool) {
+	if value, known = c.young[string(key)]; known {
+		return value, true
+	}
+	if value, known = c.old[string(key)]; known {
+		c.put(key, value)
+	}
+	return value, known
+}
+
+func (c *cache) put(key, value []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.set(key, value)
+}
+
+func (c *cache) set(key, value []byte) {
+	before, known := c.young[string(key)]
+	if known {
+		c.size -= len(before)
+	} else {
+		c.size += len(key) + entrySize
+	}
+	c.size += len(value)
+	c.young[string(key)] = value
+	if c.size > c.most {
+		c.young, c.old, c.size = map[string][]byte{}, c.young, 0
+	}
+}
+
+// apply takes in the changes of a commit, or of several.
+func (c *cache) apply(commit, writer int64, changes []record) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, r := range changes {
+		c.set(r.key, r.value)
+	}
+	c.commit, c.writer = commit, writer
+}

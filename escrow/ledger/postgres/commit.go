@@ -1,0 +1,359 @@
+package postgres
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/tallygate/tallygate/escrow/ledger"
+)
+
+// writer is what only the goroutine that commits uses. A group that has to run again goes on in the same transaction.
+type writer struct {
+	conn    *pgx.Conn        // nil if there is none
+	locked  bool             // conn is in a transaction that has the lock: nobody else can commit
+	runs    int              // of the group in this transaction
+	pages   map[string]*page // beginnings of ranges, read in this transaction
+	losses  int              // transactions that were lost since the last commit
+	trouble error            // why there are no groups until Reopen
+
+	marked     time.Time // when fresh was set
+	old, fresh int64     // commits of at least one minute ago, and of less
+}
+
+const (
+	maxGuesses = 4  // runs with guesses; then reads that are not known are made one by one
+	maxLosses  = 10 // in a row
+	maxTakenIn = 64 // commits of others whose changes are read one by one; if there are more, the cache is emptied
+)
+
+// group implements [ledger.Group]: one run of a group of operations.
+type group struct {
+	*Store
+	keys  [][]byte                // read in this run, but not known
+	spans map[string]ledger.Range // likewise
+	again bool                    // the run does not count
+	err   error                   // of a read
+}
+
+func (s *Store) beginGroup() (ledger.Group, error) {
+	w := &s.writer
+	if w.trouble == nil && w.conn == nil {
+		w.trouble = s.connect(s.options.Patience)
+	}
+	if w.trouble != nil {
+		return nil, w.trouble
+	}
+	return &group{Store: s}, nil
+}
+
+// Doubt implements [ledger.Doubter].
+func (g *group) Doubt() bool {
+	if g.sure() {
+		return false
+	}
+	g.again = true
+	return true
+}
+
+// sure reports whether everything that was read in this run so far is as committed.
+func (g *group) sure() bool { return g.writer.locked && len(g.keys) == 0 && len(g.spans) == 0 }
+
+// runAgain ends the run of an operation.
+func (g *group) runAgain() {
+	g.again = true
+	panic(ledger.ErrRunAgain)
+}
+
+// Get implements [ledger.Reader]. A domain record that is not known is taken for absent, since most of them are looked up under an id
+// that is new. The run of an operation that needs another record that is not known ends.
+func (g *group) Get(key []byte) ([]byte, error) {
+	if value, known := g.cache.get(key); known {
+		return value, nil
+	}
+	if g.writer.locked && g.writer.runs >= maxGuesses {
+		var found []record
+		g.ask(func(b *pgx.Batch) { queueGet(b, [][]byte{key}, &found) })
+		return g.learn(key, found), nil
+	}
+	g.keys = append(g.keys, bytes.Clone(key))
+	if len(key) == 0 || key[0] != ledger.DomainPrefix {
+		g.runAgain()
+	}
+	return nil, nil
+}
+
+// learn puts a record that was read into the cache.
+func (g *group) learn(key []byte, found []record) (value []byte) {
+	if len(found) > 0 {
+		value = found[0].value
+	}
+	g.cache.put(key, value)
+	return value
+}
+
+// Scan implements [ledger.Reader]. The run of an operation ends that needs a range that is not known.
+func (g *group) Scan(in ledger.Range, fn func(key, value []byte) (bool, error)) error {
+	next := func(in ledger.Range) (*page, error) {
+		p := new(page)
+		g.ask(func(b *pgx.Batch) { queuePage(b, in, nextPage, p) })
+		return p, nil
+	}
+	name := fmt.Sprintf("%t %x %t %x", in.Reverse, in.From, in.To == nil, in.To)
+	first, known := g.writer.pages[name]
+	switch {
+	case known:
+	case g.writer.locked && g.writer.runs >= maxGuesses:
+		first, _ = next(in)
+	default:
+		if g.spans == nil {
+			g.spans = make(map[string]ledger.Range)
+		}
+		in.From, in.To = bytes.Clone(in.From), bytes.Clone(in.To)
+		g.spans[name] = in
+		g.runAgain()
+	}
+	return scan(in, first, next, fn)
+}
+
+// ask makes a round trip in the middle of a run. If it fails, it ends the run of the operation.
+func (g *group) ask(queue func(*pgx.Batch)) {
+	b := new(pgx.Batch)
+	queue(b)
+	if err := g.trip(b); err != nil {
+		g.err = err
+		g.runAgain()
+	}
+}
+
+// trip makes a round trip on the writer's connection.
+func (s *Store) trip(b *pgx.Batch) error {
+	ctx, cancel := context.WithTimeout(context.Background(), roundTrip)
+	defer cancel()
+	return s.writer.conn.SendBatch(ctx, b).Close()
+}
+
+// Commit implements [ledger.Group].
+func (g *group) Commit(changed iter.Seq2[[]byte, []byte]) error {
+	if g.err == nil && !g.sure() {
+		g.err = g.verify()
+	}
+	if g.err != nil {
+		return g.lose(g.err)
+	}
+	if g.again {
+		g.writer.runs++
+		return ledger.ErrRunAgain
+	}
+	var changes []record
+	for key, value := range changed {
+		changes = append(changes, record{key, value})
+	}
+	return g.commit(changes)
+}
+
+// head is the row whose lock keeps the order.
+type head struct{ commit, writer, owner int64 }
+
+// The row of the log is read as it was before the lock was waited for. That is right for a commit that is known to have ended.
+const (
+	lockSQL    = "select commit, writer, owner, coalesce((select writer from log where commit = $1), 0) from head where id = 1 for update"
+	changedSQL = `select c.key, r.value from (select distinct unnest(keys) as key from log where commit > $1 and commit <= $2) c
+		left join records r on r.key = c.key`
+)
+
+// verify takes the lock, if this transaction doesn't have it, takes in what others have committed, and reads what the run has guessed.
+// The run does not count if one of its reads was wrong.
+func (g *group) verify() error {
+	w, c := &g.writer, g.cache
+	var h head
+	var ofMine int64
+	var changed, found []record
+	b := new(pgx.Batch)
+	if !w.locked {
+		b.Queue("begin isolation level read committed")
+		b.Queue(lockSQL, c.commit).QueryRow(func(row pgx.Row) error { return row.Scan(&h.commit, &h.writer, &h.owner, &ofMine) })
+		b.Queue(changedSQL, c.commit, c.commit+maxTakenIn).Query(func(rows pgx.Rows) error { return readRecords(rows, &changed) })
+	}
+	if len(g.keys) > 0 {
+		queueGet(b, g.keys, &found)
+	}
+	pages := make(map[string]*page, len(g.spans))
+	for name, in := range g.spans {
+		pages[name] = new(page)
+		queuePage(b, in, firstPage, pages[name])
+	}
+	if err := g.trip(b); err != nil {
+		return err
+	}
+	if !w.locked {
+		w.locked, w.runs, w.pages = true, 0, nil
+		if h.owner != g.owner {
+			return fmt.Errorf("%w: another gateway has taken this ledger over, because this one showed no sign of life; restart this one", ledger.ErrLocked)
+		}
+		if h.commit != c.commit || h.writer != c.writer {
+			g.again = true
+			if ofMine == 0 || ofMine != c.writer || h.commit-c.commit > maxTakenIn {
+				c.forget() // too much has happened since, or the commit that the cache is of is not part of the history
+			}
+			c.apply(h.commit, h.writer, changed)
+		}
+	}
+	if w.pages == nil {
+		w.pages = pages
+	} else {
+		for name, p := range pages {
+			w.pages[name] = p
+		}
+	}
+	values := make(map[string][]byte, len(found))
+	for _, r := range found {
+		values[string(r.key)] = r.value
+		g.again = true
+	}
+	for _, key := range g.keys {
+		c.put(key, values[string(key)])
+	}
+	return nil
+}
+
+const (
+	putSQL = `insert into records (key, value) select * from unnest($1::bytea[], $2::bytea[])
+		on conflict (key) do update set value = excluded.value`
+	deleteSQL = "delete from records where key = any($1::bytea[])"
+	logSQL    = "insert into log (commit, writer, keys) values ($1, $2, $3)"
+	headSQL   = "update head set commit = $1, writer = $2 where id = 1"
+	pruneSQL  = "delete from log where commit < least($1, (select min(commit) from log) + 128)"
+)
+
+// commit writes the changes and commits them, in one round trip.
+func (g *group) commit(changes []record) error {
+	w := &g.writer
+	if len(changes) == 0 {
+		g.rollback()
+		return nil
+	}
+	if err := g.fault(StepCommit); err != nil {
+		g.drop()
+		return err
+	}
+	number := g.cache.commit + 1
+	var keys, puts, values, deletes [][]byte
+	for _, r := range changes {
+		keys = append(keys, r.key)
+		if r.value == nil {
+			deletes = append(deletes, r.key)
+			continue
+		}
+		puts, values = append(puts, r.key), append(values, seal(r.key, r.value))
+	}
+	b := new(pgx.Batch)
+	if len(puts) > 0 {
+		b.Queue(putSQL, puts, values)
+	}
+	if len(deletes) > 0 {
+		b.Queue(deleteSQL, deletes)
+	}
+	b.Queue(logSQL, number, g.id, keys)
+	b.Queue(headSQL, number, g.id)
+	if old := w.prunable(number); number%64 == 0 && old > 0 {
+		b.Queue(pruneSQL, old)
+	}
+	b.Queue("commit")
+	if err := g.trip(b); err != nil {
+		// The server's own word that a statement failed, on a connection that it keeps, means that it did not come to the commit.
+		var refused *pgconn.PgError
+		if errors.As(err, &refused) && !w.conn.IsClosed() {
+			return g.lose(err)
+		}
+		if err := g.settle(number, err); err != nil {
+			return err
+		}
+	}
+	w.locked, w.losses, w.pages = false, 0, nil
+	g.cache.apply(number, g.id, changes)
+	return g.fault(StepAnswer)
+}
+
+// prunable returns the number of a commit of which the log needs no row any more, since it is at least a minute old.
+func (w *writer) prunable(number int64) int64 {
+	if now := time.Now(); now.Sub(w.marked) >= time.Minute {
+		w.old, w.fresh, w.marked = w.fresh, number, now
+	}
+	return w.old
+}
+
+// rollback ends a transaction that has changed nothing.
+func (s *Store) rollback() {
+	w := &s.writer
+	b := new(pgx.Batch)
+	b.Queue("rollback")
+	if err := s.trip(b); err != nil {
+		s.drop()
+	}
+	w.locked, w.losses, w.pages = false, 0, nil
+}
+
+// lose ends the transaction after an error before the commit. The operations run again in another one, if that may help.
+func (s *Store) lose(err error) error {
+	w := &s.writer
+	s.drop()
+	w.losses++
+	if !mayPass(err) || errors.Is(err, ledger.ErrLocked) || w.losses > maxLosses {
+		w.trouble = err
+	}
+	return fmt.Errorf("%w: %w", ledger.ErrRunAgain, err)
+}
+
+// settle finds out whether a commit took place whose answer is missing. It returns nil if it did. If it didn't, the operations run again.
+func (s *Store) settle(number int64, cause error) error {
+	deadline := time.Now().Add(s.options.Patience)
+	for {
+		made, err := s.lookUp(number, time.Until(deadline))
+		switch {
+		case err != nil && mayPass(err) && time.Now().Before(deadline):
+			continue
+		case err != nil:
+			return fmt.Errorf("the connection broke during the commit (%w), and what became of it can't be looked up: %w", cause, err)
+		case made:
+			s.options.Logger.Warn("the connection broke during a commit, which took place", "error", cause)
+			return nil
+		default:
+			s.options.Logger.Warn("the connection broke during a commit, which did not take place; its operations run again", "error", cause)
+			return s.lose(cause)
+		}
+	}
+}
+
+// lookUp reports, on a new connection, whether this store has made the commit of a number. The lock is free only after the transaction that
+// was to make it has ended.
+func (s *Store) lookUp(number int64, patience time.Duration) (made bool, err error) {
+	s.drop()
+	if err := s.connect(patience); err != nil {
+		return false, err
+	}
+	var writer int64
+	b := new(pgx.Batch)
+	b.Queue("begin isolation level read committed")
+	b.Queue("select commit from head where id = 1 for update")
+	b.Queue("select coalesce((select writer from log where commit = $1), 0)", number).QueryRow(func(row pgx.Row) error { return row.Scan(&writer) })
+	b.Queue("rollback")
+	err = s.trip(b)
+	if err != nil {
+		s.drop()
+	}
+	return writer == s.id, err
+}
+
+func (s *Store) fault(step Step) error {
+	if s.options.Fault == nil {
+		return nil
+	}
+	return s.options.Fault(step)
+}

@@ -1,0 +1,466 @@
+//go:build unix
+
+package postgres_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/tallygate/tallygate/escrow/ledger"
+	"github.com/tallygate/tallygate/escrow/ledger/ledgertest"
+	"github.com/tallygate/tallygate/escrow/ledger/postgres"
+	"github.com/tallygate/tallygate/escrow/ledger/postgres/pgtest"
+)
+
+// wire makes connections that count round trips, and that can break at a commit.
+type wire struct {
+	trips atomic.Int64 // of all connections
+	cut   atomic.Int32 // what happens to the next commit
+}
+
+const (
+	cutBefore = 1 // it is not sent, and the connection breaks
+	cutAfter  = 2 // it is sent, and the connection breaks before the answer
+)
+
+func (w *wire) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	c, err := new(net.Dialer).DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	return &wireConn{Conn: c, wire: w}, nil
+}
+
+type wireConn struct {
+	net.Conn
+	wire    *wire
+	written atomic.Bool
+	broken  atomic.Bool
+}
+
+var errBroken = errors.New("broken on purpose")
+
+func (c *wireConn) Write(p []byte) (int, error) {
+	c.written.Store(true)
+	if isMarked(p) {
+		switch c.wire.cut.Swap(0) {
+		case cutBefore:
+			c.broken.Store(true)
+			_ = c.Close()
+			return 0, errBroken
+		case cutAfter:
+			c.broken.Store(true)
+		}
+	}
+	return c.Conn.Write(p)
+}
+
+// isMarked reports whether a message commits the record dmarked: its key is among those of the records, and of the log.
+func isMarked(p []byte) bool { return bytes.Count(p, []byte("dmarked")) > 1 }
+
+func (c *wireConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if c.broken.Load() {
+		_ = c.Close()
+		return 0, errBroken
+	}
+	if n > 0 && c.written.Swap(false) {
+		c.wire.trips.Add(1)
+	}
+	return n, err
+}
+
+func do(l *ledger.Ledger, op func(*ledger.Tx) error) error {
+	_, err := ledger.Do(context.Background(), l, func(tx *ledger.Tx) (struct{}, error) { return struct{}{}, op(tx) })
+	return err
+}
+
+func pay(l *ledger.Ledger, from, to ledger.AccountID, amount ledger.Amount, id string) error {
+	return do(l, func(tx *ledger.Tx) error {
+		if made, err := tx.Get([]byte("d" + id)); err != nil || made != nil {
+			return err
+		}
+		tx.Put([]byte("d"+id), []byte("made"))
+		_, err := tx.Post(ledger.Transfer{Debit: from, Credit: to, Amount: amount, Kind: "pay"})
+		return err
+	})
+}
+
+func begin(t testing.TB, s ledger.Store) *ledger.Ledger {
+	t.Helper()
+	l, err := ledger.New(s, ledger.Options{Currency: "USDC", Logger: quiet})
+	must(t, err)
+	t.Cleanup(func() { must(t, l.Close()) })
+	return l
+}
+
+func open(t testing.TB, dsn string, o postgres.Options) *postgres.Store {
+	t.Helper()
+	o.Logger = quiet
+	s, err := postgres.Open(dsn, o)
+	must(t, err)
+	t.Cleanup(func() { must(t, s.Close()) })
+	return s
+}
+
+// sound fails the test if the books are wrong, or if a wallet does not have the amount.
+func sound(t testing.TB, l *ledger.Ledger, id ledger.AccountID, want ledger.Amount) {
+	t.Helper()
+	account, _, err := l.Balance(id)
+	must(t, err)
+	if account.Balance() != want {
+		t.Errorf("%s has %s, want %s", id, account.Balance(), want)
+	}
+	report, err := l.Check(context.Background(), nil)
+	if err != nil || len(report.Wrong) > 0 {
+		t.Errorf("the books: %v, %v", report.Wrong, err)
+	}
+}
+
+// TestRoundTrips: a group takes two round trips, whether it has one operation or many, once the accounts are known. The first call of an
+// account takes one more.
+func TestRoundTrips(t *testing.T) {
+	server := pgtest.Start(t, "fsync=off")
+	w := new(wire)
+	s := open(t, server.New(t), postgres.Options{Dial: w.dial, Lifetime: time.Hour})
+	l := begin(t, s)
+	must(t, deposit(l, 0, 100))
+	for i := range 3 {
+		must(t, pay(l, wallet(1), wallet(2), 1, fmt.Sprint("warm", i)))
+	}
+	for _, operations := range []int{1, 100} {
+		// The operations queue up behind one that waits, so that they are one group.
+		entered, leave := make(chan struct{}), make(chan struct{})
+		before, after := make(chan int64, 1), make(chan int64, 1)
+		s.Submit(ledger.Op{Run: func(ledger.Writer) error {
+			select {
+			case <-entered:
+			default:
+				close(entered)
+				<-leave
+			}
+			return errInjected
+		}, Done: func(error) { before <- w.trips.Load() }})
+		<-entered
+		var receipts []*ledger.Receipt[struct{}]
+		for i := range operations {
+			id := []byte(fmt.Sprintf("did%d/%d", operations, i))
+			receipts = append(receipts, ledger.Queue(l, func(tx *ledger.Tx) (struct{}, error) {
+				if made, err := tx.Get(id); err != nil || made != nil {
+					return struct{}{}, err
+				}
+				tx.Put(id, []byte("made"))
+				_, err := tx.Post(ledger.Transfer{Debit: wallet(i % 100), Credit: wallet((i + 1) % 100), Amount: 1, Kind: "pay"})
+				return struct{}{}, err
+			}))
+		}
+		s.Submit(ledger.Op{Run: func(ledger.Writer) error { return nil }, Done: func(error) { after <- w.trips.Load() }})
+		close(leave)
+		for _, r := range receipts {
+			_, err := r.Wait()
+			must(t, err)
+		}
+		if trips := <-after - <-before; trips != 2 {
+			t.Errorf("a group of %d operations took %d round trips, want 2", operations, trips)
+		}
+	}
+	sound(t, l, ledger.World, -100*ledger.Unit)
+}
+
+// TestRoundTripsOfTwo: two ledgers that take turns need two round trips each, too, although each time the other one has committed.
+func TestRoundTripsOfTwo(t *testing.T) {
+	dsn := pgtest.Start(t, "fsync=off").New(t)
+	w := new(wire)
+	var ledgers []*ledger.Ledger
+	for range 2 {
+		s, err := postgres.OpenShared(dsn, postgres.Options{Dial: w.dial, Logger: quiet})
+		must(t, err)
+		ledgers = append(ledgers, begin(t, s))
+	}
+	must(t, deposit(ledgers[0], 0, 2))
+	for turn := range 6 {
+		before := w.trips.Load()
+		for i, l := range ledgers {
+			must(t, pay(l, wallet(i), wallet(1-i), 1, fmt.Sprint(turn, i)))
+		}
+		if trips := w.trips.Load() - before; turn > 1 && trips != 4 {
+			t.Errorf("in turn %d two groups took %d round trips, want 4", turn, trips)
+		}
+	}
+	sound(t, ledgers[0], wallet(0), ledger.Unit)
+}
+
+// TestBrokenCommit: if the connection breaks at a commit, its operations take place once, whether the server got the commit or not.
+func TestBrokenCommit(t *testing.T) {
+	server := pgtest.Start(t, "fsync=off")
+	for name, cut := range map[string]int32{"before it is sent": cutBefore, "before the answer": cutAfter} {
+		t.Run(name, func(t *testing.T) {
+			w := new(wire)
+			l := begin(t, open(t, server.New(t), postgres.Options{Dial: w.dial}))
+			must(t, deposit(l, 0, 2))
+			w.cut.Store(cut)
+			must(t, pay(l, wallet(0), wallet(1), 7, "marked"))
+			if w.cut.Load() != 0 {
+				t.Fatal("no connection was broken")
+			}
+			must(t, pay(l, wallet(0), wallet(1), 1, "later"))
+			sound(t, l, wallet(1), ledger.Unit+8)
+		})
+	}
+}
+
+// TestUnderLoad: three ledgers pay while their backends are terminated and the server crashes. Each payment takes place once.
+func TestUnderLoad(t *testing.T) {
+	server := pgtest.Start(t, "restart_after_crash=on")
+	dsn := server.New(t)
+	shared := func() *ledger.Ledger {
+		s, err := postgres.OpenShared(dsn, postgres.Options{Logger: quiet, Patience: time.Minute})
+		must(t, err)
+		return begin(t, s)
+	}
+	first := shared()
+	const wallets, each = 8, 40
+	must(t, deposit(first, 0, wallets))
+	var all sync.WaitGroup
+	var made atomic.Int64
+	steps := make(chan struct{}, 3*wallets*each)
+	for node := range 3 {
+		l := shared()
+		for payer := range wallets {
+			all.Go(func() {
+				for i := range each {
+					id := fmt.Sprintf("%d/%d/%d", node, payer, i)
+					if err := pay(l, wallet(payer), ledger.Commission, 1, id); err != nil {
+						t.Errorf("payment %s: %v", id, err)
+						return
+					}
+					made.Add(1)
+					steps <- struct{}{}
+				}
+			})
+		}
+	}
+	go func() { all.Wait(); close(steps) }()
+	n := 0
+	for range steps {
+		n++
+		switch {
+		case n == 3*wallets*each/2:
+			server.Stop(syscall.SIGQUIT)
+			server.Run(t)
+		case n%100 == 50:
+			server.Exec(t, "select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid() and application_name = 'tallygate'")
+		}
+	}
+	sound(t, first, ledger.Commission, ledger.Amount(made.Load()))
+}
+
+// TestAway: while the database is away, the ledger refuses, and changes nothing. After Reopen it goes on.
+func TestAway(t *testing.T) {
+	server := pgtest.Start(t)
+	l := begin(t, open(t, server.New(t), postgres.Options{Patience: time.Millisecond}))
+	must(t, deposit(l, 0, 2))
+	server.Stop(syscall.SIGINT)
+	if err := pay(l, wallet(0), wallet(1), 1, "away"); !errors.Is(err, ledger.ErrUnavailable) || errors.Is(err, ledger.ErrOutcomeUnknown) {
+		t.Errorf("an operation without a database: %v", err)
+	}
+	if _, err := l.Stand(); !errors.Is(err, ledger.ErrUnavailable) {
+		t.Errorf("reading without a database: %v", err)
+	}
+	if err := l.Reopen(); err == nil {
+		t.Error("a ledger without a database was reopened")
+	}
+	server.Run(t)
+	must(t, l.Reopen())
+	must(t, pay(l, wallet(0), wallet(1), 1, "away"))
+	sound(t, l, wallet(1), ledger.Unit+1)
+}
+
+// TestStoppedInTheMiddle: a process that stops while it has the lock delays the others, but for no longer than the server allows.
+func TestStoppedInTheMiddle(t *testing.T) {
+	server := pgtest.Start(t, "fsync=off")
+	dsn := server.New(t)
+	stop := make(chan struct{})
+	stopped := make(chan struct{})
+	a, err := postgres.OpenShared(dsn, postgres.Options{Logger: quiet})
+	must(t, err)
+	b, err := postgres.OpenShared(dsn, postgres.Options{Logger: quiet})
+	must(t, err)
+	la, lb := begin(t, a), begin(t, b)
+	must(t, deposit(la, 0, 2))
+	var runs atomic.Int64
+	done := make(chan error, 1)
+	a.Submit(ledger.Op{Run: func(w ledger.Writer) error {
+		if _, err := w.Get([]byte("unknown")); err != nil { // the first run ends here
+			return err
+		}
+		if runs.Add(1) == 1 { // the second run has the lock
+			close(stopped)
+			<-stop
+		}
+		w.Put([]byte("dstopped"), []byte("x"))
+		return nil
+	}, Done: func(err error) { done <- err }})
+	<-stopped
+	must(t, pay(lb, wallet(0), wallet(1), 1, "meanwhile"))
+	close(stop)
+	must(t, <-done)
+	if runs.Load() < 2 {
+		t.Error("the operation that had lost its lock did not run again")
+	}
+	must(t, pay(la, wallet(0), wallet(1), 1, "after"))
+	sound(t, la, wallet(1), ledger.Unit+2)
+}
+
+// TestOwner: only one gateway has the ledger. Another one waits; it gets the ledger when the first one closes it, or shows no sign of life.
+// A gateway that was taken for dead can't commit any more.
+func TestOwner(t *testing.T) {
+	server := pgtest.Start(t, "fsync=off")
+	t.Run("refused", func(t *testing.T) {
+		dsn := server.New(t)
+		l := begin(t, open(t, dsn, postgres.Options{Lifetime: 2 * time.Second}))
+		must(t, deposit(l, 0, 1))
+		if _, err := postgres.Open(dsn, postgres.Options{Lifetime: 2 * time.Second, Wait: time.Millisecond, Logger: quiet}); !errors.Is(err, ledger.ErrLocked) {
+			t.Errorf("a second gateway: %v", err)
+		}
+		must(t, deposit(l, 0, 1))
+		must(t, l.Close())
+		begin(t, open(t, dsn, postgres.Options{Lifetime: time.Hour, Wait: time.Millisecond}))
+	})
+	t.Run("taken over", func(t *testing.T) {
+		dsn := server.New(t)
+		dead := begin(t, open(t, dsn, postgres.Options{Lifetime: time.Hour})) // its beat never comes
+		must(t, deposit(dead, 0, 2))
+		l := begin(t, open(t, dsn, postgres.Options{Lifetime: 100 * time.Millisecond, Wait: time.Minute}))
+		for range 2 {
+			if err := pay(dead, wallet(0), wallet(1), 1, "late"); !errors.Is(err, ledger.ErrUnavailable) || !errors.Is(err, ledger.ErrLocked) {
+				t.Errorf("a commit of a gateway that was taken for dead: %v", err)
+			}
+			if err := dead.Reopen(); !errors.Is(err, ledger.ErrLocked) {
+				t.Errorf("reopening the ledger of a gateway that was taken for dead: %v", err)
+			}
+		}
+		must(t, pay(l, wallet(0), wallet(1), 1, "mine"))
+		sound(t, l, wallet(1), ledger.Unit+1)
+	})
+}
+
+// TestLostCommits: if a failover loses commits that were answered, the ledger becomes read-only at the next operation, whether or not as
+// many others were made meanwhile.
+func TestLostCommits(t *testing.T) {
+	server := pgtest.Start(t, "fsync=off")
+	for _, others := range []int{0, 1, 3} {
+		dsn := server.New(t)
+		shared := func() *ledger.Ledger {
+			s, err := postgres.OpenShared(dsn, postgres.Options{Logger: quiet})
+			must(t, err)
+			return begin(t, s)
+		}
+		_, path, _ := strings.Cut(dsn, "search_path=")
+		sql := func(text string) { server.Exec(t, strings.ReplaceAll(text, "@", path+".")) }
+		l := shared()
+		must(t, deposit(l, 0, 2))
+		sql("create table @kept as table @records; create table @kept_head as table @head; create table @kept_log as table @log")
+		must(t, pay(l, wallet(0), wallet(1), 1, "lost"))
+		sql(`begin; truncate @records, @head, @log; insert into @records table @kept; insert into @head table @kept_head;
+			insert into @log table @kept_log; commit`)
+		if others > 0 {
+			other := shared()
+			for i := range others {
+				must(t, pay(other, wallet(1), wallet(0), 2, fmt.Sprint("other", i)))
+			}
+		}
+		if err := pay(l, wallet(0), wallet(1), 1, "next"); !errors.Is(err, ledger.ErrReadOnly) {
+			t.Errorf("after a commit was lost and %d others were made: %v", others, err)
+		}
+	}
+}
+
+// TestManyStart: several processes may make the tables of one database at the same time.
+func TestManyStart(t *testing.T) {
+	server := pgtest.Start(t, "fsync=off")
+	dsn := server.New(t)
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			s, err := postgres.OpenShared(dsn, postgres.Options{Logger: quiet})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+}
+
+// TestUnsafeSettings: a server that may lose confirmed commits is refused, unless the setting is named.
+func TestUnsafeSettings(t *testing.T) {
+	server := pgtest.Start(t, "fsync=off")
+	for _, setting := range []string{"off", "local"} {
+		dsn := server.New(t) + "&synchronous_commit=" + setting
+		if _, err := postgres.Open(dsn, postgres.Options{Logger: quiet}); err == nil || !strings.Contains(err.Error(), "synchronous_commit is "+setting) {
+			t.Errorf("synchronous_commit = %s: %v", setting, err)
+		}
+		open(t, dsn, postgres.Options{SynchronousCommit: setting})
+	}
+}
+
+// TestDamagedRecord: a record that somebody has changed is found.
+func TestDamagedRecord(t *testing.T) {
+	server := pgtest.Start(t, "fsync=off")
+	dsn := server.New(t)
+	l := begin(t, open(t, dsn, postgres.Options{}))
+	must(t, deposit(l, 0, 2))
+	server.Exec(t, "update test1.records set value = set_byte(value, 0, 255 - get_byte(value, 0)) where key = 'awallet:agent00001'")
+	if _, _, err := l.Balance(wallet(1)); !errors.Is(err, ledger.ErrCorrupt) {
+		t.Errorf("reading a damaged record: %v", err)
+	}
+}
+
+// TestSecrets: no error tells a password, whatever is wrong with the DSN.
+func TestSecrets(t *testing.T) {
+	for _, dsn := range []string{
+		"postgres://shop:geheim@127.0.0.1:1/ledger",
+		"postgres://shop:geheim@[::1/ledger",
+		"postgres://shop:geheim@host:port/ledger",
+		"postgres://shop:ge%zzheim@127.0.0.1:1/ledger",
+		"host=127.0.0.1 port=1 user=shop password=geheim",
+		"host=127.0.0.1 port=x user=shop password=geheim",
+		"password='geheim",
+		"user=shop password geheim",
+		"geheim",
+		"postgres://shop:geheim@127.0.0.1:1/ledger?sslmode=never",
+		"postgres://shop:geheim@127.0.0.1:1/ledger?pool_max_conns=x",
+		"",
+	} {
+		_, err := postgres.Open(dsn, postgres.Options{Patience: time.Millisecond, Logger: quiet})
+		if err == nil {
+			t.Errorf("%q was opened", dsn)
+			continue
+		}
+		if strings.Contains(err.Error(), "heim") && dsn != "geheim" {
+			t.Errorf("an error tells the password: %v", err)
+		}
+		if where, err := postgres.Where(dsn); strings.Contains(where, "heim") || err != nil && strings.Contains(err.Error(), "heim") {
+			t.Errorf("the place tells the password: %s, %v", where, err)
+		}
+	}
+}
+
+// TestShared runs the tests of several ledgers on one store.
+func TestShared(t *testing.T) {
+	server := pgtest.Start(t, "fsync=off")
+	ledgertest.RunShared(t, func(t testing.TB) ledgertest.Place { return place(t, server, postgres.Options{}) })
+}

@@ -1,0 +1,229 @@
+//go:build unix
+
+package pgtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Server is a running server.
+type Server struct {
+	dir      string
+	binaries string
+	settings []string
+	schemas  atomic.Int64
+
+	mu      sync.Mutex
+	process *exec.Cmd
+	ended   chan struct{}
+}
+
+// errMissing is returned if this machine has no server to run.
+var errMissing = errors.New("this machine has no PostgreSQL server (Debian: apt-get install postgresql)")
+
+// Start starts a server that is stopped when the test ends. Without PostgreSQL's binaries the test is skipped; if the environment says CI=true, it fails instead. Settings are
+// of the form "name=value".
+func Start(t testing.TB, settings ...string) *Server {
+	t.Helper()
+	s, err := Open(settings...)
+	switch {
+	case errors.Is(err, errMissing) && os.Getenv("CI") != "true":
+		t.Skipf("NOT TESTED: %v", err)
+	case err != nil:
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// Open starts a server for all tests of a package, in its TestMain.
+func Open(settings ...string) (s *Server, err error) {
+	s = &Server{settings: settings}
+	if s.binaries, err = find(); err != nil {
+		return nil, err
+	}
+	if s.dir, err = os.MkdirTemp("", "pgtest"); err != nil {
+		return nil, err
+	}
+	if err = s.begin(); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// Close stops the server and removes its files.
+func (s *Server) Close() error {
+	s.Stop(syscall.SIGQUIT)
+	return os.RemoveAll(s.dir)
+}
+
+func (s *Server) begin() error {
+	if who := runAs(); who != nil {
+		if err := os.Chown(s.dir, int(who.Uid), int(who.Gid)); err != nil {
+			return err
+		}
+	}
+	out, err := s.command("initdb", "-D", s.data(), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions").CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("initdb: %w: %s", err, out)
+	}
+	return s.run()
+}
+
+// find returns the folder of the newest server on this machine.
+func find() (string, error) {
+	if path, err := exec.LookPath("initdb"); err == nil {
+		return filepath.Dir(path), nil
+	}
+	found, err := filepath.Glob("/usr/lib/postgresql/*/bin")
+	if err != nil || len(found) == 0 {
+		return "", errMissing
+	}
+	version := func(path string) int {
+		n, _ := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+		return n
+	}
+	return slices.MaxFunc(found, func(a, b string) int { return version(a) - version(b) }), nil
+}
+
+// runAs returns whom the server runs as, or nil if that is the current user.
+func runAs() *syscall.Credential {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	who := &syscall.Credential{Uid: 65534, Gid: 65534}
+	if nobody, err := user.Lookup("nobody"); err == nil {
+		uid, _ := strconv.ParseUint(nobody.Uid, 10, 32)
+		gid, _ := strconv.ParseUint(nobody.Gid, 10, 32)
+		who.Uid, who.Gid = uint32(uid), uint32(gid)
+	}
+	return who
+}
+
+func (s *Server) command(name string, args ...string) *exec.Cmd {
+	c := exec.Command(filepath.Join(s.binaries, name), args...)
+	c.Dir, c.SysProcAttr = s.dir, attributes(runAs())
+	return c
+}
+
+func (s *Server) data() string { return filepath.Join(s.dir, "data") }
+
+// Run starts the server again after Stop, and waits until it answers.
+func (s *Server) Run(t testing.TB) {
+	t.Helper()
+	if err := s.run(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (s *Server) run() error {
+	args := []string{"-D", s.data(), "-k", s.dir, "-h", "", "-c", "max_connections=200"}
+	for _, setting := range s.settings {
+		args = append(args, "-c", setting)
+	}
+	log, err := os.OpenFile(filepath.Join(s.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	c := s.command("postgres", args...)
+	c.Stdout, c.Stderr = log, log
+	started := make(chan error)
+	ended := make(chan struct{})
+	go run(c, started, ended)
+	if err := <-started; err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.process, s.ended = c, ended
+	s.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	for {
+		conn, err := pgx.Connect(ctx, s.dsn())
+		if err == nil {
+			return conn.Close(ctx)
+		}
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+			return fmt.Errorf("the server does not answer: %w", err)
+		case <-ended:
+			text, _ := os.ReadFile(filepath.Join(s.dir, "log"))
+			return fmt.Errorf("the server has ended: %s", text)
+		}
+	}
+}
+
+// Stop ends the server: SIGTERM waits for its clients, SIGINT ends their sessions, SIGQUIT is a crash.
+func (s *Server) Stop(how syscall.Signal) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.process == nil {
+		return
+	}
+	_ = s.process.Process.Signal(how)
+	<-s.ended
+	s.process = nil
+}
+
+func (s *Server) dsn() string {
+	return fmt.Sprintf("postgres:///postgres?host=%s&user=postgres", s.dir)
+}
+
+// New makes an empty schema, and returns the DSN of connections that work in it.
+func (s *Server) New(t testing.TB) string {
+	t.Helper()
+	dsn, err := s.Schema()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dsn
+}
+
+// Schema is New outside of a test.
+func (s *Server) Schema() (dsn string, err error) {
+	name := fmt.Sprintf("test%d", s.schemas.Add(1))
+	return s.dsn() + "&search_path=" + name, s.exec("create schema " + name)
+}
+
+// Exec executes an SQL statement as the superuser.
+func (s *Server) Exec(t testing.TB, sql string) {
+	t.Helper()
+	if err := s.exec(sql); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (s *Server) exec(sql string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, s.dsn())
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx)
+	if _, err = conn.Exec(ctx, sql); err != nil {
+		return fmt.Errorf("%s: %w", sql, err)
+	}
+	return nil
+}

@@ -1,0 +1,41 @@
+//go:build unix
+
+package escrow_test
+
+import (
+	"fmt"
+	"os"
+	"sync"
+	"testing"
+
+	"github.com/tallygate/tallygate/escrow/ledger"
+	"github.com/tallygate/tallygate/escrow/ledger/postgres"
+	"github.com/tallygate/tallygate/escrow/ledger/postgres/pgtest"
+)
+
+// TestMain runs the tests on files, or on a private PostgreSQL server if the environment says TALLYGATE_STORE=postgres.
+func TestMain(m *testing.M) {
+	if os.Getenv("TALLYGATE_STORE") != "postgres" {
+		os.Exit(m.Run())
+	}
+	server, err := pgtest.Open("fsync=off")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	var mu sync.Mutex
+	schemas := map[string]string{}
+	openStore = func(path string) (ledger.Store, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if schemas[path] == "" {
+			if schemas[path], err = server.Schema(); err != nil {
+				return nil, err
+			}
+		}
+		return postgres.Open(schemas[path], postgres.Options{})
+	}
+	code := m.Run()
+	_ = server.Close()
+	os.Exit(code)
+}
