@@ -122,11 +122,7 @@ func (t *Tx) Subscribe(by Actor, o SubscriptionOrder) (Subscription, error) {
 
 // roomForSubscription refuses a payer that already has the largest number of subscriptions without a plan.
 func (t *Tx) roomForSubscription(payer string) error {
-	count := 0
-	err := t.ledger.Scan(subsWithoutPlan.under(payer), func(_, _ []byte) (bool, error) {
-		count++
-		return count < t.rules.MaxSubscriptions, nil
-	})
+	count, err := t.countUpTo(subsWithoutPlan.under(payer), t.rules.MaxSubscriptions)
 	if err == nil && count >= t.rules.MaxSubscriptions {
 		err = refuse(InvalidStatus, map[string]string{"limit": strconv.Itoa(t.rules.MaxSubscriptions)}, "an agent has at most %d subscriptions without a plan here; end one", t.rules.MaxSubscriptions)
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 	"github.com/tallygate/tallygate/meter"
 	"github.com/tallygate/tallygate/meter/formats"
+	"github.com/tallygate/tallygate/pricing"
 )
 
 // A provider keeps files, responses, threads and the like for its one customer, who is all payers. So each belongs to the payer that made it: the
@@ -32,7 +33,7 @@ type sharedGlob struct{ kind, id string } // kind is empty for all
 const SharedWords = "expected * for all, none, ids such as file-abc* or COLLECTION/ID such as vector_stores/*"
 
 // ParseShared reads which resources are shared: "*", "none", or globs of ids, each of which may have a collection and a slash before it. In a
-// glob * stands for any characters.
+// glob * stands for any characters, and ? for one.
 func ParseShared(words []string) (*Shared, error) {
 	s := new(Shared)
 	for _, word := range words {
@@ -62,29 +63,8 @@ func ParseShared(words []string) (*Shared, error) {
 
 func (s *Shared) has(r meter.Resource) bool {
 	return s != nil && (s.all || r.ID != "" && slices.ContainsFunc(s.globs, func(g sharedGlob) bool {
-		return (g.kind == "" || g.kind == r.Kind) && matches(g.id, r.ID)
+		return (g.kind == "" || g.kind == r.Kind) && pricing.MatchExact(g.id, r.ID)
 	}))
-}
-
-// matches reports whether a text is as a glob says.
-func matches(glob, text string) bool {
-	parts := strings.Split(glob, "*")
-	first, last := parts[0], parts[len(parts)-1]
-	if len(parts) == 1 {
-		return glob == text
-	}
-	if len(text) < len(first)+len(last) || !strings.HasPrefix(text, first) || !strings.HasSuffix(text, last) {
-		return false
-	}
-	text = text[len(first) : len(text)-len(last)]
-	for _, part := range parts[1 : len(parts)-1] {
-		_, rest, found := strings.Cut(text, part)
-		if !found {
-			return false
-		}
-		text = rest
-	}
-	return true
 }
 
 // separates reports whether the route keeps its payers' resources apart: where it reads requests, as long as not all is shared.

@@ -39,7 +39,7 @@ func (c *Case) holds(agent string, at time.Time) bool {
 
 // isFor reports whether the case is for a caller.
 func (c *Case) isFor(agent string) bool {
-	return len(c.Agents) == 0 || slices.ContainsFunc(c.Agents, func(glob string) bool { return matchFolded(glob, agent) }) // ids are case-sensitive
+	return len(c.Agents) == 0 || slices.ContainsFunc(c.Agents, func(glob string) bool { return MatchExact(glob, agent) }) // ids are case-sensitive
 }
 
 // Under returns the tariff for a call that an agent makes at a time: t itself, or the first of its cases that applies. t must be compiled.

@@ -5,17 +5,18 @@ import (
 	"unicode/utf8"
 )
 
-// match reports whether a glob matches a whole name. * stands for any characters, including /, and ? for one character. There is no escape.
-// Case does not matter, because providers accept a model's name in any case, and another spelling must not lead to a cheaper line.
+// match is MatchExact for the name of a model, in which case does not matter: providers accept it in any case, and another spelling must not
+// lead to a cheaper line.
+func match(glob, name string) bool {
+	return MatchExact(strings.ToLower(glob), strings.ToLower(name))
+}
+
+// MatchExact reports whether a glob matches a whole name. * stands for any characters, including /, and ? for one character. There is no
+// escape. Case matters.
 //
 // Names come from clients, so the time is at most the length of the name times that of the glob. The time of tidwall/match is exponential
 // in the number of *, and it takes a backslash for an escape.
-func match(glob, name string) bool {
-	return matchFolded(strings.ToLower(glob), strings.ToLower(name))
-}
-
-// matchFolded is match for a glob and a name in lower case.
-func matchFolded(glob, name string) bool {
+func MatchExact(glob, name string) bool {
 	g, n := 0, 0
 	star, resume := -1, 0
 	for n < len(name) {

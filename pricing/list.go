@@ -108,7 +108,7 @@ func (t *Tariff) parts(is Part, agent string, all bool) []Part {
 		}
 		shown := *c
 		if !all { // a case must not show its other customers
-			shown.Agents = slices.DeleteFunc(slices.Clone(c.Agents), func(glob string) bool { return !matchFolded(glob, agent) })
+			shown.Agents = slices.DeleteFunc(slices.Clone(c.Agents), func(glob string) bool { return !MatchExact(glob, agent) })
 		}
 		in := Part{When: append(slices.Clone(is.When), shown.condition()), tariff: c.whole, own: &c.Tariff}
 		list = append(list, c.whole.parts(in, agent, all)...)
@@ -157,7 +157,7 @@ func (p Part) Model(name string) (Model, *Rates, bool) {
 func (t *Tariff) Find(model string) (Model, *Rates, bool) {
 	folded := strings.ToLower(model)
 	for i, m := range t.compiled.models {
-		if matchFolded(m.glob, folded) {
+		if MatchExact(m.glob, folded) {
 			return t.Models[i], m.rates, true
 		}
 	}
