@@ -3,6 +3,7 @@ package examples
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -119,6 +120,38 @@ func TestProgramsPayOnceWhereAnswersAreLost(t *testing.T) {
 	s.verify()
 }
 
+// The snippets and classes of the page whose patterns these programs show run as they stand, with the functions of tallygate.py. The page is
+// not in the repository.
+func TestSnippetsOfThePageRunAsTheyStand(t *testing.T) {
+	t.Parallel()
+	page := cmp.Or(os.Getenv("TALLYGATE_SEED"), filepath.Join(root, "..", "shared", "design", "SEED.txt"))
+	if _, err := os.Stat(page); err != nil {
+		t.Skipf("SKIPPED, the page is not here (set TALLYGATE_SEED): %v", err)
+	}
+	page, err := filepath.Abs(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	python, err := exec.LookPath("python3")
+	if err == nil {
+		err = exec.Command(python, "-c", "import requests").Run()
+	}
+	if err != nil && os.Getenv("CI") != "" {
+		t.Fatalf("CI must have python3 with requests, which the page uses: %v", err)
+	} else if err != nil {
+		t.Skipf("SKIPPED, there is no python3 with requests, which the page uses: %v", err)
+	}
+	s := open(t, build(t), "")
+	r := s.start(new(run), python, filepath.Join("testdata", "page.py"), page)
+	<-r.ended
+	t.Logf("\n%s", r.out)
+	if r.err != nil {
+		t.Errorf("%v\nthe server's log:\n%s", r.err, s.log)
+	}
+	s.close()
+	s.verify()
+}
+
 // run is a program that runs, in Python or Go.
 type run struct {
 	name, balances string
@@ -170,7 +203,7 @@ func (s *server) runAll(quick bool, test func(t *testing.T, out string, err erro
 // start starts a program; its end is told by r.ended.
 func (s *server) start(r *run, program string, args ...string) *run {
 	cmd := exec.CommandContext(s.t.Context(), program, args...)
-	cmd.Env = append(os.Environ(), "TALLYGATE_URL="+s.url, "TALLYGATE_OPERATOR_KEY="+operatorKey, "PYTHONDONTWRITEBYTECODE=1")
+	cmd.Env = append(os.Environ(), "TALLYGATE_URL="+s.url, "TALLYGATE_OPERATOR_KEY="+operatorKey, "PYTHONDONTWRITEBYTECODE=1", "PYTHONPATH=python")
 	r.ended = make(chan struct{})
 	go func() {
 		defer close(r.ended)

@@ -28,8 +28,8 @@ class Refused(Exception):
 class Agent:
     """Acts with one agent's key. Methods that act on an escrow return the escrow as it is afterwards."""
 
-    def __init__(self, key=None, url=None):
-        self.key = key or os.environ.get("TALLYGATE_KEY")
+    def __init__(self, api_key=None, url=None):
+        self.key = api_key or os.environ.get("TALLYGATE_KEY")
         self.url = url or URL
         self.id = None  # only set by register; GET /agents/me tells it too
 
@@ -71,19 +71,19 @@ class Agent:
             order["auto_release_hours"] = auto_hours
         return self.call("POST", "/escrow", order)
 
-    def release(self, id, amount=None):
+    def release(self, eid, amount=None):
         """Releases an amount to the payee, or all that remains. The payer calls it."""
         if amount is None:
-            return self.call("POST", f"/escrow/{id}/release", {})
-        return self.call("POST", f"/escrow/{id}/release-partial", {"amount": str(amount)})
+            return self.call("POST", f"/escrow/{eid}/release", {})
+        return self.call("POST", f"/escrow/{eid}/release-partial", {"amount": str(amount)})
 
-    def status(self, id):
+    def status(self, eid):
         """The escrow as it is: status, amount = released + refunded + remaining, and the rest."""
-        return self.call("GET", f"/escrow/{id}")
+        return self.call("GET", f"/escrow/{eid}")
 
-    def refund(self, id, amount=None):
+    def refund(self, eid, amount=None):
         """Gives an amount, or all that remains, back to the payer. If the payer calls it, it is a request."""
-        return self.call("POST", f"/escrow/{id}/refund", {} if amount is None else {"amount": str(amount)})
+        return self.call("POST", f"/escrow/{eid}/refund", {} if amount is None else {"amount": str(amount)})
 
     def balance(self):
         """What the wallet holds. Escrowed money is not in it."""
@@ -107,22 +107,22 @@ def debit_wallet(agent_id, amount, memo="", *, by=None):
     return (by or Agent()).call("POST", "/wallet/debit", order)
 
 
-def create_escrow(to, amount, memo="", auto_release_hours=None, *, by=None):
+def create_escrow(to_agent_id, amount, memo="", auto_release_hours=None, *, by=None):
     """Puts an amount into an escrow for a payee."""
-    return (by or Agent()).lock(to, amount, memo, auto_release_hours)
+    return (by or Agent()).lock(to_agent_id, amount, memo, auto_release_hours)
 
 
-def release_escrow(id, *, by=None):
+def release_escrow(escrow_id, *, by=None):
     """Releases all that remains to the payee."""
-    return (by or Agent()).release(id)
+    return (by or Agent()).release(escrow_id)
 
 
-def release_partial(id, amount, memo="", *, by=None):
+def release_partial(escrow_id, amount, memo="", *, by=None):
     """Releases an amount to the payee; the rest stays in the escrow."""
-    return (by or Agent()).call("POST", f"/escrow/{id}/release-partial", {"amount": str(amount), "memo": memo})
+    return (by or Agent()).call("POST", f"/escrow/{escrow_id}/release-partial", {"amount": str(amount), "memo": memo})
 
 
-def request_refund(id, amount=None, reason="", *, by=None):
+def request_refund(escrow_id, amount=None, reason="", *, by=None):
     """Requests a refund of an amount, or of all that remains. The money stays frozen until the payee agrees or disputes. If the payee
     lets the time for an answer pass, the refund is granted."""
     request = {}
@@ -130,21 +130,21 @@ def request_refund(id, amount=None, reason="", *, by=None):
         request["amount"] = str(amount)
     if reason:
         request["reason"] = reason
-    return (by or Agent()).call("POST", f"/escrow/{id}/refund", request)
+    return (by or Agent()).call("POST", f"/escrow/{escrow_id}/refund", request)
 
 
-def charge_for_tokens(id, tokens, price_per_1k="0.002", *, by=None):
+def charge_for_tokens(escrow_id, tokens_used, price_per_1k="0.002", *, by=None):
     """Pays for tokens. Computing the amount in floats does no harm: see the note on amounts at the top."""
-    amount = str(float(price_per_1k) * tokens / 1000)
-    return release_partial(id, amount, memo=f"{tokens} tokens", by=by)
+    amount = str(float(price_per_1k) * tokens_used / 1000)
+    return release_partial(escrow_id, amount, memo=f"{tokens_used} tokens", by=by)
 
 
-def subscribe(to, amount, period_hours=WEEK, memo="", *, by=None):
+def subscribe(to_agent_id, amount, period_hours=WEEK, memo="", *, by=None):
     """Pays an amount at the end of each period, until the subscription is ended or the wallet no longer covers a period."""
-    order = {"to_agent_id": to, "amount": str(amount), "period_hours": period_hours, "memo": memo}
+    order = {"to_agent_id": to_agent_id, "amount": str(amount), "period_hours": period_hours, "memo": memo}
     return (by or Agent()).call("POST", "/subscriptions", order)
 
 
-def end_subscription(id, *, by=None):
+def end_subscription(subscription_id, *, by=None):
     """Ends a subscription at the end of its current period. Either party may."""
-    (by or Agent()).call("DELETE", f"/subscriptions/{id}")
+    (by or Agent()).call("DELETE", f"/subscriptions/{subscription_id}")
