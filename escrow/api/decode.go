@@ -21,13 +21,16 @@ func invalid(field, format string, args ...any) error {
 }
 
 // decode reads a request into in, a pointer to a struct. Fields with the tag `path` or `query` are read from the URL, and fields with a json
-// name from the body. decode returns the body as it arrived. Unknown names are ignored.
+// name from the body. decode returns the body as it arrived. Names that in does not have are refused.
 func decode(w http.ResponseWriter, req *http.Request, in any) (body []byte, err error) {
 	query := req.URL.Query()
 	if err := openCursor(query); err != nil {
 		return nil, err
 	}
 	v := reflect.ValueOf(in).Elem()
+	if err := onlyKnown(query, v.Type()); err != nil {
+		return nil, err
+	}
 	for _, field := range reflect.VisibleFields(v.Type()) {
 		if name := field.Tag.Get("path"); name != "" {
 			v.FieldByIndex(field.Index).SetString(req.PathValue(name))
@@ -37,7 +40,7 @@ func decode(w http.ResponseWriter, req *http.Request, in any) (body []byte, err 
 			}
 		}
 	}
-	if req.Method == http.MethodGet || req.Method == http.MethodDelete {
+	if req.Method == http.MethodGet {
 		return nil, nil
 	}
 	body, err = io.ReadAll(http.MaxBytesReader(w, req.Body, maxBody))
@@ -50,6 +53,7 @@ func decode(w http.ResponseWriter, req *http.Request, in any) (body []byte, err 
 }
 
 // decodeBody reads a body into the fields of in that have a json name. An empty body counts as an empty object.
+// Other names are refused.
 func decodeBody(body []byte, in any) error {
 	body = bytes.TrimSpace(body)
 	var object map[string]json.RawMessage
@@ -59,6 +63,9 @@ func decodeBody(body []byte, in any) error {
 		}
 	}
 	v := reflect.ValueOf(in).Elem()
+	if err := onlyKnownFields(object, v.Type(), ""); err != nil {
+		return err
+	}
 	for _, field := range reflect.VisibleFields(v.Type()) {
 		name, options, _ := strings.Cut(field.Tag.Get("json"), ",")
 		if name == "" || name == "-" {

@@ -175,7 +175,7 @@ func (s *server) routeNamed(name string) route {
 // schema returns the schema of the tool's arguments, which are the route's parameters and the fields of its body.
 func (t tool) schema(s *server) *jsonschema.Schema {
 	rt := s.routeNamed(t.route)
-	schema := &jsonschema.Schema{Type: "object", Properties: map[string]*jsonschema.Schema{}}
+	schema := &jsonschema.Schema{Type: "object", Properties: map[string]*jsonschema.Schema{}, AdditionalProperties: &jsonschema.Schema{Not: &jsonschema.Schema{}}}
 	take := func(rt route) {
 		if body := question(rt.in); body != nil && rt.method == http.MethodPost {
 			maps.Copy(schema.Properties, body.Properties)
@@ -213,6 +213,10 @@ func (s *server) callTool(ctx context.Context, t tool, rt route, call *mcp.CallT
 	if t.name == "escrow_release" && (arguments["amount"] != nil || arguments["milestone"] != nil) {
 		rt = s.routeNamed("releasePartial")
 	}
+	var key string
+	if rt.write != nil && json.Unmarshal(arguments[idempotencyArgument], &key) == nil {
+		delete(arguments, idempotencyArgument)
+	}
 	req, err := t.request(ctx, rt, arguments)
 	if err != nil {
 		return nil, err
@@ -220,8 +224,7 @@ func (s *server) callTool(ctx context.Context, t tool, rt route, call *mcp.CallT
 	if call.Extra != nil {
 		req.Header.Set("Authorization", call.Extra.Header.Get("Authorization"))
 	}
-	var key string
-	if json.Unmarshal(arguments[idempotencyArgument], &key) == nil && key != "" {
+	if key != "" {
 		req.Header.Set("Idempotency-Key", key)
 	}
 	answer := &recorder{header: http.Header{}}
@@ -229,18 +232,22 @@ func (s *server) callTool(ctx context.Context, t tool, rt route, call *mcp.CallT
 	return answer.result()
 }
 
-// request converts a call of the tool into a request to its route.
+// request converts a call of the tool into a request to its route. The arguments that are not in the path are the body, or the query if the
+// route reads.
 func (t tool) request(ctx context.Context, rt route, arguments map[string]json.RawMessage) (*http.Request, error) {
 	query, path := url.Values{}, rt.path
 	values := map[string]string{}
+	arguments = maps.Clone(arguments)
 	for _, parameter := range parameters(rt) {
-		name := parameter["name"].(string)
-		switch parameter["in"] {
-		case "path":
+		if name := parameter["name"].(string); parameter["in"] == "path" {
 			values[name] = text(arguments[t.arguments[name]])
 			path = strings.ReplaceAll(path, "{"+name+"}", url.PathEscape(values[name]))
-		case "query":
-			if value := text(arguments[name]); value != "" {
+			delete(arguments, t.arguments[name])
+		}
+	}
+	if rt.method == http.MethodGet {
+		for name, value := range arguments {
+			if value := text(value); value != "" && value != "null" {
 				query.Set(name, value)
 			}
 		}

@@ -91,7 +91,6 @@ func TestAmounts(t *testing.T) {
 	g.post("/wallet/transfer", alice, `{"to_agent_id":"shop"}`).want(422, "field", "amount")
 	g.post("/wallet/transfer", alice, `{"amount":1}`).want(422, "field", "to_agent_id")
 	g.post("/wallet/transfer", alice, `{"to_agent_id":7,"amount":1}`).want(422, "field", "to_agent_id")
-	g.post("/wallet/transfer", alice, `{"to_agent_id":"shop","amount":1,"colour":"red"}`).want(200)
 	for _, body := range []string{`[]`, `"x"`, `{`, `nonsense`, `{"a":1}{`} {
 		g.post("/wallet/transfer", alice, body).want(422, "field", "body")
 	}

@@ -81,7 +81,9 @@ func (s *schemas) answer(t reflect.Type) *jsonschema.Schema {
 			known[named] = ref
 		}
 	}
-	return infer(t, known)
+	schema := infer(t, known)
+	open(schema)
+	return schema
 }
 
 // question returns the schema of a request's body, or nil if t has no body. Amounts and hours may be strings or numbers in it.
@@ -118,14 +120,10 @@ func infer(t reflect.Type, known map[reflect.Type]*jsonschema.Schema) *jsonschem
 	return s
 }
 
-// loosen allows additional names in objects, since the decoder ignores them, and later versions may have more. It also says that lists are
-// never null.
+// loosen says that lists are never null.
 func loosen(s *jsonschema.Schema) {
 	if s == nil {
 		return
-	}
-	if s.AdditionalProperties != nil && s.Properties != nil {
-		s.AdditionalProperties = nil
 	}
 	if len(s.Types) == 2 && s.Types[0] == "null" && s.Types[1] == "array" {
 		s.Type, s.Types = "array", nil
@@ -136,6 +134,20 @@ func loosen(s *jsonschema.Schema) {
 	loosen(s.Items)
 	for _, property := range s.Properties {
 		loosen(property)
+	}
+}
+
+// open allows additional names in the objects of an answer, since later versions may have more.
+func open(s *jsonschema.Schema) {
+	if s == nil {
+		return
+	}
+	if s.AdditionalProperties != nil && s.Properties != nil {
+		s.AdditionalProperties = nil
+	}
+	open(s.Items)
+	for _, property := range s.Properties {
+		open(property)
 	}
 }
 

@@ -98,6 +98,11 @@ type limitIn struct {
 	Payee       string        `json:"payee,omitempty" jsonschema:"the payee that is limited; missing: all payees together"`
 	Amount      ledger.Amount `json:"amount"`
 	WindowHours hours         `json:"window_hours"`
+
+	// An answer may be sent back with changes. What it tells besides the limit is not read.
+	Spent *ledger.Amount `json:"spent,omitempty" jsonschema:"as in the answer; it is not read"`
+	Until *time.Time     `json:"until,omitempty" jsonschema:"as in the answer; it is not read"`
+	SetBy string         `json:"set_by,omitempty" jsonschema:"as in the answer; it is not read"`
 }
 
 type limitsIn struct {
