@@ -137,6 +137,14 @@ func (a *App) unmarshalLedger(d *caddyfile.Dispenser) (err error) {
 	if d.Val() == "postgres" && !isGuest(storeKey, "postgres") {
 		return d.Err("this build has no store \"postgres\": add it with 'xcaddy build --with github.com/tallygate/tallygate/caddymodule/postgres'")
 	}
+	if store := d.Val(); !isGuest(storeKey, store) {
+		switch {
+		case strings.HasPrefix(store, "postgres://") || strings.HasPrefix(store, "postgresql://"):
+			return d.Errf("'ledger' needs the name of a store first: write 'ledger postgres DSN', best with a placeholder such as {env.DATABASE_URL} for the DSN")
+		case strings.ContainsAny(store, "/\\.{"):
+			return d.Errf("'ledger %s' names no store: write 'ledger bolt %[1]s'", store)
+		}
+	}
 	d.Prev()
 	a.StoreRaw, err = unmarshalGuest[StoreModule](d, "store", storeKey, "a store for a ledger")
 	return err

@@ -11,6 +11,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
 
 	"github.com/tallygate/tallygate/escrow"
 	"github.com/tallygate/tallygate/escrow/ledger"
@@ -19,23 +20,54 @@ import (
 )
 
 // meterWords lists the subdirectives of a meter, for error messages.
-const meterWords = "payee, price, tariff, subscription, quality, count, cost, charge, agent, max_charge, max_body, durable_holds, on_exhausted, on_cancel, charge_on, keep_responses, shared, enforce"
+const meterWords = "payee, price, tariff, subscription, quality, count, cost, charge, agent, agent_auto, max_charge, max_body, durable_holds, on_exhausted, on_cancel, charge_on, keep_responses, shared, enforce"
 
 func parseMeter(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 	m := new(Meter)
 	if err := m.UnmarshalCaddyfile(h.Dispenser); err != nil {
 		return nil, err
 	}
-	return m, checkTariffName(h, m.TariffName)
+	if err := checkTariffName(h, m.TariffName); err != nil {
+		return nil, err
+	}
+	return m, m.checkAtLine(h)
+}
+
+// checkAtLine compiles a copy of the meter, so that what only the whole of its config shows to be wrong is told with the file and the line
+// too. Catalogs are not read: the file may be on another machine.
+func (m *Meter) checkAtLine(h httpcaddyfile.Helper) error {
+	trial := *m
+	var err error
+	if trial.app, err = globalOption(h); err != nil {
+		return err
+	}
+	trial.logger = zap.NewNop()
+	if trial.Tariff != nil && trial.Tariff.Catalog != nil {
+		trial.Tariff = new(pricing.Tariff)
+	}
+	if err := trial.compile(); err != nil {
+		h.Reset()
+		h.Next()
+		return h.Errf("meter of %s: %v", m.Payee, err)
+	}
+	return nil
+}
+
+// globalOption returns the global option tallygate of the Caddyfile.
+func globalOption(h httpcaddyfile.Helper) (*App, error) {
+	app := new(App)
+	option, ok := h.Option("tallygate").(httpcaddyfile.App)
+	if !ok {
+		return app, nil
+	}
+	return app, json.Unmarshal(option.Value, app)
 }
 
 // checkTariffName returns an error with the line if there is no tariff of that name.
 func checkTariffName(h httpcaddyfile.Helper, name string) error {
-	var app App
-	if option, ok := h.Option("tallygate").(httpcaddyfile.App); ok {
-		if err := json.Unmarshal(option.Value, &app); err != nil {
-			return err
-		}
+	app, err := globalOption(h)
+	if err != nil {
+		return err
 	}
 	if _, ok := app.Tariffs[name]; ok || name == "" {
 		return nil
@@ -87,6 +119,7 @@ func orNone(names []string) string {
 //			open A for D
 //		}
 //		agent PLACEHOLDER|IDENTITY ...
+//		agent_auto
 //		max_charge A
 //		max_body SIZE
 //		durable_holds above A
@@ -101,6 +134,12 @@ func (m *Meter) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	counted := countedNames(d)
 	d.Next()
 	args := d.RemainingArgs()
+	if len(args) > 1 && args[1] == "per" {
+		if _, err := ledger.ParseAmount(args[0]); err == nil {
+			return d.Errf("'meter %s' names no payee, the agent that is paid: write 'meter PAYEE %[1]s'", strings.Join(args, " "))
+		}
+		return d.Errf("'meter %s' has no amount: write 'meter %s A %s'", strings.Join(args, " "), args[0], strings.Join(args[1:], " "))
+	}
 	if len(args) > 0 {
 		m.Payee = args[0]
 		if err := checkPayee(d, m.Payee); err != nil {
@@ -119,6 +158,9 @@ func (m *Meter) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			return d.Errf("%s is given twice", word)
 		}
 		seen[word] = true
+		if err := m.checkOnePrice(d, word); err != nil {
+			return err
+		}
 		if err := m.unmarshalWord(d, word, counted); err != nil {
 			return err
 		}
@@ -132,10 +174,33 @@ func (m *Meter) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if !m.hasPrices() && m.Subscription == nil {
 		return d.Errf("the meter of %s has no price: expected 'price A per [N] UNIT', 'tariff NAME' or 'subscription NAME A per D'", m.Payee)
 	}
-	if len(m.Prices) > 0 && (m.TariffName != "" || m.Tariff != nil) {
-		return d.Errf("the meter of %s has both a price and a tariff: expected one of them", m.Payee)
-	}
 	return nil
+}
+
+// checkOnePrice refuses a second way to price the calls, in its line.
+func (m *Meter) checkOnePrice(d *caddyfile.Dispenser, word string) error {
+	have := ""
+	switch {
+	case len(m.Prices) > 0:
+		have = "price"
+	case m.TariffName != "" || m.Tariff != nil:
+		have = "tariff"
+	case m.Subscription != nil:
+		have = "subscription"
+	}
+	switch word {
+	case "price", "tariff", "subscription":
+	default:
+		return nil
+	}
+	if have == "" || have == word {
+		return nil
+	}
+	fix := "leave one of them out"
+	if have == "subscription" || word == "subscription" {
+		fix = "what calls cost beyond a subscription's quota is 'overage A per UNIT' in its block"
+	}
+	return d.Errf("the meter of %s has both a %s and a %s: %s", m.Payee, have, word, fix)
 }
 
 // checkPayee returns an error with the line if id is not valid as an agent's id.
@@ -185,6 +250,11 @@ func (m *Meter) unmarshalWord(d *caddyfile.Dispenser, word string, counted []str
 		return m.unmarshalCharge(d, counted)
 	case "agent":
 		return m.unmarshalAgent(d)
+	case "agent_auto":
+		if m.AgentAuto = true; d.NextArg() {
+			return d.Errf("unexpected %q: expected 'agent_auto' alone", d.Val())
+		}
+		return nil
 	case "max_charge":
 		return oneAmount(d, &m.MaxCharge)
 	case "max_body":

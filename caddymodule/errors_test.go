@@ -306,3 +306,38 @@ func TestAConflictThatStaysIsNotTriedAgain(t *testing.T) {
 		want(t, path+": Retry-After", a.header.Get("Retry-After"), "")
 	}
 }
+
+// TestCallersWithoutAnAccountAreToldHowToGetOne: a key in a form that is not read, and a caller that an earlier handler knows and the books don't.
+func TestCallersWithoutAnAccountAreToldHowToGetOne(t *testing.T) {
+	t.Parallel()
+	by := func(path, more string) string {
+		return "handle " + path + " {\n\t\tmeter {\n\t\t\tpayee acme\n\t\t\tprice 0.001 per call\n\t\t\tagent {http.request.header.X-User}\n\t\t\t" + more + "\n\t\t}\n\t\treverse_proxy UPSTREAM\n\t}\n\t"
+	}
+	s := openShop(t, "", by("/known", "")+by("/any", "agent_auto")+perCallSite, text("results"))
+	key := s.agent("alice", "1")
+	a := s.do("GET", "/search", "", "", "Authorization", key)
+	wantProblem(t, a, 401, "unauthorized")
+	if !strings.Contains(a.body, "no word Bearer before the key") {
+		t.Errorf("%s", a.body)
+	}
+
+	a = s.do("GET", "/known", "", "", "X-User", "ben")
+	wantProblem(t, a, 401, "unauthorized")
+	for _, part := range []string{`there is no agent \"ben\"`, "tallygate agents add ben", "agent_auto"} {
+		if !strings.Contains(a.body, part) {
+			t.Errorf("no %s in %s", part, a.body)
+		}
+	}
+	if a := s.do("GET", "/known", "", "", "X-User", "alice"); a.status != 200 {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	wantProblem(t, s.do("GET", "/any", "", "", "X-User", "ben"), 402, "insufficient_funds") // ben is made, and has no money yet
+	s.api("POST", "/wallet/deposit", operatorKey, map[string]any{"agent_id": "ben", "amount": "1"}, 200)
+	for _, path := range []string{"/any", "/known"} {
+		if a := s.do("GET", path, "", "", "X-User", "ben"); a.status != 200 {
+			t.Errorf("%s: %d %s", path, a.status, a.body)
+		}
+	}
+	want(t, "ben's wallet", s.balanceOf("ben"), "0.998")
+	wantProblem(t, s.do("GET", "/any", "", "", "X-User", "b e n"), 401, "unauthorized")
+}

@@ -65,6 +65,10 @@ type Meter struct {
 	// authenticates callers. Default: callers are identified by their Tallygate keys.
 	Agent string `json:"agent,omitempty"`
 
+	// AgentAuto makes agents that Agent or the identity names and that do not exist, at their first call. Default: such a call is refused with
+	// 401. Use it only if callers can't choose the id themselves, since each new id becomes an agent for ever.
+	AgentAuto bool `json:"agent_auto,omitempty"`
+
 	// IdentityRaw is a module that identifies the caller, of the namespace tallygate.identity, named by "identity". It replaces Agent.
 	IdentityRaw json.RawMessage `json:"identity,omitempty" caddy:"namespace=tallygate.identity inline_key=identity"`
 
@@ -327,6 +331,9 @@ func (m *Meter) compilePolicy() (err error) {
 	}
 	if m.Agent != "" {
 		m.route.Identity = placeholderIdentity(m.Agent)
+	}
+	if m.route.MakesAgents = m.AgentAuto; m.AgentAuto && m.Agent == "" && m.IdentityRaw == nil {
+		return errors.New("agent_auto needs 'agent PLACEHOLDER': callers with Tallygate keys are agents already")
 	}
 	if len(m.Shared) > 0 {
 		if m.route.Shared, err = gateway.ParseShared(m.Shared); err != nil {

@@ -53,15 +53,19 @@ func TestQualityByTheProvidersOwnScore(t *testing.T) {
 	}
 }
 
+// judgedQuery is the query of the calls that are judged, as the judge must see it.
+const judgedQuery = "symbol=TULIP"
+
 // judge is a judge that answers with what a test has set.
 func judge(t *testing.T, says *atomic.Value) *httptest.Server {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var q struct {
 			Payer, Price string
+			Request      struct{ Query string }
 			Response     struct{ Body string }
 		}
 		body, _ := io.ReadAll(r.Body)
-		if err := json.Unmarshal(body, &q); err != nil || q.Payer != "alice" || q.Price != "0.05" || q.Response.Body != "forty-two" {
+		if err := json.Unmarshal(body, &q); err != nil || q.Payer != "alice" || q.Price != "0.05" || q.Request.Query != judgedQuery || q.Response.Body != "forty-two" {
 			t.Errorf("the judge is asked %s", body)
 		}
 		answer := says.Load().(string)
@@ -92,7 +96,7 @@ func TestQualityByAJudge(t *testing.T) {
 			says.Store(test.answer)
 			s := openShop(t, "", qualitySite("http "+judge(t, &says).URL, test.onError), text("forty-two"))
 			key := s.agent("alice", "1")
-			a := s.do("GET", "/predict", key, "")
+			a := s.do("GET", "/predict?"+judgedQuery, key, "")
 			want(t, "charge", a.header.Get("Tallygate-Charge"), test.charge)
 			want(t, "quality", a.header.Get("Tallygate-Quality"), test.quality)
 			want(t, "status", s.charge(key, a.header.Get("Tallygate-Request"))["status"].(string), test.status)
@@ -106,7 +110,7 @@ func TestAHeldDecisionIsResolvedWhenTheJudgeIsBack(t *testing.T) {
 	says.Store("")
 	s := openShop(t, "", qualitySite("http "+judge(t, &says).URL, ""), text("forty-two"))
 	key := s.agent("alice", "1")
-	a := s.do("GET", "/predict", key, "")
+	a := s.do("GET", "/predict?"+judgedQuery, key, "")
 	want(t, "quality", a.header.Get("Tallygate-Quality"), "held")
 	want(t, "wallet while it is held", s.balance(key), "0.95")
 	want(t, "payee's wallet while it is held", s.balanceOf("quant"), "0")
@@ -120,7 +124,7 @@ func TestQualityByThePayer(t *testing.T) {
 	t.Parallel()
 	s := openShop(t, "", qualitySite("payer within 24h", ""), text("forty-two"))
 	key, other := s.agent("alice", "1"), s.agent("mallory", "1")
-	id := s.do("GET", "/predict", key, "").header.Get("Tallygate-Request")
+	id := s.do("GET", "/predict?"+judgedQuery, key, "").header.Get("Tallygate-Request")
 	if a := s.do("PUT", "/api/v1/charges/"+id+"/quality", other, `{"score":"1"}`); a.status != 404 {
 		t.Errorf("another agent scores: %d %s", a.status, a.body)
 	}

@@ -21,6 +21,7 @@ const (
 	ByOperator     Origin = "operator"
 	ByConfig       Origin = "config" // the payee of a configured meter
 	ByRail         Origin = "rail"   // an agent that paid by a rail before it was registered
+	ByMeter        Origin = "meter"  // an agent that a handler before a meter had identified, at its first call
 )
 
 // Agent is a party that pays or is paid.
@@ -136,6 +137,14 @@ func (b *Book) Reserve(ctx context.Context, payee string) error {
 			payee, agent.CreatedAt.Format(time.DateOnly), payee)
 	}
 	return nil
+}
+
+// Admit makes an agent that a handler before a meter has identified, if it does not exist.
+func (t *Tx) Admit(id string) (Agent, error) {
+	if agent, found, err := agentByID(t.ledger, id); err != nil || found {
+		return agent, err
+	}
+	return t.addAgent(AgentOrder{ID: id}, ByMeter)
 }
 
 // Adopt accepts an agent that has registered itself, so that a configuration may name it as a payee. Only the operator may do this.

@@ -41,6 +41,19 @@ func (a Actor) mayPay(payee string) error {
 	return nil
 }
 
+// operatorKey tells an operator whose key is not accepted where the right one is. is says what is wrong with the key, if there is a right one.
+func (r Rules) operatorKey(is string) string {
+	if r.OperatorKeyHash == [32]byte{} {
+		return "no operator's key is configured: set operator_key in the global option tallygate, and reload"
+	}
+	return is + ": that is the one in operator_key in the global option tallygate"
+}
+
+// OnlyOperator refuses a caller who is not the operator. what names the act.
+func (b *Book) OnlyOperator(what string) error {
+	return refuse(Forbidden, nil, "only the operator may %s, and this is an agent's key; %s", what, b.rules.operatorKey("send the operator's key"))
+}
+
 // isOperator refuses all callers but the operator. what names the act in the refusal.
 func (a Actor) isOperator(what string) error {
 	if a.Operator {

@@ -74,7 +74,7 @@ func HoldsKey(text string) bool {
 // whether the key is mistyped, unknown or revoked.
 func (b *Book) Authenticate(key string) (Actor, error) {
 	if key == "" {
-		return Actor{}, refuse(Unauthorized, nil, "no key was given")
+		return Actor{}, refuse(Unauthorized, nil, "no key was given: send it as 'Authorization: Bearer KEY'")
 	}
 	hash := HashKey(key)
 	if b.rules.OperatorKeyHash != [32]byte{} && subtle.ConstantTimeCompare(hash[:], b.rules.OperatorKeyHash[:]) == 1 {
@@ -82,7 +82,7 @@ func (b *Book) Authenticate(key string) (Actor, error) {
 	}
 	form := keyForm.FindStringSubmatch(key)
 	if form == nil {
-		return Actor{}, refuse(Unauthorized, nil, "this is not a key of this gateway: they begin with tg_ and have 63 characters")
+		return Actor{}, refuse(Unauthorized, nil, "this is not the key of an agent of this gateway: they begin with tg_ and have 63 characters; %s", b.rules.operatorKey("nor is it the operator's"))
 	}
 	if form[3] != checksum(key[:len(key)-6]) {
 		return Actor{}, refuse(Unauthorized, nil, "the key is mistyped or cut: its checksum does not fit")

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/escrow/api"
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
@@ -19,6 +20,7 @@ type arrival struct {
 	client  context.Context // the client's context, which ends when the client has left
 	outer   *admitted       // the call of the meter around this one; nil if there is none
 	key     string          // the caller's key; empty if there was none
+	hint    string          // what is wrong with the form of Authorization, if there was no key
 	payer   escrow.Actor    // set when it is known
 	terms   terms
 	refused *ledger.Refusal // the refusal of the terms; only a caller that was identified gets it
@@ -42,10 +44,13 @@ func (g *Gateway) arrive(route *Route, r *http.Request) *arrival {
 		if a.outer.body != nil {
 			setBody(r, a.outer.body)
 		}
-		a.key, a.terms = a.outer.key, a.outer.terms // these are no longer in the request
-		a.client = a.outer.client                   // the request's own context may be separate from the client's
+		a.key, a.hint, a.terms = a.outer.key, a.outer.hint, a.outer.terms // these are no longer in the request
+		a.client = a.outer.client                                         // the request's own context may be separate from the client's
 	} else {
-		a.key = takeKey(r)
+		hint := api.BearerHint(r.Header.Get("Authorization"))
+		if a.key = takeKey(r); a.key == "" {
+			a.hint = hint
+		}
 		a.terms, a.refused = takeTerms(r.Header)
 	}
 	dropHTTPUpgrade(r.Header)

@@ -91,7 +91,7 @@ func (b *kept) complete() (cause any) {
 	case err != nil:
 		b.discard()
 		b.Header().Set(headerRequest, c.id)
-		WriteProblem(b.ResponseWriter, c.request, asRefusal(err))
+		c.tell(b.ResponseWriter, asRefusal(err))
 		return nil
 	}
 	c.writeCharge(b.Header(), end)

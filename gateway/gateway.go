@@ -30,7 +30,6 @@ import (
 	"time"
 
 	"github.com/tallygate/tallygate/escrow"
-	"github.com/tallygate/tallygate/escrow/api"
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
@@ -124,7 +123,7 @@ func (a *arrival) refuse(w http.ResponseWriter, r *http.Request, refusal *ledger
 	if a.cutOff {
 		w.Header().Set("Connection", "close") // otherwise the server reads the rest of the body first, however slowly it comes
 	}
-	api.WriteProblem(w, a.challenge(w.Header(), refusal), a.gateway.options.Prefix, shapeFor(r))
+	a.tell(w, a.challenge(w.Header(), refusal))
 }
 
 // letPass lets a refused call through in shadow mode. It costs nothing.

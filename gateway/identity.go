@@ -1,6 +1,8 @@
 package gateway
 
 import (
+	"cmp"
+	"fmt"
 	"net/http"
 
 	"github.com/tallygate/tallygate/escrow"
@@ -20,11 +22,14 @@ type Identity interface {
 const noKey = "no key: send your Tallygate key as 'Authorization: Bearer KEY', or where your client puts its provider key (x-api-key, x-goog-api-key, api-key), or as Tallygate-Key"
 
 // byKey identifies callers by their Tallygate keys. It limits clients that try many wrong keys.
-type byKey struct{ *Gateway }
+type byKey struct {
+	*Gateway
+	hint string // what is wrong with the form of the Authorization header, if no key was found
+}
 
 func (g byKey) Identify(r *http.Request, key string) (escrow.Actor, error) {
 	if key == "" {
-		return escrow.Actor{}, refuse(escrow.Unauthorized, noKey)
+		return escrow.Actor{}, refuse(escrow.Unauthorized, cmp.Or(g.hint, noKey))
 	}
 	payer, err := g.book.Authenticate(key)
 	if escrow.IsRefusal(err, escrow.Unauthorized) {
@@ -46,12 +51,34 @@ func (a *arrival) identify() *ledger.Refusal {
 		if paid, refusal := a.redeem(); paid || refusal != nil {
 			return refusal
 		}
-		identity = byKey{a.gateway}
+		identity = byKey{a.gateway, a.hint}
 	}
 	payer, err := identity.Identify(a.request, a.key)
 	if err != nil {
 		return asRefusal(err)
 	}
 	a.payer = payer
+	if a.route.Identity != nil && !a.route.Shadow {
+		return a.admitAgent()
+	}
+	return nil
+}
+
+// admitAgent refuses, or makes, a caller that the route's identity has found and that is no agent of the books.
+func (a *arrival) admitAgent() *ledger.Refusal {
+	id := a.payer.Agent
+	_, found, err := a.gateway.book.Agent(id)
+	switch {
+	case err != nil:
+		return asRefusal(err)
+	case found || a.payer.Operator:
+		return nil
+	case !a.route.MakesAgents:
+		return refuse(escrow.Unauthorized, fmt.Sprintf("there is no agent %q: make it (tallygate agents add %[1]s), or write agent_auto into the meter, which makes agents at their first call", id), "agent_id", id)
+	}
+	_, err = escrow.Do(a.request.Context(), a.gateway.book, func(tx *escrow.Tx) (escrow.Agent, error) { return tx.Admit(id) })
+	if err != nil {
+		return asRefusal(err)
+	}
 	return nil
 }

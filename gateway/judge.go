@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -76,13 +77,24 @@ func (w *httpWatcher) question(price func() (ledger.Amount, bool)) question {
 	a := w.answer
 	q := question{
 		RequestID: a.Request, Payer: a.Payer, Payee: a.Payee, Route: a.Route,
-		Request:  judgedRequest{Method: a.Asked.Method, Path: a.Asked.URL.Path, Body: cutText(a.Body, judgedRequestBytes)},
+		Request: judgedRequest{
+			Method: a.Asked.Method, Path: a.Asked.URL.Path, Query: cutText([]byte(withoutKey(a.Asked.URL.RawQuery)), judgedRequestBytes), Body: cutText(a.Body, judgedRequestBytes),
+		},
 		Response: judgedResponse{Status: a.Status, ContentType: w.contentType, Body: cutText(w.body, judgedResponseBytes), Cut: w.cut},
 	}
 	if amount, ok := price(); ok {
 		q.Price = amount.String()
 	}
 	return q
+}
+
+// withoutKey returns a query without the parameter in which clients put a provider's key. The caller's Tallygate key is not in it any more.
+func withoutKey(query string) string {
+	pairs := slices.DeleteFunc(strings.Split(query, "&"), func(pair string) bool {
+		name, _, _ := strings.Cut(pair, "=")
+		return unescaped(name) == "key"
+	})
+	return strings.Join(pairs, "&")
 }
 
 // question is what a judge gets, as JSON by POST. The judge answers with a number, or with a JSON object whose field `score` is a number.
@@ -99,7 +111,8 @@ type question struct {
 type judgedRequest struct {
 	Method string `json:"method"`
 	Path   string `json:"path"`
-	Body   string `json:"body,omitempty"` // only if it was read to price the call; at most 16 KiB
+	Query  string `json:"query,omitempty"` // as it was asked, but without a key; at most 16 KiB
+	Body   string `json:"body,omitempty"`  // only if it was read to price the call; at most 16 KiB
 }
 
 type judgedResponse struct {

@@ -71,9 +71,15 @@ func Unavailable(charge string) *ledger.Refusal {
 	return refuse(api.LedgerUnavailable, "the ledger can't be used at the moment; try again later", "charge", charge)
 }
 
-// WriteProblem answers a request on a metered route with a problem in a form that the provider's clients understand. It names no path.
+// tell answers with a refusal that names what this gateway offers to mend it.
+func (a *arrival) tell(w http.ResponseWriter, refusal *ledger.Refusal) {
+	api.WriteProblem(w, refusal, api.Shop{Prefix: a.gateway.options.Prefix, Book: a.gateway.book}, shapeFor(a.request))
+}
+
+// WriteProblem answers a request on a metered route with a problem in a form that the provider's clients understand. It names no path,
+// and no way to pay.
 func WriteProblem(w http.ResponseWriter, r *http.Request, refusal *ledger.Refusal) {
-	api.WriteProblem(w, refusal, "", shapeFor(r))
+	api.WriteProblem(w, refusal, api.Shop{}, shapeFor(r))
 }
 
 // shapeFor returns the form of errors for clients that send such requests.

@@ -333,7 +333,7 @@ func (b *sifted) refuse() {
 	b.call.cancel()
 	b.discard()
 	b.Header().Set(headerRequest, b.call.id)
-	WriteProblem(b.ResponseWriter, b.call.request, b.refusal)
+	b.call.tell(b.ResponseWriter, b.refusal)
 }
 
 func (b *sifted) failed(err error) error {

@@ -43,6 +43,8 @@ type Route struct {
 
 	// Identity finds out who calls. Default: the caller's Tallygate key.
 	Identity Identity
+	// MakesAgents makes the agents that Identity finds and the books do not have, at their first call. Default: such a call is refused.
+	MakesAgents bool
 	// MaxCharge is the most that one call may cost. 0: no limit but the caller's money.
 	MaxCharge ledger.Amount
 	// DurableAbove, if set, is an amount. A hold above it is written to disk before the request goes to the provider.

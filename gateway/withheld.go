@@ -58,5 +58,5 @@ func (a *admitted) withhold(w http.ResponseWriter, refusal *ledger.Refusal) {
 	told := &ledger.Refusal{Outcome: refusal.Outcome, Detail: "the answer is withheld, and " + charged + ": " + refusal.Detail, Fields: map[string]string{"withheld": "true", "charge": charge}}
 	maps.Copy(told.Fields, refusal.Fields)
 	w.Header().Set(headerRequest, a.id)
-	WriteProblem(w, a.request, told)
+	a.tell(w, told)
 }

@@ -114,10 +114,10 @@ func (s *server) handle(w http.ResponseWriter, r *http.Request) {
 	}
 	if methods := s.methods(r); len(methods) > 0 {
 		w.Header().Set("Allow", strings.Join(methods, ", "))
-		WriteProblem(w, &escrow.Refusal{Outcome: MethodNotAllowed, Detail: r.Method + " is not one of " + strings.Join(methods, ", ")}, s.o.Prefix, Plain)
+		WriteProblem(w, &escrow.Refusal{Outcome: MethodNotAllowed, Detail: r.Method + " is not one of " + strings.Join(methods, ", ")}, s.shop(), Plain)
 		return
 	}
-	WriteProblem(w, &escrow.Refusal{Outcome: escrow.NotFound, Detail: "no such path; they are in " + s.o.Prefix + "/openapi.json"}, s.o.Prefix, Plain)
+	WriteProblem(w, &escrow.Refusal{Outcome: escrow.NotFound, Detail: "no such path; they are in " + s.o.Prefix + "/openapi.json"}, s.shop(), Plain)
 }
 
 // methods returns the methods that the path of a request has.
@@ -141,13 +141,16 @@ func allowAll(h http.Header) {
 	h.Set("Access-Control-Max-Age", "86400")
 }
 
+// shop is what errors tell of this gateway.
+func (s *server) shop() Shop { return Shop{Prefix: s.o.Prefix, Book: s.book()} }
+
 // fail answers with an error. If the answer does not contain the error, fail logs it.
 func (s *server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	switch asRefusal(err).Outcome {
 	case InternalError, LedgerUnavailable:
 		s.o.Logger.Error("the API failed to answer", "method", r.Method, "path", r.URL.Path, "error", err)
 	}
-	WriteProblem(w, err, s.o.Prefix, Plain)
+	WriteProblem(w, err, s.shop(), Plain)
 }
 
 func (s *server) answer(w http.ResponseWriter, status int, body []byte) {

@@ -154,11 +154,17 @@ func (s Shape) write(body map[string]any, r *escrow.Refusal, k kind) (contentTyp
 	}
 }
 
+// Shop is what an error tells of the gateway that answers: where its API is, and what it offers to callers that lack a key or money.
+type Shop struct {
+	Prefix string       // the path under which the API is mounted
+	Book   *escrow.Book // nil: what it offers is not known, and not told
+}
+
 // problem returns the body of an error in the form of RFC 9457, with the code and the fields that help the caller to fix it.
-func problem(r *escrow.Refusal, prefix string) map[string]any {
+func problem(r *escrow.Refusal, shop Shop) map[string]any {
 	k := kinds[r.Outcome]
 	body := map[string]any{}
-	detail := under(prefix, r.Detail+remedy(r))
+	detail := under(shop.Prefix, r.Detail+remedy(r, shop))
 	for name, value := range r.Fields {
 		body[name] = value
 		if value == "true" && (name == "withheld" || name == "unbounded") {
@@ -169,14 +175,18 @@ func problem(r *escrow.Refusal, prefix string) map[string]any {
 		"type": problemBase + string(r.Outcome), "title": k.title, "status": k.status, "code": r.Outcome, "detail": detail,
 	})
 	if r.Outcome == escrow.InsufficientFunds {
-		body["pay"] = pay(prefix)
+		body["pay"] = pay(shop)
 	}
 	return body
 }
 
 // remedy returns the request to this API by which the caller can fix a refusal, if there is one.
-func remedy(r *escrow.Refusal) string {
+func remedy(r *escrow.Refusal, shop Shop) string {
 	switch {
+	case r.Outcome == escrow.Unauthorized && shop.Book != nil && shop.Book.Rules().OpenRegistration:
+		return "; POST /api/v1/agents makes an agent and its key"
+	case r.Outcome == escrow.Unauthorized && shop.Book != nil:
+		return "; agents get their keys from the operator"
 	case r.Outcome == escrow.EscrowRequired:
 		return ": POST /api/v1/escrow"
 	case r.Outcome == escrow.SubscriptionRequired && r.Fields["subscription_status"] == "":
@@ -190,13 +200,24 @@ func remedy(r *escrow.Refusal) string {
 	}
 }
 
-// pay lists the ways to fund a wallet.
-func pay(prefix string) []map[string]string {
-	return []map[string]string{
-		{"method": "faucet", "request": under(prefix, "POST /api/v1/faucet"), "note": "once, if the operator has a faucet"},
-		{"method": "deposit", "request": under(prefix, "POST /api/v1/wallet/deposit"), "note": "booked by the operator"},
-		{"method": "transfer", "request": under(prefix, "POST /api/v1/wallet/transfer"), "note": "from another agent"},
+// pay lists the ways to fund a wallet that the shop offers.
+func pay(shop Shop) (ways []map[string]string) {
+	var rules escrow.Rules
+	if shop.Book != nil {
+		rules = shop.Book.Rules()
 	}
+	if rules.Faucet > 0 {
+		ways = append(ways, map[string]string{
+			"method": "faucet", "request": under(shop.Prefix, "POST /api/v1/faucet"), "note": "once for each agent", "amount": rules.Faucet.String(),
+		})
+	}
+	deposit := map[string]string{"method": "deposit", "note": "booked by the operator: ask there how to pay"}
+	if rules.OperatorKeyHash != [32]byte{} {
+		deposit["request"] = under(shop.Prefix, "POST /api/v1/wallet/deposit")
+	}
+	return append(ways, deposit, map[string]string{
+		"method": "transfer", "request": under(shop.Prefix, "POST /api/v1/wallet/transfer"), "note": "from another agent",
+	})
 }
 
 // under adds a prefix to the API's paths in a text.
@@ -204,9 +225,9 @@ func under(prefix, text string) string {
 	return strings.ReplaceAll(text, " "+base+"/", " "+prefix+base+"/")
 }
 
-// WriteProblem answers with a refusal, or with any other error, as application/problem+json. prefix is the path under which the API is mounted.
+// WriteProblem answers with a refusal, or with any other error, as application/problem+json.
 // On a metered route, shape says for which provider's clients the answer is written.
-func WriteProblem(w http.ResponseWriter, err error, prefix string, shape Shape) {
+func WriteProblem(w http.ResponseWriter, err error, shop Shop, shape Shape) {
 	r := asRefusal(err)
 	h := w.Header()
 	if after := r.Fields["retry_after"]; after != "" {
@@ -222,7 +243,7 @@ func WriteProblem(w http.ResponseWriter, err error, prefix string, shape Shape) 
 	if shape != Plain && k.status == http.StatusConflict && h.Get("Retry-After") == "" {
 		h.Set("X-Should-Retry", "false") // clients would treat a 409 as a lock that will be free soon
 	}
-	body := problem(r, prefix)
+	body := problem(r, shop)
 	h.Set("Content-Type", shape.write(body, r, k))
 	h.Set("Cache-Control", "no-store")
 	h.Del("Content-Length")

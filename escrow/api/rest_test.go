@@ -320,7 +320,7 @@ func TestProblemsOfMeteredRoutes(t *testing.T) {
 		{&escrow.Refusal{Outcome: ledger.Overflow}, 422, "invalid_request"},
 	} {
 		w := httptest.NewRecorder()
-		api.WriteProblem(w, test.err, "", api.OpenAI)
+		api.WriteProblem(w, test.err, api.Shop{}, api.OpenAI)
 		body := w.Body.String()
 		if w.Code != test.status || w.Header().Get("Content-Type") != "application/problem+json" || !strings.Contains(body, `"code":"`+test.code+`"`) || !strings.Contains(body, `"error":{"code":"`+test.code+`","message":`) {
 			t.Errorf("%v: %d %s", test.err, w.Code, body)
@@ -330,7 +330,7 @@ func TestProblemsOfMeteredRoutes(t *testing.T) {
 		}
 	}
 	w := httptest.NewRecorder()
-	api.WriteProblem(w, &escrow.Refusal{Outcome: escrow.RateLimited, Fields: map[string]string{"retry_after": "7"}}, "", api.Plain)
+	api.WriteProblem(w, &escrow.Refusal{Outcome: escrow.RateLimited, Fields: map[string]string{"retry_after": "7"}}, api.Shop{}, api.Plain)
 	if w.Code != http.StatusTooManyRequests || w.Header().Get("Retry-After") != "7" || strings.Contains(w.Body.String(), `"error"`) {
 		t.Errorf("%d %v %s", w.Code, w.Header(), w.Body)
 	}

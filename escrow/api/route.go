@@ -155,6 +155,9 @@ func (s *server) request(req *http.Request, need access) (*request, error) {
 	if !given && need == anyone {
 		return r, nil
 	}
+	if hint := BearerHint(req.Header.Get("Authorization")); hint != "" {
+		return nil, &escrow.Refusal{Outcome: escrow.Unauthorized, Detail: hint}
+	}
 	var err error
 	if r.by, err = r.book.Authenticate(key); err != nil {
 		if key != "" && escrow.IsRefusal(err, escrow.Unauthorized) {
@@ -165,9 +168,24 @@ func (s *server) request(req *http.Request, need access) (*request, error) {
 		return nil, err
 	}
 	if need == operatorOnly && !r.by.Operator {
-		return nil, &escrow.Refusal{Outcome: escrow.Forbidden, Detail: "only the operator may do this"}
+		return nil, r.book.OnlyOperator("do this")
 	}
 	return r, nil
+}
+
+// BearerHint returns what is wrong with the form of an Authorization header, or an empty text if nothing is.
+func BearerHint(header string) string {
+	scheme, rest, _ := strings.Cut(strings.TrimSpace(header), " ")
+	switch {
+	case header == "" || strings.EqualFold(scheme, "Bearer") && strings.TrimSpace(rest) != "":
+		return ""
+	case strings.EqualFold(scheme, "Bearer"):
+		return "Authorization has no key after the word Bearer: send 'Authorization: Bearer KEY'"
+	case rest == "":
+		return "Authorization has no word Bearer before the key: send 'Authorization: Bearer KEY'"
+	default:
+		return "Authorization has another scheme than Bearer: send 'Authorization: Bearer KEY'"
+	}
 }
 
 // bearer returns the key of a request, from Authorization: Bearer KEY. given is true if there is such a header, even if its key is empty.

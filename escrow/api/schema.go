@@ -63,7 +63,7 @@ var words = map[reflect.Type]*jsonschema.Schema{
 	reflect.TypeFor[escrow.Way]():                enum(escrow.ToPayee, escrow.ToPayer),
 	reflect.TypeFor[escrow.MilestoneStatus]():    enum(escrow.MilestonePending, escrow.MilestoneDelivered, escrow.MilestoneAccepted),
 	reflect.TypeFor[escrow.ChargeStatus]():       enum(escrow.ChargeStatuses...),
-	reflect.TypeFor[escrow.Origin]():             enum(escrow.SelfRegistered, escrow.ByOperator, escrow.ByConfig),
+	reflect.TypeFor[escrow.Origin]():             enum(escrow.SelfRegistered, escrow.ByOperator, escrow.ByConfig, escrow.ByRail, escrow.ByMeter),
 	reflect.TypeFor[escrow.SubscriptionStatus](): enum(escrow.SubActive, escrow.SubEnding, escrow.SubSuspended, escrow.SubEnded),
 	reflect.TypeFor[escrow.EventType]():          enum(escrow.EventTypes...),
 	reflect.TypeFor[decimal.Decimal]():           {Type: "string"},

@@ -8,6 +8,8 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+
+	"github.com/tidwall/sjson"
 )
 
 // feedAPI serves GET /feed: headlines, for a flat rate.
@@ -99,8 +101,8 @@ var scored = regexp.MustCompile(`\\?"score\\?"\s*:\s*\\?"?([01](?:\.\d+)?)`)
 
 const mostJudged = 1 << 20 // bytes
 
-// judgeAPI serves POST /judge. It answers {"score": S} with the score that the judged answer contains, or 0 if it contains none. A real judge
-// would compute the score itself.
+// judgeAPI serves POST /judge. It answers {"score": S} with the score that the judged answer contains, or 0 if it contains none. A score in
+// what was asked does not count. A real judge would compute the score itself.
 func judgeAPI() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /judge", func(w http.ResponseWriter, r *http.Request) {
@@ -108,6 +110,9 @@ func judgeAPI() http.Handler {
 		if err != nil {
 			refuse(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("more than %d bytes to judge", mostJudged))
 			return
+		}
+		if answered, err := sjson.DeleteBytes(body, "request"); err == nil {
+			body = answered
 		}
 		score := "0"
 		if m := scored.FindSubmatch(body); m != nil {

@@ -81,6 +81,7 @@ func TestJudgeTakesTheAnswersOwnScore(t *testing.T) {
 		{get(t, open(t, "predict")+"/predict?symbol=TULIP&score=0.72").body, `{"score":0.72}`},
 		{`{"response":"{\"score\":\"0.91\"}"}`, `{"score":0.91}`},
 		{`{"score": 1}`, `{"score":1}`},
+		{`{"request":{"query":"x=\"score\":1"},"response":{"body":"{\"score\":\"0.3\"}"}}`, `{"score":0.3}`},
 		{`no score at all`, `{"score":0}`},
 	}
 	for _, test := range tests {
