@@ -16,7 +16,8 @@ import (
 	"github.com/tallygate/tallygate/gateway"
 )
 
-// Handler serves the API for agents and operators: /api/v1/*, /mcp, /openapi.json and /llms.txt. It passes all other requests on.
+// Handler serves the API for agents and operators: /api/v1/*, /mcp and its metadata, /openapi.json and /llms.txt. It passes all other requests
+// on.
 type Handler struct {
 	// Prefix is put before the API's paths, such as "/pay". Default: none.
 	Prefix string `json:"prefix,omitempty"`
@@ -89,6 +90,10 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 
 // ServeHTTP answers requests to the API's paths and passes all others on.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	if r.URL.Path == api.ResourceMetadataPath(h.Prefix) {
+		api.WriteResourceMetadata(w, api.Origin(r, isProxied(r)), h.Prefix)
+		return nil
+	}
 	path, below := strings.CutPrefix(r.URL.Path, h.Prefix)
 	if !below || !api.Serves(path) {
 		return next.ServeHTTP(w, r)

@@ -166,10 +166,10 @@ func TestEveryRouteIsAnExitOrNone(t *testing.T) {
 }
 
 // toolExits are the MCP tools that let money go, with their operations of the API.
-var toolExits = map[string][]string{"escrow_create": {"createEscrow"}, "escrow_release": {"releaseEscrow", "releasePartial"}, "escrow_refund": {"refundEscrow"}}
+var toolExits = map[string][]string{"escrow_create": {"createEscrow"}, "escrow_release": {"releaseEscrow", "releasePartial"}, "escrow_refund": {"refundEscrow"}, "wallet_transfer": {"transfer"}, "subscribe": {"createSubscription"}}
 
 // toolStays are the MCP tools that don't.
-var toolStays = strings.Fields("escrow_status escrow_list escrow_dispute escrow_resolve wallet_balance wallet_statement faucet_claim quote credit_issue credit_list credit_revoke coupon_issue coupon_list coupon_revoke coupon_redeem")
+var toolStays = strings.Fields("escrow_status escrow_list escrow_dispute escrow_resolve wallet_balance wallet_statement faucet_claim quote credit_issue credit_list credit_revoke coupon_issue coupon_list coupon_revoke coupon_redeem agent_register subscription_list subscription_end tariffs charges limits limits_set")
 
 // TestEveryToolIsAnExitOrNone does the same for the MCP tools.
 func TestEveryToolIsAnExitOrNone(t *testing.T) {
@@ -194,7 +194,7 @@ func TestEveryToolIsAnExitOrNone(t *testing.T) {
 				if body != "" {
 					must(t, json.Unmarshal([]byte(body), &arguments))
 				}
-				if parts := strings.Split(path, "/"); len(parts) > 2 {
+				if parts := strings.Split(path, "/"); len(parts) > 2 && parts[1] == "escrow" {
 					arguments["escrow_id"] = parts[2]
 				}
 				a := use(t, session(t, server.URL, key), code != "", name, arguments)

@@ -14,6 +14,8 @@ import (
 
 	"github.com/google/jsonschema-go/jsonschema"
 	"github.com/modelcontextprotocol/go-sdk/mcp"
+	"github.com/tidwall/gjson"
+	"github.com/tidwall/sjson"
 
 	"github.com/tallygate/tallygate/escrow"
 )
@@ -47,6 +49,15 @@ var tools = []tool{
 	{"coupon_list", "List the coupons that you have issued, newest first.", "listCoupons", nil, true},
 	{"coupon_revoke", "End a coupon that you have issued: nobody redeems it any more.", "revokeCoupon", map[string]string{"id": "coupon_id"}, false},
 	{"coupon_redeem", "Redeem a coupon's code for credit, once.", "redeemCoupon", nil, false},
+	{"agent_register", "Become an agent: the answer has the key, shown this once. It goes into the client's configuration. Needs no key, unless only the operator registers agents.", "createAgent", nil, false},
+	{"wallet_transfer", "Pay another agent from your wallet.", "transfer", nil, false},
+	{"subscribe", "Subscribe to a payee's plan (payee, plan), or pay an agent an amount each period (to_agent_id, amount, period_hours).", "createSubscription", nil, false},
+	{"subscription_list", "List your subscriptions, as payer and as payee, with what is left of their quotas.", "listSubscriptions", nil, true},
+	{"subscription_end", "End a subscription at the end of its period.", "endSubscription", map[string]string{"id": "subscription_id"}, false},
+	{"tariffs", "What each metered route costs. Needs no key.", "listTariffs", nil, true},
+	{"charges", "What calls have cost, newest first.", "listCharges", nil, true},
+	{"limits", "What you may spend, as set by yourself and by the operator.", "getLimits", nil, true},
+	{"limits_set", "Limit what you may spend: per key, per payee, or in all. Replaces the limits that you have set before.", "setLimits", nil, false},
 	{"quote", "What a request to a metered route would cost, and whether you can afford it.", "quote", nil, true},
 }
 
@@ -143,9 +154,30 @@ func (a *mcpAnswer) refusal() *escrow.Refusal {
 	return &escrow.Refusal{Outcome: outcome, Detail: strings.TrimSpace(a.said.String())}
 }
 
+// withKeyOfQuery returns the request with the key in its URL as bearer token, for clients that are given a URL and nothing else. A key in
+// the header counts before it.
+func withKeyOfQuery(req *http.Request) *http.Request {
+	query := req.URL.Query()
+	key := query.Get("key")
+	if key == "" {
+		return req
+	}
+	query.Del("key")
+	req = req.Clone(req.Context())
+	req.URL.RawQuery = query.Encode()
+	if req.Header.Get("Authorization") == "" {
+		req.Header.Set("Authorization", "Bearer "+key)
+	}
+	return req
+}
+
 // serveMCP lets a client without a key list the tools. It refuses a wrong key at once.
 func (s *server) serveMCP(w http.ResponseWriter, req *http.Request) {
+	req = withKeyOfQuery(req)
 	if _, err := s.request(req, anyone); err != nil {
+		if asRefusal(err).Outcome == escrow.Unauthorized {
+			w.Header().Set("WWW-Authenticate", bearerChallenge+`, resource_metadata="`+Origin(req, s.o.Proxied(req))+ResourceMetadataPath(s.o.Prefix)+`"`)
+		}
 		s.fail(w, req, err)
 		return
 	}
@@ -177,7 +209,7 @@ func (t tool) schema(s *server) *jsonschema.Schema {
 	rt := s.routeNamed(t.route)
 	schema := &jsonschema.Schema{Type: "object", Properties: map[string]*jsonschema.Schema{}, AdditionalProperties: &jsonschema.Schema{Not: &jsonschema.Schema{}}}
 	take := func(rt route) {
-		if body := question(rt.in); body != nil && rt.method == http.MethodPost {
+		if body := question(rt.in); body != nil && rt.method != http.MethodGet && rt.method != http.MethodDelete {
 			maps.Copy(schema.Properties, body.Properties)
 			schema.Required = append(schema.Required, body.Required...)
 		}
@@ -229,11 +261,11 @@ func (s *server) callTool(ctx context.Context, t tool, rt route, call *mcp.CallT
 	}
 	answer := &recorder{header: http.Header{}}
 	s.serve(answer, req, rt)
-	return answer.result()
+	return answer.result(s.o.Prefix)
 }
 
 // request converts a call of the tool into a request to its route. The arguments that are not in the path are the body, or the query if the
-// route reads.
+// route reads or deletes.
 func (t tool) request(ctx context.Context, rt route, arguments map[string]json.RawMessage) (*http.Request, error) {
 	query, path := url.Values{}, rt.path
 	values := map[string]string{}
@@ -245,12 +277,13 @@ func (t tool) request(ctx context.Context, rt route, arguments map[string]json.R
 			delete(arguments, t.arguments[name])
 		}
 	}
-	if rt.method == http.MethodGet {
+	if rt.method == http.MethodGet || rt.method == http.MethodDelete {
 		for name, value := range arguments {
 			if value := text(value); value != "" && value != "null" {
 				query.Set(name, value)
 			}
 		}
+		arguments = nil
 	}
 	body, err := json.Marshal(arguments)
 	if err != nil {
@@ -286,9 +319,21 @@ func (r *recorder) Header() http.Header         { return r.header }
 func (r *recorder) WriteHeader(status int)      { r.status = status }
 func (r *recorder) Write(p []byte) (int, error) { return r.body.Write(p) }
 
+// howToGiveKey follows the refusal of a tool for lack of a key.
+const howToGiveKey = `. In the configuration of an MCP client: "headers": {"Authorization": "Bearer KEY"}, or ?key=KEY at the end of the URL PREFIX/mcp; the tool agent_register makes an agent and its key`
+
 // result returns the answer as the result of a tool. A refusal becomes a result with isError that contains the problem.
-func (r *recorder) result() (*mcp.CallToolResult, error) {
+func (r *recorder) result(prefix string) (*mcp.CallToolResult, error) {
 	text := bytes.TrimSpace(r.body.Bytes())
+	if len(text) == 0 {
+		text = []byte("{}")
+	}
+	if r.status == http.StatusUnauthorized {
+		detail := gjson.GetBytes(text, "detail").String() + strings.ReplaceAll(howToGiveKey, "PREFIX", prefix)
+		if told, err := sjson.SetBytes(text, "detail", detail); err == nil {
+			text = told
+		}
+	}
 	return &mcp.CallToolResult{
 		Content: []mcp.Content{&mcp.TextContent{Text: string(text)}}, StructuredContent: json.RawMessage(text), IsError: r.status >= 400,
 	}, nil

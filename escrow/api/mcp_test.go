@@ -74,7 +74,7 @@ func TestMCP(t *testing.T) {
 	for _, tool := range listed.Tools {
 		names = append(names, tool.Name)
 	}
-	for _, name := range strings.Fields("escrow_create escrow_release escrow_status escrow_list escrow_refund escrow_dispute escrow_resolve wallet_balance wallet_statement faucet_claim credit_issue credit_list credit_revoke coupon_issue coupon_list coupon_revoke coupon_redeem quote") {
+	for _, name := range strings.Fields("escrow_create escrow_release escrow_status escrow_list escrow_refund escrow_dispute escrow_resolve wallet_balance wallet_statement faucet_claim credit_issue credit_list credit_revoke coupon_issue coupon_list coupon_revoke coupon_redeem quote agent_register wallet_transfer subscribe subscription_list subscription_end tariffs charges limits limits_set") {
 		if !slices.Contains(names, name) {
 			t.Errorf("no tool %s in %v", name, names)
 		}
@@ -115,12 +115,79 @@ func TestMCP(t *testing.T) {
 	use(t, a, false, "credit_list", map[string]any{"status": "active"}).want(0, "credits.0.amount", "3")
 	use(t, a, true, "quote", map[string]any{"path": "/search"}).want(0, "code", "not_found")
 
-	// Without a key the tools can be listed. A wrong key is refused at once.
+	use(t, a, false, "wallet_transfer", map[string]any{"to_agent_id": "bob", "amount": "1", "memo": "thanks"}).want(0, "kind", "transfer", "amount", "1")
+	plan := use(t, a, false, "subscribe", map[string]any{"to_agent_id": "bob", "amount": 1, "period_hours": 24}).want(0, "status", "active").str("subscription_id")
+	use(t, a, false, "subscription_end", map[string]any{"subscription_id": plan}).want(0)
+	use(t, a, false, "subscription_list", nil).want(0, "subscriptions.0.status", "ending")
+	use(t, a, false, "limits_set", map[string]any{"limits": []any{map[string]any{"amount": 5, "window_hours": 24, "payee": "bob"}}}).want(0, "limits.0.amount", "5")
+	use(t, a, false, "limits", nil).want(0, "limits.0.payee", "bob")
+	request := g.call("alice", "bob", "0.25")
+	use(t, a, false, "charges", map[string]any{"payee": "bob"}).want(0, "charges.0.request_id", request)
+
+	// Without a key the tools can be listed, agents register, and prices are read. Other tools say how to give a key. A wrong key is refused at once.
 	nobody := session(t, server.URL, "")
-	use(t, nobody, true, "wallet_balance", nil).want(0, "code", "unauthorized", "status", "401")
-	g.do("POST", "/mcp", "tg_wrong", `{}`).want(401, "code", "unauthorized")
+	use(t, nobody, false, "tariffs", nil).want(0, "currency", "USDC")
+	made = use(t, nobody, false, "agent_register", map[string]any{"agent_id": "carol"}).want(0, "agent_id", "carol")
+	told := use(t, nobody, true, "wallet_balance", nil).want(0, "code", "unauthorized", "status", "401").str("detail")
+	for _, part := range []string{`"headers": {"Authorization": "Bearer KEY"}`, "?key=KEY", "agent_register"} {
+		if !strings.Contains(told, part) {
+			t.Errorf("no %s in %s", part, told)
+		}
+	}
+	refused := g.do("POST", "/mcp", "tg_wrong", `{}`).want(401, "code", "unauthorized")
+	if challenge := refused.header.Get("WWW-Authenticate"); challenge != `Bearer realm="tallygate", resource_metadata="http://gate/.well-known/oauth-protected-resource/mcp"` {
+		t.Errorf("the challenge is %s", challenge)
+	}
 	g.do("GET", "/mcp", alice, "").want(405, "code", "method_not_allowed")
 }
+
+// A client that is given nothing but a URL has the key in it. The key in a header counts before it.
+func TestKeyInTheURLOfMCP(t *testing.T) {
+	g := newGate(t, rules(), api.Options{})
+	alice, bob := g.agent("alice", "3"), g.agent("bob", "4")
+	server := httptest.NewServer(g.http)
+	defer server.Close()
+	for _, test := range []struct{ query, header, balance string }{{"?key=" + alice, "", "3"}, {"?x=1&key=" + alice, bob, "4"}} {
+		client := mcp.NewClient(&mcp.Implementation{Name: "test", Version: "1"}, nil)
+		s, err := client.Connect(context.Background(), &mcp.StreamableClientTransport{Endpoint: server.URL + "/mcp" + test.query, HTTPClient: &http.Client{Transport: withKey(test.header)}}, nil)
+		must(t, err)
+		use(t, s, false, "wallet_balance", nil).want(0, "balance", test.balance)
+		s.Close()
+	}
+	g.do("POST", "/mcp?key=tg_wrong", "", `{}`).want(401, "code", "unauthorized")
+}
+
+// Registrations over MCP are counted by the client's address, as those over REST are.
+func TestRegistrationsOverMCPAreLimitedByClient(t *testing.T) {
+	g := newGate(t, rules(), api.Options{Client: func(r *http.Request) string {
+		address, _ := r.Context().Value(clientKey{}).(string)
+		return address
+	}})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		g.http.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), clientKey{}, r.URL.Query().Get("from"))))
+	}))
+	defer server.Close()
+	from := func(address string) *mcp.ClientSession {
+		client := mcp.NewClient(&mcp.Implementation{Name: "test", Version: "1"}, nil)
+		s, err := client.Connect(context.Background(), &mcp.StreamableClientTransport{Endpoint: server.URL + "/mcp?from=" + address}, nil)
+		must(t, err)
+		t.Cleanup(func() { s.Close() })
+		return s
+	}
+	busy, other := from("10.0.0.1"), from("10.0.0.2")
+	for range 1000 {
+		result, err := busy.CallTool(context.Background(), &mcp.CallToolParams{Name: "agent_register"})
+		must(t, err)
+		if result.IsError {
+			use(t, busy, true, "agent_register", nil).want(0, "code", "rate_limited")
+			use(t, other, false, "agent_register", nil)
+			return
+		}
+	}
+	t.Error("one client may register without a limit")
+}
+
+type clientKey struct{}
 
 // TestWhatIsNotMCPGetsAProblem: errors of the transport are problems, with the status that MCP's clients look for.
 func TestWhatIsNotMCPGetsAProblem(t *testing.T) {

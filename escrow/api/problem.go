@@ -225,6 +225,9 @@ func under(prefix, text string) string {
 	return strings.ReplaceAll(text, " "+base+"/", " "+prefix+base+"/")
 }
 
+// bearerChallenge tells with a 401 that a key is a bearer token.
+const bearerChallenge = `Bearer realm="tallygate"`
+
 // WriteProblem answers with a refusal, or with any other error, as application/problem+json.
 // On a metered route, shape says for which provider's clients the answer is written.
 func WriteProblem(w http.ResponseWriter, err error, shop Shop, shape Shape) {
@@ -235,7 +238,9 @@ func WriteProblem(w http.ResponseWriter, err error, shop Shop, shape Shape) {
 	}
 	switch r.Outcome {
 	case escrow.Unauthorized:
-		h.Set("WWW-Authenticate", `Bearer realm="tallygate"`)
+		if h.Get("WWW-Authenticate") == "" {
+			h.Set("WWW-Authenticate", bearerChallenge)
+		}
 	case LedgerUnavailable:
 		h.Set("Retry-After", "5")
 	}
