@@ -17,7 +17,7 @@ import (
 )
 
 // Handler serves the API for agents and operators: /api/v1/*, /mcp and its metadata, /openapi.json and /llms.txt. It passes all other requests
-// on.
+// on. If nothing handles them, it answers GET / with a page of what is sold, and other paths with 404.
 type Handler struct {
 	// Prefix is put before the API's paths, such as "/pay". Default: none.
 	Prefix string `json:"prefix,omitempty"`
@@ -96,7 +96,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	path, below := strings.CutPrefix(r.URL.Path, h.Prefix)
 	if !below || !api.Serves(path) {
-		return next.ServeHTTP(w, r)
+		return h.passOn(w, r, next)
 	}
 	release, err := h.app.open(r.Context())
 	if err != nil {

@@ -81,7 +81,7 @@ func refuseUnknown(unknown, known []string, what string, elsewhere []string) err
 		detail = fmt.Sprintf("there are no %ss %s", what, strings.Join(unknown, ", "))
 	}
 	name := unknown[0]
-	switch near := nearest(name, known); {
+	switch near := Nearest(name, known); {
 	case slices.Contains(elsewhere, name) && what == "parameter":
 		detail += fmt.Sprintf(": %s is a field of the body", name)
 	case slices.Contains(elsewhere, name):
@@ -105,8 +105,8 @@ func names(in reflect.Type, tag string) (names []string) {
 	return names
 }
 
-// nearest returns the name that was most likely meant by a word: the same one in another spelling, or with up to two letters wrong.
-func nearest(word string, names []string) (near string) {
+// Nearest returns the name that was most likely meant by a word: the same one in another spelling, or with up to two letters wrong.
+func Nearest(word string, names []string) (near string) {
 	plain := strings.NewReplacer("_", "", "-", "")
 	word = strings.ToLower(plain.Replace(word))
 	best := 3

@@ -13,12 +13,15 @@ import (
 	"github.com/tiktoken-go/tokenizer"
 )
 
-// llmAPI serves one made-up language model by OpenAI's chat completions and by Anthropic's messages. It answers to every model
-// name, and states its usage as those two do, counted by the tokenizer o200k_base.
+// llmAPI serves one made-up language model by OpenAI's chat completions, responses and embeddings, and by Anthropic's messages. It answers to
+// every model name, and states its usage as those do, counted by the tokenizer o200k_base. If it is offered tools in OpenAI's forms, it calls
+// the first one, and answers when it has the result.
 func llmAPI(pace pace) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/models", listModels)
 	mux.HandleFunc("POST /v1/chat/completions", func(w http.ResponseWriter, r *http.Request) { chatCompletions(w, r, pace) })
+	mux.HandleFunc("POST /v1/responses", func(w http.ResponseWriter, r *http.Request) { createResponse(w, r, pace) })
+	mux.HandleFunc("POST /v1/embeddings", embeddings)
 	mux.HandleFunc("POST /v1/messages", func(w http.ResponseWriter, r *http.Request) { messages(w, r, pace) })
 	mux.HandleFunc("POST /v1/messages/count_tokens", countTokens)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
@@ -106,6 +109,8 @@ type reply struct {
 	tokens int
 	// cut says that the request's limit ended the answer, not the model.
 	cut bool
+	// call is the call of a tool, instead of a text.
+	call *toolCall
 }
 
 func (a reply) text() string { return strings.Join(a.pieces, "") }

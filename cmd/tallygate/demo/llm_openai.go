@@ -12,6 +12,7 @@ type chatRequest struct {
 	Model               string    `json:"model"`
 	Messages            []message `json:"messages"`
 	Stream              bool      `json:"stream"`
+	Tools               []toolDef `json:"tools"`
 	N                   *int      `json:"n"`
 	MaxTokens           int       `json:"max_tokens"`
 	MaxCompletionTokens int       `json:"max_completion_tokens"`
@@ -78,6 +79,23 @@ type chatChoice struct {
 type chatMessage struct {
 	Role    string  `json:"role,omitempty"`
 	Content *string `json:"content,omitempty"`
+
+	ToolCalls []chatToolCall `json:"tool_calls,omitempty"`
+}
+
+type chatToolCall struct {
+	Index    int      `json:"index"`
+	ID       string   `json:"id"`
+	Type     string   `json:"type"`
+	Function toolCall `json:"function"`
+}
+
+// message is the answer as a message.
+func (a reply) message() chatMessage {
+	if a.call != nil {
+		return chatMessage{Role: "assistant", ToolCalls: []chatToolCall{{ID: newID("call_"), Type: "function", Function: *a.call}}}
+	}
+	return chatMessage{Role: "assistant", Content: new(a.text())}
 }
 
 func chatCompletions(w http.ResponseWriter, r *http.Request, pace pace) {
@@ -103,6 +121,9 @@ func chatCompletions(w http.ResponseWriter, r *http.Request, pace pace) {
 		choices = *q.N
 	}
 	said := say(q.Messages, limit)
+	if call := callOf(q.Messages, q.Tools); call != nil {
+		said = reply{call: call, tokens: call.tokens()}
+	}
 	usage := chatUsage{PromptTokens: promptTokens(q.Messages), CompletionTokens: choices * said.tokens}
 	usage.TotalTokens = usage.PromptTokens + usage.CompletionTokens
 	response := chatResponse{ID: newID("chatcmpl-"), Created: time.Now().Unix(), Model: q.Model}
@@ -113,7 +134,7 @@ func chatCompletions(w http.ResponseWriter, r *http.Request, pace pace) {
 	response.Object = "chat.completion"
 	response.Usage = json.RawMessage(encode(usage))
 	for i := range choices {
-		choice := chatChoice{Index: i, Message: &chatMessage{Role: "assistant", Content: new(said.text())}, FinishReason: new(said.finish())}
+		choice := chatChoice{Index: i, Message: new(said.message()), FinishReason: new(said.finish())}
 		response.Choices = append(response.Choices, choice)
 	}
 	answer(w, http.StatusOK, response)
@@ -131,7 +152,11 @@ func (c chatResponse) stream(out events, r *http.Request, pace pace, said reply,
 			out.send("", c)
 		}
 	}
-	send(chatMessage{Role: "assistant", Content: new("")}, nil)
+	if said.call != nil {
+		send(said.message(), nil)
+	} else {
+		send(chatMessage{Role: "assistant", Content: new("")}, nil)
+	}
 	for _, piece := range said.pieces {
 		if !pace.wait(r) {
 			return
@@ -149,7 +174,10 @@ func (c chatResponse) stream(out events, r *http.Request, pace pace, said reply,
 
 // finish is OpenAI's word for why the answer ended.
 func (a reply) finish() string {
-	if a.cut {
+	switch {
+	case a.call != nil:
+		return "tool_calls"
+	case a.cut:
 		return "length"
 	}
 	return "stop"

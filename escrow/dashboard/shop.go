@@ -1,0 +1,186 @@
+// Package dashboard serves the pages that people see. They are embedded, need no JavaScript, and load nothing from elsewhere.
+package dashboard
+
+import (
+	"bytes"
+	"crypto/sha256"
+	_ "embed"
+	"encoding/base64"
+	"html/template"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/tallygate/tallygate/escrow/api"
+)
+
+// Shop is what a gateway sells, and how one becomes its customer.
+type Shop struct {
+	Origin   string       // scheme and host by which the reader reached the gateway, such as "https://gate.example"
+	Prefix   string       // the path under which the API is mounted
+	Currency string       // the label of the ledger's money
+	Open     bool         // anybody may register
+	Faucet   string       // what each new agent may claim; empty: there is no faucet
+	Tariffs  []api.Tariff // what is sold, in the order of the configuration
+	More     bool         // there are more tariffs than these
+}
+
+//go:embed shop.css
+var style string
+
+//go:embed shop.html
+var page string
+
+var shopPage = template.Must(template.New("shop").Parse(page))
+
+// policy lets a page have its own style and nothing else.
+var policy = func() string {
+	sum := sha256.Sum256([]byte(style))
+	return "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+}()
+
+// Write answers with the shop's page.
+func (s Shop) Write(w http.ResponseWriter) error {
+	var text bytes.Buffer
+	if err := shopPage.Execute(&text, map[string]any{"Shop": s, "Style": template.CSS(style), "Goods": s.goods(), "Try": s.example()}); err != nil {
+		return err
+	}
+	h := w.Header()
+	h.Set("Content-Type", "text/html; charset=utf-8")
+	h.Set("Content-Security-Policy", policy)
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("Cache-Control", "no-cache")
+	_, err := w.Write(text.Bytes())
+	return err
+}
+
+// API returns the address of the API.
+func (s Shop) API() string { return s.Origin + s.Prefix + "/api/v1" }
+
+// MCP returns the address of the tools for agents.
+func (s Shop) MCP() string { return s.Origin + s.Prefix + "/mcp" }
+
+// goods is what one route sells.
+type goods struct {
+	Paths  []string
+	Payee  string
+	Pays   string // what pays for a call
+	Prices []string
+}
+
+// goods joins the tariffs of each route.
+func (s Shop) goods() (all []goods) {
+	for i, t := range s.Tariffs {
+		if i == 0 || t.Route != s.Tariffs[i-1].Route || t.Payee != s.Tariffs[i-1].Payee {
+			paths := strings.Fields(t.Route)
+			if len(paths) == 0 {
+				paths = []string{"/*"}
+			}
+			all = append(all, goods{Paths: paths, Payee: t.Payee, Pays: t.Charge})
+		}
+		last := &all[len(all)-1]
+		last.Prices = append(last.Prices, s.prices(t)...)
+	}
+	return all
+}
+
+// prices returns the prices of a tariff in words.
+func (s Shop) prices(t api.Tariff) (lines []string) {
+	about := ""
+	if t.Model != "" {
+		about = "model " + t.Model + ": "
+	}
+	if len(t.When) > 0 {
+		about += strings.Join(t.When, ", ") + ": "
+	}
+	if p := t.Plan; p != nil {
+		hours, _ := p.PeriodHours.MarshalJSON() // no error: it is a number
+		line := "plan " + p.Name + ": " + p.Amount.String() + " " + s.Currency + " for " + string(hours) + " hours"
+		if p.Included != "" {
+			line += " with " + p.Included + " " + p.Unit + "s"
+		}
+		lines = append(lines, line)
+		about = "beyond them: "
+	}
+	if t.Cost != "" {
+		lines = append(lines, about+"what the provider states ("+t.Cost+"), or")
+	}
+	for _, p := range t.Prices {
+		lines = append(lines, about+s.price(p))
+	}
+	if len(lines) == 0 {
+		lines = append(lines, about+"free")
+	}
+	return lines
+}
+
+func (s Shop) price(p api.TariffPrice) string {
+	line := p.Amount.String() + " " + s.Currency + " per "
+	if p.Per > 1 {
+		line += count(p.Per) + " " + p.Unit + "s"
+	} else {
+		line += p.Unit
+	}
+	if p.Class != p.Unit {
+		line += " of " + strings.ReplaceAll(p.Class, "_", " ")
+	}
+	for _, more := range []struct{ word, value string }{{"service", p.Service}, {"tool", p.Tool}, {"each", p.Each}} {
+		if more.value != "" {
+			line += ", " + more.word + " " + more.value
+		}
+	}
+	if p.Above > 0 {
+		line += ", above " + count(p.Above) + " tokens"
+	}
+	if p.After > 0 {
+		line += ", after " + count(p.After)
+	}
+	return line
+}
+
+// count is a number as configurations write it: 1M, 1k.
+func count(n int64) string {
+	switch {
+	case n >= 1_000_000 && n%1_000_000 == 0:
+		return strconv.FormatInt(n/1_000_000, 10) + "M"
+	case n >= 1000 && n%1000 == 0:
+		return strconv.FormatInt(n/1000, 10) + "k"
+	default:
+		return strconv.FormatInt(n, 10)
+	}
+}
+
+// example is a request to show in snippets.
+type example struct {
+	URL  string
+	Base string // of a language model's API; empty if the request has no body
+	Body string // JSON; empty: a GET
+}
+
+// example returns a request to a language model, if the shop has one, or else to its first route.
+func (s Shop) example() *example {
+	var first *example
+	for _, t := range s.Tariffs {
+		for _, path := range strings.Fields(t.Route) {
+			if strings.ContainsAny(strings.TrimSuffix(path, "*"), "*{}") {
+				continue
+			}
+			at := s.Origin + strings.TrimSuffix(path, "*")
+			if t.Pattern == "per_token" && strings.HasSuffix(path, "/*") {
+				model := t.Model
+				if strings.ContainsAny(model, "*?") || model == "" {
+					model = "MODEL"
+				}
+				return &example{
+					URL: at + "chat/completions", Base: strings.TrimSuffix(at, "/"),
+					Body: `{"model": ` + strconv.Quote(model) + `, "messages": [{"role": "user", "content": "hello"}]}`,
+				}
+			}
+			if first == nil {
+				first = &example{URL: at}
+			}
+		}
+	}
+	return first
+}
