@@ -96,6 +96,7 @@ type App struct {
 	startErr error
 	pooled   bool
 	clock    *worker // does what is due at a certain time
+	totals   *worker // adds charges to the totals that reports are made of
 	judging  *worker // asks judges again whose decision is missing
 	sender   *worker // sends webhooks
 }
@@ -334,6 +335,7 @@ func (a *App) start() error {
 		guarded()
 	}
 	a.clock = startClock(a.books, a.book, a.logger)
+	a.totals = startTotals(a.books, a.book, a.logger)
 	a.judging = startJudging(a.books, a.book, a.ctx.Slogger())
 	sender := api.NewSender(a.openBook, api.SenderOptions{Private: a.privateWebhooks(), Listens: listens, Logger: a.ctx.Slogger()})
 	a.sender = startWorker(sender.Run)
@@ -363,6 +365,7 @@ func (a *App) Stop() error { return nil }
 // Cleanup releases the ledger. Caddy calls it after Stop, and also for an app that was not started or whose start failed.
 func (a *App) Cleanup() error {
 	a.clock.end()
+	a.totals.end()
 	a.judging.end()
 	a.sender.end()
 	if !a.pooled {

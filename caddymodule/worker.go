@@ -65,6 +65,23 @@ func startClock(b *books, book *escrow.Book, logger *zap.Logger) *worker {
 	})
 }
 
+// totalsEvery is the time between two rounds of adding charges to the totals. A report does not wait for the round.
+const totalsEvery = 10 * time.Second
+
+// startTotals starts a worker that adds charges to the totals that reports are made of.
+func startTotals(b *books, book *escrow.Book, logger *zap.Logger) *worker {
+	return startWorker(func(ctx context.Context) {
+		for pause(ctx, totalsEvery) {
+			if b.ledger.Err() != nil {
+				continue
+			}
+			if _, _, err := book.KeepTotals(ctx); err != nil && ctx.Err() == nil {
+				logger.Error("adding charges to the totals", zap.Error(err))
+			}
+		}
+	})
+}
+
 // startJudging starts a worker that asks judges again for missing scores. It is separate from the clock, since a judge may be slow.
 func startJudging(b *books, book *escrow.Book, logger *slog.Logger) *worker {
 	return startWorker(func(ctx context.Context) {
