@@ -195,7 +195,14 @@ func (k *unkept) knows(payee string) bool {
 // add says that the totals of a payee may be behind. It may be called inside an operation: if that is undone, there is nothing to do.
 func (k *unkept) add(payee string) {
 	k.mu.Lock()
-	k.known[payee], k.behind[payee] = struct{}{}, struct{}{}
+	k.behind[payee] = struct{}{}
+	k.mu.Unlock()
+}
+
+// know says that a payee has a record in keptTable, which is durable.
+func (k *unkept) know(payee string) {
+	k.mu.Lock()
+	k.known[payee] = struct{}{}
 	k.mu.Unlock()
 }
 
@@ -221,6 +228,7 @@ func (t *Tx) isBehind(payee string) error {
 		} else if value == nil {
 			t.ledger.Put(key, []byte{})
 		}
+		t.ledger.OnCommit(func() { unkept.know(payee) })
 	}
 	unkept.add(payee)
 	return nil
