@@ -330,6 +330,7 @@ func (t *Tx) keepSome(payee string, before time.Time) (part keptPart, err error)
 		return part, err
 	}
 	sums := sums{}
+	var charges []Charge
 	for _, id := range ids {
 		c, found, err := t.charge(id)
 		if err != nil {
@@ -338,12 +339,16 @@ func (t *Tx) keepSome(payee string, before time.Time) (part keptPart, err error)
 		if !found || c.Payee != payee {
 			continue // what a payee has paid itself is in the totals of those that it has paid
 		}
+		charges = append(charges, c)
 		for _, party := range c.usageParties() {
 			sums.addCharge(party, c, c.usageFor(party))
 		}
 	}
 	t.ledger.Put(keptTable.key(payee), last)
-	return part, t.write(sums)
+	if err := t.write(sums); err != nil {
+		return part, err
+	}
+	return part, t.tellCharges(charges)
 }
 
 // saveCharge writes a charge that has changed, and changes the totals in which it is.

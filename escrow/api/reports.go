@@ -99,12 +99,9 @@ func reportRoutes() []route {
 }
 
 func getUsage(r *request, in *usageIn) (usageOut, error) {
-	agent := ""
-	if !r.by.Operator || in.AgentID != "" { // the operator, who names no agent, sees the usage of all
-		var err error
-		if agent, err = r.book.ReadsFor(r.by, in.AgentID); err != nil {
-			return usageOut{}, err
-		}
+	agent, err := r.book.ListsFor(r.by, in.AgentID)
+	if err != nil {
+		return usageOut{}, err
 	}
 	if in.GroupBy == "" {
 		in.GroupBy = "payee"
