@@ -63,6 +63,10 @@ type App struct {
 	// also allows loopback and local networks, for agents that run beside the server.
 	Webhooks string `json:"webhooks,omitempty"`
 
+	// MetricsByPayer counts the charged calls of each payer apart in the metrics. Each payer is then a time series, for up to 10,000 of them.
+	// Default: they are counted by payee, route and model.
+	MetricsByPayer bool `json:"metrics_by_payer,omitempty"`
+
 	// MaxBodies is the largest total size, in bytes, of the request bodies that are in memory at the same time. These are the bodies of
 	// running calls whose price depends on what they ask for. The bodies of one agent may take 7/24 of it, or less if others have
 	// some. A call that does not fit is refused with 429. The server needs about four times as much memory for the bodies. Default: 128 MiB.
@@ -328,7 +332,7 @@ func (a *App) start() error {
 		}
 	}
 	a.gateway = gateway.New(a.book, gateway.Options{
-		Prefix: a.prefix, MaxBodies: a.maxBodies(), Client: clientHost, Report: report, Rails: a.rails,
+		Prefix: a.prefix, MaxBodies: a.maxBodies(), Client: clientHost, Report: report, Rails: a.rails, MetricsByPayer: a.MetricsByPayer,
 	})
 	a.nameRoutes()
 	for _, guarded := range a.guards {
