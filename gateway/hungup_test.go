@@ -3,6 +3,7 @@ package gateway_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -95,4 +96,31 @@ func worth(good sold, streamed bool, received string) ledger.Amount {
 		units = ten
 	}
 	return amount(good.price) * ledger.Amount(units) / ten
+}
+
+// TestAClientThatLeavesPaysTheUsageThatComesLater: a client hangs up at the last word, before the provider states 20,000 tokens of hidden
+// reasoning.
+func TestAClientThatLeavesPaysTheUsageThatComesLater(t *testing.T) {
+	t.Parallel()
+	left, over := make(chan struct{}), make(chan gateway.Report, 1)
+	o := gateway.Options{Report: func(_ *http.Request, r gateway.Report) { over <- r }}
+	s := openShop(t, escrow.Rules{}, o, gateway.Route{Rates: rates(t, "0.00001 per output_token")}, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		_, _ = io.WriteString(w, `data: {"object":"chat.completion.chunk","model":"m","choices":[{"index":0,"delta":{"content":"42"}}]}`+"\n\n")
+		w.(http.Flusher).Flush()
+		<-left
+		_, _ = io.WriteString(w, `data: {"object":"chat.completion.chunk","model":"m","choices":[],"usage":{"prompt_tokens":1,"completion_tokens":20001,"total_tokens":20002,"completion_tokens_details":{"reasoning_tokens":20000}}}`+"\n\ndata: [DONE]\n\n")
+	})
+	ctx, leave := context.WithCancel(t.Context())
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, s.url+"/v1/chat/completions", strings.NewReader(`{"model":"m","messages":[],"stream":true}`))
+	must(t, err)
+	r.Header.Set("Authorization", "Bearer "+s.key)
+	answer, err := http.DefaultClient.Do(r)
+	must(t, err)
+	_, err = answer.Body.Read(make([]byte, 10))
+	must(t, err)
+	leave()
+	answer.Body.Close()
+	close(left)
+	want(t, "charge", (<-over).Charge, "0.20001")
 }
