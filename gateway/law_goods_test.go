@@ -189,6 +189,25 @@ var goods = []sold{
 	},
 }
 
+// sale is something that is sold in one of its forms.
+type sale struct {
+	sold
+	streamed bool
+	provider http.HandlerFunc // sends the answer in this form
+}
+
+// sales are all goods in all their forms.
+func sales() (all []sale) {
+	for _, good := range goods {
+		for _, s := range []sale{{good, false, good.document}, {good, true, good.stream}} {
+			if s.provider != nil {
+				all = append(all, s)
+			}
+		}
+	}
+	return all
+}
+
 // ask makes one call and reports whether the client takes the answer for complete.
 func (g sold) ask(t *testing.T, s *shop, streamed bool, headers ...string) (status int, body string, complete bool) {
 	t.Helper()

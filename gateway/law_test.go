@@ -21,41 +21,32 @@ import (
 // less than its price, its price, and more.
 func TestTheLaw(t *testing.T) {
 	t.Parallel()
-	for _, good := range goods {
-		for _, streamed := range []bool{false, true} {
-			provider := good.document
-			if streamed {
-				provider = good.stream
-			}
-			if provider == nil {
-				continue
-			}
-			for _, pays := range []string{"wallet", "escrow", "milestone", "quota", "quality"} {
-				for _, has := range []string{"0.03", "0.1", "1"} {
-					for _, limit := range []string{"", "0.000000001", "0.05", "0.1"} {
-						name := fmt.Sprintf("%s/streamed=%v/%s of %s/limit %s", good.name, streamed, pays, has, limit)
-						t.Run(name, func(t *testing.T) {
-							t.Parallel()
-							holdsTheLaw(t, good, streamed, provider, pays, has, limit)
-						})
-					}
+	for _, good := range sales() {
+		for _, pays := range []string{"wallet", "escrow", "milestone", "quota", "quality"} {
+			for _, has := range []string{"0.03", "0.1", "1"} {
+				for _, limit := range []string{"", "0.000000001", "0.05", "0.1"} {
+					name := fmt.Sprintf("%s/streamed=%v/%s of %s/limit %s", good.name, good.streamed, pays, has, limit)
+					t.Run(name, func(t *testing.T) {
+						t.Parallel()
+						holdsTheLaw(t, good, pays, has, limit)
+					})
 				}
 			}
 		}
 	}
 }
 
-func holdsTheLaw(t *testing.T, good sold, streamed bool, provider http.HandlerFunc, pays, has, limit string) {
+func holdsTheLaw(t *testing.T, good sale, pays, has, limit string) {
 	route := good.route(t)
 	route.Batch = pricing.Measure{N: 1, Unit: "event"}
 	purse := good.purse(t, &route, pays, has)
-	s := openShop(t, escrow.Rules{Plans: purse.plans}, gateway.Options{}, route, provider)
+	s := openShop(t, escrow.Rules{Plans: purse.plans}, gateway.Options{}, route, good.provider)
 	must(t, s.do(purse.fill))
 	headers := purse.headers
 	if limit != "" {
 		headers = append(headers, "Tallygate-Max-Charge", limit)
 	}
-	status, body, complete := good.ask(t, s, streamed, headers...)
+	status, body, complete := good.ask(t, s, good.streamed, headers...)
 	price := amount(good.price)
 	affordable := amount(has) >= price
 	// What a plan includes, and the work of a milestone, cost the call nothing.
@@ -71,7 +62,7 @@ func holdsTheLaw(t *testing.T, good sold, streamed bool, provider http.HandlerFu
 	if charged > price || !affordable && charged > amount(has) {
 		t.Errorf("%s was charged for what costs %s", charged, price)
 	}
-	enough := affordable && !(good.isTokens() && streamed && amount(has) == price)
+	enough := affordable && !(good.isTokens() && good.streamed && amount(has) == price)
 	if !complete && enough && limit == "" {
 		t.Errorf("an honest call is refused: %d %s", status, body)
 	}
