@@ -20,12 +20,12 @@ func TestThePageOfWhatIsSold(t *testing.T) {
 			t.Fatalf("%d %v %s", a.status, a.header, a.body)
 		}
 		for _, part := range []string{
-			"/search*", "0.001 USDC per call", "model test-", " of input", "acme",
+			"/search*", "0.001 USDC per call", "model test-", "USDC per 1M input tokens", "acme",
 			s.url + prefix + "/api/v1/agents", "100 USDC, once", s.url + "/v1/chat/completions",
 			"from openai import OpenAI", "await fetch(", "http.NewRequest(", "curl -i", s.url + prefix + "/mcp",
 		} {
 			if !strings.Contains(a.body, part) {
-				t.Errorf("no %q in the page", part)
+				t.Errorf("no %q in the page %s", part, a.body)
 			}
 		}
 		style := regexp.MustCompile(`(?s)<style>(.*?)</style>`).FindStringSubmatch(a.body)[1]

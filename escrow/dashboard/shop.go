@@ -116,14 +116,16 @@ func (s Shop) prices(t api.Tariff) (lines []string) {
 }
 
 func (s Shop) price(p api.TariffPrice) string {
+	unit := strings.ReplaceAll(p.Unit, "_", " ")
+	switch p.Unit {
+	case "input", "cached", "cache_write", "cache_write_1h", "output", "reasoning", "audio_input", "audio_output", "image_input", "image_output":
+		unit += " token"
+	}
 	line := p.Amount.String() + " " + s.Currency + " per "
 	if p.Per > 1 {
-		line += count(p.Per) + " " + p.Unit + "s"
+		line += count(p.Per) + " " + unit + "s"
 	} else {
-		line += p.Unit
-	}
-	if p.Class != p.Unit {
-		line += " of " + strings.ReplaceAll(p.Class, "_", " ")
+		line += unit
 	}
 	for _, more := range []struct{ word, value string }{{"service", p.Service}, {"tool", p.Tool}, {"each", p.Each}} {
 		if more.value != "" {

@@ -205,7 +205,7 @@ func TestLLMErrors(t *testing.T) {
 		{"/v1/chat/completions", `{"model":"m","messages":[{"role":"user","content":7}]}`, 400, "a string or a list of parts"},
 		{"/v1/chat/completions", `{"model":"` + strings.Repeat("m", mostPrompt) + `"}`, 400, "longer than 1048576 bytes"},
 		{"/v1/chat/completions", `{"model":"demo-broken",` + hello + `,"stream":true}`, 500, `"type":"server_error"`},
-		{"/v1/embeddings", `{}`, 404, "unknown request URL: POST /v1/embeddings"},
+		{"/v1/images", `{}`, 404, "unknown request URL: POST /v1/images"},
 		{"/v1/messages", `{`, 400, `"type":"error"`},
 		{"/v1/messages", `{"max_tokens":9,` + hello + `}`, 400, "model"},
 		{"/v1/messages", `{"model":"m","max_tokens":9}`, 400, "messages"},
