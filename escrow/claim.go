@@ -76,6 +76,7 @@ const (
 	Registration    Kind = "registration"    // of a client: agents that it registers
 	WithheldAnswer  Kind = "withheld"        // of an agent: complete answers that its money, or a limit, did not reach for; counted by Pass
 	CodeContainer   Kind = "container"       // of a payer, by payee and container: the session of it that was charged last; counted by Pass
+	ItemizedAnswer  Kind = "itemized"        // of a payer, by payee: a call for results of which each is charged once
 	FaucetClaim     Kind = "faucet"          // of a client: claims of the faucet
 )
 

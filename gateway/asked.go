@@ -132,6 +132,9 @@ func (q *asked) read() *ledger.Refusal {
 	if q.body != nil {
 		setBody(r, call.Body)
 	}
+	if call.Itemized && !q.route.Shadow {
+		call.Paid = q.paidResult
+	}
 	if call.Once != "" {
 		q.id = onceID(q.route.Payee, q.payer.Agent, call.Once)
 		dropRange(r.Header) // a part of the answer would be taken for the whole

@@ -249,10 +249,15 @@ func TestBatchesThatAreRefused(t *testing.T) {
 		{"batch", `{"custom_id":"1","url":"/v1/chat/completions","body":{"model":"cheap"}}` + "\n" + `{"body":{"model":"dear"}}`, 200},
 		{"batch", `{"custom_id":"1","body":{"model":"cheap"}}` + "\n" + `{"body":{"model":"secret"}}` + "\n", 422},
 		{"vision", `x`, 422},
+		{"", `{"custom_id":"1","url":"/v1/chat/completions","body":{"model":"cheap"}}`, 200},
+		{"", `{"custom_id":"1","body":{"model":"cheap"}}` + "\n" + `{"custom_id":"2","body":{"model":"secret"}}`, 422},
+		{"", `{"prompt":"a","completion":"b"}`, 422},
 	} {
 		var form bytes.Buffer
 		w := multipart.NewWriter(&form)
-		must(t, w.WriteField("purpose", test.purpose))
+		if test.purpose != "" {
+			must(t, w.WriteField("purpose", test.purpose))
+		}
 		file, err := w.CreateFormFile("file", "a.jsonl")
 		must(t, err)
 		_, _ = file.Write([]byte(test.lines))

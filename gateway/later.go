@@ -83,6 +83,26 @@ func (q *asked) isCharged(request string) (bool, error) {
 	return err == nil, err
 }
 
+// paidResult reports whether this agent was charged for a result before, see [meter.Call.Paid].
+func (q *asked) paidResult(result string) bool {
+	paid, err := q.gateway.book.PaidResult(q.route.Payee, q.payer.Agent, result)
+	return err == nil && paid // if the books can't be read, nothing can be charged either
+}
+
+// oneAtATime waits until no other call of this agent gets results of which each is charged once, so that none is charged twice. It returns a
+// function that lets the next one go on.
+func (q *asked) oneAtATime() (done func(), err error) {
+	if q.call.Paid == nil {
+		return func() {}, nil
+	}
+	of := escrow.Thing{Kind: escrow.ItemizedAnswer, Owner: q.payer.Agent, Name: q.route.Payee}
+	claim, err := q.gateway.book.Claims().Await(q.request.Context(), 1, escrow.Bound{Of: of, Most: 1})
+	if err != nil {
+		return nil, err
+	}
+	return claim.End, nil
+}
+
 // checkFollows refuses a call that continues an answer that is not paid yet, because the new answer could repeat the unpaid one.
 func (q *asked) checkFollows() *ledger.Refusal {
 	for _, name := range q.call.Follows {

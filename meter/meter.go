@@ -138,6 +138,8 @@ type Usage struct {
 	// Containers are those whose sessions are in Units, as [CodeSession], each with one for each of [Call.ContainerGB]. A session of a container
 	// is more than one call may use.
 	Containers []string
+	// Results are the names of the results that were counted in an itemized answer, as far as they can be told apart.
+	Results []string
 	// Cost is the price in USD that the provider states, as it wrote it (OpenRouter's usage.cost); otherwise empty.
 	Cost string
 	// Made are the resources that the answer says the provider keeps of the call.
@@ -215,6 +217,11 @@ type Call struct {
 	Stored Stored
 	// Once, if set, is the name of a result that is charged only once, however often it is fetched (the results of a batch).
 	Once string
+	// Itemized says that the answer is one of results, each of which is charged once, in whatever answer it stands: a page of a batch's results.
+	Itemized bool
+	// Paid, if set, reports whether a result of an itemized answer was charged before, by the name that [Usage.Results] had for it. Such a result
+	// is not counted again.
+	Paid func(result string) bool
 	// Later, if set, says that the answer may come later. It is the kind of answer that is then fetched.
 	Later string
 	// Stays says that the provider keeps the answer where its caller can read it for nothing, also if it was cut, or never heard: in a
