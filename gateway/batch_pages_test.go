@@ -36,7 +36,9 @@ func page(before string, result func(string) string, after string, ids ...string
 // TestPagesOfResults: each result of a batch is charged once, in whatever page, list or object it is read, and however often.
 func TestPagesOfResults(t *testing.T) {
 	t.Parallel()
-	xai := func(ids ...string) string { return page(`{"results":[`, xaiResult, `],"pagination_token":null}`, ids...) }
+	xai := func(ids ...string) string {
+		return page(`{"results":[`, xaiResult, `],"pagination_token":null}`, ids...)
+	}
 	openRouter := func(ids ...string) string {
 		return page(`{"object":"list","has_more":false,"next_cursor":null,"data":[`, openRouterResult, `]}`, ids...)
 	}
@@ -146,7 +148,9 @@ func TestPagesOfThePoor(t *testing.T) {
 // results are withheld. Errors are free.
 func TestResultsWithoutUsage(t *testing.T) {
 	t.Parallel()
-	line := func(body string) string { return `{"custom_id":"1","response":{"status_code":200,"body":` + body + `}}` + "\n" }
+	line := func(body string) string {
+		return `{"custom_id":"1","response":{"status_code":200,"body":` + body + `}}` + "\n"
+	}
 	stated := line(chatCheap)
 	for _, test := range []struct {
 		name, path, kind, body string
