@@ -54,6 +54,9 @@ func (q *asked) admit() (*admitted, *ledger.Refusal) {
 			dropRange(a.request.Header)
 		}
 	}
+	if a.byAnswer() { // a job that is waited for would be answered before it is known what it costs
+		a.request.Header.Del("Prefer")
+	}
 	if s := a.stored(); s.Lists != "" || s.Tells != "" { // of which a part can't be read
 		a.request.Header.Del("Range")
 		a.request.Header.Del("If-Range")

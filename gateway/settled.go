@@ -53,6 +53,8 @@ func (c *counting) charge(e ending) (*settled, *ledger.Refusal) {
 	if e.cut == cutNone {
 		usage := c.counter.Usage(true)
 		switch {
+		case c.byAnswer() && usage.Unstated:
+			return nil, c.unstated(usage)
 		case c.call.Fetches != "" && usage.Unanswered: // the answer is not finished yet
 			auth.Cancel()
 			return &settled{}, nil

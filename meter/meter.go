@@ -127,6 +127,8 @@ type Usage struct {
 	Unstated bool
 	// Uncounted says that the answer states none of the units of the provider's own that are looked for in it.
 	Uncounted bool
+	// Failed says that the provider reports an error, instead of an answer.
+	Failed bool
 	// Pending says that the answer states that it is unfinished.
 	Pending bool
 	// Later is the name of the answer to fetch, as in [Call.Fetches], if the call has [Call.Later] and its answer is Unanswered or Pending.
@@ -227,6 +229,13 @@ type Call struct {
 	// Stays says that the provider keeps the answer where its caller can read it for nothing, also if it was cut, or never heard: in a
 	// conversation, in a thread, among the stored completions.
 	Stays bool
+	// Tells are the classes that the answer to come states. One that is finished, and states none of those that have a price, is not passed on.
+	Tells []Class
+	// Prepaid says that an answer that is fetched was paid for when it was asked for.
+	Prepaid bool
+	// Strip are the fields of the answer, as paths, that tell where it can be read past the meter. Where its price depends on the answer, they
+	// are taken out.
+	Strip []string
 	// Keeps, if set, says that the provider stores the answer, even if it was cut. It is the kind of answer that is then fetched.
 	Keeps string
 	// Fetches, if set, is the name of an answer that an earlier call may have asked for, and that this call fetches if it is finished: its

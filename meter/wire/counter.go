@@ -301,7 +301,7 @@ func (c *counter) later(u *meter.Usage) {
 	known := t.Stated.HasPrompt || t.Stated.HasCompletion || t.hasText() || t.Failed || t.Answered
 	u.Unanswered = !known && c.shape != Stream && len(c.d.Answers) > 0
 	u.Unstated = t.Unstated || c.d.States && !t.Stated.HasPrompt && !t.Stated.HasCompletion && !t.Failed && c.shape != Stream && !t.Call.Mute
-	u.Pending = t.Pending
+	u.Pending, u.Failed = t.Pending, t.Failed
 	if t.Call.Keeps != "" && fetchable(t.ID) {
 		u.Kept = Fetched(t.Call.Keeps, t.ID)
 	}
