@@ -174,7 +174,7 @@ func (c *counting) used(cut string) meter.Usage {
 		usage.Units[meter.Calls] = meter.Whole(1)
 	}
 	if cut != cutUpstream {
-		c.takeOffContainers(&usage)
+		c.chargeContainers(&usage)
 		c.addAsked(usage.Units)
 	}
 	if c.call.Fetches != "" {

@@ -68,23 +68,24 @@ const (
 	Elapsed  Class = "elapsed_second" // seconds from the request to the end of the answer, by the server's clock
 	ToolCall Class = "tool_call"      // MCP tool calls that succeeded
 
-	Input        Class = "input"          // prompt tokens neither read from nor written to a cache
-	Cached       Class = "cached"         // prompt tokens read from a cache
-	CacheWrite   Class = "cache_write"    // prompt tokens written to a cache, for 5 minutes if the provider states a time
-	CacheWrite1h Class = "cache_write_1h" // prompt tokens written to a cache for an hour
-	Output       Class = "output"         // completion tokens that are in no class below
-	Reasoning    Class = "reasoning"      // completion tokens of reasoning
-	AudioInput   Class = "audio_input"    // prompt tokens of audio, not read from a cache
-	AudioOutput  Class = "audio_output"   // completion tokens of audio
-	ImageInput   Class = "image_input"    // prompt tokens of images, not read from a cache
-	ImageOutput  Class = "image_output"   // completion tokens of images
-	WebSearch    Class = "web_search"     // web searches that the provider made
-	MapsSearch   Class = "maps_search"    // searches on a map that the provider made
-	FileSearch   Class = "file_search"    // searches in files that the provider keeps
-	CodeSession  Class = "code_session"   // containers in which the provider ran code; at xAI, runs
-	Citation     Class = "citation"       // tokens of citations (Perplexity) that are in no class above
-	Page         Class = "page"           // pages that the provider read (OCR)
-	SearchUnit   Class = "search_unit"    // the units in which Cohere bills a rerank
+	Input           Class = "input"            // prompt tokens neither read from nor written to a cache
+	Cached          Class = "cached"           // prompt tokens read from a cache
+	CacheWrite      Class = "cache_write"      // prompt tokens written to a cache, for 5 minutes if the provider states a time
+	CacheWrite1h    Class = "cache_write_1h"   // prompt tokens written to a cache for an hour
+	Output          Class = "output"           // completion tokens that are in no class below
+	Reasoning       Class = "reasoning"        // completion tokens of reasoning
+	AudioInput      Class = "audio_input"      // prompt tokens of audio, not read from a cache
+	AudioOutput     Class = "audio_output"     // completion tokens of audio
+	ImageInput      Class = "image_input"      // prompt tokens of images, not read from a cache
+	ImageOutput     Class = "image_output"     // completion tokens of images
+	WebSearch       Class = "web_search"       // web searches that the provider made
+	MapsSearch      Class = "maps_search"      // searches on a map that the provider made
+	FileSearch      Class = "file_search"      // searches in files that the provider keeps
+	CodeSession     Class = "code_session"     // containers in which the provider ran code; at xAI, runs
+	ContainerMinute Class = "container_minute" // minutes for which a container of a gigabyte is charged
+	Citation        Class = "citation"         // tokens of citations (Perplexity) that are in no class above
+	Page            Class = "page"             // pages that the provider read (OCR)
+	SearchUnit      Class = "search_unit"      // the units in which Cohere bills a rerank
 
 	// Units that the request itself asks for, see [Call.Asked].
 	InputCharacter Class = "input_character" // characters of text that is to be spoken
@@ -92,6 +93,9 @@ const (
 	AskedSecond    Class = "asked_second"    // seconds of video that are asked for
 	InputByte      Class = "input_byte"      // bytes of the request's body
 )
+
+// ContainerLeast is how many minutes of a container are charged at the least.
+const ContainerLeast = 5
 
 // Source says how a usage is known.
 type Source string
