@@ -9,6 +9,7 @@ import { createAnthropic } from "@ai-sdk/anthropic";
 import { createOpenAI } from "@ai-sdk/openai";
 import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
 import { GoogleGenAI } from "@google/genai";
+import { GoogleGenAI as GoogleGenAI3 } from "@google/genai-3";
 import { ChatOpenAI } from "@langchain/openai";
 import { Mistral } from "@mistralai/mistralai";
 import { generateText, streamText } from "ai";
@@ -60,6 +61,20 @@ const vercel = (provider) => (base, key) => {
 	};
 };
 
+// genai makes a client of Google's, of one version.
+const genai = (GoogleGenAI) => (base, key) => {
+	const client = new GoogleGenAI({ apiKey: key, httpOptions: { baseUrl: base } });
+	const plain = ({ candidates, usageMetadata, modelVersion, responseId }) => ({ candidates, usageMetadata, modelVersion, responseId });
+	return {
+		whole: async () => plain(await client.models.generateContent({ model, contents: "hello" })),
+		stream: async (each) => {
+			const hangUp = new AbortController();
+			const stream = await client.models.generateContentStream({ model, contents: "hello", config: { abortSignal: hangUp.signal } });
+			await pieces(stream, (piece) => each(plain(piece)), () => hangUp.abort());
+		},
+	};
+};
+
 export const clients = {
 	openai: (base, key) => {
 		const client = new OpenAI({ baseURL: base + "/v1", apiKey: key });
@@ -89,18 +104,8 @@ export const clients = {
 			stream: async (each) => pieces(await client.messages.create({ model, max_tokens: 1000, messages, stream: true }), each),
 		};
 	},
-	"@google/genai": (base, key) => {
-		const client = new GoogleGenAI({ apiKey: key, httpOptions: { baseUrl: base } });
-		const plain = ({ candidates, usageMetadata, modelVersion, responseId }) => ({ candidates, usageMetadata, modelVersion, responseId });
-		return {
-			whole: async () => plain(await client.models.generateContent({ model, contents: "hello" })),
-			stream: async (each) => {
-				const hangUp = new AbortController();
-				const stream = await client.models.generateContentStream({ model, contents: "hello", config: { abortSignal: hangUp.signal } });
-				await pieces(stream, (piece) => each(plain(piece)), () => hangUp.abort());
-			},
-		};
-	},
+	"@google/genai": genai(GoogleGenAI),
+	"@google/genai 3": genai(GoogleGenAI3),
 	"ai, @ai-sdk/openai": vercel((base, key) => createOpenAI({ baseURL: base + "/v1", apiKey: key })(model)),
 	"ai, @ai-sdk/openai, chat": vercel((base, key) => createOpenAI({ baseURL: base + "/v1", apiKey: key }).chat(model)),
 	"ai, @ai-sdk/anthropic": vercel((base, key) => createAnthropic({ baseURL: base + "/v1", apiKey: key })(model)),

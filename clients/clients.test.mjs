@@ -100,6 +100,25 @@ describe("clients", { concurrency: true, timeout: 120_000 }, () => {
 				});
 			}
 
+			test("429 of the gate's own, and the client's own retries", async () => {
+				const key = await gate.agent(nextID(), "1");
+				for (let i = 0; i < 60; i++) { // answers whose usage is not known are withheld, and not without end
+					const response = await fetch(`${gate.base}/empty/v1/chat/completions`, {
+						method: "POST", headers: { authorization: `Bearer ${key}`, "content-type": "application/json" }, body: JSON.stringify({ model: "test-1", messages: [] }),
+					});
+					if (response.status === 429) break;
+					assert.equal(response.status, 502);
+				}
+				const client = make(`${gate.base}/ok`, key);
+				try {
+					const through = asData(await client.whole());
+					assert.deepEqual(through, asData(await make(`http://${upstream.address}/ok`, "key").whole()), "a retry, when it was time");
+				} catch (error) {
+					assert.equal(statusOf(error), 429);
+					assert.match(error.lastError?.message ?? error.message, /too many answers to this agent were withheld|Too many/i);
+				}
+			});
+
 			for (const status of [429, 503]) {
 				test(`a provider's ${status}, and the client's own retries`, async () => {
 					const id = nextID();

@@ -3,6 +3,7 @@
 //
 //   ok/…          answers
 //   slow/…        streams, with a pause in the middle
+//   empty/…       answers {}, from which nobody can tell what it used
 //   flaky429/ID/… answers 429 once for each ID, and then as ok does; flaky503 likewise
 import http from "node:http";
 import { once } from "node:events";
@@ -135,6 +136,10 @@ export async function startUpstream() {
 			seen.add(mode + id);
 			res.writeHead(Number(flaky[1]), { "content-type": "application/json", "retry-after": "0", "retry-after-ms": "1" });
 			return res.end(JSON.stringify({ error: { message: "try again", type: "overloaded", code: Number(flaky[1]), status: "UNAVAILABLE" } }));
+		}
+		if (mode === "empty") {
+			res.writeHead(200, { "content-type": "application/json" });
+			return res.end("{}");
 		}
 		const body = raw ? JSON.parse(raw) : {};
 		const answer = answerTo(path, body);

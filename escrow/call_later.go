@@ -35,6 +35,23 @@ func (b *Book) LaterAnswer(payee, name string) (a LaterAnswer, found bool, err e
 	return a, found, err
 }
 
+// PaidResult reports whether a payer was charged for a result of a payee, by its name in [Settlement].Results.
+func (b *Book) PaidResult(payee, payer, name string) (paid bool, err error) {
+	err = b.view(func(r ledger.Reader) error {
+		value, err := r.Get(paidResultTable.key(payee, payer, name))
+		paid = value != nil
+		return err
+	})
+	return paid, err
+}
+
+// keepPaid records the results that are charged with a call.
+func (t *Tx) keepPaid(c Charge, results []string) {
+	for _, name := range results {
+		t.ledger.Put(paidResultTable.key(c.Payee, c.Payer, name), []byte{1})
+	}
+}
+
 // keepLater records who asked for an answer. If the name is recorded already, the first record stays: providers do not use a name twice.
 func (t *Tx) keepLater(c Charge, a LaterAnswer) error {
 	a.Payer, a.Payee, a.Request, a.At = c.Payer, c.Payee, c.RequestID, t.Now()

@@ -35,6 +35,9 @@ type Settlement struct {
 	// Later, if not nil, is an answer that comes later: the call got only its name. Settle fills in who asked for it.
 	Later *LaterAnswer
 
+	// Results are the names of results that are charged with this call, and never again, see [Book.PaidResult].
+	Results []string
+
 	// Price, if not nil, computes the price of the call from what was used before it in the period, and replaces Amount, Units and UnitPrices.
 	// Amount is then the highest possible price. Price may be called more than once, and on another goroutine.
 	Price func(used func(Counter) int64) Priced
@@ -330,6 +333,7 @@ func (t *Tx) settle(a *Authorisation, s Settlement) (Charge, error) {
 			return Charge{}, err
 		}
 	}
+	t.keepPaid(*c, s.Results)
 	if err := t.Own(c.Payer, s.Made...); err != nil {
 		return Charge{}, err
 	}

@@ -35,6 +35,11 @@ type Claims interface {
 	// Wait returns the wait that Pass would return, without counting an event.
 	Wait(of Thing, at Rate) time.Duration
 
+	// Paid returns what is known of a thing that is paid for a time.
+	Paid(of Thing) Paid
+	// Pay notes until when a thing is paid. If too many are known, all of one kind are forgotten.
+	Pay(of Thing, paid Paid)
+
 	// Live registers something that runs in this process, such as a call, with a function that ends it. The caller must call the returned
 	// function when it has ended by itself.
 	Live(end func()) (ended func())
@@ -75,7 +80,8 @@ const (
 	WrongKey        Kind = "wrong key"       // of a client: tries with a key that is not valid; counted by Pass, as are the next two
 	Registration    Kind = "registration"    // of a client: agents that it registers
 	WithheldAnswer  Kind = "withheld"        // of an agent: complete answers that its money, or a limit, did not reach for; counted by Pass
-	CodeContainer   Kind = "container"       // of a payer, by payee and container: the session of it that was charged last; counted by Pass
+	CodeContainer   Kind = "container"       // of a payer, by payee and container: until when it is paid for, see Pay
+	ItemizedAnswer  Kind = "itemized"        // of a payer, by payee: a call for results of which each is charged once
 	FaucetClaim     Kind = "faucet"          // of a client: claims of the faucet
 )
 
@@ -116,6 +122,13 @@ func (e *NoRoom) Error() string { return fmt.Sprintf("there is room for %d", e.R
 type Rate struct {
 	Every time.Duration // once more after so long
 	Burst int           // so often at once
+}
+
+// Paid is until when a thing is paid for. It is zero if nothing is known of the thing.
+type Paid struct {
+	Session time.Time // by the session
+	Minutes time.Time // by the minute
+	Size    int64
 }
 
 // Claims returns what this process has claimed on the ledger.

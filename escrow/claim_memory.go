@@ -22,6 +22,7 @@ type memory struct {
 	seed   maphash.Seed
 	shards [64]shard
 	passes passes
+	paid   paid
 	live   live
 }
 
@@ -362,6 +363,33 @@ func (p *passes) limiter(of Thing, at Rate) *rate.Limiter {
 		limiters[of] = l
 	}
 	return l
+}
+
+// paid is until when things are paid for, by kind.
+type paid struct {
+	mu    sync.Mutex
+	kinds map[Kind]map[Thing]Paid
+}
+
+// Paid is [Claims]'.
+func (m *memory) Paid(of Thing) Paid {
+	m.paid.mu.Lock()
+	defer m.paid.mu.Unlock()
+	return m.paid.kinds[of.Kind][of]
+}
+
+// Pay is [Claims]'.
+func (m *memory) Pay(of Thing, until Paid) {
+	p := &m.paid
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.kinds == nil {
+		p.kinds = make(map[Kind]map[Thing]Paid)
+	}
+	if p.kinds[of.Kind] == nil || len(p.kinds[of.Kind]) >= maxPassing {
+		p.kinds[of.Kind] = make(map[Thing]Paid)
+	}
+	p.kinds[of.Kind][of] = until
 }
 
 // live is what lives in the process.

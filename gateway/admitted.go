@@ -33,8 +33,13 @@ type admitted struct {
 
 // admit sets aside the money that the call needs first, and prepares the request for the provider.
 func (q *asked) admit() (*admitted, *ledger.Refusal) {
+	done, err := q.oneAtATime()
+	if err != nil {
+		return nil, asRefusal(err)
+	}
 	pay, refusal := q.authorise()
 	if refusal != nil {
+		done()
 		return nil, refusal
 	}
 	a := &admitted{asked: q, pay: pay}
@@ -49,12 +54,16 @@ func (q *asked) admit() (*admitted, *ledger.Refusal) {
 			dropRange(a.request.Header)
 		}
 	}
+	if a.byAnswer() { // a job that is waited for would be answered before it is known what it costs
+		a.request.Header.Del("Prefer")
+	}
 	if s := a.stored(); s.Lists != "" || s.Tells != "" { // of which a part can't be read
 		a.request.Header.Del("Range")
 		a.request.Header.Del("If-Range")
 	}
 	a.request = a.request.WithContext(a.outlive(context.WithValue(a.request.Context(), callKey{}, a)))
-	a.left = a.gateway.book.Claims().Live(a.abandon) // the end of the process may have to settle the call
+	ended := a.gateway.book.Claims().Live(a.abandon) // the end of the process may have to settle the call
+	a.left = func() { ended(); done() }
 	metrics.live.Inc()
 	return a, nil
 }

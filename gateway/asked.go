@@ -60,7 +60,7 @@ func (a *arrival) understand() (*asked, *ledger.Refusal) {
 }
 
 // readClasses are classes that are counted only in answers of known APIs.
-var readClasses = []meter.Class{meter.Second, meter.WebSearch, meter.MapsSearch, meter.FileSearch, meter.CodeSession, meter.Citation, meter.Page, meter.SearchUnit}
+var readClasses = []meter.Class{meter.Second, meter.WebSearch, meter.MapsSearch, meter.FileSearch, meter.CodeSession, meter.ContainerMinute, meter.Citation, meter.Page, meter.SearchUnit}
 
 // mayBeTimed reports whether a route without a tariff charges something that only answers of known APIs state, and the request's path may
 // belong to such an API. On other paths a second is a second of the time that passed.
@@ -131,6 +131,9 @@ func (q *asked) read() *ledger.Refusal {
 	q.first.Body, q.first.Format = nil, nil
 	if q.body != nil {
 		setBody(r, call.Body)
+	}
+	if call.Itemized && !q.route.Shadow {
+		call.Paid = q.paidResult
 	}
 	if call.Once != "" {
 		q.id = onceID(q.route.Payee, q.payer.Agent, call.Once)

@@ -52,7 +52,7 @@ func (q *asked) checkAsked() *ledger.Refusal {
 	switch {
 	case class != "" && q.rates.Prices(class):
 		return refuse(api.NoPrice, "the price is per "+string(class)+", and the request does not say how many: say it in the body", "unit", string(class))
-	case q.rates.Uses(meter.Calls):
+	case q.rates.Uses(meter.Calls), slices.ContainsFunc(q.call.Tells, q.rates.Uses):
 		return nil
 	case q.call.Mute && !q.usesAnyAsked() && (q.rates.Uses(meter.Output) || q.rates.Uses(meter.AudioOutput)):
 		return refuse(api.NoPrice, "an answer of sound alone does not state its tokens, so it has no price: ask for stream_format sse; the provider can price it per input_character", "field", "stream_format")

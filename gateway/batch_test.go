@@ -24,7 +24,6 @@ type batched struct {
 	results             string // path of the results; empty where they are in the batch
 	kind                string // content type of the results
 	lines               string // what they are
-	every               bool   // each fetch of them is charged
 }
 
 const (
@@ -64,8 +63,8 @@ var batches = []batched{
 		ended:   `{"id":"j1","status":"SUCCESS","outputs":[{"custom_id":"1","response":{"status_code":200,"body":` + chatCheap + `}},{"custom_id":"2","response":{"status_code":200,"body":` + chatDear + `}}]}`},
 	{name: "xAI", send: "/v1/batches", request: `{"name":"mine"}`, job: `{"batch_id":"x1","name":"mine"}`, poll: "/v1/batches/x1",
 		running: `{"batch_id":"x1","name":"mine","state":{"num_pending":2}}`, ended: `{"batch_id":"x1","name":"mine","state":{"num_pending":0,"num_success":2}}`,
-		results: "/v1/batches/x1/results?limit=100", kind: "application/json", every: true,
-		lines: `{"results":[{"batch_request_id":"1","batch_result":{"response":{"chat_get_completion":` + chatCheap + `}}},{"batch_request_id":"2","batch_result":{"response":{"chat_get_completion":` + chatDear + `}}}],"pagination_token":null}`},
+		results: "/v1/batches/x1/results?limit=100", kind: "application/json",
+		lines: `{"results":[{"batch_request_id":"1","batch_result":{"response":{"chat_get_completion":{"id":"c1",` + chatCheap[1:] + `}}},{"batch_request_id":"2","batch_result":{"response":{"chat_get_completion":{"id":"c2",` + chatDear[1:] + `}}}],"pagination_token":null}`},
 }
 
 // batchRoute has prices for two models, by their names. If half is set, the expensive one also has a price for batches.
@@ -163,10 +162,8 @@ func TestBatches(t *testing.T) {
 				}
 				step("results", "GET", path, "", s.key, 200, cost, body)
 				want(t, "balance", s.balance("alice"), left)
-				if !b.every {
-					step("once more", "GET", path, "", s.key, 200, "0", body)
-					want(t, "balance", s.balance("alice"), left)
-				}
+				step("once more", "GET", path, "", s.key, 200, "0", body)
+				want(t, "balance", s.balance("alice"), left)
 			})
 		}
 	}
@@ -249,10 +246,15 @@ func TestBatchesThatAreRefused(t *testing.T) {
 		{"batch", `{"custom_id":"1","url":"/v1/chat/completions","body":{"model":"cheap"}}` + "\n" + `{"body":{"model":"dear"}}`, 200},
 		{"batch", `{"custom_id":"1","body":{"model":"cheap"}}` + "\n" + `{"body":{"model":"secret"}}` + "\n", 422},
 		{"vision", `x`, 422},
+		{"", `{"custom_id":"1","url":"/v1/chat/completions","body":{"model":"cheap"}}`, 200},
+		{"", `{"custom_id":"1","body":{"model":"cheap"}}` + "\n" + `{"custom_id":"2","body":{"model":"secret"}}`, 422},
+		{"", `{"prompt":"a","completion":"b"}`, 422},
 	} {
 		var form bytes.Buffer
 		w := multipart.NewWriter(&form)
-		must(t, w.WriteField("purpose", test.purpose))
+		if test.purpose != "" {
+			must(t, w.WriteField("purpose", test.purpose))
+		}
 		file, err := w.CreateFormFile("file", "a.jsonl")
 		must(t, err)
 		_, _ = file.Write([]byte(test.lines))

@@ -7,36 +7,63 @@ import (
 	"github.com/tallygate/tallygate/meter"
 )
 
-// Code runs in containers of the provider. A container is charged by sessions, each of which any number of calls may use: the call that begins
-// one is charged for it. What was begun is remembered as long as the process runs; after that, a session may be charged twice, and never not
-// at all.
+// Code runs in containers of the provider. A container is charged by sessions, or by the minute, and any number of calls may use it: the call
+// that begins a session, or uses minutes that are not paid yet, is charged for them. Until when a container is paid, and its memory, is
+// remembered as long as the process runs; after that, a session or some minutes may be charged twice, and never not at all.
 
-// containerSession is how long a session of a container is. https://platform.openai.com/docs/pricing#built-in-tools
-var containerSession = escrow.Rate{Every: 20 * time.Minute, Burst: 1}
+// How long a session of a container is, and for how many minutes a container is charged at the least. A container that nobody has used for as
+// long as a session is gone. https://platform.openai.com/docs/pricing#built-in-tools, https://developers.openai.com/api/docs/changelog (June 2,
+// 2026)
+const (
+	containerSession = 20 * time.Minute
+	containerLeast   = meter.ContainerLeast * time.Minute
+)
 
 func (q *asked) container(id string) escrow.Thing {
 	return escrow.Thing{Kind: escrow.CodeContainer, Owner: q.payer.Agent, Name: q.route.Payee + "/" + id}
 }
 
-// takeOffContainers takes the sessions off a usage that its payer has been charged for.
-func (c *counting) takeOffContainers(usage *meter.Usage) {
+// use returns until when a container is paid after it was used now, and what is to be paid for that: sessions and minutes, each for every
+// gigabyte of it.
+func (q *asked) use(before escrow.Paid, now time.Time) (after escrow.Paid, sessions, minutes int64) {
+	after = before
+	after.Size = max(1, before.Size, q.call.ContainerGB)
+	if !now.Before(before.Session) {
+		after.Session, sessions = now.Add(containerSession), after.Size
+	}
+	switch idle := now.Sub(before.Minutes); {
+	case before.Minutes.IsZero() || idle >= containerSession: // another container, as far as can be told
+		after.Minutes, minutes = now.Add(containerLeast), meter.ContainerLeast
+	case idle >= 0: // it has run since
+		minutes = int64(idle/time.Minute) + 1
+		after.Minutes = before.Minutes.Add(time.Duration(minutes) * time.Minute)
+	}
+	return after, sessions, minutes * after.Size
+}
+
+// chargeContainers counts in a usage what the call must pay for the containers that it used. Before, the usage has one session for each.
+func (c *counting) chargeContainers(usage *meter.Usage) {
 	if c.call.ByAsked {
 		return // it makes the container
 	}
-	each := meter.Whole(max(1, c.call.ContainerGB))
+	each := max(1, c.call.ContainerGB)
 	for _, id := range usage.Containers {
-		if c.gateway.book.Claims().Wait(c.container(id), containerSession) > 0 {
-			usage.Units[meter.CodeSession] = max(0, usage.Units[meter.CodeSession]-each)
+		_, sessions, minutes := c.use(c.gateway.book.Claims().Paid(c.container(id)), c.gateway.book.Now())
+		usage.Units[meter.CodeSession] = max(0, usage.Units[meter.CodeSession]-meter.Whole(each)) + meter.Whole(sessions)
+		if c.rates.Uses(meter.ContainerMinute) {
+			usage.Units.Add(meter.ContainerMinute, meter.Whole(minutes))
 		}
 	}
 }
 
-// rememberContainers notes the sessions that the call was charged for.
+// rememberContainers notes the sessions and minutes that the call was charged for.
 func (c *counting) rememberContainers() {
 	if !c.pay.moves() {
 		return
 	}
+	claims := c.gateway.book.Claims()
 	for _, id := range c.counter.Usage(false).Containers {
-		c.gateway.book.Claims().Pass(c.container(id), containerSession)
+		after, _, _ := c.use(claims.Paid(c.container(id)), c.gateway.book.Now())
+		claims.Pay(c.container(id), after)
 	}
 }

@@ -3,8 +3,11 @@ package gateway_test
 import (
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/tallygate/tallygate/escrow"
 	"github.com/tallygate/tallygate/gateway"
@@ -51,6 +54,64 @@ func TestASessionOfAContainerIsChargedOnce(t *testing.T) {
 				}
 				charges := s.charges()
 				want(t, "charge", charges[0].Amount, c.charge)
+			}
+		})
+	}
+}
+
+// TestMinutesOfAContainer: a container is charged from its first use to its last, and for five minutes at the least, for each gigabyte.
+func TestMinutesOfAContainer(t *testing.T) {
+	t.Parallel()
+	type use struct {
+		at        time.Duration
+		container string
+		charge    string
+	}
+	for _, test := range []struct {
+		name, memory string // made before with this memory
+		uses         []use
+	}{
+		{"at once", "", []use{{0, "c", "0.05"}, {time.Minute, "c", "0"}, {4*time.Minute + 59*time.Second, "c", "0"}}},
+		{"a little longer", "", []use{{0, "c", "0.05"}, {5 * time.Minute, "c", "0.01"}, {5*time.Minute + 30*time.Second, "c", "0"}}},
+		{"after a pause", "", []use{{0, "c", "0.05"}, {15 * time.Minute, "c", "0.11"}}},
+		{"gone by then", "", []use{{0, "c", "0.05"}, {25 * time.Minute, "c", "0.05"}}},
+		{"two", "", []use{{0, "c", "0.05"}, {0, "d", "0.05"}}},
+		{"a large one", "4g", []use{{0, "c", "0"}, {7 * time.Minute, "c", "0.12"}}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			var since atomic.Int64
+			begin := time.Date(2026, 11, 24, 0, 0, 0, 0, time.UTC)
+			container := ""
+			s := openShopAt(t, func() time.Time { return begin.Add(time.Duration(since.Load())) }, escrow.Rules{}, gateway.Options{},
+				gateway.Route{Rates: rates(t, "0.01 per container_minute")}, func(w http.ResponseWriter, r *http.Request) {
+					w.Header().Set("Content-Type", "application/json")
+					answer := `{"id":"` + container + `","object":"container"}`
+					if r.URL.Path == responses {
+						answer = `{"id":"resp_1","model":"m","status":"completed","output":[{"type":"code_interpreter_call","container_id":"` + container + `"}],"usage":{"input_tokens":0,"output_tokens":1}}`
+					}
+					_, _ = io.WriteString(w, answer)
+				})
+			if test.memory != "" {
+				container = "c"
+				status, body := s.post("/v1/containers", strings.NewReader(`{"memory_limit":"`+test.memory+`"}`))
+				want(t, "made: "+body, status, http.StatusOK)
+				want(t, "made", s.charges()[0].Amount, "0.2")
+			}
+			for i, use := range test.uses {
+				since.Store(int64(use.at))
+				container = use.container
+				if status, body := s.post(responses, strings.NewReader(`{"model":"m","input":"","tools":[{"type":"code_interpreter","container":"c"}]}`)); status != http.StatusOK {
+					t.Fatalf("use %d: %d %s", i, status, body)
+				}
+				sum := amount("0")
+				for _, u := range test.uses[:i+1] {
+					sum += amount(u.charge)
+				}
+				if test.memory != "" {
+					sum += amount("0.2")
+				}
+				want(t, "paid after use "+strconv.Itoa(i), amount(s.balance("acme")), sum)
 			}
 		})
 	}

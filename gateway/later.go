@@ -55,6 +55,10 @@ func (q *asked) findLater() *ledger.Refusal {
 	case !found || later.Payer != q.payer.Agent:
 		return refuse(escrow.NotFound, "this agent has not asked for the answer "+strconv.Quote(q.call.Fetches))
 	}
+	if q.call.Prepaid {
+		q.call.Free, q.call.Fetches = true, ""
+		return nil
+	}
 	id := onceID(later.Payee, later.Payer, later.Name)
 	charged, err := q.isCharged(id)
 	if err != nil {
@@ -81,6 +85,26 @@ func (q *asked) isCharged(request string) (bool, error) {
 		return false, nil
 	}
 	return err == nil, err
+}
+
+// paidResult reports whether this agent was charged for a result before, see [meter.Call.Paid].
+func (q *asked) paidResult(result string) bool {
+	paid, err := q.gateway.book.PaidResult(q.route.Payee, q.payer.Agent, result)
+	return err == nil && paid // if the books can't be read, nothing can be charged either
+}
+
+// oneAtATime waits until no other call of this agent gets results of which each is charged once, so that none is charged twice. It returns a
+// function that lets the next one go on.
+func (q *asked) oneAtATime() (done func(), err error) {
+	if q.call.Paid == nil {
+		return func() {}, nil
+	}
+	of := escrow.Thing{Kind: escrow.ItemizedAnswer, Owner: q.payer.Agent, Name: q.route.Payee}
+	claim, err := q.gateway.book.Claims().Await(q.request.Context(), 1, escrow.Bound{Of: of, Most: 1})
+	if err != nil {
+		return nil, err
+	}
+	return claim.End, nil
 }
 
 // checkFollows refuses a call that continues an answer that is not paid yet, because the new answer could repeat the unpaid one.
@@ -161,7 +185,28 @@ func (r *Route) ownUnits() (classes []meter.Class) {
 	return classes
 }
 
+// byAnswer reports whether the price of a job depends on what its answer states.
+func (q *asked) byAnswer() bool {
+	return len(q.call.Tells) > 0 && !q.call.Free && !q.route.Shadow && q.rates != nil && !q.rates.OnlyCalls()
+}
+
+// unstated refuses the answer of a job that states nothing that has a price: it is finished, or has output before it is.
+func (c *counting) unstated(usage meter.Usage) *ledger.Refusal {
+	switch {
+	case !c.byAnswer() || usage.Cost != "":
+		return nil
+	case usage.Unstated:
+		return refuse(api.UsageUnknown, "the job is not finished, and its answer shows output already, whose price is not known yet: fetch it when it is finished")
+	case usage.Failed || usage.Pending || slices.ContainsFunc(c.rates.Charged(), func(class meter.Class) bool { return class != meter.Calls && usage.Units[class] > 0 }):
+		return nil
+	}
+	return refuse(api.UsageUnknown, "the answer states none of the units that have a price, so its price can't be computed")
+}
+
 func (c *counting) unknown(usage meter.Usage) *ledger.Refusal {
+	if refusal := c.unstated(usage); refusal != nil {
+		return refusal
+	}
 	if usage.Later != "" || usage.Cost != "" || c.route.Shadow {
 		return nil
 	}

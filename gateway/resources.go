@@ -9,6 +9,9 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/tidwall/gjson"
+	"github.com/tidwall/sjson"
+
 	"github.com/tallygate/tallygate/escrow"
 	"github.com/tallygate/tallygate/escrow/api"
 	"github.com/tallygate/tallygate/escrow/ledger"
@@ -202,7 +205,7 @@ func (w *response) sifts() bool {
 	}
 	stored := c.stored()
 	charged := c.pay.costs() && c.route.charged(w.status)
-	return stored.Lists != "" || (stored.Tells != "" || stored.Makes && !charged) && !isEventStream(w.Header())
+	return stored.Lists != "" || c.byAnswer() && len(c.call.Strip) > 0 || (stored.Tells != "" || stored.Makes && !charged) && !isEventStream(w.Header())
 }
 
 // maxSifted is how many bytes an answer may have that is read whole.
@@ -284,7 +287,7 @@ func (b *sifted) sift() ([]byte, *ledger.Refusal) {
 	c := b.call
 	stored := c.stored()
 	if compressed(b.Header()) {
-		if stored.Lists == "" {
+		if stored.Lists == "" && !c.byAnswer() {
 			return b.bytes, nil
 		}
 		return nil, refuse(api.UpstreamFailed, errCoding.Error(), "charge", "none")
@@ -306,6 +309,13 @@ func (b *sifted) sift() ([]byte, *ledger.Refusal) {
 		told = formats.Made(c.call, b.status, b.Header(), body)
 	default:
 		told = formats.Told(stored.Tells, body)
+	}
+	if c.byAnswer() {
+		for _, field := range c.call.Strip {
+			if gjson.GetBytes(body, field).Exists() {
+				body, _ = sjson.DeleteBytes(body, field) // if it can't be deleted, the answer is refused when it is counted
+			}
+		}
 	}
 	if err := c.own(c.unnoted(told)); err != nil {
 		return nil, asRefusal(err)

@@ -53,10 +53,12 @@ func (c *counting) charge(e ending) (*settled, *ledger.Refusal) {
 	if e.cut == cutNone {
 		usage := c.counter.Usage(true)
 		switch {
+		case c.byAnswer() && usage.Unstated:
+			return nil, c.unstated(usage)
 		case c.call.Fetches != "" && usage.Unanswered: // the answer is not finished yet
 			auth.Cancel()
 			return &settled{}, nil
-		case c.call.AnyModel && !c.call.ByAsked && usage.Later == "" && !hasTokens(usage.Units):
+		case c.call.AnyModel && !c.call.ByAsked && usage.Later == "" && !usage.Unstated && !hasTokens(usage.Units):
 			part = true // there are no results yet
 		case c.once() && usage.Pending:
 			part = true
@@ -136,7 +138,7 @@ func (c *counting) settlement(e ending) escrow.Settlement {
 		c.priceTiers(&s, usage, e.cut != cutNone, most)
 	}
 	if e.cut == cutNone {
-		s.Quality, s.Answer = e.quality, e.sealed
+		s.Quality, s.Answer, s.Results = e.quality, e.sealed, usage.Results
 	}
 	s.Later = c.toCome(usage, e.cut)
 	if (e.cut != cutFunds || s.Later != nil) && c.stored().Makes { // else what is never paid for could be had from the provider's store
@@ -172,7 +174,7 @@ func (c *counting) used(cut string) meter.Usage {
 		usage.Units[meter.Calls] = meter.Whole(1)
 	}
 	if cut != cutUpstream {
-		c.takeOffContainers(&usage)
+		c.chargeContainers(&usage)
 		c.addAsked(usage.Units)
 	}
 	if c.call.Fetches != "" {

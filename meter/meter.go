@@ -68,23 +68,24 @@ const (
 	Elapsed  Class = "elapsed_second" // seconds from the request to the end of the answer, by the server's clock
 	ToolCall Class = "tool_call"      // MCP tool calls that succeeded
 
-	Input        Class = "input"          // prompt tokens neither read from nor written to a cache
-	Cached       Class = "cached"         // prompt tokens read from a cache
-	CacheWrite   Class = "cache_write"    // prompt tokens written to a cache, for 5 minutes if the provider states a time
-	CacheWrite1h Class = "cache_write_1h" // prompt tokens written to a cache for an hour
-	Output       Class = "output"         // completion tokens that are in no class below
-	Reasoning    Class = "reasoning"      // completion tokens of reasoning
-	AudioInput   Class = "audio_input"    // prompt tokens of audio, not read from a cache
-	AudioOutput  Class = "audio_output"   // completion tokens of audio
-	ImageInput   Class = "image_input"    // prompt tokens of images, not read from a cache
-	ImageOutput  Class = "image_output"   // completion tokens of images
-	WebSearch    Class = "web_search"     // web searches that the provider made
-	MapsSearch   Class = "maps_search"    // searches on a map that the provider made
-	FileSearch   Class = "file_search"    // searches in files that the provider keeps
-	CodeSession  Class = "code_session"   // containers in which the provider ran code; at xAI, runs
-	Citation     Class = "citation"       // tokens of citations (Perplexity) that are in no class above
-	Page         Class = "page"           // pages that the provider read (OCR)
-	SearchUnit   Class = "search_unit"    // the units in which Cohere bills a rerank
+	Input           Class = "input"            // prompt tokens neither read from nor written to a cache
+	Cached          Class = "cached"           // prompt tokens read from a cache
+	CacheWrite      Class = "cache_write"      // prompt tokens written to a cache, for 5 minutes if the provider states a time
+	CacheWrite1h    Class = "cache_write_1h"   // prompt tokens written to a cache for an hour
+	Output          Class = "output"           // completion tokens that are in no class below
+	Reasoning       Class = "reasoning"        // completion tokens of reasoning
+	AudioInput      Class = "audio_input"      // prompt tokens of audio, not read from a cache
+	AudioOutput     Class = "audio_output"     // completion tokens of audio
+	ImageInput      Class = "image_input"      // prompt tokens of images, not read from a cache
+	ImageOutput     Class = "image_output"     // completion tokens of images
+	WebSearch       Class = "web_search"       // web searches that the provider made
+	MapsSearch      Class = "maps_search"      // searches on a map that the provider made
+	FileSearch      Class = "file_search"      // searches in files that the provider keeps
+	CodeSession     Class = "code_session"     // containers in which the provider ran code; at xAI, runs
+	ContainerMinute Class = "container_minute" // minutes for which a container of a gigabyte is charged
+	Citation        Class = "citation"         // tokens of citations (Perplexity) that are in no class above
+	Page            Class = "page"             // pages that the provider read (OCR)
+	SearchUnit      Class = "search_unit"      // the units in which Cohere bills a rerank
 
 	// Units that the request itself asks for, see [Call.Asked].
 	InputCharacter Class = "input_character" // characters of text that is to be spoken
@@ -92,6 +93,9 @@ const (
 	AskedSecond    Class = "asked_second"    // seconds of video that are asked for
 	InputByte      Class = "input_byte"      // bytes of the request's body
 )
+
+// ContainerLeast is how many minutes of a container are charged at the least.
+const ContainerLeast = 5
 
 // Source says how a usage is known.
 type Source string
@@ -127,6 +131,8 @@ type Usage struct {
 	Unstated bool
 	// Uncounted says that units of the provider's own were looked for in the answer, and that it states none of them.
 	Uncounted bool
+	// Failed says that the provider reports an error, instead of an answer.
+	Failed bool
 	// Pending says that the answer states that it is unfinished.
 	Pending bool
 	// Later is the name of the answer to fetch, as in [Call.Fetches], if the call has [Call.Later] and its answer is Unanswered or Pending.
@@ -138,6 +144,8 @@ type Usage struct {
 	// Containers are the ids of the containers in which the provider ran code. Units has, as [CodeSession], [Call.ContainerGB] sessions for each
 	// of them. Several calls may use one session.
 	Containers []string
+	// Results are the names of the results that were counted in an itemized answer, as far as they can be told apart.
+	Results []string
 	// Cost is the price in USD that the provider states, as it wrote it (OpenRouter's usage.cost); otherwise empty.
 	Cost string
 	// Made are the resources that the answer says the provider keeps of the call.
@@ -215,11 +223,23 @@ type Call struct {
 	Stored Stored
 	// Once, if set, is the name of a result that is charged only the first time it is fetched (the results of a batch).
 	Once string
+	// Itemized says that the answer is one of results, each of which is charged once, in whatever answer it stands: a page of a batch's results.
+	Itemized bool
+	// Paid, if set, reports whether a result of an itemized answer was charged before, by the name that [Usage.Results] had for it. Such a result
+	// is not counted again.
+	Paid func(result string) bool
 	// Later, if set, is the kind of answer by which a later call fetches the answer. The answer to this call may be only a name for it.
 	Later string
 	// Stays says that the provider keeps the answer where the client can read it later for nothing: in a conversation, in a thread, or among
 	// the stored completions. That is so even if the answer was cut, or did not reach the client.
 	Stays bool
+	// Tells are the classes that the answer to come states. One that is finished, and states none of those that have a price, is not passed on.
+	Tells []Class
+	// Prepaid says that an answer that is fetched was paid for when it was asked for.
+	Prepaid bool
+	// Strip are the fields of the answer, as paths, that tell where it can be read past the meter. Where its price depends on the answer, they
+	// are taken out.
+	Strip []string
 	// Keeps, if set, is the kind of answer by which a later call can fetch this answer. The provider stores it, even if it was cut.
 	Keeps string
 	// Fetches, if set, is the name of an answer that an earlier call may have asked for, and that this call fetches if it is finished: its

@@ -15,7 +15,7 @@ import (
 // is refused, or rounded up if it comes from a catalog. Of tokens, bytes and seconds a call has many, and all of them together lose less
 // than a nano.
 var pieces = []meter.Class{
-	meter.Calls, meter.ToolCall, meter.WebSearch, meter.MapsSearch, meter.FileSearch, meter.CodeSession, meter.Page, meter.SearchUnit,
+	meter.Calls, meter.ToolCall, meter.WebSearch, meter.MapsSearch, meter.FileSearch, meter.CodeSession, meter.ContainerMinute, meter.Page, meter.SearchUnit,
 	meter.AskedImage,
 }
 

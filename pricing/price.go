@@ -163,7 +163,7 @@ var classAliases = map[meter.Class][]string{
 	meter.WebSearch:  {"search", "query", "call"},
 	meter.SearchUnit: {"search", "unit"},
 	meter.MapsSearch: {"search", "query", "call"}, meter.FileSearch: {"search", "query", "call"},
-	meter.CodeSession: {"session", "call"}, meter.Citation: {"token"},
+	meter.CodeSession: {"session", "call"}, meter.ContainerMinute: {"minute"}, meter.Citation: {"token"},
 	meter.ToolCall: {"call"}, meter.InputCharacter: {"character"}, meter.AskedImage: {"image"}, meter.AskedSecond: {"second"}, meter.InputByte: {"byte"},
 }
 

@@ -36,7 +36,7 @@
 //	reasoning        as output
 //	audio_output     as output
 //	image_output     as output
-//	call event byte second elapsed_second tool_call web_search maps_search file_search code_session citation page search_unit input_character asked_image asked_second input_byte, and units named by `count`:  cost nothing
+//	call event byte second elapsed_second tool_call web_search maps_search file_search code_session container_minute citation page search_unit input_character asked_image asked_second input_byte, and units named by `count`:  cost nothing
 //
 // A price of 0 counts as a price: `cached 0 per 1M tokens` makes cached tokens free. Without that line they are charged as input. A model
 // may have a price for input and none for output, as embeddings do; [Tariff.Warnings] mentions it.
@@ -66,7 +66,7 @@ var (
 	tokenClasses  = append(append([]meter.Class(nil), inputClasses...), outputClasses...)
 	countClasses  = []meter.Class{
 		meter.Calls, meter.Event, meter.Byte, meter.Second, meter.Elapsed, meter.ToolCall, meter.WebSearch, meter.Page, meter.SearchUnit,
-		meter.MapsSearch, meter.FileSearch, meter.CodeSession, meter.Citation,
+		meter.MapsSearch, meter.FileSearch, meter.CodeSession, meter.ContainerMinute, meter.Citation,
 		meter.InputCharacter, meter.AskedImage, meter.AskedSecond, meter.InputByte,
 	}
 	// askedClasses are the classes that the request itself states.

@@ -50,6 +50,7 @@ func builtinUnits() []unit {
 	scaled("maps_search", meter.MapsSearch, 1, false)
 	scaled("file_search", meter.FileSearch, 1, false)
 	scaled("code_session", meter.CodeSession, 1, true)
+	scaled("container_minute", meter.ContainerMinute, 1, true)
 	scaled("citation", meter.Citation, 1, true)
 	scaled("page", meter.Page, 1, true)
 	scaled("search_unit", meter.SearchUnit, 1, true)

@@ -113,7 +113,7 @@ func name(r *wire.Request, c *meter.Call, request gjson.Result) {
 func inspectFile(r *wire.Request) (*meter.Call, error) {
 	c := r.Call(fileAPI)
 	purpose, content := r.ReadUpload(c)
-	if purpose != kind && r.Err() == nil {
+	if purpose != kind && !(purpose == "" && hasRequests(content)) && r.Err() == nil {
 		return nil, nil
 	}
 	c.AnyModel, c.InputOnly, c.InputTokens = true, true, 0
@@ -125,6 +125,13 @@ func inspectFile(r *wire.Request) (*meter.Call, error) {
 		}
 	}
 	return c, nil
+}
+
+// hasRequests reports whether the first line of a file is a request of a batch. xAI's uploads state no purpose
+// (https://docs.x.ai/docs/guides/batch-api).
+func hasRequests(content []byte) bool {
+	line, _, _ := bytes.Cut(bytes.TrimSpace(content), []byte("\n"))
+	return gjson.GetBytes(line, "custom_id").Exists() && gjson.GetBytes(line, "body").IsObject()
 }
 
 // inspectResults reads a request that fetches results, or a batch object, which may contain its results.
@@ -139,7 +146,7 @@ func inspectResults(r *wire.Request) *meter.Call {
 	case get && strings.HasSuffix(r.Clean, ":download") && strings.Contains(r.Clean, "/files/"):
 		once = "gemini:" + between(r.Clean, "/files/", ":download")
 	case get && strings.HasSuffix(r.Clean, "/results") && strings.Contains(r.Clean, "/batches/"):
-		// A page of results may have more in it the next time, so each fetch is charged.
+		// A page may have more in it the next time: each of its results is charged once.
 	case of(r) != "":
 		once = of(r)
 	case get && (strings.HasSuffix(r.Clean, "/batches") || strings.HasSuffix(r.Clean, "/batch/jobs")): // Gemini's lists may contain results
@@ -150,6 +157,7 @@ func inspectResults(r *wire.Request) *meter.Call {
 	c.Malformed = false
 	refuseMask(r)
 	c.Once, c.Of, c.AnyModel, c.InputOnly, c.InputOpen = once, of(r), true, true, true
+	c.Itemized = once == "" || once == c.Of
 	return c
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/tallygate/tallygate/meter"
 	"github.com/tallygate/tallygate/meter/gemini"
 	"github.com/tallygate/tallygate/meter/openai"
+	"github.com/tallygate/tallygate/meter/tokens"
 	"github.com/tallygate/tallygate/meter/wire"
 )
 
@@ -43,17 +44,24 @@ const groups = 4
 // tally counts the answers in results while they are read.
 type tally struct {
 	group [groups]struct {
-		answers  int // so far
-		model    string
-		usage    wire.Stated
-		has      bool // a usage was read whose model was not
-		searched meter.Quantity
+		answers int    // so far
+		open    answer // the one that is being read
 	}
 	counted int
 }
 
-// results reads the answers of a batch: from a file with one in each line, or from an object with many. Each answer states a model and a
-// usage, in either order.
+// answer is what was read of one answer. Its fields come in any order, until the next answer begins.
+type answer struct {
+	id, model string
+	stated    string // the usage, as it is stated
+	usage     wire.Stated
+	searched  meter.Quantity
+	shown     []byte // its output
+	shows     bool   // it has output
+	over      bool   // which is too long to be kept
+}
+
+// results reads the answers of a batch: from a file with one in each line, or from an object with many.
 var results = wire.Dialect{
 	Lines: true,
 	Start: func(t *wire.State, _ http.Header) {
@@ -76,17 +84,88 @@ var results = wire.Dialect{
 // unfinished are the states of a batch that may get more results.
 var unfinished = []string{"validating", "in_progress", "finalizing", "cancelling", "queued", "running", "cancellation_requested"}
 
+// maxShown is how many bytes of an answer's output are kept, to count them if the answer states no usage.
+const maxShown = 128 << 10
+
+// texts are the fields of an output that tokens are counted in.
+var texts = map[string]bool{
+	"text": true, "content": true, "reasoning": true, "reasoning_content": true, "thinking": true, "refusal": true, "arguments": true, "input": true, "args": true,
+}
+
+// count counts the tokens of an answer's output.
+func count(model string, shown []byte) int64 {
+	text := tokens.NewText(tokens.ForModel(model))
+	var read func(key string, v gjson.Result, depth int)
+	read = func(key string, v gjson.Result, depth int) {
+		switch {
+		case texts[key] && (v.Type == gjson.String || key == "input" || key == "args"):
+			text.Write([]byte(v.String()))
+			text.Break()
+		case depth < maxDepth && (v.IsObject() || v.IsArray()):
+			v.ForEach(func(k, inner gjson.Result) bool {
+				if v.IsObject() {
+					key = k.String()
+				}
+				read(key, inner, depth+1)
+				return true
+			})
+		}
+	}
+	gjson.ForEachLine(string(shown), func(v gjson.Result) bool {
+		read("", v, 0)
+		return true
+	})
+	return text.Answer()
+}
+
+// maxDepth is how deep the text of an output may be.
+const maxDepth = 8
+
+// outputs are the fields in which an answer has its output: chat and images, responses, messages, Gemini, embeddings.
+var outputs = []string{"choices", "output", "content", "candidates", "data", "embedding", "embeddings"}
+
 func rules() (list []wire.Rule) {
 	for _, p := range places {
-		model := func(t *wire.State, v gjson.Result) { t.Scratch.(*tally).names(t, p.group, v.String()) }
-		list = append(list,
-			wire.Rule{Path: p.path + ".model", Each: model}, wire.Rule{Path: p.path + ".modelVersion", Each: model},
-			wire.Rule{Path: p.path + ".usage", Each: func(t *wire.State, v gjson.Result) { t.Scratch.(*tally).uses(t, p.group, v, usage(v)) }},
-			wire.Rule{Path: p.path + ".usageMetadata", Each: func(t *wire.State, v gjson.Result) {
-				s := gemini.ReadUsage(v)
-				s.HasCompletion = s.HasPrompt
-				t.Scratch.(*tally).uses(t, p.group, v, s)
+		read := func(field string, read func(*wire.State, *answer, gjson.Result)) {
+			list = append(list, wire.Rule{Path: p.path + "." + field, Each: func(t *wire.State, v gjson.Result) {
+				read(t, &t.Scratch.(*tally).group[p.group].open, v)
 			}})
+		}
+		list = append(list, wire.Rule{Path: p.path, Mark: true, Each: func(t *wire.State, _ gjson.Result) { t.Scratch.(*tally).flush(t, p.group) }})
+		for _, field := range []string{"id", "responseId"} {
+			read(field, func(_ *wire.State, a *answer, v gjson.Result) { a.id = v.String() })
+		}
+		for _, field := range []string{"model", "modelVersion"} {
+			read(field, func(_ *wire.State, a *answer, v gjson.Result) { a.model = v.String() })
+		}
+		for _, field := range outputs {
+			read(field, func(_ *wire.State, a *answer, v gjson.Result) {
+				a.shows = a.shows || v.Type != gjson.Null || !v.Exists()
+				if a.over = a.over || !v.Exists() || len(a.shown)+len(v.Raw) > maxShown; !a.over {
+					a.shown = append(append(a.shown, v.Raw...), '\n')
+				}
+			})
+		}
+		read("usage", func(t *wire.State, a *answer, v gjson.Result) {
+			if !v.IsObject() {
+				return
+			}
+			a.uses(v, usage(v))
+			if names := meter.JoinTiers("batch", v.Get("speed").String(), v.Get("inference_geo").String()); names != "batch" {
+				t.Tier = names
+			}
+		})
+		read("usageMetadata", func(_ *wire.State, a *answer, v gjson.Result) {
+			s := gemini.ReadUsage(v)
+			s.HasCompletion = s.HasPrompt
+			a.uses(v, s)
+		})
+		// Gemini states the tokens of an embedding in a string. https://ai.google.dev/gemini-api/docs/batch-api#batch-embedding
+		read("tokenCount", func(_ *wire.State, a *answer, v gjson.Result) {
+			s := wire.Stated{HasPrompt: true, HasCompletion: true}
+			s.Prompt = wire.Number(gjson.Parse(v.String()), &s.Suspect)
+			a.uses(v, s)
+		})
 	}
 	return list
 }
@@ -94,50 +173,49 @@ func rules() (list []wire.Rule) {
 // usage reads a usage, which may be that of embeddings.
 func usage(u gjson.Result) wire.Stated {
 	s := wire.ReadUsage(u.Get)
-	if !s.HasCompletion {
+	if !s.HasCompletion && (s.HasPrompt || u.Get("total_tokens").Type == gjson.Number) {
 		s = openai.InputUsage(u)
 	}
 	return s
 }
 
-// names notes the model of an answer.
-func (y *tally) names(t *wire.State, group int, model string) {
-	g := &y.group[group]
-	g.model = model
-	if g.has {
-		y.flush(t, group)
-	}
-}
-
 // uses notes the usage of an answer.
-func (y *tally) uses(t *wire.State, group int, u gjson.Result, s wire.Stated) {
-	g := &y.group[group]
-	if !u.IsObject() {
+func (a *answer) uses(u gjson.Result, s wire.Stated) {
+	if !s.HasPrompt && !s.HasCompletion {
 		return
 	}
-	if g.has {
-		y.flush(t, group)
-	}
-	g.usage, g.has, g.searched = s, true, openai.Searches(u, &s.Suspect)
-	if names := meter.JoinTiers("batch", u.Get("speed").String(), u.Get("inference_geo").String()); names != "batch" {
-		t.Tier = names
-	}
-	if g.model != "" {
-		y.flush(t, group)
-	}
+	a.usage, a.stated = s, u.Raw
+	a.searched = openai.Searches(u, &a.usage.Suspect)
 }
 
-// flush counts the answer that was read.
+// flush counts the answer that was read. An answer that states no usage is counted by its text. If it has none, nobody can tell what it costs.
 func (y *tally) flush(t *wire.State, group int) {
 	g := &y.group[group]
-	if g.has {
-		if g.answers++; group == 0 || g.answers > y.counted {
-			if group > 0 {
-				y.counted = g.answers
-			}
-			t.AddPass(strings.TrimPrefix(g.model, "models/"), g.usage)
-			t.Sums[meter.WebSearch] += g.searched
-		}
+	a := g.open
+	g.open = answer{shown: a.shown[:0]}
+	has := a.usage.HasPrompt || a.usage.HasCompletion
+	if !has && !a.shows {
+		return
 	}
-	g.model, g.has = "", false
+	if g.answers++; group > 0 && g.answers <= y.counted {
+		return
+	}
+	if group > 0 {
+		y.counted = g.answers
+	}
+	if !t.Result(a.id, a.model+"\n"+a.stated) {
+		return
+	}
+	model := strings.TrimPrefix(a.model, "models/")
+	if !has {
+		n := count(model, a.shown)
+		if a.over || n == 0 {
+			t.Unstated = true
+			return
+		}
+		t.Estimated = true
+		a.usage = wire.Stated{Completion: n, HasCompletion: true}
+	}
+	t.AddPass(model, a.usage)
+	t.Sums[meter.WebSearch] += a.searched
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/tallygate/tallygate/meter/bedrock"
 	"github.com/tallygate/tallygate/meter/cohere"
 	"github.com/tallygate/tallygate/meter/gemini"
+	"github.com/tallygate/tallygate/meter/jobs"
 	"github.com/tallygate/tallygate/meter/mcp"
 	"github.com/tallygate/tallygate/meter/ollama"
 	"github.com/tallygate/tallygate/meter/openai"
@@ -24,6 +25,7 @@ import (
 // formats are tried in this order. The first that recognises the request handles it.
 var formats = []func(*wire.Request) (*meter.Call, error){
 	batch.Inspect,
+	jobs.Inspect,
 	anthropic.Inspect,
 	gemini.Inspect,
 	bedrock.Inspect,

@@ -129,6 +129,13 @@ func FuzzBatch(f *testing.F) {
 		answered{`{"requests":[{"params":{"model":"m"}}]}`, `{"id":"a"}`})
 }
 
+func FuzzJobs(f *testing.F) {
+	fuzzFormat(f, []string{"/v1/predictions", "/v1/models/o/n/predictions", "/v1/predictions/p", "/api/v1/tasks/t", "/fal-ai/flux/dev", "/fal-ai/flux/requests/r"},
+		answered{`{"version":"o/n","input":{"prompt":"hi"}}`, `{"id":"p","model":"o/n","status":"succeeded","output":["a"],"urls":{"stream":"u"},"metrics":{"predict_time":1.5,"token_input_count":1,"token_output_count":2}}`},
+		answered{"", `{"output":{"task_id":"t","task_status":"SUCCEEDED","video_url":"u"},"usage":{"video_duration":5,"video_count":1}}`},
+		answered{`{"prompt":"a","num_images":2,"duration":"5s"}`, `{"status":"IN_QUEUE","request_id":"r"}`})
+}
+
 func FuzzOpenAIResponses(f *testing.F) {
 	fuzzFormat(f, []string{"/v1/responses", "/v1/threads/t/runs", "/v1/conversations"},
 		answered{`{"model":"gpt-5","input":"hi","stream":true,"max_output_tokens":9}`,

@@ -21,14 +21,14 @@ var containersAPI = &wire.API{Name: "containers", Dialect: wire.New(wire.Dialect
 	},
 })}
 
-// inspectContainer reads a request for a container in which code runs. It counts one code session for each gigabyte of memory, because the
-// price depends on the memory. https://platform.openai.com/docs/api-reference/containers,
+// inspectContainer reads a request for a container in which code runs. It counts one code session, or five minutes, for each gigabyte of
+// memory, because the price depends on the memory. https://platform.openai.com/docs/api-reference/containers,
 // https://platform.openai.com/docs/pricing#built-in-tools
 func inspectContainer(r *wire.Request) *meter.Call {
 	c := r.Call(containersAPI)
 	c.InputOnly, c.InputTokens, c.AnyModel, c.ByAsked = true, 0, true, true
 	c.ContainerGB = gigabytes(r, r.Get("memory_limit"))
-	c.Asked = meter.Units{meter.CodeSession: meter.Whole(c.ContainerGB)}
+	c.Asked = meter.Units{meter.CodeSession: meter.Whole(c.ContainerGB), meter.ContainerMinute: meter.Whole(meter.ContainerLeast * c.ContainerGB)}
 	return c
 }
 

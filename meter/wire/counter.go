@@ -247,7 +247,7 @@ func (c *counter) Usage(complete bool) meter.Usage {
 	}
 	t := &c.state
 	u := meter.Usage{Source: meter.Stated, Model: name(t.Model), ServiceTier: t.Tier, Cost: t.Cost,
-		Tools: t.Tools, ToolsFailed: t.ToolsFailed, Passes: t.Passes, Beside: t.Beside, Made: t.Made, Containers: t.Containers}
+		Tools: t.Tools, ToolsFailed: t.ToolsFailed, Passes: t.Passes, Beside: t.Beside, Made: t.Made, Containers: t.Containers, Results: t.Results}
 	u.Units = c.exact()
 	if !complete && c.bytes == 0 { // nothing was delivered
 		return u
@@ -265,6 +265,9 @@ func (c *counter) Usage(complete bool) meter.Usage {
 	c.later(&u)
 	for class, n := range stated.Units() {
 		u.Units.Add(class, n)
+	}
+	if t.Estimated {
+		u.Source = meter.Estimated
 	}
 	u.Suspect = stated.Suspect
 	u.PromptTokens = stated.Prompt
@@ -297,8 +300,8 @@ func (c *counter) later(u *meter.Usage) {
 	t := &c.state
 	known := t.Stated.HasPrompt || t.Stated.HasCompletion || t.hasText() || t.Failed || t.Answered
 	u.Unanswered = !known && c.shape != Stream && len(c.d.Answers) > 0
-	u.Unstated = c.d.States && !t.Stated.HasPrompt && !t.Stated.HasCompletion && !t.Failed && c.shape != Stream && !t.Call.Mute
-	u.Pending = t.Pending
+	u.Unstated = t.Unstated || c.d.States && !t.Stated.HasPrompt && !t.Stated.HasCompletion && !t.Failed && c.shape != Stream && !t.Call.Mute
+	u.Pending, u.Failed = t.Pending, t.Failed
 	if t.Call.Keeps != "" && fetchable(t.ID) {
 		u.Kept = Fetched(t.Call.Keeps, t.ID)
 	}

@@ -25,7 +25,7 @@ type Rule struct {
 	Call bool
 	// Mark says that the values are only counted, and not kept.
 	Mark bool
-	// Each, if set, is called with each value when it is read. The values are not kept.
+	// Each, if set, is called with each value when it is read. The values are not kept. With Mark it is called when a value begins, without it.
 	Each func(t *State, v gjson.Result)
 	// Makes, where set, says that the value is the id of a resource of this kind, which the provider keeps of the call. None is kept here.
 	Makes string

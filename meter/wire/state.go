@@ -1,6 +1,8 @@
 package wire
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"slices"
 	"strings"
 
@@ -39,6 +41,11 @@ type State struct {
 
 	// Made are the resources that the provider keeps of the call. Only those that the answer has named so far are known.
 	Made []meter.Resource
+
+	// Results are those of [meter.Usage].
+	Results []string
+	// Estimated says that the format itself has counted a part of the usage. Unstated says that nobody can tell what a part of the answer used.
+	Estimated, Unstated bool
 
 	// Scratch belongs to the format. It may keep anything there while it reads the response.
 	Scratch any
@@ -91,6 +98,26 @@ func (t *State) Make(kind string, id gjson.Result) {
 	if r, ok := meter.NamedResource(kind, id.Str); ok && r.ID != "" && !slices.Contains(t.Made, r) {
 		t.Made = append(t.Made, r)
 	}
+}
+
+// maxResults bounds how many results of one answer are remembered. Further ones are charged each time.
+const maxResults = 10_000
+
+// Result notes a result of an answer with several: the provider's id of it, and what else tells it apart. It returns false if the result was
+// charged before, so that it does not count. A result without an id can't be recognised, and counts each time.
+func (t *State) Result(id, content string) bool {
+	if id == "" || t.Call.Paid == nil {
+		return true
+	}
+	sum := sha256.Sum256([]byte(id + "\x00" + content))
+	name := hex.EncodeToString(sum[:16])
+	if t.Call.Paid(name) {
+		return false
+	}
+	if len(t.Results) < maxResults {
+		t.Results = append(t.Results, name)
+	}
+	return true
 }
 
 // maxPasses bounds how many models have a pass of their own in one response. No pass is made for a further model.
@@ -308,4 +335,9 @@ func (g gather) Text(i int, piece []byte) {
 	}
 }
 
-func (g gather) Mark(i int) { g.msg.marks[i]++ }
+func (g gather) Mark(i int) {
+	g.msg.marks[i]++
+	if each := g.msg.rules[i].Each; each != nil {
+		each(&g.state, gjson.Result{})
+	}
+}

@@ -1,6 +1,8 @@
 package wire
 
 import (
+	"slices"
+
 	"github.com/tidwall/gjson"
 )
 
@@ -14,12 +16,13 @@ var (
 	inputDetails  = []string{"prompt_tokens_details", "input_tokens_details", "prompt_token_details", "input_token_details"}
 	outputDetails = []string{"completion_tokens_details", "output_tokens_details", "completion_token_details", "output_token_details"}
 
-	readWords      = []string{"cached_tokens", "cache_read_tokens", "cache_read_input_tokens"}
-	writtenWords   = []string{"cache_write_tokens", "cache_creation_tokens", "cached_creation_tokens", "cache_creation_input_tokens"}
-	reasoningWords = []string{"reasoning_tokens", "thinking_tokens"}
+	readWords      = []string{"cached_tokens", "cache_read_tokens", "cache_read_input_tokens", "cache_read"} // the last: LangChain's
+	writtenWords   = []string{"cache_write_tokens", "cache_creation_tokens", "cached_creation_tokens", "cache_creation_input_tokens", "cache_creation"}
+	reasoningWords = []string{"reasoning_tokens", "thinking_tokens", "reasoning_output_tokens"} // the last: Codex
+	audioWords     = []string{"audio_tokens", "audio"}
 
-	// These are parts of the prompt: DeepSeek states them together with OpenAI's names, Moonshot instead of them.
-	insideReadWords = []string{"prompt_cache_hit_tokens", "cached_tokens"}
+	// These are parts of the prompt: DeepSeek states them together with OpenAI's names, Moonshot and Codex instead of them.
+	insideReadWords = []string{"prompt_cache_hit_tokens", "cached_tokens", "cached_input_tokens"}
 	// These are Anthropic's and Bedrock's. Their input does not include them.
 	besideReadWords    = []string{"cache_read_input_tokens", "cacheReadInputTokens", "cacheReadInputTokenCount"}
 	besideWrittenWords = []string{"cache_creation_input_tokens", "cacheWriteInputTokens", "cacheWriteInputTokenCount"}
@@ -34,8 +37,10 @@ var (
 func ReadUsage(get func(key string) gjson.Result) (s Stated) {
 	first := func(get func(string) gjson.Result, keys []string) int64 {
 		for _, key := range keys {
-			if n := Number(get(key), &s.Suspect); n != 0 {
-				return n
+			if v := get(key); !v.IsObject() {
+				if n := Number(v, &s.Suspect); n != 0 {
+					return n
+				}
 			}
 		}
 		return 0
@@ -65,22 +70,24 @@ func ReadUsage(get func(key string) gjson.Result) (s Stated) {
 			beside = beside || *f.n != 0
 		}
 	}
-	if written := get("cache_creation"); written.IsObject() { // the sum may be missing
+	for i, written := range []gjson.Result{get("cache_creation"), in("cache_creation_token_details"), in("cache_creation")} { // the sum may be missing
+		if !written.IsObject() {
+			continue
+		}
 		hour, short := Number(written.Get("ephemeral_1h_input_tokens"), &s.Suspect), Number(written.Get("ephemeral_5m_input_tokens"), &s.Suspect)
 		if s.CacheWrite == 0 {
 			s.CacheWrite = hour + short
-			beside = beside || s.CacheWrite != 0
+			beside = beside || i == 0 && s.CacheWrite != 0
 		}
 		s.CacheWrite1h = min(hour, s.CacheWrite)
+		break
 	}
-	part := func(key string) int64 {
-		return max(0, Number(in(key), &s.Suspect)-Number(in("cached_tokens_details."+key), &s.Suspect))
-	}
-	s.AudioInput, s.ImageInput = part("audio_tokens"), part("image_tokens") // image_tokens: xAI and OpenAI's images
-	if s.Reasoning = first(out, reasoningWords); s.Reasoning == 0 {
+	s.AudioInput = max(0, first(in, audioWords)-Number(in("cached_tokens_details.audio_tokens"), &s.Suspect))
+	s.ImageInput = max(0, Number(in("image_tokens"), &s.Suspect)-Number(in("cached_tokens_details.image_tokens"), &s.Suspect)) // xAI and OpenAI's images
+	if s.Reasoning = first(out, append(slices.Clip(reasoningWords), "reasoning")); s.Reasoning == 0 {
 		s.Reasoning = first(get, reasoningWords)
 	}
-	s.AudioOutput, s.ImageOutput = Number(out("audio_tokens"), &s.Suspect), Number(out("image_tokens"), &s.Suspect)
+	s.AudioOutput, s.ImageOutput = first(out, audioWords), Number(out("image_tokens"), &s.Suspect)
 	if v := get("market_cost"); v.Exists() && v.Type != gjson.Null && s.Reasoning > s.Completion {
 		s.Completion += s.Reasoning // Vercel's gateway leaves Gemini's thoughts out of everything but the cost
 	}

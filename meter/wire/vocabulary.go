@@ -30,7 +30,7 @@ const outputNames = "max_tokens max_completion_tokens max_output_tokens max_toke
 	"max_generated_tokens max_response_output_tokens n_predict num_predict maxTokens maxCompletionTokens maxOutputTokens maxNewTokens maxTokenCount"
 
 // countNames are the providers' names for the number of answers.
-const countNames = "n best_of n_cmpl num_return_sequences num_generations numResults num_results candidateCount candidate_count sampleCount sample_count"
+const countNames = "n best_of n_cmpl num_return_sequences num_generations numResults num_results num_images candidateCount candidate_count sampleCount sample_count"
 
 // modelNames are the providers' names for the model, besides `model`.
 const modelNames = "model_id modelId model_name modelName engine"
@@ -53,7 +53,7 @@ var vocabulary = func() *node {
 		{"", "previous_response_id conversation cachedContent cached_content"},
 		{"", "previous_interaction_id"},
 		{"", "seconds duration stream_format store"},
-		{"", "deferred request batch_requests batch memory_limit " + callbackNames},
+		{"", "deferred request batch_requests batch memory_limit version " + callbackNames},
 
 		{"parameters", "durationSeconds duration_seconds"},
 		{"stream_options", "include_usage"}, {"serviceTier", "type"}, {"performanceConfig", "latency"},
