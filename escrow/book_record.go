@@ -64,7 +64,7 @@ const (
 	couponByCode      table = 'L' // code
 	redeemedTable     table = 'M' // coupon id, agent
 	laterTable        table = 'X' // payee, name: an answer that is fetched later, and who asked for it
-	paidResultTable   table = '1' // payee, payer, name of a result that is charged once
+	paidResultTable   table = '6' // payee, payer, name of a result that is charged once
 	decisionTable     table = 'j' // request id: a charge whose quality is not decided yet
 	resourceTable     table = 'Y' // payee, kind, the provider's id: who made what the provider keeps
 	totalTable        table = '1' // agent, kind of total, time and group: see usageTotal
