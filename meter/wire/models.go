@@ -20,6 +20,7 @@ func (r *Request) nameModels(c *meter.Call) {
 	for _, name := range strings.Fields(modelNames) {
 		r.Also(c, name, r.Name(name))
 	}
+	r.namePreset(c)
 	for _, name := range strings.Fields("model " + modelNames) {
 		r.Also(c, "extra_body", r.Name("extra_body."+name))
 	}
@@ -44,36 +45,11 @@ func (r *Request) nameModels(c *meter.Call) {
 	}
 	for _, name := range modelHeaders {
 		for _, value := range r.Header.Values(name) {
+			r.checkName(name, value)
 			r.Also(c, name, value)
 		}
 	}
-}
-
-// modelHeaders are headers by which some providers are told another model.
-var modelHeaders = []string{"X-Amzn-Sagemaker-Target-Model", "Azureml-Model-Deployment", "Helicone-Model-Override"}
-
-// routerHeaders and routerFields are what routers (Portkey, Helicone, LiteLLM) take a configuration or another upstream from, which may bring
-// in another model, by no name that can be read here.
-var (
-	routerHeaders = []string{"X-Portkey-Config", "X-Portkey-Virtual-Key", "X-Portkey-Provider", "X-Portkey-Custom-Host",
-		"Helicone-Fallbacks", "Helicone-Target-Url", "Helicone-Target-Provider", "Helicone-Openai-Api-Base", "Helicone-Prompt-Id",
-		"X-Litellm-Model", "X-Litellm-Fallbacks", "X-Litellm-Config"}
-	routerFields = []string{"user_config", "model_list", "litellm_params"}
-)
-
-// refuseRouting refuses what would have another model answer than the one that is named.
-func (r *Request) refuseRouting() {
-	const reason = "it configures what is behind this server, where another model may answer: leave it out"
-	for _, name := range routerHeaders {
-		if len(r.Header.Values(name)) > 0 {
-			r.Refuse(name, reason+" (a provider sets it behind the meter, by header_up)")
-		}
-	}
-	for _, field := range routerFields {
-		if r.set(field) {
-			r.Refuse(field, reason)
-		}
-	}
+	r.nameOne(c)
 }
 
 // nameList reads a list of models: a name, or an array of names or of objects that have one as their model.
