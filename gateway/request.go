@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -51,6 +52,14 @@ func checkReading(r *http.Request) *ledger.Refusal {
 // methodOverrides are headers by which some servers take a request for one with another method.
 var methodOverrides = []string{"X-Http-Method-Override", "X-Http-Method", "X-Method-Override"}
 
+func isMethodOverride(header string) bool {
+	return slices.Contains(methodOverrides, http.CanonicalHeaderKey(header))
+}
+
+func overridesMethod(h http.Header) bool {
+	return slices.ContainsFunc(methodOverrides, func(name string) bool { return len(h.Values(name)) > 0 })
+}
+
 // leavesHTTP reports whether a request asks for a tunnel, in which usage could not be counted as HTTP.
 func leavesHTTP(r *http.Request) bool {
 	return r.Header.Get("Upgrade") != "" || r.Method == http.MethodConnect
@@ -77,7 +86,7 @@ func dropRange(h http.Header) {
 	h.Del("If-Range")
 }
 
-// dropOwnTrailers prevents keys, and trailers that are for Tallygate, from reaching the provider. Trailers come after the body, with or
+// dropOwnTrailers prevents keys, trailers that are for Tallygate, and those on which a price depends, from reaching the provider. Trailers come after the body, with or
 // without an announcement.
 func dropOwnTrailers(r *http.Request) {
 	if r.Body == nil || r.Trailer == nil {
@@ -107,6 +116,7 @@ func (f *trailerFilter) filter() {
 	for _, name := range keyHeaders {
 		f.trailer.Del(name)
 	}
+	maps.DeleteFunc(f.trailer, func(name string, _ []string) bool { return BearsOnPrice(name) }) // some servers take trailers for headers
 }
 
 // dropKeys removes from h all values that contain a Tallygate key.

@@ -83,3 +83,13 @@ func isEncoded(h http.Header) bool {
 	}
 	return false
 }
+
+// PricedHeaders returns those of a request's headers on which its price may depend, as one text. Two requests that differ only in other
+// headers have the same text.
+func PricedHeaders(h http.Header) string { return wire.PricedHeaders(h) }
+
+// IsPricedHeader reports whether the price of a request may depend on a header.
+func IsPricedHeader(name string) bool { return wire.IsPricedHeader(name) }
+
+// IsRouterHeader reports whether a header configures a router behind the meter. The provider alone may set it.
+func IsRouterHeader(name string) bool { return wire.IsRouterHeader(name) }

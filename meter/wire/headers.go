@@ -52,5 +52,8 @@ func PricedHeaders(h http.Header) string {
 	return b.String()
 }
 
+// IsPricedHeader reports whether the price of a request may depend on a header.
+func IsPricedHeader(name string) bool { return isPriced(foldHeader(name)) }
+
 // IsRouterHeader reports whether a header configures a router behind the meter.
 func IsRouterHeader(name string) bool { return isRouterHeader(foldHeader(name)) }
