@@ -43,21 +43,25 @@ func checkReading(r *http.Request) *ledger.Refusal {
 	if strings.ContainsFunc(r.URL.Path, odd) || slices.ContainsFunc(strings.Split(r.URL.Path, "/"), dots) {
 		return refuse(escrow.InvalidRequest, "path "+strconv.Quote(cutText([]byte(r.URL.Path), 100))+": what it asks for can't be told for sure; write it without dot segments, and without % ? # ; \\ and control characters in any encoding", "field", "path")
 	}
-	for _, name := range methodOverrides {
-		r.Header.Del(name)
-	}
+	maps.DeleteFunc(r.Header, func(name string, _ []string) bool { return isMethodOverride(name) })
 	return nil
 }
 
 // methodOverrides are headers by which some servers take a request for one with another method.
 var methodOverrides = []string{"X-Http-Method-Override", "X-Http-Method", "X-Method-Override"}
 
+// isMethodOverride reports whether a header is one of them, also for servers to which underscores are hyphens.
 func isMethodOverride(header string) bool {
-	return slices.Contains(methodOverrides, http.CanonicalHeaderKey(header))
+	return slices.Contains(methodOverrides, http.CanonicalHeaderKey(strings.ReplaceAll(header, "_", "-")))
 }
 
 func overridesMethod(h http.Header) bool {
-	return slices.ContainsFunc(methodOverrides, func(name string) bool { return len(h.Values(name)) > 0 })
+	for name := range h {
+		if isMethodOverride(name) {
+			return true
+		}
+	}
+	return false
 }
 
 // leavesHTTP reports whether a request asks for a tunnel, in which usage could not be counted as HTTP.

@@ -37,10 +37,13 @@ var formats = []func(*wire.Request) (*meter.Call, error){
 
 // Inspect recognises a request by its path and by the form of its body, never by its host, and returns what the request asks for. If no
 // format knows the request, the call has an empty API, and its counter counts calls, events and bytes. An error is a
-// [*meter.AmbiguousError], [meter.ErrEncoded], [meter.ErrTooManyKeys], [meter.ErrUnanswered] or a [*meter.LaterError]: the request can't be
+// [*meter.AmbiguousError], [meter.ErrEncoded], [meter.ErrTooManyKeys], [meter.ErrUnanswered], [meter.ErrMakesKey] or a [*meter.LaterError]: the request can't be
 // metered and should be refused. If [meter.Call.Malformed] is set, the other fields say little.
 func Inspect(h meter.Head, body []byte) (*meter.Call, error) {
 	r := wire.NewRequest(h, body)
+	if makesCredentials(r.Clean) && r.Method != http.MethodOptions {
+		return nil, meter.ErrMakesKey
+	}
 	call, err := recognise(r, body)
 	if err != nil {
 		return nil, err

@@ -452,6 +452,16 @@ func TestToolCallsAreRead(t *testing.T) {
 		{`[{"jsonrpc":"2.0","method":"ping"},{"jsonrpc":"2.0","method":"ping","Method":"tools/call","id":1,"params":{"name":"b"}}]`, "", "method"},
 		{`{"jsonrpc":"2.0","id":1,"method":"Tools/Call","params":{"name":"a"}}`, "", "method"},
 		{`{"jsonrpc":"2.0","id":1,"method":"tools/call ","params":{"name":"a"}}`, "", "method"},
+		{`{"jsonrpc":"2.0","id":1,"method":"tools//call","params":{"name":"a"}}`, "", "method"},
+		{`{"jsonrpc":"2.0","id":1,"method":"tools.call","params":{"name":"a"}}`, "", "method"},
+		{`{"jsonrpc":"2.0","id":1,"method":"/tools/call/","params":{"name":"a"}}`, "", "method"},
+		{`{"jsonrpc":"2.0","id":1,"method":"tools%2Fcall","params":{"name":"a"}}`, "", "method"},
+		{`{"jsonrpc":"2.0","id":1,"method":"tools/call\u0000","params":{"name":"a"}}`, "", "method"},
+		{`{"jsonrpc":"2.0","id":1,"method":"\uff54ools/call","params":{"name":"a"}}`, "", "method"},
+		{`{"jsonrpc":"2.0","id":1,"method":"callTool","params":{"name":"a"}}`, "", "method"},
+		{`{"jsonrpc":"2.0","id":1,"method":"message/send","params":{}}`, "message/send", ""}, // of another protocol: it is priced as a tool
+		{`{"jsonrpc":"2.0","id":1,"method":"resources/read","params":{}}`, "", ""},
+		{`{"jsonrpc":"2.0","method":"notifications/initialized"}`, "", ""},
 		{`{"jsonrpc":"2.0","id":1,"method":["tools/call"],"params":{"name":"a"}}`, "", ""}, // no method
 		{`{"jsonrpc":"2.0","id":1,"method":"tools/call","params":["a"]}`, "", "params.name"},
 		{`{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":["a"]}}`, "", "params.name"},
