@@ -410,6 +410,44 @@ func (l *List) Keep(kept []bool) []byte {
 	return slices.Concat([]byte{'{'}, out.Bytes(), []byte{'}'})
 }
 
+// nextTokens are the fields of a list that lead to its next page, and the parameters in which their values are sent. Gemini:
+// https://ai.google.dev/api/files#method:-files.list, Cohere: https://docs.cohere.com/reference/listfinetunedmodels, Anthropic's skills:
+// https://docs.anthropic.com/en/api/skills/list-skills
+var nextTokens = []struct{ field, parameter string }{{"nextPageToken", "pageToken"}, {"next_page_token", "page_token"}, {"next_page", "page"}}
+
+// Next returns the query that asks for the page after this one, if the list says that there is one. query is that of this page. afterID says
+// that the provider calls its cursor after_id, as Anthropic does, and not after.
+func (l *List) Next(query string, afterID bool) (next string, more bool) {
+	values, err := url.ParseQuery(query)
+	if err != nil || !l.body.IsObject() || len(l.elements) == 0 {
+		return "", false
+	}
+	for _, t := range nextTokens {
+		if token := l.body.Get(t.field); token.Type == gjson.String && token.Str != "" {
+			values.Set(t.parameter, token.Str)
+			return values.Encode(), true
+		}
+	}
+	for _, name := range []string{"before", "before_id", "ending_before"} {
+		if values.Has(name) {
+			return "", false
+		}
+	}
+	id := l.elements[len(l.elements)-1].Get("id")
+	if !l.body.Get("has_more").Bool() || id.Type != gjson.String || id.Str == "" {
+		return "", false
+	}
+	if afterID {
+		values.Set("after_id", id.Str)
+	} else {
+		values.Set("after", id.Str)
+	}
+	if !values.Has("limit") {
+		values.Set("limit", "100") // the most that providers allow for all their lists
+	}
+	return values.Encode(), true
+}
+
 // totals are what a list calls the number of its elements.
 var totals = map[string]bool{"total": true, "total_count": true, "total_size": true, "totalSize": true, "count": true}
 
