@@ -14,7 +14,8 @@ import (
 // maxModels bounds how many models a request may name.
 const maxModels = 64
 
-// nameModels fills in what else a request names as its model, or as what may answer in its place.
+// nameModels reads the models that a request names outside of the field "model": under other names of that field, in lists of fallbacks, in
+// the query and in headers. Any of them may answer, so each is noted.
 func (r *Request) nameModels(c *meter.Call) {
 	r.refuseRouting()
 	for _, name := range strings.Fields(modelNames) {
@@ -52,7 +53,8 @@ func (r *Request) nameModels(c *meter.Call) {
 	r.nameOne(c)
 }
 
-// nameList reads a list of models: a name, or an array of names or of objects that have one as their model.
+// nameList reads a field that lists models. Its value is one name, or an array. An element of the array is a name, or an object with a name in
+// its field "model".
 func (r *Request) nameList(c *meter.Call, path string) {
 	if !r.set(path) {
 		return
@@ -80,7 +82,8 @@ func (r *Request) nameList(c *meter.Call, path string) {
 	})
 }
 
-// Also notes that a model may answer, which the field names. It is the call's own where that has none yet.
+// Also notes a model that may answer. field is the field that names it. The first model that is noted becomes the call's own if the call has
+// none yet.
 func (r *Request) Also(c *meter.Call, field, model string) {
 	switch {
 	case model == "" || model == c.Model || slices.Contains(c.Models, model):
@@ -93,7 +96,7 @@ func (r *Request) Also(c *meter.Call, field, model string) {
 	}
 }
 
-// Named says that the path names the model. Another one that stands elsewhere is kept among [meter.Call.Models].
+// Named makes model, which the path names, the model of the call. If the body names another one, that is kept in [meter.Call.Models].
 func (r *Request) Named(c *meter.Call, model string) {
 	if model == "" {
 		return
@@ -107,15 +110,15 @@ func (r *Request) Named(c *meter.Call, model string) {
 	}
 }
 
-// operations are how paths end that name a model before.
+// operations are the ends of those paths that have the name of a model before the operation.
 var operations = []string{"/extensions/chat/completions", "/chat/completions", "/completions", "/embeddings", "/responses", "/messages",
 	"/images/generations", "/images/edits", "/images/variations", "/audio/transcriptions", "/audio/translations", "/audio/speech",
 	"/text/generation", "/text/generation_stream", "/text/chat", "/text/chat_stream", "/invocations", "/ocr", "/moderations", "/rerank", "/embed"}
 
-// deployments are what stands before such a name, which usually is the model's.
+// deployments are the parts of a path after which the name of a deployment comes. That name is usually the model's.
 var deployments = []struct {
 	before string
-	v1     bool // the operation is mounted at /v1 behind the name
+	v1     bool // /v1 stands between the name and the operation
 }{
 	{"/deployments/", false}, // Azure: /openai/deployments/NAME/chat/completions; of LiteLLM, a name may have slashes
 	{"/engines/", false},     // OpenAI, once
@@ -123,7 +126,7 @@ var deployments = []struct {
 	{"/models/", true},       // Hugging Face: /models/NAME/v1/chat/completions
 }
 
-// Deployment is the name of what answers where the path has it, in its own spelling; else empty.
+// Deployment returns the name of the deployment in the path, in upper and lower case as it was sent. It is empty if the path has none.
 func (r *Request) Deployment() string {
 	if _, rest, found := strings.Cut(r.Clean, "/ai/run/"); found { // Cloudflare
 		return r.Path[len(r.Path)-len(rest):]
@@ -150,7 +153,7 @@ func (r *Request) Deployment() string {
 	return ""
 }
 
-// cutOperation cuts off how a path ends.
+// cutOperation returns a path without the operation at its end. found is false if no known operation is there.
 func cutOperation(path string) (rest string, found bool) {
 	for _, end := range operations {
 		if rest, found = strings.CutSuffix(path, end); found {

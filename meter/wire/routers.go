@@ -56,7 +56,7 @@ func isRouterHeader(name string) bool {
 	return slices.ContainsFunc(routerPrefixes, func(prefix string) bool { return strings.HasPrefix(name, prefix) }) && !tracingHeaders[name]
 }
 
-// refuseRouting refuses what would have another model answer than the one that is named.
+// refuseRouting refuses a request that configures a router, because a model may then answer that the request does not name.
 func (r *Request) refuseRouting() {
 	const reason = "it configures what is behind this server, where another model may answer: leave it out"
 	for name, values := range r.Header {
