@@ -2,11 +2,14 @@ package caddymodule
 
 import (
 	"context"
+	"maps"
 	"net"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/headers"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
@@ -17,16 +20,40 @@ import (
 // A meter computes the price from the request that arrives at it. A reverse_proxy may send another request, because handlers between them,
 // or the proxy itself, can rewrite it. So each proxy of a server that has a meter is guarded: it asks the gateway before it sends.
 
-// guard asks the gateway when a proxy selects its upstream. At that moment the request is complete except for headers, and was not sent
-// yet. This works with any transport.
-type guard struct{ reverseproxy.Selector }
+// guard asks the gateway when a proxy selects its upstream. At that moment the request is complete except for what header_up does, and was
+// not sent yet. This works with any transport.
+type guard struct {
+	reverseproxy.Selector
+	ops []*headers.HeaderOps // what the proxy does to headers on which prices may depend, in this order
+}
 
 // Select selects an upstream if the request may be sent.
 func (g guard) Select(pool reverseproxy.UpstreamPool, r *http.Request, w http.ResponseWriter) *reverseproxy.Upstream {
-	if !gateway.MaySend(r) {
+	if !g.maySend(r) {
 		panic(http.ErrAbortHandler) // the meter answers; after an error the proxy would try again
 	}
 	return g.Selector.Select(pool, r, w)
+}
+
+// maySend asks with the headers that the proxy will send. Headers that configure a router behind the meter are the provider's own, and left
+// out, unless their values come from the request.
+func (g guard) maySend(r *http.Request) bool {
+	repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	if len(g.ops) == 0 || !ok {
+		return gateway.MaySend(r)
+	}
+	sent, own := r.WithContext(r.Context()), http.Header{}
+	sent.Header = r.Header.Clone()
+	for _, ops := range g.ops {
+		ops.ApplyTo(sent.Header, repl)
+		ops.ApplyTo(own, caddy.NewReplacer())
+	}
+	maps.DeleteFunc(sent.Header, func(name string, values []string) bool {
+		return gateway.ConfiguresRouter(name) && !slices.ContainsFunc(values, func(value string) bool { return !slices.Contains(own[name], value) })
+	})
+	may := gateway.MaySend(sent)
+	r.Body = sent.Body
+	return may
 }
 
 // guardServer makes sure that the proxies of a server are guarded before the server serves. When its meters are provisioned, its other
@@ -51,8 +78,25 @@ func (a *App) guardServer(server *caddyhttp.Server) {
 
 func guardProxy(h caddyhttp.MiddlewareHandler, _ string) {
 	if proxy, ok := h.(*reverseproxy.Handler); ok && !asksAside(proxy) {
-		proxy.LoadBalancing.SelectionPolicy = guard{proxy.LoadBalancing.SelectionPolicy}
+		proxy.LoadBalancing.SelectionPolicy = guard{proxy.LoadBalancing.SelectionPolicy, pricedOps(proxy)}
 	}
+}
+
+// pricedOps are the operations by which a proxy may change headers on which prices depend.
+func pricedOps(proxy *reverseproxy.Handler) (ops []*headers.HeaderOps) {
+	if transport, ok := proxy.Transport.(reverseproxy.RequestHeaderOpsTransport); ok {
+		ops = append(ops, transport.RequestHeaderOps())
+	}
+	if proxy.Headers != nil {
+		ops = append(ops, proxy.Headers.Request)
+	}
+	return slices.DeleteFunc(ops, func(o *headers.HeaderOps) bool {
+		if o == nil {
+			return true
+		}
+		names := slices.Concat(slices.Collect(maps.Keys(o.Add)), slices.Collect(maps.Keys(o.Set)), slices.Collect(maps.Keys(o.Replace)), o.Delete)
+		return !slices.ContainsFunc(names, func(name string) bool { return strings.ContainsAny(name, "*{") || gateway.BearsOnPrice(name) })
+	})
 }
 
 // asksAside reports whether successful answers to a proxy never go to the client, but only set headers and variables of the request, as

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"time"
@@ -412,11 +413,26 @@ func (m *Meter) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp
 		return nil
 	}
 	defer release()
-	err = m.app.gateway.Serve(&m.route, w, r, next)
+	err = m.app.gateway.Serve(&m.route, w, r, repeatable(next, r))
 	if failure, ok := err.(*gateway.Failure); ok {
 		return m.answerFailure(w, r, failure)
 	}
 	return err
+}
+
+// repeatable returns handlers that can serve a request more than once, if the gateway may have them do so: if it asks for a list. Of blocks
+// such as handle Caddy runs only one of a group for each request. It notes in the request's context which groups have had theirs.
+func repeatable(next caddyhttp.Handler, r *http.Request) gateway.Handler {
+	groups, _ := r.Context().Value(caddy.CtxKey("route_group")).(map[string]struct{})
+	if r.Method != http.MethodGet || groups == nil {
+		return next
+	}
+	before := maps.Clone(groups)
+	return caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+		clear(groups)
+		maps.Copy(groups, before)
+		return next.ServeHTTP(w, r)
+	})
 }
 
 // Interface guards

@@ -136,3 +136,54 @@ func TestResourcesOfNestedMeters(t *testing.T) {
 	}
 	wantProblem(t, s.do("POST", "/v1/responses", alice, next), 404, "unknown_resource")
 }
+
+// TestAPageOfOthersIsSkipped: the next page of a list is asked for through the same blocks and rewrites as the first.
+func TestAPageOfOthersIsSkipped(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	var asked []string
+	up := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		w.Header().Set("Content-Type", "application/json")
+		if r.Method == http.MethodPost {
+			fmt.Fprint(w, `{"id":"own"}`)
+			return
+		}
+		asked = append(asked, r.URL.RequestURI())
+		if r.URL.Query().Get("after") == "" {
+			fmt.Fprint(w, `{"data":[{"id":"other"}],"has_more":true}`)
+			return
+		}
+		fmt.Fprint(w, `{"data":[{"id":"own"}],"has_more":false}`)
+	})
+	s := openShop(t, "", `meter {
+		payee llm
+		price 0.001 per call
+		shared none
+	}
+	handle_path /llm/* {
+		uri replace /v1/ /api/v1/
+		reverse_proxy UPSTREAM
+	}
+	handle /v1/* {
+		reverse_proxy UPSTREAM {
+			rewrite /own{uri}
+		}
+	}
+	handle {
+		respond "nothing is here" 404
+	}`, up)
+	key := s.agent("alice", "1")
+	s.do("POST", "/llm/v1/files", key, "{}")
+	for path, want := range map[string]string{
+		"/llm/v1/files?order=asc": "/api/v1/files?order=asc /api/v1/files?after=other&limit=100&order=asc",
+		"/v1/files":               "/own/v1/files /own/v1/files?after=other&limit=100",
+	} {
+		asked = nil
+		a := s.do("GET", path, key, "")
+		if got := gjson.Get(a.body, "data.#.id").Raw; a.status != 200 || got != `["own"]` || strings.Join(asked, " ") != want {
+			t.Errorf("%s: %d %s, the provider was asked %q", path, a.status, a.body, asked)
+		}
+	}
+}

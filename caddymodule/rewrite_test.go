@@ -246,6 +246,64 @@ func TestWhatIsSentIsWhatIsPriced(t *testing.T) {
 	}
 }
 
+// TestHeadersThatAreSentAreThoseThatArePriced: a header on which the price depends is looked at again, wherever behind the meter it is set. What
+// configures a router is the provider's own, unless the request says it.
+func TestHeadersThatAreSentAreThoseThatArePriced(t *testing.T) {
+	t.Parallel()
+	const body = `{"model":"test-1","messages":[{"role":"user","content":"hi"}],"max_tokens":200}`
+	for _, test := range []struct {
+		name, before, in string
+		sent             string // a header as the provider gets it; empty: the call is refused
+	}{
+		{"others", "request_header X-Team {header.X-To}", "header_up X-Own 1\n\t\t\theader_up -X-To", "X-Own: 1"},
+		{"a model, of the request", "", "header_up Azureml-Model-Deployment {header.X-To}", ""},
+		{"a model, fixed", "", "header_up Azureml-Model-Deployment test-9", ""},
+		{"the model that is asked for", "", "header_up Azureml-Model-Deployment test-1", "Azureml-Model-Deployment: test-1"},
+		{"a model, before the proxy", "request_header Azureml-Model-Deployment {header.X-To}", "", ""},
+		{"a model, by a name of the request", "", "header_up {header.X-To} dear", ""},
+		{"a tier", "", "header_up X-Amzn-Bedrock-Service-Tier {header.X-To}", ""},
+		{"added", "", "header_up +Prefer {header.X-To}", ""},
+		{"replaced", "", "header_up Content-Type json xml", "Content-Type: application/xml"},
+		{"a router, fixed", "", "header_up X-Portkey-Config pc-own", "X-Portkey-Config: pc-own"},
+		{"a router, by the environment", "", "header_up +X-Portkey-Config {env.NOTHING}own", "X-Portkey-Config: own"},
+		{"a router, by the request", "", "header_up X-Portkey-Config {header.X-To}", ""},
+		{"a router, in part by the request", "", "header_up X-Portkey-Config pc-{header.X-To}", ""},
+		{"a router, before the proxy", "request_header Helicone-Fallbacks {header.X-To}", "", ""},
+		{"tried again", "", "to 127.0.0.1:9\n\t\t\tlb_policy round_robin\n\t\t\tlb_retries 5\n\t\t\theader_up +X-Portkey-Config pc-own", "X-Portkey-Config: pc-own"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var got http.Header
+			provider := new(worker)
+			site := `route {
+		meter {
+			payee llm
+			tariff chat
+		}
+		` + test.before + `
+		reverse_proxy UPSTREAM {
+			` + test.in + `
+		}
+	}`
+			s := openShop(t, chatPrices, site, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				got = r.Header
+				provider.ServeHTTP(w, r)
+			}))
+			key := s.agent("alice", "1")
+			to := "respond-async"
+			if strings.Contains(test.in, "{header.X-To} dear") {
+				to = "Azureml-Model-Deployment"
+			}
+			for range 2 {
+				a := s.do("POST", chatCompletions, key, body, "X-To", to, "Content-Type", "application/json")
+				name, value, sent := strings.Cut(test.sent, ": ")
+				if work := len(provider.worked()); sent && (a.status != 200 || work != 1 || got.Get(name) != value) || !sent && (a.status != 422 || work != 0) {
+					t.Errorf("%d %s, the provider worked %d times, with %v", a.status, a.body, work, got)
+				}
+			}
+		})
+	}
+}
+
 // TestTheBodyThatIsSentIsTheOneThatIsPriced: if something behind the meter changes the body, the call is refused; if it only reads the
 // body, the call goes on. The upstream does not count as failed.
 func TestTheBodyThatIsSentIsTheOneThatIsPriced(t *testing.T) {

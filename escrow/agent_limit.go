@@ -3,6 +3,7 @@ package escrow
 import (
 	"context"
 	"errors"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -261,6 +262,28 @@ func (c *limitClaim) extendUpTo(by ledger.Amount) ledger.Amount {
 		return 0
 	}
 	return ledger.Amount(got)
+}
+
+// room is how much more could be claimed at the moment. Nothing is claimed to find out: claiming more than there is fails, and tells it.
+func (c *limitClaim) room() ledger.Amount {
+	if c == nil {
+		return math.MaxInt64
+	}
+	for by := math.MaxInt64 - c.Amount(); ; {
+		err := c.Extend(by)
+		if err == nil { // there is more by now
+			c.GiveBack(by)
+			return ledger.Amount(by)
+		}
+		full, isFull := errors.AsType[*NoRoom](err)
+		if !isFull {
+			return 0
+		}
+		if full.Room+1 >= by { // of all limits, none leaves less
+			return ledger.Amount(full.Room)
+		}
+		by = full.Room + 1
+	}
 }
 
 // giveBack gives an amount back.

@@ -29,7 +29,7 @@ type CallOrder struct {
 	Model   string
 	Least   ledger.Amount // the first hold; without it the call is refused
 	Most    ledger.Amount // up to this is held, if it is available; if it is below Least, Least counts
-	Share   int           // above 1: a divisor; beyond Least, at most this part of the available money is held (8: an eighth), so that other calls find some
+	Share   int           // above 1: a divisor; beyond Least, at most this part of what money and limits leave is held (8: an eighth), so that other calls find some
 	From    Funding
 	Credit  bool          // FromWallet: the payee's credit pays first, and the wallet pays the rest
 	Escrow  string        // FromEscrow: the escrow that the caller named, or empty
@@ -111,7 +111,7 @@ func (b *Book) Authorise(ctx context.Context, o CallOrder) (*Authorisation, erro
 	if a.milestone == "" {
 		most := o.Most
 		if o.Share > 1 {
-			most = min(most, o.Least+max(0, a.Available())/ledger.Amount(o.Share))
+			most = min(most, o.Least+max(0, min(a.Available(), a.limits.room()))/ledger.Amount(o.Share))
 		}
 		a.ExtendUpTo(most)
 	}

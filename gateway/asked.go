@@ -77,6 +77,9 @@ func (q *asked) findRates() *ledger.Refusal {
 	dearest := int64(-1)
 	for i, model := range append([]string{q.call.Model}, q.call.Models...) {
 		rates, ok := q.tariff.For(model)
+		if model == "" && len(q.call.Tools) > 0 {
+			rates, ok = q.tariff.ForTools()
+		}
 		if model == "" && q.call.Talks { // the client names it, or the answer does: till then it may be any
 			rates, ok = q.tariff.Dearest()
 		}

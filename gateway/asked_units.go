@@ -74,10 +74,15 @@ func (q *asked) usesAnyAsked() bool {
 	return false
 }
 
-// addAsked adds the units that the request asks for.
+// addAsked adds the units that the request asks for. Of the images that are asked for, and those that the answer has, the larger number counts.
 func (q *asked) addAsked(units meter.Units) {
 	for class, quantity := range q.call.Asked {
-		if q.rates.Prices(class) {
+		switch {
+		case !q.rates.Prices(class):
+			delete(units, class)
+		case class == meter.AskedImage:
+			units[class] = max(units[class], quantity)
+		default:
 			units.Add(class, quantity)
 		}
 	}

@@ -89,3 +89,37 @@ func (s *shop) post(path string, body io.Reader) (int, string) {
 	must(s.t, err)
 	return answer.StatusCode, string(text)
 }
+
+// TestImagesThatComeUnasked: an answer with more images than the request seems to ask for costs what it has, and one with fewer what was
+// asked for. One that costs more than there is does not go out.
+func TestImagesThatComeUnasked(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name, price, body, answer string
+		status                    int
+		charge                    string
+	}{
+		{"as asked", "0.01 per asked_image", `{"model":"m","n":2}`, `{"data":[{"url":"a"},{"url":"b"}]}`, 200, "0.02"},
+		{"more", "0.01 per asked_image", `{"model":"m","batch_size":4}`, `{"data":[{"url":"a"},{"url":"b"},{"url":"c"},{"url":"d"}]}`, 200, "0.04"},
+		{"more, in base64", "0.01 per asked_image", `{"model":"m","num_images":2}`, `{"created":1,"data":[{"b64_json":"a","url":null},{"b64_json":"b","url":null}]}`, 200, "0.02"},
+		{"more, under another name", "0.01 per asked_image", `{"model":"m"}`, `{"images":[{"url":"a"},{"url":"b"},{"url":"c"}]}`, 200, "0.03"},
+		{"fewer", "0.01 per asked_image", `{"model":"m","n":4}`, `{"data":[{"url":"a"}]}`, 200, "0.04"},
+		{"as a stream", "0.01 per asked_image", `{"model":"m","stream":true}`, "data: {\"type\":\"image_generation.partial_image\",\"b64_json\":\"a\"}\n\ndata: {\"type\":\"image_generation.completed\",\"b64_json\":\"a\"}\n\ndata: {\"type\":\"image_generation.completed\",\"b64_json\":\"b\"}\n\n", 200, "0.02"},
+		{"more than there is money for", "0.4 per asked_image", `{"model":"m"}`, `{"data":[{"url":"a"},{"url":"b"},{"url":"c"}]}`, 402, ""},
+		{"where calls are sold", "0.01 per call", `{"model":"m"}`, `{"data":[{"url":"a"},{"url":"b"},{"url":"c"}]}`, 200, "0.01"},
+	} {
+		s := openShop(t, escrow.Rules{}, gateway.Options{}, gateway.Route{Rates: rates(t, test.price)}, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			if strings.HasPrefix(test.answer, "data:") {
+				w.Header().Set("Content-Type", "text/event-stream")
+			}
+			_, _ = io.WriteString(w, test.answer)
+		})
+		if status, body := s.post("/v1/images/generations", strings.NewReader(test.body)); status != test.status || status == 200 && !strings.HasPrefix(body, test.answer[:20]) {
+			t.Errorf("%s: %d %s", test.name, status, body)
+		}
+		if got := s.amounts(); got != test.charge {
+			t.Errorf("%s: charged %s, want %s", test.name, got, test.charge)
+		}
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/tallygate/tallygate/escrow"
 	"github.com/tallygate/tallygate/escrow/ledger"
@@ -47,11 +48,16 @@ func TestParallelCalls(t *testing.T) {
 }
 
 // TestParallelCallsLeaveEachOtherSomething: one honest payer makes 40 calls at the same time, whose requests do not limit their answers.
-// None of them takes money that the others need, for an answer that it will not get. A call that states a limit, or is alone and has enough
+// None of them takes money, or room of a limit, that the others need, for an answer that it will not get. A call that states a limit, or is alone and has enough
 // money, is held in full.
 func TestParallelCallsLeaveEachOtherSomething(t *testing.T) {
 	t.Parallel()
-	for _, pays := range []gateway.Payment{nil, gateway.Escrow{}} {
+	for _, test := range []struct {
+		name    string
+		pays    gateway.Payment
+		limited bool // by a limit of what the wallet has otherwise, and a wallet with much more
+	}{{"wallet", nil, false}, {"escrow", gateway.Escrow{}, false}, {"limit", nil, true}} {
+		pays := test.pays
 		const calls = 40
 		var mu sync.Mutex
 		arrived, here := 0, make(chan struct{})
@@ -82,6 +88,15 @@ func TestParallelCallsLeaveEachOtherSomething(t *testing.T) {
 				return err
 			}))
 		}
+		if test.limited {
+			must(t, s.do(func(tx *escrow.Tx) error {
+				if _, err := tx.Deposit(operator, escrow.PaymentOrder{To: "alice", Amount: amount("99")}); err != nil {
+					return err
+				}
+				_, err := tx.SetLimits(operator, "alice", []escrow.Limit{{Amount: amount("50"), Window: time.Hour}, {Payee: "acme", Amount: amount("1"), Window: time.Hour}})
+				return err
+			}))
+		}
 		served := 0
 		var wg sync.WaitGroup
 		for range calls {
@@ -100,11 +115,11 @@ func TestParallelCallsLeaveEachOtherSomething(t *testing.T) {
 		}
 		wg.Wait()
 		if served < 9 { // held for in full, five
-			t.Errorf("%d of %d calls were served: bounds %v", served, calls, bounds)
+			t.Errorf("%s: %d of %d calls were served: bounds %v", test.name, served, calls, bounds)
 		}
 		for _, bound := range bounds {
 			if bound < 900 || bound > gateway.DefaultMaxOutput {
-				t.Errorf("an answer was bounded to %d tokens", bound)
+				t.Errorf("%s: an answer was bounded to %d tokens", test.name, bound)
 			}
 		}
 		want(t, "charges", len(s.charges()), served)

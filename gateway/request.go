@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -42,14 +43,26 @@ func checkReading(r *http.Request) *ledger.Refusal {
 	if strings.ContainsFunc(r.URL.Path, odd) || slices.ContainsFunc(strings.Split(r.URL.Path, "/"), dots) {
 		return refuse(escrow.InvalidRequest, "path "+strconv.Quote(cutText([]byte(r.URL.Path), 100))+": what it asks for can't be told for sure; write it without dot segments, and without % ? # ; \\ and control characters in any encoding", "field", "path")
 	}
-	for _, name := range methodOverrides {
-		r.Header.Del(name)
-	}
+	maps.DeleteFunc(r.Header, func(name string, _ []string) bool { return isMethodOverride(name) })
 	return nil
 }
 
 // methodOverrides are headers by which some servers take a request for one with another method.
 var methodOverrides = []string{"X-Http-Method-Override", "X-Http-Method", "X-Method-Override"}
+
+// isMethodOverride reports whether a header is one of them, also for servers to which underscores are hyphens.
+func isMethodOverride(header string) bool {
+	return slices.Contains(methodOverrides, http.CanonicalHeaderKey(strings.ReplaceAll(header, "_", "-")))
+}
+
+func overridesMethod(h http.Header) bool {
+	for name := range h {
+		if isMethodOverride(name) {
+			return true
+		}
+	}
+	return false
+}
 
 // leavesHTTP reports whether a request asks for a tunnel, in which usage could not be counted as HTTP.
 func leavesHTTP(r *http.Request) bool {
@@ -77,7 +90,7 @@ func dropRange(h http.Header) {
 	h.Del("If-Range")
 }
 
-// dropOwnTrailers prevents keys, and trailers that are for Tallygate, from reaching the provider. Trailers come after the body, with or
+// dropOwnTrailers prevents keys, trailers that are for Tallygate, and those on which a price depends, from reaching the provider. Trailers come after the body, with or
 // without an announcement.
 func dropOwnTrailers(r *http.Request) {
 	if r.Body == nil || r.Trailer == nil {
@@ -107,6 +120,7 @@ func (f *trailerFilter) filter() {
 	for _, name := range keyHeaders {
 		f.trailer.Del(name)
 	}
+	maps.DeleteFunc(f.trailer, func(name string, _ []string) bool { return BearsOnPrice(name) }) // some servers take trailers for headers
 }
 
 // dropKeys removes from h all values that contain a Tallygate key.

@@ -250,6 +250,9 @@ func (b *sifted) complete() any {
 		return nil
 	}
 	h := b.Header()
+	if b.pages != nil && b.pages.cut {
+		h.Set(headerListComplete, "false")
+	}
 	if length := contentLength(h); length >= 0 && length != int64(len(b.bytes)) {
 		panic(http.ErrAbortHandler) // it has come in part
 	}

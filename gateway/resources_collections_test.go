@@ -82,6 +82,15 @@ var collections = []collection{
 	{path: "/v1beta/interactions", body: `{"model":"m","input":"x"}`, id: "in-%d", made: `{"id": %q, "model": "m", "usage": {"total_input_tokens": 1, "total_output_tokens": 1}}`, named: "id", list: "data", uses: []use{
 		{"/v1beta/interactions", `{"model":"m","input":"y","previous_interaction_id":%q}`},
 	}},
+	{path: "/v1/collections", body: `{"collection_name":"x"}`, id: "collection_%d", made: `{"collection_id": %q}`, named: "collection_id", list: "collections", below: "/documents", uses: []use{ // xAI's
+		{"/v1/responses", `{"model":"m","input":"hi","tools":[{"type":"file_search","vector_store_ids":["%s"]}]}`},
+		{"/v1/responses", `{"model":"m","input":"hi","tools":[{"type":"collections_search","collection_ids":["%s"]}]}`},
+		{"/v1/documents/search", `{"query":"x","source":{"collection_ids":["%s"]}}`},
+	}},
+	{path: "/v1/finetuning/finetuned-models", body: `{"name":"x"}`, id: "00000000-0000-4000-8000-%012d", made: `{"finetuned_model": {"id": %q}}`, named: "id", list: "finetuned_models", uses: []use{ // Cohere's
+		{"/v2/chat", `{"model":"%s-ft","messages":[{"role":"user","content":"hi"}]}`}, {"/v1/chat", `{"model":%q,"message":"hi"}`},
+		{"/v2/rerank", `{"model":"%s-FT","query":"x","documents":["y"]}`},
+	}},
 	{path: "/openai/files", body: `{}`, id: "assistant-%d", made: `{"id": %q}`, named: "id", list: "data", below: "/content"}, // Azure's
 	{path: "/files", body: `{}`, id: "file-%d", made: `{"id": %q}`, named: "id", list: "data", below: "/content"},
 }

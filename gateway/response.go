@@ -22,7 +22,8 @@ type response struct {
 	call   *admitted
 	own    http.Header // the header before the handlers below added to it
 	status int
-	body   body // how the answer is passed on; nil until its header is written
+	body   body   // how the answer is passed on; nil until its header is written
+	pages  *pages // nil unless the call asks for a list
 }
 
 // body is a way in which an answer goes to the client. Implementations: [passing], [unreadable] and [refused]; and for answers that are
@@ -53,11 +54,14 @@ func (w *response) run(next Handler) (cause any, err error) {
 			cause, err = w.broken(p)
 		}
 	}()
-	if err := next.ServeHTTP(w, w.call.request); err != nil {
-		return nil, w.failed(err)
-	}
-	if w.body == nil {
-		w.WriteHeader(http.StatusOK)
+	w.pages = w.call.listed()
+	for again := true; again; again = w.turns() {
+		if err := next.ServeHTTP(w, w.call.request); err != nil {
+			return nil, w.failed(err)
+		}
+		if w.body == nil {
+			w.WriteHeader(http.StatusOK)
+		}
 	}
 	if refused, ok := w.body.(*unreadable); ok {
 		return nil, refused.failed(badGateway(errCoding))

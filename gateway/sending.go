@@ -10,13 +10,14 @@ import (
 	"github.com/tallygate/tallygate/escrow/api"
 	"github.com/tallygate/tallygate/escrow/ledger"
 	"github.com/tallygate/tallygate/meter"
+	"github.com/tallygate/tallygate/meter/formats"
 )
 
 // A meter computes the price from the request that arrives at it. Handlers between the meter and the provider may change that request, for
 // example by a rewrite. So the request is checked again before it is sent.
 
 // MaySend reports whether a request below a meter may be sent to the provider as it is now. A handler that sends requests calls it after
-// its last change to the method, the URL and the body of r. If MaySend returns false, the handler must not send the request; the meter then
+// its last change to the method, the URL, the headers and the body of r. If MaySend returns false, the handler must not send the request; the meter then
 // answers with a refusal, whatever the handler answers or returns. MaySend also replaces r.Body: reading the new body fails at the first
 // byte that differs from the body that the meter has read.
 //
@@ -26,10 +27,21 @@ func MaySend(r *http.Request) bool {
 	return !ok || call.maySend(r)
 }
 
-// target is where a request goes. The price may depend on it.
-type target struct{ method, path, query string }
+// BearsOnPrice reports whether the price of a request may depend on one of its headers: whether [MaySend] looks at it.
+func BearsOnPrice(header string) bool {
+	return formats.IsPricedHeader(header) || isMethodOverride(header)
+}
 
-func targetOf(r *http.Request) target { return target{r.Method, r.URL.Path, r.URL.RawQuery} }
+// ConfiguresRouter reports whether a header configures a router behind the meter, so that another model may answer. Callers may not send it. A
+// provider's own handler sets it after it has called [MaySend].
+func ConfiguresRouter(header string) bool { return formats.IsRouterHeader(header) }
+
+// target is where a request goes, and its headers on which the price may depend, see [formats.PricedHeaders].
+type target struct{ method, path, query, headers string }
+
+func targetOf(r *http.Request) target {
+	return target{r.Method, r.URL.Path, r.URL.RawQuery, formats.PricedHeaders(r.Header)}
+}
 
 // String leaves out the query, which may contain keys of the provider.
 func (t target) String() string { return t.method + " " + t.path }
@@ -92,17 +104,18 @@ func (a *admitted) unseen() *ledger.Refusal {
 // departs refuses a request that may cost more or less than the one that was judged.
 func (a *admitted) departs(r *http.Request, body []byte) *ledger.Refusal {
 	sent := targetOf(r)
-	if sent == a.judged && len(body) == len(a.body) {
+	overridden := overridesMethod(r.Header)
+	if sent == a.judged && len(body) == len(a.body) && !overridden {
 		return nil
 	}
-	if checkReading(r) == nil {
+	if !overridden && checkReading(r) == nil {
 		if call, err := a.inspect(r, body); err == nil && a.costsAs(call, r) {
 			return nil
 		}
 	}
 	made := "makes " + sent.String() + " of " + a.judged.String()
 	if sent.String() == a.judged.String() {
-		made = "changes the query or the body of " + sent.String()
+		made = "changes the query, the headers or the body of " + sent.String()
 	}
 	return refuse(api.NoPrice, "this server's configuration "+made+", "+behind)
 }

@@ -29,6 +29,13 @@ func TestMaySend(t *testing.T) {
 	}{
 		{"nothing", func(*http.Request) {}, true},
 		{"header", func(r *http.Request) { r.Header.Set("X-Added", "1") }, true},
+		{"the type of the body", func(r *http.Request) { r.Header.Set("Content-Type", "application/json; charset=utf-8") }, true},
+		{"a header that names a model", func(r *http.Request) { r.Header.Set("Azureml-Model-Deployment", "dear") }, false},
+		{"a header that asks for a tier", func(r *http.Request) { r.Header.Set("X-Amzn-Bedrock-Service-Tier", "priority") }, false},
+		{"a header that configures a router", func(r *http.Request) { r.Header.Set("X-Portkey-Config", "{}") }, false},
+		{"a header that overrides the method", func(r *http.Request) { r.Header.Set("X-Http-Method-Override", "GET") }, false},
+		{"a header that says how to read the body", func(r *http.Request) { r.Header.Set("Content-Encoding", "gzip") }, false},
+		{"a header that sends the answer elsewhere", func(r *http.Request) { r.Header.Set("X-DashScope-Async", "enable") }, false},
 		{"host", func(r *http.Request) { r.Host, r.URL.Host = "provider", "provider" }, true},
 		{"a prefix", func(r *http.Request) { r.URL.Path = "/api" + r.URL.Path }, true},
 		{"query", func(r *http.Request) { r.URL.RawQuery = "api-version=1" }, true},

@@ -30,6 +30,8 @@ var (
 	// ErrUnanswered is returned when an MCP request calls a tool without an id of its own, so that no answer can be matched to the call, and
 	// when it calls more than 1024 tools.
 	ErrUnanswered = errors.New("each call needs an id of its own, a string or a number, and at most 1024 go in a batch")
+	// ErrMakesKey is returned when a request asks the provider for a key of its own, which would work past the meter.
+	ErrMakesKey = errors.New("the request asks the provider for a key of its own, by which calls go past this server: they have no price here")
 	// ErrTooManyKeys is returned when an object of the request that decides its cost has more than 1000 keys.
 	ErrTooManyKeys = errors.New("an object of the request body has more than 1000 keys")
 )

@@ -63,7 +63,7 @@ func TestCases(t *testing.T) {
 		}
 	}
 	for at, want := range map[string]int64{"mon 09:00": 50_000_000, "mon 08:00": 10_000_000} {
-		rates, _ := tariff.Under("bob", inWeek(t, at)).For("")
+		rates, _ := tariff.Under("bob", inWeek(t, at)).ForTools()
 		if due, err := rates.Due(meter.Usage{Units: used(t, "tool_call=1"), Tools: map[string]int64{"search": 1}}); due != want || err != nil {
 			t.Errorf("a search on %s costs %d, %v; want %d", at, due, err, want)
 		}

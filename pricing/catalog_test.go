@@ -227,6 +227,12 @@ func TestCatalogAfterModels(t *testing.T) {
 	u := meter.Usage{Units: used(t, "call=1 input=1000 tool_call=1"), Tools: map[string]int64{"x": 1}}
 	for model, want := range map[string]int64{"gpt-4o-mini": 1_500_000_000, "claude-long": 503_000_000, "": 500_000_000} {
 		r, ok := tariff.For(model)
+		if model == "" {
+			if ok {
+				t.Error("a call without a model has the price of one")
+			}
+			r, ok = tariff.ForTools()
+		}
 		if !ok {
 			t.Fatalf("%q has no price", model)
 		}

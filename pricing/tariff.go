@@ -337,15 +337,18 @@ func (m Model) warnings(r *Rates, before []Model) []string {
 func (t *Tariff) Warnings() []string { return slices.Clone(t.compiled.warnings) }
 
 // For returns the rates of a model. It returns false if the model has no price. Such a call must be refused (no_price), so that nothing is
-// free by accident. The empty name stands for calls without a model, such as those of MCP tools.
+// free by accident. The name may be empty: only a glob such as * matches it.
 func (t *Tariff) For(model string) (*Rates, bool) {
-	if _, rates, ok := t.Find(model); ok {
+	_, rates, ok := t.Find(model)
+	return rates, ok
+}
+
+// ForTools returns the rates of calls that have no model, and call tools. It returns false if the tariff has no prices of tools.
+func (t *Tariff) ForTools() (*Rates, bool) {
+	if rates, ok := t.For(""); ok {
 		return rates, true
 	}
-	if t.compiled.bare != nil && model == "" {
-		return t.compiled.bare, true
-	}
-	return nil, false
+	return t.compiled.bare, t.compiled.bare != nil
 }
 
 // catalogEntry is a model of the catalog, with the markup.

@@ -220,7 +220,7 @@ func TestToolsAlone(t *testing.T) {
 	if _, ok := tariff.For("gpt-4o"); ok {
 		t.Error("a model has a price")
 	}
-	r, ok := tariff.For("")
+	r, ok := tariff.ForTools()
 	if !ok {
 		t.Fatal("tools have no price")
 	}
@@ -243,7 +243,7 @@ func TestToolsAlone(t *testing.T) {
 func TestToolsBesideToolCall(t *testing.T) {
 	tariff := compiled(t, `{"models":[{"glob":"*","prices":[{"amount":1,"unit":"tool_call"}]}],
 		"tools":[{"glob":"cheap","amount":"0.1"},{"glob":"dear","amount":"5"}]}`)
-	r, _ := tariff.For("")
+	r, _ := tariff.ForTools()
 	tests := []struct {
 		calls     string
 		tools     map[string]int64

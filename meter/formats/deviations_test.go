@@ -264,7 +264,7 @@ func TestDeviations(t *testing.T) {
 		{"embeddings without usage", "/v1/embeddings", `{"model":"text-embedding-3-small","input":["hello","world"]}`, json, `{"data":[]}`, "input=2", meter.Estimated},
 		{"moderations", "/v1/moderations", `{"input":"hello"}`, json, `{"results":[{}]}`, "", meter.Stated},
 		{"images", "/v1/images/generations", `{}`, json, `{"data":[{"b64_json":"x"}],"usage":{"input_tokens":22,"input_tokens_details":{"image_tokens":2,"text_tokens":20},"output_tokens":272}}`,
-			"image_input=2,image_output=272,input=20", meter.Stated},
+			"asked_image=1,image_input=2,image_output=272,input=20", meter.Stated},
 		{"images as OpenRouter makes them", "/api/v1/images", `{}`, json, `{"data":[{}],"usage":{"prompt_tokens":5,"completion_tokens":1537,"total_tokens":1542,"completion_tokens_details":{"image_tokens":1120}}}`,
 			"image_output=1120,input=5,output=417", meter.Stated},
 		{"transcription by tokens", "/v1/audio/transcriptions", `{}`, json,

@@ -39,10 +39,13 @@ var formats = []func(*wire.Request) (*meter.Call, error){
 
 // Inspect recognises a request by its path and by the form of its body, never by its host, and returns what the request asks for. If no
 // format knows the request, the call has an empty API, and its counter counts calls, events and bytes. An error is a
-// [*meter.AmbiguousError], [meter.ErrEncoded], [meter.ErrTooManyKeys], [meter.ErrUnanswered] or a [*meter.LaterError]: the request can't be
+// [*meter.AmbiguousError], [meter.ErrEncoded], [meter.ErrTooManyKeys], [meter.ErrUnanswered], [meter.ErrMakesKey] or a [*meter.LaterError]: the request can't be
 // metered and should be refused. If [meter.Call.Malformed] is set, the other fields say little.
 func Inspect(h meter.Head, body []byte) (*meter.Call, error) {
 	r := wire.NewRequest(h, body)
+	if makesCredentials(r.Clean) && r.Method != http.MethodOptions {
+		return nil, meter.ErrMakesKey
+	}
 	call, err := recognise(r, body)
 	if err != nil {
 		return nil, err
@@ -85,3 +88,13 @@ func isEncoded(h http.Header) bool {
 	}
 	return false
 }
+
+// PricedHeaders returns those of a request's headers on which its price may depend, as one text. Two requests that differ only in other
+// headers have the same text.
+func PricedHeaders(h http.Header) string { return wire.PricedHeaders(h) }
+
+// IsPricedHeader reports whether the price of a request may depend on a header.
+func IsPricedHeader(name string) bool { return wire.IsPricedHeader(name) }
+
+// IsRouterHeader reports whether a header configures a router behind the meter. The provider alone may set it.
+func IsRouterHeader(name string) bool { return wire.IsRouterHeader(name) }

@@ -17,12 +17,13 @@ var catalogs = words("models tags version ps foundation-models inference-profile
 // stores are the collections of things that a provider keeps for its customer. A name with a slash is two parts of the path. The path mcp is
 // among them, since an MCP client ends its session by a DELETE there.
 // OpenAI: https://platform.openai.com/docs/api-reference, Anthropic: https://docs.anthropic.com/en/api, Gemini:
-// https://ai.google.dev/api, Mistral: https://docs.mistral.ai/api, Cohere: https://docs.cohere.com/reference
+// https://ai.google.dev/api, Mistral: https://docs.mistral.ai/api, Cohere: https://docs.cohere.com/reference, xAI:
+// https://docs.x.ai/developers/rest-api-reference/collections
 var stores = words(`
 	files uploads responses conversations chat/completions batches messages/batches batch/jobs threads assistants vector_stores containers
 	fine_tuning fine_tuning/jobs fine-tuning fine-tuning/jobs finetuning/finetuned-models evals videos skills
 	cachedContents tunedModels operations corpora fileSearchStores interactions generatedFiles
-	datasets embed-jobs agents libraries generation
+	datasets embed-jobs agents libraries generation collections
 	mcp`)
 
 // verbs are the last words of paths that ask for work, in whatever collection they are. A server may do the work for any method, so such a

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,12 +21,16 @@ import (
 // What a provider keeps belongs to who made it. Where the ids stand in the paths, in the requests and in the answers of each collection is told
 // here, in package wire (the fields of requests) and in the rules of the formats (the answers to calls that are metered).
 
+// aliases are collections that have another name in requests. xAI's collections are the vector stores of OpenAI's tools:
+// https://docs.x.ai/developers/files/collections/api
+var aliases = map[string]string{"collections": "vector_stores"}
+
 // Kinds are the kinds of resources that are known, sorted. Two are in no collection that can be listed: items, which are parts of an OpenAI
 // response, and models, of which only fine-tuned ones are somebody's.
 var Kinds = func() []string {
 	kinds := map[string]bool{"items": true, "models": true}
 	for kind := range stores {
-		kinds[kind] = kind != "mcp"
+		kinds[kind] = kind != "mcp" && aliases[kind] == ""
 	}
 	maps.DeleteFunc(kinds, func(_ string, is bool) bool { return !is })
 	return slices.Sorted(maps.Keys(kinds))
@@ -53,6 +58,7 @@ var makers = map[string][]wire.Rule{
 	"tunedmodels":      {{Path: "name", Makes: "operations", Named: true}, {Path: "metadata.tunedModel", Makes: "tunedmodels", Named: true}},
 	"embed-jobs":       {{Path: "job_id", Makes: "embed-jobs"}, {Path: "id", Makes: "embed-jobs"}},
 
+	"vector_stores":               {{Path: "id", Makes: "vector_stores"}, {Path: "collection_id", Makes: "vector_stores"}}, // the latter: xAI
 	"finetuning/finetuned-models": {{Path: "finetuned_model.id", Makes: "finetuning/finetuned-models"}},
 }
 
@@ -123,7 +129,7 @@ func placeOf(path string) (p place, found bool) {
 		if !stores[kind] || kind == "mcp" {
 			continue
 		}
-		p.kind = kind
+		p.kind = cmp.Or(aliases[kind], kind)
 		if next < len(parts) {
 			id, _, _ := strings.Cut(parts[next], ":")
 			p.id, p.named, p.rest = meter.CheckID(id), true, parts[next+1:]
@@ -163,13 +169,21 @@ func keep(r *wire.Request, c *meter.Call) {
 	}
 }
 
-// tuned is the resource that a fine-tuned model is, by its name: OpenAI's ft:..., and Gemini's tunedModels/...
+// tunedByCohere are the names of models that Cohere has fine-tuned: their ids, with an ending. Its own models have names with words:
+// https://docs.cohere.com/reference/getfinetunedmodel, https://docs.cohere.com/docs/chat-fine-tuning
+var tunedByCohere = regexp.MustCompile(`^([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?:-ft)?$`)
+
+// tuned is the resource that a fine-tuned model is, by its name: OpenAI's ft:..., Gemini's tunedModels/... and Cohere's ID-ft.
 func tuned(model string) (r meter.Resource, ok bool) {
 	switch folded := strings.ToLower(model); {
 	case strings.HasPrefix(folded, "ft:"):
 		return meter.Resource{Kind: "models", ID: meter.CheckID(model)}, true
 	case strings.HasPrefix(folded, "tunedmodels/"):
 		return meter.NamedResource("tunedmodels", model)
+	default:
+		if id := tunedByCohere.FindStringSubmatch(folded); id != nil {
+			return meter.Resource{Kind: "finetuning/finetuned-models", ID: id[1]}, true
+		}
 	}
 	return r, false
 }
@@ -300,7 +314,7 @@ func ReadList(kind string, body []byte) (*List, error) {
 		for _, e := range elements {
 			r := meter.Resource{Kind: kind}
 			if e.IsObject() {
-				for _, key := range []string{"id", "job_id", "name"} { // the last: Gemini's
+				for _, key := range []string{"id", "job_id", "collection_id", "name"} { // the last two: xAI's and Gemini's
 					if v := e.Get(key); v.Type == gjson.String && v.Str != "" {
 						named, _ := meter.NamedResource(kind, v.Str)
 						r.ID = named.ID
@@ -394,6 +408,44 @@ func (l *List) Keep(kept []bool) []byte {
 		return true
 	})
 	return slices.Concat([]byte{'{'}, out.Bytes(), []byte{'}'})
+}
+
+// nextTokens are the fields of a list that lead to its next page, and the parameters in which their values are sent. Gemini:
+// https://ai.google.dev/api/files#method:-files.list, Cohere: https://docs.cohere.com/reference/listfinetunedmodels, Anthropic's skills:
+// https://docs.anthropic.com/en/api/skills/list-skills
+var nextTokens = []struct{ field, parameter string }{{"nextPageToken", "pageToken"}, {"next_page_token", "page_token"}, {"next_page", "page"}}
+
+// Next returns the query that asks for the page after this one, if the list says that there is one. query is that of this page. afterID says
+// that the provider calls its cursor after_id, as Anthropic does, and not after.
+func (l *List) Next(query string, afterID bool) (next string, more bool) {
+	values, err := url.ParseQuery(query)
+	if err != nil || !l.body.IsObject() || len(l.elements) == 0 {
+		return "", false
+	}
+	for _, t := range nextTokens {
+		if token := l.body.Get(t.field); token.Type == gjson.String && token.Str != "" {
+			values.Set(t.parameter, token.Str)
+			return values.Encode(), true
+		}
+	}
+	for _, name := range []string{"before", "before_id", "ending_before"} {
+		if values.Has(name) {
+			return "", false
+		}
+	}
+	id := l.elements[len(l.elements)-1].Get("id")
+	if !l.body.Get("has_more").Bool() || id.Type != gjson.String || id.Str == "" {
+		return "", false
+	}
+	if afterID {
+		values.Set("after_id", id.Str)
+	} else {
+		values.Set("after", id.Str)
+	}
+	if !values.Has("limit") {
+		values.Set("limit", "100") // the most that providers allow for all their lists
+	}
+	return values.Encode(), true
 }
 
 // totals are what a list calls the number of its elements.

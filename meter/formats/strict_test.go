@@ -452,6 +452,16 @@ func TestToolCallsAreRead(t *testing.T) {
 		{`[{"jsonrpc":"2.0","method":"ping"},{"jsonrpc":"2.0","method":"ping","Method":"tools/call","id":1,"params":{"name":"b"}}]`, "", "method"},
 		{`{"jsonrpc":"2.0","id":1,"method":"Tools/Call","params":{"name":"a"}}`, "", "method"},
 		{`{"jsonrpc":"2.0","id":1,"method":"tools/call ","params":{"name":"a"}}`, "", "method"},
+		{`{"jsonrpc":"2.0","id":1,"method":"tools//call","params":{"name":"a"}}`, "", "method"},
+		{`{"jsonrpc":"2.0","id":1,"method":"tools.call","params":{"name":"a"}}`, "", "method"},
+		{`{"jsonrpc":"2.0","id":1,"method":"/tools/call/","params":{"name":"a"}}`, "", "method"},
+		{`{"jsonrpc":"2.0","id":1,"method":"tools%2Fcall","params":{"name":"a"}}`, "", "method"},
+		{`{"jsonrpc":"2.0","id":1,"method":"tools/call\u0000","params":{"name":"a"}}`, "", "method"},
+		{`{"jsonrpc":"2.0","id":1,"method":"\uff54ools/call","params":{"name":"a"}}`, "", "method"},
+		{`{"jsonrpc":"2.0","id":1,"method":"callTool","params":{"name":"a"}}`, "", "method"},
+		{`{"jsonrpc":"2.0","id":1,"method":"message/send","params":{}}`, "message/send", ""}, // of another protocol: it is priced as a tool
+		{`{"jsonrpc":"2.0","id":1,"method":"resources/read","params":{}}`, "", ""},
+		{`{"jsonrpc":"2.0","method":"notifications/initialized"}`, "", ""},
 		{`{"jsonrpc":"2.0","id":1,"method":["tools/call"],"params":{"name":"a"}}`, "", ""}, // no method
 		{`{"jsonrpc":"2.0","id":1,"method":"tools/call","params":["a"]}`, "", "params.name"},
 		{`{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":["a"]}}`, "", "params.name"},
@@ -774,7 +784,16 @@ func TestWhatConfiguresARouterIsRefused(t *testing.T) {
 	for _, tt := range []struct{ header, body, field string }{
 		{"X-Portkey-Config", "", "X-Portkey-Config"}, {"x-portkey-virtual-key", "", "X-Portkey-Virtual-Key"}, {"X-Portkey-Trace-Id", "", ""},
 		{"Helicone-Fallbacks", "", "Helicone-Fallbacks"}, {"Helicone-Target-URL", "", "Helicone-Target-Url"}, {"Helicone-User-Id", "", ""},
-		{"X-Litellm-Model", "", "X-Litellm-Model"}, {"X-Litellm-Tags", "", ""},
+		{"X-Litellm-Model", "", "X-Litellm-Model"}, {"X-Litellm-Tags", "", "X-Litellm-Tags"}, {"X-Litellm-Timeout", "", ""},
+		{"X-Portkey-Azure-Deployment-Id", "", "X-Portkey-Azure-Deployment-Id"}, {"x_portkey_config", "", "X-Portkey-Config"}, {"X-Portkey-Metadata", "", ""},
+		{"cf-aig-metadata", "", "Cf-Aig-Metadata"}, {"cf-aig-byok-alias", "", "Cf-Aig-Byok-Alias"}, {"Cf-Aig-Collect-Log", "", ""},
+		{"Helicone-Model-Override", "", ""}, {"Helicone_Fallbacks", "", "Helicone-Fallbacks"},
+		{"Azureml_Model_Deployment", "", "Azureml_model_deployment"}, {"Content_Encoding", "", "Content_encoding"}, {"X_Amzn_Bedrock-Service-Tier", "", "X_amzn_bedrock-Service-Tier"},
+		{"X_Request_Id", "", ""},
+		{"", `"tags":["paid"]`, "tags"}, {"", `"metadata":{"tags":["paid"]}`, "metadata.tags"}, {"", `"metadata":{"tags":"mine"}`, ""},
+		{"", `"router_settings_override":{"fallbacks":[]}`, "router_settings_override"}, {"", `"context_window_fallbacks":[{"cheap":["dear"]}]`, "context_window_fallbacks"},
+		{"", `"API_base":"http://elsewhere"`, "api_base"}, {"", `"mock_response":"free"`, "mock_response"}, {"", `"prompt_id":"p"`, "prompt_id"},
+		{"", `"tensorzero::variant_name":"dear"`, "tensorzero::variant_name"},
 		{"", `"user_config":{"model_list":[]}`, "user_config"}, {"", `"User_Config":{}`, "user_config"}, {"", `"litellm_params":{"model":"dear"}`, "litellm_params"},
 		{"", `"user_config":null`, ""}, {"", `"route":"fallback","transforms":["middle-out"],"provider":{"order":["x"]}`, ""},
 	} {
@@ -787,6 +806,55 @@ func TestWhatConfiguresARouterIsRefused(t *testing.T) {
 			call, err := formats.Inspect(meter.Head{Method: http.MethodPost, Path: path, Header: h}, []byte(body))
 			if got := refusedFor(call, err); got != tt.field {
 				t.Errorf("%s %s %s: refused for %q, want %q", path, tt.header, tt.body, got, tt.field)
+			}
+		}
+	}
+}
+
+// TestWhatStandsForModelsIsNamed: a preset, a deployment in a header and the like are models of the call, which need a price.
+func TestWhatStandsForModelsIsNamed(t *testing.T) {
+	for _, tt := range []struct {
+		header, body string
+		models       string // in their order; or the field for which the call is refused
+	}{
+		{"", `"model":"cheap","preset":"writer"`, "cheap @preset/writer"}, {"", `"model":"cheap@preset/writer"`, "cheap@preset/writer @preset/writer"},
+		{"", `"model":"@preset/writer"`, "@preset/writer"}, {"", `"model":"cheap","extra_body":{"preset":"@preset/writer"}`, "cheap @preset/writer"},
+		{"", `"model":"cheap","preset":null`, "cheap"},
+		{"X-Ms-Model-Mesh-Model-Name", `"model":"cheap"`, "cheap header"}, {"Azureml-Model-Deployment", `"model":"cheap"`, "cheap header"},
+		{"X-Amzn-SageMaker-Inference-Component", `"model":"cheap"`, "cheap header"}, {"X-Amzn-SageMaker-Target-Variant", `"model":"cheap"`, "cheap header"},
+		{"Helicone-Model-Override", `"model":"cheap"`, "cheap"},
+		{"", `"model":"cheap,dear"`, "model"}, {"", `"model":"cheap","fallbacks":["a,b"]`, "model"},
+	} {
+		h := http.Header{}
+		if tt.header != "" {
+			h.Set(tt.header, "header")
+		}
+		for _, path := range []string{chatPath, messagesPath, respPath} {
+			call, err := formats.Inspect(meter.Head{Method: http.MethodPost, Path: path, Header: h}, []byte("{"+tt.body+"}"))
+			got := refusedFor(call, err)
+			if got == "" {
+				got = strings.Join(append([]string{call.Model}, call.Models...), " ")
+			}
+			if got != tt.models {
+				t.Errorf("%s %s %s: %q, want %q", path, tt.header, tt.body, got, tt.models)
+			}
+		}
+	}
+}
+
+// TestTiersInHeaders: a header may ask for other prices, as a field does, and in any of its values.
+func TestTiersInHeaders(t *testing.T) {
+	for header, want := range map[string]string{
+		"X-Amzn-Bedrock-Service-Tier: priority": "priority", "X-Amzn-Bedrock-Service-Tier: Flex": "flex", "X-Amzn-Bedrock-Service-Tier: default": "",
+		"X-Amzn-Bedrock-Performanceconfig-Latency: optimized": "optimized", "X-Amzn-Bedrock-Performanceconfig-Latency: standard": "",
+		"X-Vertex-Ai-Llm-Shared-Request-Type: priority": "priority",
+	} {
+		name, value, _ := strings.Cut(header, ": ")
+		for _, values := range [][]string{{value}, {"default", value}, {value, "default"}} {
+			call, err := formats.Inspect(meter.Head{Method: http.MethodPost, Path: "/model/anthropic.claude-3/invoke", Header: http.Header{name: values}},
+				[]byte(`{"anthropic_version":"bedrock-2023-05-31","max_tokens":9,"messages":[]}`))
+			if err != nil || call.ServiceTier != want && !(want == "" && meter.PlainTier(call.ServiceTier)) {
+				t.Errorf("%s %q: %v, %+v", name, values, err, call)
 			}
 		}
 	}

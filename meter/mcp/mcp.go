@@ -9,6 +9,7 @@ import (
 	"maps"
 	"math"
 	"net/http"
+	"net/url"
 	"regexp"
 	"slices"
 	"strconv"
@@ -26,7 +27,7 @@ const (
 	maxID    = 1024 // bytes of an id
 )
 
-// calls is the API of one request. tools are the names of the tools that it calls, by the ids that their answers will have.
+// calls is the API of one request. tools are the names of the tools that it calls, by the ids that their answers will have. others are the ids of
 // its messages that call none.
 type calls struct {
 	wire.API
@@ -110,7 +111,8 @@ var answers = wire.New(wire.Dialect{
 })
 
 // Inspect recognises a request by its body, a POST of JSON-RPC 2.0. It returns nil for other requests. A message that calls no tool is
-// free: a ping, a notification, or a client's response to a question of the server during a call (sampling, elicitation, roots). A GET that
+// free: a ping, a notification, or a client's response to a question of the server during a call (sampling, elicitation, roots). A method that
+// MCP does not have is priced as a tool of its name. A GET that
 // opens or resumes a stream, and a DELETE that ends a session, cost nothing either: the calls whose answers they bring were charged when
 // they were made.
 func Inspect(r *wire.Request) (*meter.Call, error) {
@@ -158,10 +160,10 @@ func (a *calls) add(m gjson.Result) error {
 		return &meter.AmbiguousError{Field: "method", Reason: "expected a message of JSON-RPC 2.0 and nothing else"}
 	}
 	method := m.Get("method").String()
-	if method != toolsCall {
-		if strings.EqualFold(strings.TrimSpace(method), toolsCall) {
-			return &meter.AmbiguousError{Field: "method", Reason: "expected " + toolsCall}
-		}
+	if method != toolsCall && isLike(method) {
+		return &meter.AmbiguousError{Field: "method", Reason: "expected " + toolsCall}
+	}
+	if method == "" || methods[method] || strings.HasPrefix(method, "notifications/") {
 		if id, ok := idOf(m.Get("id")); ok && len(a.others) < maxCalls {
 			a.others[id] = true
 		}
@@ -169,7 +171,11 @@ func (a *calls) add(m gjson.Result) error {
 	}
 	id, ok := idOf(m.Get("id"))
 	if _, twice := a.tools[id]; !ok || twice || len(a.tools) == maxCalls {
-		return fmt.Errorf("%w: tools/call of id %.40s", meter.ErrUnanswered, m.Get("id").Raw)
+		return fmt.Errorf("%w: %.40s of id %.40s", meter.ErrUnanswered, method, m.Get("id").Raw)
+	}
+	if method != toolsCall {
+		a.tools[id] = method
+		return nil
 	}
 	name := m.Get("params.name")
 	if !m.Get("params").IsObject() || name.Type != gjson.String || strings.ContainsFunc(name.Str, unicode.IsControl) || strings.TrimSpace(name.Str) != name.Str {
@@ -182,11 +188,42 @@ func (a *calls) add(m gjson.Result) error {
 // toolsCall is the method that calls a tool.
 const toolsCall = "tools/call"
 
+// methods are the others of MCP, which are free. A method of another protocol, or of a server's own, is work whose price is that of a tool of
+// its name. https://modelcontextprotocol.io/specification/2025-11-25/schema, and the draft that follows it
+var methods = func() map[string]bool {
+	names := map[string]bool{}
+	for name := range strings.FieldsSeq("initialize ping server/discover logging/setLevel completion/complete tools/list prompts/list prompts/get " +
+		"resources/list resources/templates/list resources/read resources/subscribe resources/unsubscribe subscriptions/listen " +
+		"tasks/get tasks/list tasks/result tasks/cancel tasks/update sampling/createMessage elicitation/create roots/list") {
+		names[name] = true
+	}
+	return names
+}()
+
+// isLike reports whether a server that is less strict could take a method for [toolsCall]: one that ignores case and punctuation, or decodes
+// the method as a path.
+func isLike(method string) bool {
+	if decoded, err := url.PathUnescape(method); err == nil {
+		method = decoded
+	}
+	letters := strings.Map(func(c rune) rune {
+		if c >= 0xFF01 && c <= 0xFF5E { // the wide forms of ASCII
+			c -= 0xFEE0
+		}
+		switch c = unicode.ToLower(c); {
+		case c == 'ſ':
+			return 's'
+		case 'a' <= c && c <= 'z':
+			return c
+		}
+		return -1
+	}, method)
+	return letters == "toolscall" || letters == "calltool" || letters == "toolcall"
+}
+
 // refuseHidden refuses what is not a valid JSON-RPC message, but would call a tool on a server that is less strict.
 func refuseHidden(body gjson.Result) error {
-	hidden := func(m gjson.Result) bool {
-		return strings.EqualFold(strings.TrimSpace(m.Get("method").String()), toolsCall)
-	}
+	hidden := func(m gjson.Result) bool { return m.Get("method").Type == gjson.String && isLike(m.Get("method").Str) }
 	found := body.IsObject() && hidden(body)
 	if body.IsArray() {
 		body.ForEach(func(_, m gjson.Result) bool {

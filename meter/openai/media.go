@@ -47,9 +47,11 @@ func InputUsage(u gjson.Result) (s wire.Stated) {
 }
 
 // images reads generated images. The gpt-image models state tokens, others state nothing. Output tokens are those of images, unless the
-// usage says otherwise. https://platform.openai.com/docs/api-reference/images-streaming
+// usage says otherwise. The images themselves are counted, since a request may ask for several by a field that only its provider knows.
+// https://platform.openai.com/docs/api-reference/images-streaming
 var images = wire.Dialect{
-	Rules:  []wire.Rule{{Path: "type", In: wire.Stream}, {Path: "model"}, {Path: "usage"}, {Path: "error", Mark: true}, {Path: "error"}},
+	Rules: []wire.Rule{{Path: "type", In: wire.Stream}, {Path: "model"}, {Path: "usage"}, {Path: "error", Mark: true}, {Path: "error"},
+		{Path: "data.*.url", Mark: true, In: wire.Whole}, {Path: "data.*.b64_json", Mark: true, In: wire.Whole}, {Path: "images.*", Mark: true, In: wire.Whole}},
 	States: true,
 	End: func(t *wire.State, m *wire.Message) wire.Verdict {
 		t.Failed = t.Failed || m.Failed("error")
@@ -64,8 +66,12 @@ var images = wire.Dialect{
 			t.State(s)
 			t.Cost = cost(u)
 		}
+		if n := max(m.Count("data.*.url"), m.Count("data.*.b64_json"), m.Count("images.*")); n > 0 {
+			t.Sums[meter.AskedImage] = meter.Whole(n)
+		}
 		switch m.Get("type").String() {
 		case "image_generation.completed", "image_edit.completed":
+			t.Sums.Add(meter.AskedImage, meter.Whole(1))
 			return wire.Last // there is such an event for each of n images
 		}
 		if m.Is("[DONE]") {

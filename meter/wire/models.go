@@ -21,6 +21,7 @@ func (r *Request) nameModels(c *meter.Call) {
 	for _, name := range strings.Fields(modelNames) {
 		r.Also(c, name, r.Name(name))
 	}
+	r.namePreset(c)
 	for _, name := range strings.Fields("model " + modelNames) {
 		r.Also(c, "extra_body", r.Name("extra_body."+name))
 	}
@@ -45,36 +46,11 @@ func (r *Request) nameModels(c *meter.Call) {
 	}
 	for _, name := range modelHeaders {
 		for _, value := range r.Header.Values(name) {
+			r.checkName(name, value)
 			r.Also(c, name, value)
 		}
 	}
-}
-
-// modelHeaders are headers that tell some providers to use another model than the body's.
-var modelHeaders = []string{"X-Amzn-Sagemaker-Target-Model", "Azureml-Model-Deployment", "Helicone-Model-Override"}
-
-// routerHeaders and routerFields are the headers and fields from which routers (Portkey, Helicone, LiteLLM) take a configuration or another
-// upstream. Either may make another model answer, whose name is not in the request.
-var (
-	routerHeaders = []string{"X-Portkey-Config", "X-Portkey-Virtual-Key", "X-Portkey-Provider", "X-Portkey-Custom-Host",
-		"Helicone-Fallbacks", "Helicone-Target-Url", "Helicone-Target-Provider", "Helicone-Openai-Api-Base", "Helicone-Prompt-Id",
-		"X-Litellm-Model", "X-Litellm-Fallbacks", "X-Litellm-Config"}
-	routerFields = []string{"user_config", "model_list", "litellm_params"}
-)
-
-// refuseRouting refuses a request that configures a router, because a model may then answer that the request does not name.
-func (r *Request) refuseRouting() {
-	const reason = "it configures what is behind this server, where another model may answer: leave it out"
-	for _, name := range routerHeaders {
-		if len(r.Header.Values(name)) > 0 {
-			r.Refuse(name, reason+" (a provider sets it behind the meter, by header_up)")
-		}
-	}
-	for _, field := range routerFields {
-		if r.set(field) {
-			r.Refuse(field, reason)
-		}
-	}
+	r.nameOne(c)
 }
 
 // nameList reads a field that lists models. Its value is one name, or an array. An element of the array is a name, or an object with a name in

@@ -13,7 +13,8 @@ import (
 // the object is that has them, and the kinds of what they name. Keys are folded.
 //
 // OpenAI: https://platform.openai.com/docs/api-reference, Anthropic: https://docs.anthropic.com/en/api, Gemini: https://ai.google.dev/api,
-// Mistral: https://docs.mistral.ai/api, Cohere: https://docs.cohere.com/reference
+// Mistral: https://docs.mistral.ai/api, Cohere: https://docs.cohere.com/reference,
+// xAI: https://docs.x.ai/developers/rest-api-reference/collections
 var references = func() map[string]string {
 	kinds := map[string]string{}
 	for kind, keys := range map[string]string{
@@ -24,7 +25,7 @@ var references = func() map[string]string {
 		"assistants":       "assistant_id",
 		"agents":           "agent_id handoffs",
 		"files":            "file_id file_ids fileid input_file_id input_files training_file validation_file training_files validation_files fileuri file_uri uri filename file_name",
-		"vector_stores":    "vector_store_id vector_store_ids",
+		"vector_stores":    "vector_store_id vector_store_ids collection_id collection_ids",
 		"containers":       "container container_id",
 		"cachedcontents":   "cachedcontent cached_content",
 		"filesearchstores": "filesearchstorenames file_search_store_names",

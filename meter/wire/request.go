@@ -270,6 +270,11 @@ func (r *Request) tier() string {
 			r.Refuse(field, "expected a string")
 		}
 	}
-	names = append(names, r.Header.Get("X-Vertex-AI-LLM-Shared-Request-Type"))
+	for _, header := range tierHeaders {
+		for _, name := range r.Header.Values(header) {
+			r.checkName(header, name)
+			names = append(names, meter.ServiceTier(strings.ToLower(name)))
+		}
+	}
 	return meter.JoinTiers(names...)
 }

@@ -46,20 +46,20 @@ const callbackNames = "webhook webhook_url webhookUrl webhookConfig webhook_conf
 var vocabulary = func() *node {
 	root := &node{}
 	for _, object := range []struct{ path, fields string }{
-		{"", "model models fallbacks fallback_models route provider providerOptions preset stream stream_options background service_tier serviceTier speed inference_geo performanceConfig reasoning reasoning_effort user_config model_list litellm_params " + modelNames},
+		{"", "model models fallbacks fallback_models route provider providerOptions preset stream stream_options background service_tier serviceTier speed inference_geo performanceConfig reasoning reasoning_effort " + routerFields + " " + modelNames},
 		{"", "messages message prompt prompts input inputs content contents system systemInstruction system_instruction instructions preamble " +
 			"chat_history query document documents text texts inputText input_text requests instances tools toolConfig functions thinking"},
 		{"", "jsonrpc id method params result error"},
 		{"", "previous_response_id conversation cachedContent cached_content"},
 		{"", "previous_interaction_id"},
 		{"", "seconds duration stream_format store"},
-		{"", "deferred request batch_requests batch memory_limit version " + callbackNames},
+		{"", "metadata litellm_metadata deferred request batch_requests batch memory_limit version " + callbackNames},
 
 		{"parameters", "durationSeconds duration_seconds"},
 		{"stream_options", "include_usage"}, {"serviceTier", "type"}, {"performanceConfig", "latency"},
 		{"models.*", "model"}, {"fallbacks.*", "model"}, {"fallback_models.*", "model"},
 		{"providerOptions", "gateway"}, {"providerOptions.gateway", "models"}, {"providerOptions.gateway.models.*", "model"},
-		{"extra_body", "model models stream service_tier speed inference_geo " + modelNames},
+		{"extra_body", "model models stream preset service_tier speed inference_geo " + modelNames},
 		{"thinking", "type budget_tokens"},
 		{"generationConfig", "thinkingConfig thinking_config"}, {"generation_config", "thinkingConfig thinking_config thinkingLevel thinking_level"},
 		{"generationConfig.thinkingConfig", budgetNames}, {"generationConfig.thinking_config", budgetNames},
