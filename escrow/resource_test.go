@@ -26,11 +26,11 @@ func TestResources(t *testing.T) {
 	}
 	owned := func(by string, resources ...escrow.Resource) {
 		t.Helper()
-		owners, err := s.Owners(resources)
+		owners, err := s.Noted(resources)
 		must(t, err)
-		for i, owner := range owners {
-			if owner != by {
-				t.Errorf("%+v is %q's, want %q", resources[i], owner, by)
+		for i, noted := range owners {
+			if noted.Owner != by {
+				t.Errorf("%+v is %q's, want %q", resources[i], noted.Owner, by)
 			}
 		}
 	}

@@ -104,7 +104,9 @@ func (c *counting) chunk(dst, p []byte) (out []byte, exhausted bool, err error) 
 		p = p[n:]
 		at, reached := c.reach()
 		if exhausted = !reached && !c.route.FinishUnpaid; exhausted {
-			dst, c.delivered = dst[:paid], before // the money ran out within the last bytes
+			if dst = dst[:paid]; !c.call.Stays { // the money ran out within the last bytes
+				c.delivered = before
+			}
 		}
 		if err := c.pay.draw(at, time.Now()); err != nil {
 			return dst, false, err

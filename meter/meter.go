@@ -181,6 +181,9 @@ type Call struct {
 	// InputOpen says that the input has parts that are not in the body (a file or an earlier response by its id, the results of a hosted
 	// search), so that InputTokens is no bound.
 	InputOpen bool
+	// InputStored is how many of InputTokens are not in the body, but stored at the provider: earlier parts of a conversation. It is set by who
+	// knows that, and counts where the answer does not state its input.
+	InputStored int64
 	// InputRefers says that the input refers to something that is not in the body, with or without a bound of its tokens (an image by its
 	// URL). Then the provider's statement of the input is not compared with the body.
 	InputRefers bool

@@ -269,7 +269,7 @@ func (c *counter) Usage(complete bool) meter.Usage {
 	u.Suspect = stated.Suspect
 	u.PromptTokens = stated.Prompt
 	if !stated.HasPrompt && c.d.Prompt != nil && (!t.Failed || t.hasText()) {
-		u.PromptTokens = c.d.Prompt(t.Call)
+		u.PromptTokens = c.d.Prompt(t.Call) + t.Call.InputStored
 		u.Units.Add(meter.Input, meter.Whole(u.PromptTokens))
 		u.Source = meter.Estimated
 	}
