@@ -20,7 +20,7 @@ import (
 func grows(kind string) bool { return kind == "conversations" || kind == "threads" }
 
 // continued are kinds of resources that are a part of the input of a call that names one, together with what was answered then.
-var continued = []string{"conversations", "threads", "responses", "interactions"}
+var continued = []string{"conversations", "threads", "responses", "interactions", "cachedcontents"}
 
 // findOwed takes over what is noted of the resources that the call names: how long they are, and what is owed on them. What is to be deleted
 // need not be paid.
@@ -131,15 +131,22 @@ func (c *counting) noteStored(s *escrow.Settlement, usage meter.Usage) {
 	if c.call.API == "" { // the request has added something, or begun a conversation
 		length.Tokens, length.Adds = c.call.InputTokens-c.call.InputStored, true
 	}
-	for _, r := range c.kept(c.call.Stored.Uses) {
-		if !grows(r.Kind) {
-			continue
-		}
-		if kept {
-			s.OwedOn = append(s.OwedOn, r)
-		}
+	uses := c.kept(c.call.Stored.Uses)
+	for _, r := range uses {
 		length.Resource = r
-		s.Context = append(s.Context, length)
+		switch {
+		case grows(r.Kind):
+			s.Context = append(s.Context, length)
+			if kept {
+				s.OwedOn = append(s.OwedOn, r)
+			}
+		case r.Kind == "cachedcontents" && usage.Units[meter.Cached] > 0:
+			s.Context = append(s.Context, escrow.Context{Resource: r, Tokens: usage.Units[meter.Cached].Ceil()})
+		case r.Kind == "files" && len(uses) == 1: // what of the input is not in the body is in the file
+			if n := usage.PromptTokens - (c.call.InputTokens - c.call.InputStored); n > 0 {
+				s.Context = append(s.Context, escrow.Context{Resource: r, Tokens: n})
+			}
+		}
 	}
 	for _, r := range s.Made {
 		if slices.Contains(continued, r.Kind) {

@@ -219,3 +219,75 @@ func TestWhatIsOwedToAQuota(t *testing.T) {
 		})
 	}
 }
+
+// TestStoredInputIsHeldFor: what a request names at the provider is a part of its input. When its length is known it is held for, so that a call
+// that costs more than its payer has is refused before the provider works.
+func TestStoredInputIsHeldFor(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name, make, first, made string // path and body of what makes it, and its answer
+		path, use, answer       string // what names it; empty: what makes it
+		uses                    int    // after how many uses its length is known
+	}{
+		{name: "a conversation that begins long", make: "/v1/conversations", first: `{"items":[{"content":"` + strings.Repeat("w ", 1000) + `"}]}`, made: `{"id":"conv_1"}`,
+			path: "/v1/responses", use: `{"model":"m","input":"","conversation":"conv_1","max_output_tokens":100}`},
+		{name: "a conversation", make: "/v1/conversations", first: `{}`, made: `{"id":"conv_1"}`, uses: 1, path: "/v1/responses", use: `{"model":"m","input":"","conversation":"conv_1","max_output_tokens":100}`,
+			answer: `{"id":"a","model":"m","status":"completed","output":[],"usage":{"input_tokens":1400,"output_tokens":100}}`},
+		{name: "a response", make: "/v1/responses", first: `{"model":"m","input":"","max_output_tokens":100}`, made: `{"id":"resp_1","model":"m","status":"completed","output":[],"usage":{"input_tokens":1400,"output_tokens":100}}`,
+			path: "/v1/responses", use: `{"model":"m","input":"","previous_response_id":"resp_1","max_output_tokens":100}`},
+		{name: "an interaction", make: "/v1beta/interactions", first: `{"model":"m","input":"x"}`, made: `{"id":"in-1","model":"m","usage":{"total_input_tokens":1400,"total_output_tokens":100}}`,
+			path: "/v1beta/interactions", use: `{"model":"m","input":"x","previous_interaction_id":"in-1"}`},
+		{name: "a cache", make: "/v1beta/cachedContents", first: `{"model":"m","contents":[{"parts":[{"text":"` + strings.Repeat("w ", 1000) + `"}]}]}`, made: `{"name":"cachedContents/c1"}`,
+			path: "/v1beta/models/m:generateContent", use: `{"contents":[],"cachedContent":"cachedContents/c1","generationConfig":{"maxOutputTokens":100}}`},
+		{name: "a cache of files", make: "/v1beta/cachedContents", first: `{"model":"m"}`, made: `{"name":"cachedContents/c1"}`, uses: 1,
+			path: "/v1beta/models/m:generateContent", use: `{"contents":[],"cachedContent":"cachedContents/c1","generationConfig":{"maxOutputTokens":100}}`,
+			answer: `{"candidates":[{"content":{"parts":[{"text":"w"}]}}],"usageMetadata":{"promptTokenCount":1500,"cachedContentTokenCount":1500,"candidatesTokenCount":1,"totalTokenCount":1501}}`},
+		{name: "a file", make: "/v1/files", first: `{"purpose":"x"}`, made: `{"id":"file-1"}`, uses: 1,
+			path: "/v1/responses", use: `{"model":"m","input":[{"role":"user","content":[{"type":"input_file","file_id":"file-1"}]}],"max_output_tokens":100}`,
+			answer: `{"id":"a","model":"m","status":"completed","output":[],"usage":{"input_tokens":2000,"output_tokens":100}}`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			tariff := inAndOut(t)
+			call, err := pricing.ParsePrice(strings.Fields("0.0001 per call"))
+			must(t, err)
+			tariff = &pricing.Tariff{Models: []pricing.Model{{Glob: "*", Prices: append(tariff.Models[0].Prices, call)}}, MaxOutput: 100}
+			must(t, tariff.Compile(nil))
+			made := false
+			s := openStorehouse(t, gateway.Route{Tariff: tariff}, collection{path: "/"})
+			s.keeper.answer = func(w http.ResponseWriter, r *http.Request) bool {
+				w.Header().Set("Content-Type", "application/json")
+				if !made {
+					_, _ = io.WriteString(w, test.made)
+				} else {
+					_, _ = io.WriteString(w, test.answer)
+				}
+				made = true
+				return true
+			}
+			fund := func(much string) {
+				must(t, s.do(func(tx *escrow.Tx) error {
+					_, err := tx.Deposit(operator, escrow.PaymentOrder{To: "alice", Amount: amount(much)})
+					return err
+				}))
+			}
+			fund("9")
+			status, answer, _ := s.ask("alice", http.MethodPost, test.make, test.first)
+			want(t, "made: "+answer, status, http.StatusOK)
+			for range test.uses {
+				status, answer, _ = s.ask("alice", http.MethodPost, test.path, test.use)
+				want(t, "used: "+answer, status, http.StatusOK)
+			}
+			left := amount(s.balance("alice"))
+			must(t, s.do(func(tx *escrow.Tx) error {
+				_, err := tx.Transfer(escrow.Actor{Agent: "alice"}, escrow.PaymentOrder{To: "bob", Amount: left - amount("1.3")})
+				return err
+			}))
+			status, answer, forwarded := s.ask("alice", http.MethodPost, test.path, test.use)
+			if status != http.StatusPaymentRequired || forwarded {
+				t.Errorf("with too little: %d, forwarded %t: %s", status, forwarded, answer)
+			}
+			want(t, "balance", s.balance("alice"), "1.3")
+		})
+	}
+}
