@@ -39,8 +39,8 @@ type Settlement struct {
 	// Limit, if not 0, is the most that is charged now. What is beyond is owed, if OwedOn says on what.
 	Limit ledger.Amount
 
-	// Later, if not nil, is an answer that comes later: the call got only its name. Settle fills in who asked for it.
-	Later *LaterAnswer
+	// Later are answers that come later: the call got only their names. Settle fills in who asked for them.
+	Later []LaterAnswer
 
 	// Price, if not nil, computes the price of the call from what was used before it in the period, and replaces Amount, Units and UnitPrices.
 	// Amount is then the highest possible price. Price may be called more than once, and on another goroutine.
@@ -338,8 +338,8 @@ func (t *Tx) settle(a *Authorisation, s Settlement) (Charge, error) {
 	if a.shadow {
 		c.Status = Shadowed
 	}
-	if s.Later != nil {
-		if err := t.keepLater(*c, *s.Later); err != nil {
+	for _, later := range s.Later {
+		if err := t.keepLater(*c, later); err != nil {
 			return Charge{}, err
 		}
 	}

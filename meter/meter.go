@@ -131,8 +131,11 @@ type Usage struct {
 	Pending bool
 	// Later is the name of the answer to fetch, as in [Call.Fetches], if the call has [Call.Later] and its answer is Unanswered or Pending.
 	Later string
-	// Kept is the name under which the provider stores the answer, as in [Call.Fetches], if the call has [Call.Keeps].
+	// Kept is the name under which the provider stores the answer, as in [Call.Fetches], if the call has [Call.Keeps]. Of several answers over
+	// one connection it is the last of which something was told.
 	Kept string
+	// Unfinished are the names, as in Kept, of the answers over one connection that have begun and not ended.
+	Unfinished []string
 	// Length is the length of the audio, in seconds, if the answer does not state it: from the upload, or from the last subtitle.
 	Length Quantity
 	// Containers are those whose sessions are in Units, as [CodeSession], each with one for each of [Call.ContainerGB]. A session of a container

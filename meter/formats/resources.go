@@ -194,8 +194,6 @@ func keepPlace(r *wire.Request, c *meter.Call, p place) {
 	unknown := c.API == ""
 	if unknown {
 		s.Unclear = checkBody(r, p)
-	} else if p.kind == "responses" && r.Upgrade("") {
-		s.Unclear = &meter.AmbiguousError{Field: "Upgrade", Reason: "what is sent on a WebSocket may name the responses and the files of others: send each request by POST"}
 	}
 	named := meter.Resource{Kind: p.kind, ID: p.id}
 	switch r.Method {

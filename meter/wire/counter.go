@@ -302,6 +302,11 @@ func (c *counter) later(u *meter.Usage) {
 	if t.Call.Keeps != "" && fetchable(t.ID) {
 		u.Kept = Fetched(t.Call.Keeps, t.ID)
 	}
+	for _, id := range t.Unfinished {
+		if t.Call.Keeps != "" && fetchable(id) {
+			u.Unfinished = append(u.Unfinished, Fetched(t.Call.Keeps, id))
+		}
+	}
 	if (u.Unanswered || u.Pending) && t.Call.Later != "" && fetchable(t.ID) {
 		u.Later = Fetched(t.Call.Later, t.ID)
 	}

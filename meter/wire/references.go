@@ -112,12 +112,15 @@ func (r *Request) Uses() ([]meter.Resource, error) {
 	return in.uses, nil
 }
 
-func (in *inputs) referTo(kind, value string) {
-	named, ok := meter.NamedResource(kind, value)
+func (in *inputs) referTo(kind, value string) { in.refer(referred(kind, value)) }
+
+// referred is the resource that a value names where an id of a kind is expected.
+func referred(kind, value string) meter.Resource {
+	r, ok := meter.NamedResource(kind, value)
 	if !ok {
-		named.ID = ""
+		r.ID = ""
 	}
-	in.refer(named)
+	return r
 }
 
 // referToItems notes the items of an input that are only named by their ids, and reasoning that is kept at the provider.

@@ -31,6 +31,8 @@ type State struct {
 	// ID is how an answer that comes later is named. Answered says that this is an answer, and Pending that it is told to be unfinished.
 	ID                string
 	Answered, Pending bool
+	// Unfinished are the IDs of answers over one connection that have begun and not ended.
+	Unfinished []string
 	// Containers are those of [meter.Usage].
 	Containers []string
 	// Failed says that the provider reported an error in the body. If there is no output either, the prompt is not estimated.
@@ -79,17 +81,36 @@ func (t *State) AddStated(s Stated) {
 	t.dropText()
 }
 
-// maxMade bounds how many resources one answer can make. Further ones belong to nobody.
-const maxMade = 256
+// maxMade bounds how many resources one answer can make, and maxMadeOver all answers over one connection. Further ones belong to nobody.
+const (
+	maxMade     = 256
+	maxMadeOver = 4096
+)
 
 // Make notes that the provider keeps a resource of the call.
 func (t *State) Make(kind string, id gjson.Result) {
-	if id.Type != gjson.String || len(t.Made) == maxMade {
+	most := maxMade
+	if t.Call.Talks {
+		most = maxMadeOver
+	}
+	if id.Type != gjson.String || len(t.Made) == most {
 		return
 	}
 	if r, ok := meter.NamedResource(kind, id.Str); ok && r.ID != "" && !slices.Contains(t.Made, r) {
 		t.Made = append(t.Made, r)
 	}
+}
+
+// Begin notes that an answer over a connection has begun.
+func (t *State) Begin(id string) {
+	if id != "" && len(t.Unfinished) < maxMadeOver && !slices.Contains(t.Unfinished, id) {
+		t.Unfinished = append(t.Unfinished, id)
+	}
+}
+
+// End notes that an answer over a connection has ended.
+func (t *State) End(id string) {
+	t.Unfinished = slices.DeleteFunc(t.Unfinished, func(other string) bool { return other == id })
 }
 
 // maxPasses bounds how many models one response can tell apart. A pass of a further model is not told apart.
