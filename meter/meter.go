@@ -132,7 +132,7 @@ type Usage struct {
 	// Later is the name of the answer to fetch, as in [Call.Fetches], if the call has [Call.Later] and its answer is Unanswered or Pending.
 	Later string
 	// Kept is the name under which the provider stores the answer, as in [Call.Fetches], if the call has [Call.Keeps]. Of several answers over
-	// one connection it is the last of which something was told.
+	// one connection it is the one of which the last message told, if it did.
 	Kept string
 	// Unfinished are the names, as in Kept, of the answers over one connection that have begun and not ended.
 	Unfinished []string

@@ -102,9 +102,8 @@ var socket = func() wire.Dialect {
 func endSocket(t *wire.State, m *wire.Message) wire.Verdict {
 	s, kind := t.Scratch.(*session), m.Get("type").String()
 	id := m.Get("response.id").String()
-	if s.answers(t, m.Get("response.model").String()); id != "" {
-		t.ID = id
-	}
+	s.answers(t, m.Get("response.model").String())
+	t.ID = id // of the answer at whose end the money may run out; those that go on are unfinished
 	done := kind == "response.done" || finished[strings.TrimPrefix(kind, "response.")]
 	if strings.HasPrefix(kind, "response.") {
 		t.Pending = !done
