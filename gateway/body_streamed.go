@@ -94,7 +94,7 @@ func (b *streamed) take(p []byte) (err error) {
 	switch {
 	case exhausted && b.call.call.Stays:
 		b.unpaid = true
-		return nil
+		return b.hear(nil)
 	case exhausted:
 		if err := b.stop(); err != nil {
 			return err
@@ -114,7 +114,7 @@ func (b *streamed) take(p []byte) (err error) {
 
 // hear counts the next bytes of an answer of which nothing more is sent.
 func (b *streamed) hear(p []byte) (err error) {
-	if b.out, _, err = b.call.answer.chunk(b.out[:0], p); err == nil && b.call.answer.isOver() {
+	if err = b.call.answer.hear(p); err == nil && b.call.answer.isOver() {
 		err = b.stop()
 	}
 	return err

@@ -20,10 +20,10 @@ import (
 // What a provider keeps belongs to who made it. Where the ids stand in the paths, in the requests and in the answers of each collection is told
 // here, in package wire (the fields of requests) and in the rules of the formats (the answers to calls that are metered).
 
-// Kinds are the kinds of resources that are known, sorted. Two are in no collection that can be listed: items, which are parts of an OpenAI
-// response, and models, of which only fine-tuned ones are somebody's.
+// Kinds are the kinds of resources that are known, sorted. Three are in no collection that can be listed: items, which are parts of an OpenAI
+// response, audio, which is what a chat has spoken, and models, of which only fine-tuned ones are somebody's.
 var Kinds = func() []string {
-	kinds := map[string]bool{"items": true, "models": true}
+	kinds := map[string]bool{"items": true, "audio": true, "models": true}
 	for kind := range stores {
 		kinds[kind] = kind != "mcp"
 	}
@@ -228,6 +228,8 @@ func keepPlace(r *wire.Request, c *meter.Call, p place) {
 func checkBody(r *wire.Request, p place) error {
 	isUpload := strings.HasPrefix(r.Clean, "/upload/") || p.kind == "uploads"
 	switch {
+	case p.kind == "uploads" && strings.EqualFold(r.Get("purpose").String(), "batch"):
+		return &meter.AmbiguousError{Field: "purpose", Reason: "what the requests of a batch name can't be read in parts: upload them as one file"}
 	case len(r.Body) == 0 || isUpload:
 		return nil
 	case isEncoded(r.Header):

@@ -167,7 +167,7 @@ func (n *nest) has(key, text string) {
 }
 
 // idsOf are the objects whose id names a resource, and its kind.
-var idsOf = map[string]string{"container": "containers", "video": "videos"}
+var idsOf = map[string]string{"container": "containers", "video": "videos", "audio": "audio"}
 
 func (d *named) use(r meter.Resource) {
 	if len(d.uses) > maxUses {

@@ -106,6 +106,14 @@ func (r *Request) Uses() ([]meter.Resource, error) {
 	if r.Has("input.*.id") {
 		r.referToItems(r.Get("input"))
 	}
+	if r.Has("messages.*.audio.id") {
+		r.Get("messages").ForEach(func(_, message gjson.Result) bool {
+			if id := message.Get("audio.id"); id.Type == gjson.String && id.Str != "" {
+				in.referTo("audio", id.Str)
+			}
+			return true
+		})
+	}
 	if len(in.uses) > maxUses {
 		return nil, &meter.AmbiguousError{Field: "body", Reason: "it names more than 1000 files, responses and the like"}
 	}
