@@ -63,6 +63,10 @@ type App struct {
 	// also allows loopback and local networks, for agents that run beside the server.
 	Webhooks string `json:"webhooks,omitempty"`
 
+	// MetricsByPayer counts the charged calls of each payer apart in the metrics. Each payer is then a time series, for up to 10,000 of them.
+	// Default: they are counted by payee, route and model.
+	MetricsByPayer bool `json:"metrics_by_payer,omitempty"`
+
 	// MaxBodies is the largest total size, in bytes, of the request bodies that are in memory at the same time. These are the bodies of
 	// running calls whose price depends on what they ask for. The bodies of one agent may take 7/24 of it, or less if others have
 	// some. A call that does not fit is refused with 429. The server needs about four times as much memory for the bodies. Default: 128 MiB.
@@ -96,6 +100,7 @@ type App struct {
 	startErr error
 	pooled   bool
 	clock    *worker // does what is due at a certain time
+	totals   *worker // adds charges to the totals that reports are made of
 	judging  *worker // asks judges again whose decision is missing
 	sender   *worker // sends webhooks
 }
@@ -327,15 +332,17 @@ func (a *App) start() error {
 		}
 	}
 	a.gateway = gateway.New(a.book, gateway.Options{
-		Prefix: a.prefix, MaxBodies: a.maxBodies(), Client: clientHost, Report: report, Rails: a.rails,
+		Prefix: a.prefix, MaxBodies: a.maxBodies(), Client: clientHost, Report: report, Rails: a.rails, MetricsByPayer: a.MetricsByPayer,
 	})
 	a.nameRoutes()
 	for _, guarded := range a.guards {
 		guarded()
 	}
-	a.clock = startClock(a.books, a.book, a.logger)
-	a.judging = startJudging(a.books, a.book, a.ctx.Slogger())
 	sender := api.NewSender(a.openBook, api.SenderOptions{Private: a.privateWebhooks(), Listens: listens, Logger: a.ctx.Slogger()})
+	alert := func(ctx context.Context, event escrow.Event) { sender.Alert(ctx, a.book, event) }
+	a.clock = startClock(a.books, a.book, alert, a.logger)
+	a.totals = startTotals(a.books, a.book, a.logger)
+	a.judging = startJudging(a.books, a.book, a.ctx.Slogger())
 	a.sender = startWorker(sender.Run)
 	return nil
 }
@@ -363,6 +370,7 @@ func (a *App) Stop() error { return nil }
 // Cleanup releases the ledger. Caddy calls it after Stop, and also for an app that was not started or whose start failed.
 func (a *App) Cleanup() error {
 	a.clock.end()
+	a.totals.end()
 	a.judging.end()
 	a.sender.end()
 	if !a.pooled {

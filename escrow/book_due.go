@@ -18,6 +18,7 @@ const (
 	dueSubscription = "s"
 	dueNotice       = "n" // an event that announces something
 	dueCredit       = "c"
+	dueHour         = "h" // the sums of an hour's charges, for webhooks
 	dueForget       = "f" // old idempotency keys; these belong to no agent
 )
 
@@ -112,6 +113,8 @@ func (t *Tx) runOne(what string) (more bool, err error) {
 		err = t.notice(id)
 	case dueCredit:
 		err = t.creditDue(id)
+	case dueHour:
+		err = t.tellHour(id)
 	case dueForget:
 		more, err = t.forget()
 	default:
