@@ -55,8 +55,9 @@ func (q *asked) sumOwed() (sum ledger.Amount) {
 // payOwed pays what is owed on the resources that the call names.
 func (q *asked) payOwed() *ledger.Refusal {
 	owed := q.sumOwed()
-	if q.limit > 0 && owed > q.limit {
-		return q.exceeded(owed)
+	if limit := q.terms.maxCharge; limit > 0 && owed > limit {
+		return refuse(escrow.LimitExceeded, "what is owed on what the call names is "+owed.String()+", more than the call's limit of "+limit.String(),
+			"owed", owed.String(), "limit", limit.String(), "currency", q.gateway.book.Currency())
 	}
 	for _, debt := range q.owed {
 		if err := q.pay(debt); err != nil {
@@ -126,6 +127,9 @@ func (c *counting) noteStored(s *escrow.Settlement, usage meter.Usage) {
 	}
 	if (s.Cut != cutFunds || s.Later != nil || kept) && c.stored().Makes { // else what is never paid for could be had from the provider's store
 		s.Made = c.made(usage.Made)
+	}
+	if len(c.call.Stored.Uses)+len(s.Made) == 0 {
+		return
 	}
 	length := escrow.Context{Tokens: defaultBatch.In(usage.Units).Ceil()}
 	if c.call.API == "" { // the request has added something, or begun a conversation

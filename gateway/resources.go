@@ -108,6 +108,9 @@ func (q *asked) checkOwned() *ledger.Refusal {
 	} else if stored.Unclear != nil {
 		return refuse(escrow.InvalidRequest, stored.Unclear.Error())
 	}
+	if len(q.call.Stored.Uses) == 0 {
+		return nil
+	}
 	noted, err := q.gateway.book.Noted(q.kept(q.call.Stored.Uses))
 	if err != nil {
 		return asRefusal(err)
