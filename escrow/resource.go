@@ -37,7 +37,12 @@ type Debt struct {
 }
 
 // ID is the request id of the charge that pays the debt.
-func (d Debt) ID() string { return d.Request + "_owed" }
+func (d Debt) ID() string { return d.Request + owedSuffix }
+
+const owedSuffix = "_owed"
+
+// OwedFor returns the call whose debt a charge pays, by the charge's request id. is is false for any other charge.
+func OwedFor(id string) (request string, is bool) { return strings.CutSuffix(id, owedSuffix) }
 
 // Context is a resource that is a part of the input when a later call names it, and how long it is.
 type Context struct {

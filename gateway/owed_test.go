@@ -20,7 +20,6 @@ import (
 // memory is a provider that keeps what was said, of which 1500 tokens are older than the first call. Each answer has 100 tokens.
 type memory struct {
 	mu     sync.Mutex
-	answer http.Handler
 	prompt int
 	worked int
 }
