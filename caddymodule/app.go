@@ -141,7 +141,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if a.rails, err = loadRails(ctx, a); err != nil {
 		return err
 	}
-	for _, collector := range gateway.Collectors() {
+	for _, collector := range append(gateway.Collectors(), healthMetrics{a}) {
 		var registered prometheus.AlreadyRegisteredError
 		if err := ctx.GetMetricsRegistry().Register(collector); err != nil && !errors.As(err, &registered) {
 			return fmt.Errorf("registering the metrics: %w", err)

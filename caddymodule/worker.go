@@ -54,7 +54,9 @@ func startClock(b *books, book *escrow.Book, alert func(context.Context, escrow.
 			b.bringBack(ctx)
 			trouble := b.ledger.Err()
 			if trouble != nil && !readOnly {
-				alerts.Go(func() { alert(ctx, escrow.Event{Type: escrow.LedgerReadOnly, At: b.ledger.Now(), Trouble: trouble.Error()}) })
+				alerts.Go(func() {
+					alert(ctx, escrow.Event{Type: escrow.LedgerReadOnly, At: b.ledger.Now(), Trouble: trouble.Error()})
+				})
 			}
 			readOnly = trouble != nil
 			wait := maxClockSleep

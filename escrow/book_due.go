@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
 // A background worker, which calls [Book.RunDue], does what is due by the clock. So no request waits for it. A request that reads or
@@ -32,6 +34,17 @@ const (
 func (t *Tx) fallsDue(owner string, at time.Time, what string) error {
 	t.ledger.Put(dueTurns.key(owner, at, what), []byte{})
 	return dueTurns.by(t, owner, at)
+}
+
+// Behind returns how long something has been due that was not done yet, or zero.
+func (b *Book) Behind() (late time.Duration, err error) {
+	err = b.view(func(r ledger.Reader) error {
+		return dueTurns.each(r, func(_ string, at time.Time) bool {
+			late = max(b.Now().Sub(at), 0)
+			return false
+		})
+	})
+	return late, err
 }
 
 // RunDue does what is due: it releases escrows, grants refunds, renews subscriptions, ends expired credit and sends notices. If very much
