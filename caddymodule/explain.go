@@ -84,6 +84,12 @@ func (e explained) print(w io.Writer) {
 	if c.Money != nil {
 		fmt.Fprintf(w, "of it %s by credit, %s with money\n", c.Credit, *c.Money)
 	}
+	if of, is := escrow.OwedFor(c.RequestID); is {
+		fmt.Fprintf(w, "it pays what was owed of the price of %s\n", of)
+	}
+	if c.Owed > 0 {
+		fmt.Fprintf(w, "%s of the price is owed, and is paid by the charge %s\n", c.Owed, escrow.Debt{Request: c.RequestID}.ID())
+	}
 	fmt.Fprintf(w, "usage %s, response cut by: %s\n", c.Source, c.Cut)
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, line := range e.Price.Lines {

@@ -66,6 +66,7 @@ type Charge struct {
 	Credit         ledger.Amount     `cbor:"39,keyasint,omitempty"` // part of Amount that credit paid; no money moved for it
 	CreditBack     ledger.Amount     `cbor:"40,keyasint,omitempty"` // part of Refunded that was given back as credit
 	Credits        []CreditPart      `cbor:"41,keyasint,omitempty"` // the parts of Credit, in the order in which they were used
+	Owed           ledger.Amount     `cbor:"42,keyasint,omitempty"` // what is missing of its price, see [Debt]
 	Balance        ledger.Amount     `cbor:"25,keyasint,omitempty"` // after it: what is available in the wallet, or what remains in the escrow
 }
 

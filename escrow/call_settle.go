@@ -26,14 +26,21 @@ type Settlement struct {
 	Quality *Quality // the judge's verdict; nil: the price is paid in full
 
 	// Answer is stored together with the call's idempotency key, for [Book.KeptAnswer]. It is not stored if the call has no key, or if too much
-	// Made is what the provider keeps of the call: it belongs to the payer, see [Tx.Own].
-	Made []Resource
-
 	// is stored already. It should be encrypted with something that only the caller has.
 	Answer []byte
 
-	// Later, if not nil, is an answer that comes later: the call got only its name. Settle fills in who asked for it.
-	Later *LaterAnswer
+	// Made is what the provider keeps of the call: it belongs to the payer, see [Tx.Own].
+	Made []Resource
+	// Context are resources whose length as a part of the input is known now.
+	Context []Context
+	// OwedOn are the resources in which the provider keeps the answer, although it may not be paid in full. What is missing is noted on them as
+	// a [Debt].
+	OwedOn []Resource
+	// Limit, if not 0, is the most that is charged now. What is beyond is owed, if OwedOn says on what.
+	Limit ledger.Amount
+
+	// Later are answers that come later: the call got only their names. Settle fills in who asked for them.
+	Later []LaterAnswer
 
 	// Results are the names of results that are charged with this call, and never again, see [Book.PaidResult].
 	Results []string
@@ -250,7 +257,7 @@ func (a *Authorisation) Settle(ctx context.Context, s Settlement) (Charge, error
 	}
 	if first := a.end(settled); first {
 		a.reachQuota(s)
-		a.ExtendUpTo(s.Amount)
+		a.ExtendUpTo(s.limited(s.Amount))
 	} else if a.ended() == cancelled {
 		return Charge{}, fmt.Errorf("call %s was cancelled, it can't be settled", a.charge.RequestID)
 	}
@@ -288,6 +295,8 @@ func (t *Tx) settle(a *Authorisation, s Settlement) (Charge, error) {
 			return Charge{}, err
 		}
 	}
+	debt := a.owes(&d.Charge, s)
+	s.Amount = s.limited(s.Amount)
 	if a.shadow || a.milestone != "" {
 		d.Charge.Price, s.Amount = s.Amount, 0
 	}
@@ -296,6 +305,10 @@ func (t *Tx) settle(a *Authorisation, s Settlement) (Charge, error) {
 	e, err := t.source(d)
 	if err != nil {
 		return Charge{}, err
+	}
+	debt.Amount = max(0, debt.Amount-amount)
+	if len(s.OwedOn) > 0 {
+		d.Charge.Owed = debt.Amount
 	}
 	amount, locked := s.Quality.divide(&d.Charge, amount, d.Posted)
 	before, feeBefore := d.Posted, d.Charge.Commission
@@ -328,13 +341,13 @@ func (t *Tx) settle(a *Authorisation, s Settlement) (Charge, error) {
 	if a.shadow {
 		c.Status = Shadowed
 	}
-	if s.Later != nil {
-		if err := t.keepLater(*c, *s.Later); err != nil {
+	for _, later := range s.Later {
+		if err := t.keepLater(*c, later); err != nil {
 			return Charge{}, err
 		}
 	}
 	t.keepPaid(*c, s.Results)
-	if err := t.Own(c.Payer, s.Made...); err != nil {
+	if err := t.noteResources(*c, s, debt); err != nil {
 		return Charge{}, err
 	}
 	charge, err = t.record(d, a.hold)
@@ -342,6 +355,42 @@ func (t *Tx) settle(a *Authorisation, s Settlement) (Charge, error) {
 		return charge, err
 	}
 	return charge, t.tellUnpriced(charge)
+}
+
+// limited returns an amount, or what the settlement may charge now.
+func (s Settlement) limited(amount ledger.Amount) ledger.Amount {
+	if s.Limit > 0 {
+		return min(amount, s.Limit)
+	}
+	return amount
+}
+
+// owes returns what the payer of a settled call would owe if it had paid nothing. The price of a milestone's work is what the milestone pays.
+func (a *Authorisation) owes(c *Charge, s Settlement) Debt {
+	d := Debt{Request: c.RequestID, Payer: c.Payer, Amount: s.Amount}
+	if a.milestone != "" {
+		d.Amount -= a.worth
+	}
+	if a.quota != nil && a.quota.counted() && !a.quota.subscription.Plan.Overage {
+		d.Quota = max(0, s.Quota-c.QuotaUsed)
+	}
+	return d
+}
+
+// noteResources notes what the call has made, and what is known now of what it has used.
+func (t *Tx) noteResources(c Charge, s Settlement, owed Debt) error {
+	if err := t.Own(c.Payer, s.Made...); err != nil {
+		return err
+	}
+	for _, context := range s.Context {
+		if err := t.noteTokens(context, s.Source == "estimated"); err != nil {
+			return err
+		}
+	}
+	if owed.Amount == 0 && owed.Quota == 0 {
+		return nil
+	}
+	return t.owe(owed, s.OwedOn)
 }
 
 // payRest pays what is still due for a call. It takes the money from pending draws first, and gives back the part of them that is not due.

@@ -205,7 +205,7 @@ func (a *Authorisation) reachQuota(s Settlement) {
 		_, _ = q.ExtendUpTo(more) // an error leaves it to the money, and shows there
 	}
 	if beyond := s.Quota - q.Amount(); beyond > 0 && q.subscription.Plan.Overage {
-		a.ExtendUpTo(s.over(q)(beyond))
+		a.ExtendUpTo(s.limited(s.over(q)(beyond)))
 	}
 }
 

@@ -33,6 +33,9 @@ type admitted struct {
 
 // admit sets aside the money that the call needs first, and prepares the request for the provider.
 func (q *asked) admit() (*admitted, *ledger.Refusal) {
+	if refusal := q.payOwed(); refusal != nil {
+		return nil, refusal
+	}
 	done, err := q.oneAtATime()
 	if err != nil {
 		return nil, asRefusal(err)
@@ -177,6 +180,7 @@ func (a *admitted) reads() bool {
 // serve passes the request on to the provider's handlers, and the answer back to the client.
 func (a *admitted) serve(w http.ResponseWriter, next Handler) error {
 	answer := &response{ResponseWriter: w, call: a, own: w.Header().Clone()}
+	a.tellOwed(answer.own)
 	defer answer.close()
 	cause, err := answer.run(next)
 	a.report()

@@ -27,6 +27,7 @@ type asked struct {
 	dear   *pricing.Rates  // the most expensive prices of all models that the request names; they bound the call
 	judged target          // where the request went when call was found; zero if the price does not depend on the request
 	first  meter.Call      // the call as it was found first, without its body and format
+	owed   []escrow.Debt   // what is to be paid before the call, since it names what was not paid in full
 	limit  ledger.Amount   // the most that the caller and the provider let the call cost; 0: no limit
 	digest [32]byte        // of the request, if it has an Idempotency-Key
 }

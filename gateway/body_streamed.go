@@ -23,6 +23,7 @@ type streamed struct {
 	began   time.Time     // when the header was sent
 	waited  time.Duration // how long all writes together waited for the client
 	stalled bool          // the last write waited a long time for the client
+	unpaid  bool          // the money has run out, and what the answer has used is awaited, since the provider keeps it
 	cut     bool          // bytes are missing, so the client must not take the answer for complete
 	ended   bool          // the stream has ended properly: by its terminal event, or by Tallygate
 	beyond  int           // bytes that came after the end
@@ -76,6 +77,9 @@ func (b *streamed) take(p []byte) (err error) {
 		return nil
 	}
 	defer func() { b.cut = b.cut || err != nil && !b.ended }()
+	if b.unpaid {
+		return b.hear(p)
+	}
 	var exhausted bool
 	b.out, exhausted, err = b.call.answer.chunk(append(b.out[:0], b.last...), p)
 	if err != nil {
@@ -88,6 +92,9 @@ func (b *streamed) take(p []byte) (err error) {
 		b.out = nil
 	}
 	switch {
+	case exhausted && b.call.call.Stays:
+		b.unpaid = true
+		return b.hear(nil)
 	case exhausted:
 		if err := b.stop(); err != nil {
 			return err
@@ -103,6 +110,14 @@ func (b *streamed) take(p []byte) (err error) {
 	default:
 		return nil
 	}
+}
+
+// hear counts the next bytes of an answer of which nothing more is sent.
+func (b *streamed) hear(p []byte) (err error) {
+	if err = b.call.answer.hear(p); err == nil && b.call.answer.isOver() {
+		err = b.stop()
+	}
+	return err
 }
 
 // muffle removes comments that look like Tallygate's from the next bytes of an event stream.
@@ -195,6 +210,9 @@ func (b *streamed) end() (cause any) {
 
 // finish charges the answer, and sends the rest of it.
 func (b *streamed) finish() error {
+	if b.unpaid {
+		return b.stop()
+	}
 	if b.left() { // what it used is known now; its client does not get the end
 		_, err := b.call.settle(ending{cut: cutClient})
 		return cmp.Or(err, errLeft)
@@ -241,7 +259,10 @@ func (b *streamed) stalls() bool {
 
 // cutBy returns who has cut an answer that broke off.
 func (b *streamed) cutBy() string {
-	if b.left() || b.stalls() {
+	switch {
+	case b.unpaid:
+		return cutFunds
+	case b.left() || b.stalls():
 		return cutClient
 	}
 	return cutUpstream

@@ -53,15 +53,62 @@ func (b *tunneled) complete() any {
 	return nil
 }
 
-// Hijack returns the connection of an upgraded request. What goes to the client through it is counted.
+// Hijack returns the connection of an upgraded request. What goes to the client through it is counted, and what the client says is heard.
 func (w *response) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, buffered, err := http.NewResponseController(w.ResponseWriter).Hijack()
-	if _, counted := w.body.(*tunneled); err != nil || !counted {
+	if err != nil {
 		return conn, buffered, err
 	}
-	tunnel := &tunnel{Conn: conn, call: w.call}
-	buffered.Writer.Reset(tunnel)
-	return tunnel, buffered, tunnel.hearEarly(buffered)
+	if _, counted := w.body.(*tunneled); counted {
+		tunnel := &tunnel{Conn: conn, call: w.call}
+		buffered.Writer.Reset(tunnel)
+		return tunnel, buffered, hearEarly(tunnel, buffered)
+	}
+	if w.call.talk != nil {
+		heard := &heard{conn, w.call.talk}
+		return heard, buffered, hearEarly(heard, buffered)
+	}
+	return conn, buffered, nil
+}
+
+// hearing is a connection whose client is heard.
+type hearing interface {
+	io.Reader
+	hear(p []byte) error
+}
+
+// hearEarly reads what the client has sent before the connection was handed out.
+func hearEarly(conn hearing, buffered *bufio.ReadWriter) error {
+	early, _ := buffered.Peek(buffered.Reader.Buffered())
+	if err := conn.hear(early); err != nil {
+		return err
+	}
+	// What is not buffered yet is read from the connection.
+	buffered.Reader = bufio.NewReaderSize(io.MultiReader(bytes.NewReader(bytes.Clone(early)), conn), max(4096, len(early)))
+	_, err := buffered.Peek(len(early))
+	return err
+}
+
+// heard is a connection whose price is known, so that nothing is counted. It ends when what its client says is refused.
+type heard struct {
+	net.Conn
+	talk *talk
+}
+
+func (h *heard) Read(p []byte) (int, error) {
+	n, err := h.Conn.Read(p)
+	if refused := h.hear(p[:n]); refused != nil {
+		return 0, refused
+	}
+	return n, err
+}
+
+func (h *heard) hear(p []byte) error {
+	err := h.talk.hear(p)
+	if err != nil {
+		_ = h.Close()
+	}
+	return err
 }
 
 // tunnel is a connection that has left HTTP (a WebSocket), under a meter.
@@ -69,18 +116,6 @@ type tunnel struct {
 	net.Conn
 	call    *admitted
 	sending sync.Mutex // of what goes to the client: frames by the upstream, and the one that ends the connection
-}
-
-// hearEarly reads what the client has sent before the connection was handed out.
-func (t *tunnel) hearEarly(buffered *bufio.ReadWriter) error {
-	early, _ := buffered.Peek(buffered.Reader.Buffered())
-	if err := t.hear(early); err != nil {
-		return err
-	}
-	// What is not buffered yet is read from the tunnel.
-	buffered.Reader = bufio.NewReaderSize(io.MultiReader(bytes.NewReader(bytes.Clone(early)), t), max(4096, len(early)))
-	_, err := buffered.Peek(len(early))
-	return err
 }
 
 // Read reads what the client sends. A message that is refused is not passed on: the client gets the reason, and the connection ends. If time

@@ -104,14 +104,30 @@ func (c *counting) chunk(dst, p []byte) (out []byte, exhausted bool, err error) 
 		p = p[n:]
 		at, reached := c.reach()
 		if exhausted = !reached && !c.route.FinishUnpaid; exhausted {
-			dst, c.delivered = dst[:paid], before // the money ran out within the last bytes
+			if dst = dst[:paid]; !c.call.Stays { // the money ran out within the last bytes
+				c.delivered = before
+			}
 		}
 		if err := c.pay.draw(at, time.Now()); err != nil {
 			return dst, false, err
 		}
 	}
 	c.sent = true
+	if exhausted && c.call.Stays { // what the whole answer has used is charged, see streamed.hear
+		c.counter.Feed(nil, p)
+	}
 	return dst, exhausted, nil
+}
+
+// hear counts the next bytes of an answer of which nothing more is sent. It takes the call's lock.
+func (c *counting) hear(p []byte) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.aborted || c.end != nil {
+		return errSettled
+	}
+	c.counter.Feed(nil, p)
+	return nil
 }
 
 // takesTime reports whether time is charged, which passes while nothing goes to the client.

@@ -147,17 +147,26 @@ func (q *asked) checkLater() *ledger.Refusal {
 // once reports whether the result is charged only once, however often it is fetched.
 func (q *asked) once() bool { return q.call.Once != "" || q.call.Fetches != "" }
 
-// toCome returns the answer that can be fetched later, or nil. That is the answer that this call has asked for. Or it is an answer of which
-// the payer has paid only a part, while the provider keeps the whole.
-func (c *counting) toCome(usage meter.Usage, cut string) *escrow.LaterAnswer {
-	name := usage.Later
-	if cut == cutFunds || cut != cutNone && usage.Pending {
-		name = usage.Kept
-	}
-	if name == "" || c.route.Shadow {
+// toCome returns the answers that can be fetched later. That is the answer that this call has asked for. Or they are answers of which the payer
+// has paid only a part, while the provider keeps the whole: over a connection there may be several, also if it has ended as it should.
+func (c *counting) toCome(usage meter.Usage, cut string) (later []escrow.LaterAnswer) {
+	if c.route.Shadow {
 		return nil
 	}
-	return &escrow.LaterAnswer{
+	names := append(usage.Unfinished, usage.Later)
+	if cut == cutFunds || cut != cutNone && usage.Pending {
+		names = append(names, usage.Kept)
+	}
+	for _, name := range names {
+		if name != "" && !slices.ContainsFunc(later, func(a escrow.LaterAnswer) bool { return a.Name == name }) {
+			later = append(later, c.laterAnswer(name))
+		}
+	}
+	return later
+}
+
+func (c *counting) laterAnswer(name string) escrow.LaterAnswer {
+	return escrow.LaterAnswer{
 		Name: name, API: c.call.API, Model: c.call.Model, Models: c.call.Models, ServiceTier: c.call.ServiceTier,
 		InputTokens: c.call.InputTokens, InputOpen: c.call.InputOpen, MaxOutput: c.call.MaxOutput, Choices: c.call.Choices,
 		ContainerGB: c.call.ContainerGB,

@@ -169,7 +169,7 @@ func (p *quota) batch() int64 {
 
 func (p *quota) complete(s *escrow.Settlement, used meter.Units) {
 	s.Quota, s.Over, s.OverAfter = p.plan.used(used), p.plan.over, p.plan.overAfter
-	if s.Cut != cutNone && p.limit > 0 {
+	if s.Cut != cutNone && p.limit > 0 && s.OwedOn == nil {
 		s.Quota = min(s.Quota, p.aside) // what is beyond was not sent
 	}
 }

@@ -21,6 +21,7 @@ const (
 	headerUnits   = "Tallygate-Units"
 	headerBalance = "Tallygate-Balance"
 	headerCredit  = "Tallygate-Credit"
+	headerOwed    = "Tallygate-Owed"
 	headerEscrow  = "Tallygate-Escrow"
 	// headerSubscription states the plan, when it renews, what is left, and whether the renewal is funded.
 	headerSubscription = "Tallygate-Subscription"

@@ -86,12 +86,21 @@ func (q *quoted) answer(g *Gateway, route *Route, r *http.Request) {
 	q.quote = api.Quote{Route: route.Name, Payee: route.Payee, Currency: g.book.Currency(), Affordable: true}
 	if asked.free() {
 		q.quote.Most = new(ledger.Amount)
+	} else {
+		asked.quote(&q.quote)
+	}
+	if owed := asked.sumOwed(); owed > 0 {
+		q.quote.Owed = owed
+	} else if asked.free() {
 		return
 	}
-	asked.quote(&q.quote)
 	var err error
-	order := escrow.CallOrder{By: q.by, Payee: route.Payee, Least: q.quote.Estimate}
-	route.payment().order(asked, &order)
+	order := escrow.CallOrder{By: q.by, Payee: route.Payee, Least: q.quote.Estimate + q.quote.Owed}
+	if asked.free() {
+		asked.fundDebt(&order, 0)
+	} else {
+		route.payment().order(asked, &order)
+	}
 	if order.Credit {
 		if q.quote.Credit, err = g.book.UsableCredit(q.by.Agent, route.Payee); err != nil {
 			q.refused = asRefusal(err)

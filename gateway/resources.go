@@ -111,23 +111,27 @@ func (q *asked) checkOwned() *ledger.Refusal {
 	} else if stored.Unclear != nil {
 		return refuse(escrow.InvalidRequest, stored.Unclear.Error())
 	}
-	if len(stored.Uses) == 0 {
+	if len(q.call.Stored.Uses) == 0 {
 		return nil
 	}
-	usable, err := q.mayUse(stored.Uses)
+	noted, err := q.gateway.book.Noted(q.kept(q.call.Stored.Uses))
 	if err != nil {
 		return asRefusal(err)
 	}
-	i := slices.Index(usable, false)
-	switch {
-	case i < 0:
-		return nil
-	case q.route.Shadow:
-		q.wouldRefuse(unknown(stored.Uses[i]))
-		return nil
-	default:
-		return unknown(stored.Uses[i])
+	for i, r := range stored.Uses {
+		if q.owns(r, noted[i]) {
+			continue
+		}
+		if !q.route.Shadow {
+			return unknown(r)
+		}
+		q.wouldRefuse(unknown(r))
+		break
 	}
+	if q.route.Shadow {
+		return nil
+	}
+	return q.findOwed(noted)
 }
 
 func unknown(r meter.Resource) *ledger.Refusal {
@@ -135,17 +139,22 @@ func unknown(r meter.Resource) *ledger.Refusal {
 		"resource", r.Kind+"/"+r.ID)
 }
 
-// mayUse reports which resources the payer may use: its own, and those that are shared.
-func (q *asked) mayUse(resources []meter.Resource) ([]bool, error) {
-	owners, err := q.gateway.book.Owners(q.kept(resources))
+// owns reports whether the payer may use a resource: it is its own, or shared.
+func (q *asked) owns(r meter.Resource, noted escrow.Noted) bool {
+	return noted.Owner != "" && noted.Owner == q.payer.Agent || q.route.Shared.has(r)
+}
+
+// mayRead reports which resources of a list the payer may read: those that are its own, or shared, and of which nothing is owed.
+func (q *asked) mayRead(resources []meter.Resource) ([]bool, error) {
+	noted, err := q.gateway.book.Noted(q.kept(resources))
 	if err != nil {
 		return nil, err
 	}
-	usable := make([]bool, len(resources))
-	for i, owner := range owners {
-		usable[i] = owner != "" && owner == q.payer.Agent || q.route.Shared.has(resources[i])
+	readable := make([]bool, len(resources))
+	for i, r := range resources {
+		readable[i] = q.owns(r, noted[i]) && len(noted[i].Owed) == 0
 	}
-	return usable, nil
+	return readable, nil
 }
 
 // kept are resources as the books know them: kept by the provider of the route's payee.
@@ -303,7 +312,7 @@ func (b *sifted) sift() ([]byte, *ledger.Refusal) {
 		if err != nil {
 			return nil, refuse(escrow.InvalidRequest, "this list can't be cut down to what is yours, so it does not go out: ask for what you have made by its id")
 		}
-		kept, err := c.mayUse(list.Resources)
+		kept, err := c.mayRead(list.Resources)
 		if err != nil {
 			return nil, asRefusal(err)
 		}
@@ -329,12 +338,12 @@ func (b *sifted) sift() ([]byte, *ledger.Refusal) {
 // unnoted are those of some resources that become the payer's and are nobody's yet.
 func (a *admitted) unnoted(told []meter.Resource) (made []escrow.Resource) {
 	candidates := a.made(told)
-	owners, err := a.gateway.book.Owners(candidates)
+	noted, err := a.gateway.book.Noted(candidates)
 	if err != nil {
 		return candidates // they are looked at once more
 	}
-	for i, owner := range owners {
-		if owner == "" {
+	for i, n := range noted {
+		if n.Owner == "" {
 			made = append(made, candidates[i])
 		}
 	}

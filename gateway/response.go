@@ -145,6 +145,7 @@ func (w *response) WriteHeader(status int) {
 	}
 	dropOwn(w.Header())
 	w.Header().Set(headerRequest, c.id)
+	c.tellOwed(w.Header())
 	exposeOwn(w.Header())
 	if w.refuses(c.whyBarred(), false) {
 		return

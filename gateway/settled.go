@@ -130,6 +130,10 @@ func (c *counting) settlement(e ending) escrow.Settlement {
 	if e.cut != cutNone {
 		most = c.limit
 	}
+	s.Later = c.toCome(usage, e.cut)
+	if c.noteStored(&s, usage); s.OwedOn != nil { // what the caller's limit leaves is owed
+		s.Limit, most = c.limit, c.route.MaxCharge
+	}
 	if most > 0 && s.Amount > most {
 		s.Amount = most
 		s.Suspect = s.Suspect || bill.cost != ""
@@ -139,10 +143,6 @@ func (c *counting) settlement(e ending) escrow.Settlement {
 	}
 	if e.cut == cutNone {
 		s.Quality, s.Answer, s.Results = e.quality, e.sealed, usage.Results
-	}
-	s.Later = c.toCome(usage, e.cut)
-	if (e.cut != cutFunds || s.Later != nil) && c.stored().Makes { // else what is never paid for could be had from the provider's store
-		s.Made = c.made(usage.Made)
 	}
 	c.pay.complete(&s, usage.Units)
 	if usage.Suspect {

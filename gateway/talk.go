@@ -5,7 +5,9 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"strconv"
 
+	"github.com/tallygate/tallygate/escrow"
 	"github.com/tallygate/tallygate/escrow/ledger"
 	"github.com/tallygate/tallygate/meter"
 	"github.com/tallygate/tallygate/meter/wire"
@@ -26,9 +28,9 @@ type talk struct {
 // errTalkRefused ends a connection whose client has asked for what is refused.
 var errTalkRefused = errors.New("what the client asks for over the connection is refused")
 
-// listen begins to read what the client says, where the price depends on that.
+// listen begins to read what the client says, where the price depends on that, or where it may name what is not the payer's.
 func (a *admitted) listen() {
-	if !a.call.Talks || a.tariff == nil || !a.pay.costs() {
+	if !a.call.Talks || !(a.separates() || a.tariff != nil && a.pay.costs()) {
 		return
 	}
 	a.talk = &talk{call: a, reader: wire.NewTalk(a.call.TalksOf)}
@@ -71,12 +73,45 @@ func (t *talk) judge(p []byte) *ledger.Refusal {
 			return refusal
 		}
 	}
-	if len(told.Models)+len(told.Tiers) == 0 {
+	if refusal := a.mayName(told.Uses); refusal != nil {
+		return refusal
+	}
+	if len(told.Models)+len(told.Tiers) == 0 || a.tariff == nil || !a.pay.costs() {
 		return nil
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.told(told)
+}
+
+// separates reports whether what the call names must be the payer's.
+func (a *admitted) separates() bool { return a.route.separates() && !a.route.Shadow }
+
+// mayName refuses what is not the payer's, or not paid. What the provider has told of over this connection is the payer's.
+func (a *admitted) mayName(uses []meter.Resource) *ledger.Refusal {
+	if len(uses) == 0 || a.route.Shadow {
+		return nil
+	}
+	noted, err := a.gateway.book.Noted(a.kept(uses))
+	if err != nil {
+		return asRefusal(err)
+	}
+	for i, r := range uses {
+		switch {
+		case len(noted[i].Owed) > 0:
+			return refuse(escrow.InsufficientFunds, "an answer in "+strconv.Quote(r.ID)+" is not paid in full: pay it first, by reading it with a request", "resource", r.Kind+"/"+r.ID)
+		case a.separates() && !a.owns(r, noted[i]) && !a.hasMade(r):
+			return unknown(r)
+		}
+	}
+	return nil
+}
+
+// hasMade reports whether the provider has told that it keeps a resource of this call.
+func (a *admitted) hasMade(r meter.Resource) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.answer != nil && slices.Contains(a.answer.counter.Usage(false).Made, r)
 }
 
 // told finds the prices of what the client has named. The first model that it names is what the call asks for: the least that it costs

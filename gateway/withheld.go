@@ -35,13 +35,15 @@ func (q *asked) mayBeWithheld() *ledger.Refusal {
 	return refuse(escrow.RateLimited, "too many answers to this agent were withheld", "retry_after", strconv.FormatInt(seconds, 10))
 }
 
-// withhold sends a refusal instead of an answer that is withheld. Nothing is charged. Both parties get an event.
-// then it is charged as far as the money goes. The payee is told by an event.
+// withhold sends a refusal instead of an answer that is withheld. Nothing is charged, unless the provider keeps the answer where its caller can
+// read it: then it is charged as far as the money goes, and the rest is owed. The payee is told by an event.
 func (a *admitted) withhold(w http.ResponseWriter, refusal *ledger.Refusal) {
 	charge, charged := "0", "nothing is charged"
+	var owed ledger.Amount
 	if a.call.Stays && refusal.Outcome != api.UsageUnknown && a.answers() {
-		if end, err := a.settle(ending{cut: cutFunds}); err == nil && end.charge.Amount > 0 {
-			charge, charged = end.charge.Amount.String(), "since the provider keeps it, it is charged as far as the money goes"
+		if end, err := a.settle(ending{cut: cutFunds}); err == nil && end.charge.RequestID != "" {
+			charge, charged = end.charge.Amount.String(), "since the provider keeps it, it is charged as far as the money goes, and the rest before it can be read"
+			owed = end.charge.Owed
 		}
 	}
 	a.cancel()
@@ -57,6 +59,9 @@ func (a *admitted) withhold(w http.ResponseWriter, refusal *ledger.Refusal) {
 	}
 	told := &ledger.Refusal{Outcome: refusal.Outcome, Detail: "the answer is withheld, and " + charged + ": " + refusal.Detail, Fields: map[string]string{"withheld": "true", "charge": charge}}
 	maps.Copy(told.Fields, refusal.Fields)
+	if owed > 0 {
+		told.Fields["owed"] = owed.String()
+	}
 	w.Header().Set(headerRequest, a.id)
 	a.tell(w, told)
 }

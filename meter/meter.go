@@ -139,8 +139,11 @@ type Usage struct {
 	Pending bool
 	// Later is the name of the answer to fetch, as in [Call.Fetches], if the call has [Call.Later] and its answer is Unanswered or Pending.
 	Later string
-	// Kept is the name under which the provider stores the answer, as in [Call.Fetches], if the call has [Call.Keeps].
+	// Kept is the name under which the provider stores the answer, as in [Call.Fetches], if the call has [Call.Keeps]. Of several answers over
+	// one connection it is the one of which the last message told, if it did.
 	Kept string
+	// Unfinished are the names, as in Kept, of the answers over one connection that have begun and not ended.
+	Unfinished []string
 	// Length is the length of the audio, in seconds, if the answer does not state it: from the upload, or from the last subtitle.
 	Length Quantity
 	// Containers are the ids of the containers in which the provider ran code. Units has, as [CodeSession], [Call.ContainerGB] sessions for each
@@ -191,6 +194,9 @@ type Call struct {
 	// InputOpen says that the input has parts that are not in the body (a file or an earlier response by its id, the results of a hosted
 	// search), so that InputTokens is no bound.
 	InputOpen bool
+	// InputStored is how many of InputTokens are not in the body, but stored at the provider: earlier parts of a conversation. It is set by who
+	// knows that, and counts where the answer does not state its input.
+	InputStored int64
 	// InputRefers says that the input refers to something that is not in the body, with or without a bound of its tokens (an image by its
 	// URL). Then the provider's statement of the input is not compared with the body.
 	InputRefers bool

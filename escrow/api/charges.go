@@ -30,6 +30,7 @@ type chargeOut struct {
 	CreditBack ledger.Amount       `json:"credit_refunded,omitzero" jsonschema:"the part of refunded that came back as credit"`
 	Price      *ledger.Amount      `json:"price,omitempty" jsonschema:"what the call would have cost, if that differs from the amount because of quality or shadow mode"`
 	Score      string              `json:"score,omitempty" jsonschema:"the score of the answer's quality"`
+	Owed       ledger.Amount       `json:"owed,omitzero" jsonschema:"what is missing of the price of an answer that the provider keeps; it is charged before that answer can be read"`
 	Plan       string              `json:"plan,omitempty"`
 	SubID      string              `json:"subscription_id,omitempty"`
 	QuotaUsed  string              `json:"quota_used,omitempty" jsonschema:"units of the plan's quota that the call used"`
@@ -57,7 +58,7 @@ func chargeAnswer(currency string, by escrow.Actor) func(escrow.Charge) chargeOu
 		out := chargeOut{
 			RequestID: c.RequestID, Payer: c.Payer, Payee: c.Payee, Route: c.Route, Pattern: c.Pattern, API: c.API, Model: c.Model, AskedModel: c.AskedModel,
 			Units: orEmpty(c.Units), UnitPrices: orEmpty(c.UnitPrices), Cost: c.Cost, Markup: c.Markup, Amount: c.Amount, Commission: c.Commission, Refunded: c.Refunded,
-			Currency: currency, Source: c.Source, Cut: c.Cut, Status: c.Status, Suspect: c.Suspect, HTTPStatus: c.HTTPStatus,
+			Currency: currency, Source: c.Source, Cut: c.Cut, Status: c.Status, Suspect: c.Suspect, HTTPStatus: c.HTTPStatus, Owed: c.Owed,
 			DurationMS: c.Duration.Milliseconds(), Tags: orEmpty(tags), CreatedAt: c.CreatedAt,
 		}
 		if c.EscrowID != "" {

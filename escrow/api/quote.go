@@ -100,6 +100,7 @@ type Quote struct {
 	Estimate   ledger.Amount  `json:"estimate"`
 	Most       *ledger.Amount `json:"most" jsonschema:"the most that the call can cost; null if there is no limit"`
 	Later      bool           `json:"charged_later,omitzero" jsonschema:"the request asks for what comes later: estimate is held and given back, and the answer, or the results of the batch, are charged when they are fetched"`
+	Owed       ledger.Amount  `json:"owed,omitzero" jsonschema:"what is missing of the price of an answer that the provider keeps in what the request names; it is charged before the call, besides estimate and most"`
 	Cost       string         `json:"cost,omitempty" jsonschema:"where the provider states what a call costs, such as json usage.cost markup 20%; if an answer states it, that cost is charged instead of the prices"`
 	Tiers      []QuoteTier    `json:"tiers,omitempty" jsonschema:"the current prices that depend on what the caller has used in a period; estimate and most are at the most expensive tier"`
 	Credit     ledger.Amount  `json:"credit,omitzero" jsonschema:"the credit that the call would use before money, as far as it reaches"`

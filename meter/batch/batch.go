@@ -8,11 +8,11 @@
 package batch
 
 import (
-	"bytes"
 	"maps"
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/tidwall/gjson"
@@ -83,55 +83,43 @@ func inspectJob(r *wire.Request) *meter.Call {
 		r.Named(c, r.Path[strings.LastIndexByte(r.Path, '/')+1:at])
 	}
 	c.InputOpen = true // for a file; and for the output, which is limited only by each request
-	each := func(_, request gjson.Result) bool {
-		name(r, c, request)
-		request.ForEach(func(_, body gjson.Result) bool { // its body, its params, or the field that xAI names after its kind
-			name(r, c, body)
-			body.ForEach(func(_, inner gjson.Result) bool {
-				name(r, c, inner)
-				return r.Err() == nil
-			})
+	for _, list := range []string{"requests", "batch_requests"} {
+		n := 0
+		r.Get(list).ForEach(func(_, request gjson.Result) bool {
+			readRequest(r, c, list+"."+strconv.Itoa(n), request)
+			n++
 			return r.Err() == nil
 		})
-		return r.Err() == nil
 	}
-	r.Get("requests").ForEach(each)
-	r.Get("batch_requests").ForEach(each)
+	if (r.Post(":batchgeneratecontent") || r.Post(":asyncbatchembedcontent")) && namesFile(r.Get("batch")) {
+		c.Stored.Unclear = &meter.AmbiguousError{Field: "batch.input_config.file_name", Reason: "what the requests in the file name can't be read: send the requests in the body"}
+	}
 	return c
 }
 
-// name notes the model that a request of a batch names.
-func name(r *wire.Request, c *meter.Call, request gjson.Result) {
-	if request.IsObject() {
-		if v := request.Get("model"); v.Type == gjson.String {
-			r.Also(c, "requests", v.Str)
+// namesFile reports whether a batch of Gemini's has its requests in a file.
+func namesFile(batch gjson.Result) (is bool) {
+	batch.ForEach(func(key, v gjson.Result) bool {
+		switch strings.ReplaceAll(strings.ToLower(key.Str), "_", "") {
+		case "inputconfig":
+			is = is || namesFile(v)
+		case "filename":
+			is = true
 		}
-	}
+		return !is
+	})
+	return is
 }
 
 // inspectFile reads the upload of a batch's requests, one in each line. Their models must have prices. It returns nil for other uploads.
 func inspectFile(r *wire.Request) (*meter.Call, error) {
 	c := r.Call(fileAPI)
 	purpose, content := r.ReadUpload(c)
-	if purpose != kind && !(purpose == "" && hasRequests(content)) && r.Err() == nil {
+	c.AnyModel, c.InputOnly, c.InputTokens = true, true, 0
+	if !readLines(r, c, content, strings.EqualFold(purpose, kind)) && r.Err() == nil {
 		return nil, nil
 	}
-	c.AnyModel, c.InputOnly, c.InputTokens = true, true, 0
-	for line := range bytes.Lines(content) {
-		for _, path := range []string{"body.model", "params.model", "request.model"} {
-			if v := gjson.GetBytes(line, path); v.Type == gjson.String {
-				r.Also(c, "file", v.Str)
-			}
-		}
-	}
 	return c, nil
-}
-
-// hasRequests reports whether the first line of a file is a request of a batch. xAI's uploads state no purpose
-// (https://docs.x.ai/docs/guides/batch-api).
-func hasRequests(content []byte) bool {
-	line, _, _ := bytes.Cut(bytes.TrimSpace(content), []byte("\n"))
-	return gjson.GetBytes(line, "custom_id").Exists() && gjson.GetBytes(line, "body").IsObject()
 }
 
 // inspectResults reads a request that fetches results, or a batch object, which may contain its results.

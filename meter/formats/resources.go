@@ -25,10 +25,10 @@ import (
 // https://docs.x.ai/developers/files/collections/api
 var aliases = map[string]string{"collections": "vector_stores"}
 
-// Kinds are the kinds of resources that are known, sorted. Two are in no collection that can be listed: items, which are parts of an OpenAI
-// response, and models, of which only fine-tuned ones are somebody's.
+// Kinds are the kinds of resources that are known, sorted. Three are in no collection that can be listed: items, which are parts of an OpenAI
+// response, audio, which is what a chat has spoken, and models, of which only fine-tuned ones are somebody's.
 var Kinds = func() []string {
-	kinds := map[string]bool{"items": true, "models": true}
+	kinds := map[string]bool{"items": true, "audio": true, "models": true}
 	for kind := range stores {
 		kinds[kind] = kind != "mcp" && aliases[kind] == ""
 	}
@@ -208,8 +208,6 @@ func keepPlace(r *wire.Request, c *meter.Call, p place) {
 	unknown := c.API == ""
 	if unknown {
 		s.Unclear = checkBody(r, p)
-	} else if p.kind == "responses" && r.Upgrade("") {
-		s.Unclear = &meter.AmbiguousError{Field: "Upgrade", Reason: "what is sent on a WebSocket may name the responses and the files of others: send each request by POST"}
 	}
 	named := meter.Resource{Kind: p.kind, ID: p.id}
 	switch r.Method {
@@ -244,6 +242,8 @@ func keepPlace(r *wire.Request, c *meter.Call, p place) {
 func checkBody(r *wire.Request, p place) error {
 	isUpload := strings.HasPrefix(r.Clean, "/upload/") || p.kind == "uploads"
 	switch {
+	case p.kind == "uploads" && strings.EqualFold(r.Get("purpose").String(), "batch"):
+		return &meter.AmbiguousError{Field: "purpose", Reason: "what the requests of a batch name can't be read in parts: upload them as one file"}
 	case len(r.Body) == 0 || isUpload:
 		return nil
 	case isEncoded(r.Header):

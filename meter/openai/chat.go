@@ -5,6 +5,7 @@ package openai
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 
 	"github.com/tidwall/gjson"
@@ -28,13 +29,26 @@ var (
 	quietComplete = &wire.API{Name: "completions", Dialect: wire.New(quiet(chat)), Limits: chatLimits, Limit: limitChat, Endless: endless}
 )
 
-// stored are the twins of those for answers that OpenAI keeps, which it is asked to.
-var stored = map[*wire.API]*wire.API{chatAPI: storing(*chatAPI, chat), quietChat: storing(*quietChat, quiet(chat))}
-
-func storing(api wire.API, d wire.Dialect) *wire.API {
-	api.Dialect = wire.New(d.Keeping(wire.Rule{Path: "id", Makes: "chat/completions"}))
-	return &api
+// keeping are what such an answer has that OpenAI keeps: itself, if it is asked to, and its sound.
+type keeping struct {
+	api           *wire.API
+	stored, voice bool
 }
+
+// keepings are the twins of those for answers of which OpenAI keeps something.
+var keepings = func() map[keeping]*wire.API {
+	twins := map[keeping]*wire.API{}
+	for of, d := range map[*wire.API]wire.Dialect{chatAPI: chat, quietChat: quiet(chat)} {
+		itself := []wire.Rule{{Path: "id", Makes: "chat/completions"}}
+		voice := []wire.Rule{{Path: "choices.*.message.audio.id", Makes: "audio", In: wire.Whole}, {Path: "choices.*.delta.audio.id", Makes: "audio", In: wire.Stream}}
+		for k, rules := range map[keeping][]wire.Rule{{of, true, false}: itself, {of, false, true}: voice, {of, true, true}: slices.Concat(itself, voice)} {
+			twin := *of
+			twin.Dialect = wire.New(d.Keeping(rules...))
+			twins[k] = &twin
+		}
+	}
+	return twins
+}()
 
 // chat reads chat.completion and chat.completion.chunk objects. A stream states its usage in a last chunk with empty choices if the request
 // asks for it, or in the chunk that finishes the answer (Mistral, Groq, OpenRouter), or so far in every chunk (Databricks, Perplexity). A
@@ -188,7 +202,7 @@ func inspectChat(r *wire.Request, api, quiet *wire.API) (*meter.Call, error) {
 	if ask {
 		api = quiet
 	}
-	if twin := stored[api]; twin != nil && r.Get("store").Raw == "true" {
+	if twin := keepings[keeping{api, r.Get("store").Raw == "true", present(r.Get("audio"))}]; twin != nil {
 		api = twin
 	}
 	c := r.Call(api)

@@ -101,12 +101,17 @@ var socket = func() wire.Dialect {
 
 func endSocket(t *wire.State, m *wire.Message) wire.Verdict {
 	s, kind := t.Scratch.(*session), m.Get("type").String()
-	if s.answers(t, m.Get("response.model").String()); m.Get("response.id").String() != "" {
-		t.ID = m.Get("response.id").String()
-	}
+	id := m.Get("response.id").String()
+	s.answers(t, m.Get("response.model").String())
+	t.ID = id // of the answer at whose end the money may run out; those that go on are unfinished
 	done := kind == "response.done" || finished[strings.TrimPrefix(kind, "response.")]
 	if strings.HasPrefix(kind, "response.") {
 		t.Pending = !done
+	}
+	if done && !t.Peeking() {
+		t.End(id)
+	} else if !done {
+		t.Begin(id)
 	}
 	if !done || t.Peeking() {
 		return wire.Pass

@@ -272,7 +272,7 @@ func (c *counter) Usage(complete bool) meter.Usage {
 	u.Suspect = stated.Suspect
 	u.PromptTokens = stated.Prompt
 	if !stated.HasPrompt && c.d.Prompt != nil && (!t.Failed || t.hasText()) {
-		u.PromptTokens = c.d.Prompt(t.Call)
+		u.PromptTokens = c.d.Prompt(t.Call) + t.Call.InputStored
 		u.Units.Add(meter.Input, meter.Whole(u.PromptTokens))
 		u.Source = meter.Estimated
 	}
@@ -304,6 +304,11 @@ func (c *counter) later(u *meter.Usage) {
 	u.Pending, u.Failed = t.Pending, t.Failed
 	if t.Call.Keeps != "" && fetchable(t.ID) {
 		u.Kept = Fetched(t.Call.Keeps, t.ID)
+	}
+	for _, id := range t.Unfinished {
+		if t.Call.Keeps != "" && fetchable(id) {
+			u.Unfinished = append(u.Unfinished, Fetched(t.Call.Keeps, id))
+		}
 	}
 	if (u.Unanswered || u.Pending) && t.Call.Later != "" && fetchable(t.ID) {
 		u.Later = Fetched(t.Call.Later, t.ID)

@@ -13,6 +13,8 @@ import (
 type form struct {
 	fields map[string]string // the fields that are read
 	file   []byte            // the last file
+	files  int               // how many there are
+	plain  bool              // a part that is called file is none
 	tokens int64             // the highest number of input tokens of its files: an image, or a file of audio
 }
 
@@ -70,6 +72,9 @@ func (r *Request) readForm(c *meter.Call) form {
 func (r *Request) ReadUpload(c *meter.Call) (purpose string, file []byte) {
 	f := r.form()
 	c.Malformed = false
+	if f.files > 1 || f.plain {
+		r.Refuse("file", "expected one file, with a name")
+	}
 	return f.fields["purpose"], f.file
 }
 
@@ -141,6 +146,7 @@ func (r *Request) part(f *form, head string, value []byte) bool {
 	size := int64(len(value))
 	if file {
 		f.file = value
+		f.files++
 		if strings.HasPrefix(name, "image") || name == "mask" {
 			f.tokens += ImageTokens
 			size = 0
@@ -150,6 +156,7 @@ func (r *Request) part(f *form, head string, value []byte) bool {
 		f.tokens += size + 16
 	}
 	folded := strings.TrimSuffix(string(fold([]byte(name))), "[]")
+	f.plain = f.plain || folded == "file" && !file
 	if !formFields[folded] {
 		return true
 	}

@@ -107,18 +107,29 @@ func (r *Request) Uses() ([]meter.Resource, error) {
 	if r.Has("input.*.id") {
 		r.referToItems(r.Get("input"))
 	}
+	if r.Has("messages.*.audio.id") {
+		r.Get("messages").ForEach(func(_, message gjson.Result) bool {
+			if id := message.Get("audio.id"); id.Type == gjson.String && id.Str != "" {
+				in.referTo("audio", id.Str)
+			}
+			return true
+		})
+	}
 	if len(in.uses) > maxUses {
 		return nil, &meter.AmbiguousError{Field: "body", Reason: "it names more than 1000 files, responses and the like"}
 	}
 	return in.uses, nil
 }
 
-func (in *inputs) referTo(kind, value string) {
-	named, ok := meter.NamedResource(kind, value)
+func (in *inputs) referTo(kind, value string) { in.refer(referred(kind, value)) }
+
+// referred is the resource that a value names where an id of a kind is expected.
+func referred(kind, value string) meter.Resource {
+	r, ok := meter.NamedResource(kind, value)
 	if !ok {
-		named.ID = ""
+		r.ID = ""
 	}
-	in.refer(named)
+	return r
 }
 
 // referToItems notes the items of an input that are only named by their ids, and reasoning that is kept at the provider.

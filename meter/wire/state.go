@@ -34,6 +34,8 @@ type State struct {
 	// the answer unfinished.
 	ID                string
 	Answered, Pending bool
+	// Unfinished are the IDs of answers over one connection that have begun and not ended.
+	Unfinished []string
 	// Containers are those of [meter.Usage].
 	Containers []string
 	// Failed says that the provider reported an error in the body. If there is no output either, the prompt is not estimated.
@@ -87,12 +89,19 @@ func (t *State) AddStated(s Stated) {
 	t.dropText()
 }
 
-// maxMade bounds how many resources one answer can make. Further ones belong to nobody.
-const maxMade = 256
+// maxMade bounds how many resources one answer can make, and maxMadeOver all answers over one connection. Further ones belong to nobody.
+const (
+	maxMade     = 256
+	maxMadeOver = 4096
+)
 
 // Make notes that the provider keeps a resource of the call.
 func (t *State) Make(kind string, id gjson.Result) {
-	if id.Type != gjson.String || len(t.Made) == maxMade {
+	most := maxMade
+	if t.Call.Talks {
+		most = maxMadeOver
+	}
+	if id.Type != gjson.String || len(t.Made) == most {
 		return
 	}
 	if r, ok := meter.NamedResource(kind, id.Str); ok && r.ID != "" && !slices.Contains(t.Made, r) {
@@ -118,6 +127,18 @@ func (t *State) Result(id, content string) bool {
 		t.Results = append(t.Results, name)
 	}
 	return true
+}
+
+// Begin notes that an answer over a connection has begun.
+func (t *State) Begin(id string) {
+	if id != "" && len(t.Unfinished) < maxMadeOver && !slices.Contains(t.Unfinished, id) {
+		t.Unfinished = append(t.Unfinished, id)
+	}
+}
+
+// End notes that an answer over a connection has ended.
+func (t *State) End(id string) {
+	t.Unfinished = slices.DeleteFunc(t.Unfinished, func(other string) bool { return other == id })
 }
 
 // maxPasses bounds how many models have a pass of their own in one response. No pass is made for a further model.

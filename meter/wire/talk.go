@@ -12,8 +12,8 @@ import (
 	"github.com/tallygate/tallygate/meter/sse"
 )
 
-// Talk reads what a client says over a WebSocket, as far as it bears on the price: which models it names, for which tier it asks, and on
-// which answers the provider is to build. It reads the frames as they go by, in bounded memory.
+// Talk reads what a client says over a WebSocket, as far as it bears on the price: which models it names, for which tier it asks, on which
+// answers the provider is to build, and what else it names that the provider keeps. It reads the frames as they go by, in bounded memory.
 //
 // https://ai.google.dev/api/live, https://platform.openai.com/docs/api-reference/realtime-client-events,
 // https://developers.openai.com/api/reference/resources/responses/websocket-events
@@ -23,8 +23,7 @@ type Talk struct {
 	skim    *skim.Reader
 	begun   byte // the first byte of the message that is no space; 0 before it has come
 	binary  bool // the message began so
-	inText  bool // within a string
-	escaped bool
+	named   named
 	told    Told
 	err     error
 }
@@ -37,6 +36,8 @@ type Told struct {
 	Tiers []string
 	// Follows are answers that the provider is to build on, named as in [meter.Call.Fetches].
 	Follows []string
+	// Uses are what was named that the provider keeps: answers, files, containers.
+	Uses []meter.Resource
 }
 
 // NewTalk returns a reader of what a client says. kind is that of the answers which it may have the provider build on.
@@ -59,6 +60,7 @@ func (t *Talk) Read(p []byte) (Told, error) {
 			t.end()
 		}
 	}
+	t.told.Uses, t.named.uses = t.named.uses, nil
 	return t.told, t.err
 }
 
@@ -69,6 +71,7 @@ const (
 	saidTiers    = "service_tier serviceTier"
 	saidAnswers  = "previous_response_id"
 	saidForLater = "background"
+	saidToStay   = "conversation"
 )
 
 // said is one of these fields.
@@ -78,7 +81,7 @@ var (
 	saidFields []said
 	saidPaths  = func() *skim.Paths {
 		var patterns []skim.Pattern
-		for _, role := range []string{saidModel, saidModels, saidTiers, saidAnswers, saidForLater} {
+		for _, role := range []string{saidModel, saidModels, saidTiers, saidAnswers, saidForLater, saidToStay} {
 			for _, name := range strings.Fields(role) {
 				for _, at := range []string{"", "*."} {
 					saidFields = append(saidFields, said{name, role})
@@ -102,29 +105,14 @@ func (t *Talk) data(p []byte) {
 	switch {
 	case t.err != nil:
 	case t.begun == '{':
-		t.spell(p)
+		if t.named.read(p); t.err == nil {
+			t.err = t.named.wrong
+		}
 		if n := t.skim.Write(p); len(bytes.Trim(p[n:], " \t\r\n")) > 0 {
 			t.refuse("message", "something follows its JSON object")
 		}
 	case t.begun == '[', !t.binary && bytes.IndexByte(p, '{') >= 0:
 		t.refuse("message", "expected a JSON object")
-	}
-}
-
-// spell refuses what is not JSON, and what some readers take for it: comments, other quotes, names without any.
-func (t *Talk) spell(p []byte) {
-	for _, c := range p {
-		switch {
-		case t.escaped:
-			t.escaped = false
-		case t.inText && c == '\\':
-			t.escaped = true
-		case c == '"':
-			t.inText = !t.inText
-		case !t.inText && strings.IndexByte("{}[]:, \t\r\n0123456789+-.eEtrufalsn", c) < 0:
-			t.refuse("message", "expected a JSON object")
-			return
-		}
 	}
 }
 
@@ -135,7 +123,8 @@ func (t *Talk) end() {
 	}
 	t.skim.Reset()
 	t.frames.next()
-	t.begun, t.binary, t.inText, t.escaped = 0, false, false, false
+	t.named.reset()
+	t.begun, t.binary = 0, false
 }
 
 func (t *Talk) refuse(field, reason string) {
@@ -157,6 +146,10 @@ func (h heard) Value(i int, raw []byte) {
 	case raw == nil:
 		h.refuse(field.name, "it has more than 64 KiB")
 	case v.Type == gjson.Null:
+	case field.role == saidToStay:
+		if h.follows != "" {
+			h.stays()
+		}
 	case field.role == saidForLater:
 		if v.Type != gjson.False {
 			h.later(field.name)
@@ -219,6 +212,13 @@ func (t *Talk) tell(list []string, name string) []string {
 		return list
 	}
 	return append(list, name)
+}
+
+// stays refuses an answer that goes into a conversation, where it can be read for nothing.
+func (t *Talk) stays() {
+	if t.err == nil {
+		t.err = &meter.LaterError{Field: "conversation", Reason: "over a WebSocket an answer can't go into a conversation: name the earlier answer as previous_response_id, or ask by a request"}
+	}
 }
 
 func (t *Talk) later(field string) {

@@ -75,7 +75,7 @@ var vocabulary = func() *node {
 		{"content", "parts"}, {"content.parts.*", "text"},
 		{"instances.*", "content"},
 
-		{"messages.*", "role content name thinking tool_calls"},
+		{"messages.*", "role content name thinking tool_calls audio"}, {"messages.*.audio", "id"}, {"", "audio modalities purpose"},
 		{"messages.*.content.*", "type text thinking name input content image_url source reasoningContent toolUse toolResult"},
 		{"messages.*.content.*.content.*", "type text"},
 		{"messages.*.content.*.toolUse", "name input"},
@@ -122,7 +122,7 @@ func (n *node) add(path, fields string, r role) {
 }
 
 // keptInArrays are fields of array elements whose first value is kept. Fields outside of arrays are always kept.
-var keptInArrays = []string{"messages.*.role", "input.*.id"}
+var keptInArrays = []string{"messages.*.role", "messages.*.audio.id", "input.*.id"}
 
 func (n *node) child(key string) *node {
 	if key == "*" {
