@@ -26,10 +26,11 @@ func (g guard) Select(pool reverseproxy.UpstreamPool, r *http.Request, w http.Re
 	if !gateway.MaySend(r) {
 		panic(http.ErrAbortHandler) // the meter answers; after an error the proxy would try again
 	}
+	dropUnmetered(r)
 	return g.Selector.Select(pool, r, w)
 }
 
-// guardServer makes sure that the proxies of a server are guarded before the server serves. When its meters are provisioned, its other
+// guardServer makes sure that the proxies of a server with a meter, or with the API, are guarded before the server serves. When its meters are provisioned, its other
 // handlers may not exist yet, and apps start in any order. So the proxies are guarded by the first connection or by the start of this app,
 // for which metered requests wait, whichever comes first.
 func (a *App) guardServer(server *caddyhttp.Server) {
@@ -49,10 +50,23 @@ func (a *App) guardServer(server *caddyhttp.Server) {
 	})
 }
 
-func guardProxy(h caddyhttp.MiddlewareHandler, _ string) {
-	if proxy, ok := h.(*reverseproxy.Handler); ok && !asksAside(proxy) {
+func guardProxy(h caddyhttp.MiddlewareHandler, _ location) {
+	proxy, ok := h.(*reverseproxy.Handler)
+	switch {
+	case !ok:
+	case asksAside(proxy):
+		proxy.LoadBalancing.SelectionPolicy = aside{proxy.LoadBalancing.SelectionPolicy}
+	default:
 		proxy.LoadBalancing.SelectionPolicy = guard{proxy.LoadBalancing.SelectionPolicy}
 	}
+}
+
+// aside lets a proxy that only finds out who calls do so for a quote too.
+type aside struct{ reverseproxy.Selector }
+
+func (a aside) Select(pool reverseproxy.UpstreamPool, r *http.Request, w http.ResponseWriter) *reverseproxy.Upstream {
+	gateway.AskAside(r)
+	return a.Selector.Select(pool, r, w)
 }
 
 // asksAside reports whether successful answers to a proxy never go to the client, but only set headers and variables of the request, as

@@ -1,8 +1,12 @@
 package caddymodule
 
 import (
+	"bufio"
 	"cmp"
 	"context"
+	"errors"
+	"io"
+	"net"
 	"net/http"
 	"strings"
 
@@ -37,7 +41,11 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return err
 	}
 	h.app = app.(*App)
+	h.app.served = true
 	h.app.prefix = cmp.Or(h.app.prefix, h.Prefix)
+	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
+		h.app.guardServer(server)
+	}
 	version, _ := caddy.Version()
 	h.api = http.StripPrefix(h.Prefix, api.New(h.app.openBook, api.Options{
 		Prefix:          h.Prefix,
@@ -77,6 +85,9 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		if !strings.HasPrefix(d.Val(), "/") {
 			return d.Errf("unexpected %q: expected a path such as /pay", d.Val())
 		}
+		if strings.Contains(h.Prefix, "*") || h.Prefix == "/api" || strings.HasPrefix(h.Prefix, "/api/") {
+			slip(d, "the path after 'tallygate' is a prefix, not a matcher: the API is at "+h.Prefix+"/api/v1; write 'tallygate' alone to have it at /api/v1")
+		}
 	}
 	if d.NextArg() {
 		return d.Errf("unexpected %q: expected 'tallygate [PREFIX]'", d.Val())
@@ -90,7 +101,15 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 // ServeHTTP answers requests to the API's paths and passes all others on.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	path, below := strings.CutPrefix(r.URL.Path, h.Prefix)
-	if !below || !api.Serves(path) {
+	if below && path == whoPath && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
+		h.app.tellWho(w)
+		return nil
+	}
+	if !below || !api.Serves(path) || gateway.IsQuoted(r) {
+		passOn(r)
+		if below && api.IsBelow(path) && !gateway.IsQuoted(r) {
+			return h.serveElsewhere(w, r, next)
+		}
 		return next.ServeHTTP(w, r)
 	}
 	release, err := h.app.open(r.Context())
@@ -103,24 +122,80 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		gateway.WriteProblem(w, r, gateway.RefuseEarly())
 		return nil
 	}
-	h.api.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), nextKey{}, next)))
+	h.api.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), apiKey{}, r)))
 	return nil
 }
 
-// nextKey is the context key of the handlers after this one. A quote sends the quoted request through them to find its meter.
-type nextKey struct{}
+// serveElsewhere passes on a request to a path that could be one of the API and is not. If nothing else serves it, the answer says so.
+func (h *Handler) serveElsewhere(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	answer := &noticed{ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}}
+	if err := next.ServeHTTP(answer, r); err != nil || answer.begun {
+		return err
+	}
+	api.NoSuchPath(w, r, h.Prefix)
+	return nil
+}
 
-// quote returns what a request would cost.
+// noticed notices whether an answer has begun.
+type noticed struct {
+	*caddyhttp.ResponseWriterWrapper
+	begun bool
+}
+
+func (w *noticed) WriteHeader(status int) {
+	w.begun = w.begun || status >= 200 || status == http.StatusSwitchingProtocols
+	w.ResponseWriterWrapper.WriteHeader(status)
+}
+
+func (w *noticed) Write(p []byte) (int, error) {
+	w.begun = true
+	return w.ResponseWriterWrapper.Write(p)
+}
+
+// ReadFrom implements [io.ReaderFrom].
+func (w *noticed) ReadFrom(r io.Reader) (int64, error) {
+	w.begun = true
+	return w.ResponseWriterWrapper.ReadFrom(r)
+}
+
+// FlushError sends what was written, which begins the answer.
+func (w *noticed) FlushError() error {
+	w.begun = true
+	return http.NewResponseController(w.ResponseWriter).Flush()
+}
+
+// Hijack gives the connection to a handler.
+func (w *noticed) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	w.begun = true
+	return http.NewResponseController(w.ResponseWriter).Hijack()
+}
+
+// apiKey is the context key of a request to the API, as it came. A quote sends the quoted request on the same way.
+type apiKey struct{}
+
+// quote returns what a request would cost. The quoted request passes all handlers of its server that are before its meter, as the call
+// itself would: those that select a host, find out who calls, or set placeholders.
 func (h *Handler) quote(ctx context.Context, by escrow.Actor, order api.QuoteOrder) (api.Quote, error) {
-	next, ok := ctx.Value(nextKey{}).(caddyhttp.Handler)
-	if !ok {
+	like, _ := ctx.Value(apiKey{}).(*http.Request)
+	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	if !ok || like == nil {
 		return api.Quote{}, &escrow.Refusal{Outcome: escrow.InvalidRequest, Detail: "quotes are given by the server that serves the routes"}
 	}
-	var like *http.Request
-	if original, ok := ctx.Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
-		like = &original
+	return gateway.Quote(ctx, by, order, like, quotedBy{server})
+}
+
+// quotedBy serves requests for quotes with all handlers of a server.
+type quotedBy struct{ *caddyhttp.Server }
+
+func (s quotedBy) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
+	nobody := caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return nil })
+	r = caddyhttp.PrepareRequest(r, caddy.NewReplacer(), w, s.Server)
+	err := s.Routes.Compile(nobody).ServeHTTP(w, r)
+	var failed caddyhttp.HandlerError
+	if errors.As(err, &failed) && failed.StatusCode != 0 {
+		w.WriteHeader(failed.StatusCode)
 	}
-	return gateway.Quote(ctx, by, order, like, next)
+	return err
 }
 
 // clientHost returns the client's address. It respects Caddy's trusted_proxies.

@@ -60,7 +60,7 @@ func (s *shop) open(options, site string, upstream http.Handler) {
 	s.url = "http://127.0.0.1:" + s.port
 	backend := httptest.NewServer(upstream)
 	t.Cleanup(backend.Close)
-	s.load(options, strings.ReplaceAll(site, "UPSTREAM", backend.Listener.Addr().String()))
+	s.load(options, strings.NewReplacer("UPSTREAM", backend.Listener.Addr().String(), "PORT", s.port).Replace(site))
 	t.Cleanup(func() {
 		if s.stop != nil {
 			if err := s.stop(); err != nil {

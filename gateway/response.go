@@ -23,10 +23,12 @@ type response struct {
 	own    http.Header // the header before the handlers below added to it
 	status int
 	body   body // how the answer is passed on; nil until its header is written
+	grpc   bool // it is an answer of gRPC, whose trailers tell whether it is charged
+	taken  bool // a handler has taken over the connection
 }
 
-// body is a way in which an answer goes to the client. Implementations: [passing], [unreadable] and [refused]; and for answers that are
-// charged [kept], [streamed] and [tunneled].
+// body is a way in which an answer goes to the client. Implementations: [passing], [unreadable] and [refused]; for answers that are
+// charged [kept], [streamed] and [tunneled]; and in shadow mode [overheard].
 type body interface {
 	// write takes bytes that the handlers write.
 	write(p []byte) (n int, err error)
@@ -57,12 +59,22 @@ func (w *response) run(next Handler) (cause any, err error) {
 		return nil, w.failed(err)
 	}
 	if w.body == nil {
-		w.WriteHeader(http.StatusOK)
+		w.finishUnanswered()
 	}
 	if refused, ok := w.body.(*unreadable); ok {
 		return nil, refused.failed(badGateway(errCoding))
 	}
 	return w.body.complete(), nil
+}
+
+// finishUnanswered answers with an empty 200 as net/http does, because no handler has answered. That is nothing to sell, so it costs nothing.
+func (w *response) finishUnanswered() {
+	if w.taken || w.call.hasYielded() {
+		w.WriteHeader(http.StatusOK)
+		return
+	}
+	w.call.cancel()
+	w.WriteHeader(http.StatusOK)
 }
 
 // failed implements [body], also if no answer has begun.
@@ -82,7 +94,8 @@ func (w *response) broken(p any) (cause any, err error) {
 	if w.body != nil || w.refuses(w.call.whyBarred(), false) {
 		return w.body.broken(p)
 	}
-	return w.brokenUnseen(p)
+	w.call.cancel()
+	return p, nil // a handler has aborted the connection: no answer was on its way
 }
 
 // brokenUnseen ends an answer that was cut before the client got anything of it.
@@ -118,8 +131,12 @@ func (w *response) close() {
 
 // passes reports whether the answer passes as if there were no meter.
 func (w *response) passes() bool {
-	_, ok := w.body.(*passing)
-	return ok
+	switch w.body.(type) {
+	case *passing, *overheard:
+		return true
+	default:
+		return false
+	}
 }
 
 // WriteHeader decides how the answer is passed on.
@@ -141,6 +158,10 @@ func (w *response) WriteHeader(status int) {
 	}
 	dropOwn(w.Header())
 	w.Header().Set(headerRequest, c.id)
+	if c.route.Shadow {
+		w.overhear()
+		return
+	}
 	exposeOwn(w.Header())
 	if w.refuses(c.whyBarred(), false) {
 		return
@@ -165,7 +186,7 @@ func (w *response) open() {
 		keepPrivate(w.Header())
 	}
 	switch {
-	case !c.pay.costs() || !c.route.charged(w.status):
+	case w.isFree():
 		c.cancel()
 		w.Header().Set(headerCharge, "0")
 		w.pass()
@@ -196,6 +217,17 @@ func (w *response) pass() {
 	w.ResponseWriter.WriteHeader(w.status)
 }
 
+// isFree reports whether the answer costs nothing, as its header tells.
+func (w *response) isFree() bool {
+	c := w.call
+	if w.grpc = isGRPC(w.Header()); w.grpc {
+		if code, ok := statedGRPC(w.Header()); ok && !c.route.chargedGRPC(code) {
+			return true
+		}
+	}
+	return !c.pay.costs() || c.isOver() || !c.route.charged(w.status)
+}
+
 // leavesHTTP reports whether the connection becomes a tunnel. That is a WebSocket, which HTTP/2 opens by CONNECT and an answer of 200.
 func (w *response) leavesHTTP() bool {
 	return w.status == http.StatusSwitchingProtocols || w.call.request.Method == http.MethodConnect && w.status/100 == 2
@@ -206,6 +238,9 @@ func (w *response) begin() {
 	h := w.Header()
 	c := w.call
 	counted := &counted{response: w, length: -1}
+	if w.grpc {
+		counted.frames = newGRPCFrames(h)
+	}
 	bodiless := c.request.Method == http.MethodHead || w.status == http.StatusNoContent || w.status == http.StatusNotModified
 	if !bodiless {
 		counted.length = contentLength(h)
