@@ -19,14 +19,17 @@ import (
 
 // guard asks the gateway when a proxy selects its upstream. At that moment the request is complete except for headers, and was not sent
 // yet. This works with any transport.
-type guard struct{ reverseproxy.Selector }
+type guard struct {
+	reverseproxy.Selector
+	app *App
+}
 
 // Select selects an upstream if the request may be sent.
 func (g guard) Select(pool reverseproxy.UpstreamPool, r *http.Request, w http.ResponseWriter) *reverseproxy.Upstream {
 	if !gateway.MaySend(r) {
 		panic(http.ErrAbortHandler) // the meter answers; after an error the proxy would try again
 	}
-	dropUnmetered(r)
+	g.app.dropUnmetered(r)
 	return g.Selector.Select(pool, r, w)
 }
 
@@ -39,7 +42,7 @@ func (a *App) guardServer(server *caddyhttp.Server) {
 	if a.guards[server] != nil {
 		return
 	}
-	guarded := sync.OnceFunc(func() { eachHandler(server, guardProxy) })
+	guarded := sync.OnceFunc(func() { eachHandler(server, a.guardProxy) })
 	if a.guards == nil {
 		a.guards = make(map[*caddyhttp.Server]func())
 	}
@@ -50,14 +53,14 @@ func (a *App) guardServer(server *caddyhttp.Server) {
 	})
 }
 
-func guardProxy(h caddyhttp.MiddlewareHandler, _ location) {
+func (a *App) guardProxy(h caddyhttp.MiddlewareHandler, _ location) {
 	proxy, ok := h.(*reverseproxy.Handler)
 	switch {
 	case !ok:
 	case asksAside(proxy):
 		proxy.LoadBalancing.SelectionPolicy = aside{proxy.LoadBalancing.SelectionPolicy}
 	default:
-		proxy.LoadBalancing.SelectionPolicy = guard{proxy.LoadBalancing.SelectionPolicy}
+		proxy.LoadBalancing.SelectionPolicy = guard{proxy.LoadBalancing.SelectionPolicy, a}
 	}
 }
 

@@ -473,7 +473,7 @@ func (m *Meter) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp
 	if err != nil {
 		m.logger.Error("the ledger can't be used", zap.Error(err))
 		if m.route.Shadow {
-			gateway.DropKeys(r)
+			gateway.DropKeys(r, nil)
 			return next.ServeHTTP(w, r)
 		}
 		gateway.WriteProblem(w, r, gateway.Unavailable("none"))

@@ -208,11 +208,19 @@ func clientHost(r *http.Request) string {
 
 // openBook returns the book, or nil if the ledger is not open.
 func (a *App) openBook() *escrow.Book {
+	if !a.isOpen() {
+		return nil
+	}
+	return a.book
+}
+
+// isOpen reports whether the start has ended well.
+func (a *App) isOpen() bool {
 	select {
 	case <-a.started:
-		return a.book
+		return a.gateway != nil
 	default:
-		return nil
+		return false
 	}
 }
 

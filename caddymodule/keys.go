@@ -65,7 +65,7 @@ func cleanOriginal(r *http.Request, taken []string) {
 	before := original.URL.RawQuery
 	kept := slices.DeleteFunc(strings.Split(before, "&"), func(pair string) bool { return slices.Contains(taken, pair) })
 	original.URL.RawQuery = strings.Join(kept, "&")
-	gateway.DropKeys(&original)
+	gateway.DropKeys(&original, nil)
 	if original.URL.RawQuery == before {
 		return
 	}
@@ -82,12 +82,16 @@ func passOn(r *http.Request) { caddyhttp.SetVar(r.Context(), passedOn, r) }
 
 // dropUnmetered removes Tallygate keys from a request that goes to an upstream and is not below a meter, although it is below the directive
 // tallygate. Otherwise the upstream could use the keys of those who call it directly. sent is the request as the proxy sends it.
-func dropUnmetered(sent *http.Request) {
+func (a *App) dropUnmetered(sent *http.Request) {
 	passed, ok := caddyhttp.GetVar(sent.Context(), passedOn).(*http.Request)
 	if !ok || gateway.IsMetered(sent) {
 		return
 	}
-	gateway.DropKeys(passed) // header_up reads placeholders from it
-	gateway.DropKeys(sent)
+	var own func(key string) bool
+	if a.isOpen() {
+		own = a.gateway.OwnKey
+	}
+	gateway.DropKeys(passed, own) // header_up reads placeholders from it
+	gateway.DropKeys(sent, own)
 	cleanOriginal(sent, nil)
 }

@@ -45,6 +45,7 @@ func TestKeysBehindAnotherIdentity(t *testing.T) {
 		"a password":           {[]string{"Authorization", "Basic YTpi"}, "", []string{"Authorization: Basic YTpi"}},
 		"the provider's keys":  {[]string{"X-Api-Key", "sk-1", "Api-Key", "sk-2", "X-Goog-Api-Key", "sk-3"}, "?key=sk-4", []string{"X-Api-Key: sk-1", "Api-Key: sk-2", "X-Goog-Api-Key: sk-3", "?key=sk-4"}},
 		"ours beside another":  {[]string{"X-Api-Key", key, "Authorization", "Bearer sk-1"}, "?a=1&key=" + key, []string{"Authorization: Bearer sk-1", "?a=1\n"}},
+		"the operator's":       {[]string{"Authorization", "Bearer " + operatorKey}, "", nil},
 		"ours, where none are": {[]string{"X-Forwarded-Key", "of " + key}, "?token=" + key, nil},
 	} {
 		a := s.do("GET", "/v1/x"+test.path, "", "", append(test.header, "X-User", "alice")...)
@@ -55,6 +56,7 @@ func TestKeysBehindAnotherIdentity(t *testing.T) {
 			}
 		}
 		wantNoKey(t, name, a.body, key)
+		wantNoKey(t, name, a.body, operatorKey)
 	}
 }
 
@@ -131,6 +133,10 @@ func TestKeysInCopiesOfTheRequest(t *testing.T) {
 			}
 			wantNoKey(t, name, a.body, key)
 		}
+	}
+	for _, path := range []string{"/free/x", "/some/x"} {
+		wantNoKey(t, path+" of the operator", s.do("GET", path, operatorKey, "").body, operatorKey)
+		wantNoKey(t, path+" of the operator", s.do("GET", path+"?key="+operatorKey, "", "").body, operatorKey)
 	}
 	want(t, "what is charged", s.balance(key), "0.99")
 	want(t, "others' tokens", fmt.Sprint(strings.Contains(s.do("GET", "/free/x", "", "", "Authorization", "Bearer sk-1").body, "Authorization: Bearer sk-1")), "true")

@@ -45,7 +45,7 @@ func (g *Gateway) arrive(route *Route, r *http.Request) *arrival {
 		a.key, a.terms = a.outer.key, a.outer.terms // these are no longer in the request
 		a.client = a.outer.client                   // the request's own context may be separate from the client's
 	} else {
-		a.key = takeKey(r, route.leavesKeys())
+		a.key = takeKey(r, g.ownKeys(route))
 		a.terms, a.refused = takeTerms(r.Header)
 	}
 	dropOwnTrailers(r, route.leavesKeys())

@@ -157,7 +157,7 @@ func (q *quoted) answer(g *Gateway, route *Route, r *http.Request) {
 	q.found = true
 	a := &arrival{gateway: g, route: route, request: r, client: r.Context(), payer: q.by}
 	defer a.giveRoom()
-	a.key = takeKey(r, route.leavesKeys())
+	a.key = takeKey(r, g.ownKeys(route))
 	a.terms, _ = takeTerms(r.Header)
 	if route.Identity != nil {
 		if payer, err := route.Identity.Identify(r, a.key); err == nil {

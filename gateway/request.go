@@ -132,9 +132,9 @@ func dropKeys(h http.Header) {
 var keyHeaders = []string{"Tallygate-Key", "Authorization", "X-Api-Key", "X-Goog-Api-Key", "Api-Key"}
 
 // takeKey finds the caller's key and removes it from the request, so that it never reaches the provider. If the key is in Tallygate-Key,
-// other keys are the provider's and are passed on. But anything that contains a Tallygate key is removed, wherever it is. With ownOnly only
-// Tallygate keys are looked for, and all others are passed on.
-func takeKey(r *http.Request, ownOnly bool) string {
+// other keys are the provider's and are passed on. But anything that contains a Tallygate key is removed, wherever it is. With own, only keys
+// that it reports are looked for, and all others are passed on.
+func takeKey(r *http.Request, own func(key string) bool) string {
 	var key string
 	for _, name := range keyHeaders {
 		values := r.Header.Values(name)
@@ -144,7 +144,7 @@ func takeKey(r *http.Request, ownOnly bool) string {
 		var others []string
 		for _, value := range values {
 			token := keyIn(name, value)
-			if token == "" || ownOnly && !escrow.IsKey(token) || key != "" && token != key && !escrow.IsKey(token) {
+			if token == "" || own != nil && !own(token) || key != "" && token != key && !escrow.IsKey(token) {
 				others = append(others, value)
 				continue
 			}
@@ -159,7 +159,7 @@ func takeKey(r *http.Request, ownOnly bool) string {
 			r.Header[name] = others
 		}
 	}
-	if inQuery := takeQueryKey(r, key == "", ownOnly); key == "" {
+	if inQuery := takeQueryKey(r, key == "", own); key == "" {
 		key = inQuery
 	}
 	dropKeys(r.Header)
@@ -180,13 +180,13 @@ func keyIn(name, value string) string {
 
 // takeQueryKey removes ?key= from the URL if it is the caller's only key, and all parameters that contain a Tallygate key. The others stay
 // as they are written.
-func takeQueryKey(r *http.Request, only, ownOnly bool) string {
+func takeQueryKey(r *http.Request, only bool, own func(key string) bool) string {
 	if r.URL.RawQuery == "" {
 		return ""
 	}
 	var key string
 	cutQuery(r, func(name, value string) bool {
-		is := only && name == "key" && (!ownOnly || escrow.IsKey(value))
+		is := only && name == "key" && (own == nil || own(value))
 		if is && (key == "" || !escrow.IsKey(key) && escrow.IsKey(value)) {
 			key = value
 		}
@@ -213,9 +213,23 @@ func cutQuery(r *http.Request, drop func(name, value string) bool) {
 	}
 }
 
+// OwnKey reports whether a text is a key of this gateway: it has the form of an agent's key, or is the operator's.
+func (g *Gateway) OwnKey(text string) bool { return escrow.IsKey(text) || g.book.IsOperatorKey(text) }
+
+// ownKeys returns what tells keys that are taken from a route's requests from those that are not; nil if all are.
+func (g *Gateway) ownKeys(route *Route) func(key string) bool {
+	if route.leavesKeys() {
+		return g.OwnKey
+	}
+	return nil
+}
+
 // DropKeys removes everything from a request that contains a Tallygate key: headers, parameters of the URL, and trailers that have come. It
-// is for requests that no meter covers.
-func DropKeys(r *http.Request) {
+// is for requests that no meter covers. own, if set, reports other texts that are keys, see [Gateway.OwnKey].
+func DropKeys(r *http.Request, own func(key string) bool) {
+	if own != nil {
+		takeKey(r, own)
+	}
 	dropKeys(r.Header)
 	dropKeys(r.Trailer)
 	if strings.Contains(r.URL.RawQuery, "=") {
