@@ -15,7 +15,7 @@ func TestWhoCallsUpstream(t *testing.T) {
 	t.Parallel()
 	var last http.Header
 	s := openShop(t, "identify upstream", `
-	handle /told/* {
+	route /told/* {
 		meter {
 			payee acme
 			price 0.001 per call
@@ -43,7 +43,7 @@ func TestWhoCallsUpstream(t *testing.T) {
 		}
 		reverse_proxy UPSTREAM
 	}
-	handle /plan/* {
+	route /plan/* {
 		meter flat {
 			subscription weekly 1 per 168h
 		}
@@ -60,7 +60,7 @@ func TestWhoCallsUpstream(t *testing.T) {
 	}
 	handle /nested/* {
 		meter outer 0.001 per call
-		handle {
+		route {
 			meter inner 0.001 per call
 			header X-About "{tallygate.payee} {tallygate.request}"
 			reverse_proxy UPSTREAM

@@ -36,7 +36,7 @@ func (h withoutKeys) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
 			taken = append(taken, pair)
 		}
 	}
-	cleanOriginal(r, taken)
+	cleanOriginal(r, taken, nil)
 	return h.next.ServeHTTP(w, r)
 }
 
@@ -55,9 +55,9 @@ func originalPath(r *http.Request) string {
 	return r.URL.Path
 }
 
-// cleanOriginal removes from the original URL the parameters in taken, and all that contain a Tallygate key. The URL is shared by all copies of
+// cleanOriginal removes from the original URL the parameters in taken, and all that contain a Tallygate key, or one that own reports. The URL is shared by all copies of
 // the request. The text of the whole URL, of which each copy has its own, is replaced where it can be read: in the placeholder.
-func cleanOriginal(r *http.Request, taken []string) {
+func cleanOriginal(r *http.Request, taken []string, own func(key string) bool) {
 	original, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request)
 	if !ok || original.URL == nil || original.URL.RawQuery == "" {
 		return
@@ -65,7 +65,7 @@ func cleanOriginal(r *http.Request, taken []string) {
 	before := original.URL.RawQuery
 	kept := slices.DeleteFunc(strings.Split(before, "&"), func(pair string) bool { return slices.Contains(taken, pair) })
 	original.URL.RawQuery = strings.Join(kept, "&")
-	gateway.DropKeys(&original, nil)
+	gateway.DropKeys(&original, own)
 	if original.URL.RawQuery == before {
 		return
 	}
@@ -93,5 +93,5 @@ func (a *App) dropUnmetered(sent *http.Request) {
 	}
 	gateway.DropKeys(passed, own) // header_up reads placeholders from it
 	gateway.DropKeys(sent, own)
-	cleanOriginal(sent, nil)
+	cleanOriginal(sent, nil, own)
 }

@@ -17,7 +17,7 @@ func TestValidateWarnsOfLikelySlips(t *testing.T) {
 	const answer = "\n\treverse_proxy 127.0.0.1:9001"
 	for _, test := range []struct{ name, options, site, warns string }{
 		{"price", "", "meter acme 2.50 per token" + answer, "token costs more than 1 per token"},
-		{"price of a tariff", "tariff t {\n\t\t\tmodel * {\n\t\t\t\tinput 2.50 per token\n\t\t\t\toutput 10 per token\n\t\t\t}\n\t\t}", "meter {\n\t\tpayee acme\n\t\ttariff t\n\t}" + answer, "input costs more than 1 per token"},
+		{"price of a tariff", "tariff t {\n\t\t\tmodel * {\n\t\t\t\tinput 2.50 per token\n\t\t\t\toutput 0.1 per token\n\t\t\t}\n\t\t}", "meter {\n\t\tpayee acme\n\t\ttariff t\n\t}" + answer, "input costs more than 1 per token"},
 		{"commission", "commission 1", meter + answer, "write 'commission 1%'"},
 		{"two meters", "", "handle {\n\t\t" + meter + "\n\t\tmeter other 0.002 per call" + answer + "\n\t}", "two meters for the same requests"},
 		{"never reached", "", "route {\n\t\treverse_proxy 127.0.0.1:9001\n\t\t" + meter + "\n\t}", "it is never reached"},
@@ -175,7 +175,7 @@ func TestRoutesHaveNames(t *testing.T) {
 		names[fmt.Sprint(tariff.(map[string]any)["route"])] = true
 	}
 	for _, test := range []struct{ host, path, name string }{
-		{"a.shop.test", "/v1/x", "a.shop.test/v1/*"}, {"b.shop.test", "/v1/x", "b.shop.test/v1/*"}, {"a.shop.test", "/paid/x", "paid"},
+		{"a.shop.test", "/v1/x", "a.shop.test/v1/*"}, {"b.shop.test", "/v1/x", "b.shop.test/v1/*"}, {"c.shop.test", "/paid/x", "paid"},
 		{"127.0.0.1", "/alone/x", "/alone/*"},
 	} {
 		want(t, test.host+test.path, call(test.host, test.path), test.name)

@@ -25,6 +25,7 @@ type response struct {
 	body   body // how the answer is passed on; nil until its header is written
 	grpc   bool // it is an answer of gRPC, whose trailers tell whether it is charged
 	taken  bool // a handler has taken over the connection
+	nobody bool // no handler has answered
 }
 
 // body is a way in which an answer goes to the client. Implementations: [passing], [unreadable] and [refused]; for answers that are
@@ -73,7 +74,7 @@ func (w *response) finishUnanswered() {
 		w.WriteHeader(http.StatusOK)
 		return
 	}
-	w.call.cancel()
+	w.nobody = true
 	w.WriteHeader(http.StatusOK)
 }
 
@@ -225,7 +226,7 @@ func (w *response) isFree() bool {
 			return true
 		}
 	}
-	return !c.pay.costs() || c.isOver() || !c.route.charged(w.status)
+	return w.nobody || !c.pay.costs() || !c.route.charged(w.status)
 }
 
 // leavesHTTP reports whether the connection becomes a tunnel. That is a WebSocket, which HTTP/2 opens by CONNECT and an answer of 200.
