@@ -113,7 +113,7 @@ func TestGRPC(t *testing.T) {
 		"/grpc?in=late&status=5":                            "0",
 		"/grpc?in=header&status=5":                          "0",
 		"/grpc?in=header&status=0":                          "0.001",
-		"/grpc?in=none&message":                             "0",
+		"/grpc?in=none&message":                             "0.001",
 		"/grpc?kind=%2Bproto&in=trailer&status=5":           "0",
 		"/grpc?kind=-web&in=frame&status=0&message":         "0.001",
 		"/grpc?kind=-web%2Bproto&in=frame&status=5&message": "0",

@@ -13,10 +13,7 @@ import (
 // header if there is nothing else to say, or, with gRPC-Web, in the last frame of the body.
 // https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md, https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-WEB.md
 
-const (
-	headerGRPCStatus = "Grpc-Status"
-	grpcUnknown      = 2 // the status of an answer without one
-)
+const headerGRPCStatus = "Grpc-Status"
 
 // GRPCCodes are the names of gRPC's statuses. The index of a name is its code.
 // https://grpc.io/docs/guides/status-codes/
@@ -45,16 +42,14 @@ func statedGRPC(h http.Header) (code int, ok bool) {
 	return code, err == nil
 }
 
-// failedGRPC reports whether a complete answer states, as its gRPC status, that the call is not charged. frames are those of gRPC-Web, or nil.
+// failedGRPC reports whether a complete answer states a gRPC status that is not charged. An answer without one has perhaps lost it on a hop
+// without trailers, and is charged. frames are those of gRPC-Web, or nil.
 func (r *Route) failedGRPC(h http.Header, frames *grpcFrames) bool {
 	code, ok := statedGRPC(h)
 	if !ok && frames != nil {
 		code, ok = frames.status()
 	}
-	if !ok {
-		code = grpcUnknown
-	}
-	return !r.chargedGRPC(code)
+	return ok && !r.chargedGRPC(code)
 }
 
 func (r *Route) chargedGRPC(code int) bool {
