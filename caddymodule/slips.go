@@ -19,6 +19,11 @@ func (a *App) warnOnce() {
 		return
 	}
 	a.looked.Do(func() {
+		for server := range a.guards {
+			if slices.ContainsFunc(server.Routes, isUnmade) {
+				return // the configuration has failed before its handlers were made, which is told
+			}
+		}
 		if len(a.meters) > 0 && !a.served {
 			a.logger.Warn("no site has the directive 'tallygate': agents have no API at which to register, and to see what they pay")
 		}
@@ -27,9 +32,11 @@ func (a *App) warnOnce() {
 			s.look(server.Routes, false)
 			for name, route := range server.NamedRoutes {
 				if after, ok := s.invoked[name]; ok {
+					s.named = name
 					s.look(caddyhttp.RouteList{*route}, after)
 				}
 			}
+			s.named = ""
 			if server.Errors != nil {
 				s.look(server.Errors.Routes, false)
 			}
@@ -37,10 +44,19 @@ func (a *App) warnOnce() {
 	})
 }
 
+// isUnmade reports whether handlers of a route were not made.
+func isUnmade(route caddyhttp.Route) bool {
+	return len(route.HandlersRaw) > 0 || slices.ContainsFunc(route.Handlers, func(h caddyhttp.MiddlewareHandler) bool {
+		routes, ok := h.(*caddyhttp.Subroute)
+		return ok && slices.ContainsFunc(routes.Routes, isUnmade)
+	})
+}
+
 // slips searches the routes of a server.
 type slips struct {
 	logger  *zap.Logger
 	server  *caddyhttp.Server
+	named   string          // the named route that is searched; empty for others
 	invoked map[string]bool // the named routes in use, and whether a handler after an invocation may answer
 }
 
@@ -75,6 +91,8 @@ func (s *slips) meter(m, covering *Meter, ended, answers bool) {
 		m.warn("it is never reached, because a handler before it ends all requests: put the meter first")
 	case covering != nil:
 		m.warn("a block has two meters for the same requests, of which only the inner one charges", zap.String("outer", covering.Payee), zap.String("inner", m.Payee))
+	case !answers && s.named != "":
+		m.warn("no handler after it answers, so callers get an empty answer, which costs nothing: of several directives without matchers Caddy keeps only the first in a named route, so put them into a 'route' block there", zap.String("named_route", s.named))
 	case !answers:
 		m.warn("no handler after it answers, so callers get an empty answer, which costs nothing: add a reverse_proxy or another handler")
 	}

@@ -23,7 +23,7 @@ func TestValidateWarnsOfLikelySlips(t *testing.T) {
 		{"never reached", "", "route {\n\t\treverse_proxy 127.0.0.1:9001\n\t\t" + meter + "\n\t}", "it is never reached"},
 		{"never reached, behind a file server", "", "route {\n\t\tfile_server\n\t\t" + meter + answer + "\n\t}", "it is never reached"},
 		{"nobody answers", "", "handle /x* {\n\t\t" + meter + "\n\t}", "no handler after it answers"},
-		{"nobody answers in a named route", "", "handle /x* {\n\t\tinvoke paid\n\t}", "no handler after it answers"},
+		{"nobody answers in a named route", "", "handle /x* {\n\t\tinvoke paid\n\t}", "into a 'route' block"},
 		{"batch", "", "meter {\n\t\tpayee acme\n\t\tprice 0.001 per token\n\t\tcharge escrow {\n\t\t\tbatch 50 events\n\t\t}\n\t}" + answer, "the batch is in a unit that has no price"},
 		{"no api", "", "no-api\n\t" + meter + answer, "no site has the directive 'tallygate'"},
 		{"prefix", "", "prefix\n\t" + meter + answer, "is a prefix, not a matcher"},
@@ -140,8 +140,10 @@ func TestRoutesHaveNames(t *testing.T) {
 		}
 	}
 	&(paid) {
-		meter c 0.25 per call
-		respond c
+		route {
+			meter c 0.25 per call
+			respond c
+		}
 	}
 	http://*.shop.test:PORT {
 		tallygate
