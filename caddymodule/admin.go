@@ -21,6 +21,7 @@ const maxAdminBody = 4 << 20
 // adminAPI lets the subcommands work on the ledger of the running server, since only one process can have the ledger open.
 //
 //	GET  /tallygate/store       the store that this server has open
+//	GET  /tallygate/ready       whether this server takes money and does what is due
 //	POST /tallygate/ledger/verify, /tallygate/agents/add, ...
 type adminAPI struct{}
 
@@ -50,6 +51,13 @@ func (a *adminAPI) serve(w http.ResponseWriter, r *http.Request) error {
 	if name == "store" {
 		w.Header().Set("Content-Type", "application/json")
 		return json.NewEncoder(w).Encode(heldStore{Store: app.store.Key()})
+	}
+	if name == "ready" {
+		if troubles := app.allTroubles(); len(troubles) > 0 {
+			return caddy.APIError{HTTPStatus: http.StatusServiceUnavailable, Err: errors.New(strings.Join(troubles, "; "))}
+		}
+		_, err := io.WriteString(w, "ready\n")
+		return err
 	}
 	task, ok := tasks[name]
 	if !ok {

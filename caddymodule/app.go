@@ -64,6 +64,10 @@ type App struct {
 	// also allows loopback and local networks, for agents that run beside the server.
 	Webhooks string `json:"webhooks,omitempty"`
 
+	// MetricsByPayer counts the charged calls of each payer apart in the metrics. Each payer is then a time series, for up to 10,000 of them.
+	// Default: they are counted by payee, route and model.
+	MetricsByPayer bool `json:"metrics_by_payer,omitempty"`
+
 	// MaxBodies is the largest total size, in bytes, of the request bodies that are in memory at the same time. These are the bodies of
 	// running calls whose price depends on what they ask for. The bodies of one agent may take 7/24 of it, or less if others have
 	// some. A call that does not fit is refused with 429. The server needs about four times as much memory for the bodies. Default: 128 MiB.
@@ -104,6 +108,7 @@ type App struct {
 	ledgerID atomic.Value // of the ledger, when it is open
 	looked   sync.Once    // whether the configuration was searched for slips
 	clock    *worker      // does what is due at a certain time
+	totals   *worker      // adds charges to the totals that reports are made of
 	judging  *worker      // asks judges again whose decision is missing
 	sender   *worker      // sends webhooks
 }
@@ -147,7 +152,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if a.rails, err = loadRails(ctx, a); err != nil {
 		return err
 	}
-	for _, collector := range gateway.Collectors() {
+	for _, collector := range append(gateway.Collectors(), healthMetrics{a}) {
 		var registered prometheus.AlreadyRegisteredError
 		if err := ctx.GetMetricsRegistry().Register(collector); err != nil && !errors.As(err, &registered) {
 			return fmt.Errorf("registering the metrics: %w", err)
@@ -339,6 +344,7 @@ func (a *App) start() error {
 	}
 	a.gateway = gateway.New(a.book, gateway.Options{
 		Prefix: a.prefix, MaxBodies: a.maxBodies(), Client: clientHost, Path: originalPath, Begin: begin, Report: report, Rails: a.rails,
+		MetricsByPayer: a.MetricsByPayer,
 	})
 	a.warnOnce()
 	if err := a.refuseNeighbours(); err != nil {
@@ -351,9 +357,11 @@ func (a *App) start() error {
 	for _, guarded := range a.guards {
 		guarded()
 	}
-	a.clock = startClock(a.books, a.book, a.logger)
-	a.judging = startJudging(a.books, a.book, a.ctx.Slogger())
 	sender := api.NewSender(a.openBook, api.SenderOptions{Private: a.privateWebhooks(), Listens: listens, Logger: a.ctx.Slogger()})
+	alert := func(ctx context.Context, event escrow.Event) { sender.Alert(ctx, a.book, event) }
+	a.clock = startClock(a.books, a.book, alert, a.logger)
+	a.totals = startTotals(a.books, a.book, a.logger)
+	a.judging = startJudging(a.books, a.book, a.ctx.Slogger())
 	a.sender = startWorker(sender.Run)
 	return nil
 }
@@ -382,6 +390,7 @@ func (a *App) Stop() error { return nil }
 func (a *App) Cleanup() error {
 	a.warnOnce() // for commands that only check a configuration
 	a.clock.end()
+	a.totals.end()
 	a.judging.end()
 	a.sender.end()
 	if !a.pooled {

@@ -18,7 +18,7 @@ import (
 )
 
 // appWords lists the subdirectives of the global option, for error messages.
-const appWords = "ledger, currency, operator_key, registration, faucet, commission, min_escrow, min_period, max_subscriptions, refund_window, webhooks, max_bodies, identify, rail, tariff"
+const appWords = "ledger, currency, operator_key, registration, faucet, commission, min_escrow, min_period, max_subscriptions, refund_window, webhooks, max_bodies, metrics_by_payer, identify, rail, tariff"
 
 // parseGlobalOption reads the global option `tallygate`. Its syntax is described at [App.UnmarshalCaddyfile].
 func parseGlobalOption(d *caddyfile.Dispenser, earlier any) (any, error) {
@@ -48,6 +48,7 @@ func parseGlobalOption(d *caddyfile.Dispenser, earlier any) (any, error) {
 //		refund_window D
 //		webhooks public|private
 //		max_bodies SIZE
+//		metrics_by_payer
 //		identify upstream [signed] | none
 //		rail NAME ...
 //		tariff NAME {
@@ -122,6 +123,12 @@ func (a *App) unmarshalWord(d *caddyfile.Dispenser, word string) error {
 		return oneDuration(d, &a.RefundWindow)
 	case "webhooks":
 		return oneOf(d, &a.Webhooks, "public", "private")
+	case "metrics_by_payer":
+		a.MetricsByPayer = true
+		if d.NextArg() {
+			return d.ArgErr()
+		}
+		return nil
 	case "max_bodies":
 		return oneSize(d, &a.MaxBodies)
 	case "identify":

@@ -77,6 +77,16 @@ func registerCommands() {
 		},
 	})
 	caddycmd.RegisterCommand(caddycmd.Command{
+		Name:  "health",
+		Short: "Asks the running server whether it is ready; exits with 1 if it is not",
+		CobraFunc: func(cmd *cobra.Command) {
+			cmd.Use = "health"
+			cmd.Args = cobra.NoArgs
+			bookFlags(cmd)
+			cmd.RunE = runE(runHealth)
+		},
+	})
+	caddycmd.RegisterCommand(caddycmd.Command{
 		Name:  "explain",
 		Short: "Shows how the charge of a request was computed",
 		CobraFunc: func(cmd *cobra.Command) {
@@ -121,6 +131,23 @@ func runE(run commandFunc) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
 		return caddycmd.WrapCommandFuncForCobra(func(caddycmd.Flags) (int, error) { return run(cmd, args) })(cmd, args)
 	}
+}
+
+// runHealth asks the server that the config names whether it is ready.
+func runHealth(cmd *cobra.Command, _ []string) (int, error) {
+	place, err := findBooks(cmd, "")
+	if err != nil {
+		return caddy.ExitCodeFailedStartup, err
+	}
+	response, err := caddycmd.AdminAPIRequest(place.address, "GET", adminPath+"ready", nil, nil)
+	if err != nil {
+		return caddy.ExitCodeFailedStartup, err
+	}
+	_ = response.Body.Close()
+	if !printJSON(cmd, map[string]string{"status": "ready"}) {
+		fmt.Println("ready")
+	}
+	return caddy.ExitCodeSuccess, nil
 }
 
 func runAgentsList(cmd *cobra.Command, args []string) (int, error) {

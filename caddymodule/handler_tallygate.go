@@ -52,6 +52,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		Version:         version,
 		Tariffs:         h.app.tariffs,
 		Quote:           h.quote,
+		Troubles:        h.app.troubles,
 		Client:          clientHost,
 		Proxied:         isProxied,
 		PrivateWebhooks: h.app.privateWebhooks(),

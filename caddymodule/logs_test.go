@@ -66,7 +66,7 @@ func TestMetricsSurviveAReload(t *testing.T) {
 		if a.err != nil || a.status != 200 {
 			t.Fatalf("%s: %d %v", when, a.status, a.err)
 		}
-		for _, name := range []string{`tallygate_calls_total{cut="none",payee="acme"}`, `tallygate_refused_total{code="unauthorized",payee="acme"}`, "tallygate_settle_seconds_count", "tallygate_live_calls 0"} {
+		for _, name := range []string{`tallygate_calls_total{cut="none",model="",payee="acme",payer="",route=`, `tallygate_units_total{class="call",model="",payee="acme",route=`, `tallygate_refused_total{code="unauthorized",payee="acme"}`, "tallygate_settle_seconds_count", "tallygate_live_calls 0", "tallygate_ready 1", "tallygate_due_behind_seconds 0", "tallygate_disk_free_bytes"} {
 			if !strings.Contains(a.body, name) {
 				t.Errorf("%s: no %s in\n%s", when, name, a.body)
 			}

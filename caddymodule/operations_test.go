@@ -63,11 +63,17 @@ func TestOperationsOnALiveLedgerAndOnAClosedFile(t *testing.T) {
 			t.Errorf("export of a time when there was nothing: %s", out)
 		}
 	}
+	if out := must("health"); out != "ready\n" {
+		t.Errorf("health: %q", out)
+	}
 	check("live")
 	if err := json.Unmarshal([]byte(must("ledger", "verify", "--json")), &head); err != nil {
 		t.Fatal(err)
 	}
 	p.stop(syscall.SIGTERM)
+	if code, out := run(t, "health", "--config", p.config); code != 1 {
+		t.Errorf("health of a server that does not run: exit %d, %s", code, out)
+	}
 	check("closed")
 
 	kept := fmtHead(head.Head.Transfer, head.Head.Hash)

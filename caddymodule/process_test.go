@@ -119,7 +119,7 @@ func newProcess(t testing.TB, grace, options, site string, upstream http.Handler
 		config: filepath.Join(dir, "Caddyfile"), admin: "127.0.0.1:" + freePort(t),
 	}
 	p.url = "http://127.0.0.1:" + p.port
-	p.write(grace, options, strings.ReplaceAll(site, "UPSTREAM", backend.Listener.Addr().String()))
+	p.write(grace, options, withUpstream(site, backend))
 	return p
 }
 

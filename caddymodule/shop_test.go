@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -60,7 +61,7 @@ func (s *shop) open(options, site string, upstream http.Handler) {
 	s.url = "http://127.0.0.1:" + s.port
 	backend := httptest.NewServer(upstream)
 	t.Cleanup(backend.Close)
-	s.load(options, strings.NewReplacer("UPSTREAM", backend.Listener.Addr().String(), "PORT", s.port).Replace(site))
+	s.load(options, strings.ReplaceAll(withUpstream(site, backend), "PORT", s.port))
 	t.Cleanup(func() {
 		if s.stop != nil {
 			if err := s.stop(); err != nil {
@@ -110,6 +111,16 @@ func (s *shop) logging() string {
 		filter = "\n\t\tformat filter {\n\t\t\trequest>headers>X-Api-Key delete\n\t\t}"
 	}
 	return fmt.Sprintf("log {\n\t\toutput file %s\n\t\tlevel %s%s\n\t}", s.log, cmp.Or(s.level, "DEBUG"), filter)
+}
+
+// bareProxy is a reverse_proxy for which a site sets nothing.
+var bareProxy = regexp.MustCompile(`(?m)reverse_proxy UPSTREAM$`)
+
+// withUpstream puts the address of the upstream into a site. Caddy gives up on a new connection to an upstream after three seconds, which is too
+// short for hundreds of them at the same time on a busy machine. So a proxy for which the site sets nothing waits.
+func withUpstream(site string, backend *httptest.Server) string {
+	site = bareProxy.ReplaceAllString(site, "reverse_proxy UPSTREAM {\n\t\t\ttransport http {\n\t\t\t\tdial_timeout 1h\n\t\t\t}\n\t\t}")
+	return strings.ReplaceAll(site, "UPSTREAM", backend.Listener.Addr().String())
 }
 
 // load starts a config, and then ends the one before it, if any: a reload.

@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"context"
 	"log/slog"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -43,11 +44,21 @@ const (
 )
 
 // startClock starts a worker that does what is due at a certain time: automatic releases, the end of refund windows, renewals. It also
-// reopens the ledger after a failed commit.
-func startClock(b *books, book *escrow.Book, logger *zap.Logger) *worker {
+// reopens the ledger after a failed commit. If that does not succeed, it alerts the operator.
+func startClock(b *books, book *escrow.Book, alert func(context.Context, escrow.Event), logger *zap.Logger) *worker {
 	return startWorker(func(ctx context.Context) {
+		var alerts sync.WaitGroup
+		defer alerts.Wait()
+		readOnly := false
 		for {
 			b.bringBack(ctx)
+			trouble := b.ledger.Err()
+			if trouble != nil && !readOnly {
+				alerts.Go(func() {
+					alert(ctx, escrow.Event{Type: escrow.LedgerReadOnly, At: b.ledger.Now(), Trouble: trouble.Error()})
+				})
+			}
+			readOnly = trouble != nil
 			wait := maxClockSleep
 			if b.ledger.Err() == nil {
 				next, err := book.RunDue(ctx)
@@ -60,6 +71,23 @@ func startClock(b *books, book *escrow.Book, logger *zap.Logger) *worker {
 			}
 			if !pause(ctx, wait) {
 				return
+			}
+		}
+	})
+}
+
+// totalsEvery is the time between two rounds of adding charges to the totals. A report does not wait for the round.
+const totalsEvery = 10 * time.Second
+
+// startTotals starts a worker that adds charges to the totals that reports are made of.
+func startTotals(b *books, book *escrow.Book, logger *zap.Logger) *worker {
+	return startWorker(func(ctx context.Context) {
+		for pause(ctx, totalsEvery) {
+			if b.ledger.Err() != nil {
+				continue
+			}
+			if _, _, err := book.KeepTotals(ctx); err != nil && ctx.Err() == nil {
+				logger.Error("adding charges to the totals", zap.Error(err))
 			}
 		}
 	})

@@ -61,8 +61,12 @@ func (t *Tx) spent(key string, s spending) error {
 		if err != nil {
 			return err
 		}
+		before := was.Spent
 		was.Spent += s.amount
 		if err := t.put(spentTable.key(s.agent, l.id()), was); err != nil {
+			return err
+		}
+		if err := t.tellLimit(s.agent, l, before, was); err != nil {
 			return err
 		}
 	}

@@ -14,6 +14,7 @@
 //	escrow_*        escrows: locked, released, refunded, disputed, by milestones
 //	call_*          metered calls: authorised, drawn, settled; charges and their quality
 //	subscription_*  plans, periods and quotas
+//	usage*          sums of charges, kept as they are made, and the reports of them
 //	resource        what providers keep, and which payer made it
 //	event_*         what agents are told of: events, the outbox, webhooks
 //	claim_*         what one process knows for a moment
@@ -94,10 +95,11 @@ type process struct {
 	signer *signer       // of receipts
 
 	abandoned abandoned // calls whose charge failed with a commit
+	unkept    *unkept   // payees whose totals may be behind
 }
 
 func newProcess(l *ledger.Ledger) *process {
-	return &process{claims: newMemory(l), ids: newIDs(), outbox: make(chan struct{}, 1), signer: &signer{}}
+	return &process{claims: newMemory(l), ids: newIDs(), outbox: make(chan struct{}, 1), signer: &signer{}, unkept: newUnkept()}
 }
 
 func (r Rules) withDefaults() Rules {

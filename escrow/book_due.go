@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
 // A background worker, which calls [Book.RunDue], does what is due by the clock. So no request waits for it. A request that reads or
@@ -18,6 +20,7 @@ const (
 	dueSubscription = "s"
 	dueNotice       = "n" // an event that announces something
 	dueCredit       = "c"
+	dueHour         = "h" // the sums of an hour's charges, for webhooks
 	dueForget       = "f" // old idempotency keys; these belong to no agent
 )
 
@@ -31,6 +34,17 @@ const (
 func (t *Tx) fallsDue(owner string, at time.Time, what string) error {
 	t.ledger.Put(dueTurns.key(owner, at, what), []byte{})
 	return dueTurns.by(t, owner, at)
+}
+
+// Behind returns how long something has been due that was not done yet, or zero.
+func (b *Book) Behind() (late time.Duration, err error) {
+	err = b.view(func(r ledger.Reader) error {
+		return dueTurns.each(r, func(_ string, at time.Time) bool {
+			late = max(b.Now().Sub(at), 0)
+			return false
+		})
+	})
+	return late, err
 }
 
 // RunDue does what is due: it releases escrows, grants refunds, renews subscriptions, ends expired credit and sends notices. If very much
@@ -112,6 +126,8 @@ func (t *Tx) runOne(what string) (more bool, err error) {
 		err = t.notice(id)
 	case dueCredit:
 		err = t.creditDue(id)
+	case dueHour:
+		err = t.tellHour(id)
 	case dueForget:
 		more, err = t.forget()
 	default:

@@ -28,5 +28,8 @@ func (s *ids) next(prefix string, at time.Time) string {
 	return prefix + id.String()
 }
 
+// NewMessageID returns an id for a message to a webhook that does not go through the outbox.
+func (b *Book) NewMessageID() string { return b.process.ids.next("msg_", b.Now()) }
+
 // NewRequestID returns a new id of a metered request, "req_" and a ULID.
 func (b *Book) NewRequestID() string { return b.process.ids.next("req_", b.Now()) }

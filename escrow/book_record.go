@@ -66,6 +66,11 @@ const (
 	laterTable        table = 'X' // payee, name: an answer that is fetched later, and who asked for it
 	decisionTable     table = 'j' // request id: a charge whose quality is not decided yet
 	resourceTable     table = 'Y' // payee, kind, the provider's id: who made what the provider keeps
+	totalTable        table = '1' // agent, kind of total, time and group: see usageTotal
+	keptTable         table = '2' // payee: time and request id of the last of its charges that is in the totals
+	sentTable         table = '4' // agent, webhook id, message id: the last messages to a webhook, and how it answered
+	usualTable        table = '5' // agent: what it usually pays in an hour
+	feeTable          table = '3' // agent, time and escrow id: the price of a subscription's period; both sides, and nobody for all
 )
 
 // key returns the key of a record; parts are separated by a zero byte, which no id holds.

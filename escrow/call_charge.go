@@ -260,5 +260,5 @@ func (t *Tx) payBack(c Charge, amount ledger.Amount, reason string) (Charge, err
 	if c.Refunded == c.Amount {
 		c.Status = WhollyRefunded
 	}
-	return c, t.put(chargeTable.key(c.RequestID), c)
+	return c, t.saveCharge(c)
 }

@@ -168,7 +168,7 @@ func (t *Tx) follow(e *Escrow) error {
 	default:
 		return nil
 	}
-	return t.put(chargeTable.key(c.RequestID), c)
+	return t.saveCharge(c)
 }
 
 // Decide ends the decision on a charge with the judge's verdict.
@@ -195,7 +195,7 @@ func (t *Tx) decide(c Charge, v Verdict, score, note string) (Charge, error) {
 		return Charge{}, refuse(InvalidStatus, nil, "the charge is %s: its quality is decided already", c.Status)
 	}
 	c.Score = score
-	if err := t.put(chargeTable.key(c.RequestID), c); err != nil {
+	if err := t.saveCharge(c); err != nil {
 		return Charge{}, err
 	}
 	if err := t.divideBy(e, v, note); err != nil {

@@ -402,6 +402,9 @@ func (t *Tx) record(d drawn, hold *ledger.Hold) (Charge, error) {
 	if err := t.keepCall(d); err != nil {
 		return Charge{}, err
 	}
+	if err := t.isBehind(c.Payee); err != nil {
+		return Charge{}, err
+	}
 	return c, t.put(chargeTable.key(c.RequestID), c)
 }
 

@@ -222,10 +222,7 @@ func (t *Tx) creditDue(id string) error {
 // creditEvent sends an event to both parties of a credit.
 func (t *Tx) creditEvent(what EventType, c Credit) error {
 	event := Event{Type: what, At: t.Now(), Credit: &c}
-	if err := t.tell(c.Agent, event); err != nil {
-		return err
-	}
-	return t.tell(c.Payee, event)
+	return t.tellAll(event, c.Agent, c.Payee)
 }
 
 func (c Credit) visible(by Actor) bool {

@@ -20,9 +20,16 @@ const (
 	EscrowResolved        EventType = "escrow.resolved"
 	EscrowExpiring        EventType = "escrow.expiring" // its time is nearly up
 	MilestoneWasDelivered EventType = "milestone.delivered"
-	ChargeWithheld        EventType = "charge.withheld" // an answer did not go out, since its whole price could not be charged
-	ChargeUnpriced        EventType = "charge.unpriced" // a call has used something that has no price, and was charged nothing
-	BalanceLow            EventType = "balance.low"     // a wallet fell below what its webhook has set
+	ChargeWithheld        EventType = "charge.withheld"  // an answer did not go out, since its whole price could not be charged
+	ChargeUnpriced        EventType = "charge.unpriced"  // a call has used something that has no price, and was charged nothing
+	ChargeCreated         EventType = "charge.created"   // a call was charged; only for webhooks that name this event
+	ChargeSuspect         EventType = "charge.suspect"   // a call was charged less than it should cost, since its usage was absurd or the money ran out
+	ChargesHourly         EventType = "charges.hourly"   // the sums of an hour; only for webhooks that name this event
+	BalanceLow            EventType = "balance.low"      // a wallet fell below what its webhook has set
+	LimitReached          EventType = "limit.reached"    // 50, 80, 90 or 100 percent of a limit are spent
+	SpendUnusual          EventType = "spend.unusual"    // an agent spends much more than it used to
+	LedgerReadOnly        EventType = "ledger.read_only" // the ledger accepts no money; only the operator is told
+	WebhookTest           EventType = "webhook.test"     // sent on request, to try the webhook
 
 	CreditIssued     EventType = "credit.issued"
 	CreditWasRevoked EventType = "credit.revoked"
@@ -39,7 +46,8 @@ const (
 // EventTypes are all events, as webhooks may ask for them.
 var EventTypes = []EventType{
 	EscrowCreated, EscrowReleased, EscrowRefunded, EscrowRefundRequested, EscrowRefundWithdrawn, EscrowDisputed, EscrowResolved,
-	EscrowExpiring, MilestoneWasDelivered, ChargeWithheld, ChargeUnpriced, BalanceLow,
+	EscrowExpiring, MilestoneWasDelivered, ChargeWithheld, ChargeUnpriced, ChargeCreated, ChargeSuspect, ChargesHourly, BalanceLow,
+	LimitReached, SpendUnusual, LedgerReadOnly, WebhookTest,
 	CreditIssued, CreditWasRevoked, CreditHasExpired, SubscriptionStarted, SubscriptionRenewing, SubscriptionUnfunded,
 	SubscriptionRenewed, SubscriptionSuspended, SubscriptionEnded,
 }
@@ -47,14 +55,19 @@ var EventTypes = []EventType{
 // Event is something that happened to an agent's escrow, subscription, call or wallet. One of the pointers is set; it shows the thing as it was
 // after the event.
 type Event struct {
-	Type         EventType     `cbor:"1,keyasint"`
-	At           time.Time     `cbor:"2,keyasint"`
-	Escrow       *Escrow       `cbor:"3,keyasint,omitempty"`
-	Subscription *Subscription `cbor:"4,keyasint,omitempty"`
-	Balance      *BalanceFell  `cbor:"5,keyasint,omitempty"`
-	Withheld     *WithheldCall `cbor:"6,keyasint,omitempty"`
-	Unpriced     *UnpricedCall `cbor:"7,keyasint,omitempty"`
-	Credit       *Credit       `cbor:"8,keyasint,omitempty"`
+	Type         EventType      `cbor:"1,keyasint"`
+	At           time.Time      `cbor:"2,keyasint"`
+	Escrow       *Escrow        `cbor:"3,keyasint,omitempty"`
+	Subscription *Subscription  `cbor:"4,keyasint,omitempty"`
+	Balance      *BalanceFell   `cbor:"5,keyasint,omitempty"`
+	Withheld     *WithheldCall  `cbor:"6,keyasint,omitempty"`
+	Unpriced     *UnpricedCall  `cbor:"7,keyasint,omitempty"`
+	Credit       *Credit        `cbor:"8,keyasint,omitempty"`
+	Charge       *Charge        `cbor:"9,keyasint,omitempty"`
+	Hour         *HourOfCharges `cbor:"10,keyasint,omitempty"`
+	Limit        *LimitSpent    `cbor:"11,keyasint,omitempty"`
+	Spend        *UnusualSpend  `cbor:"12,keyasint,omitempty"`
+	Trouble      string         `cbor:"13,keyasint,omitempty"` // why the ledger accepts no money
 }
 
 // UnpricedCall is a call that used something that has no price, and was charged nothing.
@@ -82,7 +95,7 @@ func (t *Tx) tellUnpriced(c Charge) error {
 		return nil
 	}
 	call := &UnpricedCall{Request: c.RequestID, Payer: c.Payer, Payee: c.Payee, Route: c.Route, Model: c.Model, Units: unpriced}
-	return t.tell(c.Payee, Event{Type: ChargeUnpriced, At: t.Now(), Unpriced: call})
+	return t.tellAll(Event{Type: ChargeUnpriced, At: t.Now(), Unpriced: call}, c.Payee)
 }
 
 // WithheldCall is a call whose complete answer did not go out, since its whole price could not be charged.
@@ -96,11 +109,7 @@ type WithheldCall struct {
 
 // Withheld tells both parties of a call whose answer was withheld.
 func (t *Tx) Withheld(c WithheldCall) error {
-	event := Event{Type: ChargeWithheld, At: t.Now(), Withheld: &c}
-	if err := t.tell(c.Payer, event); err != nil {
-		return err
-	}
-	return t.tell(c.Payee, event)
+	return t.tellAll(Event{Type: ChargeWithheld, At: t.Now(), Withheld: &c}, c.Payer, c.Payee)
 }
 
 // BalanceFell says that a wallet has less than the amount that its agent has set in a webhook.
@@ -112,20 +121,25 @@ type BalanceFell struct {
 
 // escrowEvent tells both parties of an escrow.
 func (t *Tx) escrowEvent(what EventType, e Escrow) error {
-	event := Event{Type: what, At: t.Now(), Escrow: &e}
-	if err := t.tell(e.From, event); err != nil {
-		return err
-	}
-	return t.tell(e.To, event)
+	return t.tellAll(Event{Type: what, At: t.Now(), Escrow: &e}, e.From, e.To)
 }
 
 // subscriptionEvent tells both parties of a subscription.
 func (t *Tx) subscriptionEvent(what EventType, s Subscription) error {
-	event := Event{Type: what, At: t.Now(), Subscription: &s}
-	if err := t.tell(s.Payer, event); err != nil {
-		return err
+	return t.tellAll(Event{Type: what, At: t.Now(), Subscription: &s}, s.Payer, s.Payee)
+}
+
+// TheOperator stands for the operator among the owners of webhooks. A webhook of the operator gets the events of all agents.
+const TheOperator = ""
+
+// tellAll tells agents of an event, and the operator.
+func (t *Tx) tellAll(event Event, agents ...string) error {
+	for _, agent := range append(agents, TheOperator) {
+		if err := t.tell(agent, event); err != nil {
+			return err
+		}
 	}
-	return t.tell(s.Payee, event)
+	return nil
 }
 
 // tell puts an event into the outbox, for each webhook of the agent that wants it.
@@ -135,7 +149,7 @@ func (t *Tx) tell(agent string, event Event) error {
 		return err
 	}
 	for _, h := range hooks {
-		if !h.wants(event.Type) {
+		if !h.Wants(event.Type) {
 			continue
 		}
 		if err := t.enqueue(h, event); err != nil {

@@ -54,7 +54,7 @@ func (t *Tx) notice(what string) error {
 	if *s = t.withFunding(*s); s.RenewalFunded {
 		return t.subscriptionEvent(SubscriptionRenewing, *s)
 	}
-	if err := t.tell(s.Payer, Event{Type: SubscriptionUnfunded, At: t.Now(), Subscription: s}); err != nil {
+	if err := t.tellAll(Event{Type: SubscriptionUnfunded, At: t.Now(), Subscription: s}, s.Payer); err != nil {
 		return err
 	}
 	return t.tell(s.Payee, Event{Type: SubscriptionRenewing, At: t.Now(), Subscription: s}) // the payee must not learn whether the payer has enough money

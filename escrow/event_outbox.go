@@ -19,6 +19,12 @@ type Delivery struct {
 	Next     time.Time `cbor:"6,keyasint"`           // when it is tried again
 }
 
+// Attempt is the result of sending a message to a webhook.
+type Attempt struct {
+	Status int    `cbor:"1,keyasint,omitempty"` // of HTTP; 0: there was no answer
+	Error  string `cbor:"2,keyasint,omitempty"` // why there was none
+}
+
 // backoff is how long to wait after each failed attempt. The last value applies to all further attempts. A webhook that is down loses
 // nothing until [maxWaiting] messages wait for it.
 var backoff = []time.Duration{
@@ -103,8 +109,13 @@ func (t *Tx) putDelivery(d Delivery) error {
 // maxWaiting is how many messages may wait for one webhook.
 const maxWaiting = 10_000
 
-// enqueue puts a message for a webhook into the outbox. If too many wait already, the message is lost, and the webhook's Lost counts it.
+// enqueue puts a message for a webhook into the outbox.
 func (t *Tx) enqueue(h Webhook, event Event) error {
+	return t.send(h, t.process.ids.next("msg_", t.Now()), event)
+}
+
+// send puts a message with an id into the outbox. If too many wait already, the message is lost, and the webhook's Lost counts it.
+func (t *Tx) send(h Webhook, id string, event Event) error {
 	waiting, err := t.countWaiting(h.Agent, h.ID, 1)
 	if err != nil {
 		return err
@@ -117,7 +128,7 @@ func (t *Tx) enqueue(h Webhook, event Event) error {
 		return t.put(webhookTable.key(h.Agent, h.ID), h)
 	}
 	t.ledger.OnCommit(t.process.wakeOutbox)
-	return t.putDelivery(Delivery{ID: t.process.ids.next("msg_", t.Now()), Agent: h.Agent, Webhook: h.ID, Event: event, Next: t.Now()})
+	return t.putDelivery(Delivery{ID: id, Agent: h.Agent, Webhook: h.ID, Event: event, Next: t.Now()})
 }
 
 // countWaiting counts the messages that wait for a webhook.
@@ -143,19 +154,22 @@ func (t *Tx) taken(d Delivery) (found bool, err error) {
 }
 
 // Delivered removes a delivery that the webhook has accepted from the outbox.
-func (t *Tx) Delivered(d Delivery) error {
+func (t *Tx) Delivered(d Delivery, a Attempt) error {
 	if found, err := t.taken(d); err != nil || !found {
 		return err
 	}
-	if _, err := t.countWaiting(d.Agent, d.Webhook, -1); err != nil {
+	if err := t.logSent(d, a, true); err != nil {
 		return err
 	}
-	return outboxTurns.next(t, d.Agent)
+	return t.dropped(d)
 }
 
 // DeliveryFailed postpones a delivery, longer after each failure.
-func (t *Tx) DeliveryFailed(d Delivery) error {
+func (t *Tx) DeliveryFailed(d Delivery, a Attempt) error {
 	if found, err := t.taken(d); err != nil || !found {
+		return err
+	}
+	if err := t.logSent(d, a, false); err != nil {
 		return err
 	}
 	d.Next = t.Now().Add(backoff[min(d.Attempts, len(backoff)-1)])
@@ -167,7 +181,25 @@ func (t *Tx) DeliveryFailed(d Delivery) error {
 }
 
 // WebhookGone removes a webhook that has answered a delivery with 410 Gone, and all messages that wait for it.
-func (t *Tx) WebhookGone(d Delivery) error {
-	t.ledger.Delete(webhookTable.key(d.Agent, d.Webhook))
-	return t.Delivered(d)
+func (t *Tx) WebhookGone(d Delivery, _ Attempt) error {
+	if err := t.deleteWebhook(Webhook{Agent: d.Agent, ID: d.Webhook}); err != nil {
+		return err
+	}
+	return t.DeliveryDropped(d, Attempt{})
+}
+
+// DeliveryDropped removes a delivery whose webhook was deleted from the outbox.
+func (t *Tx) DeliveryDropped(d Delivery, _ Attempt) error {
+	if found, err := t.taken(d); err != nil || !found {
+		return err
+	}
+	return t.dropped(d)
+}
+
+// dropped counts that a delivery has left the outbox.
+func (t *Tx) dropped(d Delivery) error {
+	if _, err := t.countWaiting(d.Agent, d.Webhook, -1); err != nil {
+		return err
+	}
+	return outboxTurns.next(t, d.Agent)
 }

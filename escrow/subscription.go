@@ -170,6 +170,9 @@ func (t *Tx) beginPeriod(by Actor, s *Subscription, start time.Time) error {
 	if err := t.lockPeriod(s, &price, &s.EscrowID); err != nil {
 		return err
 	}
+	if err := t.countFee(fee{Payer: s.Payer, Payee: s.Payee, Plan: s.Plan.Name, Key: s.Key, Amount: s.Plan.Price}, s.EscrowID); err != nil {
+		return err
+	}
 	s.PoolID = ""
 	if s.Plan.Pool > 0 {
 		pool := Escrow{Kind: KindOverage, Status: StatusOpen, From: s.Payer, To: s.Payee, Amount: s.Plan.Pool, Memo: s.Plan.poolMemo(), OnExpiry: ToPayer}

@@ -53,31 +53,22 @@ func (s *shop) sound() {
 // complete only if they cover its whole price, and credit is used first.
 func TestTheLawWithCredit(t *testing.T) {
 	t.Parallel()
-	for _, good := range goods {
-		for _, streamed := range []bool{false, true} {
-			provider := good.document
-			if streamed {
-				provider = good.stream
-			}
-			if provider == nil {
-				continue
-			}
-			for _, has := range [][2]string{{"0.03", "0"}, {"0.03", "0.03"}, {"0.03", "0.07"}, {"0.1", "0"}, {"0.099999999", "0.000000001"}, {"1", "0"}, {"0.05", "1"}} {
-				t.Run(fmt.Sprintf("%s/streamed=%v/%s and %s", good.name, streamed, has[0], has[1]), func(t *testing.T) {
-					t.Parallel()
-					holdsTheLawWithCredit(t, good, streamed, provider, has[0], has[1])
-				})
-			}
+	for _, good := range sales() {
+		for _, has := range [][2]string{{"0.03", "0"}, {"0.03", "0.03"}, {"0.03", "0.07"}, {"0.1", "0"}, {"0.099999999", "0.000000001"}, {"1", "0"}, {"0.05", "1"}} {
+			t.Run(fmt.Sprintf("%s/streamed=%v/%s and %s", good.name, good.streamed, has[0], has[1]), func(t *testing.T) {
+				t.Parallel()
+				holdsTheLawWithCredit(t, good, has[0], has[1])
+			})
 		}
 	}
 }
 
-func holdsTheLawWithCredit(t *testing.T, good sold, streamed bool, provider http.HandlerFunc, credit, money string) {
+func holdsTheLawWithCredit(t *testing.T, good sale, credit, money string) {
 	route := good.route(t)
 	route.Batch = pricing.Measure{N: 1, Unit: "event"}
-	s := openShop(t, escrow.Rules{}, gateway.Options{}, route, provider)
+	s := openShop(t, escrow.Rules{}, gateway.Options{}, route, good.provider)
 	s.has("alice", money, credit)
-	status, body, complete := good.ask(t, s, streamed)
+	status, body, complete := good.ask(t, s, good.streamed)
 	price, all := amount(good.price), amount(credit)+amount(money)
 	var charge escrow.Charge
 	charges, _, err := s.book.Charges(escrow.ChargeFilter{Agent: "alice"}, escrow.Page{})
@@ -88,7 +79,7 @@ func holdsTheLawWithCredit(t *testing.T, good sold, streamed bool, provider http
 	if complete && (all < price || charge.Amount != price) {
 		t.Errorf("a complete answer of %s was had for %s, by who has %s", price, charge.Amount, all)
 	}
-	enough := all > price || all == price && !(good.isTokens() && streamed)
+	enough := all > price || all == price && !(good.isTokens() && good.streamed)
 	if !complete && enough {
 		t.Errorf("an honest call is refused: %d %s", status, body)
 	}

@@ -56,6 +56,8 @@ type Options struct {
 	Begin func(*http.Request, Caller)
 	// Report is called for each call that has ended, when its charge is known. Default: nothing is called.
 	Report func(*http.Request, Report)
+	// MetricsByPayer counts the charged calls of each payer apart. Default: only by payee, route and model.
+	MetricsByPayer bool
 	// Rails are ways to pay at the metered route itself. A request is offered to them in this order.
 	Rails []Rail
 }

@@ -355,3 +355,10 @@ func TestTheEndOfTheProcess(t *testing.T) {
 	}
 	want(t, "wallet in the end", s.balance("alice"), "0.8")
 }
+
+func (s *shop) charges() []escrow.Charge {
+	s.t.Helper()
+	charges, _, err := s.book.Charges(escrow.ChargeFilter{Agent: "alice"}, escrow.Page{})
+	must(s.t, err)
+	return charges
+}

@@ -1,15 +1,20 @@
 package gateway
 
 import (
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/shopspring/decimal"
+
+	"github.com/tallygate/tallygate/escrow"
 )
 
 // metrics count metered calls. They belong to the process and not to a gateway, so that a new configuration does not reset them. They
 // contain no amounts, because metrics are floats.
 var metrics = struct {
 	calls    *prometheus.CounterVec
+	units    *prometheus.CounterVec
 	refused  *prometheus.CounterVec
 	shadow   *prometheus.CounterVec
 	withheld *prometheus.CounterVec
@@ -18,8 +23,12 @@ var metrics = struct {
 }{
 	calls: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: "tallygate", Name: "calls_total",
-		Help: "Calls whose response was charged, by payee and by who cut it short (none, client, upstream, funds).",
-	}, []string{"payee", "cut"}),
+		Help: "Calls whose response was charged, by payee, route, model, where the usage comes from (stated, estimated), who cut it short (none, client, upstream, funds), and payer, if that is asked for.",
+	}, []string{"payee", "route", "model", "source", "cut", "payer"}),
+	units: prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: "tallygate", Name: "units_total",
+		Help: "Units that charged calls have used, by payee, route, model and class.",
+	}, []string{"payee", "route", "model", "class"}),
 	refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: "tallygate", Name: "refused_total",
 		Help: "Calls that were refused, by payee and by the problem's code.",
@@ -44,11 +53,59 @@ var metrics = struct {
 
 // Collectors returns the metrics, to be registered.
 func Collectors() []prometheus.Collector {
-	return []prometheus.Collector{metrics.calls, metrics.refused, metrics.shadow, metrics.withheld, metrics.settle, metrics.live}
+	return []prometheus.Collector{metrics.calls, metrics.units, metrics.refused, metrics.shadow, metrics.withheld, metrics.settle, metrics.live}
 }
 
 // timeSettle measures how long a settlement takes.
 func timeSettle() (done func()) {
 	began := time.Now()
 	return func() { metrics.settle.Observe(time.Since(began).Seconds()) }
+}
+
+// names bounds how many values of a label a process makes, since each is kept for as long as the process runs, and callers can choose some of
+// them, such as the model.
+type names struct {
+	mu   sync.RWMutex
+	most int
+	seen map[string]struct{}
+}
+
+// otherName stands for all names for which there is no room.
+const otherName = "other"
+
+var (
+	modelNames = &names{most: 500, seen: map[string]struct{}{}}
+	payerNames = &names{most: 10_000, seen: map[string]struct{}{}}
+)
+
+func (n *names) label(name string) string {
+	n.mu.RLock()
+	_, seen := n.seen[name]
+	n.mu.RUnlock()
+	if seen {
+		return name
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if len(n.seen) >= n.most {
+		if _, seen := n.seen[name]; !seen {
+			return otherName
+		}
+	}
+	n.seen[name] = struct{}{}
+	return name
+}
+
+// countCharge counts a charged call.
+func (g *Gateway) countCharge(c escrow.Charge) {
+	model, payer := modelNames.label(c.Model), ""
+	if g.options.MetricsByPayer {
+		payer = payerNames.label(c.Payer)
+	}
+	metrics.calls.WithLabelValues(c.Payee, c.Route, model, c.Source, c.Cut, payer).Inc()
+	for class, text := range c.Units {
+		if n, err := decimal.NewFromString(text); err == nil && n.IsPositive() {
+			metrics.units.WithLabelValues(c.Payee, c.Route, model, class).Add(n.InexactFloat64())
+		}
+	}
 }

@@ -167,29 +167,20 @@ func TestWhatIsDoneMidCall(t *testing.T) {
 	happened := map[string]bool{}
 	var mu sync.Mutex
 	t.Run("all", func(t *testing.T) {
-		for _, good := range goods {
-			for _, streamed := range []bool{false, true} {
-				provider := good.document
-				if streamed {
-					provider = good.stream
-				}
-				if provider == nil {
-					continue
-				}
-				for _, pays := range []string{"wallet", "escrow", "milestone", "quota", "quality"} {
-					for _, event := range midCallEvents {
-						if !event.can(pays) {
-							continue
-						}
-						t.Run(good.name+"/"+map[bool]string{false: "whole", true: "streamed"}[streamed]+"/"+pays+"/"+event.name, func(t *testing.T) {
-							t.Parallel()
-							if paidMidCall(t, good, streamed, provider, pays, event) {
-								mu.Lock()
-								defer mu.Unlock()
-								happened[event.name+" in "+pays] = true
-							}
-						})
+		for _, good := range sales() {
+			for _, pays := range []string{"wallet", "escrow", "milestone", "quota", "quality"} {
+				for _, event := range midCallEvents {
+					if !event.can(pays) {
+						continue
 					}
+					t.Run(good.name+"/"+map[bool]string{false: "whole", true: "streamed"}[good.streamed]+"/"+pays+"/"+event.name, func(t *testing.T) {
+						t.Parallel()
+						if paidMidCall(t, good, pays, event) {
+							mu.Lock()
+							defer mu.Unlock()
+							happened[event.name+" in "+pays] = true
+						}
+					})
 				}
 			}
 		}
@@ -203,17 +194,17 @@ func TestWhatIsDoneMidCall(t *testing.T) {
 	}
 }
 
-func paidMidCall(t *testing.T, good sold, streamed bool, provider http.HandlerFunc, pays string, event event) (happened bool) {
+func paidMidCall(t *testing.T, good sale, pays string, event event) (happened bool) {
 	route := good.route(t)
 	route.Batch = pricing.Measure{N: 1, Unit: "event"}
 	purse := good.purse(t, &route, pays, "1")
 	begun, goOn := make(chan struct{}), make(chan struct{})
 	pause := sync.OnceFunc(func() { close(begun); <-goOn })
 	s := openShop(t, escrow.Rules{Plans: purse.plans}, gateway.Options{}, route, func(w http.ResponseWriter, r *http.Request) {
-		if !streamed {
+		if !good.streamed {
 			pause()
 		}
-		provider(&pausing{w, pause}, r)
+		good.provider(&pausing{w, pause}, r)
 	})
 	must(t, s.do(func(tx *escrow.Tx) error {
 		if _, _, _, err := tx.CreateAgent(escrow.Actor{}, escrow.AgentOrder{ID: "bob"}); err != nil {
@@ -226,7 +217,7 @@ func paidMidCall(t *testing.T, good sold, streamed bool, provider http.HandlerFu
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_, body, complete = good.ask(t, s, streamed, purse.headers...)
+		_, body, complete = good.ask(t, s, good.streamed, purse.headers...)
 	}()
 	<-begun
 	happened = s.do(func(tx *escrow.Tx) error { return event.do(s, tx) }) == nil
@@ -238,7 +229,7 @@ func paidMidCall(t *testing.T, good sold, streamed bool, provider http.HandlerFu
 		t.Errorf("a complete answer of %s was had for %s: %s", price, charged, how)
 	case charged > price:
 		t.Errorf("%s was charged for what costs %s: %s", charged, price, how)
-	case !complete && !streamed && heldInFull(good):
+	case !complete && !good.streamed && heldInFull(good.sold):
 		t.Errorf("all of it was held, and the answer is withheld: %s", body)
 	case !complete && event.name == "nothing":
 		t.Errorf("an honest call is refused: %s", body)

@@ -90,7 +90,7 @@ func (c *counting) charge(e ending) (*settled, *ledger.Refusal) {
 		if e.cut == cutNone {
 			c.rememberContainers()
 		}
-		metrics.calls.WithLabelValues(c.route.Payee, e.cut).Inc()
+		c.gateway.countCharge(charge)
 	}
 	return &settled{charge: charge, quality: settlement.Quality, err: err}, nil
 }

@@ -123,9 +123,9 @@ type Usage struct {
 	// Unanswered says that a complete answer contains neither output nor usage nor an error, although answers in this format do. So the real
 	// answer comes later, or was sent elsewhere.
 	Unanswered bool
-	// Unstated says that a whole answer whose tokens can't be counted, such as an image, does not state them.
+	// Unstated says that a whole answer does not state its tokens, although they can't be counted locally. An image is such an answer.
 	Unstated bool
-	// Uncounted says that the answer states none of the units of the provider's own that are looked for in it.
+	// Uncounted says that units of the provider's own were looked for in the answer, and that it states none of them.
 	Uncounted bool
 	// Pending says that the answer states that it is unfinished.
 	Pending bool
@@ -135,8 +135,8 @@ type Usage struct {
 	Kept string
 	// Length is the length of the audio, in seconds, if the answer does not state it: from the upload, or from the last subtitle.
 	Length Quantity
-	// Containers are those whose sessions are in Units, as [CodeSession], each with one for each of [Call.ContainerGB]. A session of a container
-	// is more than one call may use.
+	// Containers are the ids of the containers in which the provider ran code. Units has, as [CodeSession], [Call.ContainerGB] sessions for each
+	// of them. Several calls may use one session.
 	Containers []string
 	// Cost is the price in USD that the provider states, as it wrote it (OpenRouter's usage.cost); otherwise empty.
 	Cost string
@@ -195,9 +195,9 @@ type Call struct {
 	// Asked are units that the request itself asks for, whatever the answer states: characters to be spoken, images, seconds of video. They
 	// count as used when the provider has answered.
 	Asked Units
-	// Mute says that the answer states nothing of its output, such as sound alone.
+	// Mute says that the answer does not state how much output it has. An answer of sound alone is such.
 	Mute bool
-	// ContainerGB is the memory, in gigabytes, of a container that the call has the provider make or use; at least 1.
+	// ContainerGB is the memory, in gigabytes, of a container that the provider makes or uses for the call; at least 1.
 	ContainerGB int64
 	// Unsaid is a class that the request asks for without saying how much; otherwise empty.
 	Unsaid Class
@@ -213,30 +213,31 @@ type Call struct {
 	Choices int64
 	// Stored is what the call has to do with what the provider keeps.
 	Stored Stored
-	// Once, if set, is the name of a result that is charged only once, however often it is fetched (the results of a batch).
+	// Once, if set, is the name of a result that is charged only the first time it is fetched (the results of a batch).
 	Once string
-	// Later, if set, says that the answer may come later. It is the kind of answer that is then fetched.
+	// Later, if set, is the kind of answer by which a later call fetches the answer. The answer to this call may be only a name for it.
 	Later string
-	// Stays says that the provider keeps the answer where its caller can read it for nothing, also if it was cut, or never heard: in a
-	// conversation, in a thread, among the stored completions.
+	// Stays says that the provider keeps the answer where the client can read it later for nothing: in a conversation, in a thread, or among
+	// the stored completions. That is so even if the answer was cut, or did not reach the client.
 	Stays bool
-	// Keeps, if set, says that the provider stores the answer, even if it was cut. It is the kind of answer that is then fetched.
+	// Keeps, if set, is the kind of answer by which a later call can fetch this answer. The provider stores it, even if it was cut.
 	Keeps string
 	// Fetches, if set, is the name of an answer that an earlier call may have asked for, and that this call fetches if it is finished: its
 	// kind, a colon, and the provider's name for it. If nobody has asked for it in that way, the other fields say what the call is.
 	Fetches string
-	// Of, if set, is the name of a thing that an earlier call has asked for, as in Fetches, and that this call is about. If another agent has
-	// asked for it, it does not exist for this one.
+	// Of, if set, is the name of a thing that this call is about, in the form of Fetches. An earlier call has asked for the thing. If that call
+	// was another agent's, the thing does not exist for this agent.
 	Of string
 	// AnyModel says that the request need not name the models whose answers it gets.
 	AnyModel bool
-	// Talks says that the client goes on asking over the connection that the call opens (a WebSocket): it may name models there, see
-	// package wire's Talk. TalksOf is the kind of answers that it may build on there; empty where it can't.
+	// Talks says that the call opens a connection (a WebSocket) over which the client asks for more. It may name models there; package wire's
+	// Talk reads them. TalksOf is the kind of the earlier answers that it may continue there. It is empty if it can't continue any.
 	Talks   bool
 	TalksOf string
 	// Follows are the names of answers, as in Fetches, that the request continues.
 	Follows []string
-	// Elsewhere is the field, header or parameter that asks the provider to send the answer elsewhere, past the meter; otherwise empty.
+	// Elsewhere is the field, header or parameter that asks the provider to send the answer to another address, where it can't be metered. It is
+	// empty if there is none.
 	Elsewhere string
 	// Body is the request body to send. It may differ from the original, so that the answer can be metered: for example, a stream is asked for
 	// its usage.

@@ -10,7 +10,7 @@ import (
 type Resource struct {
 	// Kind is the collection of the provider's API that the resource is in, in lower case: "files", "chat/completions".
 	Kind string
-	// ID is the id within the collection. It is empty where a request names a resource in a way that none can have.
+	// ID is the id within the collection. It is empty if a request names a resource by something that can't be an id.
 	ID string
 }
 
@@ -20,23 +20,23 @@ type Stored struct {
 	Uses []Resource
 	// Makes says that the answer may tell of new resources, see [Usage.Made].
 	Makes bool
-	// Lists, where set, is the kind of resources that the request asks for a list of.
+	// Lists, if set, is the kind of resources of which the request asks for a list.
 	Lists string
-	// Tells, where set, is the kind of the one resource that is asked for. The answer may tell of others that came of it, such as the
+	// Tells, if set, is the kind of the one resource that the request reads. The answer may name others that were made from it, such as the
 	// output file of a batch.
 	Tells string
-	// Unclear, where set, is why the request may name resources that are not among Uses.
+	// Unclear, if set, says why the request may name resources that are not among Uses.
 	Unclear error
-	// Deletes, where set, is the resource that is gone if the answer is a success.
+	// Deletes, if set, is the resource that the request deletes. It no longer exists if the answer is a success.
 	Deletes *Resource
 }
 
 // MaxResourceID is how many bytes the id of a resource may have.
 const MaxResourceID = 256
 
-// NamedResource is the resource of a kind that a text names: by its id ("file-abc"), by its path in the provider's API ("files/abc",
-// "projects/p/locations/l/cachedContents/1"), or by its URL there. ok is false where the text is a URL of something else. The ID is empty
-// where it can't be an id.
+// NamedResource returns the resource of a kind that a text names. The text may be its id ("file-abc"), its path in the provider's API
+// ("files/abc", "projects/p/locations/l/cachedContents/1"), or its URL there. ok is false if the text is the URL of something else. The ID
+// of the resource is empty if the text has none that is possible.
 func NamedResource(kind, text string) (r Resource, ok bool) {
 	r.Kind = kind
 	_, rest, isURL := strings.Cut(text, "://")
@@ -73,7 +73,8 @@ func cleanID(part string) string {
 	return CheckID(id)
 }
 
-// CheckID returns an id as it is, and nothing where it can't be one: it is too long, or has other characters than visible ones of ASCII.
+// CheckID returns id. It returns an empty text instead if no resource can have that id: if it is longer than [MaxResourceID], or has characters
+// other than the visible ones of ASCII.
 func CheckID(id string) string {
 	if len(id) > MaxResourceID || strings.ContainsFunc(id, func(c rune) bool { return c <= ' ' || c > '~' }) {
 		return ""

@@ -2,8 +2,8 @@ package meter
 
 import "strings"
 
-// ShowsSummaries reports whether what a model shows of its thoughts, by its name, is not all that is charged of them: a model that thinks
-// unseen may show a summary, and Claude does from version 4 on
+// ShowsSummaries reports whether a model, by its name, may show only a summary of its reasoning. All of its reasoning is charged, so counting
+// what it shows is not enough. Every model of [ThinksUnseen] may do so, and Claude does from version 4 on
 // (https://docs.anthropic.com/en/docs/build-with-claude/extended-thinking#summarized-thinking).
 func ShowsSummaries(model string) bool {
 	model = strings.ToLower(model)

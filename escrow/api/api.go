@@ -33,6 +33,8 @@ type Options struct {
 	Tariffs func(TariffQuery) iter.Seq2[string, func() Tariff]
 	// Quote estimates what a request to a metered route would cost. Its error, such as a refusal, is sent to the caller.
 	Quote func(ctx context.Context, by escrow.Actor, q QuoteOrder) (Quote, error)
+	// Troubles returns why this server should get no traffic, besides what the book knows; see [Troubles]. Default: nothing.
+	Troubles func() []string
 	// Client returns the address of a request's client, for limits on registrations and wrong keys. Default: the host of RemoteAddr.
 	Client func(*http.Request) string
 	// Proxied reports whether a request came through a proxy that the operator trusts. On an address of this machine, requests to /mcp

@@ -98,7 +98,7 @@ var stays = map[string]string{
 	"createAgent": "another agent has nothing of alice's", "createKey": "refused to keys with a limit or bound to payees", "revokeKey": "it ends a key",
 	"claimFaucet": "money comes in", "deleteAllowance": "it takes a promise back", "disputeEscrow": "the operator decides", "deliverMilestone": "the payer accepts it or not",
 	"endSubscription": "no further period is paid", "setLimits": "refused to keys with a limit or bound to payees", "createWebhook": "messages carry no money",
-	"deleteWebhook": "messages carry no money", "quote": "it reads", "deposit": "the operator's", "withdraw": "the operator's", "resolveEscrow": "the operator's",
+	"deleteWebhook": "messages carry no money", "testWebhook": "messages carry no money", "resendMessage": "messages carry no money", "quote": "it reads", "deposit": "the operator's", "withdraw": "the operator's", "resolveEscrow": "the operator's",
 	"issueCredit": "credit is no money, and refused to keys with a limit or bound to payees", "issueCoupon": "the same", "revokeCredit": "the same",
 	"revokeCoupon": "the same", "redeemCoupon": "credit comes in",
 }

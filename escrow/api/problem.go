@@ -73,6 +73,7 @@ var kinds = map[escrow.Outcome]kind{
 	UsageUnknown:                {502, "The provider did not say what it used", "api_error"},
 	UpstreamUnavailable:         {503, "The provider is not available", "api_error"},
 	UpstreamTimeout:             {504, "The provider did not answer in time", "api_error"},
+	NotReady:                    {503, "The server is not ready", "api_error"},
 	LedgerUnavailable:           {503, "The ledger is not available", "api_error"},
 }
 

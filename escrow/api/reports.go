@@ -1,6 +1,7 @@
 package api
 
 import (
+	"strings"
 	"time"
 
 	"github.com/shopspring/decimal"
@@ -42,7 +43,7 @@ type usageIn struct {
 	AgentID string    `query:"agent_id"`
 	From    time.Time `query:"from"`
 	To      time.Time `query:"to"`
-	GroupBy string    `query:"group_by"`
+	GroupBy string    `query:"group_by"` // one or several, with commas between them
 }
 
 type usageOut struct {
@@ -54,12 +55,14 @@ type usageOut struct {
 }
 
 type usageRowOut struct {
-	Group    string            `json:"group"`
+	Group    string            `json:"group" jsonschema:"the values of the group, with commas between them"`
+	By       map[string]string `json:"by" jsonschema:"the values of the group, by their names"`
 	Calls    int64             `json:"calls"`
 	Paid     ledger.Amount     `json:"paid"`
 	Earned   ledger.Amount     `json:"earned" jsonschema:"including the operator's commission"`
 	Refunded ledger.Amount     `json:"refunded" jsonschema:"the part of paid and earned that was refunded"`
 	Credit   ledger.Amount     `json:"credit" jsonschema:"the part of paid and earned that was credit, for which no money has moved"`
+	Fees     ledger.Amount     `json:"fees" jsonschema:"the part of paid and earned that were prices of subscriptions; each counts when its period begins"`
 	Units    map[string]string `json:"units"`
 }
 
@@ -96,16 +99,27 @@ func reportRoutes() []route {
 }
 
 func getUsage(r *request, in *usageIn) (usageOut, error) {
-	agent, err := r.book.ReadsFor(r.by, in.AgentID)
+	agent, err := r.book.ListsFor(r.by, in.AgentID)
 	if err != nil {
 		return usageOut{}, err
 	}
-	rows, whole, err := r.book.Usage(r.Context(), escrow.ChargeFilter{Agent: agent, From: in.From, To: in.To}, in.GroupBy)
 	if in.GroupBy == "" {
 		in.GroupBy = "payee"
 	}
+	by := strings.Split(in.GroupBy, ",")
+	rows, whole, err := r.book.Usage(r.Context(), escrow.UsageQuery{Agent: agent, From: in.From, To: in.To, By: by})
 	return usageOut{Usage: each(rows, func(row escrow.UsageRow) usageRowOut {
-		return usageRowOut{Group: row.Group, Calls: row.Calls, Paid: row.Paid, Earned: row.Earned, Refunded: row.Back, Credit: row.Credit, Units: orEmpty(row.Units)}
+		out := usageRowOut{
+			Group: strings.Join(row.Group, ","), By: make(map[string]string, len(by)), Calls: row.Calls, Paid: row.Paid, Earned: row.Earned,
+			Refunded: row.Back, Credit: row.Credit, Fees: row.Fees, Units: make(map[string]string, len(row.Units)),
+		}
+		for i, name := range by {
+			out.By[name] = row.Group[i]
+		}
+		for unit, n := range row.Units {
+			out.Units[unit] = n.String()
+		}
+		return out
 	}), GroupBy: in.GroupBy, Currency: r.book.Currency(), Complete: whole}, err
 }
 

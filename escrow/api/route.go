@@ -25,6 +25,7 @@ type route struct {
 	access        access
 	in, out       reflect.Type
 	status        int
+	bookless      bool      // it answers while the ledger is not open, too
 	throttle      *Throttle // limits how often one client may call it; nil for no limit
 	read          func(r *request, in any) (any, error)
 	write         func(r *request, t *escrow.Tx, in any) (any, error) // one atomic operation; set instead of read
@@ -103,6 +104,9 @@ func (r route) creates() route { r.status = http.StatusCreated; return r }
 // open allows callers without a key.
 func (r route) open() route { r.access = anyone; return r }
 
+// withoutBook lets the route answer while the ledger is not open. Its request has no book then.
+func (r route) withoutBook() route { r.bookless = true; return r }
+
 // throttled limits how often one client may call the route.
 func (r route) throttled(by Throttle) route { r.throttle = &by; return r }
 
@@ -111,6 +115,11 @@ func (r route) operators() route { r.access = operatorOnly; return r }
 
 // serve answers one request.
 func (s *server) serve(w http.ResponseWriter, req *http.Request, rt route) {
+	if rt.bookless {
+		out, err := rt.read(&request{Request: req, server: s}, reflect.New(rt.in).Interface())
+		s.tell(w, req, rt, out, err)
+		return
+	}
 	r, err := s.request(req, rt.access)
 	if err != nil {
 		s.fail(w, req, err)
@@ -133,6 +142,11 @@ func (s *server) serve(w http.ResponseWriter, req *http.Request, rt route) {
 		return
 	}
 	out, err := rt.read(r, in)
+	s.tell(w, req, rt, out, err)
+}
+
+// tell answers with what a route that reads has found.
+func (s *server) tell(w http.ResponseWriter, req *http.Request, rt route, out any, err error) {
 	if err != nil {
 		s.fail(w, req, err)
 		return

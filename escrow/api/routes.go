@@ -4,5 +4,5 @@ import "slices"
 
 // allRoutes returns the table of all operations of the API.
 func allRoutes() []route {
-	return slices.Concat(agentRoutes(), walletRoutes(), creditRoutes(), escrowRoutes(), chargeRoutes(), quoteRoutes(), termRoutes(), reportRoutes(), webhookRoutes(), receiptRoutes())
+	return slices.Concat(agentRoutes(), walletRoutes(), creditRoutes(), escrowRoutes(), chargeRoutes(), quoteRoutes(), termRoutes(), reportRoutes(), webhookRoutes(), receiptRoutes(), healthRoutes())
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -45,11 +46,12 @@ type SenderOptions struct {
 }
 
 const (
-	sendTimeout  = 10 * time.Second
-	sendTogether = 64               // the number of agents whose deliveries are read together
-	sendAtOnce   = 1000             // the number of attempts that run at the same time, for all agents
-	sendIdle     = 30 * time.Second // the time after which the sender looks for events that another gateway has written
-	sendAgain    = time.Second      // the time after which it looks again, if everything that is due is being sent already
+	sendTimeout   = 10 * time.Second
+	sendTogether  = 64               // the number of agents whose deliveries are read together
+	sendAtOnce    = 1000             // the number of attempts that run at the same time, for all agents
+	sendIdle      = 30 * time.Second // the time after which the sender looks for events that another gateway has written
+	alertAttempts = 10               // how often an alert is sent to a webhook that does not accept it
+	sendAgain     = time.Second      // the time after which it looks again, if everything that is due is being sent already
 )
 
 // NewSender returns a sender. book returns the book with the current rules, or nil while the ledger is not open.
@@ -74,7 +76,7 @@ func newClient(may func(netip.AddrPort) bool) *http.Client {
 	dialer := &net.Dialer{Timeout: sendTimeout, Control: func(_, address string, _ syscall.RawConn) error {
 		at, err := netip.ParseAddrPort(address)
 		if err == nil && !may(at) {
-			err = fmt.Errorf("webhook at %s: webhooks can't be at private addresses, or at this server's own ports there", at)
+			err = fmt.Errorf("webhook at %s: %w", at, errForbiddenAddress)
 		}
 		return err
 	}}
@@ -175,28 +177,85 @@ func (s *Sender) sendOne(ctx context.Context, book *escrow.Book, d escrow.Delive
 	if err != nil {
 		return err
 	}
-	record := (*escrow.Tx).Delivered
+	record, attempt := (*escrow.Tx).DeliveryDropped, escrow.Attempt{}
 	if found { // otherwise the webhook was deleted
 		status, err := s.post(ctx, book, d, h)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
+		attempt.Status = status
 		switch {
 		case err == nil && status >= 200 && status < 300:
+			record = (*escrow.Tx).Delivered
 		case status == http.StatusGone:
 			record = (*escrow.Tx).WebhookGone
 		default:
+			if err != nil {
+				attempt.Error = whyNoAnswer(err)
+			}
 			s.logger.Warn("a webhook did not accept a message", "webhook", h.ID, "agent", h.Agent, "message", d.ID, "attempts", d.Attempts+1, "status", status, "error", err)
 			record = (*escrow.Tx).DeliveryFailed
 		}
 	}
-	_, err = escrow.Do(ctx, book, func(t *escrow.Tx) (struct{}, error) { return struct{}{}, record(t, d) })
+	_, err = escrow.Do(ctx, book, func(t *escrow.Tx) (struct{}, error) { return struct{}{}, record(t, d, attempt) })
 	return err
+}
+
+// errForbiddenAddress is the error of dialling an address that webhooks can't have.
+var errForbiddenAddress = errors.New("webhooks can't be at private addresses, or at this server's own ports there")
+
+// whyNoAnswer says to the owner of a webhook why there was no answer. It does not repeat addresses that were looked up, since they may be of the
+// server's own network.
+func whyNoAnswer(err error) string {
+	var dns *net.DNSError
+	var timeout interface{ Timeout() bool }
+	switch {
+	case errors.Is(err, errForbiddenAddress):
+		return errForbiddenAddress.Error()
+	case errors.As(err, &timeout) && timeout.Timeout():
+		return fmt.Sprintf("no answer within %s", sendTimeout)
+	case errors.As(err, &dns):
+		return "the host name is not known"
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "the connection was refused"
+	default:
+		return "the connection failed"
+	}
+}
+
+// Alert sends an event to the operator's webhooks at once, for events that can't be written to the ledger. Each webhook gets a few attempts.
+func (s *Sender) Alert(ctx context.Context, book *escrow.Book, event escrow.Event) {
+	hooks, err := book.Webhooks(escrow.TheOperator)
+	if err != nil {
+		s.logger.Error("the operator can't be alerted", "event", event.Type, "error", err)
+	}
+	var sending sync.WaitGroup
+	for _, h := range hooks {
+		if !h.Wants(event.Type) {
+			continue
+		}
+		d := escrow.Delivery{ID: book.NewMessageID(), Agent: h.Agent, Webhook: h.ID, Event: event}
+		sending.Go(func() {
+			for range alertAttempts {
+				status, err := s.post(ctx, book, d, h)
+				if err == nil && status >= 200 && status < 300 {
+					return
+				}
+				s.logger.Warn("a webhook did not accept an alert", "webhook", h.ID, "event", event.Type, "status", status, "error", err)
+				select {
+				case <-ctx.Done():
+					return
+				case <-time.After(sendIdle):
+				}
+			}
+		})
+	}
+	sending.Wait()
 }
 
 // post sends one message, signed as https://www.standardwebhooks.com says.
 func (s *Sender) post(ctx context.Context, book *escrow.Book, d escrow.Delivery, h escrow.Webhook) (status int, err error) {
-	body, err := json.Marshal(eventAnswer(book.Currency(), d.Event))
+	body, err := json.Marshal(eventAnswer(book.Currency(), d.Agent, d.Event))
 	if err != nil {
 		return 0, err
 	}

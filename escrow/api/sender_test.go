@@ -381,7 +381,7 @@ func TestMessagesThatWaitAreBounded(t *testing.T) {
 	due, _, err := g.book.Deliveries(t.Context(), 1, func(escrow.Delivery) bool { return false })
 	must(t, err)
 	_, err = escrow.Do(t.Context(), g.book, func(tx *escrow.Tx) (struct{}, error) {
-		return struct{}{}, errors.Join(tx.Delivered(due[0]), tx.Delivered(due[0])) // once, whoever else says so
+		return struct{}{}, errors.Join(tx.Delivered(due[0], escrow.Attempt{Status: 200}), tx.Delivered(due[0], escrow.Attempt{Status: 200})) // once, whoever else says so
 	})
 	must(t, err)
 	g.post("/escrow", alice, `{"to_agent_id":"shop","amount":1}`).want(201)

@@ -162,7 +162,7 @@ func TestNobodyElseReadsOrMovesAnything(t *testing.T) {
 }
 
 func openToAll(id string) bool {
-	return slices.Contains([]string{"createAgent", "listTariffs", "quote", "getReceiptKeys"}, id)
+	return slices.Contains([]string{"createAgent", "listTariffs", "quote", "getReceiptKeys", "getHealth", "getReady"}, id)
 }
 
 // TestAnothersIsAsIfItWereNotThere: requests about another agent's things get the same answer as requests about things that do not exist.

@@ -19,6 +19,7 @@ type subscriptionOut struct {
 	Memo           string                    `json:"memo"`
 	Included       string                    `json:"included,omitempty" jsonschema:"how many units each period includes"`
 	Used           string                    `json:"used,omitempty" jsonschema:"how many units were used in this period"`
+	Left           string                    `json:"left,omitempty" jsonschema:"how many of the included units are left in this period"`
 	Unit           string                    `json:"unit,omitempty"`
 	Overage        string                    `json:"overage,omitempty" jsonschema:"the price of units beyond the included ones"`
 	EscrowID       *string                   `json:"escrow_id" jsonschema:"the escrow of this period"`
@@ -43,7 +44,7 @@ func subscriptionAnswer(currency string, by escrow.Actor) func(escrow.Subscripti
 		}
 		if s.Plan.Included > 0 {
 			out.Included, out.Used, out.Unit = escrow.Units(s.Plan.Included), escrow.Units(s.Used), s.Plan.Unit
-			out.Overage = s.Plan.OveragePrice
+			out.Left, out.Overage = escrow.Units(s.QuotaLeft()), s.Plan.OveragePrice
 		}
 		return out
 	}

@@ -89,6 +89,8 @@ func TestReports(t *testing.T) {
 	g.call("alice", "shop", "0.25")
 	g.get("/usage", alice).want(200, "group_by", "payee", "usage.0.group", "shop", "usage.0.calls", "2", "usage.0.paid", "0.75", "usage.0.earned", "0", "usage.0.units.call", "2", "complete", "true")
 	g.get("/usage?group_by=day&from=2026-11-24", shop).want(200, "usage.0.group", "2026-11-24", "usage.0.earned", "0.75")
+	g.get("/usage?group_by=payee,day", alice).want(200, "group_by", "payee,day", "usage.0.group", "shop,2026-11-24", "usage.0.by.payee", "shop", "usage.0.by.day", "2026-11-24", "usage.0.fees", "0")
+	g.get("/usage?group_by=payer,payee", operatorKey).want(200, "usage.0.group", "alice,shop", "usage.0.earned", "0.75", "usage.0.paid", "0")
 	g.get("/usage?group_by=x", shop).want(422, "field", "group_by")
 	g.get("/statements?month=2026-11", alice).want(200, "opening_balance", "0", "closing_balance", "20.25", "lines.0.kind", "charge", "lines.0.count", "2", "lines.0.out", "0.75")
 	g.get("/statements", alice).want(200, "month", "2026-11")

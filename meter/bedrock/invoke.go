@@ -11,9 +11,9 @@ import (
 	"github.com/tallygate/tallygate/meter/wire"
 )
 
-// invoke reads an InvokeModel response, whose body has the form of the model's vendor. Whatever the model, the usage is in
-// headers (for embeddings only that of the input) and, in a stream, in the last chunk. Bodies of Anthropic's models have it too,
-// as Anthropic's own API does.
+// invoke reads an InvokeModel response. Its body has the form of the model's vendor. For every model, the usage of a whole response is in
+// headers; for embeddings, only the usage of the input is. The usage of a stream is in its last chunk. The bodies of Anthropic's models also
+// state their usage, in the form of Anthropic's own API.
 // https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters.html
 var invoke = wire.Dialect{
 	Rules: []wire.Rule{
@@ -64,7 +64,7 @@ var invokePrompt = wire.NewPrompt(4, 3, []string{
 // reading is the state of an InvokeModel response.
 type reading struct {
 	anthropic.Running
-	header bool // the usage is known from headers
+	header bool // the headers have stated the usage
 }
 
 func startInvoke(t *wire.State, h http.Header) {
@@ -81,7 +81,7 @@ func startInvoke(t *wire.State, h http.Header) {
 	s.CacheWrite, _ = number("Cache-Write-Input")
 	s.Prompt = withCache(t, s.Prompt, s.Cached+s.CacheWrite)
 	if s.HasPrompt {
-		s.HasCompletion = true // embeddings state the input alone
+		s.HasCompletion = true // a response with embeddings states only its input, and has no output
 		t.State(s)
 		r.header, t.Covered = true, t.Stated.HasCompletion
 	}
@@ -104,7 +104,7 @@ func endInvoke(t *wire.State, m *wire.Message) wire.Verdict {
 	case u.Get("input_tokens").Exists() || u.Get("output_tokens").Exists():
 		r.Merge(u)
 		r.State(t, true)
-	case r.header: // the headers count: a guardrail may have taken out of the body what they still state
+	case r.header: // the headers stay: they include what a guardrail has removed from the body
 	case u.Get("inputTokens").Exists():
 		t.State(converseUsage(t, u))
 	case m.Get("metadata.usage").Get("inputTokens").Exists():
@@ -117,7 +117,7 @@ func endInvoke(t *wire.State, m *wire.Message) wire.Verdict {
 	metrics := m.Get("amazon-bedrock-invocationMetrics")
 	if metrics.IsObject() && r.Empty() {
 		s := invocation(t, metrics)
-		if had := t.Stated; s.Prompt == 0 && had.HasPrompt { // zeros do not replace what was stated before
+		if had := t.Stated; s.Prompt == 0 && had.HasPrompt { // a count of zero does not replace an earlier one
 			had.Completion, had.HasCompletion = s.Completion, true
 			s = had
 		}
@@ -129,15 +129,14 @@ func endInvoke(t *wire.State, m *wire.Message) wire.Verdict {
 	return wire.Pass
 }
 
-// words are the fields in which some models state a usage. In a stream, one chunk has the prompt's count and it is null in the
-// others.
+// words are the fields in which some models state their usage. In a stream, one chunk has the count of the prompt. It is null in the others.
 var words = []struct{ prompt, completion string }{
-	{"prompt_token_count", "generation_token_count"},     // Llama, running
+	{"prompt_token_count", "generation_token_count"},     // Llama; in a stream, the count so far
 	{"inputTextTokenCount", "results.*.tokenCount"},      // Titan
 	{"inputTextTokenCount", "totalOutputTextTokenCount"}, // Titan, streamed
 }
 
-// own states the usage that a message has in fields of the model's own. A part that the message lacks stays as it is.
+// own reads the usage from the fields of words. A count that the message does not have stays as it was.
 func own(t *wire.State, m *wire.Message) {
 	s := t.Stated
 	for _, w := range words {
@@ -162,7 +161,7 @@ func pair(prompt, completion gjson.Result) wire.Stated {
 	return s
 }
 
-// invocation reads the metrics of a stream. inputTokenCount excludes what was read from or written to a cache.
+// invocation reads the metrics of a stream. The tokens that were read from a cache, or written to one, are not in inputTokenCount.
 func invocation(t *wire.State, v gjson.Result) wire.Stated {
 	s := pair(v.Get("inputTokenCount"), v.Get("outputTokenCount"))
 	s.Cached = wire.Number(v.Get("cacheReadInputTokenCount"), &s.Suspect)
@@ -171,13 +170,13 @@ func invocation(t *wire.State, v gjson.Result) wire.Stated {
 	return s
 }
 
-// invokeLimits are where the models' own requests limit the output.
+// invokeLimits are the fields by which requests to the models limit the output.
 var invokeLimits = []string{
 	"inferenceConfig.maxTokens", "inferenceConfig.max_new_tokens", "max_tokens", "max_completion_tokens",
 	"textGenerationConfig.maxTokenCount", "max_gen_len", "max_tokens_to_sample", "maxTokens",
 }
 
-// families are the fields that limit the output by vendor, for a request that has none yet.
+// families are the fields that limit the output, by the vendor of the model. One is added to a request that has no limit.
 var families = []struct{ model, field string }{
 	{"anthropic.", "max_tokens"}, {"amazon.nova", "inferenceConfig.maxTokens"}, {"amazon.titan", "textGenerationConfig.maxTokenCount"},
 	{"meta.", "max_gen_len"}, {"mistral.", "max_tokens"}, {"cohere.", "max_tokens"}, {"openai.", "max_completion_tokens"},

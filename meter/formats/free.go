@@ -6,14 +6,16 @@ import (
 	"strings"
 )
 
-// What only looks is free: at a catalog, or at a thing that the provider stores, which was paid for when it was made, or not to be paid for.
-// These are the collections of the providers' APIs. A GET of any other path may be work like any POST, such as a search: it has no price.
+// On a route with a tariff, a request is free if it only reads a catalog, or a thing that the provider stores. A stored thing was paid for when
+// it was made, or it costs nothing. The collections below are those of the providers' APIs. A GET of any other path may make the provider
+// work, as a search does. Such a call has no price in the tariff.
 
-// catalogs are the collections that tell what a provider offers. At mcp and sse an MCP client listens for messages of its server, and ends its
-// session by DELETE.
+// catalogs are the collections that list what a provider offers. The paths mcp and sse are among them, since a GET there only makes an MCP
+// client listen to its server.
 var catalogs = words("models tags version ps foundation-models inference-profiles engines voices mcp sse")
 
-// stores are the collections of things that a provider keeps for its customer. Where a name has two parts, the path has two.
+// stores are the collections of things that a provider keeps for its customer. A name with a slash is two parts of the path. The path mcp is
+// among them, since an MCP client ends its session by a DELETE there.
 // OpenAI: https://platform.openai.com/docs/api-reference, Anthropic: https://docs.anthropic.com/en/api, Gemini:
 // https://ai.google.dev/api, Mistral: https://docs.mistral.ai/api, Cohere: https://docs.cohere.com/reference
 var stores = words(`
@@ -23,12 +25,13 @@ var stores = words(`
 	datasets embed-jobs agents libraries generation
 	mcp`)
 
-// verbs end the paths that ask for work, whatever collection they begin in: a server may do it for any method.
+// verbs are the last words of paths that ask for work, in whatever collection they are. A server may do the work for any method, so such a
+// path is not free.
 var verbs = words(`
 	search query ask answer generate predict rawpredict streamrawpredict infer invoke invocations converse run embed rerank translate
 	synthesize generatecontent streamgeneratecontent generateanswer embedcontent batchembedcontents predictlongrunning`)
 
-// endsInVerb reports whether a path ends in a verb, as a part of its own or after a colon.
+// endsInVerb reports whether a verb is the last part of a path, or stands after a colon in it.
 func endsInVerb(path string) bool {
 	path = strings.ToLower(strings.TrimRight(path, "/"))
 	return verbs[path[strings.LastIndexAny(path, "/:")+1:]]
@@ -42,11 +45,11 @@ func words(list string) map[string]bool {
 	return set
 }
 
-// version is a path's part that the names of collections follow.
+// version matches a part of a path after which the name of a collection comes, such as v1.
 var version = regexp.MustCompile(`^(?i:v\d+((alpha|beta)\d*)?|api|openai|beta)$`)
 
-// asksNothing reports whether a request only looks at a catalog or a stored thing, or deletes one. One with a body asks for something: a
-// provider may answer it as if it were a POST.
+// asksNothing reports whether a request only reads a catalog or a stored thing, or deletes a stored thing. A request with a body asks for
+// something, since a provider may answer it as if it were a POST.
 func asksNothing(method, path string, body []byte) bool {
 	if len(body) > 0 {
 		return false
@@ -64,7 +67,8 @@ func asksNothing(method, path string, body []byte) bool {
 	}
 }
 
-// collectionOf is the collection that a path names: what follows its last version, or stands first where it has none; empty if that is none.
+// collectionOf returns the collection that a path names. It stands after the versions, or first if the path has no version. It is empty if
+// nothing stands there.
 func collectionOf(path string) string {
 	parts := strings.Split(strings.ToLower(strings.Trim(path, "/")), "/")
 	first := 0

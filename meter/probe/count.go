@@ -6,15 +6,15 @@ import (
 	"github.com/tallygate/tallygate/meter"
 )
 
-// Count is a class of units whose quantity a response states where the probe says.
+// Count is a class of units, and the probe that reads their number from a response.
 type Count struct {
 	Class meter.Class
 	Probe *Probe
 }
 
-// Add returns a counter that counts what c counts and the units of counts, in the response to call, which came with this status
-// and header. costs are the places where the provider may state its price. If there are any, the usage's Cost is the value of
-// the first one that the response has, and never what c has found.
+// Add returns a counter that counts what c counts, and also the units of counts. status and h are those of the response to call. costs are the
+// places where the provider may state its price. If costs is not empty, the Cost of the usage is the first of these values that the response
+// has. A cost that c has found is then not used.
 func Add(c meter.Counter, counts []Count, costs []*Probe, call *meter.Call, status int, h http.Header) meter.Counter {
 	if len(counts) == 0 && len(costs) == 0 {
 		return c
@@ -73,7 +73,7 @@ func (c *counting) Usage(complete bool) meter.Usage {
 	if len(costs) > 0 {
 		u.Cost = ""
 	}
-	if !complete && u.Units[meter.Byte] == 0 { // nothing was delivered
+	if !complete && u.Units[meter.Byte] == 0 { // the client got nothing
 		return u
 	}
 	told := len(c.classes) == 0

@@ -1,8 +1,8 @@
-// Package probe reads one value of a response, from a header or from its JSON: a count of units of the provider's own, a price
-// that the provider states, a score. The body is read as it passes by, in bounded memory.
+// Package probe reads one value of a response, from a header or from its JSON. The value may be a number of units of the provider's own, a
+// price that the provider states, or a score. The body is read while it passes, in bounded memory.
 //
-// [Header] and [JSON] make a [Probe], and [Probe.Reader] reads its value out of one response. [Add] makes a counter count the
-// values of probes beside all else.
+// [Header] and [JSON] make a [Probe]. [Probe.Reader] makes a [Reader], which reads the value of one response. [Add] returns a counter that also
+// counts the values of probes.
 package probe
 
 import (
@@ -20,12 +20,12 @@ import (
 	"github.com/tallygate/tallygate/meter/wire"
 )
 
-// Probe says where a response has a value. It is safe for concurrent use.
+// Probe tells where a value is in a response. It is safe for concurrent use.
 type Probe struct {
-	parts   []*Probe // whose values are added up, see Sum
+	parts   []*Probe // see Sum
 	header  string
-	rest    string // the path that gjson follows in the value at rule; "" for that value itself
-	many    bool   // the path goes through arrays: the values are added up
+	rest    string // the path within the value at rule, for gjson; "" means the value itself
+	many    bool   // the path goes through arrays, so the values are added up
 	dialect *wire.Dialect
 	rule    string
 }
@@ -41,9 +41,9 @@ func Header(name string) (*Probe, error) {
 // JSON returns the probe for a path in gjson's syntax (https://github.com/tidwall/gjson/blob/master/SYNTAX.md). A leading `$.` is
 // ignored.
 //
-// Keys, and `#` for every element of an array, are followed through a body of any size: "rows.#" counts the rows, and
-// "items.#.qty" adds the quantities up. Any other syntax is looked up by gjson in the value that the keys before it lead to,
-// which must have at most 64 KiB. Of a stream, the last message that has the value counts.
+// A path of keys, and of `#` for every element of an array, works for a body of any size: "rows.#" counts the rows, and "items.#.qty" adds up
+// the quantities. If a path has other syntax, the keys before it lead to a value, and gjson looks the rest up in that value. The value may
+// have at most 64 KiB. In a stream, the last message with the value counts.
 func JSON(path string) (*Probe, error) {
 	path = strings.TrimPrefix(strings.TrimPrefix(path, "$"), ".")
 	if strings.Contains(path, "..") || strings.HasSuffix(path, ".") {
@@ -65,7 +65,7 @@ func JSON(path string) (*Probe, error) {
 		}
 		keys = append(keys, part)
 	}
-	if p.many && p.rest != "" { // "a.#.b.@reverse": only gjson can tell
+	if p.many && p.rest != "" { // such as "a.#.b.@reverse", which gjson alone can follow
 		return nil, errors.New("a JSON path with # can't be followed by anything but keys")
 	}
 	p.rule = strings.Join(keys, ".")
@@ -77,23 +77,23 @@ func JSON(path string) (*Probe, error) {
 	return p, nil
 }
 
-// Sum returns the probe for what several have together. Its text is the exact sum; a part that the response does not have counts
-// as nothing.
+// Sum returns a probe whose value is the sum of the parts' values. Its text is the exact sum. A part that the response does not have counts as
+// zero.
 func Sum(parts []*Probe) *Probe { return &Probe{parts: parts} }
 
-// plain reports whether a part of a path is a key and has no other meaning to gjson.
+// plain reports whether gjson reads a part of a path as a key, and as nothing else.
 func plain(part string) bool {
 	return part != "" && !strings.ContainsAny(part, `*?|#@\!{}[]()=<>%"~:`) && strings.Trim(part, "0123456789") != ""
 }
 
-// Sums reports whether the probe adds values up. The text of such a probe is the sum, which the response does not state.
+// Sums reports whether the probe adds up several values of one path. Its text is then their sum, which is not written in the response.
 func (p *Probe) Sums() bool { return p.many }
 
 // Reader looks for a probe's value in one response.
 type Reader struct {
 	probe   *Probe
 	parts   []*Reader   // of a sum
-	trailer http.Header // where a header may still come, after the body
+	trailer http.Header // a header may still be added to it, after the body
 	counter meter.Counter
 	scrap   []byte
 	found   value
@@ -104,8 +104,8 @@ type value struct {
 	quantity meter.Quantity
 	isNumber bool
 	found    bool
-	none     bool   // of a probe that adds values up: there may be none in what was read
-	sum      *value // of the message that is being read
+	none     bool   // the probe adds values up, and a message was read: if it has no values, their sum is nothing
+	sum      *value // the sum for the message that is being read
 }
 
 // add adds n to the sum of the message that is being read.
@@ -118,7 +118,7 @@ func (v *value) add(n gjson.Result) {
 	v.sum.quantity = min(v.sum.quantity+q, meter.MaxQuantity)
 }
 
-// take makes the sum the value.
+// take sets the value to the sum.
 func (v *value) take() {
 	if v.sum != nil {
 		v.sum.text = v.sum.quantity.String()
@@ -126,13 +126,13 @@ func (v *value) take() {
 	}
 }
 
-// InBody reports whether the value, or a part of it, stands in the body of a response.
+// InBody reports whether the value, or a part of it, is in the body of a response.
 func (p *Probe) InBody() bool {
 	return p.header == "" && p.parts == nil || slices.ContainsFunc(p.parts, (*Probe).InBody)
 }
 
-// Reader returns a reader of the response to call, which came with this status and header. An error (a status of 400 or above)
-// has no value, whatever it states.
+// Reader returns a reader of the response to call. status and h are the response's. An error, which has a status of 400 or above, has no value,
+// whatever its body states.
 func (p *Probe) Reader(call *meter.Call, status int, h http.Header) *Reader {
 	r := &Reader{probe: p}
 	if status >= 400 {
@@ -154,7 +154,7 @@ func (p *Probe) Reader(call *meter.Call, status int, h http.Header) *Reader {
 	return r
 }
 
-// readHeader reads a header of this name, if there is one.
+// readHeader reads the header of this name, if it is there.
 func (r *Reader) readHeader(name string) {
 	if values := r.trailer[name]; len(values) > 0 && strings.TrimSpace(values[0]) != "" {
 		text := strings.TrimSpace(values[0])
@@ -173,9 +173,9 @@ func (r *Reader) Feed(chunk []byte) {
 	}
 }
 
-// End says that the body has ended. A value may be complete only then.
+// End tells the reader that the body has ended. Only then is every value complete.
 func (r *Reader) End() {
-	if r.trailer != nil { // a proxy adds trailers to the header once the body is over, announced ones by their plain names
+	if r.trailer != nil { // after the body a proxy adds trailers to the header, and those that were announced under their own names
 		r.readHeader(r.probe.header)
 		r.readHeader(http.TrailerPrefix + r.probe.header)
 	}
@@ -187,7 +187,7 @@ func (r *Reader) End() {
 	}
 }
 
-// addUp makes the sum of the parts the value. Where a part is no number, its text is the value, so that it is refused.
+// addUp sets the value to the sum of the parts. If a part is no number, its text becomes the value, and is refused later.
 func (r *Reader) addUp() {
 	sum := new(big.Rat)
 	r.found = value{isNumber: true}
@@ -197,30 +197,30 @@ func (r *Reader) addUp() {
 		if !ok {
 			continue
 		}
-		q, exact, _ := part.Quantity() // exact for what is written as a number of a reasonable size
+		q, exact, _ := part.Quantity()
 		d, number := new(big.Rat).SetString(text)
 		if !exact || !number || len(text) > maxTerm {
 			r.found = value{text: text, found: true}
 			return
 		}
 		sum.Add(sum, d)
-		digits, _ := sum.FloatPrec() // a sum of decimals is one
+		digits, _ := sum.FloatPrec() // the sum of decimal numbers is a decimal number
 		r.found.quantity = min(r.found.quantity+q, meter.MaxQuantity)
 		r.found.text, r.found.found = sum.FloatString(digits), true
 	}
 }
 
-// maxTerm is how many bytes a number has at most that is added up exactly.
+// maxTerm is the largest length, in bytes, of a number that is added up exactly.
 const maxTerm = 64
 
-// Text returns the value as the response states it, or the sum of its values. ok is false when it has none.
+// Text returns the value as it is written in the response, or the sum of the values. ok is false if there is no value.
 func (r *Reader) Text() (text string, ok bool) { return r.found.text, r.found.found }
 
-// Tells reports whether the response has the value, which may be that there is nothing in a list.
+// Tells reports whether the response states the value. A probe that adds values up is also told if there are none, as in an empty list.
 func (r *Reader) Tells() bool { return r.found.found || r.found.none }
 
-// Quantity returns the value as a count of units. ok is false when the response has none. exact is false when the value is no
-// such count (negative, no number, too large); q is clamped then.
+// Quantity returns the value as a number of units. ok is false if the response has no value. exact is false if the value is negative, too
+// large, or no number; q is then the nearest number that is possible.
 func (r *Reader) Quantity() (q meter.Quantity, exact, ok bool) {
 	return r.found.quantity, r.found.isNumber, r.found.found
 }

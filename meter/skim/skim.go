@@ -19,13 +19,13 @@ type Kind uint8
 
 const (
 	Keep Kind = iota // report the raw value once it is complete
-	Text             // report the decoded text of a string piece by piece, and its end; an object or array is searched for matches
-	Mark             // report only that there is a value; an object or array is searched for matches
-	Skip             // do nothing: the pattern only keeps the indexes of those after it
+	Text             // report the decoded text of a string in pieces, and then its end; within an object or array, look for matches
+	Mark             // report only that there is a value; within an object or array, look for matches
+	Skip             // do nothing; the pattern is there so that the patterns after it have the same index as without Skip
 )
 
-// Pattern is a path and what is done with the values there. A path is keys joined by dots; `*` stands for any key or array
-// element.
+// Pattern is a path, and what is done with the values there. A path is keys joined by dots. The key `*` matches any key, and any element of
+// an array.
 type Pattern struct {
 	Path string
 	Kind Kind
@@ -34,11 +34,11 @@ type Pattern struct {
 // Paths is a compiled set of patterns.
 type Paths struct {
 	root *node
-	fold func([]byte) []byte // nil: keys match as they are
+	fold func([]byte) []byte // see Folding; nil compares keys as they are
 }
 
-// Folding returns the paths with keys that match where fold makes the same of them as of the pattern's. The keys of the patterns must be
-// folded.
+// Folding returns paths that compare fold(key), instead of the key of the document, with the key of a pattern. The keys of the patterns must be
+// folded already.
 func (p *Paths) Folding(fold func([]byte) []byte) *Paths { return &Paths{p.root, fold} }
 
 type node struct {
@@ -51,7 +51,7 @@ type node struct {
 
 func newNode() *node { return &node{keep: -1, text: -1, mark: -1} }
 
-// Compile compiles patterns. A [Sink] is told the index of the pattern that matched. The empty path is the whole document.
+// Compile compiles patterns. A [Sink] gets the index of the pattern that matched. The empty path matches the whole document.
 func Compile(patterns []Pattern) *Paths {
 	root := newNode()
 	for i, p := range patterns {
@@ -92,7 +92,7 @@ func (n *node) add(key string) *node {
 	return n.children[key]
 }
 
-// spelled is a key as it is compared.
+// spelled returns a key of the document in the form that is compared.
 func (p *Paths) spelled(key []byte) []byte {
 	if p.fold == nil {
 		return key
@@ -107,19 +107,18 @@ func (n *node) child(key []byte) *node {
 	return n.star
 }
 
-// Sink takes what a [Reader] finds, in the order of the document. Slices are valid during the call only. i is the index of the
-// pattern.
+// Sink gets what a [Reader] finds, in the order of the document. i is the index of the pattern. A slice is valid only during the call.
 type Sink interface {
-	// Value takes a value as it stands in the document, or nil for one of more than [MaxKept] bytes.
+	// Value gets a value as it is written in the document. It gets nil instead of a value with more than [MaxKept] bytes.
 	Value(i int, raw []byte)
-	// Text takes a piece of a string's text, or nil at the string's end.
+	// Text gets the next piece of a string's text, and nil at the end of the string.
 	Text(i int, piece []byte)
-	// Mark is told that there is a value.
+	// Mark is called for each value at a path of the kind Mark.
 	Mark(i int)
 }
 
 type frame struct {
-	node   *node // of the container; its members match the node's children
+	node   *node // its children are compared with the members of the container
 	object bool
 }
 
@@ -138,18 +137,18 @@ type Reader struct {
 	paths *Paths
 	sink  Sink
 
-	stack []frame // open containers that are searched
-	depth int     // open containers within them that are skipped or kept
+	stack []frame // the open containers that are searched for matches
+	depth int     // how many open containers are inside the last of them, and are skipped or kept
 	mode  mode
-	cur   *node // of the value that is expected or being read; nil when it matches nothing
+	cur   *node // the node of the value that is being read, or comes next; nil if no path leads there
 	isKey bool  // the next string is a key
-	esc   bool  // the byte before was a backslash (inKey, inString)
+	esc   bool  // the last byte was a backslash (only in the modes inKey and inString)
 	key   []byte
 	long  bool // the key is too long to match
 
-	keeping int // index of the pattern whose value is being kept, -1 for none
+	keeping int // the index of the pattern whose value is being kept; -1 if none is
 	kept    []byte
-	over    bool // the kept value exceeds MaxKept
+	over    bool // the value is longer than MaxKept, so it is not kept
 
 	text unescaper
 	done bool
@@ -163,7 +162,7 @@ func New(paths *Paths, sink Sink) *Reader {
 	return r
 }
 
-// Reset makes r ready for a new document.
+// Reset prepares r for another document.
 func (r *Reader) Reset() {
 	r.stack, r.key, r.kept = r.stack[:0], r.key[:0], r.kept[:0]
 	r.depth, r.mode, r.cur, r.keeping = 0, between, r.paths.root, -1
@@ -187,7 +186,7 @@ func (r *Reader) Write(p []byte) (n int) {
 	return n
 }
 
-// Close tells r that no more bytes come. A number at the end of the input is complete only then.
+// Close tells r that no more bytes follow. A number at the end of the input is complete only then, since another digit might have come.
 func (r *Reader) Close() {
 	if r.mode == inLiteral {
 		r.endValue()
@@ -223,7 +222,7 @@ func (r *Reader) step(p []byte) int {
 	return r.token(p[0])
 }
 
-// token reads c, which stands between the values of a container that is searched, or at the top level.
+// token reads a byte between the values of a container that is searched, or at the top level.
 func (r *Reader) token(c byte) int {
 	switch c {
 	case ' ', '\t', '\r', '\n', 0xEF, 0xBB, 0xBF: // the last three: a byte order mark
@@ -244,7 +243,7 @@ func (r *Reader) token(c byte) int {
 		r.open(c)
 	case '}', ']':
 		if len(r.stack) == 0 {
-			r.done = true // a closing bracket without an opening one: no document
+			r.done = true // nothing was opened, so this is no document
 			return 1
 		}
 		r.stack = r.stack[:len(r.stack)-1]
@@ -257,7 +256,7 @@ func (r *Reader) token(c byte) int {
 	return 1
 }
 
-// begin starts a value at r.cur.
+// begin is called at the first byte of a value. r.cur is the value's node.
 func (r *Reader) begin() {
 	if r.cur == nil {
 		return
@@ -318,7 +317,7 @@ func (r *Reader) readKey(p []byte) int {
 	return len(p)
 }
 
-// skipString reads a string that is skipped or kept.
+// skipString reads the rest of a string that is skipped or kept as it is.
 func (r *Reader) skipString(p []byte) int {
 	i := 0
 	for i < len(p) {
@@ -347,7 +346,7 @@ func (r *Reader) skipString(p []byte) int {
 	return len(p)
 }
 
-// skipNested reads within a container that is skipped or kept.
+// skipNested reads the inside of a container that is skipped or kept as it is.
 func (r *Reader) skipNested(p []byte) int {
 	for i, c := range p {
 		switch c {
@@ -369,7 +368,7 @@ func (r *Reader) skipNested(p []byte) int {
 	return len(p)
 }
 
-// endValue ends the value that was begun last; the next token belongs to the container around it.
+// endValue is called at the end of a value. The next token belongs to the container around it.
 func (r *Reader) endValue() {
 	r.mode = between
 	if r.keeping >= 0 {

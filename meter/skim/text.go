@@ -6,13 +6,13 @@ import (
 	"unicode/utf8"
 )
 
-// unescaper decodes what is between the quotes of a JSON string, which may come in pieces.
+// unescaper decodes the text between the quotes of a JSON string. The text may come in pieces.
 type unescaper struct {
 	emit func([]byte)
 	esc  bool // the byte before was a backslash
-	hex  int  // how many digits of \uXXXX are still to come
+	hex  int  // how many digits of \uXXXX are missing yet
 	code rune
-	high rune // a high surrogate that waits for its low one, or 0
+	high rune // a high surrogate whose low one has not come yet, or 0
 	buf  [2 * utf8.UTFMax]byte
 }
 
@@ -20,7 +20,7 @@ func (u *unescaper) reset() {
 	u.esc, u.hex, u.code, u.high = false, 0, 0, 0
 }
 
-// read decodes p up to the closing quote and returns how many bytes it took, and whether the string ended.
+// read decodes p up to the closing quote. It returns how many bytes it took, and whether the string has ended.
 func (u *unescaper) read(p []byte) (n int, end bool) {
 	for n < len(p) {
 		switch {
@@ -94,7 +94,7 @@ func (u *unescaper) digit(c byte) {
 	u.rune(u.code)
 }
 
-// flushHigh writes a high surrogate that no low one followed as U+FFFD.
+// flushHigh writes U+FFFD for a high surrogate that has no low one after it.
 func (u *unescaper) flushHigh() {
 	if u.high != 0 {
 		u.high = 0
@@ -106,7 +106,7 @@ func (u *unescaper) rune(r rune) {
 	u.emit(u.buf[:utf8.EncodeRune(u.buf[:], r)])
 }
 
-// unescapeKey decodes a key. One without an escape, as most are, is returned as it is.
+// unescapeKey decodes a key. A key without a backslash is returned as it is.
 func unescapeKey(key []byte) []byte {
 	if bytes.IndexByte(key, '\\') < 0 {
 		return key

@@ -14,7 +14,8 @@ import (
 // maxModels bounds how many models a request may name.
 const maxModels = 64
 
-// nameModels fills in what else a request names as its model, or as what may answer in its place.
+// nameModels reads the models that a request names outside of the field "model": under other names of that field, in lists of fallbacks, in
+// the query and in headers. Any of them may answer, so each is noted.
 func (r *Request) nameModels(c *meter.Call) {
 	r.refuseRouting()
 	for _, name := range strings.Fields(modelNames) {
@@ -49,11 +50,11 @@ func (r *Request) nameModels(c *meter.Call) {
 	}
 }
 
-// modelHeaders are headers by which some providers are told another model.
+// modelHeaders are headers that tell some providers to use another model than the body's.
 var modelHeaders = []string{"X-Amzn-Sagemaker-Target-Model", "Azureml-Model-Deployment", "Helicone-Model-Override"}
 
-// routerHeaders and routerFields are what routers (Portkey, Helicone, LiteLLM) take a configuration or another upstream from, which may bring
-// in another model, by no name that can be read here.
+// routerHeaders and routerFields are the headers and fields from which routers (Portkey, Helicone, LiteLLM) take a configuration or another
+// upstream. Either may make another model answer, whose name is not in the request.
 var (
 	routerHeaders = []string{"X-Portkey-Config", "X-Portkey-Virtual-Key", "X-Portkey-Provider", "X-Portkey-Custom-Host",
 		"Helicone-Fallbacks", "Helicone-Target-Url", "Helicone-Target-Provider", "Helicone-Openai-Api-Base", "Helicone-Prompt-Id",
@@ -61,7 +62,7 @@ var (
 	routerFields = []string{"user_config", "model_list", "litellm_params"}
 )
 
-// refuseRouting refuses what would have another model answer than the one that is named.
+// refuseRouting refuses a request that configures a router, because a model may then answer that the request does not name.
 func (r *Request) refuseRouting() {
 	const reason = "it configures what is behind this server, where another model may answer: leave it out"
 	for _, name := range routerHeaders {
@@ -76,7 +77,8 @@ func (r *Request) refuseRouting() {
 	}
 }
 
-// nameList reads a list of models: a name, or an array of names or of objects that have one as their model.
+// nameList reads a field that lists models. Its value is one name, or an array. An element of the array is a name, or an object with a name in
+// its field "model".
 func (r *Request) nameList(c *meter.Call, path string) {
 	if !r.set(path) {
 		return
@@ -104,7 +106,8 @@ func (r *Request) nameList(c *meter.Call, path string) {
 	})
 }
 
-// Also notes that a model may answer, which the field names. It is the call's own where that has none yet.
+// Also notes a model that may answer. field is the field that names it. The first model that is noted becomes the call's own if the call has
+// none yet.
 func (r *Request) Also(c *meter.Call, field, model string) {
 	switch {
 	case model == "" || model == c.Model || slices.Contains(c.Models, model):
@@ -117,7 +120,7 @@ func (r *Request) Also(c *meter.Call, field, model string) {
 	}
 }
 
-// Named says that the path names the model. Another one that stands elsewhere is kept among [meter.Call.Models].
+// Named makes model, which the path names, the model of the call. If the body names another one, that is kept in [meter.Call.Models].
 func (r *Request) Named(c *meter.Call, model string) {
 	if model == "" {
 		return
@@ -131,15 +134,15 @@ func (r *Request) Named(c *meter.Call, model string) {
 	}
 }
 
-// operations are how paths end that name a model before.
+// operations are the ends of those paths that have the name of a model before the operation.
 var operations = []string{"/extensions/chat/completions", "/chat/completions", "/completions", "/embeddings", "/responses", "/messages",
 	"/images/generations", "/images/edits", "/images/variations", "/audio/transcriptions", "/audio/translations", "/audio/speech",
 	"/text/generation", "/text/generation_stream", "/text/chat", "/text/chat_stream", "/invocations", "/ocr", "/moderations", "/rerank", "/embed"}
 
-// deployments are what stands before such a name, which usually is the model's.
+// deployments are the parts of a path after which the name of a deployment comes. That name is usually the model's.
 var deployments = []struct {
 	before string
-	v1     bool // the operation is mounted at /v1 behind the name
+	v1     bool // /v1 stands between the name and the operation
 }{
 	{"/deployments/", false}, // Azure: /openai/deployments/NAME/chat/completions; of LiteLLM, a name may have slashes
 	{"/engines/", false},     // OpenAI, once
@@ -147,7 +150,7 @@ var deployments = []struct {
 	{"/models/", true},       // Hugging Face: /models/NAME/v1/chat/completions
 }
 
-// Deployment is the name of what answers where the path has it, in its own spelling; else empty.
+// Deployment returns the name of the deployment in the path, in upper and lower case as it was sent. It is empty if the path has none.
 func (r *Request) Deployment() string {
 	if _, rest, found := strings.Cut(r.Clean, "/ai/run/"); found { // Cloudflare
 		return r.Path[len(r.Path)-len(rest):]
@@ -174,7 +177,7 @@ func (r *Request) Deployment() string {
 	return ""
 }
 
-// cutOperation cuts off how a path ends.
+// cutOperation returns a path without the operation at its end. found is false if no known operation is there.
 func cutOperation(path string) (rest string, found bool) {
 	for _, end := range operations {
 		if rest, found = strings.CutSuffix(path, end); found {

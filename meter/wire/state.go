@@ -28,7 +28,8 @@ type State struct {
 	Passes, Beside []meter.Pass
 
 	Model, Tier, Cost string
-	// ID is how an answer that comes later is named. Answered says that this is an answer, and Pending that it is told to be unfinished.
+	// ID is the provider's name for an answer that comes later. Answered says that the body is an answer. Pending says that the provider calls
+	// the answer unfinished.
 	ID                string
 	Answered, Pending bool
 	// Containers are those of [meter.Usage].
@@ -36,21 +37,21 @@ type State struct {
 	// Failed says that the provider reported an error in the body. If there is no output either, the prompt is not estimated.
 	Failed bool
 
-	// Made are the resources that the provider keeps of the call, as far as the answer has told of them.
+	// Made are the resources that the provider keeps of the call. Only those that the answer has named so far are known.
 	Made []meter.Resource
 
-	// Scratch is state of the format's own.
+	// Scratch belongs to the format. It may keep anything there while it reads the response.
 	Scratch any
 
 	texts   map[meter.Class]*tokens.Text // of Output and Reasoning
-	peeking bool                         // the message is read before its end, and will be read again: nothing is added up
-	covers  bool                         // the message states a usage that covers its own text
+	peeking bool                         // see Peeking; nothing is added up meanwhile
+	covers  bool                         // the message states a usage that includes its own text
 }
 
-// Peeking reports whether a message is read before its end, and will be read again.
+// Peeking reports whether End was called for a message that is not complete yet. End will be called again when it is.
 func (t *State) Peeking() bool { return t.peeking }
 
-// hasText reports whether there is text that no statement of usage covers.
+// hasText reports whether there is text that is not included in any stated usage.
 func (t *State) hasText() bool {
 	for _, text := range t.texts {
 		if !text.Empty() {
@@ -60,9 +61,9 @@ func (t *State) hasText() bool {
 	return false
 }
 
-// State replaces the stated usage. What is beyond anything that the request can use is marked as suspect.
+// State replaces the stated usage. The usage is marked as suspect if it is more than the request can use.
 func (t *State) State(s Stated) {
-	if !s.HasPrompt && !s.HasCompletion { // it says nothing
+	if !s.HasPrompt && !s.HasCompletion { // nothing was stated
 		t.Stated.Suspect = t.Stated.Suspect || s.Suspect
 		return
 	}
@@ -70,7 +71,7 @@ func (t *State) State(s Stated) {
 	t.dropText()
 }
 
-// AddStated adds to the stated usage that of one response of several on a connection, or of one line of a batch.
+// AddStated adds a usage to the stated one. It is the usage of one of several responses on a connection, or of one line of a batch.
 func (t *State) AddStated(s Stated) {
 	if t.peeking {
 		return
@@ -92,10 +93,10 @@ func (t *State) Make(kind string, id gjson.Result) {
 	}
 }
 
-// maxPasses bounds how many models one response can tell apart. A pass of a further model is not told apart.
+// maxPasses bounds how many models have a pass of their own in one response. No pass is made for a further model.
 const maxPasses = 64
 
-// AddPass adds to the stated usage that of one answer of several (in a batch), which ran on this model.
+// AddPass adds a usage to the stated one. It is the usage of one of several answers, as in a batch, and model is the model that gave it.
 func (t *State) AddPass(model string, s Stated) {
 	if t.peeking {
 		return
@@ -109,7 +110,7 @@ func (t *State) AddPass(model string, s Stated) {
 	t.AddStated(s)
 }
 
-// AddBeside adds the usage of another model, which is no part of the stated usage.
+// AddBeside adds the usage of another model. It is not part of the stated usage.
 func (t *State) AddBeside(p meter.Pass) {
 	if !t.peeking {
 		t.Beside = merge(t.Beside, p)
@@ -133,7 +134,7 @@ func merge(passes []meter.Pass, p meter.Pass) []meter.Pass {
 	return append(passes, p)
 }
 
-// dropText forgets the text that a statement of usage covers.
+// dropText forgets the text so far if the stated usage includes it.
 func (t *State) dropText() {
 	if t.Stated.HasCompletion {
 		t.covers = true
@@ -169,7 +170,7 @@ type Message struct {
 	literal []byte  // the first bytes of the message
 	texts   []segment
 	text    []byte // the texts' bytes
-	inText  bool   // a string has begun that has not ended
+	inText  bool   // the last string is not complete
 }
 
 type value struct{ rule, start, end int }
@@ -183,15 +184,15 @@ type segment struct {
 const (
 	maxValues  = 1024
 	maxKept    = 256 << 10 // bytes of all values of a message
-	maxText    = 64 << 10  // bytes of text that wait for the message's end
-	maxTexts   = 4096      // strings of them
+	maxText    = 64 << 10  // bytes of text that are kept until the message ends
+	maxTexts   = 4096      // how many strings they may be
 	maxLiteral = 16
 )
 
 // Is reports whether the message is exactly s, such as "[DONE]"; s has at most 15 bytes.
 func (m *Message) Is(s string) bool { return string(m.literal) == s }
 
-// Get returns the last value kept at path; it does not exist where there is none.
+// Get returns the last value that was kept at path. If there is none, the result does not exist.
 func (m *Message) Get(path string) gjson.Result {
 	for i := len(m.values) - 1; i >= 0; i-- {
 		if v := m.values[i]; m.rules[v.rule].Path == path {
@@ -212,11 +213,11 @@ func (m *Message) All(path string) []gjson.Result {
 	return all
 }
 
-// Has reports whether there is a value at path, which a rule must mark.
+// Has reports whether there is a value at path. A rule must mark the path.
 func (m *Message) Has(path string) bool { return m.Count(path) > 0 }
 
-// Failed reports whether the message has an error at path. One rule must mark the path and another keep it. null, false and
-// what is empty are no errors.
+// Failed reports whether the message has an error at path. One rule must mark the path and another keep it. The values null and false, and an
+// empty text, object or array, are no errors.
 func (m *Message) Failed(path string) bool {
 	v := m.Get(path)
 	switch {
@@ -228,7 +229,7 @@ func (m *Message) Failed(path string) bool {
 	return m.Has(path) // too large to be kept
 }
 
-// Count returns how many values there are at path, which a rule must mark.
+// Count returns how many values there are at path. A rule must mark the path.
 func (m *Message) Count(path string) (n int64) {
 	for i, r := range m.rules {
 		if r.Mark && r.Path == path {
@@ -238,8 +239,8 @@ func (m *Message) Count(path string) (n int64) {
 	return n
 }
 
-// most is the most tokens that the text gathered so far can count: one for each byte, and what an answer and each tool call
-// cost beside their text.
+// most returns the highest number of tokens that the text gathered so far can have. Each byte is at most one token. The answer itself, and each
+// tool call, cost some more.
 func (m *Message) most() int64 {
 	if len(m.texts) == 0 {
 		return 0
@@ -284,7 +285,7 @@ func (g gather) Value(i int, raw []byte) {
 func (g gather) Text(i int, piece []byte) {
 	m := &g.msg
 	if piece == nil {
-		if m.inText { // its beginning may be counted already
+		if m.inText { // the string's beginning may be counted already
 			m.texts = append(m.texts, segment{rule: i, start: len(m.text), end: len(m.text), ended: true})
 		}
 		m.inText = false

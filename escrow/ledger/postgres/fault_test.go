@@ -129,7 +129,8 @@ func sound(t testing.TB, l *ledger.Ledger, id ledger.AccountID, want ledger.Amou
 // TestRoundTrips: a group takes two round trips, whether it has one operation or many, once the accounts are known. The first call of an
 // account takes one more.
 func TestRoundTrips(t *testing.T) {
-	server := pgtest.Start(t, "fsync=off")
+	t.Parallel()
+	server := pgtest.Shared(t)
 	w := new(wire)
 	s := open(t, server.New(t), postgres.Options{Dial: w.dial, Lifetime: time.Hour})
 	l := begin(t, s)
@@ -178,7 +179,8 @@ func TestRoundTrips(t *testing.T) {
 
 // TestRoundTripsOfTwo: two ledgers that take turns need two round trips each, too, although each time the other one has committed.
 func TestRoundTripsOfTwo(t *testing.T) {
-	dsn := pgtest.Start(t, "fsync=off").New(t)
+	t.Parallel()
+	dsn := pgtest.Shared(t).New(t)
 	w := new(wire)
 	var ledgers []*ledger.Ledger
 	for range 2 {
@@ -201,7 +203,8 @@ func TestRoundTripsOfTwo(t *testing.T) {
 
 // TestBrokenCommit: if the connection breaks at a commit, its operations take place once, whether the server got the commit or not.
 func TestBrokenCommit(t *testing.T) {
-	server := pgtest.Start(t, "fsync=off")
+	t.Parallel()
+	server := pgtest.Shared(t)
 	for name, cut := range map[string]int32{"before it is sent": cutBefore, "before the answer": cutAfter} {
 		t.Run(name, func(t *testing.T) {
 			w := new(wire)
@@ -220,6 +223,7 @@ func TestBrokenCommit(t *testing.T) {
 
 // TestUnderLoad: three ledgers pay while their backends are terminated and the server crashes. Each payment takes place once.
 func TestUnderLoad(t *testing.T) {
+	t.Parallel()
 	server := pgtest.Start(t, "restart_after_crash=on")
 	dsn := server.New(t)
 	shared := func() *ledger.Ledger {
@@ -266,6 +270,7 @@ func TestUnderLoad(t *testing.T) {
 
 // TestAway: while the database is away, the ledger refuses, and changes nothing. After Reopen it goes on.
 func TestAway(t *testing.T) {
+	t.Parallel()
 	server := pgtest.Start(t)
 	l := begin(t, open(t, server.New(t), postgres.Options{Patience: time.Millisecond}))
 	must(t, deposit(l, 0, 2))
@@ -287,7 +292,8 @@ func TestAway(t *testing.T) {
 
 // TestStoppedInTheMiddle: a process that stops while it has the lock delays the others, but for no longer than the server allows.
 func TestStoppedInTheMiddle(t *testing.T) {
-	server := pgtest.Start(t, "fsync=off")
+	t.Parallel()
+	server := pgtest.Shared(t)
 	dsn := server.New(t)
 	stop := make(chan struct{})
 	stopped := make(chan struct{})
@@ -324,7 +330,8 @@ func TestStoppedInTheMiddle(t *testing.T) {
 // TestOwner: only one gateway has the ledger. Another one waits; it gets the ledger when the first one closes it, or shows no sign of life.
 // A gateway that was taken for dead can't commit any more.
 func TestOwner(t *testing.T) {
-	server := pgtest.Start(t, "fsync=off")
+	t.Parallel()
+	server := pgtest.Shared(t)
 	t.Run("refused", func(t *testing.T) {
 		dsn := server.New(t)
 		l := begin(t, open(t, dsn, postgres.Options{Lifetime: 2 * time.Second}))
@@ -357,7 +364,8 @@ func TestOwner(t *testing.T) {
 // TestLostCommits: if a failover loses commits that were answered, the ledger becomes read-only at the next operation, whether or not as
 // many others were made meanwhile.
 func TestLostCommits(t *testing.T) {
-	server := pgtest.Start(t, "fsync=off")
+	t.Parallel()
+	server := pgtest.Shared(t)
 	for _, others := range []int{0, 1, 3} {
 		dsn := server.New(t)
 		shared := func() *ledger.Ledger {
@@ -387,7 +395,8 @@ func TestLostCommits(t *testing.T) {
 
 // TestManyStart: several processes may make the tables of one database at the same time.
 func TestManyStart(t *testing.T) {
-	server := pgtest.Start(t, "fsync=off")
+	t.Parallel()
+	server := pgtest.Shared(t)
 	dsn := server.New(t)
 	var all sync.WaitGroup
 	for range 8 {
@@ -407,7 +416,8 @@ func TestManyStart(t *testing.T) {
 
 // TestUnsafeSettings: a server that may lose confirmed commits is refused, unless the setting is named.
 func TestUnsafeSettings(t *testing.T) {
-	server := pgtest.Start(t, "fsync=off")
+	t.Parallel()
+	server := pgtest.Shared(t)
 	for _, setting := range []string{"off", "local"} {
 		dsn := server.New(t) + "&synchronous_commit=" + setting
 		if _, err := postgres.Open(dsn, postgres.Options{Logger: quiet}); err == nil || !strings.Contains(err.Error(), "synchronous_commit is "+setting) {
@@ -419,11 +429,13 @@ func TestUnsafeSettings(t *testing.T) {
 
 // TestDamagedRecord: a record that somebody has changed is found.
 func TestDamagedRecord(t *testing.T) {
-	server := pgtest.Start(t, "fsync=off")
+	t.Parallel()
+	server := pgtest.Shared(t)
 	dsn := server.New(t)
+	_, schema, _ := strings.Cut(dsn, "search_path=")
 	l := begin(t, open(t, dsn, postgres.Options{}))
 	must(t, deposit(l, 0, 2))
-	server.Exec(t, "update test1.records set value = set_byte(value, 0, 255 - get_byte(value, 0)) where key = 'awallet:agent00001'")
+	server.Exec(t, "update "+schema+".records set value = set_byte(value, 0, 255 - get_byte(value, 0)) where key = 'awallet:agent00001'")
 	if _, _, err := l.Balance(wallet(1)); !errors.Is(err, ledger.ErrCorrupt) {
 		t.Errorf("reading a damaged record: %v", err)
 	}
@@ -431,6 +443,7 @@ func TestDamagedRecord(t *testing.T) {
 
 // TestSecrets: no error tells a password, whatever is wrong with the DSN.
 func TestSecrets(t *testing.T) {
+	t.Parallel()
 	for _, dsn := range []string{
 		"postgres://shop:geheim@127.0.0.1:1/ledger",
 		"postgres://shop:geheim@[::1/ledger",
@@ -461,6 +474,7 @@ func TestSecrets(t *testing.T) {
 
 // TestShared runs the tests of several ledgers on one store.
 func TestShared(t *testing.T) {
-	server := pgtest.Start(t, "fsync=off")
+	t.Parallel()
+	server := pgtest.Shared(t)
 	ledgertest.RunShared(t, func(t testing.TB) ledgertest.Place { return place(t, server, postgres.Options{}) })
 }

@@ -1,9 +1,13 @@
+//go:build unix
+
 package postgres_test
 
 import (
 	"flag"
 	"os"
 	"testing"
+
+	"github.com/tallygate/tallygate/escrow/ledger/postgres/pgtest"
 )
 
 // checks is how many random histories the suite tries here, if the command line does not say: each step of one asks the database.
@@ -18,5 +22,5 @@ func TestMain(m *testing.M) {
 			panic(err)
 		}
 	}
-	os.Exit(m.Run())
+	os.Exit(pgtest.Main(m))
 }

@@ -60,14 +60,16 @@ func place(t testing.TB, server *pgtest.Server, o postgres.Options) ledgertest.P
 
 // TestStore runs the suite, also with a cache that forgets at once, and with operations that run more than once.
 func TestStore(t *testing.T) {
-	server := pgtest.Start(t, "fsync=off", "synchronous_commit=on")
-	t.Run("once", func(t *testing.T) {
-		ledgertest.Run(t, func(t testing.TB) ledgertest.Place { return place(t, server, postgres.Options{}) })
-	})
-	t.Run("no cache", func(t *testing.T) {
-		ledgertest.Run(t, func(t testing.TB) ledgertest.Place { return place(t, server, postgres.Options{CacheSize: 1}) })
-	})
-	t.Run("again", func(t *testing.T) {
-		ledgertest.Run(t, func(t testing.TB) ledgertest.Place { return place(t, server, postgres.Options{}).Again() })
-	})
+	t.Parallel()
+	server := pgtest.Shared(t)
+	for name, fresh := range map[string]func(testing.TB) ledgertest.Place{
+		"once":     func(t testing.TB) ledgertest.Place { return place(t, server, postgres.Options{}) },
+		"no cache": func(t testing.TB) ledgertest.Place { return place(t, server, postgres.Options{CacheSize: 1}) },
+		"again":    func(t testing.TB) ledgertest.Place { return place(t, server, postgres.Options{}).Again() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ledgertest.Run(t, fresh)
+		})
+	}
 }

@@ -16,7 +16,8 @@ import (
 
 // TestPrune: the log loses its rows of more than a minute ago, and no others.
 func TestPrune(t *testing.T) {
-	s, err := Open(pgtest.Start(t, "fsync=off").New(t), Options{Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	t.Parallel()
+	s, err := Open(pgtest.Shared(t).New(t), Options{Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -36,17 +36,54 @@ type Server struct {
 // errMissing is returned if this machine has no server to run.
 var errMissing = errors.New("this machine has no PostgreSQL server (Debian: apt-get install postgresql)")
 
-// Start starts a server that is stopped when the test ends. Without PostgreSQL's binaries the test is skipped; if the environment says CI=true, it fails instead. Settings are
-// of the form "name=value".
-func Start(t testing.TB, settings ...string) *Server {
+// shared is the server that the tests of this process share.
+var shared struct {
+	once   sync.Once
+	server *Server
+	err    error
+}
+
+// Shared returns the server that the tests of this process share. The first call starts it, and [Main] closes it. A test may not stop it,
+// and works in a schema of its own: see [Server.New]. Shared treats missing binaries as [Start] does.
+func Shared(t testing.TB) *Server {
 	t.Helper()
-	s, err := Open(settings...)
+	shared.once.Do(func() { shared.server, shared.err = Open("fsync=off") })
+	usable(t, shared.err)
+	return shared.server
+}
+
+// Main runs the tests of a package, closes the server that they shared, and returns the exit code. TestMain calls it if a test of its
+// package uses [Shared].
+func Main(m *testing.M) int {
+	code := m.Run()
+	if shared.server == nil {
+		return code
+	}
+	if err := shared.server.Close(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return code
+}
+
+// usable skips the test if this machine has no server to run, and fails it for any other error.
+func usable(t testing.TB, err error) {
+	t.Helper()
 	switch {
 	case errors.Is(err, errMissing) && os.Getenv("CI") != "true":
 		t.Skipf("NOT TESTED: %v", err)
 	case err != nil:
 		t.Fatal(err)
 	}
+}
+
+// Start starts a server for a test that stops it, or that needs other settings than [Shared] has. The server is stopped when the test ends.
+// Without PostgreSQL's binaries the test is skipped; if the environment says CI=true, it fails instead. Settings are of the form
+// "name=value".
+func Start(t testing.TB, settings ...string) *Server {
+	t.Helper()
+	s, err := Open(settings...)
+	usable(t, err)
 	t.Cleanup(func() {
 		if err := s.Close(); err != nil {
 			t.Error(err)
@@ -55,7 +92,7 @@ func Start(t testing.TB, settings ...string) *Server {
 	return s
 }
 
-// Open starts a server for all tests of a package, in its TestMain.
+// Open starts a server outside of a test. Its caller closes it.
 func Open(settings ...string) (s *Server, err error) {
 	s = &Server{settings: settings}
 	if s.binaries, err = find(); err != nil {

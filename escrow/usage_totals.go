@@ -1,0 +1,420 @@
+package escrow
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/shopspring/decimal"
+
+	"github.com/tallygate/tallygate/escrow/ledger"
+)
+
+// Totals are sums of charges, by hour, day and month, which make reports of long times fast. They cost a call nothing: a worker adds charges
+// to the totals after they were made. It goes through the lists of the payees, each of which is in the order in which the charges were made,
+// and remembers how far it has come. So after a crash it goes on from there. A charge that changes later, by a refund or a decision on its
+// quality, changes the totals in the same operation.
+
+// usageView is a kind of total.
+type usageView byte
+
+const (
+	viewHour  usageView = 'h' // by route, model and plan
+	viewDay   usageView = 'd' // by payer, payee, route, model, key and plan
+	viewMonth usageView = 'm' // the same
+	viewTag   usageView = 't' // by day and the value of a tag
+)
+
+// view returns the totals that answer a query, or false if there are none.
+func (q usageBy) view() (v usageView, ok bool) {
+	coarse := func(name string) bool { return slices.Contains([]string{"route", "model", "plan"}, name) }
+	day := func(name string) bool { return name == "day" || name == "month" }
+	all := func(of func(string) bool) bool {
+		return !slices.ContainsFunc(q.names, func(name string) bool { return !of(name) })
+	}
+	switch {
+	case q.tag != "":
+		return viewTag, all(func(name string) bool { return name == usageTag+q.tag || day(name) })
+	case all(func(name string) bool { return coarse(name) || day(name) || name == "hour" }):
+		return viewHour, true
+	default:
+		return viewDay, !slices.Contains(q.names, "hour")
+	}
+}
+
+// floor returns the beginning of the view's period that t is in.
+func (v usageView) floor(t time.Time) time.Time {
+	t = t.UTC()
+	switch v {
+	case viewHour:
+		return t.Truncate(time.Hour)
+	case viewMonth:
+		return time.Date(t.Year(), t.Month(), 1, 0, 0, 0, 0, time.UTC)
+	default:
+		return t.Truncate(24 * time.Hour)
+	}
+}
+
+// ceil returns the beginning of the view's first period that does not begin before t.
+func (v usageView) ceil(t time.Time) time.Time {
+	begin := v.floor(t)
+	if begin.Equal(t) {
+		return begin
+	}
+	switch v {
+	case viewHour:
+		return begin.Add(time.Hour)
+	case viewMonth:
+		return begin.AddDate(0, 1, 0)
+	default:
+		return begin.AddDate(0, 0, 1)
+	}
+}
+
+// key returns the key of the first total of a view from a time on. With a group's hash behind it, it is the key of a total.
+func (v usageView) key(agent, tag string, at time.Time) []byte {
+	name := string(v)
+	if v == viewTag {
+		sum := sha256.Sum256([]byte(tag))
+		name += string(sum[:16])
+	}
+	return totalTable.key(agent, name+timeKey(at))
+}
+
+// usageTotal is the total of one group in one period.
+type usageTotal struct {
+	At     time.Time         `cbor:"1,keyasint"` // when the period begins
+	Group  usageGroup        `cbor:"2,keyasint"`
+	Calls  int64             `cbor:"3,keyasint,omitempty"`
+	Paid   ledger.Amount     `cbor:"4,keyasint,omitempty"`
+	Earned ledger.Amount     `cbor:"5,keyasint,omitempty"`
+	Back   ledger.Amount     `cbor:"6,keyasint,omitempty"`
+	Credit ledger.Amount     `cbor:"7,keyasint,omitempty"`
+	Units  map[string]string `cbor:"8,keyasint,omitempty"`
+}
+
+func (total usageTotal) usage() (Usage, error) {
+	u := Usage{Calls: total.Calls, Paid: total.Paid, Earned: total.Earned, Back: total.Back, Credit: total.Credit, Units: make(map[string]decimal.Decimal, len(total.Units))}
+	for unit, text := range total.Units {
+		n, err := decimal.NewFromString(text)
+		if err != nil {
+			return Usage{}, fmt.Errorf("a total of %s: %w", unit, err)
+		}
+		u.Units[unit] = n
+	}
+	return u, nil
+}
+
+// sums are totals of one operation, by their keys, before they are added to those in the ledger.
+type sums map[string]*sum
+
+type sum struct {
+	at    time.Time
+	group usageGroup
+	Usage
+}
+
+func (s sums) add(v usageView, agent, tag string, at time.Time, g usageGroup, u Usage) {
+	begin := v.floor(at)
+	hash := sha256.Sum256(fmt.Appendf(nil, "%q", []string{g.Payer, g.Payee, g.Route, g.Model, g.Key, g.Plan, g.Tag}))
+	key := string(append(v.key(agent, tag, begin), hash[:16]...))
+	if s[key] == nil {
+		s[key] = &sum{at: begin, group: g}
+	}
+	s[key].Usage.add(u)
+}
+
+// addCharge adds u, for a charge, to all totals of one of the parties, or of all agents.
+func (s sums) addCharge(agent string, c Charge, u Usage) {
+	g := c.groupFor(agent, "")
+	s.add(viewHour, agent, "", c.CreatedAt, usageGroup{Route: g.Route, Model: g.Model, Plan: g.Plan}, u)
+	s.add(viewDay, agent, "", c.CreatedAt, g, u)
+	s.add(viewMonth, agent, "", c.CreatedAt, g, u)
+	for tag, value := range c.TagsFor(agent) {
+		s.add(viewTag, agent, tag, c.CreatedAt, usageGroup{Tag: value}, u)
+	}
+}
+
+// usageParties are the agents in whose usage a charge is; the empty one stands for all agents.
+func (c Charge) usageParties() []string {
+	parties := []string{"", c.Payee}
+	if c.Payer != "" {
+		parties = append(parties, c.Payer)
+	}
+	return parties
+}
+
+// write adds sums to the totals in the ledger.
+func (t *Tx) write(s sums) error {
+	for key, more := range s {
+		total := usageTotal{At: more.at, Group: more.group}
+		if _, err := load(t.ledger, []byte(key), &total); err != nil {
+			return err
+		}
+		u, err := total.usage()
+		if err != nil {
+			return err
+		}
+		u.add(more.Usage)
+		total.Calls, total.Paid, total.Earned, total.Back, total.Credit = u.Calls, u.Paid, u.Earned, u.Back, u.Credit
+		total.Units = make(map[string]string, len(u.Units))
+		for unit, n := range u.Units {
+			total.Units[unit] = n.String()
+		}
+		if err := t.put([]byte(key), total); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unkept knows the payees whose totals may be behind. It is lost when the process ends; then the totals of all payees may be behind.
+type unkept struct {
+	keeping sync.Mutex // one keeper at a time, since the next one relies on what it does
+
+	mu     sync.Mutex
+	begun  bool                // the payees of earlier processes are in it
+	known  map[string]struct{} // payees that have a record in keptTable
+	behind map[string]struct{}
+}
+
+func newUnkept() *unkept {
+	return &unkept{known: map[string]struct{}{}, behind: map[string]struct{}{}}
+}
+
+func (k *unkept) knows(payee string) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	_, known := k.known[payee]
+	return known
+}
+
+// add says that the totals of a payee may be behind. It may be called inside an operation: if that is undone, there is nothing to do.
+func (k *unkept) add(payee string) {
+	k.mu.Lock()
+	k.behind[payee] = struct{}{}
+	k.mu.Unlock()
+}
+
+// know says that a payee has a record in keptTable, which is durable.
+func (k *unkept) know(payee string) {
+	k.mu.Lock()
+	k.known[payee] = struct{}{}
+	k.mu.Unlock()
+}
+
+// take returns the payees whose totals may be behind, and forgets them.
+func (k *unkept) take() []string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	payees := make([]string, 0, len(k.behind))
+	for payee := range k.behind {
+		payees = append(payees, payee)
+	}
+	clear(k.behind)
+	return payees
+}
+
+// isBehind notes that a charge was made, so that it will be added to the totals.
+func (t *Tx) isBehind(payee string) error {
+	unkept := t.process.unkept
+	if !unkept.knows(payee) {
+		key := keptTable.key(payee)
+		if value, err := t.ledger.Get(key); err != nil {
+			return err
+		} else if value == nil {
+			t.ledger.Put(key, []byte{})
+		}
+		t.ledger.OnCommit(func() { unkept.know(payee) })
+	}
+	unkept.add(payee)
+	return nil
+}
+
+const (
+	keepTogether = 128  // charges that one operation adds to the totals; calls that settle meanwhile wait for no more than these
+	keepAtOnce   = 1024 // such operations in one KeepTotals
+)
+
+// KeepTotals adds charges to the totals that [Book.Usage] reads. All charges from before kept are then in the totals, unless done is false:
+// then there are too many for one time. A worker should call it now and then; a report does it first.
+func (b *Book) KeepTotals(ctx context.Context) (kept time.Time, done bool, err error) {
+	unkept := b.process.unkept
+	unkept.keeping.Lock()
+	defer unkept.keeping.Unlock()
+	if !unkept.begun {
+		if err := b.allBehind(); err != nil {
+			return time.Time{}, false, err
+		}
+		unkept.begun = true
+	}
+	payees := unkept.take()
+	// All operations before this one have noted what they did, and the charges of all later ones are not from before its time.
+	if kept, err = Do(ctx, b, func(t *Tx) (time.Time, error) { return t.Now(), nil }); err != nil {
+		b.stillBehind(payees)
+		return time.Time{}, false, err
+	}
+	operations := 0
+	for i, payee := range payees {
+		for {
+			if operations++; operations > keepAtOnce {
+				b.stillBehind(payees[i:])
+				return kept, false, nil
+			}
+			part, err := Do(ctx, b, func(t *Tx) (keptPart, error) { return t.keepSome(payee, kept) })
+			if err != nil {
+				b.stillBehind(payees[i:])
+				return time.Time{}, false, err
+			}
+			if part.later {
+				unkept.add(payee)
+			}
+			if !part.more {
+				break
+			}
+		}
+	}
+	return kept, true, nil
+}
+
+func (b *Book) stillBehind(payees []string) {
+	for _, payee := range payees {
+		b.process.unkept.add(payee)
+	}
+}
+
+// allBehind notes all payees, since charges may have been made before this process began.
+func (b *Book) allBehind() error {
+	payees, err := b.idsIn(keptTable, "")
+	for err == nil && len(payees) > 0 {
+		b.stillBehind(payees)
+		payees, err = b.idsIn(keptTable, payees[len(payees)-1])
+	}
+	return err
+}
+
+// keptPart is the result of adding some charges to the totals.
+type keptPart struct {
+	more  bool // some of the charges are left
+	later bool // there are charges from the given time on, or after it
+}
+
+// keepSome adds some charges of a payee to the totals: those that are not in them yet, and that were made before a time.
+func (t *Tx) keepSome(payee string, before time.Time) (part keptPart, err error) {
+	last, err := t.ledger.Get(keptTable.key(payee))
+	if err != nil {
+		return part, err
+	}
+	all := chargeByAgent.under(payee)
+	if len(last) > 0 {
+		all.From = append(chargeByAgent.key(payee, string(last)), 0)
+	}
+	var ids []string
+	err = t.ledger.Scan(all, func(key, _ []byte) (bool, error) {
+		next := chargeByAgent.lastPart(key, payee)
+		switch {
+		case next[:8] >= timeKey(before):
+			part.later = true
+			return false, nil
+		case len(ids) == keepTogether:
+			part.more = true
+			return false, nil
+		}
+		ids, last = append(ids, next[8:]), []byte(next)
+		return true, nil
+	})
+	if err != nil || len(ids) == 0 {
+		return part, err
+	}
+	sums := sums{}
+	var charges []Charge
+	for _, id := range ids {
+		c, found, err := t.charge(id)
+		if err != nil {
+			return part, err
+		}
+		if !found || c.Payee != payee {
+			continue // what a payee has paid itself is in the totals of those that it has paid
+		}
+		charges = append(charges, c)
+		for _, party := range c.usageParties() {
+			sums.addCharge(party, c, c.usageFor(party))
+		}
+	}
+	t.ledger.Put(keptTable.key(payee), last)
+	if err := t.write(sums); err != nil {
+		return part, err
+	}
+	return part, t.tellCharges(charges)
+}
+
+// saveCharge writes a charge that has changed, and changes the totals in which it is.
+func (t *Tx) saveCharge(c Charge) error {
+	old, found, err := t.charge(c.RequestID)
+	if err != nil {
+		return err
+	}
+	last, err := t.ledger.Get(keptTable.key(c.Payee))
+	if err != nil {
+		return err
+	}
+	if found && timeKey(c.CreatedAt)+c.RequestID <= string(last) {
+		sums := sums{}
+		for _, party := range c.usageParties() {
+			sums.addCharge(party, c, c.usageFor(party).minus(old.usageFor(party)))
+		}
+		if err := t.write(sums); err != nil {
+			return err
+		}
+	}
+	return t.put(chargeTable.key(c.RequestID), c)
+}
+
+// fee is the price of a subscription's period, or a part of one that was refunded.
+type fee struct {
+	Payer  string        `cbor:"1,keyasint"`
+	Payee  string        `cbor:"2,keyasint"`
+	Plan   string        `cbor:"3,keyasint,omitempty"`
+	Key    string        `cbor:"4,keyasint,omitempty"` // the payer's, that began the period
+	Amount ledger.Amount `cbor:"5,keyasint,omitempty"`
+	Back   ledger.Amount `cbor:"6,keyasint,omitempty"`
+}
+
+func (f fee) usageFor(agent string) Usage {
+	u := Usage{Back: f.Back, Fees: f.Amount}
+	if agent != "" && f.Payer == agent {
+		u.Paid = f.Amount
+	} else {
+		u.Earned = f.Amount
+	}
+	return u
+}
+
+// countFee adds the price of a period, or its refund, to the usage of both parties. reference is the period's escrow.
+func (t *Tx) countFee(f fee, reference string) error {
+	for _, agent := range []string{"", f.Payer, f.Payee} {
+		key := feeTable.key(agent, timeKey(t.Now())+reference)
+		so := fee{Payer: f.Payer, Payee: f.Payee, Plan: f.Plan, Key: f.Key}
+		if _, err := load(t.ledger, key, &so); err != nil {
+			return err
+		}
+		so.Amount += f.Amount
+		so.Back += f.Back
+		if err := t.put(key, so); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// feeBack counts what goes back of the price of a subscription's period.
+func (t *Tx) feeBack(e *Escrow, amount ledger.Amount) error {
+	s, err := subscriptionByID(t.ledger, e.Subscription)
+	if err != nil || s == nil {
+		return err
+	}
+	return t.countFee(fee{Payer: e.From, Payee: e.To, Plan: s.Plan.Name, Key: s.Key, Back: amount}, e.ID)
+}

@@ -1,0 +1,77 @@
+package escrow
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"time"
+
+	"github.com/tallygate/tallygate/escrow/ledger"
+)
+
+// Statement is the statement of a wallet for one month.
+type Statement struct {
+	Agent    string
+	From, To time.Time
+	Opening  ledger.Amount
+	Closing  ledger.Amount // at the present, if the month is not over
+	Lines    []StatementLine
+}
+
+// StatementLine is the sum of all transfers of one kind.
+type StatementLine struct {
+	Kind    string
+	Count   int64
+	In, Out ledger.Amount
+}
+
+// Statement adds up what moved in a wallet in a month, such as 2026-11.
+func (b *Book) Statement(ctx context.Context, agent, month string) (Statement, error) {
+	from, err := time.Parse("2006-01", month)
+	if err != nil {
+		return Statement{}, invalid("month", "month %.40q: write it like 2026-11", month)
+	}
+	s := Statement{Agent: agent, From: from, To: from.AddDate(0, 1, 0)}
+	wallet, err := b.Wallet(ctx, agent)
+	if err != nil {
+		return Statement{}, err
+	}
+	s.Opening, s.Closing = wallet.Balance, wallet.Balance
+	lines := map[string]*StatementLine{}
+	for before, more := uint64(0), true; more; {
+		entries, next, err := b.Entries(ctx, agent, before, MaxPage)
+		if err != nil {
+			return Statement{}, err
+		}
+		for _, e := range entries {
+			if more = !e.At.Before(from); !more {
+				break
+			}
+			s.add(e, lines)
+		}
+		if before, more = next, more && next != 0; ctx.Err() != nil {
+			return Statement{}, ctx.Err()
+		}
+	}
+	for _, line := range lines {
+		s.Lines = append(s.Lines, *line)
+	}
+	slices.SortFunc(s.Lines, func(a, b StatementLine) int { return cmp.Compare(a.Kind, b.Kind) })
+	return s, nil
+}
+
+// add adds an entry; entries come newest first.
+func (s *Statement) add(e Entry, lines map[string]*StatementLine) {
+	s.Opening = e.BalanceAfter - e.Amount
+	if !e.At.Before(s.To) {
+		s.Closing = s.Opening
+		return
+	}
+	if lines[e.Kind] == nil {
+		lines[e.Kind] = &StatementLine{Kind: e.Kind}
+	}
+	line := lines[e.Kind]
+	line.Count++
+	line.In += max(e.Amount, 0)
+	line.Out += max(-e.Amount, 0)
+}

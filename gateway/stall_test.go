@@ -1,0 +1,85 @@
+package gateway_test
+
+import (
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/gateway"
+)
+
+// stalling is a client that stops reading for a while.
+type stalling struct {
+	http.ResponseWriter
+	after   int           // bytes that it reads at once
+	stall   time.Duration // before the next
+	flushes bool          // it is the flushing that waits
+}
+
+func (w *stalling) Write(p []byte) (int, error) {
+	if w.after -= len(p); w.after < 0 {
+		time.Sleep(w.stall)
+	}
+	return w.ResponseWriter.Write(p)
+}
+
+// FlushError stalls as Write does: what is flushed may have waited in a buffer until then.
+func (w *stalling) FlushError() error {
+	if w.flushes {
+		time.Sleep(w.stall)
+	}
+	return nil
+}
+
+func (w *stalling) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// TestAStallIsTheClientsCut: an upstream breaks off while its client does not read. The client got most of the answer.
+func TestAStallIsTheClientsCut(t *testing.T) {
+	t.Parallel()
+	piece := strings.Repeat("x", 100_000)
+	for _, test := range []struct {
+		name   string
+		reads  int           // bytes at once
+		stalls time.Duration // before each further piece
+		pauses time.Duration // of the upstream, before each piece
+		flush  bool          // it flushes each
+		left   string
+	}{
+		{"reads all", 1 << 30, 0, 0, false, "1"},
+		{"waits for long, once", 250_000, 500 * time.Millisecond, 0, false, "0.9"},
+		{"waits again and again", 0, 150 * time.Millisecond, 0, false, "0.9"},
+		{"waits again and again as it is flushed", 1 << 30, 150 * time.Millisecond, 0, true, "0.9"},
+		{"waits less than it is waited for", 0, 150 * time.Millisecond, 300 * time.Millisecond, false, "1"},
+	} {
+		s := openShop(t, escrow.Rules{}, gateway.Options{}, gateway.Route{}, nil)
+		meter := gateway.New(s.book, gateway.Options{})
+		meter.SetStall(200 * time.Millisecond)
+		if test.stalls == 0 {
+			meter.SetStall(time.Hour) // however slow the machine is
+		}
+		route := &gateway.Route{Payee: "acme", Rates: rates(t, "0.1 per call"), Logger: slog.New(slog.DiscardHandler)}
+		handler := meter.Handler(route, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			for range 3 {
+				time.Sleep(test.pauses)
+				_, _ = io.WriteString(w, piece)
+				if test.flush {
+					w.(http.Flusher).Flush()
+				}
+			}
+			panic(http.ErrAbortHandler) // its patience is over
+		}))
+		w := &stalling{ResponseWriter: httptest.NewRecorder(), after: test.reads, stall: test.stalls, flushes: test.flush}
+		r := httptest.NewRequest(http.MethodGet, "/file", nil)
+		r.Header.Set("Authorization", "Bearer "+s.key)
+		func() {
+			defer func() { _ = recover() }()
+			handler.ServeHTTP(w, r)
+		}()
+		want(t, "wallet of one who "+test.name, s.balance("alice"), test.left)
+	}
+}
