@@ -15,7 +15,6 @@ func TestHealthAndReady(t *testing.T) {
 	alice := g.agent("alice", "25")
 	g.agent("shop", "0")
 	g.get("/health", "").want(200, "status", "ok", "version", "v1.2.3")
-	g.get("/health", "wrong").want(401)
 	g.get("/ready", "").want(200, "status", "ready")
 
 	g.post("/escrow", alice, `{"to_agent_id":"shop","amount":5,"auto_release_hours":1}`).want(201)
