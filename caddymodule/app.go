@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 	_ "time/tzdata" // prices by the hour name time zones, which may not be installed on the machine
 
@@ -72,6 +73,10 @@ type App struct {
 	// some. A call that does not fit is refused with 429. The server needs about four times as much memory for the bodies. Default: 128 MiB.
 	MaxBodies int64 `json:"max_bodies,omitempty"`
 
+	// Identify says what providers are told about callers, for meters that do not say it themselves: "upstream" or "upstream signed". See
+	// Meter.Identify. Default: nothing.
+	Identify string `json:"identify,omitempty"`
+
 	// RailsRaw are modules of the namespace tallygate.rails, each named by "rail". A rail is a way to pay directly with a request to a
 	// metered route. A request is offered to the rails in their order.
 	RailsRaw []json.RawMessage `json:"rails,omitempty" caddy:"namespace=tallygate.rails inline_key=rail"`
@@ -85,6 +90,7 @@ type App struct {
 	ctx    caddy.Context
 	logger *zap.Logger
 
+	served bool   // a handler serves the API
 	prefix string // the prefix of the first handler that serves the API, for texts that name the API's paths
 
 	mu     sync.Mutex
@@ -99,10 +105,12 @@ type App struct {
 	gateway  *gateway.Gateway
 	startErr error
 	pooled   bool
-	clock    *worker // does what is due at a certain time
-	totals   *worker // adds charges to the totals that reports are made of
-	judging  *worker // asks judges again whose decision is missing
-	sender   *worker // sends webhooks
+	ledgerID atomic.Value // of the ledger, when it is open
+	looked   sync.Once    // whether the configuration was searched for slips
+	clock    *worker      // does what is due at a certain time
+	totals   *worker      // adds charges to the totals that reports are made of
+	judging  *worker      // asks judges again whose decision is missing
+	sender   *worker      // sends webhooks
 }
 
 // Faucet gives each agent some money to start with.
@@ -130,6 +138,9 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 func (a *App) Provision(ctx caddy.Context) error {
 	a.ctx, a.logger = ctx, ctx.Logger()
 	a.started = make(chan struct{})
+	if err := checkIdentify(a.Identify); err != nil {
+		return err
+	}
 	if a.MaxBodies < 0 {
 		return fmt.Errorf("max_bodies %d: expected a number of bytes", a.MaxBodies)
 	}
@@ -332,8 +343,16 @@ func (a *App) start() error {
 		}
 	}
 	a.gateway = gateway.New(a.book, gateway.Options{
-		Prefix: a.prefix, MaxBodies: a.maxBodies(), Client: clientHost, Report: report, Rails: a.rails, MetricsByPayer: a.MetricsByPayer,
+		Prefix: a.prefix, MaxBodies: a.maxBodies(), Client: clientHost, Path: originalPath, Begin: begin, Report: report, Rails: a.rails,
+		MetricsByPayer: a.MetricsByPayer,
 	})
+	a.warnOnce()
+	if err := a.refuseNeighbours(); err != nil {
+		return err
+	}
+	if err := a.identifyCallers(); err != nil {
+		return err
+	}
 	a.nameRoutes()
 	for _, guarded := range a.guards {
 		guarded()
@@ -369,6 +388,7 @@ func (a *App) Stop() error { return nil }
 
 // Cleanup releases the ledger. Caddy calls it after Stop, and also for an app that was not started or whose start failed.
 func (a *App) Cleanup() error {
+	a.warnOnce() // for commands that only check a configuration
 	a.clock.end()
 	a.totals.end()
 	a.judging.end()

@@ -10,6 +10,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/dustin/go-humanize"
+	"go.uber.org/zap"
 
 	"github.com/tallygate/tallygate/escrow"
 	"github.com/tallygate/tallygate/gateway"
@@ -17,7 +18,7 @@ import (
 )
 
 // appWords lists the subdirectives of the global option, for error messages.
-const appWords = "ledger, currency, operator_key, registration, faucet, commission, min_escrow, min_period, max_subscriptions, refund_window, webhooks, max_bodies, metrics_by_payer, rail, tariff"
+const appWords = "ledger, currency, operator_key, registration, faucet, commission, min_escrow, min_period, max_subscriptions, refund_window, webhooks, max_bodies, metrics_by_payer, identify, rail, tariff"
 
 // parseGlobalOption reads the global option `tallygate`. Its syntax is described at [App.UnmarshalCaddyfile].
 func parseGlobalOption(d *caddyfile.Dispenser, earlier any) (any, error) {
@@ -48,6 +49,7 @@ func parseGlobalOption(d *caddyfile.Dispenser, earlier any) (any, error) {
 //		webhooks public|private
 //		max_bodies SIZE
 //		metrics_by_payer
+//		identify upstream [signed] | none
 //		rail NAME ...
 //		tariff NAME {
 //			model GLOB {
@@ -103,6 +105,9 @@ func (a *App) unmarshalWord(d *caddyfile.Dispenser, word string) error {
 		if err := oneArg(d, &a.Commission, "a percentage such as 1%"); err != nil {
 			return err
 		}
+		if !strings.HasSuffix(a.Commission, "%") {
+			slip(d, "commission is in percent: write 'commission "+a.Commission+"%'")
+		}
 		a.Commission = strings.TrimSuffix(a.Commission, "%")
 		if _, err := escrow.ParsePercent(a.Commission); err != nil {
 			return d.Errf("commission: %v", err)
@@ -126,6 +131,8 @@ func (a *App) unmarshalWord(d *caddyfile.Dispenser, word string) error {
 		return nil
 	case "max_bodies":
 		return oneSize(d, &a.MaxBodies)
+	case "identify":
+		return unmarshalIdentify(d, &a.Identify)
 	case "rail":
 		rail, err := unmarshalGuest[gateway.Rail](d, "rail", railKey, "a payment rail")
 		a.RailsRaw = append(a.RailsRaw, rail)
@@ -199,6 +206,11 @@ func (a *App) unmarshalTariff(d *caddyfile.Dispenser) error {
 	}
 	a.Tariffs[name] = tariff
 	return nil
+}
+
+// slip warns of a line that is allowed but is probably a mistake.
+func slip(d *caddyfile.Dispenser, text string) {
+	caddy.Log().Named("caddyfile.tallygate").Warn(text, zap.String("file", d.File()), zap.Int("line", d.Line()))
 }
 
 // oneArg reads the only argument of a subdirective.

@@ -20,7 +20,7 @@ import (
 )
 
 // meterWords lists the subdirectives of a meter, for error messages.
-const meterWords = "payee, price, tariff, subscription, quality, count, cost, charge, agent, agent_auto, max_charge, max_body, durable_holds, on_exhausted, on_cancel, charge_on, keep_responses, shared, enforce"
+const meterWords = "payee, price, tariff, subscription, quality, count, cost, charge, agent, agent_auto, max_charge, max_body, durable_holds, on_exhausted, on_cancel, charge_on, keep_responses, shared, identify, enforce"
 
 func parseMeter(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 	m := new(Meter)
@@ -125,9 +125,10 @@ func orNone(names []string) string {
 //		durable_holds above A
 //		on_exhausted stop|finish
 //		on_cancel free|finish
-//		charge_on STATUS...
+//		charge_on [STATUS...] [grpc NAME...]
 //		keep_responses SIZE for D
 //		shared GLOB...|none
+//		identify upstream [signed] | none
 //		enforce on|off
 //	}
 func (m *Meter) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
@@ -277,6 +278,8 @@ func (m *Meter) unmarshalWord(d *caddyfile.Dispenser, word string, counted []str
 		m.Shared = d.RemainingArgs()
 		_, err := gateway.ParseShared(m.Shared)
 		return atLine(d, err)
+	case "identify":
+		return unmarshalIdentify(d, &m.Identify)
 	case "on_exhausted":
 		return oneOf(d, &m.OnExhausted, exhaustedStop, exhaustedFinish)
 	case "on_cancel":
@@ -284,15 +287,18 @@ func (m *Meter) unmarshalWord(d *caddyfile.Dispenser, word string, counted []str
 	case "enforce":
 		return oneOf(d, &m.Enforce, "on", "off")
 	case "charge_on":
-		if m.ChargeOn = d.RemainingArgs(); len(m.ChargeOn) == 0 {
-			return d.Err("charge_on needs statuses: expected for example 'charge_on 2xx 101'")
+		m.ChargeOn = d.RemainingArgs()
+		statuses, grpc := splitChargeOn(m.ChargeOn)
+		if len(statuses)+len(grpc) == 0 {
+			return d.Err("charge_on needs statuses: expected for example 'charge_on 2xx 101', or 'charge_on grpc OK'")
 		}
-		for _, status := range m.ChargeOn {
+		for _, status := range statuses {
 			if _, err := parseStatus(status); err != nil {
 				return atLine(d, err)
 			}
 		}
-		return nil
+		_, err := grpcChargedOn(grpc)
+		return atLine(d, err)
 	default:
 		return d.Errf("unrecognized subdirective %q of meter: expected one of %s", word, meterWords)
 	}

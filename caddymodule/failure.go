@@ -5,6 +5,7 @@ import (
 	"net/http"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
 
 	"github.com/tallygate/tallygate/gateway"
 )
@@ -25,6 +26,11 @@ func (m *Meter) answerFailure(w http.ResponseWriter, r *http.Request, failure *g
 	server, _ := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	if status < http.StatusInternalServerError || server != nil && server.Errors != nil && len(server.Errors.Routes) > 0 {
 		return err
+	}
+	if m.route.Shadow { // as Caddy itself answers
+		m.logger.Error("the provider failed", zap.String("request", failure.Request), zap.Int("status", status), zap.Error(err))
+		w.WriteHeader(status)
+		return nil
 	}
 	gateway.WriteFailure(w, r, m.route.Logger, &gateway.Failure{Request: failure.Request, Status: status, Err: err})
 	return nil

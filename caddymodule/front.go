@@ -1,7 +1,9 @@
 package caddymodule
 
 import (
+	"bufio"
 	"io"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -23,6 +25,10 @@ func (h *Handler) passOn(w http.ResponseWriter, r *http.Request, next caddyhttp.
 		return err
 	}
 	caddyhttp.SetVar(r.Context(), "unhandled", false)
+	if below, is := strings.CutPrefix(path, h.Prefix); is && api.IsBelow(below) {
+		api.NoSuchPath(w, r, api.Shop{Prefix: h.Prefix})
+		return nil
+	}
 	read := method == http.MethodGet || method == http.MethodHead
 	if home := h.Prefix + "/"; read && (path == home || path == h.Prefix) {
 		return h.writeShop(w, r)
@@ -42,7 +48,7 @@ type begunWriter struct {
 }
 
 func (w *begunWriter) WriteHeader(status int) {
-	w.begun = true
+	w.begun = w.begun || status >= 200 || status == http.StatusSwitchingProtocols
 	w.ResponseWriterWrapper.WriteHeader(status)
 }
 
@@ -54,6 +60,18 @@ func (w *begunWriter) Write(p []byte) (int, error) {
 func (w *begunWriter) ReadFrom(from io.Reader) (int64, error) {
 	w.begun = true
 	return w.ResponseWriterWrapper.ReadFrom(from)
+}
+
+// FlushError sends what was written, which begins the answer.
+func (w *begunWriter) FlushError() error {
+	w.begun = true
+	return http.NewResponseController(w.ResponseWriter).Flush()
+}
+
+// Hijack gives the connection to a handler.
+func (w *begunWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	w.begun = true
+	return http.NewResponseController(w.ResponseWriter).Hijack()
 }
 
 // shownTariffs is how many tariffs the page shows, since a catalog has thousands.

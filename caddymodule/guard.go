@@ -24,6 +24,7 @@ import (
 // not sent yet. This works with any transport.
 type guard struct {
 	reverseproxy.Selector
+	app *App
 	ops []*headers.HeaderOps // what the proxy does to headers on which prices may depend, in this order
 }
 
@@ -32,6 +33,7 @@ func (g guard) Select(pool reverseproxy.UpstreamPool, r *http.Request, w http.Re
 	if !g.maySend(r) {
 		panic(http.ErrAbortHandler) // the meter answers; after an error the proxy would try again
 	}
+	g.app.dropUnmetered(r)
 	return g.Selector.Select(pool, r, w)
 }
 
@@ -56,7 +58,8 @@ func (g guard) maySend(r *http.Request) bool {
 	return may
 }
 
-// guardServer makes sure that the proxies of a server are guarded before the server serves. When its meters are provisioned, its other
+// guardServer makes sure that the proxies of a server with a meter, or with the API, are guarded before the server serves. When its meters are
+// provisioned, its other
 // handlers may not exist yet, and apps start in any order. So the proxies are guarded by the first connection or by the start of this app,
 // for which metered requests wait, whichever comes first.
 func (a *App) guardServer(server *caddyhttp.Server) {
@@ -65,7 +68,7 @@ func (a *App) guardServer(server *caddyhttp.Server) {
 	if a.guards[server] != nil {
 		return
 	}
-	guarded := sync.OnceFunc(func() { eachHandler(server, guardProxy) })
+	guarded := sync.OnceFunc(func() { eachHandler(server, a.guardProxy) })
 	if a.guards == nil {
 		a.guards = make(map[*caddyhttp.Server]func())
 	}
@@ -76,9 +79,14 @@ func (a *App) guardServer(server *caddyhttp.Server) {
 	})
 }
 
-func guardProxy(h caddyhttp.MiddlewareHandler, _ string) {
-	if proxy, ok := h.(*reverseproxy.Handler); ok && !asksAside(proxy) {
-		proxy.LoadBalancing.SelectionPolicy = guard{proxy.LoadBalancing.SelectionPolicy, pricedOps(proxy)}
+func (a *App) guardProxy(h caddyhttp.MiddlewareHandler, _ location) {
+	proxy, ok := h.(*reverseproxy.Handler)
+	switch {
+	case !ok:
+	case asksAside(proxy):
+		proxy.LoadBalancing.SelectionPolicy = aside{proxy.LoadBalancing.SelectionPolicy}
+	default:
+		proxy.LoadBalancing.SelectionPolicy = guard{proxy.LoadBalancing.SelectionPolicy, a, pricedOps(proxy)}
 	}
 }
 
@@ -97,6 +105,14 @@ func pricedOps(proxy *reverseproxy.Handler) (ops []*headers.HeaderOps) {
 		names := slices.Concat(slices.Collect(maps.Keys(o.Add)), slices.Collect(maps.Keys(o.Set)), slices.Collect(maps.Keys(o.Replace)), o.Delete)
 		return !slices.ContainsFunc(names, func(name string) bool { return strings.ContainsAny(name, "*{") || gateway.BearsOnPrice(name) })
 	})
+}
+
+// aside lets a proxy that only finds out who calls do so for a quote too.
+type aside struct{ reverseproxy.Selector }
+
+func (a aside) Select(pool reverseproxy.UpstreamPool, r *http.Request, w http.ResponseWriter) *reverseproxy.Upstream {
+	gateway.AskAside(r)
+	return a.Selector.Select(pool, r, w)
 }
 
 // asksAside reports whether successful answers to a proxy never go to the client, but only set headers and variables of the request, as

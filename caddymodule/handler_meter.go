@@ -8,6 +8,8 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -73,6 +75,10 @@ type Meter struct {
 	// IdentityRaw is a module that identifies the caller, of the namespace tallygate.identity, named by "identity". It replaces Agent.
 	IdentityRaw json.RawMessage `json:"identity,omitempty" caddy:"namespace=tallygate.identity inline_key=identity"`
 
+	// Identify says what the provider is told about callers: "upstream" sends the headers Tallygate-Payer and Tallygate-Request to it,
+	// "upstream signed" also a signature, and "none" nothing. Default: as the global option says.
+	Identify string `json:"identify,omitempty"`
+
 	// MaxCharge is the most that one call may cost. Default: all that the caller has.
 	MaxCharge string `json:"max_charge,omitempty"`
 
@@ -91,7 +97,8 @@ type Meter struct {
 	// is read for up to 10 more seconds first, since providers state the usage at the end. "finish" reads the whole answer and charges it.
 	OnCancel string `json:"on_cancel,omitempty"`
 
-	// ChargeOn lists the response statuses that are charged: codes, or classes such as "2xx". Default: 2xx and 101.
+	// ChargeOn lists the response statuses that are charged: codes, or classes such as "2xx". Default: 2xx and 101. After the word "grpc" it
+	// lists the statuses of gRPC that are charged, by their names or codes. Default: OK.
 	ChargeOn []string `json:"charge_on,omitempty"`
 
 	// Enforce is "on" (the default) or "off". "off" is shadow mode: calls are counted, priced and recorded, but nothing is refused and
@@ -107,6 +114,7 @@ type Meter struct {
 	logger *zap.Logger
 	route  gateway.Route // the compiled config
 	plan   *gateway.Subscription
+	host   string // the hosts of its site, for the list of tariffs
 }
 
 // Count finds in a response how many units of one kind it used. Set either Header or JSON.
@@ -214,7 +222,11 @@ func (m *Meter) compilePrices() (err error) {
 			m.route.Payment, m.route.Rates = m.plan, m.plan.Rates
 		}
 	case len(m.Prices) > 0:
-		m.route.Rates, err = pricing.NewRates(m.Prices, counted...)
+		if m.route.Rates, err = pricing.NewRates(m.Prices, counted...); err == nil {
+			for _, warning := range pricing.Warnings(m.Prices, counted...) {
+				m.warn(warning)
+			}
+		}
 	case m.Tariff != nil:
 		m.route.Tariff, err = m.Tariff, compileTariff(m.Tariff, m.logger, counted...)
 	default:
@@ -290,8 +302,25 @@ func (m *Meter) compileCharge() error {
 		if err := m.route.Batch.Check(m.countNames()...); err != nil {
 			return fmt.Errorf("batch: %w", err)
 		}
+		m.warnOfBatch()
 	}
 	return nil
+}
+
+// warnOfBatch warns of a batch in a unit without a price: it is never full, so a stream is paid at its end.
+func (m *Meter) warnOfBatch() {
+	rates := m.route.Rates
+	if m.route.Tariff != nil {
+		rates, _ = m.route.Tariff.Dearest()
+	}
+	if rates != nil && !m.route.Batch.Counts(rates, m.countNames()...) {
+		m.warn("the batch is in a unit that has no price, so it is never full, and a stream is paid only at its end", zap.String("batch", m.route.Batch.String()))
+	}
+}
+
+// warn logs what is allowed but is probably a mistake.
+func (m *Meter) warn(text string, fields ...zap.Field) {
+	m.logger.Warn("meter: "+text, append(fields, zap.String("payee", m.Payee))...)
 }
 
 // compileLimits compiles the limits of calls and of stored answers.
@@ -331,7 +360,7 @@ func (m *Meter) compilePolicy() (err error) {
 		return errors.New("expected either agent or identity, not both: each of them identifies the caller")
 	}
 	if m.Agent != "" {
-		m.route.Identity = placeholderIdentity(m.Agent)
+		m.route.Identity, m.route.KeepKeys = placeholderIdentity(m.Agent), true
 	}
 	if m.route.MakesAgents = m.AgentAuto; m.AgentAuto && m.Agent == "" && m.IdentityRaw == nil {
 		return errors.New("agent_auto needs 'agent PLACEHOLDER': callers with Tallygate keys are agents already")
@@ -350,7 +379,14 @@ func (m *Meter) compilePolicy() (err error) {
 	if m.route.Shadow, err = isOne("enforce", m.Enforce, "on", "off"); err != nil {
 		return err
 	}
-	m.route.Charged, err = chargedOn(m.ChargeOn)
+	if err := checkIdentify(m.Identify); err != nil {
+		return err
+	}
+	statuses, grpc := splitChargeOn(m.ChargeOn)
+	if m.route.Charged, err = chargedOn(statuses); err != nil {
+		return err
+	}
+	m.route.ChargedGRPC, err = grpcChargedOn(grpc)
 	return err
 }
 
@@ -386,6 +422,41 @@ func parseStatus(word string) (statusRange, error) {
 	return statusRange{n, n}, nil
 }
 
+// splitChargeOn divides the words of charge_on into HTTP's statuses, and gRPC's after the word grpc.
+func splitChargeOn(words []string) (statuses, grpc []string) {
+	if i := slices.Index(words, "grpc"); i >= 0 {
+		return words[:i], words[i+1:]
+	}
+	return words, nil
+}
+
+// parseGRPC returns the code of a status of gRPC, which is given by its name or as a number.
+func parseGRPC(word string) (int, error) {
+	if code := slices.Index(gateway.GRPCCodes, strings.ToUpper(word)); code >= 0 {
+		return code, nil
+	}
+	if code, err := strconv.ParseUint(word, 10, 31); err == nil {
+		return int(code), nil
+	}
+	return 0, fmt.Errorf("charge_on grpc %q: expected a status of gRPC such as OK or NOT_FOUND, or its number", word)
+}
+
+// grpcChargedOn returns a function that reports whether a status of gRPC is charged. It returns nil for the default.
+func grpcChargedOn(words []string) (func(code int) bool, error) {
+	if len(words) == 0 {
+		return nil, nil
+	}
+	var codes []int
+	for _, word := range words {
+		code, err := parseGRPC(word)
+		if err != nil {
+			return nil, err
+		}
+		codes = append(codes, code)
+	}
+	return func(code int) bool { return slices.Contains(codes, code) }, nil
+}
+
 // chargedOn returns a function that reports whether a status is charged. It returns nil for the default.
 func chargedOn(words []string) (func(status int) bool, error) {
 	if len(words) == 0 {
@@ -409,11 +480,15 @@ func (m *Meter) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp
 	release, err := m.app.open(r.Context())
 	if err != nil {
 		m.logger.Error("the ledger can't be used", zap.Error(err))
+		if m.route.Shadow {
+			gateway.DropKeys(r, nil)
+			return next.ServeHTTP(w, r)
+		}
 		gateway.WriteProblem(w, r, gateway.Unavailable("none"))
 		return nil
 	}
 	defer release()
-	err = m.app.gateway.Serve(&m.route, w, r, repeatable(next, r))
+	err = m.app.gateway.Serve(&m.route, w, r, m.below(repeatable(next, r), r))
 	if failure, ok := err.(*gateway.Failure); ok {
 		return m.answerFailure(w, r, failure)
 	}

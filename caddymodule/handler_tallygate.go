@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"cmp"
 	"context"
+	"errors"
 	"net/http"
 	"strings"
 
@@ -38,7 +39,11 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return err
 	}
 	h.app = app.(*App)
+	h.app.served = true
 	h.app.prefix = cmp.Or(h.app.prefix, h.Prefix)
+	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
+		h.app.guardServer(server)
+	}
 	version, _ := caddy.Version()
 	h.api = http.StripPrefix(h.Prefix, api.New(h.app.openBook, api.Options{
 		Prefix:          h.Prefix,
@@ -79,6 +84,9 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		if !strings.HasPrefix(d.Val(), "/") {
 			return d.Errf("unexpected %q: expected a path such as /pay", d.Val())
 		}
+		if strings.Contains(h.Prefix, "*") || h.Prefix == "/api" || strings.HasPrefix(h.Prefix, "/api/") {
+			slip(d, "the path after 'tallygate' is a prefix, not a matcher: the API is at "+h.Prefix+"/api/v1; write 'tallygate' alone to have it at /api/v1")
+		}
 	}
 	if d.NextArg() {
 		return d.Errf("unexpected %q: expected 'tallygate [PREFIX]'", d.Val())
@@ -96,7 +104,15 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return nil
 	}
 	path, below := strings.CutPrefix(r.URL.Path, h.Prefix)
-	if !below || !api.Serves(path) {
+	if below && path == whoPath && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
+		h.app.tellWho(w)
+		return nil
+	}
+	if !below || !api.Serves(path) || gateway.IsQuoted(r) {
+		notePassedOn(r)
+		if gateway.IsQuoted(r) {
+			return next.ServeHTTP(w, r)
+		}
 		return h.passOn(w, r, next)
 	}
 	release, err := h.app.open(r.Context())
@@ -109,24 +125,36 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		gateway.WriteProblem(w, r, gateway.RefuseEarly())
 		return nil
 	}
-	h.api.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), nextKey{}, next)))
+	h.api.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), apiKey{}, r)))
 	return nil
 }
 
-// nextKey is the context key of the handlers after this one. A quote sends the quoted request through them to find its meter.
-type nextKey struct{}
+// apiKey is the context key of a request to the API, as it came. A quote sends the quoted request on the same way.
+type apiKey struct{}
 
-// quote returns what a request would cost.
+// quote returns what a request would cost. The quoted request passes all handlers of its server that are before its meter, as the call
+// itself would: those that select a host, find out who calls, or set placeholders.
 func (h *Handler) quote(ctx context.Context, by escrow.Actor, order api.QuoteOrder) (api.Quote, error) {
-	next, ok := ctx.Value(nextKey{}).(caddyhttp.Handler)
-	if !ok {
+	like, _ := ctx.Value(apiKey{}).(*http.Request)
+	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	if !ok || like == nil {
 		return api.Quote{}, &escrow.Refusal{Outcome: escrow.InvalidRequest, Detail: "quotes are given by the server that serves the routes"}
 	}
-	var like *http.Request
-	if original, ok := ctx.Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
-		like = &original
+	return gateway.Quote(ctx, by, order, like, quotedBy{server})
+}
+
+// quotedBy serves requests for quotes with all handlers of a server.
+type quotedBy struct{ *caddyhttp.Server }
+
+func (s quotedBy) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
+	nobody := caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return nil })
+	r = caddyhttp.PrepareRequest(r, caddy.NewReplacer(), w, s.Server)
+	err := s.Routes.Compile(nobody).ServeHTTP(w, r)
+	var failed caddyhttp.HandlerError
+	if errors.As(err, &failed) && failed.StatusCode != 0 {
+		w.WriteHeader(failed.StatusCode)
 	}
-	return gateway.Quote(ctx, by, order, like, next)
+	return err
 }
 
 // clientHost returns the client's address. It respects Caddy's trusted_proxies.
@@ -139,11 +167,19 @@ func clientHost(r *http.Request) string {
 
 // openBook returns the book, or nil if the ledger is not open.
 func (a *App) openBook() *escrow.Book {
+	if !a.isOpen() {
+		return nil
+	}
+	return a.book
+}
+
+// isOpen reports whether the start has ended well.
+func (a *App) isOpen() bool {
 	select {
 	case <-a.started:
-		return a.book
+		return a.gateway != nil
 	default:
-		return nil
+		return false
 	}
 }
 

@@ -1,8 +1,11 @@
 package caddymodule_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
+	"strings"
 	"testing"
 )
 
@@ -90,5 +93,108 @@ func TestQuotesTellWhatIsAffordable(t *testing.T) {
 	}
 	if served != 3 {
 		t.Errorf("the provider was asked %d times, want 3: quotes ask nobody", served)
+	}
+}
+
+// TestQuotesAskAsTheCallerWould: the quoted request passes the same handlers as the call: those that select a host, set placeholders, or find
+// out who calls.
+func TestQuotesAskAsTheCallerWould(t *testing.T) {
+	t.Parallel()
+	auth := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("X-Token") != "good" {
+			w.WriteHeader(403)
+			return
+		}
+		w.Header().Set("X-Agent", "bob")
+	}))
+	t.Cleanup(auth.Close)
+	s := &shop{t: t, directive: " "}
+	s.open("", `
+	}
+	http://*.shop.test:PORT, http://shop.test:PORT {
+		tallygate
+		@a host a.shop.test
+		handle @a {
+			meter a 0.05 per call
+			reverse_proxy UPSTREAM
+		}
+		@b host b.shop.test
+		handle @b {
+			meter b 0.5 per call
+			reverse_proxy UPSTREAM
+		}
+		@placed vars {http.request.host} c.shop.test
+		handle @placed {
+			meter c 0.25 per call
+			reverse_proxy UPSTREAM
+		}
+		@version header X-Version 2
+		handle @version {
+			meter d 0.75 per call
+			reverse_proxy UPSTREAM
+		}
+		handle /auth/* {
+			forward_auth `+auth.Listener.Addr().String()+` {
+				uri /
+				copy_headers X-Agent
+			}
+			meter {
+				payee e
+				price 0.125 per call
+				agent {http.request.header.X-Agent}
+			}
+			reverse_proxy UPSTREAM
+		}
+		handle /free/* {
+			reverse_proxy UPSTREAM
+		}
+		handle /no/* {
+			error 403
+		}
+	}
+	http://other.test:PORT {
+		meter f 0.375 per call
+		reverse_proxy UPSTREAM
+	`, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { t.Errorf("the upstream got %s", r.URL) }))
+	api := func(host, order string, header ...string) answer {
+		r := s.request("POST", "/api/v1/quote", "", order, header...)
+		r.Host = host + ":" + s.port
+		return send(t, r)
+	}
+	for _, test := range []struct {
+		host, order string
+		header      []string
+		estimate    string
+	}{
+		{"a.shop.test", `{"path":"/x"}`, nil, "0.05"},
+		{"b.shop.test", `{"path":"/x"}`, nil, "0.5"},
+		{"c.shop.test", `{"path":"/x"}`, nil, "0.25"},
+		{"shop.test", `{"path":"/x","headers":{"X-Version":"2"}}`, nil, "0.75"},
+		{"shop.test", `{"path":"/x"}`, []string{"X-Version", "2"}, "0.75"},
+		{"shop.test", `{"path":"http://b.shop.test/x"}`, nil, "0.5"},
+		{"shop.test", `{"path":"https://other.test/x?y"}`, nil, "0.375"},
+		{"shop.test", `{"path":"/auth/x"}`, []string{"X-Token", "good"}, "0.125"},
+		{"shop.test", `{"path":"/x","headers":{"X-Version":"2"}}`, []string{"Authorization", "Basic YTpi"}, "0.75"},
+	} {
+		a := api(test.host, test.order, test.header...)
+		var quote struct{ Estimate string }
+		_ = json.Unmarshal([]byte(a.body), &quote)
+		if a.status != 200 || quote.Estimate != test.estimate {
+			t.Errorf("%s %s: %d %s, want %s", test.host, test.order, a.status, a.body, test.estimate)
+		}
+	}
+	for _, test := range []struct {
+		path   string
+		status int
+		says   string
+	}{
+		{"/free/x", 404, "passes no meter"}, {"/nowhere", 404, "passes no meter"}, {"/api/v1/wallet", 404, "passes no meter"},
+		{"/no/x", 422, "can't be quoted: before a meter, this server answers it with 403"},
+		{"/auth/x", 422, "can't be quoted: before a meter, this server answers it with 403"},
+	} {
+		a := api("shop.test", `{"path":"`+test.path+`"}`)
+		if a.status != test.status || !strings.Contains(a.body, test.says) {
+			t.Errorf("%s: %d %s", test.path, a.status, a.body)
+		}
 	}
 }

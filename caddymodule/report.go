@@ -10,19 +10,18 @@ import (
 	"github.com/tallygate/tallygate/gateway"
 )
 
-// report sets the access log fields and the placeholders that describe a charge.
+// report sets the access log fields and the placeholders that describe a charge. The placeholders that describe the call are there since its
+// beginning, see begin.
 func report(r *http.Request, of gateway.Report) {
-	facts := []struct{ name, value string }{
-		{"request", of.Request}, {"payer", of.Payer}, {"payee", of.Payee}, {"charge", of.Charge}, {"units", of.Units},
-	}
 	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
-		for _, fact := range facts {
-			repl.Set("tallygate."+fact.name, fact.value)
-		}
+		repl.Set("tallygate.charge", of.Charge)
+		repl.Set("tallygate.units", of.Units)
 	}
 	if fields, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
-		for _, fact := range facts {
-			fields.Set(zap.String("tallygate_"+fact.name, fact.value))
-		}
+		fields.Set(zap.String("tallygate_request", of.Request))
+		fields.Set(zap.String("tallygate_payer", of.Payer))
+		fields.Set(zap.String("tallygate_payee", of.Payee))
+		fields.Set(zap.String("tallygate_charge", of.Charge))
+		fields.Set(zap.String("tallygate_units", of.Units))
 	}
 }

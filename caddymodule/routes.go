@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"iter"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -16,23 +17,27 @@ import (
 	"github.com/tallygate/tallygate/pricing"
 )
 
-// nameRoutes tells each meter which paths it covers, from the matchers of the site. These paths are the route's name in charges and in the
-// list of tariffs.
+// nameRoutes gives each meter its route's name in charges and in the list of tariffs, from the matchers of its site.
 func (a *App) nameRoutes() {
 	loaded, err := a.ctx.AppIfConfigured("http")
 	if err != nil {
 		return // there is nothing to serve
 	}
+	places := make(map[*Meter]location)
 	for name, server := range loaded.(*caddyhttp.App).Servers {
-		meters := 0
-		eachHandler(server, func(h caddyhttp.MiddlewareHandler, paths string) {
+		meters, templates := 0, false
+		eachHandler(server, func(h caddyhttp.MiddlewareHandler, at location) {
+			templates = templates || isTemplates(h)
 			if meter, ok := h.(*Meter); ok {
-				meter.route.Name = paths
+				places[meter] = at
 				meters++
 			}
 		})
 		if meters == 0 {
 			continue
+		}
+		for meter, at := range places {
+			meter.route.Includes = meter.route.Includes || templates && at.server == server
 		}
 		for _, log := range accessLogs(server.Logs) {
 			if a.showsKeys(log) {
@@ -41,30 +46,75 @@ func (a *App) nameRoutes() {
 			}
 		}
 	}
+	same := make(map[string][]string) // the hosts of each name
+	for _, at := range places {
+		if host := at.host(); !slices.Contains(same[at.name("")], host) {
+			same[at.name("")] = append(same[at.name("")], host)
+		}
+	}
+	for meter, at := range places {
+		meter.host = strings.Join(at.hosts, " ")
+		if meter.route.Name = at.name(""); len(same[meter.route.Name]) > 1 {
+			meter.route.Name = at.name(at.host())
+		}
+	}
 }
 
-// eachHandler visits the handlers of a server, except for those inside handlers of other packages, which it can't see. paths are the paths
-// in the matchers around a handler.
-func eachHandler(server *caddyhttp.Server, visit func(h caddyhttp.MiddlewareHandler, paths string)) {
-	visitRoutes(server.Routes, "", visit)
-	for _, route := range server.NamedRoutes {
-		visitRoutes(caddyhttp.RouteList{*route}, "", visit)
+// location is where a handler is in a server's configuration.
+type location struct {
+	server *caddyhttp.Server
+	named  string   // the name of the named route that has it
+	hosts  []string // in the matchers around it
+	paths  []string // in the matchers around it
+}
+
+// name is the name of a route at this place: its paths, after the name of its named route and after a host. The host is needed only if there
+// are several with the same paths.
+func (p location) name(host string) string {
+	if len(p.paths) == 0 {
+		return host + p.named
+	}
+	names := make([]string, len(p.paths))
+	for i, path := range p.paths {
+		names[i] = host + p.named + path
+	}
+	return strings.Join(names, " ")
+}
+
+// host is what tells routes with the same paths apart: their hosts, or the address at which their server listens.
+func (p location) host() string {
+	if len(p.hosts) == 0 && p.named == "" {
+		return strings.Join(p.server.Listen, ",")
+	}
+	return strings.Join(p.hosts, ",")
+}
+
+// isTemplates reports whether a handler may include other answers of the server in its own.
+func isTemplates(h caddyhttp.MiddlewareHandler) bool {
+	return idOf(h) == "http.handlers.templates"
+}
+
+// eachHandler visits the handlers of a server, except for those inside handlers of other packages, which it can't see.
+func eachHandler(server *caddyhttp.Server, visit func(h caddyhttp.MiddlewareHandler, at location)) {
+	at := location{server: server}
+	visitRoutes(server.Routes, at, visit)
+	for name, route := range server.NamedRoutes {
+		at := at
+		at.named = name
+		visitRoutes(caddyhttp.RouteList{*route}, at, visit)
 	}
 	if server.Errors != nil {
-		visitRoutes(server.Errors.Routes, "", visit)
+		visitRoutes(server.Errors.Routes, at, visit)
 	}
 }
 
-func visitRoutes(routes caddyhttp.RouteList, within string, visit func(h caddyhttp.MiddlewareHandler, paths string)) {
+func visitRoutes(routes caddyhttp.RouteList, within location, visit func(h caddyhttp.MiddlewareHandler, at location)) {
 	for _, route := range routes {
-		paths := within
-		if matched := matchedPaths(route); matched != "" {
-			paths = matched
-		}
+		at := within.matching(route)
 		for _, handler := range route.Handlers {
-			visit(handler, paths)
+			visit(handler, at)
 			for _, inner := range routesWithin(handler) {
-				visitRoutes(inner, paths, visit)
+				visitRoutes(inner, at, visit)
 			}
 		}
 	}
@@ -90,9 +140,9 @@ func routesWithin(handler caddyhttp.MiddlewareHandler) (lists []caddyhttp.RouteL
 	return lists
 }
 
-// matchedPaths returns the paths in a route's matchers, or "" if there are none.
-func matchedPaths(route caddyhttp.Route) string {
-	var paths []string
+// matching is a location below the matchers of a route. The innermost hosts and paths count.
+func (p location) matching(route caddyhttp.Route) location {
+	var hosts, paths []string
 	for _, set := range route.MatcherSets {
 		for _, matcher := range set {
 			switch m := matcher.(type) {
@@ -100,10 +150,20 @@ func matchedPaths(route caddyhttp.Route) string {
 				paths = append(paths, *m...)
 			case caddyhttp.MatchPath:
 				paths = append(paths, m...)
+			case *caddyhttp.MatchHost:
+				hosts = append(hosts, *m...)
+			case caddyhttp.MatchHost:
+				hosts = append(hosts, m...)
 			}
 		}
 	}
-	return strings.Join(paths, " ")
+	if len(hosts) > 0 {
+		p.hosts = hosts
+	}
+	if len(paths) > 0 {
+		p.paths = paths
+	}
+	return p
 }
 
 // tariffs yields what each metered route costs. A route with a tariff has an entry for each of its models. The function of an entry is
@@ -186,7 +246,7 @@ func (m *Meter) flatTariff() api.Tariff {
 }
 
 func (m *Meter) emptyTariff() api.Tariff {
-	t := api.Tariff{Route: m.route.Name, Payee: m.Payee, Charge: fromWallet, Prices: []api.TariffPrice{}}
+	t := api.Tariff{Route: m.route.Name, Host: m.host, Payee: m.Payee, Charge: fromWallet, Prices: []api.TariffPrice{}}
 	if m.Charge != nil {
 		t.Charge = m.Charge.From
 	}

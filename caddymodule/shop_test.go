@@ -61,7 +61,7 @@ func (s *shop) open(options, site string, upstream http.Handler) {
 	s.url = "http://127.0.0.1:" + s.port
 	backend := httptest.NewServer(upstream)
 	t.Cleanup(backend.Close)
-	s.load(options, withUpstream(site, backend))
+	s.load(options, strings.ReplaceAll(withUpstream(site, backend), "PORT", s.port))
 	t.Cleanup(func() {
 		if s.stop != nil {
 			if err := s.stop(); err != nil {

@@ -3,6 +3,7 @@ package escrow
 import (
 	"context"
 	"crypto/ed25519"
+	"crypto/hkdf"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
@@ -68,6 +69,17 @@ func (b *Book) ReceiptKey(ctx context.Context) (public ed25519.PublicKey, id str
 	}
 	public = key.Public().(ed25519.PublicKey)
 	return public, keyID(public), nil
+}
+
+// IdentitySecret returns the secret with which an agent, as a payee, can tell that a request comes from this server, in the form of Standard
+// Webhooks. It is made from the ledger's key, and is always the same.
+func (b *Book) IdentitySecret(ctx context.Context, agent string) (string, error) {
+	key, err := b.signingKey(ctx)
+	if err != nil {
+		return "", err
+	}
+	secret, err := hkdf.Key(sha256.New, key.Seed(), nil, "tallygate: who calls "+agent, 32)
+	return "whsec_" + base64.StdEncoding.EncodeToString(secret), err
 }
 
 func keyID(public ed25519.PublicKey) string {

@@ -15,11 +15,13 @@ import (
 type admitted struct {
 	*asked
 	pay    payment
+	within string // the word for requests that belong to the call; empty if there can be none
 	left   func() // removes the call from the running calls
 	hangUp func() // ends the upstream's context; nil if it ends with the client's
 	// readsOn says that an answer is read on when its client has left.
 	readsOn bool
-	talk    *talk // what the client says over the connection that the call opens; nil where it says nothing that bears on the price
+	shadow  *shadowing // in shadow mode
+	talk    *talk      // what the client says over the connection that the call opens; nil where it says nothing that bears on the price
 
 	// mu guards the fields below, because a call is settled by its handler or by the end of the process.
 	mu      sync.Mutex
@@ -65,6 +67,8 @@ func (q *asked) admit() (*admitted, *ledger.Refusal) {
 		a.request.Header.Del("If-Range")
 	}
 	a.request = a.request.WithContext(a.outlive(context.WithValue(a.request.Context(), callKey{}, a)))
+	a.introduce(a.request)
+	a.include()
 	ended := a.gateway.book.Claims().Live(a.abandon) // the end of the process may have to settle the call
 	a.left = func() { ended(); done() }
 	metrics.live.Inc()
@@ -147,9 +151,7 @@ func (q *asked) order(least, most ledger.Amount) escrow.CallOrder {
 		Request: q.id, By: q.payer, Payee: q.route.Payee, Route: q.route.Name, Pattern: Pattern(q.rates),
 		API: q.call.API, Model: q.call.Model, Least: least, Most: most, Tags: q.terms.tags,
 	}
-	if q.terms.idempotencyKey != "" {
-		order.IdempotencyKey, order.Digest = q.terms.idempotencyKey, q.digest
-	}
+	order.IdempotencyKey, order.Digest = q.onceKey, q.digest
 	q.payment().order(q, &order)
 	return order
 }
@@ -240,6 +242,13 @@ func (a *admitted) yield() {
 	a.pay.cancel()
 }
 
+// isOver reports whether the call has ended.
+func (a *admitted) isOver() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.end != nil
+}
+
 func (a *admitted) hasYielded() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -259,6 +268,7 @@ func (a *admitted) leave() {
 		a.hangUp()
 	}
 	a.left()
+	a.endInclude()
 	metrics.live.Dec()
 }
 
@@ -301,7 +311,7 @@ func (a *admitted) abandon() {
 // abandoned describes the call for [escrow.Book.PutRight], which settles it after a failed commit. sent says that bytes of the answer went
 // out.
 func (q *asked) abandoned(sent bool) escrow.AbandonedCall {
-	return escrow.AbandonedCall{Request: q.id, Payer: q.payer.Agent, IdempotencyKey: q.terms.idempotencyKey, Sent: sent}
+	return escrow.AbandonedCall{Request: q.id, Payer: q.payer.Agent, IdempotencyKey: q.onceKey, Sent: sent}
 }
 
 // begin starts to count an answer that is charged. The end of an event stream must be found in any case, whatever the price is.

@@ -41,20 +41,22 @@ func (g *Gateway) arrive(route *Route, r *http.Request) *arrival {
 	a := &arrival{gateway: g, route: route, id: g.book.NewRequestID(), began: time.Now(), request: r, client: r.Context()}
 	if a.outer, _ = r.Context().Value(callKey{}).(*admitted); a.outer != nil {
 		a.outer.yield()
-		if a.outer.body != nil {
+		if a.outer.body != nil && !a.outer.route.Shadow {
 			setBody(r, a.outer.body)
 		}
 		a.key, a.hint, a.terms = a.outer.key, a.outer.hint, a.outer.terms // these are no longer in the request
 		a.client = a.outer.client                                         // the request's own context may be separate from the client's
 	} else {
 		hint := api.BearerHint(r.Header.Get("Authorization"))
-		if a.key = takeKey(r); a.key == "" {
+		if a.key = takeKey(r, g.ownKeys(route)); a.key == "" {
 			a.hint = hint
 		}
 		a.terms, a.refused = takeTerms(r.Header)
 	}
-	dropHTTPUpgrade(r.Header)
-	dropOwnTrailers(r)
+	dropOwnTrailers(r, route.leavesKeys())
+	if !route.Shadow {
+		dropHTTPUpgrade(r.Header)
+	}
 	return a
 }
 
@@ -69,9 +71,14 @@ func (a *arrival) ask() (*asked, *ledger.Refusal) {
 	if a.refused != nil {
 		return nil, a.refused
 	}
-	if !a.route.Shadow && a.outer == nil {
+	if a.outer == nil || a.outer.route.Shadow {
 		a.ownIdempotencyKey()
 	}
+	return a.understandAll()
+}
+
+// understandAll finds out what the caller asks for, and names a call that may be made again.
+func (a *arrival) understandAll() (*asked, *ledger.Refusal) {
 	asked, refusal := a.understand()
 	if refusal != nil {
 		return nil, refusal

@@ -29,7 +29,9 @@ type asked struct {
 	first  meter.Call      // the call as it was found first, without its body and format
 	owed   []escrow.Debt   // what is to be paid before the call, since it names what was not paid in full
 	limit  ledger.Amount   // the most that the caller and the provider let the call cost; 0: no limit
-	digest [32]byte        // of the request, if it has an Idempotency-Key
+	// The call's name in the books and a digest of the request, if it has an Idempotency-Key.
+	onceKey string
+	digest  [32]byte
 }
 
 // understand finds out what is asked and what it costs. It reads the body only if the price depends on it.
@@ -197,7 +199,8 @@ func onceID(payee, payer, once string) string {
 	return "req_once_" + hex.EncodeToString(sum[:16])
 }
 
-// digestRequest computes a digest of a request with an Idempotency-Key. Another request with the same key has another digest.
+// digestRequest names a request with an Idempotency-Key, and computes its digest. The key belongs to the payer, the payee, the route and the
+// path: elsewhere the same key is another one. Another request there with the same key has another digest.
 func (q *asked) digestRequest() *ledger.Refusal {
 	r := q.request
 	if q.terms.idempotencyKey == "" || q.free() {
@@ -209,6 +212,7 @@ func (q *asked) digestRequest() *ledger.Refusal {
 		}
 		setBody(r, q.body)
 	}
+	q.onceKey = q.scoped(q.terms.idempotencyKey)
 	sum := sha256.New()
 	for _, part := range [][]byte{[]byte(r.Method), []byte(r.Host), []byte(r.URL.RequestURI()), q.body} {
 		sum.Write(binary.BigEndian.AppendUint64(nil, uint64(len(part))))

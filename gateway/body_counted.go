@@ -18,6 +18,7 @@ type counted struct {
 	length int64 // the Content-Length; -1: not known
 	taken  int64 // bytes of the body that the handlers have written
 	coding *decoder
+	frames *grpcFrames // of an answer of gRPC-Web; otherwise nil
 }
 
 // decode makes the body decoded if the provider compressed it although it was not asked to. It must be decoded to be counted, and the
@@ -47,6 +48,7 @@ func (c *counted) accept(p []byte, take func([]byte) error) (int, error) {
 		return 0, http.ErrContentLength
 	}
 	c.taken += int64(len(p))
+	c.frames.feed(p)
 	if err := c.decoded(p, take); err != nil {
 		return 0, err
 	}
@@ -67,6 +69,14 @@ func (c *counted) finishTaking(take func([]byte) error) (whole bool) {
 		return false
 	}
 	return c.length <= c.taken
+}
+
+// ending is how an answer ended whose handlers have sent all of it. The call behind an answer of gRPC may have failed all the same.
+func (c *counted) ending() ending {
+	if c.grpc && c.call.route.failedGRPC(c.Header(), c.frames) {
+		return ending{cut: cutUpstream, failed: true}
+	}
+	return ending{cut: cutNone, quality: c.call.answer.judge()}
 }
 
 func (c *counted) close() { c.coding.close() }

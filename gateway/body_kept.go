@@ -74,11 +74,10 @@ func (b *kept) complete() (cause any) {
 	if err != nil {
 		return http.ErrAbortHandler
 	}
-	e := ending{cut: cutNone}
-	if c.keeps() {
+	e := b.ending()
+	if c.keeps() && e.cut == cutNone {
 		e.sealed = c.seal(b.status, b.Header(), out)
 	}
-	e.quality = c.answer.judge()
 	end, err := c.settle(e)
 	var withheld *withheldError
 	switch {

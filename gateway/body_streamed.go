@@ -12,7 +12,9 @@ import (
 // streamed is an answer that is passed on as it comes, except for its end. If its charge is not known before, it follows in trailers.
 type streamed struct {
 	*counted
-	sse   bool
+	sse bool
+	// known says that the header states the charge.
+	known bool
 	ours  muffler // for an event stream
 	clean []byte  // what ours lets through
 	out   []byte
@@ -35,17 +37,19 @@ func (c *counted) stream() *streamed {
 	c.body = b
 	call, h := c.call, c.Header()
 	r := call.request
-	_, known := call.pay.known()
+	if _, known := call.pay.known(); known {
+		b.known = !c.grpc // whether it is charged is known at its end
+	}
 	b.sse = isEventStream(h)
 	wantsTrailers := strings.Contains(strings.ToLower(r.Header.Get("Te")), "trailers")
-	if b.sse || r.ProtoMajor == 1 && wantsTrailers && !known {
+	if b.sse || r.ProtoMajor == 1 && wantsTrailers && !b.known {
 		// An event stream may get shorter on its way, and HTTP/1.1 has no trailers together with a Content-Length.
 		h.Del("Content-Length")
 	}
 	// Chunks and HTTP/2 have an end of their own, which is not sent while the handler runs.
 	b.bound = h.Get("Content-Length") != "" || !r.ProtoAtLeast(1, 1)
 	switch {
-	case known:
+	case b.known:
 		call.promiseCharge(h)
 	case r.ProtoMajor >= 2 || r.ProtoAtLeast(1, 1) && h.Get("Content-Length") == "":
 		for _, name := range chargeHeaders {
@@ -217,7 +221,7 @@ func (b *streamed) finish() error {
 		_, err := b.call.settle(ending{cut: cutClient})
 		return cmp.Or(err, errLeft)
 	}
-	end, err := b.call.settle(ending{cut: cutNone, quality: b.call.answer.judge()})
+	end, err := b.call.settle(b.ending())
 	var withheld *withheldError
 	if errors.As(err, &withheld) { // the answer has come except for its end, so it ends like a stream whose money ran out before
 		return b.stop()
@@ -273,7 +277,7 @@ func (b *streamed) setTrailers(end *settled) {
 	b.sendHeader()
 	h := b.Header()
 	dropOwn(h)
-	if _, known := b.call.pay.known(); !known {
+	if !b.known {
 		b.call.writeCharge(h, end)
 	}
 }

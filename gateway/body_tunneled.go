@@ -56,6 +56,10 @@ func (b *tunneled) complete() any {
 // Hijack returns the connection of an upgraded request. What goes to the client through it is counted, and what the client says is heard.
 func (w *response) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, buffered, err := http.NewResponseController(w.ResponseWriter).Hijack()
+	w.taken = w.taken || err == nil
+	if shadow, ok := w.body.(*overheard); ok && err == nil {
+		return shadow.hijacked(conn, buffered)
+	}
 	if err != nil {
 		return conn, buffered, err
 	}

@@ -24,9 +24,9 @@ package gateway
 
 import (
 	"cmp"
-	"context"
 	"log/slog"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/tallygate/tallygate/escrow"
@@ -48,6 +48,11 @@ type Options struct {
 	// Client returns a name for the client of a request, made from its address, by which wrong keys are limited. Default: the request's
 	// RemoteAddr.
 	Client func(*http.Request) string
+	// Path returns the path that a client has asked for. Default: the request's own path. A server that rewrites paths before a meter knows
+	// the original one.
+	Path func(*http.Request) string
+	// Begin is called for each call before its handlers are. Default: nothing is called.
+	Begin func(*http.Request, Caller)
 	// Report is called for each call that has ended, when its charge is known. Default: nothing is called.
 	Report func(*http.Request, Report)
 	// MetricsByPayer counts the charged calls of each payer apart. Default: only by payee, route and model.
@@ -60,6 +65,7 @@ type Options struct {
 type Gateway struct {
 	book    *escrow.Book
 	options Options
+	within  sync.Map // the words of running calls whose handlers include other answers, see headerWithin
 	// stall is how long a write may wait before the client counts as the one who delays the answer.
 	stall       time.Duration
 	bodyGrace   time.Duration // how long a request body may be slow
@@ -75,6 +81,9 @@ func New(book *escrow.Book, o Options) *Gateway {
 	if o.Client == nil {
 		o.Client = func(r *http.Request) string { return r.RemoteAddr }
 	}
+	if o.Path == nil {
+		o.Path = func(r *http.Request) string { return r.URL.Path }
+	}
 	if o.Report == nil {
 		o.Report = func(*http.Request, Report) {}
 	}
@@ -88,25 +97,28 @@ func (g *Gateway) Serve(route *Route, w http.ResponseWriter, r *http.Request, ne
 		q.answer(g, route, r)
 		return next.ServeHTTP(w, r)
 	}
-	if isPreflight(r) {
+	if g.isIncluded(r) {
+		return next.ServeHTTP(w, r)
+	}
+	if isPreflight(r) && !route.Shadow {
 		return g.passPreflight(w, r, next)
 	}
 	arrived := g.arrive(route, r)
+	defer arrived.giveRoom()
+	if route.Shadow {
+		return arrived.overhear(w, next)
+	}
 	if server, _ := r.Context().Value(http.ServerContextKey).(*http.Server); server == nil || server.ReadTimeout == 0 { // otherwise the operator has set a timeout
 		arrived.deadline = http.NewResponseController(w).SetReadDeadline
 	}
-	defer arrived.giveRoom()
 	asked, refusal := arrived.ask()
 	var call *admitted
 	if refusal == nil {
 		call, refusal = asked.admit()
 	}
-	switch {
-	case refusal == nil:
+	if refusal == nil {
 		defer call.leave()
 		return call.serve(w, next)
-	case route.Shadow:
-		return arrived.letPass(refusal).serve(w, next)
 	}
 	if asked != nil && refusal.Outcome == escrow.IdempotencyConflict {
 		if answer, found := asked.keptAnswer(refusal.Fields["request_id"]); found {
@@ -126,14 +138,6 @@ func (a *arrival) refuse(w http.ResponseWriter, r *http.Request, refusal *ledger
 		w.Header().Set("Connection", "close") // otherwise the server reads the rest of the body first, however slowly it comes
 	}
 	a.tell(w, a.challenge(w.Header(), refusal))
-}
-
-// letPass lets a refused call through in shadow mode. It costs nothing.
-func (a *arrival) letPass(refusal *ledger.Refusal) *admitted {
-	a.wouldRefuse(refusal)
-	call := &admitted{asked: &asked{arrival: a}, pay: free{}}
-	call.request = a.request.WithContext(context.WithValue(a.request.Context(), callKey{}, call)) // an inner meter finds the key there
-	return call
 }
 
 // wouldRefuse notes in the metrics and in the log, in shadow mode, that a call would have been refused. It does nothing if refusal is nil.

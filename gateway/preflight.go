@@ -16,7 +16,7 @@ func isPreflight(r *http.Request) bool {
 // passPreflight lets the upstream answer a preflight, without a key and without a charge. So that nobody gets anything else for free in
 // this way, the upstream gets no body, and only its status and its headers about origins are passed on.
 func (g *Gateway) passPreflight(w http.ResponseWriter, r *http.Request, next Handler) error {
-	takeKey(r)
+	takeKey(r, nil)
 	dropOwn(r.Header)
 	dropHTTPUpgrade(r.Header)
 	for _, name := range methodOverrides {

@@ -81,7 +81,7 @@ func (q *asked) keptAnswer(request string) (kept replay, found bool) {
 	if err != nil || book.Now().Sub(charge.CreatedAt) > q.route.Keep.For {
 		return replay{}, false
 	}
-	sealed, found, err := book.KeptAnswer(q.payer.Agent, q.terms.idempotencyKey)
+	sealed, found, err := book.KeptAnswer(q.payer.Agent, q.onceKey)
 	if err != nil || !found {
 		return replay{}, false
 	}

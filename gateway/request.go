@@ -3,6 +3,7 @@ package gateway
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"io"
@@ -90,13 +91,13 @@ func dropRange(h http.Header) {
 	h.Del("If-Range")
 }
 
-// dropOwnTrailers prevents keys, trailers that are for Tallygate, and those on which a price depends, from reaching the provider. Trailers come after the body, with or
-// without an announcement.
-func dropOwnTrailers(r *http.Request) {
+// dropOwnTrailers prevents keys, trailers that are for Tallygate, and those on which a price depends, from reaching the provider. Trailers come
+// after the body, with or without an announcement. With ownOnly, other keys than Tallygate's are passed on.
+func dropOwnTrailers(r *http.Request, ownOnly bool) {
 	if r.Body == nil || r.Trailer == nil {
 		return
 	}
-	body := &trailerFilter{r.Body, r.Trailer}
+	body := &trailerFilter{r.Body, r.Trailer, ownOnly}
 	body.filter()
 	r.Body = body
 }
@@ -104,6 +105,7 @@ func dropOwnTrailers(r *http.Request) {
 type trailerFilter struct {
 	io.ReadCloser
 	trailer http.Header
+	ownOnly bool
 }
 
 func (f *trailerFilter) Read(p []byte) (int, error) {
@@ -117,10 +119,13 @@ func (f *trailerFilter) Read(p []byte) (int, error) {
 func (f *trailerFilter) filter() {
 	dropOwn(f.trailer)
 	dropKeys(f.trailer)
+	maps.DeleteFunc(f.trailer, func(name string, _ []string) bool { return BearsOnPrice(name) }) // some servers take trailers for headers
+	if f.ownOnly {
+		return
+	}
 	for _, name := range keyHeaders {
 		f.trailer.Del(name)
 	}
-	maps.DeleteFunc(f.trailer, func(name string, _ []string) bool { return BearsOnPrice(name) }) // some servers take trailers for headers
 }
 
 // dropKeys removes from h all values that contain a Tallygate key.
@@ -141,14 +146,19 @@ func dropKeys(h http.Header) {
 var keyHeaders = []string{"Tallygate-Key", "Authorization", "X-Api-Key", "X-Goog-Api-Key", "Api-Key"}
 
 // takeKey finds the caller's key and removes it from the request, so that it never reaches the provider. If the key is in Tallygate-Key,
-// other keys are the provider's and are passed on. But anything that contains a Tallygate key is removed, wherever it is.
-func takeKey(r *http.Request) string {
+// other keys are the provider's and are passed on. But anything that contains a Tallygate key is removed, wherever it is. With own, only keys
+// that it reports are looked for, and all others are passed on.
+func takeKey(r *http.Request, own func(key string) bool) string {
 	var key string
 	for _, name := range keyHeaders {
+		values := r.Header.Values(name)
+		if len(values) == 0 {
+			continue
+		}
 		var others []string
-		for _, value := range r.Header.Values(name) {
+		for _, value := range values {
 			token := keyIn(name, value)
-			if token == "" || key != "" && token != key && !escrow.IsKey(token) {
+			if token == "" || own != nil && !own(token) || key != "" && token != key && !escrow.IsKey(token) {
 				others = append(others, value)
 				continue
 			}
@@ -156,11 +166,14 @@ func takeKey(r *http.Request) string {
 				key = token
 			}
 		}
-		if r.Header.Del(name); len(others) > 0 {
+		switch {
+		case len(others) == 0:
+			r.Header.Del(name)
+		case len(others) < len(values):
 			r.Header[name] = others
 		}
 	}
-	if inQuery := takeQueryKey(r, key == ""); key == "" {
+	if inQuery := takeQueryKey(r, key == "", own); key == "" {
 		key = inQuery
 	}
 	dropKeys(r.Header)
@@ -181,18 +194,28 @@ func keyIn(name, value string) string {
 
 // takeQueryKey removes ?key= from the URL if it is the caller's only key, and all parameters that contain a Tallygate key. The others stay
 // as they are written.
-func takeQueryKey(r *http.Request, only bool) string {
+func takeQueryKey(r *http.Request, only bool, own func(key string) bool) string {
+	if r.URL.RawQuery == "" {
+		return ""
+	}
 	var key string
+	cutQuery(r, func(name, value string) bool {
+		is := only && name == "key" && (own == nil || own(value))
+		if is && (key == "" || !escrow.IsKey(key) && escrow.IsKey(value)) {
+			key = value
+		}
+		return is || escrow.HoldsKey(name) || escrow.HoldsKey(value)
+	})
+	return key
+}
+
+// cutQuery removes parameters from the URL. It passes their names and values to drop, decoded.
+func cutQuery(r *http.Request, drop func(name, value string) bool) {
 	var kept []string
 	taken := false
 	for pair := range strings.SplitSeq(r.URL.RawQuery, "&") {
 		name, value, _ := strings.Cut(pair, "=")
-		name, value = unescaped(name), unescaped(value)
-		is := only && name == "key"
-		if is && (key == "" || !escrow.IsKey(key) && escrow.IsKey(value)) {
-			key = value
-		}
-		if is || escrow.HoldsKey(name) || escrow.HoldsKey(value) {
+		if drop(unescaped(name), unescaped(value)) {
 			taken = true
 			continue
 		}
@@ -202,7 +225,36 @@ func takeQueryKey(r *http.Request, only bool) string {
 		r.URL.RawQuery = strings.Join(kept, "&")
 		r.RequestURI = r.URL.RequestURI()
 	}
-	return key
+}
+
+// OwnKey reports whether a text is a key of this gateway: it has the form of an agent's key, or is the operator's.
+func (g *Gateway) OwnKey(text string) bool { return escrow.IsKey(text) || g.book.IsOperatorKey(text) }
+
+// ownKeys returns what tells keys that are taken from a route's requests from those that are not; nil if all are.
+func (g *Gateway) ownKeys(route *Route) func(key string) bool {
+	if route.leavesKeys() {
+		return g.OwnKey
+	}
+	return nil
+}
+
+// DropKeys removes everything from a request that contains a Tallygate key: headers, parameters of the URL, and trailers that have come. It
+// is for requests that no meter covers. own, if set, reports other texts that are keys, see [Gateway.OwnKey].
+func DropKeys(r *http.Request, own func(key string) bool) {
+	if own != nil {
+		takeKey(r, own)
+	}
+	dropKeys(r.Header)
+	dropKeys(r.Trailer)
+	if strings.Contains(r.URL.RawQuery, "=") {
+		cutQuery(r, func(name, value string) bool { return escrow.HoldsKey(name) || escrow.HoldsKey(value) })
+	}
+}
+
+// IsMetered reports whether a request is below a meter, which has taken its key.
+func IsMetered(r *http.Request) bool {
+	_, is := r.Context().Value(callKey{}).(*admitted)
+	return is
 }
 
 // unescaped returns a part of a query, decoded. If it can't be decoded, it is returned unchanged.
@@ -261,16 +313,25 @@ func takeTerms(h http.Header) (terms, *ledger.Refusal) {
 	return t, nil
 }
 
-// ownIdempotencyKey replaces the caller's idempotency key by one that is different for each payer. To the provider, all payers are one
-// customer, so it could give one payer an answer that it has stored for another. The same key of the same payer always has the same
-// replacement.
+// ownIdempotencyKey replaces the caller's idempotency key by one that is different for each payer, and for each route and path. To the
+// provider, all payers are one customer, so it could give one payer an answer that it has stored for another. The same key of the same
+// payer on the same path always has the same replacement.
 func (a *arrival) ownIdempotencyKey() {
 	h := a.request.Header
 	for name, keys := range h {
 		switch strings.ToLower(strings.ReplaceAll(name, "_", "-")) {
 		case "idempotency-key", "x-idempotency-key":
-			sum := sha256.Sum256([]byte(a.payer.Agent + "\x00" + strings.Join(keys, "\x00")))
-			h[name] = []string{"tg-" + hex.EncodeToString(sum[:16])}
+			h[name] = []string{"tg-" + a.scoped(append([]string{a.payer.Agent}, keys...)...)}
 		}
 	}
+}
+
+// scoped makes a name that belongs to the payee, the route and the path that the caller has asked for, before rewrites.
+func (a *arrival) scoped(names ...string) string {
+	sum := sha256.New()
+	for _, part := range append(names, a.route.Payee, a.route.Name, a.gateway.options.Path(a.request)) {
+		sum.Write(binary.BigEndian.AppendUint64(nil, uint64(len(part))))
+		_, _ = io.WriteString(sum, part)
+	}
+	return hex.EncodeToString(sum.Sum(nil)[:16])
 }

@@ -24,10 +24,13 @@ type response struct {
 	status int
 	body   body   // how the answer is passed on; nil until its header is written
 	pages  *pages // nil unless the call asks for a list
+	grpc   bool   // it is an answer of gRPC, whose trailers tell whether it is charged
+	taken  bool   // a handler has taken over the connection
+	nobody bool   // no handler has answered
 }
 
-// body is a way in which an answer goes to the client. Implementations: [passing], [unreadable] and [refused]; and for answers that are
-// charged [kept], [streamed] and [tunneled].
+// body is a way in which an answer goes to the client. Implementations: [passing], [unreadable] and [refused]; for answers that are
+// charged [kept], [streamed] and [tunneled]; and in shadow mode [overheard].
 type body interface {
 	// write takes bytes that the handlers write.
 	write(p []byte) (n int, err error)
@@ -60,13 +63,23 @@ func (w *response) run(next Handler) (cause any, err error) {
 			return nil, w.failed(err)
 		}
 		if w.body == nil {
-			w.WriteHeader(http.StatusOK)
+			w.finishUnanswered()
 		}
 	}
 	if refused, ok := w.body.(*unreadable); ok {
 		return nil, refused.failed(badGateway(errCoding))
 	}
 	return w.body.complete(), nil
+}
+
+// finishUnanswered answers with an empty 200 as net/http does, because no handler has answered. That is nothing to sell, so it costs nothing.
+func (w *response) finishUnanswered() {
+	if w.taken || w.call.hasYielded() {
+		w.WriteHeader(http.StatusOK)
+		return
+	}
+	w.nobody = true
+	w.WriteHeader(http.StatusOK)
 }
 
 // failed implements [body], also if no answer has begun.
@@ -86,7 +99,8 @@ func (w *response) broken(p any) (cause any, err error) {
 	if w.body != nil || w.refuses(w.call.whyBarred(), false) {
 		return w.body.broken(p)
 	}
-	return w.brokenUnseen(p)
+	w.call.cancel()
+	return p, nil // a handler has aborted the connection: no answer was on its way
 }
 
 // brokenUnseen ends an answer that was cut before the client got anything of it.
@@ -122,8 +136,12 @@ func (w *response) close() {
 
 // passes reports whether the answer passes as if there were no meter.
 func (w *response) passes() bool {
-	_, ok := w.body.(*passing)
-	return ok
+	switch w.body.(type) {
+	case *passing, *overheard:
+		return true
+	default:
+		return false
+	}
 }
 
 // WriteHeader decides how the answer is passed on.
@@ -145,6 +163,10 @@ func (w *response) WriteHeader(status int) {
 	}
 	dropOwn(w.Header())
 	w.Header().Set(headerRequest, c.id)
+	if c.route.Shadow {
+		w.overhear()
+		return
+	}
 	c.tellOwed(w.Header())
 	exposeOwn(w.Header())
 	if w.refuses(c.whyBarred(), false) {
@@ -170,7 +192,7 @@ func (w *response) open() {
 		keepPrivate(w.Header())
 	}
 	switch {
-	case !c.pay.costs() || !c.route.charged(w.status):
+	case w.isFree():
 		c.cancel()
 		w.Header().Set(headerCharge, "0")
 		w.pass()
@@ -201,6 +223,17 @@ func (w *response) pass() {
 	w.ResponseWriter.WriteHeader(w.status)
 }
 
+// isFree reports whether the answer costs nothing, as its header tells.
+func (w *response) isFree() bool {
+	c := w.call
+	if w.grpc = isGRPC(w.Header()); w.grpc {
+		if code, ok := statedGRPC(w.Header()); ok && !c.route.chargedGRPC(code) {
+			return true
+		}
+	}
+	return w.nobody || !c.pay.costs() || !c.route.charged(w.status)
+}
+
 // leavesHTTP reports whether the connection becomes a tunnel. That is a WebSocket, which HTTP/2 opens by CONNECT and an answer of 200.
 func (w *response) leavesHTTP() bool {
 	return w.status == http.StatusSwitchingProtocols || w.call.request.Method == http.MethodConnect && w.status/100 == 2
@@ -211,6 +244,9 @@ func (w *response) begin() {
 	h := w.Header()
 	c := w.call
 	counted := &counted{response: w, length: -1}
+	if w.grpc {
+		counted.frames = newGRPCFrames(h)
+	}
 	bodiless := c.request.Method == http.MethodHead || w.status == http.StatusNoContent || w.status == http.StatusNotModified
 	if !bodiless {
 		counted.length = contentLength(h)

@@ -45,6 +45,11 @@ type Route struct {
 	Identity Identity
 	// MakesAgents makes the agents that Identity finds and the books do not have, at their first call. Default: such a call is refused.
 	MakesAgents bool
+	// Identify tells the provider who calls, in headers of the request. Default: the provider is told nothing.
+	Identify *Identification
+	// KeepKeys leaves keys in the request that are not Tallygate's. It is for routes whose Identity does not look at keys: what is in the usual
+	// places is then for the provider. Default: the first key that is found is the caller's, and is removed.
+	KeepKeys bool
 	// MaxCharge is the most that one call may cost. 0: no limit but the caller's money.
 	MaxCharge ledger.Amount
 	// DurableAbove, if set, is an amount. A hold above it is written to disk before the request goes to the provider.
@@ -60,6 +65,11 @@ type Route struct {
 	FinishUnheard bool
 	// Charged reports whether an answer with a status is charged. Default: 2xx and 101.
 	Charged func(status int) bool
+	// ChargedGRPC reports whether an answer of gRPC with a status of gRPC's own is charged, if its HTTP status is. Default: OK, which is 0.
+	ChargedGRPC func(code int) bool
+	// Includes says that handlers below send requests to the server itself, to make the answer out of theirs. They are part of the call, and
+	// cost nothing.
+	Includes bool
 	// Shadow counts, prices and records calls, but refuses and charges nothing.
 	Shadow bool
 }
@@ -96,6 +106,9 @@ func (r *Route) payment() Payment {
 	}
 	return r.Payment
 }
+
+// leavesKeys reports whether keys that are not Tallygate's go on to the provider.
+func (r *Route) leavesKeys() bool { return r.KeepKeys || r.Shadow }
 
 func (r *Route) charged(status int) bool {
 	if r.Charged == nil {

@@ -23,6 +23,11 @@ import (
 //
 // If a handler does not call MaySend, the meter checks the request that it gave to the handler when the handler answers.
 func MaySend(r *http.Request) bool {
+	delete(r.Header, headerWithin)
+	if q, is := quoteIn(r.Context()); is {
+		q.sends = true
+		return false
+	}
 	call, ok := r.Context().Value(callKey{}).(*admitted)
 	return !ok || call.maySend(r)
 }

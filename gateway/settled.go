@@ -29,6 +29,7 @@ const (
 // ending is how an answer ended.
 type ending struct {
 	cut     string
+	failed  bool            // all of it has come, but says that the call has failed: the call itself is not charged
 	quality *escrow.Quality // of a complete answer
 	sealed  []byte          // the encrypted answer, if it is to be stored
 }
@@ -108,7 +109,7 @@ func hasTokens(units meter.Units) bool {
 
 // settlement is the settlement of the answer: what it used, and what that costs.
 func (c *counting) settlement(e ending) escrow.Settlement {
-	usage := c.used(e.cut)
+	usage := c.used(e)
 	bill, err := c.bill(usage, e.cut != cutNone, nil)
 	s := escrow.Settlement{
 		Amount:     bill.amount,
@@ -152,13 +153,17 @@ func (c *counting) settlement(e ending) escrow.Settlement {
 }
 
 // used is the final usage of the answer.
-func (c *counting) used(cut string) meter.Usage {
-	usage := c.counter.Usage(cut == cutNone)
+func (c *counting) used(e ending) meter.Usage {
+	cut := e.cut
+	usage := c.counter.Usage(cut == cutNone || e.failed)
 	if cut == cutFunds && c.delivered != nil {
 		usage = *c.delivered
 	}
 	if usage.Units == nil {
 		usage.Units = make(meter.Units)
+	}
+	if e.failed {
+		delete(usage.Units, meter.Calls)
 	}
 	if cut == cutClient {
 		c.addUnseen(&usage)

@@ -314,7 +314,7 @@ func aboveLayers(list []Above, counts []string) ([]aboveLayer, error) {
 
 // warnings returns what is allowed in a model's prices but is probably a mistake. before are the models that are tried earlier.
 func (m Model) warnings(r *Rates, before []Model) []string {
-	var list []string
+	list := Warnings(m.Prices)
 	plain := r.services[0].tables[0]
 	switch in, out := plain.has(meter.Input), plain.has(meter.Output); {
 	case in && !out:

@@ -16,7 +16,9 @@ import (
 	"iter"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"strings"
+	"sync"
 
 	"github.com/tallygate/tallygate/escrow"
 )
@@ -94,14 +96,48 @@ func New(book func() *escrow.Book, o Options) http.Handler {
 	return http.HandlerFunc(s.handle)
 }
 
-// Serves reports whether the handler serves a path. The prefix must be stripped from the path.
+// Serves reports whether the handler serves a path, with any method. The prefix must be stripped from the path.
 func Serves(path string) bool {
 	switch path {
-	case base, "/mcp", "/openapi.json", "/llms.txt":
+	case "/mcp", "/openapi.json", "/llms.txt":
 		return true
-	default:
-		return strings.HasPrefix(path, base+"/")
 	}
+	if !IsBelow(path) {
+		return false
+	}
+	for _, method := range methods {
+		r := http.Request{Method: method, URL: &url.URL{Path: path}}
+		if _, pattern := paths().Handler(&r); pattern != "" {
+			return true
+		}
+	}
+	return false
+}
+
+// IsBelow reports whether a path is below the one that all routes of the API have in common. Providers use the same one, so what the API does
+// not serve there may be served by others.
+func IsBelow(path string) bool { return path == base || strings.HasPrefix(path, base+"/") }
+
+// methods are those that routes have.
+var methods = []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete}
+
+// paths finds the route of a path.
+var paths = sync.OnceValue(func() *http.ServeMux {
+	mux := http.NewServeMux()
+	for _, r := range allRoutes() {
+		mux.HandleFunc(r.method+" "+base+r.path, func(http.ResponseWriter, *http.Request) {})
+	}
+	return mux
+})
+
+// NoSuchPath answers a request to a path that neither the API nor anything else serves.
+func NoSuchPath(w http.ResponseWriter, r *http.Request, shop Shop) {
+	allowAll(w.Header())
+	if r.Method == http.MethodOptions {
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
+	WriteProblem(w, &escrow.Refusal{Outcome: escrow.NotFound, Detail: "no such path; they are in " + shop.Prefix + "/openapi.json"}, shop, Plain)
 }
 
 func (s *server) handle(w http.ResponseWriter, r *http.Request) {
@@ -119,19 +155,19 @@ func (s *server) handle(w http.ResponseWriter, r *http.Request) {
 		WriteProblem(w, &escrow.Refusal{Outcome: MethodNotAllowed, Detail: r.Method + " is not one of " + strings.Join(methods, ", ")}, s.shop(), Plain)
 		return
 	}
-	WriteProblem(w, &escrow.Refusal{Outcome: escrow.NotFound, Detail: "no such path; they are in " + s.o.Prefix + "/openapi.json"}, s.shop(), Plain)
+	NoSuchPath(w, r, s.shop())
 }
 
 // methods returns the methods that the path of a request has.
-func (s *server) methods(r *http.Request) (methods []string) {
-	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete} {
+func (s *server) methods(r *http.Request) (served []string) {
+	for _, method := range methods {
 		other := r.Clone(r.Context())
 		other.Method = method
 		if _, pattern := s.mux.Handler(other); pattern != "" {
-			methods = append(methods, method)
+			served = append(served, method)
 		}
 	}
-	return methods
+	return served
 }
 
 // allowAll lets web pages of any origin call the API. That is safe, since the API takes keys and no cookies.

@@ -12,7 +12,8 @@ import (
 
 // Tariff is what calls to a metered route cost: calls of one model, or all calls if the price does not depend on a model.
 type Tariff struct {
-	Route     string        `json:"route" jsonschema:"the paths that the route is for"`
+	Route     string        `json:"route" jsonschema:"the name of the route: its paths, or the name of a named route; with its host if another host has the same paths"`
+	Host      string        `json:"host,omitempty" jsonschema:"the hosts that the route is for; missing if it is for all"`
 	Payee     string        `json:"payee"`
 	Pattern   string        `json:"pattern" jsonschema:"how a call is charged, such as per_call, per_token or subscription"`
 	Charge    string        `json:"charge" jsonschema:"what pays: a wallet, an escrow or a subscription"`
@@ -88,8 +89,10 @@ type tariffsOut struct {
 // QuoteOrder is a request whose price is to be estimated.
 type QuoteOrder struct {
 	Method string          `json:"method,omitempty" jsonschema:"missing: POST if there is a body, else GET"`
-	Path   string          `json:"path"`
+	Path   string          `json:"path" jsonschema:"a path of this host, or a whole URL of another host of this server"`
 	Body   json.RawMessage `json:"body,omitempty" jsonschema:"the request's JSON, or its text as a string"`
+	// Headers replace those of the request for the quote, which the quoted request has otherwise.
+	Headers map[string]string `json:"headers,omitempty" jsonschema:"headers of the quoted request, if they differ from those of this one"`
 }
 
 // Quote is what a request would cost.

@@ -4,6 +4,8 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"time"
+
+	"github.com/tallygate/tallygate/escrow"
 )
 
 // receipt is the content of a receipt: the charge at the time when the receipt is requested.
@@ -29,6 +31,7 @@ type publicKeyOut struct {
 func receiptRoutes() []route {
 	return []route{
 		get("/charges/{id}", "getCharge", "What a metered request cost, and why, with a signed receipt", getCharge),
+		get("/identity-secret", "getIdentitySecret", "The secret with which a payee verifies who calls its upstream", getIdentitySecret),
 		get("/receipt-keys", "getReceiptKeys", "The public keys of receipts, as a JWK set", getReceiptKeys).open(),
 	}
 }
@@ -45,6 +48,23 @@ func getCharge(r *request, in *byID) (chargeOut, error) {
 	}
 	out.Receipt, err = r.book.Sign(r.Context(), content)
 	return out, err
+}
+
+type identitySecretOut struct {
+	AgentID string `json:"agent_id"`
+	Secret  string `json:"secret" jsonschema:"verifies, as a secret of Standard Webhooks, the header Tallygate-Payer of requests from a meter with identify upstream signed"`
+}
+
+func getIdentitySecret(r *request, in *ofAgent) (identitySecretOut, error) {
+	agent, err := r.book.ReadsFor(r.by, in.AgentID)
+	if err != nil {
+		return identitySecretOut{}, err
+	}
+	if r.by.ReadOnly {
+		return identitySecretOut{}, &escrow.Refusal{Outcome: escrow.Forbidden, Detail: "this key is read-only: it may not see secrets"}
+	}
+	secret, err := r.book.IdentitySecret(r.Context(), agent)
+	return identitySecretOut{AgentID: agent, Secret: secret}, err
 }
 
 func getReceiptKeys(r *request, _ *none) (keySetOut, error) {

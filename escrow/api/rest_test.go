@@ -289,7 +289,7 @@ func TestPathsAndMethods(t *testing.T) {
 	}
 	g.do("GET", "/api/v1/wallet", "", "", "Authorization", "Basic abc").want(401)
 	g.do("GET", "/api/v1/wallet", "", "", "Authorization", "bearer "+alice).want(200)
-	for path, want := range map[string]bool{"/api/v1": true, "/api/v1/x": true, "/mcp": true, "/openapi.json": true, "/llms.txt": true, "/api/v2": false, "/": false, "/v1/chat": false, "/api/v1x": false} {
+	for path, want := range map[string]bool{"/api/v1": false, "/api/v1/x": false, "/api/v1/wallet": true, "/api/v1/escrow/esc_1/release": true, "/api/v1/chat/completions": false, "/mcp": true, "/openapi.json": true, "/llms.txt": true, "/api/v2": false, "/": false, "/v1/chat": false, "/api/v1x": false} {
 		if api.Serves(path) != want {
 			t.Errorf("Serves(%q) is %v", path, !want)
 		}

@@ -166,7 +166,7 @@ func (s *server) request(req *http.Request, need access) (*request, error) {
 		return nil, &escrow.Refusal{Outcome: LedgerUnavailable, Detail: "the gateway is starting", Fields: map[string]string{"charge": "none"}}
 	}
 	key, given := bearer(req)
-	if !given && need == anyone {
+	if need == anyone && (!given || key == "" && !isBearer(req)) { // another scheme is for a handler before this one
 		return r, nil
 	}
 	if hint := BearerHint(req.Header.Get("Authorization")); hint != "" {
@@ -213,6 +213,11 @@ func bearer(req *http.Request) (key string, given bool) {
 		return "", true
 	}
 	return strings.TrimSpace(key), true
+}
+
+func isBearer(req *http.Request) bool {
+	scheme, _, _ := strings.Cut(req.Header.Get("Authorization"), " ")
+	return strings.EqualFold(scheme, "Bearer")
 }
 
 // secretive is an answer with a secret, which is shown once and not stored.

@@ -86,3 +86,17 @@ func TestReceipts(t *testing.T) {
 		t.Error("the key has changed")
 	}
 }
+
+// TestIdentitySecrets: each payee has a secret of its own, which is always the same, and which no read-only key sees.
+func TestIdentitySecrets(t *testing.T) {
+	g := newGate(t, rules(), api.Options{})
+	alice, bob := g.agent("alice", "0"), g.agent("bob", "0")
+	secret := g.get("/identity-secret", alice).want(200, "agent_id", "alice").str("secret")
+	if !strings.HasPrefix(secret, "whsec_") || g.get("/identity-secret", alice).str("secret") != secret || g.get("/identity-secret", bob).str("secret") == secret {
+		t.Errorf("secret %.10s", secret)
+	}
+	g.get("/identity-secret?agent_id=alice", bob).want(404)
+	g.get("/identity-secret", "").want(401)
+	reader := g.post("/agents/me/keys", alice, `{"read_only":true}`).want(201).str("api_key")
+	g.get("/identity-secret", reader).want(403)
+}
