@@ -198,9 +198,9 @@ func (a *Authorisation) extend(by ledger.Amount) error {
 	if err := a.limits.extend(by); err != nil {
 		return err
 	}
-	credit := a.credit.extendUpTo(by)
+	credit, of := a.credit.extendUpTo(by)
 	if err := a.hold.Extend(by - credit); err != nil {
-		a.credit.giveBack(credit)
+		a.credit.giveBack(of)
 		a.limits.giveBack(by)
 		return funds(err, a.book.Currency(), a.charge.Payee)
 	}
@@ -227,7 +227,7 @@ func (a *Authorisation) ExtendUpTo(total ledger.Amount) ledger.Amount {
 		a.total = max(a.total, total)
 	} else if by := total - a.total; by > 0 && a.frozen() == nil {
 		by = a.limits.extendUpTo(by)
-		got := a.credit.extendUpTo(by)
+		got, _ := a.credit.extendUpTo(by)
 		got += a.hold.ExtendUpTo(by - got)
 		a.limits.giveBack(by - got)
 		a.total += got

@@ -53,20 +53,21 @@ func (c creditHolds) amount() (sum ledger.Amount) {
 	return sum
 }
 
-// extendUpTo holds a further amount, or as much of it as there is, and returns how much it has held.
-func (c creditHolds) extendUpTo(by ledger.Amount) (got ledger.Amount) {
-	for _, hold := range c {
-		got += hold.ExtendUpTo(by - got)
+// extendUpTo holds a further amount, or as much of it as there is. It returns how much it has held: in all, and of each credit.
+func (c creditHolds) extendUpTo(by ledger.Amount) (got ledger.Amount, of []ledger.Amount) {
+	of = make([]ledger.Amount, len(c))
+	for i, hold := range c {
+		of[i] = hold.ExtendUpTo(by - got)
+		got += of[i]
 	}
-	return got
+	return got, of
 }
 
-// giveBack gives an amount back. It begins with the credit that would be used last.
-func (c creditHolds) giveBack(amount ledger.Amount) {
-	for _, hold := range slices.Backward(c) {
-		part := min(amount, hold.Amount())
-		hold.GiveBack(part)
-		amount -= part
+// giveBack gives amounts back that extendUpTo has held of each credit. More of an earlier credit may have become free since the call held a later
+// one, so the amounts can't be found from their sum.
+func (c creditHolds) giveBack(of []ledger.Amount) {
+	for i, hold := range c {
+		hold.GiveBack(of[i])
 	}
 }
 

@@ -233,3 +233,28 @@ func TestCreditThatIsOverIsNotUsed(t *testing.T) {
 	}
 	s.sound()
 }
+
+// TestRefusedExtensionLeavesCreditAlone: a call that may not hold more holds the same of each credit as before, although an earlier credit has become
+// free meanwhile.
+func TestRefusedExtensionLeavesCreditAlone(t *testing.T) {
+	s := newShop(t, defaultRules())
+	s.agents("1", "alice")
+	s.agents("0", "shop")
+	first, second := s.issue("shop", "alice", "3", s.Now().Add(time.Hour)), s.issue("shop", "alice", "3", time.Time{})
+	other, err := s.Authorise(context.Background(), s.withCredit("3", "3"))
+	must(t, err)
+	a, err := s.Authorise(context.Background(), s.withCredit("2", "2"))
+	must(t, err)
+	other.Cancel()
+	refused(t, a.Extend(amount("9")), escrow.InsufficientFunds)
+	_, err = a.Settle(context.Background(), escrow.Settlement{Amount: amount("2")})
+	must(t, err)
+	for _, c := range []struct{ id, left string }{{first.ID, "3"}, {second.ID, "1"}} {
+		now, err := s.Credit(operator, c.id)
+		must(t, err)
+		if now.Left != amount(c.left) {
+			t.Errorf("%s is left of %s, want %s", now.Left, c.id, c.left)
+		}
+	}
+	s.sound()
+}
