@@ -72,10 +72,13 @@ func (b bounds) plus(amount ledger.Amount) bounds {
 }
 
 // tokenBounds returns the bounds of a call that is paid by tokens: least is its input and the first batch of its output. If the answer
-// comes whole, all of its output is held too.
+// comes whole, least covers the lowest limit that the provider accepts too, and all of the output is held.
 func (q *asked) tokenBounds() bounds {
 	input, output := q.call.InputTokens, q.maxOutput()
 	first := q.batchTokens()
+	if !q.inParts() { // nothing cuts the answer but the limit that the request gets, see prepay
+		first = max(first, q.call.LeastOutput())
+	}
 	if q.call.InputOnly || q.call.Talks && q.call.Model == "" { // or before the client has named a model: see talk
 		first, output = 0, 0
 	} else if output > 0 {

@@ -13,7 +13,10 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/tidwall/gjson"
+
 	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/escrow/ledger"
 	"github.com/tallygate/tallygate/gateway"
 	"github.com/tallygate/tallygate/pricing"
 )
@@ -122,6 +125,55 @@ func TestAnswersThatStay(t *testing.T) {
 					t.Errorf("%d tokens of 0.004 each are kept for 1.00", n)
 				}
 				s.sound()
+			})
+		}
+	}
+}
+
+// TestTheLowestLimitIsHeldFor: where only the limit in the request keeps an answer within its money, a call begins with money for the lowest limit that
+// the provider accepts, or not at all: else the provider would answer without a limit.
+func TestTheLowestLimitIsHeldFor(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name, path, request string
+		least, most         int64 // the limits
+	}{
+		{"a response", "/v1/responses", `{"model":"m","input":"","max_output_tokens":100}`, 16, 100},
+		{"a conversation", "/v1/responses", `{"model":"m","input":"","conversation":"conv_1","max_output_tokens":100,"stream":true}`, 16, 100},
+		{"a short one", "/v1/responses", `{"model":"m","input":"","max_output_tokens":12}`, 12, 12},
+		{"many choices", "/v1/chat/completions", `{"model":"m","messages":[],"n":40,"max_tokens":5}`, 40, 200},
+		{"thoughts", "/v1/messages", `{"model":"m","messages":[],"max_tokens":5000,"thinking":{"type":"enabled","budget_tokens":1024}}`, 1025, 5000},
+	} {
+		for _, has := range []int64{test.least - 1, test.least, test.most} {
+			t.Run(fmt.Sprintf("%s, money for %d", test.name, has), func(t *testing.T) {
+				t.Parallel()
+				var asked atomic.Int64
+				choices := max(1, gjson.Get(test.request, "n").Int())
+				s := openShop(t, escrow.Rules{}, gateway.Options{}, gateway.Route{Rates: rates(t, "0.0001 per output_token"), Shared: shared(t, "*"), Batch: pricing.Measure{N: 10, Unit: "token"}},
+					func(w http.ResponseWriter, r *http.Request) {
+						body, _ := io.ReadAll(r.Body)
+						n, _ := strconv.ParseInt(bound.FindStringSubmatch(string(body))[1], 10, 64)
+						asked.Store(n * choices)
+						w.Header().Set("Content-Type", "application/json")
+						_, _ = fmt.Fprintf(w, `{"id":"a","type":"message","role":"assistant","model":"m","status":"completed","output":[],"choices":[],"content":[],"usage":{"input_tokens":0,"prompt_tokens":0,"output_tokens":%d,"completion_tokens":%[1]d}}`, n*choices)
+					})
+				money := 100_000 * ledger.Amount(has) // nanos
+				must(t, s.do(func(tx *escrow.Tx) error {
+					_, err := tx.Deposit(operator, escrow.PaymentOrder{To: "alice", Amount: money})
+					if err == nil {
+						_, err = tx.Withdraw(operator, escrow.PaymentOrder{From: "alice", Amount: ledger.Unit})
+					}
+					return err
+				}))
+				r, answer := s.call(s.key, http.MethodPost, test.path, test.request)
+				if has < test.least {
+					want(t, "refused: "+answer, r.StatusCode, http.StatusPaymentRequired)
+					want(t, "the provider is asked for", asked.Load(), 0)
+					want(t, "balance", amount(s.balance("alice")), money)
+					return
+				}
+				want(t, "the provider is asked for", asked.Load(), has)
+				want(t, "balance", s.balance("alice"), "0")
 			})
 		}
 	}

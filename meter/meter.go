@@ -280,6 +280,8 @@ type Format interface {
 	Counter(c *Call, status int, h http.Header) Counter
 	// LimitOutput implements [Call.LimitOutput].
 	LimitOutput(c *Call, n int64) bool
+	// LeastOutput implements [Call.LeastOutput].
+	LeastOutput(c *Call) int64
 }
 
 // Counter returns a counter for the response to c, which has this status and header.
@@ -296,6 +298,10 @@ func (c *Call) LimitOutput(n int64) bool {
 	}
 	return n > 0 && c.Format.LimitOutput(c, n)
 }
+
+// LeastOutput is the lowest limit that LimitOutput can set, for all choices together, since the provider accepts no lower one. It is 0 if the
+// format has no field for a limit.
+func (c *Call) LeastOutput() int64 { return c.Format.LeastOutput(c) }
 
 // Counter counts one response while it passes. It is not safe for concurrent use. Its memory is bounded, whatever it is fed.
 type Counter interface {

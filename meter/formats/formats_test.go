@@ -83,22 +83,28 @@ func TestLimitOutput(t *testing.T) {
 		n          int64
 		want       string // "" for refused
 		max        int64
+		least      int64
 	}{
-		{"/v1/chat/completions", `{"model":"gpt-4o"}`, 10, `{"model":"gpt-4o","max_completion_tokens":10}`, 10},
-		{"/v1/chat/completions", `{"model":"mistral-small","n":3}`, 10, `{"model":"mistral-small","n":3,"max_tokens":3}`, 9},
-		{"/v1/chat/completions", `{"max_tokens":100,"model":"gpt-4o"}`, 10, `{"max_tokens":10,"model":"gpt-4o"}`, 10},
-		{"/v1/chat/completions", `{"max_tokens":5}`, 10, `{"max_tokens":5}`, 5},
-		{"/v1/chat/completions", `{"n":3}`, 2, "", 0},
-		{"/v1/chat/completions", `{}`, 0, "", 0},
-		{"/v1/chat/completions", `{"a`, 9, "", 0},
-		{"/v1/messages", `{"max_tokens":100}`, 10, `{"max_tokens":10}`, 10},
-		{"/v1/messages", `{"max_tokens":5000,"thinking":{"budget_tokens":1024}}`, 1024, "", 5000},
-		{"/search", `{}`, 9, "", 0},
+		{"/v1/chat/completions", `{"model":"gpt-4o"}`, 10, `{"model":"gpt-4o","max_completion_tokens":10}`, 10, 1},
+		{"/v1/chat/completions", `{"model":"mistral-small","n":3}`, 10, `{"model":"mistral-small","n":3,"max_tokens":3}`, 9, 3},
+		{"/v1/chat/completions", `{"max_tokens":100,"model":"gpt-4o"}`, 10, `{"max_tokens":10,"model":"gpt-4o"}`, 10, 1},
+		{"/v1/chat/completions", `{"max_tokens":5}`, 10, `{"max_tokens":5}`, 5, 1},
+		{"/v1/chat/completions", `{"n":3}`, 2, "", 0, 3},
+		{"/v1/chat/completions", `{}`, 0, "", 0, 1},
+		{"/v1/chat/completions", `{"a`, 9, "", 0, 1},
+		{"/v1/messages", `{"max_tokens":100}`, 10, `{"max_tokens":10}`, 10, 1},
+		{"/v1/messages", `{"max_tokens":5000,"thinking":{"budget_tokens":1024}}`, 1024, "", 5000, 1025},
+		{"/v1/responses", `{"model":"gpt-4o"}`, 16, `{"model":"gpt-4o","max_output_tokens":16}`, 16, 16},
+		{"/v1/responses", `{"model":"gpt-4o","max_output_tokens":100}`, 15, "", 100, 16},
+		{"/search", `{}`, 9, "", 0, 0},
 	}
 	for _, tt := range tests {
 		c, err := post(tt.path, tt.body)
 		if err != nil {
 			t.Fatal(err)
+		}
+		if least := c.LeastOutput(); least != tt.least {
+			t.Errorf("%s %s: the lowest limit is %d, want %d", tt.path, tt.body, least, tt.least)
 		}
 		ok, want := c.LimitOutput(tt.n), tt.want
 		if want == "" {

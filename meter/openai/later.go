@@ -53,6 +53,7 @@ func wrapped(at string) wire.Dialect {
 type wrappedFormat struct{ meter.Format }
 
 func (wrappedFormat) LimitOutput(*meter.Call, int64) bool { return false }
+func (wrappedFormat) LeastOutput(*meter.Call) int64       { return 0 }
 
 // inspectAsync reads a request for chat completions that are fetched later. Perplexity's is inside an object; Z.ai's is not
 // (https://docs.z.ai/api-reference).

@@ -41,6 +41,23 @@ func (a *API) LimitOutput(c *meter.Call, n int64) bool {
 	return (&limited{API: a}).LimitOutput(c, n)
 }
 
+// LeastOutput implements [meter.Format].
+func (a *API) LeastOutput(c *meter.Call) int64 {
+	if len(a.Limits) == 0 {
+		return 0
+	}
+	choices := max(1, c.Choices)
+	return choices * min(a.least(c), max(1, MaxTokens/choices))
+}
+
+// least is the lowest limit of one choice.
+func (a *API) least(c *meter.Call) int64 {
+	if a.Least == nil {
+		return 1
+	}
+	return max(1, min(a.Least(c), MaxTokens))
+}
+
 // limited is an [API] for one call. It implements [meter.Format].
 type limited struct {
 	*API
@@ -54,7 +71,7 @@ func (l *limited) LimitOutput(c *meter.Call, n int64) bool {
 	}
 	choices := max(1, c.Choices)
 	each := min(n/choices, MaxTokens)
-	if each < 1 || l.Least != nil && each < l.Least(c) {
+	if each < l.least(c) {
 		return false
 	}
 	fields := l.fields
