@@ -64,6 +64,9 @@ type Meter struct {
 	// "none" if the meter has a tariff or charges tokens; otherwise "*".
 	Shared []string `json:"shared,omitempty"`
 
+	// CallRates is how often each agent may call, and how many tokens its calls may use. Default: no limit.
+	CallRates []CallRate `json:"rates,omitempty"`
+
 	// Agent is a placeholder with the id of the calling agent, such as {http.auth.user.id}. Use it if a handler before this one
 	// authenticates callers. Default: callers are identified by their Tallygate keys.
 	Agent string `json:"agent,omitempty"`
@@ -186,7 +189,7 @@ func (m *Meter) Provision(ctx caddy.Context) error {
 // compile converts the config into a route for the gateway.
 func (m *Meter) compile() error {
 	m.route.Payee = m.Payee
-	for _, step := range []func() error{m.compilePrices, m.compileQuality, m.compileCharge, m.compileLimits, m.compilePolicy} {
+	for _, step := range []func() error{m.compilePrices, m.compileQuality, m.compileCharge, m.compileLimits, m.compilePolicy, m.compileRates} {
 		if err := step(); err != nil {
 			return err
 		}
