@@ -179,6 +179,7 @@ func (m *Meter) Provision(ctx caddy.Context) error {
 	if err := m.compile(); err != nil {
 		return fmt.Errorf("meter of %s: %w", m.Payee, err)
 	}
+	m.warnOfBatch()
 	m.app.register(m)
 	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
 		m.app.guardServer(server)
@@ -305,13 +306,15 @@ func (m *Meter) compileCharge() error {
 		if err := m.route.Batch.Check(m.countNames()...); err != nil {
 			return fmt.Errorf("batch: %w", err)
 		}
-		m.warnOfBatch()
 	}
 	return nil
 }
 
 // warnOfBatch warns of a batch in a unit without a price: it is never full, so a stream is paid at its end.
 func (m *Meter) warnOfBatch() {
+	if m.Charge == nil || m.Charge.Batch == nil {
+		return
+	}
 	rates := m.route.Rates
 	if m.route.Tariff != nil {
 		rates, _ = m.route.Tariff.Dearest()
