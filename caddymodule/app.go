@@ -57,6 +57,10 @@ type App struct {
 	// MaxSubscriptions is how many subscriptions without a plan one agent may have. Default: 100.
 	MaxSubscriptions int `json:"max_subscriptions,omitempty"`
 
+	// DefaultLimits are limits of what an agent may spend. Each agent that is made from now on gets them, except for the payees of meters, as
+	// if the operator had set them: the agent can't lift them, and the operator can change them for each agent. Default: none.
+	DefaultLimits []DefaultLimit `json:"default_limits,omitempty"`
+
 	// RefundWindow is how long a payee has to answer a payer's refund request. After that the request is granted. Default: 72h.
 	RefundWindow caddy.Duration `json:"refund_window,omitempty"`
 
@@ -121,6 +125,23 @@ type Faucet struct {
 	Budget string `json:"budget,omitempty"`
 	// Per is the period of the budget.
 	Per caddy.Duration `json:"per,omitempty"`
+}
+
+// DefaultLimit is how much an agent may spend in a window of time.
+type DefaultLimit struct {
+	// Amount is the most that the agent may spend.
+	Amount string `json:"amount"`
+	// Per is the length of the window, which begins with the first spending after the one before.
+	Per caddy.Duration `json:"per"`
+}
+
+func (l DefaultLimit) compile() (escrow.Limit, error) {
+	amount, err := positive("amount", l.Amount)
+	if err != nil {
+		return escrow.Limit{}, err
+	}
+	limit := escrow.Limit{Amount: amount, Window: time.Duration(l.Per)}
+	return limit, limit.CheckWindow()
 }
 
 const (
@@ -208,6 +229,16 @@ func (a *App) provisionRules() error {
 	case "", "public", "private":
 	default:
 		return fmt.Errorf("unknown webhooks %q: expected 'public' or 'private'", a.Webhooks)
+	}
+	for i, l := range a.DefaultLimits {
+		limit, err := l.compile()
+		if err != nil {
+			return fmt.Errorf("default_limit: %w", err)
+		}
+		if slices.ContainsFunc(a.DefaultLimits[:i], func(other DefaultLimit) bool { return other.Per == l.Per }) {
+			return fmt.Errorf("default_limit: two for the same window of %s", escrow.Period(limit.Window))
+		}
+		r.DefaultLimits = append(r.DefaultLimits, limit)
 	}
 	var err error
 	if a.MinEscrow != "" {

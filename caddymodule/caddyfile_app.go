@@ -18,7 +18,7 @@ import (
 )
 
 // appWords lists the subdirectives of the global option, for error messages.
-const appWords = "ledger, currency, operator_key, registration, faucet, commission, min_escrow, min_period, max_subscriptions, refund_window, webhooks, max_bodies, metrics_by_payer, identify, rail, tariff"
+const appWords = "ledger, currency, operator_key, registration, faucet, commission, min_escrow, min_period, max_subscriptions, default_limit, refund_window, webhooks, max_bodies, metrics_by_payer, identify, rail, tariff"
 
 // parseGlobalOption reads the global option `tallygate`. Its syntax is described at [App.UnmarshalCaddyfile].
 func parseGlobalOption(d *caddyfile.Dispenser, earlier any) (any, error) {
@@ -45,6 +45,7 @@ func parseGlobalOption(d *caddyfile.Dispenser, earlier any) (any, error) {
 //		min_escrow A
 //		min_period D
 //		max_subscriptions N
+//		default_limit A per D
 //		refund_window D
 //		webhooks public|private
 //		max_bodies SIZE
@@ -78,7 +79,7 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	seen := make(map[string]bool)
 	for d.NextBlock(0) {
 		word := d.Val()
-		if seen[word] && word != "tariff" && word != "rail" {
+		if seen[word] && word != "tariff" && word != "rail" && word != "default_limit" {
 			return d.Errf("%s is given twice", word)
 		}
 		seen[word] = true
@@ -119,6 +120,8 @@ func (a *App) unmarshalWord(d *caddyfile.Dispenser, word string) error {
 		return oneDuration(d, &a.MinPeriod)
 	case "max_subscriptions":
 		return oneCount(d, &a.MaxSubscriptions)
+	case "default_limit":
+		return a.unmarshalDefaultLimit(d)
 	case "refund_window":
 		return oneDuration(d, &a.RefundWindow)
 	case "webhooks":
@@ -186,6 +189,23 @@ func (a *App) unmarshalFaucet(d *caddyfile.Dispenser) error {
 		}
 	}
 	a.Faucet = f
+	return nil
+}
+
+func (a *App) unmarshalDefaultLimit(d *caddyfile.Dispenser) error {
+	args := d.RemainingArgs()
+	if len(args) != 3 || args[1] != "per" {
+		return d.Errf("unexpected 'default_limit %s': expected 'default_limit A per D', such as 'default_limit 10.00 per 24h'", strings.Join(args, " "))
+	}
+	per, err := caddy.ParseDuration(args[2])
+	if err != nil {
+		return d.Errf("unexpected %q: expected a duration such as 24h", args[2])
+	}
+	limit := DefaultLimit{Amount: args[0], Per: caddy.Duration(per)}
+	if _, err := limit.compile(); err != nil {
+		return d.Errf("default_limit: %v", err)
+	}
+	a.DefaultLimits = append(a.DefaultLimits, limit)
 	return nil
 }
 

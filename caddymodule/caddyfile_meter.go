@@ -20,7 +20,7 @@ import (
 )
 
 // meterWords lists the subdirectives of a meter, for error messages.
-const meterWords = "payee, price, tariff, subscription, quality, count, cost, charge, agent, agent_auto, max_charge, max_body, durable_holds, on_exhausted, on_cancel, charge_on, keep_responses, shared, identify, enforce"
+const meterWords = "payee, price, tariff, subscription, quality, count, cost, charge, agent, agent_auto, max_charge, max_body, durable_holds, on_exhausted, on_cancel, charge_on, keep_responses, shared, identify, rate, enforce"
 
 func parseMeter(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 	m := new(Meter)
@@ -104,6 +104,7 @@ func orNone(names []string) string {
 //		subscription NAME A per D {
 //			included N UNIT
 //			overage A per [N] UNIT [from A]
+//			rate N requests|tokens per D
 //		}
 //		quality header NAME | json PATH | http URL | payer within D {
 //			>= X P%
@@ -129,6 +130,7 @@ func orNone(names []string) string {
 //		keep_responses SIZE for D
 //		shared GLOB...|none
 //		identify upstream [signed] | none
+//		rate N requests|tokens per D [model GLOB]
 //		enforce on|off
 //	}
 func (m *Meter) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
@@ -155,7 +157,7 @@ func (m *Meter) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	seen := make(map[string]bool)
 	for d.NextBlock(0) {
 		word := d.Val()
-		if seen[word] && word != "price" && word != "count" {
+		if seen[word] && word != "price" && word != "count" && word != "rate" {
 			return d.Errf("%s is given twice", word)
 		}
 		seen[word] = true
@@ -280,6 +282,10 @@ func (m *Meter) unmarshalWord(d *caddyfile.Dispenser, word string, counted []str
 		return atLine(d, err)
 	case "identify":
 		return unmarshalIdentify(d, &m.Identify)
+	case "rate":
+		rate, err := unmarshalRate(d, true)
+		m.CallRates = append(m.CallRates, rate)
+		return err
 	case "on_exhausted":
 		return oneOf(d, &m.OnExhausted, exhaustedStop, exhaustedFinish)
 	case "on_cancel":

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
@@ -22,6 +23,7 @@ import (
 )
 
 func registerCommands() {
+	registerReading()
 	caddycmd.RegisterCommand(caddycmd.Command{
 		Name:  "ledger",
 		Short: "Verifies, backs up, restores and exports Tallygate's ledger",
@@ -39,6 +41,7 @@ func registerCommands() {
 			export.Flags().String("from", "", "Only from this time on, such as 2026-11-01 or 2026-11-01T12:00:00Z")
 			export.Flags().String("to", "", "Only before this time")
 			cmd.AddCommand(export)
+			withSubcommands(cmd)
 		},
 	})
 	caddycmd.RegisterCommand(caddycmd.Command{
@@ -51,19 +54,11 @@ func registerCommands() {
 			add.Flags().Bool("adopt", false, "Accept an agent that has registered itself, so that the config may name it as a payee")
 			cmd.AddCommand(add)
 			cmd.AddCommand(subcommand("key ID [FILE]", "Makes another key for an agent and shows it, once", cobra.RangeArgs(1, 2), runAgentsKey))
+			withSubcommands(cmd)
 		},
 	})
-	caddycmd.RegisterCommand(caddycmd.Command{
-		Name:  "deposit",
-		Short: "Books a deposit into an agent's wallet",
-		CobraFunc: func(cmd *cobra.Command) {
-			cmd.Use = "deposit AGENT AMOUNT [FILE]"
-			cmd.Args = cobra.RangeArgs(2, 3)
-			bookFlags(cmd)
-			cmd.Flags().String("reference", "", "Where the money came from, such as the transaction id of a bank or a blockchain")
-			cmd.RunE = runE(runDeposit)
-		},
-	})
+	registerBooking("deposit", "Books a deposit into an agent's wallet", "Where the money came from, such as the transaction id of a bank or a blockchain; it is booked once")
+	registerBooking("withdraw", "Books a withdrawal from an agent's wallet, or from the commission", "Where the money went, such as the transaction id of a bank or a blockchain; it is booked once")
 	caddycmd.RegisterCommand(caddycmd.Command{
 		Name:  "credit",
 		Short: "Lets an agent make calls to a payee without money, up to an amount",
@@ -151,14 +146,16 @@ func runHealth(cmd *cobra.Command, _ []string) (int, error) {
 }
 
 func runAgentsList(cmd *cobra.Command, args []string) (int, error) {
-	var agents []api.Agent
+	var agents []listedAgent
 	if err := perform(cmd, "agents/list", optional(args, 0), nil, &agents); err != nil {
 		return caddy.ExitCodeFailedStartup, err
 	}
 	if !printJSON(cmd, agents) {
-		for _, agent := range agents {
-			fmt.Printf("%s\t%s\n", agent.AgentID, agent.Name)
-		}
+		table(func(line func(...string)) {
+			for _, agent := range agents {
+				line(agent.AgentID, agent.Balance.String(), agent.Status, agent.Name)
+			}
+		})
 	}
 	return caddy.ExitCodeSuccess, nil
 }
@@ -184,19 +181,43 @@ func runKey(cmd *cobra.Command, task, file string, args agentArgs) (int, error) 
 	return caddy.ExitCodeSuccess, nil
 }
 
-func runDeposit(cmd *cobra.Command, args []string) (int, error) {
+// registerBooking registers a command that books money in or out. Its name is also the name of its task.
+func registerBooking(name, short, reference string) {
+	caddycmd.RegisterCommand(caddycmd.Command{
+		Name:  name,
+		Short: short,
+		CobraFunc: func(cmd *cobra.Command) {
+			cmd.Use = name + " AGENT AMOUNT [FILE]"
+			cmd.Args = cobra.RangeArgs(2, 3)
+			bookFlags(cmd)
+			cmd.Flags().String("reference", "", reference)
+			cmd.Flags().String("memo", "", "What it is for")
+			cmd.RunE = runE(func(cmd *cobra.Command, args []string) (int, error) { return runBooking(name, cmd, args) })
+		},
+	})
+}
+
+func runBooking(name string, cmd *cobra.Command, args []string) (int, error) {
 	amount, err := ledger.ParseAmount(args[1])
 	if err != nil {
 		return caddy.ExitCodeFailedStartup, err
 	}
-	reference, _ := cmd.Flags().GetString("reference")
-	var booked api.Payment
-	if err := perform(cmd, "deposit", optional(args, 2), depositArgs{AgentID: args[0], Amount: amount, Reference: reference}, &booked); err != nil {
+	order := bookingArgs{AgentID: args[0], Amount: amount}
+	order.Reference, _ = cmd.Flags().GetString("reference")
+	order.Memo, _ = cmd.Flags().GetString("memo")
+	var b booked
+	if err := perform(cmd, name, optional(args, 2), order, &b); err != nil {
 		return caddy.ExitCodeFailedStartup, err
 	}
-	if !printJSON(cmd, booked) {
-		fmt.Printf("%s deposited to %s, available %s %s\n", amount, args[0], booked.Available, booked.Currency)
+	if printJSON(cmd, b) {
+		return caddy.ExitCodeSuccess, nil
 	}
+	if b.Repeated {
+		fmt.Printf("nothing was booked: reference %q was booked on %s\n", b.Reference, b.CreatedAt.Format(time.RFC3339))
+		return caddy.ExitCodeSuccess, nil
+	}
+	done := map[string]string{"deposit": "deposited to", "withdraw": "withdrawn from"}[name]
+	fmt.Printf("%s %s %s, available %s %s\n", amount, done, args[0], b.Available, b.Currency)
 	return caddy.ExitCodeSuccess, nil
 }
 

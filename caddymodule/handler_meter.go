@@ -64,6 +64,9 @@ type Meter struct {
 	// "none" if the meter has a tariff or charges tokens; otherwise "*".
 	Shared []string `json:"shared,omitempty"`
 
+	// CallRates is how often each agent may call, and how many tokens its calls may use. Default: no limit.
+	CallRates []CallRate `json:"rates,omitempty"`
+
 	// Agent is a placeholder with the id of the calling agent, such as {http.auth.user.id}. Use it if a handler before this one
 	// authenticates callers. Default: callers are identified by their Tallygate keys.
 	Agent string `json:"agent,omitempty"`
@@ -176,6 +179,7 @@ func (m *Meter) Provision(ctx caddy.Context) error {
 	if err := m.compile(); err != nil {
 		return fmt.Errorf("meter of %s: %w", m.Payee, err)
 	}
+	m.warnOfBatch()
 	m.app.register(m)
 	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
 		m.app.guardServer(server)
@@ -186,7 +190,7 @@ func (m *Meter) Provision(ctx caddy.Context) error {
 // compile converts the config into a route for the gateway.
 func (m *Meter) compile() error {
 	m.route.Payee = m.Payee
-	for _, step := range []func() error{m.compilePrices, m.compileQuality, m.compileCharge, m.compileLimits, m.compilePolicy} {
+	for _, step := range []func() error{m.compilePrices, m.compileQuality, m.compileCharge, m.compileLimits, m.compilePolicy, m.compileRates} {
 		if err := step(); err != nil {
 			return err
 		}
@@ -302,13 +306,15 @@ func (m *Meter) compileCharge() error {
 		if err := m.route.Batch.Check(m.countNames()...); err != nil {
 			return fmt.Errorf("batch: %w", err)
 		}
-		m.warnOfBatch()
 	}
 	return nil
 }
 
 // warnOfBatch warns of a batch in a unit without a price: it is never full, so a stream is paid at its end.
 func (m *Meter) warnOfBatch() {
+	if m.Charge == nil || m.Charge.Batch == nil {
+		return
+	}
 	rates := m.route.Rates
 	if m.route.Tariff != nil {
 		rates, _ = m.route.Tariff.Dearest()

@@ -44,10 +44,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
 		h.app.guardServer(server)
 	}
-	version, _ := caddy.Version()
 	h.api = http.StripPrefix(h.Prefix, api.New(h.app.openBook, api.Options{
 		Prefix:          h.Prefix,
-		Version:         version,
+		Version:         Version(),
 		Tariffs:         h.app.tariffs,
 		Quote:           h.quote,
 		Troubles:        h.app.troubles,

@@ -388,8 +388,12 @@ func TestAgentsAndDepositsByCommand(t *testing.T) {
 		if code != 0 {
 			t.Fatalf("agents add %s: exit %d\n%s", state, code, key)
 		}
-		if code, out := run(t, "deposit", id, "2.50", "--config", p.config, "--reference", "bank 7"); code != 0 {
-			t.Fatalf("deposit %s: exit %d\n%s", state, code, out)
+		for _, booking := range [][]string{{"deposit", id, "3", "--reference", "bank 7" + id}, {"withdraw", id, "0.50", "--reference", "bank 7" + id, "--memo", "by wire"}} {
+			for _, answer := range []string{id + ", available ", "nothing was booked: reference \"bank 7" + id} {
+				if code, out := run(t, append(booking, "--config", p.config)...); code != 0 || !strings.Contains(out, answer) {
+					t.Fatalf("%v %s: exit %d, want %s in\n%s", booking, state, code, answer, out)
+				}
+			}
 		}
 		if code, out := run(t, "agents", "list", "--config", p.config); code != 0 || !strings.Contains(out, id) || !strings.Contains(out, "acme") {
 			t.Errorf("agents list %s: exit %d\n%s", state, code, out)
@@ -426,6 +430,13 @@ func checkCommandsOnFile(t *testing.T, db, request string) {
 	t.Helper()
 	for _, c := range []struct{ line, want string }{
 		{"agents list --json", `"agent_id": "agent-0"`},
+		{"agents list", "agent-0  2.4975"},
+		{"wallet agent-0", "agent-0 has 2.4975 USDC: 2.4975 available, 0 held; 0 pending"},
+		{"wallet agent-0 --json", `"kind": "withdrawal"`},
+		{"wallet commission", "commission has 0 USDC"},
+		{"charges --agent agent-0", request},
+		{"charges --status disputed --json", "[]"},
+		{"keys list agent-0", "valid"},
 		{"agents key agent-0 --json", `"agent_id": "agent-0"`},
 		{"agents add by-file", "tg_"},
 		{"deposit agent-0 1 --json", `"available": "3.4975"`},
@@ -440,6 +451,35 @@ func checkCommandsOnFile(t *testing.T, db, request string) {
 			t.Errorf("%s: exit %d, want %s in\n%s", c.line, code, c.want, out)
 		}
 	}
+}
+
+// TestCommandsEscapeAndRefuse: what others have chosen changes neither the terminal nor a spreadsheet, and what does not exist is no success.
+func TestCommandsEscapeAndRefuse(t *testing.T) {
+	t.Parallel()
+	p := newProcess(t, "1s", "", perCallSite, text("results"))
+	p.start()
+	key := p.agent("alice", "5")
+	p.api("PUT", "/agents/me", key, map[string]any{"name": "al\x1b[2Jice"}, 200)
+	p.api("POST", "/wallet/transfer", key, map[string]any{"to_agent_id": "acme", "amount": 1, "memo": "=cmd|' /C calc'!A0\x1b]0;x\a"}, 200)
+	id, _ := p.api("POST", "/agents/me/keys", key, map[string]any{"name": "spare"}, 201)["key_id"].(string)
+	for line, want := range map[string]string{
+		"agents list": `al\x1b[2Jice`, "wallet alice": `=cmd|' /C calc'!A0\x1b]0;x\a`, "ledger export": "'=cmd|",
+		"keys revoke alice " + id: "key " + id + " of alice is revoked",
+	} {
+		code, out := run(t, append(strings.Fields(line), "--config", p.config)...)
+		if code != 0 || !strings.Contains(out, want) || line != "ledger export" && strings.Contains(out, "\x1b") {
+			t.Errorf("%s: exit %d, want %q in\n%q", line, code, want, out)
+		}
+	}
+	if code, out := run(t, "keys", "list", "alice", "--config", p.config); code != 0 || !strings.Contains(out, "revoked 20") {
+		t.Errorf("keys list: exit %d\n%s", code, out)
+	}
+	for line, want := range map[string]string{"ledger verfy": "ledger has no command", "keys revok": "keys has no command", "agents lst": "expected one of"} {
+		if code, out := run(t, strings.Fields(line)...); code != 2 || !strings.Contains(out, want) {
+			t.Errorf("%s: exit %d, want 2 and %q in\n%s", line, code, want, out)
+		}
+	}
+	p.stop(syscall.SIGTERM)
 }
 
 func TestAPayeeThatRegisteredItself(t *testing.T) {

@@ -259,7 +259,7 @@ func (s *shop) agent(id, amount string) string {
 	key := s.api("POST", "/agents", "", map[string]any{"agent_id": id}, 201)["api_key"].(string)
 	neverLog(key)
 	if amount != "0" {
-		s.api("POST", "/wallet/deposit", operatorKey, map[string]any{"agent_id": id, "amount": amount, "reference": "test"}, 200)
+		s.api("POST", "/wallet/deposit", operatorKey, map[string]any{"agent_id": id, "amount": amount, "reference": "for " + id}, 200)
 	}
 	return key
 }

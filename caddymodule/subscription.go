@@ -24,11 +24,16 @@ type Subscription struct {
 	// Price of one period.
 	Price string `json:"price"`
 	// Period is the time that the price pays for.
-	Period caddy.Duration `json:"period"`
+	Period caddy.Duration `json:"period,omitempty"`
+	// Months, instead of Period, is how many calendar months a period has. A period ends on the day of the month on which the first one began,
+	// or on the last day of a shorter month.
+	Months int `json:"months,omitempty"`
 	// Included is how much may be used in a period. Default: no limit.
 	Included *pricing.Measure `json:"included,omitempty"`
 	// Overage is the price of what is used beyond Included. Default: a call beyond Included is refused.
 	Overage *Overage `json:"overage,omitempty"`
+	// CallRates is how often each subscriber may call, on all routes of the plan together. Default: no limit.
+	CallRates []CallRate `json:"rates,omitempty"`
 }
 
 // Overage is the price of what is used beyond the included quantity.
@@ -46,11 +51,11 @@ func (s *Subscription) compile(payee string, counted []string) (*gateway.Subscri
 	if err != nil {
 		return nil, err
 	}
-	if s.Name == "" || s.Period <= 0 {
+	if s.Name == "" || (s.Period <= 0) == (s.Months <= 0) {
 		return nil, errors.New("expected 'subscription NAME A per D'")
 	}
 	c := &gateway.Subscription{
-		Plan:     escrow.Plan{Payee: payee, Name: s.Name, Price: price, Period: time.Duration(s.Period)},
+		Plan:     escrow.Plan{Payee: payee, Name: s.Name, Price: price, Period: time.Duration(s.Period), Months: s.Months},
 		Included: s.Included,
 	}
 	over := pricing.Price{Unit: "call"}
@@ -96,7 +101,7 @@ func (s *Subscription) compileOverage(plan *escrow.Plan) (over pricing.Price, er
 // String returns the subscription in the syntax of the Caddyfile.
 func (s *Subscription) String() string {
 	price, _ := ledger.ParseAmount(s.Price)
-	text := fmt.Sprintf("subscription %s %s per %s", s.Name, price, escrow.Period(time.Duration(s.Period)))
+	text := fmt.Sprintf("subscription %s %s per %s", s.Name, price, escrow.Term{Length: time.Duration(s.Period), Months: s.Months})
 	if s.Included != nil {
 		text += ", included " + s.Included.String()
 	}
@@ -119,6 +124,7 @@ func (s *Subscription) String() string {
 //			after N A
 //			volume
 //		}
+//		rate N requests|tokens per D
 //	}
 func unmarshalSubscription(d *caddyfile.Dispenser, counted []string) (*Subscription, error) {
 	args := d.RemainingArgs()
@@ -128,11 +134,11 @@ func unmarshalSubscription(d *caddyfile.Dispenser, counted []string) (*Subscript
 	if err := checkAmount(d, args[1]); err != nil {
 		return nil, err
 	}
-	period, err := caddy.ParseDuration(args[3])
-	if err != nil || period <= 0 {
-		return nil, d.Errf("unexpected %q: expected a duration such as 168h", args[3])
+	term, err := escrow.ParseTerm(args[3], caddy.ParseDuration)
+	if err != nil {
+		return nil, d.Errf("unexpected %q: expected a duration such as 168h, or calendar months such as 1mo", args[3])
 	}
-	s := &Subscription{Name: args[0], Price: args[1], Period: caddy.Duration(period)}
+	s := &Subscription{Name: args[0], Price: args[1], Period: caddy.Duration(term.Length), Months: term.Months}
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		switch d.Val() {
 		case "included":
@@ -145,8 +151,14 @@ func unmarshalSubscription(d *caddyfile.Dispenser, counted []string) (*Subscript
 			if s.Overage, err = unmarshalOverage(d, counted); err != nil {
 				return nil, err
 			}
+		case "rate":
+			rate, err := unmarshalRate(d, false)
+			if err != nil {
+				return nil, err
+			}
+			s.CallRates = append(s.CallRates, rate)
 		default:
-			return nil, d.Errf("unrecognized subdirective %q of subscription: expected one of included, overage", d.Val())
+			return nil, d.Errf("unrecognized subdirective %q of subscription: expected one of included, overage, rate", d.Val())
 		}
 	}
 	_, err = s.compile("payee", counted)

@@ -115,7 +115,7 @@ func listedTariffs(t *testing.T, body map[string]any) string {
 	return strings.Join(lines, "\n")
 }
 
-const listedRest = `/plan subscription subscription, call 0.01/1 call {"amount":"5","included":"1000","name":"base","period_hours":168,"pool":"2","unit":"call"}
+const listedRest = `/plan subscription subscription, call 0.01/1 call {"amount":"5","included":"1000","name":"base","period":"168h","period_hours":168,"pool":"2","unit":"call"}
 /rows per_unit wallet, rows 0.02/1000 rows each=day, rows 0.01/1000 rows after=1e+06 each=day, call 0.001/1 call
 `
 

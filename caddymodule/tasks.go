@@ -57,7 +57,8 @@ func init() {
 	addTask("agents/list", true, listAgents)
 	addTask("agents/add", false, addAgent)
 	addTask("agents/key", false, makeKey)
-	addTask("deposit", false, deposit)
+	addTask("deposit", false, booking(deposit))
+	addTask("withdraw", false, booking(withdraw))
 	addTask("credit", false, issueCredit)
 	addTask("explain", true, explain)
 	addTask("reconcile", true, reconcile)
@@ -75,23 +76,6 @@ type agentArgs struct {
 type newKey struct {
 	AgentID string `json:"agent_id"`
 	APIKey  string `json:"api_key"`
-}
-
-func listAgents(_ context.Context, on bench, _ struct{}) ([]api.Agent, error) {
-	all := []api.Agent{}
-	for cursor := ""; ; {
-		page, next, err := on.Agents(cursor, 100)
-		if err != nil {
-			return nil, err
-		}
-		for _, agent := range page {
-			all = append(all, api.AgentOf(agent))
-		}
-		if next == "" {
-			return all, nil
-		}
-		cursor = next
-	}
 }
 
 func addAgent(ctx context.Context, on bench, args agentArgs) (newKey, error) {
@@ -112,17 +96,33 @@ func makeKey(ctx context.Context, on bench, args agentArgs) (newKey, error) {
 	})
 }
 
-type depositArgs struct {
+type bookingArgs struct {
 	AgentID   string        `json:"agent_id"`
 	Amount    ledger.Amount `json:"amount"`
 	Reference string        `json:"reference,omitempty"`
+	Memo      string        `json:"memo,omitempty"`
 }
 
-func deposit(ctx context.Context, on bench, args depositArgs) (api.Payment, error) {
-	booked, err := escrow.Do(ctx, on.Book, func(tx *escrow.Tx) (escrow.Payment, error) {
-		return tx.Deposit(operator, escrow.PaymentOrder{To: args.AgentID, Amount: args.Amount, Reference: args.Reference})
-	})
-	return api.PaymentOf(booked), err
+// booked is a deposit or withdrawal.
+type booked struct {
+	api.Payment
+	Repeated bool `json:"repeated,omitempty"` // its reference was booked before; nothing has moved now
+}
+
+// booking makes a task of booking money in or out.
+func booking(book func(*escrow.Tx, bookingArgs) (escrow.Payment, error)) func(context.Context, bench, bookingArgs) (booked, error) {
+	return func(ctx context.Context, on bench, args bookingArgs) (booked, error) {
+		p, err := escrow.Do(ctx, on.Book, func(tx *escrow.Tx) (escrow.Payment, error) { return book(tx, args) })
+		return booked{api.PaymentOf(p), p.Repeated}, err
+	}
+}
+
+func deposit(tx *escrow.Tx, args bookingArgs) (escrow.Payment, error) {
+	return tx.Deposit(operator, escrow.PaymentOrder{To: args.AgentID, Amount: args.Amount, Reference: args.Reference, Memo: args.Memo})
+}
+
+func withdraw(tx *escrow.Tx, args bookingArgs) (escrow.Payment, error) {
+	return tx.Withdraw(operator, escrow.PaymentOrder{From: args.AgentID, Amount: args.Amount, Reference: args.Reference, Memo: args.Memo})
 }
 
 type creditArgs struct {

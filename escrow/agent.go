@@ -32,6 +32,11 @@ type Agent struct {
 	CreatedAt time.Time     `cbor:"4,keyasint"`
 	FaucetAt  time.Time     `cbor:"5,keyasint,omitzero"`  // when it claimed the faucet; zero if it has not
 	Faucet    ledger.Amount `cbor:"6,keyasint,omitempty"` // what it got from the faucet
+
+	SuspendedAt time.Time `cbor:"7,keyasint,omitzero"`  // zero unless it is suspended
+	ClosedAt    time.Time `cbor:"8,keyasint,omitzero"`  // zero unless it is closed
+	Reason      string    `cbor:"9,keyasint,omitempty"` // why it is suspended or closed
+	Pace        Pace      `cbor:"10,keyasint,omitzero"` // set by the operator
 }
 
 // AgentOrder describes a new agent. If ID is empty, one is generated.
@@ -111,6 +116,11 @@ func (t *Tx) addAgent(o AgentOrder, origin Origin) (Agent, error) {
 		return Agent{}, refuse(AlreadyExists, map[string]string{"agent_id": o.ID}, "agent %q exists already; choose another agent_id", o.ID)
 	}
 	agent := Agent{ID: o.ID, Name: o.Name, Origin: origin, CreatedAt: t.Now()}
+	if limits := t.rules.DefaultLimits; len(limits) > 0 && origin != ByConfig {
+		if err := t.put(limitTable.key(o.ID), byOperator(limits)); err != nil {
+			return Agent{}, err
+		}
+	}
 	return agent, t.put(agentTable.key(o.ID), agent)
 }
 

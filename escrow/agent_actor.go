@@ -14,6 +14,13 @@ type Actor struct {
 	Operator bool     // may act for any agent; each of its acts is written to the audit log
 	ReadOnly bool     // the key may only read
 	Payees   []string // if not empty, the key may pay only these
+	Models   []string // if not empty, globs of the only models that the key may call
+	Routes   []string // if not empty, globs of the only metered routes that the key may call
+	Expires  bool     // the key ends at some time
+	Pace     Pace     // of the key
+	Agents   Pace     // of the agent, whichever of its keys is used
+	Barred   string   // if not empty, the agent is "suspended" or "closed", and may only read
+	Why      string   // the reason that the operator gave for that
 }
 
 // mayMove refuses callers that may not move money: those without a key or with a read-only key.
@@ -23,11 +30,21 @@ func (a Actor) mayMove() error {
 		return nil
 	case a.Agent == "":
 		return refuse(Unauthorized, nil, "a key is needed")
+	case a.Barred != "":
+		return barred(a.Barred, a.Why)
 	case a.ReadOnly:
 		return refuse(Forbidden, nil, "this key is read-only: it moves nothing")
 	default:
 		return nil
 	}
+}
+
+// MayCall refuses an agent that is suspended or closed: it makes no metered calls, even if they cost nothing.
+func (a Actor) MayCall() error {
+	if a.Barred != "" {
+		return barred(a.Barred, a.Why)
+	}
+	return nil
 }
 
 // mayPay refuses a key that may pay only other payees. Everything that is spent passes it in [Tx.spend].

@@ -33,17 +33,31 @@ type Key struct {
 	Payees    []string  `cbor:"6,keyasint,omitempty"` // if not empty, the key can pay only these
 	CreatedAt time.Time `cbor:"7,keyasint"`
 	RevokedAt time.Time `cbor:"8,keyasint,omitzero"` // zero: it is valid
+
+	ExpiresAt time.Time `cbor:"9,keyasint,omitzero"`   // zero: never
+	Models    []string  `cbor:"10,keyasint,omitempty"` // if not empty, globs of the only models that the key may call
+	Routes    []string  `cbor:"11,keyasint,omitempty"` // if not empty, globs of the only metered routes that the key may call
+	Pace      Pace      `cbor:"12,keyasint,omitzero"`
+
+	// After a rotation the key has another secret. The one before is valid until OldUntil.
+	RotatedAt time.Time `cbor:"13,keyasint,omitzero"`
+	OldHash   [32]byte  `cbor:"14,keyasint,omitzero" json:"-"`
+	OldUntil  time.Time `cbor:"15,keyasint,omitzero"`
 }
 
 // KeyOrder is what a new key may do.
 type KeyOrder struct {
-	Name     string
-	ReadOnly bool
-	Payees   []string
+	Name      string
+	ReadOnly  bool
+	Payees    []string
+	Models    []string
+	Routes    []string
+	Pace      Pace
+	ExpiresAt time.Time // zero: never
 }
 
 const (
-	maxPayees = 100  // of one key
+	maxPayees = 100  // of one key; also its models, and its routes
 	maxKeys   = 1000 // of one agent, revoked ones included
 )
 
@@ -97,21 +111,45 @@ func (b *Book) Authenticate(key string) (Actor, error) {
 		return Actor{}, refuse(Unauthorized, nil, "the key is mistyped or cut: its checksum does not fit")
 	}
 	var record Key
+	var agent Agent
 	err := b.view(func(r ledger.Reader) error {
-		_, err := load(r, keyTable.key(form[1]), &record)
+		found, err := load(r, keyTable.key(form[1]), &record)
+		if err == nil && found {
+			agent, _, err = agentByID(r, record.Agent)
+		}
 		return err
 	})
 	if err != nil {
 		return Actor{}, err
 	}
-	if subtle.ConstantTimeCompare(hash[:], record.Hash[:]) != 1 {
-		return Actor{}, refuse(Unauthorized, nil, "the key is not known here")
+	if err := record.check(hash, b.Now()); err != nil {
+		return Actor{}, err
 	}
-	if !record.RevokedAt.IsZero() {
-		return Actor{}, refuse(Unauthorized, nil, "the key was revoked on %s", record.RevokedAt.Format(time.RFC3339))
-	}
-	return Actor{Agent: record.Agent, Key: record.ID, ReadOnly: record.ReadOnly, Payees: record.Payees}, nil
+	return agent.bars(Actor{
+		Agent: record.Agent, Key: record.ID, ReadOnly: record.ReadOnly, Payees: record.Payees, Models: record.Models, Routes: record.Routes,
+		Expires: !record.ExpiresAt.IsZero(), Pace: record.Pace,
+	}), nil
 }
+
+// check refuses a secret that is not the key's, or no longer valid.
+func (k Key) check(hash [32]byte, now time.Time) error {
+	is := subtle.ConstantTimeCompare(hash[:], k.Hash[:]) == 1
+	was := k.OldHash != [32]byte{} && subtle.ConstantTimeCompare(hash[:], k.OldHash[:]) == 1
+	switch {
+	case !is && !was:
+		return refuse(Unauthorized, nil, "the key is not known here")
+	case !k.RevokedAt.IsZero():
+		return refuse(Unauthorized, nil, "the key was revoked on %s", k.RevokedAt.Format(time.RFC3339))
+	case was && !k.OldUntil.After(now):
+		return refuse(Unauthorized, nil, "the key was replaced on %s; use the new one", k.RotatedAt.Format(time.RFC3339))
+	case k.expired(now):
+		return refuse(Unauthorized, nil, "the key expired on %s", k.ExpiresAt.Format(time.RFC3339))
+	default:
+		return nil
+	}
+}
+
+func (k Key) expired(now time.Time) bool { return !k.ExpiresAt.IsZero() && !k.ExpiresAt.After(now) }
 
 // CreateKey makes a key for an agent and returns the key, which is not stored. The operator may make keys for any agent. An agent may make keys
 // for itself, with a key that has no restrictions.
@@ -123,21 +161,13 @@ func (t *Tx) CreateKey(by Actor, agent string, o KeyOrder) (Key, string, error) 
 	if err := t.unbound(by, "can't make other keys"); err != nil {
 		return Key{}, "", err
 	}
-	if err := checkText("name", o.Name); err != nil {
-		return Key{}, "", err
-	}
 	if keys, err := t.countUpTo(keyByAgent.under(agent), maxKeys); err != nil {
 		return Key{}, "", err
 	} else if keys >= maxKeys {
 		return Key{}, "", refuse(InvalidStatus, map[string]string{"limit": strconv.Itoa(maxKeys)}, "an agent has at most %d keys, revoked ones included", maxKeys)
 	}
-	if len(o.Payees) > maxPayees {
-		return Key{}, "", invalid("payees", "payees: at most %d", maxPayees)
-	}
-	for _, payee := range o.Payees {
-		if _, err := t.agent("payees", payee); err != nil {
-			return Key{}, "", err
-		}
+	if err := t.checkKey(o, time.Time{}); err != nil {
+		return Key{}, "", err
 	}
 	key, secret, err := t.addKey(agent, o)
 	if err != nil {
@@ -148,7 +178,8 @@ func (t *Tx) CreateKey(by Actor, agent string, o KeyOrder) (Key, string, error) 
 
 func (t *Tx) addKey(agent string, o KeyOrder) (Key, string, error) {
 	id, secret := newKey()
-	key := Key{ID: id, Agent: agent, Hash: HashKey(secret), Name: o.Name, ReadOnly: o.ReadOnly, Payees: o.Payees, CreatedAt: t.Now()}
+	key := Key{ID: id, Agent: agent, Hash: HashKey(secret), CreatedAt: t.Now()}
+	key.set(o)
 	t.ledger.Put(keyByAgent.key(agent, id), []byte{})
 	return key, secret, t.put(keyTable.key(id), key)
 }
@@ -161,14 +192,9 @@ func (t *Tx) RevokeKey(by Actor, agent, id string) error {
 	if err != nil {
 		return err
 	}
-	var key Key
-	if len(id) != 10 {
-		return refuse(NotFound, nil, "no such key")
-	}
-	if found, err := load(t.ledger, keyTable.key(id), &key); err != nil {
+	key, err := t.key(agent, id)
+	if err != nil {
 		return err
-	} else if !found || key.Agent != agent {
-		return refuse(NotFound, nil, "no such key")
 	}
 	if by.Key != id {
 		if err := t.unbound(by, "can't revoke other keys"); err != nil {
@@ -185,14 +211,19 @@ func (t *Tx) RevokeKey(by Actor, agent, id string) error {
 	return t.put(keyTable.key(id), key)
 }
 
-// stands reports whether what a key began goes on: it does unless the key was revoked. What the operator began has no key, and goes on.
-func stands(r ledger.Reader, key string) (bool, error) {
+// stands reports whether what a key of an agent began goes on: it does unless the key was revoked or has expired, or the agent is suspended or
+// closed. What the operator began has no key.
+func stands(r ledger.Reader, agent, key string, now time.Time) (bool, error) {
+	a, _, err := agentByID(r, agent)
+	if err != nil || a.status() != "" {
+		return false, err
+	}
 	var k Key
 	if key == "" {
 		return true, nil
 	}
-	_, err := load(r, keyTable.key(key), &k)
-	return k.RevokedAt.IsZero(), err
+	_, err = load(r, keyTable.key(key), &k)
+	return k.RevokedAt.IsZero() && !k.expired(now), err
 }
 
 // Keys lists the keys of an agent, revoked ones included.
@@ -211,8 +242,13 @@ func (b *Book) Keys(agent string) (keys []Key, err error) {
 // newKey returns the id and the whole of a new key.
 func newKey() (id, key string) {
 	id = base62(randomBelow(62, 10), 10)
-	key = keyPrefix + id + "_" + base62(randomBelow(2, 256), 43)
-	return id, key + checksum(key)
+	return id, newKeyText(id)
+}
+
+// newKeyText returns the whole of a new key with that id.
+func newKeyText(id string) string {
+	key := keyPrefix + id + "_" + base62(randomBelow(2, 256), 43)
+	return key + checksum(key)
 }
 
 // randomBelow returns a random number below base to the power of digits.

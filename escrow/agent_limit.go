@@ -91,12 +91,20 @@ func (t *Tx) SetLimits(by Actor, agent string, limits []Limit) ([]Limit, error) 
 	return limitsOf(t.ledger, agent, t.Now())
 }
 
+// CheckWindow refuses a window that is too short or too long.
+func (l Limit) CheckWindow() error {
+	if l.Window < time.Second || l.Window > maxWindow {
+		return invalid("window_hours", "window_hours: from one second to %d hours", maxWindow/time.Hour)
+	}
+	return nil
+}
+
 func (t *Tx) checkLimit(agent string, l Limit) error {
 	if err := checkAmount("amount", l.Amount); err != nil {
 		return err
 	}
-	if l.Window < time.Second || l.Window > maxWindow {
-		return invalid("window_hours", "window_hours: from one second to %d hours", maxWindow/time.Hour)
+	if err := l.CheckWindow(); err != nil {
+		return err
 	}
 	if l.Payee != "" {
 		if _, err := t.agent("payee", l.Payee); err != nil {
@@ -116,10 +124,17 @@ func (t *Tx) checkLimit(agent string, l Limit) error {
 	return nil
 }
 
-// unbound refuses a key that may pay only some payees, or that has a limit of its own, since such a key must not remove its restrictions.
+// unbound refuses a key that has a restriction or a limit of its own, since such a key must not remove its restrictions.
 func (t *Tx) unbound(by Actor, what string) error {
-	if len(by.Payees) > 0 {
+	switch {
+	case len(by.Payees) > 0:
 		return refuse(Forbidden, nil, "this key may pay only some payees, so it %s", what)
+	case len(by.Models)+len(by.Routes) > 0:
+		return refuse(Forbidden, nil, "this key may make only some calls, so it %s", what)
+	case by.Expires:
+		return refuse(Forbidden, nil, "this key expires, so it %s", what)
+	case by.Pace != Pace{}:
+		return refuse(Forbidden, nil, "this key has a rate of its own, so it %s", what)
 	}
 	if by.Key == "" {
 		return nil
@@ -131,6 +146,15 @@ func (t *Tx) unbound(by Actor, what string) error {
 		}
 	}
 	return err
+}
+
+// byOperator returns limits as the operator's.
+func byOperator(limits []Limit) []Limit {
+	limits = slices.Clone(limits)
+	for i := range limits {
+		limits[i].ByOperator = true
+	}
+	return limits
 }
 
 // Limits returns an agent's limits, and what was spent of them.

@@ -17,7 +17,7 @@ type spending struct {
 }
 
 // spend checks everything that an agent spends or gives up, against the key that acts, and counts it. It refuses a key that may pay only
-// other payees, and an amount that exceeds a limit. All these acts call spend: transfers and debits; locking an escrow, releasing it, and
+// other payees, an agent that is suspended or closed, and an amount that exceeds a limit. All these acts call spend: transfers and debits; locking an escrow, releasing it, and
 // withdrawing a request for its refund; each period of a subscription; verdicts on quality; and refunds by a payee. A metered call has two
 // steps instead: [Book.claimLimits] before the call, and [Tx.spent] after it. What the operator does is counted but not refused, so that no
 // agent can use a limit to keep the operator from refunding or deciding.
@@ -29,6 +29,9 @@ func (t *Tx) spend(by Actor, s spending) error {
 	}
 	if by.Operator || s.amount == 0 {
 		return t.spent(by.Key, s)
+	}
+	if err := t.checkStanding(s.agent); err != nil {
+		return err
 	}
 	limits, err := limitsOf(t.ledger, s.agent, t.Now())
 	if err != nil || len(limits) == 0 {

@@ -38,6 +38,7 @@ type Rules struct {
 	MinPeriod        time.Duration // the shortest period of a subscription without a plan; 0: [DefaultMinPeriod]
 	MaxSubscriptions int           // without a plan, that one payer may have at once; 0: [DefaultMaxSubscriptions]
 	RefundWindow     time.Duration // after it, a payer's refund request that nobody answered is granted; 0: [DefaultRefundWindow]
+	DefaultLimits    []Limit       // the operator's limits of agents that are made from now on, except for payees of the configuration
 	MaxCalls         int           // of one agent, that run at once; 0: [DefaultMaxCalls]
 	Plans            []Plan        // subscriptions that agents may consent to
 	OperatorKeyHash  [32]byte      // SHA-256 of the operator's key ([HashKey]); zero: the operator's rights are off

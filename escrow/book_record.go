@@ -53,6 +53,7 @@ const (
 	answerTable       table = 'v' // owner, idempotency key: the answer, as its caller has sealed it
 	answerBytes       table = 'V' // owner, or nobody for all: how many bytes of answers are kept
 	signerTable       table = 'z' // one record: the seed of the key that signs receipts
+	bookingTable      table = '0' // kind, reference: a deposit or withdrawal with that reference
 	railTable         table = 'g' // rail, payment id: money that came in by a rail
 	commissionTable   table = 'R' // payee: millionths of a nano of commission that are carried over
 	useTable          table = 'U' // payer, payee, kind of period, counter: what was used in the last one, where prices depend on it

@@ -17,7 +17,7 @@ const (
 	PartlyRefunded ChargeStatus = "partly_refunded"
 	WhollyRefunded ChargeStatus = "refunded"
 	HeldCharge     ChargeStatus = "held"     // its quality is not decided; the price is locked in the escrow that it names
-	DisputedCharge ChargeStatus = "disputed" // the same, and the operator decides
+	DisputedCharge ChargeStatus = "disputed" // the same, and the operator decides; or its payer disputes what was charged
 	Shadowed       ChargeStatus = "shadow"   // counted, not charged
 )
 
@@ -67,6 +67,7 @@ type Charge struct {
 	CreditBack     ledger.Amount     `cbor:"40,keyasint,omitempty"` // part of Refunded that was given back as credit
 	Credits        []CreditPart      `cbor:"41,keyasint,omitempty"` // the parts of Credit, in the order in which they were used
 	Owed           ledger.Amount     `cbor:"42,keyasint,omitempty"` // what is missing of its price, see [Debt]
+	Dispute        *ChargeDispute    `cbor:"43,keyasint,omitempty"` // the payer's; nil if there was none
 	Balance        ledger.Amount     `cbor:"25,keyasint,omitempty"` // after it: what is available in the wallet, or what remains in the escrow
 }
 
@@ -183,15 +184,9 @@ func (b *Book) Charges(f ChargeFilter, p Page) (charges []Charge, next string, e
 // RefundCharge refunds a charge: amount, or all that was not refunded yet if amount is zero. What credit paid comes back as credit, in
 // proportion. The rest goes to the payer's wallet, including the operator's commission. The payee and the operator may do this.
 func (t *Tx) RefundCharge(by Actor, id string, amount ledger.Amount, reason string) (Charge, error) {
-	if err := by.mayMove(); err != nil {
-		return Charge{}, err
-	}
-	c, found, err := t.charge(id)
+	c, err := t.chargeOf(by, id)
 	if err != nil {
 		return Charge{}, err
-	}
-	if !found || !c.visible(by) {
-		return Charge{}, noCharge(id)
 	}
 	if !by.Operator && by.Agent != c.Payee {
 		return Charge{}, refuse(Forbidden, nil, "only the payee refunds a charge")
@@ -200,7 +195,7 @@ func (t *Tx) RefundCharge(by Actor, id string, amount ledger.Amount, reason stri
 		return Charge{}, err
 	}
 	left := c.Amount - c.Refunded
-	if left == 0 || c.Status != Charged && c.Status != PartlyRefunded {
+	if left == 0 || c.Status != Charged && c.Status != PartlyRefunded && !c.disputed() {
 		return Charge{}, refuse(InvalidStatus, nil, "the charge is %s, with %s left: nothing to refund", c.Status, left)
 	}
 	if amount < 0 {
@@ -261,5 +256,6 @@ func (t *Tx) payBack(c Charge, amount ledger.Amount, reason string) (Charge, err
 	if c.Refunded == c.Amount {
 		c.Status = WhollyRefunded
 	}
+	c = c.stillDisputed(t.Now())
 	return c, t.saveCharge(c)
 }

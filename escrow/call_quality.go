@@ -160,7 +160,7 @@ func (t *Tx) follow(e *Escrow) error {
 	switch {
 	case e.Status == StatusDisputed:
 		c.Status = DisputedCharge
-	case c.Status == HeldCharge || c.Status == DisputedCharge:
+	case c.Status == HeldCharge || c.Status == DisputedCharge && !c.disputed():
 		c.Status = Charged
 		c.Decided = e.Released
 		c.Amount += e.Released

@@ -39,6 +39,8 @@ type Claims interface {
 	Paid(of Thing) Paid
 	// Pay notes until when a thing is paid. If too many are known, all of one kind are forgotten.
 	Pay(of Thing, paid Paid)
+	// Count counts n events that have happened, even if they are more than the rate allows. Then Pass has to wait the longer.
+	Count(of Thing, at Rate, n int64)
 
 	// Live registers something that runs in this process, such as a call, with a function that ends it. The caller must call the returned
 	// function when it has ended by itself.
@@ -83,6 +85,7 @@ const (
 	CodeContainer   Kind = "container"       // of a payer, by payee and container: until when it is paid for, see Pay
 	ItemizedAnswer  Kind = "itemized"        // of a payer, by payee: a call for results of which each is charged once
 	FaucetClaim     Kind = "faucet"          // of a client: claims of the faucet
+	PacedCall       Kind = "pace"            // of an agent, by the name of a rate: its calls, or their tokens; counted by Pass and Count
 )
 
 // Thing is something that is claimed.
@@ -120,8 +123,9 @@ func (e *NoRoom) Error() string { return fmt.Sprintf("there is room for %d", e.R
 
 // Rate is how often something may happen.
 type Rate struct {
-	Every time.Duration // once more after so long
+	Every time.Duration // once more after so long, or N times
 	Burst int           // so often at once
+	N     int           // 0: once
 }
 
 // Paid is until when a thing is paid for. It is zero if nothing is known of the thing.

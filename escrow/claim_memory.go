@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"maps"
 	"math"
 	"slices"
 	"sync"
@@ -337,10 +338,24 @@ func (m *memory) Wait(of Thing, at Rate) time.Duration {
 	p.mu.Lock()
 	l := p.kinds[of.Kind][of]
 	p.mu.Unlock()
-	if l == nil || l.Tokens() >= 1 {
+	if l == nil {
 		return 0
 	}
-	return at.Every
+	missing := 1 - l.Tokens()
+	return max(0, time.Duration(missing/float64(at.perSecond())*float64(time.Second)))
+}
+
+// Count is [Claims]'.
+func (m *memory) Count(of Thing, at Rate, n int64) {
+	l, now := m.passes.limiter(of, at), time.Now()
+	for most := int64(at.Burst); n > 0 && most > 0; n -= most { // a limiter takes no more than its burst at once
+		l.ReserveN(now, int(min(n, most)))
+	}
+}
+
+// perSecond is how often a second something may happen.
+func (r Rate) perSecond() rate.Limit {
+	return rate.Limit(float64(max(1, r.N)) / r.Every.Seconds())
 }
 
 func (p *passes) limiter(of Thing, at Rate) *rate.Limiter {
@@ -357,10 +372,17 @@ func (p *passes) limiter(of Thing, at Rate) *rate.Limiter {
 	l := limiters[of]
 	if l == nil {
 		if len(limiters) >= maxPassing {
+			maps.DeleteFunc(limiters, func(_ Thing, l *rate.Limiter) bool { return l.Tokens() >= float64(l.Burst()) }) // nothing is known of these
+		}
+		if len(limiters) >= maxPassing {
 			clear(limiters) // if there are too many owners, all of them are forgotten
 		}
-		l = rate.NewLimiter(rate.Every(at.Every), at.Burst)
+		l = rate.NewLimiter(at.perSecond(), at.Burst)
 		limiters[of] = l
+	}
+	if l.Limit() != at.perSecond() || l.Burst() != at.Burst { // the rate was changed
+		l.SetLimit(at.perSecond())
+		l.SetBurst(at.Burst)
 	}
 	return l
 }

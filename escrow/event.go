@@ -22,6 +22,8 @@ const (
 	MilestoneWasDelivered EventType = "milestone.delivered"
 	ChargeWithheld        EventType = "charge.withheld"  // an answer did not go out, since its whole price could not be charged
 	ChargeUnpriced        EventType = "charge.unpriced"  // a call has used something that has no price, and was charged nothing
+	ChargeDisputed        EventType = "charge.disputed"  // by its payer
+	ChargeResolved        EventType = "charge.resolved"  // the operator has decided a dispute, or it ended otherwise
 	ChargeCreated         EventType = "charge.created"   // a call was charged; only for webhooks that name this event
 	ChargeSuspect         EventType = "charge.suspect"   // a call was charged less than it should cost, since its usage was absurd or the money ran out
 	ChargesHourly         EventType = "charges.hourly"   // the sums of an hour; only for webhooks that name this event
@@ -46,7 +48,7 @@ const (
 // EventTypes are all events, as webhooks may ask for them.
 var EventTypes = []EventType{
 	EscrowCreated, EscrowReleased, EscrowRefunded, EscrowRefundRequested, EscrowRefundWithdrawn, EscrowDisputed, EscrowResolved,
-	EscrowExpiring, MilestoneWasDelivered, ChargeWithheld, ChargeUnpriced, ChargeCreated, ChargeSuspect, ChargesHourly, BalanceLow,
+	EscrowExpiring, MilestoneWasDelivered, ChargeWithheld, ChargeUnpriced, ChargeDisputed, ChargeResolved, ChargeCreated, ChargeSuspect, ChargesHourly, BalanceLow,
 	LimitReached, SpendUnusual, LedgerReadOnly, WebhookTest,
 	CreditIssued, CreditWasRevoked, CreditHasExpired, SubscriptionStarted, SubscriptionRenewing, SubscriptionUnfunded,
 	SubscriptionRenewed, SubscriptionSuspended, SubscriptionEnded,

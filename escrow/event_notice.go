@@ -21,7 +21,7 @@ func (t *Tx) announceExpiry(e *Escrow) error {
 }
 
 func (t *Tx) announceRenewal(s *Subscription) error {
-	return t.announce(s.Payer, s.Payee, noticeTime(s.PeriodEnd, s.Plan.Period), dueSubscription+s.ID)
+	return t.announce(s.Payer, s.Payee, noticeTime(s.PeriodEnd, s.PeriodEnd.Sub(s.PeriodStart)), dueSubscription+s.ID)
 }
 
 func (t *Tx) announce(payer, payee string, at time.Time, what string) error {

@@ -43,6 +43,11 @@ type Subscription struct {
 	Payee       string             `cbor:"14,keyasint"`
 	Key         string             `cbor:"15,keyasint,omitempty"` // the payer's key that began the subscription, or resumed it last; renewals count against its limits, and end when it is revoked
 
+	Anchor      time.Time `cbor:"17,keyasint,omitzero"`  // when the series of periods began; calendar months are counted from it
+	SinceAnchor int       `cbor:"18,keyasint,omitempty"` // periods that have begun since then
+	Served      string    `cbor:"19,keyasint,omitempty"` // the escrow of the last period in which calls were served
+	EndedBy     string    `cbor:"20,keyasint,omitempty"` // who has ended it, while it is ending: an agent, or "operator"
+
 	RenewalFunded bool `cbor:"-"` // at the time of reading; see [Subscription.FundedFor]
 }
 
@@ -65,6 +70,7 @@ type SubscriptionOrder struct {
 	Plan   string
 	Amount ledger.Amount // without a plan: of each period
 	Period time.Duration
+	Months int // instead of Period: calendar months
 	Memo   string
 }
 
@@ -144,10 +150,13 @@ func (t *Tx) terms(o SubscriptionOrder) (Plan, error) {
 	if o.Amount < t.rules.MinEscrow {
 		return Plan{}, invalid("amount", "amount %s: a subscription is of at least %s %s a period here", o.Amount, t.rules.MinEscrow, t.Currency())
 	}
-	if o.Period < t.rules.MinPeriod || o.Period > maxPeriod {
+	if o.Months < 0 || o.Months > maxMonths || o.Months > 0 && o.Period > 0 {
+		return Plan{}, invalid("period", "period: from 1mo to %dmo, or a duration", maxMonths)
+	}
+	if o.Months == 0 && (o.Period < t.rules.MinPeriod || o.Period > maxPeriod) {
 		return Plan{}, invalid("period_hours", "period_hours: a period is from %s to %d hours here", t.rules.MinPeriod, maxPeriod/time.Hour)
 	}
-	return Plan{Payee: o.Payee, Price: o.Amount, Period: o.Period}, nil
+	return Plan{Payee: o.Payee, Price: o.Amount, Period: o.Period, Months: o.Months}, nil
 }
 
 // beginPeriod begins a period at start: it locks the price and the overage pool. They count against the limits of by.
@@ -160,7 +169,8 @@ func (t *Tx) beginPeriod(by Actor, s *Subscription, start time.Time) error {
 		return err
 	}
 	s.Key = by.Key
-	s.PeriodStart, s.PeriodEnd, s.Used, s.Beyond, s.Status = start, start.Add(s.Plan.Period), 0, 0, SubActive
+	s.setPeriod(start)
+	s.Used, s.Beyond, s.Status = 0, 0, SubActive
 	s.Periods++
 	memo := s.Memo
 	if s.Plan.Name != "" {
@@ -187,7 +197,7 @@ func (t *Tx) beginPeriod(by Actor, s *Subscription, start time.Time) error {
 }
 
 func (t *Tx) lockPeriod(s *Subscription, e *Escrow, id *string) error {
-	e.Subscription, e.AutoRelease, e.AutoReleaseAt = s.ID, s.Plan.Period, s.PeriodEnd
+	e.Subscription, e.AutoRelease, e.AutoReleaseAt = s.ID, s.PeriodEnd.Sub(s.PeriodStart), s.PeriodEnd
 	e.countedFor(s.Key)
 	err := t.lock(e)
 	*id = e.ID
@@ -206,14 +216,18 @@ func (t *Tx) renew(s *Subscription) error {
 		if id == "" {
 			continue
 		}
-		if _, err := t.escrow(id); err != nil {
+		e, err := t.escrow(id)
+		if err != nil {
 			return err
+		}
+		if id == s.EscrowID && e != nil && e.Refunded == e.Amount { // the payee has given the whole price back
+			s.Status = SubEnding
 		}
 	}
 	if s.Status == SubEnding {
 		return t.endSubscription(s)
 	}
-	if goesOn, err := stands(t.ledger, s.Key); err != nil {
+	if goesOn, err := stands(t.ledger, s.Payer, s.Key, t.Now()); err != nil {
 		return err
 	} else if !goesOn {
 		return t.suspend(s)
@@ -362,18 +376,28 @@ func (t *Tx) EndSubscription(by Actor, id string) (Subscription, error) {
 	case SubSuspended:
 		return *s, t.endSubscription(s)
 	case SubActive:
-		s.Status = SubEnding
+		s.Status, s.EndedBy = SubEnding, by.Agent
+		if by.Operator {
+			s.EndedBy = "operator"
+		}
 		return *s, t.saveSubscription(s)
 	default:
 		return Subscription{}, refuse(InvalidStatus, nil, "the subscription is %s already", s.Status)
 	}
 }
 
-// ResumeSubscription begins a new period of a suspended subscription now. Only the payer and the operator may do this.
+// ResumeSubscription begins a new period of a suspended subscription now; only the payer and the operator may do this. A subscription that was to
+// end with its period goes on; only who has ended it, and the operator, may do this.
 func (t *Tx) ResumeSubscription(by Actor, id string) (Subscription, error) {
 	s, err := t.subscriptionOf(by, id)
 	if err != nil {
 		return Subscription{}, err
+	}
+	if s.Status == SubEnding {
+		if err := t.undoEnd(by, s); err != nil {
+			return Subscription{}, err
+		}
+		return t.withFunding(*s), t.audit(by, "subscription.resume", id, "")
 	}
 	if !by.Operator && by.Agent != s.Payer {
 		return Subscription{}, refuse(Forbidden, nil, "only the payer resumes")
@@ -393,7 +417,7 @@ func (t *Tx) ResumeSubscription(by Actor, id string) (Subscription, error) {
 // withFunding fills in RenewalFunded.
 func (t *Tx) withFunding(s Subscription) Subscription {
 	w, err := t.Wallet(s.Payer)
-	s.RenewalFunded = err == nil && s.funded(t.ledger, w)
+	s.RenewalFunded = err == nil && s.funded(t.ledger, w, t.Now())
 	return s
 }
 
@@ -403,19 +427,19 @@ func (b *Book) withFunding(ctx context.Context, s Subscription) (Subscription, e
 		return s, err
 	}
 	err = b.view(func(r ledger.Reader) error {
-		s.RenewalFunded = s.funded(r, w)
+		s.RenewalFunded = s.funded(r, w, b.Now())
 		return nil
 	})
 	return s, err
 }
 
 // funded reports whether the wallet covers the next period, and the subscription's key is not revoked.
-func (s Subscription) funded(r ledger.Reader, w Wallet) bool {
+func (s Subscription) funded(r ledger.Reader, w Wallet, now time.Time) bool {
 	need, err := s.Plan.needed()
 	if err != nil || w.Available < need {
 		return false
 	}
-	goesOn, err := stands(r, s.Key)
+	goesOn, err := stands(r, s.Payer, s.Key, now)
 	return err == nil && goesOn
 }
 

@@ -18,11 +18,12 @@ type Plan struct {
 	Name         string        `cbor:"2,keyasint"`
 	Price        ledger.Amount `cbor:"3,keyasint"` // of a period
 	Period       time.Duration `cbor:"4,keyasint"`
-	Included     int64         `cbor:"5,keyasint,omitempty"` // millionths of a unit in each period; 0: nothing is counted
-	Unit         string        `cbor:"6,keyasint,omitempty"` // "call"
-	Overage      bool          `cbor:"7,keyasint,omitempty"` // what is beyond Included is charged; else it is refused
-	OveragePrice string        `cbor:"8,keyasint,omitempty"` // in words: "0.01 per call"
-	Pool         ledger.Amount `cbor:"9,keyasint,omitempty"` // locked each period for the overage; 0: the wallet pays it
+	Included     int64         `cbor:"5,keyasint,omitempty"`  // millionths of a unit in each period; 0: nothing is counted
+	Unit         string        `cbor:"6,keyasint,omitempty"`  // "call"
+	Overage      bool          `cbor:"7,keyasint,omitempty"`  // what is beyond Included is charged; else it is refused
+	OveragePrice string        `cbor:"8,keyasint,omitempty"`  // in words: "0.01 per call"
+	Months       int           `cbor:"10,keyasint,omitempty"` // above 0: a period is so many calendar months, and Period is 0
+	Pool         ledger.Amount `cbor:"9,keyasint,omitempty"`  // locked each period for the overage; 0: the wallet pays it
 }
 
 // plan finds a plan that the configuration offers.
@@ -64,7 +65,7 @@ func (b *Book) subscriptionRequired(o CallOrder, status SubscriptionStatus) erro
 	fields := map[string]string{"plan": o.Plan, "payee": o.Payee, "currency": b.Currency()}
 	detail := "this route is paid by a subscription"
 	if p, found := b.rules.plan(o.Payee, o.Plan); found {
-		fields["price"], fields["period"] = p.Price.String(), Period(p.Period)
+		fields["price"], fields["period"] = p.Price.String(), p.Term().String()
 		if p.Pool > 0 {
 			fields["pool"] = p.Pool.String()
 		}

@@ -20,7 +20,7 @@ func (b *Book) claimQuota(ctx context.Context, s Subscription, o CallOrder) (*qu
 	q := &quotaClaim{subscription: s, over: o.Over}
 	var of []Bound
 	if q.counted() {
-		of = []Bound{{Of: Thing{Kind: PlanQuota, Owner: s.Payer, Name: s.ID}, Left: func(r ledger.Reader) (int64, error) {
+		of = []Bound{{Of: s.quota(), Left: func(r ledger.Reader) (int64, error) {
 			now, err := subscriptionByID(r, s.ID)
 			if err != nil || now == nil {
 				return 0, err
@@ -60,6 +60,9 @@ func (a *Authorisation) fromSubscription(ctx context.Context, o CallOrder) error
 	if err != nil {
 		return err
 	}
+	if err := a.book.unpaid(s); err != nil {
+		return err
+	}
 	if s, err = a.book.withFunding(ctx, s); err != nil {
 		return err
 	}
@@ -77,6 +80,9 @@ func (a *Authorisation) fromSubscription(ctx context.Context, o CallOrder) error
 	}
 	a.charge.Plan, a.charge.SubscriptionID = s.Plan.Name, s.ID
 	o.Least, err = a.quotaFirst(o.Quota)
+	if err == nil && o.Least > 0 && pool != nil && (pool.Status == StatusRefundRequested || pool.Status == StatusDisputed) {
+		err = pool.wrongStatus("metered call")
+	}
 	if err == nil {
 		err = a.holdFirst(ctx, o, pool)
 	}
@@ -235,6 +241,9 @@ func (t *Tx) useQuota(a *Authorisation, c *Charge, s Settlement) (ledger.Amount,
 			price = max(0, s.over(q)(beyond))
 		}
 		sub.Beyond = min(sub.Beyond+beyond, maxUse)
+	}
+	if err := t.servedPeriod(sub); err != nil {
+		return 0, err
 	}
 	if err := t.put(subscriptionTable.key(sub.ID), sub); err != nil {
 		return 0, err

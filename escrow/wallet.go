@@ -48,6 +48,7 @@ type Payment struct {
 	Memo       string
 	At         time.Time
 	Wallet     Wallet // the wallet of the agent in whose name the caller acted, after the payment
+	Repeated   bool   // a deposit or withdrawal that was booked before by its reference; nothing has moved now
 }
 
 // PaymentOrder describes a payment. Which fields are used depends on the kind of payment.
@@ -55,36 +56,6 @@ type PaymentOrder struct {
 	From, To        string
 	Amount          ledger.Amount
 	Reference, Memo string
-}
-
-// Deposit books money in for an agent. Only the operator may do this.
-func (t *Tx) Deposit(by Actor, o PaymentOrder) (Payment, error) {
-	if err := by.isOperator("booking a deposit"); err != nil {
-		return Payment{}, err
-	}
-	if _, err := t.agent("agent_id", o.To); err != nil {
-		return Payment{}, err
-	}
-	if err := t.audit(by, "wallet.deposit", o.To, fmt.Sprintf("%s, reference %q", o.Amount, o.Reference)); err != nil {
-		return Payment{}, err
-	}
-	return t.pay(kindDeposit, ledger.World, ledger.Wallet(o.To), o, o.To)
-}
-
-// Withdraw books money out for an agent, or from the earned commission. Only the operator may do this.
-func (t *Tx) Withdraw(by Actor, o PaymentOrder) (Payment, error) {
-	if err := by.isOperator("booking a withdrawal"); err != nil {
-		return Payment{}, err
-	}
-	if o.From != string(ledger.Commission) {
-		if _, err := t.agent("agent_id", o.From); err != nil {
-			return Payment{}, err
-		}
-	}
-	if err := t.audit(by, "wallet.withdraw", o.From, fmt.Sprintf("%s, reference %q", o.Amount, o.Reference)); err != nil {
-		return Payment{}, err
-	}
-	return t.pay(kindWithdrawal, account(o.From), ledger.World, o, o.From)
 }
 
 // Transfer pays another agent from the caller's wallet. The operator names the wallet in From.
@@ -172,16 +143,7 @@ func (t *Tx) checkPair(payer, field, payee string) error {
 
 // pay posts a payment and returns it, with the wallet of viewer. Only debits pay commission.
 func (t *Tx) pay(kind string, from, to ledger.AccountID, o PaymentOrder, viewer string) (Payment, error) {
-	if err := checkAmount("amount", o.Amount); err != nil {
-		return Payment{}, err
-	}
-	if err := checkText("memo", o.Memo); err != nil {
-		return Payment{}, err
-	}
-	if len(o.Reference) > maxReference {
-		return Payment{}, invalid("reference", "reference is %d bytes long; at most %d are kept", len(o.Reference), maxReference)
-	}
-	if err := checkText("reference", o.Reference); err != nil {
+	if err := o.check(); err != nil {
 		return Payment{}, err
 	}
 	_, err := t.move(ledger.Transfer{Debit: from, Credit: to, Amount: o.Amount, Kind: kind, Reference: o.Reference, Memo: o.Memo})
@@ -202,6 +164,20 @@ func (t *Tx) pay(kind string, from, to ledger.AccountID, o PaymentOrder, viewer 
 }
 
 const maxReference = 200 // bytes
+
+// check refuses an order that can't be a payment.
+func (o PaymentOrder) check() error {
+	if err := checkAmount("amount", o.Amount); err != nil {
+		return err
+	}
+	if err := checkText("memo", o.Memo); err != nil {
+		return err
+	}
+	if len(o.Reference) > maxReference {
+		return invalid("reference", "reference is %d bytes long; at most %d are kept", len(o.Reference), maxReference)
+	}
+	return checkText("reference", o.Reference)
+}
 
 // Entry is one line of a wallet's statement.
 type Entry struct {

@@ -87,7 +87,7 @@ func (t *Tx) useAllowance(o PaymentOrder) (Actor, error) {
 		return Actor{}, err
 	}
 	if found {
-		if found, err = stands(t.ledger, a.Key); err != nil {
+		if found, err = stands(t.ledger, o.From, a.Key, t.Now()); err != nil {
 			return Actor{}, err
 		}
 	}

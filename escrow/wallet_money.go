@@ -66,6 +66,16 @@ func portion(amount ledger.Amount, ppm int64) ledger.Amount {
 	return part
 }
 
+// portionOf returns part/whole of an amount, rounded down. part is at most whole, and neither is negative.
+func portionOf(amount ledger.Amount, part, whole int64) ledger.Amount {
+	if whole <= 0 {
+		return 0
+	}
+	hi, lo := bits.Mul64(uint64(amount), uint64(part))
+	quo, _ := bits.Div64(hi, lo, uint64(whole)) // hi < whole, since part <= whole and amount < 2^63
+	return ledger.Amount(quo)
+}
+
 // checkAmount refuses amounts that are not above zero.
 func checkAmount(field string, amount ledger.Amount) error {
 	if amount <= 0 {

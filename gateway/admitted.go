@@ -118,6 +118,9 @@ func (q *asked) authorise() (payment, *ledger.Refusal) {
 	if refusal := q.mayBeWithheld(); refusal != nil {
 		return nil, refusal
 	}
+	if refusal := q.permit(); refusal != nil {
+		return nil, refusal
+	}
 	if q.free() {
 		return free{}, nil
 	}
@@ -176,7 +179,7 @@ func (q *asked) makeDurable(auth *escrow.Authorisation) *ledger.Refusal {
 // reads reports whether the meter must be able to read the answer's body.
 func (a *admitted) reads() bool {
 	_, known := a.pay.known()
-	return !known || a.looksInto() || a.route.Quality != nil && a.route.Quality.Judge.ReadsBody()
+	return !known || a.looksInto() || a.paced.CountsTokens() || a.route.Quality != nil && a.route.Quality.Judge.ReadsBody()
 }
 
 // serve passes the request on to the provider's handlers, and the answer back to the client.

@@ -32,12 +32,13 @@ type asked struct {
 	// The call's name in the books and a digest of the request, if it has an Idempotency-Key.
 	onceKey string
 	digest  [32]byte
+	paced   escrow.Paced // the rates against which the call counts
 }
 
 // understand finds out what is asked and what it costs. It reads the body only if the price depends on it.
 func (a *arrival) understand() (*asked, *ledger.Refusal) {
 	q := &asked{arrival: a, call: &meter.Call{Format: wire.Generic}, rates: a.route.Rates, dear: a.route.Rates, limit: lowest(a.route.MaxCharge, a.terms.maxCharge)}
-	if !a.route.readsBody() && !q.mayBeTimed() {
+	if !a.route.readsBody() && !q.mayBeTimed() && !q.needsModel() {
 		return q, q.weigh()
 	}
 	q.tariff = a.route.Tariff.Under(a.payer.Agent, a.gateway.book.Now())

@@ -21,13 +21,14 @@ type counting struct {
 	watcher   Watcher      // sees the body for a judge; nil if nobody judges the answer
 	sent      bool         // bytes of the body were sent
 	delivered *meter.Usage // what was sent when the money ran out, if that is known exactly
+	tokens    int64        // of its final usage
 }
 
 func newCounting(a *admitted, status int, h http.Header, sse bool) *counting {
 	c := &counting{admitted: a, status: status}
 	kind, _, _ := mime.ParseMediaType(h.Get("Content-Type"))
 	c.messages = sse || a.call.Stream || wire.IsLines(kind) || kind == "application/vnd.amazon.eventstream" || status == http.StatusSwitchingProtocols || a.request.Method == http.MethodConnect
-	if _, known := a.pay.known(); known && !sse && !a.stored().Makes {
+	if _, known := a.pay.known(); known && !sse && !a.stored().Makes && !a.paced.CountsTokens() {
 		c.counter = oneCall{}
 	} else {
 		var costs []*probe.Probe

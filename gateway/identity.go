@@ -57,6 +57,11 @@ func (a *arrival) identify() *ledger.Refusal {
 	if err != nil {
 		return asRefusal(err)
 	}
+	if payer.Key == "" && payer.Agent != "" { // identified by something else than a key
+		if payer, err = a.gateway.book.Standing(payer); err != nil {
+			return asRefusal(err)
+		}
+	}
 	a.payer = payer
 	if a.route.Identity != nil && !a.route.Shadow {
 		return a.admitAgent()

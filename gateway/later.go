@@ -196,7 +196,7 @@ func (r *Route) ownUnits() (classes []meter.Class) {
 
 // byAnswer reports whether the price of a job depends on what its answer states.
 func (q *asked) byAnswer() bool {
-	return len(q.call.Tells) > 0 && !q.call.Free && !q.route.Shadow && q.rates != nil && !q.rates.OnlyCalls()
+	return !q.route.Shadow && len(q.call.Tells) > 0 && !q.call.Free && q.rates != nil && !q.rates.OnlyCalls()
 }
 
 // unstated refuses the answer of a job that states nothing that has a price: it is finished, or has output before it is.

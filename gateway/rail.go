@@ -78,7 +78,9 @@ func (a *arrival) redeem() (paid bool, refusal *ledger.Refusal) {
 		if err != nil {
 			return false, asRefusal(err)
 		}
-		a.payer = escrow.Actor{Agent: payment.Agent}
+		if a.payer, err = a.gateway.book.Standing(escrow.Actor{Agent: payment.Agent}); err != nil {
+			return false, asRefusal(err)
+		}
 		return true, nil
 	}
 	return false, nil

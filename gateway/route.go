@@ -41,6 +41,9 @@ type Route struct {
 	// Batch is how much a stream uses between two draws. Default: 1000 tokens.
 	Batch pricing.Measure
 
+	// CallRates is how often each agent may call, and how many tokens its calls may use. A call beyond that is refused with 429.
+	CallRates []CallRate
+
 	// Identity finds out who calls. Default: the caller's Tallygate key.
 	Identity Identity
 	// MakesAgents makes the agents that Identity finds and the books do not have, at their first call. Default: such a call is refused.

@@ -94,6 +94,7 @@ func (c *counting) charge(e ending) (*settled, *ledger.Refusal) {
 		}
 		c.gateway.countCharge(charge)
 	}
+	c.paced.Used(c.tokens)
 	return &settled{charge: charge, quality: settlement.Quality, err: err}, nil
 }
 
@@ -110,6 +111,7 @@ func hasTokens(units meter.Units) bool {
 // settlement is the settlement of the answer: what it used, and what that costs.
 func (c *counting) settlement(e ending) escrow.Settlement {
 	usage := c.used(e)
+	c.tokens = tokensOf(usage.Units)
 	bill, err := c.bill(usage, e.cut != cutNone, nil)
 	s := escrow.Settlement{
 		Amount:     bill.amount,
@@ -218,5 +220,6 @@ func (c *counting) settlePart(settlement escrow.Settlement) *settled {
 		return &settled{}
 	}
 	charge, err := auth.Settle(ctx, settlement)
+	c.paced.Used(c.tokens)
 	return &settled{charge: charge, err: err}
 }

@@ -44,6 +44,7 @@ package pricing
 
 import (
 	"errors"
+	"slices"
 
 	"github.com/tallygate/tallygate/meter"
 )
@@ -84,3 +85,6 @@ var fallbacks = map[meter.Class]meter.Class{
 	meter.AudioOutput:  meter.Output,
 	meter.ImageOutput:  meter.Output,
 }
+
+// IsToken reports whether a class counts tokens.
+func IsToken(c meter.Class) bool { return slices.Contains(tokenClasses, c) }

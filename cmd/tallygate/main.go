@@ -3,14 +3,17 @@
 package main
 
 import (
+	"github.com/caddyserver/caddy/v2"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 
-	_ "github.com/tallygate/tallygate/caddymodule"
+	"github.com/tallygate/tallygate/caddymodule"
 	_ "github.com/tallygate/tallygate/caddymodule/postgres"
 	_ "github.com/tallygate/tallygate/cmd/tallygate/demo"
 )
 
 func main() {
+	caddy.CustomBinaryName = "tallygate" // in the help
+	caddy.CustomVersion = "tallygate " + caddymodule.Version()
 	caddycmd.Main()
 }

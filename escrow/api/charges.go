@@ -44,8 +44,16 @@ type chargeOut struct {
 	HTTPStatus int                 `json:"http_status,omitempty"`
 	DurationMS int64               `json:"duration_ms,omitempty"`
 	Tags       map[string]string   `json:"tags"`
+	Dispute    *chargeDisputeOut   `json:"dispute,omitempty" jsonschema:"the payer's dispute of the charge"`
 	CreatedAt  time.Time           `json:"created_at"`
 	Receipt    string              `json:"receipt,omitempty" jsonschema:"the charge as a signed JWS; the public key is at /receipt-keys"`
+}
+
+type chargeDisputeOut struct {
+	DisputedAt time.Time  `json:"disputed_at"`
+	Reason     string     `json:"reason"`
+	ResolvedAt *time.Time `json:"resolved_at" jsonschema:"null while it is open"`
+	Note       string     `json:"note,omitempty" jsonschema:"the operator's, or withdrawn or refunded"`
 }
 
 // chargeAnswer returns a function that shows a charge as the caller by may see it.
@@ -60,6 +68,9 @@ func chargeAnswer(currency string, by escrow.Actor) func(escrow.Charge) chargeOu
 			Units: orEmpty(c.Units), UnitPrices: orEmpty(c.UnitPrices), Cost: c.Cost, Markup: c.Markup, Amount: c.Amount, Commission: c.Commission, Refunded: c.Refunded,
 			Currency: currency, Source: c.Source, Cut: c.Cut, Status: c.Status, Suspect: c.Suspect, HTTPStatus: c.HTTPStatus, Owed: c.Owed,
 			DurationMS: c.Duration.Milliseconds(), Tags: orEmpty(tags), CreatedAt: c.CreatedAt,
+		}
+		if d := c.Dispute; d != nil {
+			out.Dispute = &chargeDisputeOut{DisputedAt: d.At, Reason: d.Reason, ResolvedAt: optionalTime(d.ResolvedAt), Note: d.Note}
 		}
 		if c.EscrowID != "" {
 			out.EscrowID = &c.EscrowID
@@ -105,6 +116,12 @@ type scoreIn struct {
 	Score score  `json:"score"`
 }
 
+type resolveChargeIn struct {
+	ID      string        `path:"id"`
+	ToPayer ledger.Amount `json:"to_payer,omitempty" jsonschema:"what of the charge goes back to the payer; missing: nothing"`
+	Note    string        `json:"note,omitempty"`
+}
+
 type chargesIn struct {
 	AgentID string    `query:"agent_id"`
 	Payer   string    `query:"payer"`
@@ -132,6 +149,18 @@ func chargeRoutes() []route {
 			c, err := t.RefundCharge(r.by, in.ID, amount, in.Reason)
 			return chargeAnswer(t.Currency(), r.by)(c), err
 		}),
+		post("/charges/{id}/dispute", "disputeCharge", "Dispute a charge (payer); the operator decides", func(r *request, t *escrow.Tx, in *reasonedIn) (chargeOut, error) {
+			c, err := t.DisputeCharge(r.by, in.ID, in.Reason)
+			return chargeAnswer(t.Currency(), r.by)(c), err
+		}),
+		del("/charges/{id}/dispute", "withdrawDispute", "Take the dispute of a charge back (payer)", func(r *request, t *escrow.Tx, in *byID) error {
+			_, err := t.WithdrawDispute(r.by, in.ID)
+			return err
+		}),
+		post("/charges/{id}/resolve", "resolveCharge", "Decide a disputed charge", func(r *request, t *escrow.Tx, in *resolveChargeIn) (chargeOut, error) {
+			c, err := t.ResolveCharge(r.by, in.ID, in.ToPayer, in.Note)
+			return chargeAnswer(t.Currency(), r.by)(c), err
+		}).operators(),
 		put("/charges/{id}/quality", "scoreCharge", "Send the score that decides a held charge (payer, if the route allows it; operator)", func(r *request, t *escrow.Tx, in *scoreIn) (chargeOut, error) {
 			c, err := t.Score(r.by, in.ID, string(in.Score))
 			return chargeAnswer(t.Currency(), r.by)(c), err

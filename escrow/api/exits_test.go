@@ -78,6 +78,11 @@ var exits = []exit{
 		h.post("/wallet/deposit", operatorKey, `{"agent_id":"alice","amount":95}`).want(200)
 		return "/subscriptions/" + id + "/resume", ``
 	}},
+	{operation: "cancelSubscription", set: func(h *household) (string, string) {
+		id := h.post("/subscriptions", h.alice, `{"to_agent_id":"bob","amount":10,"period_hours":2}`).want(201).str("subscription_id")
+		h.wait(time.Hour)
+		return "/subscriptions/" + id + "/cancel", ``
+	}},
 	{operation: "refundCharge", set: func(h *household) (string, string) {
 		return "/charges/" + h.call("bob", "alice", "5") + "/refund", ``
 	}},
@@ -96,7 +101,9 @@ var exits = []exit{
 // stays are the operations that change something but let no money go, with the reason.
 var stays = map[string]string{
 	"createAgent": "another agent has nothing of alice's", "createKey": "refused to keys with a limit or bound to payees", "revokeKey": "it ends a key",
-	"claimFaucet": "money comes in", "deleteAllowance": "it takes a promise back", "disputeEscrow": "the operator decides", "deliverMilestone": "the payer accepts it or not",
+	"changeAgent": "a name is no money", "changeKey": "refused to keys with a limit or bound to payees", "rotateKey": "the key keeps its limits and payees",
+	"setAgentLimits": "the operator's", "suspendAgent": "the operator's", "resumeAgent": "the operator's", "closeAgent": "the operator's",
+	"claimFaucet": "money comes in", "deleteAllowance": "it takes a promise back", "disputeEscrow": "the operator decides", "disputeCharge": "the operator decides", "withdrawDispute": "the money was paid already", "resolveCharge": "the operator's", "deliverMilestone": "the payer accepts it or not",
 	"endSubscription": "no further period is paid", "setLimits": "refused to keys with a limit or bound to payees", "createWebhook": "messages carry no money",
 	"deleteWebhook": "messages carry no money", "testWebhook": "messages carry no money", "resendMessage": "messages carry no money", "quote": "it reads", "deposit": "the operator's", "withdraw": "the operator's", "resolveEscrow": "the operator's",
 	"issueCredit": "credit is no money, and refused to keys with a limit or bound to payees", "issueCoupon": "the same", "revokeCredit": "the same",

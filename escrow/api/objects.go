@@ -1,6 +1,10 @@
 package api
 
-import "github.com/tallygate/tallygate/escrow"
+import (
+	"strconv"
+
+	"github.com/tallygate/tallygate/escrow"
+)
 
 // These objects of the API are also printed by commands, so that scripts find the same names in both.
 type (
@@ -10,20 +14,40 @@ type (
 	Payment = paymentOut
 	// Credit is what lets an agent make calls to one payee without money.
 	Credit = creditOut
+	// Wallet is an agent's money.
+	Wallet = walletOut
+	// Entry is a line of a wallet's statement.
+	Entry = entryOut
+	// Key is a key without its secret.
+	Key = keyOut
 	// Charge is what one metered call cost.
 	Charge = chargeOut
 )
 
 // AgentOf returns an agent as the API shows it.
 func AgentOf(a escrow.Agent) Agent {
-	return Agent{AgentID: a.ID, Name: a.Name, Origin: a.Origin, CreatedAt: a.CreatedAt}
+	return Agent{AgentID: a.ID, Name: a.Name, Origin: a.Origin, Status: a.Status(), Reason: a.Reason, CreatedAt: a.CreatedAt}
 }
 
 // PaymentOf returns a payment as the API shows it.
 func PaymentOf(p escrow.Payment) Payment {
 	return Payment{
 		Kind: p.Kind, FromAgentID: p.From, ToAgentID: p.To, Amount: p.Amount, Commission: p.Commission,
-		Reference: p.Reference, Memo: p.Memo, CreatedAt: p.At, walletOut: walletAnswer(p.Wallet),
+		Reference: p.Reference, Memo: p.Memo, CreatedAt: p.At, walletOut: walletAnswer(p.Wallet), repeated: p.Repeated,
+	}
+}
+
+// WalletOf returns a wallet as the API shows it.
+func WalletOf(w escrow.Wallet) Wallet { return walletAnswer(w) }
+
+// KeyOf returns a key as the API shows it.
+func KeyOf(k escrow.Key) Key { return keyAnswer(k) }
+
+// EntryOf returns a line of a statement as the API shows it.
+func EntryOf(e escrow.Entry) Entry {
+	return entryOut{
+		EntryID: "ent_" + strconv.FormatUint(e.Seq, 10), Kind: e.Kind, Amount: e.Amount, BalanceAfter: e.BalanceAfter,
+		Counterparty: e.Counterparty, Reference: e.Reference, Memo: e.Memo, CreatedAt: e.At,
 	}
 }
 

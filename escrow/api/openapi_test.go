@@ -54,7 +54,7 @@ func (c *contract) missing() (missing []string) {
 	for _, operations := range c.Paths {
 		for _, operation := range operations {
 			for status := range operation.Responses {
-				if name := operation.OperationID + " " + status; !c.seen[name] {
+				if name := operation.OperationID + " " + status; !c.seen[name] && name != "getHealth default" { // which never fails
 					missing = append(missing, name)
 				}
 			}
@@ -75,7 +75,7 @@ func (c *contract) validate(method, path string, a answer) error {
 	path, _, _ = strings.Cut(strings.TrimPrefix(path, "/api/v1"), "?")
 	for template, operations := range c.Paths {
 		operation, known := operations[strings.ToLower(method)]
-		if !known || !templateRegexp(template).MatchString(path) || template == "/agents/{id}/reputation" && strings.Contains(path, "/me/") {
+		if !known || !templateRegexp(template).MatchString(path) || strings.HasPrefix(template, "/agents/{id}") && strings.HasPrefix(path, "/agents/me") {
 			continue
 		}
 		status := fmt.Sprint(a.status)

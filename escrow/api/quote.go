@@ -54,7 +54,8 @@ type QuoteTier struct {
 type TariffPlan struct {
 	Name        string        `json:"name"`
 	Amount      ledger.Amount `json:"amount" jsonschema:"what a period costs"`
-	PeriodHours hours         `json:"period_hours"`
+	PeriodHours hours         `json:"period_hours,omitempty" jsonschema:"missing if periods are calendar months"`
+	Period      string        `json:"period" jsonschema:"such as 168h, or 1mo for a calendar month"`
 	Included    string        `json:"included,omitempty" jsonschema:"how many units a period includes; missing: no limit"`
 	Unit        string        `json:"unit,omitempty"`
 	Pool        ledger.Amount `json:"pool,omitzero" jsonschema:"what is locked for each period to pay for use beyond the included units"`
@@ -62,7 +63,7 @@ type TariffPlan struct {
 
 // PlanOf returns a plan as the list of tariffs shows it.
 func PlanOf(p escrow.Plan) *TariffPlan {
-	t := &TariffPlan{Name: p.Name, Amount: p.Price, PeriodHours: hours(p.Period), Pool: p.Pool}
+	t := &TariffPlan{Name: p.Name, Amount: p.Price, PeriodHours: hours(p.Period), Period: p.Term().String(), Pool: p.Pool}
 	if p.Included > 0 {
 		t.Included, t.Unit = escrow.Units(p.Included), p.Unit
 	}

@@ -335,3 +335,123 @@ func TestProblemsOfMeteredRoutes(t *testing.T) {
 		t.Errorf("%d %v %s", w.Code, w.Header(), w.Body)
 	}
 }
+
+func TestReferencesAreBookedOnce(t *testing.T) {
+	g := newGate(t, rules(), api.Options{})
+	alice := g.agent("alice", "0")
+	body := `{"agent_id":"alice","amount":"5","reference":"bank-1"}`
+	first := g.post("/wallet/deposit", operatorKey, body).want(200, "balance", "5")
+	if first.header.Get("Idempotency-Replayed") != "" {
+		t.Error("the first booking says that it was replayed")
+	}
+	g.wait(48 * time.Hour)
+	again := g.post("/wallet/deposit", operatorKey, `{"agent_id":"alice","amount":5.0,"reference":"bank-1"}`, "Idempotency-Key", "another").want(200)
+	if again.header.Get("Idempotency-Replayed") != "true" || again.text != first.text {
+		t.Errorf("the second answer is %s, replayed %q; the first was %s", again.text, again.header.Get("Idempotency-Replayed"), first.text)
+	}
+	g.post("/wallet/deposit", operatorKey, `{"agent_id":"alice","amount":6,"reference":"bank-1"}`).want(409,
+		"code", "already_exists", "reference", "bank-1", "agent_id", "alice", "amount", "5", "created_at", "2026-11-24T12:00:00Z")
+	g.post("/wallet/withdraw", operatorKey, `{"agent_id":"alice","amount":2,"reference":"bank-1"}`).want(200, "balance", "3")
+	if g.post("/wallet/withdraw", operatorKey, `{"agent_id":"alice","amount":2,"reference":"bank-1"}`).want(200, "balance", "3").header.Get("Idempotency-Replayed") != "true" {
+		t.Error("a repeated withdrawal does not say so")
+	}
+	g.balance(alice, "3")
+}
+
+func TestKeysThatExpireRotateAndChange(t *testing.T) {
+	g := newGate(t, rules(), api.Options{})
+	alice := g.agent("alice", "10")
+	g.agent("shop", "0")
+	made := g.post("/agents/me/keys", alice, `{"name":"ci","expires_at":"2026-11-24T14:00:00Z","models":["small*"],"routes":["/v1/*"],"rate":{"requests_per_minute":60}}`).want(201,
+		"expires_at", "2026-11-24T14:00:00Z", "models.0", "small*", "routes.0", "/v1/*", "rate.requests_per_minute", "60")
+	key, path := made.str("api_key"), "/api/v1/agents/me/keys/"+made.str("key_id")
+	g.post("/agents/me/keys", alice, `{"expires_at":"2026-11-24T11:00:00Z"}`).want(422, "field", "expires_at")
+	g.post("/agents/me/keys", alice, `{"models":[""]}`).want(422, "field", "models")
+	g.post("/agents/me/keys", alice, `{"rate":{"requests_per_minute":-1}}`).want(422, "field", "rate")
+
+	// A key with restrictions can't lift them, nor have another key made, nor change the agent.
+	g.do("PUT", path, key, `{"models":[]}`).want(403)
+	g.post("/agents/me/keys", key, `{}`).want(403)
+	g.do("PUT", "/api/v1/limits", key, `{"limits":[]}`).want(403)
+	g.do("PUT", "/api/v1/agents/me", key, `{"name":"x"}`).want(403)
+
+	// What is missing stays; what is empty goes.
+	g.do("PUT", path, alice, `{"name":"tests","models":[]}`).want(200, "name", "tests", "models", "null", "routes.0", "/v1/*", "expires_at", "2026-11-24T14:00:00Z")
+	g.do("PUT", path, alice, `{"expires_at":"2026-11-24T11:00:00Z"}`).want(422, "field", "expires_at")
+	g.do("PUT", path, alice, `{"payees":["nobody"]}`).want(422, "field", "payees")
+	g.do("PUT", path, alice, `{"payees":["shop"]}`).want(200, "payees.0", "shop")
+
+	// Both secrets are valid for the overlap; a further rotation ends the oldest. A restricted key may rotate itself, and only itself.
+	g.do("PUT", "/api/v1/wallet/allowances/shop", key, `{"amount":5}`).want(200)
+	second := g.post("/agents/me/keys/"+made.str("key_id")+"/rotate", key, `{"overlap_hours":1}`).want(200, "key_id", made.str("key_id"), "old_key_until", "2026-11-24T13:00:00Z").str("api_key")
+	g.get("/agents/me", key).want(200)
+	g.get("/agents/me", second).want(200, "key_id", made.str("key_id"))
+	third := g.post("/agents/me/keys/"+made.str("key_id")+"/rotate", second, `{}`, "Idempotency-Key", "r").want(200, "old_key_until", "2026-11-25T12:00:00Z").str("api_key")
+	g.post("/agents/me/keys/"+made.str("key_id")+"/rotate", second, `{}`, "Idempotency-Key", "r").want(200, "api_key", "null")
+	g.get("/agents/me", key).want(401)
+	g.get("/agents/me", second).want(200)
+	fourth := g.post("/agents/me/keys/"+made.str("key_id")+"/rotate", alice, `{"overlap_hours":0}`).want(200).str("api_key")
+	if detail := g.get("/agents/me", third).want(401).str("detail"); !strings.Contains(detail, "replaced") {
+		t.Errorf("a replaced key is told %q", detail)
+	}
+	g.post("/agents/me/keys/"+g.get("/agents/me", alice).str("key_id")+"/rotate", fourth, `{}`).want(403)
+	shop := g.post("/agents/me/keys", operatorKey, `{"agent_id":"shop"}`).want(201).str("api_key")
+	g.post("/wallet/debit", shop, `{"agent_id":"alice","amount":1}`).want(200) // the allowance goes on, since the key is the same
+	g.wait(2 * time.Hour)
+	if detail := g.get("/agents/me", fourth).want(401).str("detail"); !strings.Contains(detail, "expired") {
+		t.Errorf("an expired key is told %q", detail)
+	}
+	g.post("/wallet/debit", shop, `{"agent_id":"alice","amount":1}`).want(403) // what an expired key began stops
+	g.do("PUT", path, alice, `{"expires_at":"","payees":[],"routes":[],"rate":{}}`).want(200, "expires_at", "null")
+	g.get("/agents/me", fourth).want(200)
+	g.post("/agents/me/keys", fourth, `{}`).want(201)
+}
+
+func TestTheOperatorsHold(t *testing.T) {
+	r := rules()
+	r.DefaultLimits = []escrow.Limit{{Amount: 3 * ledger.Unit, Window: 24 * time.Hour}}
+	g := newGate(t, r, api.Options{})
+	alice, shop := g.agent("alice", "10"), g.agent("shop", "0")
+
+	// New agents have the default limits, which they can't lift.
+	g.post("/wallet/transfer", alice, `{"to_agent_id":"shop","amount":4}`).want(402, "code", "limit_exceeded", "set_by", "operator")
+	g.do("PUT", "/api/v1/limits", alice, `{"limits":[]}`).want(200, "limits.0.set_by", "operator", "limits.0.amount", "3")
+	g.do("PUT", "/api/v1/agents/alice/limits", alice, `{"limits":[]}`).want(403)
+	g.do("PUT", "/api/v1/agents/nobody/limits", operatorKey, `{"limits":[]}`).want(404)
+	g.do("PUT", "/api/v1/agents/alice/limits", operatorKey, `{"rate":{"tokens_per_minute":5}}`).want(200, "limits.0.amount", "3", "rate.tokens_per_minute", "5")
+	g.do("PUT", "/api/v1/agents/alice/limits", operatorKey, `{"limits":[{"amount":5,"window_hours":1}]}`).want(200, "limits.0.amount", "5", "limits.1", "<none>", "rate.tokens_per_minute", "5")
+	g.get("/agents/alice", operatorKey).want(200, "status", "active", "wallet.balance", "10", "limits.0.amount", "5")
+	g.get("/agents/alice", alice).want(403)
+
+	// A suspended agent reads. Nothing of it moves, by itself or by those whom it has let.
+	g.do("PUT", "/api/v1/wallet/allowances/shop", alice, `{"amount":5}`).want(200)
+	sub := g.post("/subscriptions", alice, `{"to_agent_id":"shop","amount":1,"period_hours":1}`).want(201).str("subscription_id")
+	g.post("/agents/alice/suspend", operatorKey, `{"reason":"stolen card"}`).want(200, "status", "suspended", "reason", "stolen card")
+	g.post("/agents/alice/suspend", operatorKey, `{}`).want(409)
+	g.get("/wallet", alice).want(200, "balance", "9")
+	g.post("/wallet/transfer", alice, `{"to_agent_id":"shop","amount":1}`).want(403, "code", "forbidden", "agent_status", "suspended", "reason", "stolen card")
+	g.post("/wallet/debit", shop, `{"agent_id":"alice","amount":1}`).want(403)
+	g.wait(time.Hour)
+	g.get("/subscriptions/"+sub, alice).want(200, "status", "suspended")
+	g.balance(shop, "1") // the period that was paid goes to the payee
+	g.post("/wallet/deposit", operatorKey, `{"agent_id":"alice","amount":1}`).want(200, "balance", "10")
+	g.post("/agents/alice/resume", operatorKey, ``).want(200, "status", "active", "reason", "null")
+	g.post("/agents/alice/resume", operatorKey, ``).want(409)
+	g.post("/wallet/debit", shop, `{"agent_id":"alice","amount":1}`).want(200)
+
+	// An agent is closed when nothing of it is left elsewhere, and its money is paid out, once.
+	escrowID := g.post("/escrow", alice, `{"to_agent_id":"shop","amount":2}`).want(201).str("escrow_id")
+	g.post("/agents/alice/close", operatorKey, `{"reference":"wire-9"}`).want(409, "code", "invalid_status", "escrow_id", escrowID)
+	g.post("/escrow/"+escrowID+"/release", alice, ``).want(200)
+	g.post("/agents/alice/close", alice, `{}`).want(403)
+	g.post("/wallet/withdraw", operatorKey, `{"agent_id":"shop","amount":1,"reference":"wire-8"}`).want(200)
+	g.post("/agents/alice/close", operatorKey, `{"reference":"wire-8"}`).want(409, "code", "already_exists")
+	g.post("/agents/alice/close", operatorKey, `{"reference":"wire-9","reason":"as asked"}`).want(200, "status", "closed", "payout.amount", "7", "payout.balance", "0", "payout.reference", "wire-9")
+	g.post("/agents/alice/close", operatorKey, `{}`).want(409)
+	g.get("/wallet", alice).want(200, "balance", "0")
+	g.post("/faucet", alice, ``).want(403, "agent_status", "closed")
+	g.post("/wallet/deposit", operatorKey, `{"agent_id":"alice","amount":1}`).want(409)
+	g.post("/agents/alice/resume", operatorKey, ``).want(409)
+	g.get("/agents", operatorKey).want(200, "agents.0.status", "closed")
+	g.do("PUT", "/api/v1/agents/me", shop, `{"name":"The Shop"}`).want(200, "name", "The Shop")
+}

@@ -223,6 +223,9 @@ func isBearer(req *http.Request) bool {
 // secretive is an answer with a secret, which is shown once and not stored.
 type secretive interface{ withoutSecret() any }
 
+// replaying is an answer that may be the answer to an earlier request, without an idempotency key.
+type replaying interface{ replayed() bool }
+
 // write runs a route that changes the books. With an idempotency key it runs only once.
 func (s *server) write(w http.ResponseWriter, r *request, rt route, in any, body []byte) {
 	answer, err := r.once(rt, body, func(t *escrow.Tx) (shown any, kept []byte, err error) {
@@ -241,6 +244,9 @@ func (s *server) write(w http.ResponseWriter, r *request, rt route, in any, body
 		return
 	}
 	text := answer.Kept
+	if again, ok := answer.Result.(replaying); ok && again.replayed() {
+		w.Header().Set("Idempotency-Replayed", "true")
+	}
 	if answer.Replayed {
 		w.Header().Set("Idempotency-Replayed", "true")
 	} else if text, err = encode(answer.Result); err != nil {

@@ -91,6 +91,7 @@ func question(t reflect.Type) *jsonschema.Schema {
 	known := maps.Clone(words)
 	known[reflect.TypeFor[ledger.Amount]()] = textOrNumber("a decimal above zero")
 	known[reflect.TypeFor[hours]()] = textOrNumber("a number of hours above zero, which may have a fraction")
+	known[reflect.TypeFor[overlap]()] = textOrNumber("a number of hours, which may be zero or have a fraction")
 	known[reflect.TypeFor[score]()] = textOrNumber("a number")
 	var fields []reflect.StructField
 	for _, f := range reflect.VisibleFields(t) {

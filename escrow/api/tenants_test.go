@@ -41,8 +41,8 @@ func operations(t *testing.T, own map[string]string) (all []operation) {
 			if strings.Contains(o.path, "{") {
 				t.Fatalf("%s: what stands for the parameters?", template)
 			}
-			if strings.HasPrefix(template, "/agents/me/keys/") {
-				o.path = "/api/v1/agents/me/keys/" + own["keys"]
+			if rest, is := strings.CutPrefix(template, "/agents/me/keys/{id}"); is {
+				o.path = "/api/v1/agents/me/keys/" + own["keys"] + rest
 			}
 			if o.method == "GET" || o.method == "DELETE" {
 				o.path += "?agent_id=alice"
@@ -238,4 +238,58 @@ func TestWalletActs(t *testing.T) {
 	g.do("DELETE", "/api/v1/wallet/allowances/shop", alice, "").want(404)
 	g.get("/wallet/allowances/shop", alice).want(404)
 	g.get("/wallet?agent_id=commission", operatorKey).want(200, "balance", "0")
+}
+
+func TestDisputesOfCharges(t *testing.T) {
+	r := rules()
+	r.CommissionPPM = 100_000
+	g := newGate(t, r, api.Options{})
+	alice, bob, eve := g.agent("alice", "10"), g.agent("bob", "0"), g.agent("eve", "0")
+	id := g.call("alice", "bob", "2")
+	dispute := func(id, key string) answer {
+		g.t.Helper()
+		return g.post("/charges/"+id+"/dispute", key, `{"reason":"empty answer"}`)
+	}
+	resolve := func(id, body string) answer { return g.post("/charges/"+id+"/resolve", operatorKey, body) }
+	dispute(id, eve).want(404)
+	dispute(id, bob).want(403)
+	resolve(id, `{"to_payer":1}`).want(409)
+	dispute(id, alice).want(200, "status", "disputed", "dispute.reason", "empty answer", "dispute.resolved_at", "null")
+	dispute(id, alice).want(409, "code", "invalid_status")
+	g.balance(bob, "1.8") // it moves nothing
+	g.get("/charges?status=disputed", operatorKey).want(200, "charges.0.request_id", id)
+	g.post("/charges/"+id+"/resolve", alice, `{"to_payer":2}`).want(403)
+	resolve(id, `{"to_payer":"2.1"}`).want(422, "code", "exceeds_remaining", "remaining", "2")
+
+	// The payee may refund a part meanwhile; the dispute goes on, and the operator decides the rest.
+	g.post("/charges/"+id+"/refund", bob, `{"amount":"0.5"}`).want(200, "status", "disputed", "refunded", "0.5")
+	resolve(id, `{"to_payer":"1","note":"half of it was there"}`).want(200, "status", "partly_refunded", "refunded", "1.5", "dispute.note", "half of it was there")
+	g.balance(alice, "9.5")
+	g.balance(bob, "0.45")
+	resolve(id, `{}`).want(409)
+	dispute(id, alice).want(409) // once
+	g.post("/charges/"+id+"/refund", bob, ``).want(200, "status", "refunded", "refunded", "2")
+
+	// Without a refund, taken back, refunded whole, too late, and when the payee has nothing left.
+	second := g.call("alice", "bob", "1")
+	dispute(second, alice).want(200)
+	resolve(second, `{"note":"it was fine"}`).want(200, "status", "charged", "refunded", "0")
+	third := g.call("alice", "bob", "1")
+	dispute(third, alice).want(200)
+	g.do("DELETE", "/api/v1/charges/"+third+"/dispute", bob, "").want(403)
+	g.do("DELETE", "/api/v1/charges/"+third+"/dispute", alice, "").want(204)
+	g.do("DELETE", "/api/v1/charges/"+third+"/dispute", alice, "").want(409)
+	g.get("/charges/"+third, alice).want(200, "status", "charged", "dispute.note", "withdrawn")
+	fourth := g.call("alice", "bob", "1")
+	dispute(fourth, alice).want(200)
+	g.post("/charges/"+fourth+"/refund", bob, ``).want(200, "status", "refunded", "dispute.note", "refunded")
+	resolve(fourth, `{"to_payer":1}`).want(409)
+	fifth := g.call("alice", "bob", "1")
+	dispute(fifth, alice).want(200)
+	g.post("/wallet/withdraw", operatorKey, `{"agent_id":"bob","amount":`+g.get("/wallet", bob).str("balance")+`}`).want(200)
+	resolve(fifth, `{"to_payer":1}`).want(402, "code", "insufficient_funds")
+	g.get("/charges/"+fifth, alice).want(200, "status", "disputed")
+	late := g.call("alice", "bob", "1")
+	g.wait(escrow.DefaultRefundWindow)
+	dispute(late, alice).want(409, "code", "invalid_status")
 }

@@ -15,7 +15,8 @@ type subscriptionOut struct {
 	Plan           string                    `json:"plan,omitempty"`
 	Amount         ledger.Amount             `json:"amount" jsonschema:"what is locked for each period, and released at the period's end"`
 	Pool           ledger.Amount             `json:"pool" jsonschema:"what is locked for each period to pay for overage; the unused part goes back"`
-	PeriodHours    hours                     `json:"period_hours"`
+	PeriodHours    hours                     `json:"period_hours" jsonschema:"of the present period, where periods are calendar months"`
+	Period         string                    `json:"period" jsonschema:"such as 168h, or 1mo for a calendar month"`
 	Memo           string                    `json:"memo"`
 	Included       string                    `json:"included,omitempty" jsonschema:"how many units each period includes"`
 	Used           string                    `json:"used,omitempty" jsonschema:"how many units were used in this period"`
@@ -38,9 +39,12 @@ func subscriptionAnswer(currency string, by escrow.Actor) func(escrow.Subscripti
 	return func(s escrow.Subscription) subscriptionOut {
 		out := subscriptionOut{
 			SubscriptionID: s.ID, Status: s.Status, FromAgentID: s.Payer, ToAgentID: s.Payee, Plan: s.Plan.Name, Amount: s.Plan.Price,
-			Pool: s.Plan.Pool, PeriodHours: hours(s.Plan.Period), Memo: s.Memo, EscrowID: optionalText(s.EscrowID), PoolEscrowID: optionalText(s.PoolID),
+			Pool: s.Plan.Pool, PeriodHours: hours(s.PeriodEnd.Sub(s.PeriodStart)), Period: s.Plan.Term().String(), Memo: s.Memo, EscrowID: optionalText(s.EscrowID), PoolEscrowID: optionalText(s.PoolID),
 			PeriodStart: s.PeriodStart, PeriodEnd: s.PeriodEnd, Periods: s.Periods, RenewalFunded: s.FundedFor(by), Currency: currency,
 			CreatedAt: s.CreatedAt, UpdatedAt: s.UpdatedAt,
+		}
+		if s.Plan.Months == 0 {
+			out.PeriodHours = hours(s.Plan.Period)
 		}
 		if s.Plan.Included > 0 {
 			out.Included, out.Used, out.Unit = escrow.Units(s.Plan.Included), escrow.Units(s.Used), s.Plan.Unit
@@ -65,6 +69,7 @@ type subscribeIn struct {
 	ToAgentID   string        `json:"to_agent_id,omitempty" jsonschema:"without a plan, the agent that is paid"`
 	Amount      ledger.Amount `json:"amount,omitempty" jsonschema:"without a plan, the amount for each period"`
 	PeriodHours hours         `json:"period_hours,omitempty"`
+	Period      string        `json:"period,omitempty" jsonschema:"instead of period_hours: 168h, 1mo (a calendar month), daily, weekly or monthly"`
 	Memo        string        `json:"memo,omitempty"`
 }
 
@@ -72,11 +77,22 @@ func (in subscribeIn) order() (escrow.SubscriptionOrder, error) {
 	o := escrow.SubscriptionOrder{Payer: in.FromAgentID, Payee: in.ToAgentID, Plan: in.Plan, Amount: in.Amount, Period: time.Duration(in.PeriodHours), Memo: in.Memo}
 	if in.Plan == "" {
 		if in.Payee != "" {
-			return o, invalid("plan", "plan is missing; without a plan, name to_agent_id, amount and period_hours")
+			return o, invalid("plan", "plan is missing; without a plan, name to_agent_id, amount and period_hours or period")
 		}
+		if in.Period == "" {
+			return o, nil
+		}
+		if in.PeriodHours != 0 {
+			return o, invalid("period", "period and period_hours: give one of them")
+		}
+		term, err := escrow.ParseTerm(in.Period, time.ParseDuration)
+		if err != nil {
+			return o, invalid("period", "period %v", err)
+		}
+		o.Period, o.Months = term.Length, term.Months
 		return o, nil
 	}
-	if in.ToAgentID != "" || in.Amount != 0 || in.PeriodHours != 0 {
+	if in.ToAgentID != "" || in.Amount != 0 || in.PeriodHours != 0 || in.Period != "" {
 		return o, invalid("plan", "a plan determines payee, amount and period: leave to_agent_id, amount and period_hours out")
 	}
 	o.Payee = in.Payee
@@ -104,6 +120,10 @@ type limitIn struct {
 	Spent *ledger.Amount `json:"spent,omitempty" jsonschema:"as in the answer; it is not read"`
 	Until *time.Time     `json:"until,omitempty" jsonschema:"as in the answer; it is not read"`
 	SetBy string         `json:"set_by,omitempty" jsonschema:"as in the answer; it is not read"`
+}
+
+func (l limitIn) limit() escrow.Limit {
+	return escrow.Limit{Key: l.KeyID, Payee: l.Payee, Amount: l.Amount, Window: time.Duration(l.WindowHours)}
 }
 
 type limitsIn struct {
@@ -155,7 +175,11 @@ func termRoutes() []route {
 			_, err := t.EndSubscription(r.by, in.ID)
 			return err
 		}),
-		post("/subscriptions/{id}/resume", "resumeSubscription", "Begin a new period of a suspended subscription", func(r *request, t *escrow.Tx, in *byID) (subscriptionOut, error) {
+		post("/subscriptions/{id}/cancel", "cancelSubscription", "End a subscription now; the rest of the period goes back", func(r *request, t *escrow.Tx, in *byID) (subscriptionOut, error) {
+			s, err := t.CancelSubscription(r.by, in.ID)
+			return subscriptionAnswer(t.Currency(), r.by)(s), err
+		}),
+		post("/subscriptions/{id}/resume", "resumeSubscription", "Begin a new period of a suspended subscription, or let one that was to end go on", func(r *request, t *escrow.Tx, in *byID) (subscriptionOut, error) {
 			s, err := t.ResumeSubscription(r.by, in.ID)
 			return subscriptionAnswer(t.Currency(), r.by)(s), err
 		}),
@@ -168,9 +192,7 @@ func termRoutes() []route {
 			return limitsOut{Limits: each(limits, limitAnswer)}, err
 		}),
 		put("/limits", "setLimits", "Limit what the agent may spend: per key, per payee, or in all", func(r *request, t *escrow.Tx, in *limitsIn) (limitsOut, error) {
-			limits, err := t.SetLimits(r.by, in.AgentID, each(in.Limits, func(l limitIn) escrow.Limit {
-				return escrow.Limit{Key: l.KeyID, Payee: l.Payee, Amount: l.Amount, Window: time.Duration(l.WindowHours)}
-			}))
+			limits, err := t.SetLimits(r.by, in.AgentID, each(in.Limits, limitIn.limit))
 			return limitsOut{Limits: each(limits, limitAnswer)}, err
 		}),
 	}

@@ -38,7 +38,7 @@ func TestSubscriptions(t *testing.T) {
 	g.do("DELETE", "/api/v1/subscriptions/"+weekly, eve, "").want(404)
 	g.do("DELETE", "/api/v1/subscriptions/"+weekly, alice, "").want(204)
 	g.get("/subscriptions/"+weekly, alice).want(200, "status", "ending")
-	g.post("/subscriptions/"+weekly+"/resume", alice, "").want(409, "code", "invalid_status")
+	g.post("/subscriptions/"+weekly+"/resume", shop, "").want(403, "code", "forbidden")
 	g.wait(90 * time.Minute)
 	g.get("/subscriptions/"+weekly, alice).want(200, "status", "ended")
 	g.balance(shop, "2.5")
@@ -120,4 +120,19 @@ func TestQuality(t *testing.T) {
 	g.do("PUT", path, alice, `{"score":0.75}`).want(200, "status", "charged", "amount", "0.7", "price", "1", "score", "0.75")
 	g.do("PUT", path, alice, `{"score":1}`).want(409, "code", "invalid_status")
 	g.balance(shop, "0.7")
+}
+
+func TestMonthlySubscriptions(t *testing.T) {
+	g := newGate(t, rules(), api.Options{})
+	alice, shop := g.agent("alice", "10"), g.agent("shop", "0")
+	id := g.post("/subscriptions", alice, `{"to_agent_id":"shop","amount":2,"period":"monthly"}`).want(201,
+		"period", "1mo", "period_start", "2026-11-24T12:00:00Z", "period_end", "2026-12-24T12:00:00Z", "period_hours", "720").str("subscription_id")
+	g.post("/subscriptions", alice, `{"to_agent_id":"shop","amount":2,"period":"1mo","period_hours":3}`).want(422, "field", "period")
+	g.post("/subscriptions", alice, `{"to_agent_id":"shop","amount":2,"period":"1x"}`).want(422, "field", "period")
+	g.do("DELETE", "/api/v1/subscriptions/"+id, alice, "").want(204)
+	g.post("/subscriptions/"+id+"/resume", alice, ``).want(200, "status", "active")
+	g.wait(15 * 24 * time.Hour)
+	g.post("/subscriptions/"+id+"/cancel", alice, ``).want(200, "status", "ended", "period_end", "2026-12-09T12:00:00Z")
+	g.balance(alice, "9")
+	g.balance(shop, "1")
 }

@@ -2,7 +2,6 @@ package api
 
 import (
 	"encoding/binary"
-	"strconv"
 	"time"
 
 	"github.com/tallygate/tallygate/escrow"
@@ -44,7 +43,12 @@ type paymentOut struct {
 	Memo        string        `json:"memo"`
 	CreatedAt   time.Time     `json:"created_at"`
 	walletOut
+
+	repeated bool
 }
+
+// replayed reports whether the payment was booked by an earlier request with the same reference.
+func (p paymentOut) replayed() bool { return p.repeated }
 
 func paymentAnswer(p escrow.Payment, err error) (paymentOut, error) {
 	return PaymentOf(p), err
@@ -71,7 +75,7 @@ type transferIn struct {
 type bookingIn struct {
 	AgentID   string        `json:"agent_id"`
 	Amount    ledger.Amount `json:"amount"`
-	Reference string        `json:"reference,omitempty"`
+	Reference string        `json:"reference,omitempty" jsonschema:"identifies the payment outside, such as a bank's transaction id; it is booked once, for ever"`
 	Memo      string        `json:"memo,omitempty"`
 }
 
@@ -148,12 +152,7 @@ func listEntries(r *request, in *listOfAgent) (entriesOut, error) {
 	if err != nil {
 		return entriesOut{}, err
 	}
-	out := entriesOut{Entries: each(entries, func(e escrow.Entry) entryOut {
-		return entryOut{
-			EntryID: "ent_" + strconv.FormatUint(e.Seq, 10), Kind: e.Kind, Amount: e.Amount, BalanceAfter: e.BalanceAfter,
-			Counterparty: e.Counterparty, Reference: e.Reference, Memo: e.Memo, CreatedAt: e.At,
-		}
-	})}
+	out := entriesOut{Entries: each(entries, EntryOf)}
 	if last != 0 {
 		out.NextCursor = next(r, string(binary.BigEndian.AppendUint64(nil, last)))
 	}

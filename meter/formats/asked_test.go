@@ -42,8 +42,8 @@ func TestAsked(t *testing.T) {
 		{"a remix", "/v1/videos/video_1/remix", `{"prompt":"x"}`, "", meter.AskedSecond},
 		{"Veo", "/v1beta/models/veo-3:predictLongRunning", `{"instances":[{"prompt":"x"}],"parameters":{"durationSeconds":8,"sampleCount":2}}`, "asked_second=16", ""},
 		{"Veo, of unknown length", "/v1beta/models/veo-3:predictLongRunning", `{"instances":[{"prompt":"x"}]}`, "", meter.AskedSecond},
-		{"a container", "/v1/containers", `{"name":"a"}`, "code_session=1", ""},
-		{"a large container", "/v1/containers", `{"name":"a","memory_limit":"16g"}`, "code_session=16", ""},
+		{"a container", "/v1/containers", `{"name":"a"}`, "code_session=1,container_minute=5", ""},
+		{"a large container", "/v1/containers", `{"name":"a","memory_limit":"16g"}`, "code_session=16,container_minute=80", ""},
 		{"a chat", "/v1/chat/completions", `{"model":"m","n":2,"seconds":7,"messages":[]}`, "", ""},
 	}
 	for _, test := range tests {
