@@ -247,7 +247,7 @@ var caddyCases = []comparison{
 	{name: "respond nothing", route: "respond 204", charged: 1},
 	{name: "respond an error", route: "respond \"no\" 403"},
 	{name: "error", route: "header X-Own 1\n\t\terror \"no\" 402"},
-	{name: "no handler", route: "header X-Own 1", charged: 1},
+	{name: "no handler", route: "header X-Own 1"},
 	{name: "upstream down", route: "header X-Own 1\n\t\treverse_proxy REFUSING"},
 	{name: "upstream dies", route: "header X-Own 1\n\t\treverse_proxy DYING"},
 	{name: "file", path: "/big.txt", route: "root FILES\n\t\tfile_server", charged: 1},

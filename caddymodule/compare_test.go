@@ -103,7 +103,7 @@ func compareSites(t *testing.T, sites *compared, up *recorded, key string, test 
 			continue
 		}
 		c := &caller{case_: test, site: m.name, addr: sites.addr[m.name], path: "/" + caseFolder(test), key: key, client: client, wire: wire, exact: m.exact}
-		before := len(sites.charges(key))
+		before := sites.paid(key)
 		ask := askOnce
 		if test.client != nil {
 			ask = test.client
@@ -123,11 +123,21 @@ func compareSites(t *testing.T, sites *compared, up *recorded, key string, test 
 		if m.exact {
 			continue // some calls are not recorded
 		}
-		eventually(t, "the charges are in the books", func() bool { return len(sites.charges(key)) >= before+test.charged })
-		if n := len(sites.charges(key)) - before; n != test.charged {
+		eventually(t, "the charges are in the books", func() bool { return sites.paid(key) >= before+test.charged })
+		if n := sites.paid(key) - before; n != test.charged {
 			t.Errorf("%s, %s: %d charges, want %d", wire, m.name, n, test.charged)
 		}
 	}
+}
+
+// paid returns how many calls were charged. Those of shadow mode, whose records may come later, are not.
+func (c *compared) paid(key string) (n int) {
+	for _, charge := range c.charges(key) {
+		if charge["status"] != "shadow" {
+			n++
+		}
+	}
+	return n
 }
 
 func caseFolder(test comparison) string {
@@ -164,7 +174,11 @@ func openCompared(t *testing.T, up *recorded, tests []comparison) *compared {
 	fmt.Fprintf(&b, "\ttallygate {\n\t\tledger bolt %s\n\t\toperator_key %s\n\t\tregistration open\n\t}\n}\n", filepath.Join(t.TempDir(), "ledger.db"), operatorKey)
 	for _, m := range meterings {
 		c.addr[m.name] = "127.0.0.1:" + freePort(t)
-		fmt.Fprintf(&b, "http://%s {\n\ttallygate\n\t%s\n", c.addr[m.name], m.outside)
+		directive := "tallygate" // answers what nothing else does, and so is not for bare Caddy
+		if strings.HasPrefix(m.name, "bare") {
+			directive = ""
+		}
+		fmt.Fprintf(&b, "http://%s {\n\t%s\n\t%s\n", c.addr[m.name], directive, m.outside)
 		for _, test := range tests {
 			route := test.route
 			if route == "" {
@@ -189,7 +203,7 @@ func openCompared(t *testing.T, up *recorded, tests []comparison) *compared {
 			t.Errorf("stopping caddy: %v", err)
 		}
 	})
-	c.shop = &shop{t: t, url: "http://" + c.addr["bare"]}
+	c.shop = &shop{t: t, url: "http://" + c.addr["call"]}
 	return c
 }
 
@@ -385,6 +399,11 @@ func (c *caller) answerText(response *http.Response) string {
 	h := response.Header
 	skip := []string{"Date"}
 	if c.exact {
+		if c.case_.decodes && h.Get("Content-Encoding") == "gzip" { // where its encoder flushes depends on when the pieces come
+			if z, zerr := gzip.NewReader(bytes.NewReader(body)); zerr == nil {
+				body, _ = io.ReadAll(z)
+			}
+		}
 		return c.exactText(response, body, err)
 	}
 	if c.case_.chunks {
