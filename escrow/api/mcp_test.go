@@ -127,7 +127,7 @@ func TestMCP(t *testing.T) {
 	// Without a key the tools can be listed, agents register, and prices are read. Other tools say how to give a key. A wrong key is refused at once.
 	nobody := session(t, server.URL, "")
 	use(t, nobody, false, "tariffs", nil).want(0, "currency", "USDC")
-	made = use(t, nobody, false, "agent_register", map[string]any{"agent_id": "carol"}).want(0, "agent_id", "carol")
+	use(t, nobody, false, "agent_register", map[string]any{"agent_id": "carol"}).want(0, "agent_id", "carol")
 	told := use(t, nobody, true, "wallet_balance", nil).want(0, "code", "unauthorized", "status", "401").str("detail")
 	for _, part := range []string{`"headers": {"Authorization": "Bearer KEY"}`, "?key=KEY", "agent_register"} {
 		if !strings.Contains(told, part) {
