@@ -121,6 +121,13 @@ func TestGRPC(t *testing.T) {
 		"/grpc?kind=-web-text&in=frame&status=0&message":    "0.001",
 		"/grpc?kind=-web-text&in=frame&status=7&message":    "0",
 		"/grpc?kind=ish&in=header&status=5":                 "0.001",
+		"/grpc?in=trailer&status=4":                         "0",
+		"/grpc?in=trailer&status=4&message":                 "0.001", // the caller's own deadline does not make its messages free
+		"/grpc?in=late&status=1&message":                    "0.001",
+		"/grpc?kind=-web&in=frame&status=3&message":         "0.001",
+		"/grpc?kind=-web-text&in=frame&status=11":           "0",
+		"/grpc?kind=-web-text&in=frame&status=11&message":   "0.001",
+		"/some?in=trailer&status=4&message":                 "0", // as the provider has it
 		"/some?in=trailer&status=5":                         "0.001",
 		"/some?in=trailer&status=16":                        "0.001",
 		"/some?in=trailer&status=13":                        "0",

@@ -73,7 +73,11 @@ func (c *counted) finishTaking(take func([]byte) error) (whole bool) {
 
 // ending is how an answer ended whose handlers have sent all of it. The call behind an answer of gRPC may have failed all the same.
 func (c *counted) ending() ending {
-	if c.grpc && c.call.route.failedGRPC(c.Header(), c.frames) {
+	messages := c.taken > 0
+	if c.frames != nil {
+		messages = c.frames.any
+	}
+	if c.grpc && c.call.route.failedGRPC(c.Header(), c.frames, messages) {
 		return ending{cut: cutUpstream, failed: true}
 	}
 	return ending{cut: cutNone, quality: c.call.answer.judge()}

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"mime"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -42,12 +43,19 @@ func statedGRPC(h http.Header) (code int, ok bool) {
 	return code, err == nil
 }
 
+// callersGRPC are the statuses by which a caller can end an answer of which it has had messages: it cancels, sets a short deadline
+// (Grpc-Timeout), or sends a message that can't be read. An answer that has messages and ends so is charged as any other.
+var callersGRPC = []int{1, 3, 4, 8, 9, 11} // CANCELLED, INVALID_ARGUMENT, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, FAILED_PRECONDITION, OUT_OF_RANGE
+
 // failedGRPC reports whether a complete answer states a gRPC status that is not charged. An answer without one has perhaps lost it on a hop
-// without trailers, and is charged. frames are those of gRPC-Web, or nil.
-func (r *Route) failedGRPC(h http.Header, frames *grpcFrames) bool {
+// without trailers, and is charged. frames are those of gRPC-Web, or nil. messages says whether the answer has any.
+func (r *Route) failedGRPC(h http.Header, frames *grpcFrames, messages bool) bool {
 	code, ok := statedGRPC(h)
 	if !ok && frames != nil {
 		code, ok = frames.status()
+	}
+	if messages && r.ChargedGRPC == nil && slices.Contains(callersGRPC, code) {
+		return false
 	}
 	return ok && !r.chargedGRPC(code)
 }
@@ -66,6 +74,7 @@ type grpcFrames struct {
 	head    []byte // of the frame, up to 5 bytes
 	left    uint32 // bytes of the frame that have not come
 	trailer []byte // of the frame of trailers
+	any     bool   // a frame of a message has come
 }
 
 const (
@@ -113,6 +122,7 @@ func (f *grpcFrames) decoded(p []byte) {
 		}
 		n := min(int(f.left), len(p))
 		if len(f.head) == grpcHead {
+			f.any = f.any || f.head[0]&grpcTrailers == 0
 			if f.head[0]&grpcTrailers != 0 && len(f.trailer)+n <= maxGRPCTrailer {
 				f.trailer = append(f.trailer, p[:n]...)
 			}
