@@ -140,7 +140,7 @@ func (t *Tx) chargeOf(by Actor, id string) (Charge, error) {
 	return c, err
 }
 
-// saveDispute writes a charge whose dispute has changed, and tells both parties.
+// saveDispute writes a charge whose dispute has changed, and tells both parties and the operator.
 func (t *Tx) saveDispute(by Actor, c Charge, act string, what EventType) error {
 	if err := t.audit(by, act, c.RequestID, c.Refunded.String()); err != nil {
 		return err
@@ -148,11 +148,5 @@ func (t *Tx) saveDispute(by Actor, c Charge, act string, what EventType) error {
 	if err := t.saveCharge(c); err != nil {
 		return err
 	}
-	told := c
-	told.Tags = nil // both parties get the same message
-	event := Event{Type: what, At: t.Now(), Charge: &told}
-	if err := t.tell(c.Payer, event); err != nil {
-		return err
-	}
-	return t.tell(c.Payee, event)
+	return t.tellAll(Event{Type: what, At: t.Now(), Charge: &c}, c.Payer, c.Payee)
 }

@@ -118,17 +118,11 @@ func (t *Tx) tellHour(what string) error {
 // sumsOf adds up the totals of an agent for each period of a view.
 func (t *Tx) sumsOf(v usageView, agent string, from, to time.Time) (map[time.Time]Usage, error) {
 	sums := map[time.Time]Usage{}
-	of := ledger.Range{From: v.key(agent, "", from), To: v.key(agent, "", to)}
-	err := t.ledger.Scan(of, func(key, value []byte) (bool, error) {
-		var total usageTotal
-		if err := decode(key, value, &total); err != nil {
-			return false, err
-		}
-		u, err := total.usage()
+	err := v.eachTotal(t.ledger, agent, "", from, to, func(total usageTotal, u Usage) error {
 		sum := sums[total.At.UTC()]
 		sum.add(u)
 		sums[total.At.UTC()] = sum
-		return true, err
+		return nil
 	})
 	return sums, err
 }

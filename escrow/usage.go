@@ -303,21 +303,12 @@ func (r *report) readTotals(view usageView, from, to time.Time, add func(usageGr
 		tag = r.by.tag
 	}
 	return r.book.view(func(reader ledger.Reader) error {
-		of := ledger.Range{From: view.key(r.agent, tag, from), To: view.key(r.agent, tag, to)}
-		return reader.Scan(of, func(key, value []byte) (bool, error) {
-			var total usageTotal
-			if err := decode(key, value, &total); err != nil {
-				return false, err
-			}
-			u, err := total.usage()
-			if err != nil {
-				return false, err
-			}
+		return view.eachTotal(reader, r.agent, tag, from, to, func(total usageTotal, u Usage) error {
 			if view == viewHour && r.by.tag != "" {
 				total.Group = usageGroup{}
 			}
 			add(total.Group, total.At, u)
-			return true, r.sees()
+			return r.sees()
 		})
 	})
 }

@@ -246,3 +246,32 @@ func TestTotalsAreSumsOfCharges(t *testing.T) {
 		}
 	})
 }
+
+// TestTotalsOfManyTags: charges with many tags are in more totals than one operation changes.
+func TestTotalsOfManyTags(t *testing.T) {
+	s := newShop(t, defaultRules())
+	s.agents("1000", "alice")
+	s.agents("0", "shop")
+	const calls = 120
+	for n := range calls {
+		tags := map[string]string{}
+		for i := range 16 {
+			tags[fmt.Sprintf("shared.%d", i)] = fmt.Sprint(n)
+		}
+		a, err := s.Authorise(context.Background(), escrow.CallOrder{Request: s.NewRequestID(), By: by("alice"), Payee: "shop", Least: amount("1"), Tags: tags})
+		must(t, err)
+		_, err = a.Settle(context.Background(), escrow.Settlement{Amount: amount("1")})
+		must(t, err)
+	}
+	s.clock.advance(time.Second)
+	for _, agent := range []string{"alice", "shop", ""} {
+		rows, whole, err := s.Usage(context.Background(), escrow.UsageQuery{Agent: agent, By: []string{"tag:shared.7"}})
+		must(t, err)
+		if !whole || len(rows) != calls || rows[5].Calls != 1 {
+			t.Errorf("the usage of %q by tag: %d rows of %d", agent, len(rows), calls)
+		}
+		if got := usage(t, s, agent, "month", "", ""); !strings.Contains(got, " 120 ") {
+			t.Errorf("the usage of %q: %s", agent, got)
+		}
+	}
+}

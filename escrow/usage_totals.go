@@ -108,6 +108,22 @@ func (total usageTotal) usage() (Usage, error) {
 	return u, nil
 }
 
+// eachTotal calls do with the totals of an agent, in the order of their times: those of periods that begin from a time on, and before another.
+func (v usageView) eachTotal(r ledger.Reader, agent, tag string, from, to time.Time, do func(usageTotal, Usage) error) error {
+	of := ledger.Range{From: v.key(agent, tag, from), To: v.key(agent, tag, to)}
+	return r.Scan(of, func(key, value []byte) (bool, error) {
+		var total usageTotal
+		if err := decode(key, value, &total); err != nil {
+			return false, err
+		}
+		u, err := total.usage()
+		if err != nil {
+			return false, err
+		}
+		return true, do(total, u)
+	})
+}
+
 // sums are totals of one operation, by their keys, before they are added to those in the ledger.
 type sums map[string]*sum
 
@@ -235,6 +251,7 @@ func (t *Tx) isBehind(payee string) error {
 }
 
 const (
+	keepSums     = 1024 // totals that one operation changes, about: a charge with many tags is in many totals
 	keepTogether = 128  // charges that one operation adds to the totals; calls that settle meanwhile wait for no more than these
 	keepAtOnce   = 1024 // such operations in one KeepTotals
 )
@@ -312,27 +329,32 @@ func (t *Tx) keepSome(payee string, before time.Time) (part keptPart, err error)
 	if len(last) > 0 {
 		all.From = append(chargeByAgent.key(payee, string(last)), 0)
 	}
-	var ids []string
+	var places []string // of charges in the list: time and request id
 	err = t.ledger.Scan(all, func(key, _ []byte) (bool, error) {
 		next := chargeByAgent.lastPart(key, payee)
 		switch {
 		case next[:8] >= timeKey(before):
 			part.later = true
 			return false, nil
-		case len(ids) == keepTogether:
+		case len(places) == keepTogether:
 			part.more = true
 			return false, nil
 		}
-		ids, last = append(ids, next[8:]), []byte(next)
+		places = append(places, next)
 		return true, nil
 	})
-	if err != nil || len(ids) == 0 {
+	if err != nil || len(places) == 0 {
 		return part, err
 	}
 	sums := sums{}
 	var charges []Charge
-	for _, id := range ids {
-		c, found, err := t.charge(id)
+	for _, place := range places {
+		if len(sums) >= keepSums {
+			part.more = true
+			break
+		}
+		last = []byte(place)
+		c, found, err := t.charge(place[8:])
 		if err != nil {
 			return part, err
 		}

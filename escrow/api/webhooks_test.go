@@ -42,8 +42,11 @@ func TestTheOperatorHearsOfAllAgents(t *testing.T) {
 	g.send(sender)
 	g.post("/escrow/"+escrowID+"/dispute", alice, `{"reason":"late"}`).want(200)
 	g.send(sender)
+	charge := g.call("alice", "shop", "1")
+	g.post("/charges/"+charge+"/dispute", alice, `{"reason":"empty"}`).want(200)
+	g.send(sender)
 	for name, s := range map[string]*sink{"the operator": all, "alice": own} {
-		if took := s.took(t); took != "escrow.created,escrow.disputed" {
+		if took := s.took(t); took != "escrow.created,escrow.disputed,charge.disputed" {
 			t.Errorf("%s got %s", name, took)
 		}
 	}
