@@ -56,8 +56,14 @@ func (r *request) owner(digest []byte) escrow.OnceID {
 	}
 }
 
+// clientKey is the context key of the client of a request to MCP.
+type clientKey struct{}
+
 // client returns the address of a request's client.
 func (r *request) client() string {
+	if client, known := r.Context().Value(clientKey{}).(string); known {
+		return client
+	}
 	if r.server.o.Client != nil {
 		return r.server.o.Client(r.Request)
 	}

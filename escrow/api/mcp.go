@@ -186,6 +186,8 @@ func (s *server) serveMCP(w http.ResponseWriter, req *http.Request) {
 			"call localhost; or if a proxy on this machine sent the request, the operator must name it in trusted_proxies"})
 		return
 	}
+	client := (&request{Request: req, server: s}).client()
+	req = req.WithContext(context.WithValue(req.Context(), clientKey{}, client)) // for the requests that are made of calls of tools
 	req.Body = http.MaxBytesReader(w, req.Body, maxBody)
 	answer := &mcpAnswer{ResponseWriter: w}
 	s.mcp.ServeHTTP(answer, req)

@@ -27,6 +27,22 @@ func TestThrottles(t *testing.T) {
 	for i := range 35 {
 		from("127.0.0.1", "/agents", "", fmt.Sprintf(`{"agent_id":"b%d"}`, i)).want(201)
 	}
+	// By MCP as by REST.
+	register := func(client string) string {
+		return g.do("POST", "/mcp", "", `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"agent_register","arguments":{}}}`,
+			"X-Client", client, "Accept", "application/json, text/event-stream", "Content-Type", "application/json").text
+	}
+	if text := register("203.0.113.7"); !strings.Contains(text, "rate_limited") {
+		t.Errorf("by MCP: %s", text)
+	}
+	for range 29 {
+		if text := register("203.0.113.8"); !strings.Contains(text, "api_key") {
+			t.Fatalf("by MCP: %s", text)
+		}
+	}
+	if text := register("203.0.113.8"); !strings.Contains(text, "rate_limited") {
+		t.Errorf("by MCP, once more: %s", text)
+	}
 	// All of an IPv6 network is one client.
 	for i := range 30 {
 		from(fmt.Sprintf("2001:db8:1:2::%x", i+1), "/agents", "", `{}`).want(201)
