@@ -124,7 +124,7 @@ export async function startGate(upstream, mcp) {
 		// agent makes an agent with money in its wallet, and returns its key.
 		async agent(id, amount) {
 			const { api_key: key } = await api("POST", "/agents", null, { agent_id: id });
-			if (amount) await api("POST", "/wallet/deposit", operator, { agent_id: id, amount, reference: "test" });
+			if (amount) await api("POST", "/wallet/deposit", operator, { agent_id: id, amount, reference: `first deposit of ${id}` });
 			return key;
 		},
 		charges: async (key) => (await api("GET", "/charges", key)).charges,
