@@ -66,6 +66,7 @@ const (
 	redeemedTable     table = 'M' // coupon id, agent
 	laterTable        table = 'X' // payee, name: an answer that is fetched later, and who asked for it
 	paidResultTable   table = '6' // payee, payer, name of a result that is charged once
+	reportTable       table = '7' // payee, reference: the charge that was made for reported work
 	decisionTable     table = 'j' // request id: a charge whose quality is not decided yet
 	resourceTable     table = 'Y' // payee, kind, the provider's id: who made what the provider keeps
 	totalTable        table = '1' // agent, kind of total, time and group: see usageTotal

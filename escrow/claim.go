@@ -75,6 +75,7 @@ const (
 	RunningWork     Kind = "milestone"       // of a payer, by escrow and milestone: the call that does its work
 	SpendLimit      Kind = "limit"           // of a payer, by limit: what running calls may spend of it, in nanos
 	PlanQuota       Kind = "quota"           // of a payer, by subscription: what running calls may use of it, in millionths of a unit
+	Cancelling      Kind = "cancellation"    // of a payer, by subscription: the operation that cancels it
 	OpenedEscrow    Kind = "opener"          // of a payer, by payee: a call that opens an escrow between the two
 	RequestBody     Kind = "body"            // of an agent, and of everybody: bytes of request bodies that are kept in memory
 	Work            Kind = "work"            // of everybody, by its name: something that one worker at a time sees to, such as a delivery

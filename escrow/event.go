@@ -20,6 +20,10 @@ const (
 	EscrowResolved        EventType = "escrow.resolved"
 	EscrowExpiring        EventType = "escrow.expiring" // its time is nearly up
 	MilestoneWasDelivered EventType = "milestone.delivered"
+	HoldOpened            EventType = "hold.opened"
+	HoldCaptured          EventType = "hold.captured"    // a part of it, or all
+	HoldReturned          EventType = "hold.returned"    // what was left of it, to the payer
+	HoldExpiring          EventType = "hold.expiring"    // its time is nearly up
 	ChargeWithheld        EventType = "charge.withheld"  // an answer did not go out, since its whole price could not be charged
 	ChargeUnpriced        EventType = "charge.unpriced"  // a call has used something that has no price, and was charged nothing
 	ChargeDisputed        EventType = "charge.disputed"  // by its payer
@@ -48,7 +52,7 @@ const (
 // EventTypes are all events, as webhooks may ask for them.
 var EventTypes = []EventType{
 	EscrowCreated, EscrowReleased, EscrowRefunded, EscrowRefundRequested, EscrowRefundWithdrawn, EscrowDisputed, EscrowResolved,
-	EscrowExpiring, MilestoneWasDelivered, ChargeWithheld, ChargeUnpriced, ChargeDisputed, ChargeResolved, ChargeCreated, ChargeSuspect, ChargesHourly, BalanceLow,
+	EscrowExpiring, MilestoneWasDelivered, HoldOpened, HoldCaptured, HoldReturned, HoldExpiring, ChargeWithheld, ChargeUnpriced, ChargeDisputed, ChargeResolved, ChargeCreated, ChargeSuspect, ChargesHourly, BalanceLow,
 	LimitReached, SpendUnusual, LedgerReadOnly, WebhookTest,
 	CreditIssued, CreditWasRevoked, CreditHasExpired, SubscriptionStarted, SubscriptionRenewing, SubscriptionUnfunded,
 	SubscriptionRenewed, SubscriptionSuspended, SubscriptionEnded,
@@ -121,8 +125,14 @@ type BalanceFell struct {
 	Below   ledger.Amount `cbor:"3,keyasint"`
 }
 
+// holdEvents are the events of holds, by those of other escrows.
+var holdEvents = map[EventType]EventType{EscrowCreated: HoldOpened, EscrowReleased: HoldCaptured, EscrowRefunded: HoldReturned, EscrowExpiring: HoldExpiring}
+
 // escrowEvent tells both parties of an escrow.
 func (t *Tx) escrowEvent(what EventType, e Escrow) error {
+	if e.Kind == KindHold {
+		what = holdEvents[what]
+	}
 	return t.tellAll(Event{Type: what, At: t.Now(), Escrow: &e}, e.From, e.To)
 }
 
