@@ -128,7 +128,7 @@ type Escrow struct {
 	// keys. Old records have no such list.
 	CountedFor []string `cbor:"34,keyasint,omitempty"`
 
-	Allowed time.Time `cbor:"35,keyasint,omitzero"` // KindHold: its payee has opened it, under the payer's allowance that was set then
+	Allowed string `cbor:"35,keyasint,omitempty"` // KindHold: its payee has opened it, under this setting of the payer's allowance
 
 	Held ledger.Amount `cbor:"-"` // by running calls, out of Remaining; as of when it was read
 

@@ -50,7 +50,7 @@ func (t *Tx) OpenHold(by Actor, o HoldOrder) (Escrow, error) {
 		if err != nil {
 			return Escrow{}, err
 		}
-		spender, e.Allowed = allowed.spender(), allowed.SetAt
+		spender, e.Allowed = allowed.spender(), allowed.Setting
 	}
 	e.countedFor(spender.Key)
 	err := t.spend(spender, spending{agent: o.Payer, payee: o.Payee, amount: o.Amount})

@@ -15,7 +15,7 @@ type Allowance struct {
 	Left      ledger.Amount `cbor:"4,keyasint"`
 	UpdatedAt time.Time     `cbor:"5,keyasint"`
 	Key       string        `cbor:"6,keyasint,omitempty"` // the payer's key that set it; debits count against its limits, and end when it is revoked
-	SetAt     time.Time     `cbor:"7,keyasint,omitzero"`  // when it was set; in old records filled in when it is next used
+	Setting   string        `cbor:"7,keyasint,omitempty"` // the id of this setting of it; old records get one when they are next used
 }
 
 // SetAllowance allows a payee to take up to amount from now on. It replaces an earlier allowance.
@@ -39,7 +39,7 @@ func (t *Tx) SetAllowance(by Actor, payer, payee string, amount ledger.Amount) (
 	if err := t.audit(by, "allowance.set", payer, payee+" "+amount.String()); err != nil {
 		return Allowance{}, err
 	}
-	a := Allowance{Payer: payer, Payee: payee, Amount: amount, Left: amount, UpdatedAt: t.Now(), SetAt: t.Now(), Key: by.Key}
+	a := Allowance{Payer: payer, Payee: payee, Amount: amount, Left: amount, UpdatedAt: t.Now(), Setting: t.newSetting(), Key: by.Key}
 	return a, t.put(allowanceTable.key(payer, payee), a)
 }
 
@@ -91,8 +91,8 @@ func (t *Tx) useAllowance(o PaymentOrder) (Allowance, error) {
 		return Allowance{}, refuse(LimitExceeded, map[string]string{"limit": "allowance", "required": o.Amount.String(), "available": a.Left.String()},
 			"%s is needed, but the allowance that %q has given to %q has only %s left", o.Amount, o.From, o.To, a.Left)
 	}
-	if a.SetAt.IsZero() {
-		a.SetAt = a.UpdatedAt
+	if a.Setting == "" {
+		a.Setting = t.newSetting()
 	}
 	a.Left -= o.Amount
 	a.UpdatedAt = t.Now()
@@ -115,10 +115,12 @@ func (t *Tx) standingAllowance(payer, payee string) (Allowance, error) {
 // spender is the payer, with the key for whose limits the debits count: the one that set the allowance.
 func (a Allowance) spender() Actor { return Actor{Agent: a.Payer, Key: a.Key} }
 
+func (t *Tx) newSetting() string { return t.process.ids.next("alw_", t.Now()) }
+
 // restoreAllowance gives back what was used of an allowance, unless it was set anew meanwhile.
-func (t *Tx) restoreAllowance(payer, payee string, set time.Time, amount ledger.Amount) error {
+func (t *Tx) restoreAllowance(payer, payee, setting string, amount ledger.Amount) error {
 	a, found, err := allowance(t.ledger, payer, payee)
-	if err != nil || !found || !a.SetAt.Equal(set) {
+	if err != nil || !found || a.Setting != setting {
 		return err
 	}
 	a.Left += amount

@@ -44,7 +44,7 @@ func holdAnswer(currency string) func(escrow.Escrow) holdOut {
 	return func(e escrow.Escrow) holdOut {
 		return holdOut{
 			HoldID: e.ID, Status: holdStatuses[e.Status], FromAgentID: e.From, ToAgentID: e.To, Amount: e.Amount, Captured: e.Released, Returned: e.Refunded,
-			Remaining: e.Remaining(), Commission: e.Commission, Currency: currency, Memo: e.Memo, ByAllowance: !e.Allowed.IsZero(),
+			Remaining: e.Remaining(), Commission: e.Commission, Currency: currency, Memo: e.Memo, ByAllowance: e.Allowed != "",
 			ExpiresAt: e.AutoReleaseAt, CreatedAt: e.CreatedAt, UpdatedAt: e.UpdatedAt,
 		}
 	}
