@@ -89,6 +89,9 @@ func (t *Tx) checkHold(o *HoldOrder) error {
 	return checkText("memo", o.Memo)
 }
 
+// CapturePattern is the pattern of charges that are captures of holds. They have no units: the payee says the amount.
+const CapturePattern = "capture"
+
 // CaptureOrder describes a capture of a part of a hold.
 type CaptureOrder struct {
 	Amount    ledger.Amount
@@ -126,7 +129,7 @@ func (t *Tx) CaptureHold(by Actor, id string, o CaptureOrder) (Captured, error) 
 		return Captured{}, err
 	}
 	c := t.reported(*e, o.Reference)
-	c.Pattern = "capture"
+	c.Pattern = CapturePattern
 	c, err = t.chargeHold(c, e, o.Amount)
 	if err == nil {
 		err = t.keepReference(mark, c)
