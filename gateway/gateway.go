@@ -177,8 +177,12 @@ type Report struct {
 	Request string // the id of the call
 	Payer   string // empty in shadow mode if the caller is unknown
 	Payee   string
+	Route   string // the name of the metered route
+	Model   string // the model that answered; empty if it is no language model
+	Asked   string // the model that was asked for, if another one answered
 	Charge  string
 	Units   string
+	Counts  map[string]string // what was used, by class; not to be changed
 }
 
 func (r *Route) logger() *slog.Logger { return cmp.Or(r.Logger, slog.Default()) }
