@@ -130,7 +130,7 @@ func (t *Tx) CaptureHold(by Actor, id string, o CaptureOrder) (Captured, error) 
 	}
 	c := t.reported(*e, o.Reference)
 	c.Pattern = CapturePattern
-	c, err = t.chargeHold(c, e, o.Amount)
+	c, err = t.chargeHold(c, e, allMoney(o.Amount), o.Amount)
 	if err == nil {
 		err = t.keepReference(mark, c)
 	}
@@ -144,17 +144,17 @@ func (t *Tx) CaptureHold(by Actor, id string, o CaptureOrder) (Captured, error) 
 	return Captured{Hold: after, Charge: c}, err
 }
 
-// chargeHold pays a charge from a hold.
-func (t *Tx) chargeHold(c Charge, e *Escrow, amount ledger.Amount) (Charge, error) {
+// chargeHold pays a charge in parts, of which the money comes from a hold.
+func (t *Tx) chargeHold(c Charge, e *Escrow, parts []part, money ledger.Amount) (Charge, error) {
 	if !e.drawable() {
 		return Charge{}, e.holdOver()
 	}
-	if amount > e.Remaining() {
+	if money > e.Remaining() {
 		return Charge{}, refuse(ExceedsRemaining, map[string]string{"field": "amount", "hold_id": e.ID, "remaining": e.Remaining().String()},
-			"%s is more than the %s that are left of the hold", amount, e.Remaining())
+			"%s is more than the %s that are left of the hold", money, e.Remaining())
 	}
 	c.EscrowID, c.Key = e.ID, e.openedBy()
-	return t.payCharge(c, e, allMoney(amount))
+	return t.payCharge(c, e, parts)
 }
 
 // VoidHold gives what is left of a hold back to its payer. The payee and the operator may do this; the payer gets it when the time of the hold

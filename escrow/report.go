@@ -41,7 +41,7 @@ type Reported struct {
 type Pricing func(ReportOrder) (CallOrder, Settlement, error)
 
 // Report charges a payer for work that its payee reports. The hold that the order names pays for it, or the payer's subscription to the plan, or
-// otherwise credit and the payer's wallet, within the allowance that the payer has given. A reference is used once by a payee, for ever:
+// otherwise the payer's wallet, within the allowance that the payer has given; credit pays first. A reference is used once by a payee, for ever:
 // the same report again returns the first charge, with Repeated set. Refusals change nothing: forbidden without an allowance,
 // subscription_required, insufficient_funds, limit_exceeded, exceeds_remaining, already_exists, and what price refuses.
 func (t *Tx) Report(by Actor, o ReportOrder, price Pricing) (Reported, error) {
@@ -115,13 +115,22 @@ func (t *Tx) payReport(by Actor, c Charge, o ReportOrder, order CallOrder, s Set
 		if e.From != o.Payer || e.To != o.Payee {
 			return Charge{}, invalid("hold_id", "the hold is of %q for %q, the work is for %q by %q", e.From, e.To, o.Payer, o.Payee)
 		}
-		if c, err = t.chargeHold(c, e, s.Amount); err != nil {
-			return Charge{}, err
-		}
-		return c, t.escrowEvent(EscrowReleased, *e)
+		return t.reportToHold(c, e, order, s.Amount)
 	default:
 		return t.reportToWallet(by, c, order, s.Amount)
 	}
+}
+
+// reportToHold pays a report from credit and a hold.
+func (t *Tx) reportToHold(c Charge, e *Escrow, order CallOrder, due ledger.Amount) (Charge, error) {
+	parts, money, err := t.partsOf(c, order.Credit, due)
+	if err != nil {
+		return Charge{}, err
+	}
+	if c, err = t.chargeHold(c, e, parts, money); err != nil {
+		return Charge{}, err
+	}
+	return c, t.escrowEvent(EscrowReleased, *e)
 }
 
 // reportToWallet pays a report from credit and the payer's wallet. What is money uses the payer's allowance, which the operator does not need.
@@ -199,8 +208,12 @@ func (t *Tx) reportToPlan(c Charge, order CallOrder, s Settlement) (Charge, erro
 	if err != nil {
 		return Charge{}, err
 	}
+	parts, money, err := t.partsOf(c, order.Credit, due)
+	if err != nil {
+		return Charge{}, err
+	}
 	var pool *Escrow
-	if sub.PoolID != "" && due > 0 {
+	if sub.PoolID != "" && money > 0 {
 		if pool, err = t.escrow(sub.PoolID); err != nil {
 			return Charge{}, err
 		}
@@ -211,7 +224,7 @@ func (t *Tx) reportToPlan(c Charge, order CallOrder, s Settlement) (Charge, erro
 	}
 	err = t.spend(Actor{Agent: c.Payer, Key: c.Key}, spending{agent: c.Payer, payee: c.Payee, amount: due, locked: pool})
 	if err == nil {
-		c, err = t.payCharge(c, pool, allMoney(due))
+		c, err = t.payCharge(c, pool, parts)
 	}
 	return c, t.cantPay(err, order.By.Agent, due)
 }
@@ -267,7 +280,7 @@ func (t *Tx) payCharge(c Charge, e *Escrow, parts []part) (Charge, error) {
 	if err != nil {
 		return Charge{}, err
 	}
-	if err := t.countDraw(e, d.Posted, fee, d.stained); err != nil {
+	if err := t.countDraw(e, d.money(), fee, d.stained); err != nil {
 		return Charge{}, err
 	}
 	return t.record(d, nil)
