@@ -112,7 +112,7 @@ func (e explained) print(w io.Writer) {
 func (e explained) printPrice(w io.Writer) {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, line := range e.Price.Lines {
-		fmt.Fprintf(table, "  %s\t%s\tx %s\t= %s\n", line.Class, line.Quantity, line.Price, line.Product)
+		fmt.Fprintf(table, "  %s\t%s\tx %s\t= %s\n", printable(string(line.Class)), line.Quantity, line.Price, line.Product)
 	}
 	_ = table.Flush()
 	fmt.Fprintf(w, "  sum %s, rounded down to the ledger's nine digits, but not to nothing\n", e.Price.Sum)
