@@ -80,6 +80,7 @@ func answered(err error) error {
 // withSubcommands makes a command that has only subcommands refuse other words. Cobra would show the help, as if all was well.
 func withSubcommands(cmd *cobra.Command) {
 	cmd.Args = cobra.ArbitraryArgs
+	cmd.FParseErrWhitelist.UnknownFlags = true // those of a subcommand, after a word that is none
 	cmd.RunE = runE(func(cmd *cobra.Command, args []string) (int, error) {
 		if len(args) == 0 {
 			return caddy.ExitCodeSuccess, cmd.Help()
