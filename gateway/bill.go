@@ -58,17 +58,20 @@ func (q *asked) priceUsage(usage meter.Usage, used pricing.Used) (bill, error) {
 	if tariff := q.tariff; tariff != nil {
 		usage.Units = maps.Clone(usage.Units)
 		for _, pass := range usage.Beside {
-			if rates, ok := tariff.For(pass.Model); ok {
+			rates, ok, err := ofPass(tariff, pass)
+			failed = errors.Join(failed, err)
+			if ok {
 				failed = errors.Join(failed, b.add(rates, meter.Usage{Units: pass.Units}, used, "@"+pass.Model))
 			} else {
-				failed = errNoPriceBeside
+				failed = errors.Join(failed, errNoPriceBeside)
 			}
 		}
 		main := q.dearer(usage)
 		for _, pass := range usage.Passes {
-			rates, ok := tariff.For(pass.Model)
+			rates, ok, err := ofPass(tariff, pass)
+			failed = errors.Join(failed, err)
 			if !ok && q.call.AnyModel {
-				rates, failed = q.rates, errNoPriceBeside
+				rates, failed = q.rates, errors.Join(failed, errNoPriceBeside)
 			} else if !ok {
 				continue
 			}
@@ -84,9 +87,19 @@ func (q *asked) priceUsage(usage meter.Usage, used pricing.Used) (bill, error) {
 	return b, errors.Join(failed, b.add(q.dearer(usage), usage, used, ""))
 }
 
+// ofPass returns the prices of a pass. Where nobody knows which models it is of, they are those of the most expensive one.
+func ofPass(tariff *pricing.Tariff, pass meter.Pass) (rates *pricing.Rates, ok bool, err error) {
+	if pass.Model == meter.FurtherModels {
+		rates, ok = tariff.Dearest()
+		return rates, ok, errManyModels
+	}
+	rates, ok = tariff.For(pass.Model)
+	return rates, ok, nil
+}
+
 // dearer returns the prices of the requested model or those of the model that the answer names, whichever make the usage more expensive.
-// Otherwise a caller could name a cheap model and get the answer of an expensive one. If the answer names no model that has a price, any of
-// has a price, it may come from any of those that the request names. What is answered over a connection, by one model after another, may be of
+// Otherwise a caller could name a cheap model and get the answer of an expensive one. If the answer names no model that has a price, it may
+// come from any of those that the request names. What is answered over a connection, by one model after another, may be of
 // any that was named there.
 func (q *asked) dearer(usage meter.Usage) *pricing.Rates {
 	if q.tariff == nil || usage.Model == q.call.Model && usage.Model != "" && !q.call.Talks {
@@ -157,6 +170,9 @@ func (b *bill) after(used pricing.Used) pricing.Used {
 
 // errNoPriceBeside marks a charge as suspect: the answer used another model besides the requested one, and that model has no price.
 var errNoPriceBeside = errors.New("no price for another model that was used besides the requested one")
+
+// errManyModels marks a charge as suspect: the answer names so many models that some are charged at the prices of the most expensive one.
+var errManyModels = errors.New("more models have answered than are told apart")
 
 // errNoPriceTier marks a charge as suspect: the answer states a service tier or a speed without a price, so it is charged at the most
 // expensive prices.

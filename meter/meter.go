@@ -133,6 +133,8 @@ type Usage struct {
 	Unstated bool
 	// Uncounted says that units of the provider's own were looked for in the answer, and that it states none of them.
 	Uncounted bool
+	// Unread are units of the provider's own whose number the answer states in a form that is no number, such as "5,000" or true.
+	Unread []Class
 	// Failed says that the provider reports an error, instead of an answer.
 	Failed bool
 	// Pending says that the answer states that it is unfinished.
@@ -165,6 +167,9 @@ type Pass struct {
 	Model string
 	Units Units
 }
+
+// FurtherModels is the model of a pass which has the usage of several models: an answer names more of them than have passes of their own.
+const FurtherModels = "*"
 
 // Head is what a format needs to know about a request besides its body.
 type Head struct {
