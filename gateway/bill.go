@@ -1,8 +1,10 @@
 package gateway
 
 import (
+	"cmp"
 	"errors"
 	"maps"
+	"slices"
 
 	"github.com/tallygate/tallygate/escrow/ledger"
 	"github.com/tallygate/tallygate/meter"
@@ -54,7 +56,7 @@ var errAbsurdCost = errors.New("the stated cost is more than a thousand times th
 // CLASS@MODEL.
 func (q *asked) priceUsage(usage meter.Usage, used pricing.Used) (bill, error) {
 	b := bill{units: make(map[string]string), prices: make(map[string]string)}
-	var failed error
+	usage, failed := q.matched(usage)
 	if tariff := q.tariff; tariff != nil {
 		usage.Units = maps.Clone(usage.Units)
 		for _, pass := range usage.Beside {
@@ -86,6 +88,33 @@ func (q *asked) priceUsage(usage meter.Usage, used pricing.Used) (bill, error) {
 	}
 	return b, errors.Join(failed, b.add(q.dearer(usage), usage, used, ""))
 }
+
+// matched returns a usage in which each result of a tool call is of a tool. If nobody knows of which, it is of the most expensive that it
+// may be of. The error marks the charge as suspect.
+func (q *asked) matched(usage meter.Usage) (meter.Usage, error) {
+	if usage.Unmatched == 0 {
+		return usage, nil
+	}
+	price := func(tool string) int64 {
+		nano, _ := q.rates.Due(meter.Usage{Tools: map[string]int64{tool: 1}, Units: meter.Units{meter.ToolCall: meter.Whole(1)}})
+		return nano
+	}
+	dearestFirst := slices.SortedFunc(slices.Values(usage.Waiting), func(a, b string) int { return cmp.Compare(price(b), price(a)) })
+	n := min(int(usage.Unmatched), len(dearestFirst))
+	tools := make(map[string]int64, len(usage.Tools)+n)
+	maps.Copy(tools, usage.Tools)
+	usage.Tools = tools
+	for _, tool := range dearestFirst[:n] {
+		usage.Tools[tool]++
+	}
+	if n < len(dearestFirst) && price(dearestFirst[0]) != price(dearestFirst[len(dearestFirst)-1]) {
+		return usage, errUnmatched
+	}
+	return usage, nil
+}
+
+// errUnmatched marks a charge as suspect: a result is of one of several tools with different prices.
+var errUnmatched = errors.New("nobody knows of which tool a result is")
 
 // ofPass returns the prices of a pass. Where nobody knows which models it is of, they are those of the most expensive one.
 func ofPass(tariff *pricing.Tariff, pass meter.Pass) (rates *pricing.Rates, ok bool, err error) {

@@ -121,6 +121,10 @@ type Usage struct {
 	PromptTokens int64
 	// Tools counts the tool calls (MCP) that succeeded, by the tool's name. ToolsFailed counts those that ended in an error.
 	Tools, ToolsFailed map[string]int64
+	// Unmatched counts the results of tool calls (MCP) for which nobody knows of which tool they are. They are of some of those in Waiting: the
+	// tools of the calls without an answer of their own.
+	Unmatched int64
+	Waiting   []string
 	// Passes are the parts of Units that ran on other models than Model (Anthropic's advisor). Each has the prices of its own model.
 	Passes []Pass
 	// Beside is usage of other models that is not in Units, because the provider states it separately: an image that was generated within

@@ -26,6 +26,9 @@ type State struct {
 	Tools map[string]int64
 	// ToolsFailed counts the tool calls that failed.
 	ToolsFailed map[string]int64
+	// Unmatched and Waiting are those of [meter.Usage].
+	Unmatched int64
+	Waiting   []string
 	// Passes and Beside are those of [meter.Usage]. Passes are part of Stated, Beside is not.
 	Passes, Beside []meter.Pass
 
