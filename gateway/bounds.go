@@ -243,15 +243,7 @@ func (q *asked) fitOutput(amount ledger.Amount) bool {
 		return true
 	}
 	amount -= q.beyondCall()
-	low, high := int64(1), int64(1)<<40 // low fits; high is more than any answer has
-	for high-low > 1 {
-		mid := low + (high-low)/2
-		if ledger.Amount(q.dear.MostFor(q.call.InputTokens, mid)) <= amount {
-			low = mid
-		} else {
-			high = mid
-		}
-	}
+	low := mostOutput(func(n int64) bool { return ledger.Amount(q.dear.MostFor(q.call.InputTokens, n)) <= amount })
 	bound := q.maxOutput()
 	if bound == 0 && low > DefaultMaxOutput {
 		return true
@@ -259,7 +251,25 @@ func (q *asked) fitOutput(amount ledger.Amount) bool {
 	if bound > 0 {
 		low = min(low, bound)
 	}
-	if !q.call.LimitOutput(low) {
+	return q.limitOutput(low)
+}
+
+// mostOutput returns the highest number of output tokens that fits. 1 token fits.
+func mostOutput(fits func(n int64) bool) int64 {
+	low, high := int64(1), int64(1)<<40 // high is more than any answer has
+	for high-low > 1 {
+		if mid := low + (high-low)/2; fits(mid) {
+			low = mid
+		} else {
+			high = mid
+		}
+	}
+	return low
+}
+
+// limitOutput writes a limit of the output into the request. It returns false if the request has no field for a limit.
+func (q *asked) limitOutput(n int64) bool {
+	if !q.call.LimitOutput(n) {
 		return false
 	}
 	if q.body != nil {

@@ -173,8 +173,7 @@ func (c *counting) laterAnswer(name string) escrow.LaterAnswer {
 	}
 }
 
-// unknown refuses a complete answer whose usage can't be known. It contains neither output nor usage nor an error, and no name by which an
-// answer can be fetched; or seconds of audio are charged, and nothing states how many there are.
+// paidBy reports whether nothing but these classes can cost anything.
 func (q *asked) paidBy(classes ...meter.Class) bool {
 	plan, _ := q.route.Payment.(*Subscription)
 	charged := q.rates.Charged()
@@ -212,6 +211,14 @@ func (c *counting) unstated(usage meter.Usage) *ledger.Refusal {
 	return refuse(api.UsageUnknown, "the answer states none of the units that have a price, so its price can't be computed")
 }
 
+// charges reports whether units of a class have a price, or count for the plan.
+func (q *asked) charges(class meter.Class) bool {
+	plan, _ := q.route.Payment.(*Subscription)
+	return q.rates.Uses(class) || plan.counts(class)
+}
+
+// unknown refuses a complete answer whose usage can't be known. It contains neither output nor usage nor an error, and no name by which an
+// answer can be fetched; or what is charged is stated nowhere, or not as a number.
 func (c *counting) unknown(usage meter.Usage) *ledger.Refusal {
 	if refusal := c.unstated(usage); refusal != nil {
 		return refusal
@@ -228,6 +235,8 @@ func (c *counting) unknown(usage meter.Usage) *ledger.Refusal {
 		return refuse(api.UsageUnknown, "the provider's answer is no stream of events, which are what is charged: what it costs can't be known")
 	case usage.Uncounted && c.sent && c.paidBy(c.route.ownUnits()...) && !hasTokens(usage.Units):
 		return refuse(api.UsageUnknown, "the provider's answer does not state what it is charged by: what it costs can't be known")
+	case slices.ContainsFunc(usage.Unread, c.charges):
+		return refuse(api.UsageUnknown, "the provider's answer does not state as a number what it is charged by: what it costs can't be known")
 	default:
 		return nil
 	}
