@@ -52,6 +52,7 @@ func (g *Gateway) arrive(route *Route, r *http.Request) *arrival {
 			a.hint = hint
 		}
 		a.terms, a.refused = takeTerms(r.Header)
+		dropHops(r.Header)
 	}
 	dropOwnTrailers(r, route.leavesKeys())
 	if !route.Shadow {
