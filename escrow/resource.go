@@ -3,6 +3,7 @@ package escrow
 import (
 	"cmp"
 	"strings"
+	"time"
 
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
@@ -25,6 +26,8 @@ type noted struct {
 	Owner  string `cbor:"1,keyasint"` // the payer that made it; empty where nobody here did
 	Tokens int64  `cbor:"2,keyasint,omitempty"`
 	Owed   []Debt `cbor:"3,keyasint,omitempty"`
+	// Asked is when it was asked for, if it came of something that was asked for before, such as the results of a batch.
+	Asked time.Time `cbor:"4,keyasint,omitzero"`
 }
 
 // Debt is what is missing of the price of an answer that did not go out, or was cut, because its payer had too little money, and that the
@@ -61,6 +64,11 @@ func (r Resource) valid() bool {
 // Own notes that a payer has made resources. A resource that is noted already keeps its owner: an id that a provider tells again, or that one
 // payer chooses after another, takes nothing away.
 func (t *Tx) Own(payer string, made ...Resource) error {
+	return t.OwnAsked(payer, time.Time{}, made...)
+}
+
+// OwnAsked is [Tx.Own] of what has come of something that was asked for at a time, whose prices it has. A zero time is not known.
+func (t *Tx) OwnAsked(payer string, asked time.Time, made ...Resource) error {
 	if payer == "" { // nobody known made the call
 		return nil
 	}
@@ -74,7 +82,7 @@ func (t *Tx) Own(payer string, made ...Resource) error {
 		} else if n.Owner != "" {
 			continue
 		}
-		n.Owner = payer
+		n.Owner, n.Asked = payer, asked
 		if err := t.put(r.key(), n); err != nil {
 			return err
 		}
@@ -164,9 +172,10 @@ func unpaid(r ledger.Reader, debts []Debt) (left []Debt, err error) {
 
 // Noted is what the books know of a resource.
 type Noted struct {
-	Owner  string // the payer that made it; empty where nobody here did
-	Tokens int64  // how long it is as a part of the input, as far as that is known
-	Owed   []Debt // what is not paid of the answers in it
+	Owner  string    // the payer that made it; empty where nobody here did
+	Tokens int64     // how long it is as a part of the input, as far as that is known
+	Owed   []Debt    // what is not paid of the answers in it
+	Asked  time.Time // when it was asked for, see [Tx.OwnAsked]
 }
 
 // Noted returns what is noted of resources, each at its place.
@@ -185,7 +194,7 @@ func (b *Book) Noted(resources []Resource) ([]Noted, error) {
 			if err != nil {
 				return err
 			}
-			all[i] = Noted{Owner: n.Owner, Tokens: n.Tokens, Owed: owed}
+			all[i] = Noted{Owner: n.Owner, Tokens: n.Tokens, Owed: owed, Asked: n.Asked}
 		}
 		return nil
 	})

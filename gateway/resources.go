@@ -119,6 +119,9 @@ func (q *asked) checkOwned() *ledger.Refusal {
 		return asRefusal(err)
 	}
 	for i, r := range stored.Uses {
+		if q.call.Once != "" && !noted[i].Asked.IsZero() {
+			q.pricedAt(noted[i].Asked)
+		}
 		if q.owns(r, noted[i]) {
 			continue
 		}
@@ -190,7 +193,7 @@ func (a *admitted) own(made []escrow.Resource) error {
 	if len(made) == 0 {
 		return nil
 	}
-	return a.inBooks(func(tx *escrow.Tx) error { return tx.Own(a.payer.Agent, made...) })
+	return a.inBooks(func(tx *escrow.Tx) error { return tx.OwnAsked(a.payer.Agent, a.asksOf, made...) })
 }
 
 // deleted forgets the resource that the call has deleted. Where that fails it stays the payer's, though it is gone.
