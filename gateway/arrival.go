@@ -84,6 +84,9 @@ func (a *arrival) understandAll() (*asked, *ledger.Refusal) {
 	if refusal != nil {
 		return nil, refusal
 	}
+	if refusal := asked.checkHead(); refusal != nil {
+		return nil, refusal
+	}
 	if refusal := asked.digestRequest(); refusal != nil {
 		return nil, refusal
 	}
