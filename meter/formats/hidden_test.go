@@ -30,6 +30,7 @@ func TestNoPartOfAPromptIsHidden(t *testing.T) {
 	for i, s := range short {
 		keys[fmt.Sprint(s, " ", i)] = map[string]string{"type": "string"}
 	}
+	ids := make([]int, 2400)
 	chat := `{"choices":[{"message":{"content":"w"},"finish_reason":"stop"}]}`
 	for _, api := range []struct{ path, begin, answer string }{
 		{"/v1/chat/completions", `{"model":"m","messages":[{"role":"user","content":"hi"}]`, chat},
@@ -72,6 +73,7 @@ func TestNoPartOfAPromptIsHidden(t *testing.T) {
 			{"response_format", map[string]any{"type": "json_schema", "json_schema": map[string]any{"name": "x", "schema": map[string]any{"enum": short}}}},
 			{"documents", []any{map[string]any{"data": whole}}},
 			{"system", []any{map[string]any{"type": "odd", "odd": text}}},
+			{"zzz", ids}, {"zzz", [][]int{ids[:1200], ids[1200:]}}, {"zzz", map[string]any{"prompt_tokens": ids}},
 		} {
 			if n := count(hidden.field, hidden.value) - bare; n < least || n > 3*least {
 				t.Errorf("%s: %d tokens of %s: %.80s", api.path, n, hidden.field, fmt.Sprint(hidden.value))

@@ -44,7 +44,7 @@ func (p *Paths) Folding(fold func([]byte) []byte) *Paths { return &Paths{p.root,
 
 // Others makes p report the text of all other strings, too, under the index i, and all other keys under the index i+1. The keys in names, and
 // those of the document itself, are not reported, and the strings there have the index i+1. Quiet keys are not reported either. What is below
-// an opaque key is skipped.
+// an opaque key is skipped. Each number in an array is a mark of the index i+2.
 func (p *Paths) Others(i int, names, quiet, opaque []string) {
 	known := map[string]*node{}
 	others := func(text int, star *node, keys []string) *node {
@@ -298,6 +298,9 @@ func (r *Reader) token(c byte) int {
 		r.endValue()
 	default:
 		r.begin()
+		if r.paths.names >= 0 && (c == '-' || '0' <= c && c <= '9') && len(r.stack) > 0 && !r.stack[len(r.stack)-1].object {
+			r.sink.Mark(r.paths.names + 1)
+		}
 		r.mode = inLiteral
 		r.keepByte(c)
 	}

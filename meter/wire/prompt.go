@@ -11,7 +11,8 @@ import (
 
 // Prompt estimates the tokens of a request from the texts at the rules' paths. It adds a fixed number for each value at a marked path, and
 // for the whole request. Text in all other places counts as well, because nobody knows what a provider makes a part of the prompt: schemas of
-// tools and of the answer, documents, fields that only this provider has. Else a payer would put its prompt there.
+// tools and of the answer, documents, fields that only this provider has. Else a payer would put its prompt there. So does each number in an array,
+// since a prompt may be given as the ids of its tokens.
 type Prompt struct {
 	paths              *skim.Paths
 	perMark, perPrompt int64
@@ -68,6 +69,7 @@ func (p *Prompt) Tokens(c *meter.Call) int64 {
 	case sink.beyond > 0:
 		n += n * sink.beyond / maxPrompt
 	}
+	n += sink.ids
 	if sink.marks > 0 {
 		n += encoding.Prompt
 	}
@@ -87,6 +89,7 @@ type promptSink struct {
 	marks       int64
 	others      int    // the index of texts in other places, and after it that of names
 	names       int    // bytes of names
+	ids         int64  // numbers in arrays
 	head        []byte // the beginning of the present one, until it is known whether it counts
 	state       verdict
 }
@@ -102,7 +105,13 @@ const (
 
 func (s *promptSink) Value(int, []byte) {}
 
-func (s *promptSink) Mark(int) { s.marks++ }
+func (s *promptSink) Mark(i int) {
+	if i > s.others { // a number in an array: tokens may be given by their ids
+		s.ids++
+		return
+	}
+	s.marks++
+}
 
 func (s *promptSink) Text(i int, piece []byte) {
 	if i >= s.others {
