@@ -16,6 +16,9 @@ type Resource struct {
 	Payee string
 	Kind  string // the provider's collection, such as "files"
 	ID    string // the provider's id, at most [MaxResourceID] bytes
+	// Asked is when it was asked for, or that from which it has come, such as the batch of a file of results. It is not a part of its name, and is
+	// noted by [Tx.Own] alone. Zero: not known.
+	Asked time.Time
 }
 
 // MaxResourceID is how many bytes the id of a resource may have.
@@ -26,7 +29,7 @@ type noted struct {
 	Owner  string `cbor:"1,keyasint"` // the payer that made it; empty where nobody here did
 	Tokens int64  `cbor:"2,keyasint,omitempty"`
 	Owed   []Debt `cbor:"3,keyasint,omitempty"`
-	// Asked is when it was asked for, if it came of something that was asked for before, such as the results of a batch.
+	// Asked is when it was asked for, see [Resource].
 	Asked time.Time `cbor:"4,keyasint,omitzero"`
 }
 
@@ -64,11 +67,6 @@ func (r Resource) valid() bool {
 // Own notes that a payer has made resources. A resource that is noted already keeps its owner: an id that a provider tells again, or that one
 // payer chooses after another, takes nothing away.
 func (t *Tx) Own(payer string, made ...Resource) error {
-	return t.OwnAsked(payer, time.Time{}, made...)
-}
-
-// OwnAsked is [Tx.Own] of what has come of something that was asked for at a time, whose prices it has. A zero time is not known.
-func (t *Tx) OwnAsked(payer string, asked time.Time, made ...Resource) error {
 	if payer == "" { // nobody known made the call
 		return nil
 	}
@@ -82,7 +80,7 @@ func (t *Tx) OwnAsked(payer string, asked time.Time, made ...Resource) error {
 		} else if n.Owner != "" {
 			continue
 		}
-		n.Owner, n.Asked = payer, asked
+		n.Owner, n.Asked = payer, r.Asked
 		if err := t.put(r.key(), n); err != nil {
 			return err
 		}
@@ -175,7 +173,7 @@ type Noted struct {
 	Owner  string    // the payer that made it; empty where nobody here did
 	Tokens int64     // how long it is as a part of the input, as far as that is known
 	Owed   []Debt    // what is not paid of the answers in it
-	Asked  time.Time // when it was asked for, see [Tx.OwnAsked]
+	Asked  time.Time // when it was asked for, see [Resource]
 }
 
 // Noted returns what is noted of resources, each at its place.

@@ -25,7 +25,6 @@ type asked struct {
 	call   *meter.Call
 	tariff *pricing.Tariff // the route's tariff for this caller at this hour; nil if the route has none
 	at     time.Time       // whose prices the call has: when it arrived, or when what it fetches was asked for
-	asksOf time.Time       // when that was asked for which the call asks about, such as a batch; zero if nothing was, or it is not known
 	rates  *pricing.Rates  // nil if the call is free and the tariff has no prices for it
 	dear   *pricing.Rates  // the most expensive prices of all models that the request names; they bound the call
 	judged target          // where the request went when call was found; zero if the price does not depend on the request
@@ -69,6 +68,14 @@ func (a *arrival) understand() (*asked, *ledger.Refusal) {
 // pricedAt gives the call the prices of a time.
 func (q *asked) pricedAt(at time.Time) {
 	q.at, q.tariff = at, q.route.Tariff.Under(q.payer.Agent, at)
+}
+
+// asksOf gives a call for results, or for that from which they come, the prices of the time at which that was asked for, if it is known.
+func (q *asked) asksOf(asked time.Time) {
+	if asked.IsZero() || q.call.Once == "" && !q.call.Itemized && q.call.Stored.Tells == "" {
+		return
+	}
+	q.pricedAt(asked)
 }
 
 // readClasses are classes that are counted only in answers of known APIs.

@@ -31,9 +31,8 @@ func (q *asked) findLater() *ledger.Refusal {
 		if found && of.Payer != q.payer.Agent {
 			return refuse(escrow.NotFound, "this agent has not asked for "+strconv.Quote(q.call.Of))
 		}
-		if found && (q.call.Once != "" || q.call.Itemized) {
-			q.asksOf = of.At
-			q.pricedAt(of.At)
+		if found {
+			q.asksOf(of.At)
 		}
 	}
 	if q.call.Once != "" {

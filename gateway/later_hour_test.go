@@ -48,6 +48,10 @@ func TestPricesOfTheHourOfAsking(t *testing.T) {
 			d.looks, d.fetch, d.kind, d.answer = "", "GET "+b.poll, "application/json", b.ended
 		}
 		deeds = append(deeds, d)
+		if b.name == "OpenAI" { // a list shows the file of results, too
+			d.name, d.looks, d.shows = d.name+", by the list", "/v1/batches", `{"object":"list","data":[`+b.ended+`],"has_more":false}`
+			deeds = append(deeds, d)
+		}
 	}
 	for _, d := range deeds {
 		for _, test := range []struct {
