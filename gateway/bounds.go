@@ -1,9 +1,11 @@
 package gateway
 
 import (
+	"net/http"
 	"slices"
 
 	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/escrow/api"
 	"github.com/tallygate/tallygate/escrow/ledger"
 	"github.com/tallygate/tallygate/meter"
 	"github.com/tallygate/tallygate/meter/probe"
@@ -221,6 +223,14 @@ func (q *asked) tellsInBody() bool {
 		}
 	}
 	return q.route.Cost != nil && slices.ContainsFunc(q.route.Cost.Probes, (*probe.Probe).InBody)
+}
+
+// checkHead refuses a call whose answer has no body, where nothing but the body says what it costs: the provider would work for nothing.
+func (q *asked) checkHead() *ledger.Refusal {
+	if q.request.Method != http.MethodHead || !q.tellsInBody() || !q.paidBy(q.route.ownUnits()...) {
+		return nil
+	}
+	return refuse(api.NoPrice, "HEAD has no price here: only the body of an answer says what it costs; use GET")
 }
 
 // exceeded refuses a call that can cost more than its limit.
