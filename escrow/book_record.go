@@ -43,7 +43,7 @@ const (
 	outboxTable       table = 'b' // agent, time of the next attempt and delivery id
 	outboxByTime      table = 'B' // time, place and agent: when the agent's turn comes, see turns
 	outboxTurnOf      table = 'T' // agent: the time and place of its turn
-	outboxCount       table = 'H' // agent, webhook id: how many messages wait for it
+	outboxCount       table = 'H' // agent, webhook id; agent, webhook id, payer, payee: how many messages wait for it, and about these two
 	factsTable        table = 'r' // agent: what its reputation rests on
 	pairTable         table = 'q' // payer, payee: what went from one to the other
 	stainTable        table = 't' // account: how much of it is faucet money

@@ -76,6 +76,25 @@ type Event struct {
 	Trouble      string         `cbor:"13,keyasint,omitempty"` // why the ledger accepts no money
 }
 
+// parties are the two agents between which something has happened, or none.
+func (e Event) parties() (payer, payee string) {
+	switch {
+	case e.Escrow != nil:
+		return e.Escrow.From, e.Escrow.To
+	case e.Subscription != nil:
+		return e.Subscription.Payer, e.Subscription.Payee
+	case e.Withheld != nil:
+		return e.Withheld.Payer, e.Withheld.Payee
+	case e.Unpriced != nil:
+		return e.Unpriced.Payer, e.Unpriced.Payee
+	case e.Credit != nil:
+		return e.Credit.Agent, e.Credit.Payee
+	case e.Charge != nil:
+		return e.Charge.Payer, e.Charge.Payee
+	}
+	return "", ""
+}
+
 // UnpricedCall is a call that used something that has no price, and was charged nothing.
 type UnpricedCall struct {
 	Request string            `cbor:"1,keyasint"`

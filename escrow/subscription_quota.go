@@ -235,6 +235,36 @@ func (a *Authorisation) ExtendQuota(units int64) bool {
 	return true
 }
 
+// QuotaReach returns how much the call could use, in millionths, including what it has claimed already: at most units, and no more than is left of
+// the quota and, beyond it, of the money that pays overage. Other calls may take some of it before this one does.
+func (a *Authorisation) QuotaReach(units int64) int64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	q := a.quota
+	if q == nil || !q.counted() {
+		return units
+	}
+	has := q.Amount() + q.beyond
+	taken, err := q.ExtendUpTo(max(0, units-has))
+	if err != nil {
+		return min(units, has)
+	}
+	q.GiveBack(taken)
+	least, most := min(units, has+taken), units
+	if !q.subscription.Plan.Overage || least == most {
+		return least
+	}
+	room := plus(a.total, min(a.Reachable()-a.Held(), a.limits.room()))
+	for mid := most; least < most; mid = most - (most-least)/2 {
+		if q.over(q.beyond+mid-has-taken) <= room {
+			least = mid
+		} else {
+			most = mid - 1
+		}
+	}
+	return least
+}
+
 // reachQuota sets aside what a call has used in the end, first from the quota, then from the money, as far as there is enough.
 func (a *Authorisation) reachQuota(s Settlement) {
 	q := a.quota
