@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -67,6 +68,10 @@ type App struct {
 	// Webhooks says to which addresses agents may have events sent. "public" (the default) allows public addresses only. "private"
 	// also allows loopback and local networks, for agents that run beside the server.
 	Webhooks string `json:"webhooks,omitempty"`
+
+	// ProblemTypes is what the type of a problem begins with, such as "https://docs.example/problems/": the code follows. Default: the pages
+	// that this gateway serves itself, at /problems/ below the prefix of its API.
+	ProblemTypes string `json:"problem_types,omitempty"`
 
 	// MetricsByPayer counts the charged calls of each payer apart in the metrics. Each payer is then a time series, for up to 10,000 of them.
 	// Default: they are counted by payee, route and model.
@@ -225,6 +230,9 @@ func (a *App) provisionRules() error {
 	default:
 		return fmt.Errorf("unknown registration %q: expected 'operator' or 'open'", a.Registration)
 	}
+	if err := a.checkProblemTypes(); err != nil {
+		return err
+	}
 	switch a.Webhooks {
 	case "", "public", "private":
 	default:
@@ -331,6 +339,21 @@ func (a *App) tariff(name string) (*pricing.Tariff, error) {
 }
 
 // maxBodies returns the largest total size of request bodies in memory, in bytes.
+// checkProblemTypes refuses a beginning of problems' types that makes no addresses of pages.
+func (a *App) checkProblemTypes() error {
+	if a.ProblemTypes == "" {
+		return nil
+	}
+	u, err := url.Parse(a.ProblemTypes)
+	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || !strings.HasSuffix(a.ProblemTypes, "/") {
+		return fmt.Errorf("problem_types %q: expected a URL that ends in a slash, such as https://docs.example/problems/", a.ProblemTypes)
+	}
+	return nil
+}
+
+// problemTypes returns what the type of a problem begins with.
+func (a *App) problemTypes() string { return cmp.Or(a.ProblemTypes, a.prefix+api.ProblemsPath) }
+
 func (a *App) maxBodies() int64 { return cmp.Or(a.MaxBodies, gateway.DefaultMaxBodies) }
 
 // register adds a meter to the app. It is called when the meter is provisioned, before any app starts.
@@ -374,7 +397,7 @@ func (a *App) start() error {
 		}
 	}
 	a.gateway = gateway.New(a.book, gateway.Options{
-		Prefix: a.prefix, MaxBodies: a.maxBodies(), Client: clientHost, Path: originalPath, Begin: begin, Report: report, Rails: a.rails,
+		Prefix: a.prefix, ProblemTypes: a.problemTypes(), MaxBodies: a.maxBodies(), Client: clientHost, Path: originalPath, Begin: begin, Report: report, Rails: a.rails,
 		MetricsByPayer: a.MetricsByPayer,
 	})
 	a.warnOnce()

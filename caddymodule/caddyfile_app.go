@@ -18,7 +18,7 @@ import (
 )
 
 // appWords lists the subdirectives of the global option, for error messages.
-const appWords = "ledger, currency, operator_key, registration, faucet, commission, min_escrow, min_period, max_subscriptions, default_limit, refund_window, webhooks, max_bodies, metrics_by_payer, identify, rail, tariff"
+const appWords = "ledger, currency, operator_key, registration, faucet, commission, min_escrow, min_period, max_subscriptions, default_limit, refund_window, webhooks, max_bodies, problem_types, metrics_by_payer, identify, rail, tariff"
 
 // parseGlobalOption reads the global option `tallygate`. Its syntax is described at [App.UnmarshalCaddyfile].
 func parseGlobalOption(d *caddyfile.Dispenser, earlier any) (any, error) {
@@ -49,6 +49,7 @@ func parseGlobalOption(d *caddyfile.Dispenser, earlier any) (any, error) {
 //		refund_window D
 //		webhooks public|private
 //		max_bodies SIZE
+//		problem_types URL
 //		metrics_by_payer
 //		identify upstream [signed] | none
 //		rail NAME ...
@@ -130,6 +131,14 @@ func (a *App) unmarshalWord(d *caddyfile.Dispenser, word string) error {
 		a.MetricsByPayer = true
 		if d.NextArg() {
 			return d.ArgErr()
+		}
+		return nil
+	case "problem_types":
+		if err := oneArg(d, &a.ProblemTypes, "a URL such as https://docs.example/problems/"); err != nil {
+			return err
+		}
+		if err := a.checkProblemTypes(); err != nil {
+			return d.WrapErr(err)
 		}
 		return nil
 	case "max_bodies":

@@ -78,6 +78,7 @@ func registerCommands() {
 			cmd.Use = "health"
 			cmd.Args = cobra.NoArgs
 			bookFlags(cmd)
+			cmd.Flags().Duration("wait", 0, "How long to ask again until the server is ready, such as 60s")
 			cmd.RunE = runE(runHealth)
 		},
 	})
@@ -128,17 +129,31 @@ func runE(run commandFunc) func(*cobra.Command, []string) error {
 	}
 }
 
-// runHealth asks the server that the config names whether it is ready.
+// askAgain is the time between two questions whether a server is ready.
+const askAgain = 200 * time.Millisecond
+
+// runHealth asks the server that the config names whether it is ready, and with --wait again until it is.
 func runHealth(cmd *cobra.Command, _ []string) (int, error) {
 	place, err := findBooks(cmd, "")
 	if err != nil {
 		return caddy.ExitCodeFailedStartup, err
 	}
-	response, err := caddycmd.AdminAPIRequest(place.address, "GET", adminPath+"ready", nil, nil)
+	wait, err := cmd.Flags().GetDuration("wait")
 	if err != nil {
 		return caddy.ExitCodeFailedStartup, err
 	}
-	_ = response.Body.Close()
+	last := time.Now().Add(wait)
+	for {
+		response, err := caddycmd.AdminAPIRequest(place.address, "GET", adminPath+"ready", nil, nil)
+		if err == nil {
+			_ = response.Body.Close()
+			break
+		}
+		if time.Now().After(last) {
+			return caddy.ExitCodeFailedStartup, err
+		}
+		time.Sleep(askAgain)
+	}
 	if !printJSON(cmd, map[string]string{"status": "ready"}) {
 		fmt.Println("ready")
 	}

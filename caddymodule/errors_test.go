@@ -261,15 +261,15 @@ func TestErrorsHaveTheShapeOfTheProvidersOwn(t *testing.T) {
 	for _, test := range []struct {
 		path, header, kind, error, kindOfProblem string
 	}{
-		{"/v1/chat/completions", "", "application/problem+json", `{"code":"insufficient_funds",` + message, "https://tallygate.dev/problems/insufficient_funds"},
-		{"/v1beta/openai/chat/completions", "", "application/problem+json", `{"code":"insufficient_funds",` + message, "https://tallygate.dev/problems/insufficient_funds"},
-		{"/v2/chat", "", "application/problem+json", `{"code":"insufficient_funds",` + message, "https://tallygate.dev/problems/insufficient_funds"},
+		{"/v1/chat/completions", "", "application/problem+json", `{"code":"insufficient_funds",` + message, "/problems/insufficient_funds"},
+		{"/v1beta/openai/chat/completions", "", "application/problem+json", `{"code":"insufficient_funds",` + message, "/problems/insufficient_funds"},
+		{"/v2/chat", "", "application/problem+json", `{"code":"insufficient_funds",` + message, "/problems/insufficient_funds"},
 		{"/v1/messages", "", "application/json", `{` + message, "error"},
 		{"/proxy/v1/messages/", "", "application/json", `{` + message, "error"},
 		{"/v1/chat/completions", "Anthropic-Version", "application/json", `{` + message, "error"},
-		{"/v1beta/models/test-1:generateContent", "", "application/json", `{"code":402,` + message, "https://tallygate.dev/problems/insufficient_funds"},
-		{"/v1/publishers/google/models/test-1:streamGenerateContent", "", "application/json", `{"code":402,` + message, "https://tallygate.dev/problems/insufficient_funds"},
-		{"/api/chat", "", "application/json", `"Not enough money: `, "https://tallygate.dev/problems/insufficient_funds"},
+		{"/v1beta/models/test-1:generateContent", "", "application/json", `{"code":402,` + message, "/problems/insufficient_funds"},
+		{"/v1/publishers/google/models/test-1:streamGenerateContent", "", "application/json", `{"code":402,` + message, "/problems/insufficient_funds"},
+		{"/api/chat", "", "application/json", `"Not enough money: `, "/problems/insufficient_funds"},
 	} {
 		t.Run(test.path+" "+test.header, func(t *testing.T) {
 			headers := []string{}

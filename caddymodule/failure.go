@@ -32,6 +32,6 @@ func (m *Meter) answerFailure(w http.ResponseWriter, r *http.Request, failure *g
 		w.WriteHeader(status)
 		return nil
 	}
-	gateway.WriteFailure(w, r, m.route.Logger, &gateway.Failure{Request: failure.Request, Status: status, Err: err})
+	gateway.WriteFailure(w, r, m.app.problemTypes(), m.route.Logger, &gateway.Failure{Request: failure.Request, Status: status, Err: err})
 	return nil
 }

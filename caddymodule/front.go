@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"bufio"
+	"cmp"
 	"io"
 	"net"
 	"net/http"
@@ -26,7 +27,7 @@ func (h *Handler) passOn(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	}
 	caddyhttp.SetVar(r.Context(), "unhandled", false)
 	if below, is := strings.CutPrefix(path, h.Prefix); is && api.IsBelow(below) {
-		api.NoSuchPath(w, r, api.Shop{Prefix: h.Prefix})
+		api.NoSuchPath(w, r, api.Shop{Prefix: h.Prefix, Types: h.app.ProblemTypes})
 		return nil
 	}
 	read := method == http.MethodGet || method == http.MethodHead
@@ -37,7 +38,7 @@ func (h *Handler) passOn(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	if near := h.app.nearPath(path); near != "" {
 		detail += ": did you mean " + near + "?"
 	}
-	api.WriteProblem(w, &escrow.Refusal{Outcome: escrow.NotFound, Detail: detail + "; what is sold is at " + h.Prefix + "/, and for programs at " + h.Prefix + "/api/v1/tariffs"}, api.Shop{}, api.OpenAI)
+	api.WriteProblem(w, &escrow.Refusal{Outcome: escrow.NotFound, Detail: detail + "; what is sold is at " + h.Prefix + "/, and for programs at " + h.Prefix + "/api/v1/tariffs"}, api.Shop{Types: cmp.Or(h.app.ProblemTypes, h.Prefix+api.ProblemsPath)}, api.OpenAI)
 	return nil
 }
 

@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/tidwall/gjson"
 )
 
 // TestThePageOfWhatIsSold: where the site has nothing at its address, a page says what is sold, at which prices, and how to get a key.
@@ -48,6 +50,40 @@ func TestThePageOfWhatIsSold(t *testing.T) {
 	s.directive = "tallygate"
 	s.load("", perCallSite+"\n\trespond / `the site's own`")
 	want(t, "the site's own page", s.do("GET", "/", "", "").body, "the site's own")
+}
+
+// TestTheTypeOfAProblemIsAPage: the type of a problem leads to a page about it, wherever the API is mounted, unless the operator has pages.
+func TestTheTypeOfAProblemIsAPage(t *testing.T) {
+	t.Parallel()
+	s := openShop(t, chatPrices, perCallSite+"\n\t"+chatSite, text("results"))
+	for prefix, directive := range map[string]string{"": "tallygate", "/pay": "tallygate /pay"} {
+		s.directive = directive
+		s.load(chatPrices, perCallSite+"\n\t"+chatSite)
+		for _, path := range []string{"/search", prefix + "/api/v1/wallet", prefix + "/api/v1/none", "/none"} {
+			problem := s.do("GET", path, "", "")
+			at, code := gjson.Get(problem.body, "type").String(), gjson.Get(problem.body, "code").String()
+			if want := prefix + "/problems/" + code; at != want {
+				t.Errorf("%s: the type is %s, want %s", path, at, want)
+			}
+			page := s.do("GET", at, "", "", "Accept", "text/html")
+			if page.status != 200 || !strings.Contains(page.body, `<h2 id="`+code+`"`) {
+				t.Errorf("%s: %d %s", at, page.status, page.body)
+			}
+		}
+		if a := s.do("GET", prefix+"/dashboard/docs/reference", "", ""); a.status != 200 || !strings.HasPrefix(a.body, "# Reference") {
+			t.Errorf("the guide: %d %.100s", a.status, a.body)
+		}
+		if a := s.do("GET", prefix+"/problems/none", "", ""); a.status != 404 {
+			t.Errorf("no problem: %d", a.status)
+		}
+	}
+	s.directive = "tallygate"
+	s.load(chatPrices+"\n\t\tproblem_types https://docs.example/p/", perCallSite)
+	for _, path := range []string{"/search", "/api/v1/wallet"} {
+		if problem := s.do("GET", path, "", ""); gjson.Get(problem.body, "type").String() != "https://docs.example/p/unauthorized" {
+			t.Errorf("%s: %s", path, problem.body)
+		}
+	}
 }
 
 // TestUnknownPathsNameTheNearMiss: what nothing handles is 404, with the path that was most likely meant.

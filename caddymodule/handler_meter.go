@@ -490,7 +490,7 @@ func (m *Meter) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp
 			gateway.DropKeys(r, nil)
 			return next.ServeHTTP(w, r)
 		}
-		gateway.WriteProblem(w, r, gateway.Unavailable("none"))
+		gateway.WriteProblem(w, r, m.app.problemTypes(), gateway.Unavailable("none"))
 		return nil
 	}
 	defer release()

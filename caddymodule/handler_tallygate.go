@@ -14,11 +14,12 @@ import (
 
 	"github.com/tallygate/tallygate/escrow"
 	"github.com/tallygate/tallygate/escrow/api"
+	"github.com/tallygate/tallygate/escrow/dashboard"
 	"github.com/tallygate/tallygate/gateway"
 )
 
-// Handler serves the API for agents and operators: /api/v1/*, /mcp and its metadata, /openapi.json and /llms.txt. It passes all other requests
-// on. If nothing handles them, it answers GET / with a page of what is sold, and other paths with 404.
+// Handler serves the API for agents and operators: /api/v1/*, /mcp and its metadata, /openapi.json and /llms.txt; the pages about problems,
+// /problems/CODE; and the guide, /dashboard/docs/. It passes all other requests on. If nothing handles them, it answers GET / with a page of what is sold, and other paths with 404.
 type Handler struct {
 	// Prefix is put before the API's paths, such as "/pay". Default: none.
 	Prefix string `json:"prefix,omitempty"`
@@ -46,6 +47,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	h.api = http.StripPrefix(h.Prefix, api.New(h.app.openBook, api.Options{
 		Prefix:          h.Prefix,
+		ProblemTypes:    h.app.ProblemTypes,
 		Version:         Version(),
 		Tariffs:         h.app.tariffs,
 		Quote:           h.quote,
@@ -107,6 +109,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		h.app.tellWho(w)
 		return nil
 	}
+	if below && !gateway.IsQuoted(r) && dashboard.WriteGuide(w, r, path) {
+		return nil
+	}
 	if !below || !api.Serves(path) || gateway.IsQuoted(r) {
 		notePassedOn(r)
 		if gateway.IsQuoted(r) {
@@ -116,12 +121,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	release, err := h.app.open(r.Context())
 	if err != nil {
-		gateway.WriteProblem(w, r, gateway.Unavailable("none"))
+		gateway.WriteProblem(w, r, h.app.problemTypes(), gateway.Unavailable("none"))
 		return nil
 	}
 	defer release()
 	if gateway.IsEarly(r) && r.Method != http.MethodGet && r.Method != http.MethodHead && r.Method != http.MethodOptions {
-		gateway.WriteProblem(w, r, gateway.RefuseEarly())
+		gateway.WriteProblem(w, r, h.app.problemTypes(), gateway.RefuseEarly())
 		return nil
 	}
 	h.api.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), apiKey{}, r)))

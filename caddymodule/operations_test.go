@@ -66,6 +66,9 @@ func TestOperationsOnALiveLedgerAndOnAClosedFile(t *testing.T) {
 	if out := must("health"); out != "ready\n" {
 		t.Errorf("health: %q", out)
 	}
+	if out := must("health", "--wait", "1m"); out != "ready\n" {
+		t.Errorf("health --wait: %q", out)
+	}
 	check("live")
 	if err := json.Unmarshal([]byte(must("ledger", "verify", "--json")), &head); err != nil {
 		t.Fatal(err)
@@ -73,6 +76,9 @@ func TestOperationsOnALiveLedgerAndOnAClosedFile(t *testing.T) {
 	p.stop(syscall.SIGTERM)
 	if code, out := run(t, "health", "--config", p.config); code != 1 {
 		t.Errorf("health of a server that does not run: exit %d, %s", code, out)
+	}
+	if code, _ := run(t, "health", "--wait", "1ms", "--config", p.config); code != 1 {
+		t.Errorf("waiting for a server that does not run: exit %d", code)
 	}
 	check("closed")
 

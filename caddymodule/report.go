@@ -10,9 +10,10 @@ import (
 	"github.com/tallygate/tallygate/gateway"
 )
 
-// report sets the access log fields and the placeholders that describe a charge. The placeholders that describe the call are there since its
+// report sets the access log fields, the placeholders and the attributes of the span that describe a charge. The placeholders that describe the call are there since its
 // beginning, see begin.
 func report(r *http.Request, of gateway.Report) {
+	describeSpan(r.Context(), of)
 	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
 		repl.Set("tallygate.charge", of.Charge)
 		repl.Set("tallygate.units", of.Units)

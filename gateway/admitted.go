@@ -215,7 +215,8 @@ func (a *admitted) report() {
 	a.mu.Unlock()
 	if ok {
 		a.gateway.options.Report(a.request, Report{
-			Request: a.id, Payer: a.payer.Agent, Payee: a.route.Payee, Charge: end.charge.Amount.String(), Units: unitsOf(end.charge),
+			Request: a.id, Payer: a.payer.Agent, Payee: a.route.Payee, Route: end.charge.Route, Model: end.charge.Model, Asked: end.charge.AskedModel,
+			Charge: end.charge.Amount.String(), Units: unitsOf(end.charge), Counts: end.charge.Units,
 		})
 	}
 }

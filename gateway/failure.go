@@ -25,8 +25,9 @@ func (f *Failure) Unwrap() error { return f.Err }
 // badGateway is the failure of an answer that can't be passed on, although the handlers have not failed.
 func badGateway(err error) error { return &Failure{Status: http.StatusBadGateway, Err: err} }
 
-// WriteFailure answers for handlers that have failed. The answer is a problem that says that nothing was charged.
-func WriteFailure(w http.ResponseWriter, r *http.Request, logger *slog.Logger, f *Failure) {
+// WriteFailure answers for handlers that have failed. The answer is a problem that says that nothing was charged. types is
+// what the problem's type begins with.
+func WriteFailure(w http.ResponseWriter, r *http.Request, types string, logger *slog.Logger, f *Failure) {
 	logger.Error("the provider failed", "request", f.Request, "status", f.Status, "error", f.Err)
 	outcome, detail := api.InternalError, "something went wrong here, and was logged"
 	switch f.Status {
@@ -38,5 +39,5 @@ func WriteFailure(w http.ResponseWriter, r *http.Request, logger *slog.Logger, f
 		outcome, detail = api.UpstreamTimeout, "the provider has not answered in time; nothing is charged"
 	}
 	w.Header().Set(headerRequest, f.Request)
-	WriteProblem(w, r, refuse(outcome, detail, "charge", "none"))
+	WriteProblem(w, r, types, refuse(outcome, detail, "charge", "none"))
 }

@@ -42,6 +42,8 @@ type Handler interface {
 type Options struct {
 	// Prefix is the path below which the API is served. Refusals name paths with it. Default: none.
 	Prefix string
+	// ProblemTypes is what the type of a problem begins with; see [api.Shop]. Default: the gateway's own pages.
+	ProblemTypes string
 	// MaxBodies is how many bytes of request bodies may be in memory at the same time. One agent may take only a part, see [RoomOfAgent].
 	// Default: [DefaultMaxBodies].
 	MaxBodies int64
@@ -157,7 +159,7 @@ func (g *Gateway) Handler(route *Route, provider http.Handler) http.Handler {
 			if !ok { // the failure of an inner meter
 				failure = &Failure{Err: err}
 			}
-			WriteFailure(w, r, route.logger(), failure)
+			WriteFailure(w, r, g.options.ProblemTypes, route.logger(), failure)
 		}
 	})
 }
@@ -175,8 +177,12 @@ type Report struct {
 	Request string // the id of the call
 	Payer   string // empty in shadow mode if the caller is unknown
 	Payee   string
+	Route   string // the name of the metered route
+	Model   string // the model that answered; empty if it is no language model
+	Asked   string // the model that was asked for, if another one answered
 	Charge  string
 	Units   string
+	Counts  map[string]string // what was used, by class; not to be changed
 }
 
 func (r *Route) logger() *slog.Logger { return cmp.Or(r.Logger, slog.Default()) }

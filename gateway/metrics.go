@@ -10,11 +10,12 @@ import (
 	"github.com/tallygate/tallygate/escrow"
 )
 
-// metrics count metered calls. They belong to the process and not to a gateway, so that a new configuration does not reset them. They
-// contain no amounts, because metrics are floats.
+// metrics count metered calls. They belong to the process and not to a gateway, so that a new configuration does not reset them. An
+// amount is counted in whole billionths, which floats have exactly up to nine million of the currency.
 var metrics = struct {
 	calls    *prometheus.CounterVec
 	units    *prometheus.CounterVec
+	charged  *prometheus.CounterVec
 	refused  *prometheus.CounterVec
 	shadow   *prometheus.CounterVec
 	withheld *prometheus.CounterVec
@@ -29,6 +30,10 @@ var metrics = struct {
 		Namespace: "tallygate", Name: "units_total",
 		Help: "Units that charged calls have used, by payee, route, model and class.",
 	}, []string{"payee", "route", "model", "class"}),
+	charged: prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: "tallygate", Name: "charged_nanos_total",
+		Help: "What calls were charged, in billionths of the ledger's currency, by payee, route and model. For graphs: the books are exact, a metric is a float.",
+	}, []string{"payee", "route", "model"}),
 	refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: "tallygate", Name: "refused_total",
 		Help: "Calls that were refused, by payee and by the problem's code.",
@@ -53,7 +58,7 @@ var metrics = struct {
 
 // Collectors returns the metrics, to be registered.
 func Collectors() []prometheus.Collector {
-	return []prometheus.Collector{metrics.calls, metrics.units, metrics.refused, metrics.shadow, metrics.withheld, metrics.settle, metrics.live}
+	return []prometheus.Collector{metrics.calls, metrics.units, metrics.charged, metrics.refused, metrics.shadow, metrics.withheld, metrics.settle, metrics.live}
 }
 
 // timeSettle measures how long a settlement takes.
@@ -103,6 +108,7 @@ func (g *Gateway) countCharge(c escrow.Charge) {
 		payer = payerNames.label(c.Payer)
 	}
 	metrics.calls.WithLabelValues(c.Payee, c.Route, model, c.Source, c.Cut, payer).Inc()
+	metrics.charged.WithLabelValues(c.Payee, c.Route, model).Add(float64(c.Amount))
 	for class, text := range c.Units {
 		if n, err := decimal.NewFromString(text); err == nil && n.IsPositive() {
 			metrics.units.WithLabelValues(c.Payee, c.Route, model, class).Add(n.InexactFloat64())

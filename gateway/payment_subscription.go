@@ -56,7 +56,7 @@ func (s *Subscription) order(q *asked, o *escrow.CallOrder) {
 	if s.Included == nil {
 		return
 	}
-	o.Over = s.over
+	o.Over, o.Credit = s.over, s.Plan.Overage && usesCredit(q)
 	first := meter.Units{meter.Calls: meter.Whole(1)}
 	if q.rates.UsesTokens() {
 		output := q.batchTokens()

@@ -74,13 +74,13 @@ func Unavailable(charge string) *ledger.Refusal {
 
 // tell answers with a refusal that names what this gateway offers to mend it.
 func (a *arrival) tell(w http.ResponseWriter, refusal *ledger.Refusal) {
-	api.WriteProblem(w, refusal, api.Shop{Prefix: a.gateway.options.Prefix, Book: a.gateway.book}, shapeFor(a.request))
+	api.WriteProblem(w, refusal, api.Shop{Prefix: a.gateway.options.Prefix, Types: a.gateway.options.ProblemTypes, Book: a.gateway.book}, shapeFor(a.request))
 }
 
-// WriteProblem answers a request on a metered route with a problem in a form that the provider's clients understand. It names no path,
-// and no way to pay.
-func WriteProblem(w http.ResponseWriter, r *http.Request, refusal *ledger.Refusal) {
-	api.WriteProblem(w, refusal, api.Shop{}, shapeFor(r))
+// WriteProblem answers a request on a metered route with a problem in a form that the provider's clients understand. It names no
+// way to pay. types is what the problem's type begins with.
+func WriteProblem(w http.ResponseWriter, r *http.Request, types string, refusal *ledger.Refusal) {
+	api.WriteProblem(w, refusal, api.Shop{Types: types}, shapeFor(r))
 }
 
 // shapeFor returns the form of errors for clients that send such requests.

@@ -27,6 +27,8 @@ import (
 type Options struct {
 	// Prefix is the path under which the handler is mounted, such as "/gate". Empty means none.
 	Prefix string
+	// ProblemTypes is what the type of a problem begins with; see [Shop]. Default: the gateway's own pages.
+	ProblemTypes string
 	// Version is the version of the program, which /openapi.json and MCP state.
 	Version string
 	// Tariffs yields the tariff of each metered route, with an id. It makes the answer to GET /tariffs.
@@ -180,7 +182,9 @@ func allowAll(h http.Header) {
 }
 
 // shop is what errors tell of this gateway.
-func (s *server) shop() Shop { return Shop{Prefix: s.o.Prefix, Book: s.book()} }
+func (s *server) shop() Shop {
+	return Shop{Prefix: s.o.Prefix, Types: s.o.ProblemTypes, Book: s.book()}
+}
 
 // fail answers with an error. If the answer does not contain the error, fail logs it.
 func (s *server) fail(w http.ResponseWriter, r *http.Request, err error) {

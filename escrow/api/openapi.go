@@ -111,7 +111,7 @@ func problemSchema() *jsonschema.Schema {
 	return &jsonschema.Schema{
 		Type: "object", Required: []string{"type", "title", "status", "code", "detail"},
 		Properties: map[string]*jsonschema.Schema{
-			"type": text("a URL that ends in the code"), "title": text(""), "status": {Type: "integer"}, "code": code, "detail": text("what is wrong, in words"),
+			"type": text("a URI reference that ends in the code: the page about the problem"), "title": text(""), "status": {Type: "integer"}, "code": code, "detail": text("what is wrong, in words"),
 			"field": text("the field of the request that is wrong"), "required": text("the amount that is needed"), "available": text("the amount that is available"),
 			"remaining": text("the amount that is left"), "currency": text(""), "payee": text(""), "retry_after": text("after how many seconds to try again"),
 			"charge": text("none, or unknown if it is not known whether a charge took place"),

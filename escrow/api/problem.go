@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -14,8 +15,9 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// problemBase is the beginning of a problem's type. The code follows it.
-const problemBase = "https://tallygate.dev/problems/"
+// ProblemsPath is the path, below the gateway's prefix, of the pages about problems. A problem's code follows it. The address of the page is
+// the problem's type, unless the operator has its own pages.
+const ProblemsPath = "/problems/"
 
 // The outcomes of the API and of metered routes, in addition to those of package escrow.
 const (
@@ -158,7 +160,14 @@ func (s Shape) write(body map[string]any, r *escrow.Refusal, k kind) (contentTyp
 // Shop is what an error tells of the gateway that answers: where its API is, and what it offers to callers that lack a key or money.
 type Shop struct {
 	Prefix string       // the path under which the API is mounted
+	Types  string       // what the type of a problem begins with, before its code; empty: Prefix and [ProblemsPath]
 	Book   *escrow.Book // nil: what it offers is not known, and not told
+}
+
+// typeOf returns the type of a problem: the address of the page about it. A relative one is meant from the gateway's own address (RFC 9457,
+// section 3.1.1).
+func (s Shop) typeOf(code escrow.Outcome) string {
+	return cmp.Or(s.Types, s.Prefix+ProblemsPath) + string(code)
 }
 
 // problem returns the body of an error in the form of RFC 9457, with the code and the fields that help the caller to fix it.
@@ -173,7 +182,7 @@ func problem(r *escrow.Refusal, shop Shop) map[string]any {
 		}
 	}
 	maps.Copy(body, map[string]any{
-		"type": problemBase + string(r.Outcome), "title": k.title, "status": k.status, "code": r.Outcome, "detail": detail,
+		"type": shop.typeOf(r.Outcome), "title": k.title, "status": k.status, "code": r.Outcome, "detail": detail,
 	})
 	if r.Outcome == escrow.InsufficientFunds {
 		body["pay"] = pay(shop)

@@ -43,7 +43,7 @@ func TestAgentsAndKeys(t *testing.T) {
 	if detail := g.get("/wallet", string(mistyped)).want(401).str("detail"); !strings.Contains(detail, "mistyped") {
 		t.Errorf("a mistyped key is told %q", detail)
 	}
-	g.get("/wallet", "").want(401, "code", "unauthorized", "type", "https://tallygate.dev/problems/unauthorized", "status", "401")
+	g.get("/wallet", "").want(401, "code", "unauthorized", "type", "/problems/unauthorized", "status", "401")
 	g.get("/agents", key).want(403)
 	g.get("/agents", operatorKey).want(200, "agents.1.agent_id", "alice")
 }
