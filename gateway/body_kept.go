@@ -139,8 +139,11 @@ func (b *kept) complete() (cause any) {
 	if len(out) == 0 || len(b.bytes) == 0 {
 		return nil
 	}
-	if _, err := b.ResponseWriter.Write(out); err != nil && !c.finishesUnheard() {
-		return http.ErrAbortHandler
+	if _, err := b.ResponseWriter.Write(out); err != nil {
+		b.room = nil // a server of HTTP/2 may still read what it could not write
+		if !c.finishesUnheard() {
+			return http.ErrAbortHandler
+		}
 	}
 	return nil
 }
