@@ -215,6 +215,7 @@ func checkPayee(d *caddyfile.Dispenser, id string) error {
 	return nil
 }
 
+// unmarshalWord reads a line of the block: what is charged, and how.
 func (m *Meter) unmarshalWord(d *caddyfile.Dispenser, word string, counted []string) error {
 	switch word {
 	case "payee":
@@ -251,6 +252,14 @@ func (m *Meter) unmarshalWord(d *caddyfile.Dispenser, word string, counted []str
 		return m.unmarshalTariff(d)
 	case "charge":
 		return m.unmarshalCharge(d, counted)
+	default:
+		return m.unmarshalOption(d, word)
+	}
+}
+
+// unmarshalOption reads a line of the block that is not about prices.
+func (m *Meter) unmarshalOption(d *caddyfile.Dispenser, word string) error {
+	switch word {
 	case "agent":
 		return m.unmarshalAgent(d)
 	case "agent_auto":
@@ -293,21 +302,26 @@ func (m *Meter) unmarshalWord(d *caddyfile.Dispenser, word string, counted []str
 	case "enforce":
 		return oneOf(d, &m.Enforce, "on", "off")
 	case "charge_on":
-		m.ChargeOn = d.RemainingArgs()
-		statuses, grpc := splitChargeOn(m.ChargeOn)
-		if len(statuses)+len(grpc) == 0 {
-			return d.Err("charge_on needs statuses: expected for example 'charge_on 2xx 101', or 'charge_on grpc OK'")
-		}
-		for _, status := range statuses {
-			if _, err := parseStatus(status); err != nil {
-				return atLine(d, err)
-			}
-		}
-		_, err := grpcChargedOn(grpc)
-		return atLine(d, err)
+		return m.unmarshalChargeOn(d)
 	default:
 		return d.Errf("unrecognized subdirective %q of meter: expected one of %s", word, meterWords)
 	}
+}
+
+// unmarshalChargeOn reads the statuses of answers that are charged.
+func (m *Meter) unmarshalChargeOn(d *caddyfile.Dispenser) error {
+	m.ChargeOn = d.RemainingArgs()
+	statuses, grpc := splitChargeOn(m.ChargeOn)
+	if len(statuses)+len(grpc) == 0 {
+		return d.Err("charge_on needs statuses: expected for example 'charge_on 2xx 101', or 'charge_on grpc OK'")
+	}
+	for _, status := range statuses {
+		if _, err := parseStatus(status); err != nil {
+			return atLine(d, err)
+		}
+	}
+	_, err := grpcChargedOn(grpc)
+	return atLine(d, err)
 }
 
 // unmarshalAgent reads how the caller is identified: by a placeholder or by a module.

@@ -31,6 +31,7 @@ func TestReadReports(t *testing.T) {
 		{"openai", openAICosts, "2025-11-25 gpt-4o-mini - - - 0.160000000000000001"},
 		{"anthropic", anthropicUsage, "2025-11-25 claude-sonnet-4 - 330 50 -"},
 		{"anthropic", anthropicCosts, "2025-11-25 claude-sonnet-4 - - - 1.2345"},
+		{"anthropic", `{"data":[{"starting_at":"2025-11-25T00:00:00Z","results":[{"amount":"30","description":"Web Search Usage","model":null}]}]}`, "2025-11-25 web search usage - - - 0.3"},
 		{"openrouter", openRouter, "2025-11-25 gpt-4.1 5 50 125 0.015"},
 		{"openrouter", "Date,Model,Requests,Amount\n2025-11-25 00:00:00,openai/gpt-4.1,2,0.5\n2025-11-25,OpenAI/GPT-4.1,,0.25\n", "2025-11-25 gpt-4.1 2 - - 0.75"},
 		{"openai", "\xEF\xBB\xBFday,model,input_tokens,output_tokens\n2025-11-25,m,1,2\n", "2025-11-25 m - 1 2 -"},

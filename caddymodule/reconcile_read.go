@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/csv"
 	"encoding/json"
 	"errors"
@@ -138,6 +139,7 @@ func readAnthropic(data []byte) ([]billedLine, error) {
 			} `json:"cache_creation"`
 			Output *int64  `json:"output_tokens"`
 			Amount *string `json:"amount"`
+			What   string  `json:"description"` // of a cost; one of searches or of running code has no model
 		} `json:"results"`
 	}
 	buckets, err := pages[bucket](data)
@@ -155,6 +157,7 @@ func readAnthropic(data []byte) ([]billedLine, error) {
 				if line.Amount, err = amountOf(*r.Amount, -2); err != nil {
 					return nil, err
 				}
+				line.Model = cmp.Or(r.Model, r.What)
 			}
 			if line.Model == "" {
 				return nil, errors.New("a result has no model: group usage by model, and costs by description")
