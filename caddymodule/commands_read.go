@@ -42,6 +42,7 @@ func registerReading() {
 			cmd.RunE = runE(runCharges)
 		},
 	})
+	registerInvoice()
 	caddycmd.RegisterCommand(caddycmd.Command{
 		Name:  "keys",
 		Short: "Lists and revokes the keys of an agent",
@@ -76,14 +77,6 @@ func printable(text string) string {
 	}
 	quoted := strconv.Quote(text)
 	return quoted[1 : len(quoted)-1]
-}
-
-// cell returns a text that others have chosen for a cell of a table: a spreadsheet does not take it for a formula.
-func cell(text string) string {
-	if text != "" && strings.ContainsRune("=+-@\t\r", rune(text[0])) {
-		return "'" + text
-	}
-	return text
 }
 
 // table prints lines with their columns one below the other.
