@@ -25,10 +25,9 @@ func registerInvoice() {
 		Short: "Writes what an agent bought from another in a month, as CSV, as a page to print, or as JSON",
 		CobraFunc: func(cmd *cobra.Command) {
 			cmd.Use = "invoice MONTH PAYER PAYEE [FILE]"
-			cmd.Args = cobra.RangeArgs(3, 4)
 			bookFlags(cmd)
 			cmd.Flags().String("format", formatCSV, "csv or html; --json for JSON")
-			cmd.RunE = runE(runInvoice)
+			setRun(cmd, cobra.RangeArgs(3, 4), runInvoice)
 		},
 	})
 }

@@ -31,7 +31,7 @@ type CallOrder struct {
 	Most    ledger.Amount // up to this is held, if it is available; if it is below Least, Least counts
 	Share   int           // above 1: a divisor; beyond Least, at most this part of what money and limits leave is held (8: an eighth), so that other calls find some
 	From    Funding
-	Credit  bool          // FromWallet: the payee's credit pays first, and the wallet pays the rest
+	Credit  bool          // the payee's credit pays first, and the wallet, escrow or pool pays the rest
 	Escrow  string        // FromEscrow: the escrow that the caller named, or empty
 	Open    ledger.Amount // FromEscrow: if there is no suitable escrow, one of min(Open, available), but at least Least, is opened; 0: the call is refused with escrow_required
 	OpenFor time.Duration // after this time, what is left in the opened escrow goes back to the payer; 0: never
@@ -60,7 +60,7 @@ type Authorisation struct {
 	charge Charge // as far as it is known before the call is settled
 	source ledger.AccountID
 	ppm    int64
-	credit creditHolds  // holds on credit, which pays first
+	credit creditHolds  // holds on credit, which pays first, whatever the source is
 	hold   *ledger.Hold // on source
 	runs   Claim        // the call's place among the running calls; nil in shadow mode
 	limits *limitClaim

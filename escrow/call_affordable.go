@@ -28,18 +28,19 @@ func (b *Book) Affordable(ctx context.Context, o CallOrder) (bool, error) {
 }
 
 func (b *Book) walletCovers(ctx context.Context, o CallOrder, wallet Wallet) (bool, error) {
-	available := wallet.Available
-	if o.Credit && available < o.Least {
-		credit, err := b.UsableCredit(o.By.Agent, o.Payee)
-		if err != nil {
-			return false, err
-		}
-		available = plus(available, credit)
-	}
-	if available < o.Least {
-		return false, nil
+	credit, err := b.creditFor(o)
+	if err != nil || plus(wallet.Available, credit) < o.Least {
+		return false, err
 	}
 	return b.withinLimits(ctx, o, nil)
+}
+
+// creditFor is how much credit the call that an order describes may use.
+func (b *Book) creditFor(o CallOrder) (ledger.Amount, error) {
+	if !o.Credit {
+		return 0, nil
+	}
+	return b.UsableCredit(o.By.Agent, o.Payee)
 }
 
 // withinLimits reports whether the limits of the payer leave what the call spends at first: from an escrow or, where that is nil, from the wallet.
@@ -74,16 +75,21 @@ func (b *Book) Penniless(ctx context.Context, agent, payee string) (bool, error)
 }
 
 func (b *Book) escrowCovers(ctx context.Context, o CallOrder, wallet Wallet) (bool, error) {
+	credit, err := b.creditFor(o)
+	if err != nil {
+		return false, err
+	}
 	escrows, err := b.openEscrows(o.By.Agent, o.Payee)
 	if err != nil {
 		return false, err
 	}
+	money := max(0, o.Least-credit)
 	var limited error
 	for _, e := range escrows {
 		if e.over(b.Now()) {
 			continue
 		}
-		if covers, err := b.covers(e.Account(), o.Least); !covers || err != nil {
+		if covers, err := b.covers(e.Account(), money); !covers || err != nil {
 			if err != nil {
 				return false, err
 			}
@@ -95,7 +101,10 @@ func (b *Book) escrowCovers(ctx context.Context, o CallOrder, wallet Wallet) (bo
 		}
 		limited = err
 	}
-	if o.Open == 0 || wallet.Available < o.Least || limited != nil {
+	if credit > 0 && credit >= max(o.Least, o.Most) {
+		return b.withinLimits(ctx, o, nil)
+	}
+	if o.Open == 0 || wallet.Available < money || limited != nil {
 		return false, limited
 	}
 	return b.withinLimits(ctx, o, nil)
@@ -118,7 +127,11 @@ func (b *Book) subscriptionCovers(ctx context.Context, o CallOrder, wallet Walle
 		return false, nil
 	case s.PoolID != "":
 		o.Least = o.Over(beyond)
-		if covers, err := b.covers(ledger.Escrow(s.PoolID), o.Least); !covers || err != nil {
+		credit, err := b.creditFor(o)
+		if err != nil {
+			return false, err
+		}
+		if covers, err := b.covers(ledger.Escrow(s.PoolID), max(0, o.Least-credit)); !covers || err != nil {
 			return covers, err
 		}
 		pool, err := b.storedEscrow(s.PoolID)
@@ -127,7 +140,7 @@ func (b *Book) subscriptionCovers(ctx context.Context, o CallOrder, wallet Walle
 		}
 		return b.withinLimits(ctx, o, pool)
 	default:
-		o.Least, o.Credit = o.Over(beyond), false
+		o.Least = o.Over(beyond)
 		return b.walletCovers(ctx, o, wallet)
 	}
 }

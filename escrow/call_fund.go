@@ -32,7 +32,8 @@ func (a *Authorisation) holdFirst(ctx context.Context, o CallOrder, from *Escrow
 	return nil
 }
 
-// fromEscrow holds the first amount in an escrow: the named one, or else the oldest open one that covers the amount, or else a new one.
+// fromEscrow holds the first amount in an escrow: the named one, or else the oldest open one that covers the amount, or else a new one. If
+// there is none, a call that credit covers needs no new one.
 func (a *Authorisation) fromEscrow(ctx context.Context, o CallOrder) error {
 	if o.Escrow != "" {
 		return a.fromNamed(ctx, o)
@@ -41,6 +42,9 @@ func (a *Authorisation) fromEscrow(ctx context.Context, o CallOrder) error {
 		return invalid("milestone", "a milestone is one of an escrow: name it in Tallygate-Escrow")
 	}
 	if found, err := a.fromOldest(ctx, o); found || err != nil {
+		return err
+	}
+	if covered, err := a.fromCredit(ctx, o); covered || err != nil {
 		return err
 	}
 	if o.Open == 0 {
@@ -64,6 +68,25 @@ func (a *Authorisation) fromEscrow(ctx context.Context, o CallOrder) error {
 	}
 }
 
+// fromCredit pays the call by credit alone, if that covers all that the call is expected to cost. If the call costs more in the end, the wallet
+// pays the rest.
+func (a *Authorisation) fromCredit(ctx context.Context, o CallOrder) (covered bool, err error) {
+	usable, err := a.book.creditFor(o)
+	if err != nil || usable == 0 || usable < max(o.Least, o.Most) {
+		return false, err
+	}
+	if err := a.fromWallet(ctx, o); err != nil {
+		return false, err
+	}
+	if a.hold.Amount() == 0 {
+		return true, nil
+	}
+	a.credit.release() // other calls have taken credit meanwhile
+	a.hold.Release()
+	a.limits.end()
+	return false, nil
+}
+
 func (a *Authorisation) fromNamed(ctx context.Context, o CallOrder) error {
 	e, err := a.book.currentEscrow(ctx, o.Escrow)
 	if err != nil {
@@ -77,7 +100,7 @@ func (a *Authorisation) fromNamed(ctx context.Context, o CallOrder) error {
 	case o.Milestone != "":
 		return a.forMilestone(ctx, e, o)
 	case !e.Kind.drawn():
-		return refuse(Forbidden, map[string]string{"escrow_id": e.ID}, "the escrow is for milestones, a subscription, or a charge that is not decided: no meter draws from it")
+		return refuse(Forbidden, map[string]string{"escrow_id": e.ID}, "it is a hold, or an escrow for milestones, a subscription, or a charge that is not decided: no meter draws from it")
 	case !e.drawable():
 		return e.wrongStatus("metered call")
 	}
@@ -96,6 +119,7 @@ func (a *Authorisation) use(ctx context.Context, e *Escrow, o CallOrder) error {
 		err = now.wrongStatus("metered call")
 	}
 	if err != nil {
+		a.credit.release()
 		a.hold.Release()
 		a.limits.end()
 		return err
@@ -140,13 +164,17 @@ func (a *Authorisation) open(ctx context.Context, o CallOrder) error {
 	}
 	defer limits.end()
 	within := o.Least + limits.extendUpTo(max(0, o.Open-o.Least))
+	credit, err := a.book.creditFor(o)
+	if err != nil {
+		return err
+	}
 	_, err = Do(ctx, a.book, func(t *Tx) (Escrow, error) {
 		wallet, err := t.Wallet(o.By.Agent)
 		if err != nil {
 			return Escrow{}, err
 		}
 		e := newEscrow(EscrowOrder{
-			From: o.By.Agent, To: o.Payee, Amount: max(o.Least, min(within, wallet.Available), 1),
+			From: o.By.Agent, To: o.Payee, Amount: max(o.Least-credit, min(within, wallet.Available), 1),
 			Memo: "opened by the meter of " + o.Payee, AutoRelease: o.OpenFor, OnExpiry: ToPayer,
 		})
 		e.Kind = KindMeter
@@ -173,6 +201,7 @@ func (a *Authorisation) forMilestone(ctx context.Context, e *Escrow, o CallOrder
 			"the call can cost %s, more than its milestone pays: %s", o.Least, m.Amount)
 	}
 	a.source, a.charge.EscrowID, a.milestone, a.worth = e.Account(), e.ID, m.Name, m.Amount
+	o.Credit = false
 	o.Least = 0 // the acceptance of the milestone pays, and counts against limits
 	a.total = 0
 	return a.holdFirst(ctx, o, e)

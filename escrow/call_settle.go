@@ -1,6 +1,7 @@
 package escrow
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -98,11 +99,12 @@ func (t *Tx) draw(a *Authorisation, due ledger.Amount, exact bool) error {
 		return err
 	}
 	if exact {
+		before := d.money()
 		fee, err := t.post(&d, by, a)
 		if err != nil {
 			return err
 		}
-		if err := t.countDraw(e, by, fee, d.stained); err != nil {
+		if err := t.countDraw(e, d.money()-before, fee, d.stained); err != nil {
 			return err
 		}
 	} else if err := t.pend(&d, by, a); err != nil {
@@ -127,9 +129,14 @@ func (t *Tx) pend(d *drawn, amount ledger.Amount, a *Authorisation) error {
 // post pays an amount that is due for a call, from what the call holds: credit first, then money. It returns the operator's commission,
 // which is taken from the money.
 func (t *Tx) post(d *drawn, amount ledger.Amount, a *Authorisation) (fee ledger.Amount, err error) {
-	for _, p := range a.parts(amount) {
+	return t.postParts(d, a.parts(amount))
+}
+
+// postParts pays the parts of an amount.
+func (t *Tx) postParts(d *drawn, parts []part) (fee ledger.Amount, err error) {
+	for _, p := range parts {
 		tr := d.transfer(p)
-		tr.Memo = d.Charge.Route
+		tr.Memo = cmp.Or(d.Charge.Route, d.Charge.Reference)
 		if p.credit != "" {
 			used, err := t.ledger.Post(tr, p.hold)
 			if err != nil {
@@ -170,6 +177,9 @@ func (t *Tx) takeShare(d *drawn, posted ledger.Amount) (fee ledger.Amount, err e
 	return fee, err
 }
 
+// money is the part of what was posted that credit did not pay.
+func (d *drawn) money() ledger.Amount { return d.Posted - d.Charge.Credit }
+
 // made records that the transfer with the number seq was made for the call.
 func (d *drawn) made(seq uint64) {
 	if d.Charge.FirstTransfer == 0 {
@@ -203,7 +213,7 @@ func (t *Tx) source(d drawn) (*Escrow, error) {
 	return e, err
 }
 
-// countDraw counts in the escrow, if one pays, what a call drew from it.
+// countDraw counts in the escrow, if one pays, the money that a call drew from it.
 func (t *Tx) countDraw(e *Escrow, amount, fee, stained ledger.Amount) error {
 	if e == nil {
 		return nil
@@ -291,7 +301,7 @@ func (t *Tx) settle(a *Authorisation, s Settlement) (Charge, error) {
 		}
 	}
 	if a.quota != nil {
-		if s.Amount, err = t.useQuota(a, &d.Charge, s); err != nil {
+		if s.Amount, err = t.useQuota(a.quota, &d.Charge, s); err != nil {
 			return Charge{}, err
 		}
 	}
@@ -311,11 +321,11 @@ func (t *Tx) settle(a *Authorisation, s Settlement) (Charge, error) {
 		d.Charge.Owed = debt.Amount
 	}
 	amount, locked := s.Quality.divide(&d.Charge, amount, d.Posted)
-	before, feeBefore := d.Posted, d.Charge.Commission
+	before, feeBefore := d.money(), d.Charge.Commission
 	if err := t.payRest(&d, amount-d.Posted, a); err != nil {
 		return Charge{}, err
 	}
-	if err := t.countDraw(e, d.Posted-before, d.Charge.Commission-feeBefore, d.stained); err != nil {
+	if err := t.countDraw(e, d.money()-before, d.Charge.Commission-feeBefore, d.stained); err != nil {
 		return Charge{}, err
 	}
 	if err := t.lockHeld(a, e, &d.Charge, locked, s.Quality); err != nil {
@@ -574,11 +584,11 @@ func (t *Tx) recordDrawn(d drawn) error {
 	if err != nil {
 		return err
 	}
-	before, feeBefore := d.Posted, d.Charge.Commission
+	before, feeBefore := d.money(), d.Charge.Commission
 	if err := t.payRest(&d, d.Pending, nil); err != nil {
 		return err
 	}
-	if err := t.countDraw(e, d.Posted-before, d.Charge.Commission-feeBefore, d.stained); err != nil {
+	if err := t.countDraw(e, d.money()-before, d.Charge.Commission-feeBefore, d.stained); err != nil {
 		return err
 	}
 	if err := t.spent(d.Charge.Key, d.spends(d.Posted, e)); err != nil {

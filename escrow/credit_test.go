@@ -29,6 +29,48 @@ func (s *shop) withCredit(least, most string) escrow.CallOrder {
 	return escrow.CallOrder{Request: s.NewRequestID(), By: by("alice"), Payee: "shop", Least: amount(least), Most: amount(most), Credit: true}
 }
 
+// TestCreditBesideAnEscrow: a call draws from credit, then from an escrow, and its process dies. What it has drawn is charged, the escrow counts
+// only the money, and the rest of both is free again.
+func TestCreditBesideAnEscrow(t *testing.T) {
+	for _, exact := range []bool{true, false} {
+		t.Run(fmt.Sprint("exact ", exact), func(t *testing.T) {
+			s := newShop(t, defaultRules())
+			s.agents("5", "alice")
+			s.agents("0", "shop")
+			credit := s.issue("shop", "alice", "0.3", time.Time{})
+			e, err := do(s, func(tx *escrow.Tx) (escrow.Escrow, error) {
+				return tx.CreateEscrow(by("alice"), escrow.EscrowOrder{To: "shop", Amount: amount("2")})
+			})
+			must(t, err)
+			o := s.withCredit("0.5", "1")
+			o.From = escrow.FromEscrow
+			a, err := s.Authorise(context.Background(), o)
+			must(t, err)
+			for _, due := range []string{"0.2", "0.7"} {
+				a.Draw(amount(due), exact)
+				must(t, a.Await())
+			}
+			s.reopen()
+			charge, err := s.Charge(context.Background(), operator, o.Request)
+			must(t, err)
+			if charge.Amount != amount("0.7") || charge.Credit != amount("0.3") || charge.EscrowID != e.ID {
+				t.Errorf("charged %s, of it credit %s, escrow %s", charge.Amount, charge.Credit, charge.EscrowID)
+			}
+			now, err := s.Escrow(context.Background(), operator, e.ID)
+			must(t, err)
+			if now.Released != amount("0.4") || now.Remaining() != amount("1.6") {
+				t.Errorf("the escrow released %s, and has %s", now.Released, now.Remaining())
+			}
+			c, err := s.Credit(operator, credit.ID)
+			must(t, err)
+			if c.Left != 0 || c.Used() != amount("0.3") {
+				t.Errorf("the credit has %s left, %s used", c.Left, c.Used())
+			}
+			s.sound()
+		})
+	}
+}
+
 // TestNoCreditIsUsedTwice: many calls at the same time on one credit and a wallet use each nano of them once, while the credit is revoked.
 func TestNoCreditIsUsedTwice(t *testing.T) {
 	for _, revoked := range []bool{false, true} {

@@ -77,6 +77,15 @@ func (b *Book) Invoice(ctx context.Context, by Actor, month, payer, payee string
 		return Invoice{}, err
 	}
 	v.Over = !b.Now().Before(v.To)
+	asks := by.Agent
+	if by.Operator {
+		asks = ""
+	}
+	end, err := b.awaitReport(ctx, asks)
+	if err != nil {
+		return Invoice{}, err
+	}
+	defer end()
 	kept, done, err := b.KeepTotals(ctx)
 	if err != nil {
 		return Invoice{}, err

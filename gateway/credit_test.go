@@ -39,6 +39,17 @@ func (s *shop) credit(agent string) string {
 	return left.String()
 }
 
+// locked is what is left in an agent's escrows.
+func (s *shop) locked(agent string) (sum ledger.Amount) {
+	s.t.Helper()
+	escrows, _, err := s.book.Escrows(s.t.Context(), escrow.EscrowFilter{Agent: agent}, escrow.Page{})
+	must(s.t, err)
+	for _, e := range escrows {
+		sum += e.Remaining()
+	}
+	return sum
+}
+
 // sound checks the books.
 func (s *shop) sound() {
 	s.t.Helper()
@@ -49,25 +60,39 @@ func (s *shop) sound() {
 	}
 }
 
-// TestTheLawWithCredit sells everything to payers whose credit and money together are too little, just enough and plenty. An answer is
-// complete only if they cover its whole price, and credit is used first.
+// TestTheLawWithCredit sells everything to payers whose credit and money together are too little, just enough and plenty, with the money in
+// the wallet or in an escrow. An answer is complete only if they cover its whole price, and credit is used first.
 func TestTheLawWithCredit(t *testing.T) {
 	t.Parallel()
 	for _, good := range sales() {
 		for _, has := range [][2]string{{"0.03", "0"}, {"0.03", "0.03"}, {"0.03", "0.07"}, {"0.1", "0"}, {"0.099999999", "0.000000001"}, {"1", "0"}, {"0.05", "1"}} {
-			t.Run(fmt.Sprintf("%s/streamed=%v/%s and %s", good.name, good.streamed, has[0], has[1]), func(t *testing.T) {
-				t.Parallel()
-				holdsTheLawWithCredit(t, good, has[0], has[1])
-			})
+			for _, from := range []string{"wallet", "escrow", "opened"} {
+				t.Run(fmt.Sprintf("%s/streamed=%v/%s and %s/%s", good.name, good.streamed, has[0], has[1], from), func(t *testing.T) {
+					t.Parallel()
+					holdsTheLawWithCredit(t, good, has[0], has[1], from)
+				})
+			}
 		}
 	}
 }
 
-func holdsTheLawWithCredit(t *testing.T, good sale, credit, money string) {
+func holdsTheLawWithCredit(t *testing.T, good sale, credit, money, from string) {
 	route := good.route(t)
 	route.Batch = pricing.Measure{N: 1, Unit: "event"}
+	switch from {
+	case "escrow":
+		route.Payment = gateway.Escrow{}
+	case "opened":
+		route.Payment = gateway.Escrow{Open: amount("0.5"), OpenFor: time.Hour}
+	}
 	s := openShop(t, escrow.Rules{}, gateway.Options{}, route, good.provider)
 	s.has("alice", money, credit)
+	if from == "escrow" && amount(money) > 0 {
+		must(t, s.do(func(tx *escrow.Tx) error {
+			_, err := tx.CreateEscrow(escrow.Actor{Agent: "alice"}, escrow.EscrowOrder{To: "acme", Amount: amount(money)})
+			return err
+		}))
+	}
 	status, body, complete := good.ask(t, s, good.streamed)
 	price, all := amount(good.price), amount(credit)+amount(money)
 	var charge escrow.Charge
@@ -87,7 +112,7 @@ func holdsTheLawWithCredit(t *testing.T, good sale, credit, money string) {
 		t.Errorf("of %s, %s was credit, and %s was there", charge.Amount, charge.Credit, credit)
 	}
 	want(t, "credit left", s.credit("alice"), amount(credit)-charge.Credit)
-	want(t, "money left", s.balance("alice"), amount(money)-(charge.Amount-charge.Credit))
+	want(t, "money left", amount(s.balance("alice"))+s.locked("alice"), amount(money)-(charge.Amount-charge.Credit))
 	want(t, "money earned", s.balance("acme"), charge.Amount-charge.Credit)
 	s.sound()
 }
@@ -133,6 +158,69 @@ func TestCreditIsTold(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestCreditPaysOverage: what a plan does not include is paid with credit first, and then from the pool or the wallet. What it includes uses no
+// credit.
+func TestCreditPaysOverage(t *testing.T) {
+	t.Parallel()
+	for name, pool := range map[string]string{"from the wallet": "0", "from a pool": "0.2"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			plan := escrow.Plan{Payee: "acme", Name: "p", Price: amount("0.1"), Period: time.Hour, Unit: "call", Included: 2 * escrow.Micro, Overage: true, OveragePrice: "0.1 per call", Pool: amount(pool)}
+			route := gateway.Route{Rates: rates(t, "0.1 per call"), Payment: &gateway.Subscription{Plan: plan, Included: &pricing.Measure{N: 2, Unit: "call"}, Rates: rates(t, "0.1 per call")}}
+			s := openShop(t, escrow.Rules{Plans: []escrow.Plan{plan}, MinEscrow: amount("0.01")}, gateway.Options{}, route, results)
+			s.has("alice", "0.5", "0.15")
+			must(t, s.do(func(tx *escrow.Tx) error {
+				_, err := tx.Subscribe(escrow.Actor{Agent: "alice"}, escrow.SubscriptionOrder{Payee: "acme", Plan: "p"})
+				return err
+			}))
+			earned := amount(s.balance("acme"))
+			for i, credit := range []string{"0", "0", "0.1", "0.05", "0"} {
+				answer, _ := s.get()
+				want(t, "status", answer.StatusCode, 200)
+				if charge := s.charges()[0]; charge.Credit != amount(credit) || i >= 2 && charge.Amount != amount("0.1") {
+					t.Errorf("call %d costs %s, of it credit %s, want %s", i, charge.Amount, charge.Credit, credit)
+				}
+			}
+			want(t, "earned by overage", amount(s.balance("acme"))-earned, amount("0.15"))
+			s.sound()
+		})
+	}
+}
+
+// TestCreditWithEscrows: on a route that opens escrows, a call that credit covers opens none. One that names an escrow uses credit, and then the
+// escrow. A refund gives both back.
+func TestCreditWithEscrows(t *testing.T) {
+	t.Parallel()
+	route := gateway.Route{Rates: rates(t, "0.1 per call"), Payment: gateway.Escrow{Open: amount("0.5"), OpenFor: time.Hour}}
+	s := openShop(t, escrow.Rules{}, gateway.Options{}, route, results)
+	s.has("alice", "0.7", "0.15")
+	want(t, "locked", s.locked("alice"), amount("0"))
+	answer, _ := s.get()
+	want(t, "status", answer.StatusCode, 200)
+	want(t, "locked", s.locked("alice"), amount("0"))
+	want(t, "credit", s.charges()[0].Credit, amount("0.1"))
+
+	var id string
+	must(t, s.do(func(tx *escrow.Tx) error {
+		e, err := tx.CreateEscrow(escrow.Actor{Agent: "alice"}, escrow.EscrowOrder{To: "acme", Amount: amount("0.3")})
+		id = e.ID
+		return err
+	}))
+	answer, _ = s.get("Tallygate-Escrow", id)
+	want(t, "status", answer.StatusCode, 200)
+	charge := s.charges()[0]
+	want(t, "credit", charge.Credit, amount("0.05"))
+	want(t, "escrow", charge.EscrowID, id)
+	want(t, "left in the escrow", s.locked("alice"), amount("0.25"))
+	must(t, s.do(func(tx *escrow.Tx) error { // half of the charge comes back as credit
+		_, err := tx.RefundCharge(escrow.Actor{Agent: "acme"}, charge.RequestID, 0, "sorry")
+		return err
+	}))
+	want(t, "credit", s.credit("alice"), "0.05")
+	want(t, "money", s.balance("alice"), "0.45")
+	s.sound()
 }
 
 // TestAJudgedAnswerIsPaidWithMoney: the price of an answer whose quality is not decided is locked, which is possible only with money.

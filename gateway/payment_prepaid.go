@@ -9,7 +9,7 @@ import (
 	"github.com/tallygate/tallygate/meter"
 )
 
-// Wallet pays calls from the caller's wallet. Credit of the payee is used first.
+// Wallet pays calls from the caller's wallet.
 type Wallet struct{}
 
 // Escrow pays calls by partial releases from an escrow between the caller and the payee: the one that the caller names, or else the oldest
@@ -24,14 +24,17 @@ type Escrow struct {
 func (Wallet) charges() bool { return true }
 func (Escrow) charges() bool { return true }
 
-// order lets credit pay first, unless the answer is judged. Then the price may have to be locked in an escrow, which is possible only with
-// money.
+// usesCredit reports whether the payee's credit pays first. It does not if the answer is judged: then the price may have to be locked in an
+// escrow, which is possible only with money.
+func usesCredit(q *asked) bool { return q.route.Quality == nil }
+
 func (Wallet) order(q *asked, o *escrow.CallOrder) {
-	o.From, o.Credit = escrow.FromWallet, q.route.Quality == nil
+	o.From, o.Credit = escrow.FromWallet, usesCredit(q)
 }
 
 func (e Escrow) order(q *asked, o *escrow.CallOrder) {
 	o.From, o.Escrow, o.Open, o.OpenFor = escrow.FromEscrow, q.terms.escrow, e.Open, e.OpenFor
+	o.Credit = usesCredit(q) && q.terms.milestone == ""
 }
 
 // walletDrawEvery is how often a stream that is paid from a wallet draws, if its batches take longer.
