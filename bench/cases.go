@@ -11,6 +11,7 @@ type load struct {
 	rate        float64 // requests a second, each begun when it is due; 0: each connection begins the next when it has an answer
 	payers      int     // agents that call in turn; 0: one
 	events      bool    // the answer is a stream: events are counted, and the delay of each
+	http2       bool    // all requests go over HTTP/2, without TLS, in streams of one connection
 }
 
 func chat(stream bool, more string) string {
@@ -26,6 +27,7 @@ var cases = []load{
 	{name: "wallet/64", about: "the same, 64 connections", path: "/wallet/json4k", connections: 64},
 	{name: "wallet/256", about: "the same, 256 connections", path: "/wallet/json4k", connections: 256},
 	{name: "wallet/64/payers", about: "the same, 64 connections of 1,000 payers", path: "/wallet/json4k", connections: 64, payers: 1000},
+	{name: "wallet/64/http2", about: "the same, in 64 streams of one connection of HTTP/2", path: "/wallet/json4k", connections: 64, http2: true},
 	{name: "escrow/64", about: "4 KB of JSON, paid from an escrow, 64 connections", path: "/escrow/json4k", connections: 64},
 	{name: "escrow/64/payers", about: "the same, of 1,000 payers", path: "/escrow/json4k", connections: 64, payers: 1000},
 	{name: "tokens/64", about: "30 KB of a chat's JSON, a price per token, 64 connections", path: "/tokens/chat30k/v1/chat/completions", body: chat(false, ""), connections: 64},

@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"bytes"
 	"fmt"
+	"io"
+	"net/http"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -56,6 +58,9 @@ func (b *bench) load(p *process, c load) (turn, error) {
 	if err != nil {
 		return turn{}, err
 	}
+	if c.http2 {
+		defer b.http2.CloseIdleConnections()
+	}
 	client := &fasthttp.HostClient{Addr: p.address, MaxConns: c.connections + 1, StreamResponseBody: c.events, MaxIdemponentCallAttempts: 1,
 		ReadBufferSize: 16 << 10, MaxResponseBodySize: 1 << 30}
 	defer client.CloseIdleConnections()
@@ -71,7 +76,11 @@ func (b *bench) load(p *process, c load) (turn, error) {
 	for n := range c.connections {
 		all.Go(func() {
 			var delays []time.Duration
-			err := b.connection(client, p, c, n, began, end, &next, &delays)
+			run := b.connection
+			if c.http2 {
+				run = b.stream
+			}
+			err := run(client, p, c, n, began, end, &next, &delays)
 			mu.Lock()
 			defer mu.Unlock()
 			result.delays = append(result.delays, delays...)
@@ -134,6 +143,45 @@ func (b *bench) connection(client *fasthttp.HostClient, p *process, c load, n in
 		}
 		response.Reset()
 	}
+}
+
+// stream is like connection, for one of the streams of HTTP/2. fasthttp does not know HTTP/2, so it uses net/http, which costs the load
+// generator more; both servers share the machine with it in the same way.
+func (b *bench) stream(_ *fasthttp.HostClient, p *process, c load, n int, began, end time.Time, _ *atomic.Int64, delays *[]time.Duration) error {
+	keys := b.keys[p]
+	for turn := n; ; turn += c.connections {
+		due := time.Now()
+		if !due.Before(end) {
+			return nil
+		}
+		r, err := http.NewRequest(http.MethodGet, "http://"+p.address+c.path, nil)
+		if err != nil {
+			return err
+		}
+		if p.meters {
+			r.Header.Set("Authorization", "Bearer "+keys[turn%max(c.payers, 1)%len(keys)])
+		}
+		answer, err := b.http2.Do(r)
+		if err != nil {
+			return err
+		}
+		size, err := io.Copy(io.Discard, answer.Body)
+		_ = answer.Body.Close()
+		if err != nil {
+			return err
+		}
+		if answer.StatusCode != http.StatusOK || answer.ProtoMajor != 2 || size == 0 {
+			return fmt.Errorf("%s %s, %d bytes", answer.Proto, answer.Status, size)
+		}
+		*delays = append(*delays, time.Since(due))
+	}
+}
+
+// newHTTP2 returns a client that speaks HTTP/2 without TLS.
+func newHTTP2() *http.Client {
+	protocols := new(http.Protocols)
+	protocols.SetUnencryptedHTTP2(true)
+	return &http.Client{Transport: &http.Transport{Protocols: protocols}}
 }
 
 var idOf = []byte(`data: {"id":"`)

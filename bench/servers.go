@@ -25,6 +25,7 @@ type bench struct {
 	options
 	upstream, bare, metered *process
 	keys                    map[*process][]string // of the payers
+	http2                   *http.Client
 }
 
 // process is a running server.
@@ -45,7 +46,7 @@ func build(to string) (string, error) {
 }
 
 func open(o options) (b *bench, err error) {
-	b = &bench{options: o, keys: make(map[*process][]string)}
+	b = &bench{options: o, keys: make(map[*process][]string), http2: newHTTP2()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, b.close())
@@ -108,7 +109,7 @@ func caddyfile(folder, address, upstream string, meters bool, admin string) stri
 		}
 		fmt.Fprintf(&routes, "\thandle /%s/* {\n\t\t%s\n\t\treverse_proxy %s\n\t}\n", r.name, r.meter, upstream)
 	}
-	return fmt.Sprintf("{\n\tadmin %s\n\tauto_https off\n\tpersist_config off\n\tstorage file_system %s/data\n\tlog {\n\t\tlevel ERROR\n\t}\n\t%s\n}\nhttp://%s {\n\t%s\n%s}\n",
+	return fmt.Sprintf("{\n\tadmin %s\n\tauto_https off\n\tpersist_config off\n\tstorage file_system %s/data\n\tlog {\n\t\tlevel ERROR\n\t}\n\tservers {\n\t\tprotocols h1 h2c\n\t}\n\t%s\n}\nhttp://%s {\n\t%s\n%s}\n",
 		admin, folder, app, address, api, routes.String())
 }
 

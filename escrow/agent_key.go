@@ -6,7 +6,6 @@ import (
 	"crypto/subtle"
 	"hash/crc32"
 	"math/big"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -16,12 +15,31 @@ import (
 
 // A key looks like tg_<id>_<secret><checksum>: an id of ten characters, 43 characters with 256 random bits, and six characters with a CRC-32
 // of everything before. By the checksum a mistyped key is recognised without a look-up.
-var keyForm = regexp.MustCompile(`^tg_([0-9A-Za-z]{10})_([0-9A-Za-z]{43})([0-9A-Za-z]{6})$`)
-
 const (
-	keyPrefix = "tg_"
-	keyLength = 63
+	keyPrefix   = "tg_"
+	keyLength   = 63
+	keyIDLength = 10
+	keySum      = keyLength - 6 // where the checksum begins
 )
+
+// idInKey returns the id in a text that has the form of a key. Its checksum may be wrong.
+func idInKey(text string) (id string, ok bool) {
+	rest, ok := strings.CutPrefix(text, keyPrefix)
+	if !ok || len(text) != keyLength || rest[keyIDLength] != '_' {
+		return "", false
+	}
+	id = rest[:keyIDLength]
+	return id, isBase62(id) && isBase62(rest[keyIDLength+1:])
+}
+
+func isBase62(text string) bool {
+	for i := range len(text) {
+		if c := text[i] | 0x20; (c < 'a' || c > 'z') && (text[i] < '0' || text[i] > '9') {
+			return false
+		}
+	}
+	return true
+}
 
 // Key describes a key, without the secret.
 type Key struct {
@@ -66,8 +84,8 @@ func HashKey(key string) [32]byte { return sha256.Sum256([]byte(key)) }
 
 // IsKey reports whether a text has the form of a key of this gateway, with a right checksum. It does not check whether the key is known.
 func IsKey(text string) bool {
-	form := keyForm.FindStringSubmatch(text)
-	return form != nil && form[3] == checksum(text[:len(text)-6])
+	_, ok := idInKey(text)
+	return ok && text[keySum:] == checksum(text[:keySum])
 }
 
 // HoldsKey reports whether a text contains a key.
@@ -85,11 +103,12 @@ func HoldsKey(text string) bool {
 }
 
 // IsOperatorKey reports whether a text is the operator's key, which has no form of its own.
-func (b *Book) IsOperatorKey(text string) bool {
+func (b *Book) IsOperatorKey(text string) bool { return b.isOperator(HashKey(text)) }
+
+func (b *Book) isOperator(hash [32]byte) bool {
 	if b.rules.OperatorKeyHash == [32]byte{} {
 		return false
 	}
-	hash := HashKey(text)
 	return subtle.ConstantTimeCompare(hash[:], b.rules.OperatorKeyHash[:]) == 1
 }
 
@@ -99,23 +118,23 @@ func (b *Book) Authenticate(key string) (Actor, error) {
 	if key == "" {
 		return Actor{}, refuse(Unauthorized, nil, "no key was given: send it as 'Authorization: Bearer KEY'")
 	}
-	if b.IsOperatorKey(key) {
+	hash := HashKey(key)
+	if b.isOperator(hash) {
 		return Actor{Operator: true}, nil
 	}
-	hash := HashKey(key)
-	form := keyForm.FindStringSubmatch(key)
-	if form == nil {
+	id, ok := idInKey(key)
+	if !ok {
 		return Actor{}, refuse(Unauthorized, nil, "this is not the key of an agent of this gateway: they begin with tg_ and have 63 characters; %s", b.rules.operatorKey("nor is it the operator's"))
 	}
-	if form[3] != checksum(key[:len(key)-6]) {
+	if key[keySum:] != checksum(key[:keySum]) {
 		return Actor{}, refuse(Unauthorized, nil, "the key is mistyped or cut: its checksum does not fit")
 	}
 	var record Key
 	var agent Agent
-	err := b.view(func(r ledger.Reader) error {
-		found, err := load(r, keyTable.key(form[1]), &record)
+	err := b.look(func(r ledger.Reader) error {
+		found, err := b.process.keys.load(r, keyTable.key(id), &record)
 		if err == nil && found {
-			agent, _, err = agentByID(r, record.Agent)
+			_, err = b.process.agents.load(r, agentTable.key(record.Agent), &agent)
 		}
 		return err
 	})
@@ -261,8 +280,16 @@ func randomBelow(base, digits int64) *big.Int {
 	return n
 }
 
+// checksum returns six digits, in the alphabet of [big.Int.Text].
 func checksum(text string) string {
-	return base62(new(big.Int).SetUint64(uint64(crc32.ChecksumIEEE([]byte(text)))), 6)
+	const digits = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	var sum [6]byte
+	rest := crc32.ChecksumIEEE([]byte(text))
+	for i := len(sum) - 1; i >= 0; i-- {
+		sum[i] = digits[rest%62]
+		rest /= 62
+	}
+	return string(sum[:])
 }
 
 func base62(n *big.Int, width int) string {

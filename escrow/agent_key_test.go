@@ -94,3 +94,40 @@ func TestReserve(t *testing.T) {
 	}
 	must(t, s.run(func(tx *escrow.Tx) error { _, _, err := tx.CreateKey(operator, "acme", escrow.KeyOrder{}); return err }))
 }
+
+// TestKeyForm: what is no key is told from a mistyped one by its form.
+func TestKeyForm(t *testing.T) {
+	s := newShop(t, defaultRules())
+	key := newAgentKey(t, s, "alice")
+	for _, wrong := range []string{
+		key[:len(key)-1], key + "0", "TG_" + key[3:], "tg-" + key[3:], key[:13] + "-" + key[14:],
+		key[:5] + "_" + key[6:], key[:20] + "@" + key[21:], key[:20] + "[" + key[21:], key[:20] + "`" + key[21:], key[:20] + "{" + key[21:],
+		key[:20] + "/" + key[21:], key[:20] + ":" + key[21:], key[:20] + "\x10" + key[21:], key[:20] + "é" + key[22:],
+	} {
+		if r := refused(t, authError(s, wrong), escrow.Unauthorized); !strings.Contains(r.Detail, "not the key of an agent") || escrow.IsKey(wrong) {
+			t.Errorf("%q: %s", wrong, r.Detail)
+		}
+	}
+}
+
+// TestWhatIsRememberedIsCurrent: a key and an agent that are changed between two calls are seen as changed.
+func TestWhatIsRememberedIsCurrent(t *testing.T) {
+	s := newShop(t, defaultRules())
+	key := newAgentKey(t, s, "alice")
+	who, err := s.Authenticate(key)
+	must(t, err)
+	_, err = do(s, func(tx *escrow.Tx) (escrow.Agent, error) {
+		return tx.Suspend(escrow.Actor{Operator: true}, "alice", "a test")
+	})
+	must(t, err)
+	again, err := s.Authenticate(key)
+	must(t, err)
+	if who.Barred != "" || again.Barred != "suspended" {
+		t.Errorf("barred %q, then %q", who.Barred, again.Barred)
+	}
+	_, err = do(s, func(tx *escrow.Tx) (struct{}, error) {
+		return struct{}{}, tx.RevokeKey(escrow.Actor{Operator: true}, "alice", who.Key)
+	})
+	must(t, err)
+	refused(t, authError(s, key), escrow.Unauthorized)
+}

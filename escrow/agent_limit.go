@@ -159,7 +159,7 @@ func byOperator(limits []Limit) []Limit {
 
 // Limits returns an agent's limits, and what was spent of them.
 func (b *Book) Limits(agent string) (limits []Limit, err error) {
-	err = b.view(func(r ledger.Reader) error {
+	err = b.look(func(r ledger.Reader) error {
 		limits, err = limitsOf(r, agent, b.Now())
 		return err
 	})

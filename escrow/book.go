@@ -95,12 +95,16 @@ type process struct {
 	outbox chan struct{} // has room for one: a message means that there is something new to deliver
 	signer *signer       // of receipts
 
+	keys   decoded[Key]
+	agents decoded[Agent]
+	silent *silent // agents without webhooks
+
 	abandoned abandoned // calls whose charge failed with a commit
 	unkept    *unkept   // payees whose totals may be behind
 }
 
 func newProcess(l *ledger.Ledger) *process {
-	return &process{claims: newMemory(l), ids: newIDs(), outbox: make(chan struct{}, 1), signer: &signer{}, unkept: newUnkept()}
+	return &process{claims: newMemory(l), ids: newIDs(), outbox: make(chan struct{}, 1), signer: &signer{}, silent: newSilent(l), unkept: newUnkept()}
 }
 
 func (r Rules) withDefaults() Rules {

@@ -139,7 +139,7 @@ func (b *Book) checkEscrow(id string) (wrong string, err error) {
 		case acc.Balance() != e.Remaining() || acc.CreditsPosted != e.Amount:
 			wrong = fmt.Sprintf("its account got %s and holds %s, it says that of %s there remain %s", acc.CreditsPosted, acc.Balance(), e.Amount, e.Remaining())
 		}
-		for key := range e.indexes() {
+		for key := range e.keysIn(e.lists()) {
 			if value, err := r.Get([]byte(key)); err != nil {
 				return err
 			} else if value == nil {

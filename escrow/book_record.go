@@ -1,8 +1,10 @@
 package escrow
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/fxamacker/cbor/v2"
@@ -160,3 +162,45 @@ func (t *Tx) put(key []byte, record any) error {
 
 // view runs fn on what is committed.
 func (b *Book) view(fn func(ledger.Reader) error) error { return b.ledger.View(fn) }
+
+// look is like view, but is quicker for few records, which it may read as of different commits, see [ledger.Ledger.Look].
+func (b *Book) look(fn func(ledger.Reader) error) error { return b.ledger.Look(fn) }
+
+// decoded remembers records in their decoded form, for those that are read in each call. A record whose bytes have changed is decoded again, so
+// what it returns is never older than what is stored. Nothing in its records may be changed.
+type decoded[T any] struct {
+	mu      sync.RWMutex
+	records map[string]decodedRecord[T]
+}
+
+type decodedRecord[T any] struct {
+	value  []byte
+	record T
+}
+
+const maxDecoded = 10_000 // records; beyond it all are forgotten
+
+// load is like [load].
+func (d *decoded[T]) load(r ledger.Reader, key []byte, out *T) (found bool, err error) {
+	value, err := r.Get(key)
+	if err != nil || value == nil {
+		return false, err
+	}
+	d.mu.RLock()
+	known, ok := d.records[string(key)]
+	d.mu.RUnlock()
+	if ok && bytes.Equal(known.value, value) {
+		*out = known.record
+		return true, nil
+	}
+	if err := decode(key, value, out); err != nil {
+		return false, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.records == nil || len(d.records) >= maxDecoded {
+		d.records = make(map[string]decodedRecord[T])
+	}
+	d.records[string(key)] = decodedRecord[T]{bytes.Clone(value), *out}
+	return true, nil
+}

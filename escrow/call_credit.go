@@ -23,7 +23,7 @@ func (b *Book) holdCredit(o CallOrder) (holds creditHolds, err error) {
 		return nil, nil
 	}
 	var purse []pursed
-	err = b.view(func(r ledger.Reader) error {
+	err = b.look(func(r ledger.Reader) error {
 		purse, err = purseOf(r, o.By.Agent, o.Payee)
 		return err
 	})

@@ -132,7 +132,7 @@ type Escrow struct {
 
 	Held ledger.Amount `cbor:"-"` // by running calls, out of Remaining; as of when it was read
 
-	indexed map[string]bool // the keys of the lists that it is in, as stored
+	listed lists // the lists that it is in, as stored
 }
 
 // Remaining returns what is still locked.

@@ -8,7 +8,7 @@ import (
 
 // storedEscrow returns an escrow as committed, or nil if there is none.
 func (b *Book) storedEscrow(id string) (e *Escrow, err error) {
-	err = b.view(func(r ledger.Reader) error {
+	err = b.look(func(r ledger.Reader) error {
 		e, err = escrowByID(r, id)
 		return err
 	})

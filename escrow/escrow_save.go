@@ -6,29 +6,69 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// indexes returns the keys of the lists in which an escrow is.
-func (e *Escrow) indexes() map[string]bool {
-	keys := map[string]bool{
-		string(escrowByAgent.key(e.From, e.ID)): true,
-		string(escrowByAgent.key(e.To, e.ID)):   true,
+// lists says in which lists an escrow is. Most draws from an escrow do not change it.
+type lists struct {
+	stored  bool // in those of both agents
+	active  bool
+	open    bool
+	frozen  bool
+	closing bool
+	due     time.Time // zero: it is not in the list of what is due
+}
+
+// lists returns the lists in which the escrow is to be.
+func (e *Escrow) lists() lists {
+	return lists{
+		stored:  true,
+		active:  e.Remaining() > 0,
+		open:    e.drawable() && e.Kind.drawn(),
+		frozen:  e.Status == StatusRefundRequested || e.Status == StatusDisputed,
+		closing: e.Closing != "" && e.Remaining() > 0,
+		due:     e.dueAt(),
 	}
-	if e.Remaining() > 0 {
-		keys[string(activeByAgent.key(e.From, e.ID))] = true
-		keys[string(activeByAgent.key(e.To, e.ID))] = true
+}
+
+// keysIn returns the keys of an escrow in lists.
+func (e *Escrow) keysIn(l lists) map[string]bool {
+	keys := make(map[string]bool)
+	add := func(in bool, key []byte) {
+		if in {
+			keys[string(key)] = true
+		}
 	}
-	if e.drawable() && e.Kind.drawn() {
-		keys[string(openByPair.key(e.From, e.To, e.ID))] = true
+	for _, agent := range []string{e.From, e.To} {
+		add(l.stored, escrowByAgent.key(agent, e.ID))
+		add(l.active, activeByAgent.key(agent, e.ID))
 	}
-	if e.Status == StatusRefundRequested || e.Status == StatusDisputed {
-		keys[string(frozenTable.key(e.ID))] = true
-	}
-	if e.Closing != "" && e.Remaining() > 0 {
-		keys[string(closingTable.key(e.ID))] = true
-	}
-	if at := e.dueAt(); !at.IsZero() {
-		keys[string(dueTurns.key(e.From, at, dueEscrow+e.ID))] = true
-	}
+	add(l.open, openByPair.key(e.From, e.To, e.ID))
+	add(l.frozen, frozenTable.key(e.ID))
+	add(l.closing, closingTable.key(e.ID))
+	add(!l.due.IsZero(), dueTurns.key(e.From, l.due, dueEscrow+e.ID))
 	return keys
+}
+
+// list puts an escrow into the lists in which it is to be, and takes it out of others.
+func (t *Tx) list(e *Escrow) error {
+	before, after := e.listed, e.lists()
+	if before == after {
+		return nil
+	}
+	e.listed = after
+	was, is := e.keysIn(before), e.keysIn(after)
+	for key := range was {
+		if !is[key] {
+			t.ledger.Delete([]byte(key))
+		}
+	}
+	for key := range is {
+		if !was[key] {
+			t.ledger.Put([]byte(key), []byte{})
+		}
+	}
+	if after.due.IsZero() || after.due.Equal(before.due) {
+		return nil
+	}
+	return dueTurns.by(t, e.From, after.due)
 }
 
 // drawable reports whether a meter may draw from the escrow.
@@ -62,23 +102,9 @@ func (t *Tx) saveEscrow(e *Escrow) error {
 	if err := t.follow(e); err != nil {
 		return err
 	}
-	after := e.indexes()
-	for key := range e.indexed {
-		if !after[key] {
-			t.ledger.Delete([]byte(key))
-		}
+	if err := t.list(e); err != nil {
+		return err
 	}
-	for key := range after {
-		if !e.indexed[key] {
-			t.ledger.Put([]byte(key), []byte{})
-		}
-	}
-	if at := e.dueAt(); !at.IsZero() && !e.indexed[string(dueTurns.key(e.From, at, dueEscrow+e.ID))] {
-		if err := dueTurns.by(t, e.From, at); err != nil {
-			return err
-		}
-	}
-	e.indexed = after
 	if err := t.put(escrowTable.key(e.ID), e); err != nil {
 		return err
 	}
@@ -121,7 +147,7 @@ func escrowByID(r ledger.Reader, id string) (*Escrow, error) {
 		return nil, err
 	}
 	e.Kind = e.kind()
-	e.indexed = e.indexes()
+	e.listed = e.lists()
 	return &e, nil
 }
 

@@ -175,7 +175,7 @@ func (t *Tx) tellAll(event Event, agents ...string) error {
 
 // tell puts an event into the outbox, for each webhook of the agent that wants it.
 func (t *Tx) tell(agent string, event Event) error {
-	hooks, err := webhooks(t.ledger, agent)
+	hooks, err := t.webhooks(agent)
 	if err != nil {
 		return err
 	}
@@ -196,7 +196,7 @@ func (t *Tx) watch(id ledger.AccountID, before ledger.Amount) error {
 	if id != ledger.Wallet(agent) {
 		return nil
 	}
-	hooks, err := webhooks(t.ledger, agent)
+	hooks, err := t.webhooks(agent)
 	if err != nil || len(hooks) == 0 {
 		return err
 	}

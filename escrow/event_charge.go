@@ -41,7 +41,7 @@ func (t *Tx) hearersOf(known hearers, agent string) ([]Webhook, error) {
 	if has {
 		return hooks, nil
 	}
-	hooks, err := webhooks(t.ledger, agent)
+	hooks, err := t.webhooks(agent)
 	known[agent] = hooks
 	return hooks, err
 }

@@ -26,7 +26,7 @@ func (t *Tx) announceRenewal(s *Subscription) error {
 
 func (t *Tx) announce(payer, payee string, at time.Time, what string) error {
 	for _, party := range []string{payer, payee} {
-		hooks, err := webhooks(t.ledger, party)
+		hooks, err := t.webhooks(party)
 		if err != nil {
 			return err
 		}

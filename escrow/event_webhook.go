@@ -98,6 +98,7 @@ func (t *Tx) CreateWebhook(by Actor, o WebhookOrder) (Webhook, error) {
 	if err := t.audit(by, "webhook.create", agent, h.ID); err != nil {
 		return Webhook{}, err
 	}
+	t.process.silent.remove(agent)
 	return h, t.put(webhookTable.key(agent, h.ID), h)
 }
 

@@ -144,23 +144,35 @@ func (v usageView) eachTotal(r ledger.Reader, agent, tag string, from, to time.T
 	})
 }
 
-// sums are totals of one operation, by their keys, before they are added to those in the ledger.
-type sums map[string]*sum
+// sums are totals of one operation, before they are added to those in the ledger. Most charges of an operation are in the same few totals, so
+// the keys of the records are made only once for all of them.
+type sums map[sumOf]*Usage
 
-type sum struct {
-	at    time.Time
-	group usageGroup
-	Usage
+// sumOf identifies a total.
+type sumOf struct {
+	view       usageView
+	agent, tag string
+	at         int64 // when the period begins, in Unix seconds
+	group      usageGroup
 }
 
 func (s sums) add(v usageView, agent, tag string, at time.Time, g usageGroup, u Usage) {
-	begin := v.floor(at)
-	hash := sha256.Sum256(fmt.Appendf(nil, "%q", []string{g.Payer, g.Payee, g.Route, g.Model, g.Key, g.Plan, g.Tag}))
-	key := string(append(v.key(agent, tag, begin), hash[:16]...))
-	if s[key] == nil {
-		s[key] = &sum{at: begin, group: g}
+	of := sumOf{view: v, agent: agent, tag: tag, at: v.floor(at).Unix(), group: g}
+	sum := s[of]
+	if sum == nil {
+		sum = &Usage{}
+		s[of] = sum
 	}
-	s[key].Usage.add(u)
+	sum.add(u)
+}
+
+func (of sumOf) begin() time.Time { return time.Unix(of.at, 0).UTC() }
+
+// key returns the key of the total's record.
+func (of sumOf) key() []byte {
+	g := of.group
+	hash := sha256.Sum256(fmt.Appendf(nil, "%q", []string{g.Payer, g.Payee, g.Route, g.Model, g.Key, g.Plan, g.Tag}))
+	return append(of.view.key(of.agent, of.tag, of.begin()), hash[:16]...)
 }
 
 // addCharge adds u, for a charge, to all totals of one of the parties, or of all agents. month is the same for the totals of months, which
@@ -186,16 +198,17 @@ func (c Charge) usageParties() []string {
 
 // write adds sums to the totals in the ledger.
 func (t *Tx) write(s sums) error {
-	for key, more := range s {
-		total := usageTotal{At: more.at, Group: more.group}
-		if _, err := load(t.ledger, []byte(key), &total); err != nil {
+	for of, more := range s {
+		key := of.key()
+		total := usageTotal{At: of.begin(), Group: of.group}
+		if _, err := load(t.ledger, key, &total); err != nil {
 			return err
 		}
 		u, err := total.usage()
 		if err != nil {
 			return err
 		}
-		u.add(more.Usage)
+		u.add(*more)
 		total.Calls, total.Paid, total.Earned, total.Back, total.Credit = u.Calls, u.Paid, u.Earned, u.Back, u.Credit
 		total.Units = make(map[string]string, len(u.Units))
 		for unit, n := range u.Units {
@@ -206,7 +219,7 @@ func (t *Tx) write(s sums) error {
 			total.Priced = append(total.Priced, pricedTotal{p.unit, p.price, n.String()})
 		}
 		slices.SortFunc(total.Priced, func(a, b pricedTotal) int { return cmp.Or(cmp.Compare(a.Unit, b.Unit), cmp.Compare(a.Price, b.Price)) })
-		if err := t.put([]byte(key), total); err != nil {
+		if err := t.put(key, total); err != nil {
 			return err
 		}
 	}

@@ -3,6 +3,7 @@ package gateway
 import (
 	"errors"
 	"net/http"
+	"sync"
 
 	"github.com/tallygate/tallygate/escrow"
 )
@@ -11,11 +12,50 @@ import (
 type kept struct {
 	*counted
 	bytes []byte
+	room  *room     // of an answer whose length is known; otherwise nil
 	whole bool      // held back although the handler flushes, because it is a single document
 	flows *streamed // set when the answer became too long, or was flushed
 }
 
-func (c *counted) keep(whole bool) { c.body = &kept{counted: c, whole: whole} }
+func (c *counted) keep(whole bool) {
+	b := &kept{counted: c, whole: whole}
+	if c.length > 0 && c.length <= smallBody {
+		b.room = takeRoom(c.length)
+		b.bytes = b.room.in[:0]
+	}
+	c.body = b
+}
+
+// room is memory for an answer that is held back: as it comes, and as it goes out. It is used again for other answers.
+type room struct {
+	in, out []byte
+	of      *sync.Pool
+}
+
+// rooms are for answers of up to 8 KiB, and up to smallBody, so that a short answer does not take the room of a long one.
+var rooms [2]sync.Pool
+
+const shortAnswer = 8 << 10
+
+func takeRoom(length int64) *room {
+	of, size := &rooms[0], shortAnswer
+	if length > shortAnswer {
+		of, size = &rooms[1], smallBody
+	}
+	if r, ok := of.Get().(*room); ok {
+		return r
+	}
+	return &room{make([]byte, 0, size), make([]byte, 0, size), of}
+}
+
+// close gives back the room. The answer has been sent or dropped.
+func (b *kept) close() {
+	b.counted.close()
+	if b.room != nil {
+		b.room.of.Put(b.room)
+		b.room, b.bytes = nil, nil
+	}
+}
 
 func (b *kept) write(p []byte) (int, error) { return b.accept(p, b.take) }
 
@@ -99,16 +139,22 @@ func (b *kept) complete() (cause any) {
 	if len(out) == 0 || len(b.bytes) == 0 {
 		return nil
 	}
-	if _, err := b.ResponseWriter.Write(out); err != nil && !c.finishesUnheard() {
-		return http.ErrAbortHandler
+	if _, err := b.ResponseWriter.Write(out); err != nil {
+		b.room = nil // a server of HTTP/2 may still read what it could not write
+		if !c.finishesUnheard() {
+			return http.ErrAbortHandler
+		}
 	}
 	return nil
 }
 
 // count counts the whole answer, and returns what goes to the client.
 func (b *kept) count() (out []byte, err error) {
+	if b.room != nil {
+		out = b.room.out[:0]
+	}
 	if len(b.bytes) > 0 {
-		if out, err = b.call.answer.whole(b.bytes); err != nil {
+		if out, err = b.call.answer.whole(out, b.bytes); err != nil {
 			return nil, err
 		}
 	}

@@ -66,9 +66,9 @@ func (oneCall) Usage(complete bool) (u meter.Usage) {
 	return u
 }
 
-// whole counts an answer that is complete, and returns all of it except its end. Whether there is enough money is decided when the answer
+// whole counts an answer that is complete, and appends all of it except its end to dst. Whether there is enough money is decided when the answer
 // is settled. whole takes the call's lock.
-func (c *counting) whole(p []byte) (out []byte, err error) {
+func (c *counting) whole(dst, p []byte) (out []byte, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.aborted {
@@ -76,7 +76,7 @@ func (c *counting) whole(p []byte) (out []byte, err error) {
 	}
 	c.watch(p)
 	c.sent = true
-	out = c.counter.Feed(nil, p)
+	out = c.counter.Feed(dst, p)
 	c.reach()
 	return out, nil
 }

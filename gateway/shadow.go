@@ -215,7 +215,7 @@ func (b *overheard) hear(p []byte) {
 }
 
 func (b *overheard) count(p []byte) error {
-	_, err := b.call.answer.whole(p)
+	_, err := b.call.answer.whole(nil, p)
 	return err
 }
 

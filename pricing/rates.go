@@ -23,6 +23,13 @@ type Rates struct {
 	ladders   int64         // how many prices with tiers a table has at most
 	charged   []meter.Class // the classes that can cost anything, in the order of their names
 	flat      bool          // the prices apply to any service tier
+	fixed     fixedPrice
+}
+
+// fixedPrice is the price of a call, in nanos, if it is known before the call.
+type fixedPrice struct {
+	nano  int64
+	known bool
 }
 
 // service has one table for each size of prompt with its own prices, in ascending order. The first is for any size.
@@ -58,6 +65,7 @@ func CountingRates(m Measure, counts ...string) (*Rates, error) {
 		return nil, err
 	}
 	r.charged = slices.Sorted(slices.Values(u.whole))
+	r.fixed = r.findFixed()
 	return r, nil
 }
 
@@ -145,6 +153,7 @@ func compileRates(l layers, tools []ToolPrice, maxOutput int64) *Rates {
 		}
 		r.ladders = max(r.ladders, n)
 	}
+	r.fixed = r.findFixed()
 	return r
 }
 
@@ -322,18 +331,21 @@ func (r *Rates) PricesTool(name string) bool {
 }
 
 // Fixed returns the price of a call, in nanos, if only the call is charged. ok is false if the price is not known before the call.
-func (r *Rates) Fixed() (nano int64, ok bool) {
+func (r *Rates) Fixed() (nano int64, ok bool) { return r.fixed.nano, r.fixed.known }
+
+// findFixed computes what Fixed returns.
+func (r *Rates) findFixed() fixedPrice {
 	if r.HasTiers() || !r.OnlyCalls() {
-		return 0, false
+		return fixedPrice{}
 	}
 	one := meter.Usage{Units: meter.Units{meter.Calls: micro}}
-	nano, _ = r.Due(one)
+	nano, _ := r.Due(one)
 	for t := range r.reachable(0, "") {
 		if !sameNumber(t, r.services[0].tables[0], meter.Calls) {
-			return 0, false
+			return fixedPrice{}
 		}
 	}
-	return nano, true
+	return fixedPrice{nano, true}
 }
 
 // OnlyCalls reports whether only the call is charged.

@@ -8,6 +8,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"sync"
+	"time"
 )
 
 // Group is a transaction of a store's database. [GroupCommit] runs a group of operations in it and commits them together. Its reads see
@@ -27,8 +28,11 @@ type Group interface {
 type GroupCommit struct {
 	begin    func() (Group, error)
 	maxGroup int
+	took     time.Duration // by the last commit; used by the writer only
+	enough   chan struct{} // has room for one: a message means that isEnough became true
 
 	mu      sync.Mutex
+	size    int // of the last group
 	wake    *sync.Cond
 	waiting []submission
 	broken  error // why operations are refused, nil if they are accepted
@@ -43,7 +47,7 @@ type submission struct {
 
 // NewGroupCommit starts the writer. It commits at most maxGroup operations together.
 func NewGroupCommit(begin func() (Group, error), maxGroup int) *GroupCommit {
-	g := &GroupCommit{begin: begin, maxGroup: maxGroup, ended: make(chan struct{})}
+	g := &GroupCommit{begin: begin, maxGroup: maxGroup, enough: make(chan struct{}, 1), ended: make(chan struct{})}
 	g.wake = sync.NewCond(&g.mu)
 	go g.run()
 	return g
@@ -58,7 +62,7 @@ func (g *GroupCommit) Submit(op Op) {
 		return
 	}
 	g.waiting = append(g.waiting, submission{Op: op})
-	g.wake.Signal()
+	g.arrive()
 }
 
 // Err returns the reason why operations are refused, or nil if they are accepted.
@@ -77,7 +81,7 @@ func (g *GroupCommit) Reopen(reopen func() error) error {
 		return ErrClosed
 	}
 	g.waiting = append(g.waiting, submission{Op: Op{Done: func(err error) { done <- err }}, reopen: reopen})
-	g.wake.Signal()
+	g.arrive()
 	g.mu.Unlock()
 	return <-done
 }
@@ -86,58 +90,104 @@ func (g *GroupCommit) Reopen(reopen func() error) error {
 func (g *GroupCommit) Close() {
 	g.mu.Lock()
 	g.closing = true
-	g.wake.Signal()
+	g.arrive()
 	g.mu.Unlock()
 	<-g.ended
 }
 
 func (g *GroupCommit) run() {
 	defer close(g.ended)
-	for {
+	for g.await() {
 		g.gather()
 		ops, broken := g.next()
 		switch {
-		case ops == nil:
-			return
 		case ops[0].reopen != nil:
 			ops[0].Done(g.reopen(ops[0].reopen))
 		case broken != nil:
 			answer(ops, broken)
 		default:
+			began := time.Now()
 			g.commit(ops)
+			g.took = time.Since(began)
 		}
 	}
 }
 
-// gather waits, as long as more operations arrive, for the callers that were just answered to submit their next ones. Without it there
-// would be two groups of half the size that take turns: the callers that came during a commit, and those that the commit answered.
+// await waits for an operation. It returns false after Close, when there are none left.
+func (g *GroupCommit) await() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for len(g.waiting) == 0 && !g.closing {
+		g.wake.Wait()
+	}
+	return len(g.waiting) > 0
+}
+
+// mostPause bounds how long a group waits for more operations.
+const mostPause = time.Millisecond
+
+// gather waits for the callers that were just answered to submit their next operations. Without it there would be two groups of half the size
+// that take turns: the callers that came during a commit, and those that the commit answered. A commit costs about the same whatever its size,
+// so small groups cost more for each operation.
+//
+// Callers that only use the ledger are back as soon as they run. Those that do more are not. So gather goes on waiting until as many operations
+// have arrived as the last group had, but no longer than the last commit took. No operation waits longer than if it had come just after a
+// commit began, and a caller that is alone never waits.
 func (g *GroupCommit) gather() {
+	if g.arrivals() {
+		return
+	}
+	select {
+	case <-g.enough:
+	case <-time.After(min(g.took, mostPause)):
+	}
+	g.arrivals()
+}
+
+// arrivals lets others run as long as operations arrive. It reports whether gather need not wait for more.
+func (g *GroupCommit) arrivals() (enough bool) {
 	for before := -1; ; {
 		g.mu.Lock()
+		select {
+		case <-g.enough: // the message is for another time
+		default:
+		}
 		n := len(g.waiting)
+		enough = g.isEnough()
 		g.mu.Unlock()
 		if n == before || n >= g.maxGroup {
-			return
+			return enough
 		}
 		before = n
 		runtime.Gosched()
 	}
 }
 
-// next waits for operations and takes a group of them. It returns none after Close.
+// isEnough reports whether gather need not wait for more operations; g.mu must be locked.
+func (g *GroupCommit) isEnough() bool {
+	return g.closing || len(g.waiting) >= min(g.size, g.maxGroup)
+}
+
+// arrive tells the writer that an operation has arrived, or that no more will; g.mu must be locked.
+func (g *GroupCommit) arrive() {
+	g.wake.Signal()
+	if g.isEnough() {
+		select {
+		case g.enough <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// next takes a group of the operations that wait.
 func (g *GroupCommit) next() ([]submission, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for len(g.waiting) == 0 {
-		if g.closing {
-			return nil, nil
-		}
-		g.wake.Wait()
-	}
 	n := 1
 	for n < min(len(g.waiting), g.maxGroup) && g.waiting[0].reopen == nil && g.waiting[n].reopen == nil {
 		n++
 	}
+	g.size = n
 	ops := g.waiting[:n:n]
 	g.waiting = g.waiting[n:]
 	if len(g.waiting) == 0 {

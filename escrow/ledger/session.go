@@ -33,13 +33,12 @@ func (tx *Tx) Over(s Session) (bool, error) {
 // beginSession begins a session with the next epoch. A store that is open for reading has no session, and needs none.
 func (l *Ledger) beginSession() error {
 	process := rand.Text()
-	_, isShared := l.store.(Shared)
 	session, err := submit(l.store, func(w Writer) (Session, error) {
 		meta, err := readMeta(w)
 		if err != nil {
 			return Session{}, err
 		}
-		if !isShared {
+		if !l.IsShared() {
 			meta.Sessions = nil
 		}
 		meta.Epoch++
@@ -57,7 +56,7 @@ func (l *Ledger) beginSession() error {
 
 // endSession ends the session, so that the other processes on a shared store know that it is over.
 func (l *Ledger) endSession() error {
-	if _, isShared := l.store.(Shared); !isShared || l.session == (Session{}) {
+	if !l.IsShared() || l.session == (Session{}) {
 		return nil
 	}
 	_, err := submit(l.store, func(w Writer) (struct{}, error) {

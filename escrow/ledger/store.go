@@ -88,6 +88,12 @@ type Reopener interface {
 	Reopen() error
 }
 
+// Looker is implemented by stores that find a single record without a transaction.
+type Looker interface {
+	// Look returns the value of key as last committed, or nil if there is no such record. The slice must not be changed.
+	Look(key []byte) ([]byte, error)
+}
+
 // Recent is implemented by stores that know some records without asking a database.
 type Recent interface {
 	// Recent is like View, but may read the records as of the last commit of another process that this store has heard of.

@@ -87,7 +87,7 @@ type Store struct {
 	commits *ledger.GroupCommit // nil if the file is open for reading only
 	file    atomic.Pointer[file]
 	closing sync.Mutex
-	closed  bool
+	closed  atomic.Bool
 }
 
 // file is the open file. Reopen replaces it by another.
@@ -316,10 +316,12 @@ func (s *Store) View(fn func(ledger.Reader) error) error {
 			return err
 		}
 		if s.file.Load() == f {
-			return fmt.Errorf("%w: %s", ledger.ErrClosed, s.path)
+			return s.errClosed()
 		}
 	}
 }
+
+func (s *Store) errClosed() error { return fmt.Errorf("%w: %s", ledger.ErrClosed, s.path) }
 
 // errFolded means that another layer was frozen while a read transaction began. The bucket may then hold changes that the reader must
 // not see yet, so the read is repeated.
@@ -361,13 +363,13 @@ func (f *file) view(fn func(*bbolt.Tx) error) (err error) {
 func (s *Store) Close() error {
 	s.closing.Lock()
 	defer s.closing.Unlock()
-	if s.closed {
+	if s.closed.Load() {
 		return nil
 	}
-	s.closed = true
 	if s.commits != nil {
 		s.commits.Close()
 	}
+	s.closed.Store(true)
 	if err := s.file.Load().close(); err != nil {
 		return fmt.Errorf("closing the ledger %s: %w", s.path, err)
 	}

@@ -20,6 +20,7 @@ type layer struct {
 	texts   [][]byte // the texts of the groups, oldest first
 	runs    []run    // oldest and longest first
 	newest  *newest  // shared by all layers of the journal
+	below   *below   // the same
 	size    int      // about the memory of all changes that were ever added, in bytes
 }
 
@@ -41,7 +42,7 @@ type newest struct {
 const changeOverhead = 48
 
 func newLayer(journal uint64) *layer {
-	return &layer{journal: journal, newest: &newest{seed: maphash.MakeSeed(), places: make(map[uint64]place)}}
+	return &layer{journal: journal, below: &below{}, newest: &newest{seed: maphash.MakeSeed(), places: make(map[uint64]place)}}
 }
 
 // change is a record's new value. A nil value means that the record is deleted.
