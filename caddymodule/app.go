@@ -73,6 +73,9 @@ type App struct {
 	// that this gateway serves itself, at /problems/ below the prefix of its API.
 	ProblemTypes string `json:"problem_types,omitempty"`
 
+	// Invoice is the operator's name, address and tax lines, as invoices and statements print them. Default: they name only the parties.
+	Invoice api.Issuer `json:"invoice,omitzero"`
+
 	// MetricsByPayer counts the charged calls of each payer apart in the metrics. Each payer is then a time series, for up to 10,000 of them.
 	// Default: they are counted by payee, route and model.
 	MetricsByPayer bool `json:"metrics_by_payer,omitempty"`

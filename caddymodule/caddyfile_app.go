@@ -18,7 +18,7 @@ import (
 )
 
 // appWords lists the subdirectives of the global option, for error messages.
-const appWords = "ledger, currency, operator_key, registration, faucet, commission, min_escrow, min_period, max_subscriptions, default_limit, refund_window, webhooks, max_bodies, problem_types, metrics_by_payer, identify, rail, tariff"
+const appWords = "ledger, currency, operator_key, registration, faucet, commission, min_escrow, min_period, max_subscriptions, default_limit, refund_window, webhooks, max_bodies, problem_types, invoice, metrics_by_payer, identify, rail, tariff"
 
 // parseGlobalOption reads the global option `tallygate`. Its syntax is described at [App.UnmarshalCaddyfile].
 func parseGlobalOption(d *caddyfile.Dispenser, earlier any) (any, error) {
@@ -50,6 +50,11 @@ func parseGlobalOption(d *caddyfile.Dispenser, earlier any) (any, error) {
 //		webhooks public|private
 //		max_bodies SIZE
 //		problem_types URL
+//		invoice {
+//			name NAME
+//			address LINE...
+//			tax LINE...
+//		}
 //		metrics_by_payer
 //		identify upstream [signed] | none
 //		rail NAME ...
@@ -141,6 +146,8 @@ func (a *App) unmarshalWord(d *caddyfile.Dispenser, word string) error {
 			return d.WrapErr(err)
 		}
 		return nil
+	case "invoice":
+		return a.unmarshalInvoice(d)
 	case "max_bodies":
 		return oneSize(d, &a.MaxBodies)
 	case "identify":
@@ -215,6 +222,37 @@ func (a *App) unmarshalDefaultLimit(d *caddyfile.Dispenser) error {
 		return d.Errf("default_limit: %v", err)
 	}
 	a.DefaultLimits = append(a.DefaultLimits, limit)
+	return nil
+}
+
+// unmarshalInvoice reads how invoices name the operator.
+func (a *App) unmarshalInvoice(d *caddyfile.Dispenser) error {
+	if d.NextArg() {
+		return d.Errf("unexpected %q: invoice takes a block only", d.Val())
+	}
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		word := d.Val()
+		lines := d.RemainingArgs()
+		if len(lines) == 0 {
+			return d.Errf("%s needs a text, in quotes if it has spaces", word)
+		}
+		switch word {
+		case "name":
+			if len(lines) > 1 || a.Invoice.Name != "" {
+				return d.Errf("name takes one text: put it into quotes, such as name \"Acme GmbH\"")
+			}
+			a.Invoice.Name = lines[0]
+		case "address":
+			a.Invoice.Address = append(a.Invoice.Address, lines...)
+		case "tax":
+			a.Invoice.Tax = append(a.Invoice.Tax, lines...)
+		default:
+			return d.Errf("unrecognized subdirective %q of invoice: expected one of name, address, tax", word)
+		}
+	}
+	if a.Invoice.Name == "" {
+		return d.Err("invoice needs the name of the operator: write 'name NAME'")
+	}
 	return nil
 }
 

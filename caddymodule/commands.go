@@ -292,6 +292,7 @@ func (p *place) perform(name string, args []byte, w io.Writer) error {
 type place struct {
 	store    StoreModule
 	currency string
+	issuer   api.Issuer   // the operator, as the config's invoices name it
 	rules    escrow.Rules // the rules of the config; what is due by them is done before the task
 	address  string
 }
@@ -343,7 +344,7 @@ func (p *place) fromConfig(raw []byte) error {
 	if err != nil {
 		return err
 	}
-	p.store, p.currency = store, app.Currency
+	p.store, p.currency, p.issuer = store, app.Currency, app.Invoice
 	app.logger = zap.NewNop()
 	if err := app.provisionRules(); err != nil {
 		return err

@@ -40,6 +40,7 @@ func registerReading() {
 			setRun(cmd, cobra.MaximumNArgs(1), runCharges)
 		},
 	})
+	registerInvoice()
 }
 
 // printable returns a text that others have chosen, such as a name or a memo, for a terminal: what can't be printed is escaped, so that no text can
@@ -50,14 +51,6 @@ func printable(text string) string {
 	}
 	quoted := strconv.Quote(text)
 	return quoted[1 : len(quoted)-1]
-}
-
-// cell returns a text that others have chosen for a cell of a table: a spreadsheet does not take it for a formula.
-func cell(text string) string {
-	if text != "" && strings.ContainsRune("=+-@\t\r", rune(text[0])) {
-		return "'" + text
-	}
-	return text
 }
 
 // table prints lines with their columns one below the other.

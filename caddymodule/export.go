@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/escrow/api"
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
@@ -111,7 +112,7 @@ func exportCSV(ctx context.Context, on bench, args exportArgs, w io.Writer) erro
 	err := eachTransfer(ctx, on, args, func(t ledger.Transfer) error {
 		return out.Write([]string{
 			strconv.FormatUint(t.Seq, 10), t.Time.Format(time.RFC3339Nano), string(t.Debit), string(t.Credit), t.Amount.String(),
-			t.Kind, t.Phase.String(), strconv.FormatUint(t.Pending, 10), cell(t.Reference), cell(t.Memo),
+			t.Kind, t.Phase.String(), strconv.FormatUint(t.Pending, 10), api.Cell(t.Reference), api.Cell(t.Memo),
 		})
 	})
 	out.Flush()

@@ -55,6 +55,8 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		Troubles:        h.app.troubles,
 		Client:          clientHost,
 		Proxied:         isProxied,
+		Issuer:          h.app.Invoice,
+		Product:         invoiceProduct,
 		PrivateWebhooks: h.app.privateWebhooks(),
 		Logger:          ctx.Slogger(),
 	}))

@@ -441,6 +441,7 @@ func checkCommandsOnFile(t *testing.T, db, request string) {
 		{"agents add by-file", "tg_"},
 		{"deposit agent-0 1 --json", `"available": "3.4975"`},
 		{"credit acme agent-0 1 --json", `"remaining": "1"`},
+		{"invoice " + time.Now().UTC().Format("2006-01") + " agent-0 acme", "paid with money"},
 		{"ledger export --format cloudevents", `"credit":"0.0005"`},
 		{"ledger export --format csv", ",credit:crd_"},
 		{"explain " + request, "wallet:agent-0 -> wallet:acme"},

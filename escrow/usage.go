@@ -35,7 +35,15 @@ type Usage struct {
 	Credit ledger.Amount // part of Paid and Earned that credit paid, before refunds
 	Fees   ledger.Amount // part of Paid and Earned that were prices of subscriptions' periods
 	Units  map[string]decimal.Decimal
+
+	// What only invoices tell.
+	creditBack ledger.Amount // part of Back that was given back as credit
+	commission ledger.Amount // part of Paid and Earned that the operator took of charges and kept
+	priced     map[pricedUnit]decimal.Decimal
 }
+
+// pricedUnit is a unit and the price at which it was charged, as the charge states it.
+type pricedUnit struct{ unit, price string }
 
 func (u *Usage) add(v Usage) {
 	u.Calls += v.Calls
@@ -44,6 +52,17 @@ func (u *Usage) add(v Usage) {
 	u.Back += v.Back
 	u.Credit += v.Credit
 	u.Fees += v.Fees
+	u.creditBack += v.creditBack
+	u.commission += v.commission
+	for unit, n := range v.priced {
+		if u.priced == nil {
+			u.priced = make(map[pricedUnit]decimal.Decimal, len(v.priced))
+		}
+		if _, listed := u.priced[unit]; !listed && len(u.priced) >= maxPriced {
+			unit.price = ""
+		}
+		u.priced[unit] = u.priced[unit].Add(n)
+	}
 	for unit, n := range v.Units {
 		if u.Units == nil {
 			u.Units = make(map[string]decimal.Decimal, len(v.Units))
@@ -54,7 +73,8 @@ func (u *Usage) add(v Usage) {
 
 // minus returns what must be added to v to get u.
 func (u Usage) minus(v Usage) Usage {
-	less := Usage{Calls: u.Calls - v.Calls, Paid: u.Paid - v.Paid, Earned: u.Earned - v.Earned, Back: u.Back - v.Back, Credit: u.Credit - v.Credit, Fees: u.Fees - v.Fees}
+	less := Usage{Calls: u.Calls - v.Calls, Paid: u.Paid - v.Paid, Earned: u.Earned - v.Earned, Back: u.Back - v.Back, Credit: u.Credit - v.Credit, Fees: u.Fees - v.Fees,
+		creditBack: u.creditBack - v.creditBack, commission: u.commission - v.commission}
 	less.Units = make(map[string]decimal.Decimal, len(u.Units))
 	for unit, n := range u.Units {
 		less.Units[unit] = n
@@ -67,7 +87,7 @@ func (u Usage) minus(v Usage) Usage {
 
 // usageFor returns what the charge adds to the usage of an agent.
 func (c Charge) usageFor(agent string) Usage {
-	u := Usage{Calls: 1, Back: c.Refunded, Credit: c.Credit, Units: make(map[string]decimal.Decimal, len(c.Units))}
+	u := Usage{Calls: 1, Back: c.Refunded, Credit: c.Credit, creditBack: c.CreditBack, commission: c.Commission - c.CommissionBack, Units: make(map[string]decimal.Decimal, len(c.Units))}
 	if agent != "" && c.Payer == agent {
 		u.Paid = c.Amount
 	} else {
@@ -77,6 +97,22 @@ func (c Charge) usageFor(agent string) Usage {
 		if n, err := decimal.NewFromString(text); err == nil {
 			u.Units[unit] = n
 		}
+	}
+	return u
+}
+
+// maxPriced is how many pairs of a unit and a price one sum tells apart. Further prices are added up without the price.
+const maxPriced = 64
+
+// withPrices adds to a usage at which prices the units of the charge were charged.
+func (c Charge) withPrices(u Usage) Usage {
+	u.priced = make(map[pricedUnit]decimal.Decimal, len(u.Units))
+	for unit, n := range u.Units {
+		price := c.UnitPrices[unit]
+		if strings.Contains(price, ";") { // the text of a price with tiers says where in the tiers the call began
+			price = ""
+		}
+		u.priced[pricedUnit{unit, price}] = n
 	}
 	return u
 }
@@ -226,6 +262,7 @@ type report struct {
 	book  *Book
 	agent string
 	by    usageBy
+	price bool      // the sums tell prices; only months' totals do
 	kept  time.Time // charges from before it are in the totals
 	rows  map[string]*UsageRow
 	seen  int
@@ -358,7 +395,11 @@ func (r *report) addChargesOf(agent string, from, to time.Time) error {
 			if err := r.sees(); err != nil {
 				return err
 			}
-			r.add(c.groupFor(r.agent, r.by.tag), c.CreatedAt, c.usageFor(r.agent))
+			u := c.usageFor(r.agent)
+			if r.price {
+				u = c.withPrices(u)
+			}
+			r.add(c.groupFor(r.agent, r.by.tag), c.CreatedAt, u)
 		}
 		if next == "" {
 			return nil

@@ -1,6 +1,7 @@
 package escrow
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"fmt"
@@ -94,16 +95,35 @@ type usageTotal struct {
 	Back   ledger.Amount     `cbor:"6,keyasint,omitempty"`
 	Credit ledger.Amount     `cbor:"7,keyasint,omitempty"`
 	Units  map[string]string `cbor:"8,keyasint,omitempty"`
+
+	CreditBack ledger.Amount `cbor:"9,keyasint,omitempty"`
+	Commission ledger.Amount `cbor:"10,keyasint,omitempty"`
+	Priced     []pricedTotal `cbor:"11,keyasint,omitempty"` // only in totals of months
+}
+
+// pricedTotal is how much of a unit was charged at a price.
+type pricedTotal struct {
+	Unit     string `cbor:"1,keyasint"`
+	Price    string `cbor:"2,keyasint,omitempty"`
+	Quantity string `cbor:"3,keyasint"`
 }
 
 func (total usageTotal) usage() (Usage, error) {
-	u := Usage{Calls: total.Calls, Paid: total.Paid, Earned: total.Earned, Back: total.Back, Credit: total.Credit, Units: make(map[string]decimal.Decimal, len(total.Units))}
+	u := Usage{Calls: total.Calls, Paid: total.Paid, Earned: total.Earned, Back: total.Back, Credit: total.Credit, Units: make(map[string]decimal.Decimal, len(total.Units)),
+		creditBack: total.CreditBack, commission: total.Commission, priced: make(map[pricedUnit]decimal.Decimal, len(total.Priced))}
 	for unit, text := range total.Units {
 		n, err := decimal.NewFromString(text)
 		if err != nil {
 			return Usage{}, fmt.Errorf("a total of %s: %w", unit, err)
 		}
 		u.Units[unit] = n
+	}
+	for _, p := range total.Priced {
+		n, err := decimal.NewFromString(p.Quantity)
+		if err != nil {
+			return Usage{}, fmt.Errorf("a total of %s at %s: %w", p.Unit, p.Price, err)
+		}
+		u.priced[pricedUnit{p.Unit, p.Price}] = n
 	}
 	return u, nil
 }
@@ -155,12 +175,13 @@ func (of sumOf) key() []byte {
 	return append(of.view.key(of.agent, of.tag, of.begin()), hash[:16]...)
 }
 
-// addCharge adds u, for a charge, to all totals of one of the parties, or of all agents.
-func (s sums) addCharge(agent string, c Charge, u Usage) {
+// addCharge adds u, for a charge, to all totals of one of the parties, or of all agents. month is the same for the totals of months, which
+// alone tell prices.
+func (s sums) addCharge(agent string, c Charge, u, month Usage) {
 	g := c.groupFor(agent, "")
 	s.add(viewHour, agent, "", c.CreatedAt, usageGroup{Route: g.Route, Model: g.Model, Plan: g.Plan}, u)
 	s.add(viewDay, agent, "", c.CreatedAt, g, u)
-	s.add(viewMonth, agent, "", c.CreatedAt, g, u)
+	s.add(viewMonth, agent, "", c.CreatedAt, g, month)
 	for tag, value := range c.TagsFor(agent) {
 		s.add(viewTag, agent, tag, c.CreatedAt, usageGroup{Tag: value}, u)
 	}
@@ -193,6 +214,11 @@ func (t *Tx) write(s sums) error {
 		for unit, n := range u.Units {
 			total.Units[unit] = n.String()
 		}
+		total.CreditBack, total.Commission, total.Priced = u.creditBack, u.commission, nil
+		for p, n := range u.priced {
+			total.Priced = append(total.Priced, pricedTotal{p.unit, p.price, n.String()})
+		}
+		slices.SortFunc(total.Priced, func(a, b pricedTotal) int { return cmp.Or(cmp.Compare(a.Unit, b.Unit), cmp.Compare(a.Price, b.Price)) })
 		if err := t.put(key, total); err != nil {
 			return err
 		}
@@ -376,7 +402,8 @@ func (t *Tx) keepSome(payee string, before time.Time) (part keptPart, err error)
 		}
 		charges = append(charges, c)
 		for _, party := range c.usageParties() {
-			sums.addCharge(party, c, c.usageFor(party))
+			u := c.usageFor(party)
+			sums.addCharge(party, c, u, c.withPrices(u))
 		}
 	}
 	t.ledger.Put(keptTable.key(payee), last)
@@ -399,7 +426,8 @@ func (t *Tx) saveCharge(c Charge) error {
 	if found && timeKey(c.CreatedAt)+c.RequestID <= string(last) {
 		sums := sums{}
 		for _, party := range c.usageParties() {
-			sums.addCharge(party, c, c.usageFor(party).minus(old.usageFor(party)))
+			change := c.usageFor(party).minus(old.usageFor(party))
+			sums.addCharge(party, c, change, change) // units and prices of a charge never change
 		}
 		if err := t.write(sums); err != nil {
 			return err

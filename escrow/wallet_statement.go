@@ -27,9 +27,9 @@ type StatementLine struct {
 
 // Statement adds up what moved in a wallet in a month, such as 2026-11.
 func (b *Book) Statement(ctx context.Context, agent, month string) (Statement, error) {
-	from, err := time.Parse("2006-01", month)
+	from, err := readMonth(month)
 	if err != nil {
-		return Statement{}, invalid("month", "month %.40q: write it like 2026-11", month)
+		return Statement{}, err
 	}
 	end, err := b.awaitReport(ctx, agent)
 	if err != nil {

@@ -44,6 +44,10 @@ type Options struct {
 	// Proxied reports whether a request came through a proxy that the operator trusts. On an address of this machine, requests to /mcp
 	// with another host name are refused unless they did. Default: no request did.
 	Proxied func(*http.Request) bool
+	// Issuer is the operator, as invoices and statements name it.
+	Issuer Issuer
+	// Product computes what the items of invoices cost. Default: they have no product.
+	Product Product
 	// PrivateWebhooks allows webhooks at private addresses; see [SenderOptions].
 	PrivateWebhooks bool
 	// Logger gets the failures that are not shown to the caller. Default: slog.Default.

@@ -70,7 +70,12 @@ func (s *schemas) response(rt route) object {
 	if rt.status == http.StatusNoContent {
 		return object{"description": "done"}
 	}
-	return object{"description": "done", "content": object{"application/json": object{"schema": object{"$ref": s.refs[rt.out].Ref}}}}
+	content := object{"application/json": object{"schema": object{"$ref": s.refs[rt.out].Ref}}}
+	if rt.out.Implements(reflect.TypeFor[papered]()) {
+		content["text/csv"] = object{"schema": object{"type": "string"}}
+		content["text/html"] = object{"schema": object{"type": "string"}}
+	}
+	return object{"description": "done", "content": content}
 }
 
 func parameters(rt route) []object {

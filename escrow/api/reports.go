@@ -69,9 +69,11 @@ type usageRowOut struct {
 type statementIn struct {
 	AgentID string `query:"agent_id"`
 	Month   string `query:"month"`
+	Format  string `query:"format"`
 }
 
 type statementOut struct {
+	Issuer         Issuer             `json:"issuer"`
 	AgentID        string             `json:"agent_id"`
 	Month          string             `json:"month"`
 	Currency       string             `json:"currency"`
@@ -94,7 +96,7 @@ func reportRoutes() []route {
 			return reputationOut{AgentID: rep.Agent, Since: rep.Since, AsPayee: sideAnswer(rep.AsPayee), AsPayer: sideAnswer(rep.AsPayer)}, err
 		}),
 		get("/usage", "getUsage", "The agent's charges, added up", getUsage),
-		get("/statements", "getStatement", "The wallet's statement for a month", getStatement),
+		get("/statements", "getStatement", "The wallet's statement for a month, as JSON, CSV or a page to print", getStatement),
 	}
 }
 
@@ -133,7 +135,7 @@ func getStatement(r *request, in *statementIn) (statementOut, error) {
 	}
 	s, err := r.book.Statement(r.Context(), agent, in.Month)
 	return statementOut{
-		AgentID: agent, Month: in.Month, Currency: r.book.Currency(), OpeningBalance: s.Opening, ClosingBalance: s.Closing,
+		Issuer: r.server.o.Issuer, AgentID: agent, Month: in.Month, Currency: r.book.Currency(), OpeningBalance: s.Opening, ClosingBalance: s.Closing,
 		Lines: each(s.Lines, func(l escrow.StatementLine) statementLineOut { return statementLineOut(l) }),
 	}, err
 }

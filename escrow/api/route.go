@@ -151,6 +151,9 @@ func (s *server) tell(w http.ResponseWriter, req *http.Request, rt route, out an
 		s.fail(w, req, err)
 		return
 	}
+	if p, is := out.(papered); is && s.tellPaper(w, req, rt, p.paper()) {
+		return
+	}
 	text, err := encode(out)
 	if err != nil {
 		s.fail(w, req, err)

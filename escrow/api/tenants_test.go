@@ -37,7 +37,7 @@ func operations(t *testing.T, own map[string]string) (all []operation) {
 	for template, methods := range theContract.Paths {
 		for method, op := range methods {
 			o := operation{id: op.OperationID, method: strings.ToUpper(method), path: "/api/v1" + template}
-			o.path = strings.NewReplacer("{payee}", "bob", "{name}", "spec", "{id}", own[strings.Split(template, "/")[1]]).Replace(o.path)
+			o.path = strings.NewReplacer("{payee}", "bob", "{name}", "spec", "{month}", "2026-11", "{id}", own[strings.Split(template, "/")[1]]).Replace(o.path)
 			if strings.Contains(o.path, "{") {
 				t.Fatalf("%s: what stands for the parameters?", template)
 			}
@@ -46,6 +46,9 @@ func operations(t *testing.T, own map[string]string) (all []operation) {
 			}
 			if o.method == "GET" || o.method == "DELETE" {
 				o.path += "?agent_id=alice"
+			}
+			if o.id == "getInvoice" {
+				o.path += "&payer=alice&payee=bob"
 			}
 			o.body = fill(t, op.RequestBody.Content["application/json"].Schema)
 			all = append(all, o)
