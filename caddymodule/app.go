@@ -122,6 +122,7 @@ type App struct {
 	clock    *worker      // does what is due at a certain time
 	totals   *worker      // adds charges to the totals that reports are made of
 	judging  *worker      // asks judges again whose decision is missing
+	paying   *worker      // asks rails for payments whose outcome is not known; nil without rails
 	sender   *worker      // sends webhooks
 }
 
@@ -222,6 +223,9 @@ func (a *App) provisionRules() error {
 	}
 	if a.MaxSubscriptions < 0 {
 		return fmt.Errorf("max_subscriptions %d: expected a number above zero", a.MaxSubscriptions)
+	}
+	for _, rail := range a.rails {
+		r.Rails = append(r.Rails, rail.Name())
 	}
 	if r.RefundWindow == 0 {
 		r.RefundWindow = defaultRefundWindow
@@ -420,6 +424,9 @@ func (a *App) start() error {
 	a.totals = startTotals(a.books, a.book, a.logger)
 	a.judging = startJudging(a.books, a.book, a.ctx.Slogger())
 	a.sender = startWorker(sender.Run)
+	if len(a.rails) > 0 {
+		a.paying = startCollecting(a.books, a.gateway, a.ctx.Slogger())
+	}
 	return nil
 }
 
@@ -450,6 +457,7 @@ func (a *App) Cleanup() error {
 	a.totals.end()
 	a.judging.end()
 	a.sender.end()
+	a.paying.end()
 	if !a.pooled {
 		return nil
 	}

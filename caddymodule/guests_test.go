@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -85,19 +86,21 @@ func (c *coins) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 
 func (*coins) Name() string { return "coins" }
 
-func (c *coins) Challenge(need gateway.Need, _ http.Header) map[string]string {
-	return map[string]string{"coins": need.Required.String() + " " + c.Unit}
+func (c *coins) Challenge(need gateway.Need, _ http.Header) map[string]any {
+	return map[string]any{"coins": need.Required.String() + " " + c.Unit}
 }
 
-func (*coins) Redeem(r *http.Request) (gateway.Paid, bool, error) {
+func (*coins) Take(r *http.Request) (gateway.Payable, bool, error) {
 	id, found := r.Header.Get("X-Coin"), r.Header.Get("X-Coin") != ""
 	r.Header.Del("X-Coin")
-	return gateway.Paid{ID: id, Agent: "coins:" + id, Amount: 1_000_000_000}, found, nil
+	return gateway.Payable{ID: id, Payer: strings.TrimRight(id, "0123456789"), Amount: 500_000_000, Ends: time.Now().Add(time.Hour)}, found, nil
 }
 
-func (*coins) Settled(charge escrow.Charge, h http.Header) {
-	h.Set("Coins-Left", charge.Balance.String())
-}
+func (*coins) Verify(context.Context, gateway.Payable) error { return nil }
+
+func (*coins) Settle(context.Context, gateway.Payable) (string, error) { return "", nil }
+
+func (*coins) Receipt(p gateway.Payable, _ string, h http.Header) { h.Set("Coin-Taken", p.ID) }
 
 func init() {
 	for _, module := range []caddy.Module{headerIdentity{}, lengthJudge{}, coins{}} {
@@ -144,13 +147,29 @@ func TestGuestModules(t *testing.T) {
 	want(t, "judged", fmt.Sprint(a.status, a.header.Get("Tallygate-Charge"), a.header.Get("Tallygate-Quality")), "2000.05score=7")
 
 	a = s.do("GET", "/", "", "")
-	wantProblem(t, a, 401, "unauthorized")
+	wantProblem(t, a, 402, "payment_required")
 	if !strings.Contains(a.body, `"coins":"0 pieces"`) {
 		t.Errorf("the refusal does not offer the rail: %s", a.body)
 	}
-	for _, left := range []string{"0.6", "0.2"} {
-		a = s.do("GET", "/", "", "", "X-Coin", "c1")
-		want(t, "paid by the rail", fmt.Sprint(a.status, a.header.Get("Coins-Left")), "200"+left)
+	var credit string
+	for n, left := range []string{"0.1", "0.2", "0.3"} {
+		coin := fmt.Sprint("c", n)
+		a = s.do("GET", "/", "", "", "X-Coin", coin)
+		want(t, "paid by the rail", fmt.Sprint(a.status, a.header.Get("Tallygate-Balance"), a.header.Get("Coin-Taken")), "200"+left+coin)
+		key := strings.TrimPrefix(a.header.Get("Authorization"), "Bearer ")
+		if (key != "") != (n == 0) {
+			t.Errorf("payment %d returns the key %q", n, key)
+		}
+		if key != "" {
+			neverLog(key)
+			credit = key
+		}
 	}
-	wantProblem(t, s.do("GET", "/", "", "", "X-Coin", "c1"), 402, "insufficient_funds")
+	wantProblem(t, s.do("GET", "/", "", "", "X-Coin", "c2"), 409, "idempotency_conflict")
+	wantProblem(t, s.do("GET", "/?other", "", "", "X-Coin", "c2"), 402, "payment_refused")
+	wantProblem(t, s.do("GET", "/", credit, ""), 402, "insufficient_funds")
+	a = s.do("GET", "/", credit, "", "X-Coin", "c9")
+	want(t, "a payment beside a key", fmt.Sprint(a.status, a.header.Get("Tallygate-Balance")), "2000.4")
+	a = s.do("GET", "/", credit, "")
+	want(t, "by the key that a payment has returned", fmt.Sprint(a.status, a.header.Get("Tallygate-Balance")), "2000")
 }

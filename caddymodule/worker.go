@@ -41,6 +41,8 @@ const (
 	maxClockSleep = time.Second
 	// judgeAgainAfter is the time between two attempts to get missing scores from judges.
 	judgeAgainAfter = 3 * time.Second
+	// collectEvery is the time between two rounds of asking for payments whose outcome is not known.
+	collectEvery = 15 * time.Second
 )
 
 // startClock starts a worker that does what is due at a certain time: automatic releases, the end of refund windows, renewals. It also
@@ -100,6 +102,20 @@ func startJudging(b *books, book *escrow.Book, logger *slog.Logger) *worker {
 		for pause(ctx, judgeAgainAfter) {
 			if b.ledger.Err() == nil {
 				judging.Round(ctx, book, logger)
+			}
+		}
+	})
+}
+
+// startCollecting starts a worker that asks payment rails for payments whose outcome is not known.
+func startCollecting(b *books, g *gateway.Gateway, logger *slog.Logger) *worker {
+	return startWorker(func(ctx context.Context) {
+		for pause(ctx, collectEvery) {
+			if b.ledger.Err() != nil {
+				continue
+			}
+			if err := g.CollectPending(ctx, logger); err != nil && ctx.Err() == nil {
+				logger.Error("asking for payments whose outcome is not known", "error", err)
 			}
 		}
 	})

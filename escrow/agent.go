@@ -88,6 +88,8 @@ func (t *Tx) CreateAgent(by Actor, o AgentOrder) (Agent, Key, string, error) {
 	origin := SelfRegistered
 	if by.Operator {
 		origin = ByOperator
+	} else if rail, _, is := strings.Cut(o.ID, ":"); is && slices.Contains(t.rules.Rails, rail) {
+		return Agent{}, Key{}, "", refuse(Forbidden, map[string]string{"agent_id": o.ID}, "agents whose id begins with %q are made by payments; choose another agent_id", rail+":")
 	}
 	agent, err := t.addAgent(o, origin)
 	if err != nil {

@@ -41,6 +41,7 @@ type Rules struct {
 	DefaultLimits    []Limit       // the operator's limits of agents that are made from now on, except for payees of the configuration
 	MaxCalls         int           // of one agent, that run at once; 0: [DefaultMaxCalls]
 	Plans            []Plan        // subscriptions that agents may consent to
+	Rails            []string      // the names of payment rails; nobody registers an agent whose id could be that of one's payer
 	OperatorKeyHash  [32]byte      // SHA-256 of the operator's key ([HashKey]); zero: the operator's rights are off
 }
 

@@ -1,18 +1,85 @@
 package escrow
 
 import (
+	"strings"
 	"time"
 
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// RailPayment is money that came in by a payment rail, which is a network outside the ledger.
+// RailPayment is money that comes in by a payment rail, which is a network outside the ledger. Before a rail is told to move the money, the
+// payment is written down as pending. So no payment is forgotten if the process dies, or if the rail does not say what became of it.
 type RailPayment struct {
 	Rail   string        `cbor:"1,keyasint"` // its name, such as "x402"
 	ID     string        `cbor:"2,keyasint"` // the id of the payment; it is never used again on its rail
 	Agent  string        `cbor:"3,keyasint"`
 	Amount ledger.Amount `cbor:"4,keyasint"`
-	At     time.Time     `cbor:"5,keyasint"`
+	At     time.Time     `cbor:"5,keyasint"` // when it was booked, or when it was written down if it is pending
+
+	Pending bool      `cbor:"6,keyasint,omitempty"`  // it is not known yet whether the money came
+	Lost    bool      `cbor:"7,keyasint,omitempty"`  // it will not become known: the rail has been asked until the payment had ended
+	Proof   []byte    `cbor:"8,keyasint,omitempty"`  // of a pending payment: what the rail needs to ask for it again
+	Request []byte    `cbor:"9,keyasint,omitempty"`  // a digest of the request that brought it
+	Outside string    `cbor:"10,keyasint,omitempty"` // the id that the network outside gave it, such as that of a transaction
+	Ends    time.Time `cbor:"11,keyasint,omitzero"`  // after this the rail moves nothing
+}
+
+// maxProof is how many bytes a rail may keep of a pending payment.
+const maxProof = 32 << 10
+
+// RailAgent returns the id of the agent that stands for a payer of a rail. Nobody can register such an id.
+func RailAgent(rail, payer string) string { return rail + ":" + payer }
+
+// BeginFunding writes a payment down, before its rail is told to move the money. If it was written down or booked before, first is false,
+// and the payment is returned as it is in the books. Refused: forbidden if the payer's agent was not made by a rail, or is suspended.
+func (t *Tx) BeginFunding(p RailPayment) (noted RailPayment, first bool, err error) {
+	if err := checkRailPayment(p); err != nil {
+		return RailPayment{}, false, err
+	}
+	if found, err := load(t.ledger, railTable.key(p.Rail, p.ID), &noted); err != nil || found {
+		return noted, false, err
+	}
+	agent, exists, err := agentByID(t.ledger, p.Agent)
+	switch {
+	case err != nil:
+		return RailPayment{}, false, err
+	case exists && agent.Origin != ByRail:
+		return RailPayment{}, false, refuse(Forbidden, map[string]string{"agent_id": p.Agent}, "agent %q was not made by a payment, so payments are not booked into its wallet; ask the operator", p.Agent)
+	case exists && agent.status() != "":
+		return RailPayment{}, false, barred(agent.status(), agent.Reason)
+	}
+	p.Pending, p.At = true, t.Now()
+	t.ledger.Put(pendingPayment(p.Rail, p.ID), []byte{})
+	return p, true, t.put(railTable.key(p.Rail, p.ID), p)
+}
+
+// pendingPayment is the key under which a pending payment is listed. No rail has an empty name.
+func pendingPayment(rail, id string) []byte { return railTable.key("", rail, id) }
+
+// DropFunding forgets a pending payment, because it is certain that no money came.
+func (t *Tx) DropFunding(rail, id string) error {
+	p, pending, err := t.pending(rail, id)
+	if err == nil && pending {
+		t.ledger.Delete(pendingPayment(rail, id))
+		t.ledger.Delete(railTable.key(p.Rail, p.ID))
+	}
+	return err
+}
+
+// LoseFunding gives up asking for a pending payment. It stays in the books as one of which nothing is known; the operator has to find out.
+func (t *Tx) LoseFunding(rail, id string) error {
+	p, pending, err := t.pending(rail, id)
+	if err != nil || !pending {
+		return err
+	}
+	p.Lost, p.Proof = true, nil
+	t.ledger.Delete(pendingPayment(rail, id))
+	return t.put(railTable.key(rail, id), p)
+}
+
+func (t *Tx) pending(rail, id string) (p RailPayment, pending bool, err error) {
+	found, err := load(t.ledger, railTable.key(rail, id), &p)
+	return p, found && p.Pending, err
 }
 
 // Fund books money that came in by a rail into an agent's wallet. A payment is booked once: for a repetition, first is false and no money
@@ -21,8 +88,8 @@ func (t *Tx) Fund(f RailPayment) (booked RailPayment, first bool, err error) {
 	if err := checkRailPayment(f); err != nil {
 		return RailPayment{}, false, err
 	}
-	key := railTable.key(f.Rail, f.ID)
-	found, err := load(t.ledger, key, &booked)
+	at := railTable.key(f.Rail, f.ID)
+	found, err := load(t.ledger, at, &booked)
 	if err != nil {
 		return RailPayment{}, false, err
 	}
@@ -31,7 +98,11 @@ func (t *Tx) Fund(f RailPayment) (booked RailPayment, first bool, err error) {
 			return RailPayment{}, false, refuse(AlreadyExists, map[string]string{"rail": f.Rail, "payment_id": f.ID},
 				"payment %.80q was booked before, for another agent or of another amount", f.ID)
 		}
-		return booked, false, nil
+		if !booked.Pending {
+			return booked, false, nil
+		}
+		f.Request, f.Ends = booked.Request, booked.Ends
+		t.ledger.Delete(pendingPayment(f.Rail, f.ID))
 	}
 	_, exists, err := agentByID(t.ledger, f.Agent)
 	if err == nil && !exists {
@@ -40,23 +111,69 @@ func (t *Tx) Fund(f RailPayment) (booked RailPayment, first bool, err error) {
 	if err != nil {
 		return RailPayment{}, false, err
 	}
-	f.At = t.Now()
-	_, err = t.pay(kindDeposit, ledger.World, ledger.Wallet(f.Agent), PaymentOrder{Amount: f.Amount, Reference: f.ID, Memo: f.Rail}, f.Agent)
+	f.At, f.Pending, f.Lost, f.Proof = t.Now(), false, false, nil
+	memo := strings.TrimSpace(f.Rail + " " + f.Outside)
+	_, err = t.pay(kindDeposit, ledger.World, ledger.Wallet(f.Agent), PaymentOrder{Amount: f.Amount, Reference: f.ID, Memo: memo}, f.Agent)
 	if err != nil {
 		return RailPayment{}, false, err
 	}
-	return f, true, t.put(key, f)
+	return f, true, t.put(at, f)
+}
+
+// FirstKey makes the first key of an agent that was made by a payment. The key is not stored. It is empty if the agent had a key before.
+func (t *Tx) FirstKey(agent string) (key string, err error) {
+	if keys, err := t.countUpTo(keyByAgent.under(agent), 1); err != nil || keys > 0 {
+		return "", err
+	}
+	_, key, err = t.addKey(agent, KeyOrder{})
+	return key, err
+}
+
+// RailPayment returns a payment as it is in the books.
+func (b *Book) RailPayment(rail, id string) (p RailPayment, found bool, err error) {
+	err = b.view(func(r ledger.Reader) error {
+		found, err = load(r, railTable.key(rail, id), &p)
+		return err
+	})
+	return p, found, err
+}
+
+// PendingPayments lists payments of which it is not known yet whether the money came, up to limit of them.
+func (b *Book) PendingPayments(limit int) (pending []RailPayment, err error) {
+	err = b.view(func(r ledger.Reader) error {
+		var ids [][2]string
+		err := r.Scan(railTable.under(""), func(key, _ []byte) (bool, error) {
+			rail, id, _ := strings.Cut(railTable.lastPart(key, ""), "\x00")
+			ids = append(ids, [2]string{rail, id})
+			return len(ids) < limit, nil
+		})
+		for _, id := range ids {
+			var p RailPayment
+			if found, err := load(r, railTable.key(id[0], id[1]), &p); err != nil {
+				return err
+			} else if found {
+				pending = append(pending, p)
+			}
+		}
+		return err
+	})
+	return pending, err
 }
 
 func checkRailPayment(f RailPayment) error {
 	if f.Rail == "" || len(f.Rail) > maxID || f.ID == "" || len(f.ID) > maxReference {
 		return invalid("payment_id", "a payment has a rail of 1 to %d bytes and an id of 1 to %d", maxID, maxReference)
 	}
-	if err := checkText("rail", f.Rail); err != nil {
-		return err
+	if f.Amount <= 0 {
+		return invalid("amount", "a payment is of more than zero")
 	}
-	if err := checkText("payment_id", f.ID); err != nil {
-		return err
+	if len(f.Proof) > maxProof {
+		return invalid("payment", "a payment has at most %d bytes", maxProof)
+	}
+	for field, text := range map[string]string{"rail": f.Rail, "payment_id": f.ID, "outside": f.Outside} {
+		if err := checkText(field, text); err != nil {
+			return err
+		}
 	}
 	return CheckAgentID("agent_id", f.Agent)
 }

@@ -22,6 +22,7 @@ type arrival struct {
 	key     string          // the caller's key; empty if there was none
 	hint    string          // what is wrong with the form of Authorization, if there was no key
 	payer   escrow.Actor    // set when it is known
+	receipt http.Header     // of the payment that came with the request; nil if there was none
 	terms   terms
 	refused *ledger.Refusal // the refusal of the terms; only a caller that was identified gets it
 	body    []byte          // the body as it arrived, if it was read; for inner meters, the digest and judges

@@ -130,7 +130,7 @@ func (b *kept) complete() (cause any) {
 	case err != nil:
 		b.discard()
 		b.Header().Set(headerRequest, c.id)
-		c.tell(b.ResponseWriter, asRefusal(err))
+		c.tell(b.ResponseWriter, asRefusal(err), nil)
 		return nil
 	}
 	c.writeCharge(b.Header(), end)

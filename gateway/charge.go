@@ -42,7 +42,6 @@ func (a *admitted) writeCharge(h http.Header, end *settled) {
 	if verdict := end.verdict(); verdict != "" {
 		h.Set(headerQuality, verdict)
 	}
-	a.confirm(h, charge)
 }
 
 // mayState reports whether this call can have a header of the charge.

@@ -25,9 +25,12 @@ package gateway
 import (
 	"cmp"
 	"log/slog"
+	"maps"
 	"net/http"
 	"sync"
 	"time"
+
+	"golang.org/x/sync/singleflight"
 
 	"github.com/tallygate/tallygate/escrow"
 	"github.com/tallygate/tallygate/escrow/ledger"
@@ -74,6 +77,9 @@ type Gateway struct {
 	hangUpGrace time.Duration // how long an answer is read, for its usage, after its client has left
 	// now is the clock by which the waiting of a client is measured.
 	now func() time.Time
+
+	collecting   singleflight.Group // payments that are being collected, by rail and id
+	railPatience time.Duration      // how long a pending payment is left to the request that has brought it
 }
 
 // stallTime is the default of stall. It is longer than short failures of a network, and shorter than the timeouts of providers.
@@ -91,7 +97,7 @@ func New(book *escrow.Book, o Options) *Gateway {
 	if o.Report == nil {
 		o.Report = func(*http.Request, Report) {}
 	}
-	return &Gateway{book: book, options: o, stall: stallTime, bodyGrace: bodyGrace, hangUpGrace: hangUpGrace, now: time.Now}
+	return &Gateway{book: book, options: o, stall: stallTime, bodyGrace: bodyGrace, hangUpGrace: hangUpGrace, now: time.Now, railPatience: 2 * railTimeout}
 }
 
 // Serve handles one request as a metered call. It answers refusals itself. If the handlers below end without an answer, it returns their
@@ -116,6 +122,7 @@ func (g *Gateway) Serve(route *Route, w http.ResponseWriter, r *http.Request, ne
 		arrived.deadline = http.NewResponseController(w).SetReadDeadline
 	}
 	asked, refusal := arrived.ask()
+	maps.Copy(w.Header(), arrived.receipt)
 	var call *admitted
 	if refusal == nil {
 		call, refusal = asked.admit()
@@ -141,7 +148,7 @@ func (a *arrival) refuse(w http.ResponseWriter, r *http.Request, refusal *ledger
 	if a.cutOff {
 		w.Header().Set("Connection", "close") // otherwise the server reads the rest of the body first, however slowly it comes
 	}
-	a.tell(w, a.challenge(w.Header(), refusal))
+	a.tell(w, refusal, a.challenge(w.Header(), refusal))
 }
 
 // wouldRefuse notes in the metrics and in the log, in shadow mode, that a call would have been refused. It does nothing if refusal is nil.

@@ -2,12 +2,14 @@ package gateway_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -283,23 +285,23 @@ type coins struct{}
 
 func (coins) Name() string { return "coins" }
 
-func (coins) Challenge(need gateway.Need, h http.Header) map[string]string {
+func (coins) Challenge(need gateway.Need, h http.Header) map[string]any {
 	h.Set("Coins-Required", need.Required.String())
-	return map[string]string{"coins": "put " + need.Currency + " into X-Coins for " + need.Payee}
+	return map[string]any{"coins": "put coins into X-Coins for " + need.URL}
 }
 
-func (coins) Redeem(r *http.Request) (gateway.Paid, bool, error) {
+func (coins) Take(r *http.Request) (gateway.Payable, bool, error) {
 	id, given, found := strings.Cut(r.Header.Get("X-Coins"), "=")
 	if !found {
-		return gateway.Paid{}, false, nil
+		return gateway.Payable{}, false, nil
 	}
 	r.Header.Del("X-Coins")
-	return gateway.Paid{ID: id, Agent: "coins:" + id, Amount: amount(given)}, true, nil
+	return gateway.Payable{ID: id, Payer: "bob", Amount: amount(given), Ends: time.Now().Add(time.Hour)}, true, nil
 }
 
-func (coins) Settled(charge escrow.Charge, h http.Header) {
-	h.Set("Coins-Left", charge.Balance.String())
-}
+func (coins) Verify(context.Context, gateway.Payable) error           { return nil }
+func (coins) Settle(context.Context, gateway.Payable) (string, error) { return "", nil }
+func (coins) Receipt(p gateway.Payable, _ string, h http.Header)      { h.Set("Coins-Taken", p.ID) }
 
 func TestARail(t *testing.T) {
 	t.Parallel()
@@ -311,21 +313,71 @@ func TestARail(t *testing.T) {
 	})
 	s.key = ""
 	answer, body := s.get()
-	want(t, "status without money", answer.StatusCode, 401)
-	if !strings.Contains(body, `"coins":"put USDC into X-Coins for acme"`) {
+	want(t, "status without money", answer.StatusCode, 402)
+	if !strings.Contains(body, `"coins":"put coins into X-Coins for `+s.url+`/search"`) {
 		t.Errorf("nothing offers the rail: %s", body)
 	}
-	for _, left := range []string{"0.6", "0.2"} { // the same coins again are not booked again
-		answer, _ = s.get("X-Coins", "c1=1")
-		want(t, "status", answer.StatusCode, 200)
-		want(t, "left", answer.Header.Get("Coins-Left"), left)
-	}
 	answer, _ = s.get("X-Coins", "c1=1")
+	want(t, "status", answer.StatusCode, 200)
+	want(t, "taken", answer.Header.Get("Coins-Taken"), "c1")
+	s.key = strings.TrimPrefix(answer.Header.Get("Authorization"), "Bearer ")
+	answer, _ = s.get("X-Coins", "c1=1")
+	want(t, "status of the same coins for the same call", answer.StatusCode, 409)
+	answer, _ = s.get()
+	want(t, "left, by the key", answer.Header.Get("Tallygate-Balance"), "0.2")
+	answer, _ = s.get()
 	want(t, "status when they are spent", answer.StatusCode, 402)
 	want(t, "what is needed", answer.Header.Get("Coins-Required"), "0.4")
-	answer, _ = s.get("X-Coins", "c1=2")
-	want(t, "the same coins with more on them", answer.StatusCode, 409)
 	want(t, "acme's wallet", s.balance("acme"), "0.8")
+}
+
+// forgetful is a rail whose network settles, and says so only later.
+type forgetful struct {
+	coins
+	silent atomic.Bool
+}
+
+func (f *forgetful) Settle(context.Context, gateway.Payable) (string, error) {
+	if f.silent.Load() {
+		return "", errors.New("no answer")
+	}
+	return "0xlater", nil
+}
+
+// TestAPaymentIsAskedForLater: a worker books what a request could not find out, and gives up what can't be found out.
+func TestAPaymentIsAskedForLater(t *testing.T) {
+	t.Parallel()
+	var ahead atomic.Int64
+	now := func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	rail := new(forgetful)
+	s := openShopAt(t, now, escrow.Rules{}, gateway.Options{Rails: []gateway.Rail{rail}}, gateway.Route{Rates: rates(t, "0.4 per call")}, results)
+	s.key = ""
+	worker := gateway.New(s.book, gateway.Options{Rails: []gateway.Rail{rail}})
+	round := func(later time.Duration) int {
+		ahead.Add(int64(later))
+		must(t, worker.CollectPending(t.Context(), slog.New(slog.DiscardHandler)))
+		pending, err := s.book.PendingPayments(10)
+		must(t, err)
+		return len(pending)
+	}
+	rail.silent.Store(true)
+	for _, coin := range []string{"c1=1", "c2=1"} {
+		answer, _ := s.get("X-Coins", coin)
+		want(t, "status", answer.StatusCode, 503)
+		want(t, "pending while a request may wait", round(0), 1)
+		want(t, "pending while there is no answer", round(5*time.Minute), 1)
+		if coin == "c1=1" {
+			rail.silent.Store(false)
+			want(t, "pending after an answer", round(0), 0)
+			want(t, "booked", s.balance("coins:bob"), "1")
+			rail.silent.Store(true)
+		}
+	}
+	want(t, "pending when it has ended", round(2*time.Hour), 0)
+	rail.silent.Store(false)
+	answer, _ := s.get("X-Coins", "c2=1")
+	want(t, "status of a lost payment", answer.StatusCode, 503)
+	want(t, "booked in the end", s.balance("coins:bob"), "1")
 }
 
 // TestTheEndOfTheProcess: when the process ends, what a running call has sent is settled.

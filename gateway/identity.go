@@ -28,6 +28,9 @@ type byKey struct {
 }
 
 func (g byKey) Identify(r *http.Request, key string) (escrow.Actor, error) {
+	if key == "" && len(g.options.Rails) > 0 {
+		return escrow.Actor{}, refuse(api.PaymentRequired, "pay for this call, as the answer's header and body say; or send a key: "+cmp.Or(g.hint, noKey))
+	}
 	if key == "" {
 		return escrow.Actor{}, refuse(escrow.Unauthorized, cmp.Or(g.hint, noKey))
 	}

@@ -72,9 +72,10 @@ func Unavailable(charge string) *ledger.Refusal {
 	return refuse(api.LedgerUnavailable, "the ledger can't be used at the moment; try again later", "charge", charge)
 }
 
-// tell answers with a refusal that names what this gateway offers to mend it.
-func (a *arrival) tell(w http.ResponseWriter, refusal *ledger.Refusal) {
-	api.WriteProblem(w, refusal, api.Shop{Prefix: a.gateway.options.Prefix, Types: a.gateway.options.ProblemTypes, Book: a.gateway.book}, shapeFor(a.request))
+// tell answers with a refusal that names what this gateway offers to mend it. members are added to the problem.
+func (a *arrival) tell(w http.ResponseWriter, refusal *ledger.Refusal, members map[string]any) {
+	shop := api.Shop{Prefix: a.gateway.options.Prefix, Types: a.gateway.options.ProblemTypes, Book: a.gateway.book, Members: members}
+	api.WriteProblem(w, refusal, shop, shapeFor(a.request))
 }
 
 // WriteProblem answers a request on a metered route with a problem in a form that the provider's clients understand. It names no

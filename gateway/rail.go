@@ -2,93 +2,302 @@ package gateway
 
 import (
 	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
 	"maps"
 	"net/http"
+	"slices"
+	"strings"
+	"time"
 
 	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/escrow/api"
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
 // Rail is a way to pay at the metered route itself, for callers without money in their wallet or without an account. A payment is booked
-// into the wallet of the agent that paid, and the call is charged from that wallet like any other.
+// into the wallet of the agent that stands for its payer, and the call is charged from that wallet like any other.
+//
+// A rail only speaks with the network outside. The gateway keeps the books: it writes a verified payment down before it has the rail settle
+// it, books what was settled, and asks again for what is not known.
 type Rail interface {
 	// Name returns the rail's name. Together with a payment's id it identifies the payment in the books.
 	Name() string
-	// Challenge tells a caller that was refused how it can pay: in the header of the refusal, and in fields of its problem object.
-	Challenge(need Need, h http.Header) (members map[string]string)
-	// Redeem removes a payment from the request, and makes sure that the money is there. found is false if the request has no payment of this
-	// rail. If the error is a [*escrow.Refusal], the caller gets that refusal. The same payment may come again; it is booked once.
-	Redeem(r *http.Request) (paid Paid, found bool, err error)
-	// Settled tells the caller, in the header of a charged answer, what became of its payment.
-	Settled(charge escrow.Charge, h http.Header)
+	// Challenge tells a caller that was refused how it can pay: in the header of the refusal, and in members of its problem object.
+	Challenge(need Need, h http.Header) (members map[string]any)
+	// Take removes a payment from the request, and reads it without asking anybody. found is false if the request has no payment of this
+	// rail. If the error is a [*escrow.Refusal], the caller gets that refusal.
+	Take(r *http.Request) (p Payable, found bool, err error)
+	// Verify finds out whether a payment could be settled now. A refusal says why not.
+	Verify(ctx context.Context, p Payable) error
+	// Settle makes the money of a payment the operator's, and returns the id that the network outside has given to this. The same payment may
+	// come again, also with nothing but its id and its proof; it must not move money twice. A refusal means that this did not move money, and
+	// will not. Any other error means that it is not known.
+	Settle(ctx context.Context, p Payable) (outside string, err error)
+	// Receipt tells the caller, in the header of the answer, that its payment was taken.
+	Receipt(p Payable, outside string, h http.Header)
 }
 
 // Need is what a refused call needs.
 type Need struct {
-	Route    string
-	Payee    string
+	URL      string        // of the call, as its caller has written it
 	Required ledger.Amount // the least that the call needs; 0 if that is not known
-	Currency string
+	Refusal  string        // why the call was refused
 }
 
-// Paid is a payment that came in by a rail.
-type Paid struct {
+// Payable is a payment that a request has brought.
+type Payable struct {
 	ID     string // never used again on this rail
-	Agent  string // the agent that paid; it is created if it does not exist
+	Payer  string // the agent RAIL:PAYER stands for the payer
 	Amount ledger.Amount
+	Proof  []byte    // all that the rail needs to verify and settle it, also later
+	Secret []byte    // what only the payer knew, as far as it can be told: a payment that comes again must have the same
+	Ends   time.Time // after this it can't be settled
 }
+
+const (
+	// railTimeout is how long a rail may take to settle a payment. Networks settle within seconds.
+	railTimeout = time.Minute
+	// verifyTimeout is how long a rail may take to verify a payment.
+	verifyTimeout = 10 * time.Second
+	// lostAfter is how long after its end a payment is asked for.
+	lostAfter = 10 * time.Minute
+)
 
 // short are the outcomes for which a payment would help.
 var short = map[ledger.Outcome]bool{
-	escrow.Unauthorized: true, escrow.InsufficientFunds: true, escrow.EscrowRequired: true, escrow.SubscriptionRequired: true,
+	escrow.InsufficientFunds: true, escrow.EscrowRequired: true, escrow.SubscriptionRequired: true,
+	api.PaymentRequired: true, api.PaymentRefused: true,
 }
 
-// challenge offers the rails to a caller that was refused for lack of money.
-func (a *arrival) challenge(h http.Header, refusal *ledger.Refusal) *ledger.Refusal {
+// challenge offers the rails to a caller that was refused for lack of money, and returns the members that they add to the problem.
+func (a *arrival) challenge(h http.Header, refusal *ledger.Refusal) map[string]any {
 	rails := a.gateway.options.Rails
-	if len(rails) == 0 || !short[refusal.Outcome] {
-		return refusal
+	if len(rails) == 0 || !short[refusal.Outcome] || a.route.Identity != nil || a.outer != nil {
+		return nil
 	}
-	need := Need{Route: a.route.Name, Payee: a.route.Payee, Currency: a.gateway.book.Currency()}
+	need := Need{URL: urlOf(a.request, a.gateway.options.Path(a.request)), Refusal: refusal.Detail}
 	need.Required, _ = ledger.ParseAmount(refusal.Fields["required"])
-	offered := &ledger.Refusal{Outcome: refusal.Outcome, Detail: refusal.Detail, Fields: make(map[string]string)}
+	members := make(map[string]any)
 	for _, rail := range rails {
-		maps.Copy(offered.Fields, rail.Challenge(need, h))
+		maps.Copy(members, rail.Challenge(need, h))
 	}
-	maps.Copy(offered.Fields, refusal.Fields)
-	return offered
+	return members
 }
 
-// redeem books the payment in the request, if there is one, and makes its payer the payer of the call.
+func urlOf(r *http.Request, path string) string {
+	scheme := "https"
+	if r.TLS == nil {
+		scheme = "http"
+	}
+	return scheme + "://" + r.Host + path
+}
+
+// redeem takes the payment from the request, if there is one, and makes its payer the payer of the call.
 func (a *arrival) redeem() (paid bool, refusal *ledger.Refusal) {
+	if a.route.Shadow {
+		return false, nil
+	}
 	for _, rail := range a.gateway.options.Rails {
-		payment, found, err := rail.Redeem(a.request)
+		p, found, err := rail.Take(a.request)
+		if err == nil && found {
+			err = a.accept(rail, p)
+		}
 		if err != nil {
 			return false, asRefusal(err)
 		}
-		if !found {
-			continue
+		if found {
+			return true, nil
 		}
-		funding := escrow.RailPayment{Rail: rail.Name(), ID: payment.ID, Agent: payment.Agent, Amount: payment.Amount}
-		// A payment that was made is booked even if its caller is leaving.
-		_, err = escrow.Do(context.WithoutCancel(a.request.Context()), a.gateway.book, func(tx *escrow.Tx) (escrow.RailPayment, error) {
-			booked, _, err := tx.Fund(funding)
-			return booked, err
-		})
-		if err != nil {
-			return false, asRefusal(err)
-		}
-		if a.payer, err = a.gateway.book.Standing(escrow.Actor{Agent: payment.Agent}); err != nil {
-			return false, asRefusal(err)
-		}
-		return true, nil
 	}
 	return false, nil
 }
 
-// confirm makes the rails set headers of a charged answer.
-func (a *admitted) confirm(h http.Header, charge escrow.Charge) {
-	for _, rail := range a.gateway.options.Rails {
-		rail.Settled(charge, h)
+// accept collects a payment. A payment serves one request: it names the call as an idempotency key does, so that the call is charged once
+// however often it comes. On many rails everybody can read the payments that were made, so a payment that was booked before is worth
+// something only to who sends the same request again, with the same secret.
+func (a *arrival) accept(rail Rail, p Payable) error {
+	payment := escrow.RailPayment{
+		Rail: rail.Name(), ID: p.ID, Agent: escrow.RailAgent(rail.Name(), p.Payer), Amount: p.Amount, Proof: p.Proof, Request: a.printOf(p), Ends: p.Ends,
 	}
+	// A payment that has begun is booked even if its caller is leaving.
+	done, err, _ := a.gateway.collecting.Do(payment.Rail+"\x00"+payment.ID, func() (any, error) {
+		return a.gateway.collect(context.WithoutCancel(a.client), rail, p, payment)
+	})
+	if err != nil {
+		return a.notPaid(payment, err)
+	}
+	booked := done.(collected)
+	if subtle.ConstantTimeCompare(booked.Request, payment.Request) != 1 {
+		return refusePayment("the payment was made for another request", "used")
+	}
+	if a.payer, err = a.gateway.book.Standing(escrow.Actor{Agent: payment.Agent}); err != nil {
+		return err
+	}
+	a.receipt = make(http.Header)
+	rail.Receipt(p, booked.Outside, a.receipt)
+	a.key, a.terms.idempotencyKey = hex.EncodeToString(payment.Request), payment.Rail+":"+payment.ID
+	if !booked.now {
+		return nil
+	}
+	key, err := escrow.Do(context.WithoutCancel(a.client), a.gateway.book, func(tx *escrow.Tx) (string, error) { return tx.FirstKey(payment.Agent) })
+	if err == nil && key != "" {
+		a.receipt.Set("Authorization", "Bearer "+key) // Caddy's logs show no header of this name
+	}
+	return err
+}
+
+// notPaid returns the refusal of a payment that was not made. It limits clients that try many wrong payments.
+func (a *arrival) notPaid(payment escrow.RailPayment, err error) error {
+	switch asRefusal(err).Outcome {
+	case api.PaymentRefused:
+		if often := api.WrongKeys.Take(a.gateway.book.Claims(), a.gateway.options.Client(a.request)); often != nil {
+			return often
+		}
+	case api.RailUnavailable:
+		a.route.logger().Error("a payment rail does not answer", "rail", payment.Rail, "payment", payment.ID, "error", err)
+	}
+	return err
+}
+
+// printOf returns a digest of what a payment must come with to be taken again.
+func (a *arrival) printOf(p Payable) []byte {
+	sum := sha256.New()
+	for _, part := range []string{a.request.Method, a.request.Host, a.gateway.options.Path(a.request), a.request.URL.RawQuery, string(p.Secret)} {
+		fmt.Fprintf(sum, "%d %s", len(part), part)
+	}
+	return sum.Sum(nil)
+}
+
+func refusePayment(detail, reason string) *ledger.Refusal {
+	return refuse(api.PaymentRefused, detail, "reason", reason)
+}
+
+// collected is a payment that is in the books.
+type collected struct {
+	escrow.RailPayment
+	now bool // it was booked for this request
+}
+
+// collect makes sure that a payment is booked. If it is not in the books, it is verified before anything is written.
+func (g *Gateway) collect(ctx context.Context, rail Rail, p Payable, payment escrow.RailPayment) (collected, error) {
+	noted, found, err := g.book.RailPayment(payment.Rail, payment.ID)
+	switch {
+	case err != nil:
+		return collected{}, err
+	case found && !noted.Pending:
+		return collected{RailPayment: noted}, nil
+	case found:
+		return g.settle(ctx, rail, p, noted, true)
+	}
+	if err := g.verify(ctx, rail, p); err != nil {
+		return collected{}, err
+	}
+	type begun struct {
+		escrow.RailPayment
+		first bool
+	}
+	b, err := escrow.Do(ctx, g.book, func(tx *escrow.Tx) (begun, error) {
+		noted, first, err := tx.BeginFunding(payment)
+		return begun{noted, first}, err
+	})
+	if err != nil {
+		return collected{}, err
+	}
+	if !b.first && !b.Pending {
+		return collected{RailPayment: b.RailPayment}, nil
+	}
+	return g.settle(ctx, rail, p, b.RailPayment, !b.first)
+}
+
+func (g *Gateway) verify(ctx context.Context, rail Rail, p Payable) error {
+	if !p.Ends.After(g.book.Now()) {
+		return refusePayment("the payment has expired", "expired")
+	}
+	ctx, cancel := context.WithTimeout(ctx, verifyTimeout)
+	defer cancel()
+	err := rail.Verify(ctx, p)
+	if refusal := (*ledger.Refusal)(nil); err == nil || errors.As(err, &refusal) {
+		return err
+	}
+	return noAnswer(err, "none", "the payment can't be verified at the moment, so nothing was paid; try again later")
+}
+
+// noAnswer refuses a call because a rail does not answer. paid is what is known about the payment: "none" or "unknown".
+func noAnswer(cause error, paid, detail string) error {
+	return fmt.Errorf("%w (%w)", refuse(api.RailUnavailable, detail, "paid", paid, "retry_after", "5"), cause)
+}
+
+// settle settles a payment that is written down, and books it. asked says whether the rail was told to settle it before: then a refusal may
+// only mean that it was settled at that time.
+func (g *Gateway) settle(ctx context.Context, rail Rail, p Payable, payment escrow.RailPayment, asked bool) (collected, error) {
+	if payment.Lost {
+		return collected{}, refuse(api.RailUnavailable, "it is not known whether this payment was made; ask the operator", "paid", "unknown")
+	}
+	settling, cancel := context.WithTimeout(ctx, railTimeout)
+	defer cancel()
+	outside, err := rail.Settle(settling, p)
+	if refusal := (*ledger.Refusal)(nil); errors.As(err, &refusal) && !asked {
+		_, dropped := escrow.Do(ctx, g.book, func(tx *escrow.Tx) (struct{}, error) {
+			return struct{}{}, tx.DropFunding(payment.Rail, payment.ID)
+		})
+		return collected{}, errors.Join(err, dropped)
+	}
+	if err != nil {
+		return collected{}, noAnswer(err, "unknown", "it is not known yet whether the payment was made: send the same request with the same payment again; it is not paid twice")
+	}
+	payment.Outside = outside
+	return escrow.Do(ctx, g.book, func(tx *escrow.Tx) (collected, error) {
+		booked, first, err := tx.Fund(payment)
+		return collected{booked, first}, err
+	})
+}
+
+// pendingAtOnce is how many payments one round of [Gateway.CollectPending] asks for.
+const pendingAtOnce = 100
+
+// CollectPending asks for the payments of which it is not known whether they were made, and books those that were. It gives up a payment
+// some time after it has ended, and tells the operator.
+func (g *Gateway) CollectPending(ctx context.Context, logger *slog.Logger) error {
+	pending, err := g.book.PendingPayments(pendingAtOnce)
+	for _, payment := range pending {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if g.book.Now().Sub(payment.At) < g.railPatience {
+			continue // a request waits for it
+		}
+		failed := g.collectAgain(ctx, payment)
+		if failed == nil {
+			logger.Info("a payment was made whose outcome was not known", "rail", payment.Rail, "payment", payment.ID, "agent", payment.Agent, "amount", payment.Amount.String())
+			continue
+		}
+		logger.Warn("it is still not known whether a payment was made", "rail", payment.Rail, "payment", payment.ID, "error", failed)
+		if ctx.Err() != nil || g.book.Now().Before(payment.Ends.Add(lostAfter)) {
+			continue
+		}
+		_, lost := escrow.Do(ctx, g.book, func(tx *escrow.Tx) (struct{}, error) {
+			return struct{}{}, tx.LoseFunding(payment.Rail, payment.ID)
+		})
+		logger.Error("it will not become known whether a payment was made: look it up outside; if it was, book it by a deposit", "rail", payment.Rail,
+			"payment", payment.ID, "agent", payment.Agent, "amount", payment.Amount.String())
+		err = errors.Join(err, lost)
+	}
+	return err
+}
+
+func (g *Gateway) collectAgain(ctx context.Context, payment escrow.RailPayment) error {
+	i := slices.IndexFunc(g.options.Rails, func(rail Rail) bool { return rail.Name() == payment.Rail })
+	if i < 0 {
+		return errors.New("its rail is no longer configured")
+	}
+	p := Payable{ID: payment.ID, Payer: strings.TrimPrefix(payment.Agent, escrow.RailAgent(payment.Rail, "")), Amount: payment.Amount, Proof: payment.Proof, Ends: payment.Ends}
+	_, err, _ := g.collecting.Do(payment.Rail+"\x00"+payment.ID, func() (any, error) {
+		return g.settle(ctx, g.options.Rails[i], p, payment, true)
+	})
+	return err
 }

@@ -35,6 +35,9 @@ func (q *asked) mayHold(n, more int64) bool {
 func (q *asked) seal(status int, h http.Header, body []byte) []byte {
 	h = h.Clone()
 	dropOwn(h)
+	for name := range q.receipt { // among it is the key of a new agent
+		h.Del(name)
+	}
 	h.Del("Trailer")
 	answer := http.Response{
 		StatusCode: status, ProtoMajor: 1, ProtoMinor: 1, Header: h, ContentLength: int64(len(body)), Body: io.NopCloser(bytes.NewReader(body)),

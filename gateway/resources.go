@@ -367,7 +367,7 @@ func (b *sifted) refuse() {
 	b.call.cancel()
 	b.discard()
 	b.Header().Set(headerRequest, b.call.id)
-	b.call.tell(b.ResponseWriter, b.refusal)
+	b.call.tell(b.ResponseWriter, b.refusal, nil)
 }
 
 func (b *sifted) failed(err error) error {

@@ -63,5 +63,5 @@ func (a *admitted) withhold(w http.ResponseWriter, refusal *ledger.Refusal) {
 		told.Fields["owed"] = owed.String()
 	}
 	w.Header().Set(headerRequest, a.id)
-	a.tell(w, told)
+	a.tell(w, told, nil)
 }

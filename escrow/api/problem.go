@@ -33,6 +33,11 @@ const (
 	LedgerUnavailable escrow.Outcome = "ledger_unavailable" // the ledger can't be used; the field "charge" is none, or unknown after a failed commit
 	InternalError     escrow.Outcome = "internal"           // something failed in this program
 
+	// A metered route answers with these to a caller that may pay by a rail.
+	PaymentRequired escrow.Outcome = "payment_required" // there is neither a key nor a payment
+	PaymentRefused  escrow.Outcome = "payment_refused"  // the payment is not good; "reason" says why. No money moved, or it was booked before
+	RailUnavailable escrow.Outcome = "rail_unavailable" // the rail does not answer; "paid" is none, or unknown
+
 	// A metered route answers with these four if its provider fails. Nothing is charged.
 	UpstreamFailed      escrow.Outcome = "upstream_failed"
 	UpstreamUnavailable escrow.Outcome = "upstream_unavailable"
@@ -50,6 +55,8 @@ type kind struct {
 var kinds = map[escrow.Outcome]kind{
 	MalformedRequest:            {400, "The request is malformed", "invalid_request_error"},
 	escrow.Unauthorized:         {401, "A valid key is needed", "authentication_error"},
+	PaymentRequired:             {402, "A payment is needed", "insufficient_quota"},
+	PaymentRefused:              {402, "The payment is refused", "insufficient_quota"},
 	escrow.InsufficientFunds:    {402, "Not enough money", "insufficient_quota"},
 	escrow.EscrowRequired:       {402, "An escrow is needed", "insufficient_quota"},
 	escrow.SubscriptionRequired: {402, "A subscription is needed", "insufficient_quota"},
@@ -76,6 +83,7 @@ var kinds = map[escrow.Outcome]kind{
 	UpstreamUnavailable:         {503, "The provider is not available", "api_error"},
 	UpstreamTimeout:             {504, "The provider did not answer in time", "api_error"},
 	NotReady:                    {503, "The server is not ready", "api_error"},
+	RailUnavailable:             {503, "The payment can't be taken", "api_error"},
 	LedgerUnavailable:           {503, "The ledger is not available", "api_error"},
 }
 
@@ -162,6 +170,8 @@ type Shop struct {
 	Prefix string       // the path under which the API is mounted
 	Types  string       // what the type of a problem begins with, before its code; empty: Prefix and [ProblemsPath]
 	Book   *escrow.Book // nil: what it offers is not known, and not told
+	// Members are added to the problem, for payment rails. They replace none of the problem's own.
+	Members map[string]any
 }
 
 // typeOf returns the type of a problem: the address of the page about it. A relative one is meant from the gateway's own address (RFC 9457,
@@ -173,7 +183,10 @@ func (s Shop) typeOf(code escrow.Outcome) string {
 // problem returns the body of an error in the form of RFC 9457, with the code and the fields that help the caller to fix it.
 func problem(r *escrow.Refusal, shop Shop) map[string]any {
 	k := kinds[r.Outcome]
-	body := map[string]any{}
+	body := maps.Clone(shop.Members)
+	if body == nil {
+		body = map[string]any{}
+	}
 	detail := under(shop.Prefix, r.Detail+remedy(r, shop))
 	for name, value := range r.Fields {
 		body[name] = value
@@ -264,7 +277,7 @@ func WriteProblem(w http.ResponseWriter, err error, shop Shop, shape Shape) {
 	h.Del("Content-Length")
 	text, err := json.Marshal(body)
 	if err != nil {
-		panic(err) // can't happen: the body has only strings and numbers
+		panic(err) // can't happen: the body has only strings and numbers, and what rails make of them
 	}
 	w.WriteHeader(k.status)
 	_, _ = w.Write(append(text, '\n'))
