@@ -73,6 +73,9 @@ type App struct {
 	// that this gateway serves itself, at /problems/ below the prefix of its API.
 	ProblemTypes string `json:"problem_types,omitempty"`
 
+	// Dashboard says whether the directive tallygate serves the pages for agents and the operator, at /dashboard: "on" (the default) or "off".
+	Dashboard string `json:"dashboard,omitempty"`
+
 	// MetricsByPayer counts the charged calls of each payer apart in the metrics. Each payer is then a time series, for up to 10,000 of them.
 	// Default: they are counted by payee, route and model.
 	MetricsByPayer bool `json:"metrics_by_payer,omitempty"`
