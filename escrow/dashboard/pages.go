@@ -266,7 +266,7 @@ func (v *visit) shop() {
 func loadShop(v *visit) {
 	v.shop()
 	shop, _ := v.data["shop"].(Shop)
-	v.data["goods"], v.data["example"] = shop.goods(), shop.example()
+	v.data["goods"] = shop.goods()
 }
 
 func loadBooks(v *visit) {

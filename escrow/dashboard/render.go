@@ -19,7 +19,7 @@ var templateFiles embed.FS
 var templates = func() map[string]*template.Template {
 	sets := make(map[string]*template.Template)
 	common := template.Must(template.New("layout.html").Funcs(template.FuncMap{
-		"time": showTime, "pick": pick, "json": func(v any) (string, error) { text, err := json.Marshal(v); return string(text), err },
+		"time": showTime, "pick": pick,
 		"words":    func(text any) string { s, _ := text.(string); return strings.ReplaceAll(s, "_", " ") },
 		"statuses": func() []string { return chargeStatuses }, "args": args, "list": func(values ...string) []string { return values },
 		"text": func(v any) string { return fmt.Sprint(v) },

@@ -42,5 +42,15 @@
 	}
 
 	document.addEventListener("DOMContentLoaded", () => enhance(document));
+	// What a reader uses is not replaced, nor what nobody sees.
+	document.addEventListener("htmx:beforeRequest", (event) => {
+		if (document.hidden || event.detail.elt.contains(document.activeElement)) event.preventDefault();
+	});
+	// Without its part that renews, the answer is the login: the session has ended.
+	document.addEventListener("htmx:beforeSwap", (event) => {
+		if (event.detail.xhr.responseText.includes('id="live"')) return;
+		event.detail.shouldSwap = false;
+		location.reload();
+	});
 	document.addEventListener("htmx:afterSwap", () => enhance(document.getElementById("live") ?? document));
 })();
