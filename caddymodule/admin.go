@@ -86,7 +86,7 @@ func (a *adminAPI) serve(w http.ResponseWriter, r *http.Request) error {
 		if errors.As(err, &refusal) {
 			status = http.StatusUnprocessableEntity
 		}
-		return caddy.APIError{HTTPStatus: status, Err: err}
+		return caddy.APIError{HTTPStatus: status, Err: plainly(err)}
 	}
 	return nil
 }

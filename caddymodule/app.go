@@ -414,7 +414,7 @@ func (a *App) start() error {
 	for _, guarded := range a.guards {
 		guarded()
 	}
-	sender := api.NewSender(a.openBook, api.SenderOptions{Private: a.privateWebhooks(), Listens: listens, Logger: a.ctx.Slogger()})
+	sender := api.NewSender(a.openBook, api.SenderOptions{Private: a.privateWebhooks(), Version: Version(), Listens: listens, Logger: a.ctx.Slogger()})
 	alert := func(ctx context.Context, event escrow.Event) { sender.Alert(ctx, a.book, event) }
 	a.clock = startClock(a.books, a.book, alert, a.logger)
 	a.totals = startTotals(a.books, a.book, a.logger)

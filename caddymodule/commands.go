@@ -44,19 +44,7 @@ func registerCommands() {
 			withSubcommands(cmd)
 		},
 	})
-	caddycmd.RegisterCommand(caddycmd.Command{
-		Name:  "agents",
-		Short: "Lists and adds agents of Tallygate's ledger, and makes keys for them",
-		CobraFunc: func(cmd *cobra.Command) {
-			cmd.AddCommand(subcommand("list [FILE]", "Lists the agents", cobra.MaximumNArgs(1), runAgentsList))
-			add := subcommand("add ID [FILE]", "Adds an agent and shows its key, once", cobra.RangeArgs(1, 2), runAgentsAdd)
-			add.Flags().String("name", "", "A name for people")
-			add.Flags().Bool("adopt", false, "Accept an agent that has registered itself, so that the config may name it as a payee")
-			cmd.AddCommand(add)
-			cmd.AddCommand(subcommand("key ID [FILE]", "Makes another key for an agent and shows it, once", cobra.RangeArgs(1, 2), runAgentsKey))
-			withSubcommands(cmd)
-		},
-	})
+	registerAgents()
 	registerBooking("deposit", "Books a deposit into an agent's wallet", "Where the money came from, such as the transaction id of a bank or a blockchain; it is booked once")
 	registerBooking("withdraw", "Books a withdrawal from an agent's wallet, or from the commission", "Where the money went, such as the transaction id of a bank or a blockchain; it is booked once")
 	caddycmd.RegisterCommand(caddycmd.Command{
@@ -64,11 +52,10 @@ func registerCommands() {
 		Short: "Lets an agent make calls to a payee without money, up to an amount",
 		CobraFunc: func(cmd *cobra.Command) {
 			cmd.Use = "credit PAYEE AGENT AMOUNT [FILE]"
-			cmd.Args = cobra.RangeArgs(3, 4)
 			bookFlags(cmd)
 			cmd.Flags().String("expires", "", "When what is unused of it is taken back, such as 2027-01-01 or 2027-01-01T12:00:00Z")
 			cmd.Flags().String("memo", "", "What it is for")
-			cmd.RunE = runE(runCredit)
+			setRun(cmd, cobra.RangeArgs(3, 4), runCredit)
 		},
 	})
 	caddycmd.RegisterCommand(caddycmd.Command{
@@ -76,10 +63,9 @@ func registerCommands() {
 		Short: "Asks the running server whether it is ready; exits with 1 if it is not",
 		CobraFunc: func(cmd *cobra.Command) {
 			cmd.Use = "health"
-			cmd.Args = cobra.NoArgs
 			bookFlags(cmd)
 			cmd.Flags().Duration("wait", 0, "How long to ask again until the server is ready, such as 60s")
-			cmd.RunE = runE(runHealth)
+			setRun(cmd, cobra.NoArgs, runHealth)
 		},
 	})
 	caddycmd.RegisterCommand(caddycmd.Command{
@@ -87,9 +73,8 @@ func registerCommands() {
 		Short: "Shows how the charge of a request was computed",
 		CobraFunc: func(cmd *cobra.Command) {
 			cmd.Use = "explain req_... [FILE]"
-			cmd.Args = cobra.RangeArgs(1, 2)
 			bookFlags(cmd)
-			cmd.RunE = runE(runExplain)
+			setRun(cmd, cobra.RangeArgs(1, 2), runExplain)
 		},
 	})
 	caddycmd.RegisterCommand(caddycmd.Command{
@@ -97,20 +82,18 @@ func registerCommands() {
 		Short: "Compares a provider's report of usage or costs with the charges, by day and model",
 		CobraFunc: func(cmd *cobra.Command) {
 			cmd.Use = "reconcile --provider NAME REPORT [FILE]"
-			cmd.Args = cobra.RangeArgs(1, 2)
 			bookFlags(cmd)
 			cmd.Flags().String("provider", "", "The provider that made the report: openai, anthropic or openrouter")
 			cmd.Flags().String("payee", "", "Compare only the charges of this payee")
 			cmd.Flags().String("route", "", "Compare only the charges of this route")
-			cmd.RunE = runE(runReconcile)
+			setRun(cmd, cobra.RangeArgs(1, 2), runReconcile)
 		},
 	})
 }
 
-type commandFunc func(cmd *cobra.Command, args []string) (exit int, err error)
-
 func subcommand(use, short string, args cobra.PositionalArgs, run commandFunc) *cobra.Command {
-	cmd := &cobra.Command{Use: use, Short: short, Args: args, RunE: runE(run)}
+	cmd := &cobra.Command{Use: use, Short: short}
+	setRun(cmd, args, run)
 	bookFlags(cmd)
 	return cmd
 }
@@ -121,12 +104,6 @@ func bookFlags(cmd *cobra.Command) {
 	cmd.Flags().StringP("adapter", "a", "", "Name of the config adapter to apply")
 	cmd.Flags().String("address", "", "Address of the admin endpoint of the server that holds the ledger, if not the config's")
 	cmd.Flags().Bool("json", false, "Print the result as JSON")
-}
-
-func runE(run commandFunc) func(*cobra.Command, []string) error {
-	return func(cmd *cobra.Command, args []string) error {
-		return caddycmd.WrapCommandFuncForCobra(func(caddycmd.Flags) (int, error) { return run(cmd, args) })(cmd, args)
-	}
 }
 
 // askAgain is the time between two questions whether a server is ready.
@@ -140,7 +117,7 @@ func runHealth(cmd *cobra.Command, _ []string) (int, error) {
 	}
 	wait, err := cmd.Flags().GetDuration("wait")
 	if err != nil {
-		return caddy.ExitCodeFailedStartup, err
+		return caddy.ExitCodeFailedStartup, answered(err)
 	}
 	last := time.Now().Add(wait)
 	for {
@@ -150,7 +127,7 @@ func runHealth(cmd *cobra.Command, _ []string) (int, error) {
 			break
 		}
 		if time.Now().After(last) {
-			return caddy.ExitCodeFailedStartup, err
+			return caddy.ExitCodeFailedStartup, answered(err)
 		}
 		time.Sleep(askAgain)
 	}
@@ -178,14 +155,15 @@ func runAgentsList(cmd *cobra.Command, args []string) (int, error) {
 func runAgentsAdd(cmd *cobra.Command, args []string) (int, error) {
 	name, _ := cmd.Flags().GetString("name")
 	adopt, _ := cmd.Flags().GetBool("adopt")
-	return runKey(cmd, "agents/add", optional(args, 1), agentArgs{ID: args[0], Name: name, Adopt: adopt})
+	return showKey(cmd, "agents/add", optional(args, 1), agentArgs{ID: args[0], Name: name, Adopt: adopt})
 }
 
 func runAgentsKey(cmd *cobra.Command, args []string) (int, error) {
-	return runKey(cmd, "agents/key", optional(args, 1), agentArgs{ID: args[0]})
+	return showKey(cmd, "agents/key", optional(args, 1), agentArgs{ID: args[0]})
 }
 
-func runKey(cmd *cobra.Command, task, file string, args agentArgs) (int, error) {
+// showKey does a task that makes a key or gives it another secret, and shows that.
+func showKey(cmd *cobra.Command, task, file string, args any) (int, error) {
 	var made newKey
 	if err := perform(cmd, task, file, args, &made); err != nil {
 		return caddy.ExitCodeFailedStartup, err
@@ -203,11 +181,10 @@ func registerBooking(name, short, reference string) {
 		Short: short,
 		CobraFunc: func(cmd *cobra.Command) {
 			cmd.Use = name + " AGENT AMOUNT [FILE]"
-			cmd.Args = cobra.RangeArgs(2, 3)
 			bookFlags(cmd)
 			cmd.Flags().String("reference", "", reference)
 			cmd.Flags().String("memo", "", "What it is for")
-			cmd.RunE = runE(func(cmd *cobra.Command, args []string) (int, error) { return runBooking(name, cmd, args) })
+			setRun(cmd, cobra.RangeArgs(2, 3), func(cmd *cobra.Command, args []string) (int, error) { return runBooking(name, cmd, args) })
 		},
 	})
 }
@@ -390,7 +367,7 @@ func (p *place) serverHolds() bool {
 func (p *place) ask(name string, args []byte, w io.Writer) error {
 	response, err := caddycmd.AdminAPIRequest(p.address, "POST", adminPath+name, nil, bytes.NewReader(args))
 	if err != nil {
-		return err
+		return answered(err)
 	}
 	defer response.Body.Close()
 	_, err = io.Copy(w, response.Body)
@@ -417,7 +394,7 @@ func (p *place) open(readOnly bool) (ledger.Store, error) {
 		return p.store.Open()
 	}
 	if _, err := os.Stat(file.Path); err != nil {
-		return nil, fmt.Errorf("there is no ledger: %w", err)
+		return nil, err
 	}
 	return bolt.Open(file.Path, bolt.Options{ReadOnly: readOnly})
 }

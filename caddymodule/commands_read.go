@@ -23,10 +23,9 @@ func registerReading() {
 		Short: "Shows the wallet of an agent, or the operator's earnings, and what moved in it last",
 		CobraFunc: func(cmd *cobra.Command) {
 			cmd.Use = "wallet AGENT [FILE]"
-			cmd.Args = cobra.RangeArgs(1, 2)
 			bookFlags(cmd)
 			cmd.Flags().Int("limit", 10, "How many of the last entries are shown")
-			cmd.RunE = runE(runWallet)
+			setRun(cmd, cobra.RangeArgs(1, 2), runWallet)
 		},
 	})
 	caddycmd.RegisterCommand(caddycmd.Command{
@@ -34,37 +33,12 @@ func registerReading() {
 		Short: "Lists charges of metered calls, newest first",
 		CobraFunc: func(cmd *cobra.Command) {
 			cmd.Use = "charges [FILE]"
-			cmd.Args = cobra.MaximumNArgs(1)
 			bookFlags(cmd)
 			cmd.Flags().String("agent", "", "Only charges that this agent paid or was paid")
 			cmd.Flags().String("status", "", "Only charges with this status, such as disputed")
 			cmd.Flags().Int("limit", 50, "How many are shown at most")
-			cmd.RunE = runE(runCharges)
+			setRun(cmd, cobra.MaximumNArgs(1), runCharges)
 		},
-	})
-	caddycmd.RegisterCommand(caddycmd.Command{
-		Name:  "keys",
-		Short: "Lists and revokes the keys of an agent",
-		CobraFunc: func(cmd *cobra.Command) {
-			cmd.AddCommand(subcommand("list AGENT [FILE]", "Lists the keys of an agent, without their secrets", cobra.RangeArgs(1, 2), runKeysList))
-			cmd.AddCommand(subcommand("revoke AGENT KEY_ID [FILE]", "Revokes a key: the next request with it is refused", cobra.RangeArgs(2, 3), runKeysRevoke))
-			withSubcommands(cmd)
-		},
-	})
-}
-
-// withSubcommands makes a command that has only subcommands refuse other words, with the exit code 2. Cobra would show the help, as if all was well.
-func withSubcommands(cmd *cobra.Command) {
-	cmd.Args = cobra.ArbitraryArgs
-	cmd.RunE = runE(func(cmd *cobra.Command, args []string) (int, error) {
-		if len(args) == 0 {
-			return caddy.ExitCodeSuccess, cmd.Help()
-		}
-		var names []string
-		for _, sub := range cmd.Commands() {
-			names = append(names, sub.Name())
-		}
-		return exitNotChecked, fmt.Errorf("%s has no command %q: expected one of %s", cmd.Name(), printable(args[0]), strings.Join(names, ", "))
 	})
 }
 

@@ -117,14 +117,15 @@ func (e explained) print(w io.Writer) {
 	if c.Owed > 0 {
 		fmt.Fprintf(w, "%s of the price is owed, and is paid by the charge %s\n", c.Owed, escrow.Debt{Request: c.RequestID}.ID())
 	}
-	fmt.Fprintf(w, "usage %s, response cut by: %s\n", c.Source, c.Cut)
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	for _, line := range e.Price.Lines {
-		fmt.Fprintf(table, "  %s\t%s\tx %s\t= %s\n", line.Class, line.Quantity, line.Price, line.Product)
+	if c.Reference != "" {
+		fmt.Fprintf(w, "reported by the payee, with the reference %s\n", printable(c.Reference))
+	} else {
+		fmt.Fprintf(w, "usage %s, response cut by: %s\n", c.Source, c.Cut)
 	}
-	_ = table.Flush()
-	fmt.Fprintf(w, "  sum %s, rounded down to the ledger's nine digits, but not to nothing\n", e.Price.Sum)
-	table = tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	if c.Pattern != escrow.CapturePattern { // its amount is the payee's own
+		e.printPrice(w)
+	}
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, t := range e.Transfers {
 		fmt.Fprintf(table, "  transfer %d\t%s\t%s -> %s\t%s\n", t.Transfer, t.Kind, t.Debit, t.Credit, t.Amount)
 	}
@@ -132,4 +133,14 @@ func (e explained) print(w io.Writer) {
 	if c.Suspect {
 		fmt.Fprintln(w, "suspect: the usage or the cost was absurd, or the money was not enough, so the amount was cut")
 	}
+}
+
+// printPrice prints how the amount comes from the usage and the prices.
+func (e explained) printPrice(w io.Writer) {
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, line := range e.Price.Lines {
+		fmt.Fprintf(table, "  %s\t%s\tx %s\t= %s\n", printable(string(line.Class)), line.Quantity, line.Price, line.Product)
+	}
+	_ = table.Flush()
+	fmt.Fprintf(w, "  sum %s, rounded down to the ledger's nine digits, but not to nothing\n", e.Price.Sum)
 }

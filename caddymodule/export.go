@@ -131,7 +131,7 @@ func cloudEvent(c escrow.Charge) map[string]any {
 			Units: c.Units, UnitPrices: c.UnitPrices, Amount: c.Amount, Commission: c.Commission, Refunded: c.Refunded,
 			Credit: c.Credit, CreditBack: c.CreditBack,
 			Cost: c.Cost, Markup: c.Markup, Price: c.Price, Suspect: c.Suspect, Score: c.Score, Plan: c.Plan, Source: c.Source, Cut: c.Cut,
-			Status: c.Status, EscrowID: c.EscrowID, Tags: c.TagsFor(c.Payee), // only the tags that the payee may see
+			Status: c.Status, EscrowID: c.EscrowID, Reference: c.Reference, Tags: c.TagsFor(c.Payee), // only the tags that the payee may see
 		},
 	}
 }
@@ -163,5 +163,6 @@ type chargeData struct {
 	Cut        string              `json:"cut"`
 	Status     escrow.ChargeStatus `json:"status"`
 	EscrowID   string              `json:"escrow_id,omitempty"`
+	Reference  string              `json:"reference,omitempty"`
 	Tags       map[string]string   `json:"tags,omitempty"`
 }

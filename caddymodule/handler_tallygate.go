@@ -52,6 +52,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		Version:         Version(),
 		Tariffs:         h.app.tariffs,
 		Quote:           h.quote,
+		Price:           h.app.priceReported,
 		Troubles:        h.app.troubles,
 		Client:          clientHost,
 		Proxied:         isProxied,

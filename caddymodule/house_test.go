@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,6 +23,7 @@ var rooms = []struct {
 	forbidden []string
 }{
 	{"docs/examples", []string{"docs/examples"}, []string{"github.com/caddyserver"}},
+	{"docs", nil, nil},
 	{"cmd/tallygate/demo", nil, nil},
 	{"bench", []string{"escrow"}, []string{"github.com/caddyserver"}},
 	{"cmd", []string{"cmd", "caddymodule"}, nil},
@@ -33,7 +35,7 @@ var rooms = []struct {
 	{"escrow/ledger/postgres", []string{"escrow/ledger"}, []string{"github.com/caddyserver", "net/http"}},
 	{"escrow/ledger", []string{"escrow/ledger"}, append([]string{"github.com/caddyserver", "net/http"}, drivers...)},
 	{"escrow/api", []string{"escrow"}, []string{"github.com/caddyserver"}},
-	{"escrow/dashboard", []string{"escrow"}, []string{"github.com/caddyserver"}},
+	{"escrow/dashboard", []string{"escrow", "docs"}, []string{"github.com/caddyserver"}},
 	{"escrow", []string{"escrow/ledger"}, []string{"github.com/caddyserver", "net/http"}},
 }
 
@@ -139,7 +141,7 @@ func TestPlainBuildHasNoDriver(t *testing.T) {
 
 func TestTopLevelHoldsTheHouseAndNothingElse(t *testing.T) {
 	t.Parallel()
-	allowed := []string{"caddymodule", "gateway", "meter", "pricing", "escrow", "cmd", "bench", "clients", "Caddyfile", "go.mod", "go.sum", "README.md", "CONTRIBUTING.md", "LICENSE", "docs", ".ci", ".gitignore", ".git"}
+	allowed := []string{"caddymodule", "gateway", "meter", "pricing", "escrow", "cmd", "bench", "clients", "Caddyfile", "go.mod", "go.sum", "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "docs", "deploy", ".ci", ".github", ".gitignore", ".git"}
 	entries, err := os.ReadDir("..")
 	if err != nil {
 		t.Fatal(err)
@@ -165,4 +167,65 @@ func ignored(t *testing.T, name string) bool {
 		}
 	}
 	return false
+}
+
+// TestThreatsNameTheirTests: each test that docs/security.md names is there, in the folder that it names.
+func TestThreatsNameTheirTests(t *testing.T) {
+	t.Parallel()
+	folders, rooms := map[string][]string{}, map[string]bool{} // of each test; all of them
+	declared := regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)\(`)
+	err := filepath.WalkDir("..", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		source, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		folder := strings.TrimPrefix(filepath.ToSlash(filepath.Dir(path)), "../")
+		rooms[folder] = true
+		for _, name := range declared.FindAllSubmatch(source, -1) {
+			folders[string(name[1])] = append(folders[string(name[1])], folder)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc, err := os.ReadFile("../docs/security.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	room, named := "caddymodule", 0
+	words := regexp.MustCompile("`([^`]+)`")
+	for line := range strings.SplitSeq(string(doc), "\n") {
+		switch {
+		case strings.HasPrefix(line, "## The law"):
+			room = "gateway"
+		case strings.HasPrefix(line, "## "):
+			room = "caddymodule"
+		}
+		cells := strings.Split(strings.Trim(line, "| "), " | ")
+		if !strings.HasPrefix(line, "|") {
+			continue
+		}
+		for part := range strings.SplitSeq(cells[len(cells)-1], ";") {
+			folder := room
+			for _, word := range words.FindAllStringSubmatch(part, -1) {
+				name := word[1]
+				switch {
+				case rooms[strings.TrimSuffix(name, "/")]:
+					folder = strings.TrimSuffix(name, "/")
+				case !strings.HasPrefix(name, "Test") && !strings.HasPrefix(name, "Fuzz"): // a part of a test
+				case !slices.Contains(folders[name], folder):
+					t.Errorf("%s is in %v, not in %s: %.100s", name, folders[name], folder, line)
+				default:
+					named++
+				}
+			}
+		}
+	}
+	if named < 100 {
+		t.Errorf("only %d tests are named", named)
+	}
 }

@@ -99,7 +99,7 @@ func (q *Quality) judge() (gateway.Judge, error) {
 		if u, err := url.Parse(q.At); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 			return nil, fmt.Errorf("quality http %q: expected the judge's URL", q.At)
 		}
-		return gateway.HTTPJudge{URL: q.At}, nil
+		return gateway.HTTPJudge{URL: q.At, Agent: judgeAgent()}, nil
 	case scorePayer:
 		if q.Within <= 0 {
 			return nil, errors.New("quality payer needs a time: expected 'quality payer within D'")

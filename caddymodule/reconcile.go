@@ -237,7 +237,7 @@ func (r reconciled) print(w io.Writer) {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "day\tmodel\trequests\tinput\toutput\tamount\t")
 	for _, c := range r.Days {
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", c.Day, cmp.Or(c.Model, "(none)"), c.Ledger.columns(), strings.Join(c.Difference, "; "))
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", c.Day, printable(cmp.Or(c.Model, "(none)")), c.Ledger.columns(), strings.Join(c.Difference, "; "))
 	}
 	_ = table.Flush()
 	fmt.Fprintf(w, "%s to %s: %d of %d differ\n", r.From, r.To, r.Differences, len(r.Days))

@@ -41,7 +41,7 @@ func TestReconcile(t *testing.T) {
 			{report(same, "DAY,test-2,1,1,1,"), 1, "in the provider's report, but no charge in the ledger"},
 			{report("DAY,test-2,1,1,1,"), 1, "charges in the ledger, but not in the provider's report"},
 			{report("yesterday,test-1,1,1,1,"), 2, "expected a date"},
-			{filepath.Join(t.TempDir(), "none.csv"), 2, "no such file"},
+			{filepath.Join(t.TempDir(), "none.csv"), 2, "there is no file"},
 		} {
 			code, out := run(t, "reconcile", "--provider", "openai", test.report, "--config", p.config)
 			if code != test.exit || !strings.Contains(out, test.want) {

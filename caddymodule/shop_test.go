@@ -140,7 +140,28 @@ func (s *shop) load(options, site string) {
 		if err := before(); err != nil {
 			s.t.Errorf("stopping the config before: %v", err)
 		}
+		// Each config has a socket of its own on the port (SO_REUSEPORT). Caddy closes that of the old one in the background, and a connection that
+		// waits in its queue is reset then.
+		eventually(s.t, "the old config's socket is closed", func() bool { return sockets(s.port) <= 1 })
 	}
+}
+
+// sockets counts the sockets that listen on a port, if the system tells.
+func sockets(port string) (n int) {
+	number, _ := strconv.Atoi(port)
+	for _, file := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
+		table, err := os.ReadFile(file)
+		if err != nil {
+			continue
+		}
+		for line := range strings.Lines(string(table)) {
+			const listens = "0A"
+			if f := strings.Fields(line); len(f) > 3 && f[3] == listens && strings.HasSuffix(f[1], fmt.Sprintf(":%04X", number)) {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 func adapt(caddyfile string) ([]byte, error) {

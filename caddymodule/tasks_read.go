@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"context"
+	"time"
 
 	"github.com/tallygate/tallygate/escrow"
 	"github.com/tallygate/tallygate/escrow/api"
@@ -87,6 +88,8 @@ func listKeys(_ context.Context, on bench, args agentArgs) ([]api.Key, error) {
 type keyArgs struct {
 	AgentID string `json:"agent_id"`
 	KeyID   string `json:"key_id"`
+
+	Overlap time.Duration `json:"overlap,omitempty"` // for how long a replaced secret is valid
 }
 
 func revokeKey(ctx context.Context, on bench, args keyArgs) (struct{}, error) {

@@ -1,6 +1,10 @@
 package caddymodule
 
-import "runtime/debug"
+import (
+	"runtime/debug"
+
+	"github.com/tallygate/tallygate/escrow/api"
+)
 
 const modulePath = "github.com/tallygate/tallygate"
 
@@ -20,3 +24,6 @@ func Version() string {
 	}
 	return "(devel)"
 }
+
+// judgeAgent is the User-Agent of questions to judges.
+func judgeAgent() string { return api.UserAgent("Tallygate-Judge", Version()) }

@@ -96,7 +96,7 @@ func startTotals(b *books, book *escrow.Book, logger *zap.Logger) *worker {
 // startJudging starts a worker that asks judges again for missing scores. It is separate from the clock, since a judge may be slow.
 func startJudging(b *books, book *escrow.Book, logger *slog.Logger) *worker {
 	return startWorker(func(ctx context.Context) {
-		var judging gateway.Rejudge
+		judging := gateway.Rejudge{Agent: judgeAgent()}
 		for pause(ctx, judgeAgainAfter) {
 			if b.ledger.Err() == nil {
 				judging.Round(ctx, book, logger)

@@ -80,6 +80,9 @@ func (t *Tx) count(e *Escrow) error {
 	}
 	e.Counted = true
 	released, refunded := e.Released-e.StainedReleased, e.Refunded-e.StainedRefunded
+	if e.Kind == KindHold {
+		refunded = 0 // what is not captured was not earned, and was not given back either
+	}
 	if released+refunded == 0 {
 		return nil
 	}

@@ -43,7 +43,7 @@ const (
 	outboxTable       table = 'b' // agent, time of the next attempt and delivery id
 	outboxByTime      table = 'B' // time, place and agent: when the agent's turn comes, see turns
 	outboxTurnOf      table = 'T' // agent: the time and place of its turn
-	outboxCount       table = 'H' // agent, webhook id: how many messages wait for it
+	outboxCount       table = 'H' // agent, webhook id; agent, webhook id, payer, payee: how many messages wait for it, and about these two
 	factsTable        table = 'r' // agent: what its reputation rests on
 	pairTable         table = 'q' // payer, payee: what went from one to the other
 	stainTable        table = 't' // account: how much of it is faucet money
@@ -66,6 +66,7 @@ const (
 	redeemedTable     table = 'M' // coupon id, agent
 	laterTable        table = 'X' // payee, name: an answer that is fetched later, and who asked for it
 	paidResultTable   table = '6' // payee, payer, name of a result that is charged once
+	reportTable       table = '7' // payee, reference: the charge that was made for reported work
 	decisionTable     table = 'j' // request id: a charge whose quality is not decided yet
 	resourceTable     table = 'Y' // payee, kind, the provider's id: who made what the provider keeps
 	totalTable        table = '1' // agent, kind of total, time and group: see usageTotal

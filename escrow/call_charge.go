@@ -24,7 +24,7 @@ const (
 // ChargeStatuses are all statuses of a charge.
 var ChargeStatuses = []ChargeStatus{Charged, PartlyRefunded, WhollyRefunded, HeldCharge, DisputedCharge, Shadowed}
 
-// Charge is what one metered call cost, and why.
+// Charge is what one metered call, or one piece of reported work, cost, and why.
 type Charge struct {
 	RequestID      string            `cbor:"1,keyasint"`
 	Payer          string            `cbor:"2,keyasint"`
@@ -40,7 +40,7 @@ type Charge struct {
 	Commission     ledger.Amount     `cbor:"12,keyasint,omitempty"` // out of Amount
 	Refunded       ledger.Amount     `cbor:"13,keyasint,omitempty"` // part of Amount, including commission
 	CommissionBack ledger.Amount     `cbor:"14,keyasint,omitempty"` // part of Refunded
-	Source         string            `cbor:"15,keyasint,omitempty"` // "stated" or "estimated"
+	Source         string            `cbor:"15,keyasint,omitempty"` // "stated", "estimated", or "reported": by the payee, of work outside of the gateway
 	Cut            string            `cbor:"16,keyasint,omitempty"` // "none", "client", "upstream", "funds", or "crash": recovered after the gateway died in the middle
 	Status         ChargeStatus      `cbor:"17,keyasint"`
 	EscrowID       string            `cbor:"18,keyasint,omitempty"` // empty if the wallet paid
@@ -68,6 +68,7 @@ type Charge struct {
 	Credits        []CreditPart      `cbor:"41,keyasint,omitempty"` // the parts of Credit, in the order in which they were used
 	Owed           ledger.Amount     `cbor:"42,keyasint,omitempty"` // what is missing of its price, see [Debt]
 	Dispute        *ChargeDispute    `cbor:"43,keyasint,omitempty"` // the payer's; nil if there was none
+	Reference      string            `cbor:"44,keyasint,omitempty"` // the payee's own id of reported work
 	Balance        ledger.Amount     `cbor:"25,keyasint,omitempty"` // after it: what is available in the wallet, or what remains in the escrow
 }
 

@@ -100,7 +100,7 @@ func (a *Authorisation) fromNamed(ctx context.Context, o CallOrder) error {
 	case o.Milestone != "":
 		return a.forMilestone(ctx, e, o)
 	case !e.Kind.drawn():
-		return refuse(Forbidden, map[string]string{"escrow_id": e.ID}, "the escrow is for milestones, a subscription, or a charge that is not decided: no meter draws from it")
+		return refuse(Forbidden, map[string]string{"escrow_id": e.ID}, "it is a hold, or an escrow for milestones, a subscription, or a charge that is not decided: no meter draws from it")
 	case !e.drawable():
 		return e.wrongStatus("metered call")
 	}

@@ -22,7 +22,7 @@ type LaterAnswer struct {
 	InputOpen   bool      `cbor:"10,keyasint,omitempty"` // the input may have more than InputTokens
 	MaxOutput   int64     `cbor:"11,keyasint,omitempty"` // tokens; 0: no limit
 	Choices     int64     `cbor:"12,keyasint,omitempty"`
-	At          time.Time `cbor:"13,keyasint"`
+	At          time.Time `cbor:"13,keyasint"`           // when it was asked for
 	ContainerGB int64     `cbor:"14,keyasint,omitempty"` // of a container in which the provider runs code; 0: as 1
 }
 
@@ -54,7 +54,10 @@ func (t *Tx) keepPaid(c Charge, results []string) {
 
 // keepLater records who asked for an answer. If the name is recorded already, the first record stays: providers do not use a name twice.
 func (t *Tx) keepLater(c Charge, a LaterAnswer) error {
-	a.Payer, a.Payee, a.Request, a.At = c.Payer, c.Payee, c.RequestID, t.Now()
+	a.Payer, a.Payee, a.Request = c.Payer, c.Payee, c.RequestID
+	if a.At.IsZero() {
+		a.At = t.Now()
+	}
 	key := laterTable.key(a.Payee, a.Name)
 	if there, err := t.ledger.Get(key); err != nil || there != nil {
 		return err

@@ -1,6 +1,7 @@
 package escrow
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -128,9 +129,14 @@ func (t *Tx) pend(d *drawn, amount ledger.Amount, a *Authorisation) error {
 // post pays an amount that is due for a call, from what the call holds: credit first, then money. It returns the operator's commission,
 // which is taken from the money.
 func (t *Tx) post(d *drawn, amount ledger.Amount, a *Authorisation) (fee ledger.Amount, err error) {
-	for _, p := range a.parts(amount) {
+	return t.postParts(d, a.parts(amount))
+}
+
+// postParts pays the parts of an amount.
+func (t *Tx) postParts(d *drawn, parts []part) (fee ledger.Amount, err error) {
+	for _, p := range parts {
 		tr := d.transfer(p)
-		tr.Memo = d.Charge.Route
+		tr.Memo = cmp.Or(d.Charge.Route, d.Charge.Reference)
 		if p.credit != "" {
 			used, err := t.ledger.Post(tr, p.hold)
 			if err != nil {
@@ -295,7 +301,7 @@ func (t *Tx) settle(a *Authorisation, s Settlement) (Charge, error) {
 		}
 	}
 	if a.quota != nil {
-		if s.Amount, err = t.useQuota(a, &d.Charge, s); err != nil {
+		if s.Amount, err = t.useQuota(a.quota, &d.Charge, s); err != nil {
 			return Charge{}, err
 		}
 	}

@@ -75,6 +75,7 @@ const (
 	RunningWork     Kind = "milestone"       // of a payer, by escrow and milestone: the call that does its work
 	SpendLimit      Kind = "limit"           // of a payer, by limit: what running calls may spend of it, in nanos
 	PlanQuota       Kind = "quota"           // of a payer, by subscription: what running calls may use of it, in millionths of a unit
+	Cancelling      Kind = "cancellation"    // of a payer, by subscription: the operation that cancels it
 	OpenedEscrow    Kind = "opener"          // of a payer, by payee: a call that opens an escrow between the two
 	RequestBody     Kind = "body"            // of an agent, and of everybody: bytes of request bodies that are kept in memory
 	Work            Kind = "work"            // of everybody, by its name: something that one worker at a time sees to, such as a delivery
@@ -85,6 +86,7 @@ const (
 	CodeContainer   Kind = "container"       // of a payer, by payee and container: until when it is paid for, see Pay
 	ItemizedAnswer  Kind = "itemized"        // of a payer, by payee: a call for results of which each is charged once
 	FaucetClaim     Kind = "faucet"          // of a client: claims of the faucet
+	RunningReport   Kind = "report"          // of an agent, and of everybody: reports that are added up, or wait for that
 	PacedCall       Kind = "pace"            // of an agent, by the name of a rate: its calls, or their tokens; counted by Pass and Count
 )
 

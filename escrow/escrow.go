@@ -47,10 +47,19 @@ const (
 	KindPeriod     EscrowKind = "period"     // the price of a period of a subscription
 	KindOverage    EscrowKind = "overage"    // what a subscription uses beyond its quota is drawn from it
 	KindQuality    EscrowKind = "quality"    // the price of a call whose quality is not decided yet
+	KindHold       EscrowKind = "hold"       // its payee captures it in parts, see [Tx.OpenHold]
 )
 
 // drawn reports whether any metered call to the payee may draw from an escrow of this kind.
 func (k EscrowKind) drawn() bool { return k == KindAgreed || k == KindMeter }
+
+// prefix is how ids of escrows of this kind begin.
+func (k EscrowKind) prefix() string {
+	if k == KindHold {
+		return "hold_"
+	}
+	return "esc_"
+}
 
 // ofSubscription reports whether a subscription locks escrows of this kind.
 func (k EscrowKind) ofSubscription() bool { return k == KindPeriod || k == KindOverage }
@@ -118,6 +127,8 @@ type Escrow struct {
 	// withdrew a refund request although the escrow goes to the payee when it expires. Acts by other keys count against the limits of those
 	// keys. Old records have no such list.
 	CountedFor []string `cbor:"34,keyasint,omitempty"`
+
+	Allowed string `cbor:"35,keyasint,omitempty"` // KindHold: its payee has opened it, under this setting of the payer's allowance
 
 	Held ledger.Amount `cbor:"-"` // by running calls, out of Remaining; as of when it was read
 
@@ -219,7 +230,7 @@ func newEscrow(o EscrowOrder) Escrow {
 
 // lock gives an escrow its id and dates, and moves its amount from the payer's wallet into it.
 func (t *Tx) lock(e *Escrow, cover ...*ledger.Hold) error {
-	e.ID = t.process.ids.next("esc_", t.Now())
+	e.ID = t.process.ids.next(e.Kind.prefix(), t.Now())
 	e.CreatedAt = t.Now()
 	e.CommissionPPM = t.rules.CommissionPPM
 	if e.AutoRelease > 0 && e.AutoReleaseAt.IsZero() {

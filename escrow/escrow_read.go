@@ -47,8 +47,11 @@ func (b *Book) Escrow(ctx context.Context, by Actor, id string) (Escrow, error) 
 	if err != nil {
 		return Escrow{}, err
 	}
-	if e == nil || !by.Operator && (by.Agent == "" || by.Agent != e.From && by.Agent != e.To) {
+	if e == nil || !e.visible(by) {
 		return Escrow{}, noEscrow(id)
+	}
+	if e.Kind == KindHold {
+		return Escrow{}, e.isHold()
 	}
 	return *e, b.noteHeld(e)
 }
@@ -68,6 +71,7 @@ type EscrowFilter struct {
 	Agent  string // whose escrows; empty: all agents', which is the operator's to see
 	Status string // a [Status], or "active": all that still hold money
 	Role   string // "payer", "payee", or empty: both
+	Holds  bool   // holds, and no other escrows; otherwise escrows without holds
 }
 
 // StatusActive stands for all statuses that still hold money.
@@ -93,7 +97,7 @@ func (f EscrowFilter) check() error {
 }
 
 func (f EscrowFilter) wants(e *Escrow) bool {
-	return (f.Status == "" || f.Status == StatusActive && e.Remaining() > 0 || Status(f.Status) == e.Status) &&
+	return f.Holds == (e.Kind == KindHold) && (f.Status == "" || f.Status == StatusActive && e.Remaining() > 0 || Status(f.Status) == e.Status) &&
 		(f.Role == "" || (f.Role == "payer") == (e.From == f.Agent))
 }
 

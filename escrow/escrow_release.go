@@ -20,6 +20,9 @@ func (t *Tx) out(e *Escrow, way Way, amount ledger.Amount, memo string, cover ..
 	if way == ToPayer {
 		e.Refunded += amount
 		e.StainedRefunded += m.stained
+		if e.Allowed != "" {
+			return t.restoreAllowance(e.From, e.To, e.Allowed, amount)
+		}
 		if e.Kind == KindPeriod {
 			return t.feeBack(e, amount)
 		}

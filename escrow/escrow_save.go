@@ -145,10 +145,17 @@ func (t *Tx) party(by Actor, id string) (*Escrow, error) {
 	if err != nil {
 		return nil, err
 	}
-	if e == nil || !by.Operator && by.Agent != e.From && by.Agent != e.To {
+	if e == nil || !e.visible(by) {
 		return nil, noEscrow(id)
 	}
+	if e.Kind == KindHold {
+		return nil, e.isHold()
+	}
 	return e, nil
+}
+
+func (e *Escrow) visible(by Actor) bool {
+	return by.Operator || by.Agent != "" && (by.Agent == e.From || by.Agent == e.To)
 }
 
 func noEscrow(id string) error { return refuse(NotFound, nil, "no escrow %.80q", id) }

@@ -20,6 +20,10 @@ const (
 	EscrowResolved        EventType = "escrow.resolved"
 	EscrowExpiring        EventType = "escrow.expiring" // its time is nearly up
 	MilestoneWasDelivered EventType = "milestone.delivered"
+	HoldOpened            EventType = "hold.opened"
+	HoldCaptured          EventType = "hold.captured"    // a part of it, or all
+	HoldReturned          EventType = "hold.returned"    // what was left of it, to the payer
+	HoldExpiring          EventType = "hold.expiring"    // its time is nearly up
 	ChargeWithheld        EventType = "charge.withheld"  // an answer did not go out, since its whole price could not be charged
 	ChargeUnpriced        EventType = "charge.unpriced"  // a call has used something that has no price, and was charged nothing
 	ChargeDisputed        EventType = "charge.disputed"  // by its payer
@@ -48,7 +52,7 @@ const (
 // EventTypes are all events, as webhooks may ask for them.
 var EventTypes = []EventType{
 	EscrowCreated, EscrowReleased, EscrowRefunded, EscrowRefundRequested, EscrowRefundWithdrawn, EscrowDisputed, EscrowResolved,
-	EscrowExpiring, MilestoneWasDelivered, ChargeWithheld, ChargeUnpriced, ChargeDisputed, ChargeResolved, ChargeCreated, ChargeSuspect, ChargesHourly, BalanceLow,
+	EscrowExpiring, MilestoneWasDelivered, HoldOpened, HoldCaptured, HoldReturned, HoldExpiring, ChargeWithheld, ChargeUnpriced, ChargeDisputed, ChargeResolved, ChargeCreated, ChargeSuspect, ChargesHourly, BalanceLow,
 	LimitReached, SpendUnusual, LedgerReadOnly, WebhookTest,
 	CreditIssued, CreditWasRevoked, CreditHasExpired, SubscriptionStarted, SubscriptionRenewing, SubscriptionUnfunded,
 	SubscriptionRenewed, SubscriptionSuspended, SubscriptionEnded,
@@ -70,6 +74,25 @@ type Event struct {
 	Limit        *LimitSpent    `cbor:"11,keyasint,omitempty"`
 	Spend        *UnusualSpend  `cbor:"12,keyasint,omitempty"`
 	Trouble      string         `cbor:"13,keyasint,omitempty"` // why the ledger accepts no money
+}
+
+// parties are the two agents between which something has happened, or none.
+func (e Event) parties() (payer, payee string) {
+	switch {
+	case e.Escrow != nil:
+		return e.Escrow.From, e.Escrow.To
+	case e.Subscription != nil:
+		return e.Subscription.Payer, e.Subscription.Payee
+	case e.Withheld != nil:
+		return e.Withheld.Payer, e.Withheld.Payee
+	case e.Unpriced != nil:
+		return e.Unpriced.Payer, e.Unpriced.Payee
+	case e.Credit != nil:
+		return e.Credit.Agent, e.Credit.Payee
+	case e.Charge != nil:
+		return e.Charge.Payer, e.Charge.Payee
+	}
+	return "", ""
 }
 
 // UnpricedCall is a call that used something that has no price, and was charged nothing.
@@ -121,8 +144,14 @@ type BalanceFell struct {
 	Below   ledger.Amount `cbor:"3,keyasint"`
 }
 
+// holdEvents are the events of holds, by those of other escrows.
+var holdEvents = map[EventType]EventType{EscrowCreated: HoldOpened, EscrowReleased: HoldCaptured, EscrowRefunded: HoldReturned, EscrowExpiring: HoldExpiring}
+
 // escrowEvent tells both parties of an escrow.
 func (t *Tx) escrowEvent(what EventType, e Escrow) error {
+	if e.Kind == KindHold {
+		what = holdEvents[what]
+	}
 	return t.tellAll(Event{Type: what, At: t.Now(), Escrow: &e}, e.From, e.To)
 }
 

@@ -106,7 +106,8 @@ func (t *Tx) putDelivery(d Delivery) error {
 	return outboxTurns.by(t, d.Agent, d.Next)
 }
 
-// maxWaiting is how many messages may wait for one webhook.
+// maxWaiting is how many messages may wait for one webhook. Of those about the same two parties no more may wait than there is room left for others,
+// so that nobody who makes many events keeps a webhook from hearing of others.
 const maxWaiting = 10_000
 
 // enqueue puts a message for a webhook into the outbox.
@@ -116,12 +117,12 @@ func (t *Tx) enqueue(h Webhook, event Event) error {
 
 // send puts a message with an id into the outbox. If too many wait already, the message is lost, and the webhook's Lost counts it.
 func (t *Tx) send(h Webhook, id string, event Event) error {
-	waiting, err := t.countWaiting(h.Agent, h.ID, 1)
+	waiting, err := t.countWaiting(h.Agent, h.ID, event, 1)
 	if err != nil {
 		return err
 	}
 	if waiting > maxWaiting {
-		if _, err := t.countWaiting(h.Agent, h.ID, -1); err != nil {
+		if _, err := t.countWaiting(h.Agent, h.ID, event, -1); err != nil {
 			return err
 		}
 		h.Lost, h.LostAt = h.Lost+1, t.Now()
@@ -131,9 +132,20 @@ func (t *Tx) send(h Webhook, id string, event Event) error {
 	return t.putDelivery(Delivery{ID: id, Agent: h.Agent, Webhook: h.ID, Event: event, Next: t.Now()})
 }
 
-// countWaiting counts the messages that wait for a webhook.
-func (t *Tx) countWaiting(agent, webhook string, by int64) (waiting int64, err error) {
-	key := outboxCount.key(agent, webhook)
+// countWaiting counts the messages that wait for a webhook. An event of two parties counts once more for those that wait about the same two.
+func (t *Tx) countWaiting(agent, webhook string, event Event, by int64) (waiting int64, err error) {
+	if waiting, err = t.addWaiting(outboxCount.key(agent, webhook), by); err != nil {
+		return 0, err
+	}
+	payer, payee := event.parties()
+	if payer == "" && payee == "" {
+		return waiting, nil
+	}
+	about, err := t.addWaiting(outboxCount.key(agent, webhook, payer, payee), by)
+	return waiting + max(0, about-1), err
+}
+
+func (t *Tx) addWaiting(key []byte, by int64) (waiting int64, err error) {
 	if _, err := load(t.ledger, key, &waiting); err != nil {
 		return 0, err
 	}
@@ -198,7 +210,7 @@ func (t *Tx) DeliveryDropped(d Delivery, _ Attempt) error {
 
 // dropped counts that a delivery has left the outbox.
 func (t *Tx) dropped(d Delivery) error {
-	if _, err := t.countWaiting(d.Agent, d.Webhook, -1); err != nil {
+	if _, err := t.countWaiting(d.Agent, d.Webhook, d.Event, -1); err != nil {
 		return err
 	}
 	return outboxTurns.next(t, d.Agent)

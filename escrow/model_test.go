@@ -25,10 +25,11 @@ func TestModel(t *testing.T) {
 		s := &shop{t: r, clock: newClock(), path: filepath.Join(dir, "ledger.db"), way: ways[by]}
 		rules := defaultRules()
 		rules.MinEscrow = 1
+		rules.Plans = modelPlans()
 		rules.CommissionPPM = rapid.SampledFrom([]int64{0, 10_000, 333_333}).Draw(r, "commission")
 		s.open(rules)
 		defer func() { _ = s.Ledger().Close(); _ = os.RemoveAll(dir) }()
-		m := &model{ppm: rules.CommissionPPM, now: s.clock.now, wallets: map[string]ledger.Amount{}, earned: map[string]ledger.Amount{}}
+		m := &model{ppm: rules.CommissionPPM, now: s.clock.now, wallets: map[string]ledger.Amount{}, earned: map[string]ledger.Amount{}, allowances: map[[2]string]ledger.Amount{}, allowed: map[[2]string]*struct{ int }{}, references: map[[2]string]string{}, subs: map[[2]string]*modelSub{}}
 		w := &world{shop: s, model: m, t: r}
 		for _, name := range names {
 			s.agents("1000", name)
@@ -39,6 +40,9 @@ func TestModel(t *testing.T) {
 			"transfer": w.transfer, "debit": w.debit, "create": w.create, "release": w.release, "part": w.part, "refund": w.refund,
 			"withdraw": w.withdraw, "dispute": w.dispute, "resolve": w.resolve, "call": w.call, "extend": w.extend, "draw": w.draw,
 			"settle": w.settle, "cancel": w.cancel, "back": w.back, "wait": w.wait, "reopen": w.reopen,
+			"hold": w.hold, "capture": w.capture, "void": w.void, "mistake": w.mistake, "allow": w.allow, "report": w.report,
+			"contest": w.contest, "uncontest": w.uncontest, "decide": w.decideCharge,
+			"subscribe": w.subscribe, "subcall": w.subcall, "cancelsub": w.cancelsub,
 		})
 		s.sound()
 	})
@@ -56,6 +60,10 @@ type model struct {
 	escrows    []*modelEscrow
 	calls      []*modelCall
 	charges    []*modelCharge
+	allowances map[[2]string]ledger.Amount  // by payer and payee: what is left
+	allowed    map[[2]string]*struct{ int } // which setting of it
+	references map[[2]string]string         // by payee and reference: what was captured or reported
+	subs       map[[2]string]*modelSub      // by payer and payee: those that run
 }
 
 type modelEscrow struct {
@@ -66,6 +74,8 @@ type modelEscrow struct {
 	due, silence                    time.Time
 	asked                           ledger.Amount
 	served                          bool
+	hold, period                    bool           // its kind, if it is not one that an agent has made
+	allowed                         *struct{ int } // a hold by the payee: the setting of the allowance that it used
 }
 
 type modelCall struct {
@@ -83,6 +93,8 @@ type modelCharge struct {
 	payer, payee      string
 	amount, fee       ledger.Amount
 	refunded, feeBack ledger.Amount
+	at                time.Time
+	contested, open   bool // it was disputed, and the dispute is open
 }
 
 func (e *modelEscrow) remaining() ledger.Amount { return e.amount - e.released - e.refunded }
@@ -112,6 +124,9 @@ func (m *model) out(e *modelEscrow, way string, by ledger.Amount) {
 	if way == "refund" {
 		e.refunded += by
 		m.wallets[e.from] += by
+		if parties := [2]string{e.from, e.to}; e.allowed != nil && m.allowed[parties] == e.allowed {
+			m.allowances[parties] += by
+		}
 		return
 	}
 	if by == 0 {

@@ -3,6 +3,7 @@ package escrow
 import (
 	"cmp"
 	"strings"
+	"time"
 
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
@@ -15,6 +16,9 @@ type Resource struct {
 	Payee string
 	Kind  string // the provider's collection, such as "files"
 	ID    string // the provider's id, at most [MaxResourceID] bytes
+	// Asked is when it was asked for, or that from which it has come, such as the batch of a file of results. It is not a part of its name, and is
+	// noted by [Tx.Own] alone. Zero: not known.
+	Asked time.Time
 }
 
 // MaxResourceID is how many bytes the id of a resource may have.
@@ -25,6 +29,8 @@ type noted struct {
 	Owner  string `cbor:"1,keyasint"` // the payer that made it; empty where nobody here did
 	Tokens int64  `cbor:"2,keyasint,omitempty"`
 	Owed   []Debt `cbor:"3,keyasint,omitempty"`
+	// Asked is when it was asked for, see [Resource].
+	Asked time.Time `cbor:"4,keyasint,omitzero"`
 }
 
 // Debt is what is missing of the price of an answer that did not go out, or was cut, because its payer had too little money, and that the
@@ -74,7 +80,7 @@ func (t *Tx) Own(payer string, made ...Resource) error {
 		} else if n.Owner != "" {
 			continue
 		}
-		n.Owner = payer
+		n.Owner, n.Asked = payer, r.Asked
 		if err := t.put(r.key(), n); err != nil {
 			return err
 		}
@@ -164,9 +170,10 @@ func unpaid(r ledger.Reader, debts []Debt) (left []Debt, err error) {
 
 // Noted is what the books know of a resource.
 type Noted struct {
-	Owner  string // the payer that made it; empty where nobody here did
-	Tokens int64  // how long it is as a part of the input, as far as that is known
-	Owed   []Debt // what is not paid of the answers in it
+	Owner  string    // the payer that made it; empty where nobody here did
+	Tokens int64     // how long it is as a part of the input, as far as that is known
+	Owed   []Debt    // what is not paid of the answers in it
+	Asked  time.Time // when it was asked for, see [Resource]
 }
 
 // Noted returns what is noted of resources, each at its place.
@@ -185,7 +192,7 @@ func (b *Book) Noted(resources []Resource) ([]Noted, error) {
 			if err != nil {
 				return err
 			}
-			all[i] = Noted{Owner: n.Owner, Tokens: n.Tokens, Owed: owed}
+			all[i] = Noted{Owner: n.Owner, Tokens: n.Tokens, Owed: owed, Asked: n.Asked}
 		}
 		return nil
 	})

@@ -120,6 +120,9 @@ func (s *script) step(w []string) error {
 	if known, err := s.termStep(w[0], arg, named); known {
 		return err
 	}
+	if known, err := s.holdStep(w[0], arg, named); known {
+		return err
+	}
 	s.t.Fatalf("unknown step %q", w)
 	return nil
 }

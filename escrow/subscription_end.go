@@ -1,6 +1,8 @@
 package escrow
 
 import (
+	"context"
+	"errors"
 	"time"
 
 	"github.com/tallygate/tallygate/escrow/ledger"
@@ -24,11 +26,19 @@ func (e *Escrow) serves() bool {
 // unpaid returns the refusal of a call if what pays for the period of its subscription was refunded or disputed away.
 func (b *Book) unpaid(s Subscription) error {
 	e, err := b.storedEscrow(s.EscrowID)
-	if err != nil || e.serves() {
+	if err != nil {
 		return err
 	}
+	return s.servedBy(e, b.Currency())
+}
+
+// servedBy refuses a call if e, which has the money of the period, does not serve any more.
+func (s Subscription) servedBy(e *Escrow, currency string) error {
+	if e.serves() {
+		return nil
+	}
 	return refuse(SubscriptionRequired, map[string]string{
-		"plan": s.Plan.Name, "payee": s.Payee, "currency": b.Currency(), "subscription_id": s.ID, "escrow_id": e.ID, "escrow_status": string(e.Status),
+		"plan": s.Plan.Name, "payee": s.Payee, "currency": currency, "subscription_id": s.ID, "escrow_id": e.ID, "escrow_status": string(e.Status),
 		"renews_at": s.PeriodEnd.Format(time.RFC3339),
 	}, "the money for this period of the subscription was refunded, or is disputed or asked back (escrow %s); withdraw the request, or cancel the subscription and begin it again", e.ID)
 }
@@ -81,6 +91,15 @@ func (t *Tx) cancelPeriod(by Actor, s *Subscription) error {
 	if price == nil || price.Status != StatusOpen || price.Closing != "" || price.Remaining() == 0 {
 		return by.mayPay(s.Payee)
 	}
+	claim, err := t.process.claims.Take(context.Background(), 1, Bound{Of: s.cancelling(), Most: 1}) // before it looks for calls; see [Authorisation.claimPeriod]
+	if _, isFull := errors.AsType[*NoRoom](err); isFull {
+		return refuse(InvalidStatus, map[string]string{"retry_after": "1"}, "the subscription is being cancelled")
+	}
+	if err != nil {
+		return err
+	}
+	t.ledger.OnUndo(claim.End)
+	claim.Settle(t, 1)
 	byPayer := by.Agent == s.Payer
 	if byPayer {
 		if err := t.mayCancel(s); err != nil {
@@ -149,6 +168,8 @@ func (s Subscription) unused(price ledger.Amount, now time.Time, taken int64) le
 	}
 	return price - used
 }
+
+func (s Subscription) cancelling() Thing { return Thing{Kind: Cancelling, Owner: s.Payer, Name: s.ID} }
 
 func (s Subscription) quota() Thing { return Thing{Kind: PlanQuota, Owner: s.Payer, Name: s.ID} }
 

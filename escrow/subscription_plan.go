@@ -61,10 +61,10 @@ func (p Plan) poolMemo() string {
 }
 
 // subscriptionRequired returns the refusal of a call without a subscription. It says how to get one.
-func (b *Book) subscriptionRequired(o CallOrder, status SubscriptionStatus) error {
-	fields := map[string]string{"plan": o.Plan, "payee": o.Payee, "currency": b.Currency()}
+func (r Rules) subscriptionRequired(o CallOrder, currency string, status SubscriptionStatus) error {
+	fields := map[string]string{"plan": o.Plan, "payee": o.Payee, "currency": currency}
 	detail := "this route is paid by a subscription"
-	if p, found := b.rules.plan(o.Payee, o.Plan); found {
+	if p, found := r.plan(o.Payee, o.Plan); found {
 		fields["price"], fields["period"] = p.Price.String(), p.Term().String()
 		if p.Pool > 0 {
 			fields["pool"] = p.Pool.String()

@@ -56,17 +56,8 @@ func (q *quotaClaim) exhausted() error {
 
 // fromSubscription takes the units of the call from the quota of the payer's subscription, and holds the price of those beyond it.
 func (a *Authorisation) fromSubscription(ctx context.Context, o CallOrder) error {
-	s, err := a.book.runningSubscription(ctx, o)
+	s, err := a.claimPeriod(ctx, o)
 	if err != nil {
-		return err
-	}
-	if err := a.book.unpaid(s); err != nil {
-		return err
-	}
-	if s, err = a.book.withFunding(ctx, s); err != nil {
-		return err
-	}
-	if a.quota, err = a.book.claimQuota(ctx, s, o); err != nil {
 		return err
 	}
 	a.source = ledger.Wallet(o.By.Agent)
@@ -95,6 +86,49 @@ func (a *Authorisation) fromSubscription(ctx context.Context, o CallOrder) error
 	}
 	a.total = o.Least
 	return nil
+}
+
+// claimPeriod claims what the call needs at first of the period of its subscription. It checks after the claim that the subscription still
+// serves. So a cancellation either came before, and claimPeriod sees it; or it comes after, and sees the call.
+func (a *Authorisation) claimPeriod(ctx context.Context, o CallOrder) (Subscription, error) {
+	for {
+		s, err := a.book.runningSubscription(ctx, o)
+		if err == nil {
+			s, err = a.book.withFunding(ctx, s)
+		}
+		if err != nil {
+			return Subscription{}, err
+		}
+		if a.quota, err = a.book.claimQuota(ctx, s, o); err != nil {
+			return Subscription{}, err
+		}
+		goesOn, err := a.book.goesOn(ctx, s)
+		if err == nil && goesOn {
+			err = a.book.unpaid(s)
+		}
+		if err == nil && goesOn {
+			return s, nil
+		}
+		a.quota.end()
+		if err != nil {
+			return Subscription{}, err
+		}
+	}
+}
+
+// goesOn reports whether the period of a subscription goes on. If the payer cancels a subscription at this moment, goesOn waits until that is
+// durable.
+func (b *Book) goesOn(ctx context.Context, s Subscription) (bool, error) {
+	if b.process.claims.Taken(s.cancelling()) > 0 {
+		if _, err := Do(ctx, b, func(*Tx) (struct{}, error) { return struct{}{}, nil }); err != nil { // it comes after the cancellation
+			return false, err
+		}
+	}
+	now, err := b.storedSubscription(s.ID)
+	if err != nil || now == nil {
+		return false, err
+	}
+	return (now.Status == SubActive || now.Status == SubEnding) && now.EscrowID == s.EscrowID, nil
 }
 
 // quotaFirst returns what the first units cost of which the quota has nothing left.
@@ -126,7 +160,7 @@ func (b *Book) runningSubscription(ctx context.Context, o CallOrder) (Subscripti
 		return Subscription{}, err
 	}
 	if s == nil {
-		return Subscription{}, b.subscriptionRequired(o, "")
+		return Subscription{}, b.rules.subscriptionRequired(o, b.Currency(), "")
 	}
 	if s.Status != SubSuspended && !s.over(b.Now()) {
 		return *s, nil
@@ -143,11 +177,11 @@ func (b *Book) runningSubscription(ctx context.Context, o CallOrder) (Subscripti
 	})
 	switch outcome := ledger.OutcomeOf(err); {
 	case outcome == InsufficientFunds || outcome == LimitExceeded:
-		return Subscription{}, b.subscriptionRequired(o, SubSuspended)
+		return Subscription{}, b.rules.subscriptionRequired(o, b.Currency(), SubSuspended)
 	case err != nil:
 		return Subscription{}, err
 	case s == nil:
-		return Subscription{}, b.subscriptionRequired(o, "")
+		return Subscription{}, b.rules.subscriptionRequired(o, b.Currency(), "")
 	default:
 		return *s, nil
 	}
@@ -201,6 +235,36 @@ func (a *Authorisation) ExtendQuota(units int64) bool {
 	return true
 }
 
+// QuotaReach returns how much the call could use, in millionths, including what it has claimed already: at most units, and no more than is left of
+// the quota and, beyond it, of the money that pays overage. Other calls may take some of it before this one does.
+func (a *Authorisation) QuotaReach(units int64) int64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	q := a.quota
+	if q == nil || !q.counted() {
+		return units
+	}
+	has := q.Amount() + q.beyond
+	taken, err := q.ExtendUpTo(max(0, units-has))
+	if err != nil {
+		return min(units, has)
+	}
+	q.GiveBack(taken)
+	least, most := min(units, has+taken), units
+	if !q.subscription.Plan.Overage || least == most {
+		return least
+	}
+	room := plus(a.total, min(a.Reachable()-a.Held(), a.limits.room()))
+	for mid := most; least < most; mid = most - (most-least)/2 {
+		if q.over(q.beyond+mid-has-taken) <= room {
+			least = mid
+		} else {
+			most = mid - 1
+		}
+	}
+	return least
+}
+
 // reachQuota sets aside what a call has used in the end, first from the quota, then from the money, as far as there is enough.
 func (a *Authorisation) reachQuota(s Settlement) {
 	q := a.quota
@@ -224,8 +288,7 @@ func (s Settlement) over(q *quotaClaim) func(int64) ledger.Amount {
 }
 
 // useQuota takes what a call has used from the quota of its subscription, and returns what the rest costs.
-func (t *Tx) useQuota(a *Authorisation, c *Charge, s Settlement) (ledger.Amount, error) {
-	q := a.quota
+func (t *Tx) useQuota(q *quotaClaim, c *Charge, s Settlement) (ledger.Amount, error) {
 	sub, err := t.subscription(q.subscription.ID)
 	if err != nil || sub == nil {
 		return 0, err

@@ -176,6 +176,11 @@ func (b *Book) Usage(ctx context.Context, q UsageQuery) (rows []UsageRow, whole 
 	if err != nil {
 		return nil, false, err
 	}
+	end, err := b.awaitReport(ctx, q.Agent)
+	if err != nil {
+		return nil, false, err
+	}
+	defer end()
 	kept, done, err := b.KeepTotals(ctx)
 	if err != nil {
 		return nil, false, err
@@ -205,10 +210,14 @@ func (b *Book) Usage(ctx context.Context, q UsageQuery) (rows []UsageRow, whole 
 // endOfTime is later than all times in the books.
 var endOfTime = time.Unix(0, math.MaxInt64).UTC()
 
-// maxUsage is the largest number of records that one answer adds up.
-const maxUsage = 200_000
+// maxUsage is the largest number of records that one answer adds up. maxGroups is how many groups the report of one agent may have: each takes
+// memory, and the tags by which it groups are as many as the agent likes.
+const (
+	maxUsage  = 200_000
+	maxGroups = 20_000
+)
 
-// errTooMuchUsage ends a report that has added up [maxUsage] records.
+// errTooMuchUsage ends a report that has added up [maxUsage] records, or has [maxGroups].
 var errTooMuchUsage = errors.New("too many records to add up")
 
 // report adds up usage.
@@ -224,7 +233,7 @@ type report struct {
 
 // sees counts a record that is added up.
 func (r *report) sees() error {
-	if r.seen++; r.seen > maxUsage {
+	if r.seen++; r.seen > maxUsage || r.agent != "" && len(r.rows) > maxGroups {
 		return errTooMuchUsage
 	}
 	return r.ctx.Err()

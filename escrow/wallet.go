@@ -114,20 +114,26 @@ func (t *Tx) Debit(by Actor, o PaymentOrder) (Payment, error) {
 
 // debitAllowed takes money by an allowance. Its refusals do not tell the payee the payer's balance or limits.
 func (t *Tx) debitAllowed(o PaymentOrder) (Payment, error) {
-	spender, err := t.useAllowance(o)
+	allowed, err := t.useAllowance(o)
 	if err != nil {
 		return Payment{}, err
 	}
 	var p Payment
-	if err = t.spend(spender, spending{agent: o.From, payee: o.To, amount: o.Amount}); err == nil {
+	if err = t.spend(allowed.spender(), spending{agent: o.From, payee: o.To, amount: o.Amount}); err == nil {
 		p, err = t.pay(kindDebit, ledger.Wallet(o.From), ledger.Wallet(o.To), o, o.To)
 	}
+	return p, t.cantPay(err, o.From, o.Amount)
+}
+
+// cantPay hides from a payee, who takes money of a payer, how much the payer has and which limits it has set.
+func (t *Tx) cantPay(err error, payer string, amount ledger.Amount) error {
 	switch ledger.OutcomeOf(err) {
 	case InsufficientFunds, LimitExceeded:
-		err = refuse(InsufficientFunds, map[string]string{"payer": o.From, "required": o.Amount.String(), "currency": t.Currency()},
-			"%q can't pay %s at the moment", o.From, o.Amount)
+		return refuse(InsufficientFunds, map[string]string{"payer": payer, "required": amount.String(), "currency": t.Currency()},
+			"%q can't pay %s at the moment", payer, amount)
+	default:
+		return err
 	}
-	return p, err
 }
 
 // checkPair refuses two agents that can't be payer and payee of a payment.

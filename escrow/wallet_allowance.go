@@ -15,6 +15,7 @@ type Allowance struct {
 	Left      ledger.Amount `cbor:"4,keyasint"`
 	UpdatedAt time.Time     `cbor:"5,keyasint"`
 	Key       string        `cbor:"6,keyasint,omitempty"` // the payer's key that set it; debits count against its limits, and end when it is revoked
+	Setting   string        `cbor:"7,keyasint,omitempty"` // the id of this setting of it; old records get one when they are next used
 }
 
 // SetAllowance allows a payee to take up to amount from now on. It replaces an earlier allowance.
@@ -38,7 +39,7 @@ func (t *Tx) SetAllowance(by Actor, payer, payee string, amount ledger.Amount) (
 	if err := t.audit(by, "allowance.set", payer, payee+" "+amount.String()); err != nil {
 		return Allowance{}, err
 	}
-	a := Allowance{Payer: payer, Payee: payee, Amount: amount, Left: amount, UpdatedAt: t.Now(), Key: by.Key}
+	a := Allowance{Payer: payer, Payee: payee, Amount: amount, Left: amount, UpdatedAt: t.Now(), Setting: t.newSetting(), Key: by.Key}
 	return a, t.put(allowanceTable.key(payer, payee), a)
 }
 
@@ -73,35 +74,58 @@ func (t *Tx) DeleteAllowance(by Actor, payer, payee string) error {
 	return nil
 }
 
-// useAllowance subtracts a debit from the allowance that From has given To. It returns the actor for whose limits the debit counts: From, with the
-// key that set the allowance.
-func (t *Tx) useAllowance(o PaymentOrder) (Actor, error) {
+// useAllowance subtracts a debit from the allowance that From has given To, and returns what is left of it. The debit counts against the limits
+// of [Allowance.spender].
+func (t *Tx) useAllowance(o PaymentOrder) (Allowance, error) {
 	if err := t.checkPair(o.From, "to_agent_id", o.To); err != nil {
-		return Actor{}, err
+		return Allowance{}, err
 	}
 	if err := checkAmount("amount", o.Amount); err != nil {
-		return Actor{}, err
+		return Allowance{}, err
 	}
-	a, found, err := allowance(t.ledger, o.From, o.To)
+	a, err := t.standingAllowance(o.From, o.To)
 	if err != nil {
-		return Actor{}, err
-	}
-	if found {
-		if found, err = stands(t.ledger, o.From, a.Key, t.Now()); err != nil {
-			return Actor{}, err
-		}
-	}
-	if !found {
-		return Actor{}, refuse(Forbidden, map[string]string{"payer": o.From, "payee": o.To},
-			"agent %.80q has given %q no allowance", o.From, o.To)
+		return Allowance{}, err
 	}
 	if a.Left < o.Amount {
-		return Actor{}, refuse(LimitExceeded, map[string]string{"limit": "allowance", "required": o.Amount.String(), "available": a.Left.String()},
+		return Allowance{}, refuse(LimitExceeded, map[string]string{"limit": "allowance", "required": o.Amount.String(), "available": a.Left.String()},
 			"%s is needed, but the allowance that %q has given to %q has only %s left", o.Amount, o.From, o.To, a.Left)
+	}
+	if a.Setting == "" {
+		a.Setting = t.newSetting()
 	}
 	a.Left -= o.Amount
 	a.UpdatedAt = t.Now()
-	return Actor{Agent: o.From, Key: a.Key}, t.put(allowanceTable.key(o.From, o.To), a)
+	return a, t.put(allowanceTable.key(o.From, o.To), a)
+}
+
+// standingAllowance returns the allowance that a payer has given a payee. Refused with forbidden if there is none, or if the key is revoked that
+// set it.
+func (t *Tx) standingAllowance(payer, payee string) (Allowance, error) {
+	a, found, err := allowance(t.ledger, payer, payee)
+	if err == nil && found {
+		found, err = stands(t.ledger, payer, a.Key, t.Now())
+	}
+	if err == nil && !found {
+		err = refuse(Forbidden, map[string]string{"payer": payer, "payee": payee}, "agent %.80q has given %q no allowance", payer, payee)
+	}
+	return a, err
+}
+
+// spender is the payer, with the key for whose limits the debits count: the one that set the allowance.
+func (a Allowance) spender() Actor { return Actor{Agent: a.Payer, Key: a.Key} }
+
+func (t *Tx) newSetting() string { return t.process.ids.next("alw_", t.Now()) }
+
+// restoreAllowance gives back what was used of an allowance, unless it was set anew meanwhile.
+func (t *Tx) restoreAllowance(payer, payee, setting string, amount ledger.Amount) error {
+	a, found, err := allowance(t.ledger, payer, payee)
+	if err != nil || !found || a.Setting != setting {
+		return err
+	}
+	a.Left += amount
+	a.UpdatedAt = t.Now()
+	return t.put(allowanceTable.key(payer, payee), a)
 }
 
 // Allowance returns the allowance that a payer has given a payee. Refused with not_found if there is none.

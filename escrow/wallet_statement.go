@@ -31,6 +31,11 @@ func (b *Book) Statement(ctx context.Context, agent, month string) (Statement, e
 	if err != nil {
 		return Statement{}, invalid("month", "month %.40q: write it like 2026-11", month)
 	}
+	end, err := b.awaitReport(ctx, agent)
+	if err != nil {
+		return Statement{}, err
+	}
+	defer end()
 	s := Statement{Agent: agent, From: from, To: from.AddDate(0, 1, 0)}
 	wallet, err := b.Wallet(ctx, agent)
 	if err != nil {

@@ -3,6 +3,7 @@ package escrow_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"pgregory.net/rapid"
@@ -48,7 +49,11 @@ func (w *world) compare() {
 	must(w.t, err)
 	check("commission", wallet.Balance, w.model.commission)
 	for _, m := range w.model.escrows {
-		e, err := w.Escrow(ctx, operator, m.id)
+		read := w.Escrow
+		if m.hold {
+			read = w.Hold
+		}
+		e, err := read(ctx, operator, m.id)
 		must(w.t, err)
 		// Of escrows that end at the same time, either may pay the nano that their commissions make together.
 		if e.Commission == m.fee-1 || e.Commission == m.fee+1 {
@@ -58,20 +63,23 @@ func (w *world) compare() {
 			fmt.Sprint(m.status, m.released, m.refunded, w.model.held("", m), m.fee, m.closing))
 	}
 	for _, name := range names {
-		active, _, err := w.Escrows(ctx, escrow.EscrowFilter{Agent: name, Status: "active", Role: "payer"}, escrow.Page{Limit: 500})
-		must(w.t, err)
-		want := 0
-		for _, e := range w.model.escrows {
-			if e.from == name && e.remaining() > 0 {
-				want++
+		for _, holds := range []bool{false, true} {
+			active, _, err := w.Escrows(ctx, escrow.EscrowFilter{Agent: name, Status: "active", Role: "payer", Holds: holds}, escrow.Page{Limit: 500})
+			must(w.t, err)
+			want := 0
+			for _, e := range w.model.escrows {
+				if e.from == name && e.remaining() > 0 && e.hold == holds {
+					want++
+				}
 			}
+			check("active escrows of "+name, len(active), want)
 		}
-		check("active escrows of "+name, len(active), want)
 	}
+	w.compareTerms(check)
 	for _, c := range w.model.charges {
 		real, err := w.Charge(context.Background(), operator, c.request)
 		must(w.t, err)
-		check("charge "+c.request, fmt.Sprint(real.Amount, real.Commission, real.Refunded, real.CommissionBack), fmt.Sprint(c.amount, c.fee, c.refunded, c.feeBack))
+		check("charge "+c.request, fmt.Sprint(real.Status, real.Amount, real.Commission, real.Refunded, real.CommissionBack), fmt.Sprint(c.status(), c.amount, c.fee, c.refunded, c.feeBack))
 	}
 }
 
@@ -143,22 +151,27 @@ func (w *world) create(t *rapid.T) {
 	}
 }
 
-// pick draws an escrow, most often one that contains money.
-func (w *world) pick(t *rapid.T) *modelEscrow {
+// pick draws an escrow that is no hold, most often one that contains money.
+func (w *world) pick(t *rapid.T) *modelEscrow { return w.pickOf(t, false) }
+
+func (w *world) pickOf(t *rapid.T, holds bool) *modelEscrow {
 	w.model.tick()
-	var active []*modelEscrow
+	var all, active []*modelEscrow
 	for _, e := range w.model.escrows {
-		if e.remaining() > 0 {
+		if e.hold != holds {
+			continue
+		}
+		if all = append(all, e); e.remaining() > 0 {
 			active = append(active, e)
 		}
 	}
 	if len(active) > 0 && rapid.IntRange(0, 9).Draw(t, "closed") > 0 {
 		return rapid.SampledFrom(active).Draw(t, "escrow")
 	}
-	if len(w.model.escrows) == 0 {
+	if len(all) == 0 {
 		t.Skip("no escrow")
 	}
-	return rapid.SampledFrom(w.model.escrows).Draw(t, "escrow")
+	return rapid.SampledFrom(all).Draw(t, "escrow")
 }
 
 func (e *modelEscrow) movable() bool {
@@ -271,13 +284,16 @@ func (w *world) call(t *rapid.T) {
 	c := &modelCall{request: w.NewRequestID(), payer: from, payee: to}
 	o := escrow.CallOrder{Request: c.request, By: actor(from), Payee: to, Least: some(t, "least"), Most: some(t, "most")}
 	want, free := "", w.model.available(from)
-	if rapid.Bool().Draw(t, "from escrow") && len(w.model.escrows) > 0 {
+	if rapid.Bool().Draw(t, "from escrow") && slices.ContainsFunc(w.model.escrows, func(e *modelEscrow) bool { return !e.hold }) {
 		e := w.pick(t)
 		c.payer, c.payee, c.escrow = e.from, e.to, e
 		o.By, o.Payee, o.From, o.Escrow = actor(e.from), e.to, escrow.FromEscrow, e.id
 		free = w.model.free(e)
 		if e.status != "open" || e.closing != "" {
 			want = "invalid_status"
+		}
+		if e.period {
+			want = "forbidden"
 		}
 	}
 	if want == "" && o.Least > free {
@@ -355,7 +371,7 @@ func (w *world) settle(t *rapid.T) {
 
 func (w *world) charged(c *modelCall) {
 	w.model.over(c)
-	w.model.charges = append(w.model.charges, &modelCharge{request: c.request, payer: c.payer, payee: c.payee, amount: c.posted, fee: c.fee})
+	w.model.charges = append(w.model.charges, &modelCharge{request: c.request, payer: c.payer, payee: c.payee, amount: c.posted, fee: c.fee, at: w.model.now})
 }
 
 func (w *world) cancel(t *rapid.T) {
@@ -380,25 +396,13 @@ func (w *world) back(t *rapid.T) {
 	want, by := "", ledger.Amount(0)
 	if left > 0 {
 		by = ledger.Amount(rapid.Int64Range(1, int64(left)).Draw(t, "amount"))
+		want = w.model.mayPayBack(c, by)
 	} else {
 		want = "invalid_status"
 	}
-	feeBack := ledger.Amount(0)
-	if want == "" {
-		back, err := c.fee.MulDiv(uint64(c.refunded+by), uint64(c.amount))
-		must(t, err)
-		feeBack = back - c.feeBack
-		if by > w.model.available(c.payee)+feeBack {
-			want = "insufficient_funds"
-		}
-	}
 	w.agrees(t, w.run(func(tx *escrow.Tx) error { _, err := tx.RefundCharge(actor(c.payee), c.request, by, ""); return err }), want)
 	if want == "" {
-		c.refunded += by
-		c.feeBack += feeBack
-		w.model.commission -= feeBack
-		w.model.wallets[c.payee] -= by - feeBack
-		w.model.wallets[c.payer] += by
+		w.model.payBack(c, by)
 	}
 }
 

@@ -52,6 +52,7 @@ func (g *Gateway) arrive(route *Route, r *http.Request) *arrival {
 			a.hint = hint
 		}
 		a.terms, a.refused = takeTerms(r.Header)
+		dropHops(r.Header)
 	}
 	dropOwnTrailers(r, route.leavesKeys())
 	if !route.Shadow {
@@ -81,6 +82,9 @@ func (a *arrival) ask() (*asked, *ledger.Refusal) {
 func (a *arrival) understandAll() (*asked, *ledger.Refusal) {
 	asked, refusal := a.understand()
 	if refusal != nil {
+		return nil, refusal
+	}
+	if refusal := asked.checkHead(); refusal != nil {
 		return nil, refusal
 	}
 	if refusal := asked.digestRequest(); refusal != nil {

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/tallygate/tallygate/escrow"
 	"github.com/tallygate/tallygate/escrow/api"
@@ -23,6 +24,7 @@ type asked struct {
 	*arrival
 	call   *meter.Call
 	tariff *pricing.Tariff // the route's tariff for this caller at this hour; nil if the route has none
+	at     time.Time       // whose prices the call has: when it arrived, or when what it fetches was asked for
 	rates  *pricing.Rates  // nil if the call is free and the tariff has no prices for it
 	dear   *pricing.Rates  // the most expensive prices of all models that the request names; they bound the call
 	judged target          // where the request went when call was found; zero if the price does not depend on the request
@@ -41,7 +43,7 @@ func (a *arrival) understand() (*asked, *ledger.Refusal) {
 	if !a.route.readsBody() && !q.mayBeTimed() && !q.needsModel() {
 		return q, q.weigh()
 	}
-	q.tariff = a.route.Tariff.Under(a.payer.Agent, a.gateway.book.Now())
+	q.pricedAt(a.gateway.book.Now())
 	for _, step := range []func() *ledger.Refusal{q.read, q.checkOwned, q.findLater} {
 		if refusal := step(); refusal != nil {
 			return nil, refusal
@@ -61,6 +63,19 @@ func (a *arrival) understand() (*asked, *ledger.Refusal) {
 		}
 	}
 	return q, nil
+}
+
+// pricedAt gives the call the prices of a time.
+func (q *asked) pricedAt(at time.Time) {
+	q.at, q.tariff = at, q.route.Tariff.Under(q.payer.Agent, at)
+}
+
+// asksOf gives a call for results, or for that from which they come, the prices of the time at which that was asked for, if it is known.
+func (q *asked) asksOf(asked time.Time) {
+	if asked.IsZero() || q.call.Once == "" && !q.call.Itemized && q.call.Stored.Tells == "" {
+		return
+	}
+	q.pricedAt(asked)
 }
 
 // readClasses are classes that are counted only in answers of known APIs.

@@ -1,8 +1,10 @@
 package gateway
 
 import (
+	"cmp"
 	"errors"
 	"maps"
+	"slices"
 
 	"github.com/tallygate/tallygate/escrow/ledger"
 	"github.com/tallygate/tallygate/meter"
@@ -54,21 +56,24 @@ var errAbsurdCost = errors.New("the stated cost is more than a thousand times th
 // CLASS@MODEL.
 func (q *asked) priceUsage(usage meter.Usage, used pricing.Used) (bill, error) {
 	b := bill{units: make(map[string]string), prices: make(map[string]string)}
-	var failed error
+	usage, failed := q.matched(usage)
 	if tariff := q.tariff; tariff != nil {
 		usage.Units = maps.Clone(usage.Units)
 		for _, pass := range usage.Beside {
-			if rates, ok := tariff.For(pass.Model); ok {
+			rates, ok, err := ofPass(tariff, pass)
+			failed = errors.Join(failed, err)
+			if ok {
 				failed = errors.Join(failed, b.add(rates, meter.Usage{Units: pass.Units}, used, "@"+pass.Model))
 			} else {
-				failed = errNoPriceBeside
+				failed = errors.Join(failed, errNoPriceBeside)
 			}
 		}
 		main := q.dearer(usage)
 		for _, pass := range usage.Passes {
-			rates, ok := tariff.For(pass.Model)
+			rates, ok, err := ofPass(tariff, pass)
+			failed = errors.Join(failed, err)
 			if !ok && q.call.AnyModel {
-				rates, failed = q.rates, errNoPriceBeside
+				rates, failed = q.rates, errors.Join(failed, errNoPriceBeside)
 			} else if !ok {
 				continue
 			}
@@ -84,9 +89,46 @@ func (q *asked) priceUsage(usage meter.Usage, used pricing.Used) (bill, error) {
 	return b, errors.Join(failed, b.add(q.dearer(usage), usage, used, ""))
 }
 
+// matched returns a usage in which each result of a tool call is of a tool. If nobody knows of which, it is of the most expensive that it
+// may be of. The error marks the charge as suspect.
+func (q *asked) matched(usage meter.Usage) (meter.Usage, error) {
+	if usage.Unmatched == 0 {
+		return usage, nil
+	}
+	price := func(tool string) int64 {
+		nano, _ := q.rates.Due(meter.Usage{Tools: map[string]int64{tool: 1}, Units: meter.Units{meter.ToolCall: meter.Whole(1)}})
+		return nano
+	}
+	dearestFirst := slices.SortedFunc(slices.Values(usage.Waiting), func(a, b string) int { return cmp.Compare(price(b), price(a)) })
+	n := min(int(usage.Unmatched), len(dearestFirst))
+	tools := make(map[string]int64, len(usage.Tools)+n)
+	maps.Copy(tools, usage.Tools)
+	usage.Tools = tools
+	for _, tool := range dearestFirst[:n] {
+		usage.Tools[tool]++
+	}
+	if n < len(dearestFirst) && price(dearestFirst[0]) != price(dearestFirst[len(dearestFirst)-1]) {
+		return usage, errUnmatched
+	}
+	return usage, nil
+}
+
+// errUnmatched marks a charge as suspect: a result is of one of several tools with different prices.
+var errUnmatched = errors.New("nobody knows of which tool a result is")
+
+// ofPass returns the prices of a pass. Where nobody knows which models it is of, they are those of the most expensive one.
+func ofPass(tariff *pricing.Tariff, pass meter.Pass) (rates *pricing.Rates, ok bool, err error) {
+	if pass.Model == meter.FurtherModels {
+		rates, ok = tariff.Dearest()
+		return rates, ok, errManyModels
+	}
+	rates, ok = tariff.For(pass.Model)
+	return rates, ok, nil
+}
+
 // dearer returns the prices of the requested model or those of the model that the answer names, whichever make the usage more expensive.
-// Otherwise a caller could name a cheap model and get the answer of an expensive one. If the answer names no model that has a price, any of
-// has a price, it may come from any of those that the request names. What is answered over a connection, by one model after another, may be of
+// Otherwise a caller could name a cheap model and get the answer of an expensive one. If the answer names no model that has a price, it may
+// come from any of those that the request names. What is answered over a connection, by one model after another, may be of
 // any that was named there.
 func (q *asked) dearer(usage meter.Usage) *pricing.Rates {
 	if q.tariff == nil || usage.Model == q.call.Model && usage.Model != "" && !q.call.Talks {
@@ -157,6 +199,9 @@ func (b *bill) after(used pricing.Used) pricing.Used {
 
 // errNoPriceBeside marks a charge as suspect: the answer used another model besides the requested one, and that model has no price.
 var errNoPriceBeside = errors.New("no price for another model that was used besides the requested one")
+
+// errManyModels marks a charge as suspect: the answer names so many models that some are charged at the prices of the most expensive one.
+var errManyModels = errors.New("more models have answered than are told apart")
 
 // errNoPriceTier marks a charge as suspect: the answer states a service tier or a speed without a price, so it is charged at the most
 // expensive prices.

@@ -148,8 +148,12 @@ func (a *arrival) takeRoom(n, size int64) bool {
 	if *room != nil {
 		return (*room).Extend(n) == nil
 	}
+	owner := a.payer.Agent
+	if owner == "" { // a quote without a key, or a caller in shadow mode
+		owner = "client " + a.gateway.options.Client(a.request) // no agent's id has a space
+	}
 	claim, err := a.gateway.book.Claims().Take(a.client, n,
-		escrow.Bound{Of: escrow.Thing{Kind: escrow.RequestBody, Owner: a.payer.Agent}, Share: true},
+		escrow.Bound{Of: escrow.Thing{Kind: escrow.RequestBody, Owner: owner}, Share: true},
 		escrow.Bound{Of: escrow.Thing{Kind: escrow.RequestBody}, Most: most})
 	if err != nil {
 		return false

@@ -33,7 +33,7 @@ type streamed struct {
 
 // stream sends the header. After that the answer is passed on as it comes.
 func (c *counted) stream() *streamed {
-	b := &streamed{counted: c, began: time.Now()}
+	b := &streamed{counted: c, began: c.call.gateway.now()}
 	c.body = b
 	call, h := c.call, c.Header()
 	r := call.request
@@ -161,9 +161,9 @@ func (b *streamed) send(p []byte) error {
 
 // await does what may wait for the client, and takes note of how long it does.
 func (b *streamed) await(do func() error) error {
-	began := time.Now()
+	began := b.call.gateway.now()
 	err := do()
-	wait := time.Since(began)
+	wait := b.call.gateway.now().Sub(began)
 	b.waited += wait
 	b.stalled = wait >= b.call.gateway.stall
 	return err
@@ -258,7 +258,7 @@ func (b *streamed) left() bool {
 // stalls reports whether the client has kept the answer from going on: an upstream that breaks off then has waited too, and it is the client who cuts
 // the answer. It may wait at once for long, or again and again for most of the time.
 func (b *streamed) stalls() bool {
-	return b.stalled || b.waited >= b.call.gateway.stall && b.waited > time.Since(b.began)/2
+	return b.stalled || b.waited >= b.call.gateway.stall && b.waited > b.call.gateway.now().Sub(b.began)/2
 }
 
 // cutBy returns who has cut an answer that broke off.

@@ -1,9 +1,11 @@
 package gateway
 
 import (
+	"net/http"
 	"slices"
 
 	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/escrow/api"
 	"github.com/tallygate/tallygate/escrow/ledger"
 	"github.com/tallygate/tallygate/meter"
 	"github.com/tallygate/tallygate/meter/probe"
@@ -223,6 +225,14 @@ func (q *asked) tellsInBody() bool {
 	return q.route.Cost != nil && slices.ContainsFunc(q.route.Cost.Probes, (*probe.Probe).InBody)
 }
 
+// checkHead refuses a call whose answer has no body, where nothing but the body says what it costs: the provider would work for nothing.
+func (q *asked) checkHead() *ledger.Refusal {
+	if q.request.Method != http.MethodHead || !q.tellsInBody() || !q.paidBy(q.route.ownUnits()...) {
+		return nil
+	}
+	return refuse(api.NoPrice, "HEAD has no price here: only the body of an answer says what it costs; use GET")
+}
+
 // exceeded refuses a call that can cost more than its limit.
 func (q *asked) exceeded(cost ledger.Amount) *ledger.Refusal {
 	return refuse(escrow.LimitExceeded, "the call can cost "+cost.String()+", more than its limit of "+q.limit.String(),
@@ -243,15 +253,7 @@ func (q *asked) fitOutput(amount ledger.Amount) bool {
 		return true
 	}
 	amount -= q.beyondCall()
-	low, high := int64(1), int64(1)<<40 // low fits; high is more than any answer has
-	for high-low > 1 {
-		mid := low + (high-low)/2
-		if ledger.Amount(q.dear.MostFor(q.call.InputTokens, mid)) <= amount {
-			low = mid
-		} else {
-			high = mid
-		}
-	}
+	low := mostOutput(func(n int64) bool { return ledger.Amount(q.dear.MostFor(q.call.InputTokens, n)) <= amount })
 	bound := q.maxOutput()
 	if bound == 0 && low > DefaultMaxOutput {
 		return true
@@ -259,7 +261,25 @@ func (q *asked) fitOutput(amount ledger.Amount) bool {
 	if bound > 0 {
 		low = min(low, bound)
 	}
-	if !q.call.LimitOutput(low) {
+	return q.limitOutput(low)
+}
+
+// mostOutput returns the highest number of output tokens that fits. 1 token fits.
+func mostOutput(fits func(n int64) bool) int64 {
+	low, high := int64(1), int64(1)<<40 // high is more than any answer has
+	for high-low > 1 {
+		if mid := low + (high-low)/2; fits(mid) {
+			low = mid
+		} else {
+			high = mid
+		}
+	}
+	return low
+}
+
+// limitOutput writes a limit of the output into the request. It returns false if the request has no field for a limit.
+func (q *asked) limitOutput(n int64) bool {
+	if !q.call.LimitOutput(n) {
 		return false
 	}
 	if q.body != nil {

@@ -86,7 +86,10 @@ func (i *Identification) dropIdentity(h http.Header) {
 	if i.Signer == nil {
 		return
 	}
-	for _, name := range []string{standardwebhooks.HeaderWebhookID, standardwebhooks.HeaderWebhookTimestamp, standardwebhooks.HeaderWebhookSignature} {
-		h.Del(name)
+	for name := range h {
+		switch strings.ToLower(strings.ReplaceAll(name, "_", "-")) { // many programs take underscores for hyphens
+		case standardwebhooks.HeaderWebhookID, standardwebhooks.HeaderWebhookTimestamp, standardwebhooks.HeaderWebhookSignature:
+			delete(h, name)
+		}
 	}
 }

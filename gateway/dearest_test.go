@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/escrow/ledger"
 	"github.com/tallygate/tallygate/gateway"
 	"github.com/tallygate/tallygate/pricing"
 )
@@ -67,5 +68,41 @@ func TestTheDearestOfTheNamedModelsIsCharged(t *testing.T) {
 			t.Fatalf("%v: %s", test, body)
 		}
 		want(t, fmt.Sprint(test), s.charges()[0].Amount, test.charge)
+	}
+}
+
+// TestManyModels: the results of a batch name more models than are told apart. The others are charged as the most expensive one.
+func TestManyModels(t *testing.T) {
+	t.Parallel()
+	tariff := &pricing.Tariff{}
+	for _, model := range []string{"cheap 0.01", "dear 0.04"} {
+		name, price, _ := strings.Cut(model, " ")
+		output, err := pricing.ParseClassPrice("output", strings.Fields(price+" per token"))
+		must(t, err)
+		tariff.Models = append(tariff.Models, pricing.Model{Glob: name + "*", Prices: []pricing.Price{output}})
+	}
+	must(t, tariff.Compile(nil))
+	for _, cheap := range []int{3, 62, 63, 64, 65, 200} {
+		var lines strings.Builder
+		line := func(model string) {
+			fmt.Fprintf(&lines, `{"custom_id":"1","response":{"status_code":200,"body":{"model":%q,"choices":[{"message":{"content":"w"}}],"usage":{"prompt_tokens":0,"completion_tokens":1}}}}`+"\n", model)
+		}
+		for i := range cheap {
+			line(fmt.Sprintf("cheap-%d", i))
+		}
+		line("dear")
+		var p shelf
+		s := openShop(t, escrow.Rules{}, gateway.Options{}, gateway.Route{Tariff: tariff, Shared: shared(t, "*")}, p.ServeHTTP)
+		must(t, s.do(func(tx *escrow.Tx) error {
+			_, err := tx.Deposit(operator, escrow.PaymentOrder{To: "alice", Amount: amount("99")})
+			return err
+		}))
+		p.put("/v1/files/f/content", "application/octet-stream", lines.String())
+		_, _ = s.call(s.key, "GET", "/v1/files/f/content", "")
+		charge := s.charges()[0]
+		least, apart := amount("0.01")*ledger.Amount(cheap)+amount("0.04"), cheap <= 64
+		if charge.Suspect == apart || apart && charge.Amount != least || charge.Amount < least || cheap == 200 && charge.Amount <= least {
+			t.Errorf("%d models cost %s, suspect %v; one by one %s", cheap+1, charge.Amount, charge.Suspect, least)
+		}
 	}
 }

@@ -6,6 +6,9 @@ import (
 	"io"
 	"iter"
 	"strings"
+
+	"github.com/andybalholm/brotli"
+	"github.com/klauspost/compress/zstd"
 )
 
 // decoder decodes a compressed body that is written to it piece by piece. It needs no goroutine of its own: write returns after everything
@@ -20,21 +23,42 @@ type decoder struct {
 
 // newDecoder returns a decoder for a content coding, or nil if the coding is not known.
 func newDecoder(coding string) *decoder {
-	if !strings.EqualFold(coding, "gzip") && !strings.EqualFold(coding, "x-gzip") {
+	open := openers[strings.ToLower(coding)]
+	if open == nil {
 		return nil
 	}
 	d := new(decoder)
-	d.next, d.stop = iter.Pull(func(yield func([]byte) bool) { d.err = decodeGzip(source{d, yield}, yield) })
+	d.next, d.stop = iter.Pull(func(yield func([]byte) bool) { d.err = decodeAll(open, source{d, yield}, yield) })
 	return d
 }
 
+// openers make the readers of content codings. None of them reads more of its input than it needs for the next bytes, or starts a goroutine.
+var openers = map[string]func(io.Reader) (io.ReadCloser, error){
+	"gzip":   openGzip,
+	"x-gzip": openGzip,
+	"br":     func(from io.Reader) (io.ReadCloser, error) { return io.NopCloser(brotli.NewReader(from)), nil }, // its window is at most 16 MiB
+	"zstd": func(from io.Reader) (io.ReadCloser, error) {
+		z, err := zstd.NewReader(from, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxZstdWindow))
+		if err != nil {
+			return nil, err
+		}
+		return z.IOReadCloser(), nil
+	},
+}
+
+// maxZstdWindow is the largest window that an answer may have: https://www.rfc-editor.org/rfc/rfc9659
+const maxZstdWindow = 8 << 20
+
+func openGzip(from io.Reader) (io.ReadCloser, error) { return gzip.NewReader(from) }
+
 var errDecoderStopped = errors.New("the response is given up")
 
-func decodeGzip(from io.Reader, yield func([]byte) bool) error {
-	z, err := gzip.NewReader(from)
+func decodeAll(open func(io.Reader) (io.ReadCloser, error), from io.Reader, yield func([]byte) bool) error {
+	z, err := open(from)
 	if err != nil {
 		return err
 	}
+	defer z.Close()
 	buf := make([]byte, 32<<10)
 	for {
 		n, err := z.Read(buf)

@@ -72,6 +72,8 @@ type Gateway struct {
 	stall       time.Duration
 	bodyGrace   time.Duration // how long a request body may be slow
 	hangUpGrace time.Duration // how long an answer is read, for its usage, after its client has left
+	// now is the clock by which the waiting of a client is measured.
+	now func() time.Time
 }
 
 // stallTime is the default of stall. It is longer than short failures of a network, and shorter than the timeouts of providers.
@@ -89,7 +91,7 @@ func New(book *escrow.Book, o Options) *Gateway {
 	if o.Report == nil {
 		o.Report = func(*http.Request, Report) {}
 	}
-	return &Gateway{book: book, options: o, stall: stallTime, bodyGrace: bodyGrace, hangUpGrace: hangUpGrace}
+	return &Gateway{book: book, options: o, stall: stallTime, bodyGrace: bodyGrace, hangUpGrace: hangUpGrace, now: time.Now}
 }
 
 // Serve handles one request as a metered call. It answers refusals itself. If the handlers below end without an answer, it returns their

@@ -227,7 +227,7 @@ func TestReports(t *testing.T) {
 	report := <-reports
 	want(t, "request", report.Request, answer.Header.Get("Tallygate-Request"))
 	report.Request = ""
-	want(t, "report", report, "{ alice acme 0.1 call=1}")
+	want(t, "report", report, "{ alice acme    0.1 call=1 map[call:1]}")
 }
 
 // headerIdentity takes the caller's id from a header.

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -21,19 +22,23 @@ import (
 )
 
 // HTTPJudge is a [Judge] that is called over HTTP.
-type HTTPJudge struct{ URL string }
+type HTTPJudge struct {
+	URL string
+	// Agent is the User-Agent of the questions. Default: "Tallygate-Judge".
+	Agent string
+}
 
 // ReadsBody implements [Judge].
 func (HTTPJudge) ReadsBody() bool { return true }
 
 // Watch implements [Judge].
 func (j HTTPJudge) Watch(a Answer) Watcher {
-	return &httpWatcher{url: j.URL, answer: a, contentType: a.Header.Get("Content-Type")}
+	return &httpWatcher{url: j.URL, agent: j.Agent, answer: a, contentType: a.Header.Get("Content-Type")}
 }
 
 // httpWatcher keeps the beginning of an answer for the judge.
 type httpWatcher struct {
-	url         string
+	url, agent  string
 	answer      Answer
 	contentType string
 	body        []byte
@@ -57,7 +62,7 @@ func (w *httpWatcher) Score(ctx context.Context, price func() (ledger.Amount, bo
 		later = nil
 	}
 	// The answer is complete, so it is judged even if its client is leaving.
-	value, err := ask(context.WithoutCancel(ctx), w.url, asked)
+	value, err := ask(context.WithoutCancel(ctx), w.url, w.agent, asked)
 	if err != nil {
 		return Score{Later: later}, fmt.Errorf("%s: %w", w.url, err)
 	}
@@ -154,7 +159,7 @@ func cutText(body []byte, limit int) string {
 }
 
 // ask posts a question and reads the score.
-func ask(ctx context.Context, url string, question []byte) (score string, err error) {
+func ask(ctx context.Context, url, agent string, question []byte) (score string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, judgeTimeout)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(question))
@@ -162,6 +167,7 @@ func ask(ctx context.Context, url string, question []byte) (score string, err er
 		return "", err
 	}
 	r.Header.Set("Content-Type", "application/json")
+	r.Header.Set("User-Agent", cmp.Or(agent, "Tallygate-Judge"))
 	response, err := judgeClient.Do(r)
 	if err != nil {
 		return "", err
@@ -208,6 +214,9 @@ const (
 // same round, so that it does not delay questions to other judges. The next round begins after the requests that failed, so that these do
 // not delay other requests to the same judge. The zero value is ready to use.
 type Rejudge struct {
+	// Agent is the User-Agent of the questions. Default: "Tallygate-Judge".
+	Agent string
+
 	mu    sync.Mutex
 	left  map[string]string // by a judge's URL: the request after which the next round begins
 	fails map[string]int    // by a judge's URL: its failures in this round
@@ -231,7 +240,7 @@ func (j *Rejudge) Round(ctx context.Context, book *escrow.Book, logger *slog.Log
 				continue
 			}
 			asking.Go(func() error {
-				if !judgeAgain(ctx, book, decision, later, logger) {
+				if !judgeAgain(ctx, book, decision, later, j.Agent, logger) {
 					j.failed(later.URL, decision.RequestID)
 				}
 				return nil
@@ -278,13 +287,13 @@ func (j *Rejudge) end() {
 }
 
 // judgeAgain asks a judge again, and decides if it answers. It returns false if the judge does not answer.
-func judgeAgain(ctx context.Context, book *escrow.Book, decision escrow.Decision, later laterQuestion, logger *slog.Logger) (answers bool) {
+func judgeAgain(ctx context.Context, book *escrow.Book, decision escrow.Decision, later laterQuestion, agent string, logger *slog.Logger) (answers bool) {
 	work, err := book.Claims().Take(ctx, 1, escrow.Bound{Of: escrow.Thing{Kind: escrow.Work, Name: "judge " + decision.RequestID}, Most: 1})
 	if err != nil {
 		return true // another worker is asking at this moment
 	}
 	defer work.End()
-	score, err := ask(ctx, later.URL, later.Question)
+	score, err := ask(ctx, later.URL, agent, later.Question)
 	if err != nil {
 		logger.Debug("the judge still gives no score", "request", decision.RequestID, "error", err)
 		return false

@@ -12,7 +12,7 @@ import (
 
 // Some requests are not answered at once: the provider returns the name of the answer, and the caller fetches the answer when it is
 // finished. The books record who asked for it before the caller gets the name ([escrow.LaterAnswer]). Only that agent may fetch the answer.
-// It is charged then, once, at the prices of the model that it asked for. If it fetches a part before the answer is finished, it pays for
+// It is charged then, once, at the prices that the model that it asked for had when it asked. If it fetches a part before the answer is finished, it pays for
 // that part too. The price of a call, and of what the request itself asks for, is charged with the first request.
 
 // findLater finds out whether the call fetches an answer that was asked for before, and what was asked for.
@@ -30,6 +30,9 @@ func (q *asked) findLater() *ledger.Refusal {
 		}
 		if found && of.Payer != q.payer.Agent {
 			return refuse(escrow.NotFound, "this agent has not asked for "+strconv.Quote(q.call.Of))
+		}
+		if found {
+			q.asksOf(of.At)
 		}
 	}
 	if q.call.Once != "" {
@@ -68,6 +71,7 @@ func (q *asked) findLater() *ledger.Refusal {
 		q.call.Free, q.call.Fetches = true, ""
 		return nil
 	}
+	q.pricedAt(later.At)
 	c := q.call
 	c.Free, c.Model, c.Models, c.ServiceTier = false, later.Model, later.Models, later.ServiceTier
 	c.InputTokens, c.InputOpen, c.MaxOutput, c.Choices = later.InputTokens, later.InputOpen, later.MaxOutput, later.Choices
@@ -169,12 +173,11 @@ func (c *counting) laterAnswer(name string) escrow.LaterAnswer {
 	return escrow.LaterAnswer{
 		Name: name, API: c.call.API, Model: c.call.Model, Models: c.call.Models, ServiceTier: c.call.ServiceTier,
 		InputTokens: c.call.InputTokens, InputOpen: c.call.InputOpen, MaxOutput: c.call.MaxOutput, Choices: c.call.Choices,
-		ContainerGB: c.call.ContainerGB,
+		ContainerGB: c.call.ContainerGB, At: c.at,
 	}
 }
 
-// unknown refuses a complete answer whose usage can't be known. It contains neither output nor usage nor an error, and no name by which an
-// answer can be fetched; or seconds of audio are charged, and nothing states how many there are.
+// paidBy reports whether nothing but these classes can cost anything.
 func (q *asked) paidBy(classes ...meter.Class) bool {
 	plan, _ := q.route.Payment.(*Subscription)
 	charged := q.rates.Charged()
@@ -212,6 +215,14 @@ func (c *counting) unstated(usage meter.Usage) *ledger.Refusal {
 	return refuse(api.UsageUnknown, "the answer states none of the units that have a price, so its price can't be computed")
 }
 
+// charges reports whether units of a class have a price, or count for the plan.
+func (q *asked) charges(class meter.Class) bool {
+	plan, _ := q.route.Payment.(*Subscription)
+	return q.rates.Uses(class) || plan.counts(class)
+}
+
+// unknown refuses a complete answer whose usage can't be known. It contains neither output nor usage nor an error, and no name by which an
+// answer can be fetched; or what is charged is stated nowhere, or not as a number.
 func (c *counting) unknown(usage meter.Usage) *ledger.Refusal {
 	if refusal := c.unstated(usage); refusal != nil {
 		return refusal
@@ -228,6 +239,8 @@ func (c *counting) unknown(usage meter.Usage) *ledger.Refusal {
 		return refuse(api.UsageUnknown, "the provider's answer is no stream of events, which are what is charged: what it costs can't be known")
 	case usage.Uncounted && c.sent && c.paidBy(c.route.ownUnits()...) && !hasTokens(usage.Units):
 		return refuse(api.UsageUnknown, "the provider's answer does not state what it is charged by: what it costs can't be known")
+	case slices.ContainsFunc(usage.Unread, c.charges):
+		return refuse(api.UsageUnknown, "the provider's answer does not state as a number what it is charged by: what it costs can't be known")
 	default:
 		return nil
 	}

@@ -126,7 +126,7 @@ func (c *counting) noteStored(s *escrow.Settlement, usage meter.Usage) {
 		s.OwedOn, s.Later = c.kept(usage.Made), nil
 	}
 	if (s.Cut != cutFunds || s.Later != nil || kept) && c.stored().Makes { // else what is never paid for could be had from the provider's store
-		s.Made = c.made(usage.Made)
+		s.Made = c.made(usage.Made, c.at)
 	}
 	if len(c.call.Stored.Uses)+len(s.Made) == 0 {
 		return

@@ -45,7 +45,7 @@ func (w *response) turns() bool {
 	if err != nil {
 		return false
 	}
-	usable, err := c.mayRead(list.Resources)
+	usable, _, err := c.mayRead(list.Resources)
 	if err != nil || slices.Contains(usable, true) {
 		return false
 	}

@@ -78,7 +78,28 @@ func (s *Subscription) begin(q *asked, o escrow.CallOrder, auth *escrow.Authoris
 	if s.Included == nil {
 		return &flat
 	}
+	s.fitOutput(q, auth)
 	return &quota{flat, o.Quota}
+}
+
+// fitOutput limits the output that is asked for to what is left of the quota, and of the money for what is beyond it. Otherwise the answer
+// might have to be withheld at the end. If more is left than an answer has as a rule, the request stays as it is.
+func (s *Subscription) fitOutput(q *asked, auth *escrow.Authorisation) {
+	if q.call.API == "" || q.call.InputOnly || !s.counts(meter.Output) {
+		return
+	}
+	need := func(output int64) int64 {
+		units := meter.Units{meter.Calls: meter.Whole(1), meter.Input: meter.Whole(q.call.InputTokens), meter.Output: meter.Whole(output)}
+		q.addAsked(units)
+		return s.used(units)
+	}
+	most := q.call.MaxOutput
+	if most == 0 {
+		most = DefaultMaxOutput * max(1, q.call.Choices)
+	}
+	if room := auth.QuotaReach(need(most)); room < need(most) {
+		q.limitOutput(mostOutput(func(n int64) bool { return need(n) <= room }))
+	}
 }
 
 // flatRate is the payment of a call that its subscription covers, however much it uses.

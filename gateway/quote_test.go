@@ -9,6 +9,7 @@ import (
 
 	"github.com/tallygate/tallygate/escrow"
 	"github.com/tallygate/tallygate/escrow/api"
+	"github.com/tallygate/tallygate/escrow/ledger"
 	"github.com/tallygate/tallygate/gateway"
 	"github.com/tallygate/tallygate/pricing"
 )
@@ -95,4 +96,35 @@ func TestQuotesOfWhatComesLater(t *testing.T) {
 		}
 		want(t, l.name+" by the call", ask(gateway.Route{Rates: rates(t, "0.1 per call")}, order), " 0.1 0.1 later=false")
 	}
+}
+
+// TestQuotesWithoutAKey: no key is needed for a quote, also where the price depends on the body. Its room is that of its client, so that one
+// client takes nothing from others.
+func TestQuotesWithoutAKey(t *testing.T) {
+	t.Parallel()
+	tariff := &pricing.Tariff{Models: perToken(t, "0.01")}
+	must(t, tariff.Compile(nil))
+	s := openShop(t, escrow.Rules{}, gateway.Options{}, gateway.Route{}, nil)
+	g := gateway.New(s.book, gateway.Options{MaxBodies: 64 << 10})
+	ask := func(by escrow.Actor, client string, size int) string {
+		like, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "/api/v1/quote", nil)
+		must(t, err)
+		like.RemoteAddr = client
+		body := fmt.Sprintf(`{"model":"m","messages":[],"max_tokens":10,"user":%q}`, strings.Repeat("u", size))
+		quote, err := gateway.Quote(t.Context(), by, api.QuoteOrder{Path: "/v1/chat/completions", Body: []byte(body)}, like,
+			metered{g, &gateway.Route{Payee: "acme", Tariff: tariff}})
+		if err != nil {
+			return string(ledger.OutcomeOf(err))
+		}
+		return quote.Estimate.String()
+	}
+	want(t, "with a key", ask(alice, "192.0.2.1:1", 10), "0.1")
+	want(t, "without", ask(escrow.Actor{}, "192.0.2.1:1", 10), "0.1")
+	want(t, "a large one, without", ask(escrow.Actor{}, "192.0.2.1:1", 20<<10), "insufficient_funds")
+	full, err := s.book.Claims().TakeUpTo(t.Context(), 1<<20, escrow.Bound{Of: escrow.Thing{Kind: escrow.RequestBody, Owner: "client 192.0.2.1:1"}, Share: true},
+		escrow.Bound{Of: escrow.Thing{Kind: escrow.RequestBody}, Most: 16 << 10})
+	must(t, err)
+	want(t, "the room of a client", full.Amount(), (16<<10)/3)
+	want(t, "of another client", ask(escrow.Actor{}, "192.0.2.2:1", 10), "0.1")
+	full.End()
 }

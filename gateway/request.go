@@ -85,6 +85,32 @@ func dropHTTPUpgrade(h http.Header) {
 	}
 }
 
+// dropHops removes the headers that the client's Connection names: they are for this server, and a proxy behind the meter would take them off.
+// So none is read for the price that the provider does not get, and none that the meter writes for the provider can be named there.
+func dropHops(h http.Header) {
+	var kept []string
+	dropped := false
+	for _, line := range h.Values("Connection") {
+		for option := range strings.SplitSeq(line, ",") {
+			switch option = strings.TrimSpace(option); strings.ToLower(option) {
+			case "":
+			case "close", "keep-alive", "upgrade", "te", "http2-settings": // the proxy sees to these
+				kept = append(kept, option)
+			default:
+				h.Del(option)
+				dropped = true
+			}
+		}
+	}
+	switch {
+	case !dropped:
+	case len(kept) == 0:
+		h.Del("Connection")
+	default:
+		h["Connection"] = []string{strings.Join(kept, ", ")}
+	}
+}
+
 // dropRange takes off the wish for a part of the answer: the provider sends all of it then.
 func dropRange(h http.Header) {
 	h.Del("Range")

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/tidwall/gjson"
 	"github.com/tidwall/sjson"
@@ -120,6 +121,7 @@ func (q *asked) checkOwned() *ledger.Refusal {
 	}
 	for i, r := range stored.Uses {
 		if q.owns(r, noted[i]) {
+			q.asksOf(noted[i].Asked)
 			continue
 		}
 		if !q.route.Shadow {
@@ -144,17 +146,17 @@ func (q *asked) owns(r meter.Resource, noted escrow.Noted) bool {
 	return noted.Owner != "" && noted.Owner == q.payer.Agent || q.route.Shared.has(r)
 }
 
-// mayRead reports which resources of a list the payer may read: those that are its own, or shared, and of which nothing is owed.
-func (q *asked) mayRead(resources []meter.Resource) ([]bool, error) {
-	noted, err := q.gateway.book.Noted(q.kept(resources))
-	if err != nil {
-		return nil, err
+// mayRead reports which resources of a list the payer may read: those that are its own, or shared, and of which nothing is owed. It returns what is
+// noted of all of them.
+func (q *asked) mayRead(resources []meter.Resource) (readable []bool, noted []escrow.Noted, err error) {
+	if noted, err = q.gateway.book.Noted(q.kept(resources)); err != nil {
+		return nil, nil, err
 	}
-	readable := make([]bool, len(resources))
+	readable = make([]bool, len(resources))
 	for i, r := range resources {
 		readable[i] = q.owns(r, noted[i]) && len(noted[i].Owed) == 0
 	}
-	return readable, nil
+	return readable, noted, nil
 }
 
 // kept are resources as the books know them: kept by the provider of the route's payee.
@@ -166,9 +168,9 @@ func (q *asked) kept(resources []meter.Resource) []escrow.Resource {
 	return kept
 }
 
-// made are the resources that become the payer's. What is shared does not, as it may be older than the call. A meter around this one asks for
-// them, too.
-func (a *admitted) made(resources []meter.Resource) (made []escrow.Resource) {
+// made are the resources that become the payer's, with the time at which they were asked for. What is shared does not, as it may be older than the
+// call. A meter around this one asks for them, too.
+func (a *admitted) made(resources []meter.Resource, asked time.Time) (made []escrow.Resource) {
 	if len(resources) == 0 {
 		return nil
 	}
@@ -178,6 +180,7 @@ func (a *admitted) made(resources []meter.Resource) (made []escrow.Resource) {
 		}
 		for _, r := range call.kept(resources) {
 			if !call.route.Shared.has(meter.Resource{Kind: r.Kind, ID: r.ID}) {
+				r.Asked = asked
 				made = append(made, r)
 			}
 		}
@@ -195,7 +198,9 @@ func (a *admitted) own(made []escrow.Resource) error {
 
 // deleted forgets the resource that the call has deleted. Where that fails it stays the payer's, though it is gone.
 func (a *admitted) deleted(r meter.Resource) {
-	if err := a.inBooks(func(tx *escrow.Tx) error { return tx.Disown(a.payer.Agent, a.made([]meter.Resource{r})...) }); err != nil {
+	if err := a.inBooks(func(tx *escrow.Tx) error {
+		return tx.Disown(a.payer.Agent, a.made([]meter.Resource{r}, time.Time{})...)
+	}); err != nil {
 		a.route.logger().Error("forgetting a resource that was deleted", "request", a.id, "kind", r.Kind, "error", err)
 	}
 }
@@ -216,6 +221,9 @@ func (w *response) sifts() bool {
 	charged := c.pay.costs() && c.route.charged(w.status)
 	return stored.Lists != "" || c.byAnswer() && len(c.call.Strip) > 0 || (stored.Tells != "" || stored.Makes && !charged) && !isEventStream(w.Header())
 }
+
+// maxCame bounds how many resources one list tells of.
+const maxCame = 256
 
 // maxSifted is how many bytes an answer may have that is read whole.
 const maxSifted = 4 << 20
@@ -304,7 +312,7 @@ func (b *sifted) sift() ([]byte, *ledger.Refusal) {
 		}
 		return nil, refuse(api.UpstreamFailed, errCoding.Error(), "charge", "none")
 	}
-	var told []meter.Resource
+	var told []escrow.Resource
 	body := b.bytes
 	switch {
 	case stored.Lists != "":
@@ -312,15 +320,20 @@ func (b *sifted) sift() ([]byte, *ledger.Refusal) {
 		if err != nil {
 			return nil, refuse(escrow.InvalidRequest, "this list can't be cut down to what is yours, so it does not go out: ask for what you have made by its id")
 		}
-		kept, err := c.mayRead(list.Resources)
+		kept, noted, err := c.mayRead(list.Resources)
 		if err != nil {
 			return nil, asRefusal(err)
 		}
-		body, told = list.Keep(kept), list.Told(stored.Lists, kept)
+		body = list.Keep(kept)
+		for i, is := range kept {
+			if is && len(told) < maxCame {
+				told = append(told, c.made(list.Told(stored.Lists, i), noted[i].Asked)...)
+			}
+		}
 	case stored.Makes:
-		told = formats.Made(c.call, b.status, b.Header(), body)
+		told = c.made(formats.Made(c.call, b.status, b.Header(), body), c.at)
 	default:
-		told = formats.Told(stored.Tells, body)
+		told = c.made(formats.Told(stored.Tells, body), c.at)
 	}
 	if c.byAnswer() {
 		for _, field := range c.call.Strip {
@@ -335,9 +348,8 @@ func (b *sifted) sift() ([]byte, *ledger.Refusal) {
 	return body, nil
 }
 
-// unnoted are those of some resources that become the payer's and are nobody's yet.
-func (a *admitted) unnoted(told []meter.Resource) (made []escrow.Resource) {
-	candidates := a.made(told)
+// unnoted are those of some resources that are nobody's yet.
+func (a *admitted) unnoted(candidates []escrow.Resource) (made []escrow.Resource) {
 	noted, err := a.gateway.book.Noted(candidates)
 	if err != nil {
 		return candidates // they are looked at once more

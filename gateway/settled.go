@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/tallygate/tallygate/escrow"
@@ -122,7 +123,7 @@ func (c *counting) settlement(e ending) escrow.Settlement {
 		Model:      usage.Model,
 		Source:     string(usage.Source),
 		Cut:        e.cut,
-		Suspect:    usage.Suspect || err != nil,
+		Suspect:    usage.Suspect || err != nil || slices.ContainsFunc(usage.Unread, c.charges),
 		HTTPStatus: c.status,
 		Duration:   time.Since(c.began),
 	}

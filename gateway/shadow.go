@@ -263,7 +263,7 @@ func (b *overheard) note() {
 	if c.stored().Makes {
 		told = formats.Made(c.call, b.status, b.Header(), b.tell)
 	}
-	if err := c.own(c.unnoted(told)); err != nil {
+	if err := c.own(c.unnoted(c.made(told, c.at))); err != nil {
 		c.route.logger().Error("recording resources", "request", c.id, "error", err)
 	}
 }

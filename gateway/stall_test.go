@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -13,9 +14,16 @@ import (
 	"github.com/tallygate/tallygate/gateway"
 )
 
+// clock is a clock that stands still unless it is moved.
+type clock struct{ atomic.Int64 }
+
+func (c *clock) now() time.Time       { return time.Unix(0, c.Load()) }
+func (c *clock) pass(d time.Duration) { c.Add(int64(d)) }
+
 // stalling is a client that stops reading for a while.
 type stalling struct {
 	http.ResponseWriter
+	clock   *clock
 	after   int           // bytes that it reads at once
 	stall   time.Duration // before the next
 	flushes bool          // it is the flushing that waits
@@ -23,7 +31,7 @@ type stalling struct {
 
 func (w *stalling) Write(p []byte) (int, error) {
 	if w.after -= len(p); w.after < 0 {
-		time.Sleep(w.stall)
+		w.clock.pass(w.stall)
 	}
 	return w.ResponseWriter.Write(p)
 }
@@ -31,7 +39,7 @@ func (w *stalling) Write(p []byte) (int, error) {
 // FlushError stalls as Write does: what is flushed may have waited in a buffer until then.
 func (w *stalling) FlushError() error {
 	if w.flushes {
-		time.Sleep(w.stall)
+		w.clock.pass(w.stall)
 	}
 	return nil
 }
@@ -58,14 +66,12 @@ func TestAStallIsTheClientsCut(t *testing.T) {
 	} {
 		s := openShop(t, escrow.Rules{}, gateway.Options{}, gateway.Route{}, nil)
 		meter := gateway.New(s.book, gateway.Options{})
-		meter.SetStall(200 * time.Millisecond)
-		if test.stalls == 0 {
-			meter.SetStall(time.Hour) // however slow the machine is
-		}
+		var clock clock
+		meter.SetStall(200*time.Millisecond, clock.now)
 		route := &gateway.Route{Payee: "acme", Rates: rates(t, "0.1 per call"), Logger: slog.New(slog.DiscardHandler)}
 		handler := meter.Handler(route, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			for range 3 {
-				time.Sleep(test.pauses)
+				clock.pass(test.pauses)
 				_, _ = io.WriteString(w, piece)
 				if test.flush {
 					w.(http.Flusher).Flush()
@@ -73,7 +79,7 @@ func TestAStallIsTheClientsCut(t *testing.T) {
 			}
 			panic(http.ErrAbortHandler) // its patience is over
 		}))
-		w := &stalling{ResponseWriter: httptest.NewRecorder(), after: test.reads, stall: test.stalls, flushes: test.flush}
+		w := &stalling{ResponseWriter: httptest.NewRecorder(), clock: &clock, after: test.reads, stall: test.stalls, flushes: test.flush}
 		r := httptest.NewRequest(http.MethodGet, "/file", nil)
 		r.Header.Set("Authorization", "Bearer "+s.key)
 		func() {

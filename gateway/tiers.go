@@ -32,9 +32,13 @@ func (q *asked) usedBefore(c pricing.Counter) meter.Quantity {
 // priceTiers lets the books price a settlement with tiers. limit is the most that it may cost; 0: no limit.
 func (c *counting) priceTiers(s *escrow.Settlement, usage meter.Usage, cut bool, limit ledger.Amount) {
 	usage.Units = maps.Clone(usage.Units)
-	suspect := usage.Suspect
-	s.Price = func(used func(escrow.Counter) int64) escrow.Priced {
-		b, err := c.bill(usage, cut, func(of pricing.Counter) meter.Quantity { return meter.Quantity(used(c.booksCounter(of))) })
+	s.Price = c.tiered(func(used pricing.Used) (bill, error) { return c.bill(usage, cut, used) }, usage.Suspect, limit)
+}
+
+// tiered returns the function by which the books price a call with tiers. suspect is whether its usage is absurd.
+func (q *asked) tiered(price func(pricing.Used) (bill, error), suspect bool, limit ledger.Amount) func(func(escrow.Counter) int64) escrow.Priced {
+	return func(used func(escrow.Counter) int64) escrow.Priced {
+		b, err := price(func(of pricing.Counter) meter.Quantity { return meter.Quantity(used(q.booksCounter(of))) })
 		p := escrow.Priced{Amount: b.amount, Units: b.units, UnitPrices: b.prices, Suspect: err != nil}
 		if limit > 0 && p.Amount > limit {
 			p.Amount = limit
@@ -43,7 +47,7 @@ func (c *counting) priceTiers(s *escrow.Settlement, usage meter.Usage, cut bool,
 			return p // an absurd usage makes nothing cheaper
 		}
 		for _, use := range b.uses {
-			of := c.booksCounter(use.Counter)
+			of := q.booksCounter(use.Counter)
 			p.Uses = append(p.Uses, escrow.Use{Counter: of, Units: int64(use.Quantity)})
 		}
 		return p

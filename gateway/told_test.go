@@ -116,3 +116,38 @@ func TestWhatTheAnswerTellsOfItsPrice(t *testing.T) {
 		})
 	}
 }
+
+// TestAnAnswerWithoutABodyIsNoWayToWorkForNothing: by HEAD the provider works, and nothing states what it costs.
+func TestAnAnswerWithoutABodyIsNoWayToWorkForNothing(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name   string
+		route  func(*testing.T) gateway.Route
+		status int
+		money  string
+	}{
+		{"a count in the body", images, 422, "1"},
+		{"a count in a header", counted, 200, "0.9"},
+		{"a cost in the body, beside a price", costing, 200, ""},
+		{"calls", perUnit("0.01 per call"), 200, "0.99"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			worked := false
+			s := openShop(t, escrow.Rules{}, gateway.Options{}, test.route(t), func(w http.ResponseWriter, _ *http.Request) {
+				worked = true
+				w.Header().Set("X-Rows", "10")
+				w.Header().Set("Content-Type", "application/json")
+				_, _ = io.WriteString(w, `{"data":[0,0,0,0,0,0,0,0,0,0],"cost":0.3}`)
+			})
+			answer, _ := s.call(s.key, http.MethodHead, "/images", "")
+			want(t, "status", answer.StatusCode, test.status)
+			want(t, "the provider has worked", worked, test.status == http.StatusOK)
+			if test.money != "" {
+				want(t, "money", s.balance("alice"), test.money)
+			} else if s.balance("alice") == "1" {
+				t.Error("it was free")
+			}
+		})
+	}
+}

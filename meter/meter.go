@@ -121,6 +121,10 @@ type Usage struct {
 	PromptTokens int64
 	// Tools counts the tool calls (MCP) that succeeded, by the tool's name. ToolsFailed counts those that ended in an error.
 	Tools, ToolsFailed map[string]int64
+	// Unmatched counts the results of tool calls (MCP) for which nobody knows of which tool they are. They are of some of those in Waiting: the
+	// tools of the calls without an answer of their own.
+	Unmatched int64
+	Waiting   []string
 	// Passes are the parts of Units that ran on other models than Model (Anthropic's advisor). Each has the prices of its own model.
 	Passes []Pass
 	// Beside is usage of other models that is not in Units, because the provider states it separately: an image that was generated within
@@ -133,6 +137,8 @@ type Usage struct {
 	Unstated bool
 	// Uncounted says that units of the provider's own were looked for in the answer, and that it states none of them.
 	Uncounted bool
+	// Unread are units of the provider's own whose number the answer states in a form that is no number, such as "5,000" or true.
+	Unread []Class
 	// Failed says that the provider reports an error, instead of an answer.
 	Failed bool
 	// Pending says that the answer states that it is unfinished.
@@ -165,6 +171,9 @@ type Pass struct {
 	Model string
 	Units Units
 }
+
+// FurtherModels is the model of a pass which has the usage of several models: an answer names more of them than have passes of their own.
+const FurtherModels = "*"
 
 // Head is what a format needs to know about a request besides its body.
 type Head struct {

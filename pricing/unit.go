@@ -175,6 +175,21 @@ func (m Measure) Check(counts ...string) error {
 	return err
 }
 
+// UnitsOf returns a quantity of a unit, which a word names, as units of the class that is priced per it. counts are the unit names that `count`
+// gives.
+func UnitsOf(word string, q meter.Quantity, counts ...string) (meter.Units, error) {
+	u, err := findUnit(word, counts)
+	switch {
+	case err != nil:
+		return nil, err
+	case len(u.priced) > 1:
+		return nil, fmt.Errorf("unit %q stands for several classes, which may have several prices: use %s and %s", word, u.priced[0], u.priced[1])
+	case q < 0 || q > meter.MaxQuantity/meter.Quantity(u.scale):
+		return nil, fmt.Errorf("quantity %s of %s is more than can be counted", q, word)
+	}
+	return meter.Units{u.priced[0]: q * meter.Quantity(u.scale)}, nil
+}
+
 // Of returns how many times the measure goes into the units: `1000 tokens` goes twice into 2,300 tokens of input and output
 // together.
 func (m Measure) Of(u meter.Units) int64 {

@@ -324,11 +324,7 @@ type closedOut struct {
 
 func closeAgent(r *request, t *escrow.Tx, in *closeIn) (closedOut, error) {
 	c, err := t.CloseAgent(r.by, in.ID, in.Reason, escrow.PaymentOrder{Reference: in.Reference, Memo: in.Memo})
-	out := closedOut{listedAgent: AgentOf(c.Agent)}
-	if c.Payout != nil {
-		out.Payout = PaymentOf(*c.Payout)
-	}
-	return out, err
+	return ClosedAgentOf(c), err
 }
 
 type keysOut struct {

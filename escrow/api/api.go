@@ -35,6 +35,8 @@ type Options struct {
 	Tariffs func(TariffQuery) iter.Seq2[string, func() Tariff]
 	// Quote estimates what a request to a metered route would cost. Its error, such as a refusal, is sent to the caller.
 	Quote func(ctx context.Context, by escrow.Actor, q QuoteOrder) (Quote, error)
+	// Price prices work that a payee reports, by the routes and plans of the configuration. Default: there are none.
+	Price escrow.Pricing
 	// Troubles returns why this server should get no traffic, besides what the book knows; see [Troubles]. Default: nothing.
 	Troubles func() []string
 	// Client returns the address of a request's client, for limits on registrations and wrong keys. Default: the host of RemoteAddr.

@@ -36,7 +36,7 @@ type chargeOut struct {
 	QuotaUsed  string              `json:"quota_used,omitempty" jsonschema:"units of the plan's quota that the call used"`
 	QuotaLeft  string              `json:"quota_left,omitempty" jsonschema:"units of the plan's quota that were left after the call"`
 	Currency   string              `json:"currency"`
-	Source     string              `json:"source" jsonschema:"how the usage is known: stated by the provider, or estimated"`
+	Source     string              `json:"source" jsonschema:"how the usage is known: stated by the provider, estimated, or reported by the payee, of work outside of metered routes"`
 	Cut        string              `json:"cut" jsonschema:"what ended the response early: none, client, upstream, funds, or crash"`
 	Status     escrow.ChargeStatus `json:"status"`
 	EscrowID   *string             `json:"escrow_id"`
@@ -44,6 +44,7 @@ type chargeOut struct {
 	HTTPStatus int                 `json:"http_status,omitempty"`
 	DurationMS int64               `json:"duration_ms,omitempty"`
 	Tags       map[string]string   `json:"tags"`
+	Reference  string              `json:"reference,omitempty" jsonschema:"the payee's own id of reported work, or of a capture of a hold"`
 	Dispute    *chargeDisputeOut   `json:"dispute,omitempty" jsonschema:"the payer's dispute of the charge"`
 	CreatedAt  time.Time           `json:"created_at"`
 	Receipt    string              `json:"receipt,omitempty" jsonschema:"the charge as a signed JWS; the public key is at /receipt-keys"`
@@ -67,7 +68,7 @@ func chargeAnswer(currency string, by escrow.Actor) func(escrow.Charge) chargeOu
 			RequestID: c.RequestID, Payer: c.Payer, Payee: c.Payee, Route: c.Route, Pattern: c.Pattern, API: c.API, Model: c.Model, AskedModel: c.AskedModel,
 			Units: orEmpty(c.Units), UnitPrices: orEmpty(c.UnitPrices), Cost: c.Cost, Markup: c.Markup, Amount: c.Amount, Commission: c.Commission, Refunded: c.Refunded,
 			Currency: currency, Source: c.Source, Cut: c.Cut, Status: c.Status, Suspect: c.Suspect, HTTPStatus: c.HTTPStatus, Owed: c.Owed,
-			DurationMS: c.Duration.Milliseconds(), Tags: orEmpty(tags), CreatedAt: c.CreatedAt,
+			Reference: c.Reference, DurationMS: c.Duration.Milliseconds(), Tags: orEmpty(tags), CreatedAt: c.CreatedAt,
 		}
 		if d := c.Dispute; d != nil {
 			out.Dispute = &chargeDisputeOut{DisputedAt: d.At, Reason: d.Reason, ResolvedAt: optionalTime(d.ResolvedAt), Note: d.Note}
@@ -141,6 +142,7 @@ type chargesOut struct {
 func chargeRoutes() []route {
 	return []route{
 		get("/charges", "listCharges", "Charges that the agent paid or was paid, newest first", listCharges),
+		post("/charges", "reportCharge", "Charge a payer for work outside of metered routes (payee), with its consent: a hold, a subscription or an allowance", reportCharge).creates(),
 		post("/charges/{id}/refund", "refundCharge", "Refund a charge to its payer (payee, operator)", func(r *request, t *escrow.Tx, in *refundIn) (chargeOut, error) {
 			amount, err := optional("amount", in.Amount)
 			if err != nil {

@@ -27,7 +27,7 @@ type household struct {
 }
 
 func newHousehold(t testing.TB) *household {
-	h := &household{gate: newGate(t, rules(), api.Options{})}
+	h := &household{gate: newGate(t, rules(), api.Options{Price: unitEach})}
 	h.alice, h.bob, h.eve = h.agent("alice", "100"), h.agent("bob", "50"), h.agent("eve", "50")
 	made := h.post("/agents/me/keys", h.alice, `{}`).want(201)
 	h.limited = made.str("api_key")
@@ -44,6 +44,13 @@ func (h *household) lock(key, to, more string) string {
 // exits are the requests that let money go, with the operations of the API for which they stand.
 var exits = []exit{
 	{operation: "createEscrow", set: func(*household) (string, string) { return "/escrow", `{"to_agent_id":"bob","amount":5}` }},
+	{operation: "openHold", set: func(*household) (string, string) { return "/holds", `{"to_agent_id":"bob","amount":5}` }},
+	{operation: "setAllowance", set: func(*household) (string, string) { return "/wallet/allowances/bob", `{"amount":5}` }, later: func(h *household) bool {
+		return h.post("/holds", h.bob, `{"from_agent_id":"alice","amount":5}`).status == 201
+	}},
+	{operation: "setAllowance", set: func(*household) (string, string) { return "/wallet/allowances/bob", `{"amount":5}` }, later: func(h *household) bool {
+		return h.post("/charges", h.bob, `{"payer":"alice","route":"/jobs","reference":"one","units":{"job":5}}`).status == 201
+	}},
 	{operation: "transfer", set: func(*household) (string, string) { return "/wallet/transfer", `{"to_agent_id":"bob","amount":5}` }},
 	{operation: "debit", set: func(*household) (string, string) {
 		return "/wallet/debit", `{"agent_id":"alice","to_agent_id":"bob","amount":5}`
@@ -104,6 +111,7 @@ var stays = map[string]string{
 	"changeAgent": "a name is no money", "changeKey": "refused to keys with a limit or bound to payees", "rotateKey": "the key keeps its limits and payees",
 	"setAgentLimits": "the operator's", "suspendAgent": "the operator's", "resumeAgent": "the operator's", "closeAgent": "the operator's",
 	"claimFaucet": "money comes in", "deleteAllowance": "it takes a promise back", "disputeEscrow": "the operator decides", "disputeCharge": "the operator decides", "withdrawDispute": "the money was paid already", "resolveCharge": "the operator's", "deliverMilestone": "the payer accepts it or not",
+	"captureHold": "the caller is paid, of what counted when the hold was opened", "voidHold": "what was not captured was never the payee's", "reportCharge": "the caller is paid",
 	"endSubscription": "no further period is paid", "setLimits": "refused to keys with a limit or bound to payees", "createWebhook": "messages carry no money",
 	"deleteWebhook": "messages carry no money", "testWebhook": "messages carry no money", "resendMessage": "messages carry no money", "quote": "it reads", "deposit": "the operator's", "withdraw": "the operator's", "resolveEscrow": "the operator's",
 	"issueCredit": "credit is no money, and refused to keys with a limit or bound to payees", "issueCoupon": "the same", "revokeCredit": "the same",
@@ -173,10 +181,10 @@ func TestEveryRouteIsAnExitOrNone(t *testing.T) {
 }
 
 // toolExits are the MCP tools that let money go, with their operations of the API.
-var toolExits = map[string][]string{"escrow_create": {"createEscrow"}, "escrow_release": {"releaseEscrow", "releasePartial"}, "escrow_refund": {"refundEscrow"}, "wallet_transfer": {"transfer"}, "subscribe": {"createSubscription"}}
+var toolExits = map[string][]string{"escrow_create": {"createEscrow"}, "escrow_release": {"releaseEscrow", "releasePartial"}, "escrow_refund": {"refundEscrow"}, "wallet_transfer": {"transfer"}, "hold_open": {"openHold"}, "subscribe": {"createSubscription"}}
 
 // toolStays are the MCP tools that don't.
-var toolStays = strings.Fields("escrow_status escrow_list escrow_dispute escrow_resolve wallet_balance wallet_statement faucet_claim quote credit_issue credit_list credit_revoke coupon_issue coupon_list coupon_revoke coupon_redeem agent_register subscription_list subscription_end tariffs charges limits limits_set")
+var toolStays = strings.Fields("escrow_status escrow_list escrow_dispute escrow_resolve wallet_balance wallet_statement faucet_claim quote credit_issue credit_list credit_revoke coupon_issue coupon_list coupon_revoke coupon_redeem agent_register subscription_list subscription_end tariffs charges limits limits_set hold_status hold_list hold_capture hold_void charge_report")
 
 // TestEveryToolIsAnExitOrNone does the same for the MCP tools.
 func TestEveryToolIsAnExitOrNone(t *testing.T) {

@@ -52,5 +52,5 @@ Refund or release your escrows. DELETE PREFIX/api/v1/agents/me/keys/{id} revokes
 ## MCP
 PREFIX/mcp, streamable HTTP, the same key as bearer token, or ?key=KEY in the URL: agent_register, wallet_transfer, subscribe, subscription_list,
 subscription_end, tariffs, charges, limits, limits_set, escrow_create, escrow_release, escrow_status, escrow_list, escrow_refund, escrow_dispute,
-escrow_resolve, wallet_balance, wallet_statement, faucet_claim, credit_issue, credit_list, credit_revoke, coupon_issue, coupon_list, coupon_revoke, coupon_redeem, quote.
+escrow_resolve, hold_open, hold_status, hold_list, hold_capture, hold_void, charge_report, wallet_balance, wallet_statement, faucet_claim, credit_issue, credit_list, credit_revoke, coupon_issue, coupon_list, coupon_revoke, coupon_redeem, quote.
 `

@@ -30,6 +30,8 @@ type tool struct {
 
 var escrowArgument = map[string]string{"id": "escrow_id"}
 
+var holdArgument = map[string]string{"id": "hold_id"}
+
 // tools are all the tools that MCP offers.
 var tools = []tool{
 	{"escrow_create", "Lock money for a payee. The rest goes to the payee, or back, after auto_release_hours; milestones are parts released as they are accepted.", "createEscrow", nil, false},
@@ -39,6 +41,12 @@ var tools = []tool{
 	{"escrow_refund", "Give an escrow's money back to the payer (as its payee), or ask for it back (as its payer).", "refundEscrow", escrowArgument, false},
 	{"escrow_dispute", "Freeze an escrow until the operator resolves it.", "disputeEscrow", escrowArgument, false},
 	{"escrow_resolve", "Divide what remains of a disputed escrow. Only for the operator.", "resolveEscrow", escrowArgument, false},
+	{"hold_open", "Set money aside for a payee, which captures it in parts as its work is done; or, as the payee, do so under an allowance of the payer (from_agent_id).", "openHold", nil, false},
+	{"hold_status", "Look at a hold.", "getHold", holdArgument, true},
+	{"hold_list", "List your holds, as payer and as payee, newest first.", "listHolds", nil, true},
+	{"hold_capture", "Charge a part of a hold (as its payee). final=true: the rest goes back to the payer.", "captureHold", holdArgument, false},
+	{"hold_void", "Give what remains of a hold back to its payer (as its payee).", "voidHold", holdArgument, false},
+	{"charge_report", "Charge a payer for work that you did outside of metered routes (as its payee), with its consent: an allowance, a subscription or a hold.", "reportCharge", nil, false},
 	{"wallet_balance", "Your wallet: balance, held, available, and the credit that you may use besides it.", "getWallet", nil, true},
 	{"wallet_statement", "What moved in your wallet, newest first.", "listEntries", nil, true},
 	{"faucet_claim", "Claim play money, once.", "claimFaucet", nil, false},

@@ -22,6 +22,10 @@ type (
 	Key = keyOut
 	// Charge is what one metered call cost.
 	Charge = chargeOut
+	// Hold is money of a payer that a payee captures in parts.
+	Hold = holdOut
+	// ClosedAgent is an agent that was closed, with the payout of its money.
+	ClosedAgent = closedOut
 )
 
 // AgentOf returns an agent as the API shows it.
@@ -58,3 +62,15 @@ func ChargeOf(currency string, c escrow.Charge) Charge {
 
 // CreditOf returns a credit as the API shows it. currency is the ledger's.
 func CreditOf(currency string, c escrow.Credit) Credit { return creditAnswer(currency)(c) }
+
+// HoldOf returns a hold as the API shows it. currency is the ledger's.
+func HoldOf(currency string, e escrow.Escrow) Hold { return holdAnswer(currency)(e) }
+
+// ClosedAgentOf returns an agent as the API shows it after it was closed.
+func ClosedAgentOf(c escrow.Closing) ClosedAgent {
+	out := closedOut{listedAgent: AgentOf(c.Agent)}
+	if c.Payout != nil {
+		out.Payout = PaymentOf(*c.Payout)
+	}
+	return out
+}

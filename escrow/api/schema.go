@@ -60,6 +60,7 @@ func enum[T ~string](words ...T) *jsonschema.Schema {
 // words are the schemas that can't be generated from the Go type, mostly of types with only a few values.
 var words = map[reflect.Type]*jsonschema.Schema{
 	reflect.TypeFor[escrow.Status]():             enum(escrow.StatusOpen, escrow.StatusRefundRequested, escrow.StatusDisputed, escrow.StatusReleased, escrow.StatusRefunded, escrow.StatusSettled),
+	reflect.TypeFor[holdStatus]():                enum(holdOpen, holdCaptured, holdReturned, holdSettled),
 	reflect.TypeFor[escrow.Way]():                enum(escrow.ToPayee, escrow.ToPayer),
 	reflect.TypeFor[escrow.MilestoneStatus]():    enum(escrow.MilestonePending, escrow.MilestoneDelivered, escrow.MilestoneAccepted),
 	reflect.TypeFor[escrow.ChargeStatus]():       enum(escrow.ChargeStatuses...),
@@ -92,6 +93,7 @@ func question(t reflect.Type) *jsonschema.Schema {
 	known[reflect.TypeFor[ledger.Amount]()] = textOrNumber("a decimal above zero")
 	known[reflect.TypeFor[hours]()] = textOrNumber("a number of hours above zero, which may have a fraction")
 	known[reflect.TypeFor[overlap]()] = textOrNumber("a number of hours, which may be zero or have a fraction")
+	known[reflect.TypeFor[quantity]()] = textOrNumber("a number of units, from zero, with at most six digits after the point")
 	known[reflect.TypeFor[score]()] = textOrNumber("a number")
 	var fields []reflect.StructField
 	for _, f := range reflect.VisibleFields(t) {

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -29,6 +30,7 @@ type Sender struct {
 	book   func() *escrow.Book
 	client *http.Client
 	local  *http.Client // for webhooks that were registered from this machine
+	agent  string       // the User-Agent
 	logger *slog.Logger
 }
 
@@ -41,6 +43,8 @@ type SenderOptions struct {
 	// Listens reports whether this process itself listens at an address that is not public, such as Caddy's admin endpoint on loopback.
 	// Nothing is delivered to such an address, whoever registered the webhook. Default: it listens nowhere.
 	Listens func(netip.AddrPort) bool
+	// Version is the version of the program, which the User-Agent of messages states. Default: it states none.
+	Version string
 	// Logger gets the failures of deliveries. Default: slog.Default.
 	Logger *slog.Logger
 }
@@ -63,12 +67,21 @@ func NewSender(book func() *escrow.Book, o SenderOptions) *Sender {
 		o.Listens = func(netip.AddrPort) bool { return false }
 	}
 	return &Sender{
-		book: book, logger: o.Logger,
+		book: book, agent: UserAgent("Tallygate-Webhooks", o.Version), logger: o.Logger,
 		client: newClient(func(at netip.AddrPort) bool { return public(at.Addr()) || o.Private && !o.Listens(at) }),
 		local: newClient(func(at netip.AddrPort) bool {
 			return public(at.Addr()) || (o.Private || at.Addr().Unmap().IsLoopback()) && !o.Listens(at)
 		}),
 	}
+}
+
+// UserAgent is the User-Agent of requests that the program itself makes: a product with its version, such as "Tallygate-Judge/v1.2.0".
+func UserAgent(product, version string) string {
+	version = strings.Trim(version, "()")
+	if version == "" {
+		return product
+	}
+	return product + "/" + version
 }
 
 // newClient returns a client that dials only addresses for which may returns true. It checks the address to which a host name was resolved.
@@ -273,7 +286,7 @@ func (s *Sender) post(ctx context.Context, book *escrow.Book, d escrow.Delivery,
 		return 0, err
 	}
 	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("User-Agent", "Tallygate-Webhooks")
+	req.Header.Set("User-Agent", s.agent)
 	req.Header.Set(standardwebhooks.HeaderWebhookID, d.ID)
 	req.Header.Set(standardwebhooks.HeaderWebhookTimestamp, strconv.FormatInt(now.Unix(), 10))
 	req.Header.Set(standardwebhooks.HeaderWebhookSignature, signature)

@@ -389,3 +389,11 @@ func TestMessagesThatWaitAreBounded(t *testing.T) {
 	g.post("/escrow", alice, `{"to_agent_id":"shop","amount":1}`).want(201)
 	g.get("/webhooks", alice).want(200, "webhooks.0.lost", "4")
 }
+
+func TestUserAgent(t *testing.T) {
+	for version, want := range map[string]string{"": "Tallygate-Webhooks", "v1.2.0": "Tallygate-Webhooks/v1.2.0", "(devel)": "Tallygate-Webhooks/devel"} {
+		if got := api.UserAgent("Tallygate-Webhooks", version); got != want {
+			t.Errorf("version %q: %q, want %q", version, got, want)
+		}
+	}
+}

@@ -74,6 +74,8 @@ func fill(t *testing.T, schema json.RawMessage) string {
 			body[name] = "bob"
 		case "amount", "to_payee":
 			body[name] = "1"
+		case "units":
+			body[name] = map[string]any{"job": 1}
 		case "url":
 			body[name] = "https://example.com/hook"
 		case "uses":
@@ -106,6 +108,7 @@ func newEstate(t *testing.T) *estate {
 	e.own = map[string]string{
 		"keys":    made.str("key_id"),
 		"escrow":  e.post("/escrow", e.alice, `{"to_agent_id":"bob","amount":10,"milestones":[{"name":"spec","amount":10}]}`).want(201).str("escrow_id"),
+		"holds":   e.post("/holds", e.alice, `{"to_agent_id":"bob","amount":10}`).want(201).str("hold_id"),
 		"charges": e.call("alice", "bob", "0.25"),
 		"agents":  "alice",
 
@@ -121,7 +124,7 @@ func newEstate(t *testing.T) *estate {
 // state returns everything that alice can see of her own things.
 func (e *estate) state() string {
 	var all []string
-	for _, path := range []string{"/wallet", "/wallet/entries", "/wallet/allowances", "/escrow", "/charges", "/agents/me/keys", "/subscriptions", "/limits", "/webhooks", "/credits", "/coupons"} {
+	for _, path := range []string{"/wallet", "/wallet/entries", "/wallet/allowances", "/escrow", "/holds", "/charges", "/agents/me/keys", "/subscriptions", "/limits", "/webhooks", "/credits", "/coupons"} {
 		all = append(all, e.get(path, e.alice).want(200).text)
 	}
 	return strings.Join(all, "\n")

@@ -221,6 +221,8 @@ func eventAnswer(currency, agent string, e escrow.Event) eventOut {
 	by := escrow.Actor{Agent: agent, Operator: agent == escrow.TheOperator}
 	out := eventOut{Type: e.Type, Timestamp: e.At}
 	switch {
+	case e.Escrow != nil && e.Escrow.Kind == escrow.KindHold:
+		out.Data = holdAnswer(currency)(*e.Escrow)
 	case e.Escrow != nil:
 		out.Data = escrowAnswer(currency)(*e.Escrow)
 	case e.Subscription != nil:

@@ -96,7 +96,8 @@ func end(t *wire.State, m *wire.Message) wire.Verdict {
 
 // least is the lowest limit of the output: above the budget for thinking.
 func least(c *meter.Call) int64 {
-	return 1 + gjson.GetBytes(c.Body, "thinking.budget_tokens").Int()
+	budget := gjson.GetBytes(c.Body, "thinking.budget_tokens").Float() // an integer may overflow, and become negative
+	return 1 + int64(min(max(budget, 0), wire.MaxTokens))
 }
 
 // stop ends a stream with an error in Anthropic's form. https://docs.anthropic.com/en/docs/build-with-claude/streaming#error-events

@@ -18,6 +18,7 @@ var (
 	converseAPI     = &wire.API{Name: "converse", Dialect: wire.New(converse), Limits: converseLimits}
 	converseStream  = &wire.API{Name: "converse-stream", Dialect: wire.New(converse), Limits: converseLimits}
 	invokeAPI       = &wire.API{Name: "invoke", Dialect: wire.New(invoke), Limits: invokeLimits, Limit: limitInvoke}
+	invokeImagesAPI = &wire.API{Name: "invoke", Dialect: wire.New(invokeImages)}
 	invokeStreamAPI = &wire.API{Name: "invoke-stream", Dialect: wire.New(invoke), Limits: invokeLimits, Limit: limitInvoke}
 )
 
@@ -127,9 +128,17 @@ func Inspect(r *wire.Request) (*meter.Call, error) {
 	default:
 		return nil, nil
 	}
+	id := r.Path[len(r.Path)-len(rest):][:at]
+	makesImages := api == invokeAPI && namesImages(id)
+	if makesImages {
+		api = invokeImagesAPI
+	}
 	c := r.Call(api)
-	r.Named(c, r.Path[len(r.Path)-len(rest):][:at])
+	r.Named(c, id)
 	c.Stream = stream
+	if makesImages {
+		r.AskImages(c)
+	}
 	c.InputOpen = c.InputOpen || strings.Contains(rest, ":prompt/") // a prompt that Bedrock stores
 	return c, nil
 }

@@ -44,6 +44,10 @@ func TestAsked(t *testing.T) {
 		{"Veo, of unknown length", "/v1beta/models/veo-3:predictLongRunning", `{"instances":[{"prompt":"x"}]}`, "", meter.AskedSecond},
 		{"a container", "/v1/containers", `{"name":"a"}`, "code_session=1,container_minute=5", ""},
 		{"a large container", "/v1/containers", `{"name":"a","memory_limit":"16g"}`, "code_session=16,container_minute=80", ""},
+		{"Bedrock: Nova Canvas", "/model/amazon.nova-canvas-v1:0/invoke", `{"taskType":"TEXT_IMAGE","textToImageParams":{"text":"x"},"imageGenerationConfig":{"numberOfImages":3,"width":512}}`, "asked_image=3", ""},
+		{"Bedrock: Titan", "/model/amazon.titan-image-generator-v2:0/invoke", `{"taskType":"TEXT_IMAGE","textToImageParams":{"text":"x"}}`, "asked_image=1", ""},
+		{"Bedrock: Stability, in a region", "/model/us.stability.stable-image-inpaint-v1:0/invoke", `{"prompt":"x"}`, "asked_image=1", ""},
+		{"Bedrock: no images", "/model/amazon.titan-text-express-v1/invoke", `{"inputText":"x"}`, "", ""},
 		{"a chat", "/v1/chat/completions", `{"model":"m","n":2,"seconds":7,"messages":[]}`, "", ""},
 	}
 	for _, test := range tests {

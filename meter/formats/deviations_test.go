@@ -35,13 +35,15 @@ func chunks(pieces ...string) string {
 // TestDeviations has each provider's ways, in bodies of our own making.
 func TestDeviations(t *testing.T) {
 	const (
-		chat      = "/v1/chat/completions"
-		messages  = "/v1/messages"
-		responses = "/v1/responses"
-		gemini    = "/v1beta/models/gemini-2.5-flash:generateContent"
-		json      = "application/json"
-		sse       = "text/event-stream"
-		lines     = "application/x-ndjson"
+		chat             = "/v1/chat/completions"
+		messages         = "/v1/messages"
+		responses        = "/v1/responses"
+		codeAssist       = "/v1internal:generateContent"
+		codeAssistStream = "/v1internal:streamGenerateContent"
+		gemini           = "/v1beta/models/gemini-2.5-flash:generateContent"
+		json             = "application/json"
+		sse              = "text/event-stream"
+		lines            = "application/x-ndjson"
 	)
 	tests := []struct {
 		name, path, request, contentType, response string
@@ -316,6 +318,24 @@ func TestDeviations(t *testing.T) {
 		{"gemini: what only the total has", gemini, `{}`, json, `{"usageMetadata":{"promptTokenCount":11,"totalTokenCount":18}}`, "input=11,output=7", meter.Stated},
 		{"gemini: a total of the prompt alone", gemini, `{}`, json, `{"candidates":[{"content":{"parts":[{"text":"hello"}]}}],"usageMetadata":{"promptTokenCount":8,"totalTokenCount":8}}`, "input=8", meter.Stated},
 		{"gemini: a prompt that is blocked", gemini, `{"contents":[{"parts":[{"text":"hello"}]}]}`, json, `{"promptFeedback":{"blockReason":"MODEL_ARMOR"},"usageMetadata":{"trafficType":"ON_DEMAND"}}`, "", meter.Stated},
+		{"gemini: Code Assist", codeAssist, `{"model":"gemini-2.5-pro","project":"p","request":{"contents":[]}}`, json,
+			`{"response":{"candidates":[{"content":{"parts":[{"text":"hi"}]},"finishReason":"STOP"}],"usageMetadata":{"promptTokenCount":5,"candidatesTokenCount":7,"thoughtsTokenCount":3,"totalTokenCount":15},"modelVersion":"gemini-2.5-pro"},"traceId":"t"}`,
+			"input=5,output=7,reasoning=3", meter.Stated},
+		{"gemini: Code Assist, streamed", codeAssistStream, `{"model":"gemini-2.5-pro","request":{"contents":[]}}`, sse, events(
+			`{"response":{"candidates":[{"content":{"parts":[{"text":"h"}]}}],"usageMetadata":{"promptTokenCount":5,"totalTokenCount":5}},"traceId":"t"}`,
+			`{"response":{"candidates":[{"content":{"parts":[{"text":"i"}]},"finishReason":"STOP"}],"usageMetadata":{"promptTokenCount":5,"candidatesTokenCount":2}},"traceId":"t"}`),
+			"input=5,output=2", meter.Stated},
+		{"gemini: Code Assist, an array", codeAssistStream, `{"model":"gemini-2.5-pro","request":{"contents":[]}}`, json,
+			`[{"response":{"usageMetadata":{"promptTokenCount":5}}},{"response":{"usageMetadata":{"promptTokenCount":5,"candidatesTokenCount":2}}}]`, "input=5,output=2", meter.Stated},
+		{"gemini: Code Assist, grounding by the query", codeAssist, `{"model":"gemini-3-pro","request":{"contents":[]}}`, json,
+			`{"response":{"modelVersion":"gemini-3-pro","candidates":[{"groundingMetadata":{"webSearchQueries":["a","b"]}}],"usageMetadata":{"promptTokenCount":3,"candidatesTokenCount":1}}}`,
+			"input=3,output=1,web_search=2", meter.Stated},
+		{"gemini: Code Assist, a prompt that is blocked", codeAssist, `{"model":"gemini-2.5-pro","request":{"contents":[{"parts":[{"text":"hello"}]}]}}`, json,
+			`{"response":{"promptFeedback":{"blockReason":"SAFETY"}}}`, "", meter.Stated},
+		{"gemini: in a wrapper at any path", gemini, `{}`, json, `{"response":{"usageMetadata":{"promptTokenCount":5,"candidatesTokenCount":7}}}`, "input=5,output=7", meter.Stated},
+		{"Bedrock: images of Amazon's", "/model/amazon.nova-canvas-v1:0/invoke", `{"textToImageParams":{"text":"x"}}`, json, `{"images":["aaaa","bbbb"],"error":null}`, "asked_image=2", meter.Stated},
+		{"Bedrock: an image of Stability's", "/model/stability.sd3-5-large-v1:0/invoke", `{"prompt":"x"}`, json, `{"seeds":[1],"finish_reasons":[null],"images":["aaaa"]}`, "asked_image=1", meter.Stated},
+		{"Bedrock: images of Stable Diffusion XL", "/model/stability.stable-diffusion-xl-v1/invoke", `{"text_prompts":[{"text":"x"}]}`, json, `{"result":"success","artifacts":[{"seed":1,"base64":"aaaa","finishReason":"SUCCESS"}]}`, "asked_image=1", meter.Stated},
 		{"vertex serves Claude", "/v1/projects/p/locations/l/publishers/anthropic/models/claude-sonnet-4@20250514:rawPredict", `{"max_tokens":5}`, json,
 			`{"type":"message","usage":{"input_tokens":4,"output_tokens":3}}`, "input=4,output=3", meter.Stated},
 		{"vertex counts for Claude", "/v1/projects/p/locations/l/publishers/anthropic/models/count-tokens:rawPredict", `{"model":"claude-sonnet-4","messages":[{"role":"user","content":"hello"}]}`, json, `{"input_tokens":14}`, "", meter.Stated},
@@ -365,6 +385,12 @@ func TestDeviations(t *testing.T) {
 		{"mcp: an answer twice", "/mcp", `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"look"}}`, sse, events(`{"id":1,"result":{}}`, `{"id":1,"result":{}}`), "tool_call=1", meter.Stated},
 		{"mcp: a batch", "/mcp", `[{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a"}},{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"b"}}]`, json,
 			`[{"id":2,"result":{}},{"id":1,"result":{"isError":true}}]`, "tool_call=1", meter.Stated},
+		{"mcp: a batch with other ids", "/mcp", `[{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a"}},{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"b"}}]`, json,
+			`[{"id":"x","result":{}},{"id":"y","result":{}},{"id":"y","result":{}},{"id":"z","result":{}}]`, "tool_call=2", meter.Stated},
+		{"mcp: a batch with one other id, and then its own", "/mcp", `[{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a"}},{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"b"}}]`, json,
+			`[{"id":"x","result":{}},{"id":1,"result":{}},{"id":2,"result":{}}]`, "tool_call=2", meter.Stated},
+		{"mcp: a batch with other ids, one failed", "/mcp", `[{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a"}},{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"b"}}]`, json,
+			`[{"id":"x","result":{"isError":true}},{"id":"y","result":{}}]`, "tool_call=1", meter.Stated},
 		{"mcp: a batch in an event", "/mcp", `[{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a"}},{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"b"}}]`, sse,
 			events(`[{"id":2,"result":{}},{"id":1,"result":{}}]`), "tool_call=2", meter.Stated},
 		{"mcp: no tool", "/mcp", `{"jsonrpc":"2.0","id":1,"method":"tools/list"}`, json, `{"id":1,"result":{}}`, "", meter.Stated},

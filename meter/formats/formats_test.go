@@ -10,6 +10,7 @@ import (
 
 	"github.com/tallygate/tallygate/meter"
 	"github.com/tallygate/tallygate/meter/formats"
+	"github.com/tallygate/tallygate/meter/wire"
 )
 
 func post(path, body string) (*meter.Call, error) {
@@ -42,6 +43,11 @@ func TestInspect(t *testing.T) {
 		{"completions", "/v1/completions", `{"model":"d","prompt":"x","max_tokens":5}`, "completions", "d", false, 5, ""},
 		{"messages", "/v1/messages", `{"model":"claude","max_tokens":9,"stream":true}`, "messages", "claude", true, 9, ""},
 		{"count tokens", "/v1/messages/count_tokens", `{"model":"claude"}`, "messages.count_tokens", "claude", false, 0, ""},
+		{"Code Assist", "/v1internal:generateContent", `{"model":"gemini-2.5-pro","project":"p","request":{"contents":[],"generationConfig":{"maxOutputTokens":9,"candidateCount":2}}}`, "generateContent", "gemini-2.5-pro", false, 18, ""},
+		{"Code Assist, streamed", "/v1internal:streamGenerateContent", `{"request":{"Contents":[],"generation_config":{"max_output_tokens":9}},"model":"gemini-2.5-pro"}`, "streamGenerateContent", "gemini-2.5-pro", true, 9,
+			`{"request":{"contents":[],"generation_config":{"max_output_tokens":9}},"model":"gemini-2.5-pro"}`},
+		{"Code Assist, a limit where there is none", "/v1internal:generateContent", `{"model":"g","generationConfig":{"maxOutputTokens":1},"request":{"contents":[]}}`, "generateContent", "g", false, 0, ""},
+		{"Code Assist, no request", "/v1internal:generateContent", `{"model":"g"}`, "generateContent", "v1internal", false, 0, ""},
 		{"unknown", "/search", `{"model":"claude"}`, "", "", false, 0, ""},
 		{"no suffix", "/v1/chat/completions/x", `{"model":"claude"}`, "", "", false, 0, ""},
 	}
@@ -94,6 +100,11 @@ func TestLimitOutput(t *testing.T) {
 		{"/v1/chat/completions", `{"a`, 9, "", 0, 1},
 		{"/v1/messages", `{"max_tokens":100}`, 10, `{"max_tokens":10}`, 10, 1},
 		{"/v1/messages", `{"max_tokens":5000,"thinking":{"budget_tokens":1024}}`, 1024, "", 5000, 1025},
+		{"/v1/messages", `{"max_tokens":5000,"thinking":{"budget_tokens":9223372036854775807}}`, 1024, "", 5000, wire.MaxTokens},
+		{"/v1/messages", `{"max_tokens":5000,"thinking":{"budget_tokens":1e300}}`, 1024, "", 5000, wire.MaxTokens},
+		{"/v1/messages", `{"max_tokens":5000,"thinking":{"budget_tokens":-5}}`, 10, `{"max_tokens":10,"thinking":{"budget_tokens":-5}}`, 10, 1},
+		{"/v1internal:generateContent", `{"model":"g","request":{"contents":[]}}`, 10, `{"model":"g","request":{"contents":[],"generationConfig":{"maxOutputTokens":10}}}`, 10, 1},
+		{"/v1internal:generateContent", `{"model":"g","request":{"generation_config":{"candidate_count":2}}}`, 10, `{"model":"g","request":{"generation_config":{"candidate_count":2,"maxOutputTokens":5}}}`, 10, 2},
 		{"/v1/responses", `{"model":"gpt-4o"}`, 16, `{"model":"gpt-4o","max_output_tokens":16}`, 16, 16},
 		{"/v1/responses", `{"model":"gpt-4o","max_output_tokens":100}`, 15, "", 100, 16},
 		{"/search", `{}`, 9, "", 0, 0},

@@ -165,7 +165,8 @@ func FuzzAnthropic(f *testing.F) {
 }
 
 func FuzzGemini(f *testing.F) {
-	fuzzFormat(f, []string{"/v1beta/models/g:generateContent", "/v1beta/models/g:streamGenerateContent", "/v1beta/interactions", "/v1beta/models/g:embedContent", "/v1beta/models/g:predict"},
+	fuzzFormat(f, []string{"/v1beta/models/g:generateContent", "/v1beta/models/g:streamGenerateContent", "/v1beta/interactions", "/v1beta/models/g:embedContent", "/v1beta/models/g:predict", "/v1internal:streamGenerateContent"},
+		answered{`{"model":"g","request":{"contents":[{"parts":[{"text":"hi"}]}]}}`, `{"response":{"candidates":[{"content":{"parts":[{"text":"hello"}]}}],"usageMetadata":{"promptTokenCount":5,"candidatesTokenCount":7}}}`},
 		answered{`{"contents":[{"parts":[{"text":"hi"}]}],"generationConfig":{"maxOutputTokens":9,"candidateCount":2}}`,
 			`{"candidates":[{"content":{"parts":[{"text":"hello","thought":true}]},"finishReason":"STOP"}],"modelVersion":"g-1","usageMetadata":{"promptTokenCount":5,"cachedContentTokenCount":2,"candidatesTokenCount":7,"thoughtsTokenCount":3,"toolUsePromptTokenCount":1,"totalTokenCount":16,"promptTokensDetails":[{"modality":"AUDIO","tokenCount":1}]}}`},
 		answered{`{"model":"g","input":"hi","stream":true}`, `{"event_type":"content.delta","delta":{"text":"a"}}` + "\n" + `{"event_type":"interaction.complete","interaction":{"usage":{"total_input_tokens":3,"total_output_tokens":4}}}`})

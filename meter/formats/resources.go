@@ -451,15 +451,8 @@ func (l *List) Next(query string, afterID bool) (next string, more bool) {
 // totals are what a list calls the number of its elements.
 var totals = map[string]bool{"total": true, "total_count": true, "total_size": true, "totalSize": true, "count": true}
 
-// Told returns the resources of which the kept elements tell, which came of them.
-func (l *List) Told(kind string, kept []bool) (told []meter.Resource) {
-	for i, e := range l.elements {
-		if kept[i] {
-			told = tell(told, kind, e)
-		}
-	}
-	return told
-}
+// Told returns the resources of which an element tells, which came of it.
+func (l *List) Told(kind string, i int) []meter.Resource { return tell(nil, kind, l.elements[i]) }
 
 // Made returns the resources that the whole answer to a call tells of, which the provider keeps of it.
 func Made(c *meter.Call, status int, h http.Header, body []byte) []meter.Resource {

@@ -208,6 +208,8 @@ func TestOneBound(t *testing.T) {
 		{geminiPath, `{"generationConfig":{"maxOutputTokens":1,"max_output_tokens":12000}}`, 0, "generationConfig.max_output_tokens"},
 		{geminiPath, `{"generationConfig":{"maxOutputTokens":"100"}}`, 0, "generationConfig.maxOutputTokens"},
 		{geminiPath, `{"generationConfig":[]}`, 0, "generationConfig"},
+		{"/v1internal:generateContent", `{"model":"g","request":{"generationConfig":{"maxOutputTokens":1,"max_output_tokens":12000}}}`, 0, "generationConfig.max_output_tokens"},
+		{"/v1internal:generateContent", `{"model":"g","request":{"generationConfig":{"maxOutputTokens":7}}}`, 7, ""},
 		{geminiPath, `{"generation_config":{"max_output_tokens":7,"candidate_count":2}}`, 14, ""},
 		{conversePath, `{"inferenceConfig":{"maxTokens":1},"additionalModelRequestFields":{"max_tokens":12000}}`, 0, "additionalModelRequestFields.max_tokens"},
 		{conversePath, `{"inferenceConfig":{"maxTokens":1},"additionalModelRequestFields":{"inferenceConfig":{"max_new_tokens":12000}}}`, 0, "additionalModelRequestFields.inferenceConfig.max_new_tokens"},

@@ -17,8 +17,8 @@ var limits = []string{"generationConfig.maxOutputTokens", "generationConfig.max_
 	"generation_config.maxOutputTokens", "generation_config.max_output_tokens"}
 
 var (
-	generateAPI     = &wire.API{Name: "generateContent", Dialect: wire.New(generate), Limits: limits, Limit: limit}
-	streamAPI       = &wire.API{Name: "streamGenerateContent", Dialect: wire.New(generate), Limits: limits, Limit: limit}
+	generateAPI     = &wire.API{Name: "generateContent", Dialect: wire.New(orWrapped(generate)), Limits: limits, Limit: limit}
+	streamAPI       = &wire.API{Name: "streamGenerateContent", Dialect: wire.New(orWrapped(generate)), Limits: limits, Limit: limit}
 	embeddingsAPI   = &wire.API{Name: "embeddings", Dialect: wire.New(embeddings)}
 	interactionsAPI = &wire.API{Name: "interactions", Dialect: wire.New(interactions), Limits: []string{"generation_config.max_output_tokens"}}
 	videosAPI       = &wire.API{Name: "videos", Dialect: wire.New(operation.Keeping(wire.Rule{Path: "name", Makes: "operations", Named: true}))}
@@ -48,30 +48,30 @@ var generate = wire.Dialect{
 	Stop:    stop,
 }
 
-var prompt = wire.NewPrompt(2, 0, []string{
+var prompt = wire.NewPrompt(2, 0, alsoIn("request.", []string{
 	"contents.*.parts.*.text", "contents.parts.*.text", "contents.*.parts.*.functionCall.name", "contents.*.parts.*.functionCall.args.*",
 	"contents.*.parts.*.functionResponse.response.*", "systemInstruction.parts.*.text", "system_instruction.parts.*.text",
 	"tools.*.functionDeclarations.*.name", "tools.*.functionDeclarations.*.description",
 	"content.parts.*.text", "requests.*.content.parts.*.text", "instances.*.content",
-}, []string{"contents.*"})
+}), alsoIn("request.", []string{"contents.*"}))
 
 func endGenerate(t *wire.State, m *wire.Message) wire.Verdict {
-	if v := m.Get("modelVersion").String(); v != "" {
+	if v := get(m, "modelVersion").String(); v != "" {
 		t.Model = v
 	}
-	if u := m.Get("usageMetadata"); u.IsObject() {
+	if u := get(m, "usageMetadata"); u.IsObject() {
 		s := ReadUsage(u)
 		t.State(s)
 		if v := tier(u); v != "" {
 			t.Tier = v
 		}
 	}
-	grounded(t, m.Has("candidates.*.groundingMetadata.groundingChunks.*.web.uri"))
-	if m.Has("candidates.*.groundingMetadata.groundingChunks.*.maps.uri") {
+	grounded(t, has(m, "candidates.*.groundingMetadata.groundingChunks.*.web.uri"))
+	if has(m, "candidates.*.groundingMetadata.groundingChunks.*.maps.uri") {
 		t.Sums[meter.MapsSearch] = meter.Whole(1)
 	}
-	t.Failed = t.Failed || m.Failed("error") || m.Has("promptFeedback.blockReason")
-	if m.Get("candidates.*.finishReason").String() != "" {
+	t.Failed = t.Failed || m.Failed("error") || has(m, "promptFeedback.blockReason")
+	if get(m, "candidates.*.finishReason").String() != "" {
 		return wire.Last
 	}
 	return wire.Pass
@@ -253,13 +253,21 @@ func limit(c *meter.Call) string {
 	return limits[0]
 }
 
-func inspectGenerate(r *wire.Request, api *wire.API, stream bool) (*meter.Call, error) {
-	c := r.Call(api)
-	c.Stream = stream
-	r.Named(c, model(r.Path))
+// bothConfigs refuses a request that has its configuration in two spellings.
+func bothConfigs(r *wire.Request) {
 	if r.Has("generationConfig") && r.Has("generation_config") {
 		r.Refuse("generation_config", "generationConfig is there too: state one of the two")
 	}
+}
+
+func inspectGenerate(r *wire.Request, api *wire.API, stream bool) (*meter.Call, error) {
+	if r.Object() && r.IsObject("request") && strings.Contains(r.Clean, "/v1internal:") {
+		return inspectWrapped(r, api, stream)
+	}
+	c := r.Call(api)
+	c.Stream = stream
+	r.Named(c, model(r.Path))
+	bothConfigs(r)
 	return c, nil
 }
 

@@ -37,25 +37,44 @@ type calls struct {
 
 // waiting are the calls of a request whose answers have not come yet, as its answer goes by.
 type waiting struct {
-	tools map[string]string
-	known map[string]bool // ids of messages that call no tool, and of calls that are answered
+	tools     map[string]string
+	known     map[string]bool // ids of messages that call no tool, and of answers that were read
+	succeeded int64           // calls, by their own ids
+	unmatched int             // results for ids that nobody has asked with: the server has written the ids in its own way
 }
 
-// take returns the tool that an answer is of. A result for an id that nobody has asked with is that of a call all the same, whose id the server
-// has written in its own way: of the one whose id is first.
-func (w *waiting) take(id string, failed bool) (tool string, found bool) {
-	if _, found = w.tools[id]; !found && !failed && !w.known[id] && len(w.tools) > 0 {
-		id, found = slices.Min(slices.Collect(maps.Keys(w.tools))), true
+// take returns the tool that an answer is of. A repeated answer is of none.
+func (w *waiting) take(id string) (tool string, found bool) {
+	tool, found = w.tools[id]
+	delete(w.tools, id)
+	if found {
+		w.known[id] = true
 	}
-	tool = w.tools[id]
-	delete(w.tools, id) // a repeated answer counts once
-	w.known[id] = true
 	return tool, found
+}
+
+// unmatch notes a result for an id that nobody has asked with. It is that of a call all the same, but nobody knows of which.
+func (w *waiting) unmatch(id string) {
+	if !w.known[id] && w.unmatched < len(w.tools) {
+		w.known[id] = true
+		w.unmatched++
+	}
+}
+
+// tell states in t how many calls have succeeded.
+func (w *waiting) tell(t *wire.State) {
+	w.unmatched = min(w.unmatched, len(w.tools))
+	if n := w.succeeded + int64(w.unmatched); n > 0 {
+		t.Sums[meter.ToolCall] = meter.Whole(n)
+	}
+	if t.Unmatched = int64(w.unmatched); w.unmatched > 0 {
+		t.Waiting = slices.Sorted(maps.Values(w.tools))
+	}
 }
 
 // Counter implements [meter.Format].
 func (a *calls) Counter(c *meter.Call, status int, h http.Header) meter.Counter {
-	w := &waiting{maps.Clone(a.tools), maps.Clone(a.others)}
+	w := &waiting{tools: maps.Clone(a.tools), known: maps.Clone(a.others)}
 	return wire.NewCounter(answers.Starting(func(t *wire.State, _ http.Header) {
 		t.Scratch = w
 		t.Tools, t.ToolsFailed = map[string]int64{}, map[string]int64{}
@@ -66,8 +85,9 @@ func (a *calls) Counter(c *meter.Call, status int, h http.Header) meter.Counter 
 		for id, tool := range a.tools {
 			delete(w.tools, id)
 			t.Tools[tool]++
-			t.Sums.Add(meter.ToolCall, meter.Whole(1))
+			w.succeeded++
 		}
+		w.tell(t)
 	}), c, status, h)
 }
 
@@ -85,21 +105,21 @@ var answers = wire.New(wire.Dialect{
 			return wire.Pass
 		}
 		id, _ := idOf(m.Get("id"))
-		tool, found := waiting.take(id, failed)
-		if !found {
-			return wire.Pass
-		}
-		switch {
-		case failed || m.Get("result.isError").Bool():
+		tool, asked := waiting.take(id)
+		switch isError := failed || m.Get("result.isError").Bool(); {
+		case asked && isError:
 			t.ToolsFailed[tool]++
 		case m.Get("result.resultType").Str == "input_required":
 			// The server asks its client something. The client calls the tool again with its answer, and that call gets the result:
 			// https://modelcontextprotocol.io/specification/draft/basic/patterns/mrtr
-		default:
+		case asked:
 			t.Tools[tool]++
-			t.Sums.Add(meter.ToolCall, meter.Whole(1))
+			waiting.succeeded++
+		case !isError:
+			waiting.unmatch(id)
 		}
-		if len(waiting.tools) == 0 {
+		waiting.tell(t)
+		if len(waiting.tools) == waiting.unmatched {
 			return wire.Final // a server should close the stream now
 		}
 		return wire.Pass

@@ -81,7 +81,11 @@ func (c *counting) Usage(complete bool) meter.Usage {
 		q, exact, ok := c.readers[i].Quantity()
 		told = told || c.readers[i].Tells()
 		u.Units.Add(class, q)
-		u.Suspect = u.Suspect || ok && !exact
+		if c.readers[i].Unread() {
+			u.Unread = append(u.Unread, class)
+		} else {
+			u.Suspect = u.Suspect || ok && !exact
+		}
 	}
 	u.Uncounted = !told
 	for _, r := range costs {

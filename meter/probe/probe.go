@@ -103,6 +103,7 @@ type value struct {
 	text     string
 	quantity meter.Quantity
 	isNumber bool
+	unread   bool // it, or a part of a sum, is no number at all, such as "5,000" or true
 	found    bool
 	none     bool   // the probe adds values up, and a message was read: if it has no values, their sum is nothing
 	sum      *value // the sum for the message that is being read
@@ -113,8 +114,12 @@ func (v *value) add(n gjson.Result) {
 	if v.sum == nil {
 		v.sum = &value{isNumber: true, found: true}
 	}
-	q, ok := meter.DecimalQuantity(n.String())
+	if n.Type == gjson.Null {
+		return
+	}
+	q, ok := meter.DecimalQuantity(strings.TrimSpace(n.String()))
 	v.sum.isNumber = v.sum.isNumber && ok
+	v.sum.unread = v.sum.unread || !ok && q == 0
 	v.sum.quantity = min(v.sum.quantity+q, meter.MaxQuantity)
 }
 
@@ -160,6 +165,7 @@ func (r *Reader) readHeader(name string) {
 		text := strings.TrimSpace(values[0])
 		r.found.text, r.found.found = text, true
 		r.found.quantity, r.found.isNumber = meter.DecimalQuantity(text)
+		r.found.unread = !r.found.isNumber && r.found.quantity == 0
 	}
 }
 
@@ -200,7 +206,7 @@ func (r *Reader) addUp() {
 		q, exact, _ := part.Quantity()
 		d, number := new(big.Rat).SetString(text)
 		if !exact || !number || len(text) > maxTerm {
-			r.found = value{text: text, found: true}
+			r.found = value{text: text, found: true, unread: true}
 			return
 		}
 		sum.Add(sum, d)
@@ -225,6 +231,9 @@ func (r *Reader) Quantity() (q meter.Quantity, exact, ok bool) {
 	return r.found.quantity, r.found.isNumber, r.found.found
 }
 
+// Unread reports whether the response has the value, and it is no number, or of a sum one of the values is none: "5,000", true, an object.
+func (r *Reader) Unread() bool { return r.found.unread }
+
 // end is the dialect's End: it reads the value of a message.
 func (p *Probe) end(t *wire.State, m *wire.Message) wire.Verdict {
 	found := t.Scratch.(*value)
@@ -248,8 +257,8 @@ func (p *Probe) end(t *wire.State, m *wire.Message) wire.Verdict {
 		found.take()
 		found.text = v.Raw
 	case v.Exists() && v.Type != gjson.Null:
-		q, isNumber := meter.DecimalQuantity(v.String())
-		*found = value{text: v.String(), quantity: q, isNumber: isNumber, found: true}
+		q, isNumber := meter.DecimalQuantity(strings.TrimSpace(v.String()))
+		*found = value{text: v.String(), quantity: q, isNumber: isNumber, unread: !isNumber && q == 0, found: true}
 		if v.Type == gjson.Number && v.Raw != "" {
 			found.text = v.Raw // String may have gone through a float
 		}

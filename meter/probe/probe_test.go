@@ -211,3 +211,28 @@ func FuzzProbe(f *testing.F) {
 		}
 	})
 }
+
+// TestUnread tells numbers from what is none: only a number can be charged.
+func TestUnread(t *testing.T) {
+	for _, test := range []struct {
+		path, body string
+		unread     bool
+	}{
+		{"n", `{"n":5000}`, false}, {"n", `{"n":"5000"}`, false}, {"n", `{"n":" 5000\n"}`, false}, {"n", `{"n":0}`, false}, {"n", `{"n":1e30}`, false},
+		{"n", `{"n":null}`, false}, {"n", `{"m":1}`, false}, {"n.#.m", `{"n":[{"m":1},{"m":null}]}`, false}, {"n.#", `{"n":[true,"x"]}`, false},
+		{"n", `{"n":"5,000"}`, true}, {"n", `{"n":"5 000"}`, true}, {"n", `{"n":true}`, true}, {"n", `{"n":false}`, true}, {"n", `{"n":-5}`, true},
+		{"n", `{"n":"5 rows"}`, true}, {"n", `{"n":""}`, true}, {"n", `{"n":{"m":5}}`, true}, {"n", `{"n":"NaN"}`, true}, {"n", `{"n":"1e5000"}`, true},
+		{"n.#.m", `{"n":[{"m":1},{"m":"2,000"}]}`, true}, {"n", `{"n":[1,"2,000"]}`, true}, {"n.@this", `{"n":"x"}`, true},
+	} {
+		p, err := probe.JSON(test.path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := p.Reader(&meter.Call{}, http.StatusOK, http.Header{"Content-Type": {"application/json"}})
+		r.Feed([]byte(test.body))
+		r.End()
+		if r.Unread() != test.unread {
+			t.Errorf("%s of %s: unread is %v", test.path, test.body, r.Unread())
+		}
+	}
+}

@@ -33,13 +33,61 @@ type Pattern struct {
 
 // Paths is a compiled set of patterns.
 type Paths struct {
-	root *node
-	fold func([]byte) []byte // see Folding; nil compares keys as they are
+	root  *node
+	fold  func([]byte) []byte // see Folding; nil compares keys as they are
+	names int                 // the index of keys at no path, see Others; -1 if they are not reported
 }
 
 // Folding returns paths that compare fold(key), instead of the key of the document, with the key of a pattern. The keys of the patterns must be
 // folded already.
-func (p *Paths) Folding(fold func([]byte) []byte) *Paths { return &Paths{p.root, fold} }
+func (p *Paths) Folding(fold func([]byte) []byte) *Paths { return &Paths{p.root, fold, p.names} }
+
+// Others makes p report the text of all other strings, too, under the index i, and all other keys under the index i+1. The keys in names, and
+// those of the document itself, are not reported, and the strings there have the index i+1. Quiet keys are not reported either. What is below
+// an opaque key is skipped. Each number in an array is a mark of the index i+2.
+func (p *Paths) Others(i int, names, quiet, opaque []string) {
+	known := map[string]*node{}
+	others := func(text int, star *node, keys []string) *node {
+		n := newNode()
+		n.text, n.star, n.children = text, star, known
+		for _, key := range keys {
+			known[key] = n
+		}
+		return n
+	}
+	other := others(i, nil, nil)
+	other.star = other
+	name := others(i+1, other, names)
+	others(i, other, quiet)
+	for _, key := range opaque {
+		known[key] = newNode()
+	}
+	p.root.rest(i, other, known)
+	p.root.star, p.names = name, i+1
+}
+
+// rest adds to a node, and to those below it, what is at no path.
+func (n *node) rest(i int, others *node, known map[string]*node) {
+	for _, child := range n.children {
+		child.rest(i, others, known)
+	}
+	if n.keep < 0 && n.text < 0 {
+		n.text = i
+	}
+	if n.star != nil {
+		n.star.rest(i, others, known)
+		return
+	}
+	n.star = others
+	if n.children == nil {
+		n.children = map[string]*node{}
+	}
+	for key, child := range known {
+		if n.children[key] == nil {
+			n.children[key] = child
+		}
+	}
+}
 
 type node struct {
 	children map[string]*node
@@ -73,7 +121,7 @@ func Compile(patterns []Pattern) *Paths {
 			n.mark = i
 		}
 	}
-	return &Paths{root: root}
+	return &Paths{root: root, names: -1}
 }
 
 func (n *node) add(key string) *node {
@@ -250,6 +298,9 @@ func (r *Reader) token(c byte) int {
 		r.endValue()
 	default:
 		r.begin()
+		if r.paths.names >= 0 && (c == '-' || '0' <= c && c <= '9') && len(r.stack) > 0 && !r.stack[len(r.stack)-1].object {
+			r.sink.Mark(r.paths.names + 1)
+		}
 		r.mode = inLiteral
 		r.keepByte(c)
 	}
@@ -302,19 +353,30 @@ func (r *Reader) readKey(p []byte) int {
 		case c == '"':
 			r.mode = between
 			r.isKey = false
-			r.cur = nil
-			if !r.long {
-				r.cur = r.stack[len(r.stack)-1].node.child(r.paths.spelled(unescapeKey(r.key)))
-			}
+			r.findKey()
 			return i + 1
 		}
-		if len(r.key) < maxKey {
+		if len(r.key) < maxKey || r.paths.names >= 0 {
 			r.key = append(r.key, c)
 		} else {
 			r.long = true
 		}
 	}
 	return len(p)
+}
+
+// findKey finds the node of the value that follows the key.
+func (r *Reader) findKey() {
+	in := r.stack[len(r.stack)-1].node
+	if r.long { // it is none that a path names
+		r.cur = in.star
+		return
+	}
+	key := unescapeKey(r.key)
+	if r.cur = in.child(r.paths.spelled(key)); r.paths.names >= 0 && r.cur == in.star && in != r.paths.root {
+		r.sink.Text(r.paths.names, key)
+		r.sink.Text(r.paths.names, nil)
+	}
 }
 
 // skipString reads the rest of a string that is skipped or kept as it is.

@@ -247,7 +247,7 @@ func (c *counter) Usage(complete bool) meter.Usage {
 	}
 	t := &c.state
 	u := meter.Usage{Source: meter.Stated, Model: name(t.Model), ServiceTier: t.Tier, Cost: t.Cost,
-		Tools: t.Tools, ToolsFailed: t.ToolsFailed, Passes: t.Passes, Beside: t.Beside, Made: t.Made, Containers: t.Containers, Results: t.Results}
+		Tools: t.Tools, ToolsFailed: t.ToolsFailed, Unmatched: t.Unmatched, Waiting: t.Waiting, Passes: t.Passes, Beside: t.Beside, Made: t.Made, Containers: t.Containers, Results: t.Results}
 	u.Units = c.exact()
 	if !complete && c.bytes == 0 { // nothing was delivered
 		return u

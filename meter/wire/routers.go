@@ -66,15 +66,20 @@ func (r *Request) refuseRouting() {
 			r.Refuse(name, "some servers read it as "+folded+": write it so")
 		}
 	}
+	const tags = reason + " (the tags of a charge are in the header Tallygate-Tag)"
 	for _, field := range strings.Fields(routerFields) {
-		if r.set(field) {
+		switch {
+		case !r.set(field):
+		case field == "tags": // OpenAI's own API takes none
+			r.Refuse(field, tags)
+		default:
 			r.Refuse(field, reason)
 		}
 	}
 	for _, field := range []string{"metadata", "litellm_metadata"} {
 		r.Get(field).ForEach(func(key, value gjson.Result) bool {
 			if key.Str == "tags" && value.IsArray() { // OpenAI's metadata has texts alone
-				r.Refuse(field+".tags", reason)
+				r.Refuse(field+".tags", tags)
 			}
 			return true
 		})

@@ -26,6 +26,9 @@ type State struct {
 	Tools map[string]int64
 	// ToolsFailed counts the tool calls that failed.
 	ToolsFailed map[string]int64
+	// Unmatched and Waiting are those of [meter.Usage].
+	Unmatched int64
+	Waiting   []string
 	// Passes and Beside are those of [meter.Usage]. Passes are part of Stated, Beside is not.
 	Passes, Beside []meter.Pass
 
@@ -141,7 +144,7 @@ func (t *State) End(id string) {
 	t.Unfinished = slices.DeleteFunc(t.Unfinished, func(other string) bool { return other == id })
 }
 
-// maxPasses bounds how many models have a pass of their own in one response. No pass is made for a further model.
+// maxPasses bounds how many models have a pass of their own in one response. All further models share the pass of [meter.FurtherModels].
 const maxPasses = 64
 
 // AddPass adds a usage to the stated one. It is the usage of one of several answers, as in a batch, and model is the model that gave it.
@@ -167,19 +170,25 @@ func (t *State) AddBeside(p meter.Pass) {
 
 // merge adds p to the pass of the same model, or to the list.
 func merge(passes []meter.Pass, p meter.Pass) []meter.Pass {
-	p.Model = name(p.Model)
-	for _, old := range passes {
-		if old.Model == p.Model {
-			for class, n := range p.Units {
-				old.Units.Add(class, n)
-			}
-			return passes
-		}
-	}
-	if len(p.Units) == 0 || len(passes) == maxPasses {
+	if len(p.Units) == 0 {
 		return passes
 	}
-	return append(passes, p)
+	p.Model = name(p.Model)
+	of := func(model string) int {
+		return slices.IndexFunc(passes, func(old meter.Pass) bool { return old.Model == model })
+	}
+	at := of(p.Model)
+	if at < 0 && len(passes) >= maxPasses {
+		p.Model = meter.FurtherModels
+		at = of(p.Model)
+	}
+	if at < 0 {
+		return append(passes, p)
+	}
+	for class, n := range p.Units {
+		passes[at].Units.Add(class, n)
+	}
+	return passes
 }
 
 // dropText forgets the text so far if the stated usage includes it.

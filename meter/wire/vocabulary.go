@@ -30,7 +30,7 @@ const outputNames = "max_tokens max_completion_tokens max_output_tokens max_toke
 	"max_generated_tokens max_response_output_tokens n_predict num_predict maxTokens maxCompletionTokens maxOutputTokens maxNewTokens maxTokenCount"
 
 // countNames are the providers' names for the number of answers.
-const countNames = "n best_of n_cmpl num_return_sequences num_generations numResults num_results num_images candidateCount candidate_count sampleCount sample_count"
+const countNames = "n best_of n_cmpl num_return_sequences num_generations numResults num_results num_images numberOfImages candidateCount candidate_count sampleCount sample_count"
 
 // modelNames are the providers' names for the model, besides `model`.
 const modelNames = "model_id modelId model_name modelName engine"
@@ -105,7 +105,7 @@ var vocabulary = func() *node {
 }()
 
 // configs are the objects in which a request may also state the number of answers and the limit of their tokens.
-var configs = []string{"generationConfig", "generation_config", "inferenceConfig", "textGenerationConfig", "options", "parameters",
+var configs = []string{"generationConfig", "generation_config", "inferenceConfig", "textGenerationConfig", "imageGenerationConfig", "options", "parameters",
 	"completion_args", "sampling_params", "extra_body", "additionalModelRequestFields", "additionalModelRequestFields.inferenceConfig",
 	"additionalModelRequestFields.textGenerationConfig"}
 

@@ -215,7 +215,7 @@ func (f *file) prepare(path string, readOnly bool) error {
 		return err
 	}
 	if readOnly {
-		return errors.New("the file has no ledger in it yet")
+		return foreignError{"it is a bbolt file without a ledger in it"}
 	}
 	if err := f.db.Update(func(tx *bbolt.Tx) error { _, err := tx.CreateBucket(bucketName); return err }); err != nil {
 		return err
@@ -230,6 +230,9 @@ func openVerified(path string, flag int, mode os.FileMode, o Options) (*os.File,
 			return nil, err
 		}
 		info, replaced, err := lockedInfo(f, path, o)
+		if err == nil && (info.IsDir() || info.Size() == 0 && o.ReadOnly) {
+			err = foreignError{map[bool]string{true: "it is a folder", false: "it is empty"}[info.IsDir()]}
+		}
 		if err == nil && !replaced && info.Size() > 0 {
 			err = verify(f, info.Size(), info.Size() <= o.VerifyUpTo, o.AcceptMeta)
 		}

@@ -35,7 +35,18 @@ var native = binary.NativeEndian
 type meta struct {
 	pageSize             uint64
 	root, free, end, txn uint64 // end: the number of pages
+	known                bool   // the page begins as those of bbolt do
 }
+
+// foreignError is the error of a file that no ledger has written, or whose beginning was overwritten.
+type foreignError struct{ why string }
+
+func (e foreignError) Error() string {
+	return "this is not a Tallygate ledger, or its beginning was overwritten (" + e.why + ")"
+}
+
+// Unwrap returns ErrCorrupt, since the file can't be used as a ledger either way.
+func (foreignError) Unwrap() error { return ledger.ErrCorrupt }
 
 // verifier verifies a file before bbolt opens it, since bbolt trusts what it reads. A flipped bit in a page number can make bbolt loop until
 // the process dies. A flipped bit in the list of free pages makes it overwrite pages that are in use.
@@ -65,7 +76,11 @@ type ref struct {
 // verify verifies the structure of a file, and also each record if deep is true. acceptMeta accepts one damaged meta page.
 func verify(file io.ReaderAt, size int64, deep, acceptMeta bool) error {
 	v := &verifier{file: file, size: size, deep: deep}
-	if err := v.run(acceptMeta); err != nil {
+	err := v.run(acceptMeta)
+	if foreign := (foreignError{}); errors.As(err, &foreign) {
+		return foreign
+	}
+	if err != nil {
 		return fmt.Errorf("%w: %w; restore a backup, and keep the file for inquiry", ledger.ErrCorrupt, err)
 	}
 	return nil
@@ -98,6 +113,8 @@ func (v *verifier) readMeta(acceptMeta bool) error {
 	}
 	second, err2 := v.metaAt(int64(pageSize), 1)
 	switch {
+	case err != nil && err2 != nil && !first.known && !second.known:
+		return foreignError{"neither of its first two pages is one of bbolt's"}
 	case err != nil && err2 != nil:
 		return fmt.Errorf("both meta pages: %w", err)
 	case !acceptMeta && (err != nil || err2 != nil):
@@ -134,6 +151,7 @@ func (v *verifier) metaAt(offset int64, id uint64) (meta, error) {
 	hash := fnv.New64a()
 	hash.Write(b[:metaSize-8])
 	m := meta{
+		known:    native.Uint32(b) == metaMagic,
 		pageSize: uint64(native.Uint32(b[8:])), root: native.Uint64(b[16:]),
 		free: native.Uint64(b[32:]), end: native.Uint64(b[40:]), txn: native.Uint64(b[48:]),
 	}
