@@ -296,6 +296,7 @@ func TestFormsOfThePages(t *testing.T) {
 	a.open("/charges/"+request).submit("/do/dispute-charge", "", "reason", "empty").wants(200, "The charge is disputed")
 	o.open("/disputes").wants(200, request)
 	a.open("/charges/"+request).submit("/do/undispute", "").wants(200, "taken back")
+	request = s.do("GET", "/search", alice, "").header.Get("Tallygate-Request") // a charge is disputed once
 	a.open("/charges/"+request).submit("/do/dispute-charge", "", "reason", "still empty").wants(200)
 	o.open("/charges/"+request).submit("/do/resolve-charge", "", "to_payer", "0.001").wants(200, "The dispute is resolved")
 	want(t, "refunded", s.charge(alice, request)["refunded"].(string), "0.001")
