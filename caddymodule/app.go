@@ -76,6 +76,9 @@ type App struct {
 	// Invoice is the operator's name, address and tax lines, as invoices and statements print them. Default: they name only the parties.
 	Invoice api.Issuer `json:"invoice,omitzero"`
 
+	// Dashboard says whether the directive tallygate serves the pages for agents and the operator, at /dashboard: "on" (the default) or "off".
+	Dashboard string `json:"dashboard,omitempty"`
+
 	// MetricsByPayer counts the charged calls of each payer apart in the metrics. Each payer is then a time series, for up to 10,000 of them.
 	// Default: they are counted by payee, route and model.
 	MetricsByPayer bool `json:"metrics_by_payer,omitempty"`

@@ -123,6 +123,7 @@ func (b *books) close() error {
 	if store == nil {
 		return nil
 	}
+	verifications.Delete(b.ledger)
 	err := b.ledger.Close() // also closes the store
 	if err != nil {
 		b.logger.Error("closing the ledger", zap.Error(err))

@@ -33,6 +33,37 @@ func explain(ctx context.Context, on bench, args explainArgs) (explained, error)
 	if err != nil {
 		return explained{}, err
 	}
+	e, err := explainPrice(on, charge)
+	if err != nil {
+		return explained{}, err
+	}
+	e.Transfers, err = transfersOf(on, charge)
+	return e, err
+}
+
+// shownSpan is how many transfers the ledger may have from the first to the last one of a charge for a page to show those of the charge. While a
+// long stream runs, there may be any number of others, and a page must not read them all.
+const shownSpan = 5000
+
+// explainOnPage explains a charge as explain does, with the transfers only if they are near each other.
+func explainOnPage(ctx context.Context, on bench, id string) (any, error) {
+	charge, err := on.Charge(ctx, operator, id)
+	if err != nil {
+		return nil, err
+	}
+	e, err := explainPrice(on, charge)
+	if err != nil {
+		return nil, err
+	}
+	if charge.LastTransfer > charge.FirstTransfer+shownSpan {
+		return e, nil
+	}
+	e.Transfers, err = transfersOf(on, charge)
+	return e, err
+}
+
+// explainPrice explains the amount of a charge.
+func explainPrice(on bench, charge escrow.Charge) (e explained, err error) {
 	units := make(meter.Units)
 	for class, text := range charge.Units {
 		if units[meter.Class(class)], err = meter.ParseQuantity(text); err != nil {
@@ -43,16 +74,12 @@ func explain(ctx context.Context, on bench, args explainArgs) (explained, error)
 	for class, price := range charge.UnitPrices {
 		prices[meter.Class(class)] = price
 	}
-	e := explained{Charge: api.ChargeOf(on.Currency(), charge)}
+	e = explained{Charge: api.ChargeOf(on.Currency(), charge)}
 	if charge.Cost != "" {
 		e.Price, err = pricing.ExplainCost(units, charge.Cost, charge.Markup)
 	} else {
 		e.Price, err = pricing.Explain(units, prices)
 	}
-	if err != nil {
-		return explained{}, err
-	}
-	e.Transfers, err = transfersOf(on, charge)
 	return e, err
 }
 

@@ -85,6 +85,11 @@ func (h *Handler) writeShop(w http.ResponseWriter, r *http.Request) error {
 		return caddyhttp.Error(http.StatusServiceUnavailable, err)
 	}
 	defer release()
+	return h.shop(r).Write(w)
+}
+
+// shop returns what is sold, as the reader of a request reaches it. The ledger is open.
+func (h *Handler) shop(r *http.Request) dashboard.Shop {
 	rules := h.app.book.Rules()
 	shop := dashboard.Shop{Origin: api.Origin(r, isProxied(r)), Prefix: h.Prefix, Currency: h.app.book.Currency(), Open: rules.OpenRegistration}
 	if rules.Faucet > 0 {
@@ -96,7 +101,7 @@ func (h *Handler) writeShop(w http.ResponseWriter, r *http.Request) error {
 		}
 		shop.Tariffs = append(shop.Tariffs, make())
 	}
-	return shop.Write(w)
+	return shop
 }
 
 // modelPaths are the beginnings of the paths below the base URL of a language model's API, which are asked for if the base URL has no /v1.

@@ -19,13 +19,14 @@ import (
 )
 
 // Handler serves the API for agents and operators: /api/v1/*, /mcp and its metadata, /openapi.json and /llms.txt; the pages about problems,
-// /problems/CODE; and the guide, /dashboard/docs/. It passes all other requests on. If nothing handles them, it answers GET / with a page of what is sold, and other paths with 404.
+// /problems/CODE; the guide, /dashboard/docs/; and the pages for agents and the operator, /dashboard. It passes all other requests on. If nothing handles them, it answers GET / with a page of what is sold, and other paths with 404.
 type Handler struct {
 	// Prefix is put before the API's paths, such as "/pay". Default: none.
 	Prefix string `json:"prefix,omitempty"`
 
-	app *App
-	api http.Handler
+	app   *App
+	api   http.Handler
+	pages http.Handler // nil: the dashboard is off
 }
 
 // CaddyModule implements caddy.Module.
@@ -45,7 +46,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
 		h.app.guardServer(server)
 	}
-	h.api = http.StripPrefix(h.Prefix, api.New(h.app.openBook, api.Options{
+	operations := api.New(h.app.openBook, api.Options{
 		Prefix:          h.Prefix,
 		ProblemTypes:    h.app.ProblemTypes,
 		Version:         Version(),
@@ -59,7 +60,11 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		Product:         invoiceProduct,
 		PrivateWebhooks: h.app.privateWebhooks(),
 		Logger:          ctx.Slogger(),
-	}))
+	})
+	h.api = http.StripPrefix(h.Prefix, operations)
+	if h.app.Dashboard != "off" {
+		h.pages = dashboard.New(h.dashboardOptions(operations, ctx.Slogger()))
+	}
 	return nil
 }
 
@@ -115,7 +120,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if below && !gateway.IsQuoted(r) && dashboard.WriteGuide(w, r, path) {
 		return nil
 	}
-	if !below || !api.Serves(path) || gateway.IsQuoted(r) {
+	pages := h.pages != nil && below && dashboard.Serves(path)
+	if !below || !api.Serves(path) && !pages || gateway.IsQuoted(r) {
 		notePassedOn(r)
 		if gateway.IsQuoted(r) {
 			return next.ServeHTTP(w, r)
@@ -132,7 +138,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		gateway.WriteProblem(w, r, h.app.problemTypes(), gateway.RefuseEarly())
 		return nil
 	}
-	h.api.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), apiKey{}, r)))
+	r = r.WithContext(context.WithValue(r.Context(), apiKey{}, r))
+	if pages {
+		h.pages.ServeHTTP(w, r)
+		return nil
+	}
+	h.api.ServeHTTP(w, r)
 	return nil
 }
 

@@ -52,7 +52,9 @@ type verifyArgs struct {
 func verifyLedger(ctx context.Context, on bench, args verifyArgs) (verified, error) {
 	report, err := on.Check(ctx, nil)
 	if errors.Is(err, ledger.ErrCorrupt) {
-		return verified{Wrong: []string{err.Error()}}, nil
+		v := verified{Wrong: []string{err.Error()}}
+		noteVerified(on.Ledger(), v)
+		return v, nil
 	}
 	if err != nil {
 		return verified{}, err
@@ -75,6 +77,7 @@ func verifyLedger(ctx context.Context, on bench, args verifyArgs) (verified, err
 		}
 	}
 	v.Good = len(v.Wrong) == 0
+	noteVerified(on.Ledger(), v)
 	return v, nil
 }
 

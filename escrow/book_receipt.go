@@ -100,3 +100,13 @@ func (b *Book) Sign(ctx context.Context, content []byte) (string, error) {
 	signed := base64.RawURLEncoding.EncodeToString(header) + "." + base64.RawURLEncoding.EncodeToString(content)
 	return signed + "." + base64.RawURLEncoding.EncodeToString(ed25519.Sign(key, []byte(signed))), nil
 }
+
+// SessionSecret returns the secret of 32 bytes that seals the sessions of the pages. It is made from the ledger's key, so it is the same in
+// each process that has the ledger open, and after a restart.
+func (b *Book) SessionSecret(ctx context.Context) ([]byte, error) {
+	key, err := b.signingKey(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return hkdf.Key(sha256.New, key.Seed(), nil, "tallygate: sessions of the pages", 32)
+}

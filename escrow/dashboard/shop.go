@@ -29,9 +29,9 @@ type Shop struct {
 var style string
 
 //go:embed shop.html
-var page string
+var shopText string
 
-var shopPage = template.Must(template.New("shop").Parse(page))
+var shopPage = template.Must(template.New("shop").Parse(shopText))
 
 // policy lets a page have its own style and nothing else.
 var policy = func() string {
