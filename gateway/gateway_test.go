@@ -331,6 +331,41 @@ func TestARail(t *testing.T) {
 	want(t, "acme's wallet", s.balance("acme"), "0.8")
 }
 
+// TestAPaymentComesAgainForAWhile: the payment of a call that failed serves the same call until some minutes after its end, since others may have
+// read it by then.
+func TestAPaymentComesAgainForAWhile(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		later  time.Duration
+		status int
+	}{"within its time": {time.Hour, 200}, "a little later": {time.Hour + 9*time.Minute, 200}, "later": {time.Hour + 11*time.Minute, 402}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var ahead atomic.Int64
+			now := func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+			var fails atomic.Bool
+			fails.Store(true)
+			s := openShopAt(t, now, escrow.Rules{}, gateway.Options{Rails: []gateway.Rail{coins{}}}, gateway.Route{Rates: rates(t, "0.4 per call")}, func(w http.ResponseWriter, r *http.Request) {
+				if fails.Load() {
+					w.WriteHeader(http.StatusBadGateway)
+					return
+				}
+				results(w, r)
+			})
+			s.key = ""
+			answer, _ := s.get("X-Coins", "c1=1")
+			want(t, "status of the failure", answer.StatusCode, 502)
+			fails.Store(false)
+			ahead.Store(int64(test.later))
+			answer, body := s.get("X-Coins", "c1=1")
+			want(t, "status", answer.StatusCode, test.status)
+			if test.status == 402 && !strings.Contains(body, `"reason":"expired"`) {
+				t.Errorf("the refusal is %s", body)
+			}
+		})
+	}
+}
+
 // forgetful is a rail whose network settles, and says so only later.
 type forgetful struct {
 	coins

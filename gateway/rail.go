@@ -64,6 +64,9 @@ const (
 	railTimeout = time.Minute
 	// verifyTimeout is how long a rail may take to verify a payment.
 	verifyTimeout = 10 * time.Second
+	// againFor is how long after its end a payment that was booked may come again with its request. Everybody can read payments on a chain, so the
+	// time is short.
+	againFor = 10 * time.Minute
 	// lostAfter is how long after its end a payment is asked for.
 	lostAfter = 10 * time.Minute
 )
@@ -134,6 +137,9 @@ func (a *arrival) accept(rail Rail, p Payable) error {
 	booked := done.(collected)
 	if subtle.ConstantTimeCompare(booked.Request, payment.Request) != 1 {
 		return refusePayment("the payment was made for another request", "used")
+	}
+	if !booked.now && a.gateway.book.Now().After(booked.Ends.Add(againFor)) {
+		return refusePayment("the payment was made, but its time is over: use the key of the agent for what is left of it", "expired")
 	}
 	if a.payer, err = a.gateway.book.Standing(escrow.Actor{Agent: payment.Agent}); err != nil {
 		return err

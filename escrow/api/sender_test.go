@@ -361,8 +361,8 @@ func TestManyTarpitsDelayOnlyTheirOwn(t *testing.T) {
 	<-ended
 }
 
-// TestMessagesThatWaitAreBounded: at most 10,000 messages wait for a webhook that accepts none. The webhook counts those that are lost. For
-// each message that it then accepts, one new message may wait.
+// TestMessagesThatWaitAreBounded: of the 10,000 messages that may wait for a webhook that accepts none, those about one payer and one payee take at
+// most half. The webhook counts those that are lost. For each message that it then accepts, one new message may wait.
 func TestMessagesThatWaitAreBounded(t *testing.T) {
 	g := newGate(t, rules(), api.Options{PrivateWebhooks: true})
 	alice := g.agent("alice", "25")
@@ -377,7 +377,7 @@ func TestMessagesThatWaitAreBounded(t *testing.T) {
 		return struct{}{}, nil
 	})
 	must(t, err)
-	g.get("/webhooks", alice).want(200, "webhooks.0.lost", "3")
+	g.get("/webhooks", alice).want(200, "webhooks.0.lost", "5003")
 	due, _, err := g.book.Deliveries(t.Context(), 1, func(escrow.Delivery) bool { return false })
 	must(t, err)
 	_, err = escrow.Do(t.Context(), g.book, func(tx *escrow.Tx) (struct{}, error) {
@@ -385,9 +385,9 @@ func TestMessagesThatWaitAreBounded(t *testing.T) {
 	})
 	must(t, err)
 	g.post("/escrow", alice, `{"to_agent_id":"shop","amount":1}`).want(201)
-	g.get("/webhooks", alice).want(200, "webhooks.0.lost", "3")
+	g.get("/webhooks", alice).want(200, "webhooks.0.lost", "5003")
 	g.post("/escrow", alice, `{"to_agent_id":"shop","amount":1}`).want(201)
-	g.get("/webhooks", alice).want(200, "webhooks.0.lost", "4")
+	g.get("/webhooks", alice).want(200, "webhooks.0.lost", "5004")
 }
 
 func TestUserAgent(t *testing.T) {
