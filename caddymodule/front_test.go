@@ -66,7 +66,7 @@ func TestTheTypeOfAProblemIsAPage(t *testing.T) {
 				t.Errorf("%s: the type is %s, want %s", path, at, want)
 			}
 			page := s.do("GET", at, "", "", "Accept", "text/html")
-			if page.status != 200 || !strings.Contains(page.body, `<h2 id="`+code+`"`) {
+			if page.status != 200 || !strings.Contains(page.body, `<h1 id="`+code+`"`) {
 				t.Errorf("%s: %d %s", at, page.status, page.body)
 			}
 		}

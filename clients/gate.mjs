@@ -121,6 +121,7 @@ export async function startGate(upstream, mcp) {
 	};
 	return {
 		base,
+		operator,
 		// agent makes an agent with money in its wallet, and returns its key.
 		async agent(id, amount) {
 			const { api_key: key } = await api("POST", "/agents", null, { agent_id: id });

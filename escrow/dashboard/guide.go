@@ -96,13 +96,13 @@ var sheets = sync.OnceValue(func() map[string]sheet {
 	return all
 })
 
-// sections returns the sections of a page by their headings, each with its heading.
+// sections returns the sections of a page by their headings. Each is a page of its own: its heading is one of the first level.
 func sections(markdown []byte) map[string][]byte {
 	const mark = "\n## "
 	found := make(map[string][]byte)
 	for _, section := range bytes.Split(markdown, []byte(mark))[1:] {
 		heading, _, _ := bytes.Cut(section, []byte("\n"))
-		found[string(heading)] = append([]byte(mark[1:]), section...)
+		found[string(heading)] = append([]byte("# "), section...)
 	}
 	return found
 }

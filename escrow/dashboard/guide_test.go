@@ -83,7 +83,7 @@ func TestLinksOfTheGuide(t *testing.T) {
 }
 
 func TestGuideForPrograms(t *testing.T) {
-	if text := page("/problems/no_price", "*/*"); !strings.HasPrefix(text, "## no_price\n\nStatus 422.") || strings.Contains(text, "## too_early") {
+	if text := page("/problems/no_price", "*/*"); !strings.HasPrefix(text, "# no_price\n\nStatus 422.") || strings.Contains(text, "## too_early") {
 		t.Errorf("the problem as Markdown: %q", text)
 	}
 	for _, at := range []string{"/problems/none", "/problems", "/dashboard/docs/none", "/dashboard/docs", "/dashboard/docs/docs.go"} {

@@ -30,7 +30,6 @@ type page struct {
 	who   reader
 	live  bool           // it shows what changes by itself
 	load  func(v *visit) // gets what the page shows
-	rows  [2]string      // of a list: where its rows are in the data, and the name of the list in the answer
 }
 
 var loginPage = &page{path: "login", title: "Log in", name: "login", load: func(*visit) {}}
