@@ -45,6 +45,9 @@ type sheet struct {
 // get HTML; clients that do not ask for HTML, such as agents, get Markdown. path is the request's path without the gateway's prefix.
 // WriteGuide reports whether there is such a page; if not, it has written nothing.
 func WriteGuide(w http.ResponseWriter, r *http.Request, path string) bool {
+	if !strings.HasPrefix(path, guidePath) && !strings.HasPrefix(path, api.ProblemsPath) {
+		return false // calls of metered routes come here too: the pages are made when somebody reads them
+	}
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		return false
 	}
