@@ -3,10 +3,8 @@ package formats_test
 import (
 	"bytes"
 	"encoding/base64"
-	"errors"
 	"fmt"
 	"net/http"
-	"runtime"
 	"strings"
 	"testing"
 
@@ -480,128 +478,6 @@ func TestUsageFields(t *testing.T) {
 	u = usage("/mcp", `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"look"}}`, "application/json", `{"id":1,"result":{"isError":true}}`)
 	if u.ToolsFailed["look"] != 1 || len(u.Tools) != 0 {
 		t.Errorf("got %+v", u)
-	}
-}
-
-// TestCutBeforeTheCompletion: a total of the prompt alone says nothing of what is still to come.
-func TestCutBeforeTheCompletion(t *testing.T) {
-	call, err := post("/v1beta/models/gemini-2.5-flash:streamGenerateContent", `{}`)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := call.Counter(200, http.Header{"Content-Type": {"text/event-stream"}})
-	c.Feed(nil, []byte(events(`{"candidates":[{"content":{"parts":[{"text":"hello there, and more"}]}}],"usageMetadata":{"promptTokenCount":8,"totalTokenCount":8}}`)))
-	if u := c.Usage(false); u.Units[meter.Output] == 0 || u.Source != meter.Estimated {
-		t.Errorf("counted %v, %s", u.Units, u.Source)
-	}
-}
-
-// TestNotFooled: a request to a model stays one, however it is dressed.
-func TestNotFooled(t *testing.T) {
-	for path, body := range map[string]string{
-		"/v1/chat/completions": `{"jsonrpc":"2.0","method":"tools/list","model":"m","messages":[{"role":"user"}]}`,
-		"/anything":            `{"jsonrpc":"2.0","method":"tools/list","model":"m","messages":[{"role":"user"}]}`,
-	} {
-		if c, err := post(path, body); err != nil || c.Free || c.API != "chat.completions" {
-			t.Errorf("%s: %+v, %v", path, c, err)
-		}
-	}
-	if _, err := post("/v1/responses", `{"model":"m","background":true,"stream":true}`); err == nil {
-		t.Error("a stream of a response in the background was taken")
-	}
-	if _, err := post("/mcp", `{"jsonrpc":"2.0","id":1,"method":"tools/list","Method":"tools/call"}`); err == nil {
-		t.Error("two methods were taken")
-	}
-}
-
-// TestDeep: JSON that is nested without end is told from what can be read, not followed down.
-func TestDeep(t *testing.T) {
-	deep := strings.Repeat("[", 10<<20)
-	for _, body := range []string{`{"model":"m","x":` + deep, `{"jsonrpc":"2.0","method":"tools/call","id":1,"params":` + deep, deep} {
-		for _, path := range []string{"/v1/chat/completions", "/mcp"} {
-			c, err := post(path, body)
-			if err != nil { // refused is as good
-				continue
-			}
-			if c.API != "" && !c.Malformed {
-				t.Errorf("%s: %+v", path, c.API)
-			}
-			if c.API == "" {
-				continue
-			}
-			r := c.Counter(200, http.Header{"Content-Type": {"application/json"}})
-			r.Feed(nil, []byte(body))
-			r.Usage(true)
-		}
-	}
-}
-
-// TestWide: JSON of very many parts takes no more memory than it has itself.
-func TestWide(t *testing.T) {
-	for _, body := range []string{
-		"[" + strings.Repeat("1,", 8<<20) + "1]",
-		`[{"jsonrpc":"2.0","method":"ping"}` + strings.Repeat(",{}", 4<<20) + "]",
-		`{"model":"m","messages":[` + strings.Repeat("{},", 4<<20) + "{}]}",
-		`{"model":"m"` + strings.Repeat(`,"a":1`, 2<<20) + "}",
-	} {
-		for _, path := range []string{"/v1/chat/completions", "/mcp"} {
-			var before, after runtime.MemStats
-			runtime.ReadMemStats(&before)
-			_, _ = post(path, body)
-			runtime.ReadMemStats(&after)
-			if took := after.TotalAlloc - before.TotalAlloc; took > uint64(4*len(body)) {
-				t.Errorf("%s, %.40s...: %d MB for a body of %d MB", path, body, took>>20, len(body)>>20)
-			}
-		}
-	}
-	keys := []byte(`{"model":"m"`)
-	for i := range 2000 {
-		keys = fmt.Appendf(keys, `,"k%d":1`, i)
-	}
-	if _, err := post("/v1/chat/completions", string(keys)+"}"); !errors.Is(err, meter.ErrTooManyKeys) {
-		t.Errorf("2000 keys: %v", err)
-	}
-}
-
-func TestFree(t *testing.T) {
-	for _, tt := range []struct {
-		method, path string
-		free         bool
-	}{
-		{"GET", "/v1/models", true}, {"GET", "/v1/responses/resp_1", true}, {"POST", "/v1/responses/input_tokens", true},
-		{"POST", "/v1/responses/resp_1/cancel", true}, {"POST", "/v1beta/models/g:countTokens", true}, {"POST", "/v1/responses", false},
-		{"DELETE", "/mcp", true}, {"GET", "/mcp", true}, {"GET", "/v1/files/f/content", false}, {"GET", "/v1/messages/batches/b/results", false},
-		{"POST", "/v1/files", false}, {"POST", "/search", false},
-		{"GET", "/v1/models/org/name", true}, {"GET", "/llm/v1/models", true}, {"GET", "/openai/v1/files", true}, {"GET", "/api/tags", true},
-		{"GET", "/v1beta/files/f", true}, {"HEAD", "/v1/models", true}, {"DELETE", "/v1/files/f", true}, {"DELETE", "/v1/threads/t", true},
-		{"GET", "/search", false}, {"GET", "/v1/search", false}, {"GET", "/v1/search/models", false}, {"HEAD", "/v1/search", false},
-		{"GET", "/", false}, {"GET", "/v1", false}, {"GET", "/v1/organization/usage/completions", false}, {"GET", "/api/v1/credits", false},
-		{"GET", "/v1beta/models/m:generateContent", false}, {"HEAD", "/v1/models/m:Predict/", false}, {"GET", "/v1/vector_stores/v/search", false},
-		{"GET", "/v1/models/ft:gpt-4o:org::id", true}, {"GET", "/v1/vector_stores/v/files", true}, {"GET", "/v1/threads/t/runs", true},
-		{"DELETE", "/v1/models/m", false}, {"DELETE", "/v1/search/files", false}, {"GET", "/v1/chat", false},
-	} {
-		var body []byte
-		if tt.method == "POST" {
-			body = []byte(`{}`)
-		}
-		c, err := formats.Inspect(meter.Head{Method: tt.method, Path: tt.path}, body)
-		if err != nil || c.Free != tt.free {
-			t.Errorf("%s %s: free %v, %v", tt.method, tt.path, c.Free, err)
-		}
-	}
-}
-
-// TestNothingIsFreeByItsMethod: a provider may take another method, or a body where there should be none, for a POST.
-func TestNothingIsFreeByItsMethod(t *testing.T) {
-	for _, method := range []string{"PUT", "PATCH", "QUERY", "get", "post", "TRACE", "PROPFIND", ""} {
-		if c, err := formats.Inspect(meter.Head{Method: method, Path: "/v1/chat/completions"}, nil); err != nil || c.Free {
-			t.Errorf("%q: free %v, %v", method, c.Free, err)
-		}
-	}
-	for _, method := range []string{"GET", "HEAD", "DELETE", "OPTIONS"} {
-		if c, err := formats.Inspect(meter.Head{Method: method, Path: "/v1/chat/completions"}, []byte(`{"model":"m"}`)); err != nil || c.Free {
-			t.Errorf("%s with a body: free %v, %v", method, c.Free, err)
-		}
 	}
 }
 
