@@ -109,8 +109,11 @@ func (m *memory) forget() {
 	}
 }
 
-// free returns what may be spent and is not held.
+// free returns what holds may take.
 func (p *place) free() Amount { return p.available - p.held }
+
+// unheld returns what operations may take; used by the writer only.
+func (p *place) unheld() Amount { return p.available + p.incoming - p.held }
 
 // Hold sets money of one account aside in memory; card payments call this an authorisation. Only a transfer that names the hold as its
 // cover can take the money. Holds are lost when the process ends, and on a shared store also when the session is over. The methods may be
@@ -166,13 +169,13 @@ func (l *Ledger) Hold(id AccountID, amount Amount) (*Hold, error) {
 	h.place = p
 	p.pins++ // for the hold itself, so that a hold of zero keeps its place too
 	free := p.free()
-	if fits := amount <= free; fits {
+	if amount <= free {
 		h.grow(amount)
 		s.mu.Unlock()
 		return h, nil
 	}
 	s.mu.Unlock()
-	if err := h.reach(amount); err != nil {
+	if err := h.reach(amount, free); err != nil {
 		h.Release()
 		return nil, err
 	}
@@ -205,69 +208,63 @@ func (h *Hold) Extend(by Amount) error {
 		unlock()
 		return &Refusal{Outcome: InvalidTransfer, Detail: "can't extend a released hold, or by less than zero"}
 	}
-	fits := by <= h.place.free()
-	if fits {
+	free := h.place.free()
+	if by <= free {
 		h.grow(by)
 	}
 	unlock()
-	if fits {
+	if by <= free {
 		return nil
 	}
-	return h.reach(by)
+	return h.reach(by, free)
 }
 
-// reach extends the hold after the process's lease was made large enough.
-func (h *Hold) reach(by Amount) error {
-	for more := h.shard.shared; ; {
-		unlock := h.lock()
-		free := h.place.free()
-		if by <= free {
-			h.grow(by)
-		}
-		unlock()
-		if by <= free {
-			return nil
-		}
-		if !more {
-			return refuseFunds(h.id, by, free)
-		}
-		got, err := h.ledger.extendLease(h.id, by-free, true)
-		if err != nil {
+// reach extends the hold although free, what this process may spend, is too little.
+func (h *Hold) reach(by, free Amount) error {
+	if h.shard.shared {
+		got, err := h.extendByLease(wanted{by: by, recall: true})
+		if err != nil || got.amount == by {
 			return err
 		}
-		more = got >= by-free // other holds of this process may have taken it
+		free = got.free
 	}
+	return refuseFunds(h.id, by, free)
 }
 
 // ExtendUpTo sets a further amount aside, or as much of it as is available. It returns how much it set aside. What other processes have
 // leased is not available.
-func (h *Hold) ExtendUpTo(by Amount) Amount { return h.extendUpTo(by, false) }
+func (h *Hold) ExtendUpTo(by Amount) Amount { return h.extendUpTo(wanted{by: by, part: true}) }
 
 // Gather is like ExtendUpTo, but asks other processes for what they have leased, if too little is available without it.
-func (h *Hold) Gather(by Amount) Amount { return h.extendUpTo(by, true) }
+func (h *Hold) Gather(by Amount) Amount { return h.extendUpTo(wanted{by: by, part: true, recall: true}) }
 
-func (h *Hold) extendUpTo(by Amount, recall bool) Amount {
-	if by <= 0 || h.ledger.mayHold() != nil {
+func (h *Hold) extendUpTo(w wanted) Amount {
+	if w.by <= 0 || h.ledger.mayHold() != nil {
 		return 0
 	}
-	if free := h.free(); free < by && h.shard.shared {
-		if _, err := h.ledger.extendLease(h.id, by-free, recall); err != nil {
-			return 0
-		}
+	if got := h.extendWithin(w.by); got > 0 || !h.shard.shared {
+		return got
 	}
-	// All of it is taken at once. If a part had been taken before, another hold might have been refused for it, although neither got it in the end.
+	got, err := h.extendByLease(w)
+	if err != nil {
+		return 0
+	}
+	return got.amount
+}
+
+// extendWithin extends the hold by what this process may spend. If it shares the ledger, and that is less than by, it does nothing.
+func (h *Hold) extendWithin(by Amount) Amount {
 	defer h.lock()()
 	if h.released {
 		return 0
 	}
-	by = max(0, min(by, h.place.free()))
+	free := max(0, h.place.free())
+	if free < by && h.shard.shared {
+		return 0
+	}
+	by = min(by, free)
 	h.grow(by)
 	return by
-}
-
-func (h *Hold) free() Amount {
-	defer h.lock()()
-	return h.place.free()
 }
 
 // Release gives back what is still held. A second Release does nothing.

@@ -12,9 +12,9 @@ import (
 // session returns all its leases at once. What is available to a process is what is available on the account, minus the leases of the
 // others.
 //
-// A hold takes money from the process's own lease, which takes no operation. If the lease is too small, an operation makes it larger: by
-// what is missing, and by about as much as was held on the account in the last seconds, but by no more than half of what is free beyond
-// what is missing. Operations that use a hold make the lease fit again. A lease that is not used for some time is given back.
+// A hold takes money from the process's own lease, which takes no operation. If the lease is too small, the hold is extended by an operation
+// that makes the lease larger: by what is missing, and by about as much as was held on the account in the last seconds, but by no more than
+// half of what is free beyond that. Operations that use a hold make the lease fit again. A lease that is not used for some time is given back.
 //
 // If a process finds that too little is free, it recalls the leases of the others. They give back what they don't hold.
 
@@ -82,55 +82,77 @@ func (tx *Tx) putLease(id AccountID, all leases, own Amount) {
 	tx.put(leaseKey(id), encode(next))
 }
 
-// leased is what an operation wants of a lease.
-type leased struct {
-	got    Amount // by how much the lease became larger
-	others Amount // what other processes have leased of the account
+// wanted is what a hold wants of an account that this process has leased too little of.
+type wanted struct {
+	by     Amount
+	part   bool // less will do
+	recall bool // if too little is free, the leases of the others are recalled
 }
 
-// extendLease makes this process's lease of an account larger, by at least an amount. If less is free, and recall is true, it recalls the
-// leases of the others, and waits a moment for them. It returns what it got in the end, which may be less.
-func (l *Ledger) extendLease(id AccountID, by Amount, recall bool) (got Amount, err error) {
+// given is what an operation gave to a hold.
+type given struct {
+	amount Amount
+	free   Amount // what there was for the hold
+	others Amount // what other processes have leased
+}
+
+// extendByLease extends the hold, and makes this process's lease larger for it. If w.recall is true, it waits a moment for the leases of the
+// others. The operation decides and takes in one step, so that no two holds get in each other's way.
+func (h *Hold) extendByLease(w wanted) (given, error) {
+	l := h.ledger
 	for began := l.elapsed(); ; {
-		step, err := Do(context.Background(), l, func(tx *Tx) (leased, error) { return tx.extendLease(id, by-got, recall) })
-		got += step.got
-		if err != nil || got >= by || !recall || step.others == 0 || l.elapsed()-began >= recallWait {
+		step := w
+		last := !w.recall || l.elapsed()-began >= recallWait
+		step.part, step.recall = w.part && last, !last
+		got, err := Do(context.Background(), l, func(tx *Tx) (given, error) { return tx.extend(h, step) })
+		switch {
+		case err != nil || got.amount == w.by || last:
 			return got, err
+		case got.others == 0: // nobody can give anything back
+			w.recall = false
+			if !w.part {
+				return got, nil
+			}
+			continue
 		}
 		time.Sleep(recallPause)
 	}
 }
 
-func (tx *Tx) extendLease(id AccountID, by Amount, recall bool) (leased, error) {
-	account, err := tx.Account(id)
+func (tx *Tx) extend(h *Hold, w wanted) (given, error) {
+	account, err := tx.Account(h.id)
 	if err != nil {
-		return leased{}, err
+		return given{}, err
 	}
-	all, err := tx.leasesOf(id)
+	all, own, others, err := tx.parts(h.id, account)
 	if err != nil {
-		return leased{}, err
+		return given{}, err
 	}
-	own, others := all.split(tx.session)
-	free := max(0, account.Available()-own-others)
-	s := tx.ledger.memory.shard(id)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	p, err := tx.pin(s, id, own)
+	defer h.lock()()
+	p, err := tx.pin(h.shard, h.id, own)
 	if err != nil {
-		return leased{}, err
+		return given{}, err
 	}
-	grant := min(by, free)
-	if grant == by {
-		grant += min(p.recent(tx.ledger.elapsed()), (free-by)/2)
+	outside := account.Available() - own - others
+	unheld := own - p.held
+	got := given{free: outside + unheld, others: others}
+	switch {
+	case h.released || h.place != p || w.by > got.free && !w.part:
+	default:
+		got.amount = max(0, min(w.by, got.free))
 	}
-	if grant > 0 {
-		tx.make(change{place: p, incoming: grant})
-		tx.putLease(id, all, own+grant)
+	if got.amount > 0 {
+		grow := max(0, got.amount-unheld)
+		grow += min(p.recent(tx.ledger.elapsed()), (outside-grow)/2)
+		tx.make(change{place: p, hold: h, incoming: grow, held: got.amount})
+		if grow > 0 {
+			tx.putLease(h.id, all, own+grow)
+		}
 	}
-	if grant < by && recall {
-		err = tx.recall(id, all)
+	if got.amount < w.by && w.recall {
+		err = tx.recall(h.id, all)
 	}
-	return leased{got: grant, others: others}, err
+	return got, err
 }
 
 // Recall asks the other processes of a shared store for what they have set aside of an account, but do not hold for anything. They give it
@@ -205,7 +227,7 @@ func (tx *Tx) returnLease(id AccountID) error {
 	if err != nil {
 		return err
 	}
-	tx.shrink(p, all, own, p.free())
+	tx.shrink(p, all, own, p.unheld())
 	return nil
 }
 
@@ -214,7 +236,8 @@ func (tx *Tx) shrink(p *place, all leases, own, by Amount) {
 	if by <= 0 {
 		return
 	}
-	tx.make(change{place: p, available: -by})
+	incoming := min(p.incoming, by)
+	tx.make(change{place: p, incoming: -incoming, available: incoming - by})
 	tx.putLease(p.id, all, own-by)
 }
 
@@ -222,13 +245,13 @@ func (tx *Tx) shrink(p *place, all leases, own, by Amount) {
 // the rest. free is what is available on the account and in no lease.
 func (tx *Tx) fitLease(p *place, all leases, own, free Amount) {
 	wanted := p.recent(tx.ledger.elapsed())
-	switch has := p.free() + p.incoming; {
+	switch has := p.unheld(); {
 	case has > wanted:
-		tx.shrink(p, all, own, min(has-wanted, p.free()))
+		tx.shrink(p, all, own, has-wanted)
 	case has < wanted/2:
-		if grant := min(wanted-has, free/2); grant > 0 {
-			tx.make(change{place: p, incoming: grant})
-			tx.putLease(p.id, all, own+grant)
+		if grow := min(wanted-has, free/2); grow > 0 {
+			tx.make(change{place: p, incoming: grow})
+			tx.putLease(p.id, all, own+grow)
 		}
 	}
 }
