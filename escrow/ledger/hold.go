@@ -236,7 +236,9 @@ func (h *Hold) reach(by, free Amount) error {
 func (h *Hold) ExtendUpTo(by Amount) Amount { return h.extendUpTo(wanted{by: by, part: true}) }
 
 // Gather is like ExtendUpTo, but asks other processes for what they have leased, if too little is available without it.
-func (h *Hold) Gather(by Amount) Amount { return h.extendUpTo(wanted{by: by, part: true, recall: true}) }
+func (h *Hold) Gather(by Amount) Amount {
+	return h.extendUpTo(wanted{by: by, part: true, recall: true})
+}
 
 func (h *Hold) extendUpTo(w wanted) Amount {
 	if w.by <= 0 || h.ledger.mayHold() != nil {

@@ -41,6 +41,20 @@ func (tx *Tx) Over(s Session) (bool, error) {
 	return !slices.Contains(meta.Sessions, s), err
 }
 
+// Sessions returns the sessions that are not over.
+func (tx *Tx) Sessions() ([]Session, error) {
+	if tx.ledger.shared {
+		return tx.sessions, nil
+	}
+	return Sessions(tx.w)
+}
+
+// Sessions returns the sessions that are not over.
+func Sessions(r Reader) ([]Session, error) {
+	meta, err := readMeta(r)
+	return meta.Sessions, err
+}
+
 // Session returns the session of this process. On a shared store it changes if other processes end it, and [Ledger.Reopen] begins a new one.
 func (l *Ledger) Session() Session {
 	l.mu.Lock()
@@ -149,7 +163,7 @@ type tending struct {
 	stopped  context.Context
 	running  sync.WaitGroup
 
-	mu      sync.Mutex
+	mu     sync.Mutex
 	last   time.Duration // when the last question was asked that the database has answered
 	beaten time.Duration // when the last sign of life was tried
 	idled  time.Duration // when idle leases were looked for

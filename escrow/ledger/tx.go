@@ -24,8 +24,8 @@ type Tx struct {
 	committed []func() // called when the operation is durable
 	err       error    // an error of a method that has no error result
 
-	session  Session   // of this process
-	sessions []Session // those that are not over, if other processes share the ledger
+	session  Session     // of this process
+	sessions []Session   // those that are not over, if other processes share the ledger
 	lacks    []AccountID // accounts that had too little for a transfer, while other processes had leases of them
 }
 

@@ -38,7 +38,7 @@ func BenchmarkTransfers(b *testing.B) {
 		},
 		"two": func(b *testing.B) []ledger.Store {
 			dsn := server.New(b)
-			return append(one(postgres.OpenShared(dsn, postgres.Options{Logger: quiet})), one(postgres.OpenShared(dsn, postgres.Options{Logger: quiet}))...)
+			return append(one(postgres.Open(dsn, postgres.Options{Logger: quiet})), one(postgres.Open(dsn, postgres.Options{Logger: quiet}))...)
 		},
 	}
 	for _, callers := range []int{1, 64, 512} {

@@ -159,11 +159,11 @@ func (g *group) Commit(changed iter.Seq2[[]byte, []byte]) error {
 }
 
 // head is the row whose lock keeps the order.
-type head struct{ commit, writer, owner int64 }
+type head struct{ commit, writer int64 }
 
 // The row of the log is read as it was before the lock was waited for. That is right for a commit that is known to have ended.
 const (
-	lockSQL    = "select commit, writer, owner, coalesce((select writer from log where commit = $1), 0) from head where id = 1 for update"
+	lockSQL    = "select commit, writer, coalesce((select writer from log where commit = $1), 0) from head where id = 1 for update"
 	changedSQL = `select c.key, r.value from (select distinct unnest(keys) as key from log where commit > $1 and commit <= $2) c
 		left join records r on r.key = c.key`
 )
@@ -178,7 +178,7 @@ func (g *group) verify() error {
 	b := new(pgx.Batch)
 	if !w.locked {
 		b.Queue("begin isolation level read committed")
-		b.Queue(lockSQL, c.commit).QueryRow(func(row pgx.Row) error { return row.Scan(&h.commit, &h.writer, &h.owner, &ofMine) })
+		b.Queue(lockSQL, c.commit).QueryRow(func(row pgx.Row) error { return row.Scan(&h.commit, &h.writer, &ofMine) })
 		b.Queue(changedSQL, c.commit, c.commit+maxTakenIn).Query(func(rows pgx.Rows) error { return readRecords(rows, &changed) })
 	}
 	if len(g.keys) > 0 {
@@ -194,9 +194,6 @@ func (g *group) verify() error {
 	}
 	if !w.locked {
 		w.locked, w.runs, w.pages = true, 0, nil
-		if h.owner != g.owner {
-			return fmt.Errorf("%w: another gateway has taken this ledger over, because this one showed no sign of life; restart this one", ledger.ErrLocked)
-		}
 		if h.commit != c.commit || h.writer != c.writer {
 			g.again = true
 			if ofMine == 0 || ofMine != c.writer || h.commit-c.commit > maxTakenIn {
@@ -305,7 +302,7 @@ func (s *Store) lose(err error) error {
 	w := &s.writer
 	s.drop()
 	w.losses++
-	if !mayPass(err) || errors.Is(err, ledger.ErrLocked) || w.losses > maxLosses {
+	if !mayPass(err) || w.losses > maxLosses {
 		w.trouble = err
 	}
 	return fmt.Errorf("%w: %w", ledger.ErrRunAgain, err)

@@ -43,7 +43,7 @@ func place(t testing.TB, server *pgtest.Server, o postgres.Options) ledgertest.P
 	o.Fault, o.Logger = f.hook, quiet
 	return ledgertest.Place{
 		Open: func() ledger.Store {
-			s, err := postgres.OpenShared(dsn, o)
+			s, err := postgres.Open(dsn, o)
 			must(t, err)
 			t.Cleanup(func() { must(t, s.Close()) })
 			return s
