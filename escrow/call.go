@@ -150,19 +150,19 @@ func (a *Authorisation) Held() ledger.Amount { return a.credit.amount() + a.hold
 
 // Available is the money that no call holds in the wallet or escrow that pays. It does not include credit.
 func (a *Authorisation) Available() ledger.Amount {
-	account, held, err := a.book.ledger.Balance(a.source)
+	free, err := a.book.ledger.Free(a.source)
 	if err != nil {
 		return 0
 	}
-	return account.Available() - held
+	return free
 }
 
 // Reachable is the most that the call could hold: Held, Available, and credit that no call holds yet.
 func (a *Authorisation) Reachable() ledger.Amount {
 	sum := plus(a.Held(), a.Available())
 	for _, hold := range a.credit {
-		if account, held, err := a.book.ledger.Balance(hold.Account()); err == nil {
-			sum = plus(sum, max(0, account.Available()-held))
+		if free, err := a.book.ledger.Free(hold.Account()); err == nil {
+			sum = plus(sum, free)
 		}
 	}
 	return sum

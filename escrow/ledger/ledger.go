@@ -45,7 +45,7 @@ type Ledger struct {
 	memory   *memory
 	elapsed  func() time.Duration
 	tending  tending
-	applied  stateRecord // the state after the last operation that ran; used by the writer only
+	applied  applied // what the last operation that ran has left; used by the writer only
 
 	reopening sync.Mutex
 
@@ -53,6 +53,13 @@ type Ledger struct {
 	last     time.Time // of the last operation that ran
 	stopped  error     // why operations are refused until Reopen: a commit failed
 	readOnly error     // why operations are refused for good: the books were found wrong
+}
+
+// applied is the state after an operation. To find out whether the history goes on from there, a process that shares its ledger also knows the
+// last transfer.
+type applied struct {
+	stateRecord
+	last [32]byte // SHA-256 of the record of the last transfer, or zero
 }
 
 // New opens the ledger in a store. In an empty store it begins a new ledger.
@@ -254,7 +261,7 @@ func (l *Ledger) run(tx *Tx, w Writer, op func() error) (err error) {
 	if err != nil {
 		return l.judge(w, err)
 	}
-	*tx = Tx{ledger: l, w: w, now: l.tick(), before: l.applied, state: state, session: session, sessions: sessions, pinned: tx.pinned[:0], changes: tx.changes[:0], committed: tx.committed[:0]}
+	*tx = Tx{ledger: l, w: w, now: l.tick(), before: l.applied, state: state.stateRecord, last: state.last, session: session, sessions: sessions, pinned: tx.pinned[:0], changes: tx.changes[:0], committed: tx.committed[:0]}
 	completed := false
 	defer func() {
 		if err != nil || !completed { // op panicked
@@ -270,7 +277,7 @@ func (l *Ledger) run(tx *Tx, w Writer, op func() error) (err error) {
 		tx.state.Time = tx.now.UnixNano()
 		w.Put(stateKey, encode(tx.state))
 	}
-	l.applied = tx.state
+	l.applied = applied{tx.state, tx.last}
 	return nil
 }
 
@@ -334,7 +341,7 @@ func (l *Ledger) Reopen() error {
 	}
 	// Operations are refused until l.stopped is cleared, so no account changes while it is read again.
 	err := l.View(func(r Reader) (err error) {
-		l.applied, err = readState(r)
+		l.applied, err = l.readApplied(r)
 		return err
 	})
 	if err == nil {

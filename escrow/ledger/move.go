@@ -228,6 +228,9 @@ func (tx *Tx) write(t Transfer, debit, credit Account) error {
 		tx.put(pendingKey(t.Reference, t.Seq), []byte{1})
 	}
 	tx.chain(t, key, value)
+	if tx.ledger.shared {
+		tx.last = sha256.Sum256(value)
+	}
 	return nil
 }
 

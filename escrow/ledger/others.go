@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"slices"
 	"time"
@@ -8,15 +9,16 @@ import (
 
 // takeIn reads the state of the ledger before an operation. If the ledger is shared, other processes may have committed since this process's
 // last operation, and may have ended its session; then takeIn fails. takeIn runs on the store's goroutine.
-func (l *Ledger) takeIn(r Reader, session Session) (state stateRecord, sessions []Session, err error) {
-	if state, err = readState(r); err != nil {
+func (l *Ledger) takeIn(r Reader, session Session) (state applied, sessions []Session, err error) {
+	if state.stateRecord, err = readState(r); err != nil {
 		return state, nil, err
 	}
 	since := l.applied
-	if state.Seq < since.Seq || state.Seq == since.Seq && state.Head != since.Head {
-		return state, nil, l.wrong(r, fmt.Errorf("its last transfer is %d, but transfer %d was read before, with another history", state.Seq, since.Seq))
-	}
-	if state != since {
+	state.last = since.last
+	if state.stateRecord != since.stateRecord {
+		if state, err = l.goOn(r, since, state); err != nil {
+			return state, nil, err
+		}
 		l.notBefore(state)
 	}
 	if !l.shared {
@@ -35,8 +37,51 @@ func (l *Ledger) takeIn(r Reader, session Session) (state stateRecord, sessions 
 	return state, meta.Sessions, nil
 }
 
+// goOn checks that the history goes on from the state that this process knows. A database that lost commits in a failover may have another
+// history.
+func (l *Ledger) goOn(r Reader, since, now applied) (applied, error) {
+	if now.Seq < since.Seq || now.Seq == since.Seq && now.Head != since.Head {
+		return now, l.wrong(r, fmt.Errorf("its last transfer is %d, but transfer %d was read before, with another history", now.Seq, since.Seq))
+	}
+	if !l.shared || now.Seq == since.Seq {
+		return now, nil
+	}
+	before, err := sumOfTransfer(r, since.Seq)
+	if err != nil {
+		return now, err
+	}
+	if before != since.last {
+		return now, l.wrong(r, fmt.Errorf("transfer %d is another one than was read before: the database has lost commits", since.Seq))
+	}
+	now.last, err = sumOfTransfer(r, now.Seq)
+	return now, err
+}
+
+func (l *Ledger) readApplied(r Reader) (now applied, err error) {
+	if now.stateRecord, err = readState(r); err == nil && l.shared {
+		now.last, err = sumOfTransfer(r, now.Seq)
+	}
+	return now, err
+}
+
+// sumOfTransfer returns the SHA-256 of the record of a transfer. For number 0 it returns zero.
+func sumOfTransfer(r Reader, seq uint64) (sum [32]byte, err error) {
+	if seq == 0 {
+		return sum, nil
+	}
+	key := transferKey(seq)
+	value, err := r.Get(key)
+	if err == nil && value == nil {
+		err = &CorruptError{Key: key, Detail: "it is missing"}
+	}
+	if err != nil {
+		return sum, err
+	}
+	return sha256.Sum256(value), nil
+}
+
 // notBefore records the state of the ledger. Later operations never get an earlier time than the state's.
-func (l *Ledger) notBefore(state stateRecord) {
+func (l *Ledger) notBefore(state applied) {
 	l.applied = state
 	l.mu.Lock()
 	defer l.mu.Unlock()

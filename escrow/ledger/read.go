@@ -9,7 +9,7 @@ import (
 // processes have leased, count as held. So Available minus held is the largest hold that could be made now.
 func (l *Ledger) Balance(id AccountID) (account Account, held Amount, err error) {
 	if l.shared {
-		return l.sharedBalance(id)
+		return l.sharedBalance(id, l.View)
 	}
 	s := l.memory.shard(id)
 	s.mu.Lock()
@@ -23,8 +23,18 @@ func (l *Ledger) Balance(id AccountID) (account Account, held Amount, err error)
 	return account, held, nil
 }
 
-func (l *Ledger) sharedBalance(id AccountID) (account Account, held Amount, err error) {
-	err = l.Look(func(r Reader) error {
+// Free returns about how much of an account could be held now. If other processes share the ledger, what they did last may be missing.
+func (l *Ledger) Free(id AccountID) (Amount, error) {
+	balance := l.Balance
+	if l.shared {
+		balance = func(id AccountID) (Account, Amount, error) { return l.sharedBalance(id, l.Look) }
+	}
+	account, held, err := balance(id)
+	return max(0, account.Available()-held), err
+}
+
+func (l *Ledger) sharedBalance(id AccountID, read func(func(Reader) error) error) (account Account, held Amount, err error) {
+	err = read(func(r Reader) error {
 		if account, err = ReadAccount(r, id); err != nil {
 			return err
 		}

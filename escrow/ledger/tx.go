@@ -16,9 +16,10 @@ type Tx struct {
 	ledger    *Ledger
 	w         Writer
 	now       time.Time
-	before    stateRecord // the state before the operation
+	before    applied // the state before the operation
 	state     stateRecord
-	dirty     bool // something was written
+	last      [32]byte // see applied
+	dirty     bool     // something was written
 	pinned    []*place
 	changes   []change // changes in memory, in their order
 	committed []func() // called when the operation is durable
@@ -89,11 +90,11 @@ func domainKey(key []byte) error {
 
 // Try calls fn. If fn fails, Try undoes everything that fn did in this operation, and returns fn's error. The operation may go on.
 func (tx *Tx) Try(fn func() error) error {
-	state, dirty, changes, committed, failed := tx.state, tx.dirty, len(tx.changes), len(tx.committed), tx.err
+	state, last, dirty, changes, committed, failed := tx.state, tx.last, tx.dirty, len(tx.changes), len(tx.committed), tx.err
 	completed := false
 	restore := func() {
 		tx.rollback(changes)
-		tx.state, tx.dirty, tx.committed, tx.err = state, dirty, tx.committed[:committed], failed
+		tx.state, tx.last, tx.dirty, tx.committed, tx.err = state, last, dirty, tx.committed[:committed], failed
 	}
 	defer func() {
 		if !completed { // fn panicked

@@ -97,7 +97,7 @@ func pay(l *ledger.Ledger, from, to ledger.AccountID, amount ledger.Amount, id s
 
 func begin(t testing.TB, s ledger.Store) *ledger.Ledger {
 	t.Helper()
-	l, err := ledger.New(s, ledger.Options{Currency: "USDC", Logger: quiet})
+	l, err := ledger.New(s, ledger.Options{Currency: "USDC", Lifetime: -1, Logger: quiet})
 	must(t, err)
 	t.Cleanup(func() { must(t, l.Close()) })
 	return l
