@@ -559,28 +559,34 @@ func (t *Tx) cancel(a *Authorisation) error {
 
 // RecoverPending must be called after a ledger was opened, before it is used. It posts the draws of calls whose process died, and records them as
 // charges. It also closes escrows that were over except for what those calls held. Calls of processes that are still running are left alone.
+//
+// If processes share the ledger, RecoverPending must be called again when the session of one has ended, see [ledger.Ledger.Ended].
 func (b *Book) RecoverPending(ctx context.Context) error {
-	for _, left := range []struct {
-		table   table
-		recover func(*Tx, string) error
-	}{{drawTable, (*Tx).recoverCall}, {closingTable, (*Tx).recoverClosing}} {
-		for after := ""; ; {
-			ids, err := b.idsIn(left.table, after)
-			if err != nil {
-				return err
+	if err := b.recoverIn(ctx, drawTable, (*Tx).recoverCall); err != nil {
+		return err
+	}
+	return b.FinishClosing(ctx)
+}
+
+// FinishClosing pays out what is left in escrows that are over, except for what running calls hold. The call that ends last does that by itself. So
+// FinishClosing is needed only if other processes share the ledger, and have given back what they had set aside. It must be called now and then.
+func (b *Book) FinishClosing(ctx context.Context) error {
+	return b.recoverIn(ctx, closingTable, (*Tx).recoverClosing)
+}
+
+func (b *Book) recoverIn(ctx context.Context, in table, recover func(*Tx, string) error) error {
+	for after := ""; ; {
+		ids, err := b.idsIn(in, after)
+		if err != nil || len(ids) == 0 {
+			return err
+		}
+		for _, id := range ids {
+			if _, err := Do(ctx, b, func(t *Tx) (struct{}, error) { return struct{}{}, recover(t, id) }); err != nil {
+				return fmt.Errorf("recovering %s: %w", id, err)
 			}
-			if len(ids) == 0 {
-				break
-			}
-			for _, id := range ids {
-				if _, err := Do(ctx, b, func(t *Tx) (struct{}, error) { return struct{}{}, left.recover(t, id) }); err != nil {
-					return fmt.Errorf("recovering %s: %w", id, err)
-				}
-				after = id
-			}
+			after = id
 		}
 	}
-	return nil
 }
 
 // idsIn returns some ids of a table, beginning after the given id.

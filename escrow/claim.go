@@ -141,6 +141,8 @@ type NoRoom struct {
 	Bound int   // the index of the claim's bound with the least room
 	Room  int64 // the room that it has; negative if more of the thing is claimed than there is
 	Note  []byte
+
+	others bool // other processes have claimed some of it
 }
 
 // Error says how much room there is.

@@ -199,7 +199,7 @@ func (c *sharedClaims) roomOf(r ledger.Reader, of []Bound, valid []ledger.Sessio
 		}
 		mine := c.takenHere(b.Of, session)
 		if here := most - sum - mine.amount; here < tightest.Room {
-			tightest = &NoRoom{Bound: i, Room: here, Note: mine.note}
+			tightest = &NoRoom{Bound: i, Room: here, Note: mine.note, others: sum > 0}
 			if mine.note == nil && len(all) > 0 {
 				tightest.Note = all[0].Note
 			}
@@ -259,8 +259,57 @@ func (c *sharedClaims) TakenIn(t *Tx, of Thing) (int64, error) {
 	return sum + c.takenHere(of, t.ledger.Session()).amount, err
 }
 
+// Pass is [Claims]'. All processes together let as much pass as one would: each has its share of the rate.
+func (c *sharedClaims) Pass(of Thing, at Rate) time.Duration { return c.memory.Pass(of, c.share(at)) }
+
+// Wait is [Claims]'.
+func (c *sharedClaims) Wait(of Thing, at Rate) time.Duration { return c.memory.Wait(of, c.share(at)) }
+
+// Count is [Claims]'.
+func (c *sharedClaims) Count(of Thing, at Rate, n int64) { c.memory.Count(of, c.share(at), n) }
+
+func (c *sharedClaims) share(at Rate) Rate {
+	processes := c.ledger.Processes()
+	at.Every *= time.Duration(processes)
+	at.Burst = max(1, at.Burst/processes)
+	return at
+}
+
+// shareOfCalls gives this process its share of the calls of an agent that may run at once.
+func (c *sharedClaims) shareOfCalls(of []Bound) []Bound {
+	processes := int64(c.ledger.Processes())
+	of = slices.Clone(of)
+	for i, b := range of {
+		if b.Of.Kind == RunningCalls {
+			of[i].Most = max(1, b.Most/processes)
+		}
+	}
+	return of
+}
+
+// soonFree are the pauses between tries to claim something that another process has claimed, and perhaps is about to give back. A caller that has
+// the answer of one process may be faster at the next one than that news.
+var soonFree = []time.Duration{20 * time.Millisecond, 80 * time.Millisecond}
+
 // Take is [Claims]'.
 func (c *sharedClaims) Take(ctx context.Context, n int64, of ...Bound) (Claim, error) {
+	of = c.shareOfCalls(of)
+	for _, pause := range soonFree {
+		s, err := c.takeNow(ctx, n, of)
+		full, isFull := errors.AsType[*NoRoom](err)
+		if !isFull || !full.others {
+			return s, err
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+	return c.takeNow(ctx, n, of)
+}
+
+func (c *sharedClaims) takeNow(ctx context.Context, n int64, of []Bound) (Claim, error) {
 	s := c.claim(of)
 	if len(s.of) == 0 {
 		return c.memory.Take(ctx, n, of...)
@@ -305,7 +354,7 @@ func (c *sharedClaims) Await(ctx context.Context, n int64, of ...Bound) (Claim, 
 		return c.memory.Await(ctx, n, of...)
 	}
 	for {
-		s, err := c.Take(ctx, n, of...)
+		s, err := c.takeNow(ctx, n, of)
 		if _, isFull := errors.AsType[*NoRoom](err); !isFull {
 			return s, err
 		}

@@ -62,6 +62,13 @@ func (l *Ledger) Session() Session {
 	return l.session
 }
 
+// Processes returns how many processes have the ledger open, as far as this one knows.
+func (l *Ledger) Processes() int {
+	l.tending.mu.Lock()
+	defer l.tending.mu.Unlock()
+	return max(1, len(l.tending.known))
+}
+
 // Ended returns a channel that has a message when sessions of other processes have ended since the last message. What their calls have left
 // should be settled then.
 func (l *Ledger) Ended() <-chan struct{} { return l.tending.ended }
