@@ -105,6 +105,7 @@ func (s *shop) turn(i int) {
 	if len(s.nodes) < 2 {
 		return
 	}
+	s.clock.advance(time.Millisecond) // ids that several processes make in one millisecond have no order
 	for range 2 { // what was begun has ended, what was recalled was given back, and what came of that was done
 		for _, b := range s.nodes {
 			must(s.t, b.Ledger().Tend(context.Background()))
