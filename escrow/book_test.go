@@ -106,7 +106,7 @@ func (s *shop) turn(i int) {
 		return
 	}
 	s.clock.advance(time.Millisecond) // ids that several processes make in one millisecond have no order
-	for range 2 { // what was begun has ended, what was recalled was given back, and what came of that was done
+	for range 2 {                     // what was begun has ended, what was recalled was given back, and what came of that was done
 		for _, b := range s.nodes {
 			must(s.t, b.Ledger().Tend(context.Background()))
 			must(s.t, b.FinishClosing(context.Background()))

@@ -100,10 +100,10 @@ type given struct {
 // others. The operation decides and takes in one step, so that no two holds get in each other's way.
 func (h *Hold) extendByLease(w wanted) (given, error) {
 	l := h.ledger
-	for began := l.elapsed(); ; {
+	for began := time.Now(); ; {
 		step := w
-		last := !w.recall || l.elapsed()-began >= recallWait
-		step.part, step.recall = w.part && last, !last
+		last := !w.recall || time.Since(began) >= l.patience
+		step.part, step.recall = w.part && last, w.recall
 		got, err := Do(context.Background(), l, func(tx *Tx) (given, error) { return tx.extend(h, step) })
 		switch {
 		case err != nil || got.amount == w.by || last:

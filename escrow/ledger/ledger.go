@@ -30,8 +30,10 @@ type Options struct {
 	// all processes. The default is 10s. If it is negative, the ledger does not call [Ledger.Tend] by itself, and sessions never end by
 	// themselves.
 	Lifetime time.Duration
-	// Elapsed is the monotonic clock by which signs of life are judged. The default is the time since the program began.
+	// Elapsed is the monotonic clock by which signs of life are judged. The default is the time since the ledger was opened.
 	Elapsed func() time.Duration
+	// Untended means that the caller calls [Ledger.Tend], and that nothing waits for other processes. It is for tests.
+	Untended bool
 }
 
 // Ledger keeps the books in one store. Its methods may be called from any goroutine.
@@ -45,7 +47,8 @@ type Ledger struct {
 	memory   *memory
 	elapsed  func() time.Duration
 	tending  tending
-	applied  applied // what the last operation that ran has left; used by the writer only
+	patience time.Duration // how long this process waits for leases that it has recalled
+	applied  applied       // what the last operation that ran has left; used by the writer only
 
 	reopening sync.Mutex
 
@@ -83,7 +86,10 @@ func New(s Store, o Options) (*Ledger, error) {
 	if err := l.open(o.Currency, current); err != nil {
 		return nil, err
 	}
-	if shared && o.Lifetime >= 0 {
+	if !o.Untended {
+		l.patience = recallWait
+	}
+	if shared && o.Lifetime >= 0 && !o.Untended {
 		l.tending.running.Go(l.tendUntilClosed)
 	}
 	return l, nil
@@ -197,11 +203,11 @@ func Do[T any](ctx context.Context, l *Ledger, op func(*Tx) (T, error)) (T, erro
 	if ctx.Err() != nil {
 		return none, fmt.Errorf("the operation was not begun: %w", context.Cause(ctx))
 	}
-	for began := l.elapsed(); ; {
+	for began := time.Now(); ; {
 		r := Queue(l, op)
 		select {
 		case <-r.done:
-			if len(r.lacks) == 0 || l.elapsed()-began >= recallWait {
+			if len(r.lacks) == 0 || time.Since(began) >= l.patience {
 				return r.result, r.err
 			}
 		case <-ctx.Done():
@@ -330,14 +336,12 @@ func (l *Ledger) Reopen() error {
 	if stopped == nil {
 		return nil // no commit failed, or another caller has reopened the ledger
 	}
-	if !errors.Is(stopped, errSessionOver) {
-		store, ok := l.store.(Reopener)
-		if !ok {
-			return fmt.Errorf("%w: this store can't be reopened; restart", ErrUnavailable)
-		}
+	if store, ok := l.store.(Reopener); ok {
 		if err := store.Reopen(); err != nil {
 			return fmt.Errorf("reopening the ledger: %w", err)
 		}
+	} else if !errors.Is(stopped, errSessionOver) {
+		return fmt.Errorf("%w: this store can't be reopened; restart", ErrUnavailable)
 	}
 	// Operations are refused until l.stopped is cleared, so no account changes while it is read again.
 	err := l.View(func(r Reader) (err error) {
