@@ -33,6 +33,7 @@ var rooms = []struct {
 	{"pricing", []string{"pricing", "meter"}, []string{"github.com/caddyserver", "net/http"}},
 	{"meter", []string{"meter"}, []string{"github.com/caddyserver", "github.com/shopspring/decimal"}},
 	{"escrow/ledger/postgres", []string{"escrow/ledger"}, []string{"github.com/caddyserver", "net/http"}},
+	{"escrow/ledger/ledgertest", []string{"escrow/ledger", "internal/rounds"}, []string{"github.com/caddyserver", "net/http"}},
 	{"escrow/ledger", []string{"escrow/ledger"}, append([]string{"github.com/caddyserver", "net/http"}, drivers...)},
 	{"escrow/api", []string{"escrow"}, []string{"github.com/caddyserver"}},
 	{"escrow/dashboard", []string{"escrow", "docs"}, []string{"github.com/caddyserver"}},
