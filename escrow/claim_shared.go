@@ -223,7 +223,7 @@ func (c *sharedClaims) roomIn(t *ledger.Tx, of []Bound) (*NoRoom, error) {
 	if err != nil {
 		return nil, err
 	}
-	return c.roomOf(t, of, valid, t.Session())
+	return c.roomOf(t.Reader(), of, valid, t.Session())
 }
 
 // Taken is [Claims]'. Of things that count for all processes it returns what is committed; if that can't be read, it returns a very large

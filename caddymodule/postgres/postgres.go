@@ -7,7 +7,7 @@
 //		}
 //	}
 //
-// For now one gateway at a time may serve on a database.
+// Several gateways may serve on one database: see docs/scale-out.md.
 package postgres
 
 import (
@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -35,6 +36,10 @@ type Store struct {
 	// SynchronousCommit is a setting of the database to accept although the server may then lose commits that it has confirmed: "off" or
 	// "local". Without it such a database is refused at start.
 	SynchronousCommit string `json:"synchronous_commit,omitempty"`
+
+	// Lifetime is how long a gateway shows no sign of life until the others take it for dead: they settle its calls, and free what it had set
+	// aside. It must be the same for all gateways on a database. Default: 10s.
+	Lifetime caddy.Duration `json:"lifetime,omitempty"`
 
 	dsn    string // without placeholders
 	where  string
@@ -72,6 +77,7 @@ func checkSynchronousCommit(setting string) error {
 //
 //	postgres DSN {
 //		synchronous_commit off|local
+//		lifetime DURATION
 //	}
 func (s *Store) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next()
@@ -86,17 +92,35 @@ func (s *Store) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		}
 	}
 	for d.NextBlock(d.Nesting()) {
-		if d.Val() != "synchronous_commit" {
-			return d.Errf("unexpected %q: expected 'synchronous_commit off|local'", d.Val())
+		if err := s.unmarshalOption(d); err != nil {
+			return err
 		}
-		words := d.RemainingArgs()
-		if len(words) != 1 {
-			return d.Err("'synchronous_commit' takes one word: 'off' or 'local'")
-		}
-		if err := checkSynchronousCommit(words[0]); err != nil {
-			return d.Err(err.Error())
-		}
+	}
+	return nil
+}
+
+func (s *Store) unmarshalOption(d *caddyfile.Dispenser) error {
+	option := d.Val()
+	words := d.RemainingArgs()
+	if len(words) != 1 {
+		return d.Errf("'%s' takes one word, got %d", option, len(words))
+	}
+	var err error
+	switch option {
+	case "synchronous_commit":
 		s.SynchronousCommit = words[0]
+		err = checkSynchronousCommit(words[0])
+	case "lifetime":
+		var lifetime time.Duration
+		if lifetime, err = caddy.ParseDuration(words[0]); err != nil || lifetime < time.Second {
+			err = fmt.Errorf("unexpected 'lifetime %s': expected a duration of at least 1s, such as 10s", words[0])
+		}
+		s.Lifetime = caddy.Duration(lifetime)
+	default:
+		return d.Errf("unexpected %q: expected 'synchronous_commit off|local' or 'lifetime DURATION'", option)
+	}
+	if err != nil {
+		return d.Err(err.Error())
 	}
 	return nil
 }
@@ -106,7 +130,7 @@ func (s *Store) Key() string { return "postgres " + s.where }
 
 // Open opens the ledger in the database. It makes the tables if there are none.
 func (s *Store) Open() (ledger.Store, error) {
-	return postgres.Open(s.dsn, postgres.Options{SynchronousCommit: s.SynchronousCommit, Logger: s.logger})
+	return postgres.Open(s.dsn, postgres.Options{SynchronousCommit: s.SynchronousCommit, Lifetime: time.Duration(s.Lifetime), Logger: s.logger})
 }
 
 // Interface guards

@@ -82,6 +82,9 @@ func New(s Store, o Options) (*Ledger, error) {
 	if l.logger == nil {
 		l.logger = slog.Default()
 	}
+	if lasting, ok := s.(Lasting); ok && o.Lifetime == 0 {
+		o.Lifetime = lasting.Lifetime()
+	}
 	l.tending = newTending(o.Lifetime)
 	if err := l.open(o.Currency, current); err != nil {
 		return nil, err

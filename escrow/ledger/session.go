@@ -25,6 +25,12 @@ type Shared interface {
 	Shared()
 }
 
+// Lasting is implemented by a [Shared] store that says how long sessions without a sign of life last, for [Options].Lifetime.
+type Lasting interface {
+	// Lifetime returns that time, or zero for the default.
+	Lifetime() time.Duration
+}
+
 // errSessionOver is the reason why a ledger stops whose session was ended by another process.
 var errSessionOver = errors.New("another process has ended this one's session, since it showed no sign of life")
 

@@ -34,6 +34,9 @@ type Tx struct {
 // before.
 func (tx *Tx) Now() time.Time { return tx.now }
 
+// Reader returns a reader of all records, as this operation sees them.
+func (tx *Tx) Reader() Reader { return tx.w }
+
 // Get returns the value of a domain record, or nil if there is none. Its key must begin with [DomainPrefix].
 func (tx *Tx) Get(key []byte) ([]byte, error) {
 	if err := domainKey(key); err != nil {

@@ -35,6 +35,9 @@ import (
 type Options struct {
 	// Patience is how long an operation waits for a database that does not answer. The default is 5s.
 	Patience time.Duration
+	// Lifetime is how long a process shows no sign of life until the others end its session. It must be the same for all processes on a
+	// ledger. The default is that of the ledger.
+	Lifetime time.Duration
 	// SynchronousCommit is a setting of the database to accept although it may lose commits: "off" or "local". Open refuses both
 	// otherwise.
 	SynchronousCommit string
@@ -72,6 +75,9 @@ type Store struct {
 
 // Shared implements [ledger.Shared].
 func (*Store) Shared() {}
+
+// Lifetime implements [ledger.Lasting].
+func (s *Store) Lifetime() time.Duration { return s.options.Lifetime }
 
 const maxGroup = 1024
 
@@ -268,4 +274,5 @@ var (
 	_ ledger.Reopener = (*Store)(nil)
 	_ ledger.Recent   = (*Store)(nil)
 	_ ledger.Shared   = (*Store)(nil)
+	_ ledger.Lasting  = (*Store)(nil)
 )

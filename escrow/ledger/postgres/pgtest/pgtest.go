@@ -264,3 +264,6 @@ func (s *Server) exec(sql string) error {
 	}
 	return nil
 }
+
+// Socket returns the path of the socket on which the server listens.
+func (s *Server) Socket() string { return filepath.Join(s.dir, ".s.PGSQL.5432") }
