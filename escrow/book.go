@@ -91,6 +91,7 @@ func (b *Book) Now() time.Time { return b.ledger.Now() }
 // process is what all books of one ledger share in this process: its claims, and otherwise only things that can be read from the ledger or
 // made again at any time.
 type process struct {
+	shared bool // with other processes
 	claims Claims
 	ids    *ids
 	outbox chan struct{} // has room for one: a message means that there is something new to deliver
@@ -105,7 +106,7 @@ type process struct {
 }
 
 func newProcess(l *ledger.Ledger) *process {
-	return &process{claims: newClaims(l), ids: newIDs(), outbox: make(chan struct{}, 1), signer: &signer{}, silent: newSilent(l), unkept: newUnkept()}
+	return &process{shared: l.IsShared(), claims: newClaims(l), ids: newIDs(), outbox: make(chan struct{}, 1), signer: &signer{}, silent: newSilent(l), unkept: newUnkept()}
 }
 
 func (r Rules) withDefaults() Rules {

@@ -285,6 +285,10 @@ func (t *Tx) isBehind(payee string) error {
 		}
 		t.ledger.OnCommit(func() { unkept.know(payee) })
 	}
+	if t.process.shared {
+		t.ledger.Put(behindTable.key(payee), []byte{1}) // another process may be asked for a report
+		return nil
+	}
 	unkept.add(payee)
 	return nil
 }
@@ -313,6 +317,14 @@ func (b *Book) KeepTotals(ctx context.Context) (kept time.Time, done bool, err e
 		b.stillBehind(payees)
 		return time.Time{}, false, err
 	}
+	if b.process.shared {
+		noted, err := b.behind()
+		if err != nil {
+			b.stillBehind(payees)
+			return time.Time{}, false, err
+		}
+		payees = append(payees, noted...)
+	}
 	operations := 0
 	for i, payee := range payees {
 		for {
@@ -320,7 +332,7 @@ func (b *Book) KeepTotals(ctx context.Context) (kept time.Time, done bool, err e
 				b.stillBehind(payees[i:])
 				return kept, false, nil
 			}
-			part, err := Do(ctx, b, func(t *Tx) (keptPart, error) { return t.keepSome(payee, kept) })
+			part, err := Do(ctx, b, func(t *Tx) (keptPart, error) { return t.keepUpTo(payee, kept) })
 			if err != nil {
 				b.stillBehind(payees[i:])
 				return time.Time{}, false, err
@@ -356,6 +368,30 @@ func (b *Book) allBehind() error {
 type keptPart struct {
 	more  bool // some of the charges are left
 	later bool // there are charges from the given time on, or after it
+}
+
+// behind returns the payees whose totals may be behind, if processes share the ledger.
+func (b *Book) behind() (payees []string, err error) {
+	for {
+		after := ""
+		if len(payees) > 0 {
+			after = payees[len(payees)-1]
+		}
+		some, err := b.idsIn(behindTable, after)
+		if err != nil || len(some) == 0 {
+			return payees, err
+		}
+		payees = append(payees, some...)
+	}
+}
+
+// keepUpTo is keepSome. If nothing is left, it notes that the totals of the payee are not behind.
+func (t *Tx) keepUpTo(payee string, before time.Time) (keptPart, error) {
+	part, err := t.keepSome(payee, before)
+	if err == nil && t.process.shared && !part.more && !part.later {
+		t.ledger.Delete(behindTable.key(payee))
+	}
+	return part, err
 }
 
 // keepSome adds some charges of a payee to the totals: those that are not in them yet, and that were made before a time.

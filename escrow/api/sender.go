@@ -53,9 +53,9 @@ const (
 	sendTimeout   = 10 * time.Second
 	sendTogether  = 64               // the number of agents whose deliveries are read together
 	sendAtOnce    = 1000             // the number of attempts that run at the same time, for all agents
-	sendIdle      = 30 * time.Second // the time after which the sender looks for events that another gateway has written
+	sendIdle      = 30 * time.Second // the time after which the sender looks again, though nothing has changed
 	alertAttempts = 10               // how often an alert is sent to a webhook that does not accept it
-	sendAgain     = time.Second      // the time after which it looks again, if everything that is due is being sent already
+	sendAgain     = time.Second      // the time after which it looks again, if everything that is due is being sent already, or if other gateways write events
 )
 
 // NewSender returns a sender. book returns the book with the current rules, or nil while the ledger is not open.
@@ -111,6 +111,9 @@ func (s *Sender) Run(ctx context.Context) {
 		var wake <-chan struct{}
 		if book := s.book(); book != nil {
 			wake = book.OutboxChanged()
+			if book.Ledger().IsShared() {
+				wait = sendAgain
+			}
 			_, next, err := s.begin(ctx, book, &sending, sent)
 			if err != nil && ctx.Err() == nil {
 				s.logger.Error("webhooks can't be delivered", "error", err)
