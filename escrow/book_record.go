@@ -76,6 +76,7 @@ const (
 	sentTable         table = '4' // agent, webhook id, message id: the last messages to a webhook, and how it answered
 	usualTable        table = '5' // agent: what it usually pays in an hour
 	behindTable       table = '+' // payee: its totals may be behind; only if processes share the ledger
+	paidTable         table = '=' // owner, kind, name: until when a thing is paid for; only if processes share the ledger
 	claimTable        table = '&' // owner, kind, name: what the processes that share the ledger have claimed of a thing
 	feeTable          table = '3' // agent, time and escrow id: the price of a subscription's period; both sides, and nobody for all
 )

@@ -43,7 +43,7 @@ type Claims interface {
 
 	// Paid returns what is known of a thing that is paid for a time.
 	Paid(of Thing) Paid
-	// Pay notes until when a thing is paid. If too many are known, all of one kind are forgotten.
+	// Pay notes until when a thing is paid. If too many are known in memory, all of one kind are forgotten.
 	Pay(of Thing, paid Paid)
 	// Count counts n events that have happened, even if they are more than the rate allows. Then Pass has to wait the longer.
 	Count(of Thing, at Rate, n int64)
@@ -157,9 +157,9 @@ type Rate struct {
 
 // Paid is until when a thing is paid for. It is zero if nothing is known of the thing.
 type Paid struct {
-	Session time.Time // by the session
-	Minutes time.Time // by the minute
-	Size    int64
+	Session time.Time `cbor:"1,keyasint"` // by the session
+	Minutes time.Time `cbor:"2,keyasint"` // by the minute
+	Size    int64     `cbor:"3,keyasint"`
 }
 
 // Claims returns what this process has claimed on the ledger.

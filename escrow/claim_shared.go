@@ -597,6 +597,46 @@ func (s *sharedClaim) End() {
 	}
 }
 
+// Paid is [Claims]'. What is not known, since the ledger can't be read, counts as not paid.
+func (c *sharedClaims) Paid(of Thing) (paid Paid) {
+	_ = c.ledger.View(func(r ledger.Reader) error {
+		_, err := load(r, of.paidKey(), &paid)
+		return err
+	})
+	return paid
+}
+
+// Pay is [Claims]'. It does not wait until the note is durable.
+func (c *sharedClaims) Pay(of Thing, paid Paid) {
+	ledger.Queue(c.ledger, func(tx *ledger.Tx) (struct{}, error) { return struct{}{}, (&Tx{ledger: tx}).notePaid(of, paid) })
+}
+
+func (of Thing) paidKey() []byte { return paidTable.key(of.Owner, string(of.Kind), of.Name) }
+
+// forgetPaid is how many things that are not paid for any more are forgotten when another one is paid, so that there are never many of them.
+const forgetPaid = 8
+
+func (t *Tx) notePaid(of Thing, paid Paid) error {
+	var gone [][]byte
+	err := t.ledger.Scan(paidTable.under(of.Owner, string(of.Kind)), func(key, value []byte) (bool, error) {
+		var p Paid
+		if err := decode(key, value, &p); err != nil {
+			return false, err
+		}
+		if p.Session.Before(t.Now()) && p.Minutes.Before(t.Now()) {
+			gone = append(gone, slices.Clone(key))
+		}
+		return len(gone) < forgetPaid, nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, key := range gone {
+		t.ledger.Delete(key)
+	}
+	return t.put(of.paidKey(), paid)
+}
+
 // Interface guards
 var (
 	_ Claims = (*memory)(nil)

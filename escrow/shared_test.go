@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tallygate/tallygate/escrow"
 	"github.com/tallygate/tallygate/escrow/ledger"
@@ -124,4 +125,24 @@ func TestLedgerBeforeSessions(t *testing.T) {
 		t.Errorf("the payee has %s, and %s pending, %v", w.Balance, w.Pending, err)
 	}
 	s.sound()
+}
+
+// TestPaidForAllProcesses: what one process knows to be paid for a time, the others know too. What is paid no more is forgotten.
+func TestPaidForAllProcesses(t *testing.T) {
+	s := newSharedShop(t, defaultRules(), 2)
+	container := func(name string) escrow.Thing {
+		return escrow.Thing{Kind: escrow.CodeContainer, Owner: "alice", Name: name}
+	}
+	until := escrow.Paid{Session: s.clock.Now().Add(time.Minute), Size: 2}
+	s.nodes[0].Claims().Pay(container("shop c1"), until)
+	s.turn(1)
+	if got := s.Claims().Paid(container("shop c1")); !got.Session.Equal(until.Session) || got.Size != 2 {
+		t.Errorf("another process knows %v", got)
+	}
+	s.clock.advance(time.Hour)
+	s.Claims().Pay(container("shop c2"), escrow.Paid{Session: s.clock.Now().Add(time.Minute)})
+	s.turn(0)
+	if got := s.Claims().Paid(container("shop c1")); got != (escrow.Paid{}) {
+		t.Errorf("what is paid no more is still known: %v", got)
+	}
 }
