@@ -2,7 +2,9 @@ package escrow_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"strings"
 	"testing"
@@ -144,5 +146,90 @@ func TestPaidForAllProcesses(t *testing.T) {
 	s.turn(0)
 	if got := s.Claims().Paid(container("shop c1")); got != (escrow.Paid{}) {
 		t.Errorf("what is paid no more is still known: %v", got)
+	}
+}
+
+// TestOutlivedProcess: the others take a process for dead that still runs. They charge its streams what these had drawn. When it finds out, it
+// charges the calls that are not complete yet as far as the money is still there, and no call twice; what the others have charged is not
+// completed.
+func TestOutlivedProcess(t *testing.T) {
+	var m ledgertest.Memory
+	var passed time.Duration
+	c := newClock()
+	open := func() *shop {
+		l, err := ledger.New(m.Open(), ledger.Options{Now: c.Now, Currency: "USDC", Untended: true, Elapsed: func() time.Duration { return passed }, Logger: slog.New(slog.DiscardHandler)})
+		must(t, err)
+		t.Cleanup(func() { _ = l.Close() })
+		return &shop{Book: escrow.New(l, defaultRules()), t: t, clock: c}
+	}
+	first, second := open(), open()
+	first.agents("100", "alice", "bob")
+	first.agents("0", "shop")
+	must(t, first.run(func(tx *escrow.Tx) error {
+		_, err := tx.SetLimits(operator, "alice", []escrow.Limit{{Amount: amount("50"), Window: 24 * time.Hour}})
+		return err
+	}))
+	begin := func(on *shop, agent, least, key string) *escrow.Authorisation {
+		t.Helper()
+		a, err := on.Authorise(t.Context(), escrow.CallOrder{Request: on.NewRequestID(), By: by(agent), Payee: "shop", Least: amount(least), IdempotencyKey: key})
+		must(t, err)
+		return a
+	}
+	whole, poor, stream, keyed := begin(first, "alice", "10", ""), begin(first, "bob", "80", ""), begin(first, "alice", "5", ""), begin(first, "alice", "1", "k")
+	stream.Draw(amount("2"), true)
+	must(t, stream.Await())
+
+	for range 6 {
+		passed += 3 * time.Second
+		must(t, second.Ledger().Tend(t.Context()))
+	}
+	select {
+	case <-second.Ledger().Ended():
+	default:
+		t.Fatal("the session of the first process goes on")
+	}
+	must(t, second.RecoverPending(t.Context()))
+	taken := begin(second, "bob", "60", "")
+	again := begin(second, "alice", "1", "k")
+	_, err := again.Settle(t.Context(), escrow.Settlement{Amount: amount("1")})
+	must(t, err)
+
+	if _, err := first.Authorise(t.Context(), escrow.CallOrder{Request: first.NewRequestID(), By: by("alice"), Payee: "shop", Least: 1}); !errors.Is(err, ledger.ErrUnavailable) {
+		t.Errorf("a process that may be outlived lets a call in: %v", err)
+	}
+	stream.Draw(amount("3"), true)
+	if err := stream.Await(); err == nil {
+		t.Error("a stream goes on that was charged")
+	}
+	must(t, first.Ledger().Reopen())
+	settle := func(a *escrow.Authorisation, price, want string, suspect bool) {
+		t.Helper()
+		charge, err := a.Settle(t.Context(), escrow.Settlement{Amount: amount(price)})
+		if want == "" {
+			if err == nil {
+				t.Errorf("it was charged %s", charge.Amount)
+			}
+			return
+		}
+		if err != nil || charge.Amount != amount(want) || charge.Suspect != suspect {
+			t.Errorf("charged %s, suspect %v, %v; want %s", charge.Amount, charge.Suspect, err, want)
+		}
+	}
+	settle(whole, "9", "9", false)
+	settle(poor, "80", "40", true) // the rest is held by the other process
+	settle(stream, "5", "", false)
+	settle(keyed, "1", "", false)
+	settle(taken, "60", "60", false)
+	if got := second.balance("alice"); got != amount("88") { // 9, 2 of the stream, and 1 of the call with the key
+		t.Errorf("alice has %s", got)
+	}
+	limits, err := second.Limits("alice")
+	must(t, err)
+	if limits[0].Spent != amount("12") {
+		t.Errorf("%s count against the limit", limits[0].Spent)
+	}
+	for _, s := range []*shop{first, second} {
+		must(t, s.Ledger().Err())
+		s.sound()
 	}
 }
