@@ -98,21 +98,53 @@ func testLinear(t *testing.T, p Place) {
 	must(t, err)
 	defer l.Close()
 	for n := range histories {
-		history := runLinear(t, l, ledger.Wallet(fmt.Sprint(n)))
+		history := runLinear(t, []*ledger.Ledger{l}, ledger.Wallet(fmt.Sprint(n)))
 		if result := porcupine.CheckOperationsTimeout(purseModel, history, time.Minute); result != porcupine.Ok {
 			t.Fatalf("history %d of %d calls is not as if they had been made one after another: %s", n, len(history), result)
 		}
 	}
 }
 
+// sharedPurseModel is the model of a wallet that several processes share. What one has leased may be refused to another, or given only in
+// part. But what is held can always be spent, and nothing is given twice.
+var sharedPurseModel = porcupine.Model{
+	Init: func() any { return purse{} },
+	Step: func(state, input, output any) (bool, any) {
+		p, w, got := state.(purse), input.(wish), output.(granted)
+		answer, next := p.step(w)
+		switch {
+		case got == answer:
+			return true, next
+		case w.what == "extend" && got.done && got.amount < answer.amount:
+			p.holds[w.client] += got.amount
+			return true, p
+		case w.what == "settle" && w.amount <= p.holds[w.client]:
+			return false, p
+		default:
+			return !got.done, p
+		}
+	},
+}
+
+// testSharedPurse is like testLinear, for a wallet that three processes share.
+func testSharedPurse(t *testing.T, p Place) {
+	ledgers := []*ledger.Ledger{openIn(t, p), openIn(t, p), openIn(t, p)}
+	for n := range 2 {
+		history := runLinear(t, ledgers, ledger.Wallet(fmt.Sprint(n)))
+		if result := porcupine.CheckOperationsTimeout(sharedPurseModel, history, time.Minute); result != porcupine.Ok {
+			t.Fatalf("history %d of %d calls is not as if they had been made one after another: %s", n, len(history), result)
+		}
+	}
+}
+
 // runLinear records one history.
-func runLinear(t *testing.T, l *ledger.Ledger, wallet ledger.AccountID) (history []porcupine.Operation) {
+func runLinear(t *testing.T, ledgers []*ledger.Ledger, wallet ledger.AccountID) (history []porcupine.Operation) {
 	begin := time.Now()
 	var mu sync.Mutex
 	var clients sync.WaitGroup
 	for client := range linearClients {
 		clients.Go(func() {
-			c := linearClient{ledger: l, wallet: wallet}
+			c := linearClient{ledger: ledgers[client%len(ledgers)], wallet: wallet}
 			random := rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))
 			for i := range 30 {
 				w := c.wish(client, random)
