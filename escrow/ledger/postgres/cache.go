@@ -11,10 +11,6 @@ type cache struct {
 	young, old map[string][]byte // nil values: there is no such record
 	size       int               // of young, in bytes
 	most       int               // that young takes
-
-	// Only the writer uses the next two.
-	commit int64 // the number of the commit
-	writer int64 // the process that made it
 }
 
 const entrySize = 100 // about what a record takes besides its key and value
@@ -30,7 +26,6 @@ func (c *cache) forget() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.young, c.old, c.size = map[string][]byte{}, nil, 0
-	c.commit, c.writer = -1, 0
 }
 
 // peek returns the value of a key, nil if there is no record, and whether the cache knows this.
@@ -74,12 +69,11 @@ func (c *cache) set(key, value []byte) {
 	}
 }
 
-// apply takes in the changes of a commit, or of several.
-func (c *cache) apply(commit, writer int64, changes []record) {
+// apply takes in the changes of a commit.
+func (c *cache) apply(changes []record) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, r := range changes {
 		c.set(r.key, r.value)
 	}
-	c.commit, c.writer = commit, writer
 }

@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/tallygate/tallygate/escrow/ledger"
-	"github.com/tallygate/tallygate/escrow/ledger/ledgertest"
 	"github.com/tallygate/tallygate/escrow/ledger/postgres"
 	"github.com/tallygate/tallygate/escrow/ledger/postgres/pgtest"
 )
@@ -470,11 +469,4 @@ func TestSecrets(t *testing.T) {
 			t.Errorf("the place tells the password: %s, %v", where, err)
 		}
 	}
-}
-
-// TestShared runs the tests of several ledgers on one store.
-func TestShared(t *testing.T) {
-	t.Parallel()
-	server := pgtest.Shared(t)
-	ledgertest.RunShared(t, func(t testing.TB) ledgertest.Place { return place(t, server, postgres.Options{}) })
 }

@@ -16,12 +16,14 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -29,6 +31,17 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/tallygate/tallygate/escrow/ledger"
+)
+
+// Mode is a way to write the records of a commit. Gateways on one database may have different modes, and a gateway may be started with
+// another mode than before.
+type Mode string
+
+const (
+	// Rows writes the records in the commit.
+	Rows Mode = "rows"
+	// Log writes one row of the log in the commit. A moment later another transaction writes the records of several commits together.
+	Log Mode = "log"
 )
 
 // Options are the options of [Open]. The zero value has sensible defaults.
@@ -43,6 +56,13 @@ type Options struct {
 	// SynchronousCommit is a setting of the database to accept although it may lose commits: "off" or "local". Open refuses both
 	// otherwise.
 	SynchronousCommit string
+	// Mode is how the records are written. The default is Log.
+	Mode Mode
+	// FoldPause is how long commits wait to be folded together in the mode Log. The default is 20ms.
+	FoldPause time.Duration
+	// TailSize is about how many bytes of changes may wait in memory to be folded. Beyond it a group waits for the fold. The default is
+	// 32 MiB.
+	TailSize int
 	// CacheSize is about how many bytes of records are kept in memory. The default is 64 MiB.
 	CacheSize int
 	// Logger gets the messages for the operator. The default is slog.Default.
@@ -70,12 +90,14 @@ type Store struct {
 	id      int64         // of this store, chosen at random
 	owner   int64         // who must be the ledger's owner when this store commits: id, or 0
 	cache   *cache
+	latest  atomic.Pointer[tail] // the newest that this process knows of
+	folder  folder
 	commits *ledger.GroupCommit
 	writer  writer
 
 	closing sync.Once
 	closed  chan struct{}
-	beating sync.WaitGroup
+	working sync.WaitGroup // in the background
 }
 
 // SharedStore is a [Store] that several processes may have open at the same time.
@@ -101,25 +123,17 @@ func openStore(dsn string, o Options, shared bool) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	if o.Patience == 0 {
-		o.Patience = 5 * time.Second
-	}
-	if o.Lifetime == 0 {
-		o.Lifetime = 10 * time.Second
-	}
-	if o.Wait == 0 {
-		o.Wait = o.Lifetime * 3 / 2
-	}
-	if o.CacheSize == 0 {
-		o.CacheSize = 64 << 20
-	}
-	if o.Logger == nil {
-		o.Logger = slog.Default()
+	o = o.withDefaults()
+	if o.Mode != Rows && o.Mode != Log {
+		return nil, fmt.Errorf("the mode %q: expected %q or %q", o.Mode, Rows, Log)
 	}
 	if o.Dial != nil {
 		config.ConnConfig.DialFunc = o.Dial
 	}
 	s := &Store{options: o, config: config, id: 1 + rand.Int64N(1<<62), cache: newCache(o.CacheSize), closed: make(chan struct{})}
+	s.folder.wake = make(chan struct{}, 1)
+	s.writer.tail = unknown
+	s.latest.Store(unknown)
 	if s.pool, err = pgxpool.NewWithConfig(context.Background(), config.Copy()); err != nil {
 		return nil, fmt.Errorf("opening the ledger at %s: %w", place(config), err)
 	}
@@ -129,7 +143,20 @@ func openStore(dsn string, o Options, shared bool) (*Store, error) {
 		return nil, fmt.Errorf("opening the ledger at %s: %w", place(config), err)
 	}
 	s.commits = ledger.NewGroupCommit(s.beginGroup, maxGroup)
+	s.working.Go(s.foldAll)
 	return s, nil
+}
+
+func (o Options) withDefaults() Options {
+	o.Patience = cmp.Or(o.Patience, 5*time.Second)
+	o.Lifetime = cmp.Or(o.Lifetime, 10*time.Second)
+	o.Wait = cmp.Or(o.Wait, o.Lifetime*3/2)
+	o.Mode = cmp.Or(o.Mode, Log)
+	o.FoldPause = cmp.Or(o.FoldPause, 20*time.Millisecond)
+	o.TailSize = cmp.Or(o.TailSize, 32<<20)
+	o.CacheSize = cmp.Or(o.CacheSize, 64<<20)
+	o.Logger = cmp.Or(o.Logger, slog.Default())
+	return o
 }
 
 // begin makes what the store needs in the database.
@@ -146,7 +173,7 @@ func (s *Store) begin(shared bool) error {
 	if err := s.own(); err != nil {
 		return err
 	}
-	s.beating.Go(s.beat)
+	s.working.Go(s.beat)
 	return nil
 }
 
@@ -158,7 +185,8 @@ func (s *Store) Close() error {
 	s.closing.Do(func() {
 		s.commits.Close()
 		close(s.closed)
-		s.beating.Wait()
+		s.working.Wait()
+		s.folder.close()
 		s.disown()
 		s.drop()
 		s.pool.Close()
@@ -170,11 +198,10 @@ func (s *Store) Close() error {
 func (s *Store) Reopen() error {
 	return s.commits.Reopen(func() error {
 		w := &s.writer
-		if errors.Is(w.trouble, ledger.ErrLocked) {
+		if errors.Is(w.trouble, ledger.ErrLocked) || errors.Is(w.trouble, ErrLost) {
 			return w.trouble
 		}
 		s.drop()
-		s.cache.forget()
 		err := s.connect(0)
 		if err == nil {
 			w.trouble, w.losses = nil, 0
@@ -190,7 +217,7 @@ func (s *Store) Path() string { return place(s.config) }
 func (s *Store) Size() (size int64, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), roundTrip)
 	defer cancel()
-	const sql = "select pg_total_relation_size('records') + pg_total_relation_size('log') + pg_total_relation_size('head')"
+	const sql = "select pg_total_relation_size('records') + pg_total_relation_size('log') + pg_total_relation_size('fold') + pg_total_relation_size('head')"
 	if err := s.pool.QueryRow(ctx, sql).Scan(&size); err != nil {
 		return 0, away(err)
 	}
@@ -214,6 +241,7 @@ type snapshot struct {
 	store *Store
 	known *cache // may be nil
 	conn  *pgxpool.Conn
+	tail  *tail // of the transaction
 }
 
 // Get implements [ledger.Reader].
@@ -223,10 +251,17 @@ func (r *snapshot) Get(key []byte) ([]byte, error) {
 			return value, nil
 		}
 	}
+	if r.conn != nil {
+		if value, changed := r.tail.get(key); changed {
+			return value, nil
+		}
+	}
 	var found []record
-	err := r.ask(func(b *pgx.Batch) { queueGet(b, [][]byte{key}, &found) })
-	if err != nil || len(found) == 0 {
+	if err := r.ask(func(b *pgx.Batch) { queueGet(b, [][]byte{key}, &found) }); err != nil {
 		return nil, err
+	}
+	if value, changed := r.tail.get(key); changed || len(found) == 0 {
+		return value, nil
 	}
 	return found[0].value, nil
 }
@@ -241,7 +276,9 @@ func (r *snapshot) Scan(in ledger.Range, fn func(key, value []byte) (bool, error
 	if err != nil {
 		return err
 	}
-	return scan(in, first, func(in ledger.Range) (*page, error) { return read(in, nextPage) }, fn)
+	return r.tail.scan(in, func(in ledger.Range, fn func(key, value []byte) (bool, error)) error {
+		return scan(in, first, func(in ledger.Range) (*page, error) { return read(in, nextPage) }, fn)
+	}, fn)
 }
 
 // ask makes one round trip. If the first one fails, nothing was read yet, so it is made again on another connection while there is
@@ -272,14 +309,40 @@ func (r *snapshot) try(queue func(*pgx.Batch)) (err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), roundTrip)
 	defer cancel()
 	b := new(pgx.Batch)
-	if r.conn == nil {
-		if r.conn, err = r.store.pool.Acquire(ctx); err != nil {
-			return err
-		}
-		b.Queue("begin isolation level repeatable read read only")
+	if r.conn != nil {
+		queue(b)
+		return r.conn.SendBatch(ctx, b).Close()
 	}
+	if r.conn, err = r.store.pool.Acquire(ctx); err != nil {
+		return err
+	}
+	before := r.store.latest.Load()
+	var h head
+	var n news
+	b.Queue("begin isolation level repeatable read read only")
+	b.Queue(headSQL, before.commit).QueryRow(h.scan)
+	queueNews(b, before.commit, false, &n)
 	queue(b)
-	return r.conn.SendBatch(ctx, b).Close()
+	if err = r.conn.SendBatch(ctx, b).Close(); err != nil {
+		return err
+	}
+	if err := h.lost(before); err != nil {
+		return err
+	}
+	r.tail = n.after(before)
+	if !h.follows(before) || r.tail.commit != h.commit {
+		rest := news{folded: n.folded}
+		if n.folded < h.logged {
+			b := new(pgx.Batch)
+			queueRest(b, h.commit, &rest)
+			if err := r.conn.SendBatch(ctx, b).Close(); err != nil {
+				return err
+			}
+		}
+		r.tail = rest.after(unknown).upTo(h)
+	}
+	r.store.latest.CompareAndSwap(before, r.tail)
+	return nil
 }
 
 // end ends the transaction. A connection that is not idle then is not used again.
