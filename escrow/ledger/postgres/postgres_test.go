@@ -75,9 +75,11 @@ func TestStore(t *testing.T) {
 	server := pgtest.Shared(t)
 	for _, mode := range modes {
 		for name, fresh := range map[string]func(testing.TB) ledgertest.Place{
-			"once":     func(t testing.TB) ledgertest.Place { return place(t, server, postgres.Options{Mode: mode}) },
-			"no cache": func(t testing.TB) ledgertest.Place { return place(t, server, postgres.Options{Mode: mode, CacheSize: 1}) },
-			"again":    func(t testing.TB) ledgertest.Place { return place(t, server, postgres.Options{Mode: mode}).Again() },
+			"once": func(t testing.TB) ledgertest.Place { return place(t, server, postgres.Options{Mode: mode}) },
+			"no cache": func(t testing.TB) ledgertest.Place {
+				return place(t, server, postgres.Options{Mode: mode, CacheSize: 1})
+			},
+			"again": func(t testing.TB) ledgertest.Place { return place(t, server, postgres.Options{Mode: mode}).Again() },
 			"no folds": func(t testing.TB) ledgertest.Place {
 				return place(t, server, postgres.Options{Mode: mode, CacheSize: 1, FoldPause: time.Hour})
 			},
