@@ -36,6 +36,10 @@ type Store struct {
 	// "local". Without it such a database is refused at start.
 	SynchronousCommit string `json:"synchronous_commit,omitempty"`
 
+	// Mode is how the records of a commit are written: "rows" with the commit, or "log" a moment later, which is faster. The default is "log".
+	// It can be changed at any restart.
+	Mode postgres.Mode `json:"mode,omitempty"`
+
 	dsn    string // without placeholders
 	where  string
 	logger *slog.Logger
@@ -56,7 +60,19 @@ func (s *Store) Provision(ctx caddy.Context) (err error) {
 	if s.where, err = postgres.Where(s.dsn); err != nil {
 		return fmt.Errorf("'ledger postgres': %w", err)
 	}
+	if err := checkMode(s.Mode); err != nil {
+		return err
+	}
 	return checkSynchronousCommit(s.SynchronousCommit)
+}
+
+func checkMode(mode postgres.Mode) error {
+	switch mode {
+	case "", postgres.Rows, postgres.Log:
+		return nil
+	default:
+		return fmt.Errorf("unexpected 'mode %s': expected 'rows' or 'log'", mode)
+	}
 }
 
 func checkSynchronousCommit(setting string) error {
@@ -71,6 +87,7 @@ func checkSynchronousCommit(setting string) error {
 // UnmarshalCaddyfile reads
 //
 //	postgres DSN {
+//		mode rows|log
 //		synchronous_commit off|local
 //	}
 func (s *Store) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
@@ -86,17 +103,25 @@ func (s *Store) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		}
 	}
 	for d.NextBlock(d.Nesting()) {
-		if d.Val() != "synchronous_commit" {
-			return d.Errf("unexpected %q: expected 'synchronous_commit off|local'", d.Val())
-		}
+		word := d.Val()
 		words := d.RemainingArgs()
-		if len(words) != 1 {
-			return d.Err("'synchronous_commit' takes one word: 'off' or 'local'")
+		if (word == "mode" || word == "synchronous_commit") && len(words) != 1 {
+			return d.Errf("'%s' takes one word, got %d", word, len(words))
 		}
-		if err := checkSynchronousCommit(words[0]); err != nil {
+		var err error
+		switch word {
+		case "mode":
+			s.Mode = postgres.Mode(words[0])
+			err = checkMode(s.Mode)
+		case "synchronous_commit":
+			s.SynchronousCommit = words[0]
+			err = checkSynchronousCommit(s.SynchronousCommit)
+		default:
+			return d.Errf("unexpected %q: expected 'mode rows|log' or 'synchronous_commit off|local'", word)
+		}
+		if err != nil {
 			return d.Err(err.Error())
 		}
-		s.SynchronousCommit = words[0]
 	}
 	return nil
 }
@@ -106,7 +131,7 @@ func (s *Store) Key() string { return "postgres " + s.where }
 
 // Open opens the ledger in the database. It makes the tables if there are none.
 func (s *Store) Open() (ledger.Store, error) {
-	return postgres.Open(s.dsn, postgres.Options{SynchronousCommit: s.SynchronousCommit, Logger: s.logger})
+	return postgres.Open(s.dsn, postgres.Options{Mode: s.Mode, SynchronousCommit: s.SynchronousCommit, Logger: s.logger})
 }
 
 // Interface guards

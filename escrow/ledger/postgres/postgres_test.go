@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -68,34 +67,24 @@ func place(t testing.TB, server *pgtest.Server, o postgres.Options, modes ...pos
 
 var modes = []postgres.Mode{postgres.Rows, postgres.Log}
 
-// TestStore runs the suite in both modes, also with a cache that forgets at once, with operations that run more than once, with folds that
+// TestStore runs the suite in both modes: also with a cache that forgets at once, with operations that run more than once, with folds that
 // never come by themselves, and with one before each group.
 func TestStore(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Shared(t)
-	for _, mode := range modes {
-		for name, fresh := range map[string]func(testing.TB) ledgertest.Place{
-			"once": func(t testing.TB) ledgertest.Place { return place(t, server, postgres.Options{Mode: mode}) },
-			"no cache": func(t testing.TB) ledgertest.Place {
-				return place(t, server, postgres.Options{Mode: mode, CacheSize: 1})
-			},
-			"again": func(t testing.TB) ledgertest.Place { return place(t, server, postgres.Options{Mode: mode}).Again() },
-			"no folds": func(t testing.TB) ledgertest.Place {
-				return place(t, server, postgres.Options{Mode: mode, CacheSize: 1, FoldPause: time.Hour})
-			},
-			"no tail": func(t testing.TB) ledgertest.Place {
-				return place(t, server, postgres.Options{Mode: mode, CacheSize: 1, FoldPause: time.Hour, TailSize: 1})
-			},
-		} {
-			if mode == postgres.Rows && strings.HasPrefix(name, "no ") && name != "no cache" {
-				continue // it has nothing to fold
-			}
-			t.Run(string(mode)+", "+name, func(t *testing.T) {
-				t.Parallel()
-				ledgertest.Run(t, fresh)
-			})
-		}
+	run := func(name string, o postgres.Options, form func(ledgertest.Place) ledgertest.Place) {
+		t.Run(string(o.Mode)+", "+name, func(t *testing.T) {
+			t.Parallel()
+			ledgertest.Run(t, func(t testing.TB) ledgertest.Place { return form(place(t, server, o)) })
+		})
 	}
+	once := func(p ledgertest.Place) ledgertest.Place { return p }
+	run("once", postgres.Options{Mode: postgres.Rows}, once)
+	run("no cache", postgres.Options{Mode: postgres.Rows, CacheSize: 1}, once)
+	run("once", postgres.Options{Mode: postgres.Log}, once)
+	run("again", postgres.Options{Mode: postgres.Log}, ledgertest.Place.Again)
+	run("no cache, no folds", postgres.Options{Mode: postgres.Log, CacheSize: 1, FoldPause: time.Hour}, once)
+	run("no tail", postgres.Options{Mode: postgres.Log, FoldPause: time.Hour, TailSize: 1}, once)
 }
 
 // TestShared runs the tests of several ledgers on one store, also with ledgers that have different modes.
