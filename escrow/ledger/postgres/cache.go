@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"slices"
 	"sync"
 )
 
@@ -76,4 +77,22 @@ func (c *cache) apply(changes []record) {
 	for _, r := range changes {
 		c.set(r.key, r.value)
 	}
+}
+
+// keys returns the keys of all records that the cache knows, in their order.
+func (c *cache) keys() (list []string) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	for key, value := range c.young {
+		if value != nil {
+			list = append(list, key)
+		}
+	}
+	for key, value := range c.old {
+		if _, newer := c.young[key]; !newer && value != nil {
+			list = append(list, key)
+		}
+	}
+	slices.Sort(list)
+	return list
 }

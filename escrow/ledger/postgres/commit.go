@@ -377,6 +377,9 @@ func (s *Store) lose(err error) error {
 	w := &s.writer
 	s.drop()
 	w.losses++
+	if errors.Is(err, ErrLost) {
+		s.nameLost(err)
+	}
 	if !mayPass(err) || errors.Is(err, ledger.ErrLocked) || w.losses > maxLosses {
 		w.trouble = err
 	}

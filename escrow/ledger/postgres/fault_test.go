@@ -444,6 +444,27 @@ func TestManyStart(t *testing.T) {
 	all.Wait()
 }
 
+// TestReadOnly: a store that is opened for reading only sees what others commit, in both modes, and commits nothing.
+func TestReadOnly(t *testing.T) {
+	t.Parallel()
+	server := pgtest.Shared(t)
+	if s, err := postgres.Open(server.New(t), postgres.Options{ReadOnly: true, Logger: quiet}); err == nil || !strings.Contains(err.Error(), "no ledger") {
+		t.Errorf("a database without a ledger: %v, %v", s, err)
+	}
+	for _, mode := range modes {
+		dsn := server.New(t)
+		l := begin(t, open(t, dsn, postgres.Options{Mode: mode, FoldPause: time.Hour}))
+		must(t, deposit(l, 0, 2))
+		reader := begin(t, open(t, dsn, postgres.Options{ReadOnly: true}))
+		sound(t, reader, wallet(1), ledger.Unit)
+		must(t, pay(l, wallet(0), wallet(1), 1, "later"))
+		sound(t, reader, wallet(1), ledger.Unit+1)
+		if err := pay(reader, wallet(0), wallet(1), 1, "refused"); !errors.Is(err, ledger.ErrReadOnly) {
+			t.Errorf("an operation of a reader: %v", err)
+		}
+	}
+}
+
 // TestUnsafeSettings: a server that may lose confirmed commits is refused, unless the setting is named.
 func TestUnsafeSettings(t *testing.T) {
 	t.Parallel()

@@ -7,12 +7,19 @@
 // A group of operations takes two round trips, whatever the number of its operations. First the operations run on the records that this
 // process has in memory, and on guesses where it has none. The first round trip takes the lock, reads what other processes have committed
 // since, and reads the records that were guessed. If nothing is different, the run counts; otherwise the operations run again while the
-// lock is held. The second round trip writes the changed records and commits.
+// lock is held. The second round trip writes the changes and commits.
+//
+// In the mode [Rows] a commit writes the records that it changes. In the mode [Log] it writes only a row of the log, with the new values,
+// and a fold writes the records of several commits later, in a transaction that needs no lock of the commits. What may not be folded is
+// in memory, in a tail; reads look there first. See [docs/ledger.md].
 //
 // If a connection breaks before the server is told to commit, the operations run again on a new one. If it breaks later, the store
 // finds out on a new connection whether the commit took place: the lock is free only after the old transaction has ended, and then the
 // log has a row of the commit or not. So a restart of the database is a pause, and no error. If the database stays away for longer than
-// [Options].Patience, the store refuses operations with [ledger.ErrUnavailable] until [Store.Reopen] succeeds.
+// [Options].Patience, the store refuses operations with [ledger.ErrUnavailable] until [Store.Reopen] succeeds. If the database has lost
+// commits that it had confirmed, as after a failover to a standby that was behind, everything is refused with [ErrLost].
+//
+// [docs/ledger.md]: https://github.com/tallygate/tallygate/blob/main/docs/ledger.md
 package postgres
 
 import (
@@ -56,6 +63,8 @@ type Options struct {
 	// SynchronousCommit is a setting of the database to accept although it may lose commits: "off" or "local". Open refuses both
 	// otherwise.
 	SynchronousCommit string
+	// ReadOnly opens an existing ledger for reading only, whoever else uses it. It also works on a standby.
+	ReadOnly bool
 	// Mode is how the records are written. The default is Log.
 	Mode Mode
 	// FoldPause is how long commits wait to be folded together in the mode Log. The default is 20ms.
@@ -130,6 +139,9 @@ func openStore(dsn string, o Options, shared bool) (*Store, error) {
 	if o.Dial != nil {
 		config.ConnConfig.DialFunc = o.Dial
 	}
+	if o.ReadOnly {
+		config.ConnConfig.RuntimeParams["default_transaction_read_only"] = "on"
+	}
 	s := &Store{options: o, config: config, id: 1 + rand.Int64N(1<<62), cache: newCache(o.CacheSize), closed: make(chan struct{})}
 	s.folder.wake = make(chan struct{}, 1)
 	s.writer.tail = unknown
@@ -141,6 +153,9 @@ func openStore(dsn string, o Options, shared bool) (*Store, error) {
 		s.drop()
 		s.pool.Close()
 		return nil, fmt.Errorf("opening the ledger at %s: %w", place(config), err)
+	}
+	if o.ReadOnly {
+		return s, nil
 	}
 	s.commits = ledger.NewGroupCommit(s.beginGroup, maxGroup)
 	s.working.Go(s.foldAll)
@@ -161,6 +176,9 @@ func (o Options) withDefaults() Options {
 
 // begin makes what the store needs in the database.
 func (s *Store) begin(shared bool) error {
+	if s.options.ReadOnly {
+		return s.find()
+	}
 	if err := s.connect(s.options.Patience); err != nil {
 		return err
 	}
@@ -177,13 +195,34 @@ func (s *Store) begin(shared bool) error {
 	return nil
 }
 
+// find returns an error if the database has no ledger that this program can read.
+func (s *Store) find() error {
+	err := s.View(func(r ledger.Reader) error {
+		_, err := r.Get([]byte{0})
+		return err
+	})
+	var refused *pgconn.PgError
+	if errors.As(err, &refused) && (refused.Code == "42P01" || refused.Code == "42703") { // there is no such table, or no such column
+		return errors.New("the database has no ledger, or one that a gateway of this version has not opened yet")
+	}
+	return err
+}
+
 // Submit implements [ledger.Store].
-func (s *Store) Submit(op ledger.Op) { s.commits.Submit(op) }
+func (s *Store) Submit(op ledger.Op) {
+	if s.options.ReadOnly {
+		go op.Done(ledger.ErrReadOnly) // in a goroutine of its own, since the caller may hold a lock that Done takes
+		return
+	}
+	s.commits.Submit(op)
+}
 
 // Close commits the queued operations and closes the connections.
 func (s *Store) Close() error {
 	s.closing.Do(func() {
-		s.commits.Close()
+		if s.commits != nil {
+			s.commits.Close()
+		}
 		close(s.closed)
 		s.working.Wait()
 		s.folder.close()
@@ -196,6 +235,9 @@ func (s *Store) Close() error {
 
 // Reopen makes the store accept operations again after the database was away, or a commit failed.
 func (s *Store) Reopen() error {
+	if s.options.ReadOnly {
+		return fmt.Errorf("%w: it was opened for reading", ledger.ErrReadOnly)
+	}
 	return s.commits.Reopen(func() error {
 		w := &s.writer
 		if errors.Is(w.trouble, ledger.ErrLocked) || errors.Is(w.trouble, ErrLost) {
@@ -240,6 +282,7 @@ func (s *Store) read(known *cache, fn func(ledger.Reader) error) error {
 type snapshot struct {
 	store *Store
 	known *cache // may be nil
+	since *tail  // what this process knows of the history; nil: the latest
 	conn  *pgxpool.Conn
 	tail  *tail // of the transaction
 }
@@ -293,7 +336,7 @@ func (r *snapshot) ask(queue func(*pgx.Batch)) error {
 		}
 		// After a restart of the server, each idle connection of the pool is broken.
 		broken := r.conn != nil && r.conn.Conn().IsClosed() && tries < int(r.store.config.MaxConns)
-		patient := mayPass(err) && r.store.commits.Err() == nil && time.Now().Add(pause).Before(deadline)
+		patient := mayPass(err) && (r.store.commits == nil || r.store.commits.Err() == nil) && time.Now().Add(pause).Before(deadline)
 		if !first || !broken && !patient {
 			return away(err)
 		}
@@ -316,7 +359,10 @@ func (r *snapshot) try(queue func(*pgx.Batch)) (err error) {
 	if r.conn, err = r.store.pool.Acquire(ctx); err != nil {
 		return err
 	}
-	before := r.store.latest.Load()
+	before := r.since
+	if before == nil {
+		before = r.store.latest.Load()
+	}
 	var h head
 	var n news
 	b.Queue("begin isolation level repeatable read read only")
