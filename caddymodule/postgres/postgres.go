@@ -102,7 +102,7 @@ func (s *Store) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			return d.Errf("'ledger postgres': %v", err)
 		}
 	}
-	for d.NextBlock(d.Nesting()) {
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		word := d.Val()
 		words := d.RemainingArgs()
 		if (word == "mode" || word == "synchronous_commit") && len(words) != 1 {
@@ -126,6 +126,19 @@ func (s *Store) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return nil
 }
 
+// SetPlace implements [caddymodule.Placed]. The place is a DSN.
+func (s *Store) SetPlace(dsn string) { s.DSN = dsn }
+
+// IsPlace implements [caddymodule.Placed]. A DSN that is a URL is of this store.
+func (*Store) IsPlace(text string) bool {
+	return strings.HasPrefix(text, "postgres://") || strings.HasPrefix(text, "postgresql://")
+}
+
+// OpenReadOnly implements [caddymodule.ReadOnlyOpener]. It works beside running gateways, and on a standby.
+func (s *Store) OpenReadOnly() (ledger.Store, error) {
+	return postgres.Open(s.dsn, postgres.Options{ReadOnly: true, Logger: s.logger})
+}
+
 // Key implements [caddymodule.StoreModule]. It names the database, without user and password.
 func (s *Store) Key() string { return "postgres " + s.where }
 
@@ -136,7 +149,9 @@ func (s *Store) Open() (ledger.Store, error) {
 
 // Interface guards
 var (
-	_ caddymodule.StoreModule = (*Store)(nil)
-	_ caddy.Provisioner       = (*Store)(nil)
-	_ caddyfile.Unmarshaler   = (*Store)(nil)
+	_ caddymodule.StoreModule    = (*Store)(nil)
+	_ caddymodule.Placed         = (*Store)(nil)
+	_ caddymodule.ReadOnlyOpener = (*Store)(nil)
+	_ caddy.Provisioner          = (*Store)(nil)
+	_ caddyfile.Unmarshaler      = (*Store)(nil)
 )
