@@ -12,11 +12,13 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 	"github.com/tallygate/tallygate/escrow/ledger/postgres"
 	"github.com/tallygate/tallygate/escrow/ledger/postgres/pgtest"
+	"github.com/tallygate/tallygate/internal/rounds"
 )
 
 // TestMain runs the tests on files, or on a private PostgreSQL server if the environment says TALLYGATE_STORE=postgres, in the default mode, or
 // TALLYGATE_STORE=postgres-rows.
 func TestMain(m *testing.M) {
+	rounds.Checks(25, 100)
 	kind, mode, _ := strings.Cut(os.Getenv("TALLYGATE_STORE"), "-")
 	if kind != "postgres" {
 		os.Exit(m.Run())

@@ -45,6 +45,7 @@ func place(t testing.TB, server *pgtest.Server, o postgres.Options, modes ...pos
 	var opened atomic.Int64
 	o.Fault, o.Logger = f.hook, quiet
 	return ledgertest.Place{
+		Slow: true,
 		Open: func() ledger.Store {
 			o := o
 			if len(modes) > 0 {
