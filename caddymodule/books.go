@@ -67,13 +67,34 @@ func (b *books) bringBack(ctx context.Context) {
 			return
 		}
 		b.logger.Warn("the ledger accepts charges again", zap.NamedError("since", trouble))
+		if err := b.book.RecoverPending(ctx); err != nil { // if other gateways have ended this one's session, its calls are over
+			b.logger.Error("calls that other gateways took for dead can't be settled yet", zap.Error(err))
+		}
 	}
+	b.succeed(ctx)
 	right, err := b.book.PutRight(ctx)
 	if right > 0 {
 		b.logger.Warn("calls whose charge had failed were settled", zap.Int("calls", right))
 	}
 	if err != nil {
 		b.logger.Error("calls whose charge had failed can't be settled", zap.Error(err))
+	}
+}
+
+// succeed does what gateways have left that shared the ledger and have ended: it settles their calls, and pays out what they had set aside of
+// escrows that are over.
+func (b *books) succeed(ctx context.Context) {
+	if !b.ledger.IsShared() || b.ledger.Err() != nil {
+		return
+	}
+	recover := b.book.FinishClosing
+	select {
+	case <-b.ledger.Ended():
+		recover = b.book.RecoverPending
+	default:
+	}
+	if err := recover(ctx); err != nil && ctx.Err() == nil {
+		b.logger.Error("what other gateways have left can't be settled yet", zap.Error(err))
 	}
 }
 

@@ -235,11 +235,12 @@ func (b *Book) claimLimits(ctx context.Context, key string, s spending) (*limitC
 	if err != nil || len(limits) == 0 {
 		return nil, err
 	}
-	return claimOf(ctx, b.process.claims, limits, key, s, b.Now)
+	take := func(of ...Bound) (Claim, error) { return b.process.claims.Take(ctx, int64(s.amount), of...) }
+	return claimOf(take, limits, key, s, b.Now)
 }
 
 // claimOf claims an amount from all limits that count it.
-func claimOf(ctx context.Context, claims Claims, limits []Limit, key string, s spending, now func() time.Time) (c *limitClaim, err error) {
+func claimOf(take func(...Bound) (Claim, error), limits []Limit, key string, s spending, now func() time.Time) (c *limitClaim, err error) {
 	c = &limitClaim{}
 	var of []Bound
 	for _, l := range limits {
@@ -254,7 +255,7 @@ func claimOf(ctx context.Context, claims Claims, limits []Limit, key string, s s
 	if len(of) == 0 {
 		return nil, nil
 	}
-	if c.Claim, err = claims.Take(ctx, int64(s.amount), of...); err != nil {
+	if c.Claim, err = take(of...); err != nil {
 		return nil, c.refusal(err, s.amount)
 	}
 	return c, nil
@@ -288,26 +289,16 @@ func (c *limitClaim) extendUpTo(by ledger.Amount) ledger.Amount {
 	return ledger.Amount(got)
 }
 
-// room is how much more could be claimed at the moment. Nothing is claimed to find out: claiming more than there is fails, and tells it.
+// room is how much more could be claimed at the moment.
 func (c *limitClaim) room() ledger.Amount {
 	if c == nil {
 		return math.MaxInt64
 	}
-	for by := math.MaxInt64 - c.Amount(); ; {
-		err := c.Extend(by)
-		if err == nil { // there is more by now
-			c.GiveBack(by)
-			return ledger.Amount(by)
-		}
-		full, isFull := errors.AsType[*NoRoom](err)
-		if !isFull {
-			return 0
-		}
-		if full.Room+1 >= by { // of all limits, none leaves less
-			return ledger.Amount(full.Room)
-		}
-		by = full.Room + 1
+	room, err := c.Room()
+	if err != nil {
+		return 0
 	}
+	return ledger.Amount(room)
 }
 
 // giveBack gives an amount back.
@@ -325,8 +316,9 @@ func (c *limitClaim) end() {
 }
 
 // settle ends the claim as soon as the operation is durable that counts what was spent.
-func (c *limitClaim) settle(t *Tx, spent ledger.Amount) {
-	if c != nil {
-		c.Settle(t, int64(spent))
+func (c *limitClaim) settle(t *Tx) error {
+	if c == nil {
+		return nil
 	}
+	return c.Settle(t)
 }

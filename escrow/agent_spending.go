@@ -1,7 +1,6 @@
 package escrow
 
 import (
-	"context"
 	"slices"
 
 	"github.com/tallygate/tallygate/escrow/ledger"
@@ -38,12 +37,10 @@ func (t *Tx) spend(by Actor, s spending) error {
 		return err
 	}
 	// The amount is claimed until the operation is durable, so that calls that begin meanwhile can't use the same room of a limit.
-	claim, err := claimOf(context.Background(), t.process.claims, limits, by.Key, s, t.Now)
-	if err != nil || claim == nil {
+	take := func(of ...Bound) (Claim, error) { return t.process.claims.TakeIn(t, int64(s.amount), of...) }
+	if claim, err := claimOf(take, limits, by.Key, s, t.Now); err != nil || claim == nil {
 		return err
 	}
-	t.ledger.OnUndo(claim.end)
-	claim.settle(t, s.amount)
 	return t.spent(by.Key, s)
 }
 

@@ -395,6 +395,9 @@ func TestNoLimitStopsTheOperator(t *testing.T) {
 // operation fails, the room is free again.
 func TestWhatIsOnItsWayCounts(t *testing.T) {
 	s, thief := limited(t)
+	if s.Ledger().IsShared() { // then claims are operations themselves, which come one after the other
+		return
+	}
 	begin := func() error {
 		a, err := s.Authorise(context.Background(), escrow.CallOrder{Request: s.NewRequestID(), By: thief, Payee: "mallory", Least: amount("0.5")})
 		if err == nil {

@@ -105,7 +105,7 @@ type process struct {
 }
 
 func newProcess(l *ledger.Ledger) *process {
-	return &process{claims: newMemory(l), ids: newIDs(), outbox: make(chan struct{}, 1), signer: &signer{}, silent: newSilent(l), unkept: newUnkept()}
+	return &process{claims: newClaims(l), ids: newIDs(), outbox: make(chan struct{}, 1), signer: &signer{}, silent: newSilent(l), unkept: newUnkept()}
 }
 
 func (r Rules) withDefaults() Rules {

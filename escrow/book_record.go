@@ -75,6 +75,7 @@ const (
 	keptTable         table = '2' // payee: time and request id of the last of its charges that is in the totals
 	sentTable         table = '4' // agent, webhook id, message id: the last messages to a webhook, and how it answered
 	usualTable        table = '5' // agent: what it usually pays in an hour
+	claimTable        table = '&' // owner, kind, name: what the processes that share the ledger have claimed of a thing
 	feeTable          table = '3' // agent, time and escrow id: the price of a subscription's period; both sides, and nobody for all
 )
 

@@ -52,6 +52,9 @@ type shop struct {
 	clock *clock
 	path  string
 	way   way
+
+	memory *ledgertest.Memory // if several processes share the ledger
+	nodes  []*escrow.Book     // of these processes
 }
 
 // way is how a shop's store runs operations.
@@ -80,8 +83,56 @@ func newShopBy(t testing.TB, r escrow.Rules, by way) *shop {
 	return s
 }
 
+// newSharedShop returns a shop of several processes that share one ledger. Its steps may be taken by each of them.
+func newSharedShop(t testing.TB, r escrow.Rules, processes int) *shop {
+	s := &shop{t: t, clock: newClock(), memory: new(ledgertest.Memory), nodes: make([]*escrow.Book, processes)}
+	s.open(r)
+	t.Cleanup(s.close)
+	return s
+}
+
+func (s *shop) close() {
+	for _, b := range s.nodes {
+		_ = b.Ledger().Close()
+	}
+}
+
+// turn lets another process of a shared shop take the next step.
+func (s *shop) turn(i int) {
+	if len(s.nodes) > 0 {
+		s.Book = s.nodes[i%len(s.nodes)]
+	}
+	if len(s.nodes) < 2 {
+		return
+	}
+	s.clock.advance(time.Millisecond) // ids that several processes make in one millisecond have no order
+	for range 2 {                     // what was begun has ended, what was recalled was given back, and what came of that was done
+		for _, b := range s.nodes {
+			must(s.t, b.Ledger().Tend(context.Background()))
+			must(s.t, b.FinishClosing(context.Background()))
+		}
+	}
+}
+
+// rule gives a shop other rules, as a new configuration does in each process.
+func (s *shop) rule(r escrow.Rules) {
+	for i, b := range s.nodes {
+		s.nodes[i] = b.With(r)
+	}
+	s.Book = s.With(r)
+}
+
 func (s *shop) open(r escrow.Rules) {
 	s.t.Helper()
+	for i := range s.nodes {
+		l, err := ledger.New(s.memory.Open(), ledger.Options{Now: s.clock.Now, Currency: "USDC"})
+		must(s.t, err)
+		s.nodes[i] = escrow.New(l, r)
+	}
+	if len(s.nodes) > 0 {
+		s.turn(0)
+		return
+	}
 	store, err := openStore(s.path)
 	must(s.t, err)
 	l, err := ledger.New(s.way(store), ledger.Options{Now: s.clock.Now, Currency: "USDC"})
@@ -92,8 +143,13 @@ func (s *shop) open(r escrow.Rules) {
 // reopen closes the file and opens it again, as a new process does.
 func (s *shop) reopen() {
 	s.t.Helper()
-	must(s.t, s.Ledger().Close())
-	s.open(s.Rules())
+	rules := s.Rules()
+	if len(s.nodes) > 0 {
+		s.close()
+	} else {
+		must(s.t, s.Ledger().Close())
+	}
+	s.open(rules)
 	must(s.t, s.RecoverPending(context.Background()))
 }
 

@@ -56,15 +56,16 @@ type CallOrder struct {
 // Authorisation is money that is set aside for one call. Its methods must be called from the goroutine that serves the call, except for Err, Held,
 // Escrow and Cancel, which may be called from any goroutine.
 type Authorisation struct {
-	book   *Book
-	charge Charge // as far as it is known before the call is settled
-	source ledger.AccountID
-	ppm    int64
-	credit creditHolds  // holds on credit, which pays first, whatever the source is
-	hold   *ledger.Hold // on source
-	runs   Claim        // the call's place among the running calls; nil in shadow mode
-	limits *limitClaim
-	quota  *quotaClaim // FromSubscription
+	book    *Book
+	session ledger.Session // in which the call was authorised
+	charge  Charge         // as far as it is known before the call is settled
+	source  ledger.AccountID
+	ppm     int64
+	credit  creditHolds  // holds on credit, which pays first, whatever the source is
+	hold    *ledger.Hold // on source
+	runs    Claim        // the call's place among the running calls; nil in shadow mode
+	limits  *limitClaim
+	quota   *quotaClaim // FromSubscription
 
 	milestone string
 	worth     ledger.Amount // of the milestone
@@ -103,7 +104,7 @@ func (b *Book) Authorise(ctx context.Context, o CallOrder) (*Authorisation, erro
 	if err != nil {
 		return nil, err
 	}
-	a := &Authorisation{book: b, charge: o.charge(), ppm: b.rules.CommissionPPM, runs: runs, total: o.Least, onceKey: o.IdempotencyKey, digest: o.Digest}
+	a := &Authorisation{book: b, session: b.ledger.Session(), charge: o.charge(), ppm: b.rules.CommissionPPM, runs: runs, total: o.Least, onceKey: o.IdempotencyKey, digest: o.Digest}
 	if err := a.fund(ctx, o); err != nil {
 		runs.End()
 		return nil, err
@@ -149,19 +150,19 @@ func (a *Authorisation) Held() ledger.Amount { return a.credit.amount() + a.hold
 
 // Available is the money that no call holds in the wallet or escrow that pays. It does not include credit.
 func (a *Authorisation) Available() ledger.Amount {
-	account, held, err := a.book.ledger.Balance(a.source)
+	free, err := a.book.ledger.Free(a.source)
 	if err != nil {
 		return 0
 	}
-	return account.Available() - held
+	return free
 }
 
 // Reachable is the most that the call could hold: Held, Available, and credit that no call holds yet.
 func (a *Authorisation) Reachable() ledger.Amount {
 	sum := plus(a.Held(), a.Available())
 	for _, hold := range a.credit {
-		if account, held, err := a.book.ledger.Balance(hold.Account()); err == nil {
-			sum = plus(sum, max(0, account.Available()-held))
+		if free, err := a.book.ledger.Free(hold.Account()); err == nil {
+			sum = plus(sum, free)
 		}
 	}
 	return sum
@@ -221,6 +222,13 @@ func (a *Authorisation) release() {
 
 // ExtendUpTo increases what is authorised to total, or as far as money is available. It returns what is authorised now, including draws.
 func (a *Authorisation) ExtendUpTo(total ledger.Amount) ledger.Amount {
+	return a.extendUpTo(total, (*ledger.Hold).ExtendUpTo)
+}
+
+// gather is like ExtendUpTo, but also asks other processes that share the ledger for money that they have set aside and do not need.
+func (a *Authorisation) gather(total ledger.Amount) { a.extendUpTo(total, (*ledger.Hold).Gather) }
+
+func (a *Authorisation) extendUpTo(total ledger.Amount, extend func(*ledger.Hold, ledger.Amount) ledger.Amount) ledger.Amount {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.shadow {
@@ -228,11 +236,22 @@ func (a *Authorisation) ExtendUpTo(total ledger.Amount) ledger.Amount {
 	} else if by := total - a.total; by > 0 && a.frozen() == nil {
 		by = a.limits.extendUpTo(by)
 		got, _ := a.credit.extendUpTo(by)
-		got += a.hold.ExtendUpTo(by - got)
+		got += extend(a.hold, by-got)
 		a.limits.giveBack(by - got)
 		a.total += got
 	}
 	return a.total
+}
+
+// forgetLost forgets what the call had set aside, if other processes have ended the session in which it was authorised. The call can then take
+// what is free.
+func (a *Authorisation) forgetLost() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.total -= a.hold.Lost()
+	for _, hold := range a.credit {
+		a.total -= hold.Lost()
+	}
 }
 
 // frozen returns a refusal if the escrow that pays is frozen or over, so that nothing more may be taken from it.

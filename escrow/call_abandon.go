@@ -52,7 +52,7 @@ func (a *abandoned) take() (calls []AbandonedCall) {
 // idempotency key is forgotten, so that the call may be made again. Draws of the call are posted, as after a crash, if parts of the answer
 // went out, and given back otherwise. If the ledger fails again, the call is still remembered. Other errors are joined and returned.
 func (b *Book) PutRight(ctx context.Context) (right int, err error) {
-	var failed []error
+	failed := []error{b.process.claims.Clean(ctx)}
 	for _, c := range b.process.abandoned.take() {
 		_, err := Do(ctx, b, func(t *Tx) (struct{}, error) { return struct{}{}, t.abandon(c) })
 		switch {
@@ -77,6 +77,9 @@ func (t *Tx) abandon(c AbandonedCall) error {
 	}
 	if !found {
 		return t.abandonDraws(c)
+	}
+	if charge.Cut == cutCrash && c.Sent { // it was charged what had gone out
+		return nil
 	}
 	if left := charge.Amount - charge.Refunded; left > 0 {
 		_, err = t.payBack(charge, left, "the answer never went out: the commit of the charge had failed")

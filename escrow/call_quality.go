@@ -284,6 +284,15 @@ func (b *Book) OpenDecisions(ctx context.Context, after string, limit int) (deci
 	return decisions, err
 }
 
+// Waits returns 1 if the charge is not decided yet, otherwise 0.
+func (d Decision) Waits(r ledger.Reader) (int64, error) {
+	value, err := r.Get(decisionTable.key(d.RequestID))
+	if err != nil || value == nil {
+		return 0, err
+	}
+	return 1, nil
+}
+
 // delivered marks the milestone whose work a call did as delivered, unless the payee has done that already.
 func (t *Tx) delivered(e *Escrow, name, cut string) error {
 	if e == nil || name == "" || cut == "upstream" || e.Status.Closed() || e.Closing != "" {

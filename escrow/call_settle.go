@@ -3,6 +3,7 @@ package escrow
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -84,8 +85,18 @@ func (t *Tx) drawnBy(a *Authorisation) (d drawn, found bool, err error) {
 	return d, found, err
 }
 
+// cutCrash is the Cut of a charge that recovery has made.
+const cutCrash = "crash"
+
+// errRecovered is the error of a call that other processes take for dead, so that they have charged it what it had drawn until then. Its answer
+// must not be completed.
+var errRecovered = errors.New("other processes have taken this one for dead, and have charged the call what it had drawn")
+
 // draw pays what is due for a running call, as far as its hold covers it.
 func (t *Tx) draw(a *Authorisation, due ledger.Amount, exact bool) error {
+	if a.session != t.ledger.Session() {
+		return errRecovered
+	}
 	d, _, err := t.drawnBy(a)
 	if err != nil {
 		return err
@@ -235,7 +246,9 @@ func (t *Tx) endCall(a *Authorisation, e *Escrow) error {
 		}
 	}
 	if a.runs != nil {
-		a.runs.Settle(t, 0)
+		if err := a.runs.Settle(t); err != nil {
+			return err
+		}
 	}
 	if e == nil || e.Closing == "" {
 		return nil
@@ -266,8 +279,9 @@ func (a *Authorisation) Settle(ctx context.Context, s Settlement) (Charge, error
 		s.Amount, s.Suspect = 0, true
 	}
 	if first := a.end(settled); first {
+		a.forgetLost()
 		a.reachQuota(s)
-		a.ExtendUpTo(s.limited(s.Amount))
+		a.gather(s.limited(s.Amount))
 	} else if a.ended() == cancelled {
 		return Charge{}, fmt.Errorf("call %s was cancelled, it can't be settled", a.charge.RequestID)
 	}
@@ -288,8 +302,14 @@ func (a *Authorisation) Settle(ctx context.Context, s Settlement) (Charge, error
 
 func (t *Tx) settle(a *Authorisation, s Settlement) (Charge, error) {
 	charge, found, err := t.charge(a.charge.RequestID)
+	if found && charge.Cut == cutCrash {
+		return Charge{}, fmt.Errorf("call %s: %w", a.charge.RequestID, errRecovered)
+	}
 	if found || err != nil {
 		return charge, err
+	}
+	if err := t.stillFirst(a); err != nil {
+		return Charge{}, err
 	}
 	d, _, err := t.drawnBy(a)
 	if err != nil {
@@ -347,7 +367,9 @@ func (t *Tx) settle(a *Authorisation, s Settlement) (Charge, error) {
 	if err := t.spent(c.Key, d.spends(amount+locked, e)); err != nil {
 		return Charge{}, err
 	}
-	a.limits.settle(t, amount+locked)
+	if err := a.limits.settle(t); err != nil {
+		return Charge{}, err
+	}
 	if a.shadow {
 		c.Status = Shadowed
 	}
@@ -365,6 +387,18 @@ func (t *Tx) settle(a *Authorisation, s Settlement) (Charge, error) {
 		return charge, err
 	}
 	return charge, t.tellUnpriced(charge)
+}
+
+// stillFirst refuses a call if its session is over, and another call was made with its idempotency key since.
+func (t *Tx) stillFirst(a *Authorisation) error {
+	if a.onceKey == "" || a.session == t.ledger.Session() {
+		return nil
+	}
+	_, found, err := once(t.ledger, OnceID{Owner: "call:" + a.charge.Payer, Key: a.onceKey})
+	if err == nil && found {
+		err = fmt.Errorf("call %s: %w", a.charge.RequestID, errRecovered)
+	}
+	return err
 }
 
 // limited returns an amount, or what the settlement may charge now.
@@ -444,11 +478,11 @@ func (t *Tx) record(d drawn, hold *ledger.Hold) (Charge, error) {
 	if c.Status == "" {
 		c.Status = Charged
 	}
-	acc, err := t.ledger.Account(d.account())
+	acc, held, err := t.balance(d.account())
 	if err != nil {
 		return Charge{}, err
 	}
-	c.Balance = acc.Available() - t.ledger.Held(d.account())
+	c.Balance = acc.Available() - held
 	if hold != nil && hold.Account() == d.account() {
 		c.Balance += hold.Amount()
 	}
@@ -510,7 +544,9 @@ func (t *Tx) cancel(a *Authorisation) error {
 		}
 		t.ledger.Delete(drawTable.key(d.Charge.RequestID))
 	}
-	a.limits.settle(t, d.Posted)
+	if err := a.limits.settle(t); err != nil {
+		return err
+	}
 	if d.Posted > 0 {
 		d.OnceKey = "" // the call may be made again
 		d.Charge.Source, d.Charge.Cut = "stated", "upstream"
@@ -523,28 +559,34 @@ func (t *Tx) cancel(a *Authorisation) error {
 
 // RecoverPending must be called after a ledger was opened, before it is used. It posts the draws of calls whose process died, and records them as
 // charges. It also closes escrows that were over except for what those calls held. Calls of processes that are still running are left alone.
+//
+// If processes share the ledger, RecoverPending must be called again when the session of one has ended, see [ledger.Ledger.Ended].
 func (b *Book) RecoverPending(ctx context.Context) error {
-	for _, left := range []struct {
-		table   table
-		recover func(*Tx, string) error
-	}{{drawTable, (*Tx).recoverCall}, {closingTable, (*Tx).recoverClosing}} {
-		for after := ""; ; {
-			ids, err := b.idsIn(left.table, after)
-			if err != nil {
-				return err
+	if err := b.recoverIn(ctx, drawTable, (*Tx).recoverCall); err != nil {
+		return err
+	}
+	return b.FinishClosing(ctx)
+}
+
+// FinishClosing pays out what is left in escrows that are over, except for what running calls hold. The call that ends last does that by itself. So
+// FinishClosing is needed only if other processes share the ledger, and have given back what they had set aside. It must be called now and then.
+func (b *Book) FinishClosing(ctx context.Context) error {
+	return b.recoverIn(ctx, closingTable, (*Tx).recoverClosing)
+}
+
+func (b *Book) recoverIn(ctx context.Context, in table, recover func(*Tx, string) error) error {
+	for after := ""; ; {
+		ids, err := b.idsIn(in, after)
+		if err != nil || len(ids) == 0 {
+			return err
+		}
+		for _, id := range ids {
+			if _, err := Do(ctx, b, func(t *Tx) (struct{}, error) { return struct{}{}, recover(t, id) }); err != nil {
+				return fmt.Errorf("recovering %s: %w", id, err)
 			}
-			if len(ids) == 0 {
-				break
-			}
-			for _, id := range ids {
-				if _, err := Do(ctx, b, func(t *Tx) (struct{}, error) { return struct{}{}, left.recover(t, id) }); err != nil {
-					return fmt.Errorf("recovering %s: %w", id, err)
-				}
-				after = id
-			}
+			after = id
 		}
 	}
-	return nil
 }
 
 // idsIn returns some ids of a table, beginning after the given id.
@@ -576,7 +618,7 @@ func (t *Tx) recoverCall(request string) error {
 
 // recordDrawn posts what a call has drawn, and records it as its charge.
 func (t *Tx) recordDrawn(d drawn) error {
-	d.Charge.Source, d.Charge.Cut = "stated", "crash"
+	d.Charge.Source, d.Charge.Cut = "stated", cutCrash
 	if d.Pending > 0 {
 		d.Charge.Source = "estimated"
 	}
@@ -604,8 +646,8 @@ func (t *Tx) recoverClosing(id string) error {
 	if err != nil || e == nil || e.Closing == "" {
 		return err
 	}
-	if over, err := t.ledger.Over(e.ClosingBy); err != nil || !over && e.ClosingBy != t.ledger.Session() {
-		return err // another process knows what its calls hold of it
+	if free, err := t.unheld(e); err != nil || free == 0 {
+		return err
 	}
 	return t.sendLeft(e)
 }

@@ -12,9 +12,9 @@ import (
 // calls have claimed, so that together they never take more than there is. Claims are lost when the process ends; their results are in the
 // books.
 //
-// [Book.Claims] returns the claims of a ledger. No other code keeps such state, neither in this package nor in those that use it. The current
-// implementation is in memory, for a process that does not share its ledger. If several processes share a ledger, another implementation could
-// lease a part of each thing from the ledger. Holds of money are not claims, but belong to the ledger (see [ledger.Hold]).
+// [Book.Claims] returns the claims of a ledger. No other code keeps such state, neither in this package nor in those that use it. Claims are in
+// memory. If several processes share the ledger, claims of the kinds for which that matters are also records of the ledger, which are valid
+// until the session of their process is over; see [Kind.IsShared]. Holds of money are not claims, but belong to the ledger (see [ledger.Hold]).
 //
 // All methods may be called from any goroutine.
 type Claims interface {
@@ -25,8 +25,14 @@ type Claims interface {
 	TakeUpTo(ctx context.Context, n int64, of ...Bound) (Claim, error)
 	// Await is like Take, but waits until there is enough, or until ctx ends. No bound may have Left.
 	Await(ctx context.Context, n int64, of ...Bound) (Claim, error)
+	// TakeIn is like Take, in an operation that writes into the books what was used of the claim. The claim ends with the operation.
+	TakeIn(t *Tx, n int64, of ...Bound) (Claim, error)
+	// TakeUpToIn is like TakeIn, but claims less than n, perhaps nothing, if there is too little.
+	TakeUpToIn(t *Tx, n int64, of ...Bound) (Claim, error)
 	// Taken returns how much of a thing all claims together have taken.
 	Taken(of Thing) int64
+	// TakenIn is like Taken, in an operation.
+	TakenIn(t *Tx, of Thing) (int64, error)
 
 	// Pass counts an event whose rate is limited, such as a wrong key. If there were too many, the event is not counted, and wait is the time
 	// until the next one is allowed.
@@ -41,6 +47,9 @@ type Claims interface {
 	Pay(of Thing, paid Paid)
 	// Count counts n events that have happened, even if they are more than the rate allows. Then Pass has to wait the longer.
 	Count(of Thing, at Rate, n int64)
+
+	// Clean writes into the books what could not be given back there while the ledger took no operations.
+	Clean(ctx context.Context) error
 
 	// Live registers something that runs in this process, such as a call, with a function that ends it. The caller must call the returned
 	// function when it has ended by itself.
@@ -57,10 +66,12 @@ type Claim interface {
 	Extend(by int64) error
 	// ExtendUpTo takes more, or as much of it as there is. It returns how much it took.
 	ExtendUpTo(by int64) (int64, error)
+	// Room returns how much more the claim could take at the moment. It is negative if more is claimed than there is.
+	Room() (int64, error)
 	// GiveBack gives a part back.
 	GiveBack(n int64)
 	// Settle ends the claim when the operation t is durable. t must write into the books what was used of the claim.
-	Settle(t *Tx, used int64)
+	Settle(t *Tx) error
 	// End gives back what the claim still has.
 	End()
 }
@@ -75,6 +86,7 @@ const (
 	RunningWork     Kind = "milestone"       // of a payer, by escrow and milestone: the call that does its work
 	SpendLimit      Kind = "limit"           // of a payer, by limit: what running calls may spend of it, in nanos
 	PlanQuota       Kind = "quota"           // of a payer, by subscription: what running calls may use of it, in millionths of a unit
+	RunningPlan     Kind = "plan"            // of a payer, by subscription: calls that run on a plan that counts no units
 	Cancelling      Kind = "cancellation"    // of a payer, by subscription: the operation that cancels it
 	OpenedEscrow    Kind = "opener"          // of a payer, by payee: a call that opens an escrow between the two
 	RequestBody     Kind = "body"            // of an agent, and of everybody: bytes of request bodies that are kept in memory
@@ -89,6 +101,17 @@ const (
 	RunningReport   Kind = "report"          // of an agent, and of everybody: reports that are added up, or wait for that
 	PacedCall       Kind = "pace"            // of an agent, by the name of a rate: its calls, or their tokens; counted by Pass and Count
 )
+
+// IsShared reports whether claims of the kind by all processes that share a ledger count together. Those of the other kinds protect a process, or
+// only bound how often something may happen; each process counts them by itself.
+func (k Kind) IsShared() bool {
+	switch k {
+	case RunningKey, RunningWork, SpendLimit, PlanQuota, RunningPlan, OpenedEscrow, ItemizedAnswer, Work:
+		return true
+	default:
+		return false
+	}
+}
 
 // Thing is something that is claimed.
 type Thing struct {
@@ -118,6 +141,8 @@ type NoRoom struct {
 	Bound int   // the index of the claim's bound with the least room
 	Room  int64 // the room that it has; negative if more of the thing is claimed than there is
 	Note  []byte
+
+	others bool // other processes have claimed some of it
 }
 
 // Error says how much room there is.

@@ -39,6 +39,15 @@ type taken struct {
 	freed  chan struct{} // closed when some of it is given back; nil: nobody waits for that
 }
 
+// newClaims returns the claims of a process on a ledger.
+func newClaims(l *ledger.Ledger) Claims {
+	m := newMemory(l)
+	if l.IsShared() {
+		return newSharedClaims(m)
+	}
+	return m
+}
+
 func newMemory(l *ledger.Ledger) *memory {
 	m := &memory{ledger: l, seed: maphash.MakeSeed()}
 	for i := range m.shards {
@@ -167,6 +176,37 @@ func (c *claim) extendOrWait(by int64) (freed <-chan struct{}, err error) {
 	return t.freed, nil
 }
 
+// TakeIn is [Claims]'.
+func (m *memory) TakeIn(t *Tx, n int64, of ...Bound) (Claim, error) {
+	return m.within(t, func(c *claim) error { return c.Extend(n) }, of)
+}
+
+// TakeUpToIn is [Claims]'.
+func (m *memory) TakeUpToIn(t *Tx, n int64, of ...Bound) (Claim, error) {
+	return m.within(t, func(c *claim) error {
+		_, err := c.ExtendUpTo(n)
+		return err
+	}, of)
+}
+
+func (m *memory) within(t *Tx, extend func(*claim) error, of []Bound) (Claim, error) {
+	c, err := m.claim(of)
+	if err == nil {
+		err = extend(c)
+	}
+	if err != nil {
+		return nil, err
+	}
+	t.ledger.OnUndo(c.End)
+	return c, c.Settle(t)
+}
+
+// Clean is [Claims]'.
+func (m *memory) Clean(context.Context) error { return nil }
+
+// TakenIn is [Claims]'.
+func (m *memory) TakenIn(_ *Tx, of Thing) (int64, error) { return m.Taken(of), nil }
+
 // Taken is [Claims]'.
 func (m *memory) Taken(of Thing) int64 {
 	s := m.shard(of.Owner)
@@ -216,6 +256,14 @@ func (c *claim) ExtendUpTo(by int64) (int64, error) {
 	return by, nil
 }
 
+// Room is [Claim]'s.
+func (c *claim) Room() (int64, error) {
+	c.lock()
+	defer c.unlock()
+	_, room, err := c.tightest()
+	return room, err
+}
+
 // GiveBack is [Claim]'s.
 func (c *claim) GiveBack(n int64) {
 	c.lock()
@@ -224,7 +272,10 @@ func (c *claim) GiveBack(n int64) {
 }
 
 // Settle is [Claim]'s: until the books say what was used, it is still taken.
-func (c *claim) Settle(t *Tx, _ int64) { t.ledger.OnCommit(c.End) }
+func (c *claim) Settle(t *Tx) error {
+	t.ledger.OnCommit(c.End)
+	return nil
+}
 
 // End is [Claim]'s.
 func (c *claim) End() {

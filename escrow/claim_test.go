@@ -76,7 +76,7 @@ func TestClaims(t *testing.T) {
 	failure := errors.New("on purpose")
 	for _, want := range []error{failure, nil} {
 		_, err := escrow.Do(ctx, b, func(tx *escrow.Tx) (struct{}, error) {
-			bob.Settle(tx, 3)
+			must(t, bob.Settle(tx))
 			if bob.Amount() != 30 {
 				t.Error("it was given back before the commit")
 			}

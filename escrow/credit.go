@@ -176,11 +176,11 @@ func (t *Tx) issuedCredit(by Actor, id string) (Credit, error) {
 // endCredit takes back the part of a credit that is neither used nor held by running calls. What they hold is checked again until they have
 // ended.
 func (t *Tx) endCredit(c *Credit, status CreditStatus) error {
-	acc, err := t.ledger.Account(c.Account())
+	acc, held, err := t.balance(c.Account())
 	if err != nil {
 		return err
 	}
-	free := acc.Available() - t.ledger.Held(c.Account())
+	free := acc.Available() - held
 	if free > 0 {
 		_, err := t.ledger.Post(ledger.Transfer{Debit: c.Account(), Credit: ledger.Issuer(c.Payee), Amount: free, Kind: kindCreditEnd, Reference: c.ID, Memo: string(status)})
 		if err != nil {

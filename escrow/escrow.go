@@ -86,27 +86,26 @@ func (e *Escrow) kind() EscrowKind {
 
 // Escrow is money that a payer has locked for a payee. Always Amount = Released + Refunded + Remaining().
 type Escrow struct {
-	ID            string         `cbor:"1,keyasint"`
-	Status        Status         `cbor:"2,keyasint"`
-	From          string         `cbor:"3,keyasint"` // the payer
-	To            string         `cbor:"4,keyasint"` // the payee
-	Amount        ledger.Amount  `cbor:"5,keyasint"`
-	Released      ledger.Amount  `cbor:"6,keyasint,omitempty"` // commission included
-	Refunded      ledger.Amount  `cbor:"7,keyasint,omitempty"`
-	Commission    ledger.Amount  `cbor:"8,keyasint,omitempty"` // out of Released
-	CommissionPPM int64          `cbor:"9,keyasint,omitempty"` // fixed at creation
-	Memo          string         `cbor:"10,keyasint,omitempty"`
-	AutoRelease   time.Duration  `cbor:"11,keyasint,omitempty"`
-	AutoReleaseAt time.Time      `cbor:"12,keyasint,omitzero"` // zero: it stays until someone acts
-	OnExpiry      Way            `cbor:"13,keyasint"`
-	Milestones    []Milestone    `cbor:"14,keyasint,omitempty"`
-	CreatedAt     time.Time      `cbor:"15,keyasint"`
-	UpdatedAt     time.Time      `cbor:"16,keyasint"`
-	ByMeter       bool           `cbor:"17,keyasint,omitempty"` // in records without a Kind: a meter opened it
-	Served        bool           `cbor:"18,keyasint,omitempty"` // a meter has charged it
-	Subscription  string         `cbor:"19,keyasint,omitempty"` // it locks a period of this subscription
-	Closing       Way            `cbor:"20,keyasint,omitempty"` // it is over: what running calls still hold goes this way as they end
-	ClosingBy     ledger.Session `cbor:"32,keyasint,omitzero"`  // Closing: of the process whose calls hold it
+	ID            string        `cbor:"1,keyasint"`
+	Status        Status        `cbor:"2,keyasint"`
+	From          string        `cbor:"3,keyasint"` // the payer
+	To            string        `cbor:"4,keyasint"` // the payee
+	Amount        ledger.Amount `cbor:"5,keyasint"`
+	Released      ledger.Amount `cbor:"6,keyasint,omitempty"` // commission included
+	Refunded      ledger.Amount `cbor:"7,keyasint,omitempty"`
+	Commission    ledger.Amount `cbor:"8,keyasint,omitempty"` // out of Released
+	CommissionPPM int64         `cbor:"9,keyasint,omitempty"` // fixed at creation
+	Memo          string        `cbor:"10,keyasint,omitempty"`
+	AutoRelease   time.Duration `cbor:"11,keyasint,omitempty"`
+	AutoReleaseAt time.Time     `cbor:"12,keyasint,omitzero"` // zero: it stays until someone acts
+	OnExpiry      Way           `cbor:"13,keyasint"`
+	Milestones    []Milestone   `cbor:"14,keyasint,omitempty"`
+	CreatedAt     time.Time     `cbor:"15,keyasint"`
+	UpdatedAt     time.Time     `cbor:"16,keyasint"`
+	ByMeter       bool          `cbor:"17,keyasint,omitempty"` // in records without a Kind: a meter opened it
+	Served        bool          `cbor:"18,keyasint,omitempty"` // a meter has charged it
+	Subscription  string        `cbor:"19,keyasint,omitempty"` // it locks a period of this subscription
+	Closing       Way           `cbor:"20,keyasint,omitempty"` // it is over: what running calls still hold goes this way as they end
 
 	RefundAsked   ledger.Amount `cbor:"21,keyasint,omitempty"` // by the payer's open request
 	RefundReason  string        `cbor:"22,keyasint,omitempty"`

@@ -212,10 +212,11 @@ func (t *Tx) divide(e *Escrow, r Resolution) error {
 	e.reopen()
 	e.Resolution = r.Note
 	if e.Remaining() > 0 {
-		e.Closing, e.ClosingBy = ToPayer, t.ledger.Session()
+		e.Closing = ToPayer
 		if r.ToPayer == 0 {
 			e.Closing = ToPayee
 		}
+		return t.ledger.Recall(e.Account())
 	}
 	return nil
 }

@@ -46,7 +46,10 @@ func (t *Tx) sendRest(e *Escrow, way Way, memo string) error {
 	}
 	e.Status, e.RefundAsked, e.RefundReason = StatusOpen, 0, ""
 	if e.Remaining() > 0 {
-		e.Closing, e.ClosingBy = way, t.ledger.Session()
+		e.Closing = way
+		if err := t.ledger.Recall(e.Account()); err != nil {
+			return err
+		}
 	}
 	if way == ToPayee {
 		for i := range e.Milestones {

@@ -121,7 +121,7 @@ func (e *Escrow) setClosed() {
 	default:
 		e.Status = StatusSettled
 	}
-	e.Closing, e.ClosingBy, e.RefundAsked, e.RefundAt = "", ledger.Session{}, 0, time.Time{}
+	e.Closing, e.RefundAsked, e.RefundAt = "", 0, time.Time{}
 }
 
 // escrow loads an escrow in order to change it, after what is due to it was done.
@@ -153,11 +153,11 @@ func escrowByID(r ledger.Reader, id string) (*Escrow, error) {
 
 // unheld returns how much of an escrow no running call holds. It sets e.Held.
 func (t *Tx) unheld(e *Escrow) (ledger.Amount, error) {
-	acc, err := t.ledger.Account(e.Account())
+	acc, held, err := t.balance(e.Account())
 	if err != nil {
 		return 0, err
 	}
-	free := acc.Available() - t.ledger.Held(e.Account())
+	free := acc.Available() - held
 	e.Held = acc.Balance() - free
 	return max(free, 0), nil
 }

@@ -85,6 +85,15 @@ func (b *Book) deliveriesOf(r ledger.Reader, agent string, now time.Time, runnin
 	return due, err
 }
 
+// Waits returns 1 if a delivery still waits for its next attempt, and 0 if it was sent meanwhile, or put off.
+func (d Delivery) Waits(r ledger.Reader) (int64, error) {
+	value, err := r.Get(d.key())
+	if err != nil || value == nil {
+		return 0, err
+	}
+	return 1, nil
+}
+
 // Webhook returns the webhook of a delivery, or false if it was deleted.
 func (b *Book) Webhook(d Delivery) (h Webhook, found bool, err error) {
 	err = b.view(func(r ledger.Reader) error {

@@ -17,7 +17,7 @@ import (
 func TestCommitFails(t *testing.T) {
 	for _, kept := range []bool{true, false} {
 		memory := &ledgertest.Memory{}
-		l, err := ledger.New(memory.Open(), ledger.Options{Currency: "USDC", Logger: slog.New(slog.DiscardHandler)})
+		l, err := ledger.New(memory.Open(), ledger.Options{Currency: "USDC", Logger: slog.New(slog.DiscardHandler), Lifetime: -1})
 		must(t, err)
 		s := &shop{Book: escrow.New(l, defaultRules()), t: t, clock: newClock()}
 		s.agents("10", "alice")
@@ -58,7 +58,7 @@ func TestCommitFails(t *testing.T) {
 func TestACancelledCallIsPutRight(t *testing.T) {
 	for _, kept := range []bool{true, false} {
 		memory := &ledgertest.Memory{}
-		l, err := ledger.New(memory.Open(), ledger.Options{Currency: "USDC", Logger: slog.New(slog.DiscardHandler)})
+		l, err := ledger.New(memory.Open(), ledger.Options{Currency: "USDC", Logger: slog.New(slog.DiscardHandler), Lifetime: -1})
 		must(t, err)
 		s := &shop{Book: escrow.New(l, defaultRules()), t: t, clock: newClock()}
 		s.agents("10", "alice")

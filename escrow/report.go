@@ -1,7 +1,6 @@
 package escrow
 
 import (
-	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"maps"
@@ -169,11 +168,11 @@ func (t *Tx) partsOf(c Charge, credit bool, due ledger.Amount) (parts []part, mo
 				continue
 			}
 			id := ledger.Credit(p.ID)
-			acc, err := t.ledger.Account(id)
+			acc, held, err := t.balance(id)
 			if err != nil {
 				return nil, 0, err
 			}
-			if n := min(due, acc.Available()-t.ledger.Held(id)); n > 0 {
+			if n := min(due, acc.Available()-held); n > 0 {
 				parts = append(parts, part{credit: p.ID, amount: n})
 				due -= n
 			}
@@ -263,11 +262,8 @@ func (t *Tx) claimReported(sub Subscription, units int64) (*quotaClaim, error) {
 		units = 0
 	}
 	var err error
-	if q.Claim, err = t.process.claims.TakeUpTo(context.Background(), units, of...); err != nil {
-		return nil, err
-	}
-	t.ledger.OnUndo(q.Claim.End)
-	return q, nil
+	q.Claim, err = t.process.claims.TakeUpToIn(t, units, of...)
+	return q, err
 }
 
 // payCharge pays a charge in parts, from an escrow or, if it is nil, from credit and the payer's wallet. It records the charge.

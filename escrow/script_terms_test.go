@@ -33,7 +33,7 @@ func (s *script) termStep(verb string, arg func(int) string, named map[string]st
 			p.Overage, p.OveragePrice = true, "0.01 per call"
 		}
 		r.Plans = append(r.Plans, p)
-		s.Book = s.With(r)
+		s.rule(r)
 	case "subscribe": // subscribe S PAYER PAYEE [plan=P | AMOUNT period=168h]
 		o := escrow.SubscriptionOrder{Payee: arg(2), Plan: named["plan"]}
 		if o.Plan == "" {

@@ -1,7 +1,6 @@
 package escrow
 
 import (
-	"context"
 	"errors"
 	"time"
 
@@ -91,22 +90,24 @@ func (t *Tx) cancelPeriod(by Actor, s *Subscription) error {
 	if price == nil || price.Status != StatusOpen || price.Closing != "" || price.Remaining() == 0 {
 		return by.mayPay(s.Payee)
 	}
-	claim, err := t.process.claims.Take(context.Background(), 1, Bound{Of: s.cancelling(), Most: 1}) // before it looks for calls; see [Authorisation.claimPeriod]
+	_, err = t.process.claims.TakeIn(t, 1, Bound{Of: s.cancelling(), Most: 1}) // before it looks for calls; see [Authorisation.claimPeriod]
 	if _, isFull := errors.AsType[*NoRoom](err); isFull {
 		return refuse(InvalidStatus, map[string]string{"retry_after": "1"}, "the subscription is being cancelled")
 	}
 	if err != nil {
 		return err
 	}
-	t.ledger.OnUndo(claim.End)
-	claim.Settle(t, 1)
 	byPayer := by.Agent == s.Payer
 	if byPayer {
 		if err := t.mayCancel(s); err != nil {
 			return err
 		}
 	}
-	rest := min(s.unused(price.Amount, t.Now(), t.process.claims.Taken(s.quota())), price.Remaining())
+	taken, err := t.process.claims.TakenIn(t, s.quota())
+	if err != nil {
+		return err
+	}
+	rest := min(s.unused(price.Amount, t.Now(), taken), price.Remaining())
 	if byPayer || by.Operator {
 		err = t.spend(by, price.letGo(price.Remaining()-rest))
 	} else {
@@ -147,8 +148,10 @@ func (t *Tx) mayCancel(s *Subscription) error {
 	if s.Plan.Name == "" || s.Plan.Included > 0 {
 		return nil
 	}
-	if t.process.claims.Taken(Thing{Kind: RunningCalls, Owner: s.Payer}) > 0 {
-		return refuse(InvalidStatus, map[string]string{"retry_after": "1"}, "calls of this agent run; cancel when they have ended")
+	if running, err := t.process.claims.TakenIn(t, s.running()); err != nil {
+		return err
+	} else if running > 0 {
+		return refuse(InvalidStatus, map[string]string{"retry_after": "1"}, "calls on this plan run; cancel when they have ended")
 	}
 	if s.Served == s.EscrowID {
 		return refuse(Forbidden, map[string]string{"subscription_id": s.ID, "period_end": s.PeriodEnd.Format(time.RFC3339)},
@@ -170,6 +173,8 @@ func (s Subscription) unused(price ledger.Amount, now time.Time, taken int64) le
 }
 
 func (s Subscription) cancelling() Thing { return Thing{Kind: Cancelling, Owner: s.Payer, Name: s.ID} }
+
+func (s Subscription) running() Thing { return Thing{Kind: RunningPlan, Owner: s.Payer, Name: s.ID} }
 
 func (s Subscription) quota() Thing { return Thing{Kind: PlanQuota, Owner: s.Payer, Name: s.ID} }
 

@@ -2,6 +2,7 @@ package escrow
 
 import (
 	"context"
+	"math"
 	"time"
 
 	"github.com/tallygate/tallygate/escrow/ledger"
@@ -27,8 +28,8 @@ func (b *Book) claimQuota(ctx context.Context, s Subscription, o CallOrder) (*qu
 			}
 			return now.QuotaLeft(), nil
 		}}}
-	} else {
-		o.Quota = 0
+	} else { // nothing is counted but that the call runs
+		o.Quota, of = 1, []Bound{{Of: s.running(), Most: math.MaxInt64}}
 	}
 	var err error
 	q.Claim, err = b.process.claims.TakeUpTo(ctx, o.Quota, of...)
@@ -293,7 +294,10 @@ func (t *Tx) useQuota(q *quotaClaim, c *Charge, s Settlement) (ledger.Amount, er
 	if err != nil || sub == nil {
 		return 0, err
 	}
-	used := min(max(s.Quota, 0), q.Amount(), sub.QuotaLeft())
+	used := int64(0)
+	if q.counted() {
+		used = min(max(s.Quota, 0), q.Amount(), sub.QuotaLeft())
+	}
 	sub.Used += used
 	c.QuotaUsed, c.QuotaLeft = used, sub.QuotaLeft()
 	var price ledger.Amount
@@ -311,6 +315,5 @@ func (t *Tx) useQuota(q *quotaClaim, c *Charge, s Settlement) (ledger.Amount, er
 	if err := t.put(subscriptionTable.key(sub.ID), sub); err != nil {
 		return 0, err
 	}
-	q.Settle(t, used)
-	return price, nil
+	return price, q.Settle(t)
 }

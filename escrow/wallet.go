@@ -34,8 +34,8 @@ func walletOf(agent string, acc ledger.Account, held ledger.Amount, currency str
 
 // Wallet returns an agent's wallet as this operation sees it.
 func (t *Tx) Wallet(agent string) (Wallet, error) {
-	acc, err := t.ledger.Account(account(agent))
-	return walletOf(agent, acc, t.ledger.Held(account(agent)), t.Currency()), err
+	acc, held, err := t.balance(account(agent))
+	return walletOf(agent, acc, held, t.Currency()), err
 }
 
 // Payment is a payment from one agent to another.
@@ -216,4 +216,12 @@ func (b *Book) Entries(ctx context.Context, agent string, before uint64, limit i
 		})
 	}
 	return entries, next, nil
+}
+
+// balance returns an account as this operation sees it, and how much of it is held.
+func (t *Tx) balance(id ledger.AccountID) (acc ledger.Account, held ledger.Amount, err error) {
+	if acc, err = t.ledger.Account(id); err == nil {
+		held, err = t.ledger.Held(id)
+	}
+	return acc, held, err
 }

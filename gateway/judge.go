@@ -288,7 +288,7 @@ func (j *Rejudge) end() {
 
 // judgeAgain asks a judge again, and decides if it answers. It returns false if the judge does not answer.
 func judgeAgain(ctx context.Context, book *escrow.Book, decision escrow.Decision, later laterQuestion, agent string, logger *slog.Logger) (answers bool) {
-	work, err := book.Claims().Take(ctx, 1, escrow.Bound{Of: escrow.Thing{Kind: escrow.Work, Name: "judge " + decision.RequestID}, Most: 1})
+	work, err := book.Claims().Take(ctx, 1, escrow.Bound{Of: escrow.Thing{Kind: escrow.Work, Name: "judge " + decision.RequestID}, Left: decision.Waits})
 	if err != nil {
 		return true // another worker is asking at this moment
 	}

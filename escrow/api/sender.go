@@ -143,7 +143,7 @@ func (s *Sender) begin(ctx context.Context, book *escrow.Book, sending *sync.Wai
 	}
 	for _, d := range due {
 		claim, err := claims.Take(ctx, 1,
-			escrow.Bound{Of: work(d), Most: 1},
+			escrow.Bound{Of: work(d), Most: 1, Left: d.Waits}, // another process may have sent it meanwhile
 			escrow.Bound{Of: of(d.Agent), Most: escrow.DeliveriesOf},
 			escrow.Bound{Of: of(""), Most: sendAtOnce})
 		if err != nil { // another sender is working on it now

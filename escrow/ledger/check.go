@@ -330,7 +330,7 @@ func (c *checker) entries(counted map[AccountID]int) error {
 // record checks that a record is of a known kind and can be read. It counts the entries of the transfers up to upTo.
 func (c *checker) record(key, value []byte, upTo uint64, entries map[AccountID]int) error {
 	switch key[0] {
-	case transferPrefix, accountPrefix, pendingPrefix, headPrefix, DomainPrefix:
+	case transferPrefix, accountPrefix, pendingPrefix, headPrefix, leasePrefix, recallPrefix, beatPrefix, DomainPrefix:
 		return nil
 	case entryPrefix:
 		seq, err := lastSeq(key)

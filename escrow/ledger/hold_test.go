@@ -82,7 +82,7 @@ func TestBalanceInFlight(t *testing.T) {
 		if got := free(); got != before-5 {
 			t.Errorf("while 3 of the 5 are being paid, %s are free of %s", got, before)
 		}
-		if got := tx.Held(alice); got != 2 {
+		if got, err := tx.Held(alice); got != 2 || err != nil {
 			t.Errorf("while 3 of the 5 are being paid, %s are held", got)
 		}
 		return err
@@ -174,7 +174,7 @@ func TestHoldsRelyOnWhatIsCommitted(t *testing.T) {
 			if _, err := tx.Post(Transfer{Debit: carol, Credit: World, Amount: 3}); err != nil {
 				return err
 			}
-			if tx.Held(carol) != 0 || !mayHold(4) || mayHold(5) {
+			if held, _ := tx.Held(carol); held != 0 || !mayHold(4) || mayHold(5) {
 				t.Error("what is given back was not spent first")
 			}
 			return want

@@ -26,6 +26,14 @@ type Options struct {
 	Currency string
 	// Logger gets the messages for the operator. The default is slog.Default.
 	Logger *slog.Logger
+	// Lifetime is for a [Shared] store: if a process shows no sign of life for so long, the others end its session. It must be the same for
+	// all processes. The default is 10s. If it is negative, the ledger does not call [Ledger.Tend] by itself, and sessions never end by
+	// themselves.
+	Lifetime time.Duration
+	// Elapsed is the monotonic clock by which signs of life are judged. The default is the time since the ledger was opened.
+	Elapsed func() time.Duration
+	// Untended means that the caller calls [Ledger.Tend], and that nothing waits for other processes. It is for tests.
+	Untended bool
 }
 
 // Ledger keeps the books in one store. Its methods may be called from any goroutine.
@@ -34,9 +42,13 @@ type Ledger struct {
 	now      func() time.Time
 	logger   *slog.Logger
 	currency string
+	shared   bool // with other processes
 	session  Session
 	memory   *memory
-	applied  stateRecord // the state after the last operation that ran; used by the writer only
+	elapsed  func() time.Duration
+	tending  tending
+	patience time.Duration // how long this process waits for leases that it has recalled
+	applied  applied       // what the last operation that ran has left; used by the writer only
 
 	reopening sync.Mutex
 
@@ -46,17 +58,39 @@ type Ledger struct {
 	readOnly error     // why operations are refused for good: the books were found wrong
 }
 
+// applied is the state after an operation. To find out whether the history goes on from there, a process that shares its ledger also knows the
+// last transfer.
+type applied struct {
+	stateRecord
+	last [32]byte // SHA-256 of the record of the last transfer, or zero
+}
+
 // New opens the ledger in a store. In an empty store it begins a new ledger.
 func New(s Store, o Options) (*Ledger, error) {
-	l := &Ledger{store: s, now: o.Now, logger: o.Logger, memory: newMemory()}
+	_, shared := s.(Shared)
+	l := &Ledger{store: s, shared: shared, now: o.Now, logger: o.Logger, memory: newMemory(shared), elapsed: o.Elapsed}
 	if l.now == nil {
 		l.now = time.Now
+		if c, ok := s.(Clock); ok {
+			l.now = c.Now
+		}
+	}
+	if l.elapsed == nil {
+		begin := time.Now()
+		l.elapsed = func() time.Duration { return time.Since(begin) }
 	}
 	if l.logger == nil {
 		l.logger = slog.Default()
 	}
+	l.tending = newTending(o.Lifetime)
 	if err := l.open(o.Currency, current); err != nil {
 		return nil, err
+	}
+	if !o.Untended {
+		l.patience = recallWait
+	}
+	if shared && o.Lifetime >= 0 && !o.Untended {
+		l.tending.running.Go(l.tendUntilClosed)
 	}
 	return l, nil
 }
@@ -66,6 +100,7 @@ func (l *Ledger) Currency() string { return l.currency }
 
 // Close commits the queued operations and closes the store.
 func (l *Ledger) Close() error {
+	l.tending.end()
 	err := l.endSession()
 	if errors.Is(err, ErrClosed) {
 		err = nil // the ledger was closed before
@@ -148,6 +183,7 @@ type Receipt[T any] struct {
 	done   chan struct{}
 	result T
 	err    error
+	lacks  []AccountID // if err is for lack of funds: accounts of which other processes have leases
 }
 
 // Done is closed when the operation has ended.
@@ -167,12 +203,19 @@ func Do[T any](ctx context.Context, l *Ledger, op func(*Tx) (T, error)) (T, erro
 	if ctx.Err() != nil {
 		return none, fmt.Errorf("the operation was not begun: %w", context.Cause(ctx))
 	}
-	r := Queue(l, op)
-	select {
-	case <-r.done:
-		return r.result, r.err
-	case <-ctx.Done():
-		return none, fmt.Errorf("waiting for the ledger: %w", context.Cause(ctx))
+	for began := time.Now(); ; {
+		r := Queue(l, op)
+		select {
+		case <-r.done:
+			if len(r.lacks) == 0 || time.Since(began) >= l.patience {
+				return r.result, r.err
+			}
+		case <-ctx.Done():
+			return none, fmt.Errorf("waiting for the ledger: %w", context.Cause(ctx))
+		}
+		if !l.awaitLeases(ctx, r.lacks) {
+			return r.result, r.err
+		}
 	}
 }
 
@@ -208,7 +251,7 @@ func (o *operation[T]) end(err error) {
 	o.tx.ledger.end(&o.tx, err)
 	if err != nil {
 		var none T
-		o.result, o.err = none, err
+		o.result, o.err, o.lacks = none, err, o.tx.lacks
 	}
 	o.run, o.tx = nil, Tx{} // the caller may keep the receipt for long
 	close(o.done)
@@ -219,14 +262,12 @@ func (l *Ledger) run(tx *Tx, w Writer, op func() error) (err error) {
 	if err := l.failure(); err != nil {
 		return err
 	}
-	state, err := readState(w)
-	if err == nil {
-		err = l.takeIn(w, state)
-	}
+	session := l.Session()
+	state, sessions, err := l.takeIn(w, session)
 	if err != nil {
 		return l.judge(w, err)
 	}
-	*tx = Tx{ledger: l, w: w, now: l.tick(), before: l.applied, state: state, pinned: tx.pinned[:0], changes: tx.changes[:0], committed: tx.committed[:0]}
+	*tx = Tx{ledger: l, w: w, now: l.tick(), before: l.applied, state: state.stateRecord, last: state.last, session: session, sessions: sessions, pinned: tx.pinned[:0], changes: tx.changes[:0], committed: tx.committed[:0]}
 	completed := false
 	defer func() {
 		if err != nil || !completed { // op panicked
@@ -242,7 +283,7 @@ func (l *Ledger) run(tx *Tx, w Writer, op func() error) (err error) {
 		tx.state.Time = tx.now.UnixNano()
 		w.Put(stateKey, encode(tx.state))
 	}
-	l.applied = tx.state
+	l.applied = applied{tx.state, tx.last}
 	return nil
 }
 
@@ -284,6 +325,8 @@ func (l *Ledger) stop(cause error) {
 // Reopen makes the ledger accept operations again after a failed commit. The store goes on from the state that is durable now. Holds keep
 // the amounts that they had when the commit failed. To find out what became of an operation that ended with [ErrOutcomeUnknown], look
 // for a record that it puts. If the store can't be reopened, Reopen returns the reason and changes nothing.
+//
+// If other processes have ended this one's session meanwhile, Reopen begins a new one. Then all holds are lost; see [Hold.Lost].
 func (l *Ledger) Reopen() error {
 	l.reopening.Lock()
 	defer l.reopening.Unlock()
@@ -293,20 +336,20 @@ func (l *Ledger) Reopen() error {
 	if stopped == nil {
 		return nil // no commit failed, or another caller has reopened the ledger
 	}
-	store, ok := l.store.(Reopener)
-	if !ok {
+	if store, ok := l.store.(Reopener); ok {
+		if err := store.Reopen(); err != nil {
+			return fmt.Errorf("reopening the ledger: %w", err)
+		}
+	} else if !errors.Is(stopped, errSessionOver) {
 		return fmt.Errorf("%w: this store can't be reopened; restart", ErrUnavailable)
-	}
-	if err := store.Reopen(); err != nil {
-		return fmt.Errorf("reopening the ledger: %w", err)
 	}
 	// Operations are refused until l.stopped is cleared, so no account changes while it is read again.
 	err := l.View(func(r Reader) (err error) {
-		l.applied, err = readState(r)
+		l.applied, err = l.readApplied(r)
 		return err
 	})
 	if err == nil {
-		err = l.memory.reload(l.committed)
+		err = l.resumeSession()
 	}
 	if err != nil {
 		return fmt.Errorf("reopening the ledger: %w", err)
@@ -324,10 +367,14 @@ func (l *Ledger) View(fn func(Reader) error) error { return l.damaged(l.store.Vi
 // Look is like [Ledger.View], for fn that reads few records. It may be quicker, but each record is read as of the last commit at that moment,
 // so two records need not be of the same commit.
 func (l *Ledger) Look(fn func(Reader) error) error {
-	if store, ok := l.store.(Looker); ok {
+	switch store := l.store.(type) {
+	case Looker:
 		return l.damaged(fn(looking{store, l.store}))
+	case Recent:
+		return l.damaged(store.Recent(fn))
+	default:
+		return l.View(fn)
 	}
-	return l.View(fn)
 }
 
 // looking reads records one by one.
@@ -345,10 +392,7 @@ func (r looking) Scan(in Range, fn func(key, value []byte) (bool, error)) error 
 }
 
 // IsShared reports whether other processes may have the ledger open.
-func (l *Ledger) IsShared() bool {
-	_, is := l.store.(Shared)
-	return is
-}
+func (l *Ledger) IsShared() bool { return l.shared }
 
 func (l *Ledger) committed(id AccountID) (account Account, err error) {
 	err = l.Look(func(r Reader) error {
@@ -358,16 +402,17 @@ func (l *Ledger) committed(id AccountID) (account Account, err error) {
 	return account, err
 }
 
-// recent returns an account as of the last commit that this process knows of. A commit of another process that it does not know yet is
-// taken in before the next operation.
-func (l *Ledger) recent(id AccountID) (account Account, err error) {
-	store, ok := l.store.(Recent)
-	if !ok {
-		return l.committed(id)
+// own returns what this process may spend of an account, as last committed: all that is available, or its lease if the ledger is shared.
+func (l *Ledger) own(id AccountID) (Amount, error) {
+	if !l.shared {
+		account, err := l.committed(id)
+		return account.Available(), err
 	}
-	err = l.damaged(store.Recent(func(r Reader) error {
-		account, err = ReadAccount(r, id)
+	var own Amount
+	err := l.View(func(r Reader) error {
+		all, err := readLeases(r, id, []Session{l.Session()})
+		own, _ = all.split(l.Session())
 		return err
-	}))
-	return account, err
+	})
+	return own, err
 }

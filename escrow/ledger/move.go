@@ -50,18 +50,18 @@ func (tx *Tx) rollback(mark int) {
 	tx.changes = tx.changes[:mark]
 }
 
-// pin keeps an account's place in memory until the operation is committed or thrown away. account is the account as the operation sees
-// it. The shard must be locked.
-func (tx *Tx) pin(s *shard, id AccountID, account Account) (*place, error) {
-	p, err := s.place(id, func() (Account, error) { return account, nil })
+// pin keeps an account's place in memory until the operation is committed or thrown away. own is what this process may spend of it, as the
+// operation sees it. The shard must be locked.
+func (tx *Tx) pin(s *shard, id AccountID, own Amount) (*place, error) {
+	p, err := s.place(id, func() (Amount, error) { return own, nil })
 	if err != nil {
 		return nil, err
 	}
 	if p.pinnedBy == tx {
 		return p, nil
 	}
-	if known := p.available + p.incoming; known != account.Available() {
-		return nil, tx.ledger.wrong(tx.w, fmt.Errorf("account %s has %s available in its record, %s in memory", id, account.Available(), known))
+	if known := p.available + p.incoming; known != own {
+		return nil, tx.ledger.wrong(tx.w, fmt.Errorf("of account %s, %s may be spent by its record, %s in memory", id, own, known))
 	}
 	p.pins++
 	p.pinnedBy = tx
@@ -105,8 +105,10 @@ func (tx *Tx) move(t Transfer, cover []*Hold) (Transfer, error) {
 	if err != nil {
 		return t, err
 	}
-	if err := tx.earn(t.Credit, credit, creditAfter.Available()-credit.Available()); err != nil {
-		return t, err
+	if !tx.ledger.shared { // what comes in is in no lease
+		if err := tx.earn(t.Credit, credit, creditAfter.Available()-credit.Available()); err != nil {
+			return t, err
+		}
 	}
 	return t, tx.write(t, debitAfter, creditAfter)
 }
@@ -114,10 +116,14 @@ func (tx *Tx) move(t Transfer, cover []*Hold) (Transfer, error) {
 // pay applies the rules and takes the amount from the debit account. It does both under the lock under which holds are made, so that no
 // hold can take the same money.
 func (tx *Tx) pay(debit, credit Account, t Transfer, cover []*Hold) (Account, Account, error) {
+	all, own, others, err := tx.parts(t.Debit, debit)
+	if err != nil {
+		return debit, credit, err
+	}
 	s := tx.ledger.memory.shard(t.Debit)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p, err := tx.pin(s, t.Debit, debit)
+	p, err := tx.pin(s, t.Debit, own)
 	if err != nil {
 		return debit, credit, err
 	}
@@ -127,38 +133,70 @@ func (tx *Tx) pay(debit, credit Account, t Transfer, cover []*Hold) (Account, Ac
 			covered += h.amount
 		}
 	}
-	debitAfter, creditAfter, outcome := apply(debit, credit, p.held-covered, t)
+	debitAfter, creditAfter, outcome := apply(debit, credit, others+p.held-covered, t)
 	switch outcome {
 	case OK:
 	case InsufficientFunds:
-		return debit, credit, refuseFunds(t.Debit, t.Amount, debit.Available()-p.held+covered)
+		if others > 0 {
+			tx.lacks = append(tx.lacks, t.Debit)
+		}
+		return debit, credit, refuseFunds(t.Debit, t.Amount, debit.Available()-others-p.held+covered)
 	default:
 		return debit, credit, &Refusal{Outcome: outcome, Detail: fmt.Sprintf("%s of %s from %s to %s", t.Phase, t.Amount, t.Debit, t.Credit)}
 	}
 	spent := debit.Available() - debitAfter.Available()
-	if spent < 0 { // a pending amount is available again
+	switch {
+	case tx.ledger.shared:
+		free := debit.Available() - own - others // in no lease
+		if left := own - tx.spend(p, spent, free, cover); left != own {
+			tx.putLease(t.Debit, all, left)
+		}
+	case spent < 0: // a pending amount is available again
 		tx.make(change{place: p, incoming: -spent})
-	} else {
-		tx.spend(p, spent, cover)
+	default:
+		tx.spend(p, spent, 0, cover)
 	}
 	return debitAfter, creditAfter, nil
 }
 
-// spend takes an amount first from the covering holds, then from what operations in flight brought in, then from what is available. The
-// order matters: if the operation is thrown away later, no hold that was made meanwhile lacks money. The shard must be locked.
-func (tx *Tx) spend(p *place, amount Amount, cover []*Hold) {
+// parts returns what this process and the others may spend of an account: what they have leased if the ledger is shared, otherwise all and
+// nothing. If the account may go below zero, no process needs a lease of it.
+func (tx *Tx) parts(id AccountID, account Account) (all leases, own, others Amount, err error) {
+	if !tx.ledger.shared {
+		return nil, account.Available(), 0, nil
+	}
+	if id.endless() {
+		return nil, 0, 0, nil
+	}
+	if all, err = tx.leasesOf(id); err != nil {
+		return nil, 0, 0, err
+	}
+	own, others = all.split(tx.session)
+	if own > account.Available() || others > account.Available()-own {
+		return nil, 0, 0, tx.ledger.wrong(tx.w, fmt.Errorf("of account %s, %s and %s are leased, but %s are available", id, own, others, account.Available()))
+	}
+	return all, own, others, nil
+}
+
+// spend takes an amount first from the covering holds, then from what is free outside of the place, then from what operations in flight
+// brought in, then from what is available. The order matters: if the operation is thrown away later, no hold that was made meanwhile lacks
+// money. The shard must be locked. It returns how much of the amount it took from the place.
+func (tx *Tx) spend(p *place, amount, free Amount, cover []*Hold) (taken Amount) {
 	for _, h := range cover {
-		if h == nil || h.place != p || h.released || amount == 0 {
+		if h == nil || h.place != p || h.released || amount <= 0 {
 			continue
 		}
 		used := min(h.amount, amount)
 		amount -= used
+		taken += used
 		tx.make(change{place: p, hold: h, available: -used, held: -used})
 	}
-	if amount > 0 {
+	if amount -= max(0, free); amount > 0 && !(p.shard.shared && p.id.endless()) {
 		incoming := min(p.incoming, amount)
 		tx.make(change{place: p, incoming: -incoming, available: incoming - amount})
+		taken += amount
 	}
+	return taken
 }
 
 // earn adds an incoming amount to an account. It pins the account even if the amount is zero, since the account's record changes.
@@ -166,7 +204,7 @@ func (tx *Tx) earn(id AccountID, account Account, amount Amount) error {
 	s := tx.ledger.memory.shard(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p, err := tx.pin(s, id, account)
+	p, err := tx.pin(s, id, account.Available())
 	if err == nil && amount != 0 {
 		tx.make(change{place: p, incoming: amount})
 	}
@@ -190,6 +228,9 @@ func (tx *Tx) write(t Transfer, debit, credit Account) error {
 		tx.put(pendingKey(t.Reference, t.Seq), []byte{1})
 	}
 	tx.chain(t, key, value)
+	if tx.ledger.shared {
+		tx.last = sha256.Sum256(value)
+	}
 	return nil
 }
 

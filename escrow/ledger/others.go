@@ -1,85 +1,91 @@
 package ledger
 
 import (
+	"crypto/sha256"
 	"fmt"
+	"slices"
 	"time"
 )
 
-// maxTakenIn is the largest number of transfers of other processes that takeIn reads one by one. If there are more, it reads every
-// account in memory again instead.
-const maxTakenIn = 4096
-
-// takeIn reads the transfers that other processes committed to a shared store since the last operation of this process. They change what
-// is available on the accounts in memory. takeIn runs on the store's goroutine, before an operation.
-func (l *Ledger) takeIn(r Reader, state stateRecord) error {
+// takeIn reads the state of the ledger before an operation. If the ledger is shared, other processes may have committed since this process's
+// last operation, and may have ended its session; then takeIn fails. takeIn runs on the store's goroutine.
+func (l *Ledger) takeIn(r Reader, session Session) (state applied, sessions []Session, err error) {
+	if state.stateRecord, err = readState(r); err != nil {
+		return state, nil, err
+	}
 	since := l.applied
-	if state.Seq == since.Seq && state.Head == since.Head {
-		if state.Time != since.Time {
-			l.notBefore(state)
-		}
-		return nil
-	}
-	if state.Seq <= since.Seq {
-		return l.wrong(r, fmt.Errorf("its last transfer is %d, but transfer %d was read before, with another history", state.Seq, since.Seq))
-	}
-	if state.Seq-since.Seq > maxTakenIn {
-		if err := l.memory.reload(func(id AccountID) (Account, error) { return ReadAccount(r, id) }); err != nil {
-			return err
+	state.last = since.last
+	if state.stateRecord != since.stateRecord {
+		if state, err = l.goOn(r, since, state); err != nil {
+			return state, nil, err
 		}
 		l.notBefore(state)
-		return nil
 	}
-	head := since.Head
-	for seq := since.Seq + 1; seq <= state.Seq; seq++ { // not by a scan, since a store may know these records already
-		key := transferKey(seq)
-		value, err := r.Get(key)
-		if err == nil && value == nil {
-			err = &CorruptError{Key: key, Detail: "it is missing"}
-		}
-		if err != nil {
-			return err
-		}
-		t, err := decodeTransfer(key, value)
-		if err != nil {
-			return err
-		}
-		head = link(head, key, value)
-		if err := l.memory.refresh(r, t.Debit); err != nil {
-			return err
-		}
-		if err := l.memory.refresh(r, t.Credit); err != nil {
-			return err
-		}
+	if !l.shared {
+		return state, nil, nil
 	}
-	if head != state.Head {
-		return l.wrong(r, fmt.Errorf("the transfers %d to %d, which other processes wrote, do not match the head of the hash chain", since.Seq+1, state.Seq))
+	meta, err := readMeta(r)
+	if err != nil {
+		return state, nil, err
 	}
-	l.notBefore(state)
-	return nil
+	if !slices.Contains(meta.Sessions, session) {
+		if doubt(r) {
+			return state, nil, ErrRunAgain
+		}
+		return state, nil, fmt.Errorf("%w: %w", ErrUnavailable, errSessionOver)
+	}
+	return state, meta.Sessions, nil
+}
+
+// goOn checks that the history goes on from the state that this process knows. A database that lost commits in a failover may have another
+// history.
+func (l *Ledger) goOn(r Reader, since, now applied) (applied, error) {
+	if now.Seq < since.Seq || now.Seq == since.Seq && now.Head != since.Head {
+		return now, l.wrong(r, fmt.Errorf("its last transfer is %d, but transfer %d was read before, with another history", now.Seq, since.Seq))
+	}
+	if !l.shared || now.Seq == since.Seq {
+		return now, nil
+	}
+	before, err := sumOfTransfer(r, since.Seq)
+	if err != nil {
+		return now, err
+	}
+	if before != since.last {
+		return now, l.wrong(r, fmt.Errorf("transfer %d is another one than was read before: the database has lost commits", since.Seq))
+	}
+	now.last, err = sumOfTransfer(r, now.Seq)
+	return now, err
+}
+
+func (l *Ledger) readApplied(r Reader) (now applied, err error) {
+	if now.stateRecord, err = readState(r); err == nil && l.shared {
+		now.last, err = sumOfTransfer(r, now.Seq)
+	}
+	return now, err
+}
+
+// sumOfTransfer returns the SHA-256 of the record of a transfer. For number 0 it returns zero.
+func sumOfTransfer(r Reader, seq uint64) (sum [32]byte, err error) {
+	if seq == 0 {
+		return sum, nil
+	}
+	key := transferKey(seq)
+	value, err := r.Get(key)
+	if err == nil && value == nil {
+		err = &CorruptError{Key: key, Detail: "it is missing"}
+	}
+	if err != nil {
+		return sum, err
+	}
+	return sha256.Sum256(value), nil
 }
 
 // notBefore records the state of the ledger. Later operations never get an earlier time than the state's.
-func (l *Ledger) notBefore(state stateRecord) {
+func (l *Ledger) notBefore(state applied) {
 	l.applied = state
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if at := time.Unix(0, state.Time).UTC(); at.After(l.last) {
 		l.last = at
 	}
-}
-
-// refresh reads again what is available on an account, if the account is in memory.
-func (m *memory) refresh(r Reader, id AccountID) error {
-	s := m.shard(id)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	p, ok := s.places[id]
-	if !ok {
-		return nil
-	}
-	account, err := ReadAccount(r, id)
-	if err == nil {
-		p.available = account.Available() - p.incoming
-	}
-	return err
 }

@@ -5,9 +5,12 @@ import (
 	"time"
 )
 
-// Balance returns an account as last committed, and how much of it is held now. The amounts that operations in flight take count as held.
-// So Available minus held is the largest hold that could be made now.
+// Balance returns an account as last committed, and how much of it is held now. The amounts that operations in flight take, and what other
+// processes have leased, count as held. So Available minus held is the largest hold that could be made now.
 func (l *Ledger) Balance(id AccountID) (account Account, held Amount, err error) {
+	if l.shared {
+		return l.sharedBalance(id, l.View)
+	}
 	s := l.memory.shard(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -18,6 +21,41 @@ func (l *Ledger) Balance(id AccountID) (account Account, held Amount, err error)
 		held = max(0, account.Available()-p.free())
 	}
 	return account, held, nil
+}
+
+// Free returns about how much of an account could be held now. If other processes share the ledger, what they did last may be missing.
+func (l *Ledger) Free(id AccountID) (Amount, error) {
+	balance := l.Balance
+	if l.shared {
+		balance = func(id AccountID) (Account, Amount, error) { return l.sharedBalance(id, l.Look) }
+	}
+	account, held, err := balance(id)
+	return max(0, account.Available()-held), err
+}
+
+func (l *Ledger) sharedBalance(id AccountID, read func(func(Reader) error) error) (account Account, held Amount, err error) {
+	err = read(func(r Reader) error {
+		if account, err = ReadAccount(r, id); err != nil {
+			return err
+		}
+		meta, err := readMeta(r)
+		if err != nil {
+			return err
+		}
+		all, err := readLeases(r, id, meta.Sessions)
+		_, held = all.split(l.Session())
+		return err
+	})
+	if err != nil {
+		return account, 0, err
+	}
+	s := l.memory.shard(id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p, ok := s.places[id]; ok {
+		held += p.held
+	}
+	return account, min(held, max(0, account.Available())), nil
 }
 
 // Transfer returns the transfer with the number seq. If there is none, found is false.

@@ -16,6 +16,9 @@ const (
 	entryPrefix    = 'e' // e<account>\x00<seq>: the account's balance after the transfer
 	pendingPrefix  = 'p' // p<reference>\x00<seq>: a pending transfer that is not resolved
 	headPrefix     = 'h' // h<day>: the head of the hash chain after the last transfer of the day
+	leasePrefix    = 'l' // l<account>: the leases of the account
+	recallPrefix   = 'r' // r<process>: accounts whose leases the process is asked to give back
+	beatPrefix     = 's' // s<process>: a number that grows as long as the process lives
 
 	// DomainPrefix is the first byte of the keys of domain records: those that the packages above this one store.
 	DomainPrefix = 'd'

@@ -45,7 +45,7 @@ func (l *Ledger) begun(currency string, f format) (meta metaRecord, err error) {
 		if meta, err = readMeta(r); err != nil {
 			return err
 		}
-		l.applied, err = readState(r)
+		l.applied, err = l.readApplied(r)
 		l.last = time.Unix(0, l.applied.Time).UTC()
 		return err
 	})

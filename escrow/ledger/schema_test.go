@@ -49,7 +49,7 @@ func (p *plain) Close() error {
 }
 
 func newLedger(s Store) *Ledger {
-	return &Ledger{store: s, now: time.Now, logger: slog.New(slog.DiscardHandler), memory: newMemory()}
+	return &Ledger{store: s, now: time.Now, logger: slog.New(slog.DiscardHandler), memory: newMemory(false), elapsed: func() time.Duration { return 0 }}
 }
 
 // do runs an operation that has no result.

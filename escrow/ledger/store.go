@@ -3,6 +3,7 @@ package ledger
 import (
 	"errors"
 	"fmt"
+	"time"
 )
 
 // Range is the set of keys with From <= key < To. Its order is ascending, or descending if Reverse is true. A nil To means no end.
@@ -92,6 +93,12 @@ type Reopener interface {
 type Looker interface {
 	// Look returns the value of key as last committed, or nil if there is no such record. The slice must not be changed.
 	Look(key []byte) ([]byte, error)
+}
+
+// Clock is implemented by stores that know the time of a database. It is the same for all processes, whatever their own clocks say.
+type Clock interface {
+	// Now returns the time.
+	Now() time.Time
 }
 
 // Recent is implemented by stores that know some records without asking a database.

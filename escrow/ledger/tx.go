@@ -16,13 +16,18 @@ type Tx struct {
 	ledger    *Ledger
 	w         Writer
 	now       time.Time
-	before    stateRecord // the state before the operation
+	before    applied // the state before the operation
 	state     stateRecord
-	dirty     bool // something was written
+	last      [32]byte // see applied
+	dirty     bool     // something was written
 	pinned    []*place
 	changes   []change // changes in memory, in their order
 	committed []func() // called when the operation is durable
 	err       error    // an error of a method that has no error result
+
+	session  Session     // of this process
+	sessions []Session   // those that are not over, if other processes share the ledger
+	lacks    []AccountID // accounts that had too little for a transfer, while other processes had leases of them
 }
 
 // Now returns the time of the operation in UTC. It is the same during the whole operation, and never earlier than that of an operation
@@ -85,11 +90,11 @@ func domainKey(key []byte) error {
 
 // Try calls fn. If fn fails, Try undoes everything that fn did in this operation, and returns fn's error. The operation may go on.
 func (tx *Tx) Try(fn func() error) error {
-	state, dirty, changes, committed, failed := tx.state, tx.dirty, len(tx.changes), len(tx.committed), tx.err
+	state, last, dirty, changes, committed, failed := tx.state, tx.last, tx.dirty, len(tx.changes), len(tx.committed), tx.err
 	completed := false
 	restore := func() {
 		tx.rollback(changes)
-		tx.state, tx.dirty, tx.committed, tx.err = state, dirty, tx.committed[:committed], failed
+		tx.state, tx.last, tx.dirty, tx.committed, tx.err = state, last, dirty, tx.committed[:committed], failed
 	}
 	defer func() {
 		if !completed { // fn panicked
@@ -124,37 +129,57 @@ func (tx *Tx) Currency() string { return tx.ledger.currency }
 // Account returns an account's counters as this operation sees them.
 func (tx *Tx) Account(id AccountID) (Account, error) { return ReadAccount(tx.w, id) }
 
-// Held returns how much of an account holds set aside now.
-func (tx *Tx) Held(id AccountID) Amount {
+// Held returns how much of an account holds set aside now. What other processes have leased of it counts as held.
+func (tx *Tx) Held(id AccountID) (Amount, error) {
+	var others Amount
+	if tx.ledger.shared {
+		all, err := tx.leasesOf(id)
+		if err != nil {
+			return 0, err
+		}
+		_, others = all.split(tx.session)
+	}
 	s := tx.ledger.memory.shard(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if p, ok := s.places[id]; ok {
-		return p.held
+		return others + p.held, nil
 	}
-	return 0
+	return others, nil
 }
 
 // Release gives back what a hold still holds, as a part of this operation. Later operations may spend the money at once; new holds may
 // take it when this operation is durable. Once it is, the hold is released as by [Hold.Release].
 func (tx *Tx) Release(h *Hold) error {
 	tx.OnCommit(h.Release)
-	if h.Amount() == 0 {
+	amount := h.Amount()
+	if amount == 0 && !tx.ledger.shared {
 		return nil
 	}
-	account, err := tx.Account(h.place.id)
+	account, err := tx.Account(h.id)
 	if err != nil {
 		return err
 	}
-	s := h.place.shard
+	all, own, others, err := tx.parts(h.id, account)
+	if err != nil {
+		return err
+	}
+	s := h.shard
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p, err := tx.pin(s, h.place.id, account)
+	p, err := tx.pin(s, h.id, own)
 	if err != nil {
 		return err
 	}
-	if !h.released {
+	switch {
+	case h.released || h.place != p:
+	case tx.ledger.shared:
+		tx.make(change{place: p, hold: h, held: -h.amount})
+	default:
 		tx.make(change{place: p, hold: h, available: -h.amount, incoming: h.amount, held: -h.amount})
+	}
+	if tx.ledger.shared {
+		tx.fitLease(p, all, own, account.Available()-own-others)
 	}
 	return nil
 }

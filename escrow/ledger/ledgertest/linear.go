@@ -94,7 +94,7 @@ func testLinear(t *testing.T, p Place) {
 	if err != nil {
 		histories = 5
 	}
-	l, err := ledger.New(p.Open(), ledger.Options{Currency: "USDC", Logger: quiet})
+	l, err := ledger.New(p.Open(), ledger.Options{Currency: "USDC", Lifetime: -1, Logger: quiet})
 	must(t, err)
 	defer l.Close()
 	for n := range histories {

@@ -117,7 +117,7 @@ func (m *machine) open(t tester) {
 	var err error
 	begin := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
 	m.store = m.place.Open()
-	m.ledger, err = ledger.New(m.store, ledger.Options{Currency: "USDC", Now: func() time.Time { return begin.Add(m.now) }, Logger: quiet})
+	m.ledger, err = ledger.New(m.store, ledger.Options{Currency: "USDC", Lifetime: -1, Now: func() time.Time { return begin.Add(m.now) }, Logger: quiet})
 	must(t, err)
 }
 

@@ -94,7 +94,7 @@ func (r *runner) reopen(t testing.TB) {
 		}
 	}
 	var err error
-	r.ledger, err = ledger.New(r.open(), ledger.Options{Currency: "USDC", Now: func() time.Time { return r.begin.Add(r.passed) }, Logger: quiet})
+	r.ledger, err = ledger.New(r.open(), ledger.Options{Currency: "USDC", Lifetime: -1, Now: func() time.Time { return r.begin.Add(r.passed) }, Logger: quiet})
 	if err != nil {
 		t.Fatalf("opening: %v", err)
 	}

@@ -16,6 +16,7 @@ func RunShared(t *testing.T, fresh func(testing.TB) Place) {
 	t.Run("two ledgers", func(t *testing.T) { testTwoLedgers(t, fresh(t)) })
 	t.Run("many ledgers", func(t *testing.T) { testManyLedgers(t, fresh(t)) })
 	t.Run("sessions", func(t *testing.T) { testSessions(t, fresh(t)) })
+	t.Run("nodes", func(t *testing.T) { testNodes(t, fresh) })
 }
 
 func openIn(t testing.TB, p Place) *ledger.Ledger {

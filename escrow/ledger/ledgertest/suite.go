@@ -343,7 +343,7 @@ func testIdentity(t *testing.T, p Place) {
 	if _, err := ledger.New(s, ledger.Options{}); !errors.Is(err, ledger.ErrCurrency) {
 		t.Errorf("a new ledger without a currency: %v", err)
 	}
-	l, err := ledger.New(s, ledger.Options{Currency: "USDC"})
+	l, err := ledger.New(s, ledger.Options{Currency: "USDC", Lifetime: -1})
 	must(t, err)
 	must(t, deposit(l, "alice", 5))
 	must(t, l.Close())
@@ -358,7 +358,7 @@ func testIdentity(t *testing.T, p Place) {
 		t.Errorf("the currency is %q", l.Currency())
 	}
 	must(t, submit(s, func(w ledger.Writer) error { w.Delete([]byte("mmeta")); return nil }))
-	if _, err := ledger.New(s, ledger.Options{Currency: "USDC"}); !errors.Is(err, ledger.ErrCorrupt) {
+	if _, err := ledger.New(s, ledger.Options{Currency: "USDC", Lifetime: -1}); !errors.Is(err, ledger.ErrCorrupt) {
 		t.Errorf("records without a description: %v", err)
 	}
 }
@@ -373,7 +373,7 @@ func deposit(l *ledger.Ledger, agent string, amount ledger.Amount) error {
 // testDomain: domain records are committed together with the money, and can't be mixed up with other records. With an index in the order
 // of time, the records that are due are found without reading the others.
 func testDomain(t *testing.T, p Place) {
-	l, err := ledger.New(p.Open(), ledger.Options{Currency: "USDC"})
+	l, err := ledger.New(p.Open(), ledger.Options{Currency: "USDC", Lifetime: -1})
 	must(t, err)
 	defer l.Close()
 	must(t, do(l, func(tx *ledger.Tx) error {
@@ -436,7 +436,7 @@ func testDomain(t *testing.T, p Place) {
 
 // testPaging: pages neither skip nor repeat entries while entries are added.
 func testPaging(t *testing.T, p Place) {
-	l, err := ledger.New(p.Open(), ledger.Options{Currency: "USDC"})
+	l, err := ledger.New(p.Open(), ledger.Options{Currency: "USDC", Lifetime: -1})
 	must(t, err)
 	defer l.Close()
 	alice := ledger.Wallet("alice")
@@ -480,7 +480,7 @@ func testPaging(t *testing.T, p Place) {
 
 // testConcurrent does everything concurrently; run it with -race.
 func testConcurrent(t *testing.T, p Place) {
-	l, err := ledger.New(p.Open(), ledger.Options{Currency: "USDC"})
+	l, err := ledger.New(p.Open(), ledger.Options{Currency: "USDC", Lifetime: -1})
 	must(t, err)
 	defer l.Close()
 	agents := []string{"a", "b", "c", "d"}

@@ -63,10 +63,10 @@ func benchLedger(b *testing.B, form, dsn string) *ledger.Ledger {
 	if form == "bolt" {
 		s, err = bolt.Open(filepath.Join(b.TempDir(), "ledger.db"), bolt.Options{})
 	} else {
-		s, err = postgres.OpenShared(dsn, postgres.Options{Logger: quiet, Mode: postgres.Mode(form)})
+		s, err = postgres.Open(dsn, postgres.Options{Logger: quiet, Mode: postgres.Mode(form)})
 	}
 	must(b, err)
-	l, err := ledger.New(s, ledger.Options{Currency: "USDC", Logger: quiet})
+	l, err := ledger.New(s, ledger.Options{Currency: "USDC", Lifetime: -1, Logger: quiet})
 	must(b, err)
 	return l
 }

@@ -214,9 +214,6 @@ func (g *group) verify() error {
 // takeIn takes in what others have committed, now that the lock is held.
 func (g *group) takeIn(h head, n news) error {
 	w := &g.writer
-	if h.owner != g.owner {
-		return fmt.Errorf("%w: another gateway has taken this ledger over, because this one showed no sign of life; restart this one", ledger.ErrLocked)
-	}
 	if err := h.lost(w.tail); err != nil {
 		return err
 	}
@@ -380,7 +377,7 @@ func (s *Store) lose(err error) error {
 	if errors.Is(err, ErrLost) {
 		s.nameLost(err)
 	}
-	if !mayPass(err) || errors.Is(err, ledger.ErrLocked) || w.losses > maxLosses {
+	if !mayPass(err) || w.losses > maxLosses {
 		w.trouble = err
 	}
 	return fmt.Errorf("%w: %w", ledger.ErrRunAgain, err)

@@ -33,7 +33,7 @@ func testFailover(t *testing.T, mode postgres.Mode) {
 	dsn := primary.New(t)
 	standby := primary.Standby(t, true)
 	shared := func() *ledger.Ledger {
-		s, err := postgres.OpenShared(primary.Both(dsn, standby), postgres.Options{Logger: quiet, Patience: time.Minute, Mode: mode})
+		s, err := postgres.Open(primary.Both(dsn, standby), postgres.Options{Logger: quiet, Patience: time.Minute, Mode: mode})
 		must(t, err)
 		return begin(t, s)
 	}
@@ -88,9 +88,9 @@ func testFailoverThatLoses(t *testing.T, mode postgres.Mode) {
 	standby := primary.Standby(t, false)
 	both := primary.Both(dsn, standby)
 	var log bytes.Buffer
-	s, err := postgres.OpenShared(both, postgres.Options{Logger: slog.New(slog.NewTextHandler(&log, nil)), Patience: time.Minute, Mode: mode})
+	s, err := postgres.Open(both, postgres.Options{Logger: slog.New(slog.NewTextHandler(&log, nil)), Patience: time.Minute, Mode: mode})
 	must(t, err)
-	l, err := ledger.New(s, ledger.Options{Currency: "USDC", Logger: quiet})
+	l, err := ledger.New(s, ledger.Options{Currency: "USDC", Lifetime: -1, Logger: quiet})
 	must(t, err)
 	must(t, deposit(l, 0, 2))
 	must(t, pay(l, wallet(0), wallet(1), 1, "kept"))

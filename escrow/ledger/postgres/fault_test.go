@@ -98,7 +98,7 @@ func pay(l *ledger.Ledger, from, to ledger.AccountID, amount ledger.Amount, id s
 
 func begin(t testing.TB, s ledger.Store) *ledger.Ledger {
 	t.Helper()
-	l, err := ledger.New(s, ledger.Options{Currency: "USDC", Logger: quiet})
+	l, err := ledger.New(s, ledger.Options{Currency: "USDC", Lifetime: -1, Logger: quiet})
 	must(t, err)
 	t.Cleanup(func() { must(t, l.Close()) })
 	return l
@@ -139,7 +139,7 @@ func TestRoundTrips(t *testing.T) {
 
 func testRoundTrips(t *testing.T, dsn string, mode postgres.Mode) {
 	w := new(wire)
-	s := open(t, dsn, postgres.Options{Dial: w.dial, Lifetime: time.Hour, Mode: mode, FoldPause: time.Hour})
+	s := open(t, dsn, postgres.Options{Dial: w.dial, Mode: mode, FoldPause: time.Hour})
 	l := begin(t, s)
 	must(t, deposit(l, 0, 100))
 	for i := range 3 {
@@ -197,7 +197,7 @@ func testRoundTripsOfTwo(t *testing.T, dsn string, mode postgres.Mode) {
 	w := new(wire)
 	var ledgers []*ledger.Ledger
 	for range 2 {
-		s, err := postgres.OpenShared(dsn, postgres.Options{Dial: w.dial, Logger: quiet, Mode: mode, FoldPause: time.Hour})
+		s, err := postgres.Open(dsn, postgres.Options{Dial: w.dial, Logger: quiet, Mode: mode, FoldPause: time.Hour})
 		must(t, err)
 		ledgers = append(ledgers, begin(t, s))
 	}
@@ -249,7 +249,7 @@ func testUnderLoad(t *testing.T, modes []postgres.Mode) {
 	dsn := server.New(t)
 	opened := 0
 	shared := func() *ledger.Ledger {
-		s, err := postgres.OpenShared(dsn, postgres.Options{Logger: quiet, Patience: time.Minute, Mode: modes[opened%len(modes)]})
+		s, err := postgres.Open(dsn, postgres.Options{Logger: quiet, Patience: time.Minute, Mode: modes[opened%len(modes)]})
 		must(t, err)
 		opened++
 		return begin(t, s)
@@ -320,9 +320,9 @@ func TestStoppedInTheMiddle(t *testing.T) {
 	dsn := server.New(t)
 	stop := make(chan struct{})
 	stopped := make(chan struct{})
-	a, err := postgres.OpenShared(dsn, postgres.Options{Logger: quiet})
+	a, err := postgres.Open(dsn, postgres.Options{Logger: quiet})
 	must(t, err)
-	b, err := postgres.OpenShared(dsn, postgres.Options{Logger: quiet})
+	b, err := postgres.Open(dsn, postgres.Options{Logger: quiet})
 	must(t, err)
 	la, lb := begin(t, a), begin(t, b)
 	must(t, deposit(la, 0, 2))
@@ -350,40 +350,6 @@ func TestStoppedInTheMiddle(t *testing.T) {
 	sound(t, la, wallet(1), ledger.Unit+2)
 }
 
-// TestOwner: only one gateway has the ledger. Another one waits; it gets the ledger when the first one closes it, or shows no sign of life.
-// A gateway that was taken for dead can't commit any more.
-func TestOwner(t *testing.T) {
-	t.Parallel()
-	server := pgtest.Shared(t)
-	t.Run("refused", func(t *testing.T) {
-		dsn := server.New(t)
-		l := begin(t, open(t, dsn, postgres.Options{Lifetime: 2 * time.Second}))
-		must(t, deposit(l, 0, 1))
-		if _, err := postgres.Open(dsn, postgres.Options{Lifetime: 2 * time.Second, Wait: time.Millisecond, Logger: quiet}); !errors.Is(err, ledger.ErrLocked) {
-			t.Errorf("a second gateway: %v", err)
-		}
-		must(t, deposit(l, 0, 1))
-		must(t, l.Close())
-		begin(t, open(t, dsn, postgres.Options{Lifetime: time.Hour, Wait: time.Millisecond}))
-	})
-	t.Run("taken over", func(t *testing.T) {
-		dsn := server.New(t)
-		dead := begin(t, open(t, dsn, postgres.Options{Lifetime: time.Hour})) // its beat never comes
-		must(t, deposit(dead, 0, 2))
-		l := begin(t, open(t, dsn, postgres.Options{Lifetime: 100 * time.Millisecond, Wait: time.Minute}))
-		for range 2 {
-			if err := pay(dead, wallet(0), wallet(1), 1, "late"); !errors.Is(err, ledger.ErrUnavailable) || !errors.Is(err, ledger.ErrLocked) {
-				t.Errorf("a commit of a gateway that was taken for dead: %v", err)
-			}
-			if err := dead.Reopen(); !errors.Is(err, ledger.ErrLocked) {
-				t.Errorf("reopening the ledger of a gateway that was taken for dead: %v", err)
-			}
-		}
-		must(t, pay(l, wallet(0), wallet(1), 1, "mine"))
-		sound(t, l, wallet(1), ledger.Unit+1)
-	})
-}
-
 // TestLostCommits: if a failover loses commits that were answered, the ledger takes no operations any more from the next one on, whether or
 // not as many others were made meanwhile.
 func TestLostCommits(t *testing.T) {
@@ -392,7 +358,7 @@ func TestLostCommits(t *testing.T) {
 	for i, others := range []int{0, 1, 3, 0, 1, 3} {
 		dsn := server.New(t)
 		shared := func() *ledger.Ledger {
-			s, err := postgres.OpenShared(dsn, postgres.Options{Logger: quiet, Mode: modes[i/3]})
+			s, err := postgres.Open(dsn, postgres.Options{Logger: quiet, Mode: modes[i/3]})
 			must(t, err)
 			return begin(t, s)
 		}
@@ -431,7 +397,7 @@ func TestManyStart(t *testing.T) {
 	var all sync.WaitGroup
 	for range 8 {
 		all.Go(func() {
-			s, err := postgres.OpenShared(dsn, postgres.Options{Logger: quiet})
+			s, err := postgres.Open(dsn, postgres.Options{Logger: quiet})
 			if err != nil {
 				t.Error(err)
 				return

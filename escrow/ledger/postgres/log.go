@@ -16,13 +16,13 @@ var ErrLost = fmt.Errorf("%w: the database has lost what it had confirmed", ledg
 
 // head is the row whose lock keeps the order.
 type head struct {
-	commit, writer, owner int64
-	logged                int64 // the last commit that has left its records to a fold
-	known                 int64 // the process that made the commit whose number was asked for; 0 if the log does not say
+	commit, writer int64
+	logged         int64 // the last commit that has left its records to a fold
+	known          int64 // the process that made the commit whose number was asked for; 0 if the log does not say
 }
 
 func (h *head) scan(row pgx.Row) error {
-	return row.Scan(&h.commit, &h.writer, &h.owner, &h.logged, &h.known)
+	return row.Scan(&h.commit, &h.writer, &h.logged, &h.known)
 }
 
 // follows reports whether the news since the tail's commit are all that has happened since.
@@ -45,7 +45,7 @@ func (h *head) lost(t *tail) error {
 
 // The row of the log is read as it was before the lock was waited for. That is right for a commit that is known to have ended.
 const (
-	headSQL = "select commit, writer, owner, logged, coalesce((select writer from log where commit = $1), 0) from head where id = 1"
+	headSQL = "select commit, writer, logged, coalesce((select writer from log where commit = $1), 0) from head where id = 1"
 	lockSQL = headSQL + " for update"
 )
 

@@ -55,11 +55,6 @@ const (
 type Options struct {
 	// Patience is how long an operation waits for a database that does not answer. The default is 5s.
 	Patience time.Duration
-	// Lifetime is how long another gateway must show no sign of life before this one takes the ledger over. It must be the same for all
-	// gateways. The default is 10s.
-	Lifetime time.Duration
-	// Wait is how long Open waits for another gateway to end. The default is 1.5 times Lifetime.
-	Wait time.Duration
 	// SynchronousCommit is a setting of the database to accept although it may lose commits: "off" or "local". Open refuses both
 	// otherwise.
 	SynchronousCommit string
@@ -91,13 +86,12 @@ const (
 	StepAnswer Step = "answer" // after the server has answered: if it fails, everything was written
 )
 
-// Store is a ledger's store in a PostgreSQL database. While it is open, no other store can commit to this ledger.
+// Store is a ledger's store in a PostgreSQL database. Several processes may have stores open on the same database.
 type Store struct {
 	options Options
 	config  *pgxpool.Config
 	pool    *pgxpool.Pool // for everything but commits
 	id      int64         // of this store, chosen at random
-	owner   int64         // who must be the ledger's owner when this store commits: id, or 0
 	cache   *cache
 	latest  atomic.Pointer[tail] // the newest that this process knows of
 	folder  folder
@@ -109,25 +103,13 @@ type Store struct {
 	working sync.WaitGroup // in the background
 }
 
-// SharedStore is a [Store] that several processes may have open at the same time.
-type SharedStore struct{ *Store }
-
 // Shared implements [ledger.Shared].
-func (SharedStore) Shared() {}
+func (*Store) Shared() {}
 
 const maxGroup = 1024
 
 // Open opens the ledger in a database. The DSN is a URL or a list of words, as libpq takes them. Open makes the tables if there are none.
-// If another gateway has the ledger open, Open waits for it to end; if it doesn't, the error wraps [ledger.ErrLocked].
-func Open(dsn string, o Options) (*Store, error) { return openStore(dsn, o, false) }
-
-// OpenShared is like Open for a ledger that several processes have open at the same time.
-func OpenShared(dsn string, o Options) (SharedStore, error) {
-	s, err := openStore(dsn, o, true)
-	return SharedStore{s}, err
-}
-
-func openStore(dsn string, o Options, shared bool) (*Store, error) {
+func Open(dsn string, o Options) (*Store, error) {
 	config, err := parse(dsn)
 	if err != nil {
 		return nil, err
@@ -149,7 +131,7 @@ func openStore(dsn string, o Options, shared bool) (*Store, error) {
 	if s.pool, err = pgxpool.NewWithConfig(context.Background(), config.Copy()); err != nil {
 		return nil, fmt.Errorf("opening the ledger at %s: %w", place(config), err)
 	}
-	if err := s.begin(shared); err != nil {
+	if err := s.begin(); err != nil {
 		s.drop()
 		s.pool.Close()
 		return nil, fmt.Errorf("opening the ledger at %s: %w", place(config), err)
@@ -164,8 +146,6 @@ func openStore(dsn string, o Options, shared bool) (*Store, error) {
 
 func (o Options) withDefaults() Options {
 	o.Patience = cmp.Or(o.Patience, 5*time.Second)
-	o.Lifetime = cmp.Or(o.Lifetime, 10*time.Second)
-	o.Wait = cmp.Or(o.Wait, o.Lifetime*3/2)
 	o.Mode = cmp.Or(o.Mode, Log)
 	o.FoldPause = cmp.Or(o.FoldPause, 20*time.Millisecond)
 	o.TailSize = cmp.Or(o.TailSize, 32<<20)
@@ -175,24 +155,14 @@ func (o Options) withDefaults() Options {
 }
 
 // begin makes what the store needs in the database.
-func (s *Store) begin(shared bool) error {
+func (s *Store) begin() error {
 	if s.options.ReadOnly {
 		return s.find()
 	}
 	if err := s.connect(s.options.Patience); err != nil {
 		return err
 	}
-	if err := s.migrate(); err != nil {
-		return err
-	}
-	if shared {
-		return nil
-	}
-	if err := s.own(); err != nil {
-		return err
-	}
-	s.working.Go(s.beat)
-	return nil
+	return s.migrate()
 }
 
 // find returns an error if the database has no ledger that this program can read.
@@ -226,7 +196,6 @@ func (s *Store) Close() error {
 		close(s.closed)
 		s.working.Wait()
 		s.folder.close()
-		s.disown()
 		s.drop()
 		s.pool.Close()
 	})
@@ -240,7 +209,7 @@ func (s *Store) Reopen() error {
 	}
 	return s.commits.Reopen(func() error {
 		w := &s.writer
-		if errors.Is(w.trouble, ledger.ErrLocked) || errors.Is(w.trouble, ErrLost) {
+		if errors.Is(w.trouble, ErrLost) {
 			return w.trouble
 		}
 		s.drop()
@@ -418,5 +387,5 @@ var (
 	_ ledger.Store    = (*Store)(nil)
 	_ ledger.Reopener = (*Store)(nil)
 	_ ledger.Recent   = (*Store)(nil)
-	_ ledger.Shared   = SharedStore{}
+	_ ledger.Shared   = (*Store)(nil)
 )

@@ -51,7 +51,7 @@ func place(t testing.TB, server *pgtest.Server, o postgres.Options, modes ...pos
 			if len(modes) > 0 {
 				o.Mode = modes[int(opened.Add(1)-1)%len(modes)]
 			}
-			s, err := postgres.OpenShared(dsn, o)
+			s, err := postgres.Open(dsn, o)
 			must(t, err)
 			t.Cleanup(func() { must(t, s.Close()) })
 			return s

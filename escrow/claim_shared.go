@@ -1,0 +1,604 @@
+package escrow
+
+import (
+	"context"
+	"errors"
+	"math"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/tallygate/tallygate/escrow/ledger"
+)
+
+// sharedClaims implements Claims for a process that shares its ledger with others. What counts for all of them is in the books, in one record
+// for each thing, so that claims and the use of what was claimed are in one order. Everything else is in memory.
+//
+// Memory also knows what the claims of this process have taken of each thing, and each operation writes that sum, not a difference. So the books
+// become right again after a commit whose outcome was unknown, or when something could not be given back because the ledger had failed.
+// Until then the books say too much, never too little.
+type sharedClaims struct {
+	*memory
+
+	mu      sync.Mutex
+	session ledger.Session   // in which mine was taken
+	mine    map[Thing]shared // what this process has taken
+	dirty   map[Thing]bool   // things of which the books may say too much
+}
+
+// shared is what one process has taken of a thing.
+type shared struct {
+	amount int64
+	note   []byte
+}
+
+// claimed is how much of a thing the claims of one session have taken. It is valid until the session is over.
+type claimed struct {
+	Session ledger.Session `cbor:"1,keyasint"`
+	Amount  int64          `cbor:"2,keyasint"`
+	Note    []byte         `cbor:"3,keyasint,omitempty"`
+}
+
+func newSharedClaims(m *memory) *sharedClaims {
+	return &sharedClaims{memory: m, mine: make(map[Thing]shared), dirty: make(map[Thing]bool)}
+}
+
+func (of Thing) key() []byte { return claimTable.key(of.Owner, string(of.Kind), of.Name) }
+
+// others returns the claims of the other processes on a thing.
+func (of Thing) others(r ledger.Reader, valid []ledger.Session, mine ledger.Session) (all []claimed, sum int64, err error) {
+	if _, err = load(r, of.key(), &all); err != nil {
+		return nil, 0, err
+	}
+	all = slices.DeleteFunc(all, func(c claimed) bool { return c.Session == mine || !slices.Contains(valid, c.Session) })
+	for _, c := range all {
+		sum += c.Amount
+	}
+	return all, sum, nil
+}
+
+// inSession begins anew if the session is another one than before; c.mu must be locked.
+func (c *sharedClaims) inSession(now ledger.Session) {
+	if c.session != now {
+		c.session = now
+		clear(c.mine)
+		clear(c.dirty)
+	}
+}
+
+// add adds to what this process has taken of things, and writes it. If the operation is thrown away, it takes that back.
+func (c *sharedClaims) add(t *ledger.Tx, of []Bound, by int64) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.inSession(t.Session())
+	for _, b := range of {
+		c.change(b.Of, by, b.Note)
+	}
+	in := t.Session()
+	t.OnUndo(func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.session != in {
+			return
+		}
+		for _, b := range of {
+			c.change(b.Of, -by, nil)
+			c.dirty[b.Of] = true // if the outcome is unknown, it may be in the books all the same
+		}
+	})
+	for _, b := range of {
+		if err := c.write(t, b.Of); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// change changes what this process has taken; c.mu must be locked.
+func (c *sharedClaims) change(of Thing, by int64, note []byte) {
+	s := c.mine[of]
+	s.amount += by
+	if by > 0 && note != nil {
+		s.note = note
+	}
+	if s.amount > 0 {
+		c.mine[of] = s
+	} else {
+		delete(c.mine, of)
+	}
+}
+
+// write writes what this process has taken of a thing; c.mu must be locked.
+func (c *sharedClaims) write(t *ledger.Tx, of Thing) error {
+	valid, err := t.Sessions()
+	if err != nil {
+		return err
+	}
+	all, _, err := of.others(t, valid, t.Session())
+	if err != nil {
+		return err
+	}
+	if s, ok := c.mine[of]; ok {
+		all = append(all, claimed{Session: t.Session(), Amount: s.amount, Note: s.note})
+	}
+	if len(all) == 0 {
+		t.Delete(of.key())
+		return nil
+	}
+	value, err := encoding.Marshal(all)
+	if err == nil {
+		t.Put(of.key(), value)
+	}
+	return err
+}
+
+// giveBack gives back what this process has taken of things, in memory at once, and in the books soon.
+func (c *sharedClaims) giveBack(of []Bound, in ledger.Session, n int64) {
+	c.mu.Lock()
+	if c.session == in {
+		for _, b := range of {
+			c.change(b.Of, -n, nil)
+			c.dirty[b.Of] = true
+		}
+	}
+	c.mu.Unlock()
+	ledger.Queue(c.ledger, func(tx *ledger.Tx) (struct{}, error) { return struct{}{}, c.clean(tx) })
+}
+
+// clean writes what the books may say too much of.
+func (c *sharedClaims) clean(t *ledger.Tx) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.inSession(t.Session())
+	cleaned := make([]Thing, 0, len(c.dirty))
+	for of := range c.dirty {
+		if err := c.write(t, of); err != nil {
+			return err
+		}
+		cleaned = append(cleaned, of)
+	}
+	for _, of := range cleaned {
+		delete(c.dirty, of)
+	}
+	t.OnUndo(func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		for _, of := range cleaned {
+			c.dirty[of] = true
+		}
+	})
+	return nil
+}
+
+// Clean is [Claims]'.
+func (c *sharedClaims) Clean(ctx context.Context) error {
+	c.mu.Lock()
+	isDirty := len(c.dirty) > 0
+	c.mu.Unlock()
+	if !isDirty {
+		return nil
+	}
+	_, err := ledger.Do(ctx, c.ledger, func(tx *ledger.Tx) (struct{}, error) { return struct{}{}, c.clean(tx) })
+	return err
+}
+
+// roomOf returns the first bound with the least room, the room that it has, and the note of a claim of it.
+func (c *sharedClaims) roomOf(r ledger.Reader, of []Bound, valid []ledger.Session, session ledger.Session) (*NoRoom, error) {
+	tightest := &NoRoom{Room: math.MaxInt64}
+	for i, b := range of {
+		most := b.Most
+		if b.Left != nil {
+			var err error
+			if most, err = b.Left(r); err != nil {
+				return nil, err
+			}
+		}
+		all, sum, err := b.Of.others(r, valid, session)
+		if err != nil {
+			return nil, err
+		}
+		mine := c.takenHere(b.Of, session)
+		if here := most - sum - mine.amount; here < tightest.Room {
+			tightest = &NoRoom{Bound: i, Room: here, Note: mine.note, others: sum > 0}
+			if mine.note == nil && len(all) > 0 {
+				tightest.Note = all[0].Note
+			}
+		}
+	}
+	return tightest, nil
+}
+
+// takenHere returns what this process has taken of a thing.
+func (c *sharedClaims) takenHere(of Thing, in ledger.Session) shared {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.session != in {
+		return shared{}
+	}
+	return c.mine[of]
+}
+
+func (c *sharedClaims) roomIn(t *ledger.Tx, of []Bound) (*NoRoom, error) {
+	valid, err := t.Sessions()
+	if err != nil {
+		return nil, err
+	}
+	return c.roomOf(t, of, valid, t.Session())
+}
+
+// Taken is [Claims]'. Of things that count for all processes it returns what is committed; if that can't be read, it returns a very large
+// number.
+func (c *sharedClaims) Taken(of Thing) (sum int64) {
+	if !of.Kind.IsShared() {
+		return c.memory.Taken(of)
+	}
+	session := c.ledger.Session()
+	err := c.ledger.View(func(r ledger.Reader) error {
+		valid, err := ledger.Sessions(r)
+		if err == nil {
+			_, sum, err = of.others(r, valid, session)
+		}
+		return err
+	})
+	if err != nil {
+		return math.MaxInt64
+	}
+	return sum + c.takenHere(of, session).amount
+}
+
+// TakenIn is [Claims]'.
+func (c *sharedClaims) TakenIn(t *Tx, of Thing) (int64, error) {
+	if !of.Kind.IsShared() {
+		return c.memory.TakenIn(t, of)
+	}
+	valid, err := t.ledger.Sessions()
+	if err != nil {
+		return 0, err
+	}
+	_, sum, err := of.others(t.ledger, valid, t.ledger.Session())
+	return sum + c.takenHere(of, t.ledger.Session()).amount, err
+}
+
+// Pass is [Claims]'. All processes together let as much pass as one would: each has its share of the rate.
+func (c *sharedClaims) Pass(of Thing, at Rate) time.Duration { return c.memory.Pass(of, c.share(at)) }
+
+// Wait is [Claims]'.
+func (c *sharedClaims) Wait(of Thing, at Rate) time.Duration { return c.memory.Wait(of, c.share(at)) }
+
+// Count is [Claims]'.
+func (c *sharedClaims) Count(of Thing, at Rate, n int64) { c.memory.Count(of, c.share(at), n) }
+
+func (c *sharedClaims) share(at Rate) Rate {
+	processes := c.ledger.Processes()
+	at.Every *= time.Duration(processes)
+	at.Burst = max(1, at.Burst/processes)
+	return at
+}
+
+// shareOfCalls gives this process its share of the calls of an agent that may run at once.
+func (c *sharedClaims) shareOfCalls(of []Bound) []Bound {
+	processes := int64(c.ledger.Processes())
+	of = slices.Clone(of)
+	for i, b := range of {
+		if b.Of.Kind == RunningCalls {
+			of[i].Most = max(1, b.Most/processes)
+		}
+	}
+	return of
+}
+
+// soonFree are the pauses between tries to claim something that another process has claimed, and perhaps is about to give back. A caller that has
+// the answer of one process may be faster at the next one than that news.
+var soonFree = []time.Duration{20 * time.Millisecond, 80 * time.Millisecond}
+
+// Take is [Claims]'.
+func (c *sharedClaims) Take(ctx context.Context, n int64, of ...Bound) (Claim, error) {
+	of = c.shareOfCalls(of)
+	for _, pause := range soonFree {
+		s, err := c.takeNow(ctx, n, of)
+		full, isFull := errors.AsType[*NoRoom](err)
+		if !isFull || !full.others {
+			return s, err
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+	return c.takeNow(ctx, n, of)
+}
+
+func (c *sharedClaims) takeNow(ctx context.Context, n int64, of []Bound) (Claim, error) {
+	s := c.claim(of)
+	if len(s.of) == 0 {
+		return c.memory.Take(ctx, n, of...)
+	}
+	var err error
+	if s.own, err = c.memory.Take(ctx, n, s.ownBounds()...); err != nil {
+		return nil, s.ownError(err)
+	}
+	if _, err := s.take(n, false); err != nil {
+		s.own.End()
+		return nil, err
+	}
+	return s, nil
+}
+
+// TakeUpTo is [Claims]'.
+func (c *sharedClaims) TakeUpTo(ctx context.Context, n int64, of ...Bound) (Claim, error) {
+	s := c.claim(of)
+	if len(s.of) == 0 {
+		return c.memory.TakeUpTo(ctx, n, of...)
+	}
+	var err error
+	if s.own, err = c.memory.TakeUpTo(ctx, n, s.ownBounds()...); err != nil {
+		return nil, s.ownError(err)
+	}
+	taken := s.own.Amount()
+	got, err := s.take(taken, true)
+	if err != nil {
+		s.own.End()
+		return nil, err
+	}
+	s.own.GiveBack(taken - got)
+	return s, nil
+}
+
+// lookAgain is the time between two tries of [Claims] Await.
+const lookAgain = 20 * time.Millisecond
+
+// Await is [Claims]'. Nobody tells a process when another one gives something back, so it tries again and again.
+func (c *sharedClaims) Await(ctx context.Context, n int64, of ...Bound) (Claim, error) {
+	if len(c.claim(of).of) == 0 {
+		return c.memory.Await(ctx, n, of...)
+	}
+	for {
+		s, err := c.takeNow(ctx, n, of)
+		if _, isFull := errors.AsType[*NoRoom](err); !isFull {
+			return s, err
+		}
+		select {
+		case <-time.After(lookAgain):
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// TakeIn is [Claims]'. What the operation uses is in the books when other operations look, so nothing is written here.
+func (c *sharedClaims) TakeIn(t *Tx, n int64, of ...Bound) (Claim, error) {
+	s := c.claim(of)
+	if len(s.of) == 0 {
+		return c.memory.TakeIn(t, n, of...)
+	}
+	room, err := c.roomIn(t.ledger, s.of)
+	if err != nil {
+		return nil, err
+	}
+	if n > max(0, room.Room) {
+		room.Bound = s.index[room.Bound]
+		return nil, room
+	}
+	return c.memory.TakeIn(t, n, s.ownBounds()...)
+}
+
+// TakeUpToIn is [Claims]'.
+func (c *sharedClaims) TakeUpToIn(t *Tx, n int64, of ...Bound) (Claim, error) {
+	s := c.claim(of)
+	if len(s.of) == 0 {
+		return c.memory.TakeUpToIn(t, n, of...)
+	}
+	room, err := c.roomIn(t.ledger, s.of)
+	if err != nil {
+		return nil, err
+	}
+	return c.memory.TakeUpToIn(t, max(0, min(n, room.Room)), s.ownBounds()...)
+}
+
+// sharedClaim is a claim of things of which some count for all processes.
+type sharedClaim struct {
+	claims *sharedClaims
+	of     []Bound // those that count for all processes
+	index  []int   // of each of them among all bounds
+	all    []Bound
+	own    Claim // of the other things; its amount is also that of the whole claim
+
+	mu      sync.Mutex
+	session ledger.Session // in which taken was taken
+	taken   int64          // of the things that count for all processes
+	ended   bool
+}
+
+func (c *sharedClaims) claim(of []Bound) *sharedClaim {
+	s := &sharedClaim{claims: c, all: of, session: c.ledger.Session()}
+	for i, b := range of {
+		if b.Of.Kind.IsShared() {
+			s.of, s.index = append(s.of, b), append(s.index, i)
+		}
+	}
+	return s
+}
+
+func (s *sharedClaim) ownBounds() (own []Bound) {
+	for _, b := range s.all {
+		if !b.Of.Kind.IsShared() {
+			own = append(own, b)
+		}
+	}
+	return own
+}
+
+// ownError gives an error of the process's own things the index of the bound among all.
+func (s *sharedClaim) ownError(err error) error {
+	full, isFull := errors.AsType[*NoRoom](err)
+	if !isFull {
+		return err
+	}
+	at := -1
+	for i, b := range s.all {
+		if !b.Of.Kind.IsShared() {
+			if at++; at == full.Bound {
+				return &NoRoom{Bound: i, Room: full.Room, Note: full.Note}
+			}
+		}
+	}
+	return err
+}
+
+// take takes more of the things that count for all processes, or as much as there is of it. It returns how much it took.
+func (s *sharedClaim) take(by int64, upTo bool) (int64, error) {
+	if by == 0 && upTo {
+		return 0, nil
+	}
+	in := s.renew()
+	got, err := ledger.Do(context.Background(), s.claims.ledger, func(tx *ledger.Tx) (int64, error) {
+		if tx.Session() != in {
+			return 0, errEnded
+		}
+		room, err := s.claims.roomIn(tx, s.of)
+		if err != nil {
+			return 0, err
+		}
+		n := by
+		if upTo {
+			n = max(0, min(by, room.Room))
+		}
+		if n > max(0, room.Room) {
+			room.Bound = s.index[room.Bound]
+			return 0, room
+		}
+		if n == 0 {
+			return 0, nil
+		}
+		return n, s.claims.add(tx, s.of, n)
+	})
+	if err != nil {
+		return 0, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.ended:
+		s.claims.giveBack(s.of, in, got)
+		return 0, errEnded
+	case s.session != in: // it has ended meanwhile
+		return 0, errEnded
+	}
+	s.taken += got
+	return got, nil
+}
+
+// renew forgets what the claim had taken, if other processes have ended the session in which it did. The claim can then take what there is.
+func (s *sharedClaim) renew() (in ledger.Session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if now := s.claims.ledger.Session(); now != s.session {
+		s.own.GiveBack(s.taken)
+		s.session, s.taken = now, 0
+	}
+	return s.session
+}
+
+// Amount is [Claim]'s.
+func (s *sharedClaim) Amount() int64 {
+	s.renew()
+	return s.own.Amount()
+}
+
+// Extend is [Claim]'s.
+func (s *sharedClaim) Extend(by int64) error {
+	if err := s.own.Extend(by); err != nil {
+		return s.ownError(err)
+	}
+	_, err := s.take(by, false)
+	if err != nil {
+		s.own.GiveBack(by)
+	}
+	return err
+}
+
+// ExtendUpTo is [Claim]'s.
+func (s *sharedClaim) ExtendUpTo(by int64) (int64, error) {
+	own, err := s.own.ExtendUpTo(by)
+	if err != nil {
+		return 0, err
+	}
+	got, err := s.take(own, true)
+	s.own.GiveBack(own - got)
+	return got, err
+}
+
+// Room is [Claim]'s.
+func (s *sharedClaim) Room() (int64, error) {
+	own, err := s.own.Room()
+	if err != nil {
+		return 0, err
+	}
+	session := s.claims.ledger.Session()
+	err = s.claims.ledger.View(func(r ledger.Reader) error {
+		valid, err := ledger.Sessions(r)
+		if err != nil {
+			return err
+		}
+		room, err := s.claims.roomOf(r, s.of, valid, session)
+		if err == nil {
+			own = min(own, room.Room)
+		}
+		return err
+	})
+	return own, err
+}
+
+// GiveBack is [Claim]'s. It does not wait until the other processes can have it.
+func (s *sharedClaim) GiveBack(n int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n = min(n, s.taken); n <= 0 || s.ended {
+		return
+	}
+	s.own.GiveBack(n)
+	s.taken -= n
+	s.claims.giveBack(s.of, s.session, n)
+}
+
+// Settle is [Claim]'s.
+func (s *sharedClaim) Settle(t *Tx) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended {
+		return nil
+	}
+	if s.taken > 0 && s.session == t.ledger.Session() {
+		if err := s.claims.add(t.ledger, s.of, -s.taken); err != nil {
+			return err
+		}
+	}
+	t.ledger.OnCommit(func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.ended, s.taken = true, 0
+		s.own.End()
+	})
+	return nil
+}
+
+// End is [Claim]'s. It does not wait until the other processes can have what it gives back.
+func (s *sharedClaim) End() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended {
+		return
+	}
+	s.ended = true
+	s.own.End()
+	if s.taken > 0 {
+		s.claims.giveBack(s.of, s.session, s.taken)
+	}
+}
+
+// Interface guards
+var (
+	_ Claims = (*memory)(nil)
+	_ Claims = (*sharedClaims)(nil)
+)
