@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -19,7 +18,6 @@ import (
 	"github.com/tallygate/tallygate/escrow"
 	"github.com/tallygate/tallygate/escrow/api"
 	"github.com/tallygate/tallygate/escrow/ledger"
-	"github.com/tallygate/tallygate/escrow/ledger/bolt"
 )
 
 func registerCommands() {
@@ -76,7 +74,7 @@ func registerCommands() {
 func registerLedger() {
 	caddycmd.RegisterCommand(caddycmd.Command{
 		Name:  "ledger",
-		Short: "Verifies, backs up, restores and exports Tallygate's ledger",
+		Short: "Verifies, backs up, restores, copies and exports Tallygate's ledger",
 		CobraFunc: func(cmd *cobra.Command) {
 			verify := subcommand("verify [FILE]", "Computes every balance from the transfers and compares it with the recorded one", cobra.MaximumNArgs(1), runVerify)
 			verify.Flags().String("head", "", "A head of the hash chain that was printed before, as TRANSFER:HASH; fails if history up to it was changed")
@@ -91,6 +89,7 @@ func registerLedger() {
 			export.Flags().String("from", "", "Only from this time on, such as 2026-11-01 or 2026-11-01T12:00:00Z")
 			export.Flags().String("to", "", "Only before this time")
 			cmd.AddCommand(export)
+			cmd.AddCommand(copyCommand())
 			withSubcommands(cmd)
 		},
 	})
@@ -302,7 +301,7 @@ type place struct {
 	address  string
 }
 
-// findBooks finds the store in the config. If the command names a file, that file is the store.
+// findBooks finds the store in the config. If the command names a file, or another place such as a DSN, the store is there.
 func findBooks(cmd *cobra.Command, file string) (*place, error) {
 	config, _ := cmd.Flags().GetString("config")
 	adapter, _ := cmd.Flags().GetString("adapter")
@@ -323,8 +322,7 @@ func findBooks(cmd *cobra.Command, file string) (*place, error) {
 		return nil, err
 	}
 	if file != "" {
-		path, err := filepath.Abs(file)
-		p.store = &BoltStore{Path: path}
+		p.store, err = storeAt(file)
 		return p, err
 	}
 	return p, p.fromConfig(raw)
@@ -395,14 +393,15 @@ func (p *place) do(t task, args []byte, w io.Writer) error {
 }
 
 func (p *place) open(readOnly bool) (ledger.Store, error) {
-	file, is := p.store.(*BoltStore)
-	if !is {
-		return p.store.Open()
+	if opener, ok := p.store.(ReadOnlyOpener); ok && readOnly {
+		return opener.OpenReadOnly()
 	}
-	if _, err := os.Stat(file.Path); err != nil {
-		return nil, err
+	if file, ok := p.store.(*BoltStore); ok {
+		if _, err := os.Stat(file.Path); err != nil {
+			return nil, err
+		}
 	}
-	return bolt.Open(file.Path, bolt.Options{ReadOnly: readOnly})
+	return p.store.Open()
 }
 
 // runReconcile returns the exit code 1 if something differs, and 2 if nothing could be compared.

@@ -98,11 +98,18 @@ func runRestore(cmd *cobra.Command, args []string) (int, error) {
 	if err != nil {
 		return caddy.ExitCodeFailedStartup, err
 	}
-	file, ok := place.store.(*BoltStore)
-	if !ok {
-		return caddy.ExitCodeFailedStartup, errors.New("only a ledger in a bolt file can be restored from a backup")
-	}
 	acceptMeta, _ := cmd.Flags().GetBool("accept-meta")
+	file, ok := place.store.(*BoltStore)
+	switch {
+	case !ok && acceptMeta:
+		return caddy.ExitCodeFailedStartup, errors.New("--accept-meta is for a ledger in a file: restore the backup into a file, and copy that by 'ledger copy'")
+	case !ok:
+		backup, err := storeAt(args[0])
+		if err != nil {
+			return caddy.ExitCodeFailedStartup, err
+		}
+		return runCopy(cmd, backup, place.store)
+	}
 	report, err := bolt.Restore(context.Background(), args[0], file.Path, bolt.Options{AcceptMeta: acceptMeta})
 	if err != nil {
 		return caddy.ExitCodeFailedStartup, err

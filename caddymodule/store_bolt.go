@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 
 	"github.com/caddyserver/caddy/v2"
@@ -70,9 +71,25 @@ func (s *BoltStore) Open() (ledger.Store, error) {
 	return bolt.Open(s.Path, bolt.Options{})
 }
 
+// OpenReadOnly implements [ReadOnlyOpener].
+func (s *BoltStore) OpenReadOnly() (ledger.Store, error) {
+	if _, err := os.Stat(s.Path); err != nil {
+		return nil, err
+	}
+	return bolt.Open(s.Path, bolt.Options{ReadOnly: true})
+}
+
+// SetPlace implements [Placed]. The place is the path of a file.
+func (s *BoltStore) SetPlace(path string) { s.Path = path }
+
+// IsPlace implements [Placed]. Any text may be a file's path, so none certainly is.
+func (*BoltStore) IsPlace(string) bool { return false }
+
 // Interface guards
 var (
 	_ StoreModule           = (*BoltStore)(nil)
+	_ Placed                = (*BoltStore)(nil)
+	_ ReadOnlyOpener        = (*BoltStore)(nil)
 	_ caddy.Provisioner     = (*BoltStore)(nil)
 	_ caddyfile.Unmarshaler = (*BoltStore)(nil)
 )

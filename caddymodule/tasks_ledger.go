@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/tallygate/tallygate/escrow/ledger"
+	"github.com/tallygate/tallygate/escrow/ledger/bolt"
+	"github.com/tallygate/tallygate/escrow/ledger/ledgercopy"
 )
 
 // verified is the result of `tallygate ledger verify`, and of the verification of a backup.
@@ -133,8 +135,9 @@ func backupLedger(ctx context.Context, on bench, args backupArgs) (verified, err
 	store, ok := on.store.(interface {
 		BackupFile(ctx context.Context, path string) (ledger.Report, error)
 	})
-	if !ok {
-		return verified{}, errors.New("this store is not a file: back it up with the tools of its database")
+	if !ok { // a store that is not a file is backed up into one
+		report, err := bolt.Import(ctx, args.File, bolt.Options{}, func(to ledger.Store) error { return ledgercopy.Snapshot(ctx, on.store, to, nil) })
+		return verifiedReport(report), err
 	}
 	report, err := store.BackupFile(ctx, args.File)
 	return verifiedReport(report), err

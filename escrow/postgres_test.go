@@ -5,6 +5,7 @@ package escrow_test
 import (
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 
@@ -14,10 +15,12 @@ import (
 	"github.com/tallygate/tallygate/internal/rounds"
 )
 
-// TestMain runs the tests on files, or on a private PostgreSQL server if the environment says TALLYGATE_STORE=postgres.
+// TestMain runs the tests on files, or on a private PostgreSQL server if the environment says TALLYGATE_STORE=postgres, in the default mode, or
+// TALLYGATE_STORE=postgres-rows.
 func TestMain(m *testing.M) {
 	rounds.Checks(25, 100)
-	if os.Getenv("TALLYGATE_STORE") != "postgres" {
+	kind, mode, _ := strings.Cut(os.Getenv("TALLYGATE_STORE"), "-")
+	if kind != "postgres" {
 		os.Exit(m.Run())
 	}
 	server, err := pgtest.Open("fsync=off")
@@ -35,7 +38,7 @@ func TestMain(m *testing.M) {
 				return nil, err
 			}
 		}
-		return postgres.Open(schemas[path], postgres.Options{})
+		return postgres.Open(schemas[path], postgres.Options{Mode: postgres.Mode(mode)})
 	}
 	code := m.Run()
 	_ = server.Close()

@@ -22,24 +22,11 @@ import (
 	"testing"
 	"time"
 
-	caddycmd "github.com/caddyserver/caddy/v2/cmd"
-
 	"github.com/tallygate/tallygate/escrow"
 	"github.com/tallygate/tallygate/escrow/ledger"
 	"github.com/tallygate/tallygate/escrow/ledger/postgres"
 	"github.com/tallygate/tallygate/escrow/ledger/postgres/pgtest"
 )
-
-// asCommand makes this test binary behave as the command tallygate, so that tests can kill and pause real gateways.
-const asCommand = "TALLYGATE_TEST_AS_COMMAND"
-
-func TestMain(m *testing.M) {
-	if os.Getenv(asCommand) != "" {
-		caddycmd.Main()
-		return
-	}
-	os.Exit(pgtest.Main(m))
-}
 
 const (
 	operatorKey = "the operator's own words"

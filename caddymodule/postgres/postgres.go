@@ -37,6 +37,10 @@ type Store struct {
 	// "local". Without it such a database is refused at start.
 	SynchronousCommit string `json:"synchronous_commit,omitempty"`
 
+	// Mode is how the records of a commit are written: "rows" with the commit, or "log" a moment later, which is faster. The default is "log".
+	// It can be changed at any restart.
+	Mode postgres.Mode `json:"mode,omitempty"`
+
 	// Lifetime is how long a gateway shows no sign of life until the others take it for dead: they settle its calls, and free what it had set
 	// aside. It must be the same for all gateways on a database. Default: 10s.
 	Lifetime caddy.Duration `json:"lifetime,omitempty"`
@@ -61,7 +65,19 @@ func (s *Store) Provision(ctx caddy.Context) (err error) {
 	if s.where, err = postgres.Where(s.dsn); err != nil {
 		return fmt.Errorf("'ledger postgres': %w", err)
 	}
+	if err := checkMode(s.Mode); err != nil {
+		return err
+	}
 	return checkSynchronousCommit(s.SynchronousCommit)
+}
+
+func checkMode(mode postgres.Mode) error {
+	switch mode {
+	case "", postgres.Rows, postgres.Log:
+		return nil
+	default:
+		return fmt.Errorf("unexpected 'mode %s': expected 'rows' or 'log'", mode)
+	}
 }
 
 func checkSynchronousCommit(setting string) error {
@@ -76,6 +92,7 @@ func checkSynchronousCommit(setting string) error {
 // UnmarshalCaddyfile reads
 //
 //	postgres DSN {
+//		mode rows|log
 //		synchronous_commit off|local
 //		lifetime DURATION
 //	}
@@ -91,7 +108,7 @@ func (s *Store) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			return d.Errf("'ledger postgres': %v", err)
 		}
 	}
-	for d.NextBlock(d.Nesting()) {
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		if err := s.unmarshalOption(d); err != nil {
 			return err
 		}
@@ -107,6 +124,9 @@ func (s *Store) unmarshalOption(d *caddyfile.Dispenser) error {
 	}
 	var err error
 	switch option {
+	case "mode":
+		s.Mode = postgres.Mode(words[0])
+		err = checkMode(s.Mode)
 	case "synchronous_commit":
 		s.SynchronousCommit = words[0]
 		err = checkSynchronousCommit(words[0])
@@ -117,7 +137,7 @@ func (s *Store) unmarshalOption(d *caddyfile.Dispenser) error {
 		}
 		s.Lifetime = caddy.Duration(lifetime)
 	default:
-		return d.Errf("unexpected %q: expected 'synchronous_commit off|local' or 'lifetime DURATION'", option)
+		return d.Errf("unexpected %q: expected 'mode rows|log', 'synchronous_commit off|local' or 'lifetime DURATION'", option)
 	}
 	if err != nil {
 		return d.Err(err.Error())
@@ -125,17 +145,32 @@ func (s *Store) unmarshalOption(d *caddyfile.Dispenser) error {
 	return nil
 }
 
+// SetPlace implements [caddymodule.Placed]. The place is a DSN.
+func (s *Store) SetPlace(dsn string) { s.DSN = dsn }
+
+// IsPlace implements [caddymodule.Placed]. A DSN that is a URL is of this store.
+func (*Store) IsPlace(text string) bool {
+	return strings.HasPrefix(text, "postgres://") || strings.HasPrefix(text, "postgresql://")
+}
+
+// OpenReadOnly implements [caddymodule.ReadOnlyOpener]. It works beside running gateways, and on a standby.
+func (s *Store) OpenReadOnly() (ledger.Store, error) {
+	return postgres.Open(s.dsn, postgres.Options{ReadOnly: true, Logger: s.logger})
+}
+
 // Key implements [caddymodule.StoreModule]. It names the database, without user and password.
 func (s *Store) Key() string { return "postgres " + s.where }
 
 // Open opens the ledger in the database. It makes the tables if there are none.
 func (s *Store) Open() (ledger.Store, error) {
-	return postgres.Open(s.dsn, postgres.Options{SynchronousCommit: s.SynchronousCommit, Lifetime: time.Duration(s.Lifetime), Logger: s.logger})
+	return postgres.Open(s.dsn, postgres.Options{Mode: s.Mode, SynchronousCommit: s.SynchronousCommit, Lifetime: time.Duration(s.Lifetime), Logger: s.logger})
 }
 
 // Interface guards
 var (
-	_ caddymodule.StoreModule = (*Store)(nil)
-	_ caddy.Provisioner       = (*Store)(nil)
-	_ caddyfile.Unmarshaler   = (*Store)(nil)
+	_ caddymodule.StoreModule    = (*Store)(nil)
+	_ caddymodule.Placed         = (*Store)(nil)
+	_ caddymodule.ReadOnlyOpener = (*Store)(nil)
+	_ caddy.Provisioner          = (*Store)(nil)
+	_ caddyfile.Unmarshaler      = (*Store)(nil)
 )

@@ -37,17 +37,19 @@ func TestCaddyfile(t *testing.T) {
 		{"postgres", "takes one DSN, got 0 words"},
 		{"postgres host=db user=shop password=geheim", "takes one DSN, got 3 words: write 'ledger postgres postgres://USER@HOST/DATABASE', and put a DSN of several words in quotes"},
 		{"postgres postgres://shop:geheim@db:port/shop", "the DSN can't be read: expected postgres://USER@HOST:PORT/DATABASE"},
-		{"postgres postgres://shop:geheim@db/shop {\n sync off\n}", `unexpected "sync": expected 'synchronous_commit off|local'`},
+		{"postgres postgres://shop:geheim@db/shop {\n sync off\n}", `unexpected "sync": expected 'mode rows|log' or 'synchronous_commit off|local'`},
+		{"postgres postgres://shop:geheim@db/shop {\n mode fast\n}", "unexpected 'mode fast': expected 'rows' or 'log'"},
+		{"postgres postgres://shop:geheim@db/shop {\n mode\n}", "'mode' takes one word, got 0"},
 		{"postgres postgres://shop:geheim@db/shop {\n synchronous_commit on\n}", "unexpected 'synchronous_commit on': expected 'off' or 'local'"},
-		{"postgres postgres://shop:geheim@db/shop {\n synchronous_commit\n}", "'synchronous_commit' takes one word"},
+		{"postgres postgres://shop:geheim@db/shop {\n synchronous_commit\n}", "'synchronous_commit' takes one word, got 0"},
 	} {
 		_, err := adapt("{\n\ttallygate {\n\t\tledger " + c.line + "\n\t}\n}\n")
 		if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "geheim") {
 			t.Errorf("%s: %v, want %q", c.line, err, c.want)
 		}
 	}
-	config, err := adapt("{\n\ttallygate {\n\t\tledger postgres {env.DSN} {\n\t\t\tsynchronous_commit local\n\t\t}\n\t}\n}\n")
-	if err != nil || !strings.Contains(string(config), `{"dsn":"{env.DSN}","store":"postgres","synchronous_commit":"local"}`) {
+	config, err := adapt("{\n\ttallygate {\n\t\tledger postgres {env.DSN} {\n\t\t\tmode rows\n\t\t\tsynchronous_commit local\n\t\t}\n\t}\n}\n")
+	if err != nil || !strings.Contains(string(config), `{"dsn":"{env.DSN}","mode":"rows","store":"postgres","synchronous_commit":"local"}`) {
 		t.Errorf("the config is %s, %v", config, err)
 	}
 }

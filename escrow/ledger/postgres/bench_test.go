@@ -21,43 +21,54 @@ import (
 const benchAccounts = 10_000
 
 // BenchmarkTransfers has callers that each hold, settle under an id, and wait until it is durable, as a metered call does: one operation
-// is one transfer. Client and server share the machine. The embedded store is what it is compared with, in the same run. In the form with
-// two ledgers, each of them has half of the calls.
+// is one transfer. Client and server share the machine. Both modes are measured in turns, and the embedded store beside them in the same
+// run. In the form with two ledgers, each of them has half of the callers. In the form "hot" all calls pay one account.
 func BenchmarkTransfers(b *testing.B) {
 	server := pgtest.Start(b)
-	one := func(s ledger.Store, err error) []ledger.Store {
-		must(b, err)
-		return []ledger.Store{s}
-	}
-	forms := map[string]func(*testing.B) []ledger.Store{
-		"postgres": func(b *testing.B) []ledger.Store {
-			return one(postgres.Open(server.New(b), postgres.Options{Logger: quiet}))
-		},
-		"bolt": func(b *testing.B) []ledger.Store {
-			return one(bolt.Open(filepath.Join(b.TempDir(), "ledger.db"), bolt.Options{}))
-		},
-		"two": func(b *testing.B) []ledger.Store {
-			dsn := server.New(b)
-			return append(one(postgres.Open(dsn, postgres.Options{Logger: quiet})), one(postgres.Open(dsn, postgres.Options{Logger: quiet}))...)
-		},
-	}
-	for _, callers := range []int{1, 64, 512} {
-		for _, form := range []string{"postgres", "two", "bolt"} {
-			b.Run(fmt.Sprintf("callers=%d/%s", callers, form), func(b *testing.B) {
+	for _, c := range []struct {
+		name             string
+		ledgers, callers int
+		hot              bool
+	}{{"1x1", 1, 1, false}, {"1x64", 1, 64, false}, {"1x64 hot", 1, 64, true}, {"1x512", 1, 512, false}, {"2x32", 2, 32, false}, {"2x256", 2, 256, false}} {
+		for _, form := range []string{"rows", "log", "bolt"} {
+			if form == "bolt" && c.ledgers > 1 {
+				continue
+			}
+			b.Run(c.name+"/"+form, func(b *testing.B) {
+				dsn := server.New(b)
 				var ledgers []*ledger.Ledger
-				for _, s := range forms[form](b) {
-					l, err := ledger.New(s, ledger.Options{Currency: "USDC", Logger: quiet})
-					must(b, err)
+				for range c.ledgers {
+					l := benchLedger(b, form, dsn)
 					defer func() { must(b, l.Close()) }()
 					ledgers = append(ledgers, l)
 				}
 				for i := 0; i < benchAccounts; i += 1000 {
 					must(b, deposit(ledgers[0], i, 1000))
 				}
-				concurrently(b, callers, func(i int) error { return call(ledgers[i%len(ledgers)], i) })
+				concurrently(b, c.callers*c.ledgers, func(i int) error {
+					payee := wallet(i % 10)
+					if c.hot {
+						payee = ledger.Commission
+					}
+					return call(ledgers[i%c.ledgers], i, payee)
+				})
 			})
 		}
 	}
+}
+
+func benchLedger(b *testing.B, form, dsn string) *ledger.Ledger {
+	var s ledger.Store
+	var err error
+	if form == "bolt" {
+		s, err = bolt.Open(filepath.Join(b.TempDir(), "ledger.db"), bolt.Options{})
+	} else {
+		s, err = postgres.Open(dsn, postgres.Options{Logger: quiet, Mode: postgres.Mode(form)})
+	}
+	must(b, err)
+	l, err := ledger.New(s, ledger.Options{Currency: "USDC", Lifetime: -1, Logger: quiet})
+	must(b, err)
+	return l
 }
 
 func wallet(i int) ledger.AccountID { return ledger.Wallet(fmt.Sprintf("agent%05d", i)) }
@@ -76,8 +87,8 @@ func deposit(l *ledger.Ledger, from, wallets int) error {
 }
 
 // call is one metered call: a hold, and its settlement.
-func call(l *ledger.Ledger, i int) error {
-	payer, payee := wallet(i*7919%benchAccounts), wallet(i%10)
+func call(l *ledger.Ledger, i int, payee ledger.AccountID) error {
+	payer := wallet(i * 7919 % benchAccounts)
 	if payer == payee {
 		payee = ledger.Commission
 	}

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"slices"
 	"sync"
 )
 
@@ -11,10 +12,6 @@ type cache struct {
 	young, old map[string][]byte // nil values: there is no such record
 	size       int               // of young, in bytes
 	most       int               // that young takes
-
-	// Only the writer uses the next two.
-	commit int64 // the number of the commit
-	writer int64 // the process that made it
 }
 
 const entrySize = 100 // about what a record takes besides its key and value
@@ -30,7 +27,6 @@ func (c *cache) forget() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.young, c.old, c.size = map[string][]byte{}, nil, 0
-	c.commit, c.writer = -1, 0
 }
 
 // peek returns the value of a key, nil if there is no record, and whether the cache knows this.
@@ -74,12 +70,29 @@ func (c *cache) set(key, value []byte) {
 	}
 }
 
-// apply takes in the changes of a commit, or of several.
-func (c *cache) apply(commit, writer int64, changes []record) {
+// apply takes in the changes of a commit.
+func (c *cache) apply(changes []record) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, r := range changes {
 		c.set(r.key, r.value)
 	}
-	c.commit, c.writer = commit, writer
+}
+
+// keys returns the keys of all records that the cache knows, in their order.
+func (c *cache) keys() (list []string) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	for key, value := range c.young {
+		if value != nil {
+			list = append(list, key)
+		}
+	}
+	for key, value := range c.old {
+		if _, newer := c.young[key]; !newer && value != nil {
+			list = append(list, key)
+		}
+	}
+	slices.Sort(list)
+	return list
 }

@@ -21,7 +21,10 @@ type writer struct {
 	runs    int              // of the group in this transaction
 	pages   map[string]*page // beginnings of ranges, read in this transaction
 	losses  int              // transactions that were lost since the last commit
+	tail    *tail            // as of the last commit that is known; the cache is as of the same commit
 	trouble error            // why there are no groups until Reopen
+
+	folded, logged int64 // as of when the lock was taken: see the columns
 
 	marked     time.Time // when fresh was set
 	old, fresh int64     // commits of at least one minute ago, and of less
@@ -30,7 +33,7 @@ type writer struct {
 const (
 	maxGuesses = 4  // runs with guesses; then reads that are not known are made one by one
 	maxLosses  = 10 // in a row
-	maxTakenIn = 64 // commits of others whose changes are read one by one; if there are more, the cache is emptied
+	maxTakenIn = 64 // commits of others that are taken in one by one; if there are more, the cache is emptied
 )
 
 // group implements [ledger.Group]: one run of a group of operations.
@@ -46,6 +49,9 @@ func (s *Store) beginGroup() (ledger.Group, error) {
 	w := &s.writer
 	if w.trouble == nil && w.conn == nil {
 		w.trouble = s.connect(s.options.Patience)
+	}
+	if w.trouble == nil {
+		w.trouble = s.makeRoom()
 	}
 	if w.trouble != nil {
 		return nil, w.trouble
@@ -75,6 +81,10 @@ func (g *group) runAgain() {
 // that is new. The run of an operation that needs another record that is not known ends.
 func (g *group) Get(key []byte) ([]byte, error) {
 	if value, known := g.cache.get(key); known {
+		return value, nil
+	}
+	if value, changed := g.writer.tail.get(key); changed {
+		g.cache.put(key, value)
 		return value, nil
 	}
 	if g.writer.locked && g.writer.runs >= maxGuesses {
@@ -119,7 +129,9 @@ func (g *group) Scan(in ledger.Range, fn func(key, value []byte) (bool, error)) 
 		g.spans[name] = in
 		g.runAgain()
 	}
-	return scan(in, first, next, fn)
+	return g.writer.tail.scan(in, func(in ledger.Range, fn func(key, value []byte) (bool, error)) error {
+		return scan(in, first, next, fn)
+	}, fn)
 }
 
 // ask makes a round trip in the middle of a run. If it fails, it ends the run of the operation.
@@ -158,28 +170,19 @@ func (g *group) Commit(changed iter.Seq2[[]byte, []byte]) error {
 	return g.commit(changes)
 }
 
-// head is the row whose lock keeps the order.
-type head struct{ commit, writer int64 }
-
-// The row of the log is read as it was before the lock was waited for. That is right for a commit that is known to have ended.
-const (
-	lockSQL    = "select commit, writer, coalesce((select writer from log where commit = $1), 0) from head where id = 1 for update"
-	changedSQL = `select c.key, r.value from (select distinct unnest(keys) as key from log where commit > $1 and commit <= $2) c
-		left join records r on r.key = c.key`
-)
-
 // verify takes the lock, if this transaction doesn't have it, takes in what others have committed, and reads what the run has guessed.
 // The run does not count if one of its reads was wrong.
 func (g *group) verify() error {
-	w, c := &g.writer, g.cache
+	w := &g.writer
 	var h head
-	var ofMine int64
-	var changed, found []record
+	var n news
+	var found []record
 	b := new(pgx.Batch)
 	if !w.locked {
 		b.Queue("begin isolation level read committed")
-		b.Queue(lockSQL, c.commit).QueryRow(func(row pgx.Row) error { return row.Scan(&h.commit, &h.writer, &ofMine) })
-		b.Queue(changedSQL, c.commit, c.commit+maxTakenIn).Query(func(rows pgx.Rows) error { return readRecords(rows, &changed) })
+		b.Queue(lockSQL, w.tail.commit).QueryRow(h.scan)
+		queueNews(b, w.tail.commit, true, &n)
+		g.queueClock(b)
 	}
 	if len(g.keys) > 0 {
 		queueGet(b, g.keys, &found)
@@ -194,12 +197,8 @@ func (g *group) verify() error {
 	}
 	if !w.locked {
 		w.locked, w.runs, w.pages = true, 0, nil
-		if h.commit != c.commit || h.writer != c.writer {
-			g.again = true
-			if ofMine == 0 || ofMine != c.writer || h.commit-c.commit > maxTakenIn {
-				c.forget() // too much has happened since, or the commit that the cache is of is not part of the history
-			}
-			c.apply(h.commit, h.writer, changed)
+		if err := g.takeIn(h, n); err != nil {
+			return err
 		}
 	}
 	if w.pages == nil {
@@ -209,24 +208,65 @@ func (g *group) verify() error {
 			w.pages[name] = p
 		}
 	}
+	g.check(found)
+	return nil
+}
+
+// takeIn takes in what others have committed, now that the lock is held.
+func (g *group) takeIn(h head, n news) error {
+	w := &g.writer
+	if err := h.lost(w.tail); err != nil {
+		return err
+	}
+	before, next := w.tail, n.after(w.tail)
+	if h.follows(before) && next.commit == h.commit {
+		w.tail = next
+		for _, e := range n.entries {
+			g.cache.apply(e.changes)
+		}
+	} else { // too much has happened since
+		g.cache.forget()
+		rest := news{folded: n.folded}
+		if n.folded < h.logged {
+			b := new(pgx.Batch)
+			queueRest(b, h.commit, &rest)
+			if err := g.trip(b); err != nil {
+				return err
+			}
+		}
+		w.tail = rest.after(unknown).upTo(h)
+	}
+	w.folded, w.logged = n.folded, h.logged
+	g.again = g.again || h.commit != before.commit
+	g.latest.Store(w.tail)
+	return nil
+}
+
+// check compares what the run has guessed with the records that were read.
+func (g *group) check(found []record) {
 	values := make(map[string][]byte, len(found))
 	for _, r := range found {
 		values[string(r.key)] = r.value
-		g.again = true
 	}
 	for _, key := range g.keys {
-		c.put(key, values[string(key)])
+		value, changed := g.writer.tail.get(key)
+		if !changed {
+			value = values[string(key)]
+		}
+		g.again = g.again || value != nil
+		g.cache.put(key, value)
 	}
-	return nil
 }
 
 const (
 	putSQL = `insert into records (key, value) select * from unnest($1::bytea[], $2::bytea[])
 		on conflict (key) do update set value = excluded.value`
 	deleteSQL = "delete from records where key = any($1::bytea[])"
-	logSQL    = "insert into log (commit, writer, keys) values ($1, $2, $3)"
-	headSQL   = "update head set commit = $1, writer = $2 where id = 1"
-	pruneSQL  = "delete from log where commit < least($1, (select min(commit) from log) + 128)"
+	logSQL    = "insert into log (commit, writer, keys, new_values) values ($1, $2, $3, $4)"
+	moveSQL   = "update head set commit = $1, writer = $2, logged = $3 where id = 1"
+	markSQL   = "update fold set folded = $1 where id = 1 and folded < $1"
+	pruneSQL  = `delete from log where commit < least($1, (select min(commit) from log) + 128)
+		and (new_values is null or commit <= (select folded from fold where id = 1))`
 )
 
 // commit writes the changes and commits them, in one round trip.
@@ -240,25 +280,20 @@ func (g *group) commit(changes []record) error {
 		g.drop()
 		return err
 	}
-	number := g.cache.commit + 1
-	var keys, puts, values, deletes [][]byte
-	for _, r := range changes {
-		keys = append(keys, r.key)
-		if r.value == nil {
-			deletes = append(deletes, r.key)
-			continue
-		}
-		puts, values = append(puts, r.key), append(values, seal(r.key, r.value))
-	}
+	number := w.tail.commit + 1
+	// A commit may write its records itself only if all earlier ones are in the table: otherwise a fold would write older values over them.
+	direct := g.options.Mode == Rows && w.folded >= w.logged
 	b := new(pgx.Batch)
-	if len(puts) > 0 {
-		b.Queue(putSQL, puts, values)
+	if direct {
+		queueRecords(b, number, g.id, changes)
+	} else {
+		queueLog(b, number, g.id, changes)
+		if w.folded >= w.logged && w.folded < number-1 {
+			b.Queue(markSQL, number-1) // the commits since then have written their records
+		}
+		w.logged = number
 	}
-	if len(deletes) > 0 {
-		b.Queue(deleteSQL, deletes)
-	}
-	b.Queue(logSQL, number, g.id, keys)
-	b.Queue(headSQL, number, g.id)
+	b.Queue(moveSQL, number, g.id, w.logged)
 	if old := w.prunable(number); number%64 == 0 && old > 0 {
 		b.Queue(pruneSQL, old)
 	}
@@ -274,8 +309,46 @@ func (g *group) commit(changes []record) error {
 		}
 	}
 	w.locked, w.losses, w.pages = false, 0, nil
-	g.cache.apply(number, g.id, changes)
+	g.cache.apply(changes)
+	if direct {
+		w.tail = w.tail.at(number, g.id)
+	} else {
+		w.tail = w.tail.with(number, g.id, changes)
+		g.wakeFolder()
+	}
+	g.latest.Store(w.tail)
 	return g.fault(StepAnswer)
+}
+
+// queueRecords writes changes to the table of records.
+func queueRecords(b *pgx.Batch, number, writer int64, changes []record) {
+	var keys, puts, values, deletes [][]byte
+	for _, r := range changes {
+		keys = append(keys, r.key)
+		if r.value == nil {
+			deletes = append(deletes, r.key)
+			continue
+		}
+		puts, values = append(puts, r.key), append(values, seal(r.key, r.value))
+	}
+	if len(puts) > 0 {
+		b.Queue(putSQL, puts, values)
+	}
+	if len(deletes) > 0 {
+		b.Queue(deleteSQL, deletes)
+	}
+	b.Queue(logSQL, number, writer, keys, nil)
+}
+
+// queueLog leaves changes to a fold.
+func queueLog(b *pgx.Batch, number, writer int64, changes []record) {
+	keys, values := make([][]byte, len(changes)), make([][]byte, len(changes))
+	for i, r := range changes {
+		if keys[i] = r.key; r.value != nil {
+			values[i] = seal(r.key, r.value)
+		}
+	}
+	b.Queue(logSQL, number, writer, keys, values)
 }
 
 // prunable returns the number of a commit of which the log needs no row any more, since it is at least a minute old.
@@ -302,6 +375,9 @@ func (s *Store) lose(err error) error {
 	w := &s.writer
 	s.drop()
 	w.losses++
+	if errors.Is(err, ErrLost) {
+		s.nameLost(err)
+	}
 	if !mayPass(err) || w.losses > maxLosses {
 		w.trouble = err
 	}

@@ -138,7 +138,7 @@ func mayPass(err error) bool {
 	switch {
 	case errors.Is(err, errStandby): // a failover may be under way
 		return true
-	case errors.Is(err, ledger.ErrCorrupt):
+	case errors.Is(err, ledger.ErrCorrupt), errors.Is(err, ErrLost):
 		return false
 	case errors.As(err, &refused):
 		switch refused.Code {

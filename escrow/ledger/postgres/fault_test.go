@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/tallygate/tallygate/escrow/ledger"
-	"github.com/tallygate/tallygate/escrow/ledger/ledgertest"
 	"github.com/tallygate/tallygate/escrow/ledger/postgres"
 	"github.com/tallygate/tallygate/escrow/ledger/postgres/pgtest"
 )
@@ -64,8 +63,10 @@ func (c *wireConn) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-// isMarked reports whether a message commits the record dmarked: its key is among those of the records, and of the log.
-func isMarked(p []byte) bool { return bytes.Count(p, []byte("dmarked")) > 1 }
+// isMarked reports whether a message commits the record dmarked: it has the key, and the value that pay puts.
+func isMarked(p []byte) bool {
+	return bytes.Contains(p, []byte("dmarked")) && bytes.Contains(p, []byte("made"))
+}
 
 func (c *wireConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
@@ -131,8 +132,14 @@ func sound(t testing.TB, l *ledger.Ledger, id ledger.AccountID, want ledger.Amou
 func TestRoundTrips(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Shared(t)
+	for _, mode := range modes {
+		t.Run(string(mode), func(t *testing.T) { testRoundTrips(t, server.New(t), mode) })
+	}
+}
+
+func testRoundTrips(t *testing.T, dsn string, mode postgres.Mode) {
 	w := new(wire)
-	s := open(t, server.New(t), postgres.Options{Dial: w.dial})
+	s := open(t, dsn, postgres.Options{Dial: w.dial, Mode: mode, FoldPause: time.Hour})
 	l := begin(t, s)
 	must(t, deposit(l, 0, 100))
 	for i := range 3 {
@@ -180,11 +187,17 @@ func TestRoundTrips(t *testing.T) {
 // TestRoundTripsOfTwo: two ledgers that take turns need two round trips each, too, although each time the other one has committed.
 func TestRoundTripsOfTwo(t *testing.T) {
 	t.Parallel()
-	dsn := pgtest.Shared(t).New(t)
+	server := pgtest.Shared(t)
+	for _, mode := range modes {
+		t.Run(string(mode), func(t *testing.T) { testRoundTripsOfTwo(t, server.New(t), mode) })
+	}
+}
+
+func testRoundTripsOfTwo(t *testing.T, dsn string, mode postgres.Mode) {
 	w := new(wire)
 	var ledgers []*ledger.Ledger
 	for range 2 {
-		s, err := postgres.Open(dsn, postgres.Options{Dial: w.dial, Logger: quiet})
+		s, err := postgres.Open(dsn, postgres.Options{Dial: w.dial, Logger: quiet, Mode: mode, FoldPause: time.Hour})
 		must(t, err)
 		ledgers = append(ledgers, begin(t, s))
 	}
@@ -205,10 +218,11 @@ func TestRoundTripsOfTwo(t *testing.T) {
 func TestBrokenCommit(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Shared(t)
-	for name, cut := range map[string]int32{"before it is sent": cutBefore, "before the answer": cutAfter} {
+	for i, name := range []string{"rows, before it is sent", "rows, before the answer", "log, before it is sent", "log, before the answer"} {
+		cut, mode := []int32{cutBefore, cutAfter}[i%2], modes[i/2]
 		t.Run(name, func(t *testing.T) {
 			w := new(wire)
-			l := begin(t, open(t, server.New(t), postgres.Options{Dial: w.dial}))
+			l := begin(t, open(t, server.New(t), postgres.Options{Dial: w.dial, Mode: mode}))
 			must(t, deposit(l, 0, 2))
 			w.cut.Store(cut)
 			must(t, pay(l, wallet(0), wallet(1), 7, "marked"))
@@ -221,14 +235,23 @@ func TestBrokenCommit(t *testing.T) {
 	}
 }
 
-// TestUnderLoad: three ledgers pay while their backends are terminated and the server crashes. Each payment takes place once.
+// TestUnderLoad: three ledgers pay while their backends are terminated and the server crashes. Each payment takes place once. Both modes
+// are tried, and a mixture.
 func TestUnderLoad(t *testing.T) {
 	t.Parallel()
+	for _, modes := range [][]postgres.Mode{{postgres.Rows}, {postgres.Log}, {postgres.Log, postgres.Rows}} {
+		t.Run(fmt.Sprint(modes), func(t *testing.T) { testUnderLoad(t, modes) })
+	}
+}
+
+func testUnderLoad(t *testing.T, modes []postgres.Mode) {
 	server := pgtest.Start(t, "restart_after_crash=on")
 	dsn := server.New(t)
+	opened := 0
 	shared := func() *ledger.Ledger {
-		s, err := postgres.Open(dsn, postgres.Options{Logger: quiet, Patience: time.Minute})
+		s, err := postgres.Open(dsn, postgres.Options{Logger: quiet, Patience: time.Minute, Mode: modes[opened%len(modes)]})
 		must(t, err)
+		opened++
 		return begin(t, s)
 	}
 	first := shared()
@@ -327,15 +350,15 @@ func TestStoppedInTheMiddle(t *testing.T) {
 	sound(t, la, wallet(1), ledger.Unit+2)
 }
 
-// TestLostCommits: if a failover loses commits that were answered, the ledger becomes read-only at the next operation, whether or not as
-// many others were made meanwhile.
+// TestLostCommits: if a failover loses commits that were answered, the ledger takes no operations any more from the next one on, whether or
+// not as many others were made meanwhile.
 func TestLostCommits(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Shared(t)
-	for _, others := range []int{0, 1, 3} {
+	for i, others := range []int{0, 1, 3, 0, 1, 3} {
 		dsn := server.New(t)
 		shared := func() *ledger.Ledger {
-			s, err := postgres.Open(dsn, postgres.Options{Logger: quiet})
+			s, err := postgres.Open(dsn, postgres.Options{Logger: quiet, Mode: modes[i/3]})
 			must(t, err)
 			return begin(t, s)
 		}
@@ -343,9 +366,10 @@ func TestLostCommits(t *testing.T) {
 		sql := func(text string) { server.Exec(t, strings.ReplaceAll(text, "@", path+".")) }
 		l := shared()
 		must(t, deposit(l, 0, 2))
-		sql("create table @kept as table @records; create table @kept_head as table @head; create table @kept_log as table @log")
+		sql(`begin isolation level repeatable read; create table @kept as table @records; create table @kept_head as table @head; create table @kept_log as table @log;
+			create table @kept_fold as table @fold; commit`)
 		must(t, pay(l, wallet(0), wallet(1), 1, "lost"))
-		sql(`begin; truncate @records, @head, @log; insert into @records table @kept; insert into @head table @kept_head;
+		sql(`begin; truncate @records, @head, @log, @fold; insert into @fold table @kept_fold; insert into @records table @kept; insert into @head table @kept_head;
 			insert into @log table @kept_log; commit`)
 		if others > 0 {
 			other := shared()
@@ -353,8 +377,14 @@ func TestLostCommits(t *testing.T) {
 				must(t, pay(other, wallet(1), wallet(0), 2, fmt.Sprint("other", i)))
 			}
 		}
-		if err := pay(l, wallet(0), wallet(1), 1, "next"); !errors.Is(err, ledger.ErrReadOnly) {
+		if err := pay(l, wallet(0), wallet(1), 1, "next"); !errors.Is(err, ledger.ErrReadOnly) || !errors.Is(err, postgres.ErrLost) {
 			t.Errorf("after a commit was lost and %d others were made: %v", others, err)
+		}
+		if err := l.Reopen(); err == nil {
+			t.Errorf("after a commit was lost and %d others were made, the ledger was reopened", others)
+		}
+		if err := l.Close(); !errors.Is(err, postgres.ErrLost) {
+			t.Errorf("closing a ledger that has lost a commit: %v", err)
 		}
 	}
 }
@@ -380,6 +410,27 @@ func TestManyStart(t *testing.T) {
 	all.Wait()
 }
 
+// TestReadOnly: a store that is opened for reading only sees what others commit, in both modes, and commits nothing.
+func TestReadOnly(t *testing.T) {
+	t.Parallel()
+	server := pgtest.Shared(t)
+	if s, err := postgres.Open(server.New(t), postgres.Options{ReadOnly: true, Logger: quiet}); err == nil || !strings.Contains(err.Error(), "no ledger") {
+		t.Errorf("a database without a ledger: %v, %v", s, err)
+	}
+	for _, mode := range modes {
+		dsn := server.New(t)
+		l := begin(t, open(t, dsn, postgres.Options{Mode: mode, FoldPause: time.Hour}))
+		must(t, deposit(l, 0, 2))
+		reader := begin(t, open(t, dsn, postgres.Options{ReadOnly: true}))
+		sound(t, reader, wallet(1), ledger.Unit)
+		must(t, pay(l, wallet(0), wallet(1), 1, "later"))
+		sound(t, reader, wallet(1), ledger.Unit+1)
+		if err := pay(reader, wallet(0), wallet(1), 1, "refused"); !errors.Is(err, ledger.ErrReadOnly) {
+			t.Errorf("an operation of a reader: %v", err)
+		}
+	}
+}
+
 // TestUnsafeSettings: a server that may lose confirmed commits is refused, unless the setting is named.
 func TestUnsafeSettings(t *testing.T) {
 	t.Parallel()
@@ -393,17 +444,26 @@ func TestUnsafeSettings(t *testing.T) {
 	}
 }
 
-// TestDamagedRecord: a record that somebody has changed is found.
+// TestDamagedRecord: a record that somebody has changed is found, in the table of records and in the log.
 func TestDamagedRecord(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Shared(t)
-	dsn := server.New(t)
-	_, schema, _ := strings.Cut(dsn, "search_path=")
-	l := begin(t, open(t, dsn, postgres.Options{}))
-	must(t, deposit(l, 0, 2))
-	server.Exec(t, "update "+schema+".records set value = set_byte(value, 0, 255 - get_byte(value, 0)) where key = 'awallet:agent00001'")
-	if _, _, err := l.Balance(wallet(1)); !errors.Is(err, ledger.ErrCorrupt) {
-		t.Errorf("reading a damaged record: %v", err)
+	const other = "set_byte(@, 0, 255 - get_byte(@, 0))"
+	for mode, sql := range map[postgres.Mode]string{
+		postgres.Rows: "records set value = " + strings.ReplaceAll(other, "@", "value"),
+		postgres.Log: "log set new_values = array(select " + strings.ReplaceAll(other, "@", "v") +
+			" from unnest(new_values) with ordinality as u(v, n) order by n) where new_values is not null",
+	} {
+		dsn := server.New(t)
+		_, schema, _ := strings.Cut(dsn, "search_path=")
+		l := begin(t, open(t, dsn, postgres.Options{Mode: mode, FoldPause: time.Hour}))
+		must(t, deposit(l, 0, 2))
+		must(t, l.Close())
+		server.Exec(t, "update "+schema+"."+sql)
+		s := open(t, dsn, postgres.Options{Mode: mode, FoldPause: time.Hour})
+		if _, err := ledger.New(s, ledger.Options{Logger: quiet}); !errors.Is(err, ledger.ErrCorrupt) {
+			t.Errorf("reading a damaged record in the mode %s: %v", mode, err)
+		}
 	}
 }
 
@@ -436,11 +496,4 @@ func TestSecrets(t *testing.T) {
 			t.Errorf("the place tells the password: %s, %v", where, err)
 		}
 	}
-}
-
-// TestShared runs the tests of several ledgers on one store.
-func TestShared(t *testing.T) {
-	t.Parallel()
-	server := pgtest.Shared(t)
-	ledgertest.RunShared(t, func(t testing.TB) ledgertest.Place { return place(t, server, postgres.Options{}) })
 }

@@ -7,21 +7,30 @@
 // A group of operations takes two round trips, whatever the number of its operations. First the operations run on the records that this
 // process has in memory, and on guesses where it has none. The first round trip takes the lock, reads what other processes have committed
 // since, and reads the records that were guessed. If nothing is different, the run counts; otherwise the operations run again while the
-// lock is held. The second round trip writes the changed records and commits.
+// lock is held. The second round trip writes the changes and commits.
+//
+// In the mode [Rows] a commit writes the records that it changes. In the mode [Log] it writes only a row of the log, with the new values,
+// and a fold writes the records of several commits later, in a transaction that needs no lock of the commits. What may not be folded is
+// in memory, in a tail; reads look there first. See [docs/ledger.md].
 //
 // If a connection breaks before the server is told to commit, the operations run again on a new one. If it breaks later, the store
 // finds out on a new connection whether the commit took place: the lock is free only after the old transaction has ended, and then the
 // log has a row of the commit or not. So a restart of the database is a pause, and no error. If the database stays away for longer than
-// [Options].Patience, the store refuses operations with [ledger.ErrUnavailable] until [Store.Reopen] succeeds.
+// [Options].Patience, the store refuses operations with [ledger.ErrUnavailable] until [Store.Reopen] succeeds. If the database has lost
+// commits that it had confirmed, as after a failover to a standby that was behind, everything is refused with [ErrLost].
+//
+// [docs/ledger.md]: https://github.com/tallygate/tallygate/blob/main/docs/ledger.md
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -29,6 +38,17 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/tallygate/tallygate/escrow/ledger"
+)
+
+// Mode is a way to write the records of a commit. Gateways on one database may have different modes, and a gateway may be started with
+// another mode than before.
+type Mode string
+
+const (
+	// Rows writes the records in the commit.
+	Rows Mode = "rows"
+	// Log writes one row of the log in the commit. A moment later another transaction writes the records of several commits together.
+	Log Mode = "log"
 )
 
 // Options are the options of [Open]. The zero value has sensible defaults.
@@ -41,6 +61,15 @@ type Options struct {
 	// SynchronousCommit is a setting of the database to accept although it may lose commits: "off" or "local". Open refuses both
 	// otherwise.
 	SynchronousCommit string
+	// ReadOnly opens an existing ledger for reading only, whoever else uses it. It also works on a standby.
+	ReadOnly bool
+	// Mode is how the records are written. The default is Log.
+	Mode Mode
+	// FoldPause is how long commits wait to be folded together in the mode Log. The default is 20ms.
+	FoldPause time.Duration
+	// TailSize is about how many bytes of changes may wait in memory to be folded. Beyond it a group waits for the fold. The default is
+	// 32 MiB.
+	TailSize int
 	// CacheSize is about how many bytes of records are kept in memory. The default is 64 MiB.
 	CacheSize int
 	// Logger gets the messages for the operator. The default is slog.Default.
@@ -67,10 +96,15 @@ type Store struct {
 	pool    *pgxpool.Pool // for everything but commits
 	id      int64         // of this store, chosen at random
 	cache   *cache
+	latest  atomic.Pointer[tail] // the newest that this process knows of
+	folder  folder
 	commits *ledger.GroupCommit
+	clock   clock
 	writer  writer
 
 	closing sync.Once
+	closed  chan struct{}
+	working sync.WaitGroup // in the background
 }
 
 // Shared implements [ledger.Shared].
@@ -87,19 +121,20 @@ func Open(dsn string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	if o.Patience == 0 {
-		o.Patience = 5 * time.Second
-	}
-	if o.CacheSize == 0 {
-		o.CacheSize = 64 << 20
-	}
-	if o.Logger == nil {
-		o.Logger = slog.Default()
+	o = o.withDefaults()
+	if o.Mode != Rows && o.Mode != Log {
+		return nil, fmt.Errorf("the mode %q: expected %q or %q", o.Mode, Rows, Log)
 	}
 	if o.Dial != nil {
 		config.ConnConfig.DialFunc = o.Dial
 	}
-	s := &Store{options: o, config: config, id: 1 + rand.Int64N(1<<62), cache: newCache(o.CacheSize)}
+	if o.ReadOnly {
+		config.ConnConfig.RuntimeParams["default_transaction_read_only"] = "on"
+	}
+	s := &Store{options: o, config: config, id: 1 + rand.Int64N(1<<62), cache: newCache(o.CacheSize), closed: make(chan struct{})}
+	s.folder.wake = make(chan struct{}, 1)
+	s.writer.tail = unknown
+	s.latest.Store(unknown)
 	if s.pool, err = pgxpool.NewWithConfig(context.Background(), config.Copy()); err != nil {
 		return nil, fmt.Errorf("opening the ledger at %s: %w", place(config), err)
 	}
@@ -108,25 +143,66 @@ func Open(dsn string, o Options) (*Store, error) {
 		s.pool.Close()
 		return nil, fmt.Errorf("opening the ledger at %s: %w", place(config), err)
 	}
+	if o.ReadOnly {
+		return s, nil
+	}
 	s.commits = ledger.NewGroupCommit(s.beginGroup, maxGroup)
+	s.working.Go(s.foldAll)
 	return s, nil
+}
+
+func (o Options) withDefaults() Options {
+	o.Patience = cmp.Or(o.Patience, 5*time.Second)
+	o.Mode = cmp.Or(o.Mode, Log)
+	o.FoldPause = cmp.Or(o.FoldPause, 20*time.Millisecond)
+	o.TailSize = cmp.Or(o.TailSize, 32<<20)
+	o.CacheSize = cmp.Or(o.CacheSize, 64<<20)
+	o.Logger = cmp.Or(o.Logger, slog.Default())
+	return o
 }
 
 // begin makes what the store needs in the database.
 func (s *Store) begin() error {
+	if s.options.ReadOnly {
+		return s.find()
+	}
 	if err := s.connect(s.options.Patience); err != nil {
 		return err
 	}
 	return s.migrate()
 }
 
+// find returns an error if the database has no ledger that this program can read.
+func (s *Store) find() error {
+	err := s.View(func(r ledger.Reader) error {
+		_, err := r.Get([]byte{0})
+		return err
+	})
+	var refused *pgconn.PgError
+	if errors.As(err, &refused) && (refused.Code == "42P01" || refused.Code == "42703") { // there is no such table, or no such column
+		return errors.New("the database has no ledger, or one that a gateway of this version has not opened yet")
+	}
+	return err
+}
+
 // Submit implements [ledger.Store].
-func (s *Store) Submit(op ledger.Op) { s.commits.Submit(op) }
+func (s *Store) Submit(op ledger.Op) {
+	if s.options.ReadOnly {
+		go op.Done(ledger.ErrReadOnly) // in a goroutine of its own, since the caller may hold a lock that Done takes
+		return
+	}
+	s.commits.Submit(op)
+}
 
 // Close commits the queued operations and closes the connections.
 func (s *Store) Close() error {
 	s.closing.Do(func() {
-		s.commits.Close()
+		if s.commits != nil {
+			s.commits.Close()
+		}
+		close(s.closed)
+		s.working.Wait()
+		s.folder.close()
 		s.drop()
 		s.pool.Close()
 	})
@@ -135,10 +211,15 @@ func (s *Store) Close() error {
 
 // Reopen makes the store accept operations again after the database was away, or a commit failed.
 func (s *Store) Reopen() error {
+	if s.options.ReadOnly {
+		return fmt.Errorf("%w: it was opened for reading", ledger.ErrReadOnly)
+	}
 	return s.commits.Reopen(func() error {
 		w := &s.writer
+		if errors.Is(w.trouble, ErrLost) {
+			return w.trouble
+		}
 		s.drop()
-		s.cache.forget()
 		err := s.connect(0)
 		if err == nil {
 			w.trouble, w.losses = nil, 0
@@ -154,7 +235,7 @@ func (s *Store) Path() string { return place(s.config) }
 func (s *Store) Size() (size int64, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), roundTrip)
 	defer cancel()
-	const sql = "select pg_total_relation_size('records') + pg_total_relation_size('log') + pg_total_relation_size('head')"
+	const sql = "select pg_total_relation_size('records') + pg_total_relation_size('log') + pg_total_relation_size('fold') + pg_total_relation_size('head')"
 	if err := s.pool.QueryRow(ctx, sql).Scan(&size); err != nil {
 		return 0, away(err)
 	}
@@ -177,7 +258,9 @@ func (s *Store) read(known *cache, fn func(ledger.Reader) error) error {
 type snapshot struct {
 	store *Store
 	known *cache // may be nil
+	since *tail  // what this process knows of the history; nil: the latest
 	conn  *pgxpool.Conn
+	tail  *tail // of the transaction
 }
 
 // Get implements [ledger.Reader].
@@ -187,10 +270,17 @@ func (r *snapshot) Get(key []byte) ([]byte, error) {
 			return value, nil
 		}
 	}
+	if r.conn != nil {
+		if value, changed := r.tail.get(key); changed {
+			return value, nil
+		}
+	}
 	var found []record
-	err := r.ask(func(b *pgx.Batch) { queueGet(b, [][]byte{key}, &found) })
-	if err != nil || len(found) == 0 {
+	if err := r.ask(func(b *pgx.Batch) { queueGet(b, [][]byte{key}, &found) }); err != nil {
 		return nil, err
+	}
+	if value, changed := r.tail.get(key); changed || len(found) == 0 {
+		return value, nil
 	}
 	return found[0].value, nil
 }
@@ -205,7 +295,9 @@ func (r *snapshot) Scan(in ledger.Range, fn func(key, value []byte) (bool, error
 	if err != nil {
 		return err
 	}
-	return scan(in, first, func(in ledger.Range) (*page, error) { return read(in, nextPage) }, fn)
+	return r.tail.scan(in, func(in ledger.Range, fn func(key, value []byte) (bool, error)) error {
+		return scan(in, first, func(in ledger.Range) (*page, error) { return read(in, nextPage) }, fn)
+	}, fn)
 }
 
 // ask makes one round trip. If the first one fails, nothing was read yet, so it is made again on another connection while there is
@@ -220,7 +312,7 @@ func (r *snapshot) ask(queue func(*pgx.Batch)) error {
 		}
 		// After a restart of the server, each idle connection of the pool is broken.
 		broken := r.conn != nil && r.conn.Conn().IsClosed() && tries < int(r.store.config.MaxConns)
-		patient := mayPass(err) && r.store.commits.Err() == nil && time.Now().Add(pause).Before(deadline)
+		patient := mayPass(err) && (r.store.commits == nil || r.store.commits.Err() == nil) && time.Now().Add(pause).Before(deadline)
 		if !first || !broken && !patient {
 			return away(err)
 		}
@@ -236,14 +328,43 @@ func (r *snapshot) try(queue func(*pgx.Batch)) (err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), roundTrip)
 	defer cancel()
 	b := new(pgx.Batch)
-	if r.conn == nil {
-		if r.conn, err = r.store.pool.Acquire(ctx); err != nil {
-			return err
-		}
-		b.Queue("begin isolation level repeatable read read only")
+	if r.conn != nil {
+		queue(b)
+		return r.conn.SendBatch(ctx, b).Close()
 	}
+	if r.conn, err = r.store.pool.Acquire(ctx); err != nil {
+		return err
+	}
+	before := r.since
+	if before == nil {
+		before = r.store.latest.Load()
+	}
+	var h head
+	var n news
+	b.Queue("begin isolation level repeatable read read only")
+	b.Queue(headSQL, before.commit).QueryRow(h.scan)
+	queueNews(b, before.commit, false, &n)
 	queue(b)
-	return r.conn.SendBatch(ctx, b).Close()
+	if err = r.conn.SendBatch(ctx, b).Close(); err != nil {
+		return err
+	}
+	if err := h.lost(before); err != nil {
+		return err
+	}
+	r.tail = n.after(before)
+	if !h.follows(before) || r.tail.commit != h.commit {
+		rest := news{folded: n.folded}
+		if n.folded < h.logged {
+			b := new(pgx.Batch)
+			queueRest(b, h.commit, &rest)
+			if err := r.conn.SendBatch(ctx, b).Close(); err != nil {
+				return err
+			}
+		}
+		r.tail = rest.after(unknown).upTo(h)
+	}
+	r.store.latest.CompareAndSwap(before, r.tail)
+	return nil
 }
 
 // end ends the transaction. A connection that is not idle then is not used again.
@@ -274,5 +395,6 @@ var (
 	_ ledger.Reopener = (*Store)(nil)
 	_ ledger.Recent   = (*Store)(nil)
 	_ ledger.Shared   = (*Store)(nil)
+	_ ledger.Clock    = (*Store)(nil)
 	_ ledger.Lasting  = (*Store)(nil)
 )

@@ -4,10 +4,12 @@ package postgres_test
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/tallygate/tallygate/escrow/ledger"
 	"github.com/tallygate/tallygate/escrow/ledger/ledgertest"
@@ -36,14 +38,19 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// place returns a place in a new schema.
-func place(t testing.TB, server *pgtest.Server, o postgres.Options) ledgertest.Place {
+// place returns a place in a new schema. Who opens it has the next one of the modes.
+func place(t testing.TB, server *pgtest.Server, o postgres.Options, modes ...postgres.Mode) ledgertest.Place {
 	dsn := server.New(t)
 	f := new(faults)
+	var opened atomic.Int64
 	o.Fault, o.Logger = f.hook, quiet
 	return ledgertest.Place{
 		Slow: true,
 		Open: func() ledger.Store {
+			o := o
+			if len(modes) > 0 {
+				o.Mode = modes[int(opened.Add(1)-1)%len(modes)]
+			}
 			s, err := postgres.Open(dsn, o)
 			must(t, err)
 			t.Cleanup(func() { must(t, s.Close()) })
@@ -59,18 +66,42 @@ func place(t testing.TB, server *pgtest.Server, o postgres.Options) ledgertest.P
 	}
 }
 
-// TestStore runs the suite, also with a cache that forgets at once, and with operations that run more than once.
+var modes = []postgres.Mode{postgres.Rows, postgres.Log}
+
+// TestStore runs the suite in both modes: also with a cache that forgets at once, with operations that run more than once, with folds that
+// never come by themselves, and with one before each group.
 func TestStore(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Shared(t)
-	for name, fresh := range map[string]func(testing.TB) ledgertest.Place{
-		"once":     func(t testing.TB) ledgertest.Place { return place(t, server, postgres.Options{}) },
-		"no cache": func(t testing.TB) ledgertest.Place { return place(t, server, postgres.Options{CacheSize: 1}) },
-		"again":    func(t testing.TB) ledgertest.Place { return place(t, server, postgres.Options{}).Again() },
-	} {
-		t.Run(name, func(t *testing.T) {
+	run := func(name string, o postgres.Options, form func(ledgertest.Place) ledgertest.Place) {
+		t.Run(string(o.Mode)+", "+name, func(t *testing.T) {
 			t.Parallel()
-			ledgertest.Run(t, fresh)
+			ledgertest.Run(t, func(t testing.TB) ledgertest.Place { return form(place(t, server, o)) })
 		})
+	}
+	once := func(p ledgertest.Place) ledgertest.Place { return p }
+	run("once", postgres.Options{Mode: postgres.Rows}, once)
+	run("no cache", postgres.Options{Mode: postgres.Rows, CacheSize: 1}, once)
+	run("once", postgres.Options{Mode: postgres.Log}, once)
+	run("again", postgres.Options{Mode: postgres.Log}, ledgertest.Place.Again)
+	run("no cache, no folds", postgres.Options{Mode: postgres.Log, CacheSize: 1, FoldPause: time.Hour}, once)
+	run("no tail", postgres.Options{Mode: postgres.Log, FoldPause: time.Hour, TailSize: 1}, once)
+}
+
+// TestShared runs the tests of several ledgers on one store, also with ledgers that have different modes.
+func TestShared(t *testing.T) {
+	t.Parallel()
+	server := pgtest.Shared(t)
+	for name, modes := range map[string][]postgres.Mode{
+		"rows": {postgres.Rows}, "log": {postgres.Log}, "both": {postgres.Log, postgres.Rows}, "mostly rows": {postgres.Rows, postgres.Rows, postgres.Log},
+	} {
+		for _, cache := range []int{0, 1} {
+			t.Run(fmt.Sprintf("%s, cache %d", name, cache), func(t *testing.T) {
+				t.Parallel()
+				ledgertest.RunShared(t, func(t testing.TB) ledgertest.Place {
+					return place(t, server, postgres.Options{CacheSize: cache, FoldPause: time.Millisecond}, modes...)
+				})
+			})
+		}
 	}
 }

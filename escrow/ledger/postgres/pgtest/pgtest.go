@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -98,7 +99,7 @@ func Open(settings ...string) (s *Server, err error) {
 	if s.binaries, err = find(); err != nil {
 		return nil, err
 	}
-	if s.dir, err = os.MkdirTemp("", "pgtest"); err != nil {
+	if s.dir, err = newDir(); err != nil {
 		return nil, err
 	}
 	if err = s.begin(); err != nil {
@@ -114,16 +115,107 @@ func (s *Server) Close() error {
 }
 
 func (s *Server) begin() error {
-	if who := runAs(); who != nil {
-		if err := os.Chown(s.dir, int(who.Uid), int(who.Gid)); err != nil {
-			return err
-		}
-	}
 	out, err := s.command("initdb", "-D", s.data(), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions").CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("initdb: %w: %s", err, out)
 	}
 	return s.run()
+}
+
+// Standby starts a server that replicates this one, as it is now. Synchronous makes each commit on this server wait for the standby from now
+// on. The standby serves reads; [Server.Promote] makes it a server of its own.
+func (s *Server) Standby(t testing.TB, synchronous bool) *Server {
+	t.Helper()
+	standby, err := s.standby()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := standby.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if synchronous {
+		s.Exec(t, "alter system set synchronous_standby_names = '*'")
+		s.Exec(t, "select pg_reload_conf()")
+	}
+	want := "state = 'streaming'"
+	if synchronous {
+		want += " and sync_state = 'sync'"
+	}
+	s.Await(t, "select exists (select from pg_stat_replication where "+want+")")
+	return standby
+}
+
+func (s *Server) standby() (*Server, error) {
+	standby := &Server{settings: s.settings}
+	var err error
+	if standby.binaries, err = realBinaries(s.binaries); err != nil {
+		return nil, err
+	}
+	if standby.dir, err = newDir(); err != nil {
+		return nil, err
+	}
+	out, err := standby.command("pg_basebackup", "-h", s.dir, "-U", "postgres", "-D", standby.data(), "-R", "-c", "fast").CombinedOutput()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("pg_basebackup: %w: %s", err, out), standby.Close())
+	}
+	if err := standby.run(); err != nil {
+		return nil, errors.Join(err, standby.Close())
+	}
+	return standby, nil
+}
+
+// Promote makes a standby a server of its own, as after a failover.
+func (s *Server) Promote(t testing.TB) {
+	t.Helper()
+	s.Exec(t, "select pg_promote(true, 60)")
+}
+
+// Detach makes a standby receive nothing any more from its primary.
+func (s *Server) Detach(t testing.TB) {
+	t.Helper()
+	s.Exec(t, "alter system set primary_conninfo = ''")
+	s.Exec(t, "select pg_reload_conf()")
+	s.Await(t, "select not exists (select from pg_stat_wal_receiver)")
+}
+
+// Await waits until a query returns true.
+func (s *Server) Await(t testing.TB, sql string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, s.dsn())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(ctx)
+	for is := false; !is; {
+		if err := conn.QueryRow(ctx, sql).Scan(&is); err != nil {
+			t.Fatalf("%s: %v", sql, err)
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// Both returns a DSN for a schema of this server that also names its standby: a client finds the one of them that takes writes.
+func (s *Server) Both(dsn string, standby *Server) string {
+	return strings.Replace(dsn, "host="+s.dir, "host="+s.dir+","+standby.dir, 1) + "&target_session_attrs=read-write"
+}
+
+// realBinaries returns the folder that has all of the server's programs. The folder of the search path may have links to a few.
+func realBinaries(folder string) (string, error) {
+	path, err := filepath.EvalSymlinks(filepath.Join(folder, "initdb"))
+	return filepath.Dir(path), err
+}
+
+// newDir makes a folder for a server.
+func newDir() (string, error) {
+	dir, err := os.MkdirTemp("", "pgtest")
+	if who := runAs(); err == nil && who != nil {
+		err = os.Chown(dir, int(who.Uid), int(who.Gid))
+	}
+	return dir, err
 }
 
 // find returns the folder of the newest server on this machine.

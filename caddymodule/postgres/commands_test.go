@@ -1,0 +1,143 @@
+//go:build unix
+
+package postgres_test
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+
+	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/escrow/ledger"
+	"github.com/tallygate/tallygate/escrow/ledger/bolt"
+	"github.com/tallygate/tallygate/escrow/ledger/postgres/pgtest"
+)
+
+// asCommand makes this test binary run as the command line, with the arguments that follow.
+const asCommand = "TALLYGATE_TEST_COMMAND"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asCommand) != "" {
+		caddycmd.Main()
+		return
+	}
+	os.Exit(pgtest.Main(m))
+}
+
+// run runs a command in an empty folder, and returns what it prints and whether it succeeded.
+func run(t *testing.T, args ...string) (text string, ok bool) {
+	t.Helper()
+	c := exec.Command(os.Args[0], args...)
+	c.Dir = t.TempDir()
+	c.Env = append(os.Environ(), asCommand+"=1", "XDG_DATA_HOME="+c.Dir, "XDG_CONFIG_HOME="+c.Dir)
+	out, err := c.CombinedOutput()
+	if strings.Contains(string(out), "geheim") {
+		t.Errorf("%s tells the password: %s", args, out)
+	}
+	return string(out), err == nil
+}
+
+// succeed runs a command that must succeed, with --json, and returns its result.
+func succeed(t *testing.T, args ...string) (result struct {
+	Good      bool
+	Transfers int
+	Head      struct{ Hash string }
+}) {
+	t.Helper()
+	text, ok := run(t, append(args, "--json")...)
+	if !ok {
+		t.Fatalf("%v: %s", args, text)
+	}
+	if at := strings.Index(text, "{\n"); at < 0 || json.Unmarshal([]byte(text[at:]), &result) != nil {
+		t.Fatalf("%v printed %s", args, text)
+	}
+	return result
+}
+
+func mustFail(t *testing.T, want string, args ...string) {
+	t.Helper()
+	if text, ok := run(t, args...); ok || !strings.Contains(text, want) {
+		t.Errorf("%v: %v, %s, want %q", args, ok, text, want)
+	}
+}
+
+// TestCommands: a ledger is copied from a file into a database and back with the same head of the hash chain, and the commands that read
+// work on a DSN. A copy never goes over a ledger.
+func TestCommands(t *testing.T) {
+	t.Parallel()
+	server := pgtest.Shared(t)
+	folder := t.TempDir()
+	file, back, backup := filepath.Join(folder, "ledger.db"), filepath.Join(folder, "back.db"), filepath.Join(folder, "backup.db")
+	dsn, second := server.New(t)+"&password=geheim", server.New(t)
+	makeLedger(t, file)
+	made := succeed(t, "ledger", "verify", file)
+	copied := succeed(t, "ledger", "copy", "--from", "bolt", file, "--to", "postgres", dsn)
+	if !made.Good || made.Transfers == 0 || copied != made {
+		t.Errorf("the file has %+v, the copy %+v", made, copied)
+	}
+	mustFail(t, "there is a ledger already", "ledger", "copy", "--from", "bolt", file, "--to", "postgres", dsn)
+	for _, args := range [][]string{{"ledger", "verify", dsn}, {"ledger", "backup", backup, dsn}, {"ledger", "copy", "--to", "bolt", back, "--from", "postgres", dsn},
+		{"ledger", "verify", back}, {"ledger", "verify", backup}, {"ledger", "restore", backup, second}, {"ledger", "verify", second}} {
+		if got := succeed(t, args...); got.Head != made.Head || got.Transfers != made.Transfers || !got.Good {
+			t.Errorf("%v: %+v, want %+v", args, got, made)
+		}
+	}
+	if got := succeed(t, "ledger", "stat", dsn); got.Head != made.Head {
+		t.Errorf("stat: %+v, want the head %+v", got, made.Head)
+	}
+	if text, ok := run(t, "ledger", "export", dsn); !ok || strings.Count(text, "deposit") != made.Transfers {
+		t.Errorf("export: %v %s", ok, text)
+	}
+}
+
+// makeLedger makes a ledger with agents and deposits in a file.
+func makeLedger(t *testing.T, path string) {
+	t.Helper()
+	s, err := bolt.Open(path, bolt.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := ledger.New(s, ledger.Options{Currency: "USDC"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = escrow.Do(t.Context(), escrow.New(l, escrow.Rules{}), func(tx *escrow.Tx) (struct{}, error) {
+		operator := escrow.Actor{Operator: true}
+		for i := range 50 {
+			id := fmt.Sprintf("agent%d", i)
+			if _, _, _, err := tx.CreateAgent(operator, escrow.AgentOrder{ID: id}); err != nil {
+				return struct{}{}, err
+			}
+			if _, err := tx.Deposit(operator, escrow.PaymentOrder{To: id, Amount: ledger.Unit}); err != nil {
+				return struct{}{}, err
+			}
+		}
+		return struct{}{}, nil
+	})
+	if err := errors.Join(err, l.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestCommandErrors: a command that names no ledger says what it needs, and never repeats a DSN.
+func TestCommandErrors(t *testing.T) {
+	t.Parallel()
+	empty := pgtest.Shared(t).New(t)
+	file := filepath.Join(t.TempDir(), "none.db")
+	mustFail(t, "--from and --to are both needed", "ledger", "copy", "--from", "bolt", file, "x")
+	mustFail(t, "given twice", "ledger", "copy", "--from", "bolt", file, "--from", "bolt", file)
+	mustFail(t, "this build has bolt, postgres", "ledger", "copy", "--from", "bolt", file, "--to", "mysql", "x")
+	mustFail(t, "there is no file "+file, "ledger", "copy", "--from", "bolt", file, "--to", "postgres", empty)
+	mustFail(t, "the database has no ledger", "ledger", "copy", "--from", "postgres", empty, "--to", "bolt", file)
+	mustFail(t, "the database has no ledger", "ledger", "verify", empty)
+	mustFail(t, "onto itself", "ledger", "copy", "--from", "postgres", empty, "--to", "postgres", empty+"&password=x")
+	mustFail(t, "no store of this build takes", "ledger", "verify", "mysql://shop:geheim@db/shop")
+	mustFail(t, "the DSN can't be read", "ledger", "verify", "postgres://shop:geheim@db:port/shop")
+}
