@@ -37,10 +37,11 @@ func TestCaddyfile(t *testing.T) {
 		{"postgres", "takes one DSN, got 0 words"},
 		{"postgres host=db user=shop password=geheim", "takes one DSN, got 3 words: write 'ledger postgres postgres://USER@HOST/DATABASE', and put a DSN of several words in quotes"},
 		{"postgres postgres://shop:geheim@db:port/shop", "the DSN can't be read: expected postgres://USER@HOST:PORT/DATABASE"},
-		{"postgres postgres://shop:geheim@db/shop {\n sync off\n}", `unexpected "sync": expected 'mode rows|log' or 'synchronous_commit off|local'`},
+		{"postgres postgres://shop:geheim@db/shop {\n sync off\n}", `unexpected "sync": expected 'mode rows|log', 'synchronous_commit off|local' or 'lifetime DURATION'`},
 		{"postgres postgres://shop:geheim@db/shop {\n mode fast\n}", "unexpected 'mode fast': expected 'rows' or 'log'"},
 		{"postgres postgres://shop:geheim@db/shop {\n mode\n}", "'mode' takes one word, got 0"},
 		{"postgres postgres://shop:geheim@db/shop {\n synchronous_commit on\n}", "unexpected 'synchronous_commit on': expected 'off' or 'local'"},
+		{"postgres postgres://shop:geheim@db/shop {\n lifetime 1ms\n}", "unexpected 'lifetime 1ms': expected a duration of at least 1s, such as 10s"},
 		{"postgres postgres://shop:geheim@db/shop {\n synchronous_commit\n}", "'synchronous_commit' takes one word, got 0"},
 	} {
 		_, err := adapt("{\n\ttallygate {\n\t\tledger " + c.line + "\n\t}\n}\n")
