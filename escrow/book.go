@@ -101,12 +101,13 @@ type process struct {
 	agents decoded[Agent]
 	silent *silent // agents without webhooks
 
+	lastUsed  lastUsed
 	abandoned abandoned // calls whose charge failed with a commit
 	unkept    *unkept   // payees whose totals may be behind
 }
 
 func newProcess(l *ledger.Ledger) *process {
-	return &process{shared: l.IsShared(), claims: newClaims(l), ids: newIDs(), outbox: make(chan struct{}, 1), signer: &signer{}, silent: newSilent(l), unkept: newUnkept()}
+	return &process{shared: l.IsShared(), lastUsed: lastUsed{shared: l.IsShared()}, claims: newClaims(l), ids: newIDs(), outbox: make(chan struct{}, 1), signer: &signer{}, silent: newSilent(l), unkept: newUnkept()}
 }
 
 func (r Rules) withDefaults() Rules {

@@ -12,12 +12,37 @@ type cache struct {
 	young, old map[string][]byte // nil values: there is no such record
 	size       int               // of young, in bytes
 	most       int               // that young takes
+
+	wished map[string]struct{} // keys that readers have looked for, which the writer will read
+}
+
+// maxWished is how many keys are wished for at the same time.
+const maxWished = 256
+
+// wish says that a reader has looked for a key that the cache does not know.
+func (c *cache) wish(key []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.wished) < maxWished {
+		c.wished[string(key)] = struct{}{}
+	}
+}
+
+// wishes returns the keys that were wished for, and forgets them.
+func (c *cache) wishes() (keys [][]byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for key := range c.wished {
+		keys = append(keys, []byte(key))
+	}
+	clear(c.wished)
+	return keys
 }
 
 const entrySize = 100 // about what a record takes besides its key and value
 
 func newCache(most int) *cache {
-	c := &cache{most: most / 2}
+	c := &cache{most: most / 2, wished: make(map[string]struct{})}
 	c.forget()
 	return c
 }

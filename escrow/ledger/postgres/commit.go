@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -184,8 +185,9 @@ func (g *group) verify() error {
 		queueNews(b, w.tail.commit, true, &n)
 		g.queueClock(b)
 	}
-	if len(g.keys) > 0 {
-		queueGet(b, g.keys, &found)
+	wished := g.cache.wishes()
+	if asked := slices.Concat(g.keys, wished); len(asked) > 0 {
+		queueGet(b, asked, &found)
 	}
 	pages := make(map[string]*page, len(g.spans))
 	for name, in := range g.spans {
@@ -208,7 +210,7 @@ func (g *group) verify() error {
 			w.pages[name] = p
 		}
 	}
-	g.check(found)
+	g.check(found, wished)
 	return nil
 }
 
@@ -242,8 +244,8 @@ func (g *group) takeIn(h head, n news) error {
 	return nil
 }
 
-// check compares what the run has guessed with the records that were read.
-func (g *group) check(found []record) {
+// check compares what the run has guessed with the records that were read. It also remembers the records that readers wished for.
+func (g *group) check(found []record, wished [][]byte) {
 	values := make(map[string][]byte, len(found))
 	for _, r := range found {
 		values[string(r.key)] = r.value
@@ -254,6 +256,13 @@ func (g *group) check(found []record) {
 			value = values[string(key)]
 		}
 		g.again = g.again || value != nil
+		g.cache.put(key, value)
+	}
+	for _, key := range wished {
+		value, changed := g.writer.tail.get(key)
+		if !changed {
+			value = values[string(key)]
+		}
 		g.cache.put(key, value)
 	}
 }

@@ -269,6 +269,7 @@ func (r *snapshot) Get(key []byte) ([]byte, error) {
 		if value, is := r.known.peek(key); is {
 			return value, nil
 		}
+		r.known.wish(key)
 	}
 	if r.conn != nil {
 		if value, changed := r.tail.get(key); changed {
