@@ -92,7 +92,7 @@ func copyLedger(ctx context.Context, from, to StoreModule, show func(step string
 		return verified{}, fmt.Errorf("opening the ledger to copy: %w", err)
 	}
 	defer source.Close()
-	show("verified of the source", 0, 0)
+	show("verifying the source", 0, 0)
 	before, err := checkCopy(ctx, source)
 	if err != nil {
 		return verified{}, fmt.Errorf("the ledger to copy: %w", err)
@@ -110,7 +110,7 @@ func copyLedger(ctx context.Context, from, to StoreModule, show func(step string
 		return verified{}, fmt.Errorf("opening the copy: %w", err)
 	}
 	defer made.Close()
-	show("verified of the copy", 0, 0)
+	show("verifying the copy", 0, 0)
 	after, err := checkCopy(ctx, made)
 	if err != nil {
 		return verified{}, fmt.Errorf("the copy: %w", err)

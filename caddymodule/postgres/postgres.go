@@ -145,8 +145,9 @@ func (s *Store) unmarshalOption(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-// SetPlace implements [caddymodule.Placed]. The place is a DSN.
-func (s *Store) SetPlace(dsn string) { s.DSN = dsn }
+// SetPlace implements [caddymodule.Placed]. The place is a DSN. The mode is Rows: a command that writes much, such as a copy, would have it
+// written twice otherwise.
+func (s *Store) SetPlace(dsn string) { s.DSN, s.Mode = dsn, postgres.Rows }
 
 // IsPlace implements [caddymodule.Placed]. A DSN that is a URL is of this store.
 func (*Store) IsPlace(text string) bool {

@@ -152,3 +152,28 @@ func TestBackupOfWrongBooks(t *testing.T) {
 	}
 	mustBeAlone(t, path)
 }
+
+// TestImport: a file is made of what is written into a store. If that fails, there is no file; an existing file is left alone.
+func TestImport(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "imported.db")
+	fill := func(s ledger.Store) error {
+		_, err := ledger.New(s, ledger.Options{Currency: "USDC"})
+		return err
+	}
+	if _, err := Import(context.Background(), path, Options{}, func(s ledger.Store) error { return errors.Join(fill(s), errInjected) }); !errors.Is(err, errInjected) {
+		t.Errorf("an import that failed: %v", err)
+	}
+	if left, err := os.ReadDir(filepath.Dir(path)); len(left) > 0 || err != nil {
+		t.Errorf("an import that failed left %v, %v", left, err)
+	}
+	must(t, os.WriteFile(path+".partial", []byte("of an earlier try"), 0o600))
+	_, err := Import(context.Background(), path, Options{}, fill)
+	must(t, err)
+	if report, err := Check(context.Background(), path, nil); err != nil || len(report.Wrong) > 0 {
+		t.Errorf("the imported file: %+v, %v", report, err)
+	}
+	if _, err := Import(context.Background(), path, Options{}, fill); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("an import over a file: %v", err)
+	}
+}
