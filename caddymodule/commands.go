@@ -26,6 +26,7 @@ func registerCommands() {
 	registerReading()
 	registerLedger()
 	registerAgents()
+	registerPayouts()
 	registerBooking("deposit", "Books a deposit into an agent's wallet", "Where the money came from, such as the transaction id of a bank or a blockchain; it is booked once")
 	registerBooking("withdraw", "Books a withdrawal from an agent's wallet, or from the commission", "Where the money went, such as the transaction id of a bank or a blockchain; it is booked once")
 	caddycmd.RegisterCommand(caddycmd.Command{
@@ -91,6 +92,7 @@ func registerLedger() {
 			export.Flags().String("from", "", "Only from this time on, such as 2026-11-01 or 2026-11-01T12:00:00Z")
 			export.Flags().String("to", "", "Only before this time")
 			cmd.AddCommand(export)
+			cmd.AddCommand(balanceCommand())
 			withSubcommands(cmd)
 		},
 	})
@@ -391,7 +393,7 @@ func (p *place) do(t task, args []byte, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return t.run(context.Background(), bench{escrow.New(books, p.rules), store}, args, w)
+	return t.run(context.Background(), bench{Book: escrow.New(books, p.rules), store: store}, args, w)
 }
 
 func (p *place) open(readOnly bool) (ledger.Store, error) {
