@@ -76,7 +76,7 @@ func (a *adminAPI) serve(w http.ResponseWriter, r *http.Request) error {
 	}
 	defer release()
 	result := &lateHeader{ResponseWriter: w}
-	err = task.run(r.Context(), bench{app.book, app.books.store}, args, result)
+	err = task.run(r.Context(), app.bench(), args, result)
 	switch {
 	case err != nil && result.began:
 		panic(http.ErrAbortHandler) // so that the command notices that the result is incomplete

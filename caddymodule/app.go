@@ -23,6 +23,7 @@ import (
 
 	"github.com/tallygate/tallygate/escrow"
 	"github.com/tallygate/tallygate/escrow/api"
+	"github.com/tallygate/tallygate/escrow/cashier"
 	"github.com/tallygate/tallygate/escrow/ledger"
 	"github.com/tallygate/tallygate/gateway"
 	"github.com/tallygate/tallygate/pricing"
@@ -96,11 +97,16 @@ type App struct {
 	// metered route. A request is offered to the rails in their order.
 	RailsRaw []json.RawMessage `json:"rails,omitempty" caddy:"namespace=tallygate.rails inline_key=rail"`
 
+	// CashierRaw is a module of the namespace tallygate.cashiers, named by "cashier": a service outside, such as Stripe, at which people pay by
+	// card, and by which payees are paid. Default: none.
+	CashierRaw json.RawMessage `json:"cashier,omitempty" caddy:"namespace=tallygate.cashiers inline_key=cashier"`
+
 	// Tariffs are the price lists that meters can refer to, by name.
 	Tariffs map[string]*pricing.Tariff `json:"tariffs,omitempty"`
 
 	store  StoreModule
 	rails  []gateway.Rail
+	cards  *cashier.Cashier // nil: nobody pays by card
 	rules  escrow.Rules
 	ctx    caddy.Context
 	logger *zap.Logger
@@ -126,6 +132,7 @@ type App struct {
 	totals   *worker      // adds charges to the totals that reports are made of
 	judging  *worker      // asks judges again whose decision is missing
 	paying   *worker      // asks rails for payments whose outcome is not known; nil without rails
+	filling  *worker      // tops wallets up from saved payment methods; nil without a cashier
 	sender   *worker      // sends webhooks
 }
 
@@ -183,6 +190,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 	}
 	a.store = store
 	if a.rails, err = loadRails(ctx, a); err != nil {
+		return err
+	}
+	if a.cards, err = loadCashier(ctx, a); err != nil {
 		return err
 	}
 	for _, collector := range append(gateway.Collectors(), healthMetrics{a}) {
@@ -437,6 +447,9 @@ func (a *App) start() error {
 	if len(a.rails) > 0 {
 		a.paying = startCollecting(a.books, a.gateway, a.ctx.Slogger())
 	}
+	if a.cards != nil {
+		a.filling = startFilling(a.books, a.cards, a.ctx.Slogger())
+	}
 	return nil
 }
 
@@ -468,6 +481,7 @@ func (a *App) Cleanup() error {
 	a.judging.end()
 	a.sender.end()
 	a.paying.end()
+	a.filling.end()
 	if !a.pooled {
 		return nil
 	}

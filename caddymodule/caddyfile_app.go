@@ -13,12 +13,13 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/escrow/cashier"
 	"github.com/tallygate/tallygate/gateway"
 	"github.com/tallygate/tallygate/pricing"
 )
 
 // appWords lists the subdirectives of the global option, for error messages.
-const appWords = "ledger, currency, operator_key, registration, faucet, commission, min_escrow, min_period, max_subscriptions, default_limit, refund_window, webhooks, max_bodies, problem_types, dashboard, invoice, metrics_by_payer, identify, rail, tariff"
+const appWords = "ledger, currency, operator_key, registration, faucet, commission, min_escrow, min_period, max_subscriptions, default_limit, refund_window, webhooks, max_bodies, problem_types, dashboard, invoice, metrics_by_payer, identify, rail, cashier, tariff"
 
 // parseGlobalOption reads the global option `tallygate`. Its syntax is described at [App.UnmarshalCaddyfile].
 func parseGlobalOption(d *caddyfile.Dispenser, earlier any) (any, error) {
@@ -59,6 +60,7 @@ func parseGlobalOption(d *caddyfile.Dispenser, earlier any) (any, error) {
 //		metrics_by_payer
 //		identify upstream [signed] | none
 //		rail NAME ...
+//		cashier NAME ...
 //		tariff NAME {
 //			model GLOB {
 //				CLASS A per [N] UNIT [{ after N A ... }]
@@ -158,6 +160,10 @@ func (a *App) unmarshalWord(d *caddyfile.Dispenser, word string) error {
 	case "rail":
 		rail, err := unmarshalGuest[gateway.Rail](d, "rail", railKey, "a payment rail")
 		a.RailsRaw = append(a.RailsRaw, rail)
+		return err
+	case "cashier":
+		cashier, err := unmarshalGuest[cashier.Service](d, "cashier", cashierKey, "a cashier")
+		a.CashierRaw = cashier
 		return err
 	case "tariff":
 		return a.unmarshalTariff(d)

@@ -24,6 +24,7 @@ func registerCommands() {
 	registerReading()
 	registerLedger()
 	registerAgents()
+	registerPayouts()
 	registerBooking("deposit", "Books a deposit into an agent's wallet", "Where the money came from, such as the transaction id of a bank or a blockchain; it is booked once")
 	registerBooking("withdraw", "Books a withdrawal from an agent's wallet, or from the commission", "Where the money went, such as the transaction id of a bank or a blockchain; it is booked once")
 	caddycmd.RegisterCommand(caddycmd.Command{
@@ -90,6 +91,7 @@ func registerLedger() {
 			export.Flags().String("to", "", "Only before this time")
 			cmd.AddCommand(export)
 			cmd.AddCommand(copyCommand())
+			cmd.AddCommand(balanceCommand())
 			withSubcommands(cmd)
 		},
 	})
@@ -389,7 +391,7 @@ func (p *place) do(t task, args []byte, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return t.run(context.Background(), bench{escrow.New(books, p.rules), store}, args, w)
+	return t.run(context.Background(), bench{Book: escrow.New(books, p.rules), store: store}, args, w)
 }
 
 func (p *place) open(readOnly bool) (ledger.Store, error) {

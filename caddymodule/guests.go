@@ -9,11 +9,12 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
+	"github.com/tallygate/tallygate/escrow/cashier"
 	"github.com/tallygate/tallygate/gateway"
 )
 
-// Guests are Caddy modules of other packages that a build adds to our namespaces: stores, identities, judges and rails. They implement
-// [StoreModule], [gateway.Identity], [gateway.Judge] or [gateway.Rail].
+// Guests are Caddy modules of other packages that a build adds to our namespaces: stores, identities, judges, rails and cashiers. They
+// implement [StoreModule], [gateway.Identity], [gateway.Judge], [gateway.Rail] or [cashier.Service].
 
 // guestKey is one of our namespaces, with the JSON key that names a module in it.
 type guestKey struct{ namespace, name string }
@@ -23,6 +24,7 @@ var (
 	identityKey = guestKey{"tallygate.identity", "identity"}
 	judgeKey    = guestKey{"tallygate.quality", "judge"}
 	railKey     = guestKey{"tallygate.rails", "rail"}
+	cashierKey  = guestKey{"tallygate.cashiers", "cashier"}
 )
 
 // guests returns the names of the modules that this build has in a namespace.
@@ -109,4 +111,16 @@ func loadRails(ctx caddy.Context, a *App) (rails []gateway.Rail, err error) {
 		rails = append(rails, rail)
 	}
 	return rails, nil
+}
+
+// loadCashier returns the cashier of the config, or nil if it has none.
+func loadCashier(ctx caddy.Context, a *App) (*cashier.Cashier, error) {
+	if a.CashierRaw == nil {
+		return nil, nil
+	}
+	service, err := loadGuest[cashier.Service](ctx, a, "CashierRaw", a.CashierRaw)
+	if err != nil {
+		return nil, fmt.Errorf("loading the cashier: %w", err)
+	}
+	return &cashier.Cashier{Service: service, Book: a.openBook, Logger: ctx.Slogger()}, nil
 }

@@ -52,6 +52,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		Version:         Version(),
 		Tariffs:         h.app.tariffs,
 		Quote:           h.quote,
+		Cashier:         h.app.cards,
 		Price:           h.app.priceReported,
 		Troubles:        h.app.troubles,
 		Client:          clientHost,

@@ -28,10 +28,12 @@ var rooms = []struct {
 	{"bench", []string{"escrow"}, []string{"github.com/caddyserver"}},
 	{"cmd", []string{"cmd", "caddymodule"}, nil},
 	{"caddymodule/postgres", []string{"caddymodule", "escrow/ledger"}, drivers[2:]},
+	{"caddymodule/stripe", []string{"escrow"}, drivers[:4]},
 	{"caddymodule", []string{"caddymodule", "gateway", "meter", "pricing", "escrow"}, drivers},
 	{"gateway", []string{"gateway", "meter", "pricing", "escrow"}, []string{"github.com/caddyserver", "go.uber.org/zap"}},
 	{"pricing", []string{"pricing", "meter"}, []string{"github.com/caddyserver", "net/http"}},
 	{"meter", []string{"meter"}, []string{"github.com/caddyserver", "github.com/shopspring/decimal"}},
+	{"escrow/cashier", []string{"escrow"}, []string{"github.com/caddyserver"}},
 	{"escrow/ledger/postgres", []string{"escrow/ledger"}, []string{"github.com/caddyserver", "net/http"}},
 	{"escrow/ledger/ledgertest", []string{"escrow/ledger", "internal/rounds"}, []string{"github.com/caddyserver", "net/http"}},
 	{"escrow/ledger", []string{"escrow/ledger"}, append([]string{"github.com/caddyserver", "net/http"}, drivers...)},
@@ -41,8 +43,11 @@ var rooms = []struct {
 	{"internal", nil, nil},
 }
 
-// drivers are what only the store for PostgreSQL may import: a plain build of the plugin must not have it.
-var drivers = []string{module + "caddymodule/postgres", module + "escrow/ledger/postgres", "github.com/jackc/pgx/v5", "github.com/pressly/goose/v3"}
+// drivers are what only the store for PostgreSQL, and only the cashier at Stripe, may import: a plain build of the plugin must not have them.
+var drivers = []string{
+	module + "caddymodule/postgres", module + "escrow/ledger/postgres", "github.com/jackc/pgx/v5", "github.com/pressly/goose/v3",
+	module + "caddymodule/stripe", "github.com/stripe/stripe-go/v85",
+}
 
 // exact are stricter rules for single packages: pricing may import meter itself but not its formats, and the ledger none of its stores.
 var exact = map[string][]string{
@@ -116,7 +121,7 @@ func checkImport(t *testing.T, folder, path, imported string) {
 	t.Errorf("%s is in no room of the house", path)
 }
 
-// TestPlainBuildHasNoDriver: a build of the plugin alone links neither the store for PostgreSQL nor what that needs. pgx is not looked for:
+// TestPlainBuildHasNoDriver: a build of the plugin alone links neither the store for PostgreSQL, nor the cashier at Stripe, nor what they need. pgx is not looked for:
 // Caddy's own certificate authority links it.
 func TestPlainBuildHasNoDriver(t *testing.T) {
 	t.Parallel()

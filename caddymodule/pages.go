@@ -28,7 +28,7 @@ func (h *Handler) dashboardOptions(operations http.Handler, logger *slog.Logger)
 }
 
 // bench is what tasks work on, in this server.
-func (a *App) bench() bench { return bench{Book: a.book, store: a.books.store} }
+func (a *App) bench() bench { return bench{Book: a.book, store: a.books.store, cards: a.cards} }
 
 // stand is the state of the books, as the operator's first page shows it.
 type stand struct {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/tallygate/tallygate/escrow"
 	"github.com/tallygate/tallygate/escrow/api"
+	"github.com/tallygate/tallygate/escrow/cashier"
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
@@ -27,6 +28,7 @@ type task struct {
 type bench struct {
 	*escrow.Book
 	store ledger.Store
+	cards *cashier.Cashier // nil if there is none, and for a command that works on the file itself
 }
 
 var tasks = map[string]task{}
@@ -54,6 +56,7 @@ func init() {
 	addTask("ledger/stat", true, statLedger)
 	addTask("ledger/backup", true, backupLedger)
 	tasks["ledger/export"] = task{name: "ledger/export", readOnly: true, run: exportLedger}
+	addTask("ledger/reconcile", true, balance)
 	addTask("agents/list", true, listAgents)
 	addTask("agents/add", false, addAgent)
 	addTask("agents/key", false, makeKey)

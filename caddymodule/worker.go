@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/escrow/cashier"
 	"github.com/tallygate/tallygate/gateway"
 )
 
@@ -43,6 +44,8 @@ const (
 	judgeAgainAfter = 3 * time.Second
 	// collectEvery is the time between two rounds of asking for payments whose outcome is not known.
 	collectEvery = 15 * time.Second
+	// fillEvery is the time between two rounds of looking for wallets that are to be topped up.
+	fillEvery = 5 * time.Second
 )
 
 // startClock starts a worker that does what is due at a certain time: automatic releases, the end of refund windows, renewals. It also
@@ -116,6 +119,20 @@ func startCollecting(b *books, g *gateway.Gateway, logger *slog.Logger) *worker 
 			}
 			if err := g.CollectPending(ctx, logger); err != nil && ctx.Err() == nil {
 				logger.Error("asking for payments whose outcome is not known", "error", err)
+			}
+		}
+	})
+}
+
+// startFilling starts a worker that tops wallets up from saved payment methods.
+func startFilling(b *books, c *cashier.Cashier, logger *slog.Logger) *worker {
+	return startWorker(func(ctx context.Context) {
+		for pause(ctx, fillEvery) {
+			if b.ledger.Err() != nil {
+				continue
+			}
+			if err := c.TopUps(ctx); err != nil && ctx.Err() == nil {
+				logger.Error("topping wallets up", "error", err)
 			}
 		}
 	})

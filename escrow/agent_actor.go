@@ -125,6 +125,25 @@ func (t *Tx) actsFor(by Actor, field, agent string) (string, error) {
 	return by.Agent, nil
 }
 
+// PaysIn returns the agent into whose wallet a caller has somebody pay. An agent that is suspended may do this too, since it may owe money.
+func (b *Book) PaysIn(by Actor, agent string) (string, error) {
+	id, err := b.ReadsFor(by, agent)
+	if err != nil {
+		return "", err
+	}
+	if by.ReadOnly {
+		return "", refuse(Forbidden, nil, "this key is read-only")
+	}
+	if id == string(ledger.Commission) {
+		return "", invalid("agent_id", "nobody pays into the commission")
+	}
+	a, _, err := b.Agent(id)
+	if err == nil && a.status() == agentClosed {
+		err = refuse(InvalidStatus, map[string]string{"agent_status": agentClosed}, "the agent %q is closed", id)
+	}
+	return id, err
+}
+
 // Act is one line of the audit log: what the operator did.
 type Act struct {
 	ID      string    `cbor:"1,keyasint"`

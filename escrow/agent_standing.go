@@ -83,7 +83,7 @@ func (t *Tx) Resume(by Actor, id string) (Agent, error) {
 			return refuse(InvalidStatus, nil, "the agent is %s, not suspended", a.Status())
 		}
 		a.SuspendedAt, a.Reason = time.Time{}, ""
-		return nil
+		return t.collect(id)
 	})
 }
 
@@ -130,7 +130,7 @@ func (t *Tx) checkIdle(agent string) error {
 		return err
 	}
 	if w.Held > 0 || w.Pending > 0 {
-		return refuse(InvalidStatus, map[string]string{"held": w.Held.String(), "pending": w.Pending.String()}, "calls of the agent run: %s is held and %s is pending; suspend it, and close it when they have ended", w.Held, w.Pending)
+		return refuse(InvalidStatus, map[string]string{"held": w.Held.String(), "pending": w.Pending.String()}, "calls of the agent run, or payouts wait: %s is held and %s is pending; suspend it, and close it when they have ended", w.Held, w.Pending)
 	}
 	var first string
 	err = t.ledger.Scan(activeByAgent.under(agent), func(key, _ []byte) (bool, error) {

@@ -31,8 +31,8 @@ func (f Finding) String() string { return f.Subject + ": " + f.What }
 const maxFindings = 1000
 
 // Check proves that the books are right. After the ledger's own check it checks each escrow: its amount is the sum of what was released,
-// its account holds what remains, that it is in the lists where it belongs, the same for credits, and that each charge matches the
-// transfers that were made for it. It works on a live ledger. progress may be nil.
+// its account holds what remains, that it is in the lists where it belongs, the same for credits, that the money of each open payout is set
+// aside, and that each charge matches the transfers that were made for it. It works on a live ledger. progress may be nil.
 func (b *Book) Check(ctx context.Context, progress func(transfers uint64)) (Report, error) {
 	var report Report
 	var err error
@@ -43,6 +43,9 @@ func (b *Book) Check(ctx context.Context, progress func(transfers uint64)) (Repo
 		return report, err
 	}
 	if err := b.checkCredits(ctx, &report); err != nil {
+		return report, err
+	}
+	if err := b.checkPayouts(ctx, &report); err != nil {
 		return report, err
 	}
 	return report, b.checkCharges(ctx, &report)
@@ -114,6 +117,52 @@ func (b *Book) checkCredits(ctx context.Context, report *Report) error {
 		}
 		return nil
 	})
+}
+
+// checkPayouts checks that what is set aside for each payout is what it is for, until it is decided.
+func (b *Book) checkPayouts(ctx context.Context, report *Report) error {
+	for page := (Page{Limit: MaxPage}); ; {
+		payouts, next, err := b.Payouts("", "", page)
+		if err != nil {
+			return err
+		}
+		err = b.view(func(r ledger.Reader) error {
+			for _, p := range payouts {
+				if err := checkPayout(r, p.ID, report); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if page.Before = next; err != nil || next == "" {
+			return err
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+}
+
+func checkPayout(r ledger.Reader, id string, report *Report) error {
+	p, err := payoutByID(r, id)
+	if err != nil {
+		return err
+	}
+	pending, err := ledger.Pendings(r, id)
+	if err != nil {
+		return err
+	}
+	aside, want := ledger.Amount(0), ledger.Amount(0)
+	for _, t := range pending {
+		aside += t.Amount
+	}
+	if p.IsOpen() {
+		want = p.Amount
+	}
+	if aside != want {
+		report.wrong(id, "is %s, and %s of %s is set aside", p.Status, aside, p.Amount)
+	}
+	return nil
 }
 
 // checkTries is how often an escrow must look wrong before it is reported. On a live ledger its account may have changed after its record

@@ -57,6 +57,8 @@ const (
 	signerTable       table = 'z' // one record: the seed of the key that signs receipts
 	bookingTable      table = '0' // kind, reference: a deposit or withdrawal with that reference
 	railTable         table = 'g' // rail, payment id: money that came in by a rail
+	cardTable         table = '8' // "taken", rail, id: what a rail took back; "auto", agent: the automatic top-up
+	payoutTable       table = '%' // "id", payout id; "agent", agent, payout id: a list; "open", payout id: those that are not decided
 	commissionTable   table = 'R' // payee: millionths of a nano of commission that are carried over
 	useTable          table = 'U' // payer, payee, kind of period, counter: what was used in the last one, where prices depend on it
 	creditTable       table = 'G' // credit id

@@ -98,6 +98,7 @@ const (
 	CodeContainer   Kind = "container"       // of a payer, by payee and container: until when it is paid for, see Pay
 	ItemizedAnswer  Kind = "itemized"        // of a payer, by payee: a call for results of which each is charged once
 	FaucetClaim     Kind = "faucet"          // of a client: claims of the faucet
+	CheckoutPage    Kind = "checkout"        // of an agent: pages on which somebody pays into its wallet; counted by Pass
 	RunningReport   Kind = "report"          // of an agent, and of everybody: reports that are added up, or wait for that
 	PacedCall       Kind = "pace"            // of an agent, by the name of a rate: its calls, or their tokens; counted by Pass and Count
 )

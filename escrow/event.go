@@ -37,6 +37,12 @@ const (
 	LedgerReadOnly        EventType = "ledger.read_only" // the ledger accepts no money; only the operator is told
 	WebhookTest           EventType = "webhook.test"     // sent on request, to try the webhook
 
+	PaymentTakenBack EventType = "payment.taken_back" // a refund or a dispute took a deposit back, or that came again
+	TopUpFailed      EventType = "top_up.failed"      // an automatic top-up was not paid, and is off
+	PayoutRequested  EventType = "payout.requested"
+	PayoutPaid       EventType = "payout.paid"
+	PayoutRefused    EventType = "payout.refused"
+
 	CreditIssued     EventType = "credit.issued"
 	CreditWasRevoked EventType = "credit.revoked"
 	CreditHasExpired EventType = "credit.expired"
@@ -54,6 +60,7 @@ var EventTypes = []EventType{
 	EscrowCreated, EscrowReleased, EscrowRefunded, EscrowRefundRequested, EscrowRefundWithdrawn, EscrowDisputed, EscrowResolved,
 	EscrowExpiring, MilestoneWasDelivered, HoldOpened, HoldCaptured, HoldReturned, HoldExpiring, ChargeWithheld, ChargeUnpriced, ChargeDisputed, ChargeResolved, ChargeCreated, ChargeSuspect, ChargesHourly, BalanceLow,
 	LimitReached, SpendUnusual, LedgerReadOnly, WebhookTest,
+	PaymentTakenBack, TopUpFailed, PayoutRequested, PayoutPaid, PayoutRefused,
 	CreditIssued, CreditWasRevoked, CreditHasExpired, SubscriptionStarted, SubscriptionRenewing, SubscriptionUnfunded,
 	SubscriptionRenewed, SubscriptionSuspended, SubscriptionEnded,
 }
@@ -74,6 +81,9 @@ type Event struct {
 	Limit        *LimitSpent    `cbor:"11,keyasint,omitempty"`
 	Spend        *UnusualSpend  `cbor:"12,keyasint,omitempty"`
 	Trouble      string         `cbor:"13,keyasint,omitempty"` // why the ledger accepts no money
+	TakenBack    *TakenBack     `cbor:"20,keyasint,omitempty"`
+	TopUp        *AutoTopUp     `cbor:"21,keyasint,omitempty"`
+	Payout       *Payout        `cbor:"22,keyasint,omitempty"`
 }
 
 // parties are the two agents between which something has happened, or none.

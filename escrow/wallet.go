@@ -12,7 +12,7 @@ import (
 type Wallet struct {
 	Agent     string
 	Balance   ledger.Amount
-	Held      ledger.Amount // set aside for running calls
+	Held      ledger.Amount // set aside for running calls, and for payouts
 	Available ledger.Amount // Balance minus Held
 	Pending   ledger.Amount // credits of running calls, not spendable before they are settled
 	Currency  string
@@ -162,6 +162,11 @@ func (t *Tx) pay(kind string, from, to ledger.AccountID, o PaymentOrder, viewer 
 	}
 	if kind == kindDebit {
 		if p.Commission, err = t.take(p.To, o.Amount, t.rules.CommissionPPM, o.Reference); err != nil {
+			return Payment{}, err
+		}
+	}
+	if kind == kindDeposit {
+		if err := t.collect(p.To); err != nil {
 			return Payment{}, err
 		}
 	}

@@ -27,6 +27,9 @@ const (
 	kindCredit       = "credit"        // a payee issued credit
 	kindCreditUse    = "credit_use"    // a metered call used credit
 	kindCreditRefund = "credit_refund" // credit that came back when a payee refunded a charge
+	kindTaken        = "taken_back"    // a deposit went back outside: a refund, or a chargeback
+	kindReturned     = "returned"      // what was taken back came again
+	kindDebt         = "debt"          // a deposit paid what its agent owed
 	kindCreditEnd    = "credit_end"    // the unused part of a credit that expired or was revoked
 )
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/tallygate/tallygate/caddymodule"
 	_ "github.com/tallygate/tallygate/caddymodule/postgres"
+	_ "github.com/tallygate/tallygate/caddymodule/stripe"
 	_ "github.com/tallygate/tallygate/caddymodule/x402"
 	_ "github.com/tallygate/tallygate/cmd/tallygate/demo"
 )

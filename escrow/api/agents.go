@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
 // agentOut is a new agent.
@@ -296,9 +297,10 @@ func setAgentLimits(r *request, t *escrow.Tx, in *agentLimitsIn) (out agentLimit
 
 type agentAccountOut struct {
 	listedAgent
-	Wallet walletOut  `json:"wallet"`
-	Limits []limitOut `json:"limits" jsonschema:"all limits of the agent, whoever set them"`
-	Rate   *rate      `json:"rate"`
+	Wallet walletOut     `json:"wallet"`
+	Debt   ledger.Amount `json:"debt,omitzero" jsonschema:"what is owed, since a payment was taken back after its money was spent"`
+	Limits []limitOut    `json:"limits" jsonschema:"all limits of the agent, whoever set them"`
+	Rate   *rate         `json:"rate"`
 }
 
 func getAgent(r *request, in *byID) (agentAccountOut, error) {
@@ -306,8 +308,12 @@ func getAgent(r *request, in *byID) (agentAccountOut, error) {
 	if err != nil {
 		return agentAccountOut{}, err
 	}
+	debt, err := r.book.Debt(in.ID)
+	if err != nil {
+		return agentAccountOut{}, err
+	}
 	limits, err := r.book.Limits(in.ID)
-	return agentAccountOut{listedAgent: AgentOf(agent), Wallet: walletAnswer(w), Limits: each(limits, limitAnswer), Rate: rateAnswer(agent.Pace)}, err
+	return agentAccountOut{listedAgent: AgentOf(agent), Wallet: walletAnswer(w), Debt: debt, Limits: each(limits, limitAnswer), Rate: rateAnswer(agent.Pace)}, err
 }
 
 type closeIn struct {

@@ -21,6 +21,7 @@ import (
 	"sync"
 
 	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/escrow/cashier"
 )
 
 // Options are the options of [New]. All are optional.
@@ -35,6 +36,8 @@ type Options struct {
 	Tariffs func(TariffQuery) iter.Seq2[string, func() Tariff]
 	// Quote estimates what a request to a metered route would cost. Its error, such as a refusal, is sent to the caller.
 	Quote func(ctx context.Context, by escrow.Actor, q QuoteOrder) (Quote, error)
+	// Cashier takes payments by card. Default: there are none.
+	Cashier *cashier.Cashier
 	// Price prices work that a payee reports, by the routes and plans of the configuration. Default: there are none.
 	Price escrow.Pricing
 	// Troubles returns why this server should get no traffic, besides what the book knows; see [Troubles]. Default: nothing.
@@ -95,6 +98,7 @@ func New(book func() *escrow.Book, o Options) http.Handler {
 	}
 	s.mcp = s.mcpHandler()
 	s.mux.HandleFunc("/mcp", s.serveMCP)
+	s.mux.HandleFunc("POST "+eventsPath, s.notify)
 	for path, d := range s.docs {
 		s.mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", d.kind)
@@ -107,7 +111,7 @@ func New(book func() *escrow.Book, o Options) http.Handler {
 // Serves reports whether the handler serves a path, with any method. The prefix must be stripped from the path.
 func Serves(path string) bool {
 	switch path {
-	case "/mcp", "/openapi.json", "/llms.txt":
+	case "/mcp", "/openapi.json", "/llms.txt", eventsPath:
 		return true
 	}
 	if !IsBelow(path) {

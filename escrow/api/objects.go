@@ -24,6 +24,8 @@ type (
 	Charge = chargeOut
 	// Hold is money of a payer that a payee captures in parts.
 	Hold = holdOut
+	// Payout is money that an agent wants to have outside of the ledger.
+	Payout = payoutOut
 	// ClosedAgent is an agent that was closed, with the payout of its money.
 	ClosedAgent = closedOut
 )
@@ -65,6 +67,9 @@ func CreditOf(currency string, c escrow.Credit) Credit { return creditAnswer(cur
 
 // HoldOf returns a hold as the API shows it. currency is the ledger's.
 func HoldOf(currency string, e escrow.Escrow) Hold { return holdAnswer(currency)(e) }
+
+// PayoutOf returns a payout as the API shows it. currency is the ledger's.
+func PayoutOf(currency string, p escrow.Payout) Payout { return payoutAnswer(currency)(p) }
 
 // ClosedAgentOf returns an agent as the API shows it after it was closed.
 func ClosedAgentOf(c escrow.Closing) ClosedAgent {

@@ -118,6 +118,7 @@ func newEstate(t *testing.T) *estate {
 		"subscriptions": e.post("/subscriptions", e.alice, `{"to_agent_id":"bob","amount":1,"period_hours":1}`).want(201).str("subscription_id"),
 		"webhooks":      e.post("/webhooks", e.alice, `{"url":"https://example.com/hook"}`).want(201).str("webhook_id"),
 		"credits":       e.post("/credits", e.alice, `{"agent_id":"bob","amount":3}`).want(201).str("credit_id"),
+		"payouts":       e.post("/payouts", e.alice, `{"amount":1,"to":"bank"}`).want(201).str("payout_id"),
 		"coupons":       e.post("/coupons", e.alice, `{"amount":3,"uses":2}`).want(201).str("coupon_id"),
 	}
 	e.do("PUT", "/api/v1/wallet/allowances/bob", e.alice, `{"amount":7}`).want(200)
@@ -127,7 +128,7 @@ func newEstate(t *testing.T) *estate {
 // state returns everything that alice can see of her own things.
 func (e *estate) state() string {
 	var all []string
-	for _, path := range []string{"/wallet", "/wallet/entries", "/wallet/allowances", "/escrow", "/holds", "/charges", "/agents/me/keys", "/subscriptions", "/limits", "/webhooks", "/credits", "/coupons"} {
+	for _, path := range []string{"/wallet", "/wallet/entries", "/wallet/allowances", "/escrow", "/holds", "/charges", "/agents/me/keys", "/subscriptions", "/limits", "/webhooks", "/credits", "/coupons", "/payouts"} {
 		all = append(all, e.get(path, e.alice).want(200).text)
 	}
 	return strings.Join(all, "\n")

@@ -11,7 +11,7 @@ import (
 type walletOut struct {
 	AgentID   string        `json:"agent_id"`
 	Balance   ledger.Amount `json:"balance" jsonschema:"the money in the wallet, without what is in escrows"`
-	Held      ledger.Amount `json:"held" jsonschema:"the part of the balance that is set aside for running calls"`
+	Held      ledger.Amount `json:"held" jsonschema:"the part of the balance that is set aside for running calls and for payouts"`
 	Available ledger.Amount `json:"available" jsonschema:"what can be spent: balance minus held"`
 	Pending   ledger.Amount `json:"pending" jsonschema:"what running calls have earned, which can't be spent yet"`
 	Currency  string        `json:"currency"`
@@ -21,6 +21,7 @@ type walletOut struct {
 type ownWalletOut struct {
 	walletOut
 	Credit []creditBalanceOut `json:"credit" jsonschema:"what the agent may use of payees' calls without money; it is no part of the balance"`
+	Debt   ledger.Amount      `json:"debt,omitzero" jsonschema:"what is owed, since a payment was taken back after its money was spent; deposits pay it first"`
 }
 
 type creditBalanceOut struct {
@@ -120,7 +121,11 @@ func getWallet(r *request, in *ofAgent) (ownWalletOut, error) {
 		return ownWalletOut{}, err
 	}
 	credit, err := r.book.CreditOf(agent)
-	return ownWalletOut{walletAnswer(w), each(credit, func(c escrow.CreditBalance) creditBalanceOut { return creditBalanceOut(c) })}, err
+	if err != nil {
+		return ownWalletOut{}, err
+	}
+	debt, err := r.book.Debt(agent)
+	return ownWalletOut{walletAnswer(w), each(credit, func(c escrow.CreditBalance) creditBalanceOut { return creditBalanceOut(c) }), debt}, err
 }
 
 type entryOut struct {

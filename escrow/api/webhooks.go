@@ -251,6 +251,15 @@ func eventAnswer(currency, agent string, e escrow.Event) eventOut {
 		}
 	case e.Spend != nil:
 		out.Data = spendOut{AgentID: e.Spend.Agent, Since: e.Spend.From, Paid: e.Spend.Paid, Usual: e.Spend.Usual, Currency: currency}
+	case e.TakenBack != nil:
+		b := e.TakenBack
+		out.Data = takenBackOut{
+			AgentID: b.Agent, Rail: b.Rail, ID: b.ID, PaymentID: b.Payment, Why: b.Why, Taken: b.Taken, Returned: b.Returned, Debt: b.Debt, Currency: currency,
+		}
+	case e.TopUp != nil:
+		out.Data = topUpAnswer(currency, e.At, *e.TopUp)
+	case e.Payout != nil:
+		out.Data = payoutAnswer(currency)(*e.Payout)
 	case e.Trouble != "":
 		out.Data = troubleOut{Detail: e.Trouble}
 	case e.Type == escrow.WebhookTest:

@@ -81,6 +81,13 @@ var actions = map[string]action{
 	"test-webhook": {method: "POST", path: "/webhooks/{id}/test", done: "A test message is on its way."},
 	"resend":       {method: "POST", path: "/webhooks/{id}/resend", fields: texts("message_id"), done: "The message is sent again."},
 
+	"checkout":      {method: "POST", path: "/checkout", fields: append(texts("amount"), field{"save", tick, ""}), done: "The page for the payment is made.", shows: true},
+	"set-top-up":    {method: "PUT", path: "/wallet/top-up", fields: texts("below", "amount", "per_day"), done: "The wallet is topped up by itself."},
+	"end-top-up":    {method: "DELETE", path: "/wallet/top-up", done: "The card is forgotten."},
+	"ask-payout":    {method: "POST", path: "/payouts", fields: texts("amount", "to", "memo"), done: "The payout is asked for, and its money set aside."},
+	"book-payout":   {method: "POST", path: "/payouts/{id}/book", fields: texts("reference"), done: "The payout is booked."},
+	"refuse-payout": {method: "POST", path: "/payouts/{id}/refuse", fields: texts("reason"), done: "The payout is refused."},
+
 	"create-agent": {method: "POST", path: "/agents", fields: texts("agent_id", "name"), done: "The agent is made.", shows: true},
 	"suspend":      {method: "POST", path: "/agents/{id}/suspend", fields: texts("reason"), done: "The agent is suspended."},
 	"resume":       {method: "POST", path: "/agents/{id}/resume", done: "The agent is active again."},

@@ -244,6 +244,7 @@ func loadEarnings(v *visit) {
 	agent, _ := v.Me["agent_id"].(string)
 	v.get("charges", "/charges", "payee", agent, "limit", "20")
 	v.get("heldcharges", "/charges", "payee", agent, "status", "held", "limit", "20")
+	v.get("payouts", "/payouts", "limit", "20")
 }
 
 func loadLimits(v *visit) {
@@ -253,6 +254,16 @@ func loadLimits(v *visit) {
 	v.get("webhooks", "/webhooks", "limit", "50")
 	v.get("wallet", "/wallet")
 	v.shop()
+	if shop, is := v.data["shop"].(Shop); is && shop.Cards {
+		v.topUp()
+	}
+}
+
+// topUp puts into the data how the wallet is filled by itself, if a payment method was saved.
+func (v *visit) topUp() {
+	if found, err := v.call(http.MethodGet, "/wallet/top-up", nil, nil); err == nil {
+		v.data["topup"] = found
+	}
 }
 
 // shop puts into the data what is sold.
@@ -305,6 +316,7 @@ func loadDisputes(v *visit) {
 
 func loadBookings(v *visit) {
 	v.get("commission", "/wallet", "agent_id", "commission")
+	v.get("payouts", "/payouts", "status", "requested", "limit", "50")
 }
 
 // older returns the address of the next page of a list, or an empty text if there is none.

@@ -21,6 +21,7 @@ type Shop struct {
 	Currency string       // the label of the ledger's money
 	Open     bool         // anybody may register
 	Faucet   string       // what each new agent may claim; empty: there is no faucet
+	Cards    bool         // people pay by card
 	Tariffs  []api.Tariff // what is sold, in the order of the configuration
 	More     bool         // there are more tariffs than these
 }

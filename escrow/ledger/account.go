@@ -24,6 +24,10 @@ func Escrow(id string) AccountID { return AccountID("escrow:" + id) }
 // Credit returns the account of one credit. Its balance is what the agent may still use without money.
 func Credit(id string) AccountID { return AccountID(creditPrefix + id) }
 
+// Debt returns the account of what an agent owes: its balance is below zero by that. Money that was taken back outside after the agent had
+// spent it comes from here, and what the agent pays of its debt goes here.
+func Debt(agent string) AccountID { return AccountID(debtPrefix + agent) }
+
 // Issuer returns the account from which a payee's credit comes, and to which it goes back. Its balance is below zero by the credit that is
 // not used up.
 func Issuer(payee string) AccountID { return AccountID(issuerPrefix + payee) }
@@ -31,6 +35,7 @@ func Issuer(payee string) AccountID { return AccountID(issuerPrefix + payee) }
 const (
 	creditPrefix = "credit:"
 	issuerPrefix = "issuer:"
+	debtPrefix   = "debt:"
 )
 
 // IsCredit reports whether the account contains credit, which is not money, or issues it.
@@ -40,8 +45,10 @@ func (id AccountID) IsCredit() bool {
 
 func (id AccountID) isIssuer() bool { return strings.HasPrefix(string(id), issuerPrefix) }
 
+func (id AccountID) isDebt() bool { return strings.HasPrefix(string(id), debtPrefix) }
+
 // endless reports whether the account may go below zero, because money or credit comes from it.
-func (id AccountID) endless() bool { return id == World || id.isIssuer() }
+func (id AccountID) endless() bool { return id == World || id.isIssuer() || id.isDebt() }
 
 // meets reports whether transfers may go between two accounts. Money may go between all accounts of money, and credit only between a credit
 // and an issuer. So credit never becomes money, or another credit.
