@@ -26,7 +26,8 @@ type task struct {
 // bench is the open ledger that a task works on.
 type bench struct {
 	*escrow.Book
-	store ledger.Store
+	store    ledger.Store
+	progress ledger.Progress // told how far a long task is; nil if nobody looks
 }
 
 var tasks = map[string]task{}

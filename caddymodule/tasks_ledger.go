@@ -50,7 +50,7 @@ type verifyArgs struct {
 }
 
 func verifyLedger(ctx context.Context, on bench, args verifyArgs) (verified, error) {
-	report, err := on.Check(ctx, nil)
+	report, err := on.Check(ctx, on.progress)
 	if errors.Is(err, ledger.ErrCorrupt) {
 		v := verified{Wrong: []string{err.Error()}}
 		noteVerified(on.Ledger(), v)
@@ -131,11 +131,11 @@ type backupArgs struct {
 
 func backupLedger(ctx context.Context, on bench, args backupArgs) (verified, error) {
 	store, ok := on.store.(interface {
-		BackupFile(ctx context.Context, path string) (ledger.Report, error)
+		BackupFile(ctx context.Context, path string, progress ledger.Progress) (ledger.Report, error)
 	})
 	if !ok {
 		return verified{}, errors.New("this store is not a file: back it up with the tools of its database")
 	}
-	report, err := store.BackupFile(ctx, args.File)
+	report, err := store.BackupFile(ctx, args.File, on.progress)
 	return verifiedReport(report), err
 }

@@ -3,6 +3,7 @@ package ledger
 import (
 	"errors"
 	"fmt"
+	"time"
 )
 
 // Range is the set of keys with From <= key < To. Its order is ascending, or descending if Reverse is true. A nil To means no end.
@@ -86,6 +87,13 @@ type Store interface {
 type Reopener interface {
 	// Reopen makes the store accept operations again, beginning with the state that is durable now. Otherwise it returns the reason.
 	Reopen() error
+}
+
+// Observed is implemented by stores that tell about their commits, such as for metrics.
+type Observed interface {
+	// Observe makes the store call observer after each commit with the number of operations of the group, and with the time that the group
+	// took until its operations were answered. The goroutine that commits calls it and waits for it.
+	Observe(observer func(operations int, took time.Duration))
 }
 
 // Looker is implemented by stores that find a single record without a transaction.
