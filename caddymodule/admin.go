@@ -75,8 +75,12 @@ func (a *adminAPI) serve(w http.ResponseWriter, r *http.Request) error {
 		return caddy.APIError{HTTPStatus: http.StatusServiceUnavailable, Err: err}
 	}
 	defer release()
+	on := app.bench()
+	if r.Header.Get("Accept") == progressType {
+		return tellProgress(w, r, task, on, args)
+	}
 	result := &lateHeader{ResponseWriter: w}
-	err = task.run(r.Context(), app.bench(), args, result)
+	err = task.run(r.Context(), on, args, result)
 	switch {
 	case err != nil && result.began:
 		panic(http.ErrAbortHandler) // so that the command notices that the result is incomplete

@@ -12,6 +12,7 @@ import (
 
 	"github.com/tallygate/tallygate/escrow"
 	"github.com/tallygate/tallygate/escrow/ledger"
+	"github.com/tallygate/tallygate/gateway"
 )
 
 // pool has the open ledger of each store. Configs that name the same store share it, since a reload starts the new config before it
@@ -46,6 +47,9 @@ func openBooks(store StoreModule, currency string, rules escrow.Rules, logger *z
 	}
 	book := escrow.New(l, rules)
 	b := &books{ledger: l, book: book, store: st, logger: logger}
+	if store, ok := st.(ledger.Observed); ok {
+		store.Observe(gateway.CountCommit)
+	}
 	if err := b.book.RecoverPending(context.Background()); err != nil {
 		_ = st.Close()
 		return nil, fmt.Errorf("settling the calls that were running when the last process died: %w", err)
@@ -133,6 +137,19 @@ func (b *books) Destruct() error {
 		return b.close()
 	}
 	return nil
+}
+
+// size returns the size of the store, if it is a file that is open.
+func (b *books) size() (bytes int64, known bool) {
+	b.mu.Lock()
+	store := b.store
+	b.mu.Unlock()
+	file, is := store.(interface{ Size() (int64, error) })
+	if !is {
+		return 0, false
+	}
+	bytes, err := file.Size()
+	return bytes, err == nil
 }
 
 // close closes the store. A second call does nothing.

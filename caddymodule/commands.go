@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 
+	"github.com/tallygate/tallygate/caddymodule/progress"
 	"github.com/tallygate/tallygate/escrow"
 	"github.com/tallygate/tallygate/escrow/api"
 	"github.com/tallygate/tallygate/escrow/ledger"
@@ -57,6 +59,7 @@ func registerCommands() {
 			setRun(cmd, cobra.RangeArgs(1, 2), runExplain)
 		},
 	})
+	registerReprice()
 	caddycmd.RegisterCommand(caddycmd.Command{
 		Name:  "reconcile",
 		Short: "Compares a provider's report of usage or costs with the charges, by day and model",
@@ -150,6 +153,7 @@ func runAgentsList(cmd *cobra.Command, args []string) (int, error) {
 	}
 	if !printJSON(cmd, agents) {
 		table(func(line func(...string)) {
+			line("AGENT", "BALANCE", "STATUS", "NAME")
 			for _, agent := range agents {
 				line(agent.AgentID, agent.Balance.String(), agent.Status, agent.Name)
 			}
@@ -280,18 +284,21 @@ func perform(cmd *cobra.Command, name, file string, args, result any) error {
 		return err
 	}
 	var answer bytes.Buffer
-	if err := place.perform(name, raw, &answer); err != nil {
+	bar := progress.On(os.Stderr)
+	err = place.perform(name, raw, &answer, bar)
+	bar.Clear()
+	if err != nil {
 		return err
 	}
 	return json.Unmarshal(answer.Bytes(), result)
 }
 
-// perform does the task and writes its result to w.
-func (p *place) perform(name string, args []byte, w io.Writer) error {
+// perform does the task, writes its result to w, and shows by the bar how far it is. The bar may be nil.
+func (p *place) perform(name string, args []byte, w io.Writer, bar *progress.Bar) error {
 	if p.serverHolds() {
-		return p.ask(name, args, w)
+		return p.ask(name, args, w, bar)
 	}
-	return p.do(tasks[name], args, w)
+	return p.do(tasks[name], args, w, bar)
 }
 
 // place is where the ledger is: a store, and the admin endpoint of the server that may have the store open.
@@ -330,18 +337,26 @@ func findBooks(cmd *cobra.Command, file string) (*place, error) {
 	return p, p.fromConfig(raw)
 }
 
-func (p *place) fromConfig(raw []byte) error {
+// appOf returns the app of a config, as it stands there.
+func appOf(raw []byte) (*App, error) {
 	var config struct {
 		Apps struct {
 			Tallygate *App `json:"tallygate"`
 		} `json:"apps"`
 	}
 	if err := json.Unmarshal(raw, &config); err != nil {
-		return fmt.Errorf("reading the config: %w", err)
+		return nil, fmt.Errorf("reading the config: %w", err)
 	}
-	app := config.Apps.Tallygate
-	if app == nil {
-		return errors.New("the config has no global option tallygate, so it names no ledger")
+	if config.Apps.Tallygate == nil {
+		return nil, errors.New("the config has no global option tallygate, so it names no ledger")
+	}
+	return config.Apps.Tallygate, nil
+}
+
+func (p *place) fromConfig(raw []byte) error {
+	app, err := appOf(raw)
+	if err != nil {
+		return err
 	}
 	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
 	defer cancel()
@@ -369,19 +384,26 @@ func (p *place) serverHolds() bool {
 	return json.NewDecoder(response.Body).Decode(&held) == nil && held.Store == p.store.Key()
 }
 
-// ask makes the server do the task.
-func (p *place) ask(name string, args []byte, w io.Writer) error {
-	response, err := caddycmd.AdminAPIRequest(p.address, "POST", adminPath+name, nil, bytes.NewReader(args))
+// ask makes the server do the task. If there is a bar, it asks the server to tell how far the task is.
+func (p *place) ask(name string, args []byte, w io.Writer, bar *progress.Bar) error {
+	header := http.Header{}
+	if bar != nil {
+		header.Set("Accept", progressType)
+	}
+	response, err := caddycmd.AdminAPIRequest(p.address, "POST", adminPath+name, header, bytes.NewReader(args))
 	if err != nil {
 		return answered(err)
 	}
 	defer response.Body.Close()
+	if response.Header.Get("Content-Type") == progressType {
+		return readProgress(response.Body, w, bar.Show)
+	}
 	_, err = io.Copy(w, response.Body)
 	return err
 }
 
 // do does the task on the store itself. It fails if the store does not exist.
-func (p *place) do(t task, args []byte, w io.Writer) error {
+func (p *place) do(t task, args []byte, w io.Writer, bar *progress.Bar) error {
 	store, err := p.open(t.readOnly)
 	if err != nil {
 		return err
@@ -391,7 +413,7 @@ func (p *place) do(t task, args []byte, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return t.run(context.Background(), bench{Book: escrow.New(books, p.rules), store: store}, args, w)
+	return t.run(context.Background(), bench{Book: escrow.New(books, p.rules), store: store, progress: bar.Show}, args, w)
 }
 
 func (p *place) open(readOnly bool) (ledger.Store, error) {

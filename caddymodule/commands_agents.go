@@ -99,6 +99,7 @@ func runHoldsList(cmd *cobra.Command, args []string) (int, error) {
 		return caddy.ExitCodeSuccess, nil
 	}
 	table(func(line func(...string)) {
+		line("HOLD", "STATUS", "FROM", "TO", "AMOUNT", "CAPTURED", "REMAINING", "EXPIRES", "MEMO")
 		for _, h := range holds {
 			line(h.HoldID, string(h.Status), h.FromAgentID, h.ToAgentID, h.Amount.String(), h.Captured.String(), h.Remaining.String(), h.ExpiresAt.Format(time.RFC3339), h.Memo)
 		}

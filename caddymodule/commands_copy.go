@@ -93,7 +93,7 @@ func copyLedger(ctx context.Context, from, to StoreModule, show func(step string
 	}
 	defer source.Close()
 	show("verifying the source", 0, 0)
-	before, err := checkCopy(ctx, source)
+	before, err := checkCopy(ctx, source, show)
 	if err != nil {
 		return verified{}, fmt.Errorf("the ledger to copy: %w", err)
 	}
@@ -111,7 +111,7 @@ func copyLedger(ctx context.Context, from, to StoreModule, show func(step string
 	}
 	defer made.Close()
 	show("verifying the copy", 0, 0)
-	after, err := checkCopy(ctx, made)
+	after, err := checkCopy(ctx, made, show)
 	if err != nil {
 		return verified{}, fmt.Errorf("the copy: %w", err)
 	}
@@ -124,13 +124,13 @@ func copyLedger(ctx context.Context, from, to StoreModule, show func(step string
 }
 
 // checkCopy checks the books in a store that is open for reading. Wrong books are an error.
-func checkCopy(ctx context.Context, store ledger.Store) (escrow.Report, error) {
+func checkCopy(ctx context.Context, store ledger.Store, progress ledger.Progress) (escrow.Report, error) {
 	quiet := slog.New(slog.NewTextHandler(io.Discard, nil))
 	l, err := ledger.New(store, ledger.Options{Logger: quiet})
 	if err != nil {
 		return escrow.Report{}, err
 	}
-	report, err := escrow.New(l, escrow.Rules{}).Check(ctx, nil)
+	report, err := escrow.New(l, escrow.Rules{}).Check(ctx, progress)
 	switch {
 	case err != nil:
 		return report, err

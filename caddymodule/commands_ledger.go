@@ -14,6 +14,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/spf13/cobra"
 
+	"github.com/tallygate/tallygate/caddymodule/progress"
 	"github.com/tallygate/tallygate/escrow/ledger"
 	"github.com/tallygate/tallygate/escrow/ledger/bolt"
 )
@@ -110,7 +111,9 @@ func runRestore(cmd *cobra.Command, args []string) (int, error) {
 		}
 		return runCopy(cmd, backup, place.store)
 	}
-	report, err := bolt.Restore(context.Background(), args[0], file.Path, bolt.Options{AcceptMeta: acceptMeta})
+	bar := progress.On(os.Stderr)
+	report, err := bolt.Restore(context.Background(), args[0], file.Path, bolt.Options{AcceptMeta: acceptMeta}, bar.Show)
+	bar.Clear()
 	if err != nil {
 		return caddy.ExitCodeFailedStartup, err
 	}
@@ -126,6 +129,12 @@ func runExport(cmd *cobra.Command, args []string) (int, error) {
 	var asked exportArgs
 	var err error
 	asked.Format, _ = cmd.Flags().GetString("format")
+	if jsonWanted(cmd) {
+		if cmd.Flags().Changed("format") {
+			return exitUsage, usage(cmd, errors.New("--json is --format jsonl: give one of the two"))
+		}
+		asked.Format = formatJSONL
+	}
 	for name, into := range map[string]*time.Time{"from": &asked.From, "to": &asked.To} {
 		text, _ := cmd.Flags().GetString(name)
 		if *into, err = parseTime(text); err != nil {
@@ -140,7 +149,14 @@ func runExport(cmd *cobra.Command, args []string) (int, error) {
 	if err != nil {
 		return caddy.ExitCodeFailedStartup, err
 	}
-	if err := place.perform("ledger/export", raw, os.Stdout); err != nil {
+	if progress.On(os.Stdout) != nil { // the lines themselves show on this terminal how far the export is
+		err = place.perform("ledger/export", raw, os.Stdout, nil)
+	} else {
+		bar := progress.On(os.Stderr)
+		err = place.perform("ledger/export", raw, bar.Writer(os.Stdout), nil)
+		bar.Clear()
+	}
+	if err != nil {
 		return caddy.ExitCodeFailedStartup, err
 	}
 	return caddy.ExitCodeSuccess, nil

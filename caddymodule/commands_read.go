@@ -53,7 +53,7 @@ func printable(text string) string {
 	return quoted[1 : len(quoted)-1]
 }
 
-// table prints lines with their columns one below the other.
+// table prints lines with their columns one below the other. The first line names the columns.
 func table(lines func(line func(columns ...string))) {
 	w := tabwriter.NewWriter(os.Stdout, 0, 8, 2, ' ', 0)
 	lines(func(columns ...string) {
@@ -77,6 +77,7 @@ func runWallet(cmd *cobra.Command, args []string) (int, error) {
 	}
 	fmt.Printf("%s has %s %s: %s available, %s held; %s pending\n", printable(s.AgentID), s.Balance, s.Currency, s.Available, s.Held, s.Pending)
 	table(func(line func(...string)) {
+		line("TIME", "KIND", "AMOUNT", "BALANCE", "WITH", "REFERENCE", "MEMO")
 		for _, e := range s.Entries {
 			line(e.CreatedAt.Format(time.RFC3339), e.Kind, e.Amount.String(), e.BalanceAfter.String(), e.Counterparty, e.Reference, e.Memo)
 		}
@@ -97,6 +98,7 @@ func runCharges(cmd *cobra.Command, args []string) (int, error) {
 		return caddy.ExitCodeSuccess, nil
 	}
 	table(func(line func(...string)) {
+		line("REQUEST", "TIME", "PAYER", "PAYEE", "ROUTE", "MODEL", "AMOUNT", "STATUS")
 		for _, c := range charges {
 			line(c.RequestID, c.CreatedAt.Format(time.RFC3339), c.Payer, c.Payee, c.Route, c.Model, c.Amount.String(), string(c.Status))
 		}
@@ -113,6 +115,7 @@ func runKeysList(cmd *cobra.Command, args []string) (int, error) {
 		return caddy.ExitCodeSuccess, nil
 	}
 	table(func(line func(...string)) {
+		line("KEY", "MADE", "STATE", "NAME")
 		for _, k := range keys {
 			state := "valid"
 			switch {

@@ -118,7 +118,8 @@ func TestStandingByCommand(t *testing.T) {
 	command(1, `"the agent is suspended already"`, "agents", "suspend", "alice") // the text of the refusal, and nothing around it
 	wantProblem(t, p.do("GET", "/search", alice, ""), 403, "forbidden")
 	command(0, "alice is active", "agents", "resume", "alice")
-	id := strings.Fields(command(0, "valid", "keys", "list", "alice"))[0]
+	_, keys, _ := strings.Cut(command(0, "valid", "keys", "list", "alice"), "\n") // below the names of the columns
+	id := strings.Fields(keys)[0]
 	rotated := strings.TrimSpace(command(0, "tg_"+id, "keys", "rotate", "alice", id, "--overlap", "0s"))
 	neverLog(rotated)
 	if status := p.do("GET", "/search", alice, "").status; status != 401 {

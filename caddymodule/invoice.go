@@ -17,6 +17,7 @@ import (
 
 func init() {
 	addTask("invoice", false, makeInvoice) // it brings the totals up to date
+	addTask("statement", true, makeStatement)
 }
 
 func registerInvoice() {
@@ -28,6 +29,16 @@ func registerInvoice() {
 			bookFlags(cmd)
 			cmd.Flags().String("format", formatCSV, "csv or html; --json for JSON")
 			setRun(cmd, cobra.RangeArgs(3, 4), runInvoice)
+		},
+	})
+	caddycmd.RegisterCommand(caddycmd.Command{
+		Name:  "statement",
+		Short: "Writes what moved in an agent's wallet in a month, as CSV, as a page to print, or as JSON",
+		CobraFunc: func(cmd *cobra.Command) {
+			cmd.Use = "statement MONTH AGENT [FILE]"
+			bookFlags(cmd)
+			cmd.Flags().String("format", formatCSV, "csv or html; --json for JSON")
+			setRun(cmd, cobra.RangeArgs(2, 3), runStatement)
 		},
 	})
 }
@@ -63,18 +74,55 @@ func invoiceProduct(unit, quantity, price string) (decimal.Decimal, bool) {
 	return product, err == nil
 }
 
+type statementArgs struct {
+	Month  string     `json:"month"`
+	Agent  string     `json:"agent_id"`
+	Issuer api.Issuer `json:"issuer"`
+}
+
+func makeStatement(ctx context.Context, on bench, args statementArgs) (api.Statement, error) {
+	agent, err := on.ReadsFor(operator, args.Agent)
+	if err != nil {
+		return api.Statement{}, err
+	}
+	s, err := on.Statement(ctx, agent, args.Month)
+	if err != nil {
+		return api.Statement{}, err
+	}
+	return api.StatementOf(args.Issuer, on.Currency(), s), nil
+}
+
+func runStatement(cmd *cobra.Command, args []string) (int, error) {
+	file := optional(args, 2)
+	return writePaper(cmd, "statement", file, new(api.Statement), func(issuer api.Issuer) any {
+		return statementArgs{Month: args[0], Agent: args[1], Issuer: issuer}
+	})
+}
+
 func runInvoice(cmd *cobra.Command, args []string) (int, error) {
+	file := optional(args, 3)
+	return writePaper(cmd, "invoice", file, new(api.Invoice), func(issuer api.Issuer) any {
+		return invoiceArgs{Month: args[0], Payer: args[1], Payee: args[2], Issuer: issuer}
+	})
+}
+
+// papered is what can be printed.
+type papered interface {
+	WritePaper(format string) ([]byte, error)
+}
+
+// writePaper does a task whose result can be printed, and prints it in the format that the flags say. The operator's name and address are
+// those of the command's config.
+func writePaper(cmd *cobra.Command, task, file string, made papered, args func(api.Issuer) any) (int, error) {
 	format, _ := cmd.Flags().GetString("format")
 	if format != formatCSV && format != "html" {
-		return caddy.ExitCodeFailedStartup, fmt.Errorf("unknown format %q: expected csv or html", format)
+		return exitUsage, usage(cmd, fmt.Errorf("unknown format %q: expected csv or html", format))
 	}
-	place, err := findBooks(cmd, optional(args, 3))
+	place, err := findBooks(cmd, file)
 	if err != nil {
 		return caddy.ExitCodeFailedStartup, err
 	}
-	asked := invoiceArgs{Month: args[0], Payer: args[1], Payee: args[2], Issuer: place.issuer}
-	var made api.Invoice
-	if err := perform(cmd, "invoice", optional(args, 3), asked, &made); err != nil {
+	if err := perform(cmd, task, file, args(place.issuer), made); err != nil {
 		return caddy.ExitCodeFailedStartup, err
 	}
 	if printJSON(cmd, made) {

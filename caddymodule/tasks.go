@@ -27,8 +27,9 @@ type task struct {
 // bench is the open ledger that a task works on.
 type bench struct {
 	*escrow.Book
-	store ledger.Store
-	cards *cashier.Cashier // nil if there is none, and for a command that works on the file itself
+	store    ledger.Store
+	cards    *cashier.Cashier // nil if there is none, and for a command that works on the file itself
+	progress ledger.Progress  // told how far a long task is; nil if nobody looks
 }
 
 var tasks = map[string]task{}

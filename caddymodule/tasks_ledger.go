@@ -52,7 +52,7 @@ type verifyArgs struct {
 }
 
 func verifyLedger(ctx context.Context, on bench, args verifyArgs) (verified, error) {
-	report, err := on.Check(ctx, nil)
+	report, err := on.Check(ctx, on.progress)
 	if errors.Is(err, ledger.ErrCorrupt) {
 		v := verified{Wrong: []string{err.Error()}}
 		noteVerified(on.Ledger(), v)
@@ -133,12 +133,13 @@ type backupArgs struct {
 
 func backupLedger(ctx context.Context, on bench, args backupArgs) (verified, error) {
 	store, ok := on.store.(interface {
-		BackupFile(ctx context.Context, path string) (ledger.Report, error)
+		BackupFile(ctx context.Context, path string, progress ledger.Progress) (ledger.Report, error)
 	})
 	if !ok { // a store that is not a file is backed up into one
-		report, err := bolt.Import(ctx, args.File, bolt.Options{}, func(to ledger.Store) error { return ledgercopy.Snapshot(ctx, on.store, to, nil) })
+		copied := func(records int64) { on.progress.Tell("records", records, 0) }
+		report, err := bolt.Import(ctx, args.File, bolt.Options{}, on.progress, func(to ledger.Store) error { return ledgercopy.Snapshot(ctx, on.store, to, copied) })
 		return verifiedReport(report), err
 	}
-	report, err := store.BackupFile(ctx, args.File)
+	report, err := store.BackupFile(ctx, args.File, on.progress)
 	return verifiedReport(report), err
 }

@@ -32,8 +32,8 @@ const maxFindings = 1000
 
 // Check proves that the books are right. After the ledger's own check it checks each escrow: its amount is the sum of what was released,
 // its account holds what remains, that it is in the lists where it belongs, the same for credits, that the money of each open payout is set
-// aside, and that each charge matches the transfers that were made for it. It works on a live ledger. progress may be nil.
-func (b *Book) Check(ctx context.Context, progress func(transfers uint64)) (Report, error) {
+// aside, and that each charge matches the transfers that were made for it. It works on a live ledger.
+func (b *Book) Check(ctx context.Context, progress ledger.Progress) (Report, error) {
 	var report Report
 	var err error
 	if report.Ledger, err = b.ledger.Check(ctx, progress); err != nil {
@@ -48,7 +48,7 @@ func (b *Book) Check(ctx context.Context, progress func(transfers uint64)) (Repo
 	if err := b.checkPayouts(ctx, &report); err != nil {
 		return report, err
 	}
-	return report, b.checkCharges(ctx, &report)
+	return report, b.checkCharges(ctx, &report, progress)
 }
 
 func (r *Report) wrong(subject, format string, args ...any) {
@@ -202,7 +202,7 @@ func (b *Book) checkEscrow(id string) (wrong string, err error) {
 
 // checkCharges reads all transfers in their order, and adds up those of each request until the sum is its charge. The sums that are left
 // belong to calls that are still running.
-func (b *Book) checkCharges(ctx context.Context, report *Report) error {
+func (b *Book) checkCharges(ctx context.Context, report *Report, progress ledger.Progress) error {
 	open := map[string]ledger.Amount{}
 	for after := uint64(0); ; {
 		transfers, err := b.ledger.Transfers(after, 1000)
@@ -221,6 +221,7 @@ func (b *Book) checkCharges(ctx context.Context, report *Report) error {
 				return err
 			}
 		}
+		progress.Tell("transfers of charges", int64(after), int64(report.Ledger.Transfers))
 	}
 	for id, sum := range open {
 		if err := b.checkRunning(report, id, sum); err != nil {
@@ -233,6 +234,7 @@ func (b *Book) checkCharges(ctx context.Context, report *Report) error {
 			return err
 		}
 		report.Charges++
+		progress.Tell("charges", int64(report.Charges), 0)
 		if c.Amount < 0 || c.Commission < 0 || c.Commission > c.Amount || c.Refunded < 0 || c.Refunded > c.Amount || c.CommissionBack > c.Commission {
 			report.wrong(id, "amount %s, commission %s, refunded %s, of it commission %s", c.Amount, c.Commission, c.Refunded, c.CommissionBack)
 		}

@@ -13,8 +13,8 @@ type Counter struct {
 	Each string // "day", "week" (from Monday) or "month", by the calendar in UTC
 }
 
-// period numbers the periods.
-func (c Counter) period(at time.Time) int64 {
+// Period returns the number of the period in which a time is.
+func (c Counter) Period(at time.Time) int64 {
 	at = at.UTC()
 	days := at.Unix() / (24 * 60 * 60)
 	switch c.Each {
@@ -59,7 +59,7 @@ func (b *Book) Used(payer, payee string, c Counter) (units int64, err error) {
 
 func usedOf(r ledger.Reader, payer, payee string, c Counter, now time.Time) (int64, error) {
 	var u useRecord
-	if _, err := load(r, useTable.key(payer, payee, c.Each, c.Name), &u); err != nil || u.Period != c.period(now) {
+	if _, err := load(r, useTable.key(payer, payee, c.Each, c.Name), &u); err != nil || u.Period != c.Period(now) {
 		return 0, err
 	}
 	return u.Units, nil
@@ -89,7 +89,7 @@ func (t *Tx) priceTiers(c *Charge, s *Settlement) error {
 		if err != nil {
 			return err
 		}
-		after := useRecord{Period: use.period(t.Now()), Units: min(before+min(max(use.Units, 0), maxUse), maxUse)}
+		after := useRecord{Period: use.Period(t.Now()), Units: min(before+min(max(use.Units, 0), maxUse), maxUse)}
 		if err := t.put(useTable.key(c.Payer, c.Payee, use.Each, use.Name), after); err != nil {
 			return err
 		}

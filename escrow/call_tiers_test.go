@@ -30,7 +30,7 @@ func TestPeriodsOfCounters(t *testing.T) {
 		{"month", "2026-12-31T23:59:59Z", "2027-01-01T00:00:00Z", false},
 	} {
 		c := Counter{Each: test.each}
-		if same := c.period(at(test.a)) == c.period(at(test.b)); same != test.same {
+		if same := c.Period(at(test.a)) == c.Period(at(test.b)); same != test.same {
 			t.Errorf("%s: %s and %s: the same period: %v", test.each, test.a, test.b, same)
 		}
 	}

@@ -20,6 +20,8 @@ var metrics = struct {
 	shadow   *prometheus.CounterVec
 	withheld *prometheus.CounterVec
 	settle   prometheus.Histogram
+	commit   prometheus.Histogram
+	group    prometheus.Histogram
 	live     prometheus.Gauge
 }{
 	calls: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -51,6 +53,16 @@ var metrics = struct {
 		Help:    "Time that the end of a response waited until its charge was on disk.",
 		Buckets: []float64{.0005, .001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5},
 	}),
+	commit: prometheus.NewHistogram(prometheus.HistogramOpts{
+		Namespace: "tallygate", Name: "commit_seconds",
+		Help:    "Time that the ledger took to run a group of operations, to make it durable and to answer.",
+		Buckets: []float64{.0005, .001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5},
+	}),
+	group: prometheus.NewHistogram(prometheus.HistogramOpts{
+		Namespace: "tallygate", Name: "commit_operations",
+		Help:    "Operations of the ledger that were committed together.",
+		Buckets: []float64{1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024},
+	}),
 	live: prometheus.NewGauge(prometheus.GaugeOpts{
 		Namespace: "tallygate", Name: "live_calls", Help: "Metered calls that are running.",
 	}),
@@ -58,7 +70,13 @@ var metrics = struct {
 
 // Collectors returns the metrics, to be registered.
 func Collectors() []prometheus.Collector {
-	return []prometheus.Collector{metrics.calls, metrics.units, metrics.charged, metrics.refused, metrics.shadow, metrics.withheld, metrics.settle, metrics.live}
+	return []prometheus.Collector{metrics.calls, metrics.units, metrics.charged, metrics.refused, metrics.shadow, metrics.withheld, metrics.settle, metrics.commit, metrics.group, metrics.live}
+}
+
+// CountCommit counts a commit of the ledger. It is an observer of a store.
+func CountCommit(operations int, took time.Duration) {
+	metrics.commit.Observe(took.Seconds())
+	metrics.group.Observe(float64(operations))
 }
 
 // timeSettle measures how long a settlement takes.

@@ -60,15 +60,17 @@ func (b *Bar) begin(step string, total int64) *progressbar.ProgressBar {
 		progressbar.OptionThrottle(redraw),
 		progressbar.OptionClearOnFinish(),
 		progressbar.OptionShowCount(),
-		progressbar.OptionShowIts(),
 	}
 	if step == Bytes {
 		options = append(options, progressbar.OptionShowBytes(true), progressbar.OptionUseIECUnits(true))
+	} else {
+		options = append(options, progressbar.OptionShowIts())
 	}
 	if total <= 0 {
 		total = -1
 		// Without an interval the spinner turns as the work goes on. With one, a goroutine would draw it after Clear.
-		options = append(options, progressbar.OptionSpinnerType(9), progressbar.OptionSetSpinnerChangeInterval(0))
+		options = append(options, progressbar.OptionSpinnerType(9), progressbar.OptionSetSpinnerChangeInterval(0),
+			progressbar.OptionShowTotalBytes(false))
 	}
 	return progressbar.NewOptions64(total, options...)
 }

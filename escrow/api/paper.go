@@ -98,11 +98,16 @@ func Cell(text string) string {
 }
 
 // WritePaper returns an invoice in a format: csv or html.
-func (v invoiceOut) WritePaper(format string) ([]byte, error) {
+func (v invoiceOut) WritePaper(format string) ([]byte, error) { return v.paper().in(format) }
+
+// WritePaper returns a statement in a format: csv or html.
+func (s statementOut) WritePaper(format string) ([]byte, error) { return s.paper().in(format) }
+
+func (p paper) in(format string) ([]byte, error) {
 	if format == formatHTML {
-		return v.paper().html()
+		return p.html()
 	}
-	return v.paper().csv()
+	return p.csv()
 }
 
 // paperFormat returns the format that a request asks for, by its parameter or by the first kind that it accepts.

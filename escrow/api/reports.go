@@ -134,8 +134,19 @@ func getStatement(r *request, in *statementIn) (statementOut, error) {
 		in.Month = r.book.Now().Format("2006-01")
 	}
 	s, err := r.book.Statement(r.Context(), agent, in.Month)
+	if err != nil {
+		return statementOut{}, err
+	}
+	return StatementOf(r.server.o.Issuer, r.book.Currency(), s), nil
+}
+
+// Statement is what moved in a wallet in a month.
+type Statement = statementOut
+
+// StatementOf returns a statement as the API shows it. currency is the ledger's.
+func StatementOf(issuer Issuer, currency string, s escrow.Statement) Statement {
 	return statementOut{
-		Issuer: r.server.o.Issuer, AgentID: agent, Month: in.Month, Currency: r.book.Currency(), OpeningBalance: s.Opening, ClosingBalance: s.Closing,
+		Issuer: issuer, AgentID: s.Agent, Month: s.From.Format("2006-01"), Currency: currency, OpeningBalance: s.Opening, ClosingBalance: s.Closing,
 		Lines: each(s.Lines, func(l escrow.StatementLine) statementLineOut { return statementLineOut(l) }),
-	}, err
+	}
 }

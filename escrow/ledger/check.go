@@ -53,7 +53,8 @@ var errEnough = errors.New("enough found")
 type checker struct {
 	ledger   *Ledger
 	report   Report
-	progress func(transfers uint64)
+	progress Progress
+	total    int64 // transfers when the check began
 
 	seq      uint64 // of the last transfer that was replayed
 	time     time.Time
@@ -78,14 +79,18 @@ type openPending struct {
 // each account, the balance in each entry, the pending transfers, and the hash chain with its daily heads. The sum of all balances
 // must be zero, and every record must be readable. Check works on a live ledger: it reads in short views, and operations go on
 // meanwhile. An error means that the check could not finish. If the books are wrong, the report lists why, and the ledger becomes
-// read-only. progress may be nil; Check calls it now and then.
-func (l *Ledger) Check(ctx context.Context, progress func(transfers uint64)) (Report, error) {
+// read-only.
+func (l *Ledger) Check(ctx context.Context, progress Progress) (Report, error) {
 	begin := time.Now()
+	stand, err := l.Stand()
+	if err != nil {
+		return Report{}, err
+	}
 	c := &checker{
-		ledger: l, progress: progress,
+		ledger: l, progress: progress, total: int64(stand.Transfers),
 		heads: map[string]Head{}, accounts: map[AccountID]*derived{}, open: map[uint64]*openPending{},
 	}
-	err := c.run(ctx)
+	err = c.run(ctx)
 	c.report.Transfers, c.report.Accounts, c.report.Pendings, c.report.Head = c.seq, len(c.accounts), len(c.open), c.head
 	c.report.Seconds = time.Since(begin).Seconds()
 	if len(c.report.Wrong) > 0 {
@@ -141,9 +146,7 @@ func (c *checker) replayAll(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if c.progress != nil {
-			c.progress(c.seq)
-		}
+		c.progress.Tell("transfers", int64(c.seq), c.total)
 	}
 	return nil
 }
@@ -306,6 +309,7 @@ func (c *checker) readAll(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		c.progress.Tell("records", int64(c.report.Records), 0)
 		from = next
 	}
 	return c.entries(entries)

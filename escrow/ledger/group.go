@@ -8,6 +8,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -30,6 +31,7 @@ type GroupCommit struct {
 	maxGroup int
 	took     time.Duration // by the last commit; used by the writer only
 	enough   chan struct{} // has room for one: a message means that isEnough became true
+	observer atomic.Pointer[func(operations int, took time.Duration)]
 
 	mu      sync.Mutex
 	size    int // of the last group
@@ -63,6 +65,11 @@ func (g *GroupCommit) Submit(op Op) {
 	}
 	g.waiting = append(g.waiting, submission{Op: op})
 	g.arrive()
+}
+
+// Observe implements [Observed]. A later call replaces the observer.
+func (g *GroupCommit) Observe(observer func(operations int, took time.Duration)) {
+	g.observer.Store(&observer)
 }
 
 // Err returns the reason why operations are refused, or nil if they are accepted.
@@ -109,6 +116,9 @@ func (g *GroupCommit) run() {
 			began := time.Now()
 			g.commit(ops)
 			g.took = time.Since(began)
+			if observer := g.observer.Load(); observer != nil {
+				(*observer)(len(ops), g.took)
+			}
 		}
 	}
 }

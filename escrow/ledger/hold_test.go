@@ -32,6 +32,9 @@ func TestMemoryIsFlat(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if accounts, amount := l.Held(); accounts != 1 || amount != 5 {
+			t.Fatalf("%s is held of %d accounts", amount, accounts)
+		}
 		if _, err := l.Hold(agent, 6); OutcomeOf(err) != InsufficientFunds {
 			t.Fatal(err)
 		}
@@ -54,6 +57,9 @@ func TestMemoryIsFlat(t *testing.T) {
 	}
 	if n := l.memory.places(); n != 0 {
 		t.Errorf("%d accounts are in memory", n)
+	}
+	if accounts, amount := l.Held(); accounts != 0 || amount != 0 {
+		t.Errorf("%s is still held of %d accounts", amount, accounts)
 	}
 }
 

@@ -89,6 +89,13 @@ type Reopener interface {
 	Reopen() error
 }
 
+// Observed is implemented by stores that tell about their commits, such as for metrics.
+type Observed interface {
+	// Observe makes the store call observer after each commit with the number of operations of the group, and with the time that the group
+	// took until its operations were answered. The goroutine that commits calls it and waits for it.
+	Observe(observer func(operations int, took time.Duration))
+}
+
 // Looker is implemented by stores that find a single record without a transaction.
 type Looker interface {
 	// Look returns the value of key as last committed, or nil if there is no such record. The slice must not be changed.

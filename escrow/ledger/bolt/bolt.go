@@ -304,6 +304,13 @@ func (s *Store) Submit(op ledger.Op) {
 	s.commits.Submit(op)
 }
 
+// Observe implements [ledger.Observed]. A file that was opened for reading has no commits.
+func (s *Store) Observe(observer func(operations int, took time.Duration)) {
+	if s.commits != nil {
+		s.commits.Observe(observer)
+	}
+}
+
 // View implements [ledger.Store].
 func (s *Store) View(fn func(ledger.Reader) error) error {
 	for {

@@ -69,7 +69,7 @@ func (s *Store) renew(old *file) (err error) {
 		return errors.New("an open file can't be replaced on Windows; restart")
 	}
 	path := s.path + renewedSuffix
-	if err := old.copyTo(path, s.options); err != nil {
+	if err := old.copyTo(path, s.options, nil); err != nil {
 		return err
 	}
 	var fresh *file
@@ -113,7 +113,7 @@ func remove(path string) error {
 }
 
 // copyTo writes a copy of the file as of now to path, and syncs it.
-func (f *file) copyTo(path string, o Options) (err error) {
+func (f *file) copyTo(path string, o Options, progress ledger.Progress) (err error) {
 	made, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
@@ -127,7 +127,7 @@ func (f *file) copyTo(path string, o Options) (err error) {
 		}
 	}()
 	err = f.view(func(tx *bbolt.Tx) error {
-		_, err := writeTo(tx, made, o)
+		_, err := writeTo(tx, made, o, progress)
 		return err
 	})
 	if err == nil {
@@ -139,8 +139,8 @@ func (f *file) copyTo(path string, o Options) (err error) {
 	return made.Sync()
 }
 
-func writeTo(tx *bbolt.Tx, w io.Writer, o Options) (int64, error) {
-	t := &target{writer: w, options: o}
+func writeTo(tx *bbolt.Tx, w io.Writer, o Options, progress ledger.Progress) (int64, error) {
+	t := &target{writer: w, options: o, progress: progress, total: tx.Size()}
 	n, err := tx.WriteTo(t)
 	if t.err != nil {
 		return n, t.err
@@ -153,15 +153,20 @@ func writeTo(tx *bbolt.Tx, w io.Writer, o Options) (int64, error) {
 
 // target keeps the error of its writer, since bbolt passes on only the text of that error.
 type target struct {
-	writer  io.Writer
-	options Options
-	err     error
+	writer   io.Writer
+	options  Options
+	progress ledger.Progress
+	done     int64
+	total    int64
+	err      error
 }
 
 func (t *target) Write(p []byte) (n int, err error) {
 	if t.err = t.options.fault(StepCopy); t.err == nil {
 		n, t.err = t.writer.Write(p)
 	}
+	t.done += int64(n)
+	t.progress.Tell(ledger.StepBytes, t.done, t.total)
 	return n, t.err
 }
 
@@ -169,7 +174,7 @@ func (t *target) Write(p []byte) (n int, err error) {
 // on meanwhile. Pages that they replace are not used again until the backup has ended, so a slow w makes the file grow.
 func (s *Store) Backup(w io.Writer) (n int64, err error) {
 	err = s.file.Load().view(func(tx *bbolt.Tx) error {
-		n, err = writeTo(tx, w, s.options)
+		n, err = writeTo(tx, w, s.options, nil)
 		return err
 	})
 	if err != nil {
@@ -180,9 +185,9 @@ func (s *Store) Backup(w io.Writer) (n int64, err error) {
 
 // BackupFile writes a backup to a new file and checks the books in it. Only then does the file get its name, so a file with that name is
 // always a complete backup.
-func (s *Store) BackupFile(ctx context.Context, path string) (ledger.Report, error) {
-	report, err := install(ctx, path, s.options, func(partial string) error {
-		return s.file.Load().copyTo(partial, s.options)
+func (s *Store) BackupFile(ctx context.Context, path string, progress ledger.Progress) (ledger.Report, error) {
+	report, err := install(ctx, path, s.options, progress, func(partial string) error {
+		return s.file.Load().copyTo(partial, s.options, progress)
 	})
 	if err != nil {
 		return report, fmt.Errorf("backing up %s to %s: %w", s.path, path, err)
@@ -192,15 +197,15 @@ func (s *Store) BackupFile(ctx context.Context, path string) (ledger.Report, err
 
 // Restore makes a ledger file from a backup and checks the books in it. Only then does the file get its name. There must be no file at
 // path.
-func Restore(ctx context.Context, backup, path string, o Options) (ledger.Report, error) {
-	report, err := install(ctx, path, o, func(partial string) error {
+func Restore(ctx context.Context, backup, path string, o Options, progress ledger.Progress) (ledger.Report, error) {
+	report, err := install(ctx, path, o, progress, func(partial string) error {
 		from := o
 		from.ReadOnly = true
 		f, err := openFile(backup, from)
 		if err != nil {
 			return err
 		}
-		return errors.Join(f.copyTo(partial, o), f.close())
+		return errors.Join(f.copyTo(partial, o, progress), f.close())
 	})
 	if err != nil {
 		return report, fmt.Errorf("restoring %s from %s: %w", path, backup, err)
@@ -209,7 +214,7 @@ func Restore(ctx context.Context, backup, path string, o Options) (ledger.Report
 }
 
 // install makes a file with a temporary name, checks the books in it, and renames it to path.
-func install(ctx context.Context, path string, o Options, make func(partial string) error) (report ledger.Report, err error) {
+func install(ctx context.Context, path string, o Options, progress ledger.Progress, make func(partial string) error) (report ledger.Report, err error) {
 	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
 		return report, fmt.Errorf("%w; choose another name, or move it away", errors.Join(fs.ErrExist, err))
 	}
@@ -222,7 +227,7 @@ func install(ctx context.Context, path string, o Options, make func(partial stri
 	if err := make(partial); err != nil {
 		return report, err
 	}
-	if report, err = Check(ctx, partial, nil); err != nil {
+	if report, err = Check(ctx, partial, progress); err != nil {
 		return report, err
 	}
 	if len(report.Wrong) > 0 {
@@ -233,7 +238,7 @@ func install(ctx context.Context, path string, o Options, make func(partial stri
 
 // Check verifies a file that no process has open: the structure of the file, every record, and the books. It returns an error if the file
 // can't be opened. If the books are wrong, the report lists why.
-func Check(ctx context.Context, path string, progress func(transfers uint64)) (ledger.Report, error) {
+func Check(ctx context.Context, path string, progress ledger.Progress) (ledger.Report, error) {
 	s, err := Open(path, Options{ReadOnly: true, VerifyUpTo: math.MaxInt64})
 	if err != nil {
 		return ledger.Report{}, err

@@ -82,28 +82,28 @@ func TestBackupAndRestore(t *testing.T) {
 	}
 	for _, step := range []Step{StepCopy, StepFlush, StepRename} {
 		f.set(step)
-		if _, err := s.BackupFile(ctx, backup); !errors.Is(err, errInjected) {
+		if _, err := s.BackupFile(ctx, backup, nil); !errors.Is(err, errInjected) {
 			t.Errorf("a backup whose %s failed: %v", step, err)
 		}
 		mustBeAlone(t, path)
 	}
 	f.clear()
 	must(t, once(l, "still goes on"))
-	report, err := s.BackupFile(ctx, backup)
+	report, err := s.BackupFile(ctx, backup, nil)
 	if err != nil || report.Transfers != 11 {
 		t.Fatalf("backup: %+v, %v", report, err)
 	}
-	if _, err := s.BackupFile(ctx, backup); !errors.Is(err, fs.ErrExist) {
+	if _, err := s.BackupFile(ctx, backup, nil); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("a backup over another: %v", err)
 	}
 	must(t, once(l, "after"))
 	before := contents(t, s)
 	must(t, l.Close())
 
-	if _, err := Restore(ctx, backup, path, Options{}); !errors.Is(err, fs.ErrExist) {
+	if _, err := Restore(ctx, backup, path, Options{}, nil); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("restoring over a ledger: %v", err)
 	}
-	if _, err := Restore(ctx, backup, restored, Options{}); err != nil {
+	if _, err := Restore(ctx, backup, restored, Options{}, nil); err != nil {
 		t.Fatal(err)
 	}
 	s, l = open(t, restored, Options{})
@@ -115,7 +115,7 @@ func TestBackupAndRestore(t *testing.T) {
 	must(t, l.Close())
 
 	damage(t, backup)
-	if _, err := Restore(ctx, backup, filepath.Join(directory, "again.db"), Options{}); !errors.Is(err, ledger.ErrCorrupt) {
+	if _, err := Restore(ctx, backup, filepath.Join(directory, "again.db"), Options{}, nil); !errors.Is(err, ledger.ErrCorrupt) {
 		t.Errorf("restoring a damaged backup: %v", err)
 	}
 	if _, err := Check(ctx, backup, nil); !errors.Is(err, ledger.ErrCorrupt) {
@@ -146,7 +146,7 @@ func TestBackupOfWrongBooks(t *testing.T) {
 	s.Submit(ledger.Op{Run: func(w ledger.Writer) error { w.Delete([]byte("awallet:alice")); return nil }, Done: func(err error) { done <- err }})
 	must(t, <-done)
 	backup := filepath.Join(filepath.Dir(path), "backup.db")
-	report, err := s.BackupFile(context.Background(), backup)
+	report, err := s.BackupFile(context.Background(), backup, nil)
 	if !errors.Is(err, ledger.ErrCorrupt) || len(report.Wrong) == 0 || report.Wrong[0].Account != "wallet:alice" {
 		t.Errorf("a backup of wrong books: %+v, %v", report, err)
 	}
@@ -161,19 +161,19 @@ func TestImport(t *testing.T) {
 		_, err := ledger.New(s, ledger.Options{Currency: "USDC"})
 		return err
 	}
-	if _, err := Import(context.Background(), path, Options{}, func(s ledger.Store) error { return errors.Join(fill(s), errInjected) }); !errors.Is(err, errInjected) {
+	if _, err := Import(context.Background(), path, Options{}, nil, func(s ledger.Store) error { return errors.Join(fill(s), errInjected) }); !errors.Is(err, errInjected) {
 		t.Errorf("an import that failed: %v", err)
 	}
 	if left, err := os.ReadDir(filepath.Dir(path)); len(left) > 0 || err != nil {
 		t.Errorf("an import that failed left %v, %v", left, err)
 	}
 	must(t, os.WriteFile(path+".partial", []byte("of an earlier try"), 0o600))
-	_, err := Import(context.Background(), path, Options{}, fill)
+	_, err := Import(context.Background(), path, Options{}, nil, fill)
 	must(t, err)
 	if report, err := Check(context.Background(), path, nil); err != nil || len(report.Wrong) > 0 {
 		t.Errorf("the imported file: %+v, %v", report, err)
 	}
-	if _, err := Import(context.Background(), path, Options{}, fill); !errors.Is(err, fs.ErrExist) {
+	if _, err := Import(context.Background(), path, Options{}, nil, fill); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("an import over a file: %v", err)
 	}
 }

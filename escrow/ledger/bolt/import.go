@@ -10,8 +10,8 @@ import (
 
 // Import makes a ledger file of what fill writes into a new store, and checks the books in it. Only then does the file get its name. There
 // must be no file at path. So a ledger of any store can be backed up into a file.
-func Import(ctx context.Context, path string, o Options, fill func(ledger.Store) error) (ledger.Report, error) {
-	report, err := install(ctx, path, o, func(partial string) error {
+func Import(ctx context.Context, path string, o Options, progress ledger.Progress, fill func(ledger.Store) error) (ledger.Report, error) {
+	report, err := install(ctx, path, o, progress, func(partial string) error {
 		if err := remove(partial); err != nil { // of an earlier try that was killed
 			return err
 		}

@@ -194,6 +194,11 @@ func (s *Store) Submit(op ledger.Op) {
 	s.commits.Submit(op)
 }
 
+// Observe implements [ledger.Observed].
+func (s *Store) Observe(observer func(operations int, took time.Duration)) {
+	s.commits.Observe(observer)
+}
+
 // Close commits the queued operations and closes the connections.
 func (s *Store) Close() error {
 	s.closing.Do(func() {
