@@ -87,6 +87,7 @@ const (
 	ItemizedAnswer  Kind = "itemized"        // of a payer, by payee: a call for results of which each is charged once
 	FaucetClaim     Kind = "faucet"          // of a client: claims of the faucet
 	RunningReport   Kind = "report"          // of an agent, and of everybody: reports that are added up, or wait for that
+	OpenWatch       Kind = "watch"           // of an agent, and of everybody: watches of what changes
 	PacedCall       Kind = "pace"            // of an agent, by the name of a rate: its calls, or their tokens; counted by Pass and Count
 )
 

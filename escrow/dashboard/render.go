@@ -22,7 +22,8 @@ var templates = func() map[string]*template.Template {
 		"words":    func(text any) string { s, _ := text.(string); return strings.ReplaceAll(s, "_", " ") },
 		"statuses": func() []string { return chargeStatuses }, "args": args, "list": func(values ...string) []string { return values },
 		"text": func(v any) string { return fmt.Sprint(v) },
-	}).ParseFS(templateFiles, "templates/layout.html"))
+	}).Parse(snippets))
+	common = template.Must(common.ParseFS(templateFiles, "templates/layout.html"))
 	names, err := templateFiles.ReadDir("templates")
 	if err != nil {
 		panic(err) // can't happen: the folder is embedded
@@ -86,6 +87,7 @@ type view struct {
 	Done     string
 	D        object // the answers that the page shows
 	Live     bool
+	Mark     string            // see [Options.Mark]
 	Version  map[string]string // of the files
 }
 
@@ -135,7 +137,7 @@ func (p *pages) render(w http.ResponseWriter, status int, v *visit) {
 	here := url.URL{Path: v.r.URL.Path, RawQuery: query.Encode()}
 	shown := view{
 		visit: v, Base: p.base, Here: here.RequestURI(), Title: v.page.title, Operator: v.operator(), Problem: v.problem, Secret: v.secret, Done: done,
-		D: v.data, Live: v.page.live, Version: make(map[string]string),
+		D: v.data, Live: v.page.live, Mark: v.mark, Version: make(map[string]string),
 	}
 	for name, file := range assets() {
 		shown.Version[name] = file.version
