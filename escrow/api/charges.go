@@ -146,14 +146,19 @@ type withheldCallsOut struct {
 }
 
 type withheldCallOut struct {
-	withheldOut
-	CreatedAt time.Time `json:"created_at"`
+	RequestID string         `json:"request_id"`
+	Payer     string         `json:"payer"`
+	Payee     string         `json:"payee"`
+	Route     string         `json:"route"`
+	Reason    escrow.Outcome `json:"reason" jsonschema:"why the whole price could not be charged, such as insufficient_funds or limit_exceeded"`
+	CreatedAt time.Time      `json:"created_at"`
 }
 
 func listWithheld(r *request, in *listIn) (withheldCallsOut, error) {
 	calls, place, err := r.book.WithheldCalls(in.page())
 	return withheldCallsOut{Withheld: each(calls, func(e escrow.Event) withheldCallOut {
-		return withheldCallOut{withheldAnswer(e.Withheld), e.At}
+		w := e.Withheld
+		return withheldCallOut{RequestID: w.Request, Payer: w.Payer, Payee: w.Payee, Route: w.Route, Reason: w.Reason, CreatedAt: e.At}
 	}), NextCursor: next(r, place)}, err
 }
 

@@ -171,10 +171,6 @@ type withheldOut struct {
 	Reason    escrow.Outcome `json:"reason"`
 }
 
-func withheldAnswer(w *escrow.WithheldCall) withheldOut {
-	return withheldOut{RequestID: w.Request, Payer: w.Payer, Payee: w.Payee, Route: w.Route, Reason: w.Reason}
-}
-
 type unpricedOut struct {
 	RequestID string            `json:"request_id"`
 	Payer     string            `json:"payer"`
@@ -232,7 +228,8 @@ func eventAnswer(currency, agent string, e escrow.Event) eventOut {
 	case e.Subscription != nil:
 		out.Data = subscriptionAnswer(currency, escrow.Actor{})(*e.Subscription) // both parties get the same message, so it has only what both may see
 	case e.Withheld != nil:
-		out.Data = withheldAnswer(e.Withheld)
+		w := e.Withheld
+		out.Data = withheldOut{RequestID: w.Request, Payer: w.Payer, Payee: w.Payee, Route: w.Route, Reason: w.Reason}
 	case e.Unpriced != nil:
 		u := e.Unpriced
 		out.Data = unpricedOut{RequestID: u.Request, Payer: u.Payer, Payee: u.Payee, Route: u.Route, Model: u.Model, Units: u.Units}

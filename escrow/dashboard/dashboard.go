@@ -65,6 +65,7 @@ func New(o Options) http.Handler {
 	p.mux.HandleFunc("GET "+p.base+"/login", p.askLogin)
 	p.mux.HandleFunc("POST "+p.base+"/login", p.login)
 	p.mux.HandleFunc("POST "+p.base+"/logout", p.logout)
+	p.mux.HandleFunc("POST "+p.base+"/register", p.register)
 	p.mux.HandleFunc("GET "+p.base+"/export.csv", p.export)
 	p.mux.HandleFunc("GET "+p.base+"/events", p.stream)
 	p.mux.HandleFunc("POST "+p.base+"/call", p.call)

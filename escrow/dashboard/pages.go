@@ -2,6 +2,7 @@ package dashboard
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -26,8 +27,11 @@ type page struct {
 	name  string // of its template
 	who   reader
 	live  bool           // it shows what changes by itself
+	open  bool           // it is also for those without a session
 	load  func(v *visit) // gets what the page shows
 }
+
+var shopForms = &page{path: "shop", title: "Shop", name: "try", live: true, open: true, load: loadShop}
 
 var loginPage = &page{path: "login", title: "Log in", name: "login", load: func(*visit) {}}
 
@@ -59,7 +63,7 @@ var allPages = []*page{
 		v.get("deliveries", "/webhooks/"+v.id()+"/deliveries", v.paging()...)
 	}},
 	{path: "audit", title: "Audit log", name: "audit", who: operatorsOnly, load: func(v *visit) { v.get("audit", "/audit", v.paging()...) }},
-	{path: "shop", title: "Shop", name: "try", live: true, load: loadShop},
+	shopForms,
 }
 
 // findPage returns the page at a path, which begins with /; nil if there is none. The first page is either of the two.
@@ -117,10 +121,14 @@ func (p *pages) home(w http.ResponseWriter, r *http.Request) {
 
 // show shows another page.
 func (p *pages) show(w http.ResponseWriter, r *http.Request, page *page) {
-	if v := p.begin(w, r); v != nil {
-		v.page = page
-		p.display(w, v, http.StatusOK)
+	v, _, err := p.visitOf(r)
+	if page.open && errors.Is(err, errSession) {
+		v = &visit{pages: p, r: r}
+	} else if v = p.begin(w, r); v == nil {
+		return
 	}
+	v.page = page
+	p.display(w, v, http.StatusOK)
 }
 
 // display gets what a page shows, and answers with it.
@@ -131,7 +139,7 @@ func (p *pages) display(w http.ResponseWriter, v *visit, status int) {
 		p.fail(w, v.r, http.StatusNotFound, "There is no such page for this key.")
 		return
 	}
-	if v.page.live {
+	if v.isLive() {
 		v.mark = p.o.Mark(v.watched())
 	}
 	v.page.load(v)
@@ -140,6 +148,9 @@ func (p *pages) display(w http.ResponseWriter, v *visit, status int) {
 	}
 	p.render(w, status, v)
 }
+
+// isLive reports whether the page renews itself for its reader.
+func (v *visit) isLive() bool { return v.page.live && v.Me != nil }
 
 // day is a day as the API's parameters have it, so many days before today.
 func day(before int) string {
@@ -231,6 +242,7 @@ func loadEarnings(v *visit) {
 	}
 	v.get("refunds", "/escrow", "role", "payee", "status", "refund_requested", "limit", "20")
 	v.get("disputed", "/escrow", "role", "payee", "status", "disputed", "limit", "20")
+	v.get("released", "/escrow", "role", "payee", "status", "released", "limit", "10")
 	v.get("locked", "/escrow", "role", "payee", "status", "active", "limit", "50")
 	agent, _ := v.Me["agent_id"].(string)
 	v.get("charges", "/charges", "payee", agent, "limit", "20")
@@ -260,7 +272,9 @@ func loadShop(v *visit) {
 	v.shop()
 	shop, _ := v.data["shop"].(Shop)
 	v.data["goods"], v.data["trial"] = shop.goods(), v.trialForm(shop, "")
-	v.get("charges", "/charges", "limit", "5")
+	if v.Me != nil {
+		v.get("charges", "/charges", "limit", "5")
+	}
 }
 
 func loadBooks(v *visit) {

@@ -132,6 +132,35 @@ func (p *pages) login(w http.ResponseWriter, r *http.Request) {
 	http.Redirect(w, r, p.base+p.within(r.PostFormValue("next")), http.StatusSeeOther)
 }
 
+// register makes an agent for a visitor, whose session begins. The page then shows the key, once.
+func (p *pages) register(w http.ResponseWriter, r *http.Request) {
+	r.Body = http.MaxBytesReader(w, r.Body, 16<<10)
+	order := object{}
+	if name := strings.TrimSpace(r.PostFormValue("name")); name != "" {
+		order["name"] = name
+	}
+	v := &visit{pages: p, r: r, page: shopForms}
+	made, err := v.call(http.MethodPost, "/agents", nil, order)
+	var secret []byte
+	if err == nil {
+		v.key, v.secret = orEmpty(made["api_key"]), made
+		v.Me, err = v.call(http.MethodGet, "/agents/me", nil, nil)
+	}
+	if err == nil {
+		secret, err = p.o.Secret(r.Context())
+	}
+	if err == nil {
+		var sealed string
+		if sealed, err = seal(secret, v.key, time.Now().Add(sessionTime)); err == nil {
+			p.setCookie(w, r, sealed)
+		}
+	}
+	if err != nil {
+		v.fails(err)
+	}
+	p.again(w, v, "/"+shopForms.path)
+}
+
 // logout ends the session in the reader's browser, with the streams of its pages.
 func (p *pages) logout(w http.ResponseWriter, r *http.Request) {
 	p.streams.end(sessionHash(r))

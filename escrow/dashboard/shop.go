@@ -39,10 +39,10 @@ var snippets string
 
 var shopPage = template.Must(template.Must(template.New("shop").Parse(snippets)).Parse(shopText))
 
-// policy lets a page have its own style and nothing else.
+// policy lets a page have its own style and pictures of this server, and nothing else.
 var policy = func() string {
 	sum := sha256.Sum256([]byte(style))
-	return "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+	return "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 }()
 
 // Write answers with the shop's page.

@@ -134,7 +134,7 @@ type trialForm struct {
 	Path      string
 	Example   example
 	MCP       string // the address for clients of MCP
-	Send      string // where the page sends the trial
+	Send      string // where the page sends the trial; empty: the reader has no key to send it with
 	Rehearsal bool   // it is a provider's test call
 	Open      bool   // agents register themselves
 }
@@ -144,9 +144,12 @@ type trialRoute struct{ Path, Payee string }
 
 // trialForm returns the form for a trial of what one payee sells, or all payees if it is empty. It is nil if there is nothing to try.
 func (v *visit) trialForm(shop Shop, payee string) *trialForm {
-	form := &trialForm{MCP: shop.MCP(), Send: v.pages.base + "/call", Rehearsal: payee != "", Open: shop.Open}
-	if form.Rehearsal {
+	form := &trialForm{MCP: shop.MCP(), Rehearsal: payee != "", Open: shop.Open}
+	switch {
+	case form.Rehearsal:
 		form.Send = v.pages.base + "/rehearse"
+	case v.Me != nil && !v.operator():
+		form.Send = v.pages.base + "/call"
 	}
 	var picked *example
 	for _, g := range shop.goods() {

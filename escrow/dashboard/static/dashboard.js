@@ -5,10 +5,20 @@
 (() => {
 	const format = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
 
+	const relative = new Intl.RelativeTimeFormat(undefined, { numeric: "auto" });
+
+	// fromNow says in words when a time will be.
+	function fromNow(at) {
+		const seconds = (at - Date.now()) / 1000;
+		const [unit, length] = [["day", 86400], ["hour", 3600], ["minute", 60]].find(([, length]) => seconds >= 2 * length) ?? ["second", 1];
+		return relative.format(Math.round(seconds / length), unit);
+	}
+
 	function localTimes(root) {
 		for (const element of root.querySelectorAll("time[datetime]:not([title])")) {
 			element.title = element.textContent;
-			element.textContent = format.format(new Date(element.dateTime));
+			const at = new Date(element.dateTime);
+			element.textContent = format.format(at) + (at > Date.now() ? ` (${fromNow(at)})` : "");
 		}
 	}
 
@@ -191,7 +201,7 @@
 
 	// tryOut lets forms send their calls, and shows each as code.
 	function tryOut() {
-		for (const form of document.querySelectorAll("form.trial")) {
+		for (const form of document.querySelectorAll("form.trial[data-send]")) {
 			const button = form.querySelector(".send"), place = form.parentElement.querySelector(".answer");
 			button.hidden = false;
 			button.addEventListener("click", async () => {
@@ -204,7 +214,7 @@
 				}
 				button.disabled = false;
 				const query = new URLSearchParams(new FormData(form));
-				const code = await part(`${location.pathname}?${query}`, "snippets");
+				const code = await part(`${form.action}?${query}`, "snippets");
 				if (code) document.getElementById("snippets").replaceWith(code);
 				copying();
 			});
