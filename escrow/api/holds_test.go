@@ -119,7 +119,9 @@ func TestReportedCharges(t *testing.T) {
 	g.get("/usage?top=1&top_of=paid", shop).want(200, "usage.0", "<none>")
 	g.get("/usage?top=-1", shop).want(422, "field", "top")
 	g.get("/usage?top=1&top_of=calls", shop).want(422, "field", "top_of")
+	g.get("/usage?top=1001", shop).want(422, "field", "top")
 	g.get("/charges?suspect=true", shop).want(200, "charges.0", "<none>")
+	g.get("/charges?suspect=maybe", shop).want(422, "field", "suspect")
 }
 
 // TestWithheldCallsAreTheOperatorsToSee: the operator sees the calls whose answers were withheld, and nobody else does.

@@ -113,7 +113,7 @@ func getUsage(r *request, in *usageIn) (usageOut, error) {
 	if in.GroupBy == "" {
 		in.GroupBy = "payee"
 	}
-	if in.Top < 0 || in.Top > maxTop {
+	if in.Top > maxTop {
 		return usageOut{}, invalid("top", "top: from 1 to %d", maxTop)
 	}
 	if of := escrow.Sum(in.TopOf); of != "" && of != escrow.SumPaid && of != escrow.SumEarned {
