@@ -24,6 +24,7 @@ type Shop struct {
 	Faucet   string       // what each new agent may claim; empty: there is no faucet
 	Tariffs  []api.Tariff // what is sold, in the order of the configuration
 	More     bool         // there are more tariffs than these
+	Pages    bool         // the gateway has pages, see [New]
 }
 
 //go:embed shop.css
