@@ -57,7 +57,7 @@ async function look(settings, key) {
 }
 
 // pictures are those that docs/ shows.
-const pictures = ["overview-light", "overview-dark", "books-light", "try-light"];
+const pictures = ["overview-light", "books-light", "try-light"];
 
 // picture keeps a picture of what a page shows, if it is wanted.
 async function picture(page, name) {
