@@ -91,7 +91,7 @@ func (h *Handler) writeShop(w http.ResponseWriter, r *http.Request) error {
 // shop returns what is sold, as the reader of a request reaches it. The ledger is open.
 func (h *Handler) shop(r *http.Request) dashboard.Shop {
 	rules := h.app.book.Rules()
-	shop := dashboard.Shop{Origin: api.Origin(r, isProxied(r)), Prefix: h.Prefix, Currency: h.app.book.Currency(), Open: rules.OpenRegistration, Cards: h.app.cards != nil}
+	shop := dashboard.Shop{Origin: api.Origin(r, isProxied(r)), Prefix: h.Prefix, Currency: h.app.book.Currency(), Open: rules.OpenRegistration, Cards: h.app.cards != nil, Pages: h.pages != nil}
 	if rules.Faucet > 0 {
 		shop.Faucet = rules.Faucet.String()
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/http"
 	"strings"
+	"sync"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -27,6 +28,8 @@ type Handler struct {
 	app   *App
 	api   http.Handler
 	pages http.Handler // nil: the dashboard is off
+
+	stopping chan struct{} // closed when the server begins to shut down
 }
 
 // CaddyModule implements caddy.Module.
@@ -45,6 +48,8 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	h.app.prefix = cmp.Or(h.app.prefix, h.Prefix)
 	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
 		h.app.guardServer(server)
+		h.stopping = make(chan struct{})
+		server.RegisterOnShutdown(sync.OnceFunc(func() { close(h.stopping) }))
 	}
 	operations := api.New(h.app.openBook, api.Options{
 		Prefix:          h.Prefix,

@@ -7,6 +7,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/tallygate/tallygate/escrow"
 	"github.com/tallygate/tallygate/escrow/api"
 	"github.com/tallygate/tallygate/escrow/dashboard"
 	"github.com/tallygate/tallygate/escrow/ledger"
@@ -21,10 +24,26 @@ func (h *Handler) dashboardOptions(operations http.Handler, logger *slog.Logger)
 		Explain: func(ctx context.Context, id string) (any, error) {
 			return explainOnPage(ctx, h.app.bench(), id)
 		},
-		Books:  func(ctx context.Context) (any, error) { return h.app.stand(ctx) },
-		Shop:   func(r *http.Request) (dashboard.Shop, error) { return h.shop(r), nil },
-		Logger: logger,
+		Books: func(ctx context.Context) (any, error) { return h.app.stand(ctx) },
+		Shop:  func(r *http.Request) (dashboard.Shop, error) { return h.shop(r), nil },
+		Serve: serveAgain,
+		Watch: func(ctx context.Context, agent, since string) (*escrow.Watch, error) {
+			return h.app.book.Watch(ctx, agent, since)
+		},
+		Mark:     func(agent string) string { return h.app.book.Mark(agent) },
+		Stopping: h.stopping,
+		Logger:   logger,
 	}
+}
+
+// serveAgain serves a request that a page makes, as the server of the page serves those of clients: with all handlers and with the access log.
+func serveAgain(w http.ResponseWriter, r *http.Request) {
+	server, ok := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	if !ok {
+		http.Error(w, "calls are made by the server that serves the routes", http.StatusNotImplemented)
+		return
+	}
+	server.ServeHTTP(w, r)
 }
 
 // bench is what tasks work on, in this server.
@@ -35,7 +54,14 @@ type stand struct {
 	stat
 	Troubles []string    `json:"troubles"`
 	Behind   int64       `json:"behind_seconds"`
+	Commit   *lastCommit `json:"last_commit,omitempty"`
 	Verified *verifiedAt `json:"verified,omitempty"`
+}
+
+// lastCommit is how long the ledger's store took for the last group of operations.
+type lastCommit struct {
+	Operations int     `json:"operations"`
+	MS         float64 `json:"ms"`
 }
 
 // verifiedAt is the result of a verification of the books in this process.
@@ -60,6 +86,10 @@ func (a *App) stand(ctx context.Context) (stand, error) {
 	out := stand{stat: s, Troubles: append(api.Troubles(a.book), a.troubles()...)}
 	if behind, err := a.book.Behind(); err == nil {
 		out.Behind = int64(behind.Seconds())
+	}
+	if store, ok := on.store.(interface{ LastCommit() (int, time.Duration) }); ok {
+		operations, took := store.LastCommit()
+		out.Commit = &lastCommit{operations, float64(took.Microseconds()) / 1000}
 	}
 	if last, found := verifications.Load(on.Ledger()); found {
 		out.Verified = last.(*verifiedAt)

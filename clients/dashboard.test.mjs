@@ -1,7 +1,9 @@
 // The pages that people see, in a real browser: each way through them, without errors, without findings of axe-core of its serious kinds, narrow
-// and wide, light and dark, and with JavaScript turned off. CHROMIUM names the browser; SCREENSHOTS a folder, to make the pictures of docs/.
+// and wide, light and dark, and with JavaScript turned off. CHROMIUM names the browser. SCREENSHOTS names a folder for the pictures of docs/:
+//
+//   SCREENSHOTS=../docs node --test dashboard.test.mjs
 import assert from "node:assert/strict";
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
@@ -12,7 +14,7 @@ import { startUpstream } from "./upstream.mjs";
 const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const executablePath = process.env.CHROMIUM ?? ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"].find(existsSync);
 
-let upstream, gate, browser, alice, bob;
+let upstream, gate, browser, alice, bob, llm;
 before(async () => {
 	assert.ok(executablePath, "there is no Chromium: install Debian's package chromium, or name one by CHROMIUM");
 	upstream = await startUpstream();
@@ -20,6 +22,7 @@ before(async () => {
 	alice = await gate.agent("alice", "50");
 	bob = await gate.agent("bob", "5");
 	for (let i = 0; i < 3; i++) await call(alice);
+	llm = await gate.key("llm");
 	browser = await chromium.launch({ executablePath, args: ["--no-sandbox"] });
 });
 after(async () => {
@@ -53,6 +56,19 @@ async function look(settings, key) {
 	return { context, page, faults };
 }
 
+// pictures are those that docs/ shows.
+const pictures = ["overview-light", "books-light", "try-light"];
+
+// picture keeps a picture of what a page shows, if it is wanted.
+async function picture(page, name) {
+	if (!process.env.SCREENSHOTS || !pictures.includes(name)) return;
+	await page.setViewportSize({ width: 1200, height: 900 });
+	const session = await page.context().newCDPSession(page);
+	const { data } = await session.send("Page.captureScreenshot", { format: "webp", quality: 70 });
+	writeFileSync(join(process.env.SCREENSHOTS, `dashboard-${name}.webp`), Buffer.from(data, "base64"));
+	await page.setViewportSize({ width: 1440, height: 900 });
+}
+
 // check asks axe-core about the page, and whether it is wider than its window.
 async function check(page, width) {
 	const { found, wide } = await page.evaluate(`${axe}; axe.run().then((result) => ({
@@ -64,7 +80,7 @@ async function check(page, width) {
 }
 
 const ofAgents = ["", "spending", "statement", "charges", "escrows", "subscriptions", "earnings", "keys", "limits", "webhooks", "shop"];
-const ofOperator = ["", "charges", "escrows", "agents", "agents/alice", "disputes", "bookings", "webhooks", "audit", "shop"];
+const ofOperator = ["", "charges", "charges?suspect=true", "escrows", "agents", "agents/alice", "disputes", "withheld", "bookings", "webhooks", "audit", "shop"];
 const sizes = [360, 1440];
 const schemes = ["light", "dark"];
 
@@ -77,15 +93,13 @@ for (const width of sizes) {
 					const answer = await page.goto(`${gate.base}/dashboard/${path}`);
 					assert.equal(answer.status(), 200, path);
 					await check(page, width);
-					if (process.env.SCREENSHOTS && width === 1440 && key === alice && ["", "spending"].includes(path)) {
-						await page.screenshot({ path: join(process.env.SCREENSHOTS, `dashboard-${path || "overview"}-${colorScheme}.png`) });
-					}
+					if (width === 1440 && path === "") await picture(page, key === alice ? `overview-${colorScheme}` : `books-${colorScheme}`);
 				}
 				assert.deepEqual(faults, []);
 				await context.close();
 			}
 			const { context, page, faults } = await look({ viewport: { width, height: 900 }, colorScheme });
-			for (const path of ["/dashboard/login", "/problems/insufficient_funds", "/dashboard/docs/", "/dashboard/docs/problems", "/dashboard/docs/reference"]) {
+			for (const path of ["/dashboard/login", "/dashboard/shop", "/problems/insufficient_funds", "/dashboard/docs/", "/dashboard/docs/problems", "/dashboard/docs/reference"]) {
 				assert.equal((await page.goto(gate.base + path)).status(), 200, path);
 				await check(page, width);
 			}
@@ -150,4 +164,103 @@ test("a wrong key, and keys that end", { timeout: 60_000 }, async () => {
 	const [cookie] = await session.context.cookies();
 	assert.ok(cookie.httpOnly && cookie.sameSite === "Strict" && !cookie.value.includes(bob), "the cookie");
 	await session.context.close();
+});
+
+for (const width of sizes) {
+	for (const colorScheme of schemes) {
+		test(`calls from the pages, ${width} wide, ${colorScheme}`, { timeout: 120_000 }, async () => {
+			const settings = { viewport: { width, height: 900 }, colorScheme };
+			const ask = async (page, path) => {
+				await page.goto(`${gate.base}/dashboard/${path}`);
+				await page.getByLabel("Method").selectOption("POST");
+				await page.getByLabel("Path", { exact: true }).fill("/v1/chat/completions");
+				await page.getByLabel("Body, as JSON").fill('{"model": "test-1", "messages": [{"role": "user", "content": "it\'s me"}]}');
+				await page.getByRole("button", { name: "Send" }).click();
+				await page.locator(".answer").getByText("Usage x prices").waitFor();
+			};
+
+			// Try it: the answer, the charge, and the call as code
+			const { context, page, faults } = await look(settings, alice);
+			await ask(page, "shop");
+			const answer = page.locator(".answer");
+			assert.match(await answer.innerText(), /Status 200[^]*Hello there, my friend\.[^]*The charge/);
+			assert.ok(!(await page.content()).includes(alice), "the page has the key");
+			await page.locator("#snippets").getByText("it'\\''s me").waitFor();
+			const charged = await answer.getByText(/^req_/).first().innerText();
+			await page.locator(`#live a[href$="${charged}"]`).waitFor(); // in the list of the last charges, by the stream
+			await check(page, width);
+			if (width === 1440) {
+				await page.locator("#try").scrollIntoViewIfNeeded();
+				await page.evaluate(() => document.getElementById("try").scrollIntoView());
+				await picture(page, `try-${colorScheme}`);
+			}
+			await context.close();
+
+			// the test call of a provider: the refusal, the paid answer, the charge, and what is left
+			const provider = await look(settings, llm);
+			await ask(provider.page, "earnings");
+			await provider.page.locator(".answer").getByText("goes back to you").waitFor();
+			assert.match(await provider.page.locator(".answer").innerText(), /Status 402[^]*insufficient_funds[^]*You lend[^]*Status 200[^]*The charge/);
+			await check(provider.page, width);
+			await provider.context.close();
+			assert.deepEqual([...faults, ...provider.faults], []);
+		});
+	}
+}
+
+test("a visitor registers, and calls", { timeout: 60_000 }, async () => {
+	const { context, page, faults } = await look({});
+	await page.goto(gate.base + "/dashboard/shop");
+	await page.getByLabel("Name of your agent").fill("visitor");
+	await page.getByRole("button", { name: "Register" }).click();
+	assert.match(await page.locator(".secret code").innerText(), /^tg_/);
+	await page.getByLabel("Method").selectOption("POST");
+	await page.getByLabel("Path", { exact: true }).fill("/v1/chat/completions");
+	await page.getByLabel("Body, as JSON").fill('{"model": "test-1", "messages": [{"role": "user", "content": "hello"}]}');
+	await page.getByRole("button", { name: "Send" }).click();
+	await page.locator(".answer p").first().waitFor();
+	assert.match(await page.locator(".answer").innerText(), /^Status 402/); // it has no money yet
+	assert.deepEqual(faults, []);
+	await context.close();
+});
+
+test("without JavaScript, a call is shown as code", { timeout: 60_000 }, async () => {
+	const { context, page, faults } = await look({ javaScriptEnabled: false }, alice);
+	await page.goto(gate.base + "/dashboard/shop");
+	assert.ok(!(await page.getByRole("button", { name: "Send" }).isVisible()));
+	await page.getByLabel("Path", { exact: true }).fill("/v1/models");
+	await page.getByLabel("Method").selectOption("GET");
+	await page.getByLabel("Body, as JSON").fill("");
+	await page.getByRole("button", { name: "Show as code" }).click();
+	await page.locator("#snippets").getByText(`curl -i ${gate.base}/v1/models`).waitFor();
+	assert.deepEqual(faults, []);
+	await context.close();
+});
+
+test("an open page hears of changes, and ends with its session", { timeout: 60_000 }, async () => {
+	const { context, page, faults } = await look({}, alice);
+	await page.goto(gate.base + "/dashboard/charges");
+	await page.getByText("Live", { exact: true }).waitFor();
+	const newest = () => page.locator("#live a[href*='/charges/req_']").first().innerText();
+	for (let before = await newest(), n = 0; n < 2; n++, before = await newest()) { // the first time, and again with what was put in its place
+		await call(alice);
+		await page.waitForFunction((id) => document.querySelector("#live a[href*='/charges/req_']").textContent !== id, before);
+	}
+
+	// what the reader uses is not replaced under the hand
+	await page.locator("#live a").first().focus();
+	const held = await newest();
+	await call(alice);
+	const other = await context.newPage();
+	await other.goto(gate.base + "/dashboard/charges");
+	await other.getByText("Live", { exact: true }).waitFor();
+	assert.equal(await newest(), held);
+	await page.bringToFront();
+	await page.getByLabel("Payee").focus();
+	await page.waitForFunction((id) => document.querySelector("#live a[href*='/charges/req_']").textContent !== id, held);
+
+	await other.getByRole("button", { name: "Log out" }).click();
+	await page.getByLabel("Your key").waitFor();
+	assert.deepEqual(faults, []);
+	await context.close();
 });

@@ -128,6 +128,8 @@ export async function startGate(upstream, mcp) {
 			if (amount) await api("POST", "/wallet/deposit", operator, { agent_id: id, amount, reference: `first deposit of ${id}` });
 			return key;
 		},
+		// key makes a key of an agent that the configuration names.
+		key: async (id) => (await api("POST", "/agents/me/keys", operator, { agent_id: id })).api_key,
 		charges: async (key) => (await api("GET", "/charges", key)).charges,
 		async stop() {
 			gate.kill("SIGTERM");

@@ -3,7 +3,7 @@ package docs
 
 import "embed"
 
-// Pages are the pages of the guide, in Markdown. README.md is the first one.
+// Pages are the pages of the guide, in Markdown, and their pictures. README.md is the first page.
 //
-//go:embed *.md
+//go:embed *.md *.webp
 var Pages embed.FS

@@ -123,6 +123,7 @@ func (t *Tx) addAgent(o AgentOrder, origin Origin) (Agent, error) {
 			return Agent{}, err
 		}
 	}
+	t.changed(o.ID)
 	return agent, t.put(agentTable.key(o.ID), agent)
 }
 
@@ -172,6 +173,7 @@ func (t *Tx) Adopt(by Actor, id string) (Agent, error) {
 	if err := t.audit(by, "agent.adopt", id, ""); err != nil {
 		return Agent{}, err
 	}
+	t.changed(id)
 	return agent, t.put(agentTable.key(id), agent)
 }
 

@@ -200,7 +200,7 @@ func (t *Tx) addKey(agent string, o KeyOrder) (Key, string, error) {
 	key := Key{ID: id, Agent: agent, Hash: HashKey(secret), CreatedAt: t.Now()}
 	key.set(o)
 	t.ledger.Put(keyByAgent.key(agent, id), []byte{})
-	return key, secret, t.put(keyTable.key(id), key)
+	return key, secret, t.putKey(key)
 }
 
 // RevokeKey ends a key: the next request with it is refused. What the key began stops too: nobody can debit under an allowance that it set,
@@ -227,7 +227,12 @@ func (t *Tx) RevokeKey(by Actor, agent, id string) error {
 	if err := t.audit(by, "key.revoke", agent, id); err != nil {
 		return err
 	}
-	return t.put(keyTable.key(id), key)
+	return t.putKey(key)
+}
+
+func (t *Tx) putKey(key Key) error {
+	t.changed(key.Agent)
+	return t.put(keyTable.key(key.ID), key)
 }
 
 // stands reports whether what a key of an agent began goes on: it does unless the key was revoked or has expired, or the agent is suspended or

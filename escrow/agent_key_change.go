@@ -95,7 +95,7 @@ func (t *Tx) ChangeKey(by Actor, agent, id string, change func(KeyOrder) KeyOrde
 	if err := t.audit(by, "key.change", key.Agent, id); err != nil {
 		return Key{}, err
 	}
-	return key, t.put(keyTable.key(id), key)
+	return key, t.putKey(key)
 }
 
 // MaxOverlap is how long a replaced secret can stay valid.
@@ -120,5 +120,5 @@ func (t *Tx) RotateKey(by Actor, agent, id string, overlap time.Duration) (Key, 
 	if err := t.audit(by, "key.rotate", key.Agent, id); err != nil {
 		return Key{}, "", err
 	}
-	return key, secret, t.put(keyTable.key(id), key)
+	return key, secret, t.putKey(key)
 }

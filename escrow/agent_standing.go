@@ -160,6 +160,7 @@ func (t *Tx) setStanding(by Actor, act, id, reason string, change func(*Agent) e
 	if err := t.audit(by, act, id, reason); err != nil {
 		return Agent{}, err
 	}
+	t.changed(id)
 	return agent, t.put(agentTable.key(id), agent)
 }
 
@@ -197,6 +198,7 @@ func (t *Tx) RenameAgent(by Actor, id, name string) (Agent, error) {
 	if err := t.audit(by, "agent.rename", id, name); err != nil {
 		return Agent{}, err
 	}
+	t.changed(id)
 	return agent, t.put(agentTable.key(id), agent)
 }
 

@@ -16,7 +16,7 @@
 //	subscription_*  plans, periods and quotas
 //	usage*          sums of charges, kept as they are made, and the reports of them
 //	resource        what providers keep, and which payer made it
-//	event_*         what agents are told of: events, the outbox, webhooks
+//	event_*         what agents are told of: events, the outbox, webhooks, watches
 //	claim_*         what one process knows for a moment
 package escrow
 
@@ -101,13 +101,15 @@ type process struct {
 	agents decoded[Agent]
 	silent *silent // agents without webhooks
 
-	lastUsed  lastUsed
+	lastUsed lastUsed
+	watches  *watches // what open pages wait for
+
 	abandoned abandoned // calls whose charge failed with a commit
 	unkept    *unkept   // payees whose totals may be behind
 }
 
 func newProcess(l *ledger.Ledger) *process {
-	return &process{shared: l.IsShared(), lastUsed: lastUsed{shared: l.IsShared()}, claims: newClaims(l), ids: newIDs(), outbox: make(chan struct{}, 1), signer: &signer{}, silent: newSilent(l), unkept: newUnkept()}
+	return &process{shared: l.IsShared(), lastUsed: lastUsed{shared: l.IsShared()}, claims: newClaims(l), ids: newIDs(), outbox: make(chan struct{}, 1), signer: &signer{}, silent: newSilent(l), watches: newWatches(), unkept: newUnkept()}
 }
 
 func (r Rules) withDefaults() Rules {

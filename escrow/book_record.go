@@ -33,7 +33,7 @@ const (
 	dueTurnOf         table = 'O' // agent: the time and place of its turn
 	drawTable         table = 'w' // request id; a call that has drawn and is not settled
 	chargeTable       table = 'c' // request id
-	chargeByAgent     table = 'C' // agent, time and request id; both sides
+	chargeByAgent     table = 'C' // agent, time and request id; both sides, and suspectCharges
 	auditTable        table = 'u' // audit id
 	limitTable        table = 'm' // agent, limit id
 	spentTable        table = 'n' // agent, limit id: what was spent in the limit's window
@@ -75,7 +75,7 @@ const (
 	resourceTable     table = 'Y' // payee, kind, the provider's id: who made what the provider keeps
 	totalTable        table = '1' // agent, kind of total, time and group: see usageTotal
 	keptTable         table = '2' // payee: time and request id of the last of its charges that is in the totals
-	sentTable         table = '4' // agent, webhook id, message id: the last messages to a webhook, and how it answered
+	sentTable         table = '4' // agent, webhook id, message id: the last messages to a webhook, and how it answered; and withheldLog
 	usualTable        table = '5' // agent: what it usually pays in an hour
 	behindTable       table = '+' // payee: its totals may be behind; only if processes share the ledger
 	paidTable         table = '=' // owner, kind, name: until when a thing is paid for; only if processes share the ledger

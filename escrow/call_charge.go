@@ -144,22 +144,30 @@ type ChargeFilter struct {
 	Payee    string
 	Route    string
 	Status   ChargeStatus
+	Suspect  bool      // only those that cost less than they should
 	From, To time.Time // From <= CreatedAt < To
 }
 
+// suspectCharges is whose list in chargeByAgent has the suspect charges of all agents. No agent can have this id.
+const suspectCharges = "!suspect"
+
 func (f ChargeFilter) wants(c Charge) bool {
 	return (f.Payer == "" || f.Payer == c.Payer) && (f.Payee == "" || f.Payee == c.Payee) &&
-		(f.Route == "" || f.Route == c.Route) && (f.Status == "" || f.Status == c.Status)
+		(f.Route == "" || f.Route == c.Route) && (f.Status == "" || f.Status == c.Status) && (!f.Suspect || c.Suspect)
 }
 
 func (f ChargeFilter) list() list[Charge] {
-	if f.Agent == "" {
+	of := f.Agent
+	if of == "" && f.Suspect {
+		of = suspectCharges
+	}
+	if of == "" {
 		return list[Charge]{table: chargeTable, item: func(_ ledger.Reader, id string, value []byte) (c Charge, wanted bool, err error) {
 			err = decode(chargeTable.key(id), value, &c)
 			return c, f.wants(c) && !c.CreatedAt.Before(f.From) && (f.To.IsZero() || c.CreatedAt.Before(f.To)), err
 		}}
 	}
-	l := list[Charge]{table: chargeByAgent, parts: []string{f.Agent}}
+	l := list[Charge]{table: chargeByAgent, parts: []string{of}}
 	if !f.From.IsZero() {
 		l.from = timeKey(f.From)
 	}

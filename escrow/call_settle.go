@@ -496,12 +496,16 @@ func (t *Tx) record(d drawn, hold *ledger.Hold) (Charge, error) {
 		}
 		t.ledger.Put(chargeByAgent.key(party, timeKey(c.CreatedAt)+c.RequestID), []byte{})
 	}
+	if c.Suspect {
+		t.ledger.Put(chargeByAgent.key(suspectCharges, timeKey(c.CreatedAt)+c.RequestID), []byte{})
+	}
 	if err := t.keepCall(d); err != nil {
 		return Charge{}, err
 	}
 	if err := t.isBehind(c.Payee); err != nil {
 		return Charge{}, err
 	}
+	t.changed(c.Payer, c.Payee)
 	return c, t.put(chargeTable.key(c.RequestID), c)
 }
 

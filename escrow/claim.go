@@ -100,6 +100,7 @@ const (
 	FaucetClaim     Kind = "faucet"          // of a client: claims of the faucet
 	CheckoutPage    Kind = "checkout"        // of an agent: pages on which somebody pays into its wallet; counted by Pass
 	RunningReport   Kind = "report"          // of an agent, and of everybody: reports that are added up, or wait for that
+	OpenWatch       Kind = "watch"           // of an agent, and of everybody: watches of what changes
 	PacedCall       Kind = "pace"            // of an agent, by the name of a rate: its calls, or their tokens; counted by Pass and Count
 )
 

@@ -115,6 +115,7 @@ func (t *Tx) issue(c *Credit) error {
 	if err != nil {
 		return err
 	}
+	t.changed(c.Agent, c.Payee)
 	if err := t.put(creditTable.key(c.ID), c); err != nil {
 		return err
 	}
@@ -198,6 +199,7 @@ func (t *Tx) endCredit(c *Credit, status CreditStatus) error {
 	if err := t.unpurse(*c); err != nil {
 		return err
 	}
+	t.changed(c.Agent, c.Payee)
 	return t.put(creditTable.key(c.ID), *c)
 }
 

@@ -105,6 +105,7 @@ func (t *Tx) saveEscrow(e *Escrow) error {
 	if err := t.list(e); err != nil {
 		return err
 	}
+	t.changed(e.From, e.To)
 	if err := t.put(escrowTable.key(e.ID), e); err != nil {
 		return err
 	}

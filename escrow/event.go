@@ -142,9 +142,38 @@ type WithheldCall struct {
 	Reason  Outcome `cbor:"5,keyasint"` // insufficient_funds, limit_exceeded
 }
 
-// Withheld tells both parties of a call whose answer was withheld.
+// Withheld tells both parties of a call whose answer was withheld, and writes it into the operator's log.
 func (t *Tx) Withheld(c WithheldCall) error {
-	return t.tellAll(Event{Type: ChargeWithheld, At: t.Now(), Withheld: &c}, c.Payer, c.Payee)
+	event := Event{Type: ChargeWithheld, At: t.Now(), Withheld: &c}
+	if err := t.put(sentTable.key(TheOperator, withheldLog, c.Request), event); err != nil {
+		return err
+	}
+	all := sentTable.under(TheOperator, withheldLog)
+	all.Reverse = true
+	if err := t.deleteAfter(all, maxWithheld); err != nil {
+		return err
+	}
+	t.changed(c.Payer, c.Payee)
+	return t.tellAll(event, c.Payer, c.Payee)
+}
+
+// withheldLog is in the place of a webhook's id for the log of calls whose answers were withheld. No webhook has this id.
+const withheldLog = "withheld"
+
+// maxWithheld is how many calls that log has. Older ones are forgotten.
+const maxWithheld = 500
+
+// WithheldCalls returns the last calls whose answers were withheld, as events, newest first.
+func (b *Book) WithheldCalls(p Page) (calls []Event, next string, err error) {
+	l := list[Event]{table: sentTable, parts: []string{TheOperator, withheldLog}, item: func(_ ledger.Reader, id string, value []byte) (e Event, wanted bool, err error) {
+		err = decode(sentTable.key(TheOperator, withheldLog, id), value, &e)
+		return e, true, err
+	}}
+	err = b.view(func(r ledger.Reader) error {
+		calls, next, err = l.page(r, p)
+		return err
+	})
+	return calls, next, err
 }
 
 // BalanceFell says that a wallet has less than the amount that its agent has set in a webhook.

@@ -293,6 +293,7 @@ func (t *Tx) saveSubscription(s *Subscription) error {
 			return err
 		}
 	}
+	t.changed(s.Payer, s.Payee)
 	return t.put(subscriptionTable.key(s.ID), s)
 }
 

@@ -1,6 +1,7 @@
 package escrow
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math"
@@ -18,6 +19,35 @@ type UsageQuery struct {
 	Agent    string    // whose, as payer or payee; empty: all agents', which only the operator may see
 	From, To time.Time // From <= time < To; zero: no bound. A charge counts when it was made, a subscription's price when its period begins
 	By       []string  // the groups: payer, payee, route, model, key, plan, hour, day, month (in UTC) or tag:NAME; none: payee
+	Top      int       // only so many groups with the largest sums, largest first; 0: all, in the order of their values
+	TopOf    Sum       // by which sum; empty: what was paid and earned together
+}
+
+// Sum names a sum of a usage.
+type Sum string
+
+// The sums by which groups can be chosen.
+const (
+	SumPaid   Sum = "paid"
+	SumEarned Sum = "earned"
+)
+
+func (s Sum) of(u Usage) ledger.Amount {
+	switch s {
+	case SumPaid:
+		return u.Paid
+	case SumEarned:
+		return u.Earned
+	default:
+		return u.Paid + u.Earned
+	}
+}
+
+// largest returns the rows with the n largest sums, largest first. Rows whose sum is zero are left out.
+func (s Sum) largest(rows []UsageRow, n int) []UsageRow {
+	rows = slices.DeleteFunc(rows, func(row UsageRow) bool { return s.of(row.Usage) == 0 })
+	slices.SortStableFunc(rows, func(a, b UsageRow) int { return cmp.Compare(s.of(b.Usage), s.of(a.Usage)) })
+	return rows[:min(n, len(rows))]
 }
 
 // UsageRow is the sum of one group.
@@ -240,6 +270,9 @@ func (b *Book) Usage(ctx context.Context, q UsageQuery) (rows []UsageRow, whole 
 		}
 	}
 	slices.SortFunc(rows, func(a, b UsageRow) int { return slices.Compare(a.Group, b.Group) })
+	if q.Top > 0 {
+		rows = q.TopOf.largest(rows, q.Top)
+	}
 	return rows, err == nil && done, nil
 }
 

@@ -49,6 +49,27 @@ func TestUsageAndStatement(t *testing.T) {
 			t.Errorf("usage of %s by %q from %q: %s, want %s", test.agent, test.by, test.from, got, test.want)
 		}
 	}
+	for _, test := range []struct {
+		agent, by string
+		top       int
+		of        escrow.Sum
+		want      string
+	}{
+		{"alice", "payee", 1, "", "[[other]]"},
+		{"alice", "model", 5, escrow.SumPaid, "[[small] [large]]"},
+		{"alice", "payee", 5, escrow.SumEarned, "[]"},
+		{"", "payer,payee", 5, escrow.SumEarned, "[[alice other] [alice shop]]"},
+	} {
+		rows, whole, err := s.Usage(context.Background(), escrow.UsageQuery{Agent: test.agent, By: strings.Split(test.by, ","), Top: test.top, TopOf: test.of})
+		must(t, err)
+		groups := [][]string{}
+		for _, row := range rows {
+			groups = append(groups, row.Group)
+		}
+		if got := fmt.Sprint(groups); got != test.want || !whole {
+			t.Errorf("the %d largest of %s by %s %s: %s, want %s", test.top, test.agent, test.by, test.of, got, test.want)
+		}
+	}
 	for _, by := range []string{"colour", "payee,payee", "tag:", "tag:a,tag:b"} {
 		_, _, err := s.Usage(context.Background(), escrow.UsageQuery{Agent: "alice", By: strings.Split(by, ",")})
 		if !escrow.IsRefusal(err, escrow.InvalidRequest) {

@@ -469,6 +469,7 @@ func (t *Tx) saveCharge(c Charge) error {
 			return err
 		}
 	}
+	t.changed(c.Payer, c.Payee)
 	return t.put(chargeTable.key(c.RequestID), c)
 }
 

@@ -122,6 +122,7 @@ func (t *Tx) moveDrawn(pending ledger.Transfer, part ledger.Amount, memo string)
 
 func (t *Tx) hasMoved(tr ledger.Transfer, before ledger.Amount) (m moved, err error) {
 	m.seq = tr.Seq
+	t.changed(ownersOf(tr.Debit, tr.Credit)...)
 	if m.stained, err = t.stain(tr); err != nil {
 		return m, err
 	}

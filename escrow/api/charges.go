@@ -129,6 +129,7 @@ type chargesIn struct {
 	Payee   string    `query:"payee"`
 	Route   string    `query:"route"`
 	Status  string    `query:"status"`
+	Suspect bool      `query:"suspect"`
 	From    time.Time `query:"from"`
 	To      time.Time `query:"to"`
 	paging
@@ -139,8 +140,31 @@ type chargesOut struct {
 	NextCursor *string     `json:"next_cursor"`
 }
 
+type withheldCallsOut struct {
+	Withheld   []withheldCallOut `json:"withheld"`
+	NextCursor *string           `json:"next_cursor"`
+}
+
+type withheldCallOut struct {
+	RequestID string         `json:"request_id"`
+	Payer     string         `json:"payer"`
+	Payee     string         `json:"payee"`
+	Route     string         `json:"route"`
+	Reason    escrow.Outcome `json:"reason" jsonschema:"why the whole price could not be charged, such as insufficient_funds or limit_exceeded"`
+	CreatedAt time.Time      `json:"created_at"`
+}
+
+func listWithheld(r *request, in *listIn) (withheldCallsOut, error) {
+	calls, place, err := r.book.WithheldCalls(in.page())
+	return withheldCallsOut{Withheld: each(calls, func(e escrow.Event) withheldCallOut {
+		w := e.Withheld
+		return withheldCallOut{RequestID: w.Request, Payer: w.Payer, Payee: w.Payee, Route: w.Route, Reason: w.Reason, CreatedAt: e.At}
+	}), NextCursor: next(r, place)}, err
+}
+
 func chargeRoutes() []route {
 	return []route{
+		get("/withheld", "listWithheld", "The last calls whose answers were withheld, since their whole price could not be charged, newest first", listWithheld).operators(),
 		get("/charges", "listCharges", "Charges that the agent paid or was paid, newest first", listCharges),
 		post("/charges", "reportCharge", "Charge a payer for work outside of metered routes (payee), with its consent: a hold, a subscription or an allowance", reportCharge).creates(),
 		post("/charges/{id}/refund", "refundCharge", "Refund a charge to its payer (payee, operator)", func(r *request, t *escrow.Tx, in *refundIn) (chargeOut, error) {
@@ -179,7 +203,7 @@ func listCharges(r *request, in *chargesIn) (chargesOut, error) {
 		return chargesOut{}, invalid("status", "status %.40q: one of %v", in.Status, escrow.ChargeStatuses)
 	}
 	charges, place, err := r.book.Charges(escrow.ChargeFilter{
-		Agent: agent, Payer: in.Payer, Payee: in.Payee, Route: in.Route, Status: escrow.ChargeStatus(in.Status), From: in.From, To: in.To,
+		Agent: agent, Payer: in.Payer, Payee: in.Payee, Route: in.Route, Status: escrow.ChargeStatus(in.Status), Suspect: in.Suspect, From: in.From, To: in.To,
 	}, in.page())
 	return chargesOut{Charges: each(charges, chargeAnswer(r.book.Currency(), r.by)), NextCursor: next(r, place)}, err
 }

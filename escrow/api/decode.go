@@ -117,7 +117,7 @@ func jsonKind(t reflect.Type) string {
 	}
 }
 
-// setParameter reads a parameter of the query into a field: a string, a whole number, or a time.
+// setParameter reads a parameter of the query into a field: a string, a whole number, true or false, or a time.
 func setParameter(field reflect.Value, name string, query url.Values) error {
 	text := query.Get(name)
 	if text == "" {
@@ -134,6 +134,10 @@ func setParameter(field reflect.Value, name string, query url.Values) error {
 			return invalid(name, "%s %.40q: expected a whole number above zero", name, text)
 		}
 		*target = n
+	case *bool:
+		if *target = text == "true"; !*target && text != "false" {
+			return invalid(name, "%s %.40q: expected true or false", name, text)
+		}
 	case *time.Time:
 		at, err := parseTime(text)
 		if err != nil {

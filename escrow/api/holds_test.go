@@ -115,6 +115,26 @@ func TestReportedCharges(t *testing.T) {
 	g.get("/holds/"+hold, alice).want(200, "captured", "2", "remaining", "1")
 	g.post("/charges", operatorKey, `{"payer":"alice","payee":"shop","route":"/jobs","reference":"job-3","units":{"job":50}}`).want(201, "payee", "shop")
 	g.get("/usage?group_by=route", shop).want(200, "usage.0.calls", "3", "usage.0.earned", "54.5")
+	g.get("/usage?group_by=payer&top=1&top_of=earned", shop).want(200, "usage.0.group", "alice", "usage.0.earned", "54.5", "usage.1", "<none>")
+	g.get("/usage?top=1&top_of=paid", shop).want(200, "usage.0", "<none>")
+	g.get("/usage?top=-1", shop).want(422, "field", "top")
+	g.get("/usage?top=1&top_of=calls", shop).want(422, "field", "top_of")
+	g.get("/usage?top=1001", shop).want(422, "field", "top")
+	g.get("/charges?suspect=true", shop).want(200, "charges.0", "<none>")
+	g.get("/charges?suspect=maybe", shop).want(422, "field", "suspect")
+}
+
+// TestWithheldCallsAreTheOperatorsToSee: the operator sees the calls whose answers were withheld, and nobody else does.
+func TestWithheldCallsAreTheOperatorsToSee(t *testing.T) {
+	g := newGate(t, rules(), api.Options{})
+	alice := g.agent("alice", "10")
+	id := g.book.NewRequestID()
+	_, err := escrow.Do(t.Context(), g.book, func(tx *escrow.Tx) (struct{}, error) {
+		return struct{}{}, tx.Withheld(escrow.WithheldCall{Request: id, Payer: "alice", Payee: "shop", Route: "/a", Reason: escrow.InsufficientFunds})
+	})
+	must(t, err)
+	g.get("/withheld", operatorKey).want(200, "withheld.0.request_id", id, "withheld.0.payer", "alice", "withheld.0.reason", "insufficient_funds", "withheld.1", "<none>")
+	g.get("/withheld", alice).want(403)
 }
 
 // TestHoldTools: what a payer and a payee do with holds, they do over MCP too.

@@ -98,6 +98,8 @@ func parameterSchema(t reflect.Type) object {
 	switch t {
 	case reflect.TypeFor[int]():
 		return object{"type": "integer", "minimum": 1}
+	case reflect.TypeFor[bool]():
+		return object{"type": "boolean"}
 	case reflect.TypeFor[time.Time]():
 		return object{"type": "string", "description": "a time such as 2026-11-24T12:00:00Z, or a day"}
 	default:

@@ -44,7 +44,12 @@ type usageIn struct {
 	From    time.Time `query:"from"`
 	To      time.Time `query:"to"`
 	GroupBy string    `query:"group_by"` // one or several, with commas between them
+	Top     int       `query:"top"`      // only the groups with the largest sums
+	TopOf   string    `query:"top_of"`   // by which sum
 }
+
+// maxTop is how many groups may be asked for by their sums.
+const maxTop = 1000
 
 type usageOut struct {
 	Usage      []usageRowOut `json:"usage"`
@@ -108,8 +113,14 @@ func getUsage(r *request, in *usageIn) (usageOut, error) {
 	if in.GroupBy == "" {
 		in.GroupBy = "payee"
 	}
+	if in.Top > maxTop {
+		return usageOut{}, invalid("top", "top: from 1 to %d", maxTop)
+	}
+	if of := escrow.Sum(in.TopOf); of != "" && of != escrow.SumPaid && of != escrow.SumEarned {
+		return usageOut{}, invalid("top_of", "top_of %.40q: paid or earned", in.TopOf)
+	}
 	by := strings.Split(in.GroupBy, ",")
-	rows, whole, err := r.book.Usage(r.Context(), escrow.UsageQuery{Agent: agent, From: in.From, To: in.To, By: by})
+	rows, whole, err := r.book.Usage(r.Context(), escrow.UsageQuery{Agent: agent, From: in.From, To: in.To, By: by, Top: in.Top, TopOf: escrow.Sum(in.TopOf)})
 	return usageOut{Usage: each(rows, func(row escrow.UsageRow) usageRowOut {
 		out := usageRowOut{
 			Group: strings.Join(row.Group, ","), By: make(map[string]string, len(by)), Calls: row.Calls, Paid: row.Paid, Earned: row.Earned,

@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+
+	"github.com/tallygate/tallygate/escrow"
 )
 
 // Options are what the pages for agents and the operator need from the server around them.
@@ -25,6 +27,14 @@ type Options struct {
 	Books func(ctx context.Context) (any, error)
 	// Shop returns what is sold, as the reader of a request reaches it.
 	Shop func(r *http.Request) (Shop, error)
+	// Serve answers a request as if a client had sent it to the server that the pages are on, with all its handlers.
+	Serve http.HandlerFunc
+	// Watch returns a watch of an agent's changes, or of all agents' for an empty one; see [escrow.Book.Watch].
+	Watch func(ctx context.Context, agent, since string) (*escrow.Watch, error)
+	// Mark returns the mark of an agent's changes, see [escrow.Book.Mark].
+	Mark func(agent string) string
+	// Stopping is closed when the server begins to shut down, which would wait for open streams. Nil: it never does.
+	Stopping <-chan struct{}
 	// Logger gets the failures that the reader is not told about. Default: slog.Default.
 	Logger *slog.Logger
 }
@@ -35,6 +45,8 @@ type pages struct {
 	base  string // the path of the first page
 	mux   *http.ServeMux
 	cross *http.CrossOriginProtection
+
+	streams openStreams
 }
 
 // Root is the path of the pages, below the prefix of the gateway.
@@ -53,7 +65,11 @@ func New(o Options) http.Handler {
 	p.mux.HandleFunc("GET "+p.base+"/login", p.askLogin)
 	p.mux.HandleFunc("POST "+p.base+"/login", p.login)
 	p.mux.HandleFunc("POST "+p.base+"/logout", p.logout)
+	p.mux.HandleFunc("POST "+p.base+"/register", p.register)
 	p.mux.HandleFunc("GET "+p.base+"/export.csv", p.export)
+	p.mux.HandleFunc("GET "+p.base+"/events", p.stream)
+	p.mux.HandleFunc("POST "+p.base+"/call", p.call)
+	p.mux.HandleFunc("POST "+p.base+"/rehearse", p.rehearse)
 	p.mux.HandleFunc("POST "+p.base+"/do/{action}", p.act)
 	p.mux.HandleFunc("GET "+p.base+"/{$}", func(w http.ResponseWriter, r *http.Request) { p.home(w, r) })
 	for _, page := range allPages {

@@ -51,6 +51,9 @@ func WriteGuide(w http.ResponseWriter, r *http.Request, path string) bool {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		return false
 	}
+	if name, is := strings.CutPrefix(path, guidePath); is && strings.HasSuffix(name, pictures) {
+		return writePicture(w, name)
+	}
 	page, ok := sheets()[path]
 	if !ok {
 		return false
@@ -71,6 +74,21 @@ func WriteGuide(w http.ResponseWriter, r *http.Request, path string) bool {
 	return true
 }
 
+// pictures is how the names of the guide's pictures end.
+const pictures = ".webp"
+
+func writePicture(w http.ResponseWriter, name string) bool {
+	picture, err := docs.Pages.ReadFile(name)
+	if err != nil {
+		return false
+	}
+	w.Header().Set("Cache-Control", "no-cache")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.Header().Set("Content-Type", "image/webp")
+	_, _ = w.Write(picture)
+	return true
+}
+
 // sheets returns the pages of the guide by their paths.
 var sheets = sync.OnceValue(func() map[string]sheet {
 	all := make(map[string]sheet)
@@ -79,6 +97,9 @@ var sheets = sync.OnceValue(func() map[string]sheet {
 		panic(err) // can't happen: the folder is embedded
 	}
 	for _, file := range names {
+		if !strings.HasSuffix(file.Name(), ".md") {
+			continue
+		}
 		markdown, err := docs.Pages.ReadFile(file.Name())
 		if err != nil {
 			panic(err) // likewise
@@ -200,6 +221,9 @@ func (l linker) link(to string) string {
 	file, fragment, _ := strings.Cut(to, "#")
 	if fragment != "" {
 		fragment = "#" + fragment
+	}
+	if _, err := docs.Pages.Open(file); err == nil && strings.HasSuffix(file, pictures) {
+		return l.guide + file
 	}
 	name, isPage := strings.CutSuffix(file, ".md")
 	if _, err := docs.Pages.Open(file); !isPage || err != nil {

@@ -37,7 +37,7 @@ func TestLinksOfTheGuide(t *testing.T) {
 	}
 	starts := []string{"/dashboard/docs/", "/problems/", "/problems/no_price", "/problems/insufficient_funds"}
 	for _, file := range files {
-		if name := strings.TrimSuffix(file.Name(), ".md"); name != "README" {
+		if name, is := strings.CutSuffix(file.Name(), ".md"); is && name != "README" {
 			starts = append(starts, "/dashboard/docs/"+name)
 		}
 	}

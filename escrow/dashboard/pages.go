@@ -2,14 +2,12 @@ package dashboard
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
-
-	"github.com/shopspring/decimal"
 )
 
 // reader says whom a page is for.
@@ -29,8 +27,11 @@ type page struct {
 	name  string // of its template
 	who   reader
 	live  bool           // it shows what changes by itself
+	open  bool           // it is also for those without a session
 	load  func(v *visit) // gets what the page shows
 }
+
+var shopForms = &page{path: "shop", title: "Shop", name: "try", live: true, open: true, load: loadShop}
 
 var loginPage = &page{path: "login", title: "Log in", name: "login", load: func(*visit) {}}
 
@@ -45,23 +46,24 @@ var allPages = []*page{
 	{path: "spending", title: "Spending", name: "usage", who: agentsOnly, load: loadUsage("payer")},
 	{path: "statement", title: "Statement", name: "statement", who: agentsOnly, live: true, load: loadStatement},
 	{path: "charges", title: "Charges", name: "charges", live: true, load: loadCharges},
-	{path: "charges/{id}", title: "Charge", name: "charge", who: unlisted, load: loadCharge},
+	{path: "charges/{id}", title: "Charge", name: "charge", who: unlisted, live: true, load: loadCharge},
 	{path: "escrows", title: "Escrows", name: "escrows", live: true, load: loadEscrows},
-	{path: "escrows/{id}", title: "Escrow", name: "escrow", who: unlisted, load: func(v *visit) { v.get("escrow", "/escrow/"+v.id()) }},
-	{path: "subscriptions", title: "Subscriptions", name: "subscriptions", who: agentsOnly, load: loadSubscriptions},
+	{path: "escrows/{id}", title: "Escrow", name: "escrow", who: unlisted, live: true, load: func(v *visit) { v.get("escrow", "/escrow/"+v.id()) }},
+	{path: "subscriptions", title: "Subscriptions", name: "subscriptions", who: agentsOnly, live: true, load: loadSubscriptions},
 	{path: "earnings", title: "Earnings", name: "earnings", who: agentsOnly, live: true, load: loadEarnings},
 	{path: "keys", title: "Keys", name: "keys", who: agentsOnly, load: func(v *visit) { v.get("keys", "/agents/me/keys", v.paging()...) }},
 	{path: "limits", title: "Limits and top-up", name: "limits", who: agentsOnly, load: loadLimits},
 	{path: "agents", title: "Agents", name: "agents", who: operatorsOnly, load: func(v *visit) { v.get("agents", "/agents", v.paging()...) }},
 	{path: "agents/{id}", title: "Agent", name: "agent", who: unlisted, load: loadAgent},
 	{path: "disputes", title: "Disputes", name: "disputes", who: operatorsOnly, live: true, load: loadDisputes},
+	{path: "withheld", title: "Withheld", name: "withheld", who: operatorsOnly, live: true, load: func(v *visit) { v.get("withheld", "/withheld", v.paging()...) }},
 	{path: "bookings", title: "Bookings", name: "bookings", who: operatorsOnly, load: loadBookings},
 	{path: "webhooks", title: "Webhooks", name: "webhooks", load: func(v *visit) { v.get("webhooks", "/webhooks", v.paging()...) }},
 	{path: "webhooks/{id}", title: "Deliveries", name: "deliveries", who: unlisted, load: func(v *visit) {
 		v.get("deliveries", "/webhooks/"+v.id()+"/deliveries", v.paging()...)
 	}},
 	{path: "audit", title: "Audit log", name: "audit", who: operatorsOnly, load: func(v *visit) { v.get("audit", "/audit", v.paging()...) }},
-	{path: "shop", title: "Shop", name: "try", load: loadShop},
+	shopForms,
 }
 
 // findPage returns the page at a path, which begins with /; nil if there is none. The first page is either of the two.
@@ -119,10 +121,14 @@ func (p *pages) home(w http.ResponseWriter, r *http.Request) {
 
 // show shows another page.
 func (p *pages) show(w http.ResponseWriter, r *http.Request, page *page) {
-	if v := p.begin(w, r); v != nil {
-		v.page = page
-		p.display(w, v, http.StatusOK)
+	v, _, err := p.visitOf(r)
+	if page.open && errors.Is(err, errSession) {
+		v = &visit{pages: p, r: r}
+	} else if v = p.begin(w, r); v == nil {
+		return
 	}
+	v.page = page
+	p.display(w, v, http.StatusOK)
 }
 
 // display gets what a page shows, and answers with it.
@@ -133,12 +139,18 @@ func (p *pages) display(w http.ResponseWriter, v *visit, status int) {
 		p.fail(w, v.r, http.StatusNotFound, "There is no such page for this key.")
 		return
 	}
+	if v.isLive() {
+		v.mark = p.o.Mark(v.watched())
+	}
 	v.page.load(v)
 	if before == nil && v.problem != nil {
 		status = v.problem.Status
 	}
 	p.render(w, status, v)
 }
+
+// isLive reports whether the page renews itself for its reader.
+func (v *visit) isLive() bool { return v.page.live && v.Me != nil }
 
 // day is a day as the API's parameters have it, so many days before today.
 func day(before int) string {
@@ -148,26 +160,14 @@ func day(before int) string {
 func loadOverview(v *visit) {
 	v.get("wallet", "/wallet")
 	v.get("days", "/usage", "group_by", "day", "from", day(30))
-	v.get("payees", "/usage", "group_by", "payee", "from", day(30))
+	v.top("payees", "payee", "paid")
 	v.get("entries", "/wallet/entries", "limit", "10")
 	v.get("escrows", "/escrow", "status", "active", "limit", "10")
-	v.top("payees", "paid")
 }
 
-// top keeps the rows of a usage with the largest sums, largest first.
-func (v *visit) top(name, sum string) {
-	found, _ := v.data[name].(object)
-	rows, _ := found["usage"].([]any)
-	amount := func(row any) decimal.Decimal {
-		text, _ := row.(object)[sum].(string)
-		d, _ := decimal.NewFromString(text)
-		return d
-	}
-	rows = slices.DeleteFunc(rows, func(row any) bool { return amount(row).IsZero() })
-	slices.SortStableFunc(rows, func(a, b any) int { return amount(b).Cmp(amount(a)) })
-	if found != nil {
-		found["usage"] = rows[:min(len(rows), 20)]
-	}
+// top gets the groups with the largest sums of the last 30 days.
+func (v *visit) top(name, by, sum string) {
+	v.get(name, "/usage", "group_by", by, "from", day(30), "top", "20", "top_of", sum)
 }
 
 // groups are what usage can be grouped by on the pages.
@@ -185,7 +185,11 @@ func loadUsage(side string) func(v *visit) {
 			until = end.AddDate(0, 0, 1).Format(time.RFC3339) // the last day is in it
 		}
 		v.get("days", "/usage", "group_by", "day", "from", from+"T00:00:00Z", "to", until)
-		v.get("usage", "/usage", "group_by", by, "from", from+"T00:00:00Z", "to", until)
+		top, sum := "", "" // days and months are shown in their order
+		if by != "day" && by != "month" {
+			top, sum = "500", map[string]string{"payer": "paid", "payee": "earned"}[side]
+		}
+		v.get("usage", "/usage", "group_by", by, "from", from+"T00:00:00Z", "to", until, "top", top, "top_of", sum)
 		v.data["groups"], v.data["by"], v.data["from"], v.data["to"], v.data["side"] = groups, by, from, to, side
 	}
 }
@@ -200,7 +204,7 @@ func loadStatement(v *visit) {
 var chargeStatuses = []string{"", "charged", "held", "disputed", "partly_refunded", "refunded", "shadow"}
 
 func loadCharges(v *visit) {
-	v.get("charges", "/charges", v.paging("status", v.param("status"), "payee", v.param("payee"), "payer", v.param("payer"), "agent_id", v.param("agent_id"))...)
+	v.get("charges", "/charges", v.paging("status", v.param("status"), "suspect", v.param("suspect"), "payee", v.param("payee"), "payer", v.param("payer"), "agent_id", v.param("agent_id"))...)
 }
 
 func loadCharge(v *visit) {
@@ -232,17 +236,19 @@ func loadSubscriptions(v *visit) {
 
 func loadEarnings(v *visit) {
 	v.get("wallet", "/wallet")
-	for _, by := range []string{"day", "route", "model", "payer"} {
-		v.get("by_"+by, "/usage", "group_by", by, "from", day(30))
-		if by != "day" {
-			v.top("by_"+by, "earned")
-		}
+	v.get("by_day", "/usage", "group_by", "day", "from", day(30))
+	for _, by := range []string{"route", "model", "payer"} {
+		v.top("by_"+by, by, "earned")
 	}
 	v.get("refunds", "/escrow", "role", "payee", "status", "refund_requested", "limit", "20")
 	v.get("disputed", "/escrow", "role", "payee", "status", "disputed", "limit", "20")
+	v.get("released", "/escrow", "role", "payee", "status", "released", "limit", "10")
 	v.get("locked", "/escrow", "role", "payee", "status", "active", "limit", "50")
 	agent, _ := v.Me["agent_id"].(string)
 	v.get("charges", "/charges", "payee", agent, "limit", "20")
+	v.shop()
+	shop, _ := v.data["shop"].(Shop)
+	v.data["trial"] = v.trialForm(shop, agent)
 	v.get("heldcharges", "/charges", "payee", agent, "status", "held", "limit", "20")
 	v.get("payouts", "/payouts", "limit", "20")
 }
@@ -276,7 +282,10 @@ func (v *visit) shop() {
 func loadShop(v *visit) {
 	v.shop()
 	shop, _ := v.data["shop"].(Shop)
-	v.data["goods"] = shop.goods()
+	v.data["goods"], v.data["trial"] = shop.goods(), v.trialForm(shop, "")
+	if v.Me != nil {
+		v.get("charges", "/charges", "limit", "5")
+	}
 }
 
 func loadBooks(v *visit) {
@@ -288,10 +297,10 @@ func loadBooks(v *visit) {
 		v.fails(err)
 	}
 	v.get("days", "/usage", "group_by", "day", "from", day(30))
-	v.get("payers", "/usage", "group_by", "payer", "from", day(30))
-	v.get("payees", "/usage", "group_by", "payee", "from", day(30))
-	v.top("payers", "earned") // of all agents together, everything is earned
-	v.top("payees", "earned")
+	v.top("payers", "payer", "earned") // of all agents together, everything is earned
+	v.top("payees", "payee", "earned")
+	v.get("suspect", "/charges", "suspect", "true", "limit", "10")
+	v.get("withheld", "/withheld", "limit", "10")
 	v.get("disputed", "/escrow", "status", "disputed", "limit", "5")
 	v.get("disputedcharges", "/charges", "status", "disputed", "limit", "5")
 	v.get("charges", "/charges", "limit", "10")

@@ -22,7 +22,8 @@ var templates = func() map[string]*template.Template {
 		"words":    func(text any) string { s, _ := text.(string); return strings.ReplaceAll(s, "_", " ") },
 		"statuses": func() []string { return chargeStatuses }, "args": args, "list": func(values ...string) []string { return values },
 		"text": func(v any) string { return fmt.Sprint(v) },
-	}).ParseFS(templateFiles, "templates/layout.html"))
+	}).Parse(snippets))
+	common = template.Must(common.ParseFS(templateFiles, "templates/layout.html"))
 	names, err := templateFiles.ReadDir("templates")
 	if err != nil {
 		panic(err) // can't happen: the folder is embedded
@@ -78,6 +79,7 @@ type view struct {
 	*visit
 	Base     string // the address of the pages
 	Here     string // the address of this page, with its query
+	At       string // the same without it
 	Title    string
 	Nav      []link
 	Operator bool
@@ -86,6 +88,7 @@ type view struct {
 	Done     string
 	D        object // the answers that the page shows
 	Live     bool
+	Mark     string            // see [Options.Mark]
 	Version  map[string]string // of the files
 }
 
@@ -124,6 +127,9 @@ func (v view) WebhookID() string { return v.r.PathValue("id") }
 // Mine reports whether an id is the reader's.
 func (v view) Mine(id any) bool { return id != nil && id == v.Me["agent_id"] }
 
+// Session reports whether the reader has a session.
+func (v view) Session() bool { return v.Me != nil }
+
 // Login is where the login form sends its reader then.
 func (v view) Login() string { return v.param("next") + v.r.PostForm.Get("next") }
 
@@ -134,8 +140,8 @@ func (p *pages) render(w http.ResponseWriter, status int, v *visit) {
 	query.Del("done")
 	here := url.URL{Path: v.r.URL.Path, RawQuery: query.Encode()}
 	shown := view{
-		visit: v, Base: p.base, Here: here.RequestURI(), Title: v.page.title, Operator: v.operator(), Problem: v.problem, Secret: v.secret, Done: done,
-		D: v.data, Live: v.page.live, Version: make(map[string]string),
+		visit: v, Base: p.base, Here: here.RequestURI(), At: here.Path, Title: v.page.title, Operator: v.operator(), Problem: v.problem, Secret: v.secret, Done: done,
+		D: v.data, Live: v.isLive(), Mark: v.mark, Version: make(map[string]string),
 	}
 	for name, file := range assets() {
 		shown.Version[name] = file.version

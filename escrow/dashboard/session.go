@@ -43,40 +43,47 @@ func seal(secret []byte, key string, until time.Time) (string, error) {
 	return base64.RawURLEncoding.EncodeToString(aead.Seal(nil, nil, append(content, key...), []byte(cookieName))), nil
 }
 
-// unseal returns the key in a cookie's value, unless the session has ended.
-func unseal(secret []byte, value string, now time.Time) (key string, err error) {
+// unseal returns the key in a cookie's value and when the session ends, unless it has ended.
+func unseal(secret []byte, value string, now time.Time) (key string, until time.Time, err error) {
 	aead, err := sealer(secret)
 	if err != nil {
-		return "", err
+		return "", until, err
 	}
 	sealed, err := base64.RawURLEncoding.DecodeString(value)
 	if err != nil {
-		return "", errSession
+		return "", until, errSession
 	}
 	content, err := aead.Open(nil, nil, sealed, []byte(cookieName))
-	if err != nil || len(content) < 8 || now.Unix() >= int64(binary.BigEndian.Uint64(content)) {
-		return "", errSession
+	if err != nil || len(content) < 8 {
+		return "", until, errSession
 	}
-	return string(content[8:]), nil
+	if until = time.Unix(int64(binary.BigEndian.Uint64(content)), 0); !now.Before(until) {
+		return "", until, errSession
+	}
+	return string(content[8:]), until, nil
 }
 
-// key returns the key of a request's session.
-func (p *pages) key(r *http.Request) (string, error) {
+// key returns the key of a request's session, and when the session ends.
+func (p *pages) key(r *http.Request) (key string, until time.Time, err error) {
 	cookie, err := r.Cookie(cookieName)
 	if err != nil {
-		return "", errSession
+		return "", until, errSession
 	}
 	secret, err := p.o.Secret(r.Context())
 	if err != nil {
-		return "", err
+		return "", until, err
 	}
 	return unseal(secret, cookie.Value, time.Now())
 }
 
 // setCookie keeps a session in the reader's browser. An empty value ends it.
 func (p *pages) setCookie(w http.ResponseWriter, r *http.Request, value string) {
+	p.setNamedCookie(w, r, cookieName, value)
+}
+
+func (p *pages) setNamedCookie(w http.ResponseWriter, r *http.Request, name, value string) {
 	cookie := http.Cookie{
-		Name: cookieName, Value: value, Path: p.base, HttpOnly: true, SameSite: http.SameSiteStrictMode, Secure: r.TLS != nil || p.isSecure(r),
+		Name: name, Value: value, Path: p.base, HttpOnly: true, SameSite: http.SameSiteStrictMode, Secure: r.TLS != nil || p.isSecure(r),
 		MaxAge: int(sessionTime.Seconds()),
 	}
 	if value == "" {
@@ -125,9 +132,40 @@ func (p *pages) login(w http.ResponseWriter, r *http.Request) {
 	http.Redirect(w, r, p.base+p.within(r.PostFormValue("next")), http.StatusSeeOther)
 }
 
-// logout ends the session in the reader's browser.
+// register makes an agent for a visitor, whose session begins. The page then shows the key, once.
+func (p *pages) register(w http.ResponseWriter, r *http.Request) {
+	r.Body = http.MaxBytesReader(w, r.Body, 16<<10)
+	order := object{}
+	if name := strings.TrimSpace(r.PostFormValue("name")); name != "" {
+		order["name"] = name
+	}
+	v := &visit{pages: p, r: r, page: shopForms}
+	made, err := v.call(http.MethodPost, "/agents", nil, order)
+	var secret []byte
+	if err == nil {
+		v.key, v.secret = orEmpty(made["api_key"]), made
+		v.Me, err = v.call(http.MethodGet, "/agents/me", nil, nil)
+	}
+	if err == nil {
+		secret, err = p.o.Secret(r.Context())
+	}
+	if err == nil {
+		var sealed string
+		if sealed, err = seal(secret, v.key, time.Now().Add(sessionTime)); err == nil {
+			p.setCookie(w, r, sealed)
+		}
+	}
+	if err != nil {
+		v.fails(err)
+	}
+	p.again(w, v, "/"+shopForms.path)
+}
+
+// logout ends the session in the reader's browser, with the streams of its pages.
 func (p *pages) logout(w http.ResponseWriter, r *http.Request) {
+	p.streams.end(sessionHash(r))
 	p.setCookie(w, r, "")
+	p.setNamedCookie(w, r, customerCookie, "")
 	http.Redirect(w, r, p.base+"/login", http.StatusSeeOther)
 }
 
@@ -140,23 +178,37 @@ func (p *pages) within(path string) string {
 	return at.RequestURI()
 }
 
+// visitOf returns the visit of a request, and when its session ends. The error is errSession if it has none, or if the key has ended.
+func (p *pages) visitOf(r *http.Request) (v *visit, until time.Time, err error) {
+	key, until, err := p.key(r)
+	if err != nil {
+		return nil, until, err
+	}
+	v = &visit{pages: p, r: r, key: key}
+	v.Me, err = v.call(http.MethodGet, "/agents/me", nil, nil)
+	if refused := (*problem)(nil); errors.As(err, &refused) && refused.Status == http.StatusUnauthorized {
+		err = errSession
+	}
+	return v, until, err
+}
+
 // begin returns the visit of a request, if it has a session. Otherwise it has sent the reader to the login.
 func (p *pages) begin(w http.ResponseWriter, r *http.Request) *visit {
-	key, err := p.key(r)
-	if err != nil && !errors.Is(err, errSession) {
+	v, _, err := p.visitOf(r)
+	switch {
+	case err == nil:
+		return v
+	case errors.Is(err, errSession):
+		if _, err := r.Cookie(cookieName); err == nil {
+			p.setCookie(w, r, "")
+		}
+	case v == nil:
 		p.fail(w, r, http.StatusServiceUnavailable, "The ledger is not open.")
 		return nil
-	}
-	if err == nil {
-		v := &visit{pages: p, r: r, key: key}
-		if v.Me, err = v.call(http.MethodGet, "/agents/me", nil, nil); err == nil {
-			return v
-		}
-		if v.fails(err); v.problem.Status != http.StatusUnauthorized {
-			p.fail(w, r, v.problem.Status, v.problem.Detail)
-			return nil
-		}
-		p.setCookie(w, r, "")
+	default:
+		v.fails(err)
+		p.fail(w, r, v.problem.Status, v.problem.Detail)
+		return nil
 	}
 	to := p.base + "/login"
 	if here := strings.TrimPrefix(r.URL.RequestURI(), p.base); r.Method == http.MethodGet && here != "/" {

@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"html/template"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -24,6 +25,7 @@ type Shop struct {
 	Cards    bool         // people pay by card
 	Tariffs  []api.Tariff // what is sold, in the order of the configuration
 	More     bool         // there are more tariffs than these
+	Pages    bool         // the gateway has pages, see [New]
 }
 
 //go:embed shop.css
@@ -32,12 +34,17 @@ var style string
 //go:embed shop.html
 var shopText string
 
-var shopPage = template.Must(template.New("shop").Parse(shopText))
+// snippets are templates of programs that call what is sold.
+//
+//go:embed snippets.html
+var snippets string
 
-// policy lets a page have its own style and nothing else.
+var shopPage = template.Must(template.Must(template.New("shop").Parse(snippets)).Parse(shopText))
+
+// policy lets a page have its own style and pictures of this server, and nothing else.
 var policy = func() string {
 	sum := sha256.Sum256([]byte(style))
-	return "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+	return "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 }()
 
 // Write answers with the shop's page.
@@ -68,6 +75,11 @@ type goods struct {
 	Payee  string
 	Pays   string // what pays for a call
 	Prices []string
+
+	host   string // the hosts that the route is for; empty: all
+	tokens bool   // it is a language model's API
+	model  string // one of its models
+	tool   bool   // it is an MCP server's
 }
 
 // goods joins the tariffs of each route.
@@ -78,9 +90,10 @@ func (s Shop) goods() (all []goods) {
 			if len(paths) == 0 {
 				paths = []string{"/*"}
 			}
-			all = append(all, goods{Paths: paths, Payee: t.Payee, Pays: t.Charge})
+			all = append(all, goods{Paths: paths, Payee: t.Payee, Pays: t.Charge, host: t.Host, tokens: t.Pattern == "per_token", model: modelOf(t)})
 		}
 		last := &all[len(all)-1]
+		last.tool = last.tool || slices.ContainsFunc(t.Prices, func(p api.TariffPrice) bool { return p.Tool != "" })
 		last.Prices = append(last.Prices, s.prices(t)...)
 	}
 	return all
@@ -152,38 +165,4 @@ func count(n int64) string {
 	default:
 		return strconv.FormatInt(n, 10)
 	}
-}
-
-// example is a request to show in snippets.
-type example struct {
-	URL  string
-	Base string // of a language model's API; empty if the request has no body
-	Body string // JSON; empty: a GET
-}
-
-// example returns a request to a language model, if the shop has one, or else to its first route.
-func (s Shop) example() *example {
-	var first *example
-	for _, t := range s.Tariffs {
-		for _, path := range strings.Fields(t.Route) {
-			if strings.ContainsAny(strings.TrimSuffix(path, "*"), "*{}") {
-				continue
-			}
-			at := s.Origin + strings.TrimSuffix(path, "*")
-			if t.Pattern == "per_token" && strings.HasSuffix(path, "/*") {
-				model := t.Model
-				if strings.ContainsAny(model, "*?") || model == "" {
-					model = "MODEL"
-				}
-				return &example{
-					URL: at + "chat/completions", Base: strings.TrimSuffix(at, "/"),
-					Body: `{"model": ` + strconv.Quote(model) + `, "messages": [{"role": "user", "content": "hello"}]}`,
-				}
-			}
-			if first == nil {
-				first = &example{URL: at}
-			}
-		}
-	}
-	return first
 }

@@ -23,6 +23,7 @@ type visit struct {
 	Me      object // who the key belongs to
 	secret  object // a key or a secret that was just made: this page shows it, and no other
 	data    object // the answers that the page shows, by their names
+	mark    string // of the reader's changes, from before the page asked for its data
 }
 
 // problem is what the API refuses, in its own words.
@@ -64,7 +65,9 @@ func (v *visit) call(method, path string, query url.Values, body object, headers
 		return nil, err
 	}
 	r.Host, r.RemoteAddr, r.TLS = v.r.Host, v.r.RemoteAddr, v.r.TLS
-	r.Header.Set("Authorization", "Bearer "+v.key)
+	if v.key != "" {
+		r.Header.Set("Authorization", "Bearer "+v.key)
+	}
 	for i := 0; i+1 < len(headers); i += 2 {
 		r.Header.Set(headers[i], headers[i+1])
 	}

@@ -29,12 +29,12 @@ type Group interface {
 type GroupCommit struct {
 	begin    func() (Group, error)
 	maxGroup int
-	took     time.Duration // by the last commit; used by the writer only
 	enough   chan struct{} // has room for one: a message means that isEnough became true
 	observer atomic.Pointer[func(operations int, took time.Duration)]
 
 	mu      sync.Mutex
-	size    int // of the last group
+	size    int           // of the last group
+	took    time.Duration // by the last commit
 	wake    *sync.Cond
 	waiting []submission
 	broken  error // why operations are refused, nil if they are accepted
@@ -115,12 +115,27 @@ func (g *GroupCommit) run() {
 		default:
 			began := time.Now()
 			g.commit(ops)
-			g.took = time.Since(began)
+			took := time.Since(began)
+			g.noteTook(took)
 			if observer := g.observer.Load(); observer != nil {
-				(*observer)(len(ops), g.took)
+				(*observer)(len(ops), took)
 			}
 		}
 	}
+}
+
+func (g *GroupCommit) noteTook(took time.Duration) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.took = took
+}
+
+// LastCommit returns how many operations the last group had, and how long it took to run and commit them. In the meantime the next group may
+// have begun.
+func (g *GroupCommit) LastCommit() (operations int, took time.Duration) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.size, g.took
 }
 
 // await waits for an operation. It returns false after Close, when there are none left.
@@ -147,9 +162,10 @@ func (g *GroupCommit) gather() {
 	if g.arrivals() {
 		return
 	}
+	_, took := g.LastCommit()
 	select {
 	case <-g.enough:
-	case <-time.After(min(g.took, mostPause)):
+	case <-time.After(min(took, mostPause)):
 	}
 	g.arrivals()
 }

@@ -295,6 +295,14 @@ func (f *file) close() (err error) {
 	return nil
 }
 
+// LastCommit returns how many operations the last commit had, and how long it took.
+func (s *Store) LastCommit() (operations int, took time.Duration) {
+	if s.commits == nil {
+		return 0, 0
+	}
+	return s.commits.LastCommit()
+}
+
 // Submit implements [ledger.Store].
 func (s *Store) Submit(op ledger.Op) {
 	if s.commits == nil {

@@ -185,6 +185,14 @@ func (s *Store) find() error {
 	return err
 }
 
+// LastCommit returns how many operations the last commit had, and how long it took.
+func (s *Store) LastCommit() (operations int, took time.Duration) {
+	if s.commits == nil {
+		return 0, 0
+	}
+	return s.commits.LastCommit()
+}
+
 // Submit implements [ledger.Store].
 func (s *Store) Submit(op ledger.Op) {
 	if s.options.ReadOnly {
