@@ -3,10 +3,11 @@
 //
 //   ok/…          answers
 //   slow/…        streams, with a pause in the middle
+//   held/…        streams, and sends the last two events only when it is released
 //   empty/…       answers {}, from which nobody can tell what it used
 //   flaky429/ID/… answers 429 once for each ID, and then as ok does; flaky503 likewise
 import http from "node:http";
-import { once } from "node:events";
+import { EventEmitter, once } from "node:events";
 import { WebSocketServer } from "ws";
 
 const words = ["Hello", " there", ", my", " friend."];
@@ -126,6 +127,8 @@ const odd = {
 
 export async function startUpstream() {
 	const seen = new Set();
+	const gate = new EventEmitter(); // says when the stream that is held may go on
+	let released = 0; // streams that may go on, also before they are held
 	const server = http.createServer(async (req, res) => {
 		let raw = "";
 		for await (const piece of req) raw += piece;
@@ -159,6 +162,10 @@ export async function startUpstream() {
 		for (const [i, event] of answer.sse.entries()) {
 			res.write(event);
 			if (mode === "slow" && i === answer.sse.length - 3) await new Promise((resolve) => setTimeout(resolve, 1000));
+			if (mode === "held" && i === answer.sse.length - 3) {
+				while (released === 0) await once(gate, "released");
+				released--;
+			}
 			await new Promise(setImmediate);
 		}
 		res.end();
@@ -174,6 +181,11 @@ export async function startUpstream() {
 	return {
 		address: `127.0.0.1:${server.address().port}`,
 		closes,
+		// release lets one stream go on.
+		release() {
+			released++;
+			gate.emit("released");
+		},
 		stop() {
 			sockets.close();
 			for (const socket of sockets.clients) socket.terminate();

@@ -59,6 +59,7 @@ const (
 	railTable         table = 'g' // rail, payment id: money that came in by a rail
 	cardTable         table = '8' // "taken", rail, id: what a rail took back; "auto", agent: the automatic top-up
 	payoutTable       table = '%' // "id", payout id; "agent", agent, payout id: a list; "open", payout id: those that are not decided
+	railNameTable     table = '!' // agent, name that the payer gave to a payment: the payment's rail and id
 	commissionTable   table = 'R' // payee: millionths of a nano of commission that are carried over
 	useTable          table = 'U' // payer, payee, kind of period, counter: what was used in the last one, where prices depend on it
 	creditTable       table = 'G' // credit id

@@ -23,6 +23,7 @@ type arrival struct {
 	hint    string          // what is wrong with the form of Authorization, if there was no key
 	payer   escrow.Actor    // set when it is known
 	receipt http.Header     // of the payment that came with the request; nil if there was none
+	passes  bool            // nobody has to pay for it, and it is not known who asks
 	terms   terms
 	refused *ledger.Refusal // the refusal of the terms; only a caller that was identified gets it
 	body    []byte          // the body as it arrived, if it was read; for inner meters, the digest and judges
@@ -67,7 +68,7 @@ func (a *arrival) ask() (*asked, *ledger.Refusal) {
 	if IsEarly(a.request) {
 		return nil, RefuseEarly()
 	}
-	if refusal := a.identify(); refusal != nil {
+	if refusal := a.identify(); refusal != nil || a.passes {
 		return nil, refusal
 	}
 	if a.refused != nil {

@@ -134,7 +134,7 @@ func (q *asked) read() *ledger.Refusal {
 	if refusal := checkReading(r); refusal != nil {
 		return refusal
 	}
-	if hasBody(r) {
+	if hasBody(r) && q.body == nil {
 		if refusal := q.readBody(); refusal != nil {
 			return refusal
 		}

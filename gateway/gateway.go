@@ -123,6 +123,9 @@ func (g *Gateway) Serve(route *Route, w http.ResponseWriter, r *http.Request, ne
 	}
 	asked, refusal := arrived.ask()
 	maps.Copy(w.Header(), arrived.receipt)
+	if arrived.passes {
+		return next.ServeHTTP(w, arrived.request)
+	}
 	var call *admitted
 	if refusal == nil {
 		call, refusal = asked.admit()
@@ -148,7 +151,9 @@ func (a *arrival) refuse(w http.ResponseWriter, r *http.Request, refusal *ledger
 	if a.cutOff {
 		w.Header().Set("Connection", "close") // otherwise the server reads the rest of the body first, however slowly it comes
 	}
-	a.tell(w, refusal, a.challenge(w.Header(), refusal))
+	if !a.tellTool(w, refusal) {
+		a.tell(w, refusal, a.challenge(w.Header(), refusal))
+	}
 }
 
 // wouldRefuse notes in the metrics and in the log, in shadow mode, that a call would have been refused. It does nothing if refusal is nil.

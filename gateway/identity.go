@@ -54,6 +54,14 @@ func (a *arrival) identify() *ledger.Refusal {
 		if paid, refusal := a.redeem(); paid || refusal != nil {
 			return refusal
 		}
+		if a.key == "" {
+			if paid, refusal := a.redeemTool(); paid || refusal != nil {
+				return refusal
+			}
+			if a.passes = a.passesFree(); a.passes {
+				return nil
+			}
+		}
 		identity = byKey{a.gateway, a.hint}
 	}
 	payer, err := identity.Identify(a.request, a.key)
@@ -66,10 +74,14 @@ func (a *arrival) identify() *ledger.Refusal {
 		}
 	}
 	a.payer = payer
-	if a.route.Identity != nil && !a.route.Shadow {
-		return a.admitAgent()
+	if a.route.Identity != nil {
+		if !a.route.Shadow {
+			return a.admitAgent()
+		}
+		return nil
 	}
-	return nil
+	_, refusal := a.redeemTool() // a caller with a key may pay too
+	return refusal
 }
 
 // admitAgent refuses, or makes, a caller that the route's identity has found and that is no agent of the books.

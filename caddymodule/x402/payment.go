@@ -83,6 +83,8 @@ type payment struct {
 	Resource *resource     `json:"resource,omitempty"`
 	Accepted *requirements `json:"accepted,omitempty"`
 	Payload  signed        `json:"payload"`
+	// Extensions are what the payer says about extensions. The facilitator is not told.
+	Extensions map[string]json.RawMessage `json:"extensions,omitempty"`
 }
 
 // requirementsFor returns what a payment of a number of units must be.
@@ -103,16 +105,10 @@ const description = "prepaid credit: the call is charged from it, and what is le
 // Challenge implements [gateway.Rail]. An offer of version 2 has a random text, which comes back with the payment. A chain shows all else that
 // is in a payment, so without the text everybody could repeat a payment that was made.
 func (r *Rail) Challenge(need gateway.Need, h http.Header) map[string]any {
-	units := r.units(need.Required)
-	if units.Cmp(r.topUp) < 0 {
-		units = r.topUp
-	}
-	offer := r.requirementsFor(2, units.String())
-	offer.Extra["offer"] = rand.Text()
-	text, err := json.Marshal(map[string]any{
-		"x402Version": 2, "error": need.Refusal, "accepts": []requirements{offer},
-		"resource": resource{URL: need.URL, Description: description},
-	})
+	units := r.unitsFor(need)
+	required := r.required(need)
+	required.Extensions = r.extensions(need.URL, need.At)
+	text, err := json.Marshal(required)
 	if err != nil {
 		panic(err) // can't happen: it has only texts and numbers
 	}
@@ -123,6 +119,30 @@ func (r *Rail) Challenge(need gateway.Need, h http.Header) map[string]any {
 	old, say, empty := r.requirementsFor(1, units.String()), description, ""
 	old.Resource, old.Description, old.MimeType = need.URL, &say, &empty
 	return map[string]any{"x402Version": 1, "accepts": []requirements{old}}
+}
+
+// required is how a caller is told to pay, in version 2.
+type required struct {
+	Version    int            `json:"x402Version"`
+	Error      string         `json:"error"`
+	Resource   resource       `json:"resource"`
+	Accepts    []requirements `json:"accepts"`
+	Extensions map[string]any `json:"extensions,omitempty"`
+}
+
+func (r *Rail) required(need gateway.Need) required {
+	offer := r.requirementsFor(2, r.unitsFor(need).String())
+	offer.Extra["offer"] = rand.Text()
+	return required{Version: 2, Error: need.Refusal, Resource: resource{URL: need.URL, Description: description}, Accepts: []requirements{offer}}
+}
+
+// unitsFor returns how much a caller is asked to pay.
+func (r *Rail) unitsFor(need gateway.Need) *big.Int {
+	units := r.units(need.Required)
+	if units.Cmp(r.topUp) < 0 {
+		return r.topUp
+	}
+	return units
 }
 
 // Take implements [gateway.Rail].
@@ -206,8 +226,12 @@ func (r *Rail) read(p payment) (paid gateway.Payable, err error) {
 		proof.Accepted = &need
 	}
 	kept, err := json.Marshal(order{Version: p.Version, Payment: proof, Requirements: need})
+	if err != nil {
+		return paid, err
+	}
+	name, err := p.identifier()
 	return gateway.Payable{
-		ID: strings.ToLower(a.From + ":" + a.Nonce), Payer: strings.ToLower(a.From), Amount: amount, Proof: kept, Ends: time.Unix(ends, 0),
+		ID: strings.ToLower(a.From + ":" + a.Nonce), Payer: strings.ToLower(a.From), Amount: amount, Name: name, Proof: kept, Ends: time.Unix(ends, 0),
 	}, err
 }
 

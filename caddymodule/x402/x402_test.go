@@ -41,14 +41,18 @@ func openShop(t testing.TB) *shop {
 	t.Helper()
 	s := &shop{t: t, chain: openChain(t)}
 	provider := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("X-Payment") != "" || r.Header.Get("Payment-Signature") != "" {
-			t.Error("the provider is shown a payment")
+		if r.Header.Get("X-Payment") != "" || r.Header.Get("Payment-Signature") != "" || r.Header.Get("Sign-In-With-X") != "" {
+			t.Error("the provider is shown a payment, or who has signed in")
 		}
 		if s.down.Load() {
 			w.WriteHeader(http.StatusBadGateway)
 			return
 		}
 		w.Header().Set("Payment-Response", "forged")
+		if r.URL.Path == "/tools" {
+			serveTools(t, w, r)
+			return
+		}
 		_, _ = io.WriteString(w, "results")
 	}))
 	t.Cleanup(provider.Close)
@@ -77,12 +81,22 @@ func openShop(t testing.TB) *shop {
 }
 %s {
 	tallygate
+	handle /tools {
+		meter {
+			payee tools
+			tariff {
+				tool * 0.04 per call
+			}
+			keep_responses 1MiB for 1h
+		}
+		reverse_proxy %[7]s
+	}
 	handle {
 		meter acme {
 			price 0.04 per call
 			keep_responses 1MiB for 1h
 		}
-		reverse_proxy %s
+		reverse_proxy %[7]s
 	}
 }
 `, filepath.Join(t.TempDir(), "ledger.db"), operatorKey, s.chain.URL, asset, payTo, s.url, provider.Listener.Addr())
@@ -152,6 +166,13 @@ func newPayer(t testing.TB) *secp256k1.PrivateKey {
 // offer asks how to pay, and returns what version 2 accepts.
 func (s *shop) offer(path string) map[string]any {
 	s.t.Helper()
+	offer, _ := s.required(path)
+	return offer
+}
+
+// required asks how to pay, and returns what version 2 accepts, and its extensions.
+func (s *shop) required(path string) (offer map[string]any, extensions map[string]any) {
+	s.t.Helper()
 	a := s.get(path)
 	want(s.t, "without a payment", a.code(), "402 payment_required")
 	text, err := base64.StdEncoding.DecodeString(a.Header.Get("Payment-Required"))
@@ -159,12 +180,13 @@ func (s *shop) offer(path string) map[string]any {
 	var required struct {
 		X402Version int
 		Accepts     []map[string]any
+		Extensions  map[string]any
 	}
 	must(s.t, json.Unmarshal(text, &required))
 	if required.X402Version != 2 || len(required.Accepts) != 1 {
 		s.t.Fatalf("the offer is %s", text)
 	}
-	return required.Accepts[0]
+	return required.Accepts[0], required.Extensions
 }
 
 // pay signs a transfer for an offer, as changed by change before the signature, and returns the header of version 2.

@@ -1,0 +1,210 @@
+package gateway_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/escrow/ledger"
+	"github.com/tallygate/tallygate/escrow/ledger/ledgertest"
+	"github.com/tallygate/tallygate/gateway"
+	"github.com/tallygate/tallygate/pricing"
+)
+
+// bank is a rail, and the network behind it, which fails as it is told. A request brings "ID=AMOUNT".
+type bank struct {
+	coins
+	ends     time.Time
+	remember bool                     // it tells again what it has settled; otherwise it refuses what was settled before
+	fault    string                   // what it does next
+	paid     map[string]ledger.Amount // what it has moved to the operator
+	taken    map[string]bool          // what somebody else has used up, so that nothing came to the operator
+}
+
+// faults are what can happen to a payment: the network does not answer, refuses to verify or to settle it, settles it but its answer is
+// lost, sends it but does not know what became of it, or somebody else was faster.
+var faults = []string{"", "", "", "down", "not valid", "refuse", "lose", "late", "front-run"}
+
+func (b *bank) Name() string { return "bank" }
+
+func (b *bank) Take(r *http.Request) (gateway.Payable, bool, error) {
+	p, found, err := b.coins.Take(r)
+	p.Ends, p.Secret = b.ends, []byte(p.ID)
+	return p, found, err
+}
+
+func (b *bank) Verify(_ context.Context, p gateway.Payable) error {
+	switch {
+	case b.fault == "down":
+		return errors.New("no answer")
+	case b.fault == "not valid", b.paid[p.ID] > 0, b.taken[p.ID]:
+		return &escrow.Refusal{Outcome: "payment_refused", Detail: "it is not valid"}
+	}
+	return nil
+}
+
+func (b *bank) Settle(_ context.Context, p gateway.Payable) (string, error) {
+	used := &escrow.Refusal{Outcome: "payment_refused", Detail: "it was used"}
+	switch {
+	case b.fault == "down", b.fault == "late":
+		return "", errors.New("no answer")
+	case b.fault == "refuse":
+		return "", used
+	case b.paid[p.ID] > 0 && b.remember:
+		return "0x" + p.ID, nil
+	case b.paid[p.ID] > 0, b.taken[p.ID]:
+		return "", used
+	case b.fault == "front-run":
+		b.taken[p.ID] = true
+		return "", used
+	}
+	b.paid[p.ID] = p.Amount
+	if b.fault == "lose" {
+		return "", errors.New("no answer")
+	}
+	return "0x" + p.ID, nil
+}
+
+// vault is a gateway that takes payments by a bank, over books that are opened again and again.
+type vault struct {
+	bank   *bank
+	memory *ledgertest.Memory
+	ahead  time.Duration
+	books  *ledger.Ledger
+	book   *escrow.Book
+	worker *gateway.Gateway
+	serve  http.Handler
+}
+
+func (v *vault) now() time.Time { return v.bank.ends.Add(v.ahead - 24*time.Hour) }
+
+// fine is must, for tests of package rapid.
+func fine(t rapid.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (v *vault) open(t rapid.TB) {
+	var err error
+	quiet := slog.New(slog.DiscardHandler)
+	v.books, err = ledger.New(v.memory.Open(), ledger.Options{Currency: "USDC", Now: v.now, Logger: quiet})
+	fine(t, err)
+	v.book = escrow.New(v.books, escrow.Rules{Rails: []string{"bank"}})
+	fine(t, v.book.Reserve(context.Background(), "acme"))
+	price, err := pricing.ParsePrice([]string{"0.4", "per", "call"})
+	fine(t, err)
+	rates, err := pricing.NewRates([]pricing.Price{price})
+	fine(t, err)
+	v.worker = gateway.New(v.book, gateway.Options{Rails: []gateway.Rail{v.bank}})
+	v.serve = v.worker.Handler(&gateway.Route{Payee: "acme", Logger: quiet, Rates: rates}, http.HandlerFunc(results))
+}
+
+// reopen is what happens when the process dies.
+func (v *vault) reopen(t rapid.TB) {
+	_ = v.books.Close()
+	v.open(t)
+	fine(t, v.book.RecoverPending(context.Background()))
+}
+
+func (v *vault) pay(t rapid.TB, payment string) int {
+	r := httptest.NewRequestWithContext(context.Background(), http.MethodGet, "http://shop.example/search", nil)
+	r.Header.Set("X-Coins", payment)
+	w := httptest.NewRecorder()
+	v.serve.ServeHTTP(w, r)
+	return w.Code
+}
+
+// collect asks for all that is pending, after the time in which a request may wait for it.
+func (v *vault) collect(t rapid.TB) error {
+	v.ahead += 3 * time.Minute
+	return v.worker.CollectPending(context.Background(), slog.New(slog.DiscardHandler))
+}
+
+// check compares what the network has moved with what is booked.
+func (v *vault) check(t rapid.TB, payments []string) {
+	var booked, moved ledger.Amount
+	for _, payment := range payments {
+		id, _, _ := strings.Cut(payment, "=")
+		noted, found, err := v.book.RailPayment("bank", id)
+		fine(t, err)
+		switch paid := v.bank.paid[id]; {
+		case found && !noted.Pending && (paid != noted.Amount || v.bank.taken[id]):
+			t.Fatalf("payment %s is booked, of %s; the network has moved %s", id, noted.Amount, paid)
+		case paid > 0 && !found:
+			t.Fatalf("payment %s was made, and the books know nothing of it", id)
+		case paid > 0 && v.bank.remember && noted.Pending:
+			t.Fatalf("payment %s was made, and is not booked", id)
+		}
+		if found && !noted.Pending {
+			booked += noted.Amount
+		}
+		moved += v.bank.paid[id]
+	}
+	if v.bank.remember && booked != moved {
+		t.Fatalf("booked %s, but the network has moved %s", booked, moved)
+	}
+	var held ledger.Amount
+	for _, agent := range []string{"bank:bob", "acme"} {
+		wallet, err := v.book.Wallet(context.Background(), agent)
+		if escrow.IsRefusal(err, escrow.NotFound) {
+			continue
+		}
+		fine(t, err)
+		held += wallet.Balance
+	}
+	if held != booked {
+		t.Fatalf("booked %s, but the wallets hold %s", booked, held)
+	}
+}
+
+// TestWhatWasPaidIsBooked makes payments over a network that fails, and over books whose process dies and whose disk fails. What the network
+// has moved is booked, once, or the books say that it is not known; and nothing else is booked.
+func TestWhatWasPaidIsBooked(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		v := &vault{memory: new(ledgertest.Memory), bank: &bank{
+			ends: time.Date(2026, 1, 2, 0, 0, 0, 0, time.UTC), remember: rapid.Bool().Draw(t, "the network remembers"),
+			paid: map[string]ledger.Amount{}, taken: map[string]bool{},
+		}}
+		v.open(t)
+		defer func() { _ = v.books.Close() }()
+		var payments []string
+		t.Repeat(map[string]func(*rapid.T){
+			"pay": func(t *rapid.T) {
+				if len(payments) == 0 || rapid.Bool().Draw(t, "a new payment") {
+					payments = append(payments, fmt.Sprintf("p%d=%d", len(payments), 1+len(payments)%3))
+				}
+				v.bank.fault = rapid.SampledFrom(faults).Draw(t, "fault")
+				disk := rapid.SampledFrom([]string{"", "", "", "fails", "fails after writing"}).Draw(t, "disk")
+				if disk != "" {
+					v.memory.FailNext(errors.New("disk on fire"), disk != "fails")
+				}
+				code := v.pay(t, rapid.SampledFrom(payments).Draw(t, "payment"))
+				t.Logf("answered with %d", code)
+				if disk != "" {
+					v.memory.FailNext(nil, false)
+					v.reopen(t)
+				}
+			},
+			"ask later": func(t *rapid.T) {
+				v.bank.fault = rapid.SampledFrom(faults).Draw(t, "fault")
+				fine(t, v.collect(t))
+			},
+			"die": func(t *rapid.T) { v.reopen(t) },
+		})
+		v.bank.fault = ""
+		fine(t, v.collect(t))
+		v.check(t, payments)
+	})
+}
