@@ -47,6 +47,7 @@ type Need struct {
 	URL      string        // of the call, as its caller has written it
 	Required ledger.Amount // the least that the call needs; 0 if that is not known
 	Refusal  string        // why the call was refused
+	At       time.Time
 }
 
 // Payable is a payment that a request has brought.
@@ -54,6 +55,7 @@ type Payable struct {
 	ID     string // never used again on this rail
 	Payer  string // the agent RAIL:PAYER stands for the payer
 	Amount ledger.Amount
+	Name   string    // the payer's own name for what it pays; it pays for a name once. Empty if it gave none
 	Proof  []byte    // all that the rail needs to verify and settle it, also later
 	Secret []byte    // what only the payer knew, as far as it can be told: a payment that comes again must have the same
 	Ends   time.Time // after this it can't be settled
@@ -83,7 +85,7 @@ func (a *arrival) challenge(h http.Header, refusal *ledger.Refusal) map[string]a
 	if len(rails) == 0 || !short[refusal.Outcome] || a.route.Identity != nil || a.outer != nil {
 		return nil
 	}
-	need := Need{URL: urlOf(a.request, a.gateway.options.Path(a.request)), Refusal: refusal.Detail}
+	need := Need{URL: urlOf(a.request, a.gateway.options.Path(a.request)), Refusal: refusal.Detail, At: a.gateway.book.Now()}
 	need.Required, _ = ledger.ParseAmount(refusal.Fields["required"])
 	members := make(map[string]any)
 	for _, rail := range rails {
@@ -114,10 +116,11 @@ func (a *arrival) redeem() (paid bool, refusal *ledger.Refusal) {
 			return false, asRefusal(err)
 		}
 		if found {
+			dropSignIns(a.gateway.options.Rails, a.request)
 			return true, nil
 		}
 	}
-	return false, nil
+	return a.signIn()
 }
 
 // accept collects a payment. A payment serves one request: it names the call as an idempotency key does, so that the call is charged once
@@ -125,7 +128,7 @@ func (a *arrival) redeem() (paid bool, refusal *ledger.Refusal) {
 // something only to who sends the same request again, with the same secret.
 func (a *arrival) accept(rail Rail, p Payable) error {
 	payment := escrow.RailPayment{
-		Rail: rail.Name(), ID: p.ID, Agent: escrow.RailAgent(rail.Name(), p.Payer), Amount: p.Amount, Proof: p.Proof, Request: a.printOf(p), Ends: p.Ends,
+		Rail: rail.Name(), ID: p.ID, Agent: escrow.RailAgent(rail.Name(), p.Payer), Amount: p.Amount, Proof: p.Proof, Request: a.printOf(p.Secret), Ends: p.Ends, Name: p.Name,
 	}
 	// A payment that has begun is booked even if its caller is leaving.
 	done, err, _ := a.gateway.collecting.Do(payment.Rail+"\x00"+payment.ID, func() (any, error) {
@@ -170,10 +173,10 @@ func (a *arrival) notPaid(payment escrow.RailPayment, err error) error {
 	return err
 }
 
-// printOf returns a digest of what a payment must come with to be taken again.
-func (a *arrival) printOf(p Payable) []byte {
+// printOf returns a digest of what a payment, or another proof that has this secret, must come with to be taken again.
+func (a *arrival) printOf(secret []byte) []byte {
 	sum := sha256.New()
-	for _, part := range []string{a.request.Method, a.request.Host, a.gateway.options.Path(a.request), a.request.URL.RawQuery, string(p.Secret)} {
+	for _, part := range []string{a.request.Method, a.request.Host, a.gateway.options.Path(a.request), a.request.URL.RawQuery, string(secret)} {
 		fmt.Fprintf(sum, "%d %s", len(part), part)
 	}
 	return sum.Sum(nil)
@@ -199,6 +202,9 @@ func (g *Gateway) collect(ctx context.Context, rail Rail, p Payable, payment esc
 		return collected{RailPayment: noted}, nil
 	case found:
 		return g.settle(ctx, rail, p, noted, true)
+	}
+	if err := g.book.CheckPaymentName(payment); err != nil {
+		return collected{}, err
 	}
 	if err := g.verify(ctx, rail, p); err != nil {
 		return collected{}, err
