@@ -25,13 +25,22 @@ export async function freePort() {
 	return port;
 }
 
-const caddyfile = (dir, port, upstream, mcp) => `{
+const rail = (facilitator) => !facilitator ? "" : `rail x402 {
+			facilitator ${facilitator.url}
+			network eip155:8453
+			asset ${facilitator.asset}
+			pay_to ${facilitator.payTo}
+			top_up 0.10
+		}`;
+
+const caddyfile = (dir, port, upstream, mcp, facilitator) => `{
 	admin off
 	auto_https off
 	tallygate {
 		ledger bolt ${dir}/ledger.db
 		operator_key ${operator}
 		registration open
+		${rail(facilitator)}
 		tariff test {
 			model * {
 				input 3 per 1M tokens
@@ -67,6 +76,14 @@ const caddyfile = (dir, port, upstream, mcp) => `{
 			fail_duration 1h
 		}
 	}
+	handle /calls/* {
+		meter {
+			payee calls
+			price 0.04 per call
+			keep_responses 1MiB for 1h
+		}
+		reverse_proxy ${upstream}
+	}
 	handle /socket {
 		meter socket 0.01 per event
 		reverse_proxy ${upstream}
@@ -90,12 +107,13 @@ const caddyfile = (dir, port, upstream, mcp) => `{
 }
 `;
 
-// startGate runs the gate in front of an upstream, and of an MCP server if one is named.
-export async function startGate(upstream, mcp) {
+// startGate runs the gate in front of an upstream, and of an MCP server if one is named. With a facilitator ({url, asset, payTo}), callers may
+// pay by x402.
+export async function startGate(upstream, mcp, facilitator) {
 	const dir = mkdtempSync(join(tmpdir(), "tallygate-clients-"));
 	const binary = build(dir, "TALLYGATE", "./cmd/tallygate");
 	const port = await freePort();
-	writeFileSync(join(dir, "Caddyfile"), caddyfile(dir, port, upstream, mcp));
+	writeFileSync(join(dir, "Caddyfile"), caddyfile(dir, port, upstream, mcp, facilitator));
 	const env = { ...process.env, XDG_DATA_HOME: join(dir, "data"), XDG_CONFIG_HOME: join(dir, "config") };
 	const gate = spawn(binary, ["run", "--config", join(dir, "Caddyfile")], { env, stdio: ["ignore", "ignore", "pipe"] });
 	let log = "";
@@ -128,7 +146,9 @@ export async function startGate(upstream, mcp) {
 			if (amount) await api("POST", "/wallet/deposit", operator, { agent_id: id, amount, reference: `first deposit of ${id}` });
 			return key;
 		},
+		balance: async (id) => (await api("GET", `/wallet?agent_id=${id}`, operator)).balance,
 		charges: async (key) => (await api("GET", "/charges", key)).charges,
+		chargesOf: async (id) => (await api("GET", `/charges?agent_id=${id}`, operator)).charges,
 		async stop() {
 			gate.kill("SIGTERM");
 			await ended;

@@ -3,6 +3,7 @@
 //
 //   ok/…          answers
 //   slow/…        streams, with a pause in the middle
+//   held/…        streams, and sends the last two events only when it is released
 //   empty/…       answers {}, from which nobody can tell what it used
 //   flaky429/ID/… answers 429 once for each ID, and then as ok does; flaky503 likewise
 import http from "node:http";
@@ -126,6 +127,7 @@ const odd = {
 
 export async function startUpstream() {
 	const seen = new Set();
+	const held = []; // what releases streams
 	const server = http.createServer(async (req, res) => {
 		let raw = "";
 		for await (const piece of req) raw += piece;
@@ -159,6 +161,7 @@ export async function startUpstream() {
 		for (const [i, event] of answer.sse.entries()) {
 			res.write(event);
 			if (mode === "slow" && i === answer.sse.length - 3) await new Promise((resolve) => setTimeout(resolve, 1000));
+			if (mode === "held" && i === answer.sse.length - 3) await new Promise((resolve) => held.push(resolve));
 			await new Promise(setImmediate);
 		}
 		res.end();
@@ -174,6 +177,7 @@ export async function startUpstream() {
 	return {
 		address: `127.0.0.1:${server.address().port}`,
 		closes,
+		release: () => held.splice(0).forEach((resolve) => resolve()),
 		stop() {
 			sockets.close();
 			for (const socket of sockets.clients) socket.terminate();

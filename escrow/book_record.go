@@ -57,6 +57,7 @@ const (
 	signerTable       table = 'z' // one record: the seed of the key that signs receipts
 	bookingTable      table = '0' // kind, reference: a deposit or withdrawal with that reference
 	railTable         table = 'g' // rail, payment id: money that came in by a rail
+	railNameTable     table = '!' // agent, name that the payer gave to a payment: the payment's rail and id
 	commissionTable   table = 'R' // payee: millionths of a nano of commission that are carried over
 	useTable          table = 'U' // payer, payee, kind of period, counter: what was used in the last one, where prices depend on it
 	creditTable       table = 'G' // credit id

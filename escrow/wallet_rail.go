@@ -22,7 +22,11 @@ type RailPayment struct {
 	Request []byte    `cbor:"9,keyasint,omitempty"`  // a digest of the request that brought it
 	Outside string    `cbor:"10,keyasint,omitempty"` // the id that the network outside gave it, such as that of a transaction
 	Ends    time.Time `cbor:"11,keyasint,omitzero"`  // after this the rail moves nothing
+	Name    string    `cbor:"12,keyasint,omitempty"` // the payer's own name for what it pays; a payer pays for a name once
 }
+
+// maxPaymentName is how many bytes a payer's name for a payment may have.
+const maxPaymentName = 128
 
 // maxProof is how many bytes a rail may keep of a pending payment.
 const maxProof = 32 << 10
@@ -31,7 +35,8 @@ const maxProof = 32 << 10
 func RailAgent(rail, payer string) string { return rail + ":" + payer }
 
 // BeginFunding writes a payment down, before its rail is told to move the money. If it was written down or booked before, first is false,
-// and the payment is returned as it is in the books. Refused: forbidden if the payer's agent was not made by a rail, or is suspended.
+// and the payment is returned as it is in the books. Refused: forbidden if the payer's agent was not made by a rail, or is suspended;
+// idempotency_conflict if the payer has made another payment of the same name.
 func (t *Tx) BeginFunding(p RailPayment) (noted RailPayment, first bool, err error) {
 	if err := checkRailPayment(p); err != nil {
 		return RailPayment{}, false, err
@@ -48,9 +53,42 @@ func (t *Tx) BeginFunding(p RailPayment) (noted RailPayment, first bool, err err
 	case exists && agent.status() != "":
 		return RailPayment{}, false, barred(agent.status(), agent.Reason)
 	}
+	if err := t.nameFunding(p); err != nil {
+		return RailPayment{}, false, err
+	}
 	p.Pending, p.At = true, t.Now()
 	t.ledger.Put(pendingPayment(p.Rail, p.ID), []byte{})
 	return p, true, t.put(railTable.key(p.Rail, p.ID), p)
+}
+
+// nameFunding notes that a payer has made the payment to which it gave a name.
+func (t *Tx) nameFunding(p RailPayment) error {
+	if p.Name == "" {
+		return nil
+	}
+	if err := checkPaymentName(t.ledger, p); err != nil {
+		return err
+	}
+	return t.put(railNameTable.key(p.Agent, p.Name), [2]string{p.Rail, p.ID})
+}
+
+// checkPaymentName refuses a payment whose payer has given its name to another one.
+func checkPaymentName(r ledger.Reader, p RailPayment) error {
+	var other [2]string
+	found, err := load(r, railNameTable.key(p.Agent, p.Name), &other)
+	if err != nil || !found || other == [2]string{p.Rail, p.ID} {
+		return err
+	}
+	return refuse(IdempotencyConflict, map[string]string{"payment_identifier": p.Name, "payment": other[1]},
+		"this payer has made another payment with the identifier %q: send that payment again, or choose another identifier; nothing was paid now", p.Name)
+}
+
+// CheckPaymentName refuses a payment whose payer has made another payment of the same name: idempotency_conflict.
+func (b *Book) CheckPaymentName(p RailPayment) error {
+	if p.Name == "" {
+		return nil
+	}
+	return b.view(func(r ledger.Reader) error { return checkPaymentName(r, p) })
 }
 
 // pendingPayment is the key under which a pending payment is listed. No rail has an empty name.
@@ -62,6 +100,9 @@ func (t *Tx) DropFunding(rail, id string) error {
 	if err == nil && pending {
 		t.ledger.Delete(pendingPayment(rail, id))
 		t.ledger.Delete(railTable.key(p.Rail, p.ID))
+		if p.Name != "" {
+			t.ledger.Delete(railNameTable.key(p.Agent, p.Name))
+		}
 	}
 	return err
 }
@@ -101,7 +142,7 @@ func (t *Tx) Fund(f RailPayment) (booked RailPayment, first bool, err error) {
 		if !booked.Pending {
 			return booked, false, nil
 		}
-		f.Request, f.Ends = booked.Request, booked.Ends
+		f.Request, f.Ends, f.Name = booked.Request, booked.Ends, booked.Name
 		t.ledger.Delete(pendingPayment(f.Rail, f.ID))
 	}
 	_, exists, err := agentByID(t.ledger, f.Agent)
@@ -167,10 +208,13 @@ func checkRailPayment(f RailPayment) error {
 	if f.Amount <= 0 {
 		return invalid("amount", "a payment is of more than zero")
 	}
+	if len(f.Name) > maxPaymentName {
+		return invalid("payment_identifier", "a payment's identifier has at most %d bytes", maxPaymentName)
+	}
 	if len(f.Proof) > maxProof {
 		return invalid("payment", "a payment has at most %d bytes", maxProof)
 	}
-	for field, text := range map[string]string{"rail": f.Rail, "payment_id": f.ID, "outside": f.Outside} {
+	for field, text := range map[string]string{"rail": f.Rail, "payment_id": f.ID, "outside": f.Outside, "payment_identifier": f.Name} {
 		if err := checkText(field, text); err != nil {
 			return err
 		}

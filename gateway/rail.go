@@ -54,6 +54,7 @@ type Need struct {
 	URL      string        // of the call, as its caller has written it
 	Required ledger.Amount // the least that the call needs; 0 if that is not known
 	Refusal  string        // why the call was refused
+	At       time.Time
 }
 
 // ErrNotMade is in the refusal of a rail that is certain that a payment was not made, and will not be, whatever was tried before.
@@ -61,11 +62,10 @@ var ErrNotMade = errors.New("the payment was not made")
 
 // Payable is a payment that a request has brought.
 type Payable struct {
-	// ID is never used again on this rail. If it is empty, the request has brought no payment, but shows who its caller is: Payer pays for it
-	// from what was paid before, and only Payer and Secret are set.
-	ID     string
+	ID     string // never used again on this rail
 	Payer  string // the agent RAIL:PAYER stands for the payer
 	Amount ledger.Amount
+	Name   string    // the payer's own name for what it pays; it pays for a name once. Empty if it gave none
 	Proof  []byte    // all that the rail needs to verify and settle it, also later
 	Secret []byte    // what only the payer knew, as far as it can be told: a payment that comes again must have the same
 	Ends   time.Time // after this it can't be settled
@@ -100,7 +100,7 @@ func (a *arrival) challenge(h http.Header, refusal *ledger.Refusal) map[string]a
 	if len(rails) == 0 || !short[refusal.Outcome] || a.route.Identity != nil || a.outer != nil {
 		return nil
 	}
-	need := Need{URL: urlOf(a.request, a.gateway.options.Path(a.request)), Refusal: refusal.Detail}
+	need := Need{URL: urlOf(a.request, a.gateway.options.Path(a.request)), Refusal: refusal.Detail, At: a.gateway.book.Now()}
 	need.Required, _ = ledger.ParseAmount(refusal.Fields["required"])
 	members := make(map[string]any)
 	for _, rail := range rails {
@@ -124,21 +124,18 @@ func (a *arrival) redeem() (paid bool, refusal *ledger.Refusal) {
 	}
 	for _, rail := range a.gateway.options.Rails {
 		p, found, err := rail.Take(a.request)
-		switch {
-		case err != nil || !found:
-		case p.ID == "":
-			err = a.recognise(rail, p)
-		default:
+		if err == nil && found {
 			err = a.accept(rail, p)
 		}
 		if err != nil {
 			return false, asRefusal(err)
 		}
 		if found {
+			dropPayments(a.gateway.options.Rails, a.request)
 			return true, nil
 		}
 	}
-	return false, nil
+	return a.signIn()
 }
 
 // accept collects a payment. A payment serves one request: it names the call as an idempotency key does, so that the call is charged once
@@ -150,7 +147,7 @@ func (a *arrival) accept(rail Rail, p Payable) error {
 		return err
 	}
 	payment := escrow.RailPayment{
-		Rail: rail.Name(), ID: p.ID, Agent: payer.Agent, Amount: p.Amount, Proof: p.Proof, Request: a.printOf(p), Ends: p.Ends,
+		Rail: rail.Name(), ID: p.ID, Agent: payer.Agent, Amount: p.Amount, Proof: p.Proof, Request: a.printOf(p.Secret), Ends: p.Ends, Name: p.Name,
 	}
 	// A payment that has begun is booked even if its caller is leaving.
 	done, err, _ := a.gateway.collecting.Do(payment.Rail+"\x00"+payment.ID, func() (any, error) {
@@ -193,26 +190,6 @@ func (a *arrival) payerOf(rail Rail, p Payable) (escrow.Actor, error) {
 	return escrow.Actor{Agent: escrow.RailAgent(rail.Name(), p.Payer)}, nil
 }
 
-// recognise makes the agent of a payer that has shown who it is the payer of the call.
-func (a *arrival) recognise(rail Rail, p Payable) error {
-	payment := escrow.RailPayment{Rail: rail.Name(), Agent: escrow.RailAgent(rail.Name(), p.Payer)}
-	agent, found, err := a.gateway.book.Agent(payment.Agent)
-	if err != nil {
-		return err
-	}
-	if !found || agent.Origin != escrow.ByRail {
-		return a.notPaid(payment, refusePayment("nothing was paid by this payer yet", "unknown"))
-	}
-	if a.payer, err = a.gateway.book.Standing(escrow.Actor{Agent: payment.Agent}); err != nil {
-		return err
-	}
-	p.At = a.gateway.book.Now()
-	a.thank(rail, p, "")
-	secret := sha256.Sum256(p.Secret)
-	a.key = hex.EncodeToString(secret[:])
-	return nil
-}
-
 // thank has the rail write its receipt, for the answer.
 func (a *arrival) thank(rail Rail, p Payable, outside string) {
 	a.receipt, a.goodReceipt = make(http.Header), make(http.Header)
@@ -247,10 +224,10 @@ func (a *arrival) notPaid(payment escrow.RailPayment, err error) error {
 	return err
 }
 
-// printOf returns a digest of what a payment must come with to be taken again.
-func (a *arrival) printOf(p Payable) []byte {
+// printOf returns a digest of what a payment, or another proof that has this secret, must come with to be taken again.
+func (a *arrival) printOf(secret []byte) []byte {
 	sum := sha256.New()
-	for _, part := range []string{a.request.Method, a.request.Host, a.gateway.options.Path(a.request), a.request.URL.RawQuery, string(p.Secret)} {
+	for _, part := range []string{a.request.Method, a.request.Host, a.gateway.options.Path(a.request), a.request.URL.RawQuery, string(secret)} {
 		fmt.Fprintf(sum, "%d %s", len(part), part)
 	}
 	return sum.Sum(nil)
@@ -276,6 +253,9 @@ func (g *Gateway) collect(ctx context.Context, rail Rail, p Payable, payment esc
 		return collected{RailPayment: noted}, nil
 	case found:
 		return g.settle(ctx, rail, p, noted, true)
+	}
+	if err := g.book.CheckPaymentName(payment); err != nil {
+		return collected{}, err
 	}
 	if err := g.verify(ctx, rail, p); err != nil {
 		return collected{}, err

@@ -94,7 +94,7 @@ func (r *Rail) Challenge(need gateway.Need, h http.Header) map[string]any {
 		return nil // a challenge has a realm
 	}
 	opaque := encode(map[string]string{"n": rand.Text()})
-	expires := r.now().Add(challengeFor).UTC().Format(time.RFC3339)
+	expires := need.At.Add(challengeFor).UTC().Format(time.RFC3339)
 	for _, intent := range []string{intentCharge, intentSession} {
 		for _, method := range r.methods {
 			request := paymentRequest{Amount: units.String(), Currency: r.Currency, Details: method.Details()}

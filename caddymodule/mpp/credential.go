@@ -54,32 +54,76 @@ type session struct {
 
 var preimageForm = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
-// Take implements [gateway.Rail].
+// Take implements [gateway.Rail]. It leaves a credential that pays nothing to [Rail.SignIn].
 func (r *Rail) Take(request *http.Request) (gateway.Payable, bool, error) {
-	var sent, others []string
-	for _, value := range request.Header.Values("Authorization") {
+	sent, others := credentials(request.Header)
+	if len(sent) == 0 {
+		return gateway.Payable{}, false, nil
+	}
+	var c credential
+	err := error(refuse(malformed, "a request brings one credential, not %d", len(sent)))
+	if len(sent) == 1 {
+		c, err = decode(sent[0])
+	}
+	if err == nil && c.isBearer() {
+		return gateway.Payable{}, false, nil
+	}
+	leave(request.Header, others)
+	if err != nil {
+		return gateway.Payable{}, true, err
+	}
+	p, err := r.read(c, request.Host)
+	p.Secret = []byte(sent[0])
+	return p, true, err
+}
+
+// SignIn implements [gateway.SignInRail]: a credential of a session that pays nothing shows whose call this is.
+func (r *Rail) SignIn(request *http.Request, _ string, now time.Time) (s gateway.SignedIn, found bool, err error) {
+	sent, others := credentials(request.Header)
+	if len(sent) == 0 {
+		return s, false, nil
+	}
+	leave(request.Header, others)
+	c, err := decode(sent[0])
+	if err != nil || !c.isBearer() {
+		return s, false, nil // what is left behind by a payment of another rail
+	}
+	p, o, err := r.readChallenge(c, request.Host)
+	if err == nil && !now.Before(p.Ends) {
+		err = refuse(expired, "the challenge has expired: ask for another one")
+	}
+	if err == nil {
+		err = r.readSession(c, &o, &p)
+	}
+	if err != nil {
+		return s, true, err
+	}
+	if p.Proof, err = json.Marshal(o); err != nil {
+		return s, true, err
+	}
+	p.At = now
+	s = gateway.SignedIn{Payer: p.Payer, ID: o.ID, Secret: []byte(sent[0]), Receipt: make(http.Header)}
+	r.Receipt(p, "", s.Receipt)
+	return s, true, nil
+}
+
+// credentials returns the credentials of this scheme in a header, and the other values of Authorization.
+func credentials(h http.Header) (sent, others []string) {
+	for _, value := range h.Values("Authorization") {
 		if word, rest, _ := strings.Cut(strings.TrimSpace(value), " "); strings.EqualFold(word, scheme) {
 			sent = append(sent, strings.TrimSpace(rest))
 		} else {
 			others = append(others, value)
 		}
 	}
-	if len(sent) == 0 {
-		return gateway.Payable{}, false, nil
+	return sent, others
+}
+
+// leave leaves only these values of Authorization in a header.
+func leave(h http.Header, others []string) {
+	if h.Del("Authorization"); len(others) > 0 {
+		h["Authorization"] = others
 	}
-	if request.Header.Del("Authorization"); len(others) > 0 {
-		request.Header["Authorization"] = others
-	}
-	if len(sent) > 1 {
-		return gateway.Payable{}, true, refuse(malformed, "a request brings one credential, not %d", len(sent))
-	}
-	c, err := decode(sent[0])
-	if err != nil {
-		return gateway.Payable{}, true, err
-	}
-	p, err := r.read(c, request.Host)
-	p.Secret = append([]byte(sent[0]), p.Secret...)
-	return p, true, err
 }
 
 func decode(text string) (c credential, err error) {
@@ -99,31 +143,41 @@ func decode(text string) (c credential, err error) {
 	return c, nil
 }
 
-// read checks everything about a credential that can be checked without asking anybody.
-func (r *Rail) read(c credential, host string) (p gateway.Payable, err error) {
+// isBearer reports whether the credential pays nothing.
+func (c credential) isBearer() bool {
+	var s session
+	return c.Challenge.Intent == intentSession && json.Unmarshal(c.Payload, &s) == nil && s.Action == "bearer"
+}
+
+// read checks everything about a payment that can be checked without asking anybody.
+func (r *Rail) read(c credential, host string) (gateway.Payable, error) {
+	p, o, err := r.readChallenge(c, host)
+	if err == nil && o.Intent == intentSession {
+		err = r.readSession(c, &o, &p)
+	}
+	if err == nil {
+		err = r.readPayment(c, r.method(o.Method), o, &p)
+	}
+	return p, err
+}
+
+// readChallenge checks that a credential is for a challenge of ours. It does not check whether the challenge has expired.
+func (r *Rail) readChallenge(c credential, host string) (p gateway.Payable, o Order, err error) {
 	if !r.isOurs(c.Challenge) {
-		return p, refuse(invalidChallenge, "the credential is for a challenge that is not from here, or that was changed")
+		return p, o, refuse(invalidChallenge, "the credential is for a challenge that is not from here, or that was changed")
 	}
 	if c.Challenge.Realm != host {
-		return p, refuse(invalidChallenge, "the credential is for %.100s, not for this host", c.Challenge.Realm)
+		return p, o, refuse(invalidChallenge, "the credential is for %.100s, not for this host", c.Challenge.Realm)
 	}
-	method := r.method(c.Challenge.Method)
-	if method == nil {
-		return p, refuse(unsupported, "the method %.100s is no longer taken", c.Challenge.Method)
+	if r.method(c.Challenge.Method) == nil {
+		return p, o, refuse(unsupported, "the method %.100s is no longer taken", c.Challenge.Method)
 	}
 	ends, err := time.Parse(time.RFC3339, c.Challenge.Expires)
 	if err != nil {
-		return p, refuse(invalidChallenge, "the challenge has no end")
+		return p, o, refuse(invalidChallenge, "the challenge has no end")
 	}
-	o := Order{Method: c.Challenge.Method, Intent: c.Challenge.Intent, ID: c.Challenge.ID, Realm: c.Challenge.Realm}
-	p = gateway.Payable{Ends: ends, OnlyGood: true}
-	if o.Intent == intentSession {
-		bearer, err := r.readSession(c, &o, &p)
-		if err != nil || bearer {
-			return p, err
-		}
-	}
-	return p, r.readPayment(c, method, o, &p)
+	o = Order{Method: c.Challenge.Method, Intent: c.Challenge.Intent, ID: c.Challenge.ID, Realm: c.Challenge.Realm}
+	return gateway.Payable{Ends: ends, OnlyGood: true}, o, nil
 }
 
 // readPayment reads how much is paid, and by what.
@@ -154,35 +208,25 @@ func (r *Rail) readPayment(c credential, method Method, o Order, p *gateway.Paya
 	return err
 }
 
-// readSession reads a session's payload. bearer is true if it pays nothing, but shows whose call this is.
-func (r *Rail) readSession(c credential, o *Order, p *gateway.Payable) (bearer bool, err error) {
+// readSession reads whose session a credential is for.
+func (r *Rail) readSession(c credential, o *Order, p *gateway.Payable) error {
 	var s session
 	if err := json.Unmarshal(c.Payload, &s); err != nil || !preimageForm.MatchString(s.Preimage) {
-		return false, refuse(malformed, "the payload of a session has an action, and a preimage of 64 hexadecimal digits in lower case, which the client makes up")
+		return refuse(malformed, "the payload of a session has an action, and a preimage of 64 hexadecimal digits in lower case, which the client makes up")
+	}
+	if s.Action != "open" && s.Action != "topUp" && s.Action != "bearer" {
+		return refuse(malformed, "the action %.40q is not one of open, topUp and bearer; what is left of a session stays as credit, and the operator pays it back", s.Action)
 	}
 	secret, err := hex.DecodeString(s.Preimage)
 	if err != nil {
-		return false, err // can't happen: it has the form
+		return err // can't happen: it has the form
 	}
 	id := sha256.Sum256(secret)
-	o.Session = hex.EncodeToString(id[:])
+	if o.Session = hex.EncodeToString(id[:]); s.SessionID != "" && s.SessionID != o.Session {
+		return refuse(failed, "the session's id is not the SHA-256 of the preimage")
+	}
 	p.Payer = payerOf(intentSession, s.Preimage)
-	if s.SessionID != "" && s.SessionID != o.Session {
-		return false, refuse(failed, "the session's id is not the SHA-256 of the preimage")
-	}
-	switch s.Action {
-	case "open", "topUp":
-		return false, nil
-	case "bearer":
-		if !r.now().Before(p.Ends) {
-			return false, refuse(expired, "the challenge has expired: ask for another one")
-		}
-		p.Secret = secret
-		p.Proof, err = json.Marshal(o)
-		return true, err
-	default:
-		return false, refuse(malformed, "the action %.40q is not one of open, topUp and bearer; what is left of a session stays as credit, and the operator pays it back", s.Action)
-	}
+	return nil
 }
 
 // payerOf returns what stands for a payer in the id of its agent. Nobody can find a text with the same one.

@@ -30,7 +30,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -59,7 +58,6 @@ type Rail struct {
 	methods []Method
 	decimal int
 	topUp   *big.Int // in the currency's smallest units
-	now     func() time.Time
 }
 
 const (
@@ -88,7 +86,6 @@ func (r *Rail) Provision(ctx caddy.Context) error {
 }
 
 func (r *Rail) provision(replacer *caddy.Replacer) error {
-	r.now = time.Now
 	for i, secret := range r.Secrets {
 		if r.Secrets[i] = replacer.ReplaceAll(secret, ""); len(r.Secrets[i]) < minSecret {
 			return fmt.Errorf("a secret has %d characters: expected at least %d random ones, the same on all gateways", len(r.Secrets[i]), minSecret)
@@ -280,7 +277,7 @@ func (*Rail) Name() string { return "mpp" }
 
 // Interface guards
 var (
-	_ gateway.Rail          = (*Rail)(nil)
+	_ gateway.SignInRail    = (*Rail)(nil)
 	_ gateway.Offerer       = (*Rail)(nil)
 	_ caddy.Provisioner     = (*Rail)(nil)
 	_ caddyfile.Unmarshaler = (*Rail)(nil)

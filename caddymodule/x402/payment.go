@@ -83,6 +83,8 @@ type payment struct {
 	Resource *resource     `json:"resource,omitempty"`
 	Accepted *requirements `json:"accepted,omitempty"`
 	Payload  signed        `json:"payload"`
+	// Extensions are what the payer says about extensions. The facilitator is not told.
+	Extensions map[string]json.RawMessage `json:"extensions,omitempty"`
 }
 
 // requirementsFor returns what a payment of a number of units must be.
@@ -111,7 +113,7 @@ func (r *Rail) Challenge(need gateway.Need, h http.Header) map[string]any {
 	offer.Extra["offer"] = rand.Text()
 	text, err := json.Marshal(map[string]any{
 		"x402Version": 2, "error": need.Refusal, "accepts": []requirements{offer},
-		"resource": resource{URL: need.URL, Description: description},
+		"resource": resource{URL: need.URL, Description: description}, "extensions": r.extensions(need.URL, need.At),
 	})
 	if err != nil {
 		panic(err) // can't happen: it has only texts and numbers
@@ -141,6 +143,9 @@ func (r *Rail) Take(request *http.Request) (gateway.Payable, bool, error) {
 		return gateway.Payable{}, true, err
 	}
 	paid, err := r.read(p)
+	if err == nil {
+		paid.Name, err = p.identifier()
+	}
 	paid.Secret = []byte(sent[0])
 	return paid, true, err
 }

@@ -260,7 +260,7 @@ func same(a, b string) bool { return strings.EqualFold(a, b) }
 
 // Interface guards
 var (
-	_ gateway.Rail          = (*Rail)(nil)
+	_ gateway.SignInRail    = (*Rail)(nil)
 	_ caddy.Provisioner     = (*Rail)(nil)
 	_ caddyfile.Unmarshaler = (*Rail)(nil)
 )
