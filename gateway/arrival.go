@@ -25,6 +25,7 @@ type arrival struct {
 	receipt http.Header     // of the payment that came with the request; nil if there was none
 	// goodReceipt is what only an answer that is a success may have of the receipt.
 	goodReceipt http.Header
+	paidAs      string // the agent that stands for who has paid with this request, without a key; empty if nobody has
 	terms       terms
 	refused     *ledger.Refusal // the refusal of the terms; only a caller that was identified gets it
 	body        []byte          // the body as it arrived, if it was read; for inner meters, the digest and judges

@@ -55,6 +55,7 @@ type Need struct {
 	Required ledger.Amount // the least that the call needs; 0 if that is not known
 	Refusal  string        // why the call was refused
 	At       time.Time
+	Payer    string // who has just paid on this rail, as in [Payable], if what it has paid does not reach; empty if nobody has
 }
 
 // ErrNotMade is in the refusal of a rail that is certain that a payment was not made, and will not be, whatever was tried before.
@@ -104,6 +105,10 @@ func (a *arrival) challenge(h http.Header, refusal *ledger.Refusal) map[string]a
 	need.Required, _ = ledger.ParseAmount(refusal.Fields["required"])
 	members := make(map[string]any)
 	for _, rail := range rails {
+		need.Payer, _ = strings.CutPrefix(a.paidAs, escrow.RailAgent(rail.Name(), ""))
+		if need.Payer == a.paidAs {
+			need.Payer = "" // it has paid on another rail, or nobody has
+		}
 		maps.Copy(members, rail.Challenge(need, h))
 	}
 	return members
@@ -165,6 +170,9 @@ func (a *arrival) accept(rail Rail, p Payable) error {
 	}
 	if a.payer, err = a.gateway.book.Standing(payer); err != nil {
 		return err
+	}
+	if payer.Key == "" {
+		a.paidAs = payer.Agent
 	}
 	p.At = booked.At
 	a.thank(rail, p, booked.Outside)

@@ -83,6 +83,13 @@ func (c challenge) String() string {
 	return s.String()
 }
 
+// opaque is what a challenge carries for us.
+type opaque struct {
+	Random string `json:"n"`
+	// Payer is who has paid before, if what was paid does not reach. Nobody else gets this challenge, so who answers it is the same one.
+	Payer string `json:"payer,omitempty"`
+}
+
 // Challenge implements [gateway.Rail]. It offers each method with each intent, each in a header of its own.
 func (r *Rail) Challenge(need gateway.Need, h http.Header) map[string]any {
 	units := r.units(need.Required)
@@ -93,7 +100,7 @@ func (r *Rail) Challenge(need gateway.Need, h http.Header) map[string]any {
 	if err != nil || u.Host == "" {
 		return nil // a challenge has a realm
 	}
-	opaque := encode(map[string]string{"n": rand.Text()})
+	carried := encode(opaque{rand.Text(), need.Payer})
 	expires := need.At.Add(challengeFor).UTC().Format(time.RFC3339)
 	for _, intent := range []string{intentCharge, intentSession} {
 		for _, method := range r.methods {
@@ -101,7 +108,7 @@ func (r *Rail) Challenge(need gateway.Need, h http.Header) map[string]any {
 			if intent == intentSession {
 				request.Deposit, request.UnitType = units.String(), "deposit"
 			}
-			c := challenge{Realm: u.Host, Method: method.Name(), Intent: intent, Request: encode(request), Expires: expires, Opaque: opaque}
+			c := challenge{Realm: u.Host, Method: method.Name(), Intent: intent, Request: encode(request), Expires: expires, Opaque: carried}
 			c.ID = c.bind(r.Secrets[0])
 			h.Add("WWW-Authenticate", c.String())
 		}

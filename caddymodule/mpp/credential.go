@@ -195,12 +195,21 @@ func (r *Rail) readPayment(c credential, method Method, o Order, p *gateway.Paya
 	if err != nil {
 		return err
 	}
+	var carried opaque
+	if text, err = base64.RawURLEncoding.DecodeString(c.Challenge.Opaque); err == nil {
+		err = json.Unmarshal(text, &carried)
+	}
+	if err != nil {
+		return refuse(invalidChallenge, "what the challenge carries can't be read")
+	}
 	o.Amount, o.Currency, o.Proof = request.Amount, request.Currency, proof
 	p.ID, p.Amount = o.Method+":"+o.ID, amount
 	switch {
 	case p.Payer != "": // of a session
 	case payer != "":
 		p.Payer = payerOf(o.Method, payer)
+	case carried.Payer != "":
+		p.Payer = carried.Payer
 	default:
 		p.Payer, p.Nameless = payerOf("payment", p.ID), true
 	}

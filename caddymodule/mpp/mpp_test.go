@@ -29,7 +29,7 @@ import (
 
 const secretOfTests = "a secret of the tests, of 32 characters or more"
 
-// shop is a metered route at 0.40 a call, where callers may pay by MPP.
+// shop is a metered site at 0.40 a call, and at 5 below /dear, where callers may pay by MPP.
 type shop struct {
 	t       testing.TB
 	url     string
@@ -62,13 +62,8 @@ func openShop(t testing.TB) *shop {
 	s.books = books
 	s.book = escrow.New(books, escrow.Rules{OpenRegistration: true, Rails: []string{"mpp"}})
 	must(t, s.book.Reserve(t.Context(), "acme"))
-	price, err := pricing.ParsePrice([]string{"0.40", "per", "call"})
-	must(t, err)
-	rates, err := pricing.NewRates([]pricing.Price{price})
-	must(t, err)
 	s.gateway = gateway.New(s.book, gateway.Options{Rails: []gateway.Rail{s.rail}})
-	route := &gateway.Route{Payee: "acme", Rates: rates, Keep: &gateway.Keep{Size: 1 << 20, For: time.Hour}, Logger: slog.New(slog.DiscardHandler)}
-	server := httptest.NewServer(s.gateway.Handler(route, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	provider := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Authorization") != "" {
 			t.Error("the provider is shown a credential")
 		}
@@ -78,7 +73,17 @@ func openShop(t testing.TB) *shop {
 			return
 		}
 		_, _ = io.WriteString(w, "results")
-	})))
+	})
+	sites := http.NewServeMux()
+	for path, price := range map[string]string{"/": "0.40", "/dear": "5"} {
+		price, err := pricing.ParsePrice([]string{price, "per", "call"})
+		must(t, err)
+		rates, err := pricing.NewRates([]pricing.Price{price})
+		must(t, err)
+		route := &gateway.Route{Payee: "acme", Name: path, Rates: rates, Keep: &gateway.Keep{Size: 1 << 20, For: time.Hour}, Logger: slog.New(slog.DiscardHandler)}
+		sites.Handle(path, s.gateway.Handler(route, provider))
+	}
+	server := httptest.NewServer(sites)
 	t.Cleanup(server.Close)
 	s.url = server.URL
 	return s
@@ -208,6 +213,19 @@ func TestAPaymentServesAndLeavesCredit(t *testing.T) {
 	want(t, "without the key it is another's", s.get("/", "Authorization", topUp).code(), "402 payment_refused used")
 	want(t, "asked", s.stripe.asked, 2)
 	want(t, "booked", s.deposits(), "2")
+}
+
+// TestWhoPaysMoreIsTheSame: if what was paid does not reach, the next payment is for the same wallet, though Stripe does not say who pays.
+func TestWhoPaysMoreIsTheSame(t *testing.T) {
+	t.Parallel()
+	s := openShop(t)
+	first := s.get("/dear", "Authorization", s.spt())
+	want(t, "too little", first.code(), "402 insufficient_funds")
+	challenge := challengeOf(t, first, "stripe", "charge")
+	second := s.get("/dear", "Authorization", answers(t, challenge, byStripe(s.stripe.token("usd", 1000))))
+	want(t, "enough", fmt.Sprint(second.code(), second.Header.Get("Tallygate-Balance")), "2001")
+	want(t, "booked", s.deposits(), "6")
+	want(t, "by the key of the refusal", s.get("/", "Authorization", first.Header.Get("Authorization")).Header.Get("Tallygate-Balance"), "0.6")
 }
 
 func TestCredentialsThatAreRefused(t *testing.T) {
