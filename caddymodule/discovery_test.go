@@ -36,8 +36,9 @@ func TestWhatIsSoldIsFound(t *testing.T) {
 		}
 	}
 	handle /seen {
-		meter acme 0.6 per call {
-			shadow
+		meter acme {
+			price 0.6 per call
+			enforce off
 		}
 		reverse_proxy UPSTREAM
 	}`
