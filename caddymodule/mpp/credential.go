@@ -61,7 +61,7 @@ func (r *Rail) Take(request *http.Request) (gateway.Payable, bool, error) {
 		return gateway.Payable{}, false, nil
 	}
 	var c credential
-	err := error(refuse(malformed, "a request brings one credential, not %d", len(sent)))
+	err := refuse(malformed, "a request brings one credential, not %d", len(sent))
 	if len(sent) == 1 {
 		c, err = decode(sent[0])
 	}
