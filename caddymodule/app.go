@@ -257,6 +257,21 @@ func (a *App) provisionRules() error {
 	default:
 		return fmt.Errorf("unknown webhooks %q: expected 'public' or 'private'", a.Webhooks)
 	}
+	if err := a.provisionAmounts(&r); err != nil {
+		return err
+	}
+	key := caddy.NewReplacer().ReplaceAll(a.OperatorKey, "")
+	if key != "" {
+		r.OperatorKeyHash = escrow.HashKey(key)
+	} else if a.OperatorKey != "" {
+		a.logger.Warn("operator_key is empty: the operator's routes are off", zap.String("operator_key", a.OperatorKey))
+	}
+	a.rules = r
+	return nil
+}
+
+// provisionAmounts reads the amounts and shares of the rules.
+func (a *App) provisionAmounts(r *escrow.Rules) (err error) {
 	for i, l := range a.DefaultLimits {
 		limit, err := l.compile()
 		if err != nil {
@@ -267,7 +282,6 @@ func (a *App) provisionRules() error {
 		}
 		r.DefaultLimits = append(r.DefaultLimits, limit)
 	}
-	var err error
 	if a.MinEscrow != "" {
 		if r.MinEscrow, err = positive("min_escrow", a.MinEscrow); err != nil {
 			return err
@@ -291,13 +305,6 @@ func (a *App) provisionRules() error {
 			return fmt.Errorf("commission: %w", err)
 		}
 	}
-	key := caddy.NewReplacer().ReplaceAll(a.OperatorKey, "")
-	if key != "" {
-		r.OperatorKeyHash = escrow.HashKey(key)
-	} else if a.OperatorKey != "" {
-		a.logger.Warn("operator_key is empty: the operator's routes are off", zap.String("operator_key", a.OperatorKey))
-	}
-	a.rules = r
 	return nil
 }
 

@@ -24,26 +24,7 @@ import (
 
 func registerCommands() {
 	registerReading()
-	caddycmd.RegisterCommand(caddycmd.Command{
-		Name:  "ledger",
-		Short: "Verifies, backs up, restores and exports Tallygate's ledger",
-		CobraFunc: func(cmd *cobra.Command) {
-			verify := subcommand("verify [FILE]", "Computes every balance from the transfers and compares it with the recorded one", cobra.MaximumNArgs(1), runVerify)
-			verify.Flags().String("head", "", "A head of the hash chain that was printed before, as TRANSFER:HASH; fails if history up to it was changed")
-			cmd.AddCommand(verify)
-			cmd.AddCommand(subcommand("stat [FILE]", "Shows the size of the ledger, its last transfer and the head of the hash chain", cobra.MaximumNArgs(1), runStat))
-			cmd.AddCommand(subcommand("backup TO [FILE]", "Writes a verified backup into a new file, while the server goes on", cobra.RangeArgs(1, 2), runBackup))
-			restore := subcommand("restore BACKUP [FILE]", "Makes a ledger from a backup, if there is no ledger yet", cobra.RangeArgs(1, 2), runRestore)
-			restore.Flags().Bool("accept-meta", false, "Accept a file in which one of the two meta pages is damaged; the last commit may be missing")
-			cmd.AddCommand(restore)
-			export := subcommand("export [FILE]", "Writes transfers (csv, jsonl) or charges (cloudevents) to the standard output", cobra.MaximumNArgs(1), runExport)
-			export.Flags().String("format", formatCSV, "csv, jsonl or cloudevents")
-			export.Flags().String("from", "", "Only from this time on, such as 2026-11-01 or 2026-11-01T12:00:00Z")
-			export.Flags().String("to", "", "Only before this time")
-			cmd.AddCommand(export)
-			withSubcommands(cmd)
-		},
-	})
+	registerLedger()
 	registerAgents()
 	registerBooking("deposit", "Books a deposit into an agent's wallet", "Where the money came from, such as the transaction id of a bank or a blockchain; it is booked once")
 	registerBooking("withdraw", "Books a withdrawal from an agent's wallet, or from the commission", "Where the money went, such as the transaction id of a bank or a blockchain; it is booked once")
@@ -87,6 +68,30 @@ func registerCommands() {
 			cmd.Flags().String("payee", "", "Compare only the charges of this payee")
 			cmd.Flags().String("route", "", "Compare only the charges of this route")
 			setRun(cmd, cobra.RangeArgs(1, 2), runReconcile)
+		},
+	})
+}
+
+// registerLedger registers the commands on the books as a whole.
+func registerLedger() {
+	caddycmd.RegisterCommand(caddycmd.Command{
+		Name:  "ledger",
+		Short: "Verifies, backs up, restores and exports Tallygate's ledger",
+		CobraFunc: func(cmd *cobra.Command) {
+			verify := subcommand("verify [FILE]", "Computes every balance from the transfers and compares it with the recorded one", cobra.MaximumNArgs(1), runVerify)
+			verify.Flags().String("head", "", "A head of the hash chain that was printed before, as TRANSFER:HASH; fails if history up to it was changed")
+			cmd.AddCommand(verify)
+			cmd.AddCommand(subcommand("stat [FILE]", "Shows the size of the ledger, its last transfer and the head of the hash chain", cobra.MaximumNArgs(1), runStat))
+			cmd.AddCommand(subcommand("backup TO [FILE]", "Writes a verified backup into a new file, while the server goes on", cobra.RangeArgs(1, 2), runBackup))
+			restore := subcommand("restore BACKUP [FILE]", "Makes a ledger from a backup, if there is no ledger yet", cobra.RangeArgs(1, 2), runRestore)
+			restore.Flags().Bool("accept-meta", false, "Accept a file in which one of the two meta pages is damaged; the last commit may be missing")
+			cmd.AddCommand(restore)
+			export := subcommand("export [FILE]", "Writes transfers (csv, jsonl) or charges (cloudevents) to the standard output", cobra.MaximumNArgs(1), runExport)
+			export.Flags().String("format", formatCSV, "csv, jsonl or cloudevents")
+			export.Flags().String("from", "", "Only from this time on, such as 2026-11-01 or 2026-11-01T12:00:00Z")
+			export.Flags().String("to", "", "Only before this time")
+			cmd.AddCommand(export)
+			withSubcommands(cmd)
 		},
 	})
 }

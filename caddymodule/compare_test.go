@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -21,6 +22,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/tallygate/tallygate/internal/rounds"
 )
 
 // comparison is a request, or a few on one connection, that Caddy must answer in the same way with and without a meter.
@@ -83,7 +86,11 @@ func TestAnswersAreCaddysOwn(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			sites.t = t
 			key := sites.agent("agent-"+caseFolder(test), "10")
-			for _, wire := range []string{"HTTP/1.1", "h2c"} {
+			wires := []string{"HTTP/1.1", "h2c"}
+			if !rounds.Full() { // one of them, another time the other
+				wires = wires[rand.IntN(2):][:1]
+			}
+			for _, wire := range wires {
 				compareSites(t, sites, up, key, test, wire)
 			}
 			sites.wantNothingHeld(t, key)
@@ -256,11 +263,13 @@ func writeFiles(t *testing.T, folder string) {
 	}
 }
 
-// wantNothingHeld checks that no ended call has left a hold behind, and that the charges add up.
+// wantNothingHeld waits until all calls of an agent have ended, and fails if one has left a hold behind. A call that is charged by an escrow
+// holds money in the escrow, not in the wallet.
 func (s *shop) wantNothingHeld(t *testing.T, key string) {
 	t.Helper()
 	eventually(t, "all holds have gone back", func() bool {
-		return s.api("GET", "/wallet", key, nil, 200)["held"].(string) == "0"
+		holders := append(s.api("GET", "/escrow?role=payer&limit=500", key, nil, 200)["escrows"].([]any), s.api("GET", "/wallet", key, nil, 200))
+		return !slices.ContainsFunc(holders, func(holder any) bool { return holder.(map[string]any)["held"] != "0" })
 	})
 }
 

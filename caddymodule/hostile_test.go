@@ -23,6 +23,7 @@ import (
 	"github.com/shopspring/decimal"
 
 	"github.com/tallygate/tallygate/escrow/ledger/bolt"
+	"github.com/tallygate/tallygate/internal/rounds"
 )
 
 func init() {
@@ -283,10 +284,12 @@ func zip(t *testing.T, s string) string {
 	return b.String()
 }
 
-// cuts are places to cut a response of n bytes at: each of a short one; of a long one those at its ends and some between.
+// cuts are places to cut a response of n bytes at: those at its ends and some between, closer together in a short one.
 func cuts(n int) (at []int) {
+	by := rounds.Of(15, 3)
+	first := rand.IntN(by)
 	for i := range n + 1 {
-		if n < 300 && i%3 == 0 || i < 3 || i > n-12 || i == 150 || i == n/2 || n < 2000 && i%97 == 0 {
+		if n < 300 && i%by == first || i < 3 || i > n-12 || i == 150 || i == n/2 || n < 2000 && i%97 == 0 {
 			at = append(at, i)
 		}
 	}

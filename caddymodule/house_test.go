@@ -34,10 +34,12 @@ var rooms = []struct {
 	{"pricing", []string{"pricing", "meter"}, []string{"github.com/caddyserver", "net/http"}},
 	{"meter", []string{"meter"}, []string{"github.com/caddyserver", "github.com/shopspring/decimal"}},
 	{"escrow/ledger/postgres", []string{"escrow/ledger"}, []string{"github.com/caddyserver", "net/http"}},
+	{"escrow/ledger/ledgertest", []string{"escrow/ledger", "internal/rounds"}, []string{"github.com/caddyserver", "net/http"}},
 	{"escrow/ledger", []string{"escrow/ledger"}, append([]string{"github.com/caddyserver", "net/http"}, drivers...)},
 	{"escrow/api", []string{"escrow"}, []string{"github.com/caddyserver"}},
 	{"escrow/dashboard", []string{"escrow", "docs"}, []string{"github.com/caddyserver"}},
 	{"escrow", []string{"escrow/ledger"}, []string{"github.com/caddyserver", "net/http"}},
+	{"internal", nil, nil},
 }
 
 // drivers are what only the store for PostgreSQL may import: a plain build of the plugin must not have it.
@@ -142,7 +144,7 @@ func TestPlainBuildHasNoDriver(t *testing.T) {
 
 func TestTopLevelHoldsTheHouseAndNothingElse(t *testing.T) {
 	t.Parallel()
-	allowed := []string{"caddymodule", "gateway", "meter", "pricing", "escrow", "cmd", "bench", "clients", "Caddyfile", "go.mod", "go.sum", "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "docs", "deploy", ".ci", ".github", ".gitignore", ".git"}
+	allowed := []string{"caddymodule", "gateway", "meter", "pricing", "escrow", "cmd", "internal", "bench", "clients", "Caddyfile", "go.mod", "go.sum", "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "docs", "deploy", ".ci", ".github", ".gitignore", ".git"}
 	entries, err := os.ReadDir("..")
 	if err != nil {
 		t.Fatal(err)

@@ -11,10 +11,12 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 	"github.com/tallygate/tallygate/escrow/ledger/postgres"
 	"github.com/tallygate/tallygate/escrow/ledger/postgres/pgtest"
+	"github.com/tallygate/tallygate/internal/rounds"
 )
 
 // TestMain runs the tests on files, or on a private PostgreSQL server if the environment says TALLYGATE_STORE=postgres.
 func TestMain(m *testing.M) {
+	rounds.Checks(25, 100)
 	if os.Getenv("TALLYGATE_STORE") != "postgres" {
 		os.Exit(m.Run())
 	}

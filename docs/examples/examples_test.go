@@ -22,6 +22,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/tallygate/tallygate/internal/rounds"
 )
 
 const (
@@ -51,7 +53,7 @@ func TestProgramsEndWithTheBalancesTheyShould(t *testing.T) {
 	t.Parallel()
 	bin := build(t)
 	s := open(t, bin, "")
-	s.runAll(all, func(t *testing.T, out string, err error, balances string) {
+	s.runAll(all, true, func(t *testing.T, out string, err error, balances string) {
 		if err != nil {
 			t.Fatalf("%v\nthe server's log:\n%s", err, s.log)
 		}
@@ -69,7 +71,7 @@ func TestProgramsFailWhereABalanceIsNotAsItShould(t *testing.T) {
 	t.Parallel()
 	bin := build(t)
 	s := open(t, bin, "commission 10%")
-	s.runAll(all, func(t *testing.T, out string, err error, _ string) {
+	s.runAll(all, rounds.Full(), func(t *testing.T, out string, err error, _ string) {
 		if exit := new(exec.ExitError); !errors.As(err, &exit) || exit.ExitCode() != 1 {
 			t.Errorf("the program ends with %v, expected status 1", err)
 		}
@@ -111,7 +113,7 @@ func TestProgramsPayOnceWhereAnswersAreLost(t *testing.T) {
 	between := httptest.NewServer(proxy)
 	t.Cleanup(between.Close)
 	s.url = between.URL
-	s.runAll(withoutWeek, func(t *testing.T, out string, err error, balances string) {
+	s.runAll(withoutWeek, rounds.Full(), func(t *testing.T, out string, err error, balances string) {
 		if err != nil || !strings.HasSuffix(out, ": "+balances+"\n") {
 			t.Errorf("%v, expected the balances %s", err, balances)
 		}
@@ -166,8 +168,9 @@ const (
 	withoutWeek = true // those that have no week to wait for
 )
 
-// runAll runs the programs side by side, as some wait for the clock most of the time, and then tests each.
-func (s *server) runAll(quick bool, test func(t *testing.T, out string, err error, balances string)) {
+// runAll runs the programs side by side, as some wait for the clock most of the time, and then tests each. If not in both languages, each
+// program runs in one of them, another time in the other.
+func (s *server) runAll(quick, both bool, test func(t *testing.T, out string, err error, balances string)) {
 	python, noPython := exec.LookPath("python3")
 	if noPython != nil && os.Getenv("CI") != "" {
 		s.t.Fatal("there is no python3 in PATH, which CI must have: install Python 3.11 or later")
@@ -180,13 +183,18 @@ func (s *server) runAll(quick bool, test func(t *testing.T, out string, err erro
 		} else if p.hasWeek {
 			args = []string{"--hours", weekHours}
 		}
-		inGo := s.start(&run{name: "go/" + p.name, balances: p.balances}, filepath.Join(s.bin, strings.ReplaceAll(p.name, "_", "")), args...)
-		inPython := &run{name: "python/" + p.name, balances: p.balances, skipped: "NOT TESTED: there is no python3 in PATH"}
-		if noPython == nil {
-			inPython.skipped = ""
-			s.start(inPython, python, append([]string{filepath.Join("python", p.name+".py")}, args...)...)
+		one := rand.IntN(2)
+		if both || noPython != nil || one == 0 {
+			inGo := &run{name: "go/" + p.name, balances: p.balances}
+			runs = append(runs, s.start(inGo, filepath.Join(s.bin, strings.ReplaceAll(p.name, "_", "")), args...))
 		}
-		runs = append(runs, inGo, inPython)
+		inPython := &run{name: "python/" + p.name, balances: p.balances}
+		if noPython != nil {
+			inPython.skipped = "NOT TESTED: there is no python3 in PATH"
+			runs = append(runs, inPython)
+		} else if both || one == 1 {
+			runs = append(runs, s.start(inPython, python, append([]string{filepath.Join("python", p.name+".py")}, args...)...))
+		}
 	}
 	for _, r := range runs {
 		s.t.Run(r.name, func(t *testing.T) {
@@ -232,11 +240,23 @@ var buildOnce = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	built = bin
-	out, err := exec.Command("go", "build", "-ldflags=-w", "-o", bin+string(filepath.Separator), root+"/cmd/tallygate", "./go/...").CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("building the server and the programs: %w\n%s", err, out)
+	folders := []string{root + "/cmd/tallygate"}
+	for _, p := range programs {
+		folders = append(folders, "./go/"+strings.ReplaceAll(p.name, "_", ""))
 	}
-	return bin, nil
+	errs := make([]error, len(folders))
+	var building sync.WaitGroup
+	for i, folder := range folders {
+		building.Go(func() {
+			// Unlike go build, go run links a program again only if it has changed. What it runs is a copy of the program.
+			out, err := exec.Command("go", "run", "-exec", "cp", folder, filepath.Join(bin, filepath.Base(folder))).CombinedOutput()
+			if err != nil {
+				errs[i] = fmt.Errorf("building %s: %w\n%s", folder, err, out)
+			}
+		})
+	}
+	building.Wait()
+	return bin, errors.Join(errs...)
 })
 
 func TestMain(m *testing.M) {

@@ -131,19 +131,6 @@ func (s *Sender) Run(ctx context.Context) {
 	}
 }
 
-// Send makes one attempt at each delivery that is due. It returns the time at which the next one is due, or the zero time if none waits.
-// An error is one of the ledger; failed deliveries are not returned.
-func (s *Sender) Send(ctx context.Context) (next time.Time, err error) {
-	for {
-		var sending sync.WaitGroup
-		begun, next, err := s.begin(ctx, s.book(), &sending, make(chan struct{}, 1))
-		sending.Wait()
-		if err != nil || begun == 0 {
-			return next, err
-		}
-	}
-}
-
 // begin begins attempts at deliveries that are due. At most [escrow.DeliveriesOf] attempts of an agent run at the same time. begin returns how
 // many attempts it began, and the time at which the caller must look again, unless an attempt ends before, which is reported on sent.
 func (s *Sender) begin(ctx context.Context, book *escrow.Book, sending *sync.WaitGroup, sent chan<- struct{}) (begun int, next time.Time, err error) {

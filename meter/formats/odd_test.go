@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tallygate/tallygate/internal/rounds"
 	"github.com/tallygate/tallygate/meter"
 )
 
@@ -44,7 +45,7 @@ func TestNotFooled(t *testing.T) {
 
 // TestDeep: JSON that is nested without end is told from what can be read, not followed down.
 func TestDeep(t *testing.T) {
-	deep := strings.Repeat("[", 10<<20)
+	deep := strings.Repeat("[", rounds.Of(1<<20, 10<<20))
 	for _, body := range []string{`{"model":"m","x":` + deep, `{"jsonrpc":"2.0","method":"tools/call","id":1,"params":` + deep, deep} {
 		for _, path := range []string{"/v1/chat/completions", "/mcp"} {
 			c, err := post(path, body)
@@ -66,11 +67,12 @@ func TestDeep(t *testing.T) {
 
 // TestWide: JSON of very many parts takes no more memory than it has itself.
 func TestWide(t *testing.T) {
+	many := rounds.Of(1<<18, 2<<20)
 	for _, body := range []string{
-		"[" + strings.Repeat("1,", 8<<20) + "1]",
-		`[{"jsonrpc":"2.0","method":"ping"}` + strings.Repeat(",{}", 4<<20) + "]",
-		`{"model":"m","messages":[` + strings.Repeat("{},", 4<<20) + "{}]}",
-		`{"model":"m"` + strings.Repeat(`,"a":1`, 2<<20) + "}",
+		"[" + strings.Repeat("1,", 4*many) + "1]",
+		`[{"jsonrpc":"2.0","method":"ping"}` + strings.Repeat(",{}", 2*many) + "]",
+		`{"model":"m","messages":[` + strings.Repeat("{},", 2*many) + "{}]}",
+		`{"model":"m"` + strings.Repeat(`,"a":1`, many) + "}",
 	} {
 		for _, path := range []string{"/v1/chat/completions", "/mcp"} {
 			var before, after runtime.MemStats

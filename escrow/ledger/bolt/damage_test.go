@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/tallygate/tallygate/escrow/ledger"
+	"github.com/tallygate/tallygate/internal/rounds"
 )
 
 // books makes a file with everything that a file can contain: branches, leaves, free pages, a large record, and two journals, of which one
@@ -109,7 +110,7 @@ func faithful(s *Store, records map[string]string) error {
 	})
 }
 
-// TestEachByteFlipped damages each byte of a file in turn. Either the file is refused with an error that names it, and is not changed; or
+// TestEachByteFlipped damages each byte of a file in turn; few rounds damage some. Either the file is refused with an error that names it, and is not changed; or
 // the byte is in an unused place, and all records are there.
 func TestEachByteFlipped(t *testing.T) {
 	t.Parallel()
@@ -117,7 +118,7 @@ func TestEachByteFlipped(t *testing.T) {
 	must(t, os.WriteFile(path, image, 0o600))
 	random := rand.New(rand.NewPCG(1, 2))
 	refused, passed := 0, 0
-	for i := 0; i < len(image); i += stride(1) {
+	for i, by := strides(1); i < len(image); i += by {
 		mask := byte(1) << random.IntN(8)
 		if i%3 == 0 {
 			mask = 0xFF
@@ -145,12 +146,13 @@ func TestEachByteFlipped(t *testing.T) {
 	}
 }
 
-// stride returns the distance between the bytes that are tried. It is larger with -short.
-func stride(usual int) int {
-	if racing || testing.Short() {
-		return 11 * usual
+// strides returns the first byte that is tried, and the distance to the next. Few rounds try other bytes each time.
+func strides(all int) (first, by int) {
+	by = rounds.Of(17*all, all)
+	if racing {
+		by = 17 * all
 	}
-	return usual
+	return rand.IntN(by), by
 }
 
 // poke changes one byte of a file.
@@ -192,7 +194,7 @@ func TestEachByteFlippedUnderway(t *testing.T) {
 	path, image, records := books(t)
 	must(t, os.WriteFile(path, image, 0o600))
 	opened := 0
-	for i := 0; i < len(image); i += stride(37) {
+	for i, by := strides(37); i < len(image); i += by {
 		for _, mask := range []byte{0xFF, 0x01, 0x10} {
 			poke(t, path, i, image[i]^mask)
 			s, err := Open(path, Options{ReadOnly: true, VerifyUpTo: -1})

@@ -14,6 +14,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/tallygate/tallygate/escrow/ledger"
+	"github.com/tallygate/tallygate/internal/rounds"
 )
 
 // do runs one operation on a store.
@@ -37,7 +38,7 @@ func TestViewsAreOneCommit(t *testing.T) {
 			stop := make(chan struct{})
 			for writer := range 4 {
 				writing.Go(func() {
-					for n := range 300 {
+					for n := range rounds.Of(60, 300) {
 						must(t, do(s, func(w ledger.Writer) {
 							last, _ := w.Get([]byte("k00"))
 							for i := range keys {

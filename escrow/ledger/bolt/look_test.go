@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/tallygate/tallygate/escrow/ledger"
+	"github.com/tallygate/tallygate/internal/rounds"
 )
 
 // TestLookIsLastCommit: while layers are filled, frozen and folded, Look never returns less than what was committed when it was called, and
@@ -49,13 +50,14 @@ func TestLookIsLastCommit(t *testing.T) {
 				})
 			}
 			random := rand.New(rand.NewPCG(1, uint64(size)))
-			for n := uint64(1); n <= 1500; n++ {
+			commits := uint64(rounds.Of(300, 1500))
+			for n := uint64(1); n <= commits; n++ {
 				i := random.IntN(keys - 5) // the last ones are never written
 				must(t, do(s, func(w ledger.Writer) { w.Put(key(i), binary.BigEndian.AppendUint64(nil, n)) }))
 				mu.Lock()
 				committed[i] = n
 				mu.Unlock()
-				if n%50 == 0 {
+				if n%(commits/30) == 0 { // enough to fold the largest layer
 					must(t, do(s, func(w ledger.Writer) { w.Put([]byte("other"), make([]byte, 3000)) }))
 				}
 			}

@@ -19,6 +19,7 @@ import (
 	"testing"
 
 	"github.com/tallygate/tallygate/escrow/ledger"
+	"github.com/tallygate/tallygate/internal/rounds"
 )
 
 // childFile is an environment variable. If it is set, the test binary writes to the ledger that it names, until it is told to stop or killed.
@@ -32,6 +33,7 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
+	rounds.Checks(15, 100)
 	os.Exit(m.Run())
 }
 

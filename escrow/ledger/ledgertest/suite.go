@@ -25,6 +25,9 @@ type Place struct {
 	// Strays is true if the store also runs operations in states of the books that never exist, as [Again] does. Such runs can make a hold
 	// fail that would otherwise succeed, so calls are not linearizable.
 	Strays bool
+	// Slow is true if it takes long to make a place or to open its store. Few rounds (package rounds) then run a part of the cases, another one
+	// each time.
+	Slow bool
 }
 
 // Twice returns the place with its stores wrapped by [Twice].

@@ -42,6 +42,7 @@ func place(t testing.TB, server *pgtest.Server, o postgres.Options) ledgertest.P
 	f := new(faults)
 	o.Fault, o.Logger = f.hook, quiet
 	return ledgertest.Place{
+		Slow: true,
 		Open: func() ledger.Store {
 			s, err := postgres.OpenShared(dsn, o)
 			must(t, err)
