@@ -13,7 +13,7 @@ import { EventSourceParserStream } from "eventsource-parser/stream";
 import { Credential, Method, Receipt, z } from "mppx";
 import { Mppx, stripe } from "mppx/client";
 import { validate } from "mppx/discovery";
-import { build, freePort } from "./gate.mjs";
+import { build, freePort } from "../gate.mjs";
 
 const secretKey = "sk_test_of_the_clients";
 const operator = "operator-key-of-the-clients";
