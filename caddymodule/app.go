@@ -80,6 +80,10 @@ type App struct {
 	// Dashboard says whether the directive tallygate serves the pages for agents and the operator, at /dashboard: "on" (the default) or "off".
 	Dashboard string `json:"dashboard,omitempty"`
 
+	// Discovery says when the directive tallygate answers /openapi.json, /llms.txt and /.well-known/x402, where programs look for what is sold:
+	// "last" (the default) if the site has nothing there, or "first", before the site. Below the prefix of the API they are always answered.
+	Discovery string `json:"discovery,omitempty"`
+
 	// MetricsByPayer counts the charged calls of each payer apart in the metrics. Each payer is then a time series, for up to 10,000 of them.
 	// Default: they are counted by payee, route and model.
 	MetricsByPayer bool `json:"metrics_by_payer,omitempty"`
@@ -252,6 +256,11 @@ func (a *App) provisionRules() error {
 	}
 	if err := a.checkProblemTypes(); err != nil {
 		return err
+	}
+	switch a.Discovery {
+	case "", "last", discoveryFirst:
+	default:
+		return fmt.Errorf("unknown discovery %q: expected 'last' or 'first'", a.Discovery)
 	}
 	switch a.Webhooks {
 	case "", "public", "private":

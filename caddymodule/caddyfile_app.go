@@ -19,7 +19,7 @@ import (
 )
 
 // appWords lists the subdirectives of the global option, for error messages.
-const appWords = "ledger, currency, operator_key, registration, faucet, commission, min_escrow, min_period, max_subscriptions, default_limit, refund_window, webhooks, max_bodies, problem_types, dashboard, invoice, metrics_by_payer, identify, rail, cashier, tariff"
+const appWords = "ledger, currency, operator_key, registration, faucet, commission, min_escrow, min_period, max_subscriptions, default_limit, refund_window, webhooks, max_bodies, problem_types, dashboard, discovery, invoice, metrics_by_payer, identify, rail, cashier, tariff"
 
 // parseGlobalOption reads the global option `tallygate`. Its syntax is described at [App.UnmarshalCaddyfile].
 func parseGlobalOption(d *caddyfile.Dispenser, earlier any) (any, error) {
@@ -57,6 +57,7 @@ func parseGlobalOption(d *caddyfile.Dispenser, earlier any) (any, error) {
 //			tax LINE...
 //		}
 //		dashboard on|off
+//		discovery last|first
 //		metrics_by_payer
 //		identify upstream [signed] | none
 //		rail NAME ...
@@ -137,6 +138,8 @@ func (a *App) unmarshalWord(d *caddyfile.Dispenser, word string) error {
 		return oneOf(d, &a.Webhooks, "public", "private")
 	case "dashboard":
 		return oneOf(d, &a.Dashboard, "on", "off")
+	case "discovery":
+		return oneOf(d, &a.Discovery, "last", discoveryFirst)
 	case "metrics_by_payer":
 		a.MetricsByPayer = true
 		if d.NextArg() {

@@ -17,7 +17,7 @@ import (
 )
 
 // passOn lets the site's handlers answer. What none of them handles would be an empty 200: instead, the site's address answers with a page of
-// what is sold here, and other paths with 404.
+// what is sold here, the paths where programs look for that with documents, and other paths with 404.
 func (h *Handler) passOn(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	method, path := r.Method, r.URL.Path // handlers may change them
 	out := &begunWriter{ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}}
@@ -31,6 +31,10 @@ func (h *Handler) passOn(w http.ResponseWriter, r *http.Request, next caddyhttp.
 		return nil
 	}
 	read := method == http.MethodGet || method == http.MethodHead
+	if api.IsDocument(path) && (read || method == http.MethodOptions) {
+		h.serveDocument(w, r, path)
+		return nil
+	}
 	if home := h.Prefix + "/"; read && (path == home || path == h.Prefix) {
 		return h.writeShop(w, r)
 	}

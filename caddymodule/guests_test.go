@@ -96,6 +96,10 @@ func (*coins) Take(r *http.Request) (gateway.Payable, bool, error) {
 	return gateway.Payable{ID: id, Payer: strings.TrimRight(id, "0123456789"), Amount: 500_000_000, Ends: time.Now().Add(time.Hour)}, found, nil
 }
 
+func (c *coins) Offers() []map[string]any {
+	return []map[string]any{{"method": "coins", "intent": "charge", "amount": "1", "currency": c.Unit}}
+}
+
 func (*coins) Verify(context.Context, gateway.Payable) error { return nil }
 
 func (*coins) Settle(context.Context, gateway.Payable) (string, error) { return "", nil }

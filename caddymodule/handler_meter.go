@@ -118,6 +118,7 @@ type Meter struct {
 	route  gateway.Route // the compiled config
 	plan   *gateway.Subscription
 	host   string // the hosts of its site, for the list of tariffs
+	paths  []string
 }
 
 // Count finds in a response how many units of one kind it used. Set either Header or JSON.

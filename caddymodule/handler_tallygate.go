@@ -19,15 +19,16 @@ import (
 	"github.com/tallygate/tallygate/gateway"
 )
 
-// Handler serves the API for agents and operators: /api/v1/*, /mcp and its metadata, /openapi.json and /llms.txt; the pages about problems,
-// /problems/CODE; the guide, /dashboard/docs/; and the pages for agents and the operator, /dashboard. It passes all other requests on. If nothing handles them, it answers GET / with a page of what is sold, and other paths with 404.
+// Handler serves the API for agents and operators: /api/v1/*, /mcp and its metadata; the pages about problems, /problems/CODE; the guide, /dashboard/docs/; and the pages for agents and the operator, /dashboard. It passes all other requests on. If nothing handles them, it answers
+// GET / with a page of what is sold, /openapi.json, /llms.txt and /.well-known/x402 with what programs look for, and other paths with 404.
 type Handler struct {
 	// Prefix is put before the API's paths, such as "/pay". Default: none.
 	Prefix string `json:"prefix,omitempty"`
 
-	app   *App
-	api   http.Handler
-	pages http.Handler // nil: the dashboard is off
+	app        *App
+	operations http.Handler // without the prefix
+	api        http.Handler
+	pages      http.Handler // nil: the dashboard is off
 
 	stopping chan struct{} // closed when the server begins to shut down
 }
@@ -51,11 +52,12 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		h.stopping = make(chan struct{})
 		server.RegisterOnShutdown(sync.OnceFunc(func() { close(h.stopping) }))
 	}
-	operations := api.New(h.app.openBook, api.Options{
+	h.operations = api.New(h.app.openBook, api.Options{
 		Prefix:          h.Prefix,
 		ProblemTypes:    h.app.ProblemTypes,
 		Version:         Version(),
 		Tariffs:         h.app.tariffs,
+		Sold:            h.app.sold,
 		Quote:           h.quote,
 		Cashier:         h.app.cards,
 		Price:           h.app.priceReported,
@@ -67,9 +69,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		PrivateWebhooks: h.app.privateWebhooks(),
 		Logger:          ctx.Slogger(),
 	})
-	h.api = http.StripPrefix(h.Prefix, operations)
+	h.api = http.StripPrefix(h.Prefix, h.operations)
 	if h.app.Dashboard != "off" {
-		h.pages = dashboard.New(h.dashboardOptions(operations, ctx.Slogger()))
+		h.pages = dashboard.New(h.dashboardOptions(h.operations, ctx.Slogger()))
 	}
 	return nil
 }
@@ -126,8 +128,13 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if below && !gateway.IsQuoted(r) && dashboard.WriteGuide(w, r, path) {
 		return nil
 	}
+	if !gateway.IsQuoted(r) && h.ownsDocument(r) {
+		h.serveDocument(w, r, r.URL.Path)
+		return nil
+	}
 	pages := h.pages != nil && below && dashboard.Serves(path)
-	if !below || !api.Serves(path) && !pages || gateway.IsQuoted(r) {
+	served := below && api.Serves(path) && !api.IsDocument(path)
+	if !served && !pages || gateway.IsQuoted(r) {
 		notePassedOn(r)
 		if gateway.IsQuoted(r) {
 			return next.ServeHTTP(w, r)

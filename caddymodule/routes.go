@@ -54,7 +54,7 @@ func (a *App) nameRoutes() {
 		}
 	}
 	for meter, at := range places {
-		meter.host = strings.Join(at.hosts, " ")
+		meter.host, meter.paths = strings.Join(at.hosts, " "), pathsOf(at)
 		if meter.route.Name = at.name(""); len(same[meter.route.Name]) > 1 {
 			meter.route.Name = at.name(at.host())
 		}

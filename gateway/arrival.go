@@ -23,10 +23,13 @@ type arrival struct {
 	hint    string          // what is wrong with the form of Authorization, if there was no key
 	payer   escrow.Actor    // set when it is known
 	receipt http.Header     // of the payment that came with the request; nil if there was none
-	passes  bool            // nobody has to pay for it, and it is not known who asks
-	terms   terms
-	refused *ledger.Refusal // the refusal of the terms; only a caller that was identified gets it
-	body    []byte          // the body as it arrived, if it was read; for inner meters, the digest and judges
+	// goodReceipt is what only an answer that is a success may have of the receipt.
+	goodReceipt http.Header
+	paidAs      string // the agent that stands for who has paid with this request, without a key; empty if nobody has
+	passes      bool   // nobody has to pay for it, and it is not known who asks
+	terms       terms
+	refused     *ledger.Refusal // the refusal of the terms; only a caller that was identified gets it
+	body        []byte          // the body as it arrived, if it was read; for inner meters, the digest and judges
 	// deadline sets the time by which the client must have sent its request; nil if that is not possible
 	deadline func(time.Time) error
 	cutOff   bool // the body was not read to its end, and must not be

@@ -136,6 +136,7 @@ func (g *Gateway) Serve(route *Route, w http.ResponseWriter, r *http.Request, ne
 	}
 	if asked != nil && refusal.Outcome == escrow.IdempotencyConflict {
 		if answer, found := asked.keptAnswer(refusal.Fields["request_id"]); found {
+			arrived.writeReceipt(w.Header(), answer.answer.StatusCode)
 			return answer.write(w)
 		}
 	}

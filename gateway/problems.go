@@ -74,6 +74,9 @@ func Unavailable(charge string) *ledger.Refusal {
 
 // tell answers with a refusal that names what this gateway offers to mend it. members are added to the problem.
 func (a *arrival) tell(w http.ResponseWriter, refusal *ledger.Refusal, members map[string]any) {
+	for name := range a.goodReceipt {
+		w.Header().Del(name)
+	}
 	shop := api.Shop{Prefix: a.gateway.options.Prefix, Types: a.gateway.options.ProblemTypes, Book: a.gateway.book, Members: members}
 	api.WriteProblem(w, refusal, shop, shapeFor(a.request))
 }

@@ -36,10 +36,17 @@ type Rail interface {
 	Verify(ctx context.Context, p Payable) error
 	// Settle makes the money of a payment the operator's, and returns the id that the network outside has given to this. The same payment may
 	// come again, also with nothing but its id and its proof; it must not move money twice. A refusal means that this did not move money, and
-	// will not. Any other error means that it is not known.
+	// will not; if it wraps [ErrNotMade], no earlier try has or will either. Any other error means that it is not known.
 	Settle(ctx context.Context, p Payable) (outside string, err error)
 	// Receipt tells the caller, in the header of the answer, that its payment was taken.
 	Receipt(p Payable, outside string, h http.Header)
+}
+
+// Offerer is a rail that says before any call how it is paid, to programs that look for what is sold here.
+type Offerer interface {
+	// Offers returns the ways to pay, as the extension x-payment-info of OpenAPI has them: each with method, intent, amount, currency, and what
+	// else the rail's clients need. Everybody may read them.
+	Offers() []map[string]any
 }
 
 // Need is what a refused call needs.
@@ -48,7 +55,11 @@ type Need struct {
 	Required ledger.Amount // the least that the call needs; 0 if that is not known
 	Refusal  string        // why the call was refused
 	At       time.Time
+	Payer    string // who has just paid on this rail, as in [Payable], if what it has paid does not reach; empty if nobody has
 }
+
+// ErrNotMade is in the refusal of a rail that is certain that a payment was not made, and will not be, whatever was tried before.
+var ErrNotMade = errors.New("the payment was not made")
 
 // Payable is a payment that a request has brought.
 type Payable struct {
@@ -59,6 +70,11 @@ type Payable struct {
 	Proof  []byte    // all that the rail needs to verify and settle it, also later
 	Secret []byte    // what only the payer knew, as far as it can be told: a payment that comes again must have the same
 	Ends   time.Time // after this it can't be settled
+	// Nameless says that the rail can't tell one payer from another, so that Payer was made for this payment. If the request also has the key
+	// of an agent that an earlier payment on this rail has made, that agent is the payer.
+	Nameless bool
+	At       time.Time // when it was booked; known to Receipt only
+	OnlyGood bool      // the receipt may stand only in an answer that is a success
 }
 
 const (
@@ -84,9 +100,14 @@ func (a *arrival) challenge(h http.Header, refusal *ledger.Refusal) map[string]a
 	if !a.offersRails(refusal) {
 		return nil
 	}
+	need := a.need(refusal)
 	members := make(map[string]any)
 	for _, rail := range a.gateway.options.Rails {
-		maps.Copy(members, rail.Challenge(a.need(refusal), h))
+		need.Payer, _ = strings.CutPrefix(a.paidAs, escrow.RailAgent(rail.Name(), ""))
+		if need.Payer == a.paidAs {
+			need.Payer = "" // it has paid on another rail, or nobody has
+		}
+		maps.Copy(members, rail.Challenge(need, h))
 	}
 	return members
 }
@@ -125,7 +146,7 @@ func (a *arrival) redeem() (paid bool, refusal *ledger.Refusal) {
 			return false, asRefusal(err)
 		}
 		if found {
-			dropSignIns(a.gateway.options.Rails, a.request)
+			dropPayments(a.gateway.options.Rails, a.request)
 			return true, nil
 		}
 	}
@@ -136,8 +157,12 @@ func (a *arrival) redeem() (paid bool, refusal *ledger.Refusal) {
 // however often it comes. On many rails everybody can read the payments that were made, so a payment that was booked before is worth
 // something only to who sends the same request again, with the same secret.
 func (a *arrival) accept(rail Rail, p Payable) error {
+	payer, err := a.payerOf(rail, p)
+	if err != nil {
+		return err
+	}
 	payment := escrow.RailPayment{
-		Rail: rail.Name(), ID: p.ID, Agent: escrow.RailAgent(rail.Name(), p.Payer), Amount: p.Amount, Proof: p.Proof, Request: a.printOf(p.Secret), Ends: p.Ends, Name: p.Name,
+		Rail: rail.Name(), ID: p.ID, Agent: payer.Agent, Amount: p.Amount, Proof: p.Proof, Request: a.printOf(p.Secret), Ends: p.Ends, Name: p.Name,
 	}
 	// A payment that has begun is booked even if its caller is leaving.
 	done, err, _ := a.gateway.collecting.Do(payment.Rail+"\x00"+payment.ID, func() (any, error) {
@@ -147,17 +172,20 @@ func (a *arrival) accept(rail Rail, p Payable) error {
 		return a.notPaid(payment, err)
 	}
 	booked := done.(collected)
-	if subtle.ConstantTimeCompare(booked.Request, payment.Request) != 1 {
+	if booked.Agent != payment.Agent || subtle.ConstantTimeCompare(booked.Request, payment.Request) != 1 {
 		return refusePayment("the payment was made for another request", "used")
 	}
 	if !booked.now && a.gateway.book.Now().After(booked.Ends.Add(againFor)) {
 		return refusePayment("the payment was made, but its time is over: use the key of the agent for what is left of it", "expired")
 	}
-	if a.payer, err = a.gateway.book.Standing(escrow.Actor{Agent: payment.Agent}); err != nil {
+	if a.payer, err = a.gateway.book.Standing(payer); err != nil {
 		return err
 	}
-	a.receipt = make(http.Header)
-	rail.Receipt(p, booked.Outside, a.receipt)
+	if payer.Key == "" {
+		a.paidAs = payer.Agent
+	}
+	p.At = booked.At
+	a.thank(rail, p, booked.Outside)
 	a.key, a.terms.idempotencyKey = hex.EncodeToString(payment.Request), payment.Rail+":"+payment.ID
 	if !booked.now {
 		return nil
@@ -167,6 +195,38 @@ func (a *arrival) accept(rail Rail, p Payable) error {
 		a.receipt.Set("Authorization", "Bearer "+key) // Caddy's logs show no header of this name
 	}
 	return err
+}
+
+// payerOf returns the agent that stands for the payer of a payment.
+func (a *arrival) payerOf(rail Rail, p Payable) (escrow.Actor, error) {
+	if p.Nameless && a.key != "" {
+		holder, err := byKey{Gateway: a.gateway}.Identify(a.request, a.key)
+		if err != nil || strings.HasPrefix(holder.Agent, escrow.RailAgent(rail.Name(), "")) {
+			return holder, err
+		}
+	}
+	return escrow.Actor{Agent: escrow.RailAgent(rail.Name(), p.Payer)}, nil
+}
+
+// thank has the rail write its receipt, for the answer.
+func (a *arrival) thank(rail Rail, p Payable, outside string) {
+	a.receipt, a.goodReceipt = make(http.Header), make(http.Header)
+	if p.OnlyGood {
+		rail.Receipt(p, outside, a.goodReceipt)
+	} else {
+		rail.Receipt(p, outside, a.receipt)
+	}
+}
+
+// writeReceipt writes the receipt into the header of an answer of the provider, instead of what the provider says by these names.
+func (a *arrival) writeReceipt(h http.Header, status int) {
+	maps.Copy(h, a.receipt)
+	for name, values := range a.goodReceipt {
+		delete(h, name)
+		if status/100 == 2 {
+			h[name] = values
+		}
+	}
 }
 
 // notPaid returns the refusal of a payment that was not made. It limits clients that try many wrong payments.
@@ -262,7 +322,7 @@ func (g *Gateway) settle(ctx context.Context, rail Rail, p Payable, payment escr
 	settling, cancel := context.WithTimeout(ctx, railTimeout)
 	defer cancel()
 	outside, err := rail.Settle(settling, p)
-	if refusal := (*ledger.Refusal)(nil); errors.As(err, &refusal) && !asked {
+	if refusal := (*ledger.Refusal)(nil); errors.As(err, &refusal) && (!asked || errors.Is(err, ErrNotMade)) {
 		_, dropped := escrow.Do(ctx, g.book, func(tx *escrow.Tx) (struct{}, error) {
 			return struct{}{}, tx.DropFunding(payment.Rail, payment.ID)
 		})
@@ -295,6 +355,10 @@ func (g *Gateway) CollectPending(ctx context.Context, logger *slog.Logger) error
 		failed := g.collectAgain(ctx, payment)
 		if failed == nil {
 			logger.Info("a payment was made whose outcome was not known", "rail", payment.Rail, "payment", payment.ID, "agent", payment.Agent, "amount", payment.Amount.String())
+			continue
+		}
+		if errors.Is(failed, ErrNotMade) {
+			logger.Info("a payment was not made whose outcome was not known", "rail", payment.Rail, "payment", payment.ID, "reason", failed)
 			continue
 		}
 		logger.Warn("it is still not known whether a payment was made", "rail", payment.Rail, "payment", payment.ID, "error", failed)

@@ -27,11 +27,14 @@ type SignedIn struct {
 	Payer  string // as in [Payable]
 	ID     string // of the proof; a payer never uses it again
 	Secret []byte // what only the payer knew
+	// Receipt has what the rail says about this in an answer that is a success; it may be nil.
+	Receipt http.Header
 }
 
-// dropSignIns removes proofs from a request that does not need them, since they are not for the provider.
-func dropSignIns(rails []Rail, r *http.Request) {
+// dropPayments removes other payments and proofs from a request that has paid, since they are not for the provider.
+func dropPayments(rails []Rail, r *http.Request) {
 	for _, rail := range rails {
+		_, _, _ = rail.Take(r)
 		if rail, signs := rail.(SignInRail); signs {
 			_, _, _ = rail.SignIn(r, "", time.Time{})
 		}
@@ -77,6 +80,7 @@ func (a *arrival) admitSigned(rail Rail, s SignedIn) (err error) {
 	if a.payer, err = a.gateway.book.Standing(escrow.Actor{Agent: agent}); err != nil {
 		return err
 	}
+	a.goodReceipt = s.Receipt
 	seen := a.printOf(s.Secret)
 	a.key = hex.EncodeToString(seen)
 	if a.terms.idempotencyKey == "" {

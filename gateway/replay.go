@@ -35,8 +35,10 @@ func (q *asked) mayHold(n, more int64) bool {
 func (q *asked) seal(status int, h http.Header, body []byte) []byte {
 	h = h.Clone()
 	dropOwn(h)
-	for name := range q.receipt { // among it is the key of a new agent
-		h.Del(name)
+	for _, receipt := range []http.Header{q.receipt, q.goodReceipt} { // among it is the key of a new agent
+		for name := range receipt {
+			h.Del(name)
+		}
 	}
 	h.Del("Trailer")
 	answer := http.Response{

@@ -168,7 +168,7 @@ func (w *response) WriteHeader(status int) {
 		return
 	}
 	c.tellOwed(w.Header())
-	maps.Copy(w.Header(), c.receipt) // instead of what the provider says by these names
+	c.writeReceipt(w.Header(), status)
 	exposeOwn(w.Header())
 	if w.refuses(c.whyBarred(), false) {
 		return

@@ -8,6 +8,7 @@ import (
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 
 	"github.com/tallygate/tallygate/caddymodule"
+	_ "github.com/tallygate/tallygate/caddymodule/mpp"
 	_ "github.com/tallygate/tallygate/caddymodule/postgres"
 	_ "github.com/tallygate/tallygate/caddymodule/stripe"
 	_ "github.com/tallygate/tallygate/caddymodule/x402"

@@ -12,7 +12,6 @@ package api
 import (
 	"context"
 	"encoding/json"
-	"io"
 	"iter"
 	"log/slog"
 	"net/http"
@@ -34,6 +33,8 @@ type Options struct {
 	Version string
 	// Tariffs yields the tariff of each metered route, with an id. It makes the answer to GET /tariffs.
 	Tariffs func(TariffQuery) iter.Seq2[string, func() Tariff]
+	// Sold returns the metered routes of the host that a request is for. Everybody may read what it returns. Default: none are listed.
+	Sold func(*http.Request) []Sold
 	// Quote estimates what a request to a metered route would cost. Its error, such as a refusal, is sent to the caller.
 	Quote func(ctx context.Context, by escrow.Actor, q QuoteOrder) (Quote, error)
 	// Cashier takes payments by card. Default: there are none.
@@ -63,12 +64,8 @@ type server struct {
 	o      Options
 	routes []route
 	mux    *http.ServeMux
-	docs   map[string]document // by path
 	mcp    http.Handler
 }
-
-// document is an answer that never changes.
-type document struct{ kind, text string }
 
 const (
 	base    = "/api/v1"
@@ -88,30 +85,19 @@ func New(book func() *escrow.Book, o Options) http.Handler {
 	for _, r := range s.routes {
 		s.mux.HandleFunc(r.method+" "+base+r.path, func(w http.ResponseWriter, req *http.Request) { s.serve(w, req, r) })
 	}
-	openAPI, err := s.openAPI()
-	if err != nil {
+	if err := s.documents(); err != nil {
 		panic(err) // can't happen: the description is made from types and constants, and a test makes it
-	}
-	s.docs = map[string]document{
-		"/openapi.json": {"application/json", string(openAPI)},
-		"/llms.txt":     {"text/plain; charset=utf-8", s.llmsText()},
 	}
 	s.mcp = s.mcpHandler()
 	s.mux.HandleFunc("/mcp", s.serveMCP)
 	s.mux.HandleFunc("POST "+eventsPath, s.notify)
-	for path, d := range s.docs {
-		s.mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Content-Type", d.kind)
-			_, _ = io.WriteString(w, d.text)
-		})
-	}
 	return http.HandlerFunc(s.handle)
 }
 
 // Serves reports whether the handler serves a path, with any method. The prefix must be stripped from the path.
 func Serves(path string) bool {
 	switch path {
-	case "/mcp", "/openapi.json", "/llms.txt", eventsPath:
+	case "/mcp", "/openapi.json", "/llms.txt", openAPIAt, eventsPath:
 		return true
 	}
 	if !IsBelow(path) {
@@ -149,7 +135,7 @@ func NoSuchPath(w http.ResponseWriter, r *http.Request, shop Shop) {
 		w.WriteHeader(http.StatusNoContent)
 		return
 	}
-	WriteProblem(w, &escrow.Refusal{Outcome: escrow.NotFound, Detail: "no such path; they are in " + shop.Prefix + "/openapi.json"}, shop, Plain)
+	WriteProblem(w, &escrow.Refusal{Outcome: escrow.NotFound, Detail: "no such path; they are in " + shop.Prefix + openAPIAt}, shop, Plain)
 }
 
 func (s *server) handle(w http.ResponseWriter, r *http.Request) {

@@ -1,19 +1,53 @@
 package api
 
-import "strings"
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
 
-// llmsText returns the answer to /llms.txt, which tells an agent how to register, fund its wallet, call and stop.
-func (s *server) llmsText() string {
-	return strings.ReplaceAll(llms, "PREFIX", s.o.Prefix)
+// llmsText returns the answer to /llms.txt, which tells an agent how to pay, register, fund its wallet, call and stop.
+func (s *server) llmsText(routes []Sold) string {
+	return strings.NewReplacer("PREFIX", s.o.Prefix, "PAYING\n", payText(routes)).Replace(llms)
 }
+
+// payText tells how to pay without an account; it is empty if nobody can.
+func payText(routes []Sold) string {
+	var ways []string
+	for _, sold := range routes {
+		for _, offer := range sold.Offers {
+			way := "- "
+			if offer["method"] == "x402" {
+				way += fmt.Sprintf("x402 (header PAYMENT-REQUIRED): %v units of %v on %v", offer["amount"], offer["currency"], offer["network"])
+			} else {
+				way += fmt.Sprintf("MPP (header WWW-Authenticate: Payment): method %v, intent %v, %v of the smallest units of %v", offer["method"], offer["intent"], offer["amount"], offer["currency"])
+			}
+			if !slices.Contains(ways, way) {
+				ways = append(ways, way)
+			}
+		}
+	}
+	if len(ways) == 0 {
+		return ""
+	}
+	return paying + strings.Join(ways, "\n") + "\n\n"
+}
+
+const paying = `## Pay without an account
+Call a metered route without a key. The 402 says how to pay; its amount counts, and it may be more than here. Send the same request again with the
+payment. What you pay is prepaid credit: the call is charged by what it used, and the rest stays yours. The first answer to a payment has
+"Authorization: Bearer KEY", once. Keep the key: send it as "Tallygate-Key: KEY", and the credit pays for later calls until it is used up. If the
+answer was lost, send the same request with the same payment again: it is not paid twice.
+`
 
 const llms = `# Tallygate
 
 > A gateway in front of paid APIs. You call them as you would without it, with a Tallygate key instead of the provider's key. Each call is
 > counted, priced exactly, and paid from your wallet or from an escrow. Agents can also lock, release and refund money between each other.
 
-Amounts are decimal strings such as "0.001". Errors are application/problem+json; rely on "code". The whole API: PREFIX/openapi.json
+Amounts are decimal strings such as "0.001". Errors are application/problem+json; rely on "code". The whole API: PREFIX/api/v1/openapi.json
 
+PAYING
 ## Register
 POST PREFIX/api/v1/agents {"agent_id": "my-name"} answers {"agent_id", "api_key"}. The key is shown once. Send it as "Authorization: Bearer KEY".
 If only the operator may register agents, ask the operator for a key.

@@ -16,7 +16,7 @@ import (
 type object map[string]any
 
 // openAPI returns the description of the API in OpenAPI 3.1. It is generated from the routes and their Go types.
-func (s *server) openAPI() ([]byte, error) {
+func (s *server) openAPI() (d description, err error) {
 	all := newSchemas(s.routes)
 	components := object{"Problem": problemSchema()}
 	for name, schema := range all.components {
@@ -29,7 +29,13 @@ func (s *server) openAPI() ([]byte, error) {
 		}
 		paths[rt.path][strings.ToLower(rt.method)] = all.operation(rt)
 	}
-	return json.Marshal(object{
+	d.paths = make(map[string]json.RawMessage)
+	for path, item := range paths {
+		if d.paths[path], err = json.Marshal(item); err != nil {
+			return d, err
+		}
+	}
+	d.fields = object{
 		"openapi": "3.1.0",
 		"info": object{
 			"title": "Tallygate", "version": s.o.Version,
@@ -38,12 +44,12 @@ func (s *server) openAPI() ([]byte, error) {
 		},
 		"servers":  []object{{"url": s.o.Prefix + base}},
 		"security": []object{{"key": []string{}}},
-		"paths":    paths,
 		"components": object{
 			"schemas":         components,
 			"securitySchemes": object{"key": object{"type": "http", "scheme": "bearer", "description": "an agent's key, tg_..., or the operator's"}},
 		},
-	})
+	}
+	return d, nil
 }
 
 var pathParameter = regexp.MustCompile(`\{(\w+)\}`)
