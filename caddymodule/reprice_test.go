@@ -26,6 +26,11 @@ const newPrices = `
 				output 15 per 1M tokens
 			}
 		}
+		tariff other {
+			model other-* {
+				output 10 per 1M tokens
+			}
+		}
 		tariff climbing {
 			model test-* {
 				input 0 per 1M tokens
@@ -83,13 +88,10 @@ func TestReprice(t *testing.T) {
 	p.stop(syscall.SIGTERM)
 	check("closed")
 	p.start()
-	if a := p.do("POST", "/v1/chat/completions", bob, chatOf("free-1")); a.status != 200 {
-		t.Fatalf("%d %s", a.status, a.body)
-	}
-	if code, out := run(t, "reprice", "--tariff", "next", "--from", today, "--config", p.config); code != 1 || !strings.Contains(out, "no price") {
+	if code, out := run(t, "reprice", "--tariff", "other", "--from", today, "--config", p.config); code != 1 || !strings.Contains(out, "no price") {
 		t.Errorf("a model without a price: exit %d\n%s", code, out)
 	}
-	if code, out := run(t, "reprice", "--tariff", "none", "--from", today, "--config", p.config); code != 2 || !strings.Contains(out, `no tariff "none"`) {
+	if code, out := run(t, "reprice", "--tariff", "none", "--from", today, "--config", p.config); code != 2 || !strings.Contains(out, `no tariff \"none\"`) {
 		t.Errorf("a tariff that is not there: exit %d\n%s", code, out)
 	}
 	if code, out := run(t, "reprice", "--tariff", "next", "--config", p.config); code != 2 || !strings.Contains(out, "--from is missing") {

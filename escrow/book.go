@@ -109,7 +109,7 @@ type process struct {
 }
 
 func newProcess(l *ledger.Ledger) *process {
-	return &process{shared: l.IsShared(), lastUsed: lastUsed{shared: l.IsShared()}, claims: newClaims(l), ids: newIDs(), outbox: make(chan struct{}, 1), signer: &signer{}, silent: newSilent(l), watches: newWatches(), unkept: newUnkept()}
+	return &process{shared: l.IsShared(), oldest: oldest{shared: l.IsShared()}, claims: newClaims(l), ids: newIDs(), outbox: make(chan struct{}, 1), signer: &signer{}, silent: newSilent(l), watches: newWatches(), unkept: newUnkept()}
 }
 
 func (r Rules) withDefaults() Rules {

@@ -132,7 +132,7 @@ func (a *Authorisation) use(ctx context.Context, e *Escrow, o CallOrder) error {
 // fromOldest tries the open escrows of the pair, the oldest first. If a limit of the key refuses one, a later one may still do: the limits
 // do not count again what the key has locked itself.
 func (a *Authorisation) fromOldest(ctx context.Context, o CallOrder) (found bool, err error) {
-	if e := a.book.process.lastUsed.of(o.By.Agent, o.Payee); e != "" {
+	if e := a.book.process.oldest.of(o.By.Agent, o.Payee); e != "" {
 		if found, err := a.again(ctx, e, o); found || err != nil {
 			return found, err
 		}
@@ -142,13 +142,15 @@ func (a *Authorisation) fromOldest(ctx context.Context, o CallOrder) (found bool
 		return false, err
 	}
 	var limited error
-	for _, e := range candidates {
+	for i, e := range candidates {
 		if e.over(a.book.Now()) { // it has expired, and will be released or refunded
 			continue
 		}
 		err := a.use(ctx, e, o)
 		if err == nil {
-			a.book.process.lastUsed.note(o.By.Agent, o.Payee, e.ID)
+			if i == 0 {
+				a.book.process.oldest.note(o.By.Agent, o.Payee, e.ID)
+			}
 			return true, nil
 		}
 		switch ledger.OutcomeOf(err) {
@@ -162,35 +164,35 @@ func (a *Authorisation) fromOldest(ctx context.Context, o CallOrder) (found bool
 	return false, limited
 }
 
-// lastUsed knows the escrow that paid the last call between two agents, if processes share the ledger. To try it first takes no search, which a
-// database would have to be asked for. A process that does not share its ledger always searches, since an older escrow may cover the call again.
-type lastUsed struct {
+// oldest knows the oldest open escrow between two agents, if processes share the ledger. To try it first takes no search, for which a database
+// would have to be asked. It stays the oldest until it is over, since later ones are younger.
+type oldest struct {
 	shared  bool
 	mu      sync.Mutex
 	escrows map[[2]string]string
 }
 
-const maxLastUsed = 10_000 // pairs; if there are more, all are forgotten
+const maxOldest = 10_000 // pairs; if there are more, all are forgotten
 
-func (l *lastUsed) of(payer, payee string) string {
+func (l *oldest) of(payer, payee string) string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.escrows[[2]string{payer, payee}]
 }
 
-func (l *lastUsed) note(payer, payee, escrow string) {
+func (l *oldest) note(payer, payee, escrow string) {
 	if !l.shared {
 		return
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.escrows == nil || len(l.escrows) >= maxLastUsed {
+	if l.escrows == nil || len(l.escrows) >= maxOldest {
 		l.escrows = make(map[[2]string]string)
 	}
 	l.escrows[[2]string{payer, payee}] = escrow
 }
 
-// again tries the escrow that paid the last call of the pair.
+// again tries the oldest escrow of the pair again.
 func (a *Authorisation) again(ctx context.Context, id string, o CallOrder) (bool, error) {
 	e, err := a.book.storedEscrow(id)
 	if err != nil || e == nil || !e.Kind.drawn() || !e.drawable() || e.over(a.book.Now()) {

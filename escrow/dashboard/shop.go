@@ -90,9 +90,12 @@ func (s Shop) goods() (all []goods) {
 			if len(paths) == 0 {
 				paths = []string{"/*"}
 			}
-			all = append(all, goods{Paths: paths, Payee: t.Payee, Pays: t.Charge, host: t.Host, tokens: t.Pattern == "per_token", model: modelOf(t)})
+			all = append(all, goods{Paths: paths, Payee: t.Payee, Pays: t.Charge, host: t.Host})
 		}
 		last := &all[len(all)-1]
+		if t.Pattern == "per_token" && !last.tokens { // other models of the route may be free
+			last.tokens, last.model = true, modelOf(t)
+		}
 		last.tool = last.tool || slices.ContainsFunc(t.Prices, func(p api.TariffPrice) bool { return p.Tool != "" })
 		last.Prices = append(last.Prices, s.prices(t)...)
 	}

@@ -47,8 +47,9 @@ func (s Shop) exampleAt(g goods, path string) *example {
 	switch {
 	case g.tool:
 		e.Method, e.MCP, e.Body = "POST", true, `{"jsonrpc": "2.0", "id": 1, "method": "tools/list"}`
-	case g.tokens && strings.HasSuffix(path, "/*"):
-		e.Method, e.URL, e.Base = "POST", e.URL+askModel, strings.TrimSuffix(e.URL, "/")
+	case g.tokens && (at != path || strings.HasSuffix(at, "/"+askModel)):
+		e.Base = s.Origin + strings.TrimSuffix(strings.TrimSuffix(at, askModel), "/")
+		e.Method, e.URL = "POST", e.Base+"/"+askModel
 		e.Body = `{"model": ` + strconv.Quote(g.model) + `, "messages": [{"role": "user", "content": "hello"}]}`
 	}
 	return e
