@@ -101,7 +101,7 @@ type process struct {
 	agents decoded[Agent]
 	silent *silent // agents without webhooks
 
-	lastUsed lastUsed
+	oldest oldest
 	watches  *watches // what open pages wait for
 
 	abandoned abandoned // calls whose charge failed with a commit
