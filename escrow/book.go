@@ -101,8 +101,8 @@ type process struct {
 	agents decoded[Agent]
 	silent *silent // agents without webhooks
 
-	oldest oldest
-	watches  *watches // what open pages wait for
+	oldest  oldest
+	watches *watches // what open pages wait for
 
 	abandoned abandoned // calls whose charge failed with a commit
 	unkept    *unkept   // payees whose totals may be behind

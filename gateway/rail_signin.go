@@ -26,6 +26,7 @@ type SignInRail interface {
 type SignedIn struct {
 	Payer  string // as in [Payable]
 	ID     string // of the proof; a payer never uses it again
+	Bound  bool   // the proof is for the path of the request alone
 	Secret []byte // what only the payer knew
 	// Receipt has what the rail says about this in an answer that is a success; it may be nil.
 	Receipt http.Header
@@ -85,7 +86,9 @@ func (a *arrival) admitSigned(rail Rail, s SignedIn) (err error) {
 	a.key = hex.EncodeToString(seen)
 	if a.terms.idempotencyKey == "" {
 		a.terms.idempotencyKey = rail.Name() + ":" + s.Payer + ":" + s.ID
-		return nil
+		if s.Bound { // idempotency keys are those of a path
+			return nil
+		}
 	}
 	use := sha256.Sum256(append(seen, a.terms.idempotencyKey...))
 	id := escrow.OnceID{Owner: "signed:" + agent, Key: s.ID}

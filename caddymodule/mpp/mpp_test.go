@@ -305,7 +305,7 @@ func TestASessionDrawsFromItsDeposit(t *testing.T) {
 	want(t, "used up", fmt.Sprint(short.code(), short.receipt(t)), "402 insufficient_fundsmap[]")
 	more := show("topUp", "sessionId", id, "spt", s.stripe.token("usd", 100))
 	want(t, "topped up", fmt.Sprint(more.code(), more.Header.Get("Tallygate-Balance")), "2000.8")
-	want(t, "the same with another request", s.get("/other", "Authorization", drawn).code(), "409 idempotency_conflict")
+	want(t, "the same with another request", s.get("/other", "Authorization", drawn).code(), "402 payment_refused used")
 	preimage = hex.EncodeToString([]byte(strings.Repeat("t", 32)))
 	want(t, "a session that was not opened", show("bearer").code(), "402 payment_required")
 	want(t, "booked", s.deposits(), "2")

@@ -67,7 +67,7 @@ func (r *Rail) SignIn(request *http.Request, url string, now time.Time) (s gatew
 	if err := p.check(r.Network, url, now); err != nil {
 		return s, true, err
 	}
-	return gateway.SignedIn{Payer: strings.ToLower(p.Address), ID: p.Nonce, Secret: []byte(sent[0])}, true, nil
+	return gateway.SignedIn{Payer: strings.ToLower(p.Address), ID: p.Nonce, Bound: true, Secret: []byte(sent[0])}, true, nil
 }
 
 func (p *signIn) check(network, url string, now time.Time) error {
