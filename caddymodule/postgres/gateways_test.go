@@ -26,6 +26,7 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 	"github.com/tallygate/tallygate/escrow/ledger/postgres"
 	"github.com/tallygate/tallygate/escrow/ledger/postgres/pgtest"
+	"github.com/tallygate/tallygate/internal/rounds"
 )
 
 const (
@@ -399,11 +400,11 @@ func (g *gateway) pause(d time.Duration) {
 	_ = g.process.Process.Signal(syscall.SIGCONT)
 }
 
-// rounds returns how many rounds of faults TestGateways has: TALLYGATE_GATEWAY_ROUNDS, by default a few.
+// gatewayRounds returns how many rounds of faults TestGateways has: TALLYGATE_GATEWAY_ROUNDS, by default a few.
 func gatewayRounds(t *testing.T) int {
 	text := os.Getenv("TALLYGATE_GATEWAY_ROUNDS")
 	if text == "" {
-		return 2
+		return rounds.Of(1, 10)
 	}
 	n, err := strconv.Atoi(text)
 	must(t, err)
