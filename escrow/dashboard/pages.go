@@ -121,11 +121,11 @@ func (p *pages) home(w http.ResponseWriter, r *http.Request) {
 
 // show shows another page.
 func (p *pages) show(w http.ResponseWriter, r *http.Request, page *page) {
-	v, _, err := p.visitOf(r)
-	if page.open && errors.Is(err, errSession) {
-		v = &visit{pages: p, r: r}
-	} else if v = p.begin(w, r); v == nil {
-		return
+	v := &visit{pages: p, r: r} // of nobody
+	if _, _, err := p.visitOf(r); !page.open || !errors.Is(err, errSession) {
+		if v = p.begin(w, r); v == nil {
+			return
+		}
 	}
 	v.page = page
 	p.display(w, v, http.StatusOK)
