@@ -42,6 +42,7 @@ async function call(key) {
 // look opens a page as somebody with these settings, and returns it. What goes wrong on it is in faults.
 async function look(settings, key) {
 	const context = await browser.newContext(settings);
+	context.setDefaultTimeout(60_000);
 	const page = await context.newPage();
 	const faults = [];
 	page.on("console", (message) => message.type() === "error" && faults.push(`${page.url()}: ${message.text()}`));
@@ -86,7 +87,7 @@ const schemes = ["light", "dark"];
 
 for (const width of sizes) {
 	for (const colorScheme of schemes) {
-		test(`all pages, ${width} wide, ${colorScheme}`, { timeout: 120_000 }, async () => {
+		test(`all pages, ${width} wide, ${colorScheme}`, { timeout: 300_000 }, async () => {
 			for (const [key, paths] of [[alice, ofAgents], [gate.operator, ofOperator]]) {
 				const { context, page, faults } = await look({ viewport: { width, height: 900 }, colorScheme }, key);
 				for (const path of paths) {
@@ -110,7 +111,7 @@ for (const width of sizes) {
 }
 
 for (const javaScriptEnabled of [true, false]) {
-	test(`the ways through, with JavaScript ${javaScriptEnabled ? "on" : "off"}`, { timeout: 120_000 }, async () => {
+	test(`the ways through, with JavaScript ${javaScriptEnabled ? "on" : "off"}`, { timeout: 300_000 }, async () => {
 		const { context, page, faults } = await look({ javaScriptEnabled }, alice);
 		const field = (name, value) => page.getByLabel(name).fill(value);
 		const press = (name) => page.getByRole("button", { name, exact: true }).click();
@@ -168,7 +169,7 @@ test("a wrong key, and keys that end", { timeout: 60_000 }, async () => {
 
 for (const width of sizes) {
 	for (const colorScheme of schemes) {
-		test(`calls from the pages, ${width} wide, ${colorScheme}`, { timeout: 120_000 }, async () => {
+		test(`calls from the pages, ${width} wide, ${colorScheme}`, { timeout: 300_000 }, async () => {
 			const settings = { viewport: { width, height: 900 }, colorScheme };
 			const ask = async (page, path) => {
 				await page.goto(`${gate.base}/dashboard/${path}`);
@@ -176,7 +177,9 @@ for (const width of sizes) {
 				await page.getByLabel("Path", { exact: true }).fill("/v1/chat/completions");
 				await page.getByLabel("Body, as JSON").fill('{"model": "test-1", "messages": [{"role": "user", "content": "it\'s me"}]}');
 				await page.getByRole("button", { name: "Send" }).click();
-				await page.locator(".answer").getByText("Usage x prices").waitFor();
+				await page.locator(".answer").getByText("Usage x prices").waitFor().catch(async (error) => {
+					throw new Error(`the page shows: ${await page.locator(".answer").innerText()}`, { cause: error });
+				});
 			};
 
 			// Try it: the answer, the charge, and the call as code
