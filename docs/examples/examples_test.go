@@ -292,7 +292,8 @@ func readSources(t *testing.T) {
 type server struct {
 	t      *testing.T
 	bin    string
-	config string // the Caddyfile
+	env    []string // of all its commands, besides that of the tests
+	config string   // the Caddyfile
 	url    string
 	cmd    *exec.Cmd
 	log    *lockedBuffer
@@ -317,18 +318,14 @@ func (b *lockedBuffer) String() string {
 	return b.buf.String()
 }
 
-// open starts a server in a folder of its own: a shop like the demo shop, but without providers, and with further options.
+// open starts a shop like the demo shop, but without providers, and with further options.
 func open(t *testing.T, bin, options string) *server {
 	t.Helper()
-	dir, address := t.TempDir(), freeAddress(t)
-	s := &server{
-		t: t, bin: bin, config: filepath.Join(dir, "Caddyfile"), url: "http://" + address,
-		log: new(lockedBuffer), exited: make(chan error, 1),
-	}
-	caddyfile := fmt.Sprintf(`{
+	address := freeAddress(t)
+	return serve(t, bin, address, fmt.Sprintf(`{
 	admin off
 	tallygate {
-		ledger bolt %s
+		ledger bolt ledger.db
 		operator_key {env.TALLYGATE_OPERATOR_KEY}
 		registration open
 		faucet 100.00
@@ -337,14 +334,23 @@ func open(t *testing.T, bin, options string) *server {
 	}
 }
 
-%s {
+http://%s {
 	tallygate
 }
-`, filepath.ToSlash(filepath.Join(dir, "ledger.db")), options, s.url)
+`, options, address))
+}
+
+// serve starts a server in a folder of its own, with a Caddyfile whose site is at the address.
+func serve(t *testing.T, bin, address, caddyfile string, env ...string) *server {
+	t.Helper()
+	s := &server{
+		t: t, bin: bin, env: env, config: filepath.Join(t.TempDir(), "Caddyfile"), url: "http://" + address,
+		log: new(lockedBuffer), exited: make(chan error, 1),
+	}
 	if err := os.WriteFile(s.config, []byte(caddyfile), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s.cmd = s.tallygate("run")
+	s.cmd = s.command(filepath.Join(bin, "tallygate"), "run", "--config", s.config)
 	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
 	if err := s.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -385,12 +391,13 @@ func (s *server) awaitAnswer() {
 	}
 }
 
-// tallygate is a command of the server's binary, on the server's Caddyfile.
-func (s *server) tallygate(args ...string) *exec.Cmd {
+// command is a program that runs in the server's folder, with the server's environment.
+func (s *server) command(program string, args ...string) *exec.Cmd {
 	dir := filepath.Dir(s.config)
-	cmd := exec.Command(filepath.Join(s.bin, "tallygate"), append(args, "--config", s.config)...)
+	cmd := exec.Command(program, args...)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "TALLYGATE_OPERATOR_KEY="+operatorKey, "HOME="+dir, "XDG_DATA_HOME="+dir, "XDG_CONFIG_HOME="+dir)
+	cmd.Env = append(cmd.Env, s.env...)
 	return cmd
 }
 
@@ -406,7 +413,7 @@ func (s *server) close() {
 // verify checks the ledger after the programs have run.
 func (s *server) verify() {
 	s.t.Helper()
-	if out, err := s.tallygate("ledger", "verify").CombinedOutput(); err != nil || !strings.Contains(string(out), "the books are good") {
+	if out, err := s.command(filepath.Join(s.bin, "tallygate"), "ledger", "verify", "--config", s.config).CombinedOutput(); err != nil || !strings.Contains(string(out), "the books are good") {
 		s.t.Errorf("ledger verify: %v\n%s", err, out)
 	}
 }

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	_ "embed"
 	"html/template"
+	"io/fs"
 	"net/http"
+	"path"
 	"strconv"
 	"strings"
 	"sync"
@@ -42,19 +44,19 @@ type sheet struct {
 }
 
 // WriteGuide answers a request for a page of the guide: below /dashboard/docs/, or the section of a problem below /problems/. Browsers
-// get HTML; clients that do not ask for HTML, such as agents, get Markdown. path is the request's path without the gateway's prefix.
+// get HTML; clients that do not ask for HTML, such as agents, get Markdown. at is the request's path without the gateway's prefix.
 // WriteGuide reports whether there is such a page; if not, it has written nothing.
-func WriteGuide(w http.ResponseWriter, r *http.Request, path string) bool {
-	if !strings.HasPrefix(path, guidePath) && !strings.HasPrefix(path, api.ProblemsPath) {
+func WriteGuide(w http.ResponseWriter, r *http.Request, at string) bool {
+	if !strings.HasPrefix(at, guidePath) && !strings.HasPrefix(at, api.ProblemsPath) {
 		return false // calls of metered routes come here too: the pages are made when somebody reads them
 	}
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		return false
 	}
-	if name, is := strings.CutPrefix(path, guidePath); is && strings.HasSuffix(name, pictures) {
+	if name, is := strings.CutPrefix(at, guidePath); is && strings.HasSuffix(name, pictures) {
 		return writePicture(w, name)
 	}
-	page, ok := sheets()[path]
+	page, ok := sheets()[at]
 	if !ok {
 		return false
 	}
@@ -92,23 +94,21 @@ func writePicture(w http.ResponseWriter, name string) bool {
 // sheets returns the pages of the guide by their paths.
 var sheets = sync.OnceValue(func() map[string]sheet {
 	all := make(map[string]sheet)
-	names, err := docs.Pages.ReadDir(".")
+	files, err := fs.Glob(docs.Pages, "*.md")
 	if err != nil {
-		panic(err) // can't happen: the folder is embedded
+		panic(err) // can't happen: the pattern is good
 	}
-	for _, file := range names {
-		if !strings.HasSuffix(file.Name(), ".md") {
-			continue
-		}
-		markdown, err := docs.Pages.ReadFile(file.Name())
+	inFolders, err := fs.Glob(docs.Pages, "*/*.md")
+	if err != nil {
+		panic(err) // likewise
+	}
+	for _, file := range append(files, inFolders...) {
+		markdown, err := docs.Pages.ReadFile(file)
 		if err != nil {
-			panic(err) // likewise
+			panic(err) // can't happen: the file is embedded
 		}
-		name := strings.TrimSuffix(file.Name(), ".md")
-		if name == "README" {
-			name = ""
-		}
-		all[guidePath+name] = newSheet(markdown, "", name)
+		name := pageName(file)
+		all[guidePath+name] = newSheet(markdown, strings.Repeat("../", strings.Count(name, "/")), name)
 		if name != problemsDoc {
 			continue
 		}
@@ -119,6 +119,15 @@ var sheets = sync.OnceValue(func() map[string]sheet {
 	}
 	return all
 })
+
+// pageName returns the name of a file's page, which is its path below the guide's. The README of a folder is the page of the folder.
+func pageName(file string) string {
+	name := strings.TrimSuffix(file, ".md")
+	if path.Base(name) == "README" {
+		return strings.TrimSuffix(name, "README")
+	}
+	return name
+}
 
 // sections returns the sections of a page by their headings. Each is a page of its own: its heading is one of the first level.
 func sections(markdown []byte) map[string][]byte {
@@ -182,7 +191,7 @@ func (a anchors) Put(id []byte) { a[string(id)]++ }
 // linker makes links that hold in the repository hold on the gateway too.
 type linker struct {
 	guide string // the relative address of the guide from the page that is shown
-	name  string // the page of the guide that the text is from
+	name  string // the page of the guide that the text is from: pageName
 	title *string
 }
 
@@ -207,13 +216,13 @@ func (l linker) Transform(page *ast.Document, reader text.Reader, _ parser.Conte
 	})
 }
 
-// link returns the address on the gateway for one in the repository, which is relative to the folder docs.
+// link returns the address on the gateway for one in the repository, which is relative to the folder of the page.
 func (l linker) link(to string) string {
 	if strings.Contains(to, "://") {
 		return to
 	}
 	if fragment, within := strings.CutPrefix(to, "#"); within {
-		if l.guide != "" { // a section alone: the other sections are pages of their own
+		if l.name == problemsDoc && l.guide != "" { // a section alone: the other sections are pages of their own
 			return fragment
 		}
 		return to
@@ -222,18 +231,18 @@ func (l linker) link(to string) string {
 	if fragment != "" {
 		fragment = "#" + fragment
 	}
+	file = path.Join(path.Dir(l.name), file)
 	if _, err := docs.Pages.Open(file); err == nil && strings.HasSuffix(file, pictures) {
 		return l.guide + file
 	}
-	name, isPage := strings.CutSuffix(file, ".md")
-	if _, err := docs.Pages.Open(file); !isPage || err != nil {
+	if _, err := docs.Pages.Open(file); err != nil || !strings.HasSuffix(file, ".md") {
 		if above, is := strings.CutPrefix(file, "../"); is {
 			return source + above + fragment
 		}
 		return source + "docs/" + file + fragment
 	}
-	if name == "README" {
-		name = "./"
+	if file == "README.md" {
+		return l.guide + "./" + fragment
 	}
-	return l.guide + name + fragment
+	return l.guide + pageName(file) + fragment
 }

@@ -1,0 +1,132 @@
+package examples
+
+import (
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+const (
+	site        = ":8402" // the guides' gateway
+	providerKey = "the-key-of-the-provider"
+)
+
+// provider is what stands behind a gateway in a guide: the address in the guide's Caddyfile, and what answers instead of it in the test.
+type provider struct {
+	address string
+	answer  http.HandlerFunc
+}
+
+// providers are the providers of each guide.
+var providers = map[string]provider{
+	"rest": {"127.0.0.1:3000", weather},
+}
+
+// Each guide's Caddyfile serves, and each step of its session prints what the guide says. With TALLYGATE_GUIDES=write, what is printed is
+// written into the guides.
+func TestGuides(t *testing.T) {
+	t.Parallel()
+	replay, err := filepath.Abs(filepath.Join(root, ".ci", "replay"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, program := range []string{"bash", "curl", "awk", "diff", "sed"} {
+		if _, err := exec.LookPath(program); err != nil && os.Getenv("CI") != "" {
+			t.Fatalf("CI must have what the guides use: %v", err)
+		} else if err != nil {
+			t.Skipf("SKIPPED, the guides need what is not here: %v", err)
+		}
+	}
+	pages, err := filepath.Glob("../guides/*.md")
+	if err != nil || len(pages) != len(providers)+1 {
+		t.Fatalf("%d guides with a list of them, %d providers, %v", len(pages), len(providers), err)
+	}
+	bin := build(t)
+	for _, page := range pages {
+		name := strings.TrimSuffix(filepath.Base(page), ".md")
+		if name == "README" {
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			text, err := os.ReadFile(page)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var write func(string)
+			if os.Getenv("TALLYGATE_GUIDES") == "write" {
+				write = func(text string) {
+					if err := os.WriteFile(page, []byte(text), 0o644); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+			follow(t, bin, replay, string(text), providers[name], write)
+		})
+	}
+}
+
+var caddyfileBlock = regexp.MustCompile("(?s)```caddyfile\n(.*?)```")
+
+// follow does what a guide says, at ports of this machine that are free. If there is a write, it gets the guide with what was printed.
+func follow(t *testing.T, bin, replay, text string, p provider, write func(string)) {
+	upstream := httptest.NewUnstartedServer(p.answer)
+	upstream.Config.Protocols = new(http.Protocols)
+	upstream.Config.Protocols.SetHTTP1(true)
+	upstream.Config.Protocols.SetUnencryptedHTTP2(true)
+	upstream.Start()
+	t.Cleanup(upstream.Close)
+	address, admin := freeAddress(t), freeAddress(t)
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := caddyfileBlock.FindStringSubmatch(text)
+	if found == nil || !strings.Contains(found[1], p.address) || !strings.Contains(found[1], site) {
+		t.Fatalf("the guide has no Caddyfile with %s and %s", p.address, site)
+	}
+	there := strings.TrimPrefix(upstream.URL, "http://")
+	if strings.HasPrefix(p.address, "https://") {
+		there = upstream.URL
+	}
+	here := strings.NewReplacer(site, ":"+port, p.address, there)
+	s := serve(t, bin, address, here.Replace(found[1]), "CADDY_ADMIN="+admin, "PROVIDER_KEY="+providerKey,
+		"PATH="+bin+string(os.PathListSeparator)+os.Getenv("PATH"))
+	copied := filepath.Join(filepath.Dir(s.config), "guide.md")
+	if err := os.WriteFile(copied, []byte(here.Replace(text)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	args := []string{replay, copied}
+	if write != nil {
+		args = []string{replay, "--write", copied}
+	}
+	out, err := s.command("bash", args...).CombinedOutput()
+	if err != nil {
+		t.Errorf("%v\n%s\nthe server's log:\n%s", err, out, s.log)
+	} else if write != nil {
+		said, err := os.ReadFile(copied)
+		if err != nil {
+			t.Fatal(err)
+		}
+		write(strings.NewReplacer(":"+port, site, there, p.address).Replace(string(said)))
+	}
+	s.close()
+	s.verify()
+}
+
+// weather is a REST API. It knows one place.
+func weather(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	if r.URL.Path != "/weather/oslo" {
+		w.WriteHeader(http.StatusNotFound)
+		_, _ = w.Write([]byte(`{"error":"no such place"}` + "\n"))
+		return
+	}
+	_, _ = w.Write([]byte(`{"place":"oslo","celsius":-3}` + "\n"))
+}
