@@ -28,8 +28,8 @@ type lease struct {
 
 const (
 	tendEvery   = 100 * time.Millisecond // leases that others have recalled are given back within this time
-	recallWait  = 300 * time.Millisecond // how long a hold waits for leases that it has recalled
-	recallPause = 20 * time.Millisecond  // between two looks whether they came back
+	recallWait  = time.Second            // how long a hold or an operation waits for leases that it has recalled
+	recallPause = 20 * time.Millisecond  // before the first look whether they came back; twice as long before each further one
 	idleAfter   = 5 * time.Second        // a lease that is not used for so long is given back
 )
 
@@ -100,7 +100,8 @@ type given struct {
 // others. The operation decides and takes in one step, so that no two holds get in each other's way.
 func (h *Hold) extendByLease(w wanted) (given, error) {
 	l := h.ledger
-	for began := time.Now(); ; {
+	began := time.Now()
+	for pause := recallPause; ; pause *= 2 {
 		step := w
 		last := !w.recall || time.Since(began) >= l.patience
 		step.part, step.recall = w.part && last, w.recall
@@ -115,7 +116,7 @@ func (h *Hold) extendByLease(w wanted) (given, error) {
 			}
 			continue
 		}
-		time.Sleep(recallPause)
+		time.Sleep(min(pause, tendEvery))
 	}
 }
 

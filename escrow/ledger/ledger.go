@@ -206,7 +206,8 @@ func Do[T any](ctx context.Context, l *Ledger, op func(*Tx) (T, error)) (T, erro
 	if ctx.Err() != nil {
 		return none, fmt.Errorf("the operation was not begun: %w", context.Cause(ctx))
 	}
-	for began := time.Now(); ; {
+	began := time.Now()
+	for pause := recallPause; ; pause *= 2 {
 		r := Queue(l, op)
 		select {
 		case <-r.done:
@@ -216,7 +217,7 @@ func Do[T any](ctx context.Context, l *Ledger, op func(*Tx) (T, error)) (T, erro
 		case <-ctx.Done():
 			return none, fmt.Errorf("waiting for the ledger: %w", context.Cause(ctx))
 		}
-		if !l.awaitLeases(ctx, r.lacks) {
+		if !l.awaitLeases(ctx, r.lacks, min(pause, tendEvery)) {
 			return r.result, r.err
 		}
 	}

@@ -401,7 +401,7 @@ func (tx *Tx) keepValid(ids []AccountID) error {
 }
 
 // awaitLeases recalls what other processes have leased of accounts that have too little for an operation, and waits a moment for it.
-func (l *Ledger) awaitLeases(ctx context.Context, ids []AccountID) bool {
+func (l *Ledger) awaitLeases(ctx context.Context, ids []AccountID, pause time.Duration) bool {
 	receipt := Queue(l, func(tx *Tx) (struct{}, error) {
 		for _, id := range ids {
 			if err := tx.Recall(id); err != nil {
@@ -416,7 +416,7 @@ func (l *Ledger) awaitLeases(ctx context.Context, ids []AccountID) bool {
 		return false
 	}
 	select {
-	case <-time.After(recallPause):
+	case <-time.After(pause):
 		return receipt.err == nil
 	case <-ctx.Done():
 		return false

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
@@ -55,7 +56,11 @@ func testTwoLedgers(t *testing.T, p Place) {
 	rest.Release()
 	hold.Release()
 	for _, l := range []*ledger.Ledger{a, b} {
-		must(t, payFrom(l, "alice", "bob", 1))
+		err := payFrom(l, "alice", "bob", 1)
+		for deadline := time.Now().Add(time.Minute); ledger.OutcomeOf(err) == ledger.InsufficientFunds && time.Now().Before(deadline); {
+			err = payFrom(l, "alice", "bob", 1) // on a busy machine the other ledger may be late to give back what it does not need
+		}
+		must(t, err)
 		mustBalance(t, l)
 		must(t, l.Err())
 	}
