@@ -12,21 +12,7 @@ import (
 	"testing"
 )
 
-const (
-	site        = ":8402" // the guides' gateway
-	providerKey = "the-key-of-the-provider"
-)
-
-// provider is what stands behind a gateway in a guide: the address in the guide's Caddyfile, and what answers instead of it in the test.
-type provider struct {
-	address string
-	answer  http.HandlerFunc
-}
-
-// providers are the providers of each guide.
-var providers = map[string]provider{
-	"rest": {"127.0.0.1:3000", weather},
-}
+const site = ":8402" // of the guides' gateways
 
 // Each guide's Caddyfile serves, and each step of its session prints what the guide says. With TALLYGATE_GUIDES=write, what is printed is
 // written into the guides.
@@ -43,6 +29,7 @@ func TestGuides(t *testing.T) {
 			t.Skipf("SKIPPED, the guides need what is not here: %v", err)
 		}
 	}
+	tested := clientLines(t)
 	pages, err := filepath.Glob("../guides/*.md")
 	if err != nil || len(pages) != len(providers)+1 {
 		t.Fatalf("%d guides with a list of them, %d providers, %v", len(pages), len(providers), err)
@@ -59,6 +46,11 @@ func TestGuides(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			for _, block := range clientBlock.FindAllStringSubmatch(string(text), -1) {
+				if line := gatewayURL.ReplaceAllString(strings.TrimSpace(block[1]), "BASE"); !strings.Contains(tested, line) {
+					t.Errorf("clients/ does not test %s", line)
+				}
+			}
 			var write func(string)
 			if os.Getenv("TALLYGATE_GUIDES") == "write" {
 				write = func(text string) {
@@ -70,6 +62,26 @@ func TestGuides(t *testing.T) {
 			follow(t, bin, replay, string(text), providers[name], write)
 		})
 	}
+}
+
+var (
+	clientBlock = regexp.MustCompile("(?s)```js\n(.*?)```")
+	gatewayURL  = regexp.MustCompile(`"http://localhost:8402[^"]*"`)
+	testedURL   = regexp.MustCompile("(baseURL: )base(?: \\+ \"/v1\")?|`\\$\\{gate.base\\}/mcp-tools`")
+)
+
+// clientLines returns what the tests of the official clients do, with BASE for each address.
+func clientLines(t *testing.T) string {
+	t.Helper()
+	var all strings.Builder
+	for _, file := range []string{"clients.mjs", "mcp.test.mjs"} {
+		text, err := os.ReadFile(filepath.Join(root, "clients", file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		all.WriteString(testedURL.ReplaceAllString(string(text), "${1}BASE"))
+	}
+	return all.String()
 }
 
 var caddyfileBlock = regexp.MustCompile("(?s)```caddyfile\n(.*?)```")
@@ -96,7 +108,7 @@ func follow(t *testing.T, bin, replay, text string, p provider, write func(strin
 		there = upstream.URL
 	}
 	here := strings.NewReplacer(site, ":"+port, p.address, there)
-	s := serve(t, bin, address, here.Replace(found[1]), "CADDY_ADMIN="+admin, "PROVIDER_KEY="+providerKey,
+	s := serve(t, bin, address, here.Replace(found[1]), "CADDY_ADMIN="+admin, "ANTHROPIC_API_KEY="+providerKey, "OPENROUTER_API_KEY="+providerKey,
 		"PATH="+bin+string(os.PathListSeparator)+os.Getenv("PATH"))
 	copied := filepath.Join(filepath.Dir(s.config), "guide.md")
 	if err := os.WriteFile(copied, []byte(here.Replace(text)), 0o600); err != nil {
@@ -118,15 +130,4 @@ func follow(t *testing.T, bin, replay, text string, p provider, write func(strin
 	}
 	s.close()
 	s.verify()
-}
-
-// weather is a REST API. It knows one place.
-func weather(w http.ResponseWriter, r *http.Request) {
-	w.Header().Set("Content-Type", "application/json")
-	if r.URL.Path != "/weather/oslo" {
-		w.WriteHeader(http.StatusNotFound)
-		_, _ = w.Write([]byte(`{"error":"no such place"}` + "\n"))
-		return
-	}
-	_, _ = w.Write([]byte(`{"place":"oslo","celsius":-3}` + "\n"))
 }
