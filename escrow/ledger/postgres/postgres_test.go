@@ -104,7 +104,7 @@ func TestShared(t *testing.T) {
 		{"log", []postgres.Mode{postgres.Log}, 0},
 		{"rows, no cache", []postgres.Mode{postgres.Rows}, 1},
 		{"mostly rows, no cache", []postgres.Mode{postgres.Rows, postgres.Rows, postgres.Log}, 1},
-	}[:rounds.Of(1, 4)] {
+	}[:rounds.Of(1, 3)] {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			ledgertest.RunShared(t, func(t testing.TB) ledgertest.Place {
