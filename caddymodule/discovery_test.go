@@ -54,7 +54,7 @@ func TestWhatIsSoldIsFound(t *testing.T) {
 	}
 	for path, expected := range map[string]struct{ methods, has string }{
 		"/search":     {"get post", `"x-payment-info":{"offers":[{"amount":"1","currency":"pieces","intent":"charge","method":"coins"}]}`},
-		"/v1/{path}":  {"post", `"class":"input","amount":"3","per":1000000,"unit":"token"`},
+		"/v1/{path}":  {"post", `"class":"input","amount":"3","per":1000000,"unit":"input"`},
 		"/elsewhere":  {"", ""},
 		"/seen":       {"", ""},
 		"/agents":     {"get post", ""},

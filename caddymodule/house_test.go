@@ -29,7 +29,7 @@ var rooms = []struct {
 	{"cmd", []string{"cmd", "caddymodule"}, nil},
 	{"caddymodule/postgres", []string{"caddymodule", "escrow/ledger"}, drivers[2:]},
 	{"caddymodule/stripe", []string{"escrow"}, drivers[:4]},
-	{"caddymodule/mpp", []string{"gateway", "escrow"}, drivers},
+	{"caddymodule/mpp", []string{"gateway", "escrow"}, drivers[:4]},
 	{"caddymodule", []string{"caddymodule", "gateway", "meter", "pricing", "escrow"}, append([]string{module + "caddymodule/mpp"}, drivers...)},
 	{"gateway", []string{"gateway", "meter", "pricing", "escrow"}, []string{"github.com/caddyserver", "go.uber.org/zap"}},
 	{"pricing", []string{"pricing", "meter"}, []string{"github.com/caddyserver", "net/http"}},
