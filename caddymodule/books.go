@@ -29,6 +29,8 @@ type books struct {
 	store  ledger.Store
 	logger *zap.Logger
 
+	owed bool // calls of gateways that have ended are not settled yet; used by the clock only
+
 	mu     sync.Mutex
 	refs   int  // the number of requests that use the books
 	closed bool // no config uses the books any more
@@ -71,9 +73,7 @@ func (b *books) bringBack(ctx context.Context) {
 			return
 		}
 		b.logger.Warn("the ledger accepts charges again", zap.NamedError("since", trouble))
-		if err := b.book.RecoverPending(ctx); err != nil { // if other gateways have ended this one's session, its calls are over
-			b.logger.Error("calls that other gateways took for dead can't be settled yet", zap.Error(err))
-		}
+		b.owed = true // if other gateways have ended this one's session, its calls are over
 	}
 	b.succeed(ctx)
 	right, err := b.book.PutRight(ctx)
@@ -91,14 +91,20 @@ func (b *books) succeed(ctx context.Context) {
 	if !b.ledger.IsShared() || b.ledger.Err() != nil {
 		return
 	}
-	recover := b.book.FinishClosing
 	select {
 	case <-b.ledger.Ended():
-		recover = b.book.RecoverPending
+		b.owed = true
 	default:
 	}
-	if err := recover(ctx); err != nil && ctx.Err() == nil {
-		b.logger.Error("what other gateways have left can't be settled yet", zap.Error(err))
+	settle := b.book.FinishClosing
+	if b.owed {
+		settle = b.book.RecoverPending
+	}
+	err := settle(ctx)
+	if err == nil {
+		b.owed = false
+	} else if ctx.Err() == nil {
+		b.logger.Error("what gateways that have ended have left can't be settled yet", zap.Error(err))
 	}
 }
 

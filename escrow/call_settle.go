@@ -584,12 +584,20 @@ func (b *Book) recoverIn(ctx context.Context, in table, recover func(*Tx, string
 		if err != nil || len(ids) == 0 {
 			return err
 		}
-		for _, id := range ids {
-			if _, err := Do(ctx, b, func(t *Tx) (struct{}, error) { return struct{}{}, recover(t, id) }); err != nil {
-				return fmt.Errorf("recovering %s: %w", id, err)
+		for some := range slices.Chunk(ids, dueTogether) {
+			_, err := Do(ctx, b, func(t *Tx) (struct{}, error) {
+				for _, id := range some {
+					if err := recover(t, id); err != nil {
+						return struct{}{}, fmt.Errorf("recovering %s: %w", id, err)
+					}
+				}
+				return struct{}{}, nil
+			})
+			if err != nil {
+				return err
 			}
-			after = id
 		}
+		after = ids[len(ids)-1]
 	}
 }
 

@@ -92,7 +92,7 @@ type opaque struct {
 
 // Challenge implements [gateway.Rail]. It offers each method with each intent, each in a header of its own.
 func (r *Rail) Challenge(need gateway.Need, h http.Header) map[string]any {
-	units := r.units(need.Required)
+	units := need.Required.Minor(r.decimal)
 	if units.Cmp(r.topUp) < 0 {
 		units = r.topUp
 	}

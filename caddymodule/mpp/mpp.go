@@ -110,7 +110,7 @@ func (r *Rail) provision(replacer *caddy.Replacer) error {
 	if err != nil || amount <= 0 {
 		return fmt.Errorf("top_up %q: expected an amount above zero, such as 5", r.TopUp)
 	}
-	r.topUp = r.units(amount)
+	r.topUp = amount.Minor(r.decimal)
 	if back, exact := r.amount(r.topUp.String()); !exact || back != amount {
 		return fmt.Errorf("top_up %s: the currency has only %d decimals", r.TopUp, r.decimal)
 	}
@@ -158,25 +158,14 @@ func (r *Rail) method(name string) Method {
 
 func methodNames() string { return strings.Join(slices.Sorted(maps.Keys(methods)), ", ") }
 
-// units returns an amount in the currency's smallest units, rounded up.
-func (r *Rail) units(amount ledger.Amount) *big.Int {
-	step := power(maxDecimals - r.decimal)
-	n := new(big.Int).Add(big.NewInt(int64(amount)), step)
-	n.Sub(n, big.NewInt(1))
-	return n.Div(n, step)
-}
-
 // amount returns a number of the currency's smallest units as an amount. exact is false if it is not such a number.
 func (r *Rail) amount(units string) (amount ledger.Amount, exact bool) {
 	n, ok := new(big.Int).SetString(units, 10)
 	if !ok || len(units) > 19 || n.Sign() <= 0 {
 		return 0, false
 	}
-	n.Mul(n, power(maxDecimals-r.decimal))
-	return ledger.Amount(n.Int64()), n.IsInt64()
+	return ledger.FromMinor(n, r.decimal)
 }
-
-func power(n int) *big.Int { return new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(n)), nil) }
 
 // UnmarshalCaddyfile reads
 //

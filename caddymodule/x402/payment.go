@@ -17,6 +17,7 @@ import (
 
 	"github.com/tallygate/tallygate/escrow"
 	"github.com/tallygate/tallygate/escrow/api"
+	"github.com/tallygate/tallygate/escrow/ledger"
 	"github.com/tallygate/tallygate/gateway"
 )
 
@@ -138,7 +139,7 @@ func (r *Rail) required(need gateway.Need) required {
 
 // unitsFor returns how much a caller is asked to pay.
 func (r *Rail) unitsFor(need gateway.Need) *big.Int {
-	units := r.units(need.Required)
+	units := need.Required.Minor(r.decimal)
 	if units.Cmp(r.topUp) < 0 {
 		return r.topUp
 	}
@@ -207,7 +208,7 @@ func (r *Rail) read(p payment) (paid gateway.Payable, err error) {
 		return paid, refuse("invalid_recipient", "the payment is to %.100s; it must be to %s", a.To, r.PayTo)
 	}
 	units, _ := new(big.Int).SetString(a.Value, 10)
-	amount, whole := r.amount(units)
+	amount, whole := ledger.FromMinor(units, r.decimal)
 	if units.Cmp(r.topUp) < 0 || p.Version == 2 && p.Accepted.Amount != a.Value {
 		return paid, refuse("invalid_amount", "the payment is of %s units of the asset; it must be of what was offered, and at least of %s", a.Value, r.topUp)
 	}

@@ -78,7 +78,6 @@ var (
 const (
 	defaultDecimals = 6
 	maxDecimals     = 18
-	scaleOfLedger   = 9 // decimals of an amount in the ledger
 )
 
 // CaddyModule implements caddy.Module.
@@ -130,32 +129,12 @@ func (r *Rail) check() error {
 	if err != nil || amount <= 0 {
 		return fmt.Errorf("top_up %q: expected an amount above zero, such as 0.10", r.TopUp)
 	}
-	r.topUp = r.units(amount)
-	if back, exact := r.amount(r.topUp); !exact || back != amount {
+	r.topUp = amount.Minor(r.decimal)
+	if back, exact := ledger.FromMinor(r.topUp, r.decimal); !exact || back != amount {
 		return fmt.Errorf("top_up %s: the asset has only %d decimals", r.TopUp, r.decimal)
 	}
 	return nil
 }
-
-// units returns an amount in the asset's smallest units, rounded up.
-func (r *Rail) units(amount ledger.Amount) *big.Int {
-	n := big.NewInt(int64(amount))
-	if r.decimal >= scaleOfLedger {
-		return n.Mul(n, power(r.decimal-scaleOfLedger))
-	}
-	step := power(scaleOfLedger - r.decimal)
-	n.Add(n, step).Sub(n, big.NewInt(1))
-	return n.Div(n, step)
-}
-
-// amount returns a number of the asset's smallest units as an amount. exact is false if the ledger can't hold it exactly.
-func (r *Rail) amount(units *big.Int) (amount ledger.Amount, exact bool) {
-	n := new(big.Int).Mul(units, power(max(scaleOfLedger-r.decimal, 0)))
-	n, rest := n.DivMod(n, power(max(r.decimal-scaleOfLedger, 0)), new(big.Int))
-	return ledger.Amount(n.Int64()), rest.Sign() == 0 && n.IsInt64()
-}
-
-func power(n int) *big.Int { return new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(n)), nil) }
 
 // UnmarshalCaddyfile reads
 //

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/big"
 	"math/bits"
 	"strconv"
 	"strings"
@@ -118,6 +119,19 @@ func (a Amount) MulDiv(numerator, denominator uint64) (Amount, error) {
 		return 0, fmt.Errorf("%s * %d / %d: %w", a, numerator, denominator, ErrOverflow)
 	}
 	return Amount(quotient), nil
+}
+
+// Minor returns the amount in the smallest units of a currency, or of an asset, that has some decimals. It is rounded up.
+func (a Amount) Minor(decimals int) *big.Int {
+	return a.Decimal().Shift(int32(decimals)).Ceil().BigInt()
+}
+
+// FromMinor returns a number of the smallest units of a currency that has some decimals as an amount. exact is false if the ledger can't
+// hold that.
+func FromMinor(units *big.Int, decimals int) (amount Amount, exact bool) {
+	nanos := decimal.NewFromBigInt(units, int32(9-decimals))
+	n := nanos.BigInt()
+	return Amount(n.Int64()), nanos.IsInteger() && n.IsInt64()
 }
 
 // MarshalJSON writes the amount as a string, so that no reader parses it as a float.

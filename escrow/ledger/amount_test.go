@@ -180,3 +180,33 @@ func FuzzParseAmount(f *testing.F) {
 		}
 	})
 }
+
+// TestMinor: amounts in the smallest units of currencies and assets of few and of many decimals.
+func TestMinor(t *testing.T) {
+	for _, c := range []struct {
+		amount   ledger.Amount
+		decimals int
+		units    string
+		back     ledger.Amount // of the units
+	}{
+		{5 * ledger.Unit, 2, "500", 5 * ledger.Unit},
+		{1, 2, "1", ledger.Unit / 100}, // rounded up
+		{ledger.Unit/100 + 1, 2, "2", ledger.Unit / 50},
+		{ledger.Unit, 0, "1", ledger.Unit},
+		{1, 9, "1", 1},
+		{7, 18, "7000000000", 7},
+		{math.MaxInt64, 18, "9223372036854775807000000000", math.MaxInt64},
+	} {
+		units := c.amount.Minor(c.decimals)
+		back, exact := ledger.FromMinor(units, c.decimals)
+		if units.String() != c.units || back != c.back || !exact {
+			t.Errorf("%s with %d decimals: %s, which is %s, exact %v", c.amount, c.decimals, units, back, exact)
+		}
+	}
+	for text, decimals := range map[string]int{"1": 18, "9223372036854775808": 9, "92233720369": 0} {
+		units, _ := new(big.Int).SetString(text, 10)
+		if got, exact := ledger.FromMinor(units, decimals); exact {
+			t.Errorf("%s of %d decimals is %s", text, decimals, got)
+		}
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 	"slices"
+	"sync"
 	"time"
 )
 
@@ -100,23 +101,85 @@ type given struct {
 // others. The operation decides and takes in one step, so that no two holds get in each other's way.
 func (h *Hold) extendByLease(w wanted) (given, error) {
 	l := h.ledger
-	began := time.Now()
-	for pause := recallPause; ; pause *= 2 {
+	var got given
+	var err error
+	try := func(part bool) (enough bool) {
 		step := w
-		last := !w.recall || time.Since(began) >= l.patience
-		step.part, step.recall = w.part && last, w.recall
-		got, err := Do(context.Background(), l, func(tx *Tx) (given, error) { return tx.extend(h, step) })
-		switch {
-		case err != nil || got.amount == w.by || last:
-			return got, err
-		case got.others == 0: // nobody can give anything back
-			w.recall = false
-			if !w.part {
-				return got, nil
-			}
-			continue
+		step.part = part
+		got, err = Do(context.Background(), l, func(tx *Tx) (given, error) { return tx.extend(h, step) })
+		return err != nil || got.amount == w.by
+	}
+	if try(w.part && !w.recall) || !w.recall {
+		return got, err
+	}
+	came := false
+	if got.others > 0 {
+		came = l.awaitLeases(context.Background(), []AccountID{h.id}, func() bool { return try(false) })
+	}
+	if !came && (w.part || got.others > 0) {
+		try(w.part)
+	}
+	return got, err
+}
+
+// awaitLeases waits for leases of others that were recalled, and tries again and again what needs them. It returns true if a try succeeded.
+// Only one of those who need leases of an account tries; the others wait until it has ended. So who asks again and again for money that there
+// is not can't keep the processes busy.
+func (l *Ledger) awaitLeases(ctx context.Context, ids []AccountID, try func() bool) bool {
+	ended, first := l.tending.recalls.begin(ids)
+	if !first {
+		select {
+		case <-ended:
+		case <-ctx.Done():
 		}
-		time.Sleep(min(pause, tendEvery))
+		return false
+	}
+	defer l.tending.recalls.end(ids)
+	began := time.Now()
+	for pause := recallPause; time.Since(began) < l.patience; pause = min(2*pause, tendEvery) {
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return false
+		}
+		if try() {
+			return true
+		}
+	}
+	return false
+}
+
+// recalls are the accounts whose leases are waited for.
+type recalls struct {
+	mu    sync.Mutex
+	waits map[AccountID]chan struct{} // closed when the one that tries has ended
+}
+
+// begin returns true for the one that tries. For the others it returns a channel that is closed when that one has ended.
+func (r *recalls) begin(ids []AccountID) (ended <-chan struct{}, first bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, id := range ids {
+		if wait, is := r.waits[id]; is {
+			return wait, false
+		}
+	}
+	if r.waits == nil {
+		r.waits = make(map[AccountID]chan struct{})
+	}
+	wait := make(chan struct{})
+	for _, id := range ids {
+		r.waits[id] = wait
+	}
+	return wait, true
+}
+
+func (r *recalls) end(ids []AccountID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	close(r.waits[ids[0]])
+	for _, id := range ids {
+		delete(r.waits, id)
 	}
 }
 

@@ -206,20 +206,44 @@ func Do[T any](ctx context.Context, l *Ledger, op func(*Tx) (T, error)) (T, erro
 	if ctx.Err() != nil {
 		return none, fmt.Errorf("the operation was not begun: %w", context.Cause(ctx))
 	}
-	began := time.Now()
-	for pause := recallPause; ; pause *= 2 {
-		r := Queue(l, op)
+	var r *Receipt[T]
+	try := func() (ended bool) {
+		r = Queue(l, op)
 		select {
 		case <-r.done:
-			if len(r.lacks) == 0 || time.Since(began) >= l.patience {
-				return r.result, r.err
-			}
+			return len(r.lacks) == 0
 		case <-ctx.Done():
-			return none, fmt.Errorf("waiting for the ledger: %w", context.Cause(ctx))
+			return true
 		}
-		if !l.awaitLeases(ctx, r.lacks, min(pause, tendEvery)) {
-			return r.result, r.err
+	}
+	if !try() && l.recall(ctx, r.lacks) {
+		if !l.awaitLeases(ctx, r.lacks, try) && ctx.Err() == nil {
+			try()
 		}
+	}
+	select {
+	case <-r.done:
+		return r.result, r.err
+	default:
+		return none, fmt.Errorf("waiting for the ledger: %w", context.Cause(ctx))
+	}
+}
+
+// recall asks the other processes for what they have leased of accounts that have too little for an operation.
+func (l *Ledger) recall(ctx context.Context, ids []AccountID) bool {
+	receipt := Queue(l, func(tx *Tx) (struct{}, error) {
+		for _, id := range ids {
+			if err := tx.Recall(id); err != nil {
+				return struct{}{}, err
+			}
+		}
+		return struct{}{}, nil
+	})
+	select {
+	case <-receipt.done:
+		return receipt.err == nil
+	case <-ctx.Done():
+		return false
 	}
 }
 

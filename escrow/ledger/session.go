@@ -83,10 +83,14 @@ func (l *Ledger) Ended() <-chan struct{} { return l.tending.ended }
 func (l *Ledger) beginSession() error {
 	process := rand.Text()
 	asked := l.elapsed()
-	session, err := submit(l.store, func(w Writer) (Session, error) {
+	type begun struct {
+		session Session
+		all     []Session
+	}
+	b, err := submit(l.store, func(w Writer) (begun, error) {
 		meta, err := readMeta(w)
 		if err != nil {
-			return Session{}, err
+			return begun{}, err
 		}
 		if !l.shared {
 			meta.Sessions = nil
@@ -95,7 +99,7 @@ func (l *Ledger) beginSession() error {
 		session := Session{Epoch: meta.Epoch, Process: process}
 		meta.Sessions = append(meta.Sessions, session)
 		w.Put(metaKey, encode(meta))
-		return session, nil
+		return begun{session, meta.Sessions}, nil
 	})
 	if errors.Is(err, ErrReadOnly) {
 		return nil
@@ -104,9 +108,12 @@ func (l *Ledger) beginSession() error {
 		return err
 	}
 	l.mu.Lock()
-	l.session = session
+	l.session = b.session
 	l.mu.Unlock()
 	l.tending.contact(asked)
+	l.tending.mu.Lock()
+	l.tending.known = b.all // so that the end of each of them is noticed
+	l.tending.mu.Unlock()
 	return nil
 }
 
@@ -175,6 +182,8 @@ type tending struct {
 	stop     context.CancelFunc
 	stopped  context.Context
 	running  sync.WaitGroup
+
+	recalls recalls
 
 	mu     sync.Mutex
 	last   time.Duration // when the last question was asked that the database has answered
@@ -398,27 +407,4 @@ func (tx *Tx) keepValid(ids []AccountID) error {
 		tx.putLease(id, valid, own)
 	}
 	return nil
-}
-
-// awaitLeases recalls what other processes have leased of accounts that have too little for an operation, and waits a moment for it.
-func (l *Ledger) awaitLeases(ctx context.Context, ids []AccountID, pause time.Duration) bool {
-	receipt := Queue(l, func(tx *Tx) (struct{}, error) {
-		for _, id := range ids {
-			if err := tx.Recall(id); err != nil {
-				return struct{}{}, err
-			}
-		}
-		return struct{}{}, nil
-	})
-	select {
-	case <-receipt.done:
-	case <-ctx.Done():
-		return false
-	}
-	select {
-	case <-time.After(pause):
-		return receipt.err == nil
-	case <-ctx.Done():
-		return false
-	}
 }

@@ -2,6 +2,8 @@ package ledgertest
 
 import (
 	"errors"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/tallygate/tallygate/escrow/ledger"
@@ -50,5 +52,51 @@ func TestWrongRecordOfOthers(t *testing.T) {
 		if err = errors.Join(err, a.Err()); !errors.Is(err, ledger.ErrReadOnly) {
 			t.Errorf("%s was forged: %v", name, err)
 		}
+	}
+}
+
+// counted is a shared store that counts operations.
+type counted struct {
+	ledger.Store
+	submitted atomic.Int64
+}
+
+func (c *counted) Submit(op ledger.Op) {
+	c.submitted.Add(1)
+	c.Store.Submit(op)
+}
+
+func (*counted) Shared() {}
+
+// TestWhoLacksMoneyCostsLittle: many holds for which there is too little wait for another process's lease together: they take few operations each,
+// however long they wait.
+func TestWhoLacksMoneyCostsLittle(t *testing.T) {
+	p := Memories(t)
+	a := openIn(t, p)
+	must(t, deposit(a, "alice", 10))
+	hold, err := a.Hold(ledger.Wallet("alice"), 9)
+	must(t, err)
+	defer hold.Release()
+	c := &counted{Store: p.Open()}
+	b, err := ledger.New(c, ledger.Options{Currency: "USDC", Logger: quiet})
+	must(t, err)
+	defer func() { must(t, b.Close()) }()
+	const asks = 200
+	before := c.submitted.Load()
+	var all sync.WaitGroup
+	for i := range asks {
+		all.Go(func() {
+			if i%2 == 0 {
+				if _, err := b.Hold(ledger.Wallet("alice"), 5); ledger.OutcomeOf(err) != ledger.InsufficientFunds {
+					t.Errorf("a hold of more than there is: %v", err)
+				}
+			} else if err := payFrom(b, "alice", "bob", 5); ledger.OutcomeOf(err) != ledger.InsufficientFunds {
+				t.Errorf("a payment of more than there is: %v", err)
+			}
+		})
+	}
+	all.Wait()
+	if took := c.submitted.Load() - before; took > 5*asks {
+		t.Errorf("%d asks for money that there is not took %d operations", asks, took)
 	}
 }
