@@ -325,14 +325,14 @@ func (b *Book) KeepTotals(ctx context.Context) (kept time.Time, done bool, err e
 		}
 		payees = append(payees, noted...)
 	}
-	operations := 0
+	before, operations := kept, 0 // an operation may run on after ctx has ended, when kept is not its own any more
 	for i, payee := range payees {
 		for {
 			if operations++; operations > keepAtOnce {
 				b.stillBehind(payees[i:])
 				return kept, false, nil
 			}
-			part, err := Do(ctx, b, func(t *Tx) (keptPart, error) { return t.keepUpTo(payee, kept) })
+			part, err := Do(ctx, b, func(t *Tx) (keptPart, error) { return t.keepUpTo(payee, before) })
 			if err != nil {
 				b.stillBehind(payees[i:])
 				return time.Time{}, false, err
