@@ -92,7 +92,7 @@ func New(s Store, o Options) (*Ledger, error) {
 	if !o.Untended {
 		l.patience = recallWait
 	}
-	if shared && o.Lifetime >= 0 && !o.Untended {
+	if begun := l.Session() != (Session{}); shared && begun && o.Lifetime >= 0 && !o.Untended {
 		l.tending.running.Go(l.tendUntilClosed)
 	}
 	return l, nil
