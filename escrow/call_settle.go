@@ -315,71 +315,25 @@ func (t *Tx) settle(a *Authorisation, s Settlement) (Charge, error) {
 	if err != nil {
 		return Charge{}, err
 	}
-	if s.Price != nil {
-		if err := t.priceTiers(&d.Charge, &s); err != nil {
-			return Charge{}, err
-		}
-	}
-	if a.quota != nil {
-		if s.Amount, err = t.useQuota(a.quota, &d.Charge, s); err != nil {
-			return Charge{}, err
-		}
-	}
-	debt := a.owes(&d.Charge, s)
-	s.Amount = s.limited(s.Amount)
-	if a.shadow || a.milestone != "" {
-		d.Charge.Price, s.Amount = s.Amount, 0
-	}
-	amount := min(max(s.Amount, d.Posted), d.Posted+d.Pending+a.Held())
-	d.Charge.Suspect = s.Suspect || amount != s.Amount
-	e, err := t.source(d)
+	debt, err := t.dueFor(a, &d.Charge, &s)
 	if err != nil {
 		return Charge{}, err
 	}
+	amount := min(max(s.Amount, d.Posted), d.Posted+d.Pending+a.Held())
+	d.Charge.Suspect = s.Suspect || amount != s.Amount
 	debt.Amount = max(0, debt.Amount-amount)
 	if len(s.OwedOn) > 0 {
 		d.Charge.Owed = debt.Amount
 	}
-	amount, locked := s.Quality.divide(&d.Charge, amount, d.Posted)
-	before, feeBefore := d.money(), d.Charge.Commission
-	if err := t.payRest(&d, amount-d.Posted, a); err != nil {
-		return Charge{}, err
-	}
-	if err := t.countDraw(e, d.money()-before, d.Charge.Commission-feeBefore, d.stained); err != nil {
-		return Charge{}, err
-	}
-	if err := t.lockHeld(a, e, &d.Charge, locked, s.Quality); err != nil {
-		return Charge{}, err
-	}
-	if err := t.endCall(a, e); err != nil {
-		return Charge{}, err
-	}
-	if err := t.delivered(e, a.milestone, s.Cut); err != nil {
+	if err := t.payCall(a, &d, s, amount); err != nil {
 		return Charge{}, err
 	}
 	d.answer = s.Answer
-	c := &d.Charge
-	c.Units, c.UnitPrices, c.Source, c.Cut, c.HTTPStatus, c.Duration = s.Units, s.UnitPrices, s.Source, s.Cut, s.HTTPStatus, s.Duration
-	c.Cost, c.Markup = s.Cost, s.Markup
-	if s.Model != "" && s.Model != c.Model {
-		c.AskedModel, c.Model = c.Model, s.Model
-	}
-	if err := t.spent(c.Key, d.spends(amount+locked, e)); err != nil {
-		return Charge{}, err
-	}
-	if err := a.limits.settle(t); err != nil {
-		return Charge{}, err
-	}
+	d.Charge.used(s)
 	if a.shadow {
-		c.Status = Shadowed
+		d.Charge.Status = Shadowed
 	}
-	for _, later := range s.Later {
-		if err := t.keepLater(*c, later); err != nil {
-			return Charge{}, err
-		}
-	}
-	t.keepPaid(*c, s.Results)
-	if err := t.noteResources(*c, s, debt); err != nil {
+	if err := t.noteUsed(d.Charge, s, debt); err != nil {
 		return Charge{}, err
 	}
 	charge, err = t.record(d, a.hold)
@@ -387,6 +341,77 @@ func (t *Tx) settle(a *Authorisation, s Settlement) (Charge, error) {
 		return charge, err
 	}
 	return charge, t.tellUnpriced(charge)
+}
+
+// dueFor finds what a settled call costs by the tiers and the quota of its payer. It sets the amount of s to what is charged now, and returns
+// what the payer would owe if it paid nothing.
+func (t *Tx) dueFor(a *Authorisation, c *Charge, s *Settlement) (debt Debt, err error) {
+	if s.Price != nil {
+		if err := t.priceTiers(c, s); err != nil {
+			return Debt{}, err
+		}
+	}
+	if a.quota != nil {
+		if s.Amount, err = t.useQuota(a.quota, c, *s); err != nil {
+			return Debt{}, err
+		}
+	}
+	debt = a.owes(c, *s)
+	s.Amount = s.limited(s.Amount)
+	if a.shadow || a.milestone != "" {
+		c.Price, s.Amount = s.Amount, 0
+	}
+	return debt, nil
+}
+
+// payCall brings what was posted for a call to an amount, locks the part that waits for the quality of the answer, and gives back everything
+// that the call still holds.
+func (t *Tx) payCall(a *Authorisation, d *drawn, s Settlement, amount ledger.Amount) error {
+	e, err := t.source(*d)
+	if err != nil {
+		return err
+	}
+	amount, locked := s.Quality.divide(&d.Charge, amount, d.Posted)
+	before, feeBefore := d.money(), d.Charge.Commission
+	if err := t.payRest(d, amount-d.Posted, a); err != nil {
+		return err
+	}
+	if err := t.countDraw(e, d.money()-before, d.Charge.Commission-feeBefore, d.stained); err != nil {
+		return err
+	}
+	if err := t.lockHeld(a, e, &d.Charge, locked, s.Quality); err != nil {
+		return err
+	}
+	if err := t.endCall(a, e); err != nil {
+		return err
+	}
+	if err := t.delivered(e, a.milestone, s.Cut); err != nil {
+		return err
+	}
+	if err := t.spent(d.Charge.Key, d.spends(amount+locked, e)); err != nil {
+		return err
+	}
+	return a.limits.settle(t)
+}
+
+// used records in the charge what the settled call has used, and how its price came about.
+func (c *Charge) used(s Settlement) {
+	c.Units, c.UnitPrices, c.Source, c.Cut, c.HTTPStatus, c.Duration = s.Units, s.UnitPrices, s.Source, s.Cut, s.HTTPStatus, s.Duration
+	c.Cost, c.Markup = s.Cost, s.Markup
+	if s.Model != "" && s.Model != c.Model {
+		c.AskedModel, c.Model = c.Model, s.Model
+	}
+}
+
+// noteUsed notes what later requests may refer to: the call's later answers, its results, and what it has made.
+func (t *Tx) noteUsed(c Charge, s Settlement, debt Debt) error {
+	for _, later := range s.Later {
+		if err := t.keepLater(c, later); err != nil {
+			return err
+		}
+	}
+	t.keepPaid(c, s.Results)
+	return t.noteResources(c, s, debt)
 }
 
 // stillFirst refuses a call if its session is over, and another call was made with its idempotency key since.
