@@ -94,6 +94,7 @@ const (
 	Work            Kind = "work"            // of everybody, by its name: something that one worker at a time sees to, such as a delivery
 	RunningDelivery Kind = "delivery"        // of an agent, and of everybody: messages to webhooks that are being sent
 	WrongKey        Kind = "wrong key"       // of a client: tries with a key that is not valid; counted by Pass, as are the next two
+	PromisedPayment Kind = "promised"        // of a payer: a call whose payment is settled when its price is known
 	Registration    Kind = "registration"    // of a client: agents that it registers
 	WithheldAnswer  Kind = "withheld"        // of an agent: complete answers that its money, or a limit, did not reach for; counted by Pass
 	CodeContainer   Kind = "container"       // of a payer, by payee and container: until when it is paid for, see Pay

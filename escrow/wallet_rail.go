@@ -44,14 +44,8 @@ func (t *Tx) BeginFunding(p RailPayment) (noted RailPayment, first bool, err err
 	if found, err := load(t.ledger, railTable.key(p.Rail, p.ID), &noted); err != nil || found {
 		return noted, false, err
 	}
-	agent, exists, err := agentByID(t.ledger, p.Agent)
-	switch {
-	case err != nil:
+	if _, err := t.mayFund(p.Agent); err != nil {
 		return RailPayment{}, false, err
-	case exists && agent.Origin != ByRail:
-		return RailPayment{}, false, refuse(Forbidden, map[string]string{"agent_id": p.Agent}, "agent %q was not made by a payment, so payments are not booked into its wallet; ask the operator", p.Agent)
-	case exists && agent.status() != "":
-		return RailPayment{}, false, barred(agent.status(), agent.Reason)
 	}
 	if err := t.nameFunding(p); err != nil {
 		return RailPayment{}, false, err
@@ -59,6 +53,33 @@ func (t *Tx) BeginFunding(p RailPayment) (noted RailPayment, first bool, err err
 	p.Pending, p.At = true, t.Now()
 	t.ledger.Put(pendingPayment(p.Rail, p.ID), []byte{})
 	return p, true, t.put(railTable.key(p.Rail, p.ID), p)
+}
+
+// WelcomePayer makes the agent that stands for a payer, if there is none, before a payment that is made after the call. It refuses what
+// [Tx.BeginFunding] refuses.
+func (t *Tx) WelcomePayer(p RailPayment) error {
+	if err := checkRailPayment(p); err != nil {
+		return err
+	}
+	exists, err := t.mayFund(p.Agent)
+	if err == nil && !exists {
+		_, err = t.addAgent(AgentOrder{ID: p.Agent}, ByRail)
+	}
+	return err
+}
+
+// mayFund refuses payments of an agent that was not made by a rail, or is suspended.
+func (t *Tx) mayFund(id string) (exists bool, err error) {
+	agent, exists, err := agentByID(t.ledger, id)
+	switch {
+	case err != nil:
+		return false, err
+	case exists && agent.Origin != ByRail:
+		return false, refuse(Forbidden, map[string]string{"agent_id": id}, "agent %q was not made by a payment, so payments are not booked into its wallet; ask the operator", id)
+	case exists && agent.status() != "":
+		return false, barred(agent.status(), agent.Reason)
+	}
+	return exists, nil
 }
 
 // nameFunding notes that a payer has made the payment to which it gave a name.

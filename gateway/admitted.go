@@ -134,6 +134,9 @@ func (q *asked) authorise() (payment, *ledger.Refusal) {
 	if q.limit > 0 {
 		least, most = min(least, q.limit), min(most, q.limit)
 	}
+	if refusal := q.keepPromise(least); refusal != nil {
+		return nil, refusal
+	}
 	order := q.order(least, most)
 	order.Share = q.share()
 	auth, err := q.gateway.book.Authorise(q.request.Context(), order)

@@ -25,8 +25,9 @@ type arrival struct {
 	receipt http.Header     // of the payment that came with the request; nil if there was none
 	// goodReceipt is what only an answer that is a success may have of the receipt.
 	goodReceipt http.Header
-	paidAs      string // the agent that stands for who has paid with this request, without a key; empty if nobody has
-	passes      bool   // nobody has to pay for it, and it is not known who asks
+	paidAs      string   // the agent that stands for who has paid with this request, without a key; empty if nobody has
+	promise     *promise // a payment that is settled when the price is known; nil if there is none
+	passes      bool     // nobody has to pay for it, and it is not known who asks
 	terms       terms
 	refused     *ledger.Refusal // the refusal of the terms; only a caller that was identified gets it
 	body        []byte          // the body as it arrived, if it was read; for inner meters, the digest and judges
@@ -50,7 +51,8 @@ func (g *Gateway) arrive(route *Route, r *http.Request) *arrival {
 			setBody(r, a.outer.body)
 		}
 		a.key, a.hint, a.terms = a.outer.key, a.outer.hint, a.outer.terms // these are no longer in the request
-		a.client = a.outer.client                                         // the request's own context may be separate from the client's
+		a.promise = a.outer.promise
+		a.client = a.outer.client // the request's own context may be separate from the client's
 	} else {
 		hint := api.BearerHint(r.Header.Get("Authorization"))
 		if a.key = takeKey(r, g.ownKeys(route)); a.key == "" {

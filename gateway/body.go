@@ -111,7 +111,7 @@ func (a *arrival) grow(body []byte, announced int64) ([]byte, *ledger.Refusal) {
 
 // refusePenniless refuses a large body of a caller without money, which would take room from callers who can pay.
 func (a *arrival) refusePenniless() *ledger.Refusal {
-	if a.route.Shadow {
+	if a.route.Shadow || a.promise.open() {
 		return nil
 	}
 	book := a.gateway.book
@@ -164,6 +164,7 @@ func (a *arrival) takeRoom(n, size int64) bool {
 
 // giveRoom gives the room of the call's bodies back: the call has ended.
 func (a *arrival) giveRoom() {
+	a.promise.end()
 	for _, room := range []escrow.Claim{a.smallRoom, a.room} {
 		if room != nil {
 			room.End()

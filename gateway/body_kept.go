@@ -81,6 +81,10 @@ func (b *kept) take(p []byte) error {
 
 // letGo turns a kept answer into a streamed one.
 func (b *kept) letGo() error {
+	if refusal := b.call.secureStream(b.Header(), b.status); refusal != nil {
+		b.refuses(refusal, true)
+		return errRefused
+	}
 	b.flows = b.stream()
 	bytes := b.bytes
 	b.bytes = nil
@@ -133,6 +137,7 @@ func (b *kept) complete() (cause any) {
 		c.tell(b.ResponseWriter, asRefusal(err), nil)
 		return nil
 	}
+	c.writeReceipt(b.Header(), b.status) // a payment may have been settled only now
 	c.writeCharge(b.Header(), end)
 	keepUnstored(b.Header())
 	b.ResponseWriter.WriteHeader(b.status)

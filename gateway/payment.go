@@ -61,6 +61,8 @@ func (q *asked) payment() Payment {
 		return shadow{}
 	case q.terms.milestone != "":
 		return milestone{}
+	case q.waits():
+		return afterwards{}
 	default:
 		return q.route.payment()
 	}

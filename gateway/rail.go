@@ -75,6 +75,7 @@ type Payable struct {
 	Nameless bool
 	At       time.Time // when it was booked; known to Receipt only
 	OnlyGood bool      // the receipt may stand only in an answer that is a success
+	UpTo     bool      // Amount is the most that may be settled, see [UpToRail]
 }
 
 const (
@@ -164,6 +165,11 @@ func (a *arrival) accept(rail Rail, p Payable) error {
 	payment := escrow.RailPayment{
 		Rail: rail.Name(), ID: p.ID, Agent: payer.Agent, Amount: p.Amount, Proof: p.Proof, Request: a.printOf(p.Secret), Ends: p.Ends, Name: p.Name,
 	}
+	if after, is := rail.(UpToRail); is && p.UpTo {
+		if made, err := a.promises(after, p, payment); made || err != nil {
+			return err
+		}
+	}
 	// A payment that has begun is booked even if its caller is leaving.
 	done, err, _ := a.gateway.collecting.Do(payment.Rail+"\x00"+payment.ID, func() (any, error) {
 		return a.gateway.collect(context.WithoutCancel(a.client), rail, p, payment)
@@ -184,13 +190,23 @@ func (a *arrival) accept(rail Rail, p Payable) error {
 	if payer.Key == "" {
 		a.paidAs = payer.Agent
 	}
-	p.At = booked.At
+	p.At, p.Amount = booked.At, booked.Amount
 	a.thank(rail, p, booked.Outside)
+	a.nameBy(payment)
+	return a.giveKey(booked)
+}
+
+// nameBy names the call by the payment that it came with.
+func (a *arrival) nameBy(payment escrow.RailPayment) {
 	a.key, a.terms.idempotencyKey = hex.EncodeToString(payment.Request), payment.Rail+":"+payment.ID
+}
+
+// giveKey puts the key of a payer's agent into the answer to its first payment.
+func (a *arrival) giveKey(booked collected) error {
 	if !booked.now {
 		return nil
 	}
-	key, err := escrow.Do(context.WithoutCancel(a.client), a.gateway.book, func(tx *escrow.Tx) (string, error) { return tx.FirstKey(payment.Agent) })
+	key, err := escrow.Do(context.WithoutCancel(a.client), a.gateway.book, func(tx *escrow.Tx) (string, error) { return tx.FirstKey(booked.Agent) })
 	if err == nil && key != "" {
 		a.receipt.Set("Authorization", "Bearer "+key) // Caddy's logs show no header of this name
 	}
@@ -270,6 +286,9 @@ func (g *Gateway) collect(ctx context.Context, rail Rail, p Payable, payment esc
 	case found && !noted.Pending:
 		return collected{RailPayment: noted}, nil
 	case found:
+		if p.UpTo { // the price of the call is in what was noted
+			p.Proof, p.Amount = noted.Proof, noted.Amount
+		}
 		return g.settle(ctx, rail, p, noted, true)
 	}
 	if err := g.book.CheckPaymentName(payment); err != nil {
@@ -278,6 +297,11 @@ func (g *Gateway) collect(ctx context.Context, rail Rail, p Payable, payment esc
 	if err := g.verify(ctx, rail, p); err != nil {
 		return collected{}, err
 	}
+	return g.begin(ctx, rail, p, payment)
+}
+
+// begin writes a verified payment down, and settles it.
+func (g *Gateway) begin(ctx context.Context, rail Rail, p Payable, payment escrow.RailPayment) (collected, error) {
 	type begun struct {
 		escrow.RailPayment
 		first bool
@@ -291,6 +315,9 @@ func (g *Gateway) collect(ctx context.Context, rail Rail, p Payable, payment esc
 	}
 	if !b.first && !b.Pending {
 		return collected{RailPayment: b.RailPayment}, nil
+	}
+	if p.UpTo {
+		p.Proof, p.Amount = b.Proof, b.Amount
 	}
 	return g.settle(ctx, rail, p, b.RailPayment, !b.first)
 }

@@ -262,10 +262,14 @@ func (w *response) begin() {
 	c.begin(w.status, h, sse)
 	streams := sse || h.Get("Trailer") != "" || c.call.Stream && !document || isIncremental(h)
 	tells := !streams && c.tellsInBody()
+	flows := streams || !tells && counted.length > smallBody && !c.mayHold(min(counted.length, MaxKept+1), 0)
+	if flows && !bodiless && counted.length != 0 && w.refuses(c.secureStream(h, w.status), true) {
+		return
+	}
 	switch {
 	case bodiless || counted.length == 0:
 		counted.keep(true)
-	case streams || !tells && counted.length > smallBody && !c.mayHold(min(counted.length, MaxKept+1), 0):
+	case flows:
 		counted.stream()
 	default:
 		counted.keep(counted.length >= 0 || kind == "application/json" || c.keeps() || tells && !wire.IsLines(kind))

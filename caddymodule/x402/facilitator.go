@@ -37,7 +37,11 @@ func newFacilitator(url string, headers map[string]string) facilitator {
 // ask sends an order, and decodes the answer. Facilitators answer with other codes than 200 too if they refuse a payment, so the code alone
 // says nothing, except that a server error is no answer.
 func (f facilitator) ask(ctx context.Context, what string, order []byte, answer any) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, f.url+"/"+what, bytes.NewReader(order))
+	method := http.MethodPost
+	if order == nil {
+		method = http.MethodGet
+	}
+	request, err := http.NewRequestWithContext(ctx, method, f.url+"/"+what, bytes.NewReader(order))
 	if err != nil {
 		return err
 	}

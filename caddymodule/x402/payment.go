@@ -35,7 +35,11 @@ const (
 	maxSignature = 8 << 10  // characters of a signature; those of wallets that are contracts are long
 )
 
-const exact = "exact"
+// The schemes of payments: a transfer of what was offered, and one of at most that.
+const (
+	exact = "exact"
+	upTo  = "upto"
+)
 
 // requirements is what a payment must be, in the form of one version.
 type requirements struct {
@@ -71,8 +75,9 @@ type authorization struct {
 }
 
 type signed struct {
-	Signature     string        `json:"signature"`
-	Authorization authorization `json:"authorization"`
+	Signature     string         `json:"signature"`
+	Authorization *authorization `json:"authorization,omitempty"`        // of the scheme exact
+	Permit        *permit        `json:"permit2Authorization,omitempty"` // of the scheme upto
 }
 
 // payment is a payment as it comes in a header, and as it is sent to the facilitator.
@@ -132,9 +137,15 @@ type required struct {
 }
 
 func (r *Rail) required(need gateway.Need) required {
-	offer := r.requirementsFor(2, r.unitsFor(need).String())
-	offer.Extra["offer"] = rand.Text()
-	return required{Version: 2, Error: need.Refusal, Resource: resource{URL: need.URL, Description: description}, Accepts: []requirements{offer}}
+	units := r.unitsFor(need).String()
+	offers := []requirements{r.requirementsFor(2, units)}
+	if settles, known := r.supported.settler(need.At); known {
+		offers = append(offers, r.requirementsUpTo(units, settles))
+	}
+	for _, offer := range offers {
+		offer.Extra["offer"] = rand.Text()
+	}
+	return required{Version: 2, Error: need.Refusal, Resource: resource{URL: need.URL, Description: description}, Accepts: offers}
 }
 
 // unitsFor returns how much a caller is asked to pay.
@@ -195,7 +206,13 @@ func (r *Rail) read(p payment) (paid gateway.Payable, err error) {
 	if err := r.checkOffer(p); err != nil {
 		return paid, err
 	}
+	if p.scheme() == upTo {
+		return r.readUpTo(p)
+	}
 	a := p.Payload.Authorization
+	if a == nil {
+		return paid, refuse("invalid_payload", "the payment has no authorization")
+	}
 	if !addressForm.MatchString(a.From) || !nonceForm.MatchString(a.Nonce) || !signatureForm.MatchString(p.Payload.Signature) || len(p.Payload.Signature) > maxSignature {
 		return paid, refuse("invalid_payload", "the payment's sender, nonce or signature has a wrong form")
 	}
@@ -207,19 +224,15 @@ func (r *Rail) read(p payment) (paid gateway.Payable, err error) {
 	if !same(a.To, r.PayTo) {
 		return paid, refuse("invalid_recipient", "the payment is to %.100s; it must be to %s", a.To, r.PayTo)
 	}
-	units, _ := new(big.Int).SetString(a.Value, 10)
-	amount, whole := ledger.FromMinor(units, r.decimal)
-	if units.Cmp(r.topUp) < 0 || p.Version == 2 && p.Accepted.Amount != a.Value {
-		return paid, refuse("invalid_amount", "the payment is of %s units of the asset; it must be of what was offered, and at least of %s", a.Value, r.topUp)
+	amount, err := r.amountOf(p, a.Value)
+	if err != nil {
+		return paid, err
 	}
-	if !whole {
-		return paid, refuse("invalid_amount", "the payment is of %s units of the asset, which can't be booked", a.Value)
+	ends, err := endOf(a.ValidBefore)
+	if err != nil {
+		return paid, err
 	}
-	ends, err := strconv.ParseInt(a.ValidBefore, 10, 64)
-	if err != nil || ends > 1<<40 {
-		return paid, refuse("invalid_payload", "the payment is valid for too long")
-	}
-	proof := payment{Version: p.Version, Payload: p.Payload}
+	proof := payment{Version: p.Version, Payload: signed{Signature: p.Payload.Signature, Authorization: a}}
 	need := r.requirementsFor(p.Version, a.Value)
 	if p.Version == 1 {
 		proof.Scheme, proof.Network = exact, r.v1
@@ -232,8 +245,38 @@ func (r *Rail) read(p payment) (paid gateway.Payable, err error) {
 	}
 	name, err := p.identifier()
 	return gateway.Payable{
-		ID: strings.ToLower(a.From + ":" + a.Nonce), Payer: strings.ToLower(a.From), Amount: amount, Name: name, Proof: kept, Ends: time.Unix(ends, 0),
+		ID: strings.ToLower(a.From + ":" + a.Nonce), Payer: strings.ToLower(a.From), Amount: amount, Name: name, Proof: kept, Ends: ends,
 	}, err
+}
+
+// amountOf returns how much a payment of a number of units is. It must be what was offered.
+func (r *Rail) amountOf(p payment, value string) (ledger.Amount, error) {
+	units, _ := new(big.Int).SetString(value, 10)
+	amount, whole := ledger.FromMinor(units, r.decimal)
+	if units.Cmp(r.topUp) < 0 || p.Version == 2 && p.Accepted.Amount != value {
+		return 0, refuse("invalid_amount", "the payment is of %s units of the asset; it must be of what was offered, and at least of %s", value, r.topUp)
+	}
+	if !whole {
+		return 0, refuse("invalid_amount", "the payment is of %s units of the asset, which can't be booked", value)
+	}
+	return amount, nil
+}
+
+// endOf returns the time after which a payment can't be settled, which is given in seconds.
+func endOf(seconds string) (time.Time, error) {
+	ends, err := strconv.ParseInt(seconds, 10, 64)
+	if err != nil || ends > 1<<40 {
+		return time.Time{}, refuse("invalid_payload", "the payment is valid for too long")
+	}
+	return time.Unix(ends, 0), nil
+}
+
+// scheme returns the scheme that the payer has chosen.
+func (p payment) scheme() string {
+	if p.Version == 2 && p.Accepted != nil {
+		return p.Accepted.Scheme
+	}
+	return p.Scheme
 }
 
 // checkOffer checks that a payment is for an offer of ours.
@@ -247,8 +290,8 @@ func (r *Rail) checkOffer(p payment) error {
 	default:
 		return refuse("invalid_x402_version", "the payment is of version %d of x402, or not complete", p.Version)
 	}
-	if scheme != exact {
-		return refuse("unsupported_scheme", "the payment's scheme is %.100q; it must be exact", scheme)
+	if scheme != exact && (scheme != upTo || p.Version != 2 || !r.Upto) {
+		return refuse("unsupported_scheme", "the payment's scheme is %.100q, which was not offered", scheme)
 	}
 	if network != wanted {
 		return refuse("invalid_network", "the payment is on network %.100q; it must be on %s", network, wanted)
@@ -296,6 +339,7 @@ func (r *Rail) Settle(ctx context.Context, p gateway.Payable) (string, error) {
 		Reason      string `json:"errorReason"`
 		Transaction string `json:"transaction"`
 		Payer       string `json:"payer"`
+		Amount      string `json:"amount"` // of the scheme upto
 	}
 	if err := r.client.ask(ctx, "settle", p.Proof, &found); err != nil {
 		return "", err
@@ -310,6 +354,9 @@ func (r *Rail) Settle(ctx context.Context, p gateway.Payable) (string, error) {
 	case found.Transaction == "" || found.Payer != "" && !same(found.Payer, p.Payer):
 		return "", fmt.Errorf("the facilitator says that transaction %.100q of %.100q settles a payment of %s", found.Transaction, found.Payer, p.Payer)
 	}
+	if units := p.Amount.Minor(r.decimal).String(); found.Amount != "" && found.Amount != units {
+		return "", fmt.Errorf("the facilitator says that transaction %.100q has moved %.80q units, and was asked for %s", found.Transaction, found.Amount, units)
+	}
 	return strings.ToLower(fmt.Sprintf("%.200s", found.Transaction)), nil
 }
 
@@ -319,9 +366,13 @@ func (r *Rail) Receipt(p gateway.Payable, transaction string, h http.Header) {
 	if err := json.Unmarshal(p.Proof, &kept); err != nil {
 		panic(err) // can't happen: Take has written it
 	}
-	text, err := json.Marshal(map[string]any{"success": true, "transaction": transaction, "network": kept.Requirements.Network, "payer": p.Payer})
+	receipt := map[string]any{"success": true, "transaction": transaction, "network": kept.Requirements.Network, "payer": p.Payer}
+	if kept.Requirements.Scheme == upTo {
+		receipt["amount"] = p.Amount.Minor(r.decimal).String()
+	}
+	text, err := json.Marshal(receipt)
 	if err != nil {
-		panic(err) // can't happen: it has only texts
+		panic(err) // can't happen: it has only texts and a boolean
 	}
 	header := headerResponse
 	if kept.Version == 1 {

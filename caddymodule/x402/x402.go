@@ -13,7 +13,7 @@
 //		}
 //	}
 //
-// It offers the scheme exact, which is a transfer by EIP-3009. The facilitator checks signatures and balances, and sends transactions; this
+// It offers the scheme exact, which is a transfer by EIP-3009, and, if the config says so, the scheme upto, which is one by Permit2. The facilitator checks signatures and balances, and sends transactions; this
 // package knows no chain and holds no private key. See https://github.com/coinbase/x402/tree/main/specs.
 package x402
 
@@ -56,10 +56,15 @@ type Rail struct {
 	// TopUp is how much a caller is asked to pay, or more if it is known that the call needs more. What the call leaves stays as credit.
 	TopUp string `json:"top_up"`
 
-	client  facilitator
-	decimal int
-	topUp   *big.Int // in the asset's smallest units
-	v1      string   // the network's name in version 1; empty if it has none
+	// Upto also offers the scheme upto, if the facilitator supports it: the payer signs the most that the call may cost, and what was metered is
+	// settled. Default: false.
+	Upto bool `json:"upto,omitempty"`
+
+	client    facilitator
+	supported *supported // what the facilitator says of the scheme upto; nil without Upto
+	decimal   int
+	topUp     *big.Int // in the asset's smallest units
+	v1        string   // the network's name in version 1; empty if it has none
 }
 
 // networksV1 are the names that version 1 has for chains.
@@ -99,6 +104,10 @@ func (r *Rail) Provision(caddy.Context) error {
 		headers[name] = replacer.ReplaceAll(value, "")
 	}
 	r.client = newFacilitator(r.Facilitator, headers)
+	if r.Upto {
+		r.supported = &supported{client: r.client, network: r.Network}
+		r.supported.refresh()
+	}
 	return nil
 }
 
@@ -147,6 +156,7 @@ func (r *Rail) check() error {
 //		domain NAME VERSION
 //		pay_to ADDRESS
 //		top_up A
+//		upto
 //	}
 func (r *Rail) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next()
@@ -191,6 +201,12 @@ func (r *Rail) unmarshalWord(d *caddyfile.Dispenser, word string) error {
 		return one(&r.PayTo)
 	case "top_up":
 		return one(&r.TopUp)
+	case "upto":
+		if d.NextArg() {
+			return d.Err("'upto' takes no words")
+		}
+		r.Upto = true
+		return nil
 	case "domain":
 		if !d.Args(&r.DomainName, &r.DomainVersion) || d.NextArg() {
 			return d.Err("'domain' takes the asset's name and version in signatures, such as 'domain \"USD Coin\" 2'")
@@ -210,7 +226,7 @@ func (r *Rail) unmarshalWord(d *caddyfile.Dispenser, word string) error {
 		}
 		return nil
 	default:
-		return d.Errf("unrecognized subdirective %q of rail x402: expected one of facilitator, network, asset, domain, pay_to, top_up", word)
+		return d.Errf("unrecognized subdirective %q of rail x402: expected one of facilitator, network, asset, domain, pay_to, top_up, upto", word)
 	}
 }
 
@@ -241,6 +257,7 @@ func same(a, b string) bool { return strings.EqualFold(a, b) }
 var (
 	_ gateway.SignInRail    = (*Rail)(nil)
 	_ gateway.ToolRail      = (*Rail)(nil)
+	_ gateway.UpToRail      = (*Rail)(nil)
 	_ caddy.Provisioner     = (*Rail)(nil)
 	_ caddyfile.Unmarshaler = (*Rail)(nil)
 )
