@@ -31,6 +31,7 @@ const rail = (facilitator) => !facilitator ? "" : `rail x402 {
 			asset ${facilitator.asset}
 			pay_to ${facilitator.payTo}
 			top_up 0.10
+			upto
 		}`;
 
 const caddyfile = (dir, port, upstream, mcp, facilitator) => `{

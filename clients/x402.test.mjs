@@ -10,6 +10,7 @@ import { wrapFetchWithPayment, wrapFetchWithPaymentFromConfig, decodePaymentResp
 import { appendPaymentIdentifierToExtensions, generatePaymentId } from "@x402/extensions/payment-identifier";
 import { createSIWxClientHook } from "@x402/extensions/sign-in-with-x";
 import { ExactEvmScheme } from "@x402/evm";
+import { UptoEvmScheme } from "@x402/evm/upto/client";
 import { wrapFetchWithPayment as wrapV1, decodeXPaymentResponse, createSigner } from "x402-fetch";
 import { Client } from "@modelcontextprotocol/sdk/client/index.js";
 import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
@@ -194,4 +195,23 @@ test("a tool is paid inside of MCP, by a client without a key", { timeout: 60_00
 	assert.doesNotMatch(paid.content[0].text, /x402/, "the server of the tool is not shown the payment");
 	assert.equal(payer.paid(), 100_000n);
 	assert.equal(await payer.balance(), "0.09");
+});
+
+test("the scheme upto: what was metered is paid, after the call", { timeout: 60_000 }, async () => {
+	const payer = await newPayer();
+	const pay = wrapFetchWithPaymentFromConfig(fetch, { schemes: [{ network: "eip155:8453", client: new UptoEvmScheme(payer.account) }] });
+	const response = await pay(`${gate.base}/ok/v1/chat/completions`, post({ ...chat, max_tokens: 500 }));
+	assert.equal(response.status, 200, await response.clone().text());
+	const receipt = decodePaymentResponseHeader(response.headers.get("payment-response"));
+	const [charge] = await gate.chargesOf(payer.agent);
+	assert.equal(receipt.success, true);
+	assert.equal(receipt.amount, String(payer.paid()));
+	assert.equal(Number(charge.amount), Number(payer.paid()) / 1e6, "what was charged is what was paid");
+	assert.ok(payer.paid() > 0n && payer.paid() < 100_000n, `paid ${payer.paid()}`);
+	assert.equal(await payer.balance(), "0");
+
+	const down = await pay(`${gate.base}/down/v1/chat/completions`, post(chat));
+	assert.equal(down.status, 502);
+	assert.equal((await gate.chargesOf(payer.agent)).length, 1);
+	assert.equal(Number(charge.amount), Number(payer.paid()) / 1e6, "a provider that fails is not paid");
 });
