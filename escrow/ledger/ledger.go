@@ -49,6 +49,7 @@ type Ledger struct {
 	tending  tending
 	patience time.Duration // how long this process waits for leases that it has recalled
 	applied  applied       // what the last operation that ran has left; used by the writer only
+	known    decoded       // used by the writer only
 
 	reopening sync.Mutex
 
@@ -309,7 +310,9 @@ func (l *Ledger) run(tx *Tx, w Writer, op func() error) (err error) {
 	}
 	if tx.dirty {
 		tx.state.Time = tx.now.UnixNano()
-		w.Put(stateKey, encode(tx.state))
+		value := encode(tx.state)
+		w.Put(stateKey, value)
+		l.known.keepState(tx.state, value)
 	}
 	l.applied = applied{tx.state, tx.last}
 	return nil
