@@ -4,7 +4,9 @@ package postgres_test
 
 import (
 	"bufio"
+	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
@@ -55,6 +57,7 @@ const gatewaySite = `{
 	tallygate {
 		ledger postgres {env.TALLYGATE_DSN} {
 			lifetime %s
+			mode %s
 		}
 		operator_key {env.TALLYGATE_OPERATOR}
 		registration open
@@ -64,6 +67,15 @@ http://%s {
 	tallygate
 	handle /search* {
 		meter acme 0.01 per call
+		reverse_proxy %s
+	}
+	handle /news* {
+		meter {
+			payee paper
+			subscription basic 0.05 per 2s {
+				included 8 calls
+			}
+		}
 		reverse_proxy %s
 	}
 	handle /live* {
@@ -88,7 +100,7 @@ func startGateway(t *testing.T, server *pgtest.Server, dsn, upstream string) *ga
 	address := listener.Addr().String()
 	must(t, listener.Close())
 	g.base = "http://" + address
-	must(t, os.WriteFile(filepath.Join(g.dir, "Caddyfile"), fmt.Appendf(nil, gatewaySite, lifetime, address, upstream, upstream), 0o600))
+	must(t, os.WriteFile(filepath.Join(g.dir, "Caddyfile"), fmt.Appendf(nil, gatewaySite, lifetime, gatewayMode(), address, upstream, upstream, upstream), 0o600))
 	g.log, err = os.Create(filepath.Join(g.dir, "log"))
 	must(t, err)
 	g.dsn(dsn)
@@ -240,13 +252,15 @@ type load struct {
 	complete map[string]string // request id -> charge, of each response that a client saw to its end
 	cut      map[string]int    // request id -> events, of each stream that was cut
 	moved    int               // transfers that were acknowledged
+	begun    map[string]bool   // subscriptions that were acknowledged
+	periods  int64             // of all subscriptions, as counted by the last check
 	statuses map[int]int
 }
 
 func (l *load) spin(ctx context.Context) {
 	var all sync.WaitGroup
 	for i, key := range l.keys {
-		for _, work := range []func(context.Context, *gateway, string){l.call, l.call, l.stream, l.transfer, l.withKey} {
+		for _, work := range []func(context.Context, *gateway, string){l.call, l.call, l.stream, l.transfer, l.withKey, l.subscribe} {
 			all.Go(func() {
 				for n := i; ctx.Err() == nil; n++ {
 					work(ctx, l.gateways[n%len(l.gateways)], key)
@@ -257,20 +271,62 @@ func (l *load) spin(ctx context.Context) {
 	all.Wait()
 }
 
-func (l *load) call(ctx context.Context, g *gateway, key string) { l.callWith(ctx, g, key, "") }
+func (l *load) call(ctx context.Context, g *gateway, key string) {
+	l.callWith(ctx, g, "/search", key, "")
+}
+
+// subscribe makes calls on a plan, each at the next gateway. Their quota is too small for all of them, and renews while they run. Before, it
+// begins the subscription if there is none. Now and then it cancels it.
+func (l *load) subscribe(ctx context.Context, g *gateway, key string) {
+	var made struct {
+		ID string `json:"subscription_id"`
+	}
+	if l.ask(ctx, g, "POST", "/api/v1/subscriptions", key, `{"payee":"paper","plan":"basic"}`, http.StatusCreated, &made) {
+		l.mu.Lock()
+		l.begun[made.ID] = true
+		l.mu.Unlock()
+	}
+	for range 6 {
+		for _, g := range l.gateways {
+			l.callWith(ctx, g, "/news", key, "")
+		}
+	}
+	if made.ID != "" && rand.IntN(2) == 0 {
+		l.ask(ctx, g, "POST", "/api/v1/subscriptions/"+made.ID+"/cancel", key, "", http.StatusOK, nil)
+	}
+}
+
+// ask makes a request of the API, and reports whether it was answered as expected.
+func (l *load) ask(ctx context.Context, g *gateway, method, path, key, body string, status int, answer any) bool {
+	r := g.request(ctx, method, path, key, body)
+	r.Header.Set("Idempotency-Key", strconv.FormatUint(rand.Uint64(), 36))
+	response, err := http.DefaultClient.Do(r)
+	if err != nil {
+		pauseAfterRefusal(ctx)
+		return false
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	l.note(response.StatusCode)
+	if err != nil || response.StatusCode != status {
+		pauseAfterRefusal(ctx)
+		return false
+	}
+	return answer == nil || json.Unmarshal(text, answer) == nil
+}
 
 // withKey makes a call at one gateway, and again, with the same key, at all of them at once. At most one may be charged.
 func (l *load) withKey(ctx context.Context, _ *gateway, key string) {
 	once := strconv.FormatUint(rand.Uint64(), 36)
 	var all sync.WaitGroup
 	for _, g := range l.gateways {
-		all.Go(func() { l.callWith(ctx, g, key, once) })
+		all.Go(func() { l.callWith(ctx, g, "/search", key, once) })
 	}
 	all.Wait()
 }
 
-func (l *load) callWith(ctx context.Context, g *gateway, key, once string) {
-	r := g.request(ctx, "GET", "/search", key, "")
+func (l *load) callWith(ctx context.Context, g *gateway, path, key, once string) {
+	r := g.request(ctx, "GET", path, key, "")
 	if once != "" {
 		r.Header.Set("Idempotency-Key", once)
 	}
@@ -338,20 +394,10 @@ func (l *load) stream(ctx context.Context, g *gateway, key string) {
 }
 
 func (l *load) transfer(ctx context.Context, g *gateway, key string) {
-	r := g.request(ctx, "POST", "/api/v1/wallet/transfer", key, `{"to_agent_id":"sink","amount":"0.01"}`)
-	r.Header.Set("Idempotency-Key", strconv.FormatUint(rand.Uint64(), 36))
-	response, err := http.DefaultClient.Do(r)
-	if err != nil {
-		pauseAfterRefusal(ctx)
-		return
-	}
-	defer response.Body.Close()
-	if _, err := io.ReadAll(response.Body); err == nil && response.StatusCode == 200 {
+	if l.ask(ctx, g, "POST", "/api/v1/wallet/transfer", key, `{"to_agent_id":"sink","amount":"0.01"}`, http.StatusOK, nil) {
 		l.mu.Lock()
 		l.moved++
 		l.mu.Unlock()
-	} else {
-		pauseAfterRefusal(ctx)
 	}
 }
 
@@ -411,15 +457,18 @@ func gatewayRounds(t *testing.T) int {
 	return n
 }
 
+// gatewayMode returns the mode in which the gateways write: TALLYGATE_GATEWAY_MODE, by default the store's default.
+func gatewayMode() string { return cmp.Or(os.Getenv("TALLYGATE_GATEWAY_MODE"), string(postgres.Log)) }
+
 // TestGateways: three gateways serve agents from one database, while gateways are killed, paused and cut off, and the database crashes. In the end
-// the books verify, each complete response has its charge, each acknowledged transfer is there, no stream has lost more than one batch, and
-// all money is free again.
+// the books verify, each complete response has its charge, each acknowledged transfer is there, no stream has lost more than one batch, each
+// period of a subscription was paid once and has served no more than its quota, and all money is free again.
 func TestGateways(t *testing.T) {
 	server := pgtest.Start(t, "fsync=off")
 	dsn := server.New(t)
 	upstream := httptest.NewServer(http.HandlerFunc(liveUpstream))
 	defer upstream.Close()
-	l := &load{t: t, complete: map[string]string{}, cut: map[string]int{}, statuses: map[int]int{}}
+	l := &load{t: t, complete: map[string]string{}, cut: map[string]int{}, begun: map[string]bool{}, statuses: map[int]int{}}
 	for range 3 {
 		l.gateways = append(l.gateways, startGateway(t, server, dsn, upstream.URL))
 	}
@@ -456,8 +505,8 @@ func TestGateways(t *testing.T) {
 		c, s := l.check(dsn)
 		calls, streams = calls+c, streams+s
 	}
-	t.Logf("%d complete responses each have their charge, %d streams were cut and lost at most a batch each, %d transfers acknowledged, answers by status: %v",
-		calls, streams, l.moved, l.statuses)
+	t.Logf("%d complete responses each have their charge, %d streams were cut and lost at most a batch each, %d transfers and %d subscriptions acknowledged, %d periods, answers by status: %v",
+		calls, streams, l.moved, len(l.begun), l.periods, l.statuses)
 }
 
 // agent makes an agent with money, and returns its key.
@@ -504,10 +553,85 @@ func (l *load) check(dsn string) (calls, streams int) {
 	if sink.Balance < ledger.Amount(l.moved+1)*ledger.Unit/100 {
 		l.t.Errorf("%d transfers of 0.01 were acknowledged, but the sink has %s", l.moved, sink.Balance)
 	}
+	l.checkSubscriptions(book)
 	calls, streams = len(l.complete), len(l.cut)
 	l.complete, l.cut = map[string]string{}, map[string]int{}
 	l.allIsFree(book)
 	return calls, streams
+}
+
+// checkSubscriptions counts what was paid for subscriptions, and what they have served.
+func (l *load) checkSubscriptions(book *escrow.Book) {
+	l.t.Helper()
+	ctx := context.Background()
+	l.periods = 0
+	known := map[string]bool{}
+	for i := range l.keys {
+		agent := fmt.Sprintf("agent-%d", i)
+		paid, used := l.periodsOf(book, agent), l.usedBy(book, agent)
+		subs := everything(l.t, func(p escrow.Page) ([]escrow.Subscription, string, error) {
+			return book.Subscriptions(ctx, agent, "", p)
+		})
+		going := 0
+		for _, s := range subs {
+			known[s.ID] = true
+			l.periods += s.Periods
+			if s.Status != escrow.SubEnded {
+				going++
+			}
+			if paid[s.ID] != s.Periods {
+				l.t.Errorf("subscription %s has had %d periods, and paid for %d", s.ID, s.Periods, paid[s.ID])
+			}
+			if used[s.ID] > s.Periods*s.Plan.Included {
+				l.t.Errorf("subscription %s has served %d in %d periods of %d", s.ID, used[s.ID], s.Periods, s.Plan.Included)
+			}
+		}
+		if going > 1 {
+			l.t.Errorf("%s has %d subscriptions of one plan", agent, going)
+		}
+	}
+	for id := range l.begun {
+		if !known[id] {
+			l.t.Errorf("subscription %s was acknowledged, and is lost", id)
+		}
+	}
+}
+
+// periodsOf returns how many periods an agent has paid for, by subscription.
+func (l *load) periodsOf(book *escrow.Book, agent string) map[string]int64 {
+	paid := map[string]int64{}
+	filter := escrow.EscrowFilter{Agent: agent, Role: "payer"}
+	for _, e := range everything(l.t, func(p escrow.Page) ([]escrow.Escrow, string, error) {
+		return book.Escrows(context.Background(), filter, p)
+	}) {
+		if e.Subscription != "" {
+			paid[e.Subscription]++
+		}
+	}
+	return paid
+}
+
+// usedBy returns what the charges of an agent say that was used of quotas, by subscription.
+func (l *load) usedBy(book *escrow.Book, agent string) map[string]int64 {
+	used := map[string]int64{}
+	filter := escrow.ChargeFilter{Agent: agent, Payer: agent, Payee: "paper"}
+	for _, c := range everything(l.t, func(p escrow.Page) ([]escrow.Charge, string, error) { return book.Charges(filter, p) }) {
+		used[c.SubscriptionID] += c.QuotaUsed
+	}
+	return used
+}
+
+// everything reads all pages of a list.
+func everything[T any](t *testing.T, read func(escrow.Page) ([]T, string, error)) (all []T) {
+	t.Helper()
+	for p := (escrow.Page{Limit: escrow.MaxPage}); ; {
+		items, next, err := read(p)
+		must(t, err)
+		if all = append(all, items...); next == "" {
+			return all
+		}
+		p.Before = next
+	}
 }
 
 // allIsFree waits until no gateway has set anything aside, since no call runs, and sessions of dead gateways end.
