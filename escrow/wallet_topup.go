@@ -64,7 +64,7 @@ func (t *Tx) SetAutoTopUp(by Actor, o TopUpOrder) (AutoTopUp, error) {
 		return a, err
 	}
 	if a.Method == "" {
-		return a, refuse(InvalidStatus, nil, `no payment method is saved: pay once by POST /api/v1/checkout with "save": true`)
+		return a, refuse(InvalidStatus, nil, "no payment method is saved: pay once by a checkout that saves it, with \"save\": true")
 	}
 	if err := t.audit(by, "top_up.set", agent, o.Amount.String()+" below "+o.Below.String()); err != nil {
 		return a, err
