@@ -186,14 +186,22 @@ func (c *sharedClaims) takeCovered(of []Bound, n int64, in ledger.Session, versi
 			return false, false
 		}
 	}
+	for _, b := range of {
+		c.mine[b.Of].amount += n
+	}
+	c.note(of, n)
+	return true, false
+}
+
+// note counts what was claimed; c.mu must be locked.
+func (c *sharedClaims) note(of []Bound, n int64) {
 	now := c.ledger.Elapsed()
 	for _, b := range of {
-		s := c.mine[b.Of]
-		s.amount += n
-		s.use.note(n, now)
-		s.used = now
+		if s := c.mine[b.Of]; s != nil && b.Of.Kind.IsLeased() {
+			s.use.note(n, now)
+			s.used = now
+		}
 	}
-	return true, false
 }
 
 // left returns how much there is of the thing.
@@ -220,9 +228,6 @@ func (c *sharedClaims) fit(t *ledger.Tx, b Bound, by int64) error {
 		return err
 	}
 	s, now := c.entry(b.Of), c.ledger.Elapsed()
-	if by > 0 {
-		s.use.note(by, now)
-	}
 	s.used = now
 	amount := s.amount + by
 	free := max(0, left-others-amount)

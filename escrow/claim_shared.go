@@ -506,6 +506,9 @@ func (s *sharedClaim) take(by int64, upTo bool) (int64, error) {
 		if got, err = s.takeByOperation(by, upTo, in); err != nil {
 			return 0, err
 		}
+		s.claims.mu.Lock()
+		s.claims.note(s.of, got)
+		s.claims.mu.Unlock()
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
