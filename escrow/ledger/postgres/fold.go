@@ -26,14 +26,13 @@ const (
 
 const (
 	foldMarkSQL = `select folded, (select logged from head where id = 1) from fold where id = 1 for update`
-	// Of each key, the last value counts: the record is written, or it is deleted if there is no value.
-	foldSQL = `with newest as materialized (
+	// A fold first deletes every record that is deleted somewhere in it, and then puts the last value of each key, if there is one.
+	foldDeleteSQL = `delete from records where key in (select u.key from log l, unnest(l.keys, l.new_values) as u(key, value)
+		where l.commit > $1 and l.commit <= $2 and l.new_values is not null and u.value is null)`
+	foldPutSQL = `insert into records (key, value) select key, value from (
 			select distinct on (u.key) u.key, u.value from log l, unnest(l.keys, l.new_values) as u(key, value)
 			where l.commit > $1 and l.commit <= $2 and l.new_values is not null order by u.key, l.commit desc
-		), gone as (
-			delete from records where key in (select key from newest where value is null)
-		)
-		insert into records (key, value) select key, value from newest where value is not null
+		) as newest where value is not null
 		on conflict (key) do update set value = excluded.value`
 )
 
@@ -107,7 +106,8 @@ func (s *Store) fold(wait bool) (folded int64, more bool, err error) {
 		return -1, false, err
 	}
 	b = new(pgx.Batch)
-	b.Queue(foldSQL, from, upTo)
+	b.Queue(foldDeleteSQL, from, upTo)
+	b.Queue(foldPutSQL, from, upTo)
 	b.Queue("update fold set folded = $1 where id = 1", upTo)
 	b.Queue("commit")
 	if err = f.conn.SendBatch(ctx, b).Close(); err != nil {
