@@ -93,7 +93,7 @@ http://%s {
 }
 `
 
-func startGateway(t *testing.T, server *pgtest.Server, dsn, upstream string) *gateway {
+func startGateway(t *testing.T, server *pgtest.Server, dsn, upstream string, lifetime time.Duration) *gateway {
 	t.Helper()
 	g := &gateway{t: t, dir: t.TempDir(), line: newLine(t, server.Socket())}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -471,7 +471,7 @@ func TestGateways(t *testing.T) {
 	defer upstream.Close()
 	l := &load{t: t, complete: map[string]string{}, cut: map[string]int{}, begun: map[string]bool{}, statuses: map[int]int{}}
 	for range 3 {
-		l.gateways = append(l.gateways, startGateway(t, server, dsn, upstream.URL))
+		l.gateways = append(l.gateways, startGateway(t, server, dsn, upstream.URL, lifetime))
 	}
 	for i := range 4 {
 		l.keys = append(l.keys, l.agent(fmt.Sprintf("agent-%d", i), []string{"100000", "3"}[i%2])) // some run out of money
@@ -667,8 +667,8 @@ func TestBackgroundWork(t *testing.T) {
 	receiver := httptest.NewServer(got)
 	defer receiver.Close()
 	l := &load{t: t, statuses: map[int]int{}, begun: map[string]bool{}}
-	for range 3 {
-		l.gateways = append(l.gateways, startGateway(t, server, dsn, upstream.URL))
+	for range 3 { // which nobody takes for dead because the machine is busy
+		l.gateways = append(l.gateways, startGateway(t, server, dsn, upstream.URL, 4*lifetime))
 	}
 	key := l.agent("agent-0", "1000")
 	l.keys = []string{key}
