@@ -14,7 +14,7 @@ import (
 //
 // [Book.Claims] returns the claims of a ledger. No other code keeps such state, neither in this package nor in those that use it. Claims are in
 // memory. If several processes share the ledger, claims of the kinds for which that matters are also records of the ledger, which are valid
-// until the session of their process is over; see [Kind.IsShared]. Holds of money are not claims, but belong to the ledger (see [ledger.Hold]).
+// until the session of their process is over; see [Kind.IsShared] and [Kind.IsLeased]. Holds of money are not claims, but belong to the ledger (see [ledger.Hold]).
 //
 // All methods may be called from any goroutine.
 type Claims interface {
@@ -93,9 +93,10 @@ const (
 	RequestBody     Kind = "body"            // of an agent, and of everybody: bytes of request bodies that are kept in memory
 	Work            Kind = "work"            // of everybody, by its name: something that one worker at a time sees to, such as a delivery
 	RunningDelivery Kind = "delivery"        // of an agent, and of everybody: messages to webhooks that are being sent
-	WrongKey        Kind = "wrong key"       // of a client: tries with a key that is not valid; counted by Pass, as are the next two
 	PromisedPayment Kind = "promised"        // of a payer: a call whose payment is settled when its price is known
+	WrongKey        Kind = "wrong key"       // of a client: tries with a key that is not valid; counted by Pass, as are the next three
 	Registration    Kind = "registration"    // of a client: agents that it registers
+	FreeMessage     Kind = "free message"    // of a client: messages without a key that cost nothing
 	WithheldAnswer  Kind = "withheld"        // of an agent: complete answers that its money, or a limit, did not reach for; counted by Pass
 	CodeContainer   Kind = "container"       // of a payer, by payee and container: until when it is paid for, see Pay
 	ItemizedAnswer  Kind = "itemized"        // of a payer, by payee: a call for results of which each is charged once
@@ -146,7 +147,8 @@ type NoRoom struct {
 	Room  int64 // the room that it has; negative if more of the thing is claimed than there is
 	Note  []byte
 
-	others bool // other processes have claimed some of it
+	others bool  // other processes have claimed some of it
+	ahead  int64 // of that, what they have leased and not claimed
 }
 
 // Error says how much room there is.

@@ -391,8 +391,9 @@ func TestFaultsOfUpTo(t *testing.T) {
 	want(t, "sent, but not known", call(payment), "503 rail_unavailable unknown")
 	want(t, "nothing is booked", s.balance(payer), "0")
 	c.set("")
-	want(t, "asked again", call(payment), "200")
-	want(t, "paid once, at what was metered", c.moved()+" "+s.balance(payer), "6000 0")
+	want(t, "asked again, and booked", call(payment), "402 insufficient_funds")
+	want(t, "what was metered is credit, which is less than the call may cost", c.moved()+" "+s.balance(payer), "6000 0.006")
+	want(t, "asked once more", call(payment), "402 insufficient_funds")
 
 	for _, fault := range []string{"lose", "other"} {
 		lost := promise(t, payer, offer, nil)
@@ -401,7 +402,7 @@ func TestFaultsOfUpTo(t *testing.T) {
 		c.set("")
 		want(t, "not known later: "+fault, call(lost), "503 rail_unavailable unknown")
 	}
-	want(t, "what is not known is not booked", c.moved()+" "+s.balance(payer), "6000 6000 6000 0")
+	want(t, "what is not known is not booked", c.moved()+" "+s.balance(payer), "6000 6000 6000 0.006")
 
 	// The payer's money goes elsewhere during the call.
 	gone := newPayer(t)
@@ -450,16 +451,17 @@ func TestPromisesAtTheSameTime(t *testing.T) {
 	one := promise(t, payer, offer, nil)
 	var wait sync.WaitGroup
 	var mu sync.Mutex
-	served := map[string]bool{}
+	served, codes := map[string]bool{}, map[string]int{}
 	for i := range 16 {
-		payment, path := one, fmt.Sprintf("%s?n=%d", chatPath, i/4)
+		payment, path := one, fmt.Sprintf("%s?session=%d", chatPath, i/4)
 		if i%4 == 3 {
 			payment = promise(t, payer, offer, nil)
 		}
 		wait.Go(func() {
-			if a := s.chat(path, chatBody, "Payment-Signature", payment); a.StatusCode == 200 {
-				mu.Lock()
-				defer mu.Unlock()
+			a := s.chat(path, chatBody, "Payment-Signature", payment)
+			mu.Lock()
+			defer mu.Unlock()
+			if codes[a.code()]++; a.StatusCode == 200 {
 				served[payment] = true
 			}
 		})
@@ -467,7 +469,7 @@ func TestPromisesAtTheSameTime(t *testing.T) {
 	wait.Wait()
 	moved := strings.Fields(c.moved())
 	if len(moved) != len(served) || len(moved) == 0 {
-		t.Errorf("%d payments were made, and calls on %d were served", len(moved), len(served))
+		t.Errorf("%d payments were made, and calls on %d were served: %v", len(moved), len(served), codes)
 	}
 	want(t, "nothing is left", s.balance(payer), "0")
 }

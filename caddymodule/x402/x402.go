@@ -13,11 +13,13 @@
 //		}
 //	}
 //
-// It offers the scheme exact, which is a transfer by EIP-3009, and, if the config says so, the scheme upto, which is one by Permit2. The facilitator checks signatures and balances, and sends transactions; this
-// package knows no chain and holds no private key. See https://github.com/coinbase/x402/tree/main/specs.
+// It offers the scheme exact, which is a transfer by EIP-3009, and, if the config says so, the scheme upto, which is one by Permit2. The
+// facilitator checks signatures and balances, and sends transactions; this package holds no private key, and reads the chain only to find out
+// what became of a payment, if the config names a node. See https://github.com/coinbase/x402/tree/main/specs.
 package x402
 
 import (
+	"errors"
 	"fmt"
 	"math/big"
 	"net/url"
@@ -55,12 +57,16 @@ type Rail struct {
 	PayTo string `json:"pay_to"`
 	// TopUp is how much a caller is asked to pay, or more if it is known that the call needs more. What the call leaves stays as credit.
 	TopUp string `json:"top_up"`
+	// RPC is the URL of a node of the chain (JSON-RPC). If the facilitator does not say that a payment was settled, the chain is asked for it.
+	// Write a URL that has a secret as a placeholder. Default: none, and what the facilitator does not say stays unknown.
+	RPC string `json:"rpc,omitempty"`
 
 	// Upto also offers the scheme upto, if the facilitator supports it: the payer signs the most that the call may cost, and what was metered is
 	// settled. Default: false.
 	Upto bool `json:"upto,omitempty"`
 
 	client    facilitator
+	node      *node      // nil if there is none
 	supported *supported // what the facilitator says of the scheme upto; nil without Upto
 	decimal   int
 	topUp     *big.Int // in the asset's smallest units
@@ -93,7 +99,7 @@ func (Rail) CaddyModule() caddy.ModuleInfo {
 // Provision checks the config.
 func (r *Rail) Provision(caddy.Context) error {
 	replacer := caddy.NewReplacer()
-	for _, text := range []*string{&r.Facilitator, &r.Network, &r.Asset, &r.PayTo, &r.TopUp, &r.DomainName, &r.DomainVersion} {
+	for _, text := range []*string{&r.Facilitator, &r.Network, &r.Asset, &r.PayTo, &r.TopUp, &r.DomainName, &r.DomainVersion, &r.RPC} {
 		*text = replacer.ReplaceAll(*text, "")
 	}
 	if err := r.check(); err != nil {
@@ -108,6 +114,9 @@ func (r *Rail) Provision(caddy.Context) error {
 		r.supported = &supported{client: r.client, network: r.Network}
 		r.supported.refresh()
 	}
+	if r.RPC != "" {
+		r.node = &node{r.RPC, r.client.client}
+	}
 	return nil
 }
 
@@ -115,6 +124,9 @@ func (r *Rail) check() error {
 	u, err := url.Parse(r.Facilitator)
 	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
 		return fmt.Errorf("facilitator %q: expected a URL such as https://facilitator.example", r.Facilitator)
+	}
+	if u, err := url.Parse(r.RPC); r.RPC != "" && (err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http") {
+		return errors.New("rpc: expected a URL such as https://node.example") // it may have a secret, so it is not named
 	}
 	if !networkForm.MatchString(r.Network) {
 		return fmt.Errorf("network %q: expected eip155: and the id of a chain, such as eip155:8453", r.Network)
@@ -156,6 +168,7 @@ func (r *Rail) check() error {
 //		domain NAME VERSION
 //		pay_to ADDRESS
 //		top_up A
+//		rpc URL
 //		upto
 //	}
 func (r *Rail) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
@@ -201,6 +214,8 @@ func (r *Rail) unmarshalWord(d *caddyfile.Dispenser, word string) error {
 		return one(&r.PayTo)
 	case "top_up":
 		return one(&r.TopUp)
+	case "rpc":
+		return one(&r.RPC)
 	case "upto":
 		if d.NextArg() {
 			return d.Err("'upto' takes no words")
@@ -226,7 +241,7 @@ func (r *Rail) unmarshalWord(d *caddyfile.Dispenser, word string) error {
 		}
 		return nil
 	default:
-		return d.Errf("unrecognized subdirective %q of rail x402: expected one of facilitator, network, asset, domain, pay_to, top_up, upto", word)
+		return d.Errf("unrecognized subdirective %q of rail x402: expected one of facilitator, network, asset, domain, pay_to, top_up, rpc, upto", word)
 	}
 }
 
