@@ -115,7 +115,7 @@ func (s Shop) prices(t api.Tariff) (lines []string) {
 		hours, _ := p.PeriodHours.MarshalJSON() // no error: it is a number
 		line := "plan " + p.Name + ": " + p.Amount.String() + " " + s.Currency + " for " + string(hours) + " hours"
 		if p.Included != "" {
-			line += " with " + p.Included + " " + p.Unit + "s"
+			line += " with " + p.Included + " " + api.Several(p.Unit)
 		}
 		lines = append(lines, line)
 		about = "beyond them: "
@@ -140,7 +140,7 @@ func (s Shop) price(p api.TariffPrice) string {
 	}
 	line := p.Amount.String() + " " + s.Currency + " per "
 	if p.Per > 1 {
-		line += count(p.Per) + " " + unit + "s"
+		line += count(p.Per) + " " + api.Several(unit)
 	} else {
 		line += unit
 	}
