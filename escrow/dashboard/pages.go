@@ -243,6 +243,9 @@ func loadEscrows(v *visit) {
 
 func loadSubscriptions(v *visit) {
 	v.get("subscriptions", "/subscriptions", v.paging()...)
+	v.shop()
+	shop, _ := v.data["shop"].(Shop)
+	v.data["plans"] = shop.plans()
 }
 
 func loadEarnings(v *visit) {
