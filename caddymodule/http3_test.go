@@ -83,6 +83,7 @@ type client3 struct {
 	t    *testing.T
 	quic *quic.Conn
 	hear chan struct{} // closed when it begins to receive what the server sends
+	next quic.StreamID // of a stream opened next, if nobody else opens one
 }
 
 // deaf receives nothing until it is told to, so that its handshake can't be completed.
@@ -118,7 +119,7 @@ func (s *shop3) dial3(t *testing.T) *client3 {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &client3{new(http3.Transport).NewClientConn(conn), t, conn, hear}
+	c := &client3{new(http3.Transport).NewClientConn(conn), t, conn, hear, 2}
 	t.Cleanup(func() {
 		c.listen()
 		_ = conn.CloseWithError(0, "")
@@ -176,12 +177,25 @@ func (s *shop3) early(t *testing.T, r *http.Request, status int) (*client3, answ
 	}
 	_ = stream.Close()
 	eventually(t, "the early request is answered", func() bool { return s.logged(status) > before })
+	eventually(t, "the control stream is open", c.controls)
 	c.listen()
 	a := c.read(stream.ReadResponse())
 	if !c.quic.ConnectionState().Used0RTT {
 		t.Fatal("that was no early data")
 	}
 	return c, a
+}
+
+// controls reports whether the connection has opened its control stream, which it does in a goroutine. quic-go does not expect to hear the
+// server's parameters meanwhile: the first stream opened here would have the number that is the control stream's, 2.
+func (c *client3) controls() bool {
+	stream, err := c.quic.OpenUniStream()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	gap := stream.StreamID() != c.next
+	c.next = stream.StreamID() + 4
+	return gap
 }
 
 // logged returns how many answers with a status are in the access log.

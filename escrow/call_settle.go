@@ -47,6 +47,9 @@ type Settlement struct {
 	// Results are the names of results that are charged with this call, and never again, see [Book.PaidResult].
 	Results []string
 
+	// Paid are things that are charged with this call, and until when each of them is paid then.
+	Paid map[Thing]Paid
+
 	// Price, if not nil, computes the price of the call from what was used before it in the period, and replaces Amount, Units and UnitPrices.
 	// Amount is then the highest possible price. Price may be called more than once, and on another goroutine.
 	Price func(used func(Counter) int64) Priced
@@ -403,7 +406,8 @@ func (c *Charge) used(s Settlement) {
 	}
 }
 
-// noteUsed notes what later requests may refer to: the call's later answers, its results, and what it has made.
+// noteUsed notes what later requests may refer to: the call's later answers, its results, the things that it has paid for a time, and what it
+// has made.
 func (t *Tx) noteUsed(c Charge, s Settlement, debt Debt) error {
 	for _, later := range s.Later {
 		if err := t.keepLater(c, later); err != nil {
@@ -411,6 +415,11 @@ func (t *Tx) noteUsed(c Charge, s Settlement, debt Debt) error {
 		}
 	}
 	t.keepPaid(c, s.Results)
+	for thing, paid := range s.Paid {
+		if err := t.process.claims.PayIn(t, thing, paid); err != nil {
+			return err
+		}
+	}
 	return t.noteResources(c, s, debt)
 }
 

@@ -43,8 +43,9 @@ type Claims interface {
 
 	// Paid returns what is known of a thing that is paid for a time.
 	Paid(of Thing) Paid
-	// Pay notes until when a thing is paid. If too many are known in memory, all of one kind are forgotten.
-	Pay(of Thing, paid Paid)
+	// PayIn notes until when a thing is paid, in the operation that charges for it. If too many are known in memory, all of one kind are
+	// forgotten.
+	PayIn(t *Tx, of Thing, paid Paid) error
 	// Count counts n events that have happened, even if they are more than the rate allows. Then Pass has to wait the longer.
 	Count(of Thing, at Rate, n int64)
 

@@ -451,9 +451,13 @@ func (m *memory) Paid(of Thing) Paid {
 	return m.paid.kinds[of.Kind][of]
 }
 
-// Pay is [Claims]'.
-func (m *memory) Pay(of Thing, until Paid) {
-	p := &m.paid
+// PayIn is [Claims]'.
+func (m *memory) PayIn(t *Tx, of Thing, until Paid) error {
+	t.ledger.OnCommit(func() { m.paid.pay(of, until) })
+	return nil
+}
+
+func (p *paid) pay(of Thing, until Paid) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.kinds == nil {

@@ -606,17 +606,13 @@ func (c *sharedClaims) Paid(of Thing) (paid Paid) {
 	return paid
 }
 
-// Pay is [Claims]'. It does not wait until the note is durable.
-func (c *sharedClaims) Pay(of Thing, paid Paid) {
-	ledger.Queue(c.ledger, func(tx *ledger.Tx) (struct{}, error) { return struct{}{}, (&Tx{ledger: tx}).notePaid(of, paid) })
-}
-
 func (of Thing) paidKey() []byte { return paidTable.key(of.Owner, string(of.Kind), of.Name) }
 
 // forgetPaid is how many things that are not paid for any more are forgotten when another one is paid, so that there are never many of them.
 const forgetPaid = 8
 
-func (t *Tx) notePaid(of Thing, paid Paid) error {
+// PayIn is [Claims]'.
+func (*sharedClaims) PayIn(t *Tx, of Thing, paid Paid) error {
 	var gone [][]byte
 	err := t.ledger.Scan(paidTable.under(of.Owner, string(of.Kind)), func(key, value []byte) (bool, error) {
 		var p Paid

@@ -135,14 +135,21 @@ func TestPaidForAllProcesses(t *testing.T) {
 	container := func(name string) escrow.Thing {
 		return escrow.Thing{Kind: escrow.CodeContainer, Owner: "alice", Name: name}
 	}
+	pay := func(name string, until escrow.Paid) {
+		_, err := escrow.Do(t.Context(), s.Book, func(tx *escrow.Tx) (struct{}, error) {
+			return struct{}{}, s.Claims().PayIn(tx, container(name), until)
+		})
+		must(t, err)
+	}
 	until := escrow.Paid{Session: s.clock.Now().Add(time.Minute), Size: 2}
-	s.nodes[0].Claims().Pay(container("shop c1"), until)
+	s.turn(0)
+	pay("shop c1", until)
 	s.turn(1)
 	if got := s.Claims().Paid(container("shop c1")); !got.Session.Equal(until.Session) || got.Size != 2 {
 		t.Errorf("another process knows %v", got)
 	}
 	s.clock.advance(time.Hour)
-	s.Claims().Pay(container("shop c2"), escrow.Paid{Session: s.clock.Now().Add(time.Minute)})
+	pay("shop c2", escrow.Paid{Session: s.clock.Now().Add(time.Minute)})
 	s.turn(0)
 	if got := s.Claims().Paid(container("shop c1")); got != (escrow.Paid{}) {
 		t.Errorf("what is paid no more is still known: %v", got)

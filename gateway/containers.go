@@ -9,7 +9,8 @@ import (
 
 // Code runs in containers of the provider. A container is charged by sessions, or by the minute, and any number of calls may use it: the call
 // that begins a session, or uses minutes that are not paid yet, is charged for them. Until when a container is paid, and its memory, is
-// remembered as long as the process runs; after that, a session or some minutes may be charged twice, and never not at all.
+// noted as the call is charged, and remembered as long as the process runs. After that, and for calls at the same moment, a session or some
+// minutes may be charged twice, and never not at all.
 
 // How long a session of a container is, and for how many minutes a container is charged at the least. A container that nobody has used for as
 // long as a session is gone. https://platform.openai.com/docs/pricing#built-in-tools, https://developers.openai.com/api/docs/changelog (June 2,
@@ -56,14 +57,18 @@ func (c *counting) chargeContainers(usage *meter.Usage) {
 	}
 }
 
-// rememberContainers notes the sessions and minutes that the call was charged for.
-func (c *counting) rememberContainers() {
+// paidContainers returns until when the containers that the call used are paid, once the call is charged.
+func (c *counting) paidContainers() map[escrow.Thing]escrow.Paid {
 	if !c.pay.moves() {
-		return
+		return nil
 	}
-	claims := c.gateway.book.Claims()
+	var paid map[escrow.Thing]escrow.Paid
 	for _, id := range c.counter.Usage(false).Containers {
-		after, _, _ := c.use(claims.Paid(c.container(id)), c.gateway.book.Now())
-		claims.Pay(c.container(id), after)
+		if paid == nil {
+			paid = make(map[escrow.Thing]escrow.Paid)
+		}
+		of := c.container(id)
+		paid[of], _, _ = c.use(c.gateway.book.Claims().Paid(of), c.gateway.book.Now())
 	}
+	return paid
 }

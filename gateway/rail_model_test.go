@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -78,14 +79,14 @@ func (b *bank) Settle(_ context.Context, p gateway.Payable) (string, error) {
 type vault struct {
 	bank   *bank
 	memory *ledgertest.Memory
-	ahead  time.Duration
+	ahead  atomic.Int64 // by which the clock goes ahead
 	books  *ledger.Ledger
 	book   *escrow.Book
 	worker *gateway.Gateway
 	serve  http.Handler
 }
 
-func (v *vault) now() time.Time { return v.bank.ends.Add(v.ahead - 24*time.Hour) }
+func (v *vault) now() time.Time { return v.bank.ends.Add(time.Duration(v.ahead.Load()) - 24*time.Hour) }
 
 // fine is must, for tests of package rapid.
 func fine(t rapid.TB, err error) {
@@ -127,7 +128,7 @@ func (v *vault) pay(t rapid.TB, payment string) int {
 
 // collect asks for all that is pending, after the time in which a request may wait for it.
 func (v *vault) collect(t rapid.TB) error {
-	v.ahead += 3 * time.Minute
+	v.ahead.Add(int64(3 * time.Minute))
 	return v.worker.CollectPending(context.Background(), slog.New(slog.DiscardHandler))
 }
 

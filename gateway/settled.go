@@ -90,9 +90,6 @@ func (c *counting) charge(e ending) (*settled, *ledger.Refusal) {
 		c.gateway.book.Abandon(c.abandoned(c.sent))
 		c.route.logger().Error("charging", "request", c.id, "error", err)
 	} else {
-		if e.cut == cutNone {
-			c.rememberContainers()
-		}
 		c.gateway.countCharge(charge)
 	}
 	c.paced.Used(c.tokens)
@@ -146,7 +143,7 @@ func (c *counting) settlement(e ending) escrow.Settlement {
 		c.priceTiers(&s, usage, e.cut != cutNone, most)
 	}
 	if e.cut == cutNone {
-		s.Quality, s.Answer, s.Results = e.quality, e.sealed, usage.Results
+		s.Quality, s.Answer, s.Results, s.Paid = e.quality, e.sealed, usage.Results, c.paidContainers()
 	}
 	c.pay.complete(&s, usage.Units)
 	if usage.Suspect {

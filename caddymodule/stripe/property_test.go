@@ -2,7 +2,6 @@ package stripe_test
 
 import (
 	"fmt"
-	"net/http"
 	"os"
 	"testing"
 
@@ -132,7 +131,6 @@ func (b *buyer) restart(t *rapid.T) {
 	if err := caddy.Load(b.s.config, true); err != nil {
 		t.Fatal(err)
 	}
-	http.DefaultClient.CloseIdleConnections()
 }
 
 // check compares the books with what Stripe says, when all events have arrived.

@@ -125,6 +125,7 @@ func (s *shop) send(method, path, key string, body []byte, headers ...string) an
 	for i := 0; i < len(headers); i += 2 {
 		r.Header.Set(headers[i], headers[i+1])
 	}
+	r.Close = true // a kept connection may have been accepted by the config before the last reload
 	response, err := http.DefaultClient.Do(r)
 	must(s.t, err)
 	defer response.Body.Close()

@@ -8,14 +8,15 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 )
 
 //go:embed templates
 var templateFiles embed.FS
 
-// templates are the pages' texts. Each page defines "main" in a set of its own.
-var templates = func() map[string]*template.Template {
+// templates are the pages' texts. Each page defines "main" in a set of its own. They are read for the first page, since commands show none.
+var templates = sync.OnceValue(func() map[string]*template.Template {
 	sets := make(map[string]*template.Template)
 	common := template.Must(template.New("layout.html").Funcs(template.FuncMap{
 		"time": showTime, "pick": pick,
@@ -35,7 +36,7 @@ var templates = func() map[string]*template.Template {
 		}
 	}
 	return sets
-}()
+})
 
 // showTime shows a time of the API in UTC. A script puts it into the reader's zone.
 func showTime(at any) template.HTML {
@@ -156,7 +157,7 @@ func (p *pages) render(w http.ResponseWriter, status int, v *visit) {
 
 func (p *pages) write(w http.ResponseWriter, status int, shown view, name string) {
 	var text bytes.Buffer
-	if err := templates[name].ExecuteTemplate(&text, "layout.html", shown); err != nil {
+	if err := templates()[name].ExecuteTemplate(&text, "layout.html", shown); err != nil {
 		p.o.Logger.Error("a page can't be shown", "page", name, "error", err)
 		http.Error(w, "this page can't be shown", http.StatusInternalServerError)
 		return
