@@ -95,19 +95,33 @@ http://%s {
 
 func startGateway(t *testing.T, server *pgtest.Server, dsn, upstream string, lifetime time.Duration) *gateway {
 	t.Helper()
+	return startGatewayOf(t, server, dsn, upstream, gatewaySite, lifetime)
+}
+
+// startGatewayOf starts a gateway with another Caddyfile, which has the same verbs as [gatewaySite].
+func startGatewayOf(t *testing.T, server *pgtest.Server, dsn, upstream, site string, lifetime time.Duration) *gateway {
+	t.Helper()
 	g := &gateway{t: t, dir: t.TempDir(), line: newLine(t, server.Socket())}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	address := listener.Addr().String()
-	must(t, listener.Close())
+	address := freeAddress(t)
 	g.base = "http://" + address
-	must(t, os.WriteFile(filepath.Join(g.dir, "Caddyfile"), fmt.Appendf(nil, gatewaySite, lifetime, gatewayMode(), address, upstream, upstream, upstream), 0o600))
+	text := fmt.Appendf(nil, site, lifetime, gatewayMode(), address, upstream, upstream, upstream)
+	must(t, os.WriteFile(filepath.Join(g.dir, "Caddyfile"), text, 0o600))
+	var err error
 	g.log, err = os.Create(filepath.Join(g.dir, "log"))
 	must(t, err)
 	g.dsn(dsn)
 	g.start()
 	t.Cleanup(func() { g.kill(); g.log.Close() })
 	return g
+}
+
+// freeAddress returns an address that nothing listens on.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer listener.Close()
+	return listener.Addr().String()
 }
 
 // dsn makes the gateway reach the database by its own line.
