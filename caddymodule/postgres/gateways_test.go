@@ -578,15 +578,11 @@ func (l *load) check(dsn string) (calls, streams int) {
 // checkSubscriptions counts what was paid for subscriptions, and what they have served.
 func (l *load) checkSubscriptions(book *escrow.Book) {
 	l.t.Helper()
-	ctx := context.Background()
 	l.periods = 0
 	known := map[string]bool{}
 	for i := range l.keys {
 		agent := fmt.Sprintf("agent-%d", i)
-		paid, used := l.periodsOf(book, agent), l.usedBy(book, agent)
-		subs := everything(l.t, func(p escrow.Page) ([]escrow.Subscription, string, error) {
-			return book.Subscriptions(ctx, agent, "", p)
-		})
+		subs, paid, used := l.soldTo(book, agent)
 		going := 0
 		for _, s := range subs {
 			known[s.ID] = true
@@ -609,6 +605,28 @@ func (l *load) checkSubscriptions(book *escrow.Book) {
 		if !known[id] {
 			l.t.Errorf("subscription %s was acknowledged, and is lost", id)
 		}
+	}
+}
+
+// soldTo returns the subscriptions of an agent, with what was paid for them and used of them. They renew while they are read, so they are read
+// until no period has begun meanwhile.
+func (l *load) soldTo(book *escrow.Book, agent string) (subs []escrow.Subscription, paid, used map[string]int64) {
+	periods := func() (sum int64) {
+		subs = everything(l.t, func(p escrow.Page) ([]escrow.Subscription, string, error) {
+			return book.Subscriptions(context.Background(), agent, "", p)
+		})
+		for _, s := range subs {
+			sum += s.Periods
+		}
+		return sum
+	}
+	for before := periods(); ; {
+		paid, used = l.periodsOf(book, agent), l.usedBy(book, agent)
+		after := periods()
+		if after == before {
+			return subs, paid, used
+		}
+		before = after
 	}
 }
 
