@@ -1,11 +1,11 @@
 package gateway
 
 import (
+	"strconv"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/shopspring/decimal"
 
 	"github.com/tallygate/tallygate/escrow"
 )
@@ -79,12 +79,6 @@ func CountCommit(operations int, took time.Duration) {
 	metrics.group.Observe(float64(operations))
 }
 
-// timeSettle measures how long a settlement takes.
-func timeSettle() (done func()) {
-	began := time.Now()
-	return func() { metrics.settle.Observe(time.Since(began).Seconds()) }
-}
-
 // names bounds how many values of a label a process makes, since each is kept for as long as the process runs, and callers can choose some of
 // them, such as the model.
 type names struct {
@@ -128,8 +122,8 @@ func (g *Gateway) countCharge(c escrow.Charge) {
 	metrics.calls.WithLabelValues(c.Payee, c.Route, model, c.Source, c.Cut, payer).Inc()
 	metrics.charged.WithLabelValues(c.Payee, c.Route, model).Add(float64(c.Amount))
 	for class, text := range c.Units {
-		if n, err := decimal.NewFromString(text); err == nil && n.IsPositive() {
-			metrics.units.WithLabelValues(c.Payee, c.Route, model, class).Add(n.InexactFloat64())
+		if n, err := strconv.ParseFloat(text, 64); err == nil && n > 0 {
+			metrics.units.WithLabelValues(c.Payee, c.Route, model, class).Add(n)
 		}
 	}
 }
