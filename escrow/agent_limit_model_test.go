@@ -14,11 +14,13 @@ import (
 
 	"github.com/tallygate/tallygate/escrow"
 	"github.com/tallygate/tallygate/escrow/ledger"
+	"github.com/tallygate/tallygate/escrow/ledger/ledgertest"
 )
 
 // TestLimitsHoldInAnyMix runs random acts by several keys of one agent, with limits that the agent and the operator have set. It measures
 // in the books what was spent. For limits of all keys, that is what has left the wallet and the escrows of meters. For a limit of one key,
 // it is what that key's acts have paid out or locked, minus what the key had locked before. In no window may that be more than the limit.
+// The books are those of one process, or of two that take the steps in any order.
 func TestLimitsHoldInAnyMix(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(r *rapid.T) {
@@ -27,8 +29,11 @@ func TestLimitsHoldInAnyMix(t *testing.T) {
 		s := &shop{t: r, clock: newClock(), path: filepath.Join(dir, "ledger.db"), way: ways[rapid.SampledFrom([]string{"once", "twice", "again"}).Draw(r, "operations run")]}
 		rules := period(defaultRules())
 		rules.MinEscrow = 1
+		if rapid.IntRange(0, 2).Draw(r, "processes share the ledger") == 0 {
+			s.memory, s.nodes = new(ledgertest.Memory), make([]*escrow.Book, 2)
+		}
 		s.open(rules)
-		defer func() { _ = s.Ledger().Close(); _ = os.RemoveAll(dir) }()
+		defer func() { s.close(); _ = s.Ledger().Close(); _ = os.RemoveAll(dir) }()
 		s.agents("1000", "alice", "shop", "mallory")
 		m := &mix{shop: s, r: r, passed: map[string][]string{}, subs: map[string]*mixSub{}, allowances: map[string]string{}}
 		for range 3 {
@@ -40,7 +45,10 @@ func TestLimitsHoldInAnyMix(t *testing.T) {
 			escrow.Limit{Key: m.keys[0].Key, Payee: "shop", Amount: amount("15"), Window: 30 * time.Hour},
 			escrow.Limit{Amount: amount("100"), Window: 48 * time.Hour})
 		r.Repeat(map[string]func(*rapid.T){
-			"":         func(r *rapid.T) { m.hold(r) },
+			"": func(r *rapid.T) {
+				m.hold(r)
+				m.turn(rapid.IntRange(0, 1).Draw(r, "the next process"))
+			},
 			"transfer": m.transfer, "lock": m.lockSome, "release": m.release, "part": m.part, "accept": m.accept, "ask": m.ask, "withdraw": m.withdraw,
 			"give back": m.giveBack, "allow": m.allow, "debit": m.debit, "subscribe": m.subscribe, "resume": m.resume, "call": m.call, "begin": m.begin,
 			"settle": m.settle, "score": m.score, "resolve": m.resolve, "wait": m.wait, "crash": m.crash,

@@ -14,7 +14,7 @@ import (
 //
 // [Book.Claims] returns the claims of a ledger. No other code keeps such state, neither in this package nor in those that use it. Claims are in
 // memory. If several processes share the ledger, claims of the kinds for which that matters are also records of the ledger, which are valid
-// until the session of their process is over; see [Kind.IsShared]. Holds of money are not claims, but belong to the ledger (see [ledger.Hold]).
+// until the session of their process is over; see [Kind.IsShared] and [Kind.IsLeased]. Holds of money are not claims, but belong to the ledger (see [ledger.Hold]).
 //
 // All methods may be called from any goroutine.
 type Claims interface {
@@ -145,7 +145,8 @@ type NoRoom struct {
 	Room  int64 // the room that it has; negative if more of the thing is claimed than there is
 	Note  []byte
 
-	others bool // other processes have claimed some of it
+	others bool  // other processes have claimed some of it
+	ahead  int64 // of that, what they have leased and not claimed
 }
 
 // Error says how much room there is.

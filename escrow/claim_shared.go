@@ -20,27 +20,32 @@ import (
 type sharedClaims struct {
 	*memory
 
-	mu      sync.Mutex
-	session ledger.Session   // in which mine was taken
-	mine    map[Thing]shared // what this process has taken
-	dirty   map[Thing]bool   // things of which the books may say too much
+	mu       sync.Mutex
+	session  ledger.Session    // in which mine was taken
+	mine     map[Thing]*shared // what this process has taken
+	dirty    map[Thing]bool    // things of which the books may say too much
+	versions uint64            // the last one that a lease has got
 }
 
-// shared is what one process has taken of a thing.
+// shared is what one process has taken of a thing. Operations in flight have already changed it.
 type shared struct {
 	amount int64
 	note   []byte
+	lease  // of kinds that are leased
 }
 
 // claimed is how much of a thing the claims of one session have taken. It is valid until the session is over.
 type claimed struct {
 	Session ledger.Session `cbor:"1,keyasint"`
-	Amount  int64          `cbor:"2,keyasint"`
+	Amount  int64          `cbor:"2,keyasint"` // or leased, of kinds that are leased
 	Note    []byte         `cbor:"3,keyasint,omitempty"`
+	Ahead   int64          `cbor:"4,keyasint,omitempty"` // the part of the amount that was leased, but not claimed, when this was written
 }
 
 func newSharedClaims(m *memory) *sharedClaims {
-	return &sharedClaims{memory: m, mine: make(map[Thing]shared), dirty: make(map[Thing]bool)}
+	c := &sharedClaims{memory: m, mine: make(map[Thing]*shared), dirty: make(map[Thing]bool)}
+	m.ledger.OnTend(c.tend)
+	return c
 }
 
 func (of Thing) key() []byte { return claimTable.key(of.Owner, string(of.Kind), of.Name) }
@@ -72,8 +77,20 @@ func (c *sharedClaims) add(t *ledger.Tx, of []Bound, by int64) error {
 	defer c.mu.Unlock()
 	c.inSession(t.Session())
 	for _, b := range of {
-		c.change(b.Of, by, b.Note)
+		change := c.addExactly
+		if b.Of.Kind.IsLeased() {
+			change = c.fit
+		}
+		if err := change(t, b, by); err != nil {
+			return err
+		}
 	}
+	return nil
+}
+
+// addExactly is add for a thing that is not leased; c.mu must be locked.
+func (c *sharedClaims) addExactly(t *ledger.Tx, b Bound, by int64) error {
+	c.change(b.Of, by, b.Note)
 	in := t.Session()
 	t.OnUndo(func() {
 		c.mu.Lock()
@@ -81,31 +98,20 @@ func (c *sharedClaims) add(t *ledger.Tx, of []Bound, by int64) error {
 		if c.session != in {
 			return
 		}
-		for _, b := range of {
-			c.change(b.Of, -by, nil)
-			c.dirty[b.Of] = true // if the outcome is unknown, it may be in the books all the same
-		}
+		c.change(b.Of, -by, nil)
+		c.dirty[b.Of] = true // if the outcome is unknown, it may be in the books all the same
 	})
-	for _, b := range of {
-		if err := c.write(t, b.Of); err != nil {
-			return err
-		}
-	}
-	return nil
+	return c.write(t, b.Of)
 }
 
 // change changes what this process has taken; c.mu must be locked.
 func (c *sharedClaims) change(of Thing, by int64, note []byte) {
-	s := c.mine[of]
-	s.amount += by
+	s := c.entry(of)
+	s.amount = max(0, s.amount+by)
 	if by > 0 && note != nil {
 		s.note = note
 	}
-	if s.amount > 0 {
-		c.mine[of] = s
-	} else {
-		delete(c.mine, of)
-	}
+	c.tidy(of)
 }
 
 // write writes what this process has taken of a thing; c.mu must be locked.
@@ -118,8 +124,8 @@ func (c *sharedClaims) write(t *ledger.Tx, of Thing) error {
 	if err != nil {
 		return err
 	}
-	if s, ok := c.mine[of]; ok {
-		all = append(all, claimed{Session: t.Session(), Amount: s.amount, Note: s.note})
+	if s := c.mine[of]; s != nil && max(s.amount, s.written) > 0 {
+		all = append(all, claimed{Session: t.Session(), Amount: max(s.amount, s.written), Note: s.note, Ahead: s.ahead})
 	}
 	if len(all) == 0 {
 		t.Delete(of.key())
@@ -132,16 +138,23 @@ func (c *sharedClaims) write(t *ledger.Tx, of Thing) error {
 	return err
 }
 
-// giveBack gives back what this process has taken of things, in memory at once, and in the books soon.
+// giveBack gives back what this process has taken of things, in memory at once, and in the books soon. What is leased stays so, unless the others
+// don't know that they may recall it.
 func (c *sharedClaims) giveBack(of []Bound, in ledger.Session, n int64) {
 	c.mu.Lock()
 	if c.session == in {
 		for _, b := range of {
 			c.change(b.Of, -n, nil)
-			c.dirty[b.Of] = true
+			if s := c.mine[b.Of]; s == nil || !b.Of.Kind.IsLeased() || s.ahead == 0 || c.ledger.Elapsed() < s.scarce {
+				c.dirty[b.Of] = true
+			}
 		}
 	}
+	isClean := len(c.dirty) == 0
 	c.mu.Unlock()
+	if isClean {
+		return
+	}
 	ledger.Queue(c.ledger, func(tx *ledger.Tx) (struct{}, error) { return struct{}{}, c.clean(tx) })
 }
 
@@ -152,10 +165,16 @@ func (c *sharedClaims) clean(t *ledger.Tx) error {
 	c.inSession(t.Session())
 	cleaned := make([]Thing, 0, len(c.dirty))
 	for of := range c.dirty {
-		if err := c.write(t, of); err != nil {
+		cleaned = append(cleaned, of)
+	}
+	for _, of := range cleaned {
+		write := c.write
+		if of.Kind.IsLeased() {
+			write = c.shrink
+		}
+		if err := write(t, of); err != nil {
 			return err
 		}
-		cleaned = append(cleaned, of)
 	}
 	for _, of := range cleaned {
 		delete(c.dirty, of)
@@ -186,12 +205,9 @@ func (c *sharedClaims) Clean(ctx context.Context) error {
 func (c *sharedClaims) roomOf(r ledger.Reader, of []Bound, valid []ledger.Session, session ledger.Session) (*NoRoom, error) {
 	tightest := &NoRoom{Room: math.MaxInt64}
 	for i, b := range of {
-		most := b.Most
-		if b.Left != nil {
-			var err error
-			if most, err = b.Left(r); err != nil {
-				return nil, err
-			}
+		most, err := b.left(r)
+		if err != nil {
+			return nil, err
 		}
 		all, sum, err := b.Of.others(r, valid, session)
 		if err != nil {
@@ -199,7 +215,7 @@ func (c *sharedClaims) roomOf(r ledger.Reader, of []Bound, valid []ledger.Sessio
 		}
 		mine := c.takenHere(b.Of, session)
 		if here := most - sum - mine.amount; here < tightest.Room {
-			tightest = &NoRoom{Bound: i, Room: here, Note: mine.note, others: sum > 0}
+			tightest = &NoRoom{Bound: i, Room: here, Note: mine.note, others: sum > 0, ahead: aheadOf(all)}
 			if mine.note == nil && len(all) > 0 {
 				tightest.Note = all[0].Note
 			}
@@ -208,14 +224,22 @@ func (c *sharedClaims) roomOf(r ledger.Reader, of []Bound, valid []ledger.Sessio
 	return tightest, nil
 }
 
+// aheadOf is about how much others could give back of what they have leased.
+func aheadOf(all []claimed) (sum int64) {
+	for _, c := range all {
+		sum += c.Ahead
+	}
+	return sum
+}
+
 // takenHere returns what this process has taken of a thing.
 func (c *sharedClaims) takenHere(of Thing, in ledger.Session) shared {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.session != in {
-		return shared{}
+	if s := c.mine[of]; s != nil && c.session == in {
+		return *s
 	}
-	return c.mine[of]
+	return shared{}
 }
 
 func (c *sharedClaims) roomIn(t *ledger.Tx, of []Bound) (*NoRoom, error) {
@@ -255,7 +279,11 @@ func (c *sharedClaims) TakenIn(t *Tx, of Thing) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	_, sum, err := of.others(t.ledger, valid, t.ledger.Session())
+	all, sum, err := of.others(t.ledger, valid, t.ledger.Session())
+	if err == nil && aheadOf(all) > 0 {
+		c.lacks(t.ledger, of)
+		return 0, refuse(InvalidStatus, map[string]string{"retry_after": "1"}, "another gateway may let calls in at this moment; try again")
+	}
 	return sum + c.takenHere(of, t.ledger.Session()).amount, err
 }
 
@@ -297,7 +325,7 @@ func (c *sharedClaims) Take(ctx context.Context, n int64, of ...Bound) (Claim, e
 	for _, pause := range soonFree {
 		s, err := c.takeNow(ctx, n, of)
 		full, isFull := errors.AsType[*NoRoom](err)
-		if !isFull || !full.others {
+		if !isFull || !full.others || full.ahead > 0 { // what others have ahead was waited for
 			return s, err
 		}
 		select {
@@ -372,7 +400,7 @@ func (c *sharedClaims) TakeIn(t *Tx, n int64, of ...Bound) (Claim, error) {
 	if len(s.of) == 0 {
 		return c.memory.TakeIn(t, n, of...)
 	}
-	room, err := c.roomIn(t.ledger, s.of)
+	room, err := c.enoughIn(t.ledger, s.of, n)
 	if err != nil {
 		return nil, err
 	}
@@ -380,7 +408,21 @@ func (c *sharedClaims) TakeIn(t *Tx, n int64, of ...Bound) (Claim, error) {
 		room.Bound = s.index[room.Bound]
 		return nil, room
 	}
+	if allLeased(s.of) {
+		if err := c.useIn(t.ledger, s.of, n); err != nil {
+			return nil, err
+		}
+	}
 	return c.memory.TakeIn(t, n, s.ownBounds()...)
+}
+
+// enoughIn returns the room that things have. If it is less than n, it notes what could be recalled.
+func (c *sharedClaims) enoughIn(t *ledger.Tx, of []Bound, n int64) (*NoRoom, error) {
+	room, err := c.roomIn(t, of)
+	if err == nil && n > max(0, room.Room) && room.ahead > 0 {
+		c.lacks(t, of[room.Bound].Of)
+	}
+	return room, err
 }
 
 // TakeUpToIn is [Claims]'.
@@ -389,11 +431,17 @@ func (c *sharedClaims) TakeUpToIn(t *Tx, n int64, of ...Bound) (Claim, error) {
 	if len(s.of) == 0 {
 		return c.memory.TakeUpToIn(t, n, of...)
 	}
-	room, err := c.roomIn(t.ledger, s.of)
+	room, err := c.enoughIn(t.ledger, s.of, n)
 	if err != nil {
 		return nil, err
 	}
-	return c.memory.TakeUpToIn(t, max(0, min(n, room.Room)), s.ownBounds()...)
+	n = max(0, min(n, room.Room))
+	if n > 0 && allLeased(s.of) {
+		if err := c.useIn(t.ledger, s.of, n); err != nil {
+			return nil, err
+		}
+	}
+	return c.memory.TakeUpToIn(t, n, s.ownBounds()...)
 }
 
 // sharedClaim is a claim of things of which some count for all processes.
@@ -452,29 +500,15 @@ func (s *sharedClaim) take(by int64, upTo bool) (int64, error) {
 		return 0, nil
 	}
 	in := s.renew()
-	got, err := ledger.Do(context.Background(), s.claims.ledger, func(tx *ledger.Tx) (int64, error) {
-		if tx.Session() != in {
-			return 0, errEnded
-		}
-		room, err := s.claims.roomIn(tx, s.of)
-		if err != nil {
+	got := by
+	if !s.claims.takeLeased(s.of, by, in) {
+		var err error
+		if got, err = s.takeByOperation(by, upTo, in); err != nil {
 			return 0, err
 		}
-		n := by
-		if upTo {
-			n = max(0, min(by, room.Room))
-		}
-		if n > max(0, room.Room) {
-			room.Bound = s.index[room.Bound]
-			return 0, room
-		}
-		if n == 0 {
-			return 0, nil
-		}
-		return n, s.claims.add(tx, s.of, n)
-	})
-	if err != nil {
-		return 0, err
+		s.claims.mu.Lock()
+		s.claims.note(s.of, got)
+		s.claims.mu.Unlock()
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -487,6 +521,39 @@ func (s *sharedClaim) take(by int64, upTo bool) (int64, error) {
 	}
 	s.taken += got
 	return got, nil
+}
+
+// takeByOperation is take by an operation, which decides and takes in one step. If too little is free, it waits for what other processes have
+// leased ahead.
+func (s *sharedClaim) takeByOperation(by int64, upTo bool, in ledger.Session) (int64, error) {
+	try := func(last bool) (int64, error) {
+		return ledger.Do(context.Background(), s.claims.ledger, func(tx *ledger.Tx) (int64, error) {
+			if tx.Session() != in {
+				return 0, errEnded
+			}
+			room, err := s.claims.enoughIn(tx, s.of, by)
+			if err != nil {
+				return 0, err
+			}
+			n := by
+			if upTo && (last || room.ahead == 0) {
+				n = max(0, min(by, room.Room))
+			}
+			if n > max(0, room.Room) {
+				room.Bound = s.index[room.Bound]
+				return 0, room
+			}
+			if n == 0 {
+				return 0, nil
+			}
+			return n, s.claims.add(tx, s.of, n)
+		})
+	}
+	got, err := try(!allLeased(s.of))
+	if _, isFull := errors.AsType[*NoRoom](err); isFull && upTo {
+		return try(true)
+	}
+	return got, err
 }
 
 // renew forgets what the claim had taken, if other processes have ended the session in which it did. The claim can then take what there is.
@@ -535,8 +602,11 @@ func (s *sharedClaim) Room() (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	session := s.claims.ledger.Session()
-	err = s.claims.ledger.View(func(r ledger.Reader) error {
+	session, read := s.claims.ledger.Session(), s.claims.ledger.View
+	if allLeased(s.of) {
+		read = s.claims.ledger.Look
+	}
+	err = read(func(r ledger.Reader) error {
 		valid, err := ledger.Sessions(r)
 		if err != nil {
 			return err

@@ -434,6 +434,19 @@ func (b *Book) withFunding(ctx context.Context, s Subscription) (Subscription, e
 	return s, err
 }
 
+// withRecentFunding is like withFunding, but what other processes did last may be missing.
+func (b *Book) withRecentFunding(s Subscription) (Subscription, error) {
+	free, err := b.ledger.Free(account(s.Payer))
+	if err != nil {
+		return s, err
+	}
+	err = b.look(func(r ledger.Reader) error {
+		s.RenewalFunded = s.funded(r, Wallet{Available: free}, b.Now())
+		return nil
+	})
+	return s, err
+}
+
 // funded reports whether the wallet covers the next period, and the subscription's key is not revoked.
 func (s Subscription) funded(r ledger.Reader, w Wallet, now time.Time) bool {
 	need, err := s.Plan.needed()
@@ -467,6 +480,15 @@ func (b *Book) Subscription(ctx context.Context, by Actor, id string) (Subscript
 
 func (b *Book) storedSubscription(id string) (s *Subscription, err error) {
 	err = b.view(func(r ledger.Reader) error {
+		s, err = subscriptionByID(r, id)
+		return err
+	})
+	return s, err
+}
+
+// recentSubscription is like storedSubscription, but what other processes did last may be missing.
+func (b *Book) recentSubscription(id string) (s *Subscription, err error) {
+	err = b.look(func(r ledger.Reader) error {
 		s, err = subscriptionByID(r, id)
 		return err
 	})

@@ -95,7 +95,7 @@ func (a *Authorisation) claimPeriod(ctx context.Context, o CallOrder) (Subscript
 	for {
 		s, err := a.book.runningSubscription(ctx, o)
 		if err == nil {
-			s, err = a.book.withFunding(ctx, s)
+			s, err = a.book.withRecentFunding(s)
 		}
 		if err != nil {
 			return Subscription{}, err
@@ -125,7 +125,7 @@ func (b *Book) goesOn(ctx context.Context, s Subscription) (bool, error) {
 			return false, err
 		}
 	}
-	now, err := b.storedSubscription(s.ID)
+	now, err := b.recentSubscription(s.ID)
 	if err != nil || now == nil {
 		return false, err
 	}
@@ -189,7 +189,7 @@ func (b *Book) runningSubscription(ctx context.Context, o CallOrder) (Subscripti
 }
 
 func (b *Book) storedPlanSubscription(o CallOrder) (s *Subscription, err error) {
-	err = b.view(func(r ledger.Reader) error {
+	err = b.look(func(r ledger.Reader) error {
 		id, err := r.Get(subsByPlan.key(o.By.Agent, o.Payee, o.Plan))
 		if err != nil || id == nil {
 			return err

@@ -4,7 +4,9 @@ package postgres_test
 
 import (
 	"bufio"
+	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
@@ -55,15 +57,26 @@ const gatewaySite = `{
 	tallygate {
 		ledger postgres {env.TALLYGATE_DSN} {
 			lifetime %s
+			mode %s
 		}
 		operator_key {env.TALLYGATE_OPERATOR}
 		registration open
+		webhooks private
 	}
 }
 http://%s {
 	tallygate
 	handle /search* {
 		meter acme 0.01 per call
+		reverse_proxy %s
+	}
+	handle /news* {
+		meter {
+			payee paper
+			subscription basic 0.05 per 2s {
+				included 8 calls
+			}
+		}
 		reverse_proxy %s
 	}
 	handle /live* {
@@ -80,7 +93,7 @@ http://%s {
 }
 `
 
-func startGateway(t *testing.T, server *pgtest.Server, dsn, upstream string) *gateway {
+func startGateway(t *testing.T, server *pgtest.Server, dsn, upstream string, lifetime time.Duration) *gateway {
 	t.Helper()
 	g := &gateway{t: t, dir: t.TempDir(), line: newLine(t, server.Socket())}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -88,7 +101,7 @@ func startGateway(t *testing.T, server *pgtest.Server, dsn, upstream string) *ga
 	address := listener.Addr().String()
 	must(t, listener.Close())
 	g.base = "http://" + address
-	must(t, os.WriteFile(filepath.Join(g.dir, "Caddyfile"), fmt.Appendf(nil, gatewaySite, lifetime, address, upstream, upstream), 0o600))
+	must(t, os.WriteFile(filepath.Join(g.dir, "Caddyfile"), fmt.Appendf(nil, gatewaySite, lifetime, gatewayMode(), address, upstream, upstream, upstream), 0o600))
 	g.log, err = os.Create(filepath.Join(g.dir, "log"))
 	must(t, err)
 	g.dsn(dsn)
@@ -240,13 +253,15 @@ type load struct {
 	complete map[string]string // request id -> charge, of each response that a client saw to its end
 	cut      map[string]int    // request id -> events, of each stream that was cut
 	moved    int               // transfers that were acknowledged
+	begun    map[string]bool   // subscriptions that were acknowledged
+	periods  int64             // of all subscriptions, as counted by the last check
 	statuses map[int]int
 }
 
 func (l *load) spin(ctx context.Context) {
 	var all sync.WaitGroup
 	for i, key := range l.keys {
-		for _, work := range []func(context.Context, *gateway, string){l.call, l.call, l.stream, l.transfer, l.withKey} {
+		for _, work := range []func(context.Context, *gateway, string){l.call, l.call, l.stream, l.transfer, l.withKey, l.subscribe} {
 			all.Go(func() {
 				for n := i; ctx.Err() == nil; n++ {
 					work(ctx, l.gateways[n%len(l.gateways)], key)
@@ -257,20 +272,62 @@ func (l *load) spin(ctx context.Context) {
 	all.Wait()
 }
 
-func (l *load) call(ctx context.Context, g *gateway, key string) { l.callWith(ctx, g, key, "") }
+func (l *load) call(ctx context.Context, g *gateway, key string) {
+	l.callWith(ctx, g, "/search", key, "")
+}
+
+// subscribe makes calls on a plan, each at the next gateway. Their quota is too small for all of them, and renews while they run. Before, it
+// begins the subscription if there is none. Now and then it cancels it.
+func (l *load) subscribe(ctx context.Context, g *gateway, key string) {
+	var made struct {
+		ID string `json:"subscription_id"`
+	}
+	if l.ask(ctx, g, "POST", "/api/v1/subscriptions", key, `{"payee":"paper","plan":"basic"}`, http.StatusCreated, &made) {
+		l.mu.Lock()
+		l.begun[made.ID] = true
+		l.mu.Unlock()
+	}
+	for range 6 {
+		for _, g := range l.gateways {
+			l.callWith(ctx, g, "/news", key, "")
+		}
+	}
+	if made.ID != "" && rand.IntN(2) == 0 {
+		l.ask(ctx, g, "POST", "/api/v1/subscriptions/"+made.ID+"/cancel", key, "", http.StatusOK, nil)
+	}
+}
+
+// ask makes a request of the API, and reports whether it was answered as expected.
+func (l *load) ask(ctx context.Context, g *gateway, method, path, key, body string, status int, answer any) bool {
+	r := g.request(ctx, method, path, key, body)
+	r.Header.Set("Idempotency-Key", strconv.FormatUint(rand.Uint64(), 36))
+	response, err := http.DefaultClient.Do(r)
+	if err != nil {
+		pauseAfterRefusal(ctx)
+		return false
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	l.note(response.StatusCode)
+	if err != nil || response.StatusCode != status {
+		pauseAfterRefusal(ctx)
+		return false
+	}
+	return answer == nil || json.Unmarshal(text, answer) == nil
+}
 
 // withKey makes a call at one gateway, and again, with the same key, at all of them at once. At most one may be charged.
 func (l *load) withKey(ctx context.Context, _ *gateway, key string) {
 	once := strconv.FormatUint(rand.Uint64(), 36)
 	var all sync.WaitGroup
 	for _, g := range l.gateways {
-		all.Go(func() { l.callWith(ctx, g, key, once) })
+		all.Go(func() { l.callWith(ctx, g, "/search", key, once) })
 	}
 	all.Wait()
 }
 
-func (l *load) callWith(ctx context.Context, g *gateway, key, once string) {
-	r := g.request(ctx, "GET", "/search", key, "")
+func (l *load) callWith(ctx context.Context, g *gateway, path, key, once string) {
+	r := g.request(ctx, "GET", path, key, "")
 	if once != "" {
 		r.Header.Set("Idempotency-Key", once)
 	}
@@ -338,20 +395,10 @@ func (l *load) stream(ctx context.Context, g *gateway, key string) {
 }
 
 func (l *load) transfer(ctx context.Context, g *gateway, key string) {
-	r := g.request(ctx, "POST", "/api/v1/wallet/transfer", key, `{"to_agent_id":"sink","amount":"0.01"}`)
-	r.Header.Set("Idempotency-Key", strconv.FormatUint(rand.Uint64(), 36))
-	response, err := http.DefaultClient.Do(r)
-	if err != nil {
-		pauseAfterRefusal(ctx)
-		return
-	}
-	defer response.Body.Close()
-	if _, err := io.ReadAll(response.Body); err == nil && response.StatusCode == 200 {
+	if l.ask(ctx, g, "POST", "/api/v1/wallet/transfer", key, `{"to_agent_id":"sink","amount":"0.01"}`, http.StatusOK, nil) {
 		l.mu.Lock()
 		l.moved++
 		l.mu.Unlock()
-	} else {
-		pauseAfterRefusal(ctx)
 	}
 }
 
@@ -411,17 +458,20 @@ func gatewayRounds(t *testing.T) int {
 	return n
 }
 
+// gatewayMode returns the mode in which the gateways write: TALLYGATE_GATEWAY_MODE, by default the store's default.
+func gatewayMode() string { return cmp.Or(os.Getenv("TALLYGATE_GATEWAY_MODE"), string(postgres.Log)) }
+
 // TestGateways: three gateways serve agents from one database, while gateways are killed, paused and cut off, and the database crashes. In the end
-// the books verify, each complete response has its charge, each acknowledged transfer is there, no stream has lost more than one batch, and
-// all money is free again.
+// the books verify, each complete response has its charge, each acknowledged transfer is there, no stream has lost more than one batch, each
+// period of a subscription was paid once and has served no more than its quota, and all money is free again.
 func TestGateways(t *testing.T) {
 	server := pgtest.Start(t, "fsync=off")
 	dsn := server.New(t)
 	upstream := httptest.NewServer(http.HandlerFunc(liveUpstream))
 	defer upstream.Close()
-	l := &load{t: t, complete: map[string]string{}, cut: map[string]int{}, statuses: map[int]int{}}
+	l := &load{t: t, complete: map[string]string{}, cut: map[string]int{}, begun: map[string]bool{}, statuses: map[int]int{}}
 	for range 3 {
-		l.gateways = append(l.gateways, startGateway(t, server, dsn, upstream.URL))
+		l.gateways = append(l.gateways, startGateway(t, server, dsn, upstream.URL, lifetime))
 	}
 	for i := range 4 {
 		l.keys = append(l.keys, l.agent(fmt.Sprintf("agent-%d", i), []string{"100000", "3"}[i%2])) // some run out of money
@@ -456,8 +506,8 @@ func TestGateways(t *testing.T) {
 		c, s := l.check(dsn)
 		calls, streams = calls+c, streams+s
 	}
-	t.Logf("%d complete responses each have their charge, %d streams were cut and lost at most a batch each, %d transfers acknowledged, answers by status: %v",
-		calls, streams, l.moved, l.statuses)
+	t.Logf("%d complete responses each have their charge, %d streams were cut and lost at most a batch each, %d transfers and %d subscriptions acknowledged, %d periods, answers by status: %v",
+		calls, streams, l.moved, len(l.begun), l.periods, l.statuses)
 }
 
 // agent makes an agent with money, and returns its key.
@@ -504,10 +554,85 @@ func (l *load) check(dsn string) (calls, streams int) {
 	if sink.Balance < ledger.Amount(l.moved+1)*ledger.Unit/100 {
 		l.t.Errorf("%d transfers of 0.01 were acknowledged, but the sink has %s", l.moved, sink.Balance)
 	}
+	l.checkSubscriptions(book)
 	calls, streams = len(l.complete), len(l.cut)
 	l.complete, l.cut = map[string]string{}, map[string]int{}
 	l.allIsFree(book)
 	return calls, streams
+}
+
+// checkSubscriptions counts what was paid for subscriptions, and what they have served.
+func (l *load) checkSubscriptions(book *escrow.Book) {
+	l.t.Helper()
+	ctx := context.Background()
+	l.periods = 0
+	known := map[string]bool{}
+	for i := range l.keys {
+		agent := fmt.Sprintf("agent-%d", i)
+		paid, used := l.periodsOf(book, agent), l.usedBy(book, agent)
+		subs := everything(l.t, func(p escrow.Page) ([]escrow.Subscription, string, error) {
+			return book.Subscriptions(ctx, agent, "", p)
+		})
+		going := 0
+		for _, s := range subs {
+			known[s.ID] = true
+			l.periods += s.Periods
+			if s.Status != escrow.SubEnded {
+				going++
+			}
+			if paid[s.ID] != s.Periods {
+				l.t.Errorf("subscription %s has had %d periods, and paid for %d", s.ID, s.Periods, paid[s.ID])
+			}
+			if used[s.ID] > s.Periods*s.Plan.Included {
+				l.t.Errorf("subscription %s has served %d in %d periods of %d", s.ID, used[s.ID], s.Periods, s.Plan.Included)
+			}
+		}
+		if going > 1 {
+			l.t.Errorf("%s has %d subscriptions of one plan", agent, going)
+		}
+	}
+	for id := range l.begun {
+		if !known[id] {
+			l.t.Errorf("subscription %s was acknowledged, and is lost", id)
+		}
+	}
+}
+
+// periodsOf returns how many periods an agent has paid for, by subscription.
+func (l *load) periodsOf(book *escrow.Book, agent string) map[string]int64 {
+	paid := map[string]int64{}
+	filter := escrow.EscrowFilter{Agent: agent, Role: "payer"}
+	for _, e := range everything(l.t, func(p escrow.Page) ([]escrow.Escrow, string, error) {
+		return book.Escrows(context.Background(), filter, p)
+	}) {
+		if e.Subscription != "" {
+			paid[e.Subscription]++
+		}
+	}
+	return paid
+}
+
+// usedBy returns what the charges of an agent say that was used of quotas, by subscription.
+func (l *load) usedBy(book *escrow.Book, agent string) map[string]int64 {
+	used := map[string]int64{}
+	filter := escrow.ChargeFilter{Agent: agent, Payer: agent, Payee: "paper"}
+	for _, c := range everything(l.t, func(p escrow.Page) ([]escrow.Charge, string, error) { return book.Charges(filter, p) }) {
+		used[c.SubscriptionID] += c.QuotaUsed
+	}
+	return used
+}
+
+// everything reads all pages of a list.
+func everything[T any](t *testing.T, read func(escrow.Page) ([]T, string, error)) (all []T) {
+	t.Helper()
+	for p := (escrow.Page{Limit: escrow.MaxPage}); ; {
+		items, next, err := read(p)
+		must(t, err)
+		if all = append(all, items...); next == "" {
+			return all
+		}
+		p.Before = next
+	}
 }
 
 // allIsFree waits until no gateway has set anything aside, since no call runs, and sessions of dead gateways end.
@@ -527,6 +652,93 @@ func (l *load) allIsFree(book *escrow.Book) {
 		}
 		if time.Now().After(deadline) {
 			l.t.Fatalf("a minute after the last call, %v are held", held)
+		}
+	}
+}
+
+// TestBackgroundWork: of several gateways on one database, one does what is due, whichever gets to it. Each message is sent once while nothing
+// fails, also those of events at another gateway; each period of a subscription begins once. If a gateway dies, the others do what it has left.
+func TestBackgroundWork(t *testing.T) {
+	server := pgtest.Start(t, "fsync=off")
+	dsn := server.New(t)
+	upstream := httptest.NewServer(http.HandlerFunc(liveUpstream))
+	defer upstream.Close()
+	got := &messages{times: map[string]int{}, types: map[string]int{}}
+	receiver := httptest.NewServer(got)
+	defer receiver.Close()
+	l := &load{t: t, statuses: map[int]int{}, begun: map[string]bool{}}
+	for range 3 { // which nobody takes for dead because the machine is busy
+		l.gateways = append(l.gateways, startGateway(t, server, dsn, upstream.URL, 4*lifetime))
+	}
+	key := l.agent("agent-0", "1000")
+	l.keys = []string{key}
+	at := func(i int) shop { return shop{t, l.gateways[i].base} }
+	at(1).ask("POST", "/api/v1/webhooks", key, fmt.Sprintf(`{"url":%q}`, receiver.URL), http.StatusCreated, nil)
+	at(0).ask("POST", "/api/v1/subscriptions", key, `{"payee":"paper","plan":"basic"}`, http.StatusCreated, nil)
+	got.await(t, "subscription.renewed", 4)
+	for i := range 6 {
+		at(i%3).ask("POST", "/api/v1/escrow", key, `{"to_agent_id":"paper","amount":"1.00","auto_release_hours":0.0003}`, http.StatusCreated, nil)
+	}
+	got.await(t, "escrow.released", 6)
+	got.once(t)
+	for i := range 4 {
+		at(0).ask("POST", "/api/v1/escrow", key, `{"to_agent_id":"paper","amount":"1.00","auto_release_hours":0.0003}`, http.StatusCreated, nil)
+		if i == 3 {
+			l.gateways[0].kill()
+		}
+	}
+	got.await(t, "escrow.released", 10)
+	store, err := postgres.Open(dsn, postgres.Options{ReadOnly: true})
+	must(t, err)
+	books, err := ledger.New(store, ledger.Options{})
+	must(t, err)
+	defer books.Close()
+	l.checkSubscriptions(escrow.New(books, escrow.Rules{}))
+}
+
+// messages receives messages of webhooks.
+type messages struct {
+	mu    sync.Mutex
+	times map[string]int // how often each message came
+	types map[string]int // of messages that came for the first time
+}
+
+// ServeHTTP implements [http.Handler].
+func (m *messages) ServeHTTP(_ http.ResponseWriter, r *http.Request) {
+	var message struct{ Type string }
+	_ = json.NewDecoder(r.Body).Decode(&message)
+	id := r.Header.Get("Webhook-Id")
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.times[id]++; m.times[id] == 1 {
+		m.types[message.Type]++
+	}
+}
+
+// await waits until so many messages of a type have come.
+func (m *messages) await(t *testing.T, kind string, n int) {
+	t.Helper()
+	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		m.mu.Lock()
+		have, all := m.types[kind], fmt.Sprint(m.types)
+		m.mu.Unlock()
+		if have >= n {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("after two minutes, %d of %d messages %s have come: %s", have, n, kind, all)
+		}
+	}
+}
+
+// once checks that no message has come twice.
+func (m *messages) once(t *testing.T) {
+	t.Helper()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for id, n := range m.times {
+		if n > 1 {
+			t.Errorf("message %s came %d times", id, n)
 		}
 	}
 }

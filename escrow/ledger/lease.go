@@ -31,8 +31,10 @@ const (
 	tendEvery   = 100 * time.Millisecond // leases that others have recalled are given back within this time
 	recallWait  = time.Second            // how long a hold or an operation waits for leases that it has recalled
 	recallPause = 20 * time.Millisecond  // before the first look whether they came back; twice as long before each further one
-	idleAfter   = 5 * time.Second        // a lease that is not used for so long is given back
 )
+
+// IdleAfter is the time after which a lease that is not used is given back.
+const IdleAfter = 5 * time.Second
 
 func leaseKey(id AccountID) []byte { return append([]byte{leasePrefix}, id...) }
 
@@ -114,7 +116,7 @@ func (h *Hold) extendByLease(w wanted) (given, error) {
 	}
 	came := false
 	if got.others > 0 {
-		came = l.awaitLeases(context.Background(), []AccountID{h.id}, func() bool { return try(false) })
+		came = l.awaitLeases(context.Background(), []string{string(h.id)}, func() bool { return try(false) })
 	}
 	if !came && (w.part || got.others > 0) {
 		try(w.part)
@@ -125,8 +127,8 @@ func (h *Hold) extendByLease(w wanted) (given, error) {
 // awaitLeases waits for leases of others that were recalled, and tries again and again what needs them. It returns true if a try succeeded.
 // Only one of those who need leases of an account tries; the others wait until it has ended. So who asks again and again for money that there
 // is not can't keep the processes busy.
-func (l *Ledger) awaitLeases(ctx context.Context, ids []AccountID, try func() bool) bool {
-	ended, first := l.tending.recalls.begin(ids)
+func (l *Ledger) awaitLeases(ctx context.Context, names []string, try func() bool) bool {
+	ended, first := l.tending.recalls.begin(names)
 	if !first {
 		select {
 		case <-ended:
@@ -134,7 +136,7 @@ func (l *Ledger) awaitLeases(ctx context.Context, ids []AccountID, try func() bo
 		}
 		return false
 	}
-	defer l.tending.recalls.end(ids)
+	defer l.tending.recalls.end(names)
 	began := time.Now()
 	for pause := recallPause; time.Since(began) < l.patience; pause = min(2*pause, tendEvery) {
 		select {
@@ -149,37 +151,37 @@ func (l *Ledger) awaitLeases(ctx context.Context, ids []AccountID, try func() bo
 	return false
 }
 
-// recalls are the accounts whose leases are waited for.
+// recalls are the accounts and other things whose leases are waited for.
 type recalls struct {
 	mu    sync.Mutex
-	waits map[AccountID]chan struct{} // closed when the one that tries has ended
+	waits map[string]chan struct{} // closed when the one that tries has ended
 }
 
 // begin returns true for the one that tries. For the others it returns a channel that is closed when that one has ended.
-func (r *recalls) begin(ids []AccountID) (ended <-chan struct{}, first bool) {
+func (r *recalls) begin(names []string) (ended <-chan struct{}, first bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, id := range ids {
-		if wait, is := r.waits[id]; is {
+	for _, name := range names {
+		if wait, is := r.waits[name]; is {
 			return wait, false
 		}
 	}
 	if r.waits == nil {
-		r.waits = make(map[AccountID]chan struct{})
+		r.waits = make(map[string]chan struct{})
 	}
 	wait := make(chan struct{})
-	for _, id := range ids {
-		r.waits[id] = wait
+	for _, name := range names {
+		r.waits[name] = wait
 	}
 	return wait, true
 }
 
-func (r *recalls) end(ids []AccountID) {
+func (r *recalls) end(names []string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	close(r.waits[ids[0]])
-	for _, id := range ids {
-		delete(r.waits, id)
+	close(r.waits[names[0]])
+	for _, name := range names {
+		delete(r.waits, name)
 	}
 }
 
@@ -231,6 +233,24 @@ func (tx *Tx) Recall(id AccountID) error {
 		return err
 	}
 	return tx.recall(id, all)
+}
+
+// lack is something of which an operation found too little, because other processes have leased it.
+type lack struct {
+	name   string
+	recall func(*Tx) error
+}
+
+// Lack says that the operation is going to fail, since other processes have leased too much of something that is not an account; name is its
+// name. [Do] then makes an operation that calls recall, which asks the others for what they don't need. It waits a moment for them, and runs
+// the operation again.
+func (tx *Tx) Lack(name string, recall func(*Tx) error) {
+	tx.lacks = append(tx.lacks, lack{name, recall})
+}
+
+// lackFunds is Lack for an account.
+func (tx *Tx) lackFunds(id AccountID) {
+	tx.Lack(string(id), func(tx *Tx) error { return tx.Recall(id) })
 }
 
 func (tx *Tx) recall(id AccountID, all leases) error {
@@ -367,7 +387,7 @@ func (s *shard) idle(now time.Duration) (ids []AccountID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for id, p := range s.places {
-		if now-p.used < idleAfter {
+		if now-p.used < IdleAfter {
 			continue
 		}
 		if p.free() > 0 && p.pins == 0 || p.held > 0 && p.free() > 0 {

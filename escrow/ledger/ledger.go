@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 )
@@ -49,6 +50,7 @@ type Ledger struct {
 	tending  tending
 	patience time.Duration // how long this process waits for leases that it has recalled
 	applied  applied       // what the last operation that ran has left; used by the writer only
+	known    decoded       // used by the writer only
 
 	reopening sync.Mutex
 
@@ -186,7 +188,7 @@ type Receipt[T any] struct {
 	done   chan struct{}
 	result T
 	err    error
-	lacks  []AccountID // if err is for lack of funds: accounts of which other processes have leases
+	lacks  []lack // if err is for lack of something: what other processes have leases of
 }
 
 // Done is closed when the operation has ended.
@@ -217,7 +219,7 @@ func Do[T any](ctx context.Context, l *Ledger, op func(*Tx) (T, error)) (T, erro
 		}
 	}
 	if !try() && l.recall(ctx, r.lacks) {
-		if !l.awaitLeases(ctx, r.lacks, try) && ctx.Err() == nil {
+		if !l.awaitLeases(ctx, namesOf(r.lacks), try) && ctx.Err() == nil {
 			try()
 		}
 	}
@@ -229,11 +231,20 @@ func Do[T any](ctx context.Context, l *Ledger, op func(*Tx) (T, error)) (T, erro
 	}
 }
 
-// recall asks the other processes for what they have leased of accounts that have too little for an operation.
-func (l *Ledger) recall(ctx context.Context, ids []AccountID) bool {
+func namesOf(lacks []lack) (names []string) {
+	for _, lack := range lacks {
+		if !slices.Contains(names, lack.name) {
+			names = append(names, lack.name)
+		}
+	}
+	return names
+}
+
+// recall asks the other processes for what they have leased of that of which there is too little for an operation.
+func (l *Ledger) recall(ctx context.Context, lacks []lack) bool {
 	receipt := Queue(l, func(tx *Tx) (struct{}, error) {
-		for _, id := range ids {
-			if err := tx.Recall(id); err != nil {
+		for _, lack := range lacks {
+			if err := lack.recall(tx); err != nil {
 				return struct{}{}, err
 			}
 		}
@@ -309,7 +320,9 @@ func (l *Ledger) run(tx *Tx, w Writer, op func() error) (err error) {
 	}
 	if tx.dirty {
 		tx.state.Time = tx.now.UnixNano()
-		w.Put(stateKey, encode(tx.state))
+		value := encode(tx.state)
+		w.Put(stateKey, value)
+		l.known.keepState(tx.state, value)
 	}
 	l.applied = applied{tx.state, tx.last}
 	return nil
@@ -418,6 +431,9 @@ func (r looking) Get(key []byte) ([]byte, error) { return r.Look(key) }
 func (r looking) Scan(in Range, fn func(key, value []byte) (bool, error)) error {
 	return r.store.View(func(r Reader) error { return r.Scan(in, fn) })
 }
+
+// Elapsed returns the time by the monotonic clock by which sessions and leases are judged.
+func (l *Ledger) Elapsed() time.Duration { return l.elapsed() }
 
 // IsShared reports whether other processes may have the ledger open.
 func (l *Ledger) IsShared() bool { return l.shared }

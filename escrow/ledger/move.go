@@ -138,7 +138,7 @@ func (tx *Tx) pay(debit, credit Account, t Transfer, cover []*Hold) (Account, Ac
 	case OK:
 	case InsufficientFunds:
 		if others > 0 {
-			tx.lacks = append(tx.lacks, t.Debit)
+			tx.lackFunds(t.Debit)
 		}
 		return debit, credit, refuseFunds(t.Debit, t.Amount, debit.Available()-others-p.held+covered)
 	default:

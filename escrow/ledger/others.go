@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"fmt"
 	"slices"
@@ -10,7 +11,7 @@ import (
 // takeIn reads the state of the ledger before an operation. If the ledger is shared, other processes may have committed since this process's
 // last operation, and may have ended its session; then takeIn fails. takeIn runs on the store's goroutine.
 func (l *Ledger) takeIn(r Reader, session Session) (state applied, sessions []Session, err error) {
-	if state.stateRecord, err = readState(r); err != nil {
+	if state.stateRecord, err = l.known.readState(r); err != nil {
 		return state, nil, err
 	}
 	since := l.applied
@@ -24,17 +25,57 @@ func (l *Ledger) takeIn(r Reader, session Session) (state applied, sessions []Se
 	if !l.shared {
 		return state, nil, nil
 	}
-	meta, err := readMeta(r)
-	if err != nil {
+	if sessions, err = l.known.readSessions(r); err != nil {
 		return state, nil, err
 	}
-	if !slices.Contains(meta.Sessions, session) {
+	if !slices.Contains(sessions, session) {
 		if doubt(r) {
 			return state, nil, ErrRunAgain
 		}
 		return state, nil, fmt.Errorf("%w: %w", ErrUnavailable, errSessionOver)
 	}
-	return state, meta.Sessions, nil
+	return state, sessions, nil
+}
+
+// decoded are the two records that each operation reads first, as they were decoded last. Most operations find them unchanged.
+type decoded struct {
+	state         stateRecord
+	stateValue    []byte
+	sessions      []Session
+	sessionsValue []byte
+}
+
+func (d *decoded) readState(r Reader) (stateRecord, error) {
+	value, err := r.Get(stateKey)
+	if err != nil {
+		return stateRecord{}, err
+	}
+	if value != nil && bytes.Equal(value, d.stateValue) {
+		return d.state, nil
+	}
+	state, err := readState(r)
+	if err == nil {
+		d.keepState(state, bytes.Clone(value))
+	}
+	return state, err
+}
+
+func (d *decoded) keepState(state stateRecord, value []byte) { d.state, d.stateValue = state, value }
+
+// readSessions returns the sessions that are not over. They must not be changed.
+func (d *decoded) readSessions(r Reader) ([]Session, error) {
+	value, err := r.Get(metaKey)
+	if err != nil {
+		return nil, err
+	}
+	if value != nil && bytes.Equal(value, d.sessionsValue) {
+		return d.sessions, nil
+	}
+	meta, err := readMeta(r)
+	if err == nil {
+		d.sessions, d.sessionsValue = meta.Sessions, bytes.Clone(value)
+	}
+	return meta.Sessions, err
 }
 
 // goOn checks that the history goes on from the state that this process knows. A database that lost commits in a failover may have another

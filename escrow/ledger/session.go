@@ -186,6 +186,7 @@ type tending struct {
 	recalls recalls
 
 	mu     sync.Mutex
+	more   func(*Tx) error
 	last   time.Duration // when the last question was asked that the database has answered
 	beaten time.Duration // when the last sign of life was tried
 	idled  time.Duration // when idle leases were looked for
@@ -219,6 +220,17 @@ func (t *tending) contact(asked time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.last = max(t.last, asked)
+}
+
+// Leasing returns the reason why this process may not use now what it has leased of anything, or nil. See [Ledger.OnTend].
+func (l *Ledger) Leasing() error { return l.mayHold() }
+
+// OnTend makes each round of [Ledger.Tend] call fn in its operation. It is for leases of other things than accounts: fn gives back what other
+// processes have recalled, and what was not used for [IdleAfter]. A later call replaces fn.
+func (l *Ledger) OnTend(fn func(*Tx) error) {
+	l.tending.mu.Lock()
+	defer l.tending.mu.Unlock()
+	l.tending.more = fn
 }
 
 // mayHold returns the reason why no holds can be made now. On a shared store, a process makes none if it has had no contact with the database
@@ -269,8 +281,15 @@ func (l *Ledger) Tend(ctx context.Context) error {
 		t.idled = now
 		idle = l.memory.idle(now)
 	}
+	more := t.more
 	t.mu.Unlock()
-	round, err := Do(ctx, l, func(tx *Tx) (round, error) { return tx.tend(beats, idle) })
+	round, err := Do(ctx, l, func(tx *Tx) (round, error) {
+		seen, err := tx.tend(beats, idle)
+		if err == nil && more != nil {
+			err = more(tx)
+		}
+		return seen, err
+	})
 	if err != nil {
 		return err
 	}

@@ -25,9 +25,9 @@ type Tx struct {
 	committed []func() // called when the operation is durable
 	err       error    // an error of a method that has no error result
 
-	session  Session     // of this process
-	sessions []Session   // those that are not over, if other processes share the ledger
-	lacks    []AccountID // accounts that had too little for a transfer, while other processes had leases of them
+	session  Session   // of this process
+	sessions []Session // those that are not over, if other processes share the ledger
+	lacks    []lack    // what the operation had too little of, while other processes had leases of it
 }
 
 // Now returns the time of the operation in UTC. It is the same during the whole operation, and never earlier than that of an operation
