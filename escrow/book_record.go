@@ -87,7 +87,11 @@ const (
 
 // key returns the key of a record; parts are separated by a zero byte, which no id holds.
 func (t table) key(parts ...string) []byte {
-	key := []byte{ledger.DomainPrefix, byte(t)}
+	size := 1 + max(1, len(parts))
+	for _, part := range parts {
+		size += len(part)
+	}
+	key := append(make([]byte, 0, size), ledger.DomainPrefix, byte(t))
 	for i, part := range parts {
 		if i > 0 {
 			key = append(key, 0)

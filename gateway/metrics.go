@@ -1,12 +1,12 @@
 package gateway
 
 import (
+	"strconv"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
-	"github.com/shopspring/decimal"
 
 	"github.com/tallygate/tallygate/escrow"
 )
@@ -99,12 +99,6 @@ func CommitTimes() (count uint64, half, most time.Duration) {
 	return h.GetSampleCount(), within(50), within(99)
 }
 
-// timeSettle measures how long a settlement takes.
-func timeSettle() (done func()) {
-	began := time.Now()
-	return func() { metrics.settle.Observe(time.Since(began).Seconds()) }
-}
-
 // names bounds how many values of a label a process makes, since each is kept for as long as the process runs, and callers can choose some of
 // them, such as the model.
 type names struct {
@@ -148,8 +142,8 @@ func (g *Gateway) countCharge(c escrow.Charge) {
 	metrics.calls.WithLabelValues(c.Payee, c.Route, model, c.Source, c.Cut, payer).Inc()
 	metrics.charged.WithLabelValues(c.Payee, c.Route, model).Add(float64(c.Amount))
 	for class, text := range c.Units {
-		if n, err := decimal.NewFromString(text); err == nil && n.IsPositive() {
-			metrics.units.WithLabelValues(c.Payee, c.Route, model, class).Add(n.InexactFloat64())
+		if n, err := strconv.ParseFloat(text, 64); err == nil && n > 0 {
+			metrics.units.WithLabelValues(c.Payee, c.Route, model, class).Add(n)
 		}
 	}
 }
