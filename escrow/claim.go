@@ -93,8 +93,9 @@ const (
 	RequestBody     Kind = "body"            // of an agent, and of everybody: bytes of request bodies that are kept in memory
 	Work            Kind = "work"            // of everybody, by its name: something that one worker at a time sees to, such as a delivery
 	RunningDelivery Kind = "delivery"        // of an agent, and of everybody: messages to webhooks that are being sent
-	WrongKey        Kind = "wrong key"       // of a client: tries with a key that is not valid; counted by Pass, as are the next two
+	WrongKey        Kind = "wrong key"       // of a client: tries with a key that is not valid; counted by Pass, as are the next three
 	Registration    Kind = "registration"    // of a client: agents that it registers
+	FreeMessage     Kind = "free message"    // of a client: messages without a key that cost nothing
 	WithheldAnswer  Kind = "withheld"        // of an agent: complete answers that its money, or a limit, did not reach for; counted by Pass
 	CodeContainer   Kind = "container"       // of a payer, by payee and container: until when it is paid for, see Pay
 	ItemizedAnswer  Kind = "itemized"        // of a payer, by payee: a call for results of which each is charged once

@@ -58,8 +58,10 @@ func (a *arrival) identify() *ledger.Refusal {
 			if paid, refusal := a.redeemTool(); paid || refusal != nil {
 				return refusal
 			}
-			if a.passes = a.passesFree(); a.passes {
-				return nil
+			if a.passesFree() {
+				refusal := a.boundFree()
+				a.passes = refusal == nil
+				return refusal
 			}
 		}
 		identity = byKey{a.gateway, a.hint}

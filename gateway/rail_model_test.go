@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"pgregory.net/rapid"
@@ -43,8 +44,11 @@ func (b *bank) Take(r *http.Request) (gateway.Payable, bool, error) {
 	return p, found, err
 }
 
-func (b *bank) Verify(_ context.Context, p gateway.Payable) error {
+func (b *bank) Verify(ctx context.Context, p gateway.Payable) error {
 	switch {
+	case b.fault == "slow to verify":
+		<-ctx.Done()
+		return ctx.Err()
 	case b.fault == "down":
 		return errors.New("no answer")
 	case b.fault == "not valid", b.paid[p.ID] > 0, b.taken[p.ID]:
@@ -53,7 +57,7 @@ func (b *bank) Verify(_ context.Context, p gateway.Payable) error {
 	return nil
 }
 
-func (b *bank) Settle(_ context.Context, p gateway.Payable) (string, error) {
+func (b *bank) Settle(ctx context.Context, p gateway.Payable) (string, error) {
 	used := &escrow.Refusal{Outcome: "payment_refused", Detail: "it was used"}
 	switch {
 	case b.fault == "down", b.fault == "late":
@@ -68,8 +72,11 @@ func (b *bank) Settle(_ context.Context, p gateway.Payable) (string, error) {
 		b.taken[p.ID] = true
 		return "", used
 	}
+	if b.fault == "slow" { // it settles when nobody waits for it any more
+		<-ctx.Done()
+	}
 	b.paid[p.ID] = p.Amount
-	if b.fault == "lose" {
+	if b.fault == "lose" || b.fault == "slow" {
 		return "", errors.New("no answer")
 	}
 	return "0x" + p.ID, nil
@@ -207,5 +214,37 @@ func TestWhatWasPaidIsBooked(t *testing.T) {
 		v.bank.fault = ""
 		fine(t, v.collect(t))
 		v.check(t, payments)
+	})
+}
+
+// TestASlowRail: a rail that does not answer within the time limit is not waited for. Nothing is served; what it has settled all the same is
+// booked later, once, and then the same request is served.
+func TestASlowRail(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := &vault{memory: new(ledgertest.Memory), bank: &bank{
+			ends: time.Date(2026, 1, 2, 0, 0, 0, 0, time.UTC), remember: true, paid: map[string]ledger.Amount{}, taken: map[string]bool{},
+		}}
+		v.open(t)
+		defer func() { _ = v.books.Close() }()
+		began := time.Now()
+		v.bank.fault = "slow to verify"
+		want(t, "not verified in time", v.pay(t, "p=1"), http.StatusServiceUnavailable)
+		want(t, "waited", time.Since(began), 10*time.Second)
+		_, found, err := v.book.RailPayment("bank", "p")
+		fine(t, err)
+		want(t, "written down", found, false)
+
+		began = time.Now()
+		v.bank.fault = "slow"
+		want(t, "not settled in time", v.pay(t, "p=1"), http.StatusServiceUnavailable)
+		want(t, "waited", time.Since(began), time.Minute)
+		noted, _, err := v.book.RailPayment("bank", "p")
+		fine(t, err)
+		want(t, "pending", noted.Pending, true)
+		v.bank.fault = ""
+		fine(t, v.collect(t))
+		v.check(t, []string{"p=1"})
+		want(t, "the same request", v.pay(t, "p=1"), http.StatusOK)
+		v.check(t, []string{"p=1"})
 	})
 }

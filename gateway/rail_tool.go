@@ -8,6 +8,7 @@ import (
 	"github.com/tidwall/gjson"
 	"github.com/tidwall/sjson"
 
+	"github.com/tallygate/tallygate/escrow/api"
 	"github.com/tallygate/tallygate/escrow/ledger"
 	"github.com/tallygate/tallygate/meter"
 )
@@ -118,6 +119,14 @@ func (a *arrival) passesFree() bool {
 	}
 	q.call = call
 	return q.free()
+}
+
+// boundFree limits, by address, messages that nobody pays and for which the provider works.
+func (a *arrival) boundFree() *ledger.Refusal {
+	if often := api.FreeMessages.Take(a.gateway.book.Claims(), a.gateway.options.Client(a.request)); often != nil {
+		return asRefusal(often)
+	}
+	return nil
 }
 
 // tellTool answers a call of a tool that needs a payment with a result that says how to pay. told is false if that is not the way to answer.

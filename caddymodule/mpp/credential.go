@@ -77,7 +77,8 @@ func (r *Rail) Take(request *http.Request) (gateway.Payable, bool, error) {
 	return p, true, err
 }
 
-// SignIn implements [gateway.SignInRail]: a credential of a session that pays nothing shows whose call this is.
+// SignIn implements [gateway.SignInRail]: a credential that pays nothing shows whose call this is, by the secret of a session, or by what has
+// paid a charge before.
 func (r *Rail) SignIn(request *http.Request, _ string, now time.Time) (s gateway.SignedIn, found bool, err error) {
 	sent, others := credentials(request.Header)
 	if len(sent) == 0 {
@@ -92,8 +93,10 @@ func (r *Rail) SignIn(request *http.Request, _ string, now time.Time) (s gateway
 	if err == nil && !now.Before(p.Ends) {
 		err = refuse(expired, "the challenge has expired: ask for another one")
 	}
-	if err == nil {
+	if err == nil && o.Intent == intentSession {
 		err = r.readSession(c, &o, &p)
+	} else if err == nil {
+		p.Payer, err = r.payerAgain(c, o)
 	}
 	if err != nil {
 		return s, true, err
@@ -102,8 +105,10 @@ func (r *Rail) SignIn(request *http.Request, _ string, now time.Time) (s gateway
 		return s, true, err
 	}
 	p.At = now
-	s = gateway.SignedIn{Payer: p.Payer, ID: o.ID, Secret: []byte(sent[0]), Receipt: make(http.Header)}
-	r.Receipt(p, "", s.Receipt)
+	s = gateway.SignedIn{Payer: p.Payer, ID: o.ID, Secret: []byte(sent[0]), Receipt: http.Header{headerReceipt: nil}} // the provider writes none
+	if o.Session != "" { // a receipt of a charge names a payment, and there was none
+		r.Receipt(p, "", s.Receipt)
+	}
 	return s, true, nil
 }
 
@@ -146,7 +151,7 @@ func decode(text string) (c credential, err error) {
 // isBearer reports whether the credential pays nothing.
 func (c credential) isBearer() bool {
 	var s session
-	return c.Challenge.Intent == intentSession && json.Unmarshal(c.Payload, &s) == nil && s.Action == "bearer"
+	return json.Unmarshal(c.Payload, &s) == nil && s.Action == "bearer"
 }
 
 // read checks everything about a payment that can be checked without asking anybody.
@@ -191,7 +196,7 @@ func (r *Rail) readPayment(c credential, method Method, o Order, p *gateway.Paya
 	if err != nil || request.Currency != r.Currency || !exact {
 		return refuse(invalidChallenge, "the challenge asks for %.40s %.40s, which is no longer taken", request.Amount, request.Currency)
 	}
-	proof, payer, err := method.Read(c.Payload)
+	proof, payer, known, err := method.Read(c.Payload)
 	if err != nil {
 		return err
 	}
@@ -206,12 +211,10 @@ func (r *Rail) readPayment(c credential, method Method, o Order, p *gateway.Paya
 	p.ID, p.Amount = o.Method+":"+o.ID, amount
 	switch {
 	case p.Payer != "": // of a session
-	case payer != "":
-		p.Payer = payerOf(o.Method, payer)
-	case carried.Payer != "":
+	case !known && carried.Payer != "":
 		p.Payer = carried.Payer
 	default:
-		p.Payer, p.Nameless = payerOf("payment", p.ID), true
+		p.Payer, p.Nameless = payerOf(o.Method, payer), !known
 	}
 	p.Proof, err = json.Marshal(o)
 	return err
@@ -236,6 +239,12 @@ func (r *Rail) readSession(c credential, o *Order, p *gateway.Payable) error {
 	}
 	p.Payer = payerOf(intentSession, s.Preimage)
 	return nil
+}
+
+// payerAgain returns who has made the charge whose payload comes again. Nobody but the payer has it, since it goes to no chain.
+func (r *Rail) payerAgain(c credential, o Order) (payer string, err error) {
+	_, payer, _, err = r.method(o.Method).Read(c.Payload)
+	return payerOf(o.Method, payer), err
 }
 
 // payerOf returns what stands for a payer in the id of its agent. Nobody can find a text with the same one.

@@ -15,8 +15,9 @@ type Method interface {
 	// Details returns methodDetails, which a challenge's request has for clients of this method; nil if there are none.
 	Details() map[string]any
 	// Read checks the payload of a credential without asking anybody. proof is what is needed to take the payment, also later. payer is a
-	// text that only the payer can have written, and that is the same in all its payments; it is empty if the method knows no such text.
-	Read(payload json.RawMessage) (proof json.RawMessage, payer string, err error)
+	// text that only the payer can have written. known says that it is the same in all its payments; otherwise it shows only that a payload is
+	// that of the same payment.
+	Read(payload json.RawMessage) (proof json.RawMessage, payer string, known bool, err error)
 	// Verify finds out whether a payment could be taken now. A refusal says why not.
 	Verify(ctx context.Context, o Order) error
 	// Settle takes a payment, and returns the name that the method has for it. It must not take the payment twice, however often it is asked

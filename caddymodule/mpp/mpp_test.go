@@ -228,6 +228,39 @@ func TestWhoPaysMoreIsTheSame(t *testing.T) {
 	want(t, "by the key of the refusal", s.get("/", "Authorization", first.Header.Get("Authorization")).Header.Get("Tallygate-Balance"), "0.6")
 }
 
+// TestAChargeIsSpentWithoutItsKey: a client that has not kept the key shows what it has paid with, and spends what is left of that. Nothing is
+// paid twice, and nobody else can do so.
+func TestAChargeIsSpentWithoutItsKey(t *testing.T) {
+	t.Parallel()
+	s := openShop(t)
+	bearer := func(method, member, text string) string {
+		return answers(t, s.challenge(method, "charge"), map[string]string{"action": "bearer", member: text})
+	}
+	for _, method := range []struct{ name, member, text, other string }{
+		{"stripe", "spt", s.stripe.token("usd", 100), s.stripe.token("usd", 100)},
+		{"test", "token", "a-token-of-a-payer", "a-token-of-another"},
+	} {
+		want(t, "before it was paid", s.get("/", "Authorization", bearer(method.name, method.member, method.text)).code(), "402 payment_required")
+		paid := answers(t, s.challenge(method.name, "charge"), map[string]string{method.member: method.text})
+		want(t, "paid, and the key is not kept", s.get("/", "Authorization", paid).Header.Get("Tallygate-Balance"), "0.6")
+		again := bearer(method.name, method.member, method.text)
+		got := s.get("/", "Authorization", again)
+		want(t, "what is left", fmt.Sprint(got.code(), got.Header.Get("Tallygate-Balance"), got.receipt(t), got.Header.Get("Authorization")), "2000.2map[]")
+		same := s.get("/", "Authorization", again)
+		want(t, "the same request again", fmt.Sprint(same.code(), same.Header.Get("Idempotency-Replayed"), same.Header.Get("Tallygate-Charge")), fmt.Sprint("200true", got.Header.Get("Tallygate-Charge")))
+		want(t, "another request with it", s.get("/other", "Authorization", again).code(), "402 payment_refused used")
+		short := s.get("/", "Authorization", bearer(method.name, method.member, method.text))
+		want(t, "used up", short.code(), "402 insufficient_funds")
+		want(t, "another payer", s.get("/", "Authorization", bearer(method.name, method.member, method.other)).code(), "402 payment_required")
+		late := bearer(method.name, method.member, method.text)
+		s.ahead.Store(int64(challengeFor))
+		want(t, "an expired challenge", s.get("/", "Authorization", late).code(), "402 payment_refused payment-expired")
+		s.ahead.Store(0)
+	}
+	want(t, "no token", s.get("/", "Authorization", bearer("stripe", "spt", "x")).code(), "402 payment_refused malformed-credential")
+	want(t, "asked, and booked", fmt.Sprint(s.stripe.asked, " ", s.deposits()), "1 2")
+}
+
 func TestCredentialsThatAreRefused(t *testing.T) {
 	t.Parallel()
 	s := openShop(t)

@@ -28,14 +28,14 @@ func (*play) Name() string { return testName }
 func (*play) Details() map[string]any { return nil }
 
 // Read implements [Method].
-func (*play) Read(payload json.RawMessage) (proof json.RawMessage, payer string, err error) {
+func (*play) Read(payload json.RawMessage) (proof json.RawMessage, payer string, known bool, err error) {
 	var p struct {
 		Token string `json:"token"`
 	}
 	if err := json.Unmarshal(payload, &p); err != nil || !tokenForm.MatchString(p.Token) {
-		return nil, "", refuse(malformed, "the payload of the method test is {\"token\": T}, and T has 16 to 200 printable characters")
+		return nil, "", false, refuse(malformed, "the payload of the method test is {\"token\": T}, and T has 16 to 200 printable characters")
 	}
-	return json.RawMessage("{}"), p.Token, nil
+	return json.RawMessage("{}"), p.Token, true, nil
 }
 
 // Verify implements [Method].

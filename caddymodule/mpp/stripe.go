@@ -118,14 +118,14 @@ type sharedToken struct {
 	SPT string `json:"spt"`
 }
 
-// Read implements [Method]. A token says nothing about its payer that others could not say too.
-func (*Stripe) Read(payload json.RawMessage) (proof json.RawMessage, payer string, err error) {
+// Read implements [Method]. Stripe makes a token for one payment and one seller, and says nothing about who pays.
+func (*Stripe) Read(payload json.RawMessage) (proof json.RawMessage, payer string, known bool, err error) {
 	var t sharedToken
 	if err := json.Unmarshal(payload, &t); err != nil || !tokenOfStripe.MatchString(t.SPT) {
-		return nil, "", refuse(malformed, "the payload of the method stripe is {\"spt\": \"spt_...\"}")
+		return nil, "", false, refuse(malformed, "the payload of the method stripe is {\"spt\": \"spt_...\"}")
 	}
 	proof, err = json.Marshal(t)
-	return proof, "", err
+	return proof, t.SPT, false, err
 }
 
 // Verify implements [Method]. It reads the token.

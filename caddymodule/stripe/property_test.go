@@ -2,7 +2,6 @@ package stripe_test
 
 import (
 	"fmt"
-	"os"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -10,13 +9,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/tallygate/tallygate/escrow/ledger"
-	"github.com/tallygate/tallygate/internal/rounds"
 )
-
-func TestMain(m *testing.M) {
-	rounds.Checks(10, 100)
-	os.Exit(m.Run())
-}
 
 // buyer is an agent, and what Stripe says about its money, in cents.
 type buyer struct {

@@ -7,8 +7,11 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/cookiejar"
+	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -31,6 +34,7 @@ type shop struct {
 	t      testing.TB
 	url    string
 	stripe *fake
+	file   string // the Caddyfile
 	config []byte
 	log    string
 	n      int
@@ -38,13 +42,28 @@ type shop struct {
 
 func openShop(t testing.TB, currency string) *shop {
 	t.Helper()
+	s := newShop(t, currency)
+	var err error
+	s.config, _, err = caddyconfig.GetAdapter("caddyfile").Adapt([]byte(s.file), nil)
+	must(t, err)
+	must(t, caddy.Load(s.config, true))
+	t.Cleanup(func() {
+		must(t, caddy.Stop())
+		s.checkLog()
+	})
+	return s
+}
+
+// newShop prepares a shop that is not open.
+func newShop(t testing.TB, currency string) *shop {
+	t.Helper()
 	s := &shop{t: t, stripe: openFake(t), log: filepath.Join(t.TempDir(), "log")}
 	free, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
 	s.url = "http://" + free.Addr().String()
 	must(t, free.Close())
 	t.Setenv("TEST_STRIPE_KEY", secretKey)
-	file := fmt.Sprintf(`{
+	s.file = fmt.Sprintf(`{
 	admin off
 	auto_https off
 	log {
@@ -70,20 +89,19 @@ func openShop(t testing.TB, currency string) *shop {
 	tallygate
 }
 `, s.log, filepath.Join(t.TempDir(), "ledger.db"), operatorKey, webhookSecret, currency, s.stripe.URL, s.url)
-	s.config, _, err = caddyconfig.GetAdapter("caddyfile").Adapt([]byte(file), nil)
-	must(t, err)
-	must(t, caddy.Load(s.config, true))
-	t.Cleanup(func() {
-		must(t, caddy.Stop())
-		text, err := os.ReadFile(s.log)
-		must(t, err)
-		for _, secret := range []string{secretKey, webhookSecret, operatorKey, "must_not_be_logged"} {
-			if bytes.Contains(text, []byte(secret)) {
-				t.Errorf("the log has the secret %s", secret)
-			}
-		}
-	})
 	return s
+}
+
+// checkLog looks for secrets in the log.
+func (s *shop) checkLog() {
+	s.t.Helper()
+	text, err := os.ReadFile(s.log)
+	must(s.t, err)
+	for _, secret := range []string{secretKey, webhookSecret, operatorKey, "must_not_be_logged"} {
+		if bytes.Contains(text, []byte(secret)) {
+			s.t.Errorf("the log has the secret %s", secret)
+		}
+	}
 }
 
 func must(t testing.TB, err error) {
@@ -316,6 +334,13 @@ func TestTakenBack(t *testing.T) {
 	want(t, "after a dispute", s.wallet(key), "0 held 0 debt 7")
 	want(t, "its agent", s.status(id), "suspended")
 	want(t, "the operator is told", s.do("GET", "/agents/"+id, operatorKey, "").object["debt"], "7")
+	shown := s.dashboard(operatorKey, "/agents/"+id)
+	if !strings.Contains(shown, "This agent owes 7,") || !strings.Contains(shown, "suspended a payment was taken back after its money was spent: 7") {
+		t.Errorf("the operator's page does not show the debt and why the agent is suspended:\n%s", shown)
+	}
+	if list := s.dashboard(operatorKey, "/agents"); !strings.Contains(list, "suspended a payment was taken back after its money was spent: 7") {
+		t.Errorf("the operator's list does not show why the agent is suspended:\n%s", list)
+	}
 	want(t, "a suspended agent spends nothing", s.do("POST", "/wallet/transfer", key, fmt.Sprintf(`{"to_agent_id":%q,"amount":"1"}`, sink)).code(), "403 forbidden")
 	s.paid(key, "5", false) // a suspended agent may pay
 	want(t, "a deposit pays the debt", s.wallet(key), "0 held 0 debt 2")
@@ -332,6 +357,29 @@ func TestTakenBack(t *testing.T) {
 	}
 	want(t, "the statement", kinds, "debt returned debt deposit taken_back transfer returned taken_back deposit ")
 }
+
+// dashboard returns a page of the dashboard, as who has this key sees it.
+func (s *shop) dashboard(key, page string) string {
+	s.t.Helper()
+	jar, err := cookiejar.New(nil)
+	must(s.t, err)
+	reader := &http.Client{Jar: jar}
+	read := func(response *http.Response, err error) string {
+		must(s.t, err)
+		defer response.Body.Close()
+		text, err := io.ReadAll(response.Body)
+		must(s.t, err)
+		return string(text)
+	}
+	form := url.Values{"key": {key}}
+	for _, field := range hiddenField.FindAllStringSubmatch(read(reader.Get(s.url+"/dashboard/login")), -1) {
+		form.Set(field[1], field[2])
+	}
+	read(reader.PostForm(s.url+"/dashboard/login", form))
+	return read(reader.Get(s.url + "/dashboard" + page))
+}
+
+var hiddenField = regexp.MustCompile(`<input type="hidden" name="([^"]*)" value="([^"]*)"`)
 
 // TestEventsOutOfOrder: a refund is told before its payment, and a dispute that is won before it began.
 func TestEventsOutOfOrder(t *testing.T) {

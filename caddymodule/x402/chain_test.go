@@ -3,6 +3,8 @@ package x402_test
 import (
 	"encoding/hex"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"io"
 	"math/big"
 	"net/http"
@@ -32,7 +34,14 @@ type chain struct {
 	asked    int // to settle
 	used     map[string]bool
 	settled  *big.Int
-	fault    string // what it does next: down, refuse, lose (settles, but does not answer), late (names a transaction that has not ended)
+	// fault is what it does next: down, refuse, late (names a transaction that has not ended), front-run (somebody else is faster, so it refuses);
+	// or it settles, and does not answer (lose), kills the server (kill), answers twice (garble), or answers only when nobody waits for it any more (slow).
+	fault  string
+	blind  bool       // its node does not answer
+	sent   []transfer // the transfers that the chain has
+	kill   func()
+	asking chan struct{}   // gets a value when a slow facilitator is asked to settle
+	hidden map[string]bool // transfers to somebody else that have used up a nonce
 }
 
 type transfer struct {
@@ -40,7 +49,7 @@ type transfer struct {
 }
 
 func openChain(t testing.TB) *chain {
-	c := &chain{t: t, used: make(map[string]bool), settled: new(big.Int)}
+	c := &chain{t: t, used: make(map[string]bool), settled: new(big.Int), asking: make(chan struct{}, 1), hidden: make(map[string]bool)}
 	c.Server = httptest.NewServer(c)
 	t.Cleanup(c.Close)
 	return c
@@ -59,6 +68,10 @@ func (c *chain) counts() (verified, asked int) {
 }
 
 func (c *chain) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == "/rpc" {
+		c.serveNode(w, r)
+		return
+	}
 	var order struct {
 		PaymentPayload struct {
 			Payload struct {
@@ -118,13 +131,128 @@ func (c *chain) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, answer)
 		return
 	}
-	c.used[a.From+a.Nonce] = true
-	c.settled.Add(c.settled, number(a.Value))
-	if c.fault == "lose" {
+	if c.fault == "slow" {
+		c.asking <- struct{}{}
+		<-r.Context().Done()
+	}
+	c.move(a)
+	if c.fault == "kill" {
+		c.kill()
+	}
+	if c.fault == "kill" || c.fault == "lose" || c.fault == "slow" {
 		panic(http.ErrAbortHandler)
 	}
-	answer["transaction"] = "0x" + hex.EncodeToString(keccak([]byte(a.From+a.Nonce)))
+	answer["transaction"] = transactionOf(a)
+	if c.fault == "front-run" {
+		answer["success"], answer["errorReason"], answer["transaction"] = false, "invalid_exact_evm_nonce_already_used", ""
+	}
 	writeJSON(w, answer)
+	if c.fault == "garble" {
+		writeJSON(w, answer)
+	}
+}
+
+// move moves the money of an authorization.
+func (c *chain) move(a transfer) {
+	c.used[a.From+a.Nonce] = true
+	c.sent = append(c.sent, a)
+	c.settled.Add(c.settled, number(a.Value))
+}
+
+// paid returns what the chain has moved.
+func (c *chain) paid() *big.Int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return new(big.Int).Set(c.settled)
+}
+
+func transactionOf(a transfer) string {
+	return "0x" + hex.EncodeToString(keccak([]byte(a.From+a.Nonce)))
+}
+
+// newestBlock is the number of the newest block.
+const newestBlock = "0x2710"
+
+// serveNode is a node of the chain.
+func (c *chain) serveNode(w http.ResponseWriter, r *http.Request) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var question struct {
+		Method string
+		Params []json.RawMessage
+	}
+	if err := json.NewDecoder(r.Body).Decode(&question); err != nil {
+		c.t.Errorf("the node is asked: %v", err)
+	}
+	if c.blind {
+		w.WriteHeader(http.StatusBadGateway)
+		return
+	}
+	found, err := c.tell(question.Method, question.Params)
+	if err != nil {
+		c.t.Errorf("the node is asked %s %s: %v", question.Method, question.Params, err)
+	}
+	writeJSON(w, map[string]any{"jsonrpc": "2.0", "id": 1, "result": found})
+}
+
+func (c *chain) tell(method string, params []json.RawMessage) (any, error) {
+	switch method {
+	case "eth_getBlockByNumber":
+		return map[string]string{"number": newestBlock, "timestamp": fmt.Sprintf("0x%x", time.Now().Unix())}, nil
+	case "eth_call":
+		var call struct{ To, Data string }
+		if err := json.Unmarshal(params[0], &call); err != nil || call.To != asset || len(call.Data) != 10+128 || call.Data[:10] != "0xe94a0102" {
+			return nil, fmt.Errorf("a call of %+v: %w", call, err)
+		}
+		state := 0
+		if c.used["0x"+call.Data[34:74]+"0x"+call.Data[74:]] {
+			state = 1
+		}
+		return fmt.Sprintf("0x%064x", state), nil
+	case "eth_getLogs":
+		var filter struct {
+			Address, FromBlock, ToBlock string
+			Topics                      []string
+		}
+		if err := json.Unmarshal(params[0], &filter); err != nil || filter.Address != asset || filter.FromBlock != "0x1388" || filter.ToBlock != newestBlock {
+			return nil, fmt.Errorf("logs of %+v: %w", filter, err)
+		}
+		found := []object{}
+		for _, a := range c.sent {
+			if use := events(a)[0]; fmt.Sprint(use["topics"]) == fmt.Sprint(filter.Topics) {
+				found = append(found, use)
+			}
+		}
+		return found, nil
+	case "eth_getTransactionReceipt":
+		var transaction string
+		if err := json.Unmarshal(params[0], &transaction); err != nil {
+			return nil, err
+		}
+		for i, a := range c.sent {
+			if transactionOf(a) != transaction {
+				continue
+			}
+			logs := events(a)
+			if c.hidden[a.From+a.Nonce] { // the payer has sent it together with an honest payment
+				logs = append(events(c.sent[i-1]), logs...)
+				logs = append(logs, events(c.sent[i-1])...)
+			}
+			return object{"status": "0x1", "logs": logs}, nil
+		}
+	}
+	return nil, errors.New("it is not known")
+}
+
+type object = map[string]any
+
+// events returns what the contract of the asset writes down when it moves an authorization's money.
+func events(a transfer) []object {
+	from, to := "0x"+strings.Repeat("0", 24)+a.From[2:], "0x"+strings.Repeat("0", 24)+a.To[2:]
+	return []object{
+		{"address": asset, "transactionHash": transactionOf(a), "data": "0x", "topics": []string{"0x98de503528ee59b575ef0c0a2576a82497bfc029a5685b209e9ec333479b10a5", from, a.Nonce}},
+		{"address": asset, "transactionHash": transactionOf(a), "data": fmt.Sprintf("0x%064x", number(a.Value)), "topics": []string{"0xddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef", from, to}},
+	}
 }
 
 func writeJSON(w http.ResponseWriter, v any) { _ = json.NewEncoder(w).Encode(v) }

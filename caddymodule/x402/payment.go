@@ -289,8 +289,44 @@ func (r *Rail) Verify(ctx context.Context, p gateway.Payable) error {
 	return nil
 }
 
-// Settle implements [gateway.Rail]. The chain takes each nonce of a payer only once, so a payment that comes again moves nothing.
+// Settle implements [gateway.Rail]. The chain takes each nonce of a payer only once, so a payment that comes again moves nothing. If the
+// facilitator does not say that the payment was settled, the chain is asked, where the config names a node of it.
 func (r *Rail) Settle(ctx context.Context, p gateway.Payable) (string, error) {
+	transaction, err := r.settle(ctx, p)
+	if err == nil || r.node == nil || errors.Is(ctx.Err(), context.Canceled) {
+		return transaction, err
+	}
+	var kept order
+	if err := json.Unmarshal(p.Proof, &kept); err != nil {
+		return "", fmt.Errorf("reading a payment's proof: %w", err)
+	}
+	asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), nodeTimeout) // the facilitator may have used up the time
+	defer cancel()
+	found, unknown := r.node.find(asking, kept.Payment.Payload.Authorization, r.Asset)
+	switch {
+	case unknown != nil && asRefusal(err) == nil:
+		return "", fmt.Errorf("%w; %w", err, unknown)
+	case unknown != nil: // the facilitator refuses, and the chain knows better, or can't be asked
+		return "", fmt.Errorf("the facilitator refuses a payment, and it is not known what the chain has: %s; %w", asRefusal(err).Detail, unknown)
+	case found.transaction != "":
+		return strings.ToLower(found.transaction), nil
+	case found.over:
+		return "", errors.Join(refuse("expired", "the payment was not made, and its time is over"), gateway.ErrNotMade)
+	}
+	return "", err
+}
+
+// asRefusal returns an error as a refusal; nil if it is none.
+func asRefusal(err error) (refusal *escrow.Refusal) {
+	errors.As(err, &refusal)
+	return refusal
+}
+
+// nodeTimeout is how long the chain's node may take.
+const nodeTimeout = 10 * time.Second
+
+// settle has the facilitator settle a payment.
+func (r *Rail) settle(ctx context.Context, p gateway.Payable) (string, error) {
 	var found struct {
 		Success     *bool  `json:"success"`
 		Reason      string `json:"errorReason"`

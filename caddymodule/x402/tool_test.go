@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 )
 
 // serveTools is a server of MCP.
@@ -152,4 +153,37 @@ func TestToolPaymentsThatAreRefused(t *testing.T) {
 	}
 	_, asked := s.chain.counts()
 	want(t, "asked to settle", asked, 0)
+}
+
+// TestFreeMessagesAreBounded: what a server of tools is asked for nothing is limited by address. Who pays, or has a key, is not limited by it.
+func TestFreeMessagesAreBounded(t *testing.T) {
+	s := openShop(t)
+	payer := newPayer(t)
+	from := func(client string, message any, headers ...string) answer {
+		return s.post(message, append([]string{"X-Forwarded-For", client}, headers...)...)
+	}
+	const client = "203.0.113.7"
+	// One more message is let through each second, so a slow machine needs more of them to reach the limit.
+	var refused answer
+	for began, sent := time.Now(), 0; ; sent++ {
+		if refused = from(client, message("tools/list", nil)); refused.StatusCode == http.StatusTooManyRequests {
+			if sent < 60 {
+				t.Errorf("refused after %d messages", sent)
+			}
+			break
+		}
+		want(t, "the list of tools", refused.code(), "200")
+		if sent > 60+int(time.Since(began)/time.Second) {
+			t.Fatalf("%d messages in %s", sent, time.Since(began))
+		}
+	}
+	want(t, "too many", refused.code(), "429 rate_limited")
+	if after := refused.Header.Get("Retry-After"); after == "" || after == "0" {
+		t.Errorf("Retry-After %q", after)
+	}
+	offer := needs(t, from(client, search(""))).Result.StructuredContent.Accepts[0]
+	paid := from(client, search(pay(t, payer, offer, nil)))
+	want(t, "a payment", fmt.Sprint(paid.code(), s.balance(payer)), "2000.06")
+	want(t, "with a key", from(client, message("tools/list", nil), "Authorization", paid.Header.Get("Authorization")).code(), "200")
+	want(t, "from another address", from("203.0.113.8", message("tools/list", nil)).code(), "200")
 }

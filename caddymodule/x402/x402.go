@@ -14,10 +14,11 @@
 //	}
 //
 // It offers the scheme exact, which is a transfer by EIP-3009. The facilitator checks signatures and balances, and sends transactions; this
-// package knows no chain and holds no private key. See https://github.com/coinbase/x402/tree/main/specs.
+// package holds no private key, and reads the chain only to find out what became of a payment, if the config names a node. See https://github.com/coinbase/x402/tree/main/specs.
 package x402
 
 import (
+	"errors"
 	"fmt"
 	"math/big"
 	"net/url"
@@ -55,8 +56,12 @@ type Rail struct {
 	PayTo string `json:"pay_to"`
 	// TopUp is how much a caller is asked to pay, or more if it is known that the call needs more. What the call leaves stays as credit.
 	TopUp string `json:"top_up"`
+	// RPC is the URL of a node of the chain (JSON-RPC). If the facilitator does not say that a payment was settled, the chain is asked for it.
+	// Write a URL that has a secret as a placeholder. Default: none, and what the facilitator does not say stays unknown.
+	RPC string `json:"rpc,omitempty"`
 
 	client  facilitator
+	node    *node // nil if there is none
 	decimal int
 	topUp   *big.Int // in the asset's smallest units
 	v1      string   // the network's name in version 1; empty if it has none
@@ -88,7 +93,7 @@ func (Rail) CaddyModule() caddy.ModuleInfo {
 // Provision checks the config.
 func (r *Rail) Provision(caddy.Context) error {
 	replacer := caddy.NewReplacer()
-	for _, text := range []*string{&r.Facilitator, &r.Network, &r.Asset, &r.PayTo, &r.TopUp, &r.DomainName, &r.DomainVersion} {
+	for _, text := range []*string{&r.Facilitator, &r.Network, &r.Asset, &r.PayTo, &r.TopUp, &r.DomainName, &r.DomainVersion, &r.RPC} {
 		*text = replacer.ReplaceAll(*text, "")
 	}
 	if err := r.check(); err != nil {
@@ -99,6 +104,9 @@ func (r *Rail) Provision(caddy.Context) error {
 		headers[name] = replacer.ReplaceAll(value, "")
 	}
 	r.client = newFacilitator(r.Facilitator, headers)
+	if r.RPC != "" {
+		r.node = &node{r.RPC, r.client.client}
+	}
 	return nil
 }
 
@@ -106,6 +114,9 @@ func (r *Rail) check() error {
 	u, err := url.Parse(r.Facilitator)
 	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
 		return fmt.Errorf("facilitator %q: expected a URL such as https://facilitator.example", r.Facilitator)
+	}
+	if u, err := url.Parse(r.RPC); r.RPC != "" && (err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http") {
+		return errors.New("rpc: expected a URL such as https://node.example") // it may have a secret, so it is not named
 	}
 	if !networkForm.MatchString(r.Network) {
 		return fmt.Errorf("network %q: expected eip155: and the id of a chain, such as eip155:8453", r.Network)
@@ -147,6 +158,7 @@ func (r *Rail) check() error {
 //		domain NAME VERSION
 //		pay_to ADDRESS
 //		top_up A
+//		rpc URL
 //	}
 func (r *Rail) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next()
@@ -191,6 +203,8 @@ func (r *Rail) unmarshalWord(d *caddyfile.Dispenser, word string) error {
 		return one(&r.PayTo)
 	case "top_up":
 		return one(&r.TopUp)
+	case "rpc":
+		return one(&r.RPC)
 	case "domain":
 		if !d.Args(&r.DomainName, &r.DomainVersion) || d.NextArg() {
 			return d.Err("'domain' takes the asset's name and version in signatures, such as 'domain \"USD Coin\" 2'")
@@ -210,7 +224,7 @@ func (r *Rail) unmarshalWord(d *caddyfile.Dispenser, word string) error {
 		}
 		return nil
 	default:
-		return d.Errf("unrecognized subdirective %q of rail x402: expected one of facilitator, network, asset, domain, pay_to, top_up", word)
+		return d.Errf("unrecognized subdirective %q of rail x402: expected one of facilitator, network, asset, domain, pay_to, top_up, rpc", word)
 	}
 }
 

@@ -19,6 +19,10 @@ type Throttle struct {
 // WrongKeys limits wrong keys. The API and metered routes count them together.
 var WrongKeys = Throttle{escrow.WrongKey, escrow.Rate{Every: 2 * time.Second, Burst: 30}}
 
+// FreeMessages limits messages to servers of tools that cost nothing and come without a key. A client without money needs a few of them before
+// it can pay: the opening of a session, and the list of tools.
+var FreeMessages = Throttle{escrow.FreeMessage, escrow.Rate{Every: time.Second, Burst: 60}}
+
 var (
 	registrations = Throttle{escrow.Registration, escrow.Rate{Every: 10 * time.Second, Burst: 30}}
 	faucetClaims  = Throttle{escrow.FaucetClaim, escrow.Rate{Every: time.Minute, Burst: 10}}
