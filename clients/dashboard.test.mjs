@@ -256,6 +256,28 @@ test("an open page hears of changes, and ends with its session", { timeout: 60_0
 		await page.waitForFunction((id) => document.querySelector("#live a[href*='/charges/req_']").textContent !== id, before);
 	}
 
+	// what changes while the page renews itself is not missed
+	await page.evaluate(() => {
+		window.heard = 0;
+		new EventSource("/dashboard/events").addEventListener("changed", () => window.heard++);
+	});
+	let asked, release;
+	const renewing = new Promise((resolve) => (asked = resolve)), released = new Promise((resolve) => (release = resolve));
+	await page.route("**/dashboard/charges", async (route) => {
+		const response = await route.fetch();
+		asked();
+		await released;
+		await route.fulfill({ response });
+	}, { times: 1 });
+	await call(alice);
+	await renewing;
+	const heard = await page.evaluate(() => window.heard);
+	await call(alice);
+	await page.waitForFunction((n) => window.heard > n, heard);
+	const [last] = await gate.charges(alice);
+	release();
+	await page.locator(`#live a[href$="${last.request_id}"]`).waitFor();
+
 	// what the reader uses is not replaced under the hand
 	await page.locator("#live a").first().focus();
 	const held = await newest();
