@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 	"github.com/shopspring/decimal"
 
 	"github.com/tallygate/tallygate/escrow"
@@ -77,6 +78,25 @@ func Collectors() []prometheus.Collector {
 func CountCommit(operations int, took time.Duration) {
 	metrics.commit.Observe(took.Seconds())
 	metrics.group.Observe(float64(operations))
+}
+
+// CommitTimes tells how long the ledger took for its commits since this process began: how many there were, and the times within which half of
+// them and 99 of 100 were done. The times are those of the metric's buckets, so they are rounded up. A time beyond the buckets is negative.
+func CommitTimes() (count uint64, half, most time.Duration) {
+	var m dto.Metric
+	if err := metrics.commit.Write(&m); err != nil {
+		return 0, 0, 0 // can't happen: a histogram writes itself without fail
+	}
+	h := m.GetHistogram()
+	within := func(parts uint64) time.Duration { // of a hundred
+		for _, bucket := range h.GetBucket() {
+			if bucket.GetCumulativeCount()*100 >= h.GetSampleCount()*parts {
+				return time.Duration(bucket.GetUpperBound() * float64(time.Second))
+			}
+		}
+		return -1
+	}
+	return h.GetSampleCount(), within(50), within(99)
 }
 
 // timeSettle measures how long a settlement takes.

@@ -49,6 +49,7 @@
 
 	function enhance(root) {
 		localTimes(root);
+		for (const code of root.querySelectorAll("[data-copy]")) copyButton(code, code.dataset.copy, (button) => code.after(" ", button));
 		for (const table of root.querySelectorAll("table[data-chart]")) draw(table);
 	}
 
@@ -221,20 +222,26 @@
 		}
 	}
 
-	// copying puts a button at each program. Browsers have a clipboard only for pages that came by HTTPS, or from this machine.
-	function copying() {
+	// copyButton makes a button that copies the text of an element. Browsers have a clipboard only for pages that came by HTTPS, or from this
+	// machine.
+	function copyButton(element, what, place) {
 		if (!navigator.clipboard) return;
+		const button = document.createElement("button");
+		button.type = "button";
+		button.className = "copy";
+		button.textContent = "Copy";
+		button.setAttribute("aria-label", `Copy ${what}`);
+		button.addEventListener("click", async () => {
+			await navigator.clipboard.writeText(element.textContent);
+			button.textContent = "Copied";
+		});
+		place(button);
+	}
+
+	// copying puts a button at each program.
+	function copying() {
 		for (const code of document.querySelectorAll("#snippets pre")) {
-			const button = document.createElement("button");
-			button.type = "button";
-			button.className = "copy";
-			button.textContent = "Copy";
-			button.setAttribute("aria-label", `Copy ${code.parentElement.querySelector("summary").textContent}`);
-			button.addEventListener("click", async () => {
-				await navigator.clipboard.writeText(code.textContent);
-				button.textContent = "Copied";
-			});
-			code.before(button);
+			copyButton(code, code.parentElement.querySelector("summary").textContent, (button) => code.before(button));
 		}
 	}
 
