@@ -15,6 +15,8 @@
 //   - CPU: user and system time of the server's process per call or event, metered divided by bare; and that of bare in microseconds
 //   - added p50, p99, p99.9: how much later an answer ends, or an event of a stream arrives, in milliseconds. In a case with a fixed rate, the
 //     time of an answer counts from when its request should have begun, so a server that stalls can't hide requests that were sent late
+//   - first ms: of streams, how much later the first event arrives, counted from when its request should have begun
+//   - KB: of idle streams, the memory that each has of the metered server, and of the bare one: what is in use after a collection of garbage
 //   - RSS: resident memory after the turn, in MB, metered and bare
 //
 // To compare two versions of Tallygate, give the other one's binary with -bare, and -bare-meters.
@@ -47,7 +49,7 @@ func main() {
 	flag.IntVar(&o.agents, "agents", 0, "agents that the metered server's ledger has before, besides the payers")
 	flag.IntVar(&o.charges, "charges", 0, "charges that these agents have paid before")
 	flag.StringVar(&o.folder, "folder", "", "where the ledgers are; default: a temporary folder, so that the disk is the one of TMPDIR")
-	flag.StringVar(&o.admin, "admin", "", "the address of the metered server's admin endpoint, where /debug/pprof/ is; default: it has none")
+	flag.StringVar(&o.admin, "admin", "", "the address of the metered server's admin endpoint, where /debug/pprof/ is; default: a free one")
 	flag.Parse()
 	if *list {
 		for _, c := range cases {
@@ -65,7 +67,7 @@ type options struct {
 	turn          time.Duration
 	bare, metered string
 	bareMeters    bool
-	admin         string // address of the metered server's admin endpoint; empty: none
+	admin         string // address of the metered server's admin endpoint; empty: a free one
 	agents        int
 	charges       int
 	folder        string

@@ -32,6 +32,7 @@ type bench struct {
 type process struct {
 	*exec.Cmd
 	address string
+	admin   string // the address of its admin endpoint
 	meters  bool
 	log     *os.File
 }
@@ -60,7 +61,7 @@ func open(o options) (b *bench, err error) {
 	if b.upstream, err = b.start("upstream", upstream, false, self, "upstream", upstream); err != nil {
 		return b, err
 	}
-	if b.bare, err = b.startCaddy("bare", o.bare, o.bareMeters, ""); err != nil {
+	if b.bare, err = b.startCaddy("bare", o.bare, o.bareMeters, freeAddress()); err != nil {
 		return b, err
 	}
 	if o.agents > 0 {
@@ -68,7 +69,7 @@ func open(o options) (b *bench, err error) {
 			return b, fmt.Errorf("filling the ledger: %w", err)
 		}
 	}
-	if b.metered, err = b.startCaddy("metered", o.metered, true, o.admin); err != nil {
+	if b.metered, err = b.startCaddy("metered", o.metered, true, cmp.Or(o.admin, freeAddress())); err != nil {
 		return b, err
 	}
 	return b, nil
@@ -81,12 +82,16 @@ func (b *bench) startCaddy(name, binary string, meters bool, admin string) (*pro
 	}
 	address := freeAddress()
 	file := filepath.Join(folder, "Caddyfile")
-	if err := os.WriteFile(file, []byte(caddyfile(folder, address, b.upstream.address, meters, cmp.Or(admin, "off"))), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(caddyfile(folder, address, b.upstream.address, meters, admin)), 0o600); err != nil {
 		return nil, err
 	}
 	p, err := b.start(name, address, meters, binary, "run", "--config", file)
-	if err != nil || !meters {
+	if err != nil {
 		return p, err
+	}
+	p.admin = admin
+	if !meters {
+		return p, nil
 	}
 	return p, b.register(p)
 }
@@ -98,12 +103,17 @@ func caddyfile(folder, address, upstream string, meters bool, admin string) stri
 		app, api = fmt.Sprintf("tallygate {\n\t\tledger bolt %s/ledger.db\n\t\toperator_key %s\n\t}", folder, operatorKey), "tallygate"
 	}
 	var routes strings.Builder
-	for _, r := range []struct{ name, meter string }{
+	type route struct{ name, meter string }
+	all := []route{
 		{"wallet", "meter acme 0.000001 per call"},
 		{"tools", "meter acme 0.000001 per call"},
 		{"escrow", "meter {\n\t\t\tpayee acme\n\t\t\tprice 0.000001 per call\n\t\t\tcharge escrow {\n\t\t\t\topen 1000.00 for 168h\n\t\t\t}\n\t\t}"},
 		{"tokens", "meter {\n\t\t\tpayee llm\n\t\t\ttariff {\n\t\t\t\tmodel * {\n\t\t\t\t\tinput 0.15 per 1M tokens\n\t\t\t\t\toutput 0.60 per 1M tokens\n\t\t\t\t}\n\t\t\t}\n\t\t}"},
-	} {
+	}
+	for i := range payees {
+		all = append(all, route{fmt.Sprintf("payee-%d", i), fmt.Sprintf("meter shop-%d 0.000001 per call", i)})
+	}
+	for _, r := range all {
 		if !meters {
 			r.meter = ""
 		}
@@ -235,4 +245,32 @@ func (p *process) rss() (int64, error) {
 	}
 	kb, err := strconv.ParseInt(fields[0], 10, 64)
 	return kb << 10, err
+}
+
+// live is how much memory is in use, after a collection of garbage: of the heap and of stacks. Source: the end of a heap profile in text,
+// https://pkg.go.dev/runtime/pprof. Each call of /debug/pprof/ with gc=1 collects first.
+func (p *process) live() (int64, error) {
+	response, err := http.Get("http://" + p.admin + "/debug/pprof/heap?gc=1&debug=1")
+	if err != nil {
+		return 0, err
+	}
+	defer response.Body.Close()
+	raw, err := io.ReadAll(response.Body)
+	if err != nil {
+		return 0, err
+	}
+	var sum int64
+	for _, name := range []string{"\n# HeapAlloc = ", "\n# Stack = "} {
+		_, text, _ := strings.Cut(string(raw), name)
+		fields := strings.Fields(text)
+		if len(fields) == 0 {
+			return 0, fmt.Errorf("no %q in the heap profile", strings.TrimSpace(name))
+		}
+		n, err := strconv.ParseInt(fields[0], 10, 64)
+		if err != nil {
+			return 0, err
+		}
+		sum += n
+	}
+	return sum, nil
 }

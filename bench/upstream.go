@@ -3,10 +3,13 @@ package main
 import (
 	"bufio"
 	"fmt"
+	"io"
 	"strings"
 	"time"
 
 	"github.com/valyala/fasthttp"
+	"github.com/valyala/fasthttp/fasthttpadaptor"
+	"golang.org/x/net/websocket"
 )
 
 // serveUpstream serves the upstream. The second segment of a path says what it answers; the first is the route's.
@@ -16,8 +19,10 @@ func serveUpstream(address string) error {
 		"chat30k":  whole("application/json", `{"id":"chatcmpl-1","object":"chat.completion","model":"gpt-4o-mini","choices":[{"index":0,"message":{"role":"assistant","content":"`+strings.Repeat("word ", 6000)+`"},"finish_reason":"stop"}],"usage":{"prompt_tokens":12,"completion_tokens":1800,"total_tokens":1812}}`),
 		"bytes10m": whole("application/octet-stream", strings.Repeat("0123456789abcdef", 10<<20/16)),
 		"mcp":      whole("application/json", `{"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"3 results"}]}}`),
-		"events50": events(50, 100),
-		"events5":  events(5, 15),
+		"events50": events(time.Second/50, 100),
+		"events5":  events(time.Second/5, 15),
+		"idle":     events(8*time.Second, 1),
+		"echo":     fasthttpadaptor.NewFastHTTPHandler(websocket.Handler(func(c *websocket.Conn) { _, _ = io.Copy(c, c) })),
 	}
 	server := &fasthttp.Server{NoDefaultServerHeader: true, Handler: func(c *fasthttp.RequestCtx) {
 		parts := strings.Split(string(c.Path()), "/")
@@ -38,12 +43,12 @@ func whole(contentType, body string) fasthttp.RequestHandler {
 	}
 }
 
-// events streams a chat: count events, rate of them per second, each with the time at which it was sent, and the usage at the end.
-func events(rate, count int) fasthttp.RequestHandler {
+// events streams a chat: count events, one every so often, each with the time at which it was sent, and the usage at the end.
+func events(every time.Duration, count int) fasthttp.RequestHandler {
 	return func(c *fasthttp.RequestCtx) {
 		c.SetContentType("text/event-stream")
 		c.SetBodyStreamWriter(func(w *bufio.Writer) {
-			tick := time.NewTicker(time.Second / time.Duration(rate))
+			tick := time.NewTicker(every)
 			defer tick.Stop()
 			for range count {
 				fmt.Fprintf(w, `data: {"id":"%d","object":"chat.completion.chunk","model":"gpt-4o-mini","choices":[{"index":0,"delta":{"content":" word"}}]}`+"\n\n", time.Now().UnixNano())

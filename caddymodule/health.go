@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"fmt"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/dustin/go-humanize"
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -14,6 +15,9 @@ const minRoom = 64 << 20
 
 // troubles returns why the server should get no traffic, except for what the book itself knows.
 func (a *App) troubles() []string {
+	if caddy.Exiting() {
+		return []string{"the server is shutting down"}
+	}
 	if store, ok := a.store.(*BoltStore); ok {
 		if free, known := room(store.Path); known && free < minRoom {
 			return []string{fmt.Sprintf("the disk has only %s left for the ledger", humanize.IBytes(free))}

@@ -8,11 +8,13 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/dustin/go-humanize"
 
 	"github.com/tallygate/tallygate/escrow"
 	"github.com/tallygate/tallygate/escrow/api"
 	"github.com/tallygate/tallygate/escrow/dashboard"
 	"github.com/tallygate/tallygate/escrow/ledger"
+	"github.com/tallygate/tallygate/gateway"
 )
 
 // dashboardOptions gives the pages what they show besides the answers of the API, which operations serves.
@@ -53,9 +55,33 @@ func (a *App) bench() bench { return bench{Book: a.book, store: a.books.store, c
 type stand struct {
 	stat
 	Troubles []string    `json:"troubles"`
+	Size     string      `json:"size,omitempty"` // of the ledger's file, for people
 	Behind   int64       `json:"behind_seconds"`
 	Commit   *lastCommit `json:"last_commit,omitempty"`
+	Commits  *commits    `json:"commits,omitempty"`
 	Verified *verifiedAt `json:"verified,omitempty"`
+}
+
+// commits are how long the commits of this process took.
+type commits struct {
+	Count uint64 `json:"count"`
+	Half  string `json:"half"` // the time within which half of them were done
+	Most  string `json:"most"` // and 99 of 100
+}
+
+// commitTimes returns how long the commits of this process took; nil if there were none.
+func commitTimes() *commits {
+	show := func(d time.Duration) string {
+		if d < 0 {
+			return "longer than 5s"
+		}
+		return d.String()
+	}
+	count, half, most := gateway.CommitTimes()
+	if count == 0 {
+		return nil
+	}
+	return &commits{count, show(half), show(most)}
 }
 
 // lastCommit is how long the ledger's store took for the last group of operations.
@@ -84,6 +110,10 @@ func (a *App) stand(ctx context.Context) (stand, error) {
 		return stand{}, err
 	}
 	out := stand{stat: s, Troubles: append(api.Troubles(a.book), a.troubles()...)}
+	if s.Bytes > 0 {
+		out.Size = humanize.IBytes(uint64(s.Bytes))
+	}
+	out.Commits = commitTimes()
 	if behind, err := a.book.Behind(); err == nil {
 		out.Behind = int64(behind.Seconds())
 	}

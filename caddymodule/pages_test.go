@@ -308,7 +308,7 @@ func TestFormsOfThePages(t *testing.T) {
 	carol := o.open("/agents").submit("/do/create-agent", "", "agent_id", "carol").wants(200, "shown only once", "carol")
 	neverLog(regexp.MustCompile(`tg_\w{30,}`).FindString(carol.body))
 	o.open("/agents/bob").submit("/do/limit-agent", "", "amount", "4", "window_hours", "24", "requests_per_minute", "9").wants(200, "4 in 24 hours", "9 calls")
-	o.open("/agents/bob").submit("/do/suspend", "", "reason", "rude").wants(200, "suspended rude")
+	o.open("/agents/bob").submit("/do/suspend", "", "reason", "rude").wants(200, "suspended (rude)")
 	s.api("POST", "/wallet/transfer", bob, map[string]any{"to_agent_id": "alice", "amount": "1"}, 403)
 	o.open("/agents/bob").submit("/do/resume", "").wants(200, "active again")
 	o.open("/audit").wants(200, "bob")

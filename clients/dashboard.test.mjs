@@ -58,7 +58,7 @@ async function look(settings, key) {
 }
 
 // pictures are those that docs/ shows.
-const pictures = ["overview-light", "books-light", "try-light"];
+const pictures = ["overview-light", "overview-dark", "books-light", "try-light"];
 
 // picture keeps a picture of what a page shows, if it is wanted.
 async function picture(page, name) {
@@ -94,6 +94,12 @@ for (const width of sizes) {
 					const answer = await page.goto(`${gate.base}/dashboard/${path}`);
 					assert.equal(answer.status(), 200, path);
 					await check(page, width);
+					if (key === gate.operator && path === "") {
+						const names = await page.locator(".facts dt").allInnerTexts();
+						for (const name of ["State", "Verified", "Ledger's file", "Last commit", "Commits since this server began", "Work that is due"]) assert.ok(names.includes(name), name);
+						await page.getByRole("button", { name: "Copy the head of the chain" }).waitFor();
+						assert.equal(await page.locator("table", { hasText: "Top payers" }).locator("tbody th").first().innerText(), "alice");
+					}
 					if (width === 1440 && path === "") await picture(page, key === alice ? `overview-${colorScheme}` : `books-${colorScheme}`);
 				}
 				assert.deepEqual(faults, []);
@@ -249,6 +255,28 @@ test("an open page hears of changes, and ends with its session", { timeout: 60_0
 		await call(alice);
 		await page.waitForFunction((id) => document.querySelector("#live a[href*='/charges/req_']").textContent !== id, before);
 	}
+
+	// what changes while the page renews itself is not missed
+	await page.evaluate(() => {
+		window.heard = 0;
+		new EventSource("/dashboard/events").addEventListener("changed", () => window.heard++);
+	});
+	let asked, release;
+	const renewing = new Promise((resolve) => (asked = resolve)), released = new Promise((resolve) => (release = resolve));
+	await page.route("**/dashboard/charges", async (route) => {
+		const response = await route.fetch();
+		asked();
+		await released;
+		await route.fulfill({ response });
+	}, { times: 1 });
+	await call(alice);
+	await renewing;
+	const heard = await page.evaluate(() => window.heard);
+	await call(alice);
+	await page.waitForFunction((n) => window.heard > n, heard);
+	const [last] = await gate.charges(alice);
+	release();
+	await page.locator(`#live a[href$="${last.request_id}"]`).waitFor();
 
 	// what the reader uses is not replaced under the hand
 	await page.locator("#live a").first().focus();

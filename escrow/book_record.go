@@ -75,6 +75,7 @@ const (
 	decisionTable     table = 'j' // request id: a charge whose quality is not decided yet
 	resourceTable     table = 'Y' // payee, kind, the provider's id: who made what the provider keeps
 	totalTable        table = '1' // agent, kind of total, time and group: see usageTotal
+	rankTable         table = '$' // agent, kind of total, time, largest sum first, and the payer or payee: see usage_rank.go
 	keptTable         table = '2' // payee: time and request id of the last of its charges that is in the totals
 	sentTable         table = '4' // agent, webhook id, message id: the last messages to a webhook, and how it answered; and withheldLog
 	usualTable        table = '5' // agent: what it usually pays in an hour
@@ -86,7 +87,11 @@ const (
 
 // key returns the key of a record; parts are separated by a zero byte, which no id holds.
 func (t table) key(parts ...string) []byte {
-	key := []byte{ledger.DomainPrefix, byte(t)}
+	size := 1 + max(1, len(parts))
+	for _, part := range parts {
+		size += len(part)
+	}
+	key := append(make([]byte, 0, size), ledger.DomainPrefix, byte(t))
 	for i, part := range parts {
 		if i > 0 {
 			key = append(key, 0)

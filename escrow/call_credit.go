@@ -22,11 +22,7 @@ func (b *Book) holdCredit(o CallOrder) (holds creditHolds, err error) {
 	if !o.Credit {
 		return nil, nil
 	}
-	var purse []pursed
-	err = b.look(func(r ledger.Reader) error {
-		purse, err = purseOf(r, o.By.Agent, o.Payee)
-		return err
-	})
+	purse, err := b.purse(o.By.Agent, o.Payee)
 	if err != nil {
 		return nil, err
 	}
@@ -43,6 +39,15 @@ func (b *Book) holdCredit(o CallOrder) (holds creditHolds, err error) {
 	}
 	holds.extendUpTo(o.Least)
 	return holds, nil
+}
+
+// purse looks up the credits that an agent may use at a payee.
+func (b *Book) purse(agent, payee string) (purse []pursed, err error) {
+	err = b.look(func(r ledger.Reader) error {
+		purse, err = purseOf(r, agent, payee)
+		return err
+	})
+	return purse, err
 }
 
 // amount is the sum of all holds.

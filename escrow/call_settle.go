@@ -289,18 +289,20 @@ func (a *Authorisation) Settle(ctx context.Context, s Settlement) (Charge, error
 		return Charge{}, fmt.Errorf("call %s was cancelled, it can't be settled", a.charge.RequestID)
 	}
 	receipt := queue(a.book, func(t *Tx) (Charge, error) { return t.settle(a, s) })
-	wait := func() (Charge, error) {
-		charge, err := receipt.Wait()
-		a.release()
-		return charge, err
-	}
 	select {
 	case <-receipt.Done():
-		return wait()
+		return a.finish(receipt)
 	case <-ctx.Done():
-		go func() { _, _ = wait() }()
+		go func() { _, _ = a.finish(receipt) }()
 		return Charge{}, fmt.Errorf("waiting for the settlement of %s: %w", a.charge.RequestID, context.Cause(ctx))
 	}
+}
+
+// finish waits for the settlement, and gives back what is still set aside then.
+func (a *Authorisation) finish(receipt *ledger.Receipt[Charge]) (Charge, error) {
+	charge, err := receipt.Wait()
+	a.release()
+	return charge, err
 }
 
 func (t *Tx) settle(a *Authorisation, s Settlement) (Charge, error) {
@@ -524,14 +526,15 @@ func (t *Tx) record(d drawn, hold *ledger.Hold) (Charge, error) {
 		c.Balance = acc.Balance()
 	}
 	t.ledger.Delete(drawTable.key(c.RequestID))
+	at := timeKey(c.CreatedAt) + c.RequestID
 	for _, party := range []string{c.Payer, c.Payee} {
 		if party == "" { // nobody known made the call
 			continue
 		}
-		t.ledger.Put(chargeByAgent.key(party, timeKey(c.CreatedAt)+c.RequestID), []byte{})
+		t.ledger.Put(chargeByAgent.key(party, at), []byte{})
 	}
 	if c.Suspect {
-		t.ledger.Put(chargeByAgent.key(suspectCharges, timeKey(c.CreatedAt)+c.RequestID), []byte{})
+		t.ledger.Put(chargeByAgent.key(suspectCharges, at), []byte{})
 	}
 	if err := t.keepCall(d); err != nil {
 		return Charge{}, err

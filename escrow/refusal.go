@@ -42,6 +42,6 @@ func invalid(field, format string, args ...any) *Refusal {
 
 // IsRefusal reports whether err is a refusal with that outcome.
 func IsRefusal(err error, outcome Outcome) bool {
-	var r *Refusal
-	return errors.As(err, &r) && r.Outcome == outcome
+	r, is := errors.AsType[*Refusal](err)
+	return is && r.Outcome == outcome
 }

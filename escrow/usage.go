@@ -235,7 +235,8 @@ func (q usageBy) values(g usageGroup, at time.Time) []string {
 }
 
 // Usage adds up charges and subscription prices. It reads the totals that are kept (see [Book.KeepTotals]) as far as they answer the query.
-// It adds up single charges for what they do not answer: the parts of a day or an hour at From and To, hours together with payers, payees or
+// The largest payers or payees of one calendar month are ranked, so however many there are, only those are read. Usage
+// adds up single charges for what the totals do not answer: the parts of a day or an hour at From and To, hours together with payers, payees or
 // keys, and tags together with anything but days and months. whole is false if there were more records than it adds up.
 func (b *Book) Usage(ctx context.Context, q UsageQuery) (rows []UsageRow, whole bool, err error) {
 	by, err := readUsageBy(q.By)
@@ -247,6 +248,9 @@ func (b *Book) Usage(ctx context.Context, q UsageQuery) (rows []UsageRow, whole 
 		return nil, false, err
 	}
 	defer end()
+	if of, ok := q.ranked(b.Now()); ok {
+		return b.rankedUsage(ctx, of, q)
+	}
 	kept, done, err := b.KeepTotals(ctx)
 	if err != nil {
 		return nil, false, err

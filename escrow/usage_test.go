@@ -1,6 +1,7 @@
 package escrow_test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -13,6 +14,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
 func TestUsageAndStatement(t *testing.T) {
@@ -266,6 +268,90 @@ func TestTotalsAreSumsOfCharges(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestRankedTotals makes random calls, refunds and subscriptions in two months, and compares the largest payers and payees of a month with those of the
+// report that adds up all of them.
+func TestRankedTotals(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		s := newShop(t, defaultRules())
+		payers, payees := []string{"alice", "bob", "carol", "dan"}, []string{"shop", "other", "alice"}
+		s.agents("1000", payers...)
+		s.agents("0", "shop", "other")
+		pick := func(label string, of ...string) string { return rapid.SampledFrom(of).Draw(rt, label) }
+		var charges []escrow.Charge
+		for range rapid.IntRange(1, 25).Draw(rt, "steps") {
+			payer, payee := pick("payer", payers...), pick("payee", payees...)
+			if payer == payee {
+				continue
+			}
+			switch pick("step", "call", "call", "call", "refund", "keep", "later", "subscribe") {
+			case "call":
+				a, err := s.Authorise(context.Background(), escrow.CallOrder{Request: s.NewRequestID(), By: by(payer), Payee: payee, Least: amount("1")})
+				must(t, err)
+				c, err := a.Settle(context.Background(), escrow.Settlement{Amount: amount(pick("price", "1", "0.5", "0")), Units: map[string]string{"call": "1"}})
+				must(t, err)
+				charges = append(charges, c)
+			case "refund":
+				if len(charges) == 0 {
+					continue
+				}
+				c := charges[rapid.IntRange(0, len(charges)-1).Draw(rt, "charge")]
+				_ = s.run(func(tx *escrow.Tx) error { // which may have been refunded before
+					_, err := tx.RefundCharge(by(c.Payee), c.RequestID, amount("0.1"), "")
+					return err
+				})
+			case "keep":
+				_, _, err := s.KeepTotals(context.Background())
+				must(t, err)
+			case "later":
+				s.clock.advance(time.Duration(rapid.IntRange(1, 10*24).Draw(rt, "hours")) * time.Hour)
+			case "subscribe":
+				must(t, s.run(func(tx *escrow.Tx) error {
+					_, err := tx.Subscribe(by(payer), escrow.SubscriptionOrder{Payee: payee, Amount: amount("1"), Period: 365 * 24 * time.Hour})
+					return err
+				}))
+			}
+		}
+		now := s.Now()
+		begin := time.Date(now.Year(), now.Month(), 1, 0, 0, 0, 0, time.UTC).AddDate(0, rapid.IntRange(-1, 0).Draw(rt, "month"), 0)
+		q := escrow.UsageQuery{From: begin, To: begin.AddDate(0, 1, 0), Top: rapid.IntRange(1, 5).Draw(rt, "top")}
+		for _, of := range []struct {
+			agent, by string
+			sum       escrow.Sum
+		}{{"", "payer", escrow.SumEarned}, {"", "payee", escrow.SumEarned}, {"alice", "payee", escrow.SumPaid}, {"alice", "payer", escrow.SumEarned}, {"shop", "payer", escrow.SumEarned}, {"bob", "payer", escrow.SumEarned}} {
+			q.Agent, q.By, q.TopOf = of.agent, []string{of.by}, of.sum
+			got, whole, err := s.Usage(context.Background(), q)
+			must(t, err)
+			all := q
+			all.Top = 0
+			want, _, err := s.Usage(context.Background(), all)
+			must(t, err)
+			if !whole {
+				t.Errorf("the ranks of %v are incomplete", of)
+			}
+			sum := func(row escrow.UsageRow) ledger.Amount {
+				if of.sum == escrow.SumPaid {
+					return row.Paid
+				}
+				return row.Earned
+			}
+			want = slices.DeleteFunc(want, func(row escrow.UsageRow) bool { return sum(row) == 0 })
+			slices.SortStableFunc(want, func(a, b escrow.UsageRow) int { return cmp.Compare(sum(b), sum(a)) })
+			want = want[:min(len(want), q.Top)]
+			if g, w := rankText(got), rankText(want); g != w {
+				t.Errorf("the %d largest of %v in %s: %s, want %s", q.Top, of, begin.Format("2006-01"), g, w)
+			}
+		}
+	})
+}
+
+func rankText(rows []escrow.UsageRow) string {
+	var text []string
+	for _, r := range rows {
+		text = append(text, fmt.Sprint(r.Group, r.Calls, r.Paid, r.Earned, r.Back, r.Credit, r.Fees, r.Units["call"]))
+	}
+	return strings.Join(text, ", ")
 }
 
 // TestTotalsOfManyTags: charges with many tags are in more totals than one operation changes.

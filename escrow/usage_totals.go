@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -27,6 +28,10 @@ const (
 	viewDay   usageView = 'd' // by payer, payee, route, model, key and plan
 	viewMonth usageView = 'm' // the same
 	viewTag   usageView = 't' // by day and the value of a tag
+
+	// By month alone, and ranked by their sums, see usage_rank.go. Prices of subscriptions are in them.
+	viewPayers usageView = 'r' // by payer: what an agent, or all, earned
+	viewPayees usageView = 'e' // by payee: what an agent paid, or all earned
 )
 
 // view returns the totals that answer a query, or false if there are none.
@@ -52,7 +57,7 @@ func (v usageView) floor(t time.Time) time.Time {
 	switch v {
 	case viewHour:
 		return t.Truncate(time.Hour)
-	case viewMonth:
+	case viewMonth, viewPayers, viewPayees:
 		return time.Date(t.Year(), t.Month(), 1, 0, 0, 0, 0, time.UTC)
 	default:
 		return t.Truncate(24 * time.Hour)
@@ -68,7 +73,7 @@ func (v usageView) ceil(t time.Time) time.Time {
 	switch v {
 	case viewHour:
 		return begin.Add(time.Hour)
-	case viewMonth:
+	case viewMonth, viewPayers, viewPayees:
 		return begin.AddDate(0, 1, 0)
 	default:
 		return begin.AddDate(0, 0, 1)
@@ -99,6 +104,7 @@ type usageTotal struct {
 	CreditBack ledger.Amount `cbor:"9,keyasint,omitempty"`
 	Commission ledger.Amount `cbor:"10,keyasint,omitempty"`
 	Priced     []pricedTotal `cbor:"11,keyasint,omitempty"` // only in totals of months
+	Fees       ledger.Amount `cbor:"12,keyasint,omitempty"` // only in those that are ranked
 }
 
 // pricedTotal is how much of a unit was charged at a price.
@@ -109,7 +115,7 @@ type pricedTotal struct {
 }
 
 func (total usageTotal) usage() (Usage, error) {
-	u := Usage{Calls: total.Calls, Paid: total.Paid, Earned: total.Earned, Back: total.Back, Credit: total.Credit, Units: make(map[string]decimal.Decimal, len(total.Units)),
+	u := Usage{Calls: total.Calls, Paid: total.Paid, Earned: total.Earned, Back: total.Back, Credit: total.Credit, Fees: total.Fees, Units: make(map[string]decimal.Decimal, len(total.Units)),
 		creditBack: total.CreditBack, commission: total.Commission, priced: make(map[pricedUnit]decimal.Decimal, len(total.Priced))}
 	for unit, text := range total.Units {
 		n, err := decimal.NewFromString(text)
@@ -175,6 +181,16 @@ func (of sumOf) key() []byte {
 	return append(of.view.key(of.agent, of.tag, of.begin()), hash[:16]...)
 }
 
+// addRanked adds to the totals that are ranked: what payee got of payer.
+func (s sums) addRanked(agent, payer, payee string, at time.Time, u Usage) {
+	if agent == "" || agent != payer {
+		s.add(viewPayers, agent, "", at, usageGroup{Payer: payer}, u)
+	}
+	if agent == "" || agent == payer {
+		s.add(viewPayees, agent, "", at, usageGroup{Payee: payee}, u)
+	}
+}
+
 // addCharge adds u, for a charge, to all totals of one of the parties, or of all agents. month is the same for the totals of months, which
 // alone tell prices.
 func (s sums) addCharge(agent string, c Charge, u, month Usage) {
@@ -182,6 +198,7 @@ func (s sums) addCharge(agent string, c Charge, u, month Usage) {
 	s.add(viewHour, agent, "", c.CreatedAt, usageGroup{Route: g.Route, Model: g.Model, Plan: g.Plan}, u)
 	s.add(viewDay, agent, "", c.CreatedAt, g, u)
 	s.add(viewMonth, agent, "", c.CreatedAt, g, month)
+	s.addRanked(agent, c.Payer, c.Payee, c.CreatedAt, u)
 	for tag, value := range c.TagsFor(agent) {
 		s.add(viewTag, agent, tag, c.CreatedAt, usageGroup{Tag: value}, u)
 	}
@@ -208,8 +225,12 @@ func (t *Tx) write(s sums) error {
 		if err != nil {
 			return err
 		}
+		before := u.Paid + u.Earned
 		u.add(*more)
-		total.Calls, total.Paid, total.Earned, total.Back, total.Credit = u.Calls, u.Paid, u.Earned, u.Back, u.Credit
+		if of.view.isRanked() {
+			t.rank(of, before, u.Paid+u.Earned)
+		}
+		total.Calls, total.Paid, total.Earned, total.Back, total.Credit, total.Fees = u.Calls, u.Paid, u.Earned, u.Back, u.Credit, u.Fees
 		total.Units = make(map[string]string, len(u.Units))
 		for unit, n := range u.Units {
 			total.Units[unit] = n.String()
@@ -252,6 +273,13 @@ func (k *unkept) add(payee string) {
 	k.mu.Lock()
 	k.behind[payee] = struct{}{}
 	k.mu.Unlock()
+}
+
+// list returns the payees whose totals may be behind.
+func (k *unkept) list() []string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.Collect(maps.Keys(k.behind))
 }
 
 // know says that a payee has a record in keptTable, which is durable.
@@ -302,9 +330,14 @@ const (
 // KeepTotals adds charges to the totals that [Book.Usage] reads. All charges from before kept are then in the totals, unless done is false:
 // then there are too many for one time. A worker should call it now and then; a report does it first.
 func (b *Book) KeepTotals(ctx context.Context) (kept time.Time, done bool, err error) {
+	b.process.unkept.keeping.Lock()
+	defer b.process.unkept.keeping.Unlock()
+	return b.keepTotals(ctx)
+}
+
+// keepTotals is [Book.KeepTotals]. The caller has locked the keeping, and while that is so, no other keeper of this process adds charges.
+func (b *Book) keepTotals(ctx context.Context) (kept time.Time, done bool, err error) {
 	unkept := b.process.unkept
-	unkept.keeping.Lock()
-	defer unkept.keeping.Unlock()
 	if !unkept.begun {
 		if err := b.allBehind(); err != nil {
 			return time.Time{}, false, err
@@ -495,7 +528,9 @@ func (f fee) usageFor(agent string) Usage {
 
 // countFee adds the price of a period, or its refund, to the usage of both parties. reference is the period's escrow.
 func (t *Tx) countFee(f fee, reference string) error {
+	sums := sums{}
 	for _, agent := range []string{"", f.Payer, f.Payee} {
+		sums.addRanked(agent, f.Payer, f.Payee, t.Now(), f.usageFor(agent))
 		key := feeTable.key(agent, timeKey(t.Now())+reference)
 		so := fee{Payer: f.Payer, Payee: f.Payee, Plan: f.Plan, Key: f.Key}
 		if _, err := load(t.ledger, key, &so); err != nil {
@@ -507,7 +542,7 @@ func (t *Tx) countFee(f fee, reference string) error {
 			return err
 		}
 	}
-	return nil
+	return t.write(sums)
 }
 
 // feeBack counts what goes back of the price of a subscription's period.

@@ -123,9 +123,9 @@ func (b *kept) complete() (cause any) {
 		e.sealed = c.seal(b.status, b.Header(), out)
 	}
 	end, err := c.settle(e)
-	var withheld *withheldError
+	withheld, isWithheld := errors.AsType[*withheldError](err)
 	switch {
-	case errors.As(err, &withheld):
+	case isWithheld:
 		b.discard()
 		c.withhold(b.ResponseWriter, withheld.refusal)
 		return nil

@@ -253,20 +253,28 @@ func (q *asked) fitOutput(amount ledger.Amount) bool {
 		return true
 	}
 	amount -= q.beyondCall()
-	low := mostOutput(func(n int64) bool { return ledger.Amount(q.dear.MostFor(q.call.InputTokens, n)) <= amount })
 	bound := q.maxOutput()
-	if bound == 0 && low > DefaultMaxOutput {
+	high := int64(longestOutput)
+	if bound > 0 {
+		high = min(high, bound)
+	}
+	most := mostOutput(high, func(n int64) bool { return ledger.Amount(q.dear.MostFor(q.call.InputTokens, n)) <= amount })
+	if bound == 0 && most > DefaultMaxOutput {
 		return true
 	}
-	if bound > 0 {
-		low = min(low, bound)
-	}
-	return q.limitOutput(low)
+	return q.limitOutput(most)
 }
 
-// mostOutput returns the highest number of output tokens that fits. 1 token fits.
-func mostOutput(fits func(n int64) bool) int64 {
-	low, high := int64(1), int64(1)<<40 // high is more than any answer has
+// longestOutput is more output tokens than any answer has.
+const longestOutput = 1<<40 - 1
+
+// mostOutput returns the highest number of output tokens that fits, up to high. 1 token fits. Mostly all of high fits, since most callers have
+// more money than one call can cost.
+func mostOutput(high int64, fits func(n int64) bool) int64 {
+	if fits(high) {
+		return high
+	}
+	low := int64(1)
 	for high-low > 1 {
 		if mid := low + (high-low)/2; fits(mid) {
 			low = mid

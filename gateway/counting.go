@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"bytes"
-	"mime"
 	"net/http"
 	"time"
 
@@ -26,7 +25,7 @@ type counting struct {
 
 func newCounting(a *admitted, status int, h http.Header, sse bool) *counting {
 	c := &counting{admitted: a, status: status}
-	kind, _, _ := mime.ParseMediaType(h.Get("Content-Type"))
+	kind := mediaType(h)
 	c.messages = sse || a.call.Stream || wire.IsLines(kind) || kind == "application/vnd.amazon.eventstream" || status == http.StatusSwitchingProtocols || a.request.Method == http.MethodConnect
 	if _, known := a.pay.known(); known && !sse && !a.stored().Makes && !a.paced.CountsTokens() {
 		c.counter = oneCall{}

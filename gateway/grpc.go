@@ -3,7 +3,6 @@ package gateway
 import (
 	"encoding/base64"
 	"encoding/binary"
-	"mime"
 	"net/http"
 	"slices"
 	"strconv"
@@ -26,8 +25,7 @@ const grpcKind = "application/grpc"
 
 // isGRPC reports whether an answer is one of gRPC or of gRPC-Web.
 func isGRPC(h http.Header) bool {
-	kind, _, _ := mime.ParseMediaType(h.Get("Content-Type"))
-	rest, is := strings.CutPrefix(kind, grpcKind)
+	rest, is := strings.CutPrefix(mediaType(h), grpcKind)
 	return is && (rest == "" || rest[0] == '+' || rest[0] == '-')
 }
 

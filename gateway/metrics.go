@@ -1,11 +1,12 @@
 package gateway
 
 import (
+	"strconv"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/shopspring/decimal"
+	dto "github.com/prometheus/client_model/go"
 
 	"github.com/tallygate/tallygate/escrow"
 )
@@ -79,10 +80,23 @@ func CountCommit(operations int, took time.Duration) {
 	metrics.group.Observe(float64(operations))
 }
 
-// timeSettle measures how long a settlement takes.
-func timeSettle() (done func()) {
-	began := time.Now()
-	return func() { metrics.settle.Observe(time.Since(began).Seconds()) }
+// CommitTimes tells how long the ledger took for its commits since this process began: how many there were, and the times within which half of
+// them and 99 of 100 were done. The times are those of the metric's buckets, so they are rounded up. A time beyond the buckets is negative.
+func CommitTimes() (count uint64, half, most time.Duration) {
+	var m dto.Metric
+	if err := metrics.commit.Write(&m); err != nil {
+		return 0, 0, 0 // can't happen: a histogram writes itself without fail
+	}
+	h := m.GetHistogram()
+	within := func(parts uint64) time.Duration { // of a hundred
+		for _, bucket := range h.GetBucket() {
+			if bucket.GetCumulativeCount()*100 >= h.GetSampleCount()*parts {
+				return time.Duration(bucket.GetUpperBound() * float64(time.Second))
+			}
+		}
+		return -1
+	}
+	return h.GetSampleCount(), within(50), within(99)
 }
 
 // names bounds how many values of a label a process makes, since each is kept for as long as the process runs, and callers can choose some of
@@ -128,8 +142,8 @@ func (g *Gateway) countCharge(c escrow.Charge) {
 	metrics.calls.WithLabelValues(c.Payee, c.Route, model, c.Source, c.Cut, payer).Inc()
 	metrics.charged.WithLabelValues(c.Payee, c.Route, model).Add(float64(c.Amount))
 	for class, text := range c.Units {
-		if n, err := decimal.NewFromString(text); err == nil && n.IsPositive() {
-			metrics.units.WithLabelValues(c.Payee, c.Route, model, class).Add(n.InexactFloat64())
+		if n, err := strconv.ParseFloat(text, 64); err == nil && n > 0 {
+			metrics.units.WithLabelValues(c.Payee, c.Route, model, class).Add(n)
 		}
 	}
 }

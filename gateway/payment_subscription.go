@@ -98,7 +98,7 @@ func (s *Subscription) fitOutput(q *asked, auth *escrow.Authorisation) {
 		most = DefaultMaxOutput * max(1, q.call.Choices)
 	}
 	if room := auth.QuotaReach(need(most)); room < need(most) {
-		q.limitOutput(mostOutput(func(n int64) bool { return need(n) <= room }))
+		q.limitOutput(mostOutput(most, func(n int64) bool { return need(n) <= room }))
 	}
 }
 

@@ -257,7 +257,7 @@ func (w *response) begin() {
 		return
 	}
 	sse := isEventStream(h)
-	kind, _, _ := mime.ParseMediaType(h.Get("Content-Type"))
+	kind := mediaType(h)
 	document := kind == "application/json" && counted.length >= 0 // also if a stream was asked for, since a stream would have no stated length
 	c.begin(w.status, h, sse)
 	streams := sse || h.Get("Trailer") != "" || c.call.Stream && !document || isIncremental(h)
@@ -324,10 +324,20 @@ func (w *response) sendHeader() {
 	}
 }
 
+// mediaType returns the media type of an answer, without its parameters.
+func mediaType(h http.Header) string {
+	stated := h.Get("Content-Type")
+	switch stated {
+	case "", "application/json", "text/event-stream": // most answers: nothing has to be parsed
+		return stated
+	}
+	kind, _, _ := mime.ParseMediaType(stated)
+	return kind
+}
+
 // isEventStream reports whether an answer is an event stream that can be read.
 func isEventStream(h http.Header) bool {
-	kind, _, _ := mime.ParseMediaType(h.Get("Content-Type"))
-	return kind == "text/event-stream" && !compressed(h)
+	return mediaType(h) == "text/event-stream" && !compressed(h)
 }
 
 func compressed(h http.Header) bool {

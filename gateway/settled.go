@@ -83,9 +83,9 @@ func (c *counting) charge(e ending) (*settled, *ledger.Refusal) {
 		}
 		return c.settlePart(settlement), nil
 	}
-	done := timeSettle()
+	began := time.Now()
 	charge, err := auth.Settle(context.WithoutCancel(c.request.Context()), settlement)
-	done()
+	metrics.settle.Observe(time.Since(began).Seconds())
 	if err != nil {
 		c.gateway.book.Abandon(c.abandoned(c.sent))
 		c.route.logger().Error("charging", "request", c.id, "error", err)

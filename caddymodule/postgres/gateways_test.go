@@ -95,19 +95,33 @@ http://%s {
 
 func startGateway(t *testing.T, server *pgtest.Server, dsn, upstream string, lifetime time.Duration) *gateway {
 	t.Helper()
+	return startGatewayOf(t, server, dsn, upstream, gatewaySite, lifetime)
+}
+
+// startGatewayOf starts a gateway with another Caddyfile, which has the same verbs as [gatewaySite].
+func startGatewayOf(t *testing.T, server *pgtest.Server, dsn, upstream, site string, lifetime time.Duration) *gateway {
+	t.Helper()
 	g := &gateway{t: t, dir: t.TempDir(), line: newLine(t, server.Socket())}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	address := listener.Addr().String()
-	must(t, listener.Close())
+	address := freeAddress(t)
 	g.base = "http://" + address
-	must(t, os.WriteFile(filepath.Join(g.dir, "Caddyfile"), fmt.Appendf(nil, gatewaySite, lifetime, gatewayMode(), address, upstream, upstream, upstream), 0o600))
+	text := fmt.Appendf(nil, site, lifetime, gatewayMode(), address, upstream, upstream, upstream)
+	must(t, os.WriteFile(filepath.Join(g.dir, "Caddyfile"), text, 0o600))
+	var err error
 	g.log, err = os.Create(filepath.Join(g.dir, "log"))
 	must(t, err)
 	g.dsn(dsn)
 	g.start()
 	t.Cleanup(func() { g.kill(); g.log.Close() })
 	return g
+}
+
+// freeAddress returns an address that nothing listens on.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer listener.Close()
+	return listener.Addr().String()
 }
 
 // dsn makes the gateway reach the database by its own line.
@@ -564,15 +578,11 @@ func (l *load) check(dsn string) (calls, streams int) {
 // checkSubscriptions counts what was paid for subscriptions, and what they have served.
 func (l *load) checkSubscriptions(book *escrow.Book) {
 	l.t.Helper()
-	ctx := context.Background()
 	l.periods = 0
 	known := map[string]bool{}
 	for i := range l.keys {
 		agent := fmt.Sprintf("agent-%d", i)
-		paid, used := l.periodsOf(book, agent), l.usedBy(book, agent)
-		subs := everything(l.t, func(p escrow.Page) ([]escrow.Subscription, string, error) {
-			return book.Subscriptions(ctx, agent, "", p)
-		})
+		subs, paid, used := l.soldTo(book, agent)
 		going := 0
 		for _, s := range subs {
 			known[s.ID] = true
@@ -595,6 +605,28 @@ func (l *load) checkSubscriptions(book *escrow.Book) {
 		if !known[id] {
 			l.t.Errorf("subscription %s was acknowledged, and is lost", id)
 		}
+	}
+}
+
+// soldTo returns the subscriptions of an agent, with what was paid for them and used of them. They renew while they are read, so they are read
+// until no period has begun meanwhile.
+func (l *load) soldTo(book *escrow.Book, agent string) (subs []escrow.Subscription, paid, used map[string]int64) {
+	periods := func() (sum int64) {
+		subs = everything(l.t, func(p escrow.Page) ([]escrow.Subscription, string, error) {
+			return book.Subscriptions(context.Background(), agent, "", p)
+		})
+		for _, s := range subs {
+			sum += s.Periods
+		}
+		return sum
+	}
+	for before := periods(); ; {
+		paid, used = l.periodsOf(book, agent), l.usedBy(book, agent)
+		after := periods()
+		if after == before {
+			return subs, paid, used
+		}
+		before = after
 	}
 }
 

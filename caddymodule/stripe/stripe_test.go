@@ -335,10 +335,10 @@ func TestTakenBack(t *testing.T) {
 	want(t, "its agent", s.status(id), "suspended")
 	want(t, "the operator is told", s.do("GET", "/agents/"+id, operatorKey, "").object["debt"], "7")
 	shown := s.dashboard(operatorKey, "/agents/"+id)
-	if !strings.Contains(shown, "This agent owes 7,") || !strings.Contains(shown, "suspended a payment was taken back after its money was spent: 7") {
+	if !strings.Contains(shown, "This agent owes 7,") || !strings.Contains(shown, "a payment was taken back after its money was spent: 7") {
 		t.Errorf("the operator's page does not show the debt and why the agent is suspended:\n%s", shown)
 	}
-	if list := s.dashboard(operatorKey, "/agents"); !strings.Contains(list, "suspended a payment was taken back after its money was spent: 7") {
+	if list := s.dashboard(operatorKey, "/agents"); !strings.Contains(list, "a payment was taken back after its money was spent: 7") {
 		t.Errorf("the operator's list does not show why the agent is suspended:\n%s", list)
 	}
 	want(t, "a suspended agent spends nothing", s.do("POST", "/wallet/transfer", key, fmt.Sprintf(`{"to_agent_id":%q,"amount":"1"}`, sink)).code(), "403 forbidden")

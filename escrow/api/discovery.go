@@ -169,6 +169,18 @@ func (sold Sold) item() (path string, item object) {
 	return path, item
 }
 
+// Several returns the word of a unit for more than one of it. Measures such as MiB have one word for both, and so have names such as rows.
+func Several(unit string) string {
+	switch {
+	case strings.HasSuffix(unit, "s"), strings.HasSuffix(unit, "B"):
+		return unit
+	case strings.HasSuffix(unit, "search"):
+		return unit + "es"
+	default:
+		return unit + "s"
+	}
+}
+
 // priceText says in words what a route costs, as far as a line can.
 func priceText(sold Sold) string {
 	if len(sold.Tariffs) == 0 || len(sold.Tariffs[0].Prices) == 0 {
@@ -177,7 +189,7 @@ func priceText(sold Sold) string {
 	p := sold.Tariffs[0].Prices[0]
 	per := p.Unit
 	if p.Per != 1 {
-		per = fmt.Sprint(p.Per, " ", p.Unit, "s")
+		per = fmt.Sprint(p.Per, " ", Several(p.Unit))
 	}
 	text := "A metered call of " + sold.Tariffs[0].Payee + ": " + p.Amount.String() + " per " + per
 	if len(sold.Tariffs) > 1 || len(sold.Tariffs[0].Prices) > 1 || sold.More {

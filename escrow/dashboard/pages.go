@@ -160,7 +160,7 @@ func day(before int) string {
 func loadOverview(v *visit) {
 	v.get("wallet", "/wallet")
 	v.get("days", "/usage", "group_by", "day", "from", day(30))
-	v.top("payees", "payee", "paid")
+	v.largest("payees", "payee", "paid")
 	v.get("entries", "/wallet/entries", "limit", "10")
 	v.get("escrows", "/escrow", "status", "active", "limit", "10")
 }
@@ -168,6 +168,17 @@ func loadOverview(v *visit) {
 // top gets the groups with the largest sums of the last 30 days.
 func (v *visit) top(name, by, sum string) {
 	v.get(name, "/usage", "group_by", by, "from", day(30), "top", "20", "top_of", sum)
+}
+
+// largest gets the payers or payees with the largest sums of a month, by default of this one. However many there are, only these are read.
+func (v *visit) largest(name, by, sum string) {
+	begin, err := time.Parse("2006-01", v.param("month"))
+	if err != nil {
+		now := time.Now().UTC()
+		begin = time.Date(now.Year(), now.Month(), 1, 0, 0, 0, 0, time.UTC)
+	}
+	v.data["month"] = begin.Format("2006-01")
+	v.get(name, "/usage", "group_by", by, "from", begin.Format(time.RFC3339), "to", begin.AddDate(0, 1, 0).Format(time.RFC3339), "top", "20", "top_of", sum)
 }
 
 // groups are what usage can be grouped by on the pages.
@@ -232,14 +243,17 @@ func loadEscrows(v *visit) {
 
 func loadSubscriptions(v *visit) {
 	v.get("subscriptions", "/subscriptions", v.paging()...)
+	v.shop()
+	shop, _ := v.data["shop"].(Shop)
+	v.data["plans"] = shop.plans()
 }
 
 func loadEarnings(v *visit) {
 	v.get("wallet", "/wallet")
 	v.get("by_day", "/usage", "group_by", "day", "from", day(30))
-	for _, by := range []string{"route", "model", "payer"} {
-		v.top("by_"+by, by, "earned")
-	}
+	v.top("by_route", "route", "earned")
+	v.top("by_model", "model", "earned")
+	v.largest("by_payer", "payer", "earned")
 	v.get("refunds", "/escrow", "role", "payee", "status", "refund_requested", "limit", "20")
 	v.get("disputed", "/escrow", "role", "payee", "status", "disputed", "limit", "20")
 	v.get("released", "/escrow", "role", "payee", "status", "released", "limit", "10")
@@ -297,8 +311,8 @@ func loadBooks(v *visit) {
 		v.fails(err)
 	}
 	v.get("days", "/usage", "group_by", "day", "from", day(30))
-	v.top("payers", "payer", "earned") // of all agents together, everything is earned
-	v.top("payees", "payee", "earned")
+	v.largest("payers", "payer", "earned") // of all agents together, everything is earned
+	v.largest("payees", "payee", "earned")
 	v.get("suspect", "/charges", "suspect", "true", "limit", "10")
 	v.get("withheld", "/withheld", "limit", "10")
 	v.get("disputed", "/escrow", "status", "disputed", "limit", "5")

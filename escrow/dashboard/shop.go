@@ -102,6 +102,33 @@ func (s Shop) goods() (all []goods) {
 	return all
 }
 
+// soldPlan is a plan that a page offers.
+type soldPlan struct{ Payee, Name, Price string }
+
+// plans returns the plans that are sold, each once.
+func (s Shop) plans() (list []soldPlan) {
+	for _, t := range s.Tariffs {
+		if t.Plan == nil {
+			continue
+		}
+		plan := soldPlan{t.Payee, t.Plan.Name, s.planPrice(t.Plan)}
+		if !slices.Contains(list, plan) {
+			list = append(list, plan)
+		}
+	}
+	return list
+}
+
+// planPrice says in words what a plan costs.
+func (s Shop) planPrice(p *api.TariffPlan) string {
+	hours, _ := p.PeriodHours.MarshalJSON() // no error: it is a number
+	price := p.Amount.String() + " " + s.Currency + " for " + string(hours) + " hours"
+	if p.Included != "" {
+		price += " with " + p.Included + " " + api.Several(p.Unit)
+	}
+	return price
+}
+
 // prices returns the prices of a tariff in words.
 func (s Shop) prices(t api.Tariff) (lines []string) {
 	about := ""
@@ -112,12 +139,7 @@ func (s Shop) prices(t api.Tariff) (lines []string) {
 		about += strings.Join(t.When, ", ") + ": "
 	}
 	if p := t.Plan; p != nil {
-		hours, _ := p.PeriodHours.MarshalJSON() // no error: it is a number
-		line := "plan " + p.Name + ": " + p.Amount.String() + " " + s.Currency + " for " + string(hours) + " hours"
-		if p.Included != "" {
-			line += " with " + p.Included + " " + p.Unit + "s"
-		}
-		lines = append(lines, line)
+		lines = append(lines, "plan "+p.Name+": "+s.planPrice(p))
 		about = "beyond them: "
 	}
 	if t.Cost != "" {
@@ -140,7 +162,7 @@ func (s Shop) price(p api.TariffPrice) string {
 	}
 	line := p.Amount.String() + " " + s.Currency + " per "
 	if p.Per > 1 {
-		line += count(p.Per) + " " + unit + "s"
+		line += count(p.Per) + " " + api.Several(unit)
 	} else {
 		line += unit
 	}

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -74,16 +75,20 @@ func (a Amount) Decimal() decimal.Decimal { return decimal.New(int64(a), -9) }
 
 // String returns the shortest decimal: "5", "0.001", "-0.5".
 func (a Amount) String() string {
-	sign, magnitude := "", uint64(a)
+	var room [24]byte // enough for the longest: -9223372036.854775808
+	text, magnitude := room[:0], uint64(a)
 	if a < 0 {
-		sign, magnitude = "-", -uint64(a)
+		text, magnitude = append(text, '-'), -magnitude
 	}
-	units := sign + strconv.FormatUint(magnitude/uint64(Unit), 10)
+	text = strconv.AppendUint(text, magnitude/uint64(Unit), 10)
 	nanos := magnitude % uint64(Unit)
 	if nanos == 0 {
-		return units
+		return string(text)
 	}
-	return units + "." + strings.TrimRight(fmt.Sprintf("%09d", nanos), "0")
+	point := len(text)
+	text = strconv.AppendUint(text, uint64(Unit)+nanos, 10) // ten digits; the point replaces the first of them
+	text[point] = '.'
+	return string(bytes.TrimRight(text, "0"))
 }
 
 // Add returns a+b, or [ErrOverflow].

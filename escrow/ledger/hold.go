@@ -128,8 +128,9 @@ type Hold struct {
 	released bool
 }
 
-// lock locks the hold's shard. If the session is over in which the hold was made, the hold has nothing from now on, but can be extended.
-func (h *Hold) lock() (unlock func()) {
+// lock locks the hold's shard, which the caller unlocks. If the session is over in which the hold was made, the hold has nothing from now on,
+// but can be extended.
+func (h *Hold) lock() {
 	h.shard.mu.Lock()
 	if h.place.gone && !h.released {
 		h.lost += h.amount
@@ -137,12 +138,12 @@ func (h *Hold) lock() (unlock func()) {
 		h.place, _ = h.shard.place(h.id, nil) // a place that is gone is that of a lease
 		h.place.pins++
 	}
-	return h.shard.mu.Unlock
 }
 
 // GiveBack makes an amount available again, at most what is held. The hold goes on, and can be extended again.
 func (h *Hold) GiveBack(amount Amount) {
-	defer h.lock()()
+	h.lock()
+	defer h.shard.mu.Unlock()
 	if !h.released {
 		h.grow(-max(0, min(amount, h.amount)))
 	}
@@ -187,13 +188,15 @@ func (h *Hold) Account() AccountID { return h.id }
 
 // Amount returns how much is held now. Each transfer that the hold covers makes it smaller.
 func (h *Hold) Amount() Amount {
-	defer h.lock()()
+	h.lock()
+	defer h.shard.mu.Unlock()
 	return h.amount
 }
 
 // Lost returns how much the hold has lost since the last call of Lost, because the session was over.
 func (h *Hold) Lost() (lost Amount) {
-	defer h.lock()()
+	h.lock()
+	defer h.shard.mu.Unlock()
 	lost, h.lost = h.lost, 0
 	return lost
 }
@@ -203,16 +206,16 @@ func (h *Hold) Extend(by Amount) error {
 	if err := h.ledger.mayHold(); err != nil {
 		return err
 	}
-	unlock := h.lock()
+	h.lock()
 	if by < 0 || h.released {
-		unlock()
+		h.shard.mu.Unlock()
 		return &Refusal{Outcome: InvalidTransfer, Detail: "can't extend a released hold, or by less than zero"}
 	}
 	free := h.place.free()
 	if by <= free {
 		h.grow(by)
 	}
-	unlock()
+	h.shard.mu.Unlock()
 	if by <= free {
 		return nil
 	}
@@ -256,7 +259,8 @@ func (h *Hold) extendUpTo(w wanted) Amount {
 
 // extendWithin extends the hold by what this process may spend. If it shares the ledger, and that is less than by, it does nothing.
 func (h *Hold) extendWithin(by Amount) Amount {
-	defer h.lock()()
+	h.lock()
+	defer h.shard.mu.Unlock()
 	if h.released {
 		return 0
 	}
@@ -271,7 +275,8 @@ func (h *Hold) extendWithin(by Amount) Amount {
 
 // Release gives back what is still held. A second Release does nothing.
 func (h *Hold) Release() {
-	defer h.lock()()
+	h.lock()
+	defer h.shard.mu.Unlock()
 	if h.released {
 		return
 	}

@@ -194,7 +194,8 @@ func (tx *Tx) extend(h *Hold, w wanted) (given, error) {
 	if err != nil {
 		return given{}, err
 	}
-	defer h.lock()()
+	h.lock()
+	defer h.shard.mu.Unlock()
 	p, err := tx.pin(h.shard, h.id, own)
 	if err != nil {
 		return given{}, err

@@ -49,25 +49,27 @@
 
 	function enhance(root) {
 		localTimes(root);
+		for (const code of root.querySelectorAll("[data-copy]")) copyButton(code, code.dataset.copy, (button) => code.after(" ", button));
 		for (const table of root.querySelectorAll("table[data-chart]")) draw(table);
 	}
 
 	const live = () => document.getElementById("live");
 	const withoutStream = 15_000; // how often a page renews itself that gets no stream
-	let source = null, mark = "", wanted = false, began = 0, earliest = 0, waiting = 0;
+	let source = null, mark = "", wanted = false, running = false, began = 0, earliest = 0, waiting = 0;
 
 	// renew replaces the part of the page that shows what changes, but not while the reader uses it, or sees none of it. A page that is costly to
-	// make renews less often.
+	// make renews less often. What changes while it renews is got afterwards: the request that runs may have been answered before.
 	function renew() {
 		wanted = true;
 		clearTimeout(waiting);
-		if (document.hidden || live().contains(document.activeElement)) return;
+		if (running || document.hidden || live().contains(document.activeElement)) return;
 		const wait = earliest - performance.now();
 		if (wait > 0) {
 			waiting = setTimeout(renew, wait);
 			return;
 		}
 		wanted = false;
+		running = true;
 		began = performance.now();
 		htmx.trigger(live(), "renew");
 	}
@@ -221,20 +223,26 @@
 		}
 	}
 
-	// copying puts a button at each program. Browsers have a clipboard only for pages that came by HTTPS, or from this machine.
-	function copying() {
+	// copyButton makes a button that copies the text of an element. Browsers have a clipboard only for pages that came by HTTPS, or from this
+	// machine.
+	function copyButton(element, what, place) {
 		if (!navigator.clipboard) return;
+		const button = document.createElement("button");
+		button.type = "button";
+		button.className = "copy";
+		button.textContent = "Copy";
+		button.setAttribute("aria-label", `Copy ${what}`);
+		button.addEventListener("click", async () => {
+			await navigator.clipboard.writeText(element.textContent);
+			button.textContent = "Copied";
+		});
+		place(button);
+	}
+
+	// copying puts a button at each program.
+	function copying() {
 		for (const code of document.querySelectorAll("#snippets pre")) {
-			const button = document.createElement("button");
-			button.type = "button";
-			button.className = "copy";
-			button.textContent = "Copy";
-			button.setAttribute("aria-label", `Copy ${code.parentElement.querySelector("summary").textContent}`);
-			button.addEventListener("click", async () => {
-				await navigator.clipboard.writeText(code.textContent);
-				button.textContent = "Copied";
-			});
-			code.before(button);
+			copyButton(code, code.parentElement.querySelector("summary").textContent, (button) => code.before(button));
 		}
 	}
 
@@ -253,5 +261,16 @@
 	document.addEventListener("htmx:afterSwap", () => {
 		enhance(live());
 		earliest = performance.now() + 5 * (performance.now() - began);
+	});
+	// Only now does the new part hear that it is to renew.
+	document.addEventListener("htmx:afterSettle", () => {
+		running = false;
+		if (wanted) renew();
+	});
+	document.addEventListener("htmx:afterRequest", (event) => {
+		if (event.detail.successful) return;
+		running = false;
+		wanted = true;
+		waiting = setTimeout(renew, withoutStream);
 	});
 })();
