@@ -105,8 +105,8 @@ func (r *Rail) SignIn(request *http.Request, _ string, now time.Time) (s gateway
 		return s, true, err
 	}
 	p.At = now
-	s = gateway.SignedIn{Payer: p.Payer, ID: o.ID, Secret: []byte(sent[0]), Receipt: http.Header{headerReceipt: nil}} // nil, so that the provider can't write one
-	if o.Session != "" {                                                                                              // a charge gets none: it would name a payment, and there was no new one
+	s = gateway.SignedIn{Payer: p.Payer, ID: o.ID, Secret: []byte(sent[0]), Receipt: http.Header{headerReceipt: nil}} // the provider writes none
+	if o.Session != "" {                                                                                              // a receipt of a charge names a payment, and there was none
 		r.Receipt(p, "", s.Receipt)
 	}
 	return s, true, nil
