@@ -106,7 +106,8 @@ func (r *Rail) SignIn(request *http.Request, _ string, now time.Time) (s gateway
 	}
 	p.At = now
 	s = gateway.SignedIn{Payer: p.Payer, ID: o.ID, Secret: []byte(sent[0]), Receipt: http.Header{headerReceipt: nil}} // the provider writes none
-	if o.Session != "" {                                                                                              // a receipt of a charge names a payment, and there was none
+	if o.Session != "" {
+		// A charge gets none: its receipt names a payment, and there was none now.
 		r.Receipt(p, "", s.Receipt)
 	}
 	return s, true, nil
