@@ -32,7 +32,7 @@ func (r *countingReader) Scan(of ledger.Range, fn func(key, value []byte) (bool,
 func TestRanksReadFew(t *testing.T) {
 	read := map[int]int{}
 	for _, payers := range []int{20, 2000} {
-		l, err := ledger.New(ledgertest.NewStore(), ledger.Options{})
+		l, err := ledger.New(ledgertest.NewStore(), ledger.Options{Currency: "USDC"})
 		if err != nil {
 			t.Fatal(err)
 		}
