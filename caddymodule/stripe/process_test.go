@@ -25,7 +25,7 @@ func TestMain(m *testing.M) {
 		caddycmd.Main()
 		return
 	}
-	rounds.Checks(10, 100)
+	rounds.Checks(10, 40)
 	os.Exit(m.Run())
 }
 
