@@ -14,7 +14,8 @@ import (
 //
 // [Book.Claims] returns the claims of a ledger. No other code keeps such state, neither in this package nor in those that use it. Claims are in
 // memory. If several processes share the ledger, claims of the kinds for which that matters are also records of the ledger, which are valid
-// until the session of their process is over; see [Kind.IsShared] and [Kind.IsLeased]. Holds of money are not claims, but belong to the ledger (see [ledger.Hold]).
+// until the session of their process is over; see [Kind.IsShared] and [Kind.IsLeased]. Holds of money are not claims, but belong to the ledger
+// (see [ledger.Hold]).
 //
 // All methods may be called from any goroutine.
 type Claims interface {
@@ -98,7 +99,7 @@ const (
 	Registration    Kind = "registration"    // of a client: agents that it registers
 	FreeMessage     Kind = "free message"    // of a client: messages without a key that cost nothing
 	WithheldAnswer  Kind = "withheld"        // of an agent: complete answers that its money, or a limit, did not reach for; counted by Pass
-	CodeContainer   Kind = "container"       // of a payer, by payee and container: until when it is paid for, see Pay
+	CodeContainer   Kind = "container"       // of a payer, by payee and container: until when it is paid for, see PayIn
 	ItemizedAnswer  Kind = "itemized"        // of a payer, by payee: a call for results of which each is charged once
 	FaucetClaim     Kind = "faucet"          // of a client: claims of the faucet
 	CheckoutPage    Kind = "checkout"        // of an agent: pages on which somebody pays into its wallet; counted by Pass

@@ -42,33 +42,26 @@ func (q *asked) use(before escrow.Paid, now time.Time) (after escrow.Paid, sessi
 	return after, sessions, minutes * after.Size
 }
 
-// chargeContainers counts in a usage what the call must pay for the containers that it used. Before, the usage has one session for each.
-func (c *counting) chargeContainers(usage *meter.Usage) {
-	if c.call.ByAsked {
-		return // it makes the container
-	}
-	each := max(1, c.call.ContainerGB)
+// chargeContainers counts in a usage what the call must pay for the containers that it used, and returns until when they are paid then. Before,
+// the usage has one session for each.
+func (c *counting) chargeContainers(usage *meter.Usage) (paid map[escrow.Thing]escrow.Paid) {
+	each, now := max(1, c.call.ContainerGB), c.gateway.book.Now()
 	for _, id := range usage.Containers {
-		_, sessions, minutes := c.use(c.gateway.book.Claims().Paid(c.container(id)), c.gateway.book.Now())
+		of := c.container(id)
+		after, sessions, minutes := c.use(c.gateway.book.Claims().Paid(of), now)
+		if c.pay.moves() {
+			if paid == nil {
+				paid = make(map[escrow.Thing]escrow.Paid)
+			}
+			paid[of] = after
+		}
+		if c.call.ByAsked { // it makes the container, and is charged for that by what was asked
+			continue
+		}
 		usage.Units[meter.CodeSession] = max(0, usage.Units[meter.CodeSession]-meter.Whole(each)) + meter.Whole(sessions)
 		if c.rates.Uses(meter.ContainerMinute) {
 			usage.Units.Add(meter.ContainerMinute, meter.Whole(minutes))
 		}
-	}
-}
-
-// paidContainers returns until when the containers that the call used are paid, once the call is charged.
-func (c *counting) paidContainers() map[escrow.Thing]escrow.Paid {
-	if !c.pay.moves() {
-		return nil
-	}
-	var paid map[escrow.Thing]escrow.Paid
-	for _, id := range c.counter.Usage(false).Containers {
-		if paid == nil {
-			paid = make(map[escrow.Thing]escrow.Paid)
-		}
-		of := c.container(id)
-		paid[of], _, _ = c.use(c.gateway.book.Claims().Paid(of), c.gateway.book.Now())
 	}
 	return paid
 }

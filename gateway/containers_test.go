@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/escrow/ledger"
 	"github.com/tallygate/tallygate/gateway"
 )
 
@@ -114,5 +115,29 @@ func TestMinutesOfAContainer(t *testing.T) {
 				want(t, "paid after use "+strconv.Itoa(i), amount(s.balance("acme")), sum)
 			}
 		})
+	}
+}
+
+// TestMinutesThatAreNotedAreCharged: the clock goes on while a call is settled, and no minute is noted as paid that no call was charged for.
+func TestMinutesThatAreNotedAreCharged(t *testing.T) {
+	t.Parallel()
+	var readings atomic.Int64
+	begin := time.Date(2026, 11, 24, 0, 0, 0, 0, time.UTC)
+	s := openShopAt(t, func() time.Time { return begin.Add(time.Duration(readings.Add(1)) * time.Second) }, escrow.Rules{}, gateway.Options{},
+		gateway.Route{Rates: rates(t, "0.001 per container_minute")}, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			_, _ = io.WriteString(w, `{"id":"resp_1","model":"m","status":"completed","output":[{"type":"code_interpreter_call","container_id":"c"}],"usage":{"input_tokens":0,"output_tokens":1}}`)
+		})
+	use := func() (paid time.Time, charged ledger.Amount) {
+		status, body := s.post(responses, strings.NewReader(`{"model":"m","input":"","tools":[{"type":"code_interpreter","container":"c"}]}`))
+		want(t, "used: "+body, status, http.StatusOK)
+		return s.book.Claims().Paid(escrow.Thing{Kind: escrow.CodeContainer, Owner: "alice", Name: "acme/c"}).Minutes, amount(s.balance("acme"))
+	}
+	first, charged := use()
+	for range 300 {
+		until, sum := use()
+		if noted := ledger.Amount(until.Sub(first)/time.Minute) * amount("0.001"); sum-charged != noted {
+			t.Fatalf("after the first use %s was charged, and minutes for %s are noted as paid", sum-charged, noted)
+		}
 	}
 }

@@ -108,7 +108,7 @@ func hasTokens(units meter.Units) bool {
 
 // settlement is the settlement of the answer: what it used, and what that costs.
 func (c *counting) settlement(e ending) escrow.Settlement {
-	usage := c.used(e)
+	usage, paid := c.used(e)
 	c.tokens = tokensOf(usage.Units)
 	bill, err := c.bill(usage, e.cut != cutNone, nil)
 	s := escrow.Settlement{
@@ -143,7 +143,7 @@ func (c *counting) settlement(e ending) escrow.Settlement {
 		c.priceTiers(&s, usage, e.cut != cutNone, most)
 	}
 	if e.cut == cutNone {
-		s.Quality, s.Answer, s.Results, s.Paid = e.quality, e.sealed, usage.Results, c.paidContainers()
+		s.Quality, s.Answer, s.Results, s.Paid = e.quality, e.sealed, usage.Results, paid
 	}
 	c.pay.complete(&s, usage.Units)
 	if usage.Suspect {
@@ -152,10 +152,10 @@ func (c *counting) settlement(e ending) escrow.Settlement {
 	return s
 }
 
-// used is the final usage of the answer.
-func (c *counting) used(e ending) meter.Usage {
+// used is the final usage of the answer, and until when the containers that it charges for are paid then.
+func (c *counting) used(e ending) (usage meter.Usage, paid map[escrow.Thing]escrow.Paid) {
 	cut := e.cut
-	usage := c.counter.Usage(cut == cutNone || e.failed)
+	usage = c.counter.Usage(cut == cutNone || e.failed)
 	if cut == cutFunds && c.delivered != nil {
 		usage = *c.delivered
 	}
@@ -179,13 +179,13 @@ func (c *counting) used(e ending) meter.Usage {
 		usage.Units[meter.Calls] = meter.Whole(1)
 	}
 	if cut != cutUpstream {
-		c.chargeContainers(&usage)
+		paid = c.chargeContainers(&usage)
 		c.addAsked(usage.Units)
 	}
 	if c.call.Fetches != "" {
 		delete(usage.Units, meter.Calls) // the call was charged when the answer was asked for
 	}
-	return usage
+	return usage, paid
 }
 
 // addUnseen raises the usage of an answer that its client has cut, so that hanging up is not cheaper than reading to the end. If the model
