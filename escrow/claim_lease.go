@@ -1,7 +1,6 @@
 package escrow
 
 import (
-	"math"
 	"slices"
 	"time"
 
@@ -34,36 +33,9 @@ type lease struct {
 	using   int64 // what operations in flight have used, and that the committed books do not show yet
 	flights int   // operations in flight
 	version uint64
-	use     usage
+	use     ledger.Demand // what was claimed
 	used    time.Duration // by the monotonic clock: when it was last used
 	scarce  time.Duration // others have recalled it, and until then nothing is leased ahead
-}
-
-// usage is how much was claimed in the last seconds.
-type usage struct {
-	second     int64 // of the monotonic clock
-	last, this int64
-}
-
-func (u *usage) note(n int64, now time.Duration) {
-	u.turn(now)
-	u.this = min(u.this, math.MaxInt64/4) + min(n, math.MaxInt64/4)
-}
-
-func (u *usage) turn(now time.Duration) {
-	switch second := int64(now / time.Second); {
-	case second == u.second:
-	case second == u.second+1:
-		u.last, u.this, u.second = u.this, 0, second
-	default:
-		u.last, u.this, u.second = 0, 0, second
-	}
-}
-
-// recent returns about how much was claimed in the last two seconds.
-func (u *usage) recent(now time.Duration) int64 {
-	u.turn(now)
-	return u.last + u.this
 }
 
 func allLeased(of []Bound) bool {
@@ -130,17 +102,26 @@ func (c *sharedClaims) takeLeased(of []Bound, n int64, in ledger.Session) bool {
 func (c *sharedClaims) covers(of []Bound, n int64, in ledger.Session) (versions []uint64, covered bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.session != in {
+	if !c.leasesCover(of, n, in) {
 		return nil, false
 	}
 	for _, b := range of {
-		s := c.mine[b.Of]
-		if s == nil || c.dirty[b.Of] || n > s.leased-s.amount {
-			return nil, false
-		}
-		versions = append(versions, s.version)
+		versions = append(versions, c.mine[b.Of].version)
 	}
 	return versions, true
+}
+
+// leasesCover reports whether the leases cover a claim; c.mu must be locked.
+func (c *sharedClaims) leasesCover(of []Bound, n int64, in ledger.Session) bool {
+	if c.session != in {
+		return false
+	}
+	for _, b := range of {
+		if s := c.mine[b.Of]; s == nil || c.dirty[b.Of] || n > s.leased-s.amount {
+			return false
+		}
+	}
+	return true
 }
 
 // leftOf returns how much of each thing the books have left for this process, as it knows them.
@@ -172,14 +153,11 @@ func (c *sharedClaims) leftOf(of []Bound, in ledger.Session) (left []int64, err 
 func (c *sharedClaims) takeCovered(of []Bound, n int64, in ledger.Session, versions []uint64, left []int64) (taken, again bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.session != in {
+	if !c.leasesCover(of, n, in) {
 		return false, false
 	}
 	for i, b := range of {
-		s := c.mine[b.Of]
-		switch {
-		case s == nil || c.dirty[b.Of] || n > s.leased-s.amount:
-			return false, false
+		switch s := c.mine[b.Of]; {
 		case s.version != versions[i]:
 			return false, true
 		case n > left[i]-s.amount-s.using:
@@ -198,7 +176,7 @@ func (c *sharedClaims) note(of []Bound, n int64) {
 	now := c.ledger.Elapsed()
 	for _, b := range of {
 		if s := c.mine[b.Of]; s != nil && b.Of.Kind.IsLeased() {
-			s.use.note(n, now)
+			s.use.Note(n, now)
 			s.used = now
 		}
 	}
@@ -239,7 +217,7 @@ func (s *shared) fitting(amount, free int64, now time.Duration) int64 {
 	if now < s.scarce {
 		return 0
 	}
-	wanted, has := s.use.recent(now), max(0, s.written-amount)
+	wanted, has := s.use.Sum(now), max(0, s.written-amount)
 	if has < wanted/2 {
 		has += min(wanted-has, max(0, free-has)/2)
 	}

@@ -29,7 +29,7 @@ type place struct {
 	pins      int  // the number of holds, and of operations in flight that change the account
 	gone      bool // the session is over in which the place was made
 
-	use  use           // of a lease
+	use  Demand        // of a lease
 	used time.Duration // by the monotonic clock: when a lease was last used
 
 	// Only the writer uses the next two.
@@ -294,7 +294,7 @@ func (h *Hold) grow(by Amount) {
 		now := h.ledger.elapsed()
 		h.place.used = now
 		if by > 0 {
-			h.place.use.note(by, now)
+			h.place.use.Note(int64(by), now)
 		}
 	}
 }

@@ -2,7 +2,6 @@ package ledger
 
 import (
 	"context"
-	"math"
 	"slices"
 	"sync"
 	"time"
@@ -341,39 +340,8 @@ func (tx *Tx) fitLease(p *place, all leases, own, free Amount) {
 	}
 }
 
-// use is how much was held on an account in the last seconds.
-type use struct {
-	second     int64 // of the monotonic clock
-	last, this Amount
-}
-
-// note counts an amount that is held now.
-func (u *use) note(by Amount, now time.Duration) {
-	u.turn(now)
-	if sum, err := u.this.Add(by); err == nil {
-		u.this = sum
-	}
-}
-
-func (u *use) turn(now time.Duration) {
-	switch second := int64(now / time.Second); {
-	case second == u.second:
-	case second == u.second+1:
-		u.last, u.this, u.second = u.this, 0, second
-	default:
-		u.last, u.this, u.second = 0, 0, second
-	}
-}
-
 // recent returns about how much was held on the account in the last two seconds; the shard must be locked.
-func (p *place) recent(now time.Duration) Amount {
-	p.use.turn(now)
-	sum, err := p.use.last.Add(p.use.this)
-	if err != nil {
-		return math.MaxInt64
-	}
-	return sum
-}
+func (p *place) recent(now time.Duration) Amount { return Amount(p.use.Sum(now)) }
 
 // idle returns accounts whose lease was not used for some time. It forgets those that have no lease.
 func (m *memory) idle(now time.Duration) (ids []AccountID) {
