@@ -286,7 +286,7 @@ func zip(t *testing.T, s string) string {
 
 // cuts are places to cut a response of n bytes at: those at its ends and some between, closer together in a short one.
 func cuts(n int) (at []int) {
-	by := rounds.Of(15, 5)
+	by := rounds.Of(15, 3)
 	first := rand.IntN(by)
 	for i := range n + 1 {
 		if n < 300 && i%by == first || i < 3 || i > n-12 || i == 150 || i == n/2 || n < 2000 && i%97 == 0 {

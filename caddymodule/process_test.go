@@ -20,16 +20,11 @@ import (
 	"testing"
 	"time"
 
-	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	"github.com/tallygate/tallygate/internal/commandtest"
 )
 
-// asCommand makes this test binary behave as the command tallygate, so that tests can run, reload, stop and kill real
-// processes without building one.
-const asCommand = "TALLYGATE_TEST_AS_COMMAND"
-
 func TestMain(m *testing.M) {
-	if os.Getenv(asCommand) != "" {
-		caddycmd.Main()
+	if commandtest.Ran() {
 		return
 	}
 	waitTogether()
@@ -83,18 +78,10 @@ func (b *syncBuffer) String() string {
 	return b.buf.String()
 }
 
-func command(t testing.TB, args ...string) *exec.Cmd {
-	t.Helper()
-	cmd := exec.Command(os.Args[0], args...)
-	cmd.Env = append(os.Environ(), asCommand+"=1", "HOME="+t.TempDir(), "XDG_DATA_HOME="+t.TempDir(), "XDG_CONFIG_HOME="+t.TempDir())
-	cmd.Dir = t.TempDir()
-	return cmd
-}
-
 // run runs a command to its end. It returns the exit code and the output, and after a failure also the log.
 func run(t testing.TB, args ...string) (int, string) {
 	t.Helper()
-	cmd := command(t, args...)
+	cmd := commandtest.Command(t, args...)
 	var log bytes.Buffer
 	cmd.Stderr = &log
 	out, err := cmd.Output()
@@ -136,7 +123,7 @@ func (p *process) write(grace, options, site string) {
 func (p *process) start() {
 	p.t.Helper()
 	p.log = new(syncBuffer)
-	p.cmd = command(p.t, "run", "--config", p.config)
+	p.cmd = commandtest.Command(p.t, "run", "--config", p.config)
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
 	if err := p.cmd.Start(); err != nil {
 		p.t.Fatal(err)
@@ -362,7 +349,7 @@ func TestALedgerThatAnotherProcessHolds(t *testing.T) {
 	other := newProcess(t, "1s", "", perCallSite, text("results"))
 	other.db = p.db
 	other.write("1s", "", "handle /search* {\n\t\tmeter acme 0.001 per call\n\t\trespond hello\n\t}")
-	out, err := command(t, "run", "--config", other.config).CombinedOutput()
+	out, err := commandtest.Command(t, "run", "--config", other.config).CombinedOutput()
 	if err == nil || !strings.Contains(string(out), p.db) || !strings.Contains(string(out), "another process") {
 		t.Errorf("the second server: %v\n%s", err, out)
 	}

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/tallygate/tallygate/internal/commandtest"
 )
 
 // TestValidateWarnsOfLikelySlips: what is allowed and is probably a mistake is logged, also by `validate`. A good configuration is not warned of.
@@ -54,7 +56,7 @@ func TestValidateWarnsOfLikelySlips(t *testing.T) {
 			if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			cmd := command(t, "validate", "--config", file)
+			cmd := commandtest.Command(t, "validate", "--config", file)
 			out, err := cmd.CombinedOutput()
 			if err != nil {
 				t.Fatalf("%v\n%s", err, out)

@@ -7,25 +7,19 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
-
-	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 
 	"github.com/tallygate/tallygate/escrow"
 	"github.com/tallygate/tallygate/escrow/ledger"
 	"github.com/tallygate/tallygate/escrow/ledger/bolt"
 	"github.com/tallygate/tallygate/escrow/ledger/postgres/pgtest"
+	"github.com/tallygate/tallygate/internal/commandtest"
 )
 
-// asCommand makes this test binary run as the command line, with the arguments that follow.
-const asCommand = "TALLYGATE_TEST_COMMAND"
-
 func TestMain(m *testing.M) {
-	if os.Getenv(asCommand) != "" {
-		caddycmd.Main()
+	if commandtest.Ran() {
 		return
 	}
 	os.Exit(pgtest.Main(m))
@@ -34,10 +28,7 @@ func TestMain(m *testing.M) {
 // run runs a command in an empty folder, and returns what it prints and whether it succeeded.
 func run(t *testing.T, args ...string) (text string, ok bool) {
 	t.Helper()
-	c := exec.Command(os.Args[0], args...)
-	c.Dir = t.TempDir()
-	c.Env = append(os.Environ(), asCommand+"=1", "XDG_DATA_HOME="+c.Dir, "XDG_CONFIG_HOME="+c.Dir)
-	out, err := c.CombinedOutput()
+	out, err := commandtest.Command(t, args...).CombinedOutput()
 	if strings.Contains(string(out), "geheim") {
 		t.Errorf("%s tells the password: %s", args, out)
 	}

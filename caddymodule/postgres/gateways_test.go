@@ -28,6 +28,7 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 	"github.com/tallygate/tallygate/escrow/ledger/postgres"
 	"github.com/tallygate/tallygate/escrow/ledger/postgres/pgtest"
+	"github.com/tallygate/tallygate/internal/commandtest"
 	"github.com/tallygate/tallygate/internal/rounds"
 )
 
@@ -135,8 +136,8 @@ func (g *gateway) start() {
 	g.t.Helper()
 	dsn, err := os.ReadFile(filepath.Join(g.dir, "dsn"))
 	must(g.t, err)
-	g.process = exec.Command(os.Args[0], "run", "--config", filepath.Join(g.dir, "Caddyfile"))
-	g.process.Env = append(os.Environ(), asCommand+"=1", "HOME="+g.dir, "XDG_DATA_HOME="+g.dir, "XDG_CONFIG_HOME="+g.dir, "TALLYGATE_DSN="+string(dsn), "TALLYGATE_OPERATOR="+operatorKey)
+	g.process = commandtest.Command(g.t, "run", "--config", filepath.Join(g.dir, "Caddyfile"))
+	g.process.Env = append(g.process.Env, "TALLYGATE_DSN="+string(dsn), "TALLYGATE_OPERATOR="+operatorKey)
 	g.process.Stdout, g.process.Stderr = g.log, g.log
 	must(g.t, g.process.Start())
 	g.await()

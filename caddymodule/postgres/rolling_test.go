@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -20,6 +19,7 @@ import (
 	"time"
 
 	"github.com/tallygate/tallygate/escrow/ledger/postgres/pgtest"
+	"github.com/tallygate/tallygate/internal/commandtest"
 )
 
 // scaleOut is the page whose load balancer is tried.
@@ -69,8 +69,7 @@ func startBalancer(t *testing.T, gateways []*gateway) string {
 	site = strings.NewReplacer(named, strings.Join(behind, " "), "api.example.com", "http://"+address).Replace(site)
 	dir := t.TempDir()
 	must(t, os.WriteFile(filepath.Join(dir, "Caddyfile"), []byte("{\n\tadmin off\n\tauto_https off\n}\n"+site), 0o600))
-	process := exec.Command(os.Args[0], "run", "--config", filepath.Join(dir, "Caddyfile"))
-	process.Env = append(os.Environ(), asCommand+"=1", "HOME="+dir, "XDG_DATA_HOME="+dir, "XDG_CONFIG_HOME="+dir)
+	process := commandtest.Command(t, "run", "--config", filepath.Join(dir, "Caddyfile"))
 	log, err := os.Create(filepath.Join(dir, "log"))
 	must(t, err)
 	process.Stdout, process.Stderr = log, log

@@ -1,0 +1,76 @@
+// Package commandtest runs the command tallygate in tests. The command is the test binary itself, started again, so it has the modules that the
+// test has, and the race detector. Tests run, reload, stop and kill it as a process of its own.
+package commandtest
+
+import (
+	"bytes"
+	"net/http"
+	"os"
+	"os/exec"
+	"testing"
+	"time"
+
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+)
+
+const asCommand = "TALLYGATE_TEST_AS_COMMAND"
+
+// Ran runs the command, and returns true, if this process was started by [Command]. TestMain calls it first, and returns then.
+func Ran() bool {
+	if os.Getenv(asCommand) == "" {
+		return false
+	}
+	caddycmd.Main()
+	return true
+}
+
+// Command returns the command with arguments, not started yet. Its working folder, and those for data and configuration, are one empty folder.
+func Command(t testing.TB, args ...string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], args...)
+	cmd.Dir = t.TempDir()
+	// A process with the race detector waits a second when it ends, and the tests run hundreds of commands.
+	cmd.Env = append(os.Environ(), asCommand+"=1", "HOME="+cmd.Dir, "XDG_DATA_HOME="+cmd.Dir, "XDG_CONFIG_HOME="+cmd.Dir,
+		"GORACE=atexit_sleep_ms=50 "+os.Getenv("GORACE"))
+	return cmd
+}
+
+// Server is a running `tallygate run`.
+type Server struct {
+	process *os.Process
+	ended   chan struct{}
+}
+
+// Serve starts `tallygate run`, and waits until a URL answers. At its end the test kills the server.
+func Serve(t testing.TB, config, url string) Server {
+	t.Helper()
+	cmd := Command(t, "run", "--config", config)
+	var log bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &log, &log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	s := Server{cmd.Process, make(chan struct{})}
+	go func() {
+		_ = cmd.Wait()
+		close(s.ended)
+	}()
+	t.Cleanup(func() { s.End(os.Kill) })
+	for {
+		select {
+		case <-s.ended:
+			t.Fatalf("the server has ended\n%s", log.String())
+		case <-time.After(20 * time.Millisecond):
+		}
+		if response, err := http.Get(url); err == nil {
+			response.Body.Close()
+			return s
+		}
+	}
+}
+
+// End sends a signal, and waits for the end.
+func (s Server) End(signal os.Signal) {
+	_ = s.process.Signal(signal)
+	<-s.ended
+}
