@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/shopspring/decimal"
+
+	"github.com/tallygate/tallygate/internal/commandtest"
 )
 
 // liar is an upstream that answers with what the test has set, whatever the request is.
@@ -327,8 +329,9 @@ func (s *shop) wantBooks(key, had string, paid decimal.Decimal) {
 func (p *process) wantNoPanic() {
 	p.t.Helper()
 	for line := range strings.Lines(p.log.String()) {
-		if strings.Contains(line, "panic") || strings.Contains(line, "DATA RACE") {
+		if strings.Contains(line, "panic") {
 			p.t.Errorf("the server panicked: %.2000s", line)
 		}
 	}
+	commandtest.NoRace(p.t, p.log.String())
 }

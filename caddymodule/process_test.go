@@ -150,6 +150,7 @@ func (p *process) stop(signal os.Signal) {
 	p.t.Helper()
 	_ = p.cmd.Process.Signal(signal)
 	<-p.exited
+	commandtest.NoRace(p.t, p.log.String())
 }
 
 // verify checks the books by the command.

@@ -98,7 +98,13 @@ func startGatewayOf(t *testing.T, server *pgtest.Server, dsn, upstream, site str
 	must(t, err)
 	g.dsn(dsn)
 	g.start()
-	t.Cleanup(func() { g.kill(); g.log.Close() })
+	t.Cleanup(func() {
+		g.kill()
+		g.log.Close()
+		printed, err := os.ReadFile(g.log.Name())
+		must(t, err)
+		commandtest.NoRace(t, string(printed))
+	})
 	return g
 }
 

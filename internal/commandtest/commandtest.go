@@ -1,5 +1,8 @@
 // Package commandtest runs the command tallygate in tests. The command is the test binary itself, started again, so it has the modules that the
 // test has, and the race detector. Tests run, reload, stop and kill it as a process of its own.
+//
+// A test runs hundreds of commands, and with the race detector each of them takes most of a second to start. TALLYGATE_TEST_COMMAND names a binary
+// of the command that was built without it. All commands but servers are run by that binary then: they do one thing after the other.
 package commandtest
 
 import (
@@ -7,13 +10,17 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"strings"
 	"testing"
 	"time"
 
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 )
 
-const asCommand = "TALLYGATE_TEST_AS_COMMAND"
+const (
+	asCommand = "TALLYGATE_TEST_AS_COMMAND"
+	built     = "TALLYGATE_TEST_COMMAND"
+)
 
 // Ran runs the command, and returns true, if this process was started by [Command]. TestMain calls it first, and returns then.
 func Ran() bool {
@@ -27,9 +34,13 @@ func Ran() bool {
 // Command returns the command with arguments, not started yet. Its working folder, and those for data and configuration, are one empty folder.
 func Command(t testing.TB, args ...string) *exec.Cmd {
 	t.Helper()
-	cmd := exec.Command(os.Args[0], args...)
+	binary := os.Args[0]
+	if other := os.Getenv(built); other != "" && args[0] != "run" {
+		binary = other
+	}
+	cmd := exec.Command(binary, args...)
 	cmd.Dir = t.TempDir()
-	// A process with the race detector waits a second when it ends, and the tests run hundreds of commands.
+	// A process with the race detector waits a second when it ends.
 	cmd.Env = append(os.Environ(), asCommand+"=1", "HOME="+cmd.Dir, "XDG_DATA_HOME="+cmd.Dir, "XDG_CONFIG_HOME="+cmd.Dir,
 		"GORACE=atexit_sleep_ms=50 "+os.Getenv("GORACE"))
 	return cmd
@@ -37,7 +48,9 @@ func Command(t testing.TB, args ...string) *exec.Cmd {
 
 // Server is a running `tallygate run`.
 type Server struct {
+	t       testing.TB
 	process *os.Process
+	printed *bytes.Buffer // complete when the server has ended
 	ended   chan struct{}
 }
 
@@ -50,7 +63,7 @@ func Serve(t testing.TB, config, url string) Server {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	s := Server{cmd.Process, make(chan struct{})}
+	s := Server{t, cmd.Process, &log, make(chan struct{})}
 	go func() {
 		_ = cmd.Wait()
 		close(s.ended)
@@ -73,4 +86,13 @@ func Serve(t testing.TB, config, url string) Server {
 func (s Server) End(signal os.Signal) {
 	_ = s.process.Signal(signal)
 	<-s.ended
+	NoRace(s.t, s.printed.String())
+}
+
+// NoRace fails the test if the race detector reported something in what a server printed. The exit code of a server that was killed does not say so.
+func NoRace(t testing.TB, printed string) {
+	t.Helper()
+	if at := strings.Index(printed, "WARNING: DATA RACE"); at >= 0 {
+		t.Errorf("the server has a data race:\n%.8000s", printed[at:])
+	}
 }
