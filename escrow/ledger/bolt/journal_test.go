@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -66,6 +67,7 @@ func TestViewsAreOneCommit(t *testing.T) {
 							return
 						default:
 							must(t, s.View(oneCommit))
+							runtime.Gosched() // else a commit waits for the processor far longer than it takes
 						}
 					}
 				})
