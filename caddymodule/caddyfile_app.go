@@ -113,17 +113,7 @@ func (a *App) unmarshalWord(d *caddyfile.Dispenser, word string) error {
 	case "faucet":
 		return a.unmarshalFaucet(d)
 	case "commission":
-		if err := oneArg(d, &a.Commission, "a percentage such as 1%"); err != nil {
-			return err
-		}
-		if !strings.HasSuffix(a.Commission, "%") {
-			slip(d, "commission is in percent: write 'commission "+a.Commission+"%'")
-		}
-		a.Commission = strings.TrimSuffix(a.Commission, "%")
-		if _, err := escrow.ParsePercent(a.Commission); err != nil {
-			return d.Errf("commission: %v", err)
-		}
-		return nil
+		return a.unmarshalCommission(d)
 	case "min_escrow":
 		return oneAmount(d, &a.MinEscrow)
 	case "min_period":
@@ -147,13 +137,7 @@ func (a *App) unmarshalWord(d *caddyfile.Dispenser, word string) error {
 		}
 		return nil
 	case "problem_types":
-		if err := oneArg(d, &a.ProblemTypes, "a URL such as https://docs.example/problems/"); err != nil {
-			return err
-		}
-		if err := a.checkProblemTypes(); err != nil {
-			return d.WrapErr(err)
-		}
-		return nil
+		return a.unmarshalProblemTypes(d)
 	case "invoice":
 		return a.unmarshalInvoice(d)
 	case "max_bodies":
@@ -173,6 +157,30 @@ func (a *App) unmarshalWord(d *caddyfile.Dispenser, word string) error {
 	default:
 		return d.Errf("unrecognized subdirective %q of tallygate: expected one of %s", word, appWords)
 	}
+}
+
+func (a *App) unmarshalCommission(d *caddyfile.Dispenser) error {
+	if err := oneArg(d, &a.Commission, "a percentage such as 1%"); err != nil {
+		return err
+	}
+	if !strings.HasSuffix(a.Commission, "%") {
+		slip(d, "commission is in percent: write 'commission "+a.Commission+"%'")
+	}
+	a.Commission = strings.TrimSuffix(a.Commission, "%")
+	if _, err := escrow.ParsePercent(a.Commission); err != nil {
+		return d.Errf("commission: %v", err)
+	}
+	return nil
+}
+
+func (a *App) unmarshalProblemTypes(d *caddyfile.Dispenser) error {
+	if err := oneArg(d, &a.ProblemTypes, "a URL such as https://docs.example/problems/"); err != nil {
+		return err
+	}
+	if err := a.checkProblemTypes(); err != nil {
+		return d.WrapErr(err)
+	}
+	return nil
 }
 
 func (a *App) unmarshalLedger(d *caddyfile.Dispenser) (err error) {

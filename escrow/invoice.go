@@ -63,17 +63,7 @@ func (b *Book) Invoice(ctx context.Context, by Actor, month, payer, payee string
 	if v.Payer, v.Payee, err = b.invoiceParties(by, payer, payee); err != nil {
 		return Invoice{}, err
 	}
-	err = b.view(func(r ledger.Reader) error {
-		for id, name := range map[string]*string{v.Payer: &v.PayerName, v.Payee: &v.PayeeName} {
-			agent, err := namedAgent(r, "payee", id)
-			if err != nil {
-				return err
-			}
-			*name = agent.Name
-		}
-		return nil
-	})
-	if err != nil {
+	if err := b.view(v.nameParties); err != nil {
 		return Invoice{}, err
 	}
 	v.Over = !b.Now().Before(v.To)
@@ -117,6 +107,18 @@ func (b *Book) Invoice(ctx context.Context, by Actor, month, payer, payee string
 		return cmp.Or(cmp.Compare(a.Route, b.Route), cmp.Compare(a.Model, b.Model), cmp.Compare(a.Plan, b.Plan))
 	})
 	return v, nil
+}
+
+// nameParties reads the names of the parties.
+func (v *Invoice) nameParties(r ledger.Reader) error {
+	for id, name := range map[string]*string{v.Payer: &v.PayerName, v.Payee: &v.PayeeName} {
+		agent, err := namedAgent(r, "payee", id)
+		if err != nil {
+			return err
+		}
+		*name = agent.Name
+	}
+	return nil
 }
 
 // invoiceParties returns the parties of an invoice, of which the caller is one unless it is the operator.

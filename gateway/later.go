@@ -48,6 +48,11 @@ func (q *asked) findLater() *ledger.Refusal {
 	if q.call.Fetches == "" {
 		return nil
 	}
+	return q.findFetched()
+}
+
+// findFetched finds the call whose answer this one fetches. If the answer is not charged yet, this call pays for it.
+func (q *asked) findFetched() *ledger.Refusal {
 	later, found, err := q.gateway.book.LaterAnswer(q.route.Payee, q.call.Fetches)
 	switch {
 	case err != nil:

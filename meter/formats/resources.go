@@ -374,12 +374,6 @@ func (l *List) Keep(kept []bool) []byte {
 	arrays := map[int][]byte{}
 	n := 0
 	l.eachArray(func(_ string, elements []gjson.Result) { arrays[n] = take(elements); n++ })
-	orNull := func(id string) []byte {
-		if id == "" {
-			return []byte("null")
-		}
-		return []byte(id)
-	}
 	var out bytes.Buffer
 	n = 0
 	l.body.ForEach(func(key, v gjson.Result) bool {
@@ -391,9 +385,9 @@ func (l *List) Keep(kept []bool) []byte {
 		case v.IsObject():
 			return true
 		case key.Str == "first_id":
-			raw = orNull(first)
+			raw = []byte(cmp.Or(first, "null"))
 		case key.Str == "last_id":
-			raw = orNull(last)
+			raw = []byte(cmp.Or(last, "null"))
 		case key.Str == "has_more" && left == 0: // there is nothing to go on from
 			raw = []byte("false")
 		case totals[key.Str]:

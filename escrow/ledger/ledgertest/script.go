@@ -217,18 +217,7 @@ func (r *runner) read(t *testing.T, words []string) string {
 		}
 		return map[bool]string{true: "yes", false: "no"}[there]
 	case "pendings":
-		var names []string
-		err := r.ledger.View(func(reader ledger.Reader) error {
-			list, err := ledger.Pendings(reader, words[1])
-			for _, p := range list {
-				for name, seq := range r.pendings {
-					if seq == p.Seq {
-						names = append(names, name)
-					}
-				}
-			}
-			return err
-		})
+		names, err := r.pendingNames(words[1])
 		if err != nil {
 			return answer(err)
 		}
@@ -237,6 +226,22 @@ func (r *runner) read(t *testing.T, words []string) string {
 		t.Fatalf("%v: no such step", words)
 		return ""
 	}
+}
+
+// pendingNames returns the names that the script has given to the pending transfers of a reference.
+func (r *runner) pendingNames(reference string) (names []string, err error) {
+	err = r.ledger.View(func(reader ledger.Reader) error {
+		list, err := ledger.Pendings(reader, reference)
+		for _, p := range list {
+			for name, seq := range r.pendings {
+				if seq == p.Seq {
+					names = append(names, name)
+				}
+			}
+		}
+		return err
+	})
+	return names, err
 }
 
 // operation is one run of an operation.
