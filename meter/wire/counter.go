@@ -160,6 +160,9 @@ func (c *counter) element(event string) Verdict {
 	}
 	c.skim.Reset()
 	c.msg.reset()
+	if c.shape == Whole {
+		c.msg.giveRoom()
+	}
 	return v
 }
 
