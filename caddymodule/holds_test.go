@@ -132,7 +132,7 @@ func TestStandingByCommand(t *testing.T) {
 	command(0, "alice is closed\n9.999 USDC was withdrawn", "agents", "close", "alice", "--reference", "iban-1")
 	command(1, "the agent was closed", "agents", "close", "alice")
 	for _, wrong := range [][]string{{"agents", "close"}, {"agents", "close", "a", "b", "c"}, {"keys", "rotate", "alice"}, {"deposit", "alice"}, {"explain"}, {"wallet", "--limt", "3"}} {
-		command(2, "expected 'caddy "+wrong[0], wrong...)
+		command(2, "expected 'tallygate "+wrong[0], wrong...)
 	}
 	command(2, "expected one of", "ledger", "verfy")
 }

@@ -177,10 +177,10 @@ func ignored(t *testing.T, name string) bool {
 	return false
 }
 
-// TestThreatsNameTheirTests: each test that docs/security.md names is there, in the folder that it names.
-func TestThreatsNameTheirTests(t *testing.T) {
-	t.Parallel()
-	folders, rooms := map[string][]string{}, map[string]bool{} // of each test; all of them
+// declaredTests returns the folders in which each test is declared, and all folders with tests.
+func declaredTests(t *testing.T) (folders map[string][]string, rooms map[string]bool) {
+	t.Helper()
+	folders, rooms = map[string][]string{}, map[string]bool{}
 	declared := regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)\(`)
 	err := filepath.WalkDir("..", func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() || !strings.HasSuffix(path, "_test.go") {
@@ -200,6 +200,35 @@ func TestThreatsNameTheirTests(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return folders, rooms
+}
+
+// TestCINamesTestsThatAreThere: a test that CI runs by its name, and that has another name now, would not run any more.
+func TestCINamesTestsThatAreThere(t *testing.T) {
+	t.Parallel()
+	folders, _ := declaredTests(t)
+	names := regexp.MustCompile(`[(|^]((?:Test|Fuzz)[A-Z]\w+)`) // in the patterns of -run
+	named := 0
+	for _, script := range []string{"../.ci/run", "../.ci/long"} {
+		text, err := os.ReadFile(script)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range names.FindAllStringSubmatch(string(text), -1) {
+			if named++; folders[name[1]] == nil {
+				t.Errorf("%s names %s, which is no test", script, name[1])
+			}
+		}
+	}
+	if named < 10 {
+		t.Errorf("only %d tests are named", named)
+	}
+}
+
+// TestThreatsNameTheirTests: each test that docs/security.md names is there, in the folder that it names.
+func TestThreatsNameTheirTests(t *testing.T) {
+	t.Parallel()
+	folders, rooms := declaredTests(t)
 	doc, err := os.ReadFile("../docs/security.md")
 	if err != nil {
 		t.Fatal(err)

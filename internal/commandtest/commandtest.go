@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddyserver/caddy/v2"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 )
 
@@ -27,6 +28,7 @@ func Ran() bool {
 	if os.Getenv(asCommand) == "" {
 		return false
 	}
+	caddy.CustomBinaryName = "tallygate" // as the command calls itself in its help
 	caddycmd.Main()
 	return true
 }
