@@ -82,6 +82,7 @@ const (
 	behindTable       table = '+' // payee: its totals may be behind; only if processes share the ledger
 	paidTable         table = '=' // owner, kind, name: until when a thing is paid for; only if processes share the ledger
 	claimTable        table = '&' // owner, kind, name: what the processes that share the ledger have claimed of a thing
+	totalsBeginTable  table = '9' // one record: since when all that is charged is in all totals, see usage_fee.go
 	feeTable          table = '3' // agent, time and escrow id: the price of a subscription's period; both sides, and nobody for all
 )
 

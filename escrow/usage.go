@@ -236,7 +236,7 @@ func (q usageBy) values(g usageGroup, at time.Time) []string {
 
 // Usage adds up charges and subscription prices. It reads the totals that are kept (see [Book.KeepTotals]) as far as they answer the query.
 // The largest payers or payees of one calendar month are ranked, so however many there are, only those are read. Usage
-// adds up single charges for what the totals do not answer: the parts of a day or an hour at From and To, hours together with payers, payees or
+// adds up single charges and prices for what the totals do not answer: the parts of a day or an hour at From and To, hours together with payers, payees or
 // keys, and tags together with anything but days and months. whole is false if there were more records than it adds up.
 func (b *Book) Usage(ctx context.Context, q UsageQuery) (rows []UsageRow, whole bool, err error) {
 	by, err := readUsageBy(q.By)
@@ -248,7 +248,11 @@ func (b *Book) Usage(ctx context.Context, q UsageQuery) (rows []UsageRow, whole 
 		return nil, false, err
 	}
 	defer end()
-	if of, ok := q.ranked(b.Now()); ok {
+	since, err := b.totalsBegin()
+	if err != nil {
+		return nil, false, err
+	}
+	if of, ok := q.ranked(b.Now()); ok && !of.begin().Before(since) {
 		return b.rankedUsage(ctx, of, q)
 	}
 	kept, done, err := b.KeepTotals(ctx)
@@ -361,20 +365,30 @@ func (r *report) addTotals(view usageView, from, to time.Time) error {
 			r.add(usageGroup{}, at, Usage{}.minus(u))
 		})
 	}
-	first, last := viewMonth.ceil(from), viewMonth.floor(to)
-	if !to.Before(r.kept) {
-		last = to
-	}
-	if view != viewDay || slices.Contains(r.by.names, "day") || !first.Before(last) {
+	if view != viewDay {
 		return r.readTotals(view, from, to, r.add)
 	}
-	if err := r.readTotals(viewDay, from, first, r.add); err != nil {
+	months := viewMonth.floor(to)
+	if !to.Before(r.kept) {
+		months = to
+	}
+	return r.addDays(viewDay, viewMonth, from, to, months)
+}
+
+// addDays adds up totals of days. It reads those of months instead, as far as there are whole months until a time, and if the report doesn't
+// tell days apart.
+func (r *report) addDays(day, month usageView, from, to, months time.Time) error {
+	first := month.ceil(from)
+	if slices.Contains(r.by.names, "day") || !first.Before(months) {
+		return r.readTotals(day, from, to, r.add)
+	}
+	if err := r.readTotals(day, from, first, r.add); err != nil {
 		return err
 	}
-	if err := r.readTotals(viewMonth, first, last, r.add); err != nil {
+	if err := r.readTotals(month, first, months, r.add); err != nil {
 		return err
 	}
-	return r.readTotals(viewDay, last, to, r.add)
+	return r.readTotals(day, months, to, r.add)
 }
 
 func (r *report) readTotals(view usageView, from, to time.Time, add func(usageGroup, time.Time, Usage)) error {
@@ -443,23 +457,4 @@ func (r *report) addChargesOf(agent string, from, to time.Time) error {
 		}
 		p.Before = next
 	}
-}
-
-// addFees adds up the prices of subscriptions' periods.
-func (r *report) addFees(from, to time.Time) error {
-	return r.book.view(func(reader ledger.Reader) error {
-		of := ledger.Range{From: feeTable.key(r.agent, timeKey(from)), To: feeTable.key(r.agent, timeKey(to))}
-		return reader.Scan(of, func(key, value []byte) (bool, error) {
-			var f fee
-			if err := decode(key, value, &f); err != nil {
-				return false, err
-			}
-			g := usageGroup{Payer: f.Payer, Payee: f.Payee, Plan: f.Plan}
-			if f.Payer == r.agent {
-				g.Key = f.Key
-			}
-			r.add(g, keyTime(feeTable.lastPart(key, r.agent)), f.usageFor(r.agent))
-			return true, r.sees()
-		})
-	})
 }

@@ -32,6 +32,11 @@ const (
 	// By month alone, and ranked by their sums, see usage_rank.go. Prices of subscriptions are in them.
 	viewPayers usageView = 'r' // by payer: what an agent, or all, earned
 	viewPayees usageView = 'e' // by payee: what an agent paid, or all earned
+
+	// The prices of subscriptions' periods, see usage_fee.go.
+	viewFeeHour  usageView = 'H' // by plan
+	viewFeeDay   usageView = 'D' // by payer, payee, key and plan
+	viewFeeMonth usageView = 'M' // the same
 )
 
 // view returns the totals that answer a query, or false if there are none.
@@ -55,9 +60,9 @@ func (q usageBy) view() (v usageView, ok bool) {
 func (v usageView) floor(t time.Time) time.Time {
 	t = t.UTC()
 	switch v {
-	case viewHour:
+	case viewHour, viewFeeHour:
 		return t.Truncate(time.Hour)
-	case viewMonth, viewPayers, viewPayees:
+	case viewMonth, viewPayers, viewPayees, viewFeeMonth:
 		return time.Date(t.Year(), t.Month(), 1, 0, 0, 0, 0, time.UTC)
 	default:
 		return t.Truncate(24 * time.Hour)
@@ -71,9 +76,9 @@ func (v usageView) ceil(t time.Time) time.Time {
 		return begin
 	}
 	switch v {
-	case viewHour:
+	case viewHour, viewFeeHour:
 		return begin.Add(time.Hour)
-	case viewMonth, viewPayers, viewPayees:
+	case viewMonth, viewPayers, viewPayees, viewFeeMonth:
 		return begin.AddDate(0, 1, 0)
 	default:
 		return begin.AddDate(0, 0, 1)
@@ -104,7 +109,7 @@ type usageTotal struct {
 	CreditBack ledger.Amount `cbor:"9,keyasint,omitempty"`
 	Commission ledger.Amount `cbor:"10,keyasint,omitempty"`
 	Priced     []pricedTotal `cbor:"11,keyasint,omitempty"` // only in totals of months
-	Fees       ledger.Amount `cbor:"12,keyasint,omitempty"` // only in those that are ranked
+	Fees       ledger.Amount `cbor:"12,keyasint,omitempty"` // only in those that are ranked, and in those of fees
 }
 
 // pricedTotal is how much of a unit was charged at a price.
@@ -215,6 +220,9 @@ func (c Charge) usageParties() []string {
 
 // write adds sums to the totals in the ledger.
 func (t *Tx) write(s sums) error {
+	if err := t.beginTotals(); err != nil {
+		return err
+	}
 	for of, more := range s {
 		key := of.key()
 		total := usageTotal{At: of.begin(), Group: of.group}
@@ -504,52 +512,4 @@ func (t *Tx) saveCharge(c Charge) error {
 	}
 	t.changed(c.Payer, c.Payee)
 	return t.put(chargeTable.key(c.RequestID), c)
-}
-
-// fee is the price of a subscription's period, or a part of one that was refunded.
-type fee struct {
-	Payer  string        `cbor:"1,keyasint"`
-	Payee  string        `cbor:"2,keyasint"`
-	Plan   string        `cbor:"3,keyasint,omitempty"`
-	Key    string        `cbor:"4,keyasint,omitempty"` // the payer's, that began the period
-	Amount ledger.Amount `cbor:"5,keyasint,omitempty"`
-	Back   ledger.Amount `cbor:"6,keyasint,omitempty"`
-}
-
-func (f fee) usageFor(agent string) Usage {
-	u := Usage{Back: f.Back, Fees: f.Amount}
-	if agent != "" && f.Payer == agent {
-		u.Paid = f.Amount
-	} else {
-		u.Earned = f.Amount
-	}
-	return u
-}
-
-// countFee adds the price of a period, or its refund, to the usage of both parties. reference is the period's escrow.
-func (t *Tx) countFee(f fee, reference string) error {
-	sums := sums{}
-	for _, agent := range []string{"", f.Payer, f.Payee} {
-		sums.addRanked(agent, f.Payer, f.Payee, t.Now(), f.usageFor(agent))
-		key := feeTable.key(agent, timeKey(t.Now())+reference)
-		so := fee{Payer: f.Payer, Payee: f.Payee, Plan: f.Plan, Key: f.Key}
-		if _, err := load(t.ledger, key, &so); err != nil {
-			return err
-		}
-		so.Amount += f.Amount
-		so.Back += f.Back
-		if err := t.put(key, so); err != nil {
-			return err
-		}
-	}
-	return t.write(sums)
-}
-
-// feeBack counts what goes back of the price of a subscription's period.
-func (t *Tx) feeBack(e *Escrow, amount ledger.Amount) error {
-	s, err := subscriptionByID(t.ledger, e.Subscription)
-	if err != nil || s == nil {
-		return err
-	}
-	return t.countFee(fee{Payer: e.From, Payee: e.To, Plan: s.Plan.Name, Key: s.Key, Back: amount}, e.ID)
 }

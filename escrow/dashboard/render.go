@@ -7,6 +7,7 @@ import (
 	"html/template"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -56,6 +57,11 @@ type shown struct {
 	Title         string
 	By, Sum, Word string // of sums: their group, their field in the answer, and its heading
 	Chart         bool
+}
+
+// OfAgents reports whether the sums are grouped by agents.
+func (s shown) OfAgents() bool {
+	return slices.Contains([]string{"payer", "payee", "provider", "customer"}, strings.ToLower(s.By))
 }
 
 func args(v view, x any, title string, more ...any) shown {
@@ -127,6 +133,21 @@ func (v view) WebhookID() string { return v.r.PathValue("id") }
 
 // Mine reports whether an id is the reader's.
 func (v view) Mine(id any) bool { return id != nil && id == v.Me["agent_id"] }
+
+// Party names an agent: the reader is "you", and the operator gets a link to the agent's page.
+func (v view) Party(id any) template.HTML {
+	name, _ := id.(string)
+	switch text := template.HTMLEscapeString(name); {
+	case name == "":
+		return ""
+	case v.Mine(id):
+		return "you"
+	case v.Operator:
+		return template.HTML(`<a href="` + template.HTMLEscapeString(v.Base+"/agents/"+url.PathEscape(name)) + `">` + text + `</a>`)
+	default:
+		return template.HTML(text)
+	}
+}
 
 // Session reports whether the reader has a session.
 func (v view) Session() bool { return v.Me != nil }
