@@ -22,7 +22,7 @@ import (
 func TestStreamWhileTheDatabaseIsAway(t *testing.T) {
 	server := pgtest.Start(t, "fsync=off")
 	dsn := server.New(t)
-	more := make(chan int) // events that the upstream is to send
+	more := make(chan int, 1) // events that the upstream is to send
 	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !strings.HasPrefix(r.URL.Path, "/live") {
 			_, _ = io.WriteString(w, "results")
@@ -45,6 +45,7 @@ func TestStreamWhileTheDatabaseIsAway(t *testing.T) {
 	l.keys = []string{l.agent("agent-0", "100")}
 	l.agent("sink", "0.01")
 
+	more <- 1 // with which the answer begins
 	response, err := http.DefaultClient.Do(g.request(t.Context(), "GET", "/live", l.keys[0], ""))
 	must(t, err)
 	defer response.Body.Close()
@@ -58,7 +59,6 @@ func TestStreamWhileTheDatabaseIsAway(t *testing.T) {
 		}
 		return more
 	}
-	more <- 1
 	for events < 1 && read() {
 	}
 	server.Stop(syscall.SIGINT)
