@@ -3,17 +3,21 @@
 package postgres_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/tallygate/tallygate/escrow"
 	"github.com/tallygate/tallygate/escrow/ledger"
 	"github.com/tallygate/tallygate/escrow/ledger/bolt"
+	ledgerpostgres "github.com/tallygate/tallygate/escrow/ledger/postgres"
 	"github.com/tallygate/tallygate/escrow/ledger/postgres/pgtest"
 	"github.com/tallygate/tallygate/internal/commandtest"
 )
@@ -86,6 +90,66 @@ func TestCommands(t *testing.T) {
 	if text, ok := run(t, "ledger", "export", dsn); !ok || strings.Count(text, "deposit") != made.Transfers {
 		t.Errorf("export: %v %s", ok, text)
 	}
+}
+
+// TestCommandsBesideAGateway: the commands that read work on a ledger to which transfers are added meanwhile. Each sees the books of one moment:
+// they are sound, and have all that was answered before.
+func TestCommandsBesideAGateway(t *testing.T) {
+	t.Parallel()
+	server := pgtest.Shared(t)
+	folder := t.TempDir()
+	file, backup, dsn := filepath.Join(folder, "ledger.db"), filepath.Join(folder, "backup.db"), server.New(t)
+	makeLedger(t, file)
+	succeed(t, "ledger", "copy", "--from", "bolt", file, "--to", "postgres", dsn)
+	store, err := ledgerpostgres.Open(dsn, ledgerpostgres.Options{})
+	must(t, err)
+	l, err := ledger.New(store, ledger.Options{})
+	must(t, err)
+	var answered atomic.Int64
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- depositUntil(ctx, l, &answered) }()
+	for answered.Load() < 10 {
+		select {
+		case err := <-ended:
+			t.Fatal(err)
+		case <-time.After(time.Millisecond):
+		}
+	}
+	for _, args := range [][]string{{"ledger", "verify", dsn}, {"ledger", "stat", dsn}, {"ledger", "backup", backup, dsn}, {"ledger", "verify", backup}} {
+		before := answered.Load()
+		if args[len(args)-1] == backup {
+			before = 0
+		}
+		got := succeed(t, args...)
+		if got.Transfers < int(before) || args[1] != "stat" && !got.Good {
+			t.Errorf("%v beside deposits: %+v, %d were answered before", args, got, before)
+		}
+	}
+	before := answered.Load()
+	if text, ok := run(t, "ledger", "export", dsn); !ok || strings.Count(text, "deposit") < int(before) {
+		t.Errorf("export beside deposits: %v, of %d deposits %d", ok, before, strings.Count(text, "deposit"))
+	}
+	stop()
+	must(t, <-ended)
+	must(t, l.Close())
+	if got := succeed(t, "ledger", "verify", dsn); !got.Good || got.Transfers < int(answered.Load()) {
+		t.Errorf("afterwards: %+v, %d were answered", got, answered.Load())
+	}
+}
+
+// depositUntil makes deposits until a context ends, and counts those that were answered.
+func depositUntil(ctx context.Context, l *ledger.Ledger, answered *atomic.Int64) error {
+	for i := 0; ctx.Err() == nil; i++ {
+		_, err := ledger.Do(context.Background(), l, func(tx *ledger.Tx) (ledger.Transfer, error) {
+			return tx.Post(ledger.Transfer{Debit: ledger.World, Credit: ledger.Wallet(fmt.Sprintf("beside%d", i%10)), Amount: 1, Kind: "deposit"})
+		})
+		if err != nil {
+			return err
+		}
+		answered.Add(1)
+	}
+	return nil
 }
 
 // makeLedger makes a ledger with agents and deposits in a file.

@@ -38,6 +38,11 @@ func faults(server *pgtest.Server, t *testing.T) map[string]func(*gateway) {
 		"its backends are terminated": func(*gateway) {
 			server.Exec(t, "select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid() and backend_type = 'client backend'")
 		},
+		"its backends are frozen": func(*gateway) {
+			thaw := server.Freeze(t)
+			defer thaw()
+			time.Sleep(time.Duration(rand.Int64N(int64(2 * lifetime))))
+		},
 		"the connections of a gateway break": func(g *gateway) { g.line.cut() },
 		"answers of the database are lost":   func(g *gateway) { g.line.set(true, 0); time.Sleep(lifetime / 10); g.line.set(false, 0) },
 		"a gateway is cut off":               func(g *gateway) { g.line.set(true, 0); time.Sleep(lifetime + lifetime/2); g.line.set(false, 0) },
@@ -60,7 +65,7 @@ func gatewayRounds(t *testing.T) int {
 	return n
 }
 
-// TestGateways: three gateways serve agents from one database, while gateways are killed, paused and cut off, and the database crashes. In the end
+// TestGateways: three gateways serve agents from one database, while gateways are killed, paused and cut off, and the database crashes and freezes. In the end
 // the books verify, each complete response has its charge, each acknowledged transfer is there, no stream has lost more than one batch, each
 // period of a subscription was paid once and has served no more than its quota, and all money is free again.
 func TestGateways(t *testing.T) {

@@ -262,8 +262,8 @@ func (l *Ledger) recall(ctx context.Context, lacks []lack) bool {
 func Queue[T any](l *Ledger, op func(*Tx) (T, error)) *Receipt[T] {
 	o := &operation[T]{Receipt: Receipt[T]{done: make(chan struct{})}, run: op}
 	o.tx.ledger = l
-	if err := l.failure(); err != nil {
-		o.end(err)
+	if o.refused = l.failure(); o.refused != nil {
+		o.end(o.refused)
 	} else {
 		l.store.Submit(Op{Run: o.runIn, Undo: o.undo, Done: o.end})
 	}
@@ -273,11 +273,15 @@ func Queue[T any](l *Ledger, op func(*Tx) (T, error)) *Receipt[T] {
 // operation is an operation on its way through the store.
 type operation[T any] struct {
 	Receipt[T]
-	run func(*Tx) (T, error)
-	tx  Tx // the Tx of the last run
+	run     func(*Tx) (T, error)
+	tx      Tx    // the Tx of the last run
+	refused error // by the ledger itself, in the last run or before
 }
 
 func (o *operation[T]) runIn(w Writer) error {
+	if o.refused = o.tx.ledger.failure(); o.refused != nil {
+		return o.refused
+	}
 	return o.tx.ledger.run(&o.tx, w, func() (err error) {
 		o.result, err = o.run(&o.tx)
 		return err
@@ -287,7 +291,10 @@ func (o *operation[T]) runIn(w Writer) error {
 func (o *operation[T]) undo() { o.tx.ledger.undo(&o.tx) }
 
 func (o *operation[T]) end(err error) {
-	o.tx.ledger.end(&o.tx, err)
+	// That the ledger took no operations is no reason to stop it: it may have been reopened meanwhile.
+	if o.refused == nil || !errors.Is(err, o.refused) {
+		o.tx.ledger.end(&o.tx, err)
+	}
 	if err != nil {
 		var none T
 		o.result, o.err, o.lacks = none, err, o.tx.lacks
@@ -298,9 +305,6 @@ func (o *operation[T]) end(err error) {
 
 // run runs one operation, for the first time or again. It is called on the store's goroutine.
 func (l *Ledger) run(tx *Tx, w Writer, op func() error) (err error) {
-	if err := l.failure(); err != nil {
-		return err
-	}
 	session := l.Session()
 	state, sessions, err := l.takeIn(w, session)
 	if err != nil {

@@ -83,6 +83,7 @@ func BenchmarkTransfers(b *testing.B) {
 // benchForm is a cell with its ledgers, and what was measured of it.
 type benchForm struct {
 	benchCell
+	dsn      string
 	call     func(i int) error
 	next     atomic.Int64
 	rates    []float64 // of the rounds, per second
@@ -90,7 +91,6 @@ type benchForm struct {
 }
 
 func openForm(b *testing.B, server *pgtest.Server, c benchCell) *benchForm {
-	f := &benchForm{benchCell: c}
 	payee := func(i int) ledger.AccountID {
 		if c.hot {
 			return ledger.Commission
@@ -98,6 +98,7 @@ func openForm(b *testing.B, server *pgtest.Server, c benchCell) *benchForm {
 		return wallet(i % 10)
 	}
 	dsn := server.New(b)
+	f := &benchForm{benchCell: c, dsn: dsn}
 	if c.form == "sql" {
 		call := sqlCalls(b, dsn)
 		f.call = func(i int) error { return call(i, payee(i)) }
@@ -144,10 +145,24 @@ func (f *benchForm) turn(b *testing.B) {
 	f.p99 = append(f.p99, took[len(took)*99/100])
 }
 
+// inARow returns how many commits one of several ledgers makes on average before another one does. It is 1 if they take turns.
+func (f *benchForm) inARow(b *testing.B) (commits float64) {
+	ctx := context.Background()
+	conn, err := pgx.Connect(ctx, f.dsn)
+	must(b, err)
+	defer conn.Close(ctx)
+	must(b, conn.QueryRow(ctx, `select count(*)::float8 / (1 + count(*) filter (where another))
+		from (select writer <> lag(writer) over (order by commit) as another from log) as made`).Scan(&commits))
+	return commits
+}
+
 // report prints a row of a table: the rate, how many times that of the first form, and the times.
 func (f *benchForm) report(b *testing.B, table *strings.Builder, first *benchForm) {
 	rate := median(f.rates)
 	fmt.Fprintf(table, "%-14s %6.0f/s, %5.2f times %s, p50 %.1f ms, p99 %.1f ms\n", f, rate, rate/median(first.rates), first, milliseconds(f.p50), milliseconds(f.p99))
+	if f.ledgers > 1 {
+		fmt.Fprintf(table, "%14s %.2f commits of one ledger in a row\n", "", f.inARow(b))
+	}
 	b.ReportMetric(rate, strings.ReplaceAll(f.String(), " ", "-")+"/s")
 }
 

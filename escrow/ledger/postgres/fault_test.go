@@ -235,6 +235,51 @@ func TestBrokenCommit(t *testing.T) {
 	}
 }
 
+// TestRefusedCommit: if the server ends a commit's transaction because of another one, as CockroachDB does often, the operations run again and
+// take place once. If it refuses the commit for another reason, the ledger takes no operations until it is reopened.
+func TestRefusedCommit(t *testing.T) {
+	t.Parallel()
+	server := pgtest.Shared(t)
+	const refusals = 3
+	refuse := func(t *testing.T, dsn, code string) {
+		schema := dsn[strings.LastIndex(dsn, "=")+1:]
+		server.Exec(t, fmt.Sprintf(`set search_path = %s; create sequence refused;
+			create function refuse() returns trigger language plpgsql as $$ begin
+				if nextval('%[1]s.refused') <= %d then raise exception 'refused on purpose' using errcode = '%s'; end if;
+				return new;
+			end $$;
+			create trigger refuse before insert on log for each row execute function refuse()`, schema, refusals, code))
+	}
+	for _, mode := range modes {
+		for _, code := range []string{"40001", "40P01"} {
+			t.Run(fmt.Sprint(mode, " ", code), func(t *testing.T) {
+				dsn := server.New(t)
+				l := begin(t, open(t, dsn, postgres.Options{Mode: mode}))
+				must(t, deposit(l, 0, 2))
+				refuse(t, dsn, code)
+				must(t, pay(l, wallet(0), wallet(1), 7, "refused"))
+				sound(t, l, wallet(1), ledger.Unit+7)
+			})
+		}
+		t.Run(fmt.Sprint(mode, " 23514"), func(t *testing.T) {
+			dsn := server.New(t)
+			l := begin(t, open(t, dsn, postgres.Options{Mode: mode}))
+			must(t, deposit(l, 0, 2))
+			refuse(t, dsn, "23514") // check_violation
+			for range 2 {
+				if err := pay(l, wallet(0), wallet(1), 7, "refused"); !errors.Is(err, ledger.ErrUnavailable) {
+					t.Errorf("a commit that the server refuses: %v", err)
+				}
+			}
+			for range refusals {
+				must(t, l.Reopen())
+				_ = pay(l, wallet(0), wallet(1), 7, "refused")
+			}
+			sound(t, l, wallet(1), ledger.Unit+7)
+		})
+	}
+}
+
 // TestUnderLoad: three ledgers pay while their backends are terminated and the server crashes. Each payment takes place once. Both modes
 // are tried, and a mixture.
 func TestUnderLoad(t *testing.T) {

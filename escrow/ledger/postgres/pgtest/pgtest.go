@@ -315,6 +315,33 @@ func (s *Server) Stop(how syscall.Signal) {
 	s.process = nil
 }
 
+// Freeze stops the processes that serve clients in the middle of what they do, until thaw is called. New clients are served.
+func (s *Server) Freeze(t testing.TB) (thaw func()) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, s.dsn())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(ctx)
+	rows, err := conn.Query(ctx, "select pid from pg_stat_activity where pid <> pg_backend_pid() and backend_type = 'client backend'")
+	if err != nil {
+		t.Fatal(err)
+	}
+	backends, err := pgx.CollectRows(rows, pgx.RowTo[int32])
+	if err != nil {
+		t.Fatal(err)
+	}
+	signal := func(what syscall.Signal) {
+		for _, pid := range backends {
+			_ = syscall.Kill(int(pid), what) // one may have ended meanwhile
+		}
+	}
+	signal(syscall.SIGSTOP)
+	return func() { signal(syscall.SIGCONT) }
+}
+
 func (s *Server) dsn() string {
 	return fmt.Sprintf("postgres:///postgres?host=%s&user=postgres", s.dir)
 }
