@@ -82,6 +82,7 @@ func newShop(t testing.TB, currency string) *shop {
 			currency %s
 			min 1
 			max 500
+			check_every 50ms
 			success_url https://shop.example/paid
 			api %s
 		}
