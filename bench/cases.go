@@ -27,6 +27,9 @@ func (c load) pathOf(call int) string {
 	return strings.Replace(c.path, "PAYEE", fmt.Sprint(call%payees), 1)
 }
 
+// chatPath is the end of the paths of chats.
+const chatPath = "/v1/chat/completions"
+
 func chat(stream bool, more string) string {
 	return fmt.Sprintf(`{"model":"gpt-4o-mini","stream":%t,"max_tokens":2000,"messages":[{"role":"user","content":"What is the answer?"}]%s}`, stream, more)
 }

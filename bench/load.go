@@ -172,7 +172,7 @@ func (j *job) requests() error {
 		if !due.Before(j.end) && !j.idle {
 			return nil
 		}
-		request.SetRequestURI("http://" + j.server.address + j.pathOf(call))
+		j.server.target(request, j.pathOf(call))
 		if by := j.authorization(call); by != "" {
 			request.Header.Set("Authorization", by)
 		}

@@ -19,6 +19,9 @@
 //   - KB: of idle streams, the memory that each has of the metered server, and of the bare one: what is in use after a collection of garbage
 //   - RSS: resident memory after the turn, in MB, metered and bare
 //
+// To compare with another gateway, install Portkey's by `npm install @portkey-ai/gateway`, and give its folder with -portkey. It takes the place of
+// the metered server, in the cases of chats.
+//
 // To compare two versions of Tallygate, give the other one's binary with -bare, and -bare-meters.
 package main
 
@@ -30,6 +33,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"time"
 )
 
@@ -49,6 +53,7 @@ func main() {
 	flag.IntVar(&o.agents, "agents", 0, "agents that the metered server's ledger has before, besides the payers")
 	flag.IntVar(&o.charges, "charges", 0, "charges that these agents have paid before")
 	flag.StringVar(&o.folder, "folder", "", "where the ledgers are; default: a temporary folder, so that the disk is the one of TMPDIR")
+	flag.StringVar(&o.portkey, "portkey", "", "where Portkey's gateway was installed by npm: it takes the place of the metered server")
 	flag.StringVar(&o.admin, "admin", "", "the address of the metered server's admin endpoint, where /debug/pprof/ is; default: a free one")
 	flag.Parse()
 	if *list {
@@ -67,6 +72,7 @@ type options struct {
 	turn          time.Duration
 	bare, metered string
 	bareMeters    bool
+	portkey       string // the folder with its node_modules; empty: our own metered server is measured
 	admin         string // address of the metered server's admin endpoint; empty: a free one
 	agents        int
 	charges       int
@@ -99,7 +105,7 @@ func run(o options, only string) (err error) {
 	defer func() { err = errors.Join(err, b.close()) }()
 	printHead(o)
 	for _, c := range cases {
-		if !wanted.MatchString(c.name) {
+		if !wanted.MatchString(c.name) || o.portkey != "" && !strings.HasSuffix(c.path, chatPath) {
 			continue
 		}
 		pairs, err := b.measure(c)

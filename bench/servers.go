@@ -16,6 +16,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/valyala/fasthttp"
 )
 
 const operatorKey = "the-operator-of-the-benchmarks"
@@ -34,7 +36,22 @@ type process struct {
 	address string
 	admin   string // the address of its admin endpoint
 	meters  bool
+	behind  string // of Portkey's gateway: the address of the upstream, which each request names
 	log     *os.File
+}
+
+// target sets the address of a request, and the headers that the server needs. Portkey's gateway has one path for all providers, and headers
+// that say where a request goes: https://portkey.ai/docs/api-reference/inference-api/headers
+func (p *process) target(request *fasthttp.Request, path string) {
+	if p.behind == "" {
+		request.SetRequestURI("http://" + p.address + path)
+		return
+	}
+	base := strings.TrimSuffix(path, "/chat/completions")
+	request.SetRequestURI("http://" + p.address + chatPath)
+	request.Header.Set("Authorization", "Bearer none")
+	request.Header.Set("X-Portkey-Provider", "openai")
+	request.Header.Set("X-Portkey-Custom-Host", "http://"+p.behind+base)
 }
 
 // build makes the binary of this repository.
@@ -69,6 +86,10 @@ func open(o options) (b *bench, err error) {
 			return b, fmt.Errorf("filling the ledger: %w", err)
 		}
 	}
+	if o.portkey != "" {
+		b.metered, err = b.startPortkey(upstream)
+		return b, err
+	}
 	if b.metered, err = b.startCaddy("metered", o.metered, true, cmp.Or(o.admin, freeAddress())); err != nil {
 		return b, err
 	}
@@ -94,6 +115,18 @@ func (b *bench) startCaddy(name, binary string, meters bool, admin string) (*pro
 		return p, nil
 	}
 	return p, b.register(p)
+}
+
+// startPortkey starts the gateway of https://www.npmjs.com/package/@portkey-ai/gateway.
+func (b *bench) startPortkey(upstream string) (*process, error) {
+	address := freeAddress()
+	_, port, _ := net.SplitHostPort(address)
+	script := filepath.Join(b.portkey, "node_modules", "@portkey-ai", "gateway", "build", "start-server.js")
+	p, err := b.start("portkey", address, false, "node", script, "--port="+port, "--headless")
+	if p != nil {
+		p.behind = upstream
+	}
+	return p, err
 }
 
 // caddyfile returns the Caddyfile of a server: the same routes, with or without meters.

@@ -43,12 +43,12 @@ func hotCalls(t testing.TB) []hot {
 	perCall := rates(t, "0.000001 per call")
 	json4k := `{"results":["` + strings.Repeat("result ", 580) + `"]}`
 	return []hot{
-		{"wallet", gateway.Route{Rates: perCall}, "/search", "", json4k, 360},
-		{"escrow", gateway.Route{Rates: perCall, Payment: gateway.Escrow{Open: amount("1000"), OpenFor: time.Hour}}, "/search", "", json4k, 450},
+		{"wallet", gateway.Route{Rates: perCall}, "/search", "", json4k, 350},
+		{"escrow", gateway.Route{Rates: perCall, Payment: gateway.Escrow{Open: amount("1000"), OpenFor: time.Hour}}, "/search", "", json4k, 440},
 		{"tokens", gateway.Route{Tariff: tariff}, "/v1/chat/completions",
 			`{"model":"gpt-4o-mini","stream":false,"max_tokens":2000,"messages":[{"role":"user","content":"What is the answer?"}]}`,
 			`{"id":"chatcmpl-1","object":"chat.completion","model":"gpt-4o-mini","choices":[{"index":0,"message":{"role":"assistant","content":"` +
-				strings.Repeat("word ", 6000) + `"},"finish_reason":"stop"}],"usage":{"prompt_tokens":12,"completion_tokens":1800,"total_tokens":1812}}`, 535},
+				strings.Repeat("word ", 6000) + `"},"finish_reason":"stop"}],"usage":{"prompt_tokens":12,"completion_tokens":1800,"total_tokens":1812}}`, 485},
 	}
 }
 

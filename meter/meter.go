@@ -323,7 +323,8 @@ type Counter interface {
 	Ended() bool
 	// Tail ends the counting and returns what Feed held back. It is called when the body has ended, or is given up.
 	Tail() []byte
-	// Progress is a quick estimate of what was used so far. The final usage is at least at and, as far as can be known, at most bound.
+	// Progress is a quick estimate of what was used so far. The final usage is at least at and, as far as can be known, at most bound. The
+	// caller may add to them; they are valid until Progress is called again.
 	Progress() (at, bound Units)
 	// Usage returns what the response used. If complete is true, the response ends here as it should: counting ends, and the call itself is
 	// counted. If complete is false, the response was cut by the client, the upstream or the server. Then the usage of what was passed on is

@@ -16,6 +16,7 @@ type overlay struct {
 	list    []*node              // in the order in which they were added
 	ordered *btree.BTreeG[*node] // nil until there is a scan
 	undo    []undone
+	spare   []node // memory for the next nodes
 }
 
 type node struct {
@@ -108,7 +109,12 @@ func (o *overlay) all() iter.Seq2[[]byte, []byte] {
 }
 
 func (o *overlay) insert(key []byte) *node {
-	n := &node{key: key}
+	if len(o.spare) == 0 {
+		o.spare = make([]node, 32)
+	}
+	n := &o.spare[0]
+	o.spare = o.spare[1:]
+	n.key = key
 	o.nodes[string(key)] = n
 	o.list = append(o.list, n)
 	if o.ordered != nil {

@@ -47,7 +47,7 @@ func Input(usage gjson.Result) bool {
 			return true
 		}
 	}
-	return wire.ReadUsage(usage.Get).Prompt > 0
+	return wire.ReadUsage(wire.Fields(usage)).Prompt > 0
 }
 
 // State states the usage to t. final says that output_tokens is the whole output so far; in message_start it is just a small number.
@@ -94,7 +94,7 @@ func (r *Running) iterations(t *wire.State, list gjson.Result, top wire.Stated) 
 	all, sum := wire.Stated{}, wire.Stated{Suspect: top.Suspect}
 	t.Passes = nil
 	for i, pass := range passes {
-		s := wire.ReadUsage(pass.Get)
+		s := wire.ReadUsage(wire.Fields(pass))
 		all.Add(s)
 		kind := pass.Get("type").String()
 		attempt := kind == "message" || kind == "fallback_message"

@@ -172,7 +172,7 @@ func rules() (list []wire.Rule) {
 
 // usage reads a usage, which may be that of embeddings.
 func usage(u gjson.Result) wire.Stated {
-	s := wire.ReadUsage(u.Get)
+	s := wire.ReadUsage(wire.Fields(u))
 	if !s.HasCompletion && (s.HasPrompt || u.Get("total_tokens").Type == gjson.Number) {
 		s = openai.InputUsage(u)
 	}

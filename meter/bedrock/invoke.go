@@ -110,7 +110,7 @@ func endInvoke(t *wire.State, m *wire.Message) wire.Verdict {
 	case m.Get("metadata.usage").Get("inputTokens").Exists():
 		t.State(converseUsage(t, m.Get("metadata.usage")))
 	case u.Get("prompt_tokens").Exists():
-		t.State(wire.ReadUsage(u.Get))
+		t.State(wire.ReadUsage(wire.Fields(u)))
 	default:
 		own(t, m)
 	}

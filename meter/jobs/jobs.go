@@ -139,7 +139,7 @@ var tasks = wire.Dialect{
 		if u.Type == gjson.String {
 			u = gjson.Parse(u.Str)
 		}
-		s := wire.ReadUsage(u.Get)
+		s := wire.ReadUsage(wire.Fields(u))
 		s.HasPrompt, s.HasCompletion = true, true
 		t.Sums[meter.AskedImage] = wire.Decimal(u.Get("image_count"), &s.Suspect)
 		var length meter.Quantity

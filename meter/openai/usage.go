@@ -10,7 +10,7 @@ import (
 )
 
 // usage reads a usage object with any of the providers' names.
-func usage(u gjson.Result) wire.Stated { return wire.ReadUsage(u.Get) }
+func usage(u gjson.Result) wire.Stated { return wire.ReadUsage(wire.Fields(u)) }
 
 // tier reads the service tier, which is beside the usage or, at Mistral, in it. "auto" is what was asked for, not the tier that answered.
 func tier(beside, usage gjson.Result) string {

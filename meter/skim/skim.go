@@ -5,6 +5,7 @@ package skim
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 )
 
@@ -255,7 +256,7 @@ func (r *Reader) step(p []byte) int {
 		}
 		return n
 	case inLiteral:
-		n := bytes.IndexAny(p, ",:{}[]\" \t\r\n")
+		n := slices.IndexFunc(p, endsLiteral)
 		if n < 0 {
 			r.keep(p)
 			return len(p)
@@ -268,6 +269,15 @@ func (r *Reader) step(p []byte) int {
 		return r.skipNested(p)
 	}
 	return r.token(p[0])
+}
+
+// endsLiteral reports whether c can't be part of a number, true, false or null.
+func endsLiteral(c byte) bool {
+	switch c {
+	case ',', ':', '{', '}', '[', ']', '"', ' ', '\t', '\r', '\n':
+		return true
+	}
+	return false
 }
 
 // token reads a byte between the values of a container that is searched, or at the top level.
@@ -381,22 +391,25 @@ func (r *Reader) findKey() {
 
 // skipString reads the rest of a string that is skipped or kept as it is.
 func (r *Reader) skipString(p []byte) int {
-	i := 0
+	i, quote := 0, -1
 	for i < len(p) {
 		if r.esc {
 			r.esc = false
 			i++
 			continue
 		}
-		j := bytes.IndexAny(p[i:], `"\`)
-		if j < 0 {
-			break
+		if quote < i {
+			quote = i + indexOrLen(p[i:], '"')
 		}
-		i += j + 1
-		if p[i-1] == '\\' {
+		if j := bytes.IndexByte(p[i:quote], '\\'); j >= 0 {
 			r.esc = true
+			i += j + 1
 			continue
 		}
+		if quote == len(p) {
+			break
+		}
+		i = quote + 1
 		r.keep(p[:i])
 		r.mode = between
 		if r.depth == 0 {

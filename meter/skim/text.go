@@ -22,6 +22,7 @@ func (u *unescaper) reset() {
 
 // read decodes p up to the closing quote. It returns how many bytes it took, and whether the string has ended.
 func (u *unescaper) read(p []byte) (n int, end bool) {
+	quote := -1 // where the next quote is that was looked for
 	for n < len(p) {
 		switch {
 		case u.hex > 0:
@@ -31,15 +32,15 @@ func (u *unescaper) read(p []byte) (n int, end bool) {
 			u.escaped(p[n])
 			n++
 		default:
-			plain := bytes.IndexAny(p[n:], `"\`)
-			if plain < 0 {
-				plain = len(p) - n
+			if quote < n {
+				quote = n + indexOrLen(p[n:], '"')
 			}
-			if plain > 0 {
+			if plain := indexOrLen(p[n:quote], '\\'); plain > 0 {
 				u.flushHigh()
 				u.emit(p[n : n+plain])
+				n += plain
 			}
-			if n += plain; n == len(p) {
+			if n == len(p) {
 				return n, false
 			}
 			if n++; p[n-1] == '"' {
@@ -50,6 +51,14 @@ func (u *unescaper) read(p []byte) (n int, end bool) {
 		}
 	}
 	return n, false
+}
+
+// indexOrLen returns the index of c in p or, if p does not contain it, the length of p.
+func indexOrLen(p []byte, c byte) int {
+	if i := bytes.IndexByte(p, c); i >= 0 {
+		return i
+	}
+	return len(p)
 }
 
 func (u *unescaper) escaped(c byte) {

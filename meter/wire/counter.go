@@ -2,6 +2,7 @@ package wire
 
 import (
 	"bytes"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -28,6 +29,8 @@ type counter struct {
 
 	array   *arraySplitter // splits a message that is read element by element
 	verdict Verdict        // the strictest verdict on those elements so far
+
+	at, bound meter.Units // what Progress has returned last
 
 	ended bool // Tail was called
 	tail  []byte
@@ -160,6 +163,9 @@ func (c *counter) element(event string) Verdict {
 	}
 	c.skim.Reset()
 	c.msg.reset()
+	if c.shape == Whole {
+		c.msg.giveRoom()
+	}
 	return v
 }
 
@@ -201,12 +207,10 @@ func (c *counter) commitText() {
 	m.texts, m.text = m.texts[:0], m.text[:0]
 }
 
-// exact returns the units that are counted without reading the messages.
-func (c *counter) exact() meter.Units {
-	u := meter.Units{}
+// exact adds the units that are counted without reading the messages.
+func (c *counter) exact(u meter.Units) {
 	u.Add(meter.Event, meter.Whole(c.events))
 	u.Add(meter.Byte, meter.Whole(c.bytes))
-	return u
 }
 
 func (c *counter) Progress() (at, bound meter.Units) {
@@ -214,17 +218,20 @@ func (c *counter) Progress() (at, bound meter.Units) {
 	if passing {
 		c.peek()
 	}
-	at, bound = c.exact(), c.exact()
-	t := &c.state
-	stated := t.Stated // a copy, since Units may mark it as suspect
-	for class, n := range stated.Units() {
-		at.Add(class, n)
-		bound.Add(class, n)
+	if c.at == nil {
+		c.at, c.bound = meter.Units{}, meter.Units{}
 	}
+	at, bound = c.at, c.bound
+	clear(at)
+	c.exact(at)
+	t := &c.state
+	stated := t.Stated // a copy, since its units may mark it as suspect
+	stated.addTo(at)
 	for class, n := range t.Sums {
 		at.Add(class, n)
-		bound.Add(class, n)
 	}
+	clear(bound)
+	maps.Copy(bound, at)
 	if !stated.HasPrompt && c.d.Prompt != nil {
 		bound.Add(meter.Input, meter.Whole(t.Call.InputTokens))
 	}
@@ -248,7 +255,8 @@ func (c *counter) Usage(complete bool) meter.Usage {
 	t := &c.state
 	u := meter.Usage{Source: meter.Stated, Model: name(t.Model), ServiceTier: t.Tier, Cost: t.Cost,
 		Tools: t.Tools, ToolsFailed: t.ToolsFailed, Unmatched: t.Unmatched, Waiting: t.Waiting, Passes: t.Passes, Beside: t.Beside, Made: t.Made, Containers: t.Containers, Results: t.Results}
-	u.Units = c.exact()
+	u.Units = meter.Units{}
+	c.exact(u.Units)
 	if !complete && c.bytes == 0 { // nothing was delivered
 		return u
 	}
@@ -263,9 +271,7 @@ func (c *counter) Usage(complete bool) meter.Usage {
 	}
 	stated := t.Stated
 	c.later(&u)
-	for class, n := range stated.Units() {
-		u.Units.Add(class, n)
-	}
+	stated.addTo(u.Units)
 	if t.Estimated {
 		u.Source = meter.Estimated
 	}

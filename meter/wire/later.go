@@ -20,18 +20,17 @@ import (
 // https://developers.deepgram.com/docs/callback, BytePlus: https://docs.byteplus.com/en/docs/ModelArk, DashScope:
 // https://help.aliyun.com/zh/model-studio/developer-reference, and https://www.rfc-editor.org/rfc/rfc7240#section-4.1.
 func (r *Request) Elsewhere() string {
-	for _, field := range strings.Fields(callbackNames) {
+	for _, field := range callbackFields {
 		if v := r.Get(field); v.Exists() && v.Type != gjson.Null && v.Type != gjson.False && v.Raw != `""` {
 			return field
 		}
 	}
-	query, _ := url.ParseQuery(r.Query) // a malformed query is refused in another place, if it matters
-	for _, key := range slices.Sorted(maps.Keys(query)) {
-		if r.Method == http.MethodGet { // there a callback is the name of a function in a script
-			break
-		}
-		if callbackParameters[string(fold([]byte(key)))] {
-			return key
+	if r.Query != "" && r.Method != http.MethodGet { // of GET, a callback is the name of a function in a script
+		query, _ := url.ParseQuery(r.Query) // a malformed query is refused in another place, if it matters
+		for _, key := range slices.Sorted(maps.Keys(query)) {
+			if callbackParameters[string(fold([]byte(key)))] {
+				return key
+			}
 		}
 	}
 	for _, value := range r.Header.Values("X-DashScope-Async") {
@@ -46,6 +45,8 @@ func (r *Request) Elsewhere() string {
 	}
 	return ""
 }
+
+var callbackFields = strings.Fields(callbackNames)
 
 var callbackParameters = set(lower(callbackNames) + " fal_webhook webhook_id")
 

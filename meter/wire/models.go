@@ -18,15 +18,35 @@ const maxModels = 64
 // the query and in headers. Any of them may answer, so each is noted.
 func (r *Request) nameModels(c *meter.Call) {
 	r.refuseRouting()
-	for _, name := range strings.Fields(modelNames) {
+	for _, name := range modelFields {
 		r.Also(c, name, r.Name(name))
 	}
 	r.namePreset(c)
-	for _, name := range strings.Fields("model " + modelNames) {
-		r.Also(c, "extra_body", r.Name("extra_body."+name))
+	for _, name := range extraModelFields {
+		r.Also(c, "extra_body", r.Name(name))
 	}
 	for _, list := range []string{"models", "fallbacks", "fallback_models", "providerOptions.gateway.models", "extra_body.models"} {
 		r.nameList(c, list)
+	}
+	r.nameInQuery(c)
+	for _, name := range modelHeaders {
+		for _, value := range r.Header.Values(name) {
+			r.checkName(name, value)
+			r.Also(c, name, value)
+		}
+	}
+	r.nameOne(c)
+}
+
+var (
+	modelFields      = strings.Fields(modelNames)
+	extraModelFields = strings.Fields("extra_body.model extra_body." + strings.ReplaceAll(modelNames, " ", " extra_body."))
+)
+
+// nameInQuery reads the models that the query names.
+func (r *Request) nameInQuery(c *meter.Call) {
+	if r.Query == "" {
+		return
 	}
 	query, err := url.ParseQuery(r.Query)
 	if err != nil {
@@ -44,13 +64,6 @@ func (r *Request) nameModels(c *meter.Call) {
 			r.Also(c, "query", query[key][0])
 		}
 	}
-	for _, name := range modelHeaders {
-		for _, value := range r.Header.Values(name) {
-			r.checkName(name, value)
-			r.Also(c, name, value)
-		}
-	}
-	r.nameOne(c)
 }
 
 // nameList reads a field that lists models. Its value is one name, or an array. An element of the array is a name, or an object with a name in

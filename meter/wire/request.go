@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"net/http"
 	"path"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -230,26 +231,42 @@ func (r *Request) Call(api *API) *meter.Call {
 // OpenAI: https://platform.openai.com/docs/guides/reasoning, Anthropic: https://docs.anthropic.com/en/docs/build-with-claude/extended-thinking,
 // Gemini: https://ai.google.dev/gemini-api/docs/thinking
 func (r *Request) thinks() bool {
-	for _, field := range []string{"reasoning", "reasoning_effort", "generation_config.thinkingLevel", "generation_config.thinking_level"} {
-		if r.set(field) {
+	if slices.ContainsFunc(effortFields, r.set) {
+		return true
+	}
+	for _, f := range thinkingFields {
+		if r.set(f.path) && r.Get(f.kind).Str != "disabled" {
 			return true
 		}
 	}
-	for _, field := range []string{"thinking", "additionalModelRequestFields.thinking", "additionalModelRequestFields.reasoning_config"} {
-		if r.set(field) && r.Get(field+".type").Str != "disabled" {
+	for _, f := range thinkingConfigs {
+		none := string(r.raw(f.budget)) == "0" || string(r.raw(f.budgetSnake)) == "0"
+		if r.set(f.path) && !none {
 			return true
-		}
-	}
-	for _, config := range []string{"generationConfig", "generation_config"} {
-		for _, field := range []string{config + ".thinkingConfig", config + ".thinking_config"} {
-			none := string(r.raw(field+".thinkingBudget")) == "0" || string(r.raw(field+".thinking_budget")) == "0"
-			if r.set(field) && !none {
-				return true
-			}
 		}
 	}
 	return false
 }
+
+// Where a request may ask for reasoning: by an effort or a level; by an object with a type; by Google's configuration with a budget of tokens.
+var (
+	effortFields   = []string{"reasoning", "reasoning_effort", "generation_config.thinkingLevel", "generation_config.thinking_level"}
+	thinkingFields = []struct{ path, kind string }{
+		{"thinking", "thinking.type"},
+		{"additionalModelRequestFields.thinking", "additionalModelRequestFields.thinking.type"},
+		{"additionalModelRequestFields.reasoning_config", "additionalModelRequestFields.reasoning_config.type"},
+	}
+	thinkingConfigs = func() (all []thinkingConfig) {
+		for _, config := range []string{"generationConfig", "generation_config"} {
+			for _, field := range []string{config + ".thinkingConfig", config + ".thinking_config"} {
+				all = append(all, thinkingConfig{field, field + ".thinkingBudget", field + ".thinking_budget"})
+			}
+		}
+		return all
+	}()
+)
+
+type thinkingConfig struct{ path, budget, budgetSnake string }
 
 // tierFields are the fields that ask for other prices: OpenAI's and Gemini's tier, Bedrock's
 // (https://docs.aws.amazon.com/bedrock/latest/userguide/service-tiers-inference.html), and Anthropic's speed and region.

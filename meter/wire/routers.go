@@ -48,6 +48,8 @@ const routerFields = "user_config model_list litellm_params router_settings_over
 	"specific_deployment custom_llm_provider litellm_credential_name api_base base_url mock_response tags prompt_id " +
 	"tensorzero::variant_name tensorzero::extra_body tensorzero::internal_dynamic_variant_config"
 
+var routingFields = strings.Fields(routerFields)
+
 // isRouterHeader reports whether a header, by its canonical name, configures a router.
 func isRouterHeader(name string) bool {
 	if routerHeaders[name] {
@@ -67,7 +69,7 @@ func (r *Request) refuseRouting() {
 		}
 	}
 	const tags = reason + " (the tags of a charge are in the header Tallygate-Tag)"
-	for _, field := range strings.Fields(routerFields) {
+	for _, field := range routingFields {
 		switch {
 		case !r.set(field):
 		case field == "tags": // OpenAI's own API takes none

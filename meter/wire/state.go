@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/tidwall/gjson"
 
@@ -226,8 +227,30 @@ type Message struct {
 	marks   []int64 // how many values there were, by rule
 	literal []byte  // the first bytes of the message
 	texts   []segment
-	text    []byte // the texts' bytes
-	inText  bool   // the last string is not complete
+	text    []byte  // the texts' bytes
+	room    *[]byte // what text was taken from; nil if there is no text yet
+	inText  bool    // the last string is not complete
+}
+
+// textRooms are memory for the texts of whole bodies, which is used again for other bodies.
+var textRooms sync.Pool
+
+// takeRoom makes room for text.
+func (m *Message) takeRoom() {
+	room, ok := textRooms.Get().(*[]byte)
+	if !ok {
+		room = new([]byte)
+	}
+	m.room, m.text = room, (*room)[:0]
+}
+
+// giveRoom gives back the room of a text that was counted.
+func (m *Message) giveRoom() {
+	if m.room != nil {
+		*m.room = m.text[:0]
+		textRooms.Put(m.room)
+		m.room, m.text = nil, nil
+	}
 }
 
 type value struct{ rule, start, end int }
@@ -350,6 +373,9 @@ func (g gather) Text(i int, piece []byte) {
 	}
 	for len(piece) > 0 {
 		m.inText = true
+		if m.room == nil {
+			m.takeRoom()
+		}
 		if len(m.text) == maxText || len(m.texts) >= maxTexts {
 			g.commitText()
 		}

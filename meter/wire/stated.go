@@ -38,6 +38,12 @@ type Stated struct {
 // Units returns the usage in disjoint classes. Parts that are more than the rest of their total are reduced, in this order.
 func (s *Stated) Units() meter.Units {
 	u := meter.Units{}
+	s.addTo(u)
+	return u
+}
+
+// addTo adds the units of Units to u.
+func (s *Stated) addTo(u meter.Units) {
 	part := func(c meter.Class, n int64, left *int64) {
 		if n > *left {
 			n, s.Suspect = *left, true
@@ -66,7 +72,6 @@ func (s *Stated) Units() meter.Units {
 	part(meter.AudioOutput, s.AudioOutput, &output)
 	part(meter.ImageOutput, s.ImageOutput, &output)
 	u.Add(meter.Output, meter.Whole(output))
-	return u
 }
 
 // Add adds another usage.

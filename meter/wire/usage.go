@@ -28,6 +28,30 @@ var (
 	besideWrittenWords = []string{"cache_creation_input_tokens", "cacheWriteInputTokens", "cacheWriteInputTokenCount"}
 )
 
+// Fields returns a function that gets the fields of an object by name. It reads the object once. Of equal names the first counts.
+func Fields(object gjson.Result) func(name string) gjson.Result {
+	if !object.IsObject() {
+		return func(string) gjson.Result { return gjson.Result{} }
+	}
+	type field struct {
+		name  string
+		value gjson.Result
+	}
+	fields := make([]field, 0, 8)
+	object.ForEach(func(name, value gjson.Result) bool {
+		fields = append(fields, field{name.Str, value})
+		return true
+	})
+	return func(name string) gjson.Result {
+		for _, f := range fields {
+			if f.name == name {
+				return f.value
+			}
+		}
+		return gjson.Result{}
+	}
+}
+
 // ReadUsage reads a usage with the names of OpenAI (chat completions and the newer APIs), Anthropic or Bedrock, or a mixture. get returns a
 // field of the usage.
 //
@@ -53,7 +77,7 @@ func ReadUsage(get func(key string) gjson.Result) (s Stated) {
 		}
 		return gjson.Result{}
 	}
-	in, out := pick(inputDetails).Get, pick(outputDetails).Get
+	in, out := Fields(pick(inputDetails)), Fields(pick(outputDetails))
 	s.HasPrompt, s.HasCompletion = pick(promptWords).Exists(), pick(completionWords).Exists()
 	s.Prompt, s.Completion = Number(pick(promptWords), &s.Suspect), Number(pick(completionWords), &s.Suspect)
 
@@ -82,8 +106,9 @@ func ReadUsage(get func(key string) gjson.Result) (s Stated) {
 		s.CacheWrite1h = min(hour, s.CacheWrite)
 		break
 	}
-	s.AudioInput = max(0, first(in, audioWords)-Number(in("cached_tokens_details.audio_tokens"), &s.Suspect))
-	s.ImageInput = max(0, Number(in("image_tokens"), &s.Suspect)-Number(in("cached_tokens_details.image_tokens"), &s.Suspect)) // xAI and OpenAI's images
+	cached := in("cached_tokens_details").Get
+	s.AudioInput = max(0, first(in, audioWords)-Number(cached("audio_tokens"), &s.Suspect))
+	s.ImageInput = max(0, Number(in("image_tokens"), &s.Suspect)-Number(cached("image_tokens"), &s.Suspect)) // xAI and OpenAI's images
 	if s.Reasoning = first(out, append(slices.Clip(reasoningWords), "reasoning")); s.Reasoning == 0 {
 		s.Reasoning = first(get, reasoningWords)
 	}
