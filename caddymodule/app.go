@@ -111,6 +111,7 @@ type App struct {
 	store  StoreModule
 	rails  []gateway.Rail
 	cards  *cashier.Cashier // nil: nobody pays by card
+	giving *cashier.Refunds // has rails give deposits back
 	rules  escrow.Rules
 	ctx    caddy.Context
 	logger *zap.Logger
@@ -124,20 +125,21 @@ type App struct {
 	guards map[*caddyhttp.Server]func() // by server, for the servers that have meters
 
 	// started is closed when Start has ended. Before that, books, book and startErr must not be read.
-	started  chan struct{}
-	books    *books
-	book     *escrow.Book
-	gateway  *gateway.Gateway
-	startErr error
-	pooled   bool
-	ledgerID atomic.Value // of the ledger, when it is open
-	looked   sync.Once    // whether the configuration was searched for slips
-	clock    *worker      // does what is due at a certain time
-	totals   *worker      // adds charges to the totals that reports are made of
-	judging  *worker      // asks judges again whose decision is missing
-	paying   *worker      // asks rails for payments whose outcome is not known; nil without rails
-	filling  *worker      // tops wallets up from saved payment methods; nil without a cashier
-	sender   *worker      // sends webhooks
+	started   chan struct{}
+	books     *books
+	book      *escrow.Book
+	gateway   *gateway.Gateway
+	startErr  error
+	pooled    bool
+	ledgerID  atomic.Value // of the ledger, when it is open
+	looked    sync.Once    // whether the configuration was searched for slips
+	clock     *worker      // does what is due at a certain time
+	totals    *worker      // adds charges to the totals that reports are made of
+	judging   *worker      // asks judges again whose decision is missing
+	paying    *worker      // asks rails for payments whose outcome is not known; nil without rails
+	filling   *worker      // tops wallets up from saved payment methods; nil without a cashier
+	refunding *worker      // has rails give deposits back; nil if none can
+	sender    *worker      // sends webhooks
 }
 
 // Faucet gives each agent some money to start with.
@@ -199,6 +201,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if a.cards, err = loadCashier(ctx, a); err != nil {
 		return err
 	}
+	a.giving = a.refunds(ctx.Slogger())
 	for _, collector := range append(gateway.Collectors(), healthMetrics{a}) {
 		var registered prometheus.AlreadyRegisteredError
 		if err := ctx.GetMetricsRegistry().Register(collector); err != nil && !errors.As(err, &registered) {
@@ -459,6 +462,9 @@ func (a *App) start() error {
 	if a.cards != nil {
 		a.filling = startFilling(a.books, a.cards, a.ctx.Slogger())
 	}
+	if len(a.giving.Rails) > 0 {
+		a.refunding = startRefunding(a.books, a.giving, a.cards, a.ctx.Slogger())
+	}
 	return nil
 }
 
@@ -491,6 +497,7 @@ func (a *App) Cleanup() error {
 	a.sender.end()
 	a.paying.end()
 	a.filling.end()
+	a.refunding.end()
 	if !a.pooled {
 		return nil
 	}

@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"slices"
 
 	"github.com/caddyserver/caddy/v2"
@@ -123,4 +124,20 @@ func loadCashier(ctx caddy.Context, a *App) (*cashier.Cashier, error) {
 		return nil, fmt.Errorf("loading the cashier: %w", err)
 	}
 	return &cashier.Cashier{Service: service, Book: a.openBook, Logger: ctx.Slogger()}, nil
+}
+
+// refunds returns what gives deposits back: the rails and the cashier that can.
+func (a *App) refunds(logger *slog.Logger) *cashier.Refunds {
+	var can []cashier.Refunder
+	for _, rail := range a.rails {
+		if r, is := rail.(cashier.Refunder); is {
+			can = append(can, r)
+		}
+	}
+	if a.cards != nil {
+		if r, is := a.cards.Service.(cashier.Refunder); is {
+			can = append(can, r)
+		}
+	}
+	return cashier.NewRefunds(can, a.openBook, logger)
 }

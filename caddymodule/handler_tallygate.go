@@ -60,6 +60,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		Sold:            h.app.sold,
 		Quote:           h.quote,
 		Cashier:         h.app.cards,
+		Refunds:         h.app.giving,
 		Price:           h.app.priceReported,
 		Troubles:        h.app.troubles,
 		Client:          clientHost,

@@ -49,7 +49,9 @@ func serveAgain(w http.ResponseWriter, r *http.Request) {
 }
 
 // bench is what tasks work on, in this server.
-func (a *App) bench() bench { return bench{Book: a.book, store: a.books.store, cards: a.cards} }
+func (a *App) bench() bench {
+	return bench{Book: a.book, store: a.books.store, cards: a.cards, giving: a.giving}
+}
 
 // stand is the state of the books, as the operator's first page shows it.
 type stand struct {

@@ -29,6 +29,7 @@ type bench struct {
 	*escrow.Book
 	store    ledger.Store
 	cards    *cashier.Cashier // nil if there is none, and for a command that works on the file itself
+	giving   *cashier.Refunds // nil for a command that works on the file itself
 	progress ledger.Progress  // told how far a long task is; nil if nobody looks
 }
 

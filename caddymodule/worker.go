@@ -44,8 +44,6 @@ const (
 	judgeAgainAfter = 3 * time.Second
 	// collectEvery is the time between two rounds of asking for payments whose outcome is not known.
 	collectEvery = 15 * time.Second
-	// fillEvery is the time between two rounds of looking for wallets that are to be topped up.
-	fillEvery = 5 * time.Second
 )
 
 // startClock starts a worker that does what is due at a certain time: automatic releases, the end of refund windows, renewals. It also
@@ -127,7 +125,7 @@ func startCollecting(b *books, g *gateway.Gateway, logger *slog.Logger) *worker 
 // startFilling starts a worker that tops wallets up from saved payment methods.
 func startFilling(b *books, c *cashier.Cashier, logger *slog.Logger) *worker {
 	return startWorker(func(ctx context.Context) {
-		for pause(ctx, fillEvery) {
+		for pause(ctx, c.Service.Every()) {
 			if b.ledger.Err() != nil {
 				continue
 			}
@@ -136,6 +134,36 @@ func startFilling(b *books, c *cashier.Cashier, logger *slog.Logger) *worker {
 			}
 		}
 	})
+}
+
+// startRefunding starts a worker that has rails give deposits back, as soon as an agent asks, and asks again for what is not known.
+func startRefunding(b *books, r *cashier.Refunds, c *cashier.Cashier, logger *slog.Logger) *worker {
+	every := collectEvery
+	if c != nil {
+		every = min(every, c.Service.Every())
+	}
+	return startWorker(func(ctx context.Context) {
+		for awaken(ctx, r.Woken(), every) {
+			if b.ledger.Err() != nil {
+				continue
+			}
+			if err := r.Round(ctx); err != nil && ctx.Err() == nil {
+				logger.Error("giving deposits back", "error", err)
+			}
+		}
+	})
+}
+
+// awaken waits for d, or until it is woken. It returns false if ctx ends first.
+func awaken(ctx context.Context, woken <-chan struct{}, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-woken:
+		return true
+	case <-time.After(d):
+		return true
+	}
 }
 
 // pause waits for d. It returns false if ctx ends first.

@@ -57,8 +57,8 @@ const (
 	signerTable       table = 'z' // one record: the seed of the key that signs receipts
 	bookingTable      table = '0' // kind, reference: a deposit or withdrawal with that reference
 	railTable         table = 'g' // rail, payment id: money that came in by a rail
-	cardTable         table = '8' // "taken", rail, id: what a rail took back; "auto", agent: the automatic top-up
-	payoutTable       table = '%' // "id", payout id; "agent", agent, payout id: a list; "open", payout id: those that are not decided
+	cardTable         table = '8' // "taken", rail, id: what a rail took back; "auto", agent: the automatic top-up; "deposit", agent, deposit id: a payment's rail and id
+	payoutTable       table = '%' // "id", payout id; "agent", agent, payout id: a list; "open", agent, payout id: those that are not decided; "back", payout id: refunds that a rail was told to make
 	railNameTable     table = '!' // agent, name that the payer gave to a payment: the payment's rail and id
 	commissionTable   table = 'R' // payee: millionths of a nano of commission that are carried over
 	useTable          table = 'U' // payer, payee, kind of period, counter: what was used in the last one, where prices depend on it

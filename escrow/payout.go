@@ -33,10 +33,15 @@ type Payout struct {
 	Rail      string        `cbor:"9,keyasint,omitempty"` // the service that sends it
 	CreatedAt time.Time     `cbor:"10,keyasint"`
 	DecidedAt time.Time     `cbor:"11,keyasint,omitzero"`
-	Pending   uint64        `cbor:"12,keyasint"` // the pending transfer
+	Pending   uint64        `cbor:"12,keyasint"`           // the pending transfer
+	Deposit   string        `cbor:"13,keyasint,omitempty"` // of a refund: the deposit that goes back, a payment of Rail
+	Payment   string        `cbor:"14,keyasint,omitempty"` // of a refund: the id of that payment
 
 	Repeated bool `cbor:"-"` // it was booked before with the same reference; nothing has moved now
 }
+
+// IsRefund reports whether the payout gives a deposit back to who has paid it, the way it came.
+func (p Payout) IsRefund() bool { return p.Deposit != "" }
 
 // IsOpen reports whether the money is set aside.
 func (p Payout) IsOpen() bool { return p.Status == PayoutAsked || p.Status == PayoutSending }
@@ -55,6 +60,9 @@ func payoutKey(id string) []byte { return payoutTable.key("id", id) }
 
 func payoutOpenKey(agent, id string) []byte { return payoutTable.key("open", agent, id) }
 
+// payoutSendingKey is in the list of refunds that a rail was told to make, and of which the outcome is not known yet.
+func payoutSendingKey(id string) []byte { return payoutTable.key("back", id) }
+
 // RequestPayout sets money aside that an agent wants to have outside. Money from a faucet is not paid out. Refused: insufficient_funds,
 // invalid_status for an agent that owes money or has too many payouts open, forbidden for a key that is bound to some payments.
 func (t *Tx) RequestPayout(by Actor, o PayoutOrder) (Payout, error) {
@@ -65,23 +73,31 @@ func (t *Tx) RequestPayout(by Actor, o PayoutOrder) (Payout, error) {
 	if err := t.mayBePaidOut(by, agent, o); err != nil {
 		return Payout{}, err
 	}
-	p := Payout{ID: t.process.ids.next("pay_", t.Now()), Agent: agent, Amount: o.Amount, To: o.To, Memo: o.Memo, Status: PayoutAsked, CreatedAt: t.Now()}
+	return t.openPayout(by, Payout{Agent: agent, Amount: o.Amount, To: o.To, Memo: o.Memo, Status: PayoutAsked})
+}
+
+// openPayout sets the money of a payout aside, and keeps the payout.
+func (t *Tx) openPayout(by Actor, p Payout) (Payout, error) {
+	p.ID, p.CreatedAt = t.process.ids.next("pay_", t.Now()), t.Now()
 	pending, err := t.ledger.Pend(ledger.Transfer{
-		Debit: ledger.Wallet(agent), Credit: ledger.World, Amount: o.Amount, Kind: kindWithdrawal, Reference: p.ID, Memo: o.Memo,
+		Debit: ledger.Wallet(p.Agent), Credit: ledger.World, Amount: p.Amount, Kind: kindWithdrawal, Reference: p.ID, Memo: p.Memo,
 	})
 	if err != nil {
 		return Payout{}, funds(err, t.Currency(), accountName(ledger.World))
 	}
 	p.Pending = pending.Seq
-	if err := t.audit(by, "payout.request", agent, fmt.Sprintf("%s, %s", p.ID, o.Amount)); err != nil {
+	if err := t.audit(by, "payout.request", p.Agent, fmt.Sprintf("%s, %s", p.ID, p.Amount)); err != nil {
 		return Payout{}, err
 	}
-	t.ledger.Put(payoutTable.key("agent", agent, p.ID), []byte{})
-	t.ledger.Put(payoutOpenKey(agent, p.ID), []byte{})
+	t.ledger.Put(payoutTable.key("agent", p.Agent, p.ID), []byte{})
+	t.ledger.Put(payoutOpenKey(p.Agent, p.ID), []byte{})
+	if p.Status == PayoutSending {
+		t.ledger.Put(payoutSendingKey(p.ID), []byte{})
+	}
 	if err := t.put(payoutKey(p.ID), p); err != nil {
 		return Payout{}, err
 	}
-	return p, t.tellAll(Event{Type: PayoutRequested, At: t.Now(), Payout: &p}, agent)
+	return p, t.tellAll(Event{Type: PayoutRequested, At: t.Now(), Payout: &p}, p.Agent)
 }
 
 // mayBePaidOut checks all that a payout needs, except for the money.
@@ -157,6 +173,11 @@ func (t *Tx) BookPayout(by Actor, id, reference string) (Payout, error) {
 	if !p.IsOpen() {
 		return Payout{}, decidedBefore(p)
 	}
+	return t.bookPayout(by, p, reference)
+}
+
+// bookPayout books an open payout as paid by a payment outside.
+func (t *Tx) bookPayout(by Actor, p Payout, reference string) (Payout, error) {
 	key := bookingTable.key(kindWithdrawal, reference)
 	var first booking
 	if found, err := load(t.ledger, key, &first); err != nil {
@@ -197,11 +218,24 @@ func (t *Tx) RefusePayout(by Actor, id, reason string) (Payout, error) {
 	if p.Status != PayoutAsked {
 		return Payout{}, decidedBefore(p)
 	}
+	return t.refusePayout(by, p, reason)
+}
+
+// refusePayout gives the money of an open payout back to the wallet, and what it would have refunded to its deposit.
+func (t *Tx) refusePayout(by Actor, p Payout, reason string) (Payout, error) {
 	if err := t.ledger.Resolve(p.Pending, 0, "", reason); err != nil {
 		return Payout{}, err
 	}
+	if p.IsRefund() {
+		if err := t.addGone(p.Rail, p.Payment, -p.Amount); err != nil {
+			return Payout{}, err
+		}
+	}
 	p.Status, p.Reason = PayoutDenied, reason
-	return p, t.endPayout(by, &p, PayoutRefused, "payout.refuse", reason)
+	if err := t.endPayout(by, &p, PayoutRefused, "payout.refuse", reason); err != nil {
+		return Payout{}, err
+	}
+	return p, t.collect(p.Agent)
 }
 
 func decidedBefore(p Payout) error {
@@ -215,6 +249,7 @@ func (t *Tx) endPayout(by Actor, p *Payout, what EventType, act, detail string) 
 		return err
 	}
 	t.ledger.Delete(payoutOpenKey(p.Agent, p.ID))
+	t.ledger.Delete(payoutSendingKey(p.ID))
 	if err := t.put(payoutKey(p.ID), *p); err != nil {
 		return err
 	}
@@ -222,7 +257,8 @@ func (t *Tx) endPayout(by Actor, p *Payout, what EventType, act, detail string) 
 }
 
 // SendPayout writes down that a rail's service is told to send a payout, before it is told. From then on the payout can't be refused, until
-// the service has said that it sent nothing. A payout that is being sent by that rail is returned again.
+// the service has said that it sent nothing. A payout that is being sent by that rail is returned again. A refund is sent by the rail that
+// has taken the payment.
 func (t *Tx) SendPayout(by Actor, id, rail string) (Payout, error) {
 	if err := by.isOperator("sending a payout"); err != nil {
 		return Payout{}, err
@@ -234,8 +270,14 @@ func (t *Tx) SendPayout(by Actor, id, rail string) (Payout, error) {
 	if p.Status == PayoutSending && p.Rail == rail {
 		return p, nil
 	}
+	if p.IsRefund() && p.Rail != rail {
+		return Payout{}, refuse(InvalidStatus, map[string]string{"rail": p.Rail}, "payout %s refunds a payment of the rail %s", p.ID, p.Rail)
+	}
 	if p.Status != PayoutAsked {
 		return Payout{}, decidedBefore(p)
+	}
+	if p.IsRefund() {
+		t.ledger.Put(payoutSendingKey(p.ID), []byte{})
 	}
 	p.Status, p.Rail = PayoutSending, rail
 	if err := t.audit(by, "payout.send", id, rail); err != nil {

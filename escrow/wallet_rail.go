@@ -23,6 +23,10 @@ type RailPayment struct {
 	Outside string    `cbor:"10,keyasint,omitempty"` // the id that the network outside gave it, such as that of a transaction
 	Ends    time.Time `cbor:"11,keyasint,omitzero"`  // after this the rail moves nothing
 	Name    string    `cbor:"12,keyasint,omitempty"` // the payer's own name for what it pays; a payer pays for a name once
+
+	Deposit string        `cbor:"13,keyasint,omitempty"` // once it is booked: the id under which its agent finds it
+	Gone    ledger.Amount `cbor:"14,keyasint,omitempty"` // what of it went back outside, or is set aside for that
+	Refunds int           `cbor:"15,keyasint,omitempty"` // how many refunds of it were asked for
 }
 
 // maxPaymentName is how many bytes a payer's name for a payment may have.
@@ -174,9 +178,13 @@ func (t *Tx) Fund(f RailPayment) (booked RailPayment, first bool, err error) {
 		return RailPayment{}, false, err
 	}
 	f.At, f.Pending, f.Lost, f.Proof = t.Now(), false, false, nil
+	f.Deposit, f.Gone, f.Refunds = t.process.ids.next("dep_", t.Now()), 0, 0
 	memo := strings.TrimSpace(f.Rail + " " + f.Outside)
 	_, err = t.pay(kindDeposit, ledger.World, ledger.Wallet(f.Agent), PaymentOrder{Amount: f.Amount, Reference: f.ID, Memo: memo}, f.Agent)
 	if err != nil {
+		return RailPayment{}, false, err
+	}
+	if err := t.put(depositKey(f.Agent, f.Deposit), [2]string{f.Rail, f.ID}); err != nil {
 		return RailPayment{}, false, err
 	}
 	return f, true, t.put(at, f)

@@ -23,6 +23,8 @@ type TakenBack struct {
 	Returned ledger.Amount `cbor:"7,keyasint"`           // what of it came in again: the refund failed, or the dispute was won
 	At       time.Time     `cbor:"8,keyasint"`
 	Debt     ledger.Amount `cbor:"9,keyasint"` // what the agent owed after it
+
+	Payout string `cbor:"-"` // the refund that was asked for here, if it was one, see [Tx.RequestRefund]
 }
 
 // Net is what is gone.
@@ -52,11 +54,14 @@ func (t *Tx) TakeBack(b TakenBack) (booked TakenBack, err error) {
 	if b.Taken == booked.Taken && b.Returned == booked.Returned {
 		return booked, nil
 	}
-	switch more := b.Net() - booked.Net(); {
-	case more > 0:
-		err = t.takeOut(b, more)
-	case more < 0:
-		err = t.bringBack(b, -more)
+	asked := false
+	if booked.Taken == 0 {
+		if asked, err = t.endRefund(b); err != nil {
+			return b, err
+		}
+	}
+	if !asked {
+		err = t.moveBack(b, b.Net()-booked.Net())
 	}
 	if err == nil {
 		b.Debt, err = t.debt(b.Agent)
@@ -64,10 +69,24 @@ func (t *Tx) TakeBack(b TakenBack) (booked TakenBack, err error) {
 	if err != nil {
 		return b, err
 	}
-	if err := t.put(takenKey(b.Rail, b.ID), b); err != nil {
-		return b, err
+	if err := t.put(takenKey(b.Rail, b.ID), b); err != nil || asked {
+		return b, err // of what was asked for, the payout tells
 	}
 	return b, t.tellAll(Event{Type: PaymentTakenBack, At: t.Now(), TakenBack: &b}, b.Agent)
+}
+
+// moveBack moves what is gone of a payment now and was not before, or, below zero, what came in again.
+func (t *Tx) moveBack(b TakenBack, more ledger.Amount) error {
+	if more == 0 {
+		return nil
+	}
+	if err := t.addGone(b.Rail, b.Payment, more); err != nil {
+		return err
+	}
+	if more < 0 {
+		return t.bringBack(b, -more)
+	}
+	return t.takeOut(b, more)
 }
 
 // takeOut takes an amount from the wallet, and makes a debt of what it lacks.

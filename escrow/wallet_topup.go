@@ -1,6 +1,7 @@
 package escrow
 
 import (
+	"strings"
 	"time"
 
 	"github.com/tallygate/tallygate/escrow/ledger"
@@ -194,15 +195,15 @@ func (t *Tx) EndTopUp(agent, order, failed string) error {
 	if a.Paid >= asked && a.Day == t.Now().Format(time.DateOnly) {
 		a.Paid -= asked
 	}
-	if len(failed) > maxText {
-		failed = failed[:maxText]
-	}
-	a.Failed = failed
+	a.Failed = cut(failed)
 	if err := t.forgetOrPut(a); err != nil {
 		return err
 	}
 	return t.tellAll(Event{Type: TopUpFailed, At: t.Now(), TopUp: &a}, agent)
 }
+
+// cut returns what is kept of a text that comes from outside.
+func cut(text string) string { return strings.ToValidUTF8(text[:min(len(text), maxText)], "") }
 
 // forgetOrPut keeps a top-up, unless it was deleted while it was being paid.
 func (t *Tx) forgetOrPut(a AutoTopUp) error {

@@ -177,6 +177,7 @@ func (r *Rail) amount(units string) (amount ledger.Amount, exact bool) {
 //			secret_key KEY
 //			network_id PROFILE
 //			payment_method_types TYPE...
+//			refunds at_once|by_operator
 //			api URL
 //		}
 //		method test

@@ -17,6 +17,7 @@ import (
 	"github.com/stripe/stripe-go/v85"
 	"github.com/stripe/stripe-go/v85/rawrequest"
 
+	"github.com/tallygate/tallygate/caddymodule/refund"
 	"github.com/tallygate/tallygate/gateway"
 )
 
@@ -37,6 +38,9 @@ type Stripe struct {
 	NetworkID string `json:"network_id"`
 	// PaymentMethodTypes are the kinds of payment methods that are taken. Default: card and link.
 	PaymentMethodTypes []string `json:"payment_method_types,omitempty"`
+	// Refunds says who makes refunds: at_once (whoever has paid gets unspent money back when it asks) or by_operator (the operator decides).
+	// Default: at_once.
+	Refunds string `json:"refunds,omitempty"`
 	// API is the URL of Stripe's API. Default: Stripe's own.
 	API string `json:"api,omitempty"`
 
@@ -55,6 +59,10 @@ func (s *Stripe) provision(replacer *caddy.Replacer) error {
 	}
 	if s.SecretKey == "" {
 		return errors.New("secret_key is empty")
+	}
+	var err error
+	if s.Refunds, err = refund.Check(s.Refunds); err != nil {
+		return err
 	}
 	if len(s.PaymentMethodTypes) == 0 {
 		s.PaymentMethodTypes = []string{"card", "link"}
@@ -90,7 +98,7 @@ func (s *Stripe) unmarshal(d *caddyfile.Dispenser) error {
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		word := d.Val()
 		args := d.RemainingArgs()
-		into := map[string]*string{"secret_key": &s.SecretKey, "network_id": &s.NetworkID, "api": &s.API}[word]
+		into := map[string]*string{"secret_key": &s.SecretKey, "network_id": &s.NetworkID, "refunds": &s.Refunds, "api": &s.API}[word]
 		switch {
 		case word == "payment_method_types" && len(args) > 0:
 			s.PaymentMethodTypes = args
@@ -99,7 +107,7 @@ func (s *Stripe) unmarshal(d *caddyfile.Dispenser) error {
 		case into != nil || word == "payment_method_types":
 			return d.Errf("'%s' has %d words after it: expected one, or several for payment_method_types", word, len(args))
 		default:
-			return d.Errf("unrecognized subdirective %q of the method stripe: expected one of secret_key, network_id, payment_method_types, api", word)
+			return d.Errf("unrecognized subdirective %q of the method stripe: expected one of secret_key, network_id, payment_method_types, refunds, api", word)
 		}
 	}
 	return nil

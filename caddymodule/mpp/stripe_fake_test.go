@@ -22,6 +22,7 @@ type fakeStripe struct {
 	tokens   map[string]*grantedToken
 	requests map[string]executed // by idempotency key
 	payments map[string]*payment
+	refunds  []map[string]any
 	asked    int    // to take a payment
 	fault    string // what it does next, see the constants
 }
@@ -122,6 +123,10 @@ func (f *fakeStripe) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f.take(w, r)
 	case r.Method == http.MethodGet && strings.HasPrefix(r.URL.Path, "/v1/payment_intents/"):
 		answerJSON(w, 200, f.payments[id].show(id))
+	case r.Method == http.MethodGet && id == "refunds":
+		answerJSON(w, 200, map[string]any{"object": "list", "data": f.refundsOf(r.URL.Query().Get("payment_intent")), "url": "/v1/refunds"})
+	case r.Method == http.MethodPost && id == "refunds":
+		f.refund(w, r)
 	case r.Method == http.MethodPost && id == "cancel":
 		id = strings.Split(r.URL.Path, "/")[3]
 		if f.payments[id].status == "succeeded" {
@@ -203,6 +208,59 @@ func (f *fakeStripe) execute(r *http.Request) (int, map[string]any) {
 	}
 	token.used, f.payments[id] = true, p
 	return 200, p.show(id)
+}
+
+func (f *fakeStripe) refundsOf(payment string) []map[string]any {
+	found := []map[string]any{}
+	for _, refund := range f.refunds {
+		if refund["payment_intent"] == payment {
+			found = append(found, refund)
+		}
+	}
+	return found
+}
+
+// refund gives a part of a payment back, once for an idempotency key.
+func (f *fakeStripe) refund(w http.ResponseWriter, r *http.Request) {
+	if err := r.ParseForm(); err != nil {
+		f.t.Error(err)
+	}
+	id := r.PostForm.Get("payment_intent")
+	amount, err := strconv.ParseInt(r.PostForm.Get("amount"), 10, 64)
+	if err != nil || r.Header.Get("Idempotency-Key") != "tallygate-"+r.PostForm.Get("metadata[tallygate_payout]") {
+		f.t.Errorf("Stripe is asked for the refund %s under the key %q", r.PostForm.Encode(), r.Header.Get("Idempotency-Key"))
+	}
+	for _, made := range f.refunds {
+		if made["metadata"].(map[string]string)["tallygate_payout"] == r.PostForm.Get("metadata[tallygate_payout]") {
+			if f.fault == loses { // Go's client sends a request with such a key again
+				panic(http.ErrAbortHandler)
+			}
+			answerJSON(w, 200, made)
+			return
+		}
+	}
+	left := int64(0)
+	if p := f.payments[id]; p != nil && p.status == "succeeded" {
+		left = p.amount
+	}
+	for _, refund := range f.refundsOf(id) {
+		left -= refund["amount"].(int64)
+	}
+	if f.fault == declines || amount > left {
+		answerJSON(w, 400, failure("invalid_request_error", "it can't be refunded"))
+		return
+	}
+	made := map[string]any{
+		"id": fmt.Sprintf("re_%d", len(f.refunds)+1), "object": "refund", "amount": amount, "currency": "usd", "payment_intent": id, "status": "succeeded",
+		"metadata": map[string]string{"tallygate_ledger": r.PostForm.Get("metadata[tallygate_ledger]"), "tallygate_payout": r.PostForm.Get("metadata[tallygate_payout]")},
+	}
+	if f.fault == processes {
+		made["status"] = "pending"
+	}
+	if f.refunds = append(f.refunds, made); f.fault == loses {
+		panic(http.ErrAbortHandler)
+	}
+	answerJSON(w, 200, made)
 }
 
 func (p *payment) show(id string) map[string]any {

@@ -59,7 +59,7 @@ func (c *Cashier) Read(ctx context.Context, header http.Header, body []byte) (fa
 	if about.Object == "checkout.session" || about.Object == "payment_intent" {
 		return facts, nil
 	}
-	if err := c.addTakenBack(ctx, &facts, id); err != nil {
+	if err := c.addTakenBack(ctx, &facts, id, facts.Payments[0].Ledger); err != nil {
 		return facts, err
 	}
 	if about.Object == "dispute" {
@@ -132,15 +132,17 @@ func (c *Cashier) booked(minor int64, currency stripe.Currency) (ledger.Amount, 
 	return c.money.amount(minor)
 }
 
-// addTakenBack adds all that went back of a payment.
-func (c *Cashier) addTakenBack(ctx context.Context, facts *cashier.Facts, intent string) error {
+// addTakenBack adds all that went back of a payment for a ledger.
+func (c *Cashier) addTakenBack(ctx context.Context, facts *cashier.Facts, intent, ledgerID string) error {
 	for refund, err := range c.client.V1Refunds.List(ctx, &stripe.RefundListParams{PaymentIntent: stripe.String(intent)}).All(ctx) {
 		if err != nil {
 			return unknown(err)
 		}
-		if err := c.addRefund(facts, refund, intent); err != nil {
+		back, err := c.backOf(refund, intent, ledgerID)
+		if err != nil {
 			return err
 		}
+		facts.TakenBack = append(facts.TakenBack, back)
 	}
 	for dispute, err := range c.client.V1Disputes.List(ctx, &stripe.DisputeListParams{PaymentIntent: stripe.String(intent)}).All(ctx) {
 		if err != nil {
@@ -150,19 +152,6 @@ func (c *Cashier) addTakenBack(ctx context.Context, facts *cashier.Facts, intent
 			return err
 		}
 	}
-	return nil
-}
-
-func (c *Cashier) addRefund(facts *cashier.Facts, refund *stripe.Refund, intent string) error {
-	amount, err := c.booked(refund.Amount, refund.Currency)
-	if err != nil {
-		return fmt.Errorf("refund %s: %w", refund.ID, err)
-	}
-	back := escrow.TakenBack{Rail: c.Name(), ID: refund.ID, Payment: intent, Why: "refund", Taken: amount}
-	if refund.Status == stripe.RefundStatusFailed || refund.Status == stripe.RefundStatusCanceled {
-		back.Returned = amount
-	}
-	facts.TakenBack = append(facts.TakenBack, back)
 	return nil
 }
 

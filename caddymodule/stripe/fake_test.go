@@ -39,7 +39,7 @@ type fake struct {
 	disputes []object
 	sent     []object          // transfers
 	answers  map[string][]byte // by idempotency key
-	fault    string            // down: nothing is done; lose: what is asked is done, and not answered; decline: payments are refused; slow: payments are processing; kill: who asks dies
+	fault    string            // down: nothing is done; lose: what is asked is done, and not answered; decline: payments are refused; slow: payments are processing; kill: who asks dies; kill late: who has asked dies before the answer
 	kill     func()
 }
 
@@ -55,7 +55,7 @@ type session struct {
 }
 
 // asked are the paths at which the cashier makes something at Stripe.
-var asked = []spec.Path{"/v1/checkout/sessions", "/v1/payment_intents", "/v1/transfers"}
+var asked = []spec.Path{"/v1/checkout/sessions", "/v1/payment_intents", "/v1/transfers", "/v1/refunds"}
 
 // stripeMock is made once, and knows only these paths: it compiles a validator for each path, of hundreds, which takes seconds, and many of them
 // under the race detector. It keeps nothing of the requests that it has checked. At any other path it answers with an error.
@@ -127,6 +127,10 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		f.answers[key] = text
 	}
+	if f.fault == "kill late" && r.Method == http.MethodPost {
+		f.kill()
+		panic(http.ErrAbortHandler)
+	}
 	if f.fault == "lose" && r.Method == http.MethodPost {
 		panic(http.ErrAbortHandler)
 	}
@@ -155,6 +159,8 @@ func (f *fake) answer(r *http.Request, form url.Values) (int, any) {
 		return f.makeSession(form)
 	case r.Method == http.MethodPost && path == "payment_intents":
 		return f.makeIntent(form)
+	case r.Method == http.MethodPost && path == "refunds":
+		return f.makeRefund(form)
 	case r.Method == http.MethodPost && path == "transfers":
 		if form.Get("destination") == "acct_gone" {
 			return http.StatusBadRequest, object{"error": object{"type": "invalid_request_error", "message": "No such destination: 'acct_gone'"}}
@@ -217,6 +223,66 @@ func (f *fake) makeIntent(form url.Values) (int, any) {
 	return http.StatusOK, intent
 }
 
+// makeRefund gives a part of a payment back that the cashier asks for. Stripe bounds it by what is left, and leaves disputed payments alone.
+func (f *fake) makeRefund(form url.Values) (int, any) {
+	refused := func(message string) (int, any) {
+		return http.StatusBadRequest, object{"error": object{"type": "invalid_request_error", "message": message}}
+	}
+	intent, found := f.intents[form.Get("payment_intent")]
+	if !found || intent["status"] != "succeeded" {
+		return refused("No such payment_intent")
+	}
+	if slices.ContainsFunc(f.disputes, func(d object) bool { return d["payment_intent"] == intent["id"] && d["status"] != "won" }) {
+		return refused("This charge has been charged back.")
+	}
+	minor := number(form.Get("amount"))
+	if minor <= 0 || minor > f.left(intent) {
+		return refused("Refund amount is greater than unrefunded amount on charge")
+	}
+	made := f.addRefund(intent, minor)
+	made["metadata"] = metadata(form, "metadata")
+	if f.fault == "fail" {
+		made["status"] = "failed"
+	}
+	return http.StatusOK, made
+}
+
+// left returns what of a payment is not refunded.
+func (f *fake) left(intent object) int64 {
+	left := intent["amount"].(int64)
+	for _, refund := range f.refunds {
+		if refund["payment_intent"] == intent["id"] && refund["status"] != "failed" {
+			left -= refund["amount"].(int64)
+		}
+	}
+	return left
+}
+
+func (f *fake) addRefund(intent object, minor int64) object {
+	made := object{"id": f.id("re"), "object": "refund", "amount": minor, "currency": intent["currency"], "payment_intent": intent["id"], "status": "succeeded"}
+	f.refunds = append(f.refunds, made)
+	return made
+}
+
+// told is an event that tells that a payment was refunded.
+func (f *fake) told(intent object) object {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.event("charge.refunded", object{"id": intent["latest_charge"], "object": "charge", "payment_intent": intent["id"]})
+}
+
+// refunded returns what was refunded of a payment, and in how many refunds.
+func (f *fake) refunded(intent object) (minor int64, refunds int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, refund := range f.refunds {
+		if refund["payment_intent"] == intent["id"] && refund["status"] != "failed" {
+			minor, refunds = minor+refund["amount"].(int64), refunds+1
+		}
+	}
+	return minor, refunds
+}
+
 func (f *fake) intent(minor int64, currency string, metadata object) object {
 	intent := object{
 		"id": f.id("pi"), "object": "payment_intent", "amount": minor, "amount_received": minor, "currency": currency, "status": "succeeded", "metadata": metadata,
@@ -248,8 +314,7 @@ func (f *fake) event(kind string, about object) object {
 func (f *fake) refund(intent object, minor int64) (refund object, event object) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	refund = object{"id": f.id("re"), "object": "refund", "amount": minor, "currency": intent["currency"], "payment_intent": intent["id"], "status": "succeeded"}
-	f.refunds = append(f.refunds, refund)
+	refund = f.addRefund(intent, minor)
 	return refund, f.event("charge.refunded", object{"id": intent["latest_charge"], "object": "charge", "payment_intent": intent["id"]})
 }
 

@@ -3,6 +3,7 @@ package stripe_test
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -22,6 +23,7 @@ type buyer struct {
 	events   []object // that Stripe has sent, or will
 	paid     int64
 	gone     map[string]int64 // what of it went back, by refund or dispute
+	asked    int              // refunds, by their idempotency key
 	spent    ledger.Amount
 	resumed  bool // the operator ends suspensions although there is a debt
 }
@@ -58,6 +60,67 @@ func (b *buyer) refund(t *rapid.T) {
 	refund, event := b.s.stripe.refund(b.some(t))
 	b.refunds, b.events = append(b.refunds, refund), append(b.events, event)
 	b.gone[refund["id"].(string)] = refund["amount"].(int64)
+}
+
+// ask asks for a part of one of the deposits, once or twice.
+func (b *buyer) ask(t *rapid.T) {
+	deposits := b.s.do("GET", "/deposits", b.key, "").object["deposits"].([]any)
+	if len(deposits) == 0 {
+		t.Skip("no deposit")
+	}
+	deposit := rapid.SampledFrom(deposits).Draw(t, "deposit").(object)
+	cents := rapid.Int64Range(0, 50_000).Draw(t, "cents")
+	body := "{}"
+	if cents > 0 {
+		body = fmt.Sprintf(`{"amount":"%d.%02d"}`, cents/100, cents%100)
+	}
+	key := fmt.Sprint("refund-", b.asked)
+	if !rapid.Bool().Draw(t, "the same request again") {
+		b.asked++
+		key = fmt.Sprint("refund-", b.asked)
+	}
+	switch code := b.s.do("POST", "/deposits/"+deposit["deposit_id"].(string)+"/refund", b.key, body, "Idempotency-Key", key).code(); code {
+	case "201", "402 insufficient_funds", "403 forbidden", "409 invalid_status", "409 idempotency_conflict", "422 invalid_request", "422 idempotency_conflict":
+	default:
+		t.Fatalf("a refund: %s", code)
+	}
+}
+
+// known waits until what became of all refunds that were asked for is known, and notes it as Stripe has it.
+func (b *buyer) known(t *rapid.T) {
+	for waiting := true; waiting; {
+		waiting = false
+		for cursor := any(nil); ; {
+			path := "/payouts?status=sending&agent_id=" + b.id
+			if cursor != nil {
+				path += fmt.Sprint("&cursor=", cursor)
+			}
+			page := b.s.do("GET", path, operatorKey, "").object
+			waiting = waiting || len(page["payouts"].([]any)) > 0
+			if cursor = page["next_cursor"]; cursor == nil {
+				break
+			}
+		}
+		if waiting {
+			select {
+			case <-b.s.t.Context().Done():
+				t.Fatal("the outcome of a refund is never known")
+			case <-time.After(10 * time.Millisecond):
+			}
+		}
+	}
+	b.s.stripe.mu.Lock()
+	defer b.s.stripe.mu.Unlock()
+	for _, refund := range b.s.stripe.refunds {
+		for _, intent := range b.intents {
+			if refund["payment_intent"] != intent["id"] {
+				continue
+			}
+			if b.gone[refund["id"].(string)] = refund["amount"].(int64); refund["status"] == "failed" {
+				b.gone[refund["id"].(string)] = 0
+			}
+		}
+	}
 }
 
 func (b *buyer) failRefund(t *rapid.T) {
@@ -99,7 +162,7 @@ func (b *buyer) deliver(t *rapid.T) {
 }
 
 func (b *buyer) fault(t *rapid.T) {
-	b.s.stripe.set(rapid.SampledFrom([]string{"", "down", "lose"}).Draw(t, "fault"))
+	b.s.stripe.set(rapid.SampledFrom([]string{"", "down", "lose", "fail"}).Draw(t, "fault"))
 }
 
 func (b *buyer) spend(t *rapid.T) {
@@ -129,6 +192,7 @@ func (b *buyer) restart(t *rapid.T) {
 // check compares the books with what Stripe says, when all events have arrived.
 func (b *buyer) check(t *rapid.T) {
 	b.s.stripe.set("")
+	b.known(t)
 	for _, event := range rapid.Permutation(b.events).Draw(t, "events") {
 		if a := b.s.deliver(event); a.status != 204 {
 			t.Fatalf("%v: %s", event["type"], a.code())
@@ -167,7 +231,7 @@ func TestBookedIsWhatStripeSays(t *testing.T) {
 		b := &buyer{s: s, gone: map[string]int64{}}
 		b.id, b.key = s.agent()
 		t.Repeat(map[string]func(*rapid.T){
-			"page": b.page, "pay": b.pay, "pay again": b.pay, "refund": b.refund, "fail refund": b.failRefund, "dispute": b.dispute, "win": b.win,
+			"page": b.page, "pay": b.pay, "pay again": b.pay, "refund": b.refund, "ask": b.ask, "ask again": b.ask, "fail refund": b.failRefund, "dispute": b.dispute, "win": b.win,
 			"deliver": b.deliver, "deliver again": b.deliver, "fault": b.fault, "spend": b.spend, "resume": b.resume, "restart": b.restart,
 		})
 		b.check(t)

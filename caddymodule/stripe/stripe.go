@@ -31,6 +31,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	stripe "github.com/stripe/stripe-go/v85"
 
+	"github.com/tallygate/tallygate/caddymodule/refund"
 	"github.com/tallygate/tallygate/escrow/cashier"
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
@@ -52,9 +53,16 @@ type Cashier struct {
 	// CancelURL: SuccessURL.
 	SuccessURL string `json:"success_url"`
 	CancelURL  string `json:"cancel_url,omitempty"`
+	// CheckEvery is the time between two looks at wallets that are to be topped up, and at refunds whose outcome is not known. Each look at an
+	// order that waits costs Stripe a request. At least 10ms. Default: 5s.
+	CheckEvery string `json:"check_every,omitempty"`
+	// Refunds says who makes refunds: at_once (whoever has paid gets unspent money back when it asks) or by_operator (the operator decides).
+	// Default: at_once.
+	Refunds string `json:"refunds,omitempty"`
 	// API is the address of Stripe's API, for tests and proxies. Default: Stripe's own.
 	API string `json:"api,omitempty"`
 
+	every    time.Duration
 	client   *stripe.Client
 	money    money
 	min, max ledger.Amount
@@ -63,6 +71,7 @@ type Cashier struct {
 const (
 	defaultMin, defaultMax = "1.00", "1000.00"
 	timeout                = 20 * time.Second
+	defaultEvery, minEvery = "5s", 10 * time.Millisecond
 )
 
 // CaddyModule implements caddy.Module.
@@ -73,7 +82,7 @@ func (Cashier) CaddyModule() caddy.ModuleInfo {
 // Provision checks the config.
 func (c *Cashier) Provision(caddy.Context) error {
 	replacer := caddy.NewReplacer()
-	for _, text := range []*string{&c.SecretKey, &c.WebhookSecret, &c.Currency, &c.Min, &c.Max, &c.SuccessURL, &c.CancelURL, &c.API} {
+	for _, text := range []*string{&c.SecretKey, &c.WebhookSecret, &c.Currency, &c.Min, &c.Max, &c.SuccessURL, &c.CancelURL, &c.CheckEvery, &c.Refunds, &c.API} {
 		*text = strings.TrimSpace(replacer.ReplaceAll(*text, ""))
 	}
 	if err := c.check(); err != nil {
@@ -101,6 +110,12 @@ func (c *Cashier) check() (err error) {
 		return fmt.Errorf("currency %q: expected a currency of Stripe, such as usd", c.Currency)
 	}
 	c.money = moneyOf(c.Currency)
+	if c.every, err = time.ParseDuration(cmp.Or(c.CheckEvery, defaultEvery)); err != nil || c.every < minEvery {
+		return fmt.Errorf("check_every %q: expected a time such as 5s, of at least %s", c.CheckEvery, minEvery)
+	}
+	if c.Refunds, err = refund.Check(c.Refunds); err != nil {
+		return err
+	}
 	for word, bound := range map[string]struct {
 		text *string
 		into *ledger.Amount
@@ -125,7 +140,7 @@ func (c *Cashier) check() (err error) {
 	return nil
 }
 
-const words = "secret_key, webhook_secret, currency, min, max, success_url, cancel_url, api"
+const words = "secret_key, webhook_secret, currency, min, max, success_url, cancel_url, check_every, refunds, api"
 
 // UnmarshalCaddyfile reads
 //
@@ -137,6 +152,8 @@ const words = "secret_key, webhook_secret, currency, min, max, success_url, canc
 //		max A
 //		success_url URL
 //		cancel_url URL
+//		check_every DURATION
+//		refunds at_once|by_operator
 //		api URL
 //	}
 func (c *Cashier) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
@@ -146,7 +163,7 @@ func (c *Cashier) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	}
 	into := map[string]*string{
 		"secret_key": &c.SecretKey, "webhook_secret": &c.WebhookSecret, "currency": &c.Currency, "min": &c.Min, "max": &c.Max,
-		"success_url": &c.SuccessURL, "cancel_url": &c.CancelURL, "api": &c.API,
+		"success_url": &c.SuccessURL, "cancel_url": &c.CancelURL, "check_every": &c.CheckEvery, "refunds": &c.Refunds, "api": &c.API,
 	}
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		word := d.Val()
@@ -172,9 +189,13 @@ func (c *Cashier) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 // Name implements [cashier.Service].
 func (*Cashier) Name() string { return "stripe" }
 
+// Every implements [cashier.Service].
+func (c *Cashier) Every() time.Duration { return c.every }
+
 // Interface guards
 var (
 	_ caddy.Provisioner     = (*Cashier)(nil)
 	_ caddyfile.Unmarshaler = (*Cashier)(nil)
 	_ cashier.Service       = (*Cashier)(nil)
+	_ cashier.Refunder      = (*Cashier)(nil)
 )

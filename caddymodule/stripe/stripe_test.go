@@ -42,9 +42,9 @@ type shop struct {
 	n      int
 }
 
-func openShop(t testing.TB, currency string) *shop {
+func openShop(t testing.TB, currency string, more ...string) *shop {
 	t.Helper()
-	s := newShop(t, currency)
+	s := newShop(t, currency, more...)
 	var err error
 	s.config, _, err = caddyconfig.GetAdapter("caddyfile").Adapt([]byte(s.file), nil)
 	must(t, err)
@@ -56,8 +56,8 @@ func openShop(t testing.TB, currency string) *shop {
 	return s
 }
 
-// newShop prepares a shop that is not open.
-func newShop(t testing.TB, currency string) *shop {
+// newShop prepares a shop that is not open. more are lines of the config of its cashier.
+func newShop(t testing.TB, currency string, more ...string) *shop {
 	t.Helper()
 	s := &shop{t: t, stripe: openFake(t), log: filepath.Join(t.TempDir(), "log")}
 	free, err := net.Listen("tcp", "127.0.0.1:0")
@@ -82,6 +82,8 @@ func newShop(t testing.TB, currency string) *shop {
 			currency %s
 			min 1
 			max 500
+			check_every 50ms
+			%s
 			success_url https://shop.example/paid
 			api %s
 		}
@@ -90,7 +92,7 @@ func newShop(t testing.TB, currency string) *shop {
 %s {
 	tallygate
 }
-`, s.log, filepath.Join(t.TempDir(), "ledger.db"), operatorKey, webhookSecret, currency, s.stripe.URL, s.url)
+`, s.log, filepath.Join(t.TempDir(), "ledger.db"), operatorKey, webhookSecret, currency, strings.Join(more, "\n"), s.stripe.URL, s.url)
 	return s
 }
 

@@ -73,6 +73,8 @@ type permits struct {
 	asked   int                 // to settle
 	fault   string              // what it does next: down, refuse, lose (settles, but does not answer), late, other (says that it has moved another amount), poor
 	hides   bool                // it does not say that it supports the scheme
+	told    chan struct{}       // closed when it has said what it supports
+	tell    sync.Once
 }
 
 func (c *permits) set(fault string) {
@@ -103,6 +105,7 @@ func (c *permits) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			kinds = append(kinds, map[string]any{"x402Version": 2, "scheme": "upto", "network": "eip155:8453", "extra": map[string]any{"facilitatorAddress": settler}})
 		}
 		writeJSON(w, map[string]any{"kinds": kinds})
+		c.tell.Do(func() { close(c.told) })
 		return
 	}
 	var order struct {
@@ -181,10 +184,10 @@ func (c *permits) settle(w http.ResponseWriter, p permitted, amount, reason stri
 // openPermits opens a shop that sells tokens, with the scheme upto. What the provider answers depends on the path.
 func openPermits(t testing.TB, hides bool) (*shop, *permits) {
 	t.Helper()
-	c := &permits{t: t, used: make(map[string]bool), money: make(map[string]*big.Int), hides: hides}
+	c := &permits{t: t, used: make(map[string]bool), money: make(map[string]*big.Int), hides: hides, told: make(chan struct{})}
 	c.Server = httptest.NewServer(c)
 	t.Cleanup(c.Close)
-	s := &shop{t: t}
+	s := &shop{t: t, told: c.told}
 	provider := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		usage := `"usage":{"prompt_tokens":1000,"completion_tokens":200,"total_tokens":1200}`
 		body, _ := io.ReadAll(r.Body)
@@ -290,14 +293,14 @@ func (s *shop) offers() (accepts []map[string]any) {
 	return required.Accepts
 }
 
-// offerUpTo waits until the scheme upto is offered, which is after the facilitator has said that it supports it.
+// offerUpTo waits until the scheme upto is offered, which is when the gateway has read that the facilitator supports it.
 func (s *shop) offerUpTo() map[string]any {
 	s.t.Helper()
+	<-s.told
 	for {
 		if accepts := s.offers(); len(accepts) == 2 {
 			return accepts[1]
 		}
-		time.Sleep(time.Millisecond)
 	}
 }
 

@@ -34,8 +34,9 @@ type shop struct {
 	t     testing.TB
 	url   string
 	chain *chain
-	down  atomic.Bool // the provider
-	file  string      // the Caddyfile
+	down  atomic.Bool     // the provider
+	file  string          // the Caddyfile
+	told  <-chan struct{} // closed when the facilitator has said what it supports
 }
 
 func openShop(t testing.TB) *shop { return openShopWith(t, "") }

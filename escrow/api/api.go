@@ -39,6 +39,8 @@ type Options struct {
 	Quote func(ctx context.Context, by escrow.Actor, q QuoteOrder) (Quote, error)
 	// Cashier takes payments by card. Default: there are none.
 	Cashier *cashier.Cashier
+	// Refunds has rails give deposits back. Default: agents that ask for that get a payout, which the operator pays.
+	Refunds *cashier.Refunds
 	// Price prices work that a payee reports, by the routes and plans of the configuration. Default: there are none.
 	Price escrow.Pricing
 	// Troubles returns why this server should get no traffic, besides what the book knows; see [Troubles]. Default: nothing.

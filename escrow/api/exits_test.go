@@ -115,7 +115,7 @@ var stays = map[string]string{
 	"endSubscription": "no further period is paid", "setLimits": "refused to keys with a limit or bound to payees", "createWebhook": "messages carry no money",
 	"deleteWebhook": "messages carry no money", "testWebhook": "messages carry no money", "resendMessage": "messages carry no money", "quote": "it reads", "deposit": "the operator's", "withdraw": "the operator's", "resolveEscrow": "the operator's",
 	"createCheckout": "money comes in", "setTopUp": "money comes in, and refused to keys with a limit or bound to payees", "deleteTopUp": "no money moves",
-	"createPayout": "refused to keys with a limit or bound to payees", "bookPayout": "the operator's", "refusePayout": "the operator's", "sendPayout": "the operator's",
+	"refundDeposit": "refused to keys with a limit or bound to payees", "createPayout": "refused to keys with a limit or bound to payees", "bookPayout": "the operator's", "refusePayout": "the operator's", "sendPayout": "the operator's",
 	"issueCredit": "credit is no money, and refused to keys with a limit or bound to payees", "issueCoupon": "the same", "revokeCredit": "the same",
 	"revokeCoupon": "the same", "redeemCoupon": "credit comes in",
 }
@@ -186,7 +186,7 @@ func TestEveryRouteIsAnExitOrNone(t *testing.T) {
 var toolExits = map[string][]string{"escrow_create": {"createEscrow"}, "escrow_release": {"releaseEscrow", "releasePartial"}, "escrow_refund": {"refundEscrow"}, "wallet_transfer": {"transfer"}, "hold_open": {"openHold"}, "subscribe": {"createSubscription"}}
 
 // toolStays are the MCP tools that don't.
-var toolStays = strings.Fields("escrow_status escrow_list escrow_dispute escrow_resolve wallet_balance wallet_statement faucet_claim quote credit_issue credit_list credit_revoke coupon_issue coupon_list coupon_revoke coupon_redeem agent_register subscription_list subscription_end tariffs charges limits limits_set hold_status hold_list hold_capture hold_void charge_report checkout top_up_status top_up_set top_up_end payout_request payout_list")
+var toolStays = strings.Fields("escrow_status escrow_list escrow_dispute escrow_resolve wallet_balance wallet_statement faucet_claim quote credit_issue credit_list credit_revoke coupon_issue coupon_list coupon_revoke coupon_redeem agent_register subscription_list subscription_end tariffs charges limits limits_set hold_status hold_list hold_capture hold_void charge_report checkout top_up_status top_up_set top_up_end deposit_list deposit_refund payout_request payout_list")
 
 // TestEveryToolIsAnExitOrNone does the same for the MCP tools.
 func TestEveryToolIsAnExitOrNone(t *testing.T) {

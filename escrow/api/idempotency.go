@@ -22,6 +22,9 @@ func (r *request) once(rt route, body []byte, op func(*escrow.Tx) (shown any, ke
 	if errors.As(err, &u) {
 		err = u.refusal
 	}
+	if err == nil && rt.after != nil {
+		rt.after(r.server)
+	}
 	return answer, err
 }
 

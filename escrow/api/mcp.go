@@ -62,6 +62,8 @@ var tools = []tool{
 	{"top_up_status", "How your wallet is filled by itself.", "getTopUp", nil, true},
 	{"top_up_set", "Fill your wallet by itself when it falls below an amount, with the payment method that a checkout has saved.", "setTopUp", nil, false},
 	{"top_up_end", "Stop filling your wallet by itself, and forget the payment method.", "deleteTopUp", nil, false},
+	{"deposit_list", "List your deposits that came in by payment rails, newest first, with what of each can go back.", "listDeposits", nil, true},
+	{"deposit_refund", "Have unspent money of a deposit back, the way it came; without an amount, as much as can go back. The answer is a payout, and its money is set aside at once.", "refundDeposit", map[string]string{"id": "deposit_id"}, false},
 	{"payout_request", "Ask for money to be paid out to you; it is set aside at once, and the operator pays it.", "createPayout", nil, false},
 	{"payout_list", "List your payouts, newest first.", "listPayouts", nil, true},
 	{"wallet_transfer", "Pay another agent from your wallet.", "transfer", nil, false},

@@ -23,6 +23,8 @@ type cards struct {
 
 func (*cards) Name() string { return "cards" }
 
+func (c *cards) Every() time.Duration { return time.Second }
+
 func (c *cards) Page(_ context.Context, o cashier.Order) (cashier.Page, error) {
 	c.ledger = o.Ledger
 	return cashier.Page{ID: "page_1", URL: "https://cards.example/" + o.Agent, ExpiresAt: time.Unix(1_800_000_000, 0).UTC()}, c.fails

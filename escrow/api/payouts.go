@@ -1,9 +1,11 @@
 package api
 
 import (
+	"context"
 	"time"
 
 	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/escrow/cashier"
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
@@ -26,6 +28,7 @@ type payoutOut struct {
 	Currency  string              `json:"currency"`
 	CreatedAt time.Time           `json:"created_at"`
 	DecidedAt *time.Time          `json:"decided_at"`
+	DepositID string              `json:"deposit_id,omitempty" jsonschema:"of a refund: the deposit that goes back"`
 
 	repeated bool
 }
@@ -36,7 +39,7 @@ func payoutAnswer(currency string) func(escrow.Payout) payoutOut {
 	return func(p escrow.Payout) payoutOut {
 		out := payoutOut{
 			PayoutID: p.ID, AgentID: p.Agent, Amount: p.Amount, To: p.To, Memo: p.Memo, Status: p.Status, Reference: p.Reference, Reason: p.Reason,
-			Currency: currency, CreatedAt: p.CreatedAt, repeated: p.Repeated,
+			Currency: currency, CreatedAt: p.CreatedAt, DepositID: p.Deposit, repeated: p.Repeated,
 		}
 		if !p.DecidedAt.IsZero() {
 			out.DecidedAt = &p.DecidedAt
@@ -80,13 +83,24 @@ func payoutRoutes() []route {
 			return payoutAnswer(t.Currency())(p), err
 		}).operators(),
 		ask("/payouts/{id}/send", "sendPayout", "Have a payout sent by the cashier's service, and book it", func(r *request, in *byID) (payoutOut, error) {
-			if r.server.o.Cashier == nil {
-				return payoutOut{}, noCashier()
-			}
-			p, err := r.server.o.Cashier.SendPayout(r.Context(), r.by, in.ID)
+			p, err := SendPayout(r.Context(), r.server.o.Cashier, r.server.o.Refunds, r.book, r.by, in.ID)
 			return payoutAnswer(r.book.Currency())(p), err
 		}).operators(),
 	}
+}
+
+// SendPayout has a payout sent: a refund by the rail of its deposit, any other by the cashier, which may be nil as the refunds may.
+func SendPayout(ctx context.Context, cards *cashier.Cashier, refunds *cashier.Refunds, book *escrow.Book, by escrow.Actor, id string) (escrow.Payout, error) {
+	p, err := book.Payout(by, id)
+	switch {
+	case err != nil:
+		return p, err
+	case p.IsRefund() && refunds != nil:
+		return refunds.Send(ctx, by, p)
+	case cards == nil:
+		return p, noCashier()
+	}
+	return cards.SendPayout(ctx, by, id)
 }
 
 func listPayouts(r *request, in *listPayoutsIn) (payoutsOut, error) {

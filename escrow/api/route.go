@@ -29,6 +29,7 @@ type route struct {
 	throttle      *Throttle // limits how often one client may call it; nil for no limit
 	read          func(r *request, in any) (any, error)
 	write         func(r *request, t *escrow.Tx, in any) (any, error) // one atomic operation; set instead of read
+	after         func(s *server)                                     // what follows a write that is committed; nil: nothing
 }
 
 // request is one call of a route, over REST or MCP.
@@ -100,6 +101,9 @@ func del[In any](path, name, summary string, write func(r *request, t *escrow.Tx
 
 // creates makes the route answer with 201.
 func (r route) creates() route { r.status = http.StatusCreated; return r }
+
+// then has something done after each write that is committed.
+func (r route) then(after func(s *server)) route { r.after = after; return r }
 
 // open allows callers without a key.
 func (r route) open() route { r.access = anyone; return r }

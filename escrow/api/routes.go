@@ -7,7 +7,7 @@ import (
 
 // allRoutes returns the table of all operations of the API.
 func allRoutes() []route {
-	return slices.Concat(agentRoutes(), walletRoutes(), payInRoutes(), payoutRoutes(), creditRoutes(), escrowRoutes(), holdRoutes(), chargeRoutes(), quoteRoutes(), termRoutes(), reportRoutes(), invoiceRoutes(), webhookRoutes(), receiptRoutes(), healthRoutes())
+	return slices.Concat(agentRoutes(), walletRoutes(), payInRoutes(), depositRoutes(), payoutRoutes(), creditRoutes(), escrowRoutes(), holdRoutes(), chargeRoutes(), quoteRoutes(), termRoutes(), reportRoutes(), invoiceRoutes(), webhookRoutes(), receiptRoutes(), healthRoutes())
 }
 
 // HasRoute reports whether the API has a path below /api/v1.

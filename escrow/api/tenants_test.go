@@ -103,6 +103,16 @@ type estate struct {
 	own                     map[string]string
 }
 
+// paysIn books a payment by a rail, and returns the id of its deposit.
+func (e *estate) paysIn(agent string) string {
+	paid, err := escrow.Do(e.t.Context(), e.book, func(tx *escrow.Tx) (escrow.RailPayment, error) {
+		p, _, err := tx.Fund(escrow.RailPayment{Rail: "cards", ID: "pi_1", Agent: agent, Amount: 5 * ledger.Unit})
+		return p, err
+	})
+	must(e.t, err)
+	return paid.Deposit
+}
+
 func newEstate(t *testing.T) *estate {
 	e := &estate{gate: newGate(t, rules(), api.Options{})}
 	e.alice, e.bob, e.eve = e.agent("alice", "100"), e.agent("bob", "0"), e.agent("eve", "50")
@@ -119,6 +129,7 @@ func newEstate(t *testing.T) *estate {
 		"webhooks":      e.post("/webhooks", e.alice, `{"url":"https://example.com/hook"}`).want(201).str("webhook_id"),
 		"credits":       e.post("/credits", e.alice, `{"agent_id":"bob","amount":3}`).want(201).str("credit_id"),
 		"payouts":       e.post("/payouts", e.alice, `{"amount":1,"to":"bank"}`).want(201).str("payout_id"),
+		"deposits":      e.paysIn("alice"),
 		"coupons":       e.post("/coupons", e.alice, `{"amount":3,"uses":2}`).want(201).str("coupon_id"),
 	}
 	e.do("PUT", "/api/v1/wallet/allowances/bob", e.alice, `{"amount":7}`).want(200)
@@ -128,7 +139,7 @@ func newEstate(t *testing.T) *estate {
 // state returns everything that alice can see of her own things.
 func (e *estate) state() string {
 	var all []string
-	for _, path := range []string{"/wallet", "/wallet/entries", "/wallet/allowances", "/escrow", "/holds", "/charges", "/agents/me/keys", "/subscriptions", "/limits", "/webhooks", "/credits", "/coupons", "/payouts"} {
+	for _, path := range []string{"/wallet", "/wallet/entries", "/wallet/allowances", "/escrow", "/holds", "/charges", "/agents/me/keys", "/subscriptions", "/limits", "/webhooks", "/credits", "/coupons", "/deposits", "/payouts"} {
 		all = append(all, e.get(path, e.alice).want(200).text)
 	}
 	return strings.Join(all, "\n")

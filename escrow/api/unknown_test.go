@@ -37,7 +37,7 @@ func TestUnknownNamesAreRefused(t *testing.T) {
 			t.Errorf("%s: %s, want %s", a.what, a.str("detail"), test.detail)
 		}
 	}
-	e.balance(e.alice, "78.75")
+	e.balance(e.alice, "83.75")
 
 	// Null gives nothing, so it changes nothing.
 	e.post("/wallet/transfer", e.alice, `{"to_agent_id":"bob","amount":1,"expires_at":null}`).want(200)

@@ -25,6 +25,8 @@ const Unavailable escrow.Outcome = "rail_unavailable"
 type Service interface {
 	// Name is the name of the rail in the books, such as "stripe".
 	Name() string
+	// Every is the time between two looks at what waits for the service: wallets to be topped up, and what it was asked and did not answer.
+	Every() time.Duration
 	// Page makes a page on which a person pays an amount into a wallet.
 	Page(ctx context.Context, o Order) (Page, error)
 	// Read checks that a message comes from the service, and returns what the service says about the payments that it is about. Refused:

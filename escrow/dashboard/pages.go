@@ -273,6 +273,7 @@ func loadLimits(v *visit) {
 	v.get("allowances", "/wallet/allowances", "limit", "50")
 	v.get("webhooks", "/webhooks", "limit", "50")
 	v.get("wallet", "/wallet")
+	v.get("deposits", "/deposits", "limit", "10")
 	v.shop()
 	if shop, is := v.data["shop"].(Shop); is && shop.Cards {
 		v.topUp()
