@@ -45,7 +45,7 @@ type shop struct {
 func openRail(t testing.TB, api string, secrets ...string) *Rail {
 	t.Helper()
 	r := &Rail{Secrets: secrets, TopUp: "1", MethodsRaw: []json.RawMessage{
-		json.RawMessage(`{"method":"stripe","secret_key":"` + stripeKey + `","network_id":"profile_1","api":"` + api + `"}`), json.RawMessage(`{"method":"test"}`),
+		json.RawMessage(`{"method":"stripe","secret_key":"` + stripeKey + `","network_id":"profile_1","refunds":"at_once","api":"` + api + `"}`), json.RawMessage(`{"method":"test"}`),
 	}}
 	must(t, r.provision(caddy.NewReplacer()))
 	return r

@@ -39,7 +39,7 @@ type Stripe struct {
 	// PaymentMethodTypes are the kinds of payment methods that are taken. Default: card and link.
 	PaymentMethodTypes []string `json:"payment_method_types,omitempty"`
 	// Refunds says who makes refunds: at_once (whoever has paid gets unspent money back when it asks) or by_operator (the operator decides).
-	// Default: at_once.
+	// Default: by_operator.
 	Refunds string `json:"refunds,omitempty"`
 	// API is the URL of Stripe's API. Default: Stripe's own.
 	API string `json:"api,omitempty"`

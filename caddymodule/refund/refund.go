@@ -27,11 +27,12 @@ const (
 	ByOperator = "by_operator" // the operator decides
 )
 
-// Check returns the value of the config, or the default for none.
+// Check returns the value of the config, or the default for none: the operator decides, because Stripe keeps its fee. An agent that could pay in and
+// have it back without end would cost the operator the fee each time.
 func Check(text string) (string, error) {
 	switch text {
 	case "":
-		return AtOnce, nil
+		return ByOperator, nil
 	case AtOnce, ByOperator:
 		return text, nil
 	}

@@ -57,7 +57,7 @@ type Cashier struct {
 	// order that waits costs Stripe a request. At least 10ms. Default: 5s.
 	CheckEvery string `json:"check_every,omitempty"`
 	// Refunds says who makes refunds: at_once (whoever has paid gets unspent money back when it asks) or by_operator (the operator decides).
-	// Default: at_once.
+	// Default: by_operator.
 	Refunds string `json:"refunds,omitempty"`
 	// API is the address of Stripe's API, for tests and proxies. Default: Stripe's own.
 	API string `json:"api,omitempty"`

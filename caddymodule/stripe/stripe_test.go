@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -59,6 +60,9 @@ func openShop(t testing.TB, currency string, more ...string) *shop {
 // newShop prepares a shop that is not open. more are lines of the config of its cashier.
 func newShop(t testing.TB, currency string, more ...string) *shop {
 	t.Helper()
+	if !slices.Contains(more, "refunds by_operator") {
+		more = append(more, "refunds at_once")
+	}
 	s := &shop{t: t, stripe: openFake(t), log: filepath.Join(t.TempDir(), "log")}
 	free, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)

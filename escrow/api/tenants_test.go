@@ -311,3 +311,16 @@ func TestDisputesOfCharges(t *testing.T) {
 	g.wait(escrow.DefaultRefundWindow)
 	dispute(late, alice).want(409, "code", "invalid_status")
 }
+
+// TestRefundDeposit: where no rail gives money back by itself, the operator has to: the request is a payout that waits.
+func TestRefundDeposit(t *testing.T) {
+	e := newEstate(t)
+	path := "/deposits/" + e.own["deposits"] + "/refund"
+	e.post(path, e.bob, `{"amount":1}`).want(404)
+	e.post(path, e.alice, `{"amount":6}`).want(422)
+	asked := e.post(path, e.alice, `{"amount":1}`).want(201)
+	if asked.str("status") != "requested" || asked.str("deposit_id") != e.own["deposits"] {
+		t.Errorf("the refund: %s", asked.body)
+	}
+	e.post(path, e.alice, `{"amount":5}`).want(409)
+}
