@@ -22,7 +22,8 @@ import (
 	"github.com/tallygate/tallygate/pricing"
 )
 
-// bank is a rail, and the network behind it, which fails as it is told. A request brings "ID=AMOUNT".
+// bank is a rail, and the network behind it, which fails as it is told. A request brings "ID=AMOUNT". Of a payment whose id begins with u, the
+// amount is the most that may be settled.
 type bank struct {
 	coins
 	ends     time.Time
@@ -40,9 +41,16 @@ func (b *bank) Name() string { return "bank" }
 
 func (b *bank) Take(r *http.Request) (gateway.Payable, bool, error) {
 	p, found, err := b.coins.Take(r)
-	p.Ends, p.Secret = b.ends, []byte(p.ID)
+	p.Ends, p.Secret, p.UpTo = b.ends, []byte(p.ID), strings.HasPrefix(p.ID, "u")
 	return p, found, err
 }
+
+func (b *bank) UpTo(p gateway.Payable, amount ledger.Amount) (gateway.Payable, error) {
+	p.Amount = amount
+	return p, nil
+}
+
+var _ gateway.UpToRail = (*bank)(nil)
 
 func (b *bank) Verify(ctx context.Context, p gateway.Payable) error {
 	switch {
@@ -147,6 +155,8 @@ func (v *vault) check(t rapid.TB, payments []string) {
 		noted, found, err := v.book.RailPayment("bank", id)
 		fine(t, err)
 		switch paid := v.bank.paid[id]; {
+		case id[0] == 'u' && paid != 0 && paid != amount("0.4"):
+			t.Fatalf("payment %s was settled at %s; the price is 0.4", id, paid)
 		case found && !noted.Pending && (paid != noted.Amount || v.bank.taken[id]):
 			t.Fatalf("payment %s is booked, of %s; the network has moved %s", id, noted.Amount, paid)
 		case paid > 0 && !found:
@@ -177,7 +187,8 @@ func (v *vault) check(t rapid.TB, payments []string) {
 }
 
 // TestWhatWasPaidIsBooked makes payments over a network that fails, and over books whose process dies and whose disk fails. What the network
-// has moved is booked, once, or the books say that it is not known; and nothing else is booked.
+// has moved is booked, once, or the books say that it is not known; and nothing else is booked. That holds for payments that are settled before
+// the call, and for those that are settled at its price.
 func TestWhatWasPaidIsBooked(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -191,7 +202,7 @@ func TestWhatWasPaidIsBooked(t *testing.T) {
 		t.Repeat(map[string]func(*rapid.T){
 			"pay": func(t *rapid.T) {
 				if len(payments) == 0 || rapid.Bool().Draw(t, "a new payment") {
-					payments = append(payments, fmt.Sprintf("p%d=%d", len(payments), 1+len(payments)%3))
+					payments = append(payments, fmt.Sprintf("%s%d=%d", rapid.SampledFrom([]string{"p", "u"}).Draw(t, "kind"), len(payments), 1+len(payments)%3))
 				}
 				v.bank.fault = rapid.SampledFrom(faults).Draw(t, "fault")
 				disk := rapid.SampledFrom([]string{"", "", "", "fails", "fails after writing"}).Draw(t, "disk")
