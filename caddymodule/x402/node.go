@@ -32,7 +32,7 @@ const (
 
 // The selector and the events of EIP-3009 and ERC-20, as a chain has them. https://eips.ethereum.org/EIPS/eip-3009
 var (
-	callState   = "0x" + hex.EncodeToString(keccak([]byte("authorizationState(address,bytes32)"))[:4])
+	callState   = "0x" + selector("authorizationState(address,bytes32)")
 	topicUsed   = "0x" + hex.EncodeToString(keccak([]byte("AuthorizationUsed(address,bytes32)")))
 	topicMoving = "0x" + hex.EncodeToString(keccak([]byte("Transfer(address,address,uint256)")))
 )
@@ -64,23 +64,50 @@ type fate struct {
 	over        bool   // the chain has not moved it, and will not
 }
 
-// find finds out what became of a payment.
+// block is the newest block of the chain.
+type block struct {
+	number int64
+	text   string // the number, as the node has written it
+	at     time.Time
+}
+
+// past reports whether the chain is so far past a time, given in seconds, that what had to be done by then will not be done any more.
+func (b block) past(seconds string) (bool, error) {
+	ends, err := strconv.ParseInt(seconds, 10, 64)
+	return err == nil && b.at.After(time.Unix(ends, 0).Add(endedFor)), err
+}
+
+func (n *node) newest(ctx context.Context) (b block, err error) {
+	var said struct{ Number, Timestamp string }
+	if err := n.call(ctx, &said, "eth_getBlockByNumber", "latest", false); err != nil {
+		return b, err
+	}
+	b.text = said.Number
+	if b.number, err = quantity(said.Number); err != nil {
+		return b, err
+	}
+	at, err := quantity(said.Timestamp)
+	b.at = time.Unix(at, 0)
+	return b, err
+}
+
+// events returns the events of a contract that have these topics, in the newest blocks, the oldest first.
+func (n *node) events(ctx context.Context, newest block, contract string, topics ...string) (found []event, err error) {
+	filter := map[string]any{
+		"address": contract, "fromBlock": "0x" + strconv.FormatInt(max(0, newest.number-lookBack), 16), "toBlock": newest.text, "topics": topics,
+	}
+	return found, n.call(ctx, &found, "eth_getLogs", filter)
+}
+
+// find finds out what became of a payment of the scheme exact.
 func (n *node) find(ctx context.Context, a authorization, asset string) (f fate, err error) {
-	var block struct{ Number, Timestamp string }
-	if err := n.call(ctx, &block, "eth_getBlockByNumber", "latest", false); err != nil {
-		return f, err
-	}
-	number, err := quantity(block.Number)
-	if err != nil {
-		return f, err
-	}
-	at, err := quantity(block.Timestamp)
+	newest, err := n.newest(ctx)
 	if err != nil {
 		return f, err
 	}
 	var state string
 	call := map[string]string{"to": asset, "data": callState + padded(a.From)[2:] + a.Nonce[2:]}
-	if err := n.call(ctx, &state, "eth_call", call, block.Number); err != nil {
+	if err := n.call(ctx, &state, "eth_call", call, newest.text); err != nil {
 		return f, err
 	}
 	used, ok := new(big.Int).SetString(state, 0)
@@ -88,15 +115,11 @@ func (n *node) find(ctx context.Context, a authorization, asset string) (f fate,
 		return f, fmt.Errorf("the chain's node says that an authorization is %.80q", state)
 	}
 	if used.Sign() == 0 {
-		ends, err := strconv.ParseInt(a.ValidBefore, 10, 64)
-		f.over = err == nil && time.Unix(at, 0).After(time.Unix(ends, 0).Add(endedFor))
+		f.over, err = newest.past(a.ValidBefore)
 		return f, err
 	}
-	var uses []event
-	filter := map[string]any{
-		"address": asset, "fromBlock": "0x" + strconv.FormatInt(max(0, number-lookBack), 16), "toBlock": block.Number, "topics": []string{topicUsed, padded(a.From), a.Nonce},
-	}
-	if err := n.call(ctx, &uses, "eth_getLogs", filter); err != nil {
+	uses, err := n.events(ctx, newest, asset, topicUsed, padded(a.From), a.Nonce)
+	if err != nil {
 		return f, err
 	}
 	for _, use := range uses {

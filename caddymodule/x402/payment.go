@@ -343,12 +343,9 @@ func (r *Rail) Settle(ctx context.Context, p gateway.Payable) (string, error) {
 	if err := json.Unmarshal(p.Proof, &kept); err != nil {
 		return "", fmt.Errorf("reading a payment's proof: %w", err)
 	}
-	if kept.Payment.Payload.Authorization == nil { // the number of a permit of the scheme upto is not looked up
-		return "", err
-	}
 	asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), nodeTimeout) // the facilitator may have used up the time
 	defer cancel()
-	found, unknown := r.node.find(asking, *kept.Payment.Payload.Authorization, r.Asset)
+	found, unknown := r.onChain(asking, kept)
 	switch {
 	case unknown != nil && asRefusal(err) == nil:
 		return "", fmt.Errorf("%w; %w", err, unknown)
@@ -360,6 +357,17 @@ func (r *Rail) Settle(ctx context.Context, p gateway.Payable) (string, error) {
 		return "", errors.Join(refuse("expired", "the payment was not made, and its time is over"), gateway.ErrNotMade)
 	}
 	return "", err
+}
+
+// onChain asks the chain what became of a payment.
+func (r *Rail) onChain(ctx context.Context, kept order) (fate, error) {
+	switch signed := kept.Payment.Payload; {
+	case signed.Authorization != nil:
+		return r.node.find(ctx, *signed.Authorization, r.Asset)
+	case signed.Permit != nil:
+		return r.node.findPermit(ctx, *signed.Permit, kept.Requirements.Amount, r.Asset)
+	}
+	return fate{}, errors.New("the payment has no authorization")
 }
 
 // asRefusal returns an error as a refusal; nil if it is none.

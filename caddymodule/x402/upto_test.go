@@ -72,6 +72,8 @@ type permits struct {
 	settled []string            // the amounts that were moved
 	asked   int                 // to settle
 	fault   string              // what it does next: down, refuse, lose (settles, but does not answer), late, other (says that it has moved another amount), poor
+	sent    []object            // the transactions of its chain
+	blind   bool                // the chain's node does not answer
 	hides   bool                // it does not say that it supports the scheme
 	told    chan struct{}       // closed when it has said what it supports
 	tell    sync.Once
@@ -99,6 +101,10 @@ func (c *permits) moved() string {
 func (c *permits) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if r.URL.Path == "/rpc" {
+		c.serveNode(w, r)
+		return
+	}
 	if r.URL.Path == "/supported" {
 		kinds := []map[string]any{{"x402Version": 2, "scheme": "exact", "network": "eip155:8453"}}
 		if !c.hides {
@@ -171,10 +177,11 @@ func (c *permits) settle(w http.ResponseWriter, p permitted, amount, reason stri
 	}
 	c.used[p.From+p.Nonce] = true
 	c.settled = append(c.settled, amount)
+	c.send(p, proxyUpTo, "0x1", callOf(p, amount))
 	if c.fault == "lose" {
 		panic(http.ErrAbortHandler)
 	}
-	answer["success"], answer["amount"], answer["transaction"] = true, amount, "0x"+hex.EncodeToString(keccak([]byte(p.From+p.Nonce)))
+	answer["success"], answer["amount"], answer["transaction"] = true, amount, c.sent[len(c.sent)-1]["hash"]
 	if c.fault == "other" {
 		answer["amount"] = "1"
 	}
@@ -182,7 +189,7 @@ func (c *permits) settle(w http.ResponseWriter, p permitted, amount, reason stri
 }
 
 // openPermits opens a shop that sells tokens, with the scheme upto. What the provider answers depends on the path.
-func openPermits(t testing.TB, hides bool) (*shop, *permits) {
+func openPermits(t testing.TB, hides bool, more ...string) (*shop, *permits) {
 	t.Helper()
 	c := &permits{t: t, used: make(map[string]bool), money: make(map[string]*big.Int), hides: hides, told: make(chan struct{})}
 	c.Server = httptest.NewServer(c)
@@ -226,6 +233,7 @@ func openPermits(t testing.TB, hides bool) (*shop, *permits) {
 			pay_to %s
 			top_up 0.10
 			upto
+			%s
 		}
 		tariff test {
 			model * {
@@ -241,7 +249,7 @@ func openPermits(t testing.TB, hides bool) (*shop, *permits) {
 		meter files {
 			price 0.04 per call
 		}
-		reverse_proxy %[7]s
+		reverse_proxy %[8]s
 	}
 	handle {
 		meter {
@@ -249,10 +257,10 @@ func openPermits(t testing.TB, hides bool) (*shop, *permits) {
 			tariff test
 			keep_responses 1MiB for 1h
 		}
-		reverse_proxy %[7]s
+		reverse_proxy %[8]s
 	}
 }
-`, filepath.Join(t.TempDir(), "ledger.db"), operatorKey, c.URL, asset, payTo, s.url, provider.Listener.Addr())
+`, filepath.Join(t.TempDir(), "ledger.db"), operatorKey, c.URL, asset, payTo, strings.ReplaceAll(strings.Join(more, "\n"), "FACILITATOR", c.URL), s.url, provider.Listener.Addr())
 	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(file), nil)
 	must(t, err)
 	must(t, caddy.Load(config, true))
