@@ -68,3 +68,38 @@ func TestKilledBetweenSettlingAndBooking(t *testing.T) {
 		t.Errorf("the books: %v\n%s", err, out)
 	}
 }
+
+// TestKilledBetweenSettlingAndBookingAPermit: the process dies when a metered amount is settled and before it is booked. What was settled
+// is credit of its payer when the same request comes again, and is booked once.
+func TestKilledBetweenSettlingAndBookingAPermit(t *testing.T) {
+	s, c := newPermits(t, false, asksTheChain)
+	config := filepath.Join(t.TempDir(), "Caddyfile")
+	must(t, os.WriteFile(config, []byte(s.file), 0o600))
+	running := commandtest.Serve(t, config, s.url+"/api/v1/health")
+	payer := newPayer(t)
+	payment := promise(t, payer, s.offerUpTo(), nil)
+	c.mu.Lock()
+	c.fault, c.kill = "kill", func() { running.End(os.Kill) }
+	c.mu.Unlock()
+	r, err := http.NewRequest(http.MethodPost, s.url+chatPath, strings.NewReader(chatBody))
+	must(t, err)
+	r.Header.Set("Content-Type", "application/json")
+	r.Header.Set("Payment-Signature", payment)
+	if response, err := http.DefaultClient.Do(r); err == nil {
+		response.Body.Close()
+		t.Fatalf("the process is dead, and answers %s", response.Status)
+	}
+	http.DefaultClient.CloseIdleConnections()
+	want(t, "the chain has moved", c.moved(), "6000")
+
+	running = commandtest.Serve(t, config, s.url+"/api/v1/health")
+	c.set("")
+	for range 2 {
+		want(t, "the same request", s.chat(chatPath, chatBody, "Payment-Signature", payment).code(), "402 insufficient_funds")
+		want(t, "moved, and credit", c.moved()+" "+s.balance(payer), "6000 0.006")
+	}
+	running.End(syscall.SIGTERM)
+	if out, err := commandtest.Command(t, "ledger", "verify", "--config", config).CombinedOutput(); err != nil {
+		t.Errorf("the books: %v\n%s", err, out)
+	}
+}

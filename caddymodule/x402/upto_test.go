@@ -71,11 +71,12 @@ type permits struct {
 	money   map[string]*big.Int // of payers; those that are not here have enough
 	settled []string            // the amounts that were moved
 	asked   int                 // to settle
-	fault   string              // what it does next: down, refuse, lose (settles, but does not answer), late, other (says that it has moved another amount), poor
-	sent    []object            // the transactions of its chain
-	blind   bool                // the chain's node does not answer
-	hides   bool                // it does not say that it supports the scheme
-	told    chan struct{}       // closed when it has said what it supports
+	kill    func()
+	fault   string        // what it does next: down, refuse, lose (settles, but does not answer), kill (settles, and kills the server), late, other (says that it has moved another amount), poor
+	sent    []object      // the transactions of its chain
+	blind   bool          // the chain's node does not answer
+	hides   bool          // it does not say that it supports the scheme
+	told    chan struct{} // closed when it has said what it supports
 	tell    sync.Once
 }
 
@@ -178,7 +179,10 @@ func (c *permits) settle(w http.ResponseWriter, p permitted, amount, reason stri
 	c.used[p.From+p.Nonce] = true
 	c.settled = append(c.settled, amount)
 	c.send(p, proxyUpTo, "0x1", callOf(p, amount))
-	if c.fault == "lose" {
+	if c.fault == "kill" {
+		c.kill()
+	}
+	if c.fault == "lose" || c.fault == "kill" {
 		panic(http.ErrAbortHandler)
 	}
 	answer["success"], answer["amount"], answer["transaction"] = true, amount, c.sent[len(c.sent)-1]["hash"]
@@ -188,8 +192,19 @@ func (c *permits) settle(w http.ResponseWriter, p permitted, amount, reason stri
 	writeJSON(w, answer)
 }
 
-// openPermits opens a shop that sells tokens, with the scheme upto. What the provider answers depends on the path.
+// openPermits opens a shop that sells tokens, with the scheme upto.
 func openPermits(t testing.TB, hides bool, more ...string) (*shop, *permits) {
+	t.Helper()
+	s, c := newPermits(t, hides, more...)
+	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(s.file), nil)
+	must(t, err)
+	must(t, caddy.Load(config, true))
+	t.Cleanup(func() { must(t, caddy.Stop()) })
+	return s, c
+}
+
+// newPermits returns such a shop, not opened yet. What its provider answers depends on the path.
+func newPermits(t testing.TB, hides bool, more ...string) (*shop, *permits) {
 	t.Helper()
 	c := &permits{t: t, used: make(map[string]bool), money: make(map[string]*big.Int), hides: hides, told: make(chan struct{})}
 	c.Server = httptest.NewServer(c)
@@ -217,7 +232,7 @@ func openPermits(t testing.TB, hides bool, more ...string) (*shop, *permits) {
 	must(t, err)
 	s.url = "http://" + free.Addr().String()
 	must(t, free.Close())
-	file := fmt.Sprintf(`{
+	s.file = fmt.Sprintf(`{
 	admin off
 	auto_https off
 	log {
@@ -226,6 +241,7 @@ func openPermits(t testing.TB, hides bool, more ...string) (*shop, *permits) {
 	tallygate {
 		ledger bolt %s
 		operator_key %s
+		discovery first
 		rail x402 {
 			facilitator %s
 			network eip155:8453
@@ -261,10 +277,6 @@ func openPermits(t testing.TB, hides bool, more ...string) (*shop, *permits) {
 	}
 }
 `, filepath.Join(t.TempDir(), "ledger.db"), operatorKey, c.URL, asset, payTo, strings.ReplaceAll(strings.Join(more, "\n"), "FACILITATOR", c.URL), s.url, provider.Listener.Addr())
-	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(file), nil)
-	must(t, err)
-	must(t, caddy.Load(config, true))
-	t.Cleanup(func() { must(t, caddy.Stop()) })
 	return s, c
 }
 
@@ -333,6 +345,7 @@ func TestUpToIsSettledAtWhatWasMetered(t *testing.T) {
 	s, c := openPermits(t, false)
 	payer := newPayer(t)
 	offer := s.offerUpTo()
+	want(t, "in the description of the API", strings.Contains(s.get("/openapi.json").body, `"scheme":"upto"`), true)
 	want(t, "the offer", fmt.Sprint(offer["scheme"], offer["amount"], offer["extra"].(map[string]any)["facilitatorAddress"]), "upto100000"+settler)
 	payment := promise(t, payer, offer, nil)
 	first := s.chat(chatPath, chatBody, "Payment-Signature", payment)
@@ -492,4 +505,5 @@ func TestUpToIsOfferedIfItIsSupported(t *testing.T) {
 		want(t, fmt.Sprint("offers ", n), len(s.offers()), 1)
 	}
 	want(t, "asked to settle", c.orders(), 0)
+	want(t, "in the description of the API", strings.Contains(s.get("/openapi.json").body, `"scheme":"upto"`), false)
 }
