@@ -28,9 +28,13 @@ func Of(few, all int) int {
 	return few
 }
 
-// Checks sets how many random cases each rapid.Check of this process tries: few, or all with TALLYGATE_ROUNDS=full. The flag -rapid.checks
-// goes before. TestMain calls it.
+// Checks sets how many random cases each rapid.Check of this process tries: few, or all with TALLYGATE_ROUNDS=full. With the race detector, which
+// makes a test take up to ten times as long, few is a fifth, since races are in the code and hardly in the case. The flag -rapid.checks goes
+// before. TestMain calls it.
 func Checks(few, all int) {
+	if race {
+		few = max(few/5, 1)
+	}
 	flag.Parse()
 	asked := false
 	flag.Visit(func(f *flag.Flag) { asked = asked || f.Name == "rapid.checks" })
