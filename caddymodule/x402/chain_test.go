@@ -177,22 +177,27 @@ const newestBlock = "0x2710"
 func (c *chain) serveNode(w http.ResponseWriter, r *http.Request) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	serveRPC(c.t, w, r, c.blind, c.tell)
+}
+
+// serveRPC answers a question of JSON-RPC, or does not if the node is blind.
+func serveRPC(t testing.TB, w http.ResponseWriter, r *http.Request, blind bool, tell func(method string, params []json.RawMessage) (any, error)) {
 	var question struct {
 		Method string
 		Params []json.RawMessage
 	}
 	if err := json.NewDecoder(r.Body).Decode(&question); err != nil {
-		c.t.Errorf("the node is asked: %v", err)
+		t.Errorf("the node is asked: %v", err)
 	}
-	if c.blind {
+	if blind {
 		w.WriteHeader(http.StatusBadGateway)
 		return
 	}
-	found, err := c.tell(question.Method, question.Params)
+	found, err := tell(question.Method, question.Params)
 	if err != nil {
-		c.t.Errorf("the node is asked %s %s: %v", question.Method, question.Params, err)
+		t.Errorf("the node is asked %s %s: %v", question.Method, question.Params, err)
 	}
-	writeJSON(w, map[string]any{"jsonrpc": "2.0", "id": 1, "result": found})
+	writeJSON(w, object{"jsonrpc": "2.0", "id": 1, "result": found})
 }
 
 func (c *chain) tell(method string, params []json.RawMessage) (any, error) {

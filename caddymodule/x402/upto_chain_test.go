@@ -42,26 +42,7 @@ func (c *permits) send(p permitted, to, status, input string) (hash string) {
 	return hash
 }
 
-// serveNode is a node of the chain.
-func (c *permits) serveNode(w http.ResponseWriter, r *http.Request) {
-	var question struct {
-		Method string
-		Params []json.RawMessage
-	}
-	if err := json.NewDecoder(r.Body).Decode(&question); err != nil {
-		c.t.Errorf("the node is asked: %v", err)
-	}
-	if c.blind {
-		w.WriteHeader(http.StatusBadGateway)
-		return
-	}
-	found, err := c.answer(question.Method, question.Params)
-	if err != nil {
-		c.t.Errorf("the node is asked %s %s: %v", question.Method, question.Params, err)
-	}
-	writeJSON(w, object{"jsonrpc": "2.0", "id": 1, "result": found})
-}
-
+// answer is what a node of the chain says.
 func (c *permits) answer(method string, params []json.RawMessage) (any, error) {
 	var name string
 	_ = json.Unmarshal(params[0], &name) // of those that ask for something by a name
@@ -174,7 +155,7 @@ func TestOtherTransfersAreNoPayment(t *testing.T) {
 	c.send(other, proxyUpTo, "0x1", callOf(other, "6000"))
 	c.send(other, proxyUpTo, "0x1", callOf(other, "6000")+signature) // the words of p stand where the signature of the other is
 	c.send(p, proxyUpTo, "0x1", callOf(p, "5999"))
-	c.send(p, asset, "0x1", callOf(p, "6000")) // a transfer with more data than it needs
+	c.send(p, asset, "0x1", callOf(p, "6000"))     // a transfer with more data than it needs
 	c.send(p, proxyUpTo, "0x0", callOf(p, "6000")) // undone, so that it has no events
 	c.send(p, proxyUpTo, "0x1", withPermit(callOf(p, "6000"))[:10+3*64])
 	c.mu.Unlock()

@@ -103,7 +103,7 @@ func (c *permits) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if r.URL.Path == "/rpc" {
-		c.serveNode(w, r)
+		serveRPC(c.t, w, r, c.blind, c.answer)
 		return
 	}
 	if r.URL.Path == "/supported" {
