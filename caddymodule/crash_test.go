@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/tallygate/tallygate/internal/commandtest"
 )
 
 // crashRounds returns how often TestCrash kills the server: TALLYGATE_CRASH_ROUNDS, by default a few times.
@@ -129,23 +131,6 @@ func (l *crashLoad) transfer(ctx context.Context, key string, n int) {
 	}
 }
 
-// crashUpstream answers searches at once, and streams 35 events with small pauses.
-func crashUpstream(w http.ResponseWriter, r *http.Request) {
-	if !strings.HasPrefix(r.URL.Path, "/live") {
-		_, _ = io.WriteString(w, "results")
-		return
-	}
-	w.Header().Set("Content-Type", "text/event-stream")
-	for i := range 35 {
-		if _, err := fmt.Fprintf(w, "data: tick %d\n\n", i); err != nil {
-			return
-		}
-		w.(http.Flusher).Flush()
-		time.Sleep(time.Millisecond) // the pace of a provider, not a wait for anything
-	}
-	_, _ = io.WriteString(w, "data: [DONE]\n\n")
-}
-
 // crashFile is how many crashes one ledger goes through. After each crash the whole file is verified twice.
 const crashFile = 100
 
@@ -167,7 +152,7 @@ type crashSum struct{ kills, calls, streams, events, transfers int }
 
 // crash lets one ledger go through some crashes.
 func crash(t *testing.T, rounds int, sum *crashSum) {
-	p := newProcess(t, "1s", "", crashSite, http.HandlerFunc(crashUpstream))
+	p := newProcess(t, "1s", "", crashSite, commandtest.Provider(time.Millisecond))
 	p.start()
 	l := &crashLoad{p: p, complete: make(map[string]string), streams: make(map[string]int)}
 	for i := range 4 {

@@ -167,11 +167,4 @@ func awaken(ctx context.Context, woken <-chan struct{}, d time.Duration) bool {
 }
 
 // pause waits for d. It returns false if ctx ends first.
-func pause(ctx context.Context, d time.Duration) bool {
-	select {
-	case <-ctx.Done():
-		return false
-	case <-time.After(d):
-		return true
-	}
-}
+func pause(ctx context.Context, d time.Duration) bool { return awaken(ctx, nil, d) }

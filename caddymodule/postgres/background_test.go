@@ -15,6 +15,7 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 	"github.com/tallygate/tallygate/escrow/ledger/postgres"
 	"github.com/tallygate/tallygate/escrow/ledger/postgres/pgtest"
+	"github.com/tallygate/tallygate/internal/commandtest"
 )
 
 // TestBackgroundWork: of several gateways on one database, one does what is due, whichever gets to it. Each message is sent once while nothing
@@ -22,7 +23,7 @@ import (
 func TestBackgroundWork(t *testing.T) {
 	server := pgtest.Start(t, "fsync=off")
 	dsn := server.New(t)
-	upstream := httptest.NewServer(http.HandlerFunc(liveUpstream))
+	upstream := httptest.NewServer(commandtest.Provider(5 * time.Millisecond))
 	defer upstream.Close()
 	got := &messages{times: map[string]int{}, types: map[string]int{}}
 	receiver := httptest.NewServer(got)

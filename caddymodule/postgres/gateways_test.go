@@ -19,6 +19,7 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 	"github.com/tallygate/tallygate/escrow/ledger/postgres"
 	"github.com/tallygate/tallygate/escrow/ledger/postgres/pgtest"
+	"github.com/tallygate/tallygate/internal/commandtest"
 	"github.com/tallygate/tallygate/internal/rounds"
 )
 
@@ -71,7 +72,7 @@ func gatewayRounds(t *testing.T) int {
 func TestGateways(t *testing.T) {
 	server := pgtest.Start(t, "fsync=off")
 	dsn := server.New(t)
-	upstream := httptest.NewServer(http.HandlerFunc(liveUpstream))
+	upstream := httptest.NewServer(commandtest.Provider(5 * time.Millisecond))
 	defer upstream.Close()
 	l := &load{t: t, complete: map[string]string{}, cut: map[string]int{}, begun: map[string]bool{}, statuses: map[int]int{}}
 	for range 3 {

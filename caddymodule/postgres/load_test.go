@@ -6,7 +6,6 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
-	"fmt"
 	"io"
 	"math/rand/v2"
 	"net/http"
@@ -174,21 +173,4 @@ func (l *load) transfer(ctx context.Context, g *gateway, key string) {
 		l.moved++
 		l.mu.Unlock()
 	}
-}
-
-// upstream answers searches at once, and streams 35 events with small pauses.
-func liveUpstream(w http.ResponseWriter, r *http.Request) {
-	if !strings.HasPrefix(r.URL.Path, "/live") {
-		_, _ = io.WriteString(w, "results")
-		return
-	}
-	w.Header().Set("Content-Type", "text/event-stream")
-	for i := range 35 {
-		if _, err := fmt.Fprintf(w, "data: tick %d\n\n", i); err != nil {
-			return
-		}
-		w.(http.Flusher).Flush()
-		time.Sleep(5 * time.Millisecond) // the pace of a provider, not a wait for anything
-	}
-	_, _ = io.WriteString(w, "data: [DONE]\n\n")
 }

@@ -138,7 +138,7 @@ func TestRollingRestart(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Shared(t)
 	dsn := server.New(t)
-	upstream := httptest.NewServer(http.HandlerFunc(liveUpstream))
+	upstream := httptest.NewServer(commandtest.Provider(5 * time.Millisecond))
 	defer upstream.Close()
 	site := strings.Replace(gatewaySite, "grace_period 2s", shutdownWords(t), 1)
 	var gateways []*gateway

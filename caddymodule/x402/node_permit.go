@@ -26,7 +26,9 @@ var (
 const (
 	settleArguments = "((address,uint256),uint256,uint256),uint256,address,(address,address,uint256),bytes)"
 	permitWords     = 5
-	// mostTransfers is how many transfers of a payer are looked at to find that of a permit, the newest first.
+	amountWord      = 4 // the place of the amount among the arguments of settle
+	// mostTransfers is how many transfers of the same amount are looked at to find that of a permit, the newest first. Each has paid the operator, so
+	// a payer can't make them many without paying.
 	mostTransfers = 100
 )
 
@@ -56,6 +58,8 @@ func (n *node) findPermit(ctx context.Context, a permit, units, asset string) (f
 	if err != nil {
 		return f, err
 	}
+	of := "0x" + wanted[amountWord*64:(amountWord+1)*64]
+	transfers = slices.DeleteFunc(transfers, func(e event) bool { return !same(e.Data, of) })
 	slices.Reverse(transfers)
 	for _, transfer := range transfers[:min(len(transfers), mostTransfers)] {
 		if settled, err := n.settles(ctx, transfer.Transaction, wanted); err != nil || settled {

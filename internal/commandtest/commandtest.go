@@ -7,6 +7,8 @@ package commandtest
 
 import (
 	"bytes"
+	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -97,4 +99,23 @@ func NoRace(t testing.TB, printed string) {
 	if at := strings.Index(printed, "WARNING: DATA RACE"); at >= 0 {
 		t.Errorf("the server has a data race:\n%.8000s", printed[at:])
 	}
+}
+
+// Provider is the provider behind servers that tests kill: it answers at once, and below /live it streams 35 events with a pause after each.
+func Provider(pause time.Duration) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !strings.HasPrefix(r.URL.Path, "/live") {
+			_, _ = io.WriteString(w, "results")
+			return
+		}
+		w.Header().Set("Content-Type", "text/event-stream")
+		for i := range 35 {
+			if _, err := fmt.Fprintf(w, "data: tick %d\n\n", i); err != nil {
+				return
+			}
+			w.(http.Flusher).Flush()
+			time.Sleep(pause) // the pace of a provider, not a wait for anything
+		}
+		_, _ = io.WriteString(w, "data: [DONE]\n\n")
+	})
 }
