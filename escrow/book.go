@@ -22,6 +22,7 @@ package escrow
 
 import (
 	"context"
+	"hash/maphash"
 	"time"
 
 	"github.com/tallygate/tallygate/escrow/ledger"
@@ -106,10 +107,12 @@ type process struct {
 
 	abandoned abandoned // calls whose charge failed with a commit
 	unkept    *unkept   // payees whose totals may be behind
+
+	sharing agentLocks // of the calls that take a part of what is left
 }
 
 func newProcess(l *ledger.Ledger) *process {
-	return &process{shared: l.IsShared(), oldest: oldest{shared: l.IsShared()}, claims: newClaims(l), ids: newIDs(), outbox: make(chan struct{}, 1), signer: &signer{}, silent: newSilent(l), watches: newWatches(), unkept: newUnkept()}
+	return &process{shared: l.IsShared(), oldest: oldest{shared: l.IsShared()}, claims: newClaims(l), ids: newIDs(), outbox: make(chan struct{}, 1), signer: &signer{}, silent: newSilent(l), watches: newWatches(), unkept: newUnkept(), sharing: agentLocks{seed: maphash.MakeSeed()}}
 }
 
 func (r Rules) withDefaults() Rules {

@@ -2,6 +2,7 @@ package escrow
 
 import (
 	"context"
+	"hash/maphash"
 	"sync"
 	"time"
 
@@ -109,14 +110,27 @@ func (b *Book) Authorise(ctx context.Context, o CallOrder) (*Authorisation, erro
 		runs.End()
 		return nil, err
 	}
-	if a.milestone == "" {
-		most := o.Most
-		if o.Share > 1 {
-			most = min(most, o.Least+max(0, min(a.Available(), a.limits.room()))/ledger.Amount(o.Share))
-		}
-		a.ExtendUpTo(most)
+	switch {
+	case a.milestone != "":
+	case o.Share > 1:
+		sharing := b.process.sharing.of(a.charge.Payer)
+		sharing.Lock() // otherwise calls that come at once would all take a part of the same money
+		defer sharing.Unlock()
+		a.ExtendUpTo(min(o.Most, o.Least+max(0, min(a.Available(), a.limits.room()))/ledger.Amount(o.Share)))
+	default:
+		a.ExtendUpTo(o.Most)
 	}
 	return a, nil
+}
+
+// agentLocks are locks for what one agent may do only once at a time in this process. Agents share a few locks.
+type agentLocks struct {
+	seed  maphash.Seed
+	locks [64]sync.Mutex
+}
+
+func (t *agentLocks) of(agent string) *sync.Mutex {
+	return &t.locks[maphash.String(t.seed, agent)%uint64(len(t.locks))]
 }
 
 // fund sets aside the first amount, from what pays the call.

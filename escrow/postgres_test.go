@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/tallygate/tallygate/escrow/ledger"
 	"github.com/tallygate/tallygate/escrow/ledger/postgres"
@@ -38,7 +39,7 @@ func TestMain(m *testing.M) {
 				return nil, err
 			}
 		}
-		return postgres.Open(schemas[path], postgres.Options{Mode: postgres.Mode(mode)})
+		return postgres.Open(schemas[path], postgres.Options{Mode: postgres.Mode(mode), Lifetime: time.Hour})
 	}
 	code := m.Run()
 	_ = server.Close()

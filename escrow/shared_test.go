@@ -164,7 +164,7 @@ func TestOutlivedProcess(t *testing.T) {
 	var passed time.Duration
 	c := newClock()
 	open := func() *shop {
-		l, err := ledger.New(m.Open(), ledger.Options{Now: c.Now, Currency: "USDC", Untended: true, Elapsed: func() time.Duration { return passed }, Logger: slog.New(slog.DiscardHandler)})
+		l, err := ledger.New(m.Open(), ledger.Options{Now: c.Now, Currency: "USDC", Untended: true, Lifetime: 10 * time.Second, Elapsed: func() time.Duration { return passed }, Logger: slog.New(slog.DiscardHandler)})
 		must(t, err)
 		t.Cleanup(func() { _ = l.Close() })
 		return &shop{Book: escrow.New(l, defaultRules()), t: t, clock: c}

@@ -65,8 +65,9 @@ func (oneCall) Usage(complete bool) (u meter.Usage) {
 	return u
 }
 
-// whole counts an answer that is complete, and appends all of it except its end to dst. Whether there is enough money is decided when the answer
-// is settled. whole takes the call's lock.
+// whole counts an answer that is complete, and appends all of it except its end to dst. Nothing is held for it before it is settled: then it gets all
+// the money that it needs, or none, so that of several calls at the same time some are served, though there is too little for all. whole takes the
+// call's lock.
 func (c *counting) whole(dst, p []byte) (out []byte, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -75,9 +76,7 @@ func (c *counting) whole(dst, p []byte) (out []byte, err error) {
 	}
 	c.watch(p)
 	c.sent = true
-	out = c.counter.Feed(dst, p)
-	c.reach()
-	return out, nil
+	return c.counter.Feed(dst, p), nil
 }
 
 // chunk takes the next bytes of the answer, and appends to dst the bytes that may go to the client. Their price is held, and drawn batch by

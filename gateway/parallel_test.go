@@ -2,8 +2,12 @@ package gateway_test
 
 import (
 	"encoding/json"
+	"fmt"
+	"io"
 	"net/http"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -24,14 +28,17 @@ func TestParallelCalls(t *testing.T) {
 			}
 			s := openShop(t, escrow.Rules{}, gateway.Options{}, good.route(t), provider)
 			var mu sync.Mutex
-			delivered := 0
+			delivered, failed := 0, map[string]int{}
 			var wg sync.WaitGroup
 			for range 40 {
 				wg.Go(func() {
-					if _, _, complete := good.ask(t, s, streamed); complete {
-						mu.Lock()
+					status, body, complete := good.ask(t, s, streamed)
+					mu.Lock()
+					defer mu.Unlock()
+					if complete {
 						delivered++
-						mu.Unlock()
+					} else {
+						failed[fmt.Sprint(status, " ", body)]++
 					}
 				})
 			}
@@ -41,9 +48,39 @@ func TestParallelCalls(t *testing.T) {
 				t.Errorf("%d answers, worth %s, were had for %s", delivered, worth, paid)
 			}
 			if delivered == 0 {
-				t.Error("nobody was served")
+				t.Errorf("nobody was served: %v", failed)
 			}
 		})
+	}
+}
+
+// TestTooLittleForAll: the whole answers of one payer's calls come at the same time, and there is too little money for all of them. Those that can be
+// paid in full are served, and no money is left over that would have paid another.
+func TestTooLittleForAll(t *testing.T) {
+	t.Parallel()
+	const calls = 40
+	for _, test := range []struct{ price, body string }{{"0.01 per byte", "0123456789"}, {"0.001 per byte", strings.Repeat("x", 100)}} {
+		var here sync.WaitGroup
+		here.Add(calls)
+		s := openShop(t, escrow.Rules{}, gateway.Options{}, gateway.Route{Rates: rates(t, test.price)}, func(w http.ResponseWriter, _ *http.Request) {
+			here.Done()
+			here.Wait() // all have been let in
+			_, _ = io.WriteString(w, test.body)
+		})
+		var served atomic.Int64
+		var wg sync.WaitGroup
+		for range calls {
+			wg.Go(func() {
+				if _, _, complete := (sold{}).ask(t, s, false); complete {
+					served.Add(1)
+				}
+			})
+		}
+		wg.Wait()
+		want(t, "charges", len(s.charges()), served.Load())
+		if n := served.Load(); n < 6 { // 40 calls hold little, and the rest pays at least six
+			t.Errorf("%s: %d of %d calls were served", test.price, n, calls)
+		}
 	}
 }
 

@@ -129,6 +129,13 @@ func (p *prepaid) reach(bound meter.Units, exact func() meter.Usage) bool {
 	return ledger.Amount(due) < p.covered
 }
 
+// clamp leaves an absurd usage that costs at most a batch more than was set aside, as reach does.
+func (p *prepaid) clamp(s *escrow.Settlement) {
+	if s.Amount-p.covered > p.batchPrice() {
+		p.held.clamp(s)
+	}
+}
+
 func (p *prepaid) exhausted() (ledger.Outcome, string) {
 	if p.absurd {
 		return api.UpstreamFailed, "the provider states a usage that is beyond what this request can have: what was held for the call is charged"

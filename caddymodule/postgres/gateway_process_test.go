@@ -104,6 +104,9 @@ func startGatewayOf(t *testing.T, server *pgtest.Server, dsn, upstream, site str
 		printed, err := os.ReadFile(g.log.Name())
 		must(t, err)
 		commandtest.NoRace(t, string(printed))
+		if t.Failed() {
+			t.Logf("the log of the gateway at %s:\n%.20000s", g.base, printed)
+		}
 	})
 	return g
 }

@@ -143,7 +143,7 @@ func TestRollingRestart(t *testing.T) {
 	site := strings.Replace(gatewaySite, "grace_period 2s", shutdownWords(t), 1)
 	var gateways []*gateway
 	for range 2 {
-		gateways = append(gateways, startGatewayOf(t, server, dsn, upstream.URL, site, lifetime))
+		gateways = append(gateways, startGatewayOf(t, server, dsn, upstream.URL, site, 20*lifetime)) // a busy machine ends no session
 	}
 	front := &gateway{t: t, base: startBalancer(t, gateways)}
 	l := &load{t: t, gateways: []*gateway{front}, complete: map[string]string{}, cut: map[string]int{}, statuses: map[int]int{}}

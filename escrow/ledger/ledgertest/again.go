@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
@@ -159,3 +160,11 @@ type sharedThrough struct{ throughStore }
 
 // Shared implements [ledger.Shared].
 func (sharedThrough) Shared() {}
+
+// Lifetime implements [ledger.Lasting].
+func (s sharedThrough) Lifetime() time.Duration {
+	if lasting, ok := s.Store.(ledger.Lasting); ok {
+		return lasting.Lifetime()
+	}
+	return 0
+}

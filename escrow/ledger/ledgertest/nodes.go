@@ -81,7 +81,7 @@ type held struct {
 
 func (c *cluster) start(n *node) {
 	l, err := ledger.New(c.place.Open(), ledger.Options{
-		Currency: "USDC", Logger: quiet, Untended: true,
+		Currency: "USDC", Logger: quiet, Untended: true, Lifetime: 10 * time.Second,
 		Now:     func() time.Time { return c.wall.Add(c.now + n.jump) },
 		Elapsed: func() time.Duration { return time.Duration(float64(c.now) * n.speed) },
 	})

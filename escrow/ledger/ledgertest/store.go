@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
@@ -64,6 +65,10 @@ func (s *store) Reopen() error { return s.commits.Reopen(func() error { return n
 
 // Shared implements [ledger.Shared].
 func (s *store) Shared() {}
+
+// Lifetime implements [ledger.Lasting]: longer than a test runs, so that a busy machine ends no session. A test of what ends sessions sets
+// [ledger.Options].Lifetime.
+func (s *store) Lifetime() time.Duration { return time.Hour }
 
 func (s *store) Close() error {
 	s.closed.Do(s.commits.Close)
