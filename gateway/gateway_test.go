@@ -36,7 +36,14 @@ func openShop(t testing.TB, rules escrow.Rules, o gateway.Options, route gateway
 // openShopAt is openShop by another clock. Without a provider there is no server: the test calls a handler of its own.
 func openShopAt(t testing.TB, now func() time.Time, rules escrow.Rules, o gateway.Options, route gateway.Route, provider http.HandlerFunc) *shop {
 	t.Helper()
-	books, err := ledger.New(ledgertest.NewStore(), ledger.Options{Currency: "USDC", Now: now})
+	return openShopOn(t, ledger.Options{Now: now}, rules, o, route, provider)
+}
+
+// openShopOn is openShopAt on a ledger with other options.
+func openShopOn(t testing.TB, on ledger.Options, rules escrow.Rules, o gateway.Options, route gateway.Route, provider http.HandlerFunc) *shop {
+	t.Helper()
+	on.Currency = "USDC"
+	books, err := ledger.New(ledgertest.NewStore(), on)
 	must(t, err)
 	t.Cleanup(func() { must(t, books.Close()) })
 	rules.OpenRegistration = true

@@ -78,10 +78,8 @@ func (a *attempt) complete() bool {
 		return false
 	}
 	body := a.received.String()
-	for _, end := range []string{"insufficient_funds", "limit_exceeded", "upstream_failed"} {
-		if strings.Contains(body, end) {
-			return false
-		}
+	if wasStopped(body) {
+		return false
 	}
 	if !a.hungUp {
 		return true

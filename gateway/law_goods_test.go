@@ -234,8 +234,18 @@ func (g sold) ask(t *testing.T, s *shop, streamed bool, headers ...string) (stat
 	defer answer.Body.Close()
 	read, err := io.ReadAll(answer.Body)
 	body = string(read)
-	complete = err == nil && answer.StatusCode == http.StatusOK && !strings.Contains(body, "insufficient_funds") && !strings.Contains(body, "limit_exceeded")
+	complete = err == nil && answer.StatusCode == http.StatusOK && !wasStopped(body)
 	return answer.StatusCode, body, complete
+}
+
+// wasStopped reports whether a stream ends with an error of the gateway.
+func wasStopped(body string) bool {
+	for _, code := range []string{"insufficient_funds", "limit_exceeded", "upstream_failed", "ledger_unavailable"} {
+		if strings.Contains(body, code) {
+			return true
+		}
+	}
+	return false
 }
 
 // units are the number of units in a whole answer.

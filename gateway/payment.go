@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/escrow/api"
 	"github.com/tallygate/tallygate/escrow/ledger"
 	"github.com/tallygate/tallygate/meter"
 )
@@ -90,6 +91,9 @@ func (p *held) clamp(s *escrow.Settlement)                { s.Amount = min(s.Amo
 func (p *held) exhausted() (code ledger.Outcome, message string) {
 	if p.limit > 0 && p.covered >= p.limit {
 		return escrow.LimitExceeded, "the call has cost its limit of " + p.limit.String()
+	}
+	if p.gateway.book.Ledger().Leasing() != nil {
+		return api.LedgerUnavailable, "the ledger can't be used at the moment, so no more money could be set aside for this call; try again later"
 	}
 	return escrow.InsufficientFunds, "the money for this call has run out: fund the wallet or the escrow, and ask again"
 }

@@ -222,7 +222,8 @@ func (t *tending) contact(asked time.Duration) {
 	t.last = max(t.last, asked)
 }
 
-// Leasing returns the reason why this process may not use now what it has leased of anything, or nil. See [Ledger.OnTend].
+// Leasing returns the reason why this process can set nothing aside now, neither money nor what it has leased of other things, or nil. See
+// [Ledger.OnTend].
 func (l *Ledger) Leasing() error { return l.mayHold() }
 
 // OnTend makes each round of [Ledger.Tend] call fn in its operation. It is for leases of other things than accounts: fn gives back what other
