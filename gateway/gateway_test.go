@@ -20,7 +20,7 @@ import (
 	"github.com/tallygate/tallygate/pricing"
 )
 
-// shop is a metered route on plain net/http, over books in memory. Package caddymodule tests the same through a real Caddy, on a real file.
+// shop is a metered route on plain net/http, over books in memory, or on PostgreSQL. Package caddymodule tests the same through a real Caddy, on a real file.
 type shop struct {
 	t    testing.TB
 	book *escrow.Book
@@ -43,7 +43,7 @@ func openShopAt(t testing.TB, now func() time.Time, rules escrow.Rules, o gatewa
 func openShopOn(t testing.TB, on ledger.Options, rules escrow.Rules, o gateway.Options, route gateway.Route, provider http.HandlerFunc) *shop {
 	t.Helper()
 	on.Currency = "USDC"
-	books, err := ledger.New(ledgertest.NewStore(), on)
+	books, err := ledger.New(newStore(t), on)
 	must(t, err)
 	t.Cleanup(func() { must(t, books.Close()) })
 	rules.OpenRegistration = true
@@ -64,6 +64,29 @@ func openShopOn(t testing.TB, on ledger.Options, rules escrow.Rules, o gateway.O
 	t.Cleanup(server.Close)
 	s.url = server.URL
 	return s
+}
+
+// disk keeps the records of a ledger after it is closed.
+type disk struct {
+	open func() (ledger.Store, error)
+	// failNext makes the next commit fail with err. The commit takes place all the same if kept is true.
+	failNext func(err error, kept bool)
+}
+
+// newDisk makes an empty disk. It is in memory if the environment names no other store.
+var newDisk = inMemory
+
+func inMemory() disk {
+	memory := new(ledgertest.Memory)
+	return disk{open: func() (ledger.Store, error) { return memory.Open(), nil }, failNext: memory.FailNext}
+}
+
+// newStore opens a store on a new disk.
+func newStore(t testing.TB) ledger.Store {
+	t.Helper()
+	store, err := newDisk().open()
+	must(t, err)
+	return store
 }
 
 var operator = escrow.Actor{Operator: true}

@@ -17,7 +17,6 @@ import (
 
 	"github.com/tallygate/tallygate/escrow"
 	"github.com/tallygate/tallygate/escrow/ledger"
-	"github.com/tallygate/tallygate/escrow/ledger/ledgertest"
 	"github.com/tallygate/tallygate/gateway"
 	"github.com/tallygate/tallygate/pricing"
 )
@@ -116,7 +115,7 @@ type stall struct {
 }
 
 func openMarket(t *testing.T) *stall {
-	books, err := ledger.New(ledgertest.NewStore(), ledger.Options{Currency: "USDC", Now: time.Now})
+	books, err := ledger.New(newStore(t), ledger.Options{Currency: "USDC", Now: time.Now})
 	must(t, err)
 	t.Cleanup(func() { must(t, books.Close()) })
 	m := &stall{t: t, book: escrow.New(books, escrow.Rules{OpenRegistration: true}), calls: map[string]*attempt{}, moods: map[string]mood{}, goods: map[string]good{}, shops: map[string]http.Handler{}}

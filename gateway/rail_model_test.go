@@ -17,7 +17,6 @@ import (
 
 	"github.com/tallygate/tallygate/escrow"
 	"github.com/tallygate/tallygate/escrow/ledger"
-	"github.com/tallygate/tallygate/escrow/ledger/ledgertest"
 	"github.com/tallygate/tallygate/gateway"
 	"github.com/tallygate/tallygate/pricing"
 )
@@ -93,7 +92,7 @@ func (b *bank) Settle(ctx context.Context, p gateway.Payable) (string, error) {
 // vault is a gateway that takes payments by a bank, over books that are opened again and again.
 type vault struct {
 	bank   *bank
-	memory *ledgertest.Memory
+	disk   disk
 	ahead  atomic.Int64 // by which the clock goes ahead
 	books  *ledger.Ledger
 	book   *escrow.Book
@@ -112,9 +111,10 @@ func fine(t rapid.TB, err error) {
 }
 
 func (v *vault) open(t rapid.TB) {
-	var err error
 	quiet := slog.New(slog.DiscardHandler)
-	v.books, err = ledger.New(v.memory.Open(), ledger.Options{Currency: "USDC", Now: v.now, Logger: quiet})
+	store, err := v.disk.open()
+	fine(t, err)
+	v.books, err = ledger.New(store, ledger.Options{Currency: "USDC", Now: v.now, Logger: quiet})
 	fine(t, err)
 	v.book = escrow.New(v.books, escrow.Rules{Rails: []string{"bank"}})
 	fine(t, v.book.Reserve(context.Background(), "acme"))
@@ -192,7 +192,7 @@ func (v *vault) check(t rapid.TB, payments []string) {
 func TestWhatWasPaidIsBooked(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		v := &vault{memory: new(ledgertest.Memory), bank: &bank{
+		v := &vault{disk: newDisk(), bank: &bank{
 			ends: time.Date(2026, 1, 2, 0, 0, 0, 0, time.UTC), remember: rapid.Bool().Draw(t, "the network remembers"),
 			paid: map[string]ledger.Amount{}, taken: map[string]bool{},
 		}}
@@ -207,12 +207,12 @@ func TestWhatWasPaidIsBooked(t *testing.T) {
 				v.bank.fault = rapid.SampledFrom(faults).Draw(t, "fault")
 				disk := rapid.SampledFrom([]string{"", "", "", "fails", "fails after writing"}).Draw(t, "disk")
 				if disk != "" {
-					v.memory.FailNext(errors.New("disk on fire"), disk != "fails")
+					v.disk.failNext(errors.New("disk on fire"), disk != "fails")
 				}
 				code := v.pay(t, rapid.SampledFrom(payments).Draw(t, "payment"))
 				t.Logf("answered with %d", code)
 				if disk != "" {
-					v.memory.FailNext(nil, false)
+					v.disk.failNext(nil, false)
 					v.reopen(t)
 				}
 			},
@@ -231,8 +231,8 @@ func TestWhatWasPaidIsBooked(t *testing.T) {
 // TestASlowRail: a rail that does not answer within the time limit is not waited for. Nothing is served; what it has settled all the same is
 // booked later, once, and then the same request is served.
 func TestASlowRail(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		v := &vault{memory: new(ledgertest.Memory), bank: &bank{
+	synctest.Test(t, func(t *testing.T) { // a database has a clock of its own
+		v := &vault{disk: inMemory(), bank: &bank{
 			ends: time.Date(2026, 1, 2, 0, 0, 0, 0, time.UTC), remember: true, paid: map[string]ledger.Amount{}, taken: map[string]bool{},
 		}}
 		v.open(t)

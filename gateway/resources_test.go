@@ -16,7 +16,6 @@ import (
 
 	"github.com/tallygate/tallygate/escrow"
 	"github.com/tallygate/tallygate/escrow/ledger"
-	"github.com/tallygate/tallygate/escrow/ledger/ledgertest"
 	"github.com/tallygate/tallygate/gateway"
 )
 
@@ -141,10 +140,12 @@ func TestWhatCameOfResources(t *testing.T) {
 // TestResourcesOutliveTheServer: what belongs to whom is durable before the answer goes out, and all keys of an agent are the same payer.
 func TestResourcesOutliveTheServer(t *testing.T) {
 	t.Parallel()
-	memory := new(ledgertest.Memory)
+	disk := newDisk()
 	m := &storehouse{shop: &shop{t: t}, keeper: &keeper{things: map[string][]string{}, shape: collections[0]}, keys: map[string]string{}}
 	open := func() (closed func()) {
-		books, err := ledger.New(memory.Open(), ledger.Options{Currency: "USDC"})
+		store, err := disk.open()
+		must(t, err)
+		books, err := ledger.New(store, ledger.Options{Currency: "USDC"})
 		must(t, err)
 		m.book = escrow.New(books, escrow.Rules{OpenRegistration: true})
 		must(t, m.book.Reserve(t.Context(), "acme"))

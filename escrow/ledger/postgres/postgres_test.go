@@ -14,22 +14,13 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger/ledgertest"
 	"github.com/tallygate/tallygate/escrow/ledger/postgres"
 	"github.com/tallygate/tallygate/escrow/ledger/postgres/pgtest"
+	"github.com/tallygate/tallygate/escrow/ledger/postgres/pgtest/stores"
 	"github.com/tallygate/tallygate/internal/rounds"
 )
 
 var errInjected = errors.New("injected")
 
 var quiet = slog.New(slog.NewTextHandler(io.Discard, nil))
-
-// faults makes a chosen step fail once.
-type faults struct{ next atomic.Pointer[postgres.Step] }
-
-func (f *faults) hook(step postgres.Step) error {
-	if want := f.next.Load(); want != nil && *want == step && f.next.CompareAndSwap(want, nil) {
-		return errInjected
-	}
-	return nil
-}
 
 func must(t testing.TB, err error) {
 	t.Helper()
@@ -41,9 +32,9 @@ func must(t testing.TB, err error) {
 // place returns a place in a new schema. Who opens it has the next one of the modes.
 func place(t testing.TB, server *pgtest.Server, o postgres.Options, modes ...postgres.Mode) ledgertest.Place {
 	dsn := server.New(t)
-	f := new(faults)
+	f := new(stores.Faults)
 	var opened atomic.Int64
-	o.Fault, o.Logger = f.hook, quiet
+	o.Fault, o.Logger = f.Hook, quiet
 	return ledgertest.Place{
 		Slow: true,
 		Open: func() ledger.Store {
@@ -56,13 +47,7 @@ func place(t testing.TB, server *pgtest.Server, o postgres.Options, modes ...pos
 			t.Cleanup(func() { must(t, s.Close()) })
 			return s
 		},
-		FailNext: func(kept bool) {
-			step := postgres.StepCommit
-			if kept {
-				step = postgres.StepAnswer
-			}
-			f.next.Store(&step)
-		},
+		FailNext: func(kept bool) { f.FailNext(errInjected, kept) },
 	}
 }
 

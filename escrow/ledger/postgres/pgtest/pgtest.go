@@ -48,9 +48,17 @@ var shared struct {
 // and works in a schema of its own: see [Server.New]. Shared treats missing binaries as [Start] does.
 func Shared(t testing.TB) *Server {
 	t.Helper()
-	shared.once.Do(func() { shared.server, shared.err = Open("fsync=off") })
-	usable(t, shared.err)
-	return shared.server
+	server, err := OpenShared()
+	usable(t, err)
+	return server
+}
+
+// OpenShared is [Shared] outside of a test.
+func OpenShared() (*Server, error) {
+	shared.once.Do(func() { // a test may open a hundred ledgers
+		shared.server, shared.err = Open("fsync=off", "max_connections=1000")
+	})
+	return shared.server, shared.err
 }
 
 // Main runs the tests of a package, closes the server that they shared, and returns the exit code. TestMain calls it if a test of its
