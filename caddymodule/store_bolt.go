@@ -12,15 +12,6 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger/bolt"
 )
 
-// StoreModule is implemented by the modules of the namespace tallygate.stores. Such a module opens the store of the ledger.
-type StoreModule interface {
-	// Key identifies the store: two configs whose stores have the same key share one open ledger during a reload. It must say where the
-	// store is, and must not contain anything that may change with a reload, such as options and secrets.
-	Key() string
-	// Open opens the store. It is called when the app starts, and never when a config is only validated.
-	Open() (ledger.Store, error)
-}
-
 // BoltStore keeps the ledger in one bbolt file on this machine.
 type BoltStore struct {
 	// Path is the path of the file, relative to the folder in which the server runs. If there is no such file, it is created.

@@ -13,6 +13,15 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
+// StoreModule is implemented by the modules of the namespace tallygate.stores. Such a module opens the store of the ledger.
+type StoreModule interface {
+	// Key identifies the store: two configs whose stores have the same key share one open ledger during a reload. It must say where the
+	// store is, and must not contain anything that may change with a reload, such as options and secrets.
+	Key() string
+	// Open opens the store. It is called when the app starts, and never when a config is only validated.
+	Open() (ledger.Store, error)
+}
+
 // Placed is implemented by stores that a command can name without a config, by their kind and a place: 'bolt FILE', 'postgres DSN'. The
 // kind is the name of the module in the namespace tallygate.stores. So the commands know the stores that a build has, and no others.
 type Placed interface {

@@ -50,6 +50,16 @@ func (q *asked) admit() (*admitted, *ledger.Refusal) {
 	a := &admitted{asked: q, pay: pay}
 	a.readsOn = pay.moves() && q.rates.UsesTokens() && q.call.API != ""
 	a.listen()
+	a.prepare()
+	ended := a.gateway.book.Claims().Live(a.abandon) // the end of the process may have to settle the call
+	a.left = func() { ended(); done() }
+	metrics.live.Inc()
+	return a, nil
+}
+
+// prepare makes the request what the provider gets: without what would make an answer that can't be read, with the context of the upstream
+// call, and with who calls.
+func (a *admitted) prepare() {
 	if a.reads() {
 		// Without this header the transport asks for gzip itself and decodes the answer, so the usage can be read.
 		a.request.Header.Del("Accept-Encoding")
@@ -69,10 +79,6 @@ func (q *asked) admit() (*admitted, *ledger.Refusal) {
 	a.request = a.request.WithContext(a.outlive(context.WithValue(a.request.Context(), callKey{}, a)))
 	a.introduce(a.request)
 	a.include()
-	ended := a.gateway.book.Claims().Live(a.abandon) // the end of the process may have to settle the call
-	a.left = func() { ended(); done() }
-	metrics.live.Inc()
-	return a, nil
 }
 
 // hangUpGrace is how long Tallygate goes on reading an answer, to get its usage, after its client has left.

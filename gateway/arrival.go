@@ -84,18 +84,3 @@ func (a *arrival) ask() (*asked, *ledger.Refusal) {
 	}
 	return a.understandAll()
 }
-
-// understandAll finds out what the caller asks for, and names a call that may be made again.
-func (a *arrival) understandAll() (*asked, *ledger.Refusal) {
-	asked, refusal := a.understand()
-	if refusal != nil {
-		return nil, refusal
-	}
-	if refusal := asked.checkHead(); refusal != nil {
-		return nil, refusal
-	}
-	if refusal := asked.digestRequest(); refusal != nil {
-		return nil, refusal
-	}
-	return asked, nil
-}

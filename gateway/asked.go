@@ -37,6 +37,21 @@ type asked struct {
 	paced   escrow.Paced // the rates against which the call counts
 }
 
+// understandAll finds out what the caller asks for, and names a call that may be made again.
+func (a *arrival) understandAll() (*asked, *ledger.Refusal) {
+	asked, refusal := a.understand()
+	if refusal != nil {
+		return nil, refusal
+	}
+	if refusal := asked.checkHead(); refusal != nil {
+		return nil, refusal
+	}
+	if refusal := asked.digestRequest(); refusal != nil {
+		return nil, refusal
+	}
+	return asked, nil
+}
+
 // understand finds out what is asked and what it costs. It reads the body only if the price depends on it.
 func (a *arrival) understand() (*asked, *ledger.Refusal) {
 	q := &asked{arrival: a, call: &meter.Call{Format: wire.Generic}, rates: a.route.Rates, dear: a.route.Rates, limit: lowest(a.route.MaxCharge, a.terms.maxCharge)}

@@ -24,7 +24,6 @@ package gateway
 
 import (
 	"cmp"
-	"log/slog"
 	"maps"
 	"net/http"
 	"sync"
@@ -199,5 +198,3 @@ type Report struct {
 	Units   string
 	Counts  map[string]string // what was used, by class; not to be changed
 }
-
-func (r *Route) logger() *slog.Logger { return cmp.Or(r.Logger, slog.Default()) }

@@ -6,7 +6,6 @@ import (
 
 	"github.com/tallygate/tallygate/escrow"
 	"github.com/tallygate/tallygate/escrow/ledger"
-	"github.com/tallygate/tallygate/meter"
 	"github.com/tallygate/tallygate/pricing"
 )
 
@@ -94,14 +93,4 @@ func (q *asked) pace() *ledger.Refusal {
 func (q *asked) needsModel() bool {
 	return !q.route.Shadow && (len(q.payer.Models) > 0 || q.payer.Pace.Tokens > 0 || q.payer.Agents.Tokens > 0 ||
 		slices.ContainsFunc(q.route.CallRates, func(r CallRate) bool { return r.Tokens || r.Model != "" }))
-}
-
-// tokensOf is how many tokens a usage has, in whole tokens.
-func tokensOf(units meter.Units) (sum int64) {
-	for class, n := range units {
-		if pricing.IsToken(class) {
-			sum += int64(n) / int64(meter.Whole(1))
-		}
-	}
-	return sum
 }

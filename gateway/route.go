@@ -103,6 +103,8 @@ func (r *Route) batch() pricing.Measure { return cmp.Or(r.Batch, defaultBatch) }
 
 func (r *Route) maxBody() int64 { return cmp.Or(r.MaxBody, DefaultMaxBody) }
 
+func (r *Route) logger() *slog.Logger { return cmp.Or(r.Logger, slog.Default()) }
+
 func (r *Route) payment() Payment {
 	if r.Payment == nil {
 		return Wallet{}

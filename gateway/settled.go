@@ -10,6 +10,7 @@ import (
 	"github.com/tallygate/tallygate/escrow"
 	"github.com/tallygate/tallygate/escrow/ledger"
 	"github.com/tallygate/tallygate/meter"
+	"github.com/tallygate/tallygate/pricing"
 )
 
 // settled is a call that is over. It was charged, or costs nothing, or the ledger has failed and nobody knows.
@@ -104,6 +105,16 @@ func hasTokens(units meter.Units) bool {
 		}
 	}
 	return false
+}
+
+// tokensOf is how many tokens a usage has, in whole tokens.
+func tokensOf(units meter.Units) (sum int64) {
+	for class, n := range units {
+		if pricing.IsToken(class) {
+			sum += int64(n) / int64(meter.Whole(1))
+		}
+	}
+	return sum
 }
 
 // settlement is the settlement of the answer: what it used, and what that costs.

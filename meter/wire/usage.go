@@ -58,72 +58,108 @@ func Fields(object gjson.Result) func(name string) gjson.Result {
 // OpenAI's prompt includes what was read from and written to a cache, and its completion includes reasoning and audio
 // (https://platform.openai.com/docs/api-reference/chat/object). Anthropic's input_tokens and Bedrock's inputTokens do not include the cache
 // (https://docs.anthropic.com/en/api/messages#response-usage). If there is a total, it shows which of the two is the case: see explain.
-func ReadUsage(get func(key string) gjson.Result) (s Stated) {
-	first := func(get func(string) gjson.Result, keys []string) int64 {
-		for _, key := range keys {
-			if v := get(key); !v.IsObject() {
-				if n := Number(v, &s.Suspect); n != 0 {
-					return n
-				}
-			}
-		}
-		return 0
-	}
-	pick := func(keys []string) gjson.Result {
-		for _, key := range keys {
-			if v := get(key); v.Exists() && v.Type != gjson.Null {
-				return v
-			}
-		}
-		return gjson.Result{}
-	}
-	in, out := Fields(pick(inputDetails)), Fields(pick(outputDetails))
-	s.HasPrompt, s.HasCompletion = pick(promptWords).Exists(), pick(completionWords).Exists()
-	s.Prompt, s.Completion = Number(pick(promptWords), &s.Suspect), Number(pick(completionWords), &s.Suspect)
+func ReadUsage(get func(key string) gjson.Result) Stated {
+	u := usage{get: get, in: Fields(pick(get, inputDetails)), out: Fields(pick(get, outputDetails))}
+	s := &u.stated
+	prompt, completion := pick(get, promptWords), pick(get, completionWords)
+	s.HasPrompt, s.HasCompletion = prompt.Exists(), completion.Exists()
+	s.Prompt, s.Completion = u.number(prompt), u.number(completion)
+	u.readCache()
+	u.readCacheByAge()
+	u.readMedia()
+	u.readReasoning()
+	s.Prompt += u.number(get("connector_tokens")) // what tools found, in Mistral's conversations
 
-	var beside bool // the cache's part is stated in Anthropic's way
+	openAI := get("prompt_tokens").Exists() // LiteLLM and Databricks state Anthropic's cache together with a prompt that includes it
+	s.explain(u.number(pick(get, totalWords)), u.beside, u.beside && (!openAI || s.Cached+s.CacheWrite > s.Prompt))
+	return *s
+}
+
+// usage is a usage while it is read.
+type usage struct {
+	get     func(name string) gjson.Result // its own fields
+	in, out func(name string) gjson.Result // the fields of the details of its input and of its output
+	stated  Stated                         // what has been read
+	beside  bool                           // the cache's part is stated in Anthropic's way, so the prompt may exclude it
+}
+
+// pick returns the first of these fields that has a value.
+func pick(get func(name string) gjson.Result, names []string) gjson.Result {
+	for _, name := range names {
+		if v := get(name); v.Exists() && v.Type != gjson.Null {
+			return v
+		}
+	}
+	return gjson.Result{}
+}
+
+func (u *usage) number(v gjson.Result) int64 { return Number(v, &u.stated.Suspect) }
+
+// first returns the first number of these fields that is not 0.
+func (u *usage) first(get func(name string) gjson.Result, names []string) int64 {
+	for _, name := range names {
+		if v := get(name); !v.IsObject() {
+			if n := u.number(v); n != 0 {
+				return n
+			}
+		}
+	}
+	return 0
+}
+
+// readCache reads what was read from a cache and what was written to it: from the details of the input, else beside the prompt.
+func (u *usage) readCache() {
 	for _, f := range []struct {
 		n                          *int64
 		nested, inside, besideThis []string
-	}{{&s.Cached, readWords, insideReadWords, besideReadWords}, {&s.CacheWrite, writtenWords, nil, besideWrittenWords}} {
-		if *f.n = first(in, f.nested); *f.n == 0 {
-			*f.n = first(get, f.inside)
+	}{{&u.stated.Cached, readWords, insideReadWords, besideReadWords}, {&u.stated.CacheWrite, writtenWords, nil, besideWrittenWords}} {
+		if *f.n = u.first(u.in, f.nested); *f.n == 0 {
+			*f.n = u.first(u.get, f.inside)
 		}
 		if *f.n == 0 {
-			*f.n = first(get, f.besideThis)
-			beside = beside || *f.n != 0
+			*f.n = u.first(u.get, f.besideThis)
+			u.beside = u.beside || *f.n != 0
 		}
 	}
-	for i, written := range []gjson.Result{get("cache_creation"), in("cache_creation_token_details"), in("cache_creation")} { // the sum may be missing
+}
+
+// readCacheByAge reads how much was written to a cache for an hour. The sum of what was written may be missing: then it is made of the parts.
+func (u *usage) readCacheByAge() {
+	s := &u.stated
+	for i, written := range []gjson.Result{u.get("cache_creation"), u.in("cache_creation_token_details"), u.in("cache_creation")} {
 		if !written.IsObject() {
 			continue
 		}
-		hour, short := Number(written.Get("ephemeral_1h_input_tokens"), &s.Suspect), Number(written.Get("ephemeral_5m_input_tokens"), &s.Suspect)
+		hour, short := u.number(written.Get("ephemeral_1h_input_tokens")), u.number(written.Get("ephemeral_5m_input_tokens"))
 		if s.CacheWrite == 0 {
 			s.CacheWrite = hour + short
-			beside = beside || i == 0 && s.CacheWrite != 0
+			u.beside = u.beside || i == 0 && s.CacheWrite != 0
 		}
 		s.CacheWrite1h = min(hour, s.CacheWrite)
-		break
+		return
 	}
-	cached := in("cached_tokens_details").Get
-	s.AudioInput = max(0, first(in, audioWords)-Number(cached("audio_tokens"), &s.Suspect))
-	s.ImageInput = max(0, Number(in("image_tokens"), &s.Suspect)-Number(cached("image_tokens"), &s.Suspect)) // xAI and OpenAI's images
-	if s.Reasoning = first(out, append(slices.Clip(reasoningWords), "reasoning")); s.Reasoning == 0 {
-		s.Reasoning = first(get, reasoningWords)
+}
+
+// readMedia reads the parts that are audio or images. Those of the input do not include what of them was read from a cache.
+func (u *usage) readMedia() {
+	cached := u.in("cached_tokens_details").Get
+	u.stated.AudioInput = max(0, u.first(u.in, audioWords)-u.number(cached("audio_tokens")))
+	u.stated.ImageInput = max(0, u.number(u.in("image_tokens"))-u.number(cached("image_tokens"))) // xAI and OpenAI's images
+	u.stated.AudioOutput, u.stated.ImageOutput = u.first(u.out, audioWords), u.number(u.out("image_tokens"))
+}
+
+// readReasoning reads the part that is reasoning, and adds it to the completion where that is known not to include it.
+func (u *usage) readReasoning() {
+	s := &u.stated
+	if s.Reasoning = u.first(u.out, append(slices.Clip(reasoningWords), "reasoning")); s.Reasoning == 0 {
+		s.Reasoning = u.first(u.get, reasoningWords)
 	}
-	s.AudioOutput, s.ImageOutput = first(out, audioWords), Number(out("image_tokens"), &s.Suspect)
-	if v := get("market_cost"); v.Exists() && v.Type != gjson.Null && s.Reasoning > s.Completion {
+	if v := u.get("market_cost"); v.Exists() && v.Type != gjson.Null && s.Reasoning > s.Completion {
 		s.Completion += s.Reasoning // Vercel's gateway leaves Gemini's thoughts out of everything but the cost
 	}
-	if get("citation_tokens").Exists() {
+	if u.get("citation_tokens").Exists() {
 		s.Completion += s.Reasoning // Perplexity bills it besides both: https://docs.perplexity.ai/getting-started/pricing
 	}
-	s.Prompt += Number(get("connector_tokens"), &s.Suspect) // what tools found, in Mistral's conversations
-
-	openAI := get("prompt_tokens").Exists() // LiteLLM and Databricks state Anthropic's cache together with a prompt that includes it
-	s.explain(Number(pick(totalWords), &s.Suspect), beside, beside && (!openAI || s.Cached+s.CacheWrite > s.Prompt))
-	return s
 }
 
 // explain adds to s what the total has besides prompt and completion. First comes what other fields explain: the cache's part, if the

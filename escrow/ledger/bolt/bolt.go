@@ -68,7 +68,7 @@ const (
 	StepWrite  Step = "write"  // the changes are put into pages
 	StepCommit Step = "commit" // before the pages are written and synced: if it fails, nothing was written
 	StepSync   Step = "sync"   // after the pages are written and synced: if it fails, everything was written
-	StepCopy   Step = "copy"   // a copy of the file is written, by Reopen, Backup or Restore
+	StepCopy   Step = "copy"   // a copy of the file is written, by Reopen, BackupFile or Restore
 	StepFlush  Step = "flush"  // a copy is synced
 	StepRename Step = "rename" // a copy gets its final name
 )

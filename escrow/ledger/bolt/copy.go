@@ -139,6 +139,8 @@ func (f *file) copyTo(path string, o Options, progress ledger.Progress) (err err
 	return made.Sync()
 }
 
+// writeTo writes the file as tx sees it, and returns the number of bytes written. Operations go on meanwhile. Pages that they replace are not
+// used again until tx has ended, so a slow w makes the file grow.
 func writeTo(tx *bbolt.Tx, w io.Writer, o Options, progress ledger.Progress) (int64, error) {
 	t := &target{writer: w, options: o, progress: progress, total: tx.Size()}
 	n, err := tx.WriteTo(t)
@@ -168,19 +170,6 @@ func (t *target) Write(p []byte) (n int, err error) {
 	t.done += int64(n)
 	t.progress.Tell(ledger.StepBytes, t.done, t.total)
 	return n, t.err
-}
-
-// Backup writes the whole ledger as of now to w, in the format that [Open] reads. It returns the number of bytes written. Operations go
-// on meanwhile. Pages that they replace are not used again until the backup has ended, so a slow w makes the file grow.
-func (s *Store) Backup(w io.Writer) (n int64, err error) {
-	err = s.file.Load().view(func(tx *bbolt.Tx) error {
-		n, err = writeTo(tx, w, s.options, nil)
-		return err
-	})
-	if err != nil {
-		return n, fmt.Errorf("backing up %s: %w", s.path, err)
-	}
-	return n, nil
 }
 
 // BackupFile writes a backup to a new file and checks the books in it. Only then does the file get its name, so a file with that name is
