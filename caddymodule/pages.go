@@ -120,8 +120,9 @@ func (a *App) stand(ctx context.Context) (stand, error) {
 		out.Behind = int64(behind.Seconds())
 	}
 	if store, ok := on.store.(interface{ LastCommit() (int, time.Duration) }); ok {
-		operations, took := store.LastCommit()
-		out.Commit = &lastCommit{operations, float64(took.Microseconds()) / 1000}
+		if operations, took := store.LastCommit(); operations > 0 {
+			out.Commit = &lastCommit{operations, float64(took.Microseconds()) / 1000}
+		}
 	}
 	if last, found := verifications.Load(on.Ledger()); found {
 		out.Verified = last.(*verifiedAt)

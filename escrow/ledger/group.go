@@ -33,13 +33,19 @@ type GroupCommit struct {
 	observer atomic.Pointer[func(operations int, took time.Duration)]
 
 	mu      sync.Mutex
-	size    int           // of the last group
-	took    time.Duration // by the last commit
+	size    int // of the last group
+	last    committed
 	wake    *sync.Cond
 	waiting []submission
 	broken  error // why operations are refused, nil if they are accepted
 	closing bool
 	ended   chan struct{}
+}
+
+// committed is a group that has written something.
+type committed struct {
+	operations int
+	took       time.Duration // to run and commit them
 }
 
 type submission struct {
@@ -114,28 +120,29 @@ func (g *GroupCommit) run() {
 			answer(ops, broken)
 		default:
 			began := time.Now()
-			g.commit(ops)
-			took := time.Since(began)
-			g.noteTook(took)
-			if observer := g.observer.Load(); observer != nil {
-				(*observer)(len(ops), took)
+			if g.commit(ops) {
+				g.note(committed{len(ops), time.Since(began)})
 			}
 		}
 	}
 }
 
-func (g *GroupCommit) noteTook(took time.Duration) {
+// note tells of a group that has written something. One that has not costs nothing, and says nothing about the others.
+func (g *GroupCommit) note(c committed) {
 	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.took = took
+	g.last = c
+	g.mu.Unlock()
+	if observer := g.observer.Load(); observer != nil {
+		(*observer)(c.operations, c.took)
+	}
 }
 
-// LastCommit returns how many operations the last group had, and how long it took to run and commit them. In the meantime the next group may
-// have begun.
+// LastCommit returns how many operations the last group had that wrote something, and how long it took to run and commit them. In the meantime
+// the next group may have begun.
 func (g *GroupCommit) LastCommit() (operations int, took time.Duration) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.size, g.took
+	return g.last.operations, g.last.took
 }
 
 // await waits for an operation. It returns false after Close, when there are none left.
@@ -233,25 +240,26 @@ func (g *GroupCommit) reopen(reopen func() error) (err error) {
 	return nil
 }
 
-func (g *GroupCommit) commit(ops []submission) {
+// commit runs the operations and commits what they write. It reports whether they wrote anything.
+func (g *GroupCommit) commit(ops []submission) (wrote bool) {
 	for {
 		group, err := g.beginContained()
 		if err != nil {
 			answer(ops, g.fail(fmt.Errorf("beginning a transaction: %w", err)))
-			return
+			return false
 		}
-		results, err := attempt(group, ops)
+		results, wrote, err := attempt(group, ops)
 		if err == nil {
 			for i, op := range ops {
 				op.Done(results[i])
 			}
-			return
+			return wrote
 		}
 		undo(ops, results)
 		if !errors.Is(err, ErrRunAgain) {
 			g.fail(err)
 			answer(ops, fmt.Errorf("%w: %w", ErrOutcomeUnknown, err))
-			return
+			return wrote
 		}
 	}
 }
@@ -269,8 +277,9 @@ func (g *GroupCommit) fail(cause error) error {
 	return g.broken
 }
 
-// attempt runs operations and commits them. It returns the result of each operation that ran, and an error if the group as a whole failed.
-func attempt(group Group, ops []submission) (results []error, err error) {
+// attempt runs operations and commits them. It returns the result of each operation that ran, whether any of them wrote something, and an error if
+// the group as a whole failed.
+func attempt(group Group, ops []submission) (results []error, wrote bool, err error) {
 	defer containPanic(&err)
 	changes := newOverlay(group)
 	results = make([]error, 0, len(ops))
@@ -278,7 +287,7 @@ func attempt(group Group, ops []submission) (results []error, err error) {
 		results = append(results, changes.Try(func() error { return contained(op.Run, changes) }))
 		changes.keep()
 	}
-	return results, group.Commit(changes.all())
+	return results, changes.any(), group.Commit(changes.all())
 }
 
 // undo calls Undo of the operations that succeeded.

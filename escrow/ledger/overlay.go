@@ -96,6 +96,11 @@ func (o *overlay) keep() {
 // Doubt implements [Doubter].
 func (o *overlay) Doubt() bool { return doubt(o.base) }
 
+// any reports whether there are writes.
+func (o *overlay) any() bool {
+	return slices.ContainsFunc(o.list, func(n *node) bool { return n.set })
+}
+
 // all yields the writes in the order of their keys.
 func (o *overlay) all() iter.Seq2[[]byte, []byte] {
 	return func(yield func([]byte, []byte) bool) {

@@ -91,8 +91,8 @@ type Reopener interface {
 
 // Observed is implemented by stores that tell about their commits, such as for metrics.
 type Observed interface {
-	// Observe makes the store call observer after each commit with the number of operations of the group, and with the time that the group
-	// took until its operations were answered. The goroutine that commits calls it and waits for it.
+	// Observe makes the store call observer after each commit that wrote something, with the number of operations of the group, and with the time
+	// that the group took until its operations were answered. The goroutine that commits calls it and waits for it.
 	Observe(observer func(operations int, took time.Duration))
 }
 
