@@ -34,9 +34,7 @@ func beside(again func(), do func()) {
 // refused for which there is enough of everything.
 func TestWhatCantBeServedRefusesNoOther(t *testing.T) {
 	units := func(n int64) int64 { return n * escrow.Micro }
-	plan := func(overage bool) escrow.Plan {
-		return escrow.Plan{Payee: "shop", Name: "week", Price: amount("1"), Period: 168 * time.Hour, Included: units(5), Unit: "call", Overage: overage}
-	}
+	plan := &escrow.Plan{Payee: "shop", Name: "week", Price: amount("1"), Period: 168 * time.Hour, Included: units(5), Unit: "call"}
 	for name, test := range map[string]struct {
 		limit   string
 		credits []string
@@ -57,19 +55,15 @@ func TestWhatCantBeServedRefusesNoOther(t *testing.T) {
 			greedy: extended(escrow.CallOrder{Least: amount("1")}, func(a *escrow.Authorisation) bool { return a.Extend(amount("9")) == nil }),
 		},
 		"a quota": {
-			plan: new(plan(false)), modest: escrow.CallOrder{Quota: units(4)},
+			plan: plan, modest: escrow.CallOrder{Quota: units(4)},
 			greedy: refusedAlways(escrow.CallOrder{Quota: units(8)}),
 		},
 		"a quota to go on": {
-			plan: new(plan(false)), modest: escrow.CallOrder{Quota: units(4)},
+			plan: plan, modest: escrow.CallOrder{Quota: units(4)},
 			greedy: extended(escrow.CallOrder{Quota: units(1)}, func(a *escrow.Authorisation) bool { return a.ExtendQuota(units(8)) }),
 		},
-		"a quota, and money beyond it": {
-			plan: new(plan(true)), modest: escrow.CallOrder{Quota: units(4)},
-			greedy: extended(escrow.CallOrder{Quota: units(1)}, func(a *escrow.Authorisation) bool { return a.ExtendQuota(units(800)) }),
-		},
 		"a look at a quota": {
-			plan: new(plan(false)), modest: escrow.CallOrder{Quota: units(4)},
+			plan: plan, modest: escrow.CallOrder{Quota: units(4)},
 			greedy: extended(escrow.CallOrder{Quota: units(1)}, func(a *escrow.Authorisation) bool { return a.QuotaReach(units(8)) >= units(8) }),
 		},
 	} {
@@ -145,34 +139,6 @@ func extended(o escrow.CallOrder, more func(*escrow.Authorisation) bool) func(*s
 			if more(a) {
 				s.t.Errorf("a call got more than there is")
 			}
-		}
-	}
-}
-
-// TestOneOfTwoIsServed: two calls come at the same time, with enough for one of them, in several credits. One is served.
-func TestOneOfTwoIsServed(t *testing.T) {
-	s := newShop(t, defaultRules())
-	s.agents("0", "alice")
-	s.agents("100", "shop")
-	for range 4 {
-		s.issue("shop", "alice", "1", time.Time{})
-	}
-	for range rounds.Of(2000, 10_000) {
-		var calls [2]*escrow.Authorisation
-		var both sync.WaitGroup
-		for i := range calls {
-			both.Go(func() { calls[i], _ = s.authorise(escrow.CallOrder{Least: amount("3.5"), Credit: true}) })
-		}
-		both.Wait()
-		served := 0
-		for _, a := range calls {
-			if a != nil {
-				a.Cancel()
-				served++
-			}
-		}
-		if served != 1 {
-			t.Fatalf("of two calls, with money for one, %d were served", served)
 		}
 	}
 }
