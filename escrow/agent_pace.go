@@ -78,7 +78,13 @@ type Paced struct {
 func (b *Book) Pace(by Actor, others []CallRate) (Paced, error) {
 	all := append(by.Pace.rates(by.Key, "key"), by.Agents.rates("", "agent")...)
 	all = append(all, others...)
+	if len(all) == 0 {
+		return Paced{}, nil
+	}
 	p := Paced{claims: b.process.claims, agent: by.Agent}
+	pacing := b.process.pacing.of(by.Agent)
+	pacing.Lock() // otherwise another call could come between, and this one would count against a rate although a later one refuses it
+	defer pacing.Unlock()
 	for _, r := range all {
 		if wait := p.claims.Wait(r.thing(by.Agent), r.rate()); wait > 0 {
 			return Paced{}, r.exceeded(wait)
@@ -87,7 +93,7 @@ func (b *Book) Pace(by Actor, others []CallRate) (Paced, error) {
 	for _, r := range all {
 		if r.Tokens {
 			p.tokens = append(p.tokens, r)
-		} else if wait := p.claims.Pass(r.thing(by.Agent), r.rate()); wait > 0 { // another call came between
+		} else if wait := p.claims.Pass(r.thing(by.Agent), r.rate()); wait > 0 { // the rate was changed meanwhile
 			return Paced{}, r.exceeded(wait)
 		}
 	}

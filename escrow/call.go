@@ -2,7 +2,6 @@ package escrow
 
 import (
 	"context"
-	"hash/maphash"
 	"sync"
 	"time"
 
@@ -123,16 +122,6 @@ func (b *Book) Authorise(ctx context.Context, o CallOrder) (*Authorisation, erro
 	return a, nil
 }
 
-// agentLocks are locks for what one agent may do only once at a time in this process. Agents share a few locks.
-type agentLocks struct {
-	seed  maphash.Seed
-	locks [64]sync.Mutex
-}
-
-func (t *agentLocks) of(agent string) *sync.Mutex {
-	return &t.locks[maphash.String(t.seed, agent)%uint64(len(t.locks))]
-}
-
 // fund sets aside the first amount, from what pays the call.
 func (a *Authorisation) fund(ctx context.Context, o CallOrder) error {
 	switch o.From {
@@ -204,6 +193,11 @@ func (a *Authorisation) Extend(total ledger.Amount) error {
 
 // extend increases what is authorised. If it refuses, nothing has changed. a.mu must be locked.
 func (a *Authorisation) extend(by ledger.Amount) error {
+	return a.book.take(a.charge.Payer, func() error { return a.extendNow(by) })
+}
+
+// extendNow is extend of what is taken in [Book.take].
+func (a *Authorisation) extendNow(by ledger.Amount) error {
 	if by <= 0 {
 		return nil
 	}
@@ -247,12 +241,15 @@ func (a *Authorisation) extendUpTo(total ledger.Amount, extend func(*ledger.Hold
 	defer a.mu.Unlock()
 	if a.shadow {
 		a.total = max(a.total, total)
-	} else if by := total - a.total; by > 0 && a.frozen() == nil {
-		by = a.limits.extendUpTo(by)
-		got, _ := a.credit.extendUpTo(by)
-		got += extend(a.hold, by-got)
-		a.limits.giveBack(by - got)
-		a.total += got
+	} else if total > a.total && a.frozen() == nil {
+		a.book.takeUpTo(a.charge.Payer, func() (enough bool) {
+			by := a.limits.extendUpTo(total - a.total)
+			got, _ := a.credit.extendUpTo(by)
+			got += extend(a.hold, by-got)
+			a.limits.giveBack(by - got)
+			a.total += got
+			return a.total == total
+		})
 	}
 	return a.total
 }

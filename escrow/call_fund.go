@@ -18,7 +18,11 @@ func (o CallOrder) spends(from *Escrow) spending {
 }
 
 // holdFirst holds the first amount, within the payer's limits.
-func (a *Authorisation) holdFirst(ctx context.Context, o CallOrder, from *Escrow) (err error) {
+func (a *Authorisation) holdFirst(ctx context.Context, o CallOrder, from *Escrow) error {
+	return a.book.take(o.By.Agent, func() error { return a.tryFirst(ctx, o, from) })
+}
+
+func (a *Authorisation) tryFirst(ctx context.Context, o CallOrder, from *Escrow) (err error) {
 	if a.limits, err = a.book.claimLimits(ctx, o.By.Key, o.spends(from)); err != nil {
 		return err
 	}
@@ -213,12 +217,10 @@ func (a *Authorisation) again(ctx context.Context, id string, o CallOrder) (bool
 // open makes an escrow for the pair. Its amount is the requested one, or less if the wallet has less or the key's limits leave less, but at
 // least the first hold. The limits count the money only when calls use it, but a key must not lock more than it may spend.
 func (a *Authorisation) open(ctx context.Context, o CallOrder) error {
-	limits, err := a.book.claimLimits(ctx, o.By.Key, o.spends(nil))
+	within, err := a.book.withinLimitsNow(ctx, o)
 	if err != nil {
 		return err
 	}
-	defer limits.end()
-	within := o.Least + limits.extendUpTo(max(0, o.Open-o.Least))
 	credit, err := a.book.creditFor(o)
 	if err != nil {
 		return err
@@ -236,6 +238,21 @@ func (a *Authorisation) open(ctx context.Context, o CallOrder) error {
 		return e, t.lock(&e)
 	})
 	return err
+}
+
+// withinLimitsNow returns how much the escrow that a call opens may have by the limits of the payer: at most o.Open, but at least the first hold.
+// It leaves nothing claimed, since other calls may need the room while the escrow is written.
+func (b *Book) withinLimitsNow(ctx context.Context, o CallOrder) (ledger.Amount, error) {
+	var limits *limitClaim
+	err := b.take(o.By.Agent, func() (err error) {
+		limits, err = b.claimLimits(ctx, o.By.Key, o.spends(nil))
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	defer limits.end()
+	return o.Least + max(0, min(o.Open-o.Least, limits.room())), nil
 }
 
 // forMilestone lets a call do the work of a milestone. The call holds nothing, its price may not be above what the milestone pays, and no

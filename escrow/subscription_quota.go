@@ -2,6 +2,7 @@ package escrow
 
 import (
 	"context"
+	"errors"
 	"math"
 	"time"
 
@@ -31,8 +32,25 @@ func (b *Book) claimQuota(ctx context.Context, s Subscription, o CallOrder) (*qu
 	} else { // nothing is counted but that the call runs
 		o.Quota, of = 1, []Bound{{Of: s.running(), Most: math.MaxInt64}}
 	}
+	take := b.process.claims.TakeUpTo
+	if q.counted() && !s.Plan.Overage { // a part is of no use to it, but perhaps to another call
+		take = b.process.claims.Take
+	}
 	var err error
-	q.Claim, err = b.process.claims.TakeUpTo(ctx, o.Quota, of...)
+	b.takeUpTo(o.By.Agent, func() (enough bool) {
+		if q.Claim != nil {
+			q.End()
+		}
+		if q.Claim, err = take(ctx, o.Quota, of...); err == nil {
+			return q.Amount() >= o.Quota
+		}
+		q.Claim = nil
+		_, isFull := errors.AsType[*NoRoom](err)
+		return !isFull
+	})
+	if _, isFull := errors.AsType[*NoRoom](err); isFull { // perhaps since the period is over
+		q.Claim, err = b.process.claims.TakeUpTo(ctx, 0, of...)
+	}
 	return q, err
 }
 
@@ -221,19 +239,33 @@ func (a *Authorisation) ExtendQuota(units int64) bool {
 	if more <= 0 || !q.counted() {
 		return true
 	}
+	extend := a.extendQuota
+	if !q.subscription.Plan.Overage {
+		extend = q.Extend
+	}
+	enough := false
+	a.book.takeUpTo(a.charge.Payer, func() bool {
+		enough = extend(more) == nil
+		return enough
+	})
+	return enough
+}
+
+// extendQuota takes more of the quota, and the money for what is beyond it. If it fails, nothing has changed. a.mu must be locked.
+func (a *Authorisation) extendQuota(more int64) error {
+	q := a.quota
 	taken, err := q.ExtendUpTo(more)
 	if err != nil {
-		return false
+		return err
 	}
 	if beyond := more - taken; beyond > 0 {
-		by := max(0, q.over(q.beyond+beyond)-a.total)
-		if !q.subscription.Plan.Overage || a.extend(by) != nil {
+		if err := a.extendNow(max(0, q.over(q.beyond+beyond)-a.total)); err != nil {
 			q.GiveBack(taken)
-			return false
+			return err
 		}
 		q.beyond += beyond
 	}
-	return true
+	return nil
 }
 
 // QuotaReach returns how much the call could use, in millionths, including what it has claimed already: at most units, and no more than is left of
@@ -245,12 +277,14 @@ func (a *Authorisation) QuotaReach(units int64) int64 {
 	if q == nil || !q.counted() {
 		return units
 	}
-	has := q.Amount() + q.beyond
-	taken, err := q.ExtendUpTo(max(0, units-has))
-	if err != nil {
-		return min(units, has)
-	}
-	q.GiveBack(taken)
+	has, taken := q.Amount()+q.beyond, int64(0)
+	a.book.takeUpTo(a.charge.Payer, func() (enough bool) {
+		var err error
+		if taken, err = q.ExtendUpTo(max(0, units-has)); err == nil {
+			q.GiveBack(taken)
+		}
+		return err != nil || taken >= units-has
+	})
 	least, most := min(units, has+taken), units
 	if !q.subscription.Plan.Overage || least == most {
 		return least
@@ -272,8 +306,11 @@ func (a *Authorisation) reachQuota(s Settlement) {
 	if q == nil || !q.counted() {
 		return
 	}
-	if more := s.Quota - q.Amount(); more > 0 {
-		_, _ = q.ExtendUpTo(more) // an error leaves it to the money, and shows there
+	if s.Quota > q.Amount() {
+		a.book.takeUpTo(a.charge.Payer, func() (enough bool) {
+			_, err := q.ExtendUpTo(max(0, s.Quota-q.Amount())) // an error leaves it to the money, and shows there
+			return err != nil || q.Amount() >= s.Quota
+		})
 	}
 	if beyond := s.Quota - q.Amount(); beyond > 0 && q.subscription.Plan.Overage {
 		a.ExtendUpTo(s.limited(s.over(q)(beyond)))
