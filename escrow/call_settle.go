@@ -117,6 +117,19 @@ func (a *Authorisation) Settle(ctx context.Context, s Settlement) (Charge, error
 	}
 }
 
+// Rename gives the call another id, and frees it of its idempotency key, so that Settle charges a part of a result that can still be charged as a
+// whole, by the id that the call had. What is set aside stays so. Rename returns false, and changes nothing, if something was drawn for the call, or
+// if it has ended.
+func (a *Authorisation) Rename(id string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.drew || a.over != running {
+		return false
+	}
+	a.charge.RequestID, a.onceKey, a.digest = id, "", [32]byte{}
+	return true
+}
+
 // finish waits for the settlement, and gives back what is still set aside then.
 func (a *Authorisation) finish(receipt *ledger.Receipt[Charge]) (Charge, error) {
 	charge, err := receipt.Wait()

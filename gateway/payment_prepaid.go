@@ -158,8 +158,8 @@ func (p *prepaid) secure(s *escrow.Settlement) *ledger.Refusal {
 }
 
 func (p *prepaid) draw(at meter.Units, now time.Time) error {
-	if p.route.Quality != nil || p.call.Once != "" {
-		return nil // the price is known only at the end
+	if p.route.Quality != nil || p.once() {
+		return nil // the price is known only at the end, and a charge of a part must not stand for the whole
 	}
 	if p.drawing {
 		p.drawing = false

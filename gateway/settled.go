@@ -218,17 +218,30 @@ func (c *counting) addUnseen(usage *meter.Usage) {
 // settlePart charges what was sent of a result that is charged once, before it is complete. The part gets a charge with an id of its own,
 // so that the part is not free, and the whole result is still charged later.
 func (c *counting) settlePart(settlement escrow.Settlement) *settled {
-	ctx, book := context.WithoutCancel(c.request.Context()), c.gateway.book
-	c.pay.cancel()
-	_, _ = escrow.Do(ctx, book, func(*escrow.Tx) (struct{}, error) { return struct{}{}, nil }) // this waits for earlier operations, after which the money that they held is available again
-	order := c.order(0, settlement.Amount)
-	order.Request, order.IdempotencyKey, order.Most = book.NewRequestID(), "", settlement.Amount
-	auth, err := book.Authorise(ctx, order)
-	if err != nil {
-		c.route.logger().Error("charging a part of a result", "request", c.id, "error", err)
-		return &settled{}
+	ctx, id := context.WithoutCancel(c.request.Context()), c.gateway.book.NewRequestID()
+	auth := c.pay.authorisation()
+	if !auth.Rename(id) {
+		var err error
+		if auth, err = c.authoriseAgain(ctx, id, settlement.Amount); err != nil {
+			c.route.logger().Error("charging a part of a result", "request", c.id, "error", err)
+			return &settled{}
+		}
 	}
 	charge, err := auth.Settle(ctx, settlement)
+	if err != nil {
+		c.route.logger().Error("charging a part of a result", "request", c.id, "error", err)
+	} else {
+		c.gateway.countCharge(charge)
+	}
 	c.paced.Used(c.tokens)
 	return &settled{charge: charge, err: err}
+}
+
+// authoriseAgain gives back what was set aside for the call, and authorises another call in its place, as far as there is money.
+func (c *counting) authoriseAgain(ctx context.Context, id string, most ledger.Amount) (*escrow.Authorisation, error) {
+	c.pay.cancel()
+	_, _ = escrow.Do(ctx, c.gateway.book, func(*escrow.Tx) (struct{}, error) { return struct{}{}, nil }) // this waits for earlier operations, after which the money that they held is available again
+	order := c.order(0, most)
+	order.Request, order.IdempotencyKey = id, ""
+	return c.gateway.book.Authorise(ctx, order)
 }
