@@ -107,13 +107,12 @@ type process struct {
 	abandoned abandoned // calls whose charge failed with a commit
 	unkept    *unkept   // payees whose totals may be behind
 
-	sharing agentLocks // of the calls that take a part of what is left
-	pacing  agentLocks // of [Book.Pace]
-	taking  agentLocks // of calls that take of several things, see call_take.go
+	pacing agentLocks // of [Book.Pace]
+	taking agentLocks // of calls that take of several things, see call_take.go
 }
 
 func newProcess(l *ledger.Ledger) *process {
-	return &process{shared: l.IsShared(), oldest: oldest{shared: l.IsShared()}, claims: newClaims(l), ids: newIDs(), outbox: make(chan struct{}, 1), signer: &signer{}, silent: newSilent(l), watches: newWatches(), unkept: newUnkept(), sharing: newAgentLocks(), taking: newAgentLocks(), pacing: newAgentLocks()}
+	return &process{shared: l.IsShared(), oldest: oldest{shared: l.IsShared()}, claims: newClaims(l), ids: newIDs(), outbox: make(chan struct{}, 1), signer: &signer{}, silent: newSilent(l), watches: newWatches(), unkept: newUnkept(), taking: newAgentLocks(), pacing: newAgentLocks()}
 }
 
 func (r Rules) withDefaults() Rules {

@@ -112,9 +112,13 @@ func (b *Book) Authorise(ctx context.Context, o CallOrder) (*Authorisation, erro
 	switch {
 	case a.milestone != "":
 	case o.Share > 1:
-		sharing := b.process.sharing.of(a.charge.Payer)
-		sharing.Lock() // otherwise calls that come at once would all take a part of the same money
-		defer sharing.Unlock()
+		// Otherwise calls that come at once would all take a part of the same money.
+		turn, err := b.process.claims.Await(ctx, 1, Bound{Of: Thing{Kind: TakenShare, Owner: o.By.Agent}, Most: 1})
+		if err != nil {
+			a.Cancel()
+			return nil, err
+		}
+		defer turn.End()
 		a.ExtendUpTo(min(o.Most, o.Least+max(0, min(a.Available(), a.limits.room()))/ledger.Amount(o.Share)))
 	default:
 		a.ExtendUpTo(o.Most)

@@ -42,7 +42,7 @@ func (b *Book) takeUpTo(agent string, f func() (enough bool)) {
 	}
 }
 
-// agentLocks are locks for what one agent does in this process. Agents share a few locks.
+// agentLocks are locks for what one agent does in memory, in an instant. Agents share a few locks, so nothing may wait under one of them.
 type agentLocks struct {
 	seed  maphash.Seed
 	locks *[64]sync.RWMutex

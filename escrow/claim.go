@@ -90,6 +90,7 @@ const (
 	PlanQuota       Kind = "quota"           // of a payer, by subscription: what running calls may use of it, in millionths of a unit
 	RunningPlan     Kind = "plan"            // of a payer, by subscription: calls that run on a plan that counts no units
 	Cancelling      Kind = "cancellation"    // of a payer, by subscription: the operation that cancels it
+	TakenShare      Kind = "share"           // of a payer: a call that takes a part of what is left
 	OpenedEscrow    Kind = "opener"          // of a payer, by payee: a call that opens an escrow between the two
 	RequestBody     Kind = "body"            // of an agent, and of everybody: bytes of request bodies that are kept in memory
 	Work            Kind = "work"            // of everybody, by its name: something that one worker at a time sees to, such as a delivery

@@ -92,11 +92,14 @@ func (p *held) exhausted() (code ledger.Outcome, message string) {
 	if p.limit > 0 && p.covered >= p.limit {
 		return escrow.LimitExceeded, "the call has cost its limit of " + p.limit.String()
 	}
-	if p.gateway.book.Ledger().Leasing() != nil {
+	if p.away() {
 		return api.LedgerUnavailable, "the ledger can't be used at the moment, so no more money could be set aside for this call; try again later"
 	}
 	return escrow.InsufficientFunds, "the money for this call has run out: fund the wallet or the escrow, and ask again"
 }
+
+// away reports whether nothing more can be set aside for the call since the ledger can't be used.
+func (p *held) away() bool { return p.gateway.book.Ledger().Leasing() != nil }
 
 // worth is the most that a usage costs.
 func (q *asked) worth(bound meter.Units) (ledger.Amount, error) {

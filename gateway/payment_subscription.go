@@ -174,7 +174,7 @@ func (p *quota) usedUp() *ledger.Refusal {
 }
 
 func (p *quota) exhausted() (ledger.Outcome, string) {
-	if p.plan.Plan.Overage {
+	if p.plan.Plan.Overage || p.away() {
 		return p.held.exhausted()
 	}
 	return escrow.LimitExceeded, "what the plan " + p.plan.Plan.Name + " includes is used up"
