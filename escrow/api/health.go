@@ -43,7 +43,7 @@ func healthRoutes() []route {
 
 // Troubles returns why a book should get no traffic: it takes no money, or does not do in time what is due. The texts may be shown to anybody.
 func Troubles(b *escrow.Book) (troubles []string) {
-	if b.Ledger().Err() != nil {
+	if b.Ledger().Leasing() != nil { // it takes no operations, or can set no money aside
 		return []string{"the ledger accepts no money"}
 	}
 	behind, err := b.Behind()

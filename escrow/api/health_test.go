@@ -2,11 +2,14 @@ package api_test
 
 import (
 	"net/http/httptest"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/tallygate/tallygate/escrow"
 	"github.com/tallygate/tallygate/escrow/api"
+	"github.com/tallygate/tallygate/escrow/ledger"
+	"github.com/tallygate/tallygate/escrow/ledger/ledgertest"
 )
 
 func TestHealthAndReady(t *testing.T) {
@@ -34,6 +37,28 @@ func TestHealthAndReady(t *testing.T) {
 	must(t, g.book.Ledger().Close())
 	g.get("/ready", "").want(503, "code", "not_ready", "detail", "the ledger can't be read")
 	g.get("/health", "").want(200)
+}
+
+// TestReadyOnASharedLedger: a process that has heard nothing of the database for long can set no money aside, and is not ready until it has.
+func TestReadyOnASharedLedger(t *testing.T) {
+	var store ledgertest.Memory
+	var passed time.Duration
+	l, err := ledger.New(store.Open(), ledger.Options{Currency: "USDC", Untended: true, Lifetime: 10 * time.Second, Elapsed: func() time.Duration { return passed }})
+	must(t, err)
+	t.Cleanup(func() { _ = l.Close() })
+	b := escrow.New(l, rules())
+	ready := func(want ...string) {
+		t.Helper()
+		if got := api.Troubles(b); !slices.Equal(got, want) {
+			t.Errorf("after %s without a word of the database, the troubles are %q, not %q", passed, got, want)
+		}
+	}
+	must(t, l.Tend(t.Context()))
+	ready()
+	passed = 9 * time.Second
+	ready("the ledger accepts no money")
+	must(t, l.Tend(t.Context()))
+	ready()
 }
 
 func TestHealthWhileTheServerStarts(t *testing.T) {
