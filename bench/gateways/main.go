@@ -16,7 +16,7 @@ import (
 // measuredCosts are what the parts cost on the machine of the measurements.
 var measuredCosts = costs{
 	Call: 28 * time.Microsecond, Run: 20 * time.Microsecond, Send: 14 * time.Microsecond, TakeIn: 8 * time.Microsecond,
-	Write: 16 * time.Microsecond, Fold: 40 * time.Microsecond, Ask: 150 * time.Microsecond, Trip: 300 * time.Microsecond, Commit: 1500 * time.Microsecond, Hand: 700 * time.Microsecond,
+	Write: 16 * time.Microsecond, Fold: 40 * time.Microsecond, Ask: 150 * time.Microsecond, Trip: 300 * time.Microsecond, Flush: 1500 * time.Microsecond, Hand: 700 * time.Microsecond,
 }
 
 // point is a measurement of BenchmarkTransfers in escrow/ledger/postgres, in the mode log.

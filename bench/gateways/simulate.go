@@ -15,7 +15,7 @@ type costs struct {
 	Fold   time.Duration // CPU of the database: folding the records of one operation, behind
 	Ask    time.Duration // CPU of the database for each round trip
 	Trip   time.Duration // of the network, there and back, with waking up at both ends
-	Commit time.Duration // until the disk has a commit
+	Flush  time.Duration // until the disk has a commit, after which the callers are answered. The lock is free before
 	Hand   time.Duration // until the database has handed the lock to one who waits for it
 }
 
@@ -245,7 +245,7 @@ func (g *gateway) locked(ops []time.Duration) {
 	}
 	g.cores.use(work, func() {
 		s.after(s.Trip/2, func() {
-			s.database.use(s.Ask+times(s.Write, n), func() { s.after(s.Commit, func() { g.commit(ops) }) })
+			s.database.use(s.Ask+times(s.Write, n), func() { g.commit(ops) })
 		})
 	})
 }
@@ -258,7 +258,7 @@ func (g *gateway) commit(ops []time.Duration) {
 	g.seen = s.written
 	s.unlock()
 	s.fold()
-	s.after(s.Trip/2, func() {
+	s.after(s.Flush+s.Trip/2, func() {
 		g.busy = false
 		for _, came := range ops {
 			s.took = append(s.took, s.now-came)

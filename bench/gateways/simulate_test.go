@@ -19,7 +19,7 @@ func TestAsMeasured(t *testing.T) {
 func TestOneCaller(t *testing.T) {
 	s := point{gateways: 1, callers: 1}.setup()
 	o := simulate(s, time.Second)
-	if want := s.Run + s.Send + s.Write + 2*s.Ask + 2*s.Trip + s.Commit; o.P50 != want || o.Group != 1 {
+	if want := s.Run + s.Send + s.Write + 2*s.Ask + 2*s.Trip + s.Flush; o.P50 != want || o.Group != 1 {
 		t.Errorf("it waits %s, in groups of %.1f; want %s", o.P50, o.Group, want)
 	}
 }

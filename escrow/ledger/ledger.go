@@ -50,6 +50,7 @@ type Ledger struct {
 	tending  tending
 	patience time.Duration // how long this process waits for leases that it has recalled
 	applied  applied       // what the last operation that ran has left; used by the writer only
+	answered applied       // if the ledger is shared: what the last operation has left that is durable; used by the writer only
 	known    decoded       // used by the writer only
 
 	reopening sync.Mutex
@@ -347,6 +348,9 @@ func (l *Ledger) end(tx *Tx, err error) {
 	if err != nil {
 		return // the operation changed nothing, or its changes were taken back
 	}
+	if l.shared {
+		l.answered = applied{tx.state, tx.last}
+	}
 	tx.unpin(true)
 	for _, fn := range tx.committed {
 		fn()
@@ -391,6 +395,7 @@ func (l *Ledger) Reopen() error {
 	// Operations are refused until l.stopped is cleared, so no account changes while it is read again.
 	err := l.View(func(r Reader) (err error) {
 		l.applied, err = l.readApplied(r)
+		l.answered = l.applied
 		return err
 	})
 	if err == nil {

@@ -14,10 +14,9 @@ func (l *Ledger) takeIn(r Reader, session Session) (state applied, sessions []Se
 	if state.stateRecord, err = l.known.readState(r); err != nil {
 		return state, nil, err
 	}
-	since := l.applied
-	state.last = since.last
-	if state.stateRecord != since.stateRecord {
-		if state, err = l.goOn(r, since, state); err != nil {
+	state.last = l.applied.last
+	if state.stateRecord != l.applied.stateRecord {
+		if state, err = l.goOn(r, state); err != nil {
 			return state, nil, err
 		}
 		l.notBefore(state)
@@ -79,23 +78,36 @@ func (d *decoded) readSessions(r Reader) ([]Session, error) {
 }
 
 // goOn checks that the history goes on from the state that this process knows. A database that lost commits in a failover may have another
-// history.
-func (l *Ledger) goOn(r Reader, since, now applied) (applied, error) {
-	if now.Seq < since.Seq || now.Seq == since.Seq && now.Head != since.Head {
-		return now, l.wrong(r, fmt.Errorf("its last transfer is %d, but transfer %d was read before, with another history", now.Seq, since.Seq))
+// history. What this process has read of others, and has not answered yet, may be gone: a shared store may show it before it is durable.
+func (l *Ledger) goOn(r Reader, now applied) (applied, error) {
+	next, finding, err := l.follows(r, l.applied, now)
+	if err == nil && finding != nil && l.shared && l.answered != l.applied {
+		next, finding, err = l.follows(r, l.answered, now)
 	}
+	if err == nil && finding != nil {
+		err = l.wrong(r, finding)
+	}
+	return next, err
+}
+
+// follows returns a finding if the history of a state does not go on from an earlier one.
+func (l *Ledger) follows(r Reader, since, now applied) (next applied, finding, err error) {
+	if now.Seq < since.Seq || now.Seq == since.Seq && now.Head != since.Head {
+		return now, fmt.Errorf("its last transfer is %d, but transfer %d was read before, with another history", now.Seq, since.Seq), nil
+	}
+	now.last = since.last
 	if !l.shared || now.Seq == since.Seq {
-		return now, nil
+		return now, nil, nil
 	}
 	before, err := sumOfTransfer(r, since.Seq)
 	if err != nil {
-		return now, err
+		return now, nil, err
 	}
 	if before != since.last {
-		return now, l.wrong(r, fmt.Errorf("transfer %d is another one than was read before: the database has lost commits", since.Seq))
+		return now, fmt.Errorf("transfer %d is another one than was read before: the database has lost commits", since.Seq), nil
 	}
 	now.last, err = sumOfTransfer(r, now.Seq)
-	return now, err
+	return now, nil, err
 }
 
 func (l *Ledger) readApplied(r Reader) (now applied, err error) {

@@ -46,6 +46,7 @@ func (l *Ledger) begun(currency string, f format) (meta metaRecord, err error) {
 			return err
 		}
 		l.applied, err = l.readApplied(r)
+		l.answered = l.applied
 		l.last = time.Unix(0, l.applied.Time).UTC()
 		return err
 	})

@@ -48,7 +48,8 @@ type Writer interface {
 type Op struct {
 	// Run does the work of the operation. A store may call it more than once, perhaps with other operations in between. Only the last run
 	// counts; what earlier runs wrote is thrown away. If Run fails, nothing that it wrote is stored, and Run itself must take back what it
-	// changed outside of the store.
+	// changed outside of the store. A shared store may show Run what others have committed before it is durable: if that is lost, Run is
+	// called again.
 	Run func(Writer) error
 	// Undo takes back what a successful Run has changed outside of the store. It may be nil. It is called when a successful run is thrown
 	// away: before Run is called again, or before Done is called with an error. If several operations are thrown away, the last one

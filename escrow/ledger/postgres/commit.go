@@ -18,6 +18,7 @@ import (
 // writer is what only the goroutine that commits uses. A group that has to run again goes on in the same transaction.
 type writer struct {
 	conn    *pgx.Conn        // nil if there is none
+	id      int64            // of the connection, chosen at random: a commit that a crash took back is never taken for a later one
 	locked  bool             // conn is in a transaction that has the lock: nobody else can commit
 	runs    int              // of the group in this transaction
 	pages   map[string]*page // beginnings of ranges, read in this transaction
@@ -181,6 +182,7 @@ func (g *group) verify() error {
 	b := new(pgx.Batch)
 	if !w.locked {
 		b.Queue("begin isolation level read committed")
+		b.Queue(asyncSQL)
 		b.Queue(lockSQL, w.tail.commit).QueryRow(h.scan)
 		queueNews(b, w.tail.commit, true, &n)
 		g.queueClock(b)
@@ -217,12 +219,12 @@ func (g *group) verify() error {
 // takeIn takes in what others have committed, now that the lock is held.
 func (g *group) takeIn(h head, n news) error {
 	w := &g.writer
-	if err := h.lost(w.tail); err != nil {
+	if err := g.checkOwn(h); err != nil {
 		return err
 	}
-	before, next := w.tail, n.after(w.tail)
-	if h.follows(before) && next.commit == h.commit {
-		w.tail = next
+	before := w.tail
+	if n.goOn(before, h) {
+		w.tail = n.after(before)
 		for _, e := range n.entries {
 			g.cache.apply(e.changes)
 		}
@@ -236,12 +238,19 @@ func (g *group) takeIn(h head, n news) error {
 				return err
 			}
 		}
-		w.tail = rest.after(unknown).upTo(h)
+		w.tail = rest.after(unknown).upTo(h, n.folded)
 	}
 	w.folded, w.logged = n.folded, h.logged
-	g.again = g.again || h.commit != before.commit
+	g.again = g.again || h.point != before.point
 	g.latest.Store(w.tail)
 	return nil
+}
+
+// checkOwn is checkHistory for the writer.
+func (s *Store) checkOwn(h head) error {
+	ctx, cancel := context.WithTimeout(context.Background(), roundTrip)
+	defer cancel()
+	return s.checkHistory(ctx, s.writer.conn, h, s.writer.tail)
 }
 
 // check compares what the run has guessed with the records that were read. It also remembers the records that readers wished for.
@@ -278,53 +287,55 @@ const (
 		and (new_values is null or commit <= (select folded from fold where id = 1))`
 )
 
-// commit writes the changes and commits them, in one round trip.
+// commit writes the changes, commits them and makes them durable, in one round trip.
 func (g *group) commit(changes []record) error {
 	w := &g.writer
 	if len(changes) == 0 {
-		g.rollback()
-		return nil
+		return g.rollback()
 	}
 	if err := g.fault(StepCommit); err != nil {
 		g.drop()
 		return err
 	}
-	number := w.tail.commit + 1
+	number, id := w.tail.commit+1, w.id
 	// A commit may write its records itself only if all earlier ones are in the table: otherwise a fold would write older values over them.
 	direct := g.options.Mode == Rows && w.folded >= w.logged
 	b := new(pgx.Batch)
 	if direct {
-		queueRecords(b, number, g.id, changes)
+		queueRecords(b, number, id, changes)
 	} else {
-		queueLog(b, number, g.id, changes)
+		queueLog(b, number, id, changes)
 		if w.folded >= w.logged && w.folded < number-1 {
 			b.Queue(markSQL, number-1) // the commits since then have written their records
 		}
 		w.logged = number
 	}
-	b.Queue(moveSQL, number, g.id, w.logged)
+	b.Queue(moveSQL, number, id, w.logged)
 	if old := w.prunable(number); number%64 == 0 && old > 0 {
 		b.Queue(pruneSQL, old)
 	}
-	b.Queue("commit")
+	committed := false
+	b.Queue("commit").Exec(func(pgconn.CommandTag) error { committed = true; return nil })
+	queueFlush(b, number)
 	if err := g.trip(b); err != nil {
 		// The server's own word that a statement failed, on a connection that it keeps, means that it did not come to the commit.
 		var refused *pgconn.PgError
-		if errors.As(err, &refused) && !w.conn.IsClosed() {
+		if errors.As(err, &refused) && !committed && !w.conn.IsClosed() {
 			return g.lose(err)
 		}
-		if err := g.settle(number, err); err != nil {
+		if err := g.settle(point{number, id}, err); err != nil {
 			return err
 		}
 	}
 	w.locked, w.losses, w.pages = false, 0, nil
 	g.cache.apply(changes)
 	if direct {
-		w.tail = w.tail.at(number, g.id)
+		w.tail = w.tail.at(number, id)
 	} else {
-		w.tail = w.tail.with(number, g.id, changes)
+		w.tail = w.tail.with(number, id, changes)
 		g.wakeFolder()
 	}
+	g.durable.note(w.tail.point)
 	g.latest.Store(w.tail)
 	return g.fault(StepAnswer)
 }
@@ -368,15 +379,23 @@ func (w *writer) prunable(number int64) int64 {
 	return w.old
 }
 
-// rollback ends a transaction that has changed nothing.
-func (s *Store) rollback() {
+// rollback ends a transaction that has changed nothing. What it has read of others is made durable before it is answered for.
+func (s *Store) rollback() error {
 	w := &s.writer
+	sure := s.durable.is(w.tail.commit)
 	b := new(pgx.Batch)
 	b.Queue("rollback")
-	if err := s.trip(b); err != nil {
+	if !sure {
+		queueFlush(b, w.tail.commit)
+	}
+	if err := s.trip(b); err != nil && !sure {
+		return s.lose(err)
+	} else if err != nil {
 		s.drop()
 	}
+	s.durable.note(w.tail.point)
 	w.locked, w.losses, w.pages = false, 0, nil
+	return nil
 }
 
 // lose ends the transaction after an error before the commit. The operations run again in another one, if that may help.
@@ -394,16 +413,16 @@ func (s *Store) lose(err error) error {
 }
 
 // settle finds out whether a commit took place whose answer is missing. It returns nil if it did. If it didn't, the operations run again.
-func (s *Store) settle(number int64, cause error) error {
+func (s *Store) settle(made point, cause error) error {
 	deadline := time.Now().Add(s.options.Patience)
 	for {
-		made, err := s.lookUp(number, time.Until(deadline))
+		is, err := s.lookUp(made, time.Until(deadline))
 		switch {
 		case err != nil && mayPass(err) && time.Now().Before(deadline):
 			continue
 		case err != nil:
 			return fmt.Errorf("the connection broke during the commit (%w), and what became of it can't be looked up: %w", cause, err)
-		case made:
+		case is:
 			s.options.Logger.Warn("the connection broke during a commit, which took place", "error", cause)
 			return nil
 		default:
@@ -413,9 +432,9 @@ func (s *Store) settle(number int64, cause error) error {
 	}
 }
 
-// lookUp reports, on a new connection, whether this store has made the commit of a number. The lock is free only after the transaction that
-// was to make it has ended.
-func (s *Store) lookUp(number int64, patience time.Duration) (made bool, err error) {
+// lookUp reports, on a new connection, whether a commit was made, and makes it durable then. The lock is free only after the transaction that was
+// to make it has ended.
+func (s *Store) lookUp(made point, patience time.Duration) (is bool, err error) {
 	s.drop()
 	if err := s.connect(patience); err != nil {
 		return false, err
@@ -424,13 +443,18 @@ func (s *Store) lookUp(number int64, patience time.Duration) (made bool, err err
 	b := new(pgx.Batch)
 	b.Queue("begin isolation level read committed")
 	b.Queue("select commit from head where id = 1 for update")
-	b.Queue("select coalesce((select writer from log where commit = $1), 0)", number).QueryRow(func(row pgx.Row) error { return row.Scan(&writer) })
+	b.Queue("select coalesce((select writer from log where commit = $1), 0)", made.commit).QueryRow(func(row pgx.Row) error { return row.Scan(&writer) })
 	b.Queue("rollback")
 	err = s.trip(b)
+	if is = writer == made.writer; err == nil && is {
+		b = new(pgx.Batch)
+		queueFlush(b, made.commit)
+		err = s.trip(b)
+	}
 	if err != nil {
 		s.drop()
 	}
-	return writer == s.id, err
+	return is, err
 }
 
 func (s *Store) fault(step Step) error {

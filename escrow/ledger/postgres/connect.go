@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"time"
 
@@ -102,7 +103,7 @@ func (s *Store) tryConnect() error {
 		_ = conn.Close(ctx)
 		return err
 	}
-	s.writer.conn = conn
+	s.writer.conn, s.writer.id = conn, 1+rand.Int64N(1<<62)
 	return nil
 }
 

@@ -16,9 +16,9 @@ var ErrLost = fmt.Errorf("%w: the database has lost what it had confirmed", ledg
 
 // head is the row whose lock keeps the order.
 type head struct {
-	commit, writer int64
-	logged         int64 // the last commit that has left its records to a fold
-	known          int64 // the process that made the commit whose number was asked for; 0 if the log does not say
+	point        // the last commit
+	logged int64 // the last commit that has left its records to a fold
+	known  int64 // the writer of the commit whose number was asked for; 0 if the log does not say
 }
 
 func (h *head) scan(row pgx.Row) error {
@@ -30,15 +30,15 @@ func (h *head) follows(t *tail) bool {
 	return h.known != 0 && h.known == t.writer && h.commit >= t.commit && h.commit-t.commit <= maxTakenIn
 }
 
-// lost returns an error if the tail's commit, which was confirmed, is not part of the history any more.
-func (h *head) lost(t *tail) error {
+// lost returns an error if a commit, whose number was asked for, is not part of the history any more.
+func (h *head) lost(p point) error {
 	switch {
-	case t.commit < 0:
+	case p.commit < 0:
 		return nil
-	case h.commit < t.commit:
-		return fmt.Errorf("%w: commits %d to %d are missing", ErrLost, h.commit+1, t.commit)
-	case h.known != 0 && h.known != t.writer, h.commit == t.commit && h.writer != t.writer:
-		return fmt.Errorf("%w: commit %d is now another one", ErrLost, t.commit)
+	case h.commit < p.commit:
+		return fmt.Errorf("%w: commits %d to %d are missing", ErrLost, h.commit+1, p.commit)
+	case h.known != 0 && h.known != p.writer, h.commit == p.commit && h.writer != p.writer:
+		return fmt.Errorf("%w: commit %d is now another one", ErrLost, p.commit)
 	}
 	return nil
 }
@@ -114,6 +114,15 @@ func (n *news) read(rows pgx.Rows) error {
 		n.entries = append(n.entries, e)
 	}
 	return rows.Err()
+}
+
+// goOn reports whether a tail with the news is the whole tail as of a head.
+func (n *news) goOn(t *tail, h head) bool {
+	last := t.commit
+	if len(n.entries) > 0 {
+		last = n.entries[len(n.entries)-1].commit
+	}
+	return h.follows(t) && last == h.commit && n.folded >= t.mark
 }
 
 // after returns a tail with the news.

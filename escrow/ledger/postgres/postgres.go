@@ -7,7 +7,8 @@
 // A group of operations takes two round trips, whatever the number of its operations. First the operations run on the records that this
 // process has in memory, and on guesses where it has none. The first round trip takes the lock, reads what other processes have committed
 // since, and reads the records that were guessed. If nothing is different, the run counts; otherwise the operations run again while the
-// lock is held. The second round trip writes the changes and commits.
+// lock is held. The second round trip writes the changes and commits. It also waits for the disk, when the lock is free again already: see
+// flush.go.
 //
 // In the mode [Rows] a commit writes the records that it changes. In the mode [Log] it writes only a row of the log, with the new values,
 // and a fold writes the records of several commits later, in a transaction that needs no lock of the commits. What may not be folded is
@@ -28,7 +29,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -94,9 +94,9 @@ type Store struct {
 	options Options
 	config  *pgxpool.Config
 	pool    *pgxpool.Pool // for everything but commits
-	id      int64         // of this store, chosen at random
 	cache   *cache
 	latest  atomic.Pointer[tail] // the newest that this process knows of
+	durable durable
 	folder  folder
 	commits *ledger.GroupCommit
 	clock   clock
@@ -131,10 +131,11 @@ func Open(dsn string, o Options) (*Store, error) {
 	if o.ReadOnly {
 		config.ConnConfig.RuntimeParams["default_transaction_read_only"] = "on"
 	}
-	s := &Store{options: o, config: config, id: 1 + rand.Int64N(1<<62), cache: newCache(o.CacheSize), closed: make(chan struct{})}
+	s := &Store{options: o, config: config, cache: newCache(o.CacheSize), closed: make(chan struct{})}
 	s.folder.wake = make(chan struct{}, 1)
 	s.writer.tail = unknown
 	s.latest.Store(unknown)
+	s.durable.newest.Store(&unknown.point)
 	if s.pool, err = pgxpool.NewWithConfig(context.Background(), config.Copy()); err != nil {
 		return nil, fmt.Errorf("opening the ledger at %s: %w", place(config), err)
 	}
@@ -264,7 +265,7 @@ func (s *Store) Recent(fn func(ledger.Reader) error) error { return s.read(s.cac
 func (s *Store) read(known *cache, fn func(ledger.Reader) error) error {
 	r := &snapshot{store: s, known: known}
 	defer r.end()
-	return fn(r)
+	return cmp.Or(fn(r), r.flush())
 }
 
 // snapshot reads the records in one transaction. It begins with the first read that known has no answer to.
@@ -274,6 +275,7 @@ type snapshot struct {
 	since *tail  // what this process knows of the history; nil: the latest
 	conn  *pgxpool.Conn
 	tail  *tail // of the transaction
+	sure  bool  // everything that it reads was durable when it began
 }
 
 // Get implements [ledger.Reader].
@@ -362,11 +364,12 @@ func (r *snapshot) try(queue func(*pgx.Batch)) (err error) {
 	if err = r.conn.SendBatch(ctx, b).Close(); err != nil {
 		return err
 	}
-	if err := h.lost(before); err != nil {
+	if err := r.store.checkHistory(ctx, r.conn.Conn(), h, before); err != nil {
 		return err
 	}
-	r.tail = n.after(before)
-	if !h.follows(before) || r.tail.commit != h.commit {
+	if n.goOn(before, h) {
+		r.tail = n.after(before)
+	} else {
 		rest := news{folded: n.folded}
 		if n.folded < h.logged {
 			b := new(pgx.Batch)
@@ -375,9 +378,29 @@ func (r *snapshot) try(queue func(*pgx.Batch)) (err error) {
 				return err
 			}
 		}
-		r.tail = rest.after(unknown).upTo(h)
+		r.tail = rest.after(unknown).upTo(h, n.folded)
 	}
 	r.store.latest.CompareAndSwap(before, r.tail)
+	r.sure = r.store.options.ReadOnly || r.store.durable.is(r.tail.commit)
+	return nil
+}
+
+// flush ends the transaction, and makes durable what was read in it. A store that is open for reading only can't do that.
+func (r *snapshot) flush() error {
+	if r.conn == nil || r.sure || r.tail == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), roundTrip)
+	defer cancel()
+	b := new(pgx.Batch)
+	b.Queue("rollback")
+	queueFlush(b, r.tail.commit)
+	if err := r.conn.SendBatch(ctx, b).Close(); err != nil {
+		return away(err)
+	}
+	r.store.durable.note(r.tail.point)
+	r.conn.Release()
+	r.conn = nil
 	return nil
 }
 

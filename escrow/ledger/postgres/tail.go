@@ -11,10 +11,10 @@ import (
 // known. A record that the tail does not change is in the table, whatever is folded meanwhile. A tail is never changed: its methods
 // return other tails, which share its data.
 type tail struct {
-	commit int64 // the number of the last commit that is known; -1: none
-	writer int64 // the process that made it
-	runs   []run // oldest first
-	size   int   // about the memory of the runs, in bytes
+	point       // the last commit that is known; its number is -1 if there is none
+	runs  []run // oldest first
+	size  int   // about the memory of the runs, in bytes
+	mark  int64 // the changes up to this commit are not in the runs. They are needed again if a crash takes back a fold
 }
 
 // run is the changes of some consecutive commits, in the order of their keys. Each key occurs once.
@@ -28,12 +28,12 @@ type run struct {
 // mostInRun is how many commits a run may have. A run is forgotten when all of them are folded.
 const mostInRun = 64
 
-var unknown = &tail{commit: -1}
+var unknown = &tail{point: point{commit: -1}}
 
 // with returns the tail after one more commit, which has left its changes to a fold.
 func (t *tail) with(commit, writer int64, changes []record) *tail {
 	added := run{last: commit, commits: 1, size: sizeOf(changes), changes: changes}
-	next := &tail{commit: commit, writer: writer, size: t.size + added.size}
+	next := &tail{point: point{commit, writer}, mark: t.mark, size: t.size + added.size}
 	n := len(t.runs)
 	for ; n > 0 && t.runs[n-1].commits <= added.commits && t.runs[n-1].commits+added.commits <= mostInRun; n-- {
 		next.size -= t.runs[n-1].size + added.size
@@ -45,12 +45,14 @@ func (t *tail) with(commit, writer int64, changes []record) *tail {
 }
 
 // at returns the tail after one more commit, which has written its records itself. That is allowed only when all earlier ones are folded.
-func (t *tail) at(commit, writer int64) *tail { return &tail{commit: commit, writer: writer} }
+func (t *tail) at(commit, writer int64) *tail {
+	return &tail{point: point{commit, writer}, mark: t.mark}
+}
 
-// upTo returns the tail as of a head, if the commits after the tail's have written their records themselves.
-func (t *tail) upTo(h head) *tail {
+// upTo returns the tail as of a head, if it has all commits after a fold mark that have not written their records themselves.
+func (t *tail) upTo(h head, mark int64) *tail {
 	next := *t
-	next.commit, next.writer = h.commit, h.writer
+	next.point, next.mark = h.point, mark
 	return &next
 }
 
@@ -60,6 +62,7 @@ func (t *tail) folded(mark int64) *tail {
 		return t
 	}
 	next := *t
+	next.mark = mark
 	for len(next.runs) > 0 && next.runs[0].last <= mark {
 		next.size -= next.runs[0].size
 		next.runs = next.runs[1:]
