@@ -56,10 +56,7 @@ func testCrashBeforeTheFlush(t *testing.T, mode postgres.Mode) {
 	conn, err := pgx.Connect(ctx, dsn)
 	must(t, err)
 	defer conn.Close(ctx)
-	// The process of the server that writes its log in the background is stopped, so that the crash takes back what nobody has flushed.
-	var writer int
-	must(t, conn.QueryRow(ctx, "select pid from pg_stat_activity where backend_type = 'walwriter'").Scan(&writer))
-	must(t, syscall.Kill(writer, syscall.SIGSTOP))
+	crash := holdBack(t, conn, server)
 	_, err = conn.Exec(ctx, "begin; lock table flushed in exclusive mode")
 	must(t, err)
 	wait := func(flushes int) {
@@ -85,10 +82,7 @@ func testCrashBeforeTheFlush(t *testing.T, mode postgres.Mode) {
 		t.Fatalf("before the flush a reader was answered: %v", err)
 	default:
 	}
-	must(t, syscall.Kill(writer, syscall.SIGQUIT)) // it ends without writing anything, as soon as it goes on
-	must(t, syscall.Kill(writer, syscall.SIGCONT))
-	server.Stop(syscall.SIGQUIT)
-	server.Run(t)
+	crash()
 	for range 2 {
 		must(t, <-paid)
 	}
@@ -103,6 +97,44 @@ func testCrashBeforeTheFlush(t *testing.T, mode postgres.Mode) {
 	for _, l := range []*ledger.Ledger{a, b} {
 		sound(t, l, wallet(1), ledger.Unit+1+7+2) // one of the two was first
 	}
+}
+
+// holdBack stops the process of the server that writes its log in the background, so that a crash takes back what nobody has flushed. crash
+// crashes the server, and starts it again.
+func holdBack(t *testing.T, conn *pgx.Conn, server *pgtest.Server) (crash func()) {
+	t.Helper()
+	var writer int
+	must(t, conn.QueryRow(t.Context(), "select pid from pg_stat_activity where backend_type = 'walwriter'").Scan(&writer))
+	must(t, syscall.Kill(writer, syscall.SIGSTOP))
+	return func() {
+		t.Helper()
+		must(t, syscall.Kill(writer, syscall.SIGQUIT)) // it ends without writing anything, as soon as it goes on
+		must(t, syscall.Kill(writer, syscall.SIGCONT))
+		server.Stop(syscall.SIGQUIT)
+		server.Run(t)
+	}
+}
+
+// TestAFoldIsTakenBack: a fold is not flushed, so a crash may take it back after a process has seen it. What it has folded is still read.
+func TestAFoldIsTakenBack(t *testing.T) {
+	t.Parallel()
+	server := pgtest.Start(t)
+	dsn := server.New(t)
+	l := begin(t, open(t, dsn, postgres.Options{Patience: time.Minute}))
+	must(t, deposit(l, 0, 2))
+	conn, err := pgx.Connect(t.Context(), dsn)
+	must(t, err)
+	defer conn.Close(context.Background())
+	crash := holdBack(t, conn, server)
+	must(t, pay(l, wallet(0), wallet(1), 1, "a"))
+	for folded := false; !folded; {
+		must(t, conn.QueryRow(t.Context(), "select folded = logged from fold, head").Scan(&folded))
+	}
+	sound(t, l, wallet(1), ledger.Unit+1) // it has seen the fold, and has in memory nothing more of what it has folded
+	crash()
+	sound(t, l, wallet(1), ledger.Unit+1)
+	must(t, pay(l, wallet(0), wallet(1), 1, "b"))
+	sound(t, l, wallet(1), ledger.Unit+2)
 }
 
 // lockedBuffer is a buffer that several goroutines may write to.
