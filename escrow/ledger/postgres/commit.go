@@ -219,7 +219,10 @@ func (g *group) verify() error {
 // takeIn takes in what others have committed, now that the lock is held.
 func (g *group) takeIn(h head, n news) error {
 	w := &g.writer
-	if err := g.checkOwn(h); err != nil {
+	ctx, cancel := context.WithTimeout(context.Background(), roundTrip)
+	defer cancel()
+	// Nobody has committed since the lock was taken.
+	if err := g.checkHistory(ctx, w.conn, h, w.tail, g.durable.get()); err != nil {
 		return err
 	}
 	before := w.tail
@@ -228,7 +231,7 @@ func (g *group) takeIn(h head, n news) error {
 		for _, e := range n.entries {
 			g.cache.apply(e.changes)
 		}
-	} else { // too much has happened since
+	} else { // too much has happened since, or a crash has taken something back
 		g.cache.forget()
 		rest := news{folded: n.folded}
 		if n.folded < h.logged {
@@ -244,13 +247,6 @@ func (g *group) takeIn(h head, n news) error {
 	g.again = g.again || h.point != before.point
 	g.latest.Store(w.tail)
 	return nil
-}
-
-// checkOwn is checkHistory for the writer.
-func (s *Store) checkOwn(h head) error {
-	ctx, cancel := context.WithTimeout(context.Background(), roundTrip)
-	defer cancel()
-	return s.checkHistory(ctx, s.writer.conn, h, s.writer.tail)
 }
 
 // check compares what the run has guessed with the records that were read. It also remembers the records that readers wished for.

@@ -30,7 +30,9 @@ type point struct{ commit, writer int64 }
 // durable is the newest commit that this process knows to be durable.
 type durable struct{ newest atomic.Pointer[point] }
 
-func (d *durable) is(commit int64) bool { return commit <= d.newest.Load().commit }
+func (d *durable) get() point { return *d.newest.Load() }
+
+func (d *durable) is(commit int64) bool { return commit <= d.get().commit }
 
 func (d *durable) note(p point) {
 	for {
@@ -41,13 +43,12 @@ func (d *durable) note(p point) {
 	}
 }
 
-// checkHistory returns an error if the database has lost what is durable. That it does not have the tail's commit any more is none if nobody has
-// made sure of that commit. A transaction must be open on the connection.
-func (s *Store) checkHistory(ctx context.Context, conn *pgx.Conn, h head, t *tail) error {
+// checkHistory returns an error if the database has lost what was durable before the head was read. That it does not have the tail's commit any
+// more is none if nobody has made sure of that commit. A transaction must be open on the connection.
+func (s *Store) checkHistory(ctx context.Context, conn *pgx.Conn, h head, t *tail, sure point) error {
 	if h.lost(t.point) == nil {
 		return nil
 	}
-	sure := *s.durable.newest.Load()
 	b := new(pgx.Batch)
 	b.Queue(headSQL, sure.commit).QueryRow(h.scan)
 	if err := conn.SendBatch(ctx, b).Close(); err != nil {

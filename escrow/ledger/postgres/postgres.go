@@ -355,6 +355,7 @@ func (r *snapshot) try(queue func(*pgx.Batch)) (err error) {
 	if before == nil {
 		before = r.store.latest.Load()
 	}
+	sure := r.store.durable.get()
 	var h head
 	var n news
 	b.Queue("begin isolation level repeatable read read only")
@@ -364,7 +365,7 @@ func (r *snapshot) try(queue func(*pgx.Batch)) (err error) {
 	if err = r.conn.SendBatch(ctx, b).Close(); err != nil {
 		return err
 	}
-	if err := r.store.checkHistory(ctx, r.conn.Conn(), h, before); err != nil {
+	if err := r.store.checkHistory(ctx, r.conn.Conn(), h, before, sure); err != nil {
 		return err
 	}
 	if n.goOn(before, h) {
