@@ -21,6 +21,7 @@ import (
 // TestBackgroundWork: of several gateways on one database, one does what is due, whichever gets to it. Each message is sent once while nothing
 // fails, also those of events at another gateway; each period of a subscription begins once. If a gateway dies, the others do what it has left.
 func TestBackgroundWork(t *testing.T) {
+	t.Parallel()
 	server := pgtest.Start(t, "fsync=off")
 	dsn := server.New(t)
 	upstream := httptest.NewServer(commandtest.Provider(5 * time.Millisecond))

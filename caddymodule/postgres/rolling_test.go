@@ -20,6 +20,7 @@ import (
 
 	"github.com/tallygate/tallygate/escrow/ledger/postgres/pgtest"
 	"github.com/tallygate/tallygate/internal/commandtest"
+	"github.com/tallygate/tallygate/internal/rounds"
 )
 
 // scaleOut is the page whose load balancer is tried.
@@ -138,7 +139,12 @@ func TestRollingRestart(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Shared(t)
 	dsn := server.New(t)
-	upstream := httptest.NewServer(commandtest.Provider(5 * time.Millisecond))
+	// The delays of the page are long. Clients that get their answers at once would ask thousands of times meanwhile.
+	pace, provider := time.Duration(rounds.Of(20, 0))*time.Millisecond, commandtest.Provider(5*time.Millisecond)
+	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		time.Sleep(pace) // that of a provider, not a wait for anything
+		provider.ServeHTTP(w, r)
+	}))
 	defer upstream.Close()
 	site := strings.Replace(gatewaySite, "grace_period 2s", shutdownWords(t), 1)
 	var gateways []*gateway

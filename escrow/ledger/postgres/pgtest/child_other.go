@@ -7,6 +7,8 @@ import (
 	"syscall"
 )
 
+func inMemory() string { return "" }
+
 func attributes(who *syscall.Credential) *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Credential: who}
 }

@@ -217,9 +217,16 @@ func realBinaries(folder string) (string, error) {
 	return filepath.Dir(path), err
 }
 
-// newDir makes a folder for a server.
+// newDir makes a folder for a server: where TMPDIR says, or else in memory, or else on the disk.
 func newDir() (string, error) {
-	dir, err := os.MkdirTemp("", "pgtest")
+	parent := os.Getenv("TMPDIR")
+	if parent == "" {
+		parent = inMemory()
+	}
+	dir, err := os.MkdirTemp(parent, "pgtest")
+	if err != nil && parent != "" {
+		dir, err = os.MkdirTemp("", "pgtest") // for one who may not write there
+	}
 	if who := runAs(); err == nil && who != nil {
 		err = os.Chown(dir, int(who.Uid), int(who.Gid))
 	}
