@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"sync"
 	"sync/atomic"
 
@@ -12,6 +13,21 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 	"github.com/tallygate/tallygate/escrow/ledger/bolt"
 )
+
+// keep fills a ledger, unless its file is there already. Half a ledger is not kept.
+func keep(file string, agents, charges int) error {
+	if _, err := os.Stat(file); err == nil {
+		return nil
+	}
+	part := file + ".part"
+	if err := os.RemoveAll(part); err != nil {
+		return err
+	}
+	if err := fill(part, agents, charges); err != nil {
+		return err
+	}
+	return os.Rename(part, file)
+}
 
 // fill makes a ledger in a file, with agents that have already paid charges.
 func fill(file string, agents, charges int) (err error) {
