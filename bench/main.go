@@ -22,6 +22,13 @@
 // To compare with another gateway, install Portkey's by `npm install @portkey-ai/gateway`, and give its folder with -portkey. It takes the place of
 // the metered server, in the cases of chats.
 //
+// To compare with a server whose calls are paid by x402, install its packages by
+// `npm install express viem @x402/core @x402/evm @x402/express`, and give their folder with -x402. Express with the middleware of x402 takes the
+// place of the metered server, in the cases of a price per call. Its facilitator answers at once, looks at no signature and has no chain.
+//
+// To measure with a ledger that is full, say how full with -agents and -charges, and name a file with -ledger to keep it for other runs. With
+// -bare-meters the bare server has a meter too, and an empty ledger.
+//
 // To compare two versions of Tallygate, give the other one's binary with -bare, and -bare-meters.
 package main
 
@@ -52,8 +59,10 @@ func main() {
 	flag.BoolVar(&o.bareMeters, "bare-meters", false, "put meters before the bare server too: two binaries are compared")
 	flag.IntVar(&o.agents, "agents", 0, "agents that the metered server's ledger has before, besides the payers")
 	flag.IntVar(&o.charges, "charges", 0, "charges that these agents have paid before")
+	flag.StringVar(&o.ledger, "ledger", "", "the file of the metered server's ledger: it is kept, and filled only if it is not there; default: a new one")
 	flag.StringVar(&o.folder, "folder", "", "where the ledgers are; default: a temporary folder, so that the disk is the one of TMPDIR")
 	flag.StringVar(&o.portkey, "portkey", "", "where Portkey's gateway was installed by npm: it takes the place of the metered server")
+	flag.StringVar(&o.x402, "x402", "", "where the packages of x402 were installed by npm: a server that is paid by it takes the place of the metered server")
 	flag.StringVar(&o.admin, "admin", "", "the address of the metered server's admin endpoint, where /debug/pprof/ is; default: a free one")
 	flag.Parse()
 	if *list {
@@ -73,10 +82,24 @@ type options struct {
 	bare, metered string
 	bareMeters    bool
 	portkey       string // the folder with its node_modules; empty: our own metered server is measured
+	x402          string // the folder with the node_modules of a server that is paid by x402; empty: the same
 	admin         string // address of the metered server's admin endpoint; empty: a free one
 	agents        int
 	charges       int
+	ledger        string // the file of the metered server's ledger; empty: a new one in the folder
 	folder        string
+}
+
+// serves is false for cases that the server in place of the metered one does not have.
+func (o options) serves(c load) bool {
+	switch {
+	case o.portkey != "":
+		return strings.HasSuffix(c.path, chatPath)
+	case o.x402 != "":
+		return strings.HasPrefix(c.path, "/wallet/") && !c.http2 && !c.echo && c.payers == 0
+	default:
+		return true
+	}
 }
 
 func run(o options, only string) (err error) {
@@ -105,7 +128,7 @@ func run(o options, only string) (err error) {
 	defer func() { err = errors.Join(err, b.close()) }()
 	printHead(o)
 	for _, c := range cases {
-		if !wanted.MatchString(c.name) || o.portkey != "" && !strings.HasSuffix(c.path, chatPath) {
+		if !wanted.MatchString(c.name) || !o.serves(c) {
 			continue
 		}
 		pairs, err := b.measure(c)

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"cmp"
+	_ "embed"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -37,6 +38,7 @@ type process struct {
 	admin   string // the address of its admin endpoint
 	meters  bool
 	behind  string // of Portkey's gateway: the address of the upstream, which each request names
+	payment string // of the server that is paid by x402: the payment of each request
 	log     *os.File
 }
 
@@ -45,6 +47,9 @@ type process struct {
 func (p *process) target(request *fasthttp.Request, path string) {
 	if p.behind == "" {
 		request.SetRequestURI("http://" + p.address + path)
+		if p.payment != "" {
+			request.Header.Set("Payment-Signature", p.payment)
+		}
 		return
 	}
 	base := strings.TrimSuffix(path, "/chat/completions")
@@ -81,19 +86,28 @@ func open(o options) (b *bench, err error) {
 	if b.bare, err = b.startCaddy("bare", o.bare, o.bareMeters, freeAddress()); err != nil {
 		return b, err
 	}
-	if o.agents > 0 {
-		if err := fill(filepath.Join(o.folder, "metered", "ledger.db"), o.agents, o.charges); err != nil {
-			return b, fmt.Errorf("filling the ledger: %w", err)
-		}
-	}
-	if o.portkey != "" {
+	switch {
+	case o.portkey != "":
 		b.metered, err = b.startPortkey(upstream)
-		return b, err
+	case o.x402 != "":
+		b.metered, err = b.startX402(upstream)
+	default:
+		if o.agents > 0 {
+			if err := keep(b.ledger("metered"), o.agents, o.charges); err != nil {
+				return b, fmt.Errorf("filling the ledger: %w", err)
+			}
+		}
+		b.metered, err = b.startCaddy("metered", o.metered, true, cmp.Or(o.admin, freeAddress()))
 	}
-	if b.metered, err = b.startCaddy("metered", o.metered, true, cmp.Or(o.admin, freeAddress())); err != nil {
-		return b, err
+	return b, err
+}
+
+// ledger is the file of a server's ledger.
+func (b *bench) ledger(server string) string {
+	if server == "metered" && b.options.ledger != "" {
+		return b.options.ledger
 	}
-	return b, nil
+	return filepath.Join(b.folder, server, "ledger.db")
 }
 
 func (b *bench) startCaddy(name, binary string, meters bool, admin string) (*process, error) {
@@ -103,7 +117,7 @@ func (b *bench) startCaddy(name, binary string, meters bool, admin string) (*pro
 	}
 	address := freeAddress()
 	file := filepath.Join(folder, "Caddyfile")
-	if err := os.WriteFile(file, []byte(caddyfile(folder, address, b.upstream.address, meters, admin)), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(caddyfile(folder, b.ledger(name), address, b.upstream.address, meters, admin)), 0o600); err != nil {
 		return nil, err
 	}
 	p, err := b.start(name, address, meters, binary, "run", "--config", file)
@@ -129,11 +143,42 @@ func (b *bench) startPortkey(upstream string) (*process, error) {
 	return p, err
 }
 
+//go:embed x402.mjs
+var x402 []byte
+
+// startX402 starts the server of x402.mjs. The upstream is its facilitator too: it takes the same payment again and again.
+func (b *bench) startX402(upstream string) (*process, error) {
+	folder, err := filepath.Abs(b.x402)
+	if err != nil {
+		return nil, err
+	}
+	script := filepath.Join(b.folder, "x402.mjs")
+	if err := os.WriteFile(script, x402, 0o600); err != nil {
+		return nil, err
+	}
+	address := freeAddress()
+	_, port, _ := net.SplitHostPort(address)
+	p, err := b.start("x402", address, false, "env", "NODE_ENV=production", "node", script, folder, port, upstream, "http://"+upstream+"/x402")
+	if err != nil {
+		return p, err
+	}
+	response, err := http.Get("http://" + address + "/payment")
+	if err != nil {
+		return p, err
+	}
+	defer response.Body.Close()
+	payment, err := io.ReadAll(response.Body)
+	if p.payment = string(payment); response.StatusCode != http.StatusOK {
+		err = fmt.Errorf("GET /payment: %s: %s", response.Status, payment)
+	}
+	return p, err
+}
+
 // caddyfile returns the Caddyfile of a server: the same routes, with or without meters.
-func caddyfile(folder, address, upstream string, meters bool, admin string) string {
+func caddyfile(folder, ledger, address, upstream string, meters bool, admin string) string {
 	app, api := "", ""
 	if meters {
-		app, api = fmt.Sprintf("tallygate {\n\t\tledger bolt %s/ledger.db\n\t\toperator_key %s\n\t}", folder, operatorKey), "tallygate"
+		app, api = fmt.Sprintf("tallygate {\n\t\tledger bolt %s\n\t\toperator_key %s\n\t}", ledger, operatorKey), "tallygate"
 	}
 	var routes strings.Builder
 	type route struct{ name, meter string }
@@ -188,10 +233,11 @@ func freeAddress() string {
 // payers is the largest number of agents that call.
 const payers = 1000
 
-// register makes the payers and gives them money.
+// register makes the payers and gives them money. A ledger that is kept has those of earlier runs, so each run has names of its own.
 func (b *bench) register(p *process) error {
+	run := time.Now().Unix()
 	for i := range payers {
-		name := fmt.Sprintf("payer-%d", i)
+		name := fmt.Sprintf("payer-%d-%d", run, i)
 		var made struct {
 			Key string `json:"api_key"`
 		}

@@ -22,7 +22,11 @@ func serveUpstream(address string) error {
 		"events50": events(time.Second/50, 100),
 		"events5":  events(time.Second/5, 15),
 		"idle":     events(8*time.Second, 1),
-		"echo":     fasthttpadaptor.NewFastHTTPHandler(websocket.Handler(func(c *websocket.Conn) { _, _ = io.Copy(c, c) })),
+		// Of a facilitator of x402, /x402/...: it takes any payment at once, and looks at none.
+		"supported": whole("application/json", `{"kinds":[{"x402Version":2,"scheme":"exact","network":"eip155:8453"}],"extensions":[],"signers":{}}`),
+		"verify":    whole("application/json", `{"isValid":true,"payer":"0x2222222222222222222222222222222222222222"}`),
+		"settle":    whole("application/json", `{"success":true,"payer":"0x2222222222222222222222222222222222222222","transaction":"0x`+strings.Repeat("33", 32)+`","network":"eip155:8453"}`),
+		"echo":      fasthttpadaptor.NewFastHTTPHandler(websocket.Handler(func(c *websocket.Conn) { _, _ = io.Copy(c, c) })),
 	}
 	server := &fasthttp.Server{NoDefaultServerHeader: true, Handler: func(c *fasthttp.RequestCtx) {
 		parts := strings.Split(string(c.Path()), "/")

@@ -60,7 +60,11 @@ func exportLedger(ctx context.Context, on bench, raw json.RawMessage, w io.Write
 }
 
 func eachTransfer(ctx context.Context, on bench, args exportArgs, fn func(ledger.Transfer) error) error {
-	for after := uint64(0); ; {
+	after, err := on.Ledger().TransfersBefore(args.From)
+	if err != nil {
+		return err
+	}
+	for {
 		page, err := on.Ledger().Transfers(after, exportPage)
 		if err != nil || len(page) == 0 {
 			return err
@@ -70,9 +74,6 @@ func eachTransfer(ctx context.Context, on bench, args exportArgs, fn func(ledger
 		}
 		for _, t := range page {
 			after = t.Seq
-			if t.Time.Before(args.From) {
-				continue
-			}
 			if !args.To.IsZero() && !t.Time.Before(args.To) {
 				return nil // transfers are in the order of their times, so all further ones are too late
 			}

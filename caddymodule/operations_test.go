@@ -62,6 +62,10 @@ func TestOperationsOnALiveLedgerAndOnAClosedFile(t *testing.T) {
 		if out := must("ledger", "export", "--format", "jsonl", "--to", "2020-01-01"); out != "" {
 			t.Errorf("export of a time when there was nothing: %s", out)
 		}
+		last := rows[6][1]
+		if out := must("ledger", "export", "--format", "jsonl", "--from", last); !strings.Contains(out, `{"transfer":6,`) || strings.Contains(out, `{"transfer":1,`) {
+			t.Errorf("export from %s, the time of the last transfer: %s", last, out)
+		}
 	}
 	if out := must("health"); out != "ready\n" {
 		t.Errorf("health: %q", out)

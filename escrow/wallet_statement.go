@@ -37,13 +37,19 @@ func (b *Book) Statement(ctx context.Context, agent, month string) (Statement, e
 	}
 	defer end()
 	s := Statement{Agent: agent, From: from, To: from.AddDate(0, 1, 0)}
-	wallet, err := b.Wallet(ctx, agent)
+	earlier, err := b.ledger.TransfersBefore(s.To)
 	if err != nil {
 		return Statement{}, err
 	}
-	s.Opening, s.Closing = wallet.Balance, wallet.Balance
+	last, _, err := b.Entries(ctx, agent, earlier+1, 1)
+	if err != nil {
+		return Statement{}, err
+	}
+	for _, e := range last {
+		s.Opening, s.Closing = e.BalanceAfter, e.BalanceAfter
+	}
 	lines := map[string]*StatementLine{}
-	for before, more := uint64(0), true; more; {
+	for before, more := earlier+1, true; more; {
 		entries, next, err := b.Entries(ctx, agent, before, MaxPage)
 		if err != nil {
 			return Statement{}, err
@@ -68,10 +74,6 @@ func (b *Book) Statement(ctx context.Context, agent, month string) (Statement, e
 // add adds an entry; entries come newest first.
 func (s *Statement) add(e Entry, lines map[string]*StatementLine) {
 	s.Opening = e.BalanceAfter - e.Amount
-	if !e.At.Before(s.To) {
-		s.Closing = s.Opening
-		return
-	}
 	if lines[e.Kind] == nil {
 		lines[e.Kind] = &StatementLine{Kind: e.Kind}
 	}

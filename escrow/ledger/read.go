@@ -88,6 +88,34 @@ func transfersAfter(r Reader, after uint64, limit int) (list []Transfer, err err
 	return list, err
 }
 
+// TransfersBefore returns how many transfers were made before a time. Their numbers are 1 to that, since transfers are in the order of their times.
+func (l *Ledger) TransfersBefore(at time.Time) (n uint64, err error) {
+	err = l.View(func(r Reader) error {
+		state, err := readState(r)
+		if err != nil {
+			return err
+		}
+		after := state.Seq + 1 // the first transfer that was not made before the time is after n, and not after this
+		for n = 0; n+1 < after; {
+			middle := n + (after-n)/2
+			t, found, err := readTransfer(r, middle)
+			if err != nil {
+				return err
+			}
+			if !found {
+				return &CorruptError{Key: transferKey(middle), Detail: "it is missing"}
+			}
+			if t.Time.Before(at) {
+				n = middle
+			} else {
+				after = middle
+			}
+		}
+		return nil
+	})
+	return n, err
+}
+
 // Entries returns up to limit entries of an account, newest first. If before is not 0, only entries of transfers with lower numbers are
 // returned.
 func (l *Ledger) Entries(id AccountID, before uint64, limit int) (list []Entry, err error) {

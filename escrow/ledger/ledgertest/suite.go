@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
@@ -474,6 +475,13 @@ func testPaging(t *testing.T, p Place) {
 	}
 	all, err := l.Transfers(0, 1000)
 	must(t, err)
+	for _, at := range []time.Time{{}, all[0].Time, all[len(all)/2].Time, all[len(all)-1].Time, all[len(all)-1].Time.Add(1)} {
+		n, err := l.TransfersBefore(at)
+		must(t, err)
+		if first := slices.IndexFunc(all, func(t ledger.Transfer) bool { return !t.Time.Before(at) }); first >= 0 && int(n) != first || first < 0 && int(n) != len(all) {
+			t.Fatalf("%d transfers before %s, but the first that is not has the place %d of %d", n, at, first, len(all))
+		}
+	}
 	for after, i := uint64(0), 0; i < len(all); {
 		page, err := l.Transfers(after, 9)
 		must(t, err)
