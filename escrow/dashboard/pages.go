@@ -26,7 +26,7 @@ type page struct {
 	title string
 	name  string // of its template
 	who   reader
-	live  bool           // it shows what changes by itself
+	live  bool           // it shows what changes by itself. Not for pages that read more the more has happened
 	open  bool           // it is also for those without a session
 	load  func(v *visit) // gets what the page shows
 }
@@ -44,7 +44,7 @@ var (
 // allPages are the pages but for the first ones and the login, in the order of the navigation.
 var allPages = []*page{
 	{path: "spending", title: "Spending", name: "usage", who: agentsOnly, load: loadUsage("payer")},
-	{path: "statement", title: "Statement", name: "statement", who: agentsOnly, live: true, load: loadStatement},
+	{path: "statement", title: "Statement", name: "statement", who: agentsOnly, load: loadStatement},
 	{path: "charges", title: "Charges", name: "charges", live: true, load: loadCharges},
 	{path: "charges/{id}", title: "Charge", name: "charge", who: unlisted, live: true, load: loadCharge},
 	{path: "escrows", title: "Escrows", name: "escrows", live: true, load: loadEscrows},
