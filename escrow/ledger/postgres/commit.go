@@ -229,7 +229,9 @@ func (g *group) takeIn(h head, n news) error {
 	if n.goOn(before, h) {
 		w.tail = n.after(before)
 		for _, e := range n.entries {
-			g.cache.apply(e.changes)
+			for _, r := range e.changes {
+				g.cache.put(r.key, r.value)
+			}
 		}
 	} else { // too much has happened since, or a crash has taken something back
 		g.cache.forget()
@@ -324,7 +326,10 @@ func (g *group) commit(changes []record) error {
 		}
 	}
 	w.locked, w.losses, w.pages = false, 0, nil
-	g.cache.apply(changes)
+	for _, r := range changes {
+		g.cache.put(r.key, r.value)
+	}
+	g.cache.show()
 	if direct {
 		w.tail = w.tail.at(number, id)
 	} else {
@@ -375,20 +380,19 @@ func (w *writer) prunable(number int64) int64 {
 	return w.old
 }
 
-// rollback ends a transaction that has changed nothing. What it has read of others is made durable before it is answered for.
+// rollback ends a transaction that has changed nothing. What it has read of others is made durable before it is answered for. If a view has
+// done that meanwhile, it counts only if the connection still stands: after a crash it may be other commits of the same numbers.
 func (s *Store) rollback() error {
 	w := &s.writer
-	sure := s.durable.is(w.tail.commit)
 	b := new(pgx.Batch)
 	b.Queue("rollback")
-	if !sure {
+	if !s.durable.is(w.tail.commit) {
 		queueFlush(b, w.tail.commit)
 	}
-	if err := s.trip(b); err != nil && !sure {
+	if err := s.trip(b); err != nil {
 		return s.lose(err)
-	} else if err != nil {
-		s.drop()
 	}
+	s.cache.show()
 	s.durable.note(w.tail.point)
 	w.locked, w.losses, w.pages = false, 0, nil
 	return nil
