@@ -433,7 +433,7 @@ func (s *Store) settle(made point, cause error) error {
 }
 
 // lookUp reports, on a new connection, whether a commit was made, and makes it durable then. The lock is free only after the transaction that was
-// to make it has ended.
+// to make it has ended. All is one round trip, so that the flush is of the same server that has been asked, and it has not crashed in between.
 func (s *Store) lookUp(made point, patience time.Duration) (is bool, err error) {
 	s.drop()
 	if err := s.connect(patience); err != nil {
@@ -445,16 +445,11 @@ func (s *Store) lookUp(made point, patience time.Duration) (is bool, err error) 
 	b.Queue("select commit from head where id = 1 for update")
 	b.Queue("select coalesce((select writer from log where commit = $1), 0)", made.commit).QueryRow(func(row pgx.Row) error { return row.Scan(&writer) })
 	b.Queue("rollback")
-	err = s.trip(b)
-	if is = writer == made.writer; err == nil && is {
-		b = new(pgx.Batch)
-		queueFlush(b, made.commit)
-		err = s.trip(b)
-	}
-	if err != nil {
+	queueFlush(b, made.commit)
+	if err = s.trip(b); err != nil {
 		s.drop()
 	}
-	return is, err
+	return writer == made.writer, err
 }
 
 func (s *Store) fault(step Step) error {

@@ -6,8 +6,10 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
+	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -240,6 +242,133 @@ func testStalledReader(t *testing.T, begins string) {
 		t.Error(err)
 	}
 	sound(t, b, wallet(1), ledger.Unit+1)
+}
+
+// TestIsolationOfFlushes: that two flushes change the same row at the same time is no error, whatever isolation the database has by default.
+func TestIsolationOfFlushes(t *testing.T) {
+	t.Parallel()
+	server := pgtest.Shared(t)
+	for _, isolation := range []string{"read committed", "serializable"} {
+		t.Run(isolation, func(t *testing.T) {
+			dsn := server.New(t) + "&default_transaction_isolation=" + url.PathEscape(isolation)
+			var told lockedBuffer
+			s, err := postgres.Open(dsn, postgres.Options{Logger: slog.New(slog.NewTextHandler(&told, nil))})
+			must(t, err)
+			a, b := begin(t, s), begin(t, open(t, dsn, postgres.Options{}))
+			must(t, deposit(a, 0, 2))
+			told.text.Reset()
+			conn, err := pgx.Connect(t.Context(), dsn)
+			must(t, err)
+			defer conn.Close(context.Background())
+			_, err = conn.Exec(t.Context(), `begin isolation level read committed; 
+				insert into flushed select n, 0 from generate_series(0, 1023) as n on conflict (slot) do update set commit = 0`)
+			must(t, err)
+			wait := func(flushes int) {
+				t.Helper()
+				for waiting := -1; waiting != flushes; {
+					must(t, conn.QueryRow(t.Context(), "select count(*) from pg_locks where pg_backend_pid() = any(pg_blocking_pids(pid)) and not granted").Scan(&waiting))
+				}
+			}
+			paid, read := make(chan error, 1), make(chan error, 1)
+			go func() { paid <- pay(a, wallet(0), wallet(1), 1, "paid") }()
+			wait(1)
+			go func() {
+				_, _, err := b.Balance(wallet(1))
+				read <- err
+			}()
+			wait(2)
+			_, err = conn.Exec(t.Context(), "commit")
+			must(t, err)
+			must(t, <-paid)
+			must(t, <-read)
+			if told.String() != "" {
+				t.Errorf("the log: %s", told.String())
+			}
+			sound(t, b, wallet(1), ledger.Unit+1)
+		})
+	}
+}
+
+// TestRefusedFlush: if the server refuses a flush, the commit before it takes place once all the same. It is answered when it is durable.
+func TestRefusedFlush(t *testing.T) {
+	t.Parallel()
+	server := pgtest.Shared(t)
+	refuse := func(t *testing.T, dsn, code string) {
+		server.Exec(t, fmt.Sprintf(`set search_path = %s; create sequence refused;
+			create function refuse() returns trigger language plpgsql as $$ begin
+				if nextval('%[1]s.refused') <= 3 then raise exception 'refused on purpose' using errcode = '%s'; end if;
+				return new;
+			end $$;
+			create trigger refuse before insert on flushed for each row execute function refuse()`, dsn[strings.LastIndex(dsn, "=")+1:], code))
+	}
+	for _, mode := range modes {
+		t.Run(fmt.Sprint(mode, " 40001"), func(t *testing.T) {
+			dsn := server.New(t)
+			l := begin(t, open(t, dsn, postgres.Options{Mode: mode}))
+			must(t, deposit(l, 0, 2))
+			refuse(t, dsn, "40001")
+			must(t, pay(l, wallet(0), wallet(1), 7, "refused"))
+			sound(t, l, wallet(1), ledger.Unit+7)
+		})
+		t.Run(fmt.Sprint(mode, " 53100"), func(t *testing.T) { // the disk is full
+			dsn := server.New(t)
+			l := begin(t, open(t, dsn, postgres.Options{Mode: mode}))
+			must(t, deposit(l, 0, 2))
+			refuse(t, dsn, "53100")
+			if err := pay(l, wallet(0), wallet(1), 7, "refused"); !errors.Is(err, ledger.ErrOutcomeUnknown) {
+				t.Errorf("a payment that the server does not make durable: %v", err)
+			}
+			if err := l.Reopen(); !errors.Is(err, ledger.ErrUnavailable) {
+				t.Errorf("the ledger was opened again before what it has read is durable: %v", err)
+			}
+			must(t, l.Reopen())
+			must(t, pay(l, wallet(0), wallet(1), 7, "refused"))
+			sound(t, l, wallet(1), ledger.Unit+7)
+		})
+	}
+}
+
+// TestExecModes: whatever way of sending statements the DSN asks for, as a pooler before the database may need, nobody is answered before the
+// flush, and what is folded is right.
+func TestExecModes(t *testing.T) {
+	t.Parallel()
+	server := pgtest.Shared(t)
+	for _, exec := range []string{"cache_statement", "cache_describe", "describe_exec", "exec", "simple_protocol"} {
+		for _, mode := range modes {
+			t.Run(exec+" "+string(mode), func(t *testing.T) {
+				t.Parallel()
+				dsn := server.New(t)
+				o := postgres.Options{Mode: mode}
+				a, b := begin(t, open(t, dsn+"&default_query_exec_mode="+exec, o)), begin(t, open(t, dsn+"&default_query_exec_mode="+exec, o))
+				must(t, deposit(a, 0, 2))
+				f := lockFlushes(t, dsn)
+				paid, read := make(chan error, 1), make(chan error, 1)
+				go func() { paid <- pay(a, wallet(0), wallet(1), 7, "paid") }()
+				f.wait(1)
+				go func() {
+					_, _, err := b.Balance(wallet(1))
+					read <- err
+				}()
+				f.wait(2)
+				select {
+				case err := <-paid:
+					t.Fatalf("before the flush a payment was answered: %v", err)
+				case err := <-read:
+					t.Fatalf("before the flush a reader was answered: %v", err)
+				default:
+				}
+				f.unlock()
+				must(t, <-paid)
+				must(t, <-read)
+				must(t, pay(b, wallet(0), wallet(1), 1, "b"))
+				for folded := false; !folded; {
+					must(t, f.conn.QueryRow(t.Context(), "select folded >= logged from fold, head").Scan(&folded))
+				}
+				sound(t, a, wallet(1), ledger.Unit+8)
+				sound(t, begin(t, open(t, dsn, postgres.Options{})), wallet(1), ledger.Unit+8)
+			})
+		}
+	}
 }
 
 // stalls makes connections on which an answer can be delayed.
