@@ -23,6 +23,7 @@ type writer struct {
 	runs    int              // of the group in this transaction
 	pages   map[string]*page // beginnings of ranges, read in this transaction
 	losses  int              // transactions that were lost since the last commit
+	losing  time.Time        // when the first of them was lost
 	tail    *tail            // as of the last commit that is known; the cache is as of the same commit
 	trouble error            // why there are no groups until Reopen
 
@@ -398,15 +399,17 @@ func (s *Store) rollback() error {
 	return nil
 }
 
-// lose ends the transaction after an error before the commit. The operations run again in another one, if that may help.
+// lose ends the transaction after an error before the commit. The operations run again in another one while there is patience, if that may help.
 func (s *Store) lose(err error) error {
 	w := &s.writer
 	s.drop()
-	w.losses++
+	if w.losses++; w.losses == 1 {
+		w.losing = time.Now()
+	}
 	if errors.Is(err, ErrLost) {
 		s.nameLost(err)
 	}
-	if !mayPass(err) || w.losses > maxLosses {
+	if !mayPass(err) || w.losses > maxLosses || time.Since(w.losing) > s.options.Patience {
 		w.trouble = err
 	}
 	return fmt.Errorf("%w: %w", ledger.ErrRunAgain, err)

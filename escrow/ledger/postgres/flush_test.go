@@ -293,20 +293,12 @@ func TestIsolationOfFlushes(t *testing.T) {
 func TestRefusedFlush(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Shared(t)
-	refuse := func(t *testing.T, dsn, code string) {
-		server.Exec(t, fmt.Sprintf(`set search_path = %s; create sequence refused;
-			create function refuse() returns trigger language plpgsql as $$ begin
-				if nextval('%[1]s.refused') <= 3 then raise exception 'refused on purpose' using errcode = '%s'; end if;
-				return new;
-			end $$;
-			create trigger refuse before insert on flushed for each row execute function refuse()`, dsn[strings.LastIndex(dsn, "=")+1:], code))
-	}
 	for _, mode := range modes {
 		t.Run(fmt.Sprint(mode, " 40001"), func(t *testing.T) {
 			dsn := server.New(t)
 			l := begin(t, open(t, dsn, postgres.Options{Mode: mode}))
 			must(t, deposit(l, 0, 2))
-			refuse(t, dsn, "40001")
+			refuse(t, server, dsn, 3, "40001")
 			must(t, pay(l, wallet(0), wallet(1), 7, "refused"))
 			sound(t, l, wallet(1), ledger.Unit+7)
 		})
@@ -314,7 +306,7 @@ func TestRefusedFlush(t *testing.T) {
 			dsn := server.New(t)
 			l := begin(t, open(t, dsn, postgres.Options{Mode: mode}))
 			must(t, deposit(l, 0, 2))
-			refuse(t, dsn, "53100")
+			refuse(t, server, dsn, 3, "53100")
 			if err := pay(l, wallet(0), wallet(1), 7, "refused"); !errors.Is(err, ledger.ErrOutcomeUnknown) {
 				t.Errorf("a payment that the server does not make durable: %v", err)
 			}
@@ -326,6 +318,41 @@ func TestRefusedFlush(t *testing.T) {
 			sound(t, l, wallet(1), ledger.Unit+7)
 		})
 	}
+}
+
+// refuse makes the server refuse the next flushes.
+func refuse(t *testing.T, server *pgtest.Server, dsn string, flushes int, code string) {
+	t.Helper()
+	server.Exec(t, fmt.Sprintf(`set search_path = %s; create sequence refused;
+		create function refuse() returns trigger language plpgsql as $$ begin
+			if nextval('%[1]s.refused') <= %d then raise exception 'refused on purpose' using errcode = '%s'; end if;
+			return new;
+		end $$;
+		create trigger refuse before insert on flushed for each row execute function refuse()`, dsn[strings.LastIndex(dsn, "=")+1:], flushes, code))
+}
+
+// TestPatienceOfFlushes: an operation that changes nothing, and waits for what it has read to be durable, runs again only while there is patience.
+func TestPatienceOfFlushes(t *testing.T) {
+	t.Parallel()
+	server := pgtest.Shared(t)
+	dsn := server.New(t)
+	a, b := begin(t, open(t, dsn, postgres.Options{})), begin(t, open(t, dsn, postgres.Options{Patience: 1}))
+	must(t, deposit(a, 0, 2))
+	refuse(t, server, dsn, 100, "40001")
+	var runs atomic.Int64
+	err := do(b, func(tx *ledger.Tx) error {
+		runs.Add(1)
+		_, err := tx.Account(wallet(1))
+		return err
+	})
+	if !errors.Is(err, ledger.ErrUnavailable) {
+		t.Errorf("an operation that has read what does not become durable: %v", err)
+	}
+	if n := runs.Load(); n > 2 {
+		t.Errorf("without any patience it ran %d times", n)
+	}
+	server.Exec(t, "drop trigger refuse on "+dsn[strings.LastIndex(dsn, "=")+1:]+".flushed")
+	must(t, b.Reopen())
 }
 
 // TestExecModes: whatever way of sending statements the DSN asks for, as a pooler before the database may need, nobody is answered before the
