@@ -111,7 +111,7 @@ type Clock interface {
 
 // Recent is implemented by stores that know some records without asking a database.
 type Recent interface {
-	// Recent is like View, but may read the records as of the last commit of another process that this store has heard of.
+	// Recent is like View, but may read the records as of the last commit of another process that this store has heard of and knows to be durable.
 	Recent(fn func(Reader) error) error
 }
 

@@ -8,6 +8,8 @@ import (
 // cache knows the values of some records as of one commit, and of some keys that there is no record. Only the writer changes it. When its
 // young generation is full, that becomes the old one, and what was not used since the last such change is forgotten.
 type cache struct {
+	fresh map[string][]byte // what may not be durable yet: the writer alone knows it
+
 	mu         sync.RWMutex
 	young, old map[string][]byte // nil values: there is no such record
 	size       int               // of young, in bytes
@@ -51,10 +53,10 @@ func newCache(most int) *cache {
 func (c *cache) forget() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.young, c.old, c.size = map[string][]byte{}, nil, 0
+	c.fresh, c.young, c.old, c.size = map[string][]byte{}, map[string][]byte{}, nil, 0
 }
 
-// peek returns the value of a key, nil if there is no record, and whether the cache knows this.
+// peek returns the value of a key as of the last commit that is durable, nil if there is no record, and whether the cache knows this.
 func (c *cache) peek(key []byte) (value []byte, known bool) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
@@ -64,8 +66,11 @@ func (c *cache) peek(key []byte) (value []byte, known bool) {
 	return value, known
 }
 
-// get is like peek, for the writer: what it uses is kept for longer.
+// get is like peek, for the writer: it also knows what may not be durable, and what it uses is kept for longer.
 func (c *cache) get(key []byte) (value []byte, known bool) {
+	if value, known = c.fresh[string(key)]; known {
+		return value, true
+	}
 	if value, known = c.young[string(key)]; known {
 		return value, true
 	}
@@ -75,36 +80,34 @@ func (c *cache) get(key []byte) (value []byte, known bool) {
 	return value, known
 }
 
-func (c *cache) put(key, value []byte) {
+// put takes in a record as of the last commit that the writer knows.
+func (c *cache) put(key, value []byte) { c.fresh[string(key)] = value }
+
+// show shows the readers what was put, since that is durable now.
+func (c *cache) show() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.set(key, value)
+	for key, value := range c.fresh {
+		c.set(key, value)
+	}
+	c.fresh = make(map[string][]byte, len(c.fresh)) // the next group is about as large
 }
 
-func (c *cache) set(key, value []byte) {
-	before, known := c.young[string(key)]
+func (c *cache) set(key string, value []byte) {
+	before, known := c.young[key]
 	if known {
 		c.size -= len(before)
 	} else {
 		c.size += len(key) + entrySize
 	}
 	c.size += len(value)
-	c.young[string(key)] = value
+	c.young[key] = value
 	if c.size > c.most {
 		c.young, c.old, c.size = map[string][]byte{}, c.young, 0
 	}
 }
 
-// apply takes in the changes of a commit.
-func (c *cache) apply(changes []record) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, r := range changes {
-		c.set(r.key, r.value)
-	}
-}
-
-// keys returns the keys of all records that the cache knows, in their order.
+// keys returns the keys of all records that the cache knows and that are durable, in their order.
 func (c *cache) keys() (list []string) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()

@@ -23,6 +23,7 @@ type writer struct {
 	runs    int              // of the group in this transaction
 	pages   map[string]*page // beginnings of ranges, read in this transaction
 	losses  int              // transactions that were lost since the last commit
+	losing  time.Time        // when the first of them was lost
 	tail    *tail            // as of the last commit that is known; the cache is as of the same commit
 	trouble error            // why there are no groups until Reopen
 
@@ -229,7 +230,9 @@ func (g *group) takeIn(h head, n news) error {
 	if n.goOn(before, h) {
 		w.tail = n.after(before)
 		for _, e := range n.entries {
-			g.cache.apply(e.changes)
+			for _, r := range e.changes {
+				g.cache.put(r.key, r.value)
+			}
 		}
 	} else { // too much has happened since, or a crash has taken something back
 		g.cache.forget()
@@ -324,7 +327,10 @@ func (g *group) commit(changes []record) error {
 		}
 	}
 	w.locked, w.losses, w.pages = false, 0, nil
-	g.cache.apply(changes)
+	for _, r := range changes {
+		g.cache.put(r.key, r.value)
+	}
+	g.cache.show()
 	if direct {
 		w.tail = w.tail.at(number, id)
 	} else {
@@ -375,34 +381,35 @@ func (w *writer) prunable(number int64) int64 {
 	return w.old
 }
 
-// rollback ends a transaction that has changed nothing. What it has read of others is made durable before it is answered for.
+// rollback ends a transaction that has changed nothing. What it has read of others is made durable before it is answered for. If a view has
+// done that meanwhile, it counts only if the connection still stands: after a crash it may be other commits of the same numbers.
 func (s *Store) rollback() error {
 	w := &s.writer
-	sure := s.durable.is(w.tail.commit)
 	b := new(pgx.Batch)
 	b.Queue("rollback")
-	if !sure {
+	if !s.durable.is(w.tail.commit) {
 		queueFlush(b, w.tail.commit)
 	}
-	if err := s.trip(b); err != nil && !sure {
+	if err := s.trip(b); err != nil {
 		return s.lose(err)
-	} else if err != nil {
-		s.drop()
 	}
+	s.cache.show()
 	s.durable.note(w.tail.point)
 	w.locked, w.losses, w.pages = false, 0, nil
 	return nil
 }
 
-// lose ends the transaction after an error before the commit. The operations run again in another one, if that may help.
+// lose ends the transaction after an error before the commit. The operations run again in another one while there is patience, if that may help.
 func (s *Store) lose(err error) error {
 	w := &s.writer
 	s.drop()
-	w.losses++
+	if w.losses++; w.losses == 1 {
+		w.losing = time.Now()
+	}
 	if errors.Is(err, ErrLost) {
 		s.nameLost(err)
 	}
-	if !mayPass(err) || w.losses > maxLosses {
+	if !mayPass(err) || w.losses > maxLosses || time.Since(w.losing) > s.options.Patience {
 		w.trouble = err
 	}
 	return fmt.Errorf("%w: %w", ledger.ErrRunAgain, err)
@@ -429,7 +436,7 @@ func (s *Store) settle(made point, cause error) error {
 }
 
 // lookUp reports, on a new connection, whether a commit was made, and makes it durable then. The lock is free only after the transaction that was
-// to make it has ended.
+// to make it has ended. All is one round trip, so that the flush is of the same server that has been asked, and it has not crashed in between.
 func (s *Store) lookUp(made point, patience time.Duration) (is bool, err error) {
 	s.drop()
 	if err := s.connect(patience); err != nil {
@@ -441,16 +448,11 @@ func (s *Store) lookUp(made point, patience time.Duration) (is bool, err error) 
 	b.Queue("select commit from head where id = 1 for update")
 	b.Queue("select coalesce((select writer from log where commit = $1), 0)", made.commit).QueryRow(func(row pgx.Row) error { return row.Scan(&writer) })
 	b.Queue("rollback")
-	err = s.trip(b)
-	if is = writer == made.writer; err == nil && is {
-		b = new(pgx.Batch)
-		queueFlush(b, made.commit)
-		err = s.trip(b)
-	}
-	if err != nil {
+	queueFlush(b, made.commit)
+	if err = s.trip(b); err != nil {
 		s.drop()
 	}
-	return is, err
+	return writer == made.writer, err
 }
 
 func (s *Store) fault(step Step) error {

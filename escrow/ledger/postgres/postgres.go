@@ -275,7 +275,7 @@ type snapshot struct {
 	since *tail  // what this process knows of the history; nil: the latest
 	conn  *pgxpool.Conn
 	tail  *tail // of the transaction
-	sure  bool  // everything that it reads was durable when it began
+	sure  point // what was durable when it began
 }
 
 // Get implements [ledger.Reader].
@@ -355,7 +355,7 @@ func (r *snapshot) try(queue func(*pgx.Batch)) (err error) {
 	if before == nil {
 		before = r.store.latest.Load()
 	}
-	sure := r.store.durable.get()
+	r.sure = r.store.durable.get()
 	var h head
 	var n news
 	b.Queue("begin isolation level repeatable read read only")
@@ -365,7 +365,7 @@ func (r *snapshot) try(queue func(*pgx.Batch)) (err error) {
 	if err = r.conn.SendBatch(ctx, b).Close(); err != nil {
 		return err
 	}
-	if err := r.store.checkHistory(ctx, r.conn.Conn(), h, before, sure); err != nil {
+	if err := r.store.checkHistory(ctx, r.conn.Conn(), h, before, r.sure); err != nil {
 		return err
 	}
 	if n.goOn(before, h) {
@@ -382,20 +382,22 @@ func (r *snapshot) try(queue func(*pgx.Batch)) (err error) {
 		r.tail = rest.after(unknown).upTo(h, n.folded)
 	}
 	r.store.latest.CompareAndSwap(before, r.tail)
-	r.sure = r.store.options.ReadOnly || r.store.durable.is(r.tail.commit)
 	return nil
 }
 
-// flush ends the transaction, and makes durable what was read in it. A store that is open for reading only can't do that.
+// flush ends the transaction, and makes durable what was read in it. A store that is open for reading only can't do that. If something was made
+// durable meanwhile, that counts only if the connection still stands: after a crash it may be other commits of the same numbers.
 func (r *snapshot) flush() error {
-	if r.conn == nil || r.sure || r.tail == nil {
+	if r.conn == nil || r.tail == nil || r.tail.commit <= r.sure.commit || r.store.options.ReadOnly {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), roundTrip)
 	defer cancel()
 	b := new(pgx.Batch)
 	b.Queue("rollback")
-	queueFlush(b, r.tail.commit)
+	if !r.store.durable.is(r.tail.commit) {
+		queueFlush(b, r.tail.commit)
+	}
 	if err := r.conn.SendBatch(ctx, b).Close(); err != nil {
 		return away(err)
 	}
