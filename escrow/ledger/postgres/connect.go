@@ -33,6 +33,8 @@ func parse(dsn string) (*pgxpool.Config, error) {
 	if _, is := config.ConnConfig.RuntimeParams["application_name"]; !is {
 		config.ConnConfig.RuntimeParams["application_name"] = "tallygate"
 	}
+	// Whatever isolation the database has by default, it is no error if two flushes change the same row.
+	config.ConnConfig.RuntimeParams["default_transaction_isolation"] = "read committed"
 	if !strings.Contains(dsn, "pool_max_conns") {
 		config.MaxConns = 16
 	}

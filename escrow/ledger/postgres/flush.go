@@ -21,13 +21,8 @@ const (
 	slots    = 1024
 )
 
-// queueFlush makes all commits up to a number durable. No transaction must be open. Whatever isolation the database has by default, it is no
-// error if another flush changes the same row.
-func queueFlush(b *pgx.Batch, commit int64) {
-	b.Queue("begin isolation level read committed")
-	b.Queue(flushSQL, rand.IntN(slots), commit)
-	b.Queue("commit")
-}
+// queueFlush makes all commits up to a number durable. No transaction must be open.
+func queueFlush(b *pgx.Batch, commit int64) { b.Queue(flushSQL, rand.IntN(slots), commit) }
 
 // point is a commit in the history: its number, and the writer's connection.
 type point struct{ commit, writer int64 }
