@@ -61,7 +61,8 @@ type Options struct {
 	// SynchronousCommit is a setting of the database to accept although it may lose commits: "off" or "local". Open refuses both
 	// otherwise.
 	SynchronousCommit string
-	// ReadOnly opens an existing ledger for reading only, whoever else uses it. It also works on a standby.
+	// ReadOnly opens an existing ledger for reading only, whoever else uses it. It also works on a standby. It may read what a crash of the
+	// server takes back a moment later, since it can't flush.
 	ReadOnly bool
 	// Mode is how the records are written. The default is Log.
 	Mode Mode
