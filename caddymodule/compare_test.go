@@ -23,6 +23,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tallygate/tallygate/internal/commandtest"
 	"github.com/tallygate/tallygate/internal/rounds"
 )
 
@@ -180,7 +181,7 @@ func openCompared(t *testing.T, up *recorded, tests []comparison) *compared {
 	fmt.Fprintf(&b, "{\n\tadmin off\n\tauto_https off\n\tgrace_period 10s\n\tservers {\n\t\tprotocols h1 h2c\n\t}\n\tlog {\n\t\toutput discard\n\t}\n")
 	fmt.Fprintf(&b, "\ttallygate {\n\t\tledger bolt %s\n\t\toperator_key %s\n\t\tregistration open\n\t}\n}\n", filepath.Join(t.TempDir(), "ledger.db"), operatorKey)
 	for _, m := range meterings {
-		c.addr[m.name] = "127.0.0.1:" + freePort(t)
+		c.addr[m.name] = commandtest.FreeAddress(t)
 		directive := "tallygate" // answers what nothing else does, and so is not for bare Caddy
 		if strings.HasPrefix(m.name, "bare") {
 			directive = ""

@@ -18,6 +18,7 @@ import (
 
 	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/http3"
+	"github.com/tallygate/tallygate/internal/commandtest"
 )
 
 // shop3 is a shop that also serves HTTP/3, with Caddy's defaults.
@@ -32,7 +33,7 @@ type shop3 struct {
 func openShop3(t *testing.T, options, site string, upstream http.Handler) *shop3 {
 	t.Helper()
 	dir := t.TempDir()
-	s := &shop3{addr: "127.0.0.1:" + freePort(t), access: filepath.Join(dir, "access.log")}
+	s := &shop3{addr: commandtest.FreeAddress(t), access: filepath.Join(dir, "access.log")}
 	s.tickets = tickets{tls.NewLRUClientSessionCache(1), make(chan struct{}), new(sync.Once)}
 	cert, key, roots := certificate(t, dir)
 	s.tls = &tls.Config{RootCAs: roots, NextProtos: []string{http3.NextProtoH3}, ClientSessionCache: s.tickets}

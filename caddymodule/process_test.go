@@ -102,8 +102,8 @@ func newProcess(t testing.TB, grace, options, site string, upstream http.Handler
 	backend := httptest.NewServer(upstream)
 	t.Cleanup(backend.Close)
 	p := &process{
-		shop:   &shop{t: t, db: filepath.Join(dir, "ledger.db"), port: freePort(t)},
-		config: filepath.Join(dir, "Caddyfile"), admin: "127.0.0.1:" + freePort(t),
+		shop:   &shop{t: t, db: filepath.Join(dir, "ledger.db"), port: commandtest.FreePort(t)},
+		config: filepath.Join(dir, "Caddyfile"), admin: commandtest.FreeAddress(t),
 	}
 	p.url = "http://127.0.0.1:" + p.port
 	p.write(grace, options, withUpstream(site, backend))

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -14,7 +13,6 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -22,6 +20,7 @@ import (
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 
 	_ "github.com/tallygate/tallygate/caddymodule"
+	"github.com/tallygate/tallygate/internal/commandtest"
 )
 
 // operatorKey is the operator's key in all tests.
@@ -57,7 +56,7 @@ func (s *shop) open(options, site string, upstream http.Handler) {
 	t := s.t
 	t.Helper()
 	dir := t.TempDir()
-	s.db, s.log, s.port = filepath.Join(dir, "ledger.db"), filepath.Join(dir, "caddy.log"), freePort(t)
+	s.db, s.log, s.port = filepath.Join(dir, "ledger.db"), filepath.Join(dir, "caddy.log"), commandtest.FreePort(t)
 	s.url = "http://127.0.0.1:" + s.port
 	backend := httptest.NewServer(upstream)
 	t.Cleanup(backend.Close)
@@ -167,43 +166,6 @@ func sockets(port string) (n int) {
 func adapt(caddyfile string) ([]byte, error) {
 	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(caddyfile), map[string]any{"filename": "Caddyfile"})
 	return config, err
-}
-
-// ports is the block of ports for the servers of this process. No other test process has the same block, because a listener on its first port is
-// open as long as the process runs. This is necessary since Caddy listens with SO_REUSEPORT: two processes with the same port would share its
-// connections without an error. The blocks are below the ports that the system uses for outgoing connections.
-var ports struct {
-	sync.Mutex
-	guard net.Listener
-	first int
-	given int
-}
-
-const portsInBlock = 500
-
-// freePort returns a port to listen on. The ports of the block are used in turn.
-func freePort(t testing.TB) string {
-	t.Helper()
-	ports.Lock()
-	defer ports.Unlock()
-	for first := 12_000; ports.guard == nil; first += portsInBlock {
-		if first >= 32_000 {
-			t.Fatal("no free block of ports")
-		}
-		if l, err := net.Listen("tcp", ":"+strconv.Itoa(first)); err == nil {
-			ports.guard, ports.first = l, first
-		}
-	}
-	for range portsInBlock {
-		ports.given = ports.given%(portsInBlock-1) + 1
-		port := strconv.Itoa(ports.first + ports.given)
-		if l, err := net.Listen("tcp", ":"+port); err == nil {
-			l.Close()
-			return port
-		}
-	}
-	t.Fatal("no free port")
-	return ""
 }
 
 // answer is a response, read to its end.

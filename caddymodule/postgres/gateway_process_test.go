@@ -89,7 +89,7 @@ func startGateway(t *testing.T, server *pgtest.Server, dsn, upstream string, lif
 func startGatewayOf(t *testing.T, server *pgtest.Server, dsn, upstream, site string, lifetime time.Duration) *gateway {
 	t.Helper()
 	g := &gateway{t: t, dir: t.TempDir(), line: newLine(t, server.Socket())}
-	address := freeAddress(t)
+	address := commandtest.FreeAddress(t)
 	g.base = "http://" + address
 	text := fmt.Appendf(nil, site, lifetime, gatewayMode(), address, upstream, upstream, upstream)
 	must(t, os.WriteFile(filepath.Join(g.dir, "Caddyfile"), text, 0o600))
@@ -109,15 +109,6 @@ func startGatewayOf(t *testing.T, server *pgtest.Server, dsn, upstream, site str
 		}
 	})
 	return g
-}
-
-// freeAddress returns an address that nothing listens on.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	defer listener.Close()
-	return listener.Addr().String()
 }
 
 // dsn makes the gateway reach the database by its own line.

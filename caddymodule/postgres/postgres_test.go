@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -24,6 +23,7 @@ import (
 	"github.com/tallygate/tallygate/caddymodule"
 	"github.com/tallygate/tallygate/caddymodule/postgres"
 	"github.com/tallygate/tallygate/escrow/ledger/postgres/pgtest"
+	"github.com/tallygate/tallygate/internal/commandtest"
 )
 
 func adapt(text string) ([]byte, error) {
@@ -137,12 +137,7 @@ type shop struct {
 
 func start(t *testing.T, log, upstream string) shop {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := listener.Addr().String()
-	_ = listener.Close()
+	address := commandtest.FreeAddress(t)
 	config, err := adapt(fmt.Sprintf(`{
 	admin off
 	persist_config off

@@ -66,7 +66,7 @@ func startBalancer(t *testing.T, gateways []*gateway) string {
 	if !strings.Contains(site, named) {
 		t.Fatalf("the load balancer of %s does not name %s", scaleOut, named)
 	}
-	address := freeAddress(t)
+	address := commandtest.FreeAddress(t)
 	site = strings.NewReplacer(named, strings.Join(behind, " "), "api.example.com", "http://"+address).Replace(site)
 	dir := t.TempDir()
 	must(t, os.WriteFile(filepath.Join(dir, "Caddyfile"), []byte("{\n\tadmin off\n\tauto_https off\n}\n"+site), 0o600))

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/cookiejar"
 	"net/url"
@@ -25,6 +24,7 @@ import (
 
 	_ "github.com/tallygate/tallygate/caddymodule"
 	_ "github.com/tallygate/tallygate/caddymodule/stripe"
+	"github.com/tallygate/tallygate/internal/commandtest"
 )
 
 const (
@@ -64,10 +64,7 @@ func newShop(t testing.TB, currency string, more ...string) *shop {
 		more = append(more, "refunds at_once")
 	}
 	s := &shop{t: t, stripe: openFake(t), log: filepath.Join(t.TempDir(), "log")}
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	s.url = "http://" + free.Addr().String()
-	must(t, free.Close())
+	s.url = "http://" + commandtest.FreeAddress(t)
 	t.Setenv("TEST_STRIPE_KEY", secretKey)
 	s.file = fmt.Sprintf(`{
 	admin off

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"math/big"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -21,6 +20,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/decred/dcrd/dcrec/secp256k1/v4"
 	"github.com/decred/dcrd/dcrec/secp256k1/v4/ecdsa"
+	"github.com/tallygate/tallygate/internal/commandtest"
 )
 
 const (
@@ -228,10 +228,7 @@ func newPermits(t testing.TB, hides bool, more ...string) (*shop, *permits) {
 		}
 	}))
 	t.Cleanup(provider.Close)
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	s.url = "http://" + free.Addr().String()
-	must(t, free.Close())
+	s.url = "http://" + commandtest.FreeAddress(t)
 	s.file = fmt.Sprintf(`{
 	admin off
 	auto_https off

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"math/big"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -25,6 +24,7 @@ import (
 
 	_ "github.com/tallygate/tallygate/caddymodule"
 	"github.com/tallygate/tallygate/caddymodule/x402"
+	"github.com/tallygate/tallygate/internal/commandtest"
 )
 
 const operatorKey = "operator-key-of-the-tests"
@@ -72,10 +72,7 @@ func newShop(t testing.TB, words string) *shop {
 		_, _ = io.WriteString(w, "results")
 	}))
 	t.Cleanup(provider.Close)
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	s.url = "http://" + free.Addr().String()
-	must(t, free.Close())
+	s.url = "http://" + commandtest.FreeAddress(t)
 	s.file = fmt.Sprintf(`{
 	admin off
 	auto_https off

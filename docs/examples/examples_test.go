@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -23,6 +22,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tallygate/tallygate/internal/commandtest"
 	"github.com/tallygate/tallygate/internal/rounds"
 )
 
@@ -321,7 +321,7 @@ func (b *lockedBuffer) String() string {
 // open starts a shop like the demo shop, but without providers, and with further options.
 func open(t *testing.T, bin, options string) *server {
 	t.Helper()
-	address := freeAddress(t)
+	address := commandtest.FreeAddress(t)
 	return serve(t, bin, address, fmt.Sprintf(`{
 	admin off
 	tallygate {
@@ -359,20 +359,6 @@ func serve(t *testing.T, bin, address, caddyfile string, env ...string) *server 
 	t.Cleanup(func() { _ = s.cmd.Process.Kill() })
 	s.awaitAnswer()
 	return s
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	// The ports that the system gives to outgoing connections are avoided: a connection could take the port before the server does.
-	for range 100 {
-		address := fmt.Sprintf("127.0.0.1:%d", 20_000+rand.IntN(12_000))
-		if l, err := net.Listen("tcp", address); err == nil {
-			l.Close()
-			return address
-		}
-	}
-	t.Fatal("no free port")
-	return ""
 }
 
 func (s *server) awaitAnswer() {

@@ -10,6 +10,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/tallygate/tallygate/internal/commandtest"
 )
 
 const site = ":8402" // of the guides' gateways
@@ -94,7 +96,7 @@ func follow(t *testing.T, bin, replay, text string, p provider, write func(strin
 	upstream.Config.Protocols.SetUnencryptedHTTP2(true)
 	upstream.Start()
 	t.Cleanup(upstream.Close)
-	address, admin := freeAddress(t), freeAddress(t)
+	address, admin := commandtest.FreeAddress(t), commandtest.FreeAddress(t)
 	_, port, err := net.SplitHostPort(address)
 	if err != nil {
 		t.Fatal(err)
