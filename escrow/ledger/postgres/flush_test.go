@@ -67,13 +67,7 @@ func testCrashBeforeTheFlush(t *testing.T, mode postgres.Mode) {
 		read <- err
 	}()
 	f.wait(3)
-	select {
-	case err := <-paid:
-		t.Fatalf("before the flush a payment was answered: %v", err)
-	case err := <-read:
-		t.Fatalf("before the flush a reader was answered: %v", err)
-	default:
-	}
+	unanswered(t, paid, read)
 	crash()
 	for range 2 {
 		must(t, <-paid)
@@ -377,13 +371,7 @@ func TestExecModes(t *testing.T) {
 					read <- err
 				}()
 				f.wait(2)
-				select {
-				case err := <-paid:
-					t.Fatalf("before the flush a payment was answered: %v", err)
-				case err := <-read:
-					t.Fatalf("before the flush a reader was answered: %v", err)
-				default:
-				}
+				unanswered(t, paid, read)
 				f.unlock()
 				must(t, <-paid)
 				must(t, <-read)
@@ -466,6 +454,18 @@ func (f *flushes) wait(n int) {
 	f.t.Helper()
 	for waiting := -1; waiting != n; {
 		must(f.t, f.conn.QueryRow(f.t.Context(), "select count(*) from pg_locks where relation = 'flushed'::regclass and not granted").Scan(&waiting))
+	}
+}
+
+// unanswered fails the test if a payment or a reader was answered before the flush.
+func unanswered(t *testing.T, paid, read <-chan error) {
+	t.Helper()
+	select {
+	case err := <-paid:
+		t.Fatalf("before the flush a payment was answered: %v", err)
+	case err := <-read:
+		t.Fatalf("before the flush a reader was answered: %v", err)
+	default:
 	}
 }
 
