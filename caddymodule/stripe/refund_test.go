@@ -222,11 +222,18 @@ func TestKilledBetweenRefundAndBooking(t *testing.T) {
 	_, key := s.agent()
 	intent := s.paid(key, "5", false)
 	deposit := s.deposit(key, intent)
-	died := make(chan struct{})
+	answered, died := make(chan struct{}), make(chan struct{})
+	answer := sync.OnceFunc(func() { close(answered) })
+	t.Cleanup(answer)
 	s.stripe.mu.Lock()
-	s.stripe.fault, s.stripe.kill = "kill late", sync.OnceFunc(func() { running.End(os.Kill); close(died) })
+	s.stripe.fault, s.stripe.kill = "kill late", sync.OnceFunc(func() {
+		<-answered // Stripe is asked as soon as the refund is booked, which may be before the agent has the answer
+		running.End(os.Kill)
+		close(died)
+	})
 	s.stripe.mu.Unlock()
 	asked := s.back(key, deposit, "2")
+	answer()
 	want(t, "asked", asked.code(), 201)
 	<-died
 	s.stripe.set("")
