@@ -6,7 +6,6 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"net/http/httptest"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -30,8 +29,13 @@ type hot struct {
 	path   string
 	body   string // of the request; empty: GET
 	answer string
+	times  int     // how often the answer is written until it is whole
 	allocs float64 // the budget of one call, see TestAllocs
 }
+
+// streamEnd is the end of a stream: its usage, which the client has not asked for and does not get, and the terminal event.
+const streamEnd = `data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1735689600,"model":"gpt-4o-mini","choices":[],"usage":{"prompt_tokens":12,"completion_tokens":200,"total_tokens":212}}` +
+	"\n\ndata: [DONE]\n\n"
 
 func hotCalls(t testing.TB) []hot {
 	input, err := pricing.ParseClassPrice("input", strings.Fields("0.15 per 1M tokens"))
@@ -43,12 +47,16 @@ func hotCalls(t testing.TB) []hot {
 	perCall := rates(t, "0.000001 per call")
 	json4k := `{"results":["` + strings.Repeat("result ", 580) + `"]}`
 	return []hot{
-		{"wallet", gateway.Route{Rates: perCall}, "/search", "", json4k, 350},
-		{"escrow", gateway.Route{Rates: perCall, Payment: gateway.Escrow{Open: amount("1000"), OpenFor: time.Hour}}, "/search", "", json4k, 440},
+		{"wallet", gateway.Route{Rates: perCall}, "/search", "", json4k, 1, 350},
+		{"escrow", gateway.Route{Rates: perCall, Payment: gateway.Escrow{Open: amount("1000"), OpenFor: time.Hour}}, "/search", "", json4k, 1, 440},
 		{"tokens", gateway.Route{Tariff: tariff}, "/v1/chat/completions",
 			`{"model":"gpt-4o-mini","stream":false,"max_tokens":2000,"messages":[{"role":"user","content":"What is the answer?"}]}`,
 			`{"id":"chatcmpl-1","object":"chat.completion","model":"gpt-4o-mini","choices":[{"index":0,"message":{"role":"assistant","content":"` +
-				strings.Repeat("word ", 6000) + `"},"finish_reason":"stop"}],"usage":{"prompt_tokens":12,"completion_tokens":1800,"total_tokens":1812}}`, 485},
+				strings.Repeat("word ", 6000) + `"},"finish_reason":"stop"}],"usage":{"prompt_tokens":12,"completion_tokens":1800,"total_tokens":1812}}`, 1, 485},
+		{"stream", gateway.Route{Tariff: tariff}, "/v1/chat/completions",
+			`{"model":"gpt-4o-mini","stream":true,"max_tokens":2000,"messages":[{"role":"user","content":"What is the answer?"}]}`,
+			`data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1735689600,"model":"gpt-4o-mini","choices":[{"index":0,"delta":{"content":" word"},"finish_reason":null}]}` + "\n\n", 200, 1100},
+		{"download", gateway.Route{Rates: perCall}, "/file", "", strings.Repeat("0123456789abcdef", 2<<10), 320, 350},
 	}
 }
 
@@ -69,11 +77,24 @@ func (h hot) open(t testing.TB, o bolt.Options) (call func()) {
 		return err
 	}))
 	h.route.Payee, h.route.Name, h.route.Logger = "acme", h.name, slog.New(slog.DiscardHandler)
-	length := strconv.Itoa(len(h.answer))
+	length := len(h.answer) * h.times
+	answer, stream := []byte(h.answer), strings.HasPrefix(h.answer, "data: ")
 	handler := gateway.New(s.book, gateway.Options{}).Handler(&h.route, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		w.Header().Set("Content-Length", length)
-		_, _ = io.WriteString(w, h.answer)
+		if stream {
+			w.Header().Set("Content-Type", "text/event-stream")
+		} else {
+			w.Header().Set("Content-Type", "application/json")
+			w.Header().Set("Content-Length", strconv.Itoa(length))
+		}
+		for range h.times {
+			_, _ = w.Write(answer)
+			if stream {
+				_ = http.NewResponseController(w).Flush()
+			}
+		}
+		if stream {
+			_, _ = io.WriteString(w, streamEnd)
+		}
 	}))
 	return func() {
 		method, body := http.MethodGet, io.Reader(http.NoBody)
@@ -83,10 +104,10 @@ func (h hot) open(t testing.TB, o bolt.Options) (call func()) {
 		r, _ := http.NewRequestWithContext(t.Context(), method, "http://localhost"+h.path, body)
 		r.Header.Set("Authorization", "Bearer "+s.key)
 		r.Header.Set("Content-Type", "application/json")
-		w := httptest.NewRecorder()
+		w := &recorder{header: make(http.Header)}
 		handler.ServeHTTP(w, r)
-		if w.Code != http.StatusOK || w.Body.Len() != len(h.answer) {
-			t.Errorf("%d: %.200s", w.Code, w.Body)
+		if w.code != http.StatusOK || w.length < length {
+			t.Errorf("%d, %d bytes", w.code, w.length)
 		}
 	}
 }
@@ -120,3 +141,21 @@ func cpuTime() time.Duration {
 	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &used)
 	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
 }
+
+// recorder is a client that only counts what it gets, so that its own work is not measured.
+type recorder struct {
+	header http.Header
+	code   int
+	length int
+}
+
+func (r *recorder) Header() http.Header { return r.header }
+
+func (r *recorder) WriteHeader(code int) { r.code = code }
+
+func (r *recorder) Write(p []byte) (int, error) {
+	r.length += len(p)
+	return len(p), nil
+}
+
+func (r *recorder) FlushError() error { return nil }

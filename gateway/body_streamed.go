@@ -18,8 +18,10 @@ type streamed struct {
 	ours  muffler // for an event stream
 	clean []byte  // what ours lets through
 	out   []byte
-	// bound says that the last byte would show the client that the answer is complete. last is the last byte so far.
+	// bound says that the last byte would show the client that the answer is complete. It is the byte with the number until, or if that is -1 any
+	// byte may be. last is that byte, if it has come.
 	bound   bool
+	until   int64
 	last    []byte
 	gone    bool          // the client accepts nothing more
 	began   time.Time     // when the header was sent
@@ -47,7 +49,7 @@ func (c *counted) stream() *streamed {
 		h.Del("Content-Length")
 	}
 	// Chunks and HTTP/2 have an end of their own, which is not sent while the handler runs.
-	b.bound = h.Get("Content-Length") != "" || !r.ProtoAtLeast(1, 1)
+	b.bound, b.until = h.Get("Content-Length") != "" || !r.ProtoAtLeast(1, 1), contentLength(h)
 	switch {
 	case b.known:
 		call.promiseCharge(h)
@@ -84,12 +86,14 @@ func (b *streamed) take(p []byte) (err error) {
 	if b.unpaid {
 		return b.hear(p)
 	}
-	var exhausted bool
-	b.out, exhausted, err = b.call.answer.chunk(append(b.out[:0], b.last...), p)
+	out, exhausted, err := b.call.answer.chunk(append(b.out[:0], b.last...), p)
 	if err != nil {
 		return err
 	}
-	if err := b.forward(b.out); err != nil {
+	if !b.call.answer.passes || len(b.last) > 0 { // otherwise it may be p, which is not ours
+		b.out = out
+	}
+	if err := b.forward(out); err != nil {
 		return err
 	}
 	if cap(b.out) > smallBody { // after a large event, a stream gives its memory back
@@ -135,7 +139,7 @@ func (b *streamed) muffle(p []byte) []byte {
 
 // forward sends p, except for its last byte if that would complete the answer.
 func (b *streamed) forward(p []byte) error {
-	if b.bound && len(p) > 0 {
+	if b.bound && b.taken >= b.until && len(p) > 0 {
 		b.last = append(b.last[:0], p[len(p)-1])
 		p = p[:len(p)-1]
 	}
@@ -146,10 +150,9 @@ func (b *streamed) send(p []byte) error {
 	if len(p) == 0 {
 		return nil
 	}
-	err := b.await(func() error {
-		_, err := b.ResponseWriter.Write(p)
-		return err
-	})
+	began := b.call.gateway.now()
+	_, err := b.ResponseWriter.Write(p)
+	b.waitedSince(began)
 	if err != nil {
 		b.gone = true
 		if !b.call.finishesUnheard() && !b.call.readsOn {
@@ -159,14 +162,11 @@ func (b *streamed) send(p []byte) error {
 	return nil
 }
 
-// await does what may wait for the client, and takes note of how long it does.
-func (b *streamed) await(do func() error) error {
-	began := b.call.gateway.now()
-	err := do()
+// waitedSince takes note of how long something has waited for the client.
+func (b *streamed) waitedSince(began time.Time) {
 	wait := b.call.gateway.now().Sub(began)
 	b.waited += wait
 	b.stalled = wait >= b.call.gateway.stall
-	return err
 }
 
 // stop ends a stream whose money has run out, with an error event if the provider's format has one.
@@ -184,7 +184,10 @@ func (b *streamed) stop() error {
 	return b.flushClient()
 }
 
-func (b *streamed) flush() error { return b.await(b.flushClient) }
+func (b *streamed) flush() error {
+	defer b.waitedSince(b.call.gateway.now())
+	return b.flushClient()
+}
 
 func (b *streamed) complete() (cause any) {
 	if b.ended {

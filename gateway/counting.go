@@ -16,19 +16,22 @@ type counting struct {
 	*admitted
 	status    int
 	counter   meter.Counter
-	messages  bool         // it comes as messages, each of which is an event
-	watcher   Watcher      // sees the body for a judge; nil if nobody judges the answer
-	sent      bool         // bytes of the body were sent
-	delivered *meter.Usage // what was sent when the money ran out, if that is known exactly
-	tokens    int64        // of its final usage
+	passes    bool               // nothing in it is counted, or held back
+	messages  bool               // it comes as messages, each of which is an event
+	exact     func() meter.Usage // usedSoFar, made once and not for each chunk
+	watcher   Watcher            // sees the body for a judge; nil if nobody judges the answer
+	sent      bool               // bytes of the body were sent
+	delivered *meter.Usage       // what was sent when the money ran out, if that is known exactly
+	tokens    int64              // of its final usage
 }
 
 func newCounting(a *admitted, status int, h http.Header, sse bool) *counting {
 	c := &counting{admitted: a, status: status}
+	c.exact = c.usedSoFar
 	kind := mediaType(h)
 	c.messages = sse || a.call.Stream || wire.IsLines(kind) || kind == "application/vnd.amazon.eventstream" || status == http.StatusSwitchingProtocols || a.request.Method == http.MethodConnect
 	if _, known := a.pay.known(); known && !sse && !a.stored().Makes && !a.paced.CountsTokens() {
-		c.counter = oneCall{}
+		c.counter, c.passes = oneCall{}, true
 	} else {
 		var costs []*probe.Probe
 		if c.statesCost() {
@@ -80,7 +83,8 @@ func (c *counting) whole(dst, p []byte) (out []byte, err error) {
 }
 
 // chunk takes the next bytes of the answer, and appends to dst the bytes that may go to the client. Their price is held, and drawn batch by
-// batch. If exhausted is true, the money has run out, and nothing may be sent after what chunk has returned. chunk takes the call's lock.
+// batch. If exhausted is true, the money has run out, and nothing may be sent after what chunk has returned. If dst is empty and the answer passes,
+// out may be p itself, so that a long download is not copied. chunk takes the call's lock.
 func (c *counting) chunk(dst, p []byte) (out []byte, exhausted bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -99,7 +103,11 @@ func (c *counting) chunk(dst, p []byte) (out []byte, exhausted bool, err error) 
 			before = c.exactly()
 		}
 		paid := len(dst)
-		dst = c.counter.Feed(dst, p[:n])
+		if c.passes && paid == 0 && n == len(p) {
+			dst = p
+		} else {
+			dst = c.counter.Feed(dst, p[:n])
+		}
 		p = p[n:]
 		at, reached := c.reach()
 		if exhausted = !reached && !c.route.FinishUnpaid; exhausted {
@@ -168,14 +176,17 @@ func (c *counting) reach() (at meter.Units, reached bool) {
 	if bound != nil {
 		c.addAsked(bound)
 	}
-	return at, c.pay.reach(bound, func() meter.Usage {
-		usage := c.counter.Usage(false)
-		c.addSeconds(usage.Units, usage.Length)
-		if usage.Units != nil {
-			c.addAsked(usage.Units)
-		}
-		return usage
-	})
+	return at, c.pay.reach(bound, c.exact)
+}
+
+// usedSoFar counts what was really used so far.
+func (c *counting) usedSoFar() meter.Usage {
+	usage := c.counter.Usage(false)
+	c.addSeconds(usage.Units, usage.Length)
+	if usage.Units != nil {
+		c.addAsked(usage.Units)
+	}
+	return usage
 }
 
 func (c *counting) watch(p []byte) {

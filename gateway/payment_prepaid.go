@@ -7,6 +7,7 @@ import (
 	"github.com/tallygate/tallygate/escrow/api"
 	"github.com/tallygate/tallygate/escrow/ledger"
 	"github.com/tallygate/tallygate/meter"
+	"github.com/tallygate/tallygate/pricing"
 )
 
 // Wallet pays calls from the caller's wallet.
@@ -85,7 +86,19 @@ type prepaid struct {
 	drawing   bool // a draw is being written to disk
 	absurd    bool // the provider states a usage that this request can't have
 	exact     bool // draws are posted at once, because their units are counted exactly
+	chunk     chunkPrice
 }
+
+// chunkPrice is the most that so many bytes of an answer can cost at some prices. The last one is kept, since most chunks of a stream are of similar
+// size.
+type chunkPrice struct {
+	rates *pricing.Rates
+	bytes int // a multiple of chunkStep
+	most  ledger.Amount
+	ok    bool
+}
+
+const chunkStep = 64
 
 func (p *prepaid) start(now time.Time, statesCost bool) {
 	p.held.start(now, statesCost)
@@ -96,12 +109,27 @@ func (p *prepaid) start(now time.Time, statesCost bool) {
 }
 
 func (p *prepaid) covers(n int) bool {
-	units := meter.Units{meter.Byte: meter.Whole(int64(n)), meter.Event: meter.Whole(int64(n)/2 + 1)}
-	worst, err := p.worth(units)
-	if p.rates.UsesTokens() {
-		worst = max(worst, ledger.Amount(p.dear.MostFor(0, int64(n))))
+	left := p.covered - p.needed
+	if size := (n + chunkStep - 1) / chunkStep * chunkStep; !p.dear.HasTiers() { // with tiers more may cost less
+		if p.chunk.rates != p.dear || p.chunk.bytes != size {
+			most, ok := p.mostOf(size)
+			p.chunk = chunkPrice{p.dear, size, most, ok}
+		}
+		if p.chunk.ok && p.chunk.most <= left {
+			return true
+		}
 	}
-	return err == nil && worst <= p.covered-p.needed
+	most, ok := p.mostOf(n)
+	return ok && most <= left
+}
+
+// mostOf returns the most that n bytes of an answer can cost.
+func (p *prepaid) mostOf(n int) (most ledger.Amount, ok bool) {
+	most, err := p.worth(meter.Units{meter.Byte: meter.Whole(int64(n)), meter.Event: meter.Whole(int64(n)/2 + 1)})
+	if p.rates.UsesTokens() {
+		most = max(most, ledger.Amount(p.dear.MostFor(0, int64(n))))
+	}
+	return most, err == nil
 }
 
 func (p *prepaid) reach(bound meter.Units, exact func() meter.Usage) bool {

@@ -163,6 +163,7 @@ type splitter interface {
 // messages passes on one message after the other.
 type messages struct {
 	split splitter
+	data  func([]byte) // takes the data of the message
 	buf   []byte // the unfinished message
 	over  bool   // the message is too large to be held, so its bytes are passed on as they come
 	held  []byte // what is held back
@@ -182,12 +183,12 @@ const (
 
 func newMessages(c *counter, s splitter) *messages {
 	c.use(Stream)
-	return &messages{split: s}
+	return &messages{split: s, data: c.data}
 }
 
 func (f *messages) feed(c *counter, dst, chunk []byte) []byte {
 	for len(chunk) > 0 {
-		n, end := f.split.scan(chunk, c.data)
+		n, end := f.split.scan(chunk, f.data)
 		f.buf = append(f.buf, chunk[:n]...)
 		chunk = chunk[n:]
 		switch {
