@@ -209,6 +209,43 @@ func (s sums) addCharge(agent string, c Charge, u, month Usage) {
 	}
 }
 
+// addParties adds the usage of a charge, as all agents together have it, to all totals. It may be the sum of charges that are in the same totals.
+func (s sums) addParties(c Charge, u Usage) {
+	for _, party := range c.usageParties() {
+		month := u
+		if party != "" && party == c.Payer {
+			month.Paid, month.Earned = u.Earned, 0
+		}
+		other := month
+		other.priced = nil
+		s.addCharge(party, c, other, month)
+	}
+}
+
+// alike adds up charges that are in the same totals, so that each total is looked for once for all of them. Most charges of an operation are: of one
+// payer, or of a few, on one route.
+type alike map[likeCharge]*Usage
+
+// likeCharge is what decides in which totals a charge is, if it has no tags.
+type likeCharge struct {
+	hour                                  int64 // in Unix seconds; all periods begin with an hour
+	payer, payee, route, model, key, plan string
+}
+
+func (a alike) add(c Charge, u Usage) {
+	like := likeCharge{viewHour.floor(c.CreatedAt).Unix(), c.Payer, c.Payee, c.Route, c.Model, c.Key, c.Plan}
+	sum := a[like]
+	if sum == nil {
+		sum = &Usage{}
+		a[like] = sum
+	}
+	sum.add(u)
+}
+
+func (l likeCharge) charge() Charge {
+	return Charge{CreatedAt: time.Unix(l.hour, 0), Payer: l.payer, Payee: l.payee, Route: l.route, Model: l.model, Key: l.key, Plan: l.plan}
+}
+
 // usageParties are the agents in whose usage a charge is; the empty one stands for all agents.
 func (c Charge) usageParties() []string {
 	parties := []string{"", c.Payee}
@@ -332,6 +369,7 @@ func (t *Tx) isBehind(payee string) error {
 const (
 	keepSums     = 1024 // totals that one operation changes, about: a charge with many tags is in many totals
 	keepTogether = 128  // charges that one operation adds to the totals; calls that settle meanwhile wait for no more than these
+	sumsOfCharge = 15   // in which a charge without tags is, at most
 	keepAtOnce   = 1024 // such operations in one KeepTotals
 )
 
@@ -462,10 +500,10 @@ func (t *Tx) keepSome(payee string, before time.Time) (part keptPart, err error)
 	if err != nil || len(places) == 0 {
 		return part, err
 	}
-	sums := sums{}
+	sums, like := sums{}, alike{}
 	var charges []Charge
 	for _, place := range places {
-		if len(sums) >= keepSums {
+		if len(sums)+len(like)*sumsOfCharge >= keepSums {
 			part.more = true
 			break
 		}
@@ -478,10 +516,14 @@ func (t *Tx) keepSome(payee string, before time.Time) (part keptPart, err error)
 			continue // what a payee has paid itself is in the totals of those that it has paid
 		}
 		charges = append(charges, c)
-		for _, party := range c.usageParties() {
-			u := c.usageFor(party)
-			sums.addCharge(party, c, u, c.withPrices(u))
+		if u := c.withPrices(c.usageFor("")); len(c.Tags) > 0 {
+			sums.addParties(c, u)
+		} else {
+			like.add(c, u)
 		}
+	}
+	for c, u := range like {
+		sums.addParties(c.charge(), *u)
 	}
 	t.ledger.Put(keptTable.key(payee), last)
 	if err := t.write(sums); err != nil {
