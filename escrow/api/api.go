@@ -19,6 +19,8 @@ import (
 	"strings"
 	"sync"
 
+	"golang.org/x/sync/singleflight"
+
 	"github.com/tallygate/tallygate/escrow"
 	"github.com/tallygate/tallygate/escrow/cashier"
 )
@@ -67,6 +69,7 @@ type server struct {
 	routes []route
 	mux    *http.ServeMux
 	mcp    http.Handler
+	ready  singleflight.Group // of those who ask whether the server is ready
 }
 
 const (

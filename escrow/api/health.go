@@ -2,6 +2,7 @@ package api
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,7 +30,9 @@ func healthRoutes() []route {
 			return healthOut{Status: "ok", Version: r.server.o.Version}, nil
 		}).open().withoutBook(),
 		get("/ready", "getReady", "Whether the server takes money and does what is due", func(r *request, _ *none) (readyOut, error) {
-			trouble := Troubles(r.book)
+			// Anybody may ask this, as often as they like, so there is one look at the ledger for all who ask at the same time.
+			asked, _, _ := r.server.ready.Do("", func() (any, error) { return Troubles(r.book), nil })
+			trouble := slices.Clone(asked.([]string))
 			if r.server.o.Troubles != nil {
 				trouble = append(trouble, r.server.o.Troubles()...)
 			}

@@ -3,7 +3,10 @@ package api_test
 import (
 	"net/http/httptest"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/tallygate/tallygate/escrow"
@@ -59,6 +62,52 @@ func TestReadyOnASharedLedger(t *testing.T) {
 	ready("the ledger accepts no money")
 	must(t, l.Tend(t.Context()))
 	ready()
+}
+
+// slowStore is a store whose Views wait, once there is a gate.
+type slowStore struct {
+	ledger.Store
+	gate  chan struct{}
+	views atomic.Int32
+}
+
+func (s *slowStore) View(fn func(ledger.Reader) error) error {
+	if s.gate != nil {
+		s.views.Add(1)
+		<-s.gate
+	}
+	return s.Store.View(fn)
+}
+
+// TestReadyIsLookedUpOnce: whoever asks needs no key, so many who ask at the same time cost the ledger no more than one does.
+func TestReadyIsLookedUpOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var memory ledgertest.Memory
+		store := &slowStore{Store: memory.Open()}
+		l, err := ledger.New(store, ledger.Options{Currency: "USDC", Untended: true})
+		must(t, err)
+		defer l.Close()
+		must(t, l.Tend(t.Context()))
+		b := escrow.New(l, rules())
+		h := api.New(func() *escrow.Book { return b }, api.Options{})
+		store.gate = make(chan struct{})
+		var all sync.WaitGroup
+		for range 50 {
+			all.Go(func() {
+				w := httptest.NewRecorder()
+				h.ServeHTTP(w, httptest.NewRequest("GET", "/api/v1/ready", nil))
+				if w.Code != 200 {
+					t.Errorf("%d %s", w.Code, w.Body)
+				}
+			})
+		}
+		synctest.Wait()
+		if n := store.views.Load(); n != 1 {
+			t.Errorf("50 who ask at the same time look into the ledger %d times", n)
+		}
+		close(store.gate)
+		all.Wait()
+	})
 }
 
 func TestHealthWhileTheServerStarts(t *testing.T) {
