@@ -77,6 +77,8 @@ type Authorisation struct {
 	total   ledger.Amount             // everything that was authorised so far, including draws
 	drawing *ledger.Receipt[struct{}] // the draw in flight
 	drew    bool
+	posts   bool   // a draw was exact
+	was     string // the id before Rename, if something is pended under it
 	err     error
 	over    ending
 }
@@ -291,7 +293,7 @@ func (a *Authorisation) Draw(due ledger.Amount, exact bool) {
 	if a.shadow || a.over != running || a.lookAtDraw() != nil || a.drawing != nil {
 		return
 	}
-	a.drew = true
+	a.drew, a.posts = true, a.posts || exact
 	a.drawing = queue(a.book, func(t *Tx) (struct{}, error) { return struct{}{}, t.draw(a, due, exact) })
 }
 

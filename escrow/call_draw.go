@@ -22,10 +22,31 @@ type drawn struct {
 
 	stained ledger.Amount // the part of what this operation posted that is faucet money
 	answer  []byte        // to be kept with the idempotency key
+	freed   []part        // see freeDraws
 }
 
-func (t *Tx) drawnBy(a *Authorisation) (d drawn, found bool, err error) {
-	found, err = load(t.ledger, drawTable.key(a.charge.RequestID), &d)
+// free is how much was pended before, and pays first.
+func (d *drawn) free() (sum ledger.Amount) {
+	for _, p := range d.freed {
+		sum += p.amount
+	}
+	return sum
+}
+
+// takeFreed takes an amount that is due out of what was pended before. It returns what is still due.
+func (d *drawn) takeFreed(due ledger.Amount) (parts []part, rest ledger.Amount) {
+	for _, p := range d.freed {
+		if p.amount = min(p.amount, due); p.amount > 0 {
+			parts, due = append(parts, p), due-p.amount
+		}
+	}
+	d.freed = nil
+	return parts, due
+}
+
+// drawnBy returns what a call has drawn under an id.
+func (t *Tx) drawnBy(a *Authorisation, id string) (d drawn, found bool, err error) {
+	found, err = load(t.ledger, drawTable.key(id), &d)
 	if !found {
 		d = drawn{Charge: a.charge, PPM: a.ppm, Since: t.Now(), By: t.ledger.Session()}
 		if a.onceKey != "" {
@@ -40,7 +61,7 @@ func (t *Tx) draw(a *Authorisation, due ledger.Amount, exact bool) error {
 	if a.session != t.ledger.Session() {
 		return errRecovered
 	}
-	d, _, err := t.drawnBy(a)
+	d, _, err := t.drawnBy(a, a.charge.RequestID)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package escrow
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -118,16 +119,43 @@ func (a *Authorisation) Settle(ctx context.Context, s Settlement) (Charge, error
 }
 
 // Rename gives the call another id, and frees it of its idempotency key, so that Settle charges a part of a result that can still be charged as a
-// whole, by the id that the call had. What is set aside stays so. Rename returns false, and changes nothing, if something was drawn for the call, or
-// if it has ended.
+// whole, by the id that the call had. What is set aside stays so. Rename returns false, and changes nothing, if something was posted for the call, if
+// a draw is in flight or has failed, or if the call has ended.
 func (a *Authorisation) Rename(id string) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.drew || a.over != running {
+	if a.posts || a.lookAtDraw() != nil || a.drawing != nil || a.over != running {
 		return false
+	}
+	if a.drew {
+		a.was = a.charge.RequestID
 	}
 	a.charge.RequestID, a.onceKey, a.digest = id, "", [32]byte{}
 	return true
+}
+
+// freeDraws gives back what is pended under the id that the call had before [Authorisation.Rename]. payRest takes it first, in the same operation,
+// so nobody else can.
+func (t *Tx) freeDraws(a *Authorisation, d *drawn) error {
+	if a.was == "" {
+		return nil
+	}
+	pendings, err := t.ledger.Pendings(a.was)
+	if err != nil {
+		return err
+	}
+	for _, p := range pendings {
+		if _, err := t.moveDrawn(p, 0, ""); err != nil {
+			return err
+		}
+		freed := part{amount: p.Amount}
+		if p.Debit.IsCredit() {
+			freed.credit = accountName(p.Debit)
+		}
+		d.freed = append(d.freed, freed)
+	}
+	t.ledger.Delete(drawTable.key(a.was))
+	return nil
 }
 
 // finish waits for the settlement, and gives back what is still set aside then.
@@ -148,15 +176,18 @@ func (t *Tx) settle(a *Authorisation, s Settlement) (Charge, error) {
 	if err := t.stillFirst(a); err != nil {
 		return Charge{}, err
 	}
-	d, _, err := t.drawnBy(a)
+	d, _, err := t.drawnBy(a, a.charge.RequestID)
 	if err != nil {
+		return Charge{}, err
+	}
+	if err := t.freeDraws(a, &d); err != nil {
 		return Charge{}, err
 	}
 	debt, err := t.dueFor(a, &d.Charge, &s)
 	if err != nil {
 		return Charge{}, err
 	}
-	amount := min(max(s.Amount, d.Posted), d.Posted+d.Pending+a.Held())
+	amount := min(max(s.Amount, d.Posted), d.Posted+d.Pending+d.free()+a.Held())
 	d.Charge.Suspect = s.Suspect || amount != s.Amount
 	debt.Amount = max(0, debt.Amount-amount)
 	if len(s.OwedOn) > 0 {
@@ -335,7 +366,8 @@ func (t *Tx) payRest(d *drawn, due ledger.Amount, a *Authorisation) error {
 			return err
 		}
 	}
-	_, err := t.post(d, due, a)
+	parts, due := d.takeFreed(due)
+	_, err := t.postParts(d, append(parts, a.parts(due)...))
 	return err
 }
 
@@ -400,7 +432,7 @@ func (a *Authorisation) Cancel() {
 }
 
 func (t *Tx) cancel(a *Authorisation) error {
-	d, found, err := t.drawnBy(a)
+	d, found, err := t.drawnBy(a, cmp.Or(a.was, a.charge.RequestID))
 	if err != nil {
 		return err
 	}

@@ -21,10 +21,16 @@ import (
 // take all money that becomes free. The part is paid all the same from what was held for it, and the whole answer is charged when it is fetched.
 func TestAPartIsPaidFromWhatWasHeld(t *testing.T) {
 	t.Parallel()
+	t.Run("in memory", func(t *testing.T) { testPartIsPaid(t, nil) })
+	t.Run("on disk", func(t *testing.T) { testPartIsPaid(t, new(ledger.Amount)) })
+}
+
+func testPartIsPaid(t *testing.T, durableAbove *ledger.Amount) {
+	t.Parallel()
 	const whole = `{"id":"resp_A","model":"m","status":"completed","output":[{"type":"message","content":[{"type":"output_text","text":"w w w w w w w w w w"}]}],"usage":{"input_tokens":0,"output_tokens":10,"total_tokens":10}}`
 	s := openShop(t, escrow.Rules{}, gateway.Options{}, tokenRoute(t), nil)
 	route, g := tokenRoute(t), gateway.New(s.book, gateway.Options{})
-	route.Payee, route.Logger = "acme", slog.New(slog.DiscardHandler)
+	route.Payee, route.Logger, route.DurableAbove = "acme", slog.New(slog.DiscardHandler), durableAbove
 	g.SetHangUpGrace(time.Millisecond)
 	server := httptest.NewServer(g.Handler(&route, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {

@@ -220,12 +220,9 @@ func (c *counting) addUnseen(usage *meter.Usage) {
 func (c *counting) settlePart(settlement escrow.Settlement) *settled {
 	ctx, id := context.WithoutCancel(c.request.Context()), c.gateway.book.NewRequestID()
 	auth := c.pay.authorisation()
-	if !auth.Rename(id) {
-		var err error
-		if auth, err = c.authoriseAgain(ctx, id, settlement.Amount); err != nil {
-			c.route.logger().Error("charging a part of a result", "request", c.id, "error", err)
-			return &settled{}
-		}
+	if !auth.Rename(id) { // its draw has failed, or it has ended: the ledger is away
+		c.route.logger().Error("a part of a result can't be charged", "request", c.id, "error", auth.Err())
+		return &settled{}
 	}
 	charge, err := auth.Settle(ctx, settlement)
 	if err != nil {
@@ -235,13 +232,4 @@ func (c *counting) settlePart(settlement escrow.Settlement) *settled {
 	}
 	c.paced.Used(c.tokens)
 	return &settled{charge: charge, err: err}
-}
-
-// authoriseAgain gives back what was set aside for the call, and authorises another call in its place, as far as there is money.
-func (c *counting) authoriseAgain(ctx context.Context, id string, most ledger.Amount) (*escrow.Authorisation, error) {
-	c.pay.cancel()
-	_, _ = escrow.Do(ctx, c.gateway.book, func(*escrow.Tx) (struct{}, error) { return struct{}{}, nil }) // this waits for earlier operations, after which the money that they held is available again
-	order := c.order(0, most)
-	order.Request, order.IdempotencyKey = id, ""
-	return c.gateway.book.Authorise(ctx, order)
 }
