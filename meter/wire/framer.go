@@ -164,9 +164,9 @@ type splitter interface {
 type messages struct {
 	split splitter
 	data  func([]byte) // takes the data of the message
-	buf   []byte // the unfinished message
-	over  bool   // the message is too large to be held, so its bytes are passed on as they come
-	held  []byte // what is held back
+	buf   []byte       // the unfinished message
+	over  bool         // the message is too large to be held, so its bytes are passed on as they come
+	held  []byte       // what is held back
 	state holding
 	final bool // the message that certainly ends the stream has come
 	// inside says that a part of a message was passed on, and its end was not.
