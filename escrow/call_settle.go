@@ -162,6 +162,9 @@ func (t *Tx) freeDraws(a *Authorisation, d *drawn) error {
 func (a *Authorisation) finish(receipt *ledger.Receipt[Charge]) (Charge, error) {
 	charge, err := receipt.Wait()
 	a.release()
+	if err != nil && a.was != "" { // whoever abandons the call does not know that it has something pended under another id
+		a.book.Abandon(AbandonedCall{Request: a.was, Payer: a.charge.Payer})
+	}
 	return charge, err
 }
 

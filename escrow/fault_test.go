@@ -90,3 +90,37 @@ func TestACancelledCallIsPutRight(t *testing.T) {
 		must(t, l.Close())
 	}
 }
+
+// TestARenamedCallIsPutRight: the commit that charges a part of a result fails. When the ledger is reopened, what was set aside on disk for the whole is
+// given back, without a restart.
+func TestARenamedCallIsPutRight(t *testing.T) {
+	for _, kept := range []bool{true, false} {
+		memory := &ledgertest.Memory{}
+		l, err := ledger.New(memory.Open(), ledger.Options{Currency: "USDC", Logger: slog.New(slog.DiscardHandler), Lifetime: -1})
+		must(t, err)
+		s := &shop{Book: escrow.New(l, defaultRules()), t: t, clock: newClock()}
+		s.agents("10", "alice")
+		s.agents("0", "shop")
+		a, err := s.Authorise(t.Context(), escrow.CallOrder{Request: s.NewRequestID(), By: by("alice"), Payee: "shop", Least: amount("2")})
+		must(t, err)
+		a.Draw(amount("2"), false)
+		must(t, a.Await())
+		if !a.Rename(s.NewRequestID()) {
+			t.Fatal("it has another id")
+		}
+		memory.FailNext(errors.New("disk on fire"), kept)
+		if _, err := a.Settle(t.Context(), escrow.Settlement{Amount: amount("0.5")}); err == nil {
+			t.Error("the commit fails, and the part is charged")
+		}
+		must(t, l.Reopen())
+		_, err = s.PutRight(context.Background())
+		must(t, err)
+		w, err := s.Wallet(context.Background(), "alice")
+		must(t, err)
+		if want := map[bool]string{true: "9.5", false: "10"}[kept]; w.Available != amount(want) || w.Held != 0 {
+			t.Errorf("kept %v: %s available, %s held, want %s and 0", kept, w.Available, w.Held, want)
+		}
+		s.sound()
+		must(t, l.Close())
+	}
+}
