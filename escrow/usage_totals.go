@@ -369,7 +369,7 @@ func (t *Tx) isBehind(payee string) error {
 const (
 	keepSums     = 1024 // totals that one operation changes, about: a charge with many tags is in many totals
 	keepTogether = 128  // charges that one operation adds to the totals; calls that settle meanwhile wait for no more than these
-	sumsOfCharge = 15   // in which a charge without tags is, at most
+	sumsOfCharge = 13   // in which a charge without tags is, at most
 	keepAtOnce   = 1024 // such operations in one KeepTotals
 )
 
@@ -544,10 +544,7 @@ func (t *Tx) saveCharge(c Charge) error {
 	}
 	if found && timeKey(c.CreatedAt)+c.RequestID <= string(last) {
 		sums := sums{}
-		for _, party := range c.usageParties() {
-			change := c.usageFor(party).minus(old.usageFor(party))
-			sums.addCharge(party, c, change, change) // units and prices of a charge never change
-		}
+		sums.addParties(c, c.usageFor("").minus(old.usageFor(""))) // units and prices of a charge never change
 		if err := t.write(sums); err != nil {
 			return err
 		}

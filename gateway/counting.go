@@ -180,8 +180,11 @@ func (c *counting) reach() (at meter.Units, reached bool) {
 }
 
 // usedSoFar counts what was really used so far.
-func (c *counting) usedSoFar() meter.Usage {
-	usage := c.counter.Usage(false)
+func (c *counting) usedSoFar() meter.Usage { return c.usage(false) }
+
+// usage counts what was used, with what the counter does not count: time, and what the request says.
+func (c *counting) usage(complete bool) meter.Usage {
+	usage := c.counter.Usage(complete)
 	c.addSeconds(usage.Units, usage.Length)
 	if usage.Units != nil {
 		c.addAsked(usage.Units)
@@ -266,11 +269,7 @@ func (c *counting) tail() []byte {
 func (c *counting) price() (ledger.Amount, bool) {
 	c.mu.Lock() // the end of the process may settle the call at the same time
 	defer c.mu.Unlock()
-	usage := c.counter.Usage(true)
-	c.addSeconds(usage.Units, usage.Length)
-	if usage.Units != nil {
-		c.addAsked(usage.Units)
-	}
+	usage := c.usage(true)
 	bill, err := c.bill(usage, false, c.usedBefore)
 	return bill.amount, err == nil
 }
