@@ -167,7 +167,6 @@ func crash(t *testing.T, rounds int, sum *crashSum) {
 		p.stop(syscall.SIGKILL)
 		stop()
 		<-spun
-		http.DefaultClient.CloseIdleConnections()
 		if code, out := run(t, "ledger", "verify", p.db); code != 0 {
 			t.Fatalf("after the crash: exit %d\n%s", code, out)
 		}

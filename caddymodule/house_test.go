@@ -1,6 +1,7 @@
 package caddymodule_test
 
 import (
+	"bytes"
 	"go/parser"
 	"go/token"
 	"io/fs"
@@ -121,6 +122,37 @@ func checkImport(t *testing.T, folder, path, imported string) {
 		return
 	}
 	t.Errorf("%s is in no room of the house", path)
+}
+
+// TestTestsShareConnectionsSteadily: tests that start servers import internal/steady. Else a server that closes cuts off requests to others.
+func TestTestsShareConnectionsSteadily(t *testing.T) {
+	t.Parallel()
+	starts := regexp.MustCompile(`\bhttptest\.New(Unstarted|TLS)?Server\(`)
+	where, steady := map[string]string{}, map[string]bool{"../internal/steady": true}
+	err := filepath.WalkDir("..", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		source, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		if starts.Match(source) {
+			where[filepath.Dir(path)] = path
+		}
+		if bytes.Contains(source, []byte(`"`+module+`internal/steady"`)) {
+			steady[filepath.Dir(path)] = true
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for folder, path := range where {
+		if !steady[folder] {
+			t.Errorf("%s starts a server, and no test of its package imports %sinternal/steady", path, module)
+		}
+	}
 }
 
 // TestPlainBuildHasNoDriver: a build of the plugin alone links neither the store for PostgreSQL, nor the cashier at Stripe, nor what they need. pgx is not looked for:

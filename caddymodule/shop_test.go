@@ -21,6 +21,7 @@ import (
 
 	_ "github.com/tallygate/tallygate/caddymodule"
 	"github.com/tallygate/tallygate/internal/commandtest"
+	_ "github.com/tallygate/tallygate/internal/steady"
 )
 
 // operatorKey is the operator's key in all tests.

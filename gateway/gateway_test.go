@@ -17,6 +17,7 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 	"github.com/tallygate/tallygate/escrow/ledger/ledgertest"
 	"github.com/tallygate/tallygate/gateway"
+	_ "github.com/tallygate/tallygate/internal/steady"
 	"github.com/tallygate/tallygate/pricing"
 )
 

@@ -104,7 +104,6 @@ func TestGateways(t *testing.T) {
 		time.Sleep(300 * time.Millisecond) // some calls after the last fault
 		stop()
 		<-spun
-		http.DefaultClient.CloseIdleConnections()
 		for _, g := range l.gateways {
 			g.await()
 		}

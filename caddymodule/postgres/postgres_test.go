@@ -24,6 +24,7 @@ import (
 	"github.com/tallygate/tallygate/caddymodule/postgres"
 	"github.com/tallygate/tallygate/escrow/ledger/postgres/pgtest"
 	"github.com/tallygate/tallygate/internal/commandtest"
+	_ "github.com/tallygate/tallygate/internal/steady"
 )
 
 func adapt(text string) ([]byte, error) {

@@ -175,7 +175,6 @@ func TestRollingRestart(t *testing.T) {
 	}
 	over.Store(true)
 	clients.Wait()
-	http.DefaultClient.CloseIdleConnections()
 	answers := len(l.complete)
 	if charges := l.charged(); charges != answers {
 		t.Errorf("%d responses have %d charges", answers, charges)

@@ -20,6 +20,8 @@ import (
 	"github.com/stripe/stripe-mock/embedded"
 	"github.com/stripe/stripe-mock/server"
 	"github.com/stripe/stripe-mock/spec"
+
+	_ "github.com/tallygate/tallygate/internal/steady"
 )
 
 const webhookSecret = "whsec_of_the_tests"

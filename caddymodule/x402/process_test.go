@@ -40,7 +40,6 @@ func TestKilledBetweenSettlingAndBooking(t *testing.T) {
 		response.Body.Close()
 		t.Fatalf("the process is dead, and answers %s", response.Status)
 	}
-	http.DefaultClient.CloseIdleConnections()
 	want(t, "the chain has moved", s.chain.paid(), 100_000)
 
 	report := filepath.Join(dir, "transfers.csv")
@@ -89,7 +88,6 @@ func TestKilledBetweenSettlingAndBookingAPermit(t *testing.T) {
 		response.Body.Close()
 		t.Fatalf("the process is dead, and answers %s", response.Status)
 	}
-	http.DefaultClient.CloseIdleConnections()
 	want(t, "the chain has moved", c.moved(), "6000")
 
 	running = commandtest.Serve(t, config, s.url+"/api/v1/health")

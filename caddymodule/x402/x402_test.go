@@ -25,6 +25,7 @@ import (
 	_ "github.com/tallygate/tallygate/caddymodule"
 	"github.com/tallygate/tallygate/caddymodule/x402"
 	"github.com/tallygate/tallygate/internal/commandtest"
+	_ "github.com/tallygate/tallygate/internal/steady"
 )
 
 const operatorKey = "operator-key-of-the-tests"

@@ -24,6 +24,7 @@ import (
 
 	"github.com/tallygate/tallygate/internal/commandtest"
 	"github.com/tallygate/tallygate/internal/rounds"
+	_ "github.com/tallygate/tallygate/internal/steady"
 )
 
 const (

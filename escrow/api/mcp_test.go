@@ -17,6 +17,7 @@ import (
 	"github.com/tallygate/tallygate/escrow"
 	"github.com/tallygate/tallygate/escrow/api"
 	"github.com/tallygate/tallygate/escrow/ledger"
+	_ "github.com/tallygate/tallygate/internal/steady"
 )
 
 // withKey sends a key with each request, as the `headers` in a client's config do.
