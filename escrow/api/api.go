@@ -68,7 +68,7 @@ type server struct {
 	o      Options
 	routes []route
 	mux    *http.ServeMux
-	mcp    http.Handler
+	mcp    func() http.Handler
 	ready  singleflight.Group // of those who ask whether the server is ready
 }
 
@@ -93,7 +93,7 @@ func New(book func() *escrow.Book, o Options) http.Handler {
 	if err := s.documents(); err != nil {
 		panic(err) // can't happen: the description is made from types and constants, and a test makes it
 	}
-	s.mcp = s.mcpHandler()
+	s.mcp = sync.OnceValue(s.mcpHandler)
 	s.mux.HandleFunc("/mcp", s.serveMCP)
 	s.mux.HandleFunc("POST "+eventsPath, s.notify)
 	return http.HandlerFunc(s.handle)

@@ -206,7 +206,7 @@ func (s *server) serveMCP(w http.ResponseWriter, req *http.Request) {
 	req = req.WithContext(context.WithValue(req.Context(), clientKey{}, client)) // for the requests that are made of calls of tools
 	req.Body = http.MaxBytesReader(w, req.Body, maxBody)
 	answer := &mcpAnswer{ResponseWriter: w}
-	s.mcp.ServeHTTP(answer, req)
+	s.mcp().ServeHTTP(answer, req)
 	if refusal := answer.refusal(); refusal != nil {
 		w.Header().Del("X-Content-Type-Options")
 		s.fail(w, req, refusal)

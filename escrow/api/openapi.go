@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/google/jsonschema-go/jsonschema"
@@ -15,15 +16,35 @@ import (
 // object is a JSON object of the OpenAPI document.
 type object map[string]any
 
-// openAPI returns the description of the API in OpenAPI 3.1. It is generated from the routes and their Go types.
-func (s *server) openAPI() (d description, err error) {
-	all := newSchemas(s.routes)
-	components := object{"Problem": problemSchema()}
-	for name, schema := range all.components {
-		components[name] = schema
-	}
+// openAPI returns the description of the API in OpenAPI 3.1.
+func (s *server) openAPI() (description, error) {
+	routes, err := describedRoutes()
+	return description{paths: routes.paths, fields: object{
+		"openapi": "3.1.0",
+		"info": object{
+			"title": "Tallygate", "version": s.o.Version,
+			"description": "Wallets, escrows and charges of agents. Amounts are decimal strings; requests may give them as numbers. " +
+				"Errors are problems (RFC 9457) with a stable code. Every POST takes an Idempotency-Key.",
+		},
+		"servers":  []object{{"url": s.o.Prefix + base}},
+		"security": []object{{"key": []string{}}},
+		"components": object{
+			"schemas":         routes.schemas,
+			"securitySchemes": object{"key": object{"type": "http", "scheme": "bearer", "description": "an agent's key, tg_..., or the operator's"}},
+		},
+	}}, err
+}
+
+// describedRoutes returns what the description says of the routes: their paths, and the schemas that these refer to. Both are generated from
+// the routes and their Go types, and are the same for all servers.
+var describedRoutes = sync.OnceValues(func() (d struct {
+	paths   map[string]json.RawMessage
+	schemas json.RawMessage
+}, err error) {
+	routes := allRoutes()
+	all := newSchemas(routes)
 	paths := map[string]object{}
-	for _, rt := range s.routes {
+	for _, rt := range routes {
 		if paths[rt.path] == nil {
 			paths[rt.path] = object{}
 		}
@@ -35,22 +56,10 @@ func (s *server) openAPI() (d description, err error) {
 			return d, err
 		}
 	}
-	d.fields = object{
-		"openapi": "3.1.0",
-		"info": object{
-			"title": "Tallygate", "version": s.o.Version,
-			"description": "Wallets, escrows and charges of agents. Amounts are decimal strings; requests may give them as numbers. " +
-				"Errors are problems (RFC 9457) with a stable code. Every POST takes an Idempotency-Key.",
-		},
-		"servers":  []object{{"url": s.o.Prefix + base}},
-		"security": []object{{"key": []string{}}},
-		"components": object{
-			"schemas":         components,
-			"securitySchemes": object{"key": object{"type": "http", "scheme": "bearer", "description": "an agent's key, tg_..., or the operator's"}},
-		},
-	}
-	return d, nil
-}
+	all.components["Problem"] = problemSchema()
+	d.schemas, err = json.Marshal(all.components)
+	return d, err
+})
 
 var pathParameter = regexp.MustCompile(`\{(\w+)\}`)
 

@@ -128,6 +128,9 @@ func templateRegexp(template string) *regexp.Regexp {
 	return regexp.MustCompile("^" + regexp.MustCompile(`\{\w+\}`).ReplaceAllString(template, "[^/]+") + "$")
 }
 
+// component finds the references to components in a schema.
+var component = regexp.MustCompile(`"#/components/schemas/(\w+)"`)
+
 // resolve resolves the references in a schema of the contract, and makes it strict: an answer may have no field that the contract does not name.
 func (c *contract) resolve(name string, text json.RawMessage, strict bool) (*jsonschema.Resolved, error) {
 	if done := c.cache[name]; done != nil {
@@ -146,10 +149,15 @@ func (c *contract) resolve(name string, text json.RawMessage, strict bool) (*jso
 		return nil, err
 	}
 	root.Defs = map[string]*jsonschema.Schema{}
-	for name, text := range c.Components.Schemas {
-		if root.Defs[name], err = parse(text); err != nil {
+	for named := component.FindAllSubmatch(text, -1); len(named) > 0; {
+		name := string(named[0][1])
+		if named = named[1:]; root.Defs[name] != nil {
+			continue
+		}
+		if root.Defs[name], err = parse(c.Components.Schemas[name]); err != nil {
 			return nil, err
 		}
+		named = append(named, component.FindAllSubmatch(c.Components.Schemas[name], -1)...)
 	}
 	c.cache[name], err = root.Resolve(nil)
 	return c.cache[name], err
