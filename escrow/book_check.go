@@ -83,18 +83,9 @@ func (b *Book) each(ctx context.Context, in table, fn func(r ledger.Reader, id s
 }
 
 func (b *Book) checkEscrows(ctx context.Context, report *Report) error {
-	return b.each(ctx, escrowTable, func(_ ledger.Reader, id string) error {
+	return b.each(ctx, escrowTable, func(r ledger.Reader, id string) error {
 		report.Escrows++
-		for try := 1; ; try++ {
-			wrong, err := b.checkEscrow(id)
-			if err != nil || wrong == "" {
-				return err
-			}
-			if try == checkTries {
-				report.wrong(id, "%s", wrong)
-				return nil
-			}
-		}
+		return checkEscrow(r, id, report)
 	})
 }
 
@@ -165,68 +156,49 @@ func checkPayout(r ledger.Reader, id string, report *Report) error {
 	return nil
 }
 
-// checkTries is how often an escrow must look wrong before it is reported. On a live ledger its account may have changed after its record
-// was read.
-const checkTries = 5
-
-// checkEscrow returns what is wrong with an escrow, or "".
-func (b *Book) checkEscrow(id string) (wrong string, err error) {
-	err = b.view(func(r ledger.Reader) error {
-		e, err := escrowByID(r, id)
-		if err != nil || e == nil {
+func checkEscrow(r ledger.Reader, id string, report *Report) error {
+	e, err := escrowByID(r, id)
+	if err != nil || e == nil {
+		return err
+	}
+	acc, err := ledger.ReadAccount(r, e.Account())
+	if err != nil {
+		return err
+	}
+	switch {
+	case e.Released < 0 || e.Refunded < 0 || e.Remaining() < 0 || e.Commission < 0 || e.Commission > e.Released:
+		report.wrong(id, "released %s, refunded %s, commission %s of %s", e.Released, e.Refunded, e.Commission, e.Amount)
+	case e.Status.Closed() != (e.Remaining() == 0):
+		report.wrong(id, "is %s and %s remain", e.Status, e.Remaining())
+	case acc.Balance() != e.Remaining() || acc.CreditsPosted != e.Amount:
+		report.wrong(id, "its account got %s and holds %s, it says that of %s there remain %s", acc.CreditsPosted, acc.Balance(), e.Amount, e.Remaining())
+	}
+	for key := range e.keysIn(e.lists()) {
+		if value, err := r.Get([]byte(key)); err != nil {
 			return err
+		} else if value == nil {
+			report.wrong(id, "is missing in list %q", key[1])
 		}
-		acc, _, err := b.ledger.Balance(e.Account())
-		if err != nil {
-			return err
-		}
-		switch {
-		case e.Released < 0 || e.Refunded < 0 || e.Remaining() < 0 || e.Commission < 0 || e.Commission > e.Released:
-			wrong = fmt.Sprintf("released %s, refunded %s, commission %s of %s", e.Released, e.Refunded, e.Commission, e.Amount)
-		case e.Status.Closed() != (e.Remaining() == 0):
-			wrong = fmt.Sprintf("is %s and %s remain", e.Status, e.Remaining())
-		case acc.Balance() != e.Remaining() || acc.CreditsPosted != e.Amount:
-			wrong = fmt.Sprintf("its account got %s and holds %s, it says that of %s there remain %s", acc.CreditsPosted, acc.Balance(), e.Amount, e.Remaining())
-		}
-		for key := range e.keysIn(e.lists()) {
-			if value, err := r.Get([]byte(key)); err != nil {
-				return err
-			} else if value == nil {
-				wrong = fmt.Sprintf("is missing in list %q", key[1])
-			}
-		}
-		return nil
-	})
-	return wrong, err
+	}
+	return nil
 }
 
-// checkCharges reads all transfers in their order, and adds up those of each request until the sum is its charge. The sums that are left
-// belong to calls that are still running.
+// checkCharges checks that the transfers of each request make its charge. It reads all transfers in their order. A page of them and their charges
+// are read in one view, since calls go on meanwhile.
 func (b *Book) checkCharges(ctx context.Context, report *Report, progress ledger.Progress) error {
-	open := map[string]ledger.Amount{}
-	for after := uint64(0); ; {
-		transfers, err := b.ledger.Transfers(after, 1000)
-		if err != nil {
-			return err
-		}
-		if len(transfers) == 0 {
-			break
-		}
+	c := chargeSums{report: report, sums: map[string]ledger.Amount{}}
+	for more := true; more; {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		after = transfers[len(transfers)-1].Seq
-		for _, t := range transfers {
-			if err := b.addUp(open, t); err != nil {
-				return err
-			}
-		}
-		progress.Tell("transfers of charges", int64(after), int64(report.Ledger.Transfers))
-	}
-	for id, sum := range open {
-		if err := b.checkRunning(report, id, sum); err != nil {
+		err := b.view(func(r ledger.Reader) (err error) {
+			more, err = c.addPage(r)
+			return err
+		})
+		if err != nil {
 			return err
 		}
+		progress.Tell("transfers of charges", int64(c.after), int64(report.Ledger.Transfers))
 	}
 	return b.each(ctx, chargeTable, func(r ledger.Reader, id string) error {
 		c, _, err := chargeByID(r, id)
@@ -245,49 +217,87 @@ func (b *Book) checkCharges(ctx context.Context, report *Report, progress ledger
 		if credit != c.Credit || back != c.CreditBack || c.Credit > c.Amount || c.CreditBack > c.Credit || c.CreditBack > c.Refunded {
 			report.wrong(id, "amount %s, of it credit %s, by its parts %s; refunded %s, of it credit %s, by its parts %s", c.Amount, c.Credit, credit, c.Refunded, c.CreditBack, back)
 		}
-		return b.checkLast(report, c)
+		return checkLast(r, c, report)
 	})
 }
 
-// addUp adds one transfer to the sum of its request. Amounts are above zero, so a sum equals its charge only at the last transfer, and an
-// additional transfer leaves a sum behind.
-func (b *Book) addUp(open map[string]ledger.Amount, t ledger.Transfer) error {
+// chargeSums adds up the transfers of requests, until a request's sum is its charge. So it remembers the requests that were running when their
+// transfers were read, not all.
+type chargeSums struct {
+	report *Report
+	after  uint64 // the number of the last transfer that was read
+	sums   map[string]ledger.Amount
+}
+
+// addPage adds the next transfers, and reports whether there are more. After the last one it checks the sums that are left, as r sees the calls.
+func (c *chargeSums) addPage(r ledger.Reader) (more bool, err error) {
+	const page = 1000
+	transfers, err := ledger.ReadTransfers(r, c.after, page)
+	if err != nil {
+		return false, err
+	}
+	for _, t := range transfers {
+		c.after = t.Seq
+		if err := c.add(r, t); err != nil {
+			return false, err
+		}
+	}
+	if len(transfers) == page {
+		return true, nil
+	}
+	for id, sum := range c.sums {
+		if err := c.check(r, id, sum); err != nil {
+			return false, err
+		}
+	}
+	return false, nil
+}
+
+// add adds one transfer to the sum of its request. No transfer of a request is made after the last one that its charge names.
+func (c *chargeSums) add(r ledger.Reader, t ledger.Transfer) error {
 	if t.Kind != kindCharge && t.Kind != kindCreditUse || t.Phase != ledger.Posted && t.Phase != ledger.PostPending {
 		return nil
 	}
-	open[t.Reference] += t.Amount
-	return b.view(func(r ledger.Reader) error {
-		c, found, err := chargeByID(r, t.Reference)
-		if err == nil && found && c.Amount-c.Decided == open[t.Reference] {
-			delete(open, t.Reference)
-		}
+	id, made := t.Reference, t.Seq
+	if t.Phase == ledger.PostPending { // older charges name the pending transfer
+		made = t.Pending
+	}
+	charge, found, err := chargeByID(r, id)
+	if err != nil {
 		return err
-	})
+	}
+	if found && made > charge.LastTransfer {
+		c.report.wrong(id, "transfer %d, of %s, was made after its charge", t.Seq, t.Amount)
+		return nil
+	}
+	c.sums[id] += t.Amount
+	if found && charge.Amount-charge.Decided == c.sums[id] {
+		delete(c.sums, id)
+	}
+	return nil
 }
 
-// checkRunning checks a request whose transfers make no charge yet.
-func (b *Book) checkRunning(report *Report, id string, sum ledger.Amount) error {
-	return b.view(func(r ledger.Reader) error {
-		var d drawn
-		running, err := load(r, drawTable.key(id), &d)
-		if err != nil || running && d.Posted >= sum {
-			return err
-		}
-		c, found, err := chargeByID(r, id)
-		if err != nil || found && c.Amount > sum { // it has been settled since
-			return err
-		}
-		report.wrong(id, "its transfers make %s, the charge is of %s", sum, c.Amount)
-		return nil
-	})
+// check checks a sum that is not that of a charge: the call is running, and has posted so much.
+func (c *chargeSums) check(r ledger.Reader, id string, sum ledger.Amount) error {
+	var d drawn
+	running, err := load(r, drawTable.key(id), &d)
+	if err != nil || running && d.Posted == sum {
+		return err
+	}
+	charge, _, err := chargeByID(r, id)
+	if err != nil || charge.Amount-charge.Decided == sum { // it was charged in a later view than its transfers were read in
+		return err
+	}
+	c.report.wrong(id, "its transfers make %s, the charge is of %s", sum, charge.Amount-charge.Decided)
+	return nil
 }
 
 // checkLast checks that the transfer that a charge names as its last is there and is its own.
-func (b *Book) checkLast(report *Report, c Charge) error {
+func checkLast(r ledger.Reader, c Charge, report *Report) error {
 	if c.Amount == c.Decided {
 		return nil
 	}
-	t, found, err := b.ledger.Transfer(c.LastTransfer)
+	t, found, err := ledger.ReadTransfer(r, c.LastTransfer)
 	if err != nil {
 		return err
 	}

@@ -50,7 +50,7 @@ type Charge struct {
 	Tags           map[string]string `cbor:"22,keyasint,omitempty"`
 	CreatedAt      time.Time         `cbor:"23,keyasint,omitzero"`
 	RefundReason   string            `cbor:"24,keyasint,omitempty"`
-	FirstTransfer  uint64            `cbor:"26,keyasint,omitempty"` // all transfers of the charge lie between these two
+	FirstTransfer  uint64            `cbor:"26,keyasint,omitempty"` // all transfers that pay the charge lie between these two
 	LastTransfer   uint64            `cbor:"27,keyasint,omitempty"`
 	Plan           string            `cbor:"28,keyasint,omitempty"`
 	SubscriptionID string            `cbor:"29,keyasint,omitempty"`

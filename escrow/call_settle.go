@@ -354,6 +354,9 @@ func (t *Tx) payRest(d *drawn, due ledger.Amount, a *Authorisation) error {
 				return err
 			}
 			due -= part
+			if part > 0 {
+				d.made(m.seq)
+			}
 			if p.Debit.IsCredit() {
 				if err := t.usesCredit(d, accountName(p.Debit), part); err != nil {
 					return err

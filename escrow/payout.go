@@ -189,7 +189,7 @@ func (t *Tx) bookPayout(by Actor, p Payout, reference string) (Payout, error) {
 	if p.Rail != "" {
 		memo = p.Rail + " " + reference
 	}
-	if err := t.ledger.Resolve(p.Pending, p.Amount, "", memo); err != nil {
+	if _, err := t.ledger.Resolve(p.Pending, p.Amount, "", memo); err != nil {
 		return Payout{}, err
 	}
 	w, err := t.Wallet(p.Agent)
@@ -223,7 +223,7 @@ func (t *Tx) RefusePayout(by Actor, id, reason string) (Payout, error) {
 
 // refusePayout gives the money of an open payout back to the wallet, and what it would have refunded to its deposit.
 func (t *Tx) refusePayout(by Actor, p Payout, reason string) (Payout, error) {
-	if err := t.ledger.Resolve(p.Pending, 0, "", reason); err != nil {
+	if _, err := t.ledger.Resolve(p.Pending, 0, "", reason); err != nil {
 		return Payout{}, err
 	}
 	if p.IsRefund() {

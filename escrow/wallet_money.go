@@ -113,11 +113,11 @@ func (t *Tx) moveDrawn(pending ledger.Transfer, part ledger.Amount, memo string)
 	if err != nil {
 		return moved{}, err
 	}
-	if err := t.ledger.Resolve(pending.Seq, part, "", memo); err != nil || part == 0 {
+	posted, err := t.ledger.Resolve(pending.Seq, part, "", memo)
+	if err != nil || part == 0 {
 		return moved{}, err
 	}
-	pending.Amount = part
-	return t.hasMoved(pending, before.Balance())
+	return t.hasMoved(posted, before.Balance())
 }
 
 func (t *Tx) hasMoved(tr ledger.Transfer, before ledger.Amount) (m moved, err error) {

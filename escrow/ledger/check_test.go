@@ -41,7 +41,8 @@ func sample(t *testing.T) (*plain, *Ledger) {
 				}
 				seqs = append(seqs, p.Seq)
 			}
-			return tx.Resolve(seqs[2], 1, "charge", "")
+			_, err := tx.Resolve(seqs[2], 1, "charge", "")
+			return err
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -224,7 +225,7 @@ func (p *plain) rewrite(l *Ledger) error {
 	}
 	head, heads := Head{}, map[string]Head{}
 	for seq := uint64(1); seq <= state.Seq; seq++ {
-		t, _, err := readTransfer(p.records, seq)
+		t, _, err := ReadTransfer(p.records, seq)
 		if err != nil {
 			return err
 		}

@@ -61,7 +61,7 @@ func (l *Ledger) sharedBalance(id AccountID, read func(func(Reader) error) error
 // Transfer returns the transfer with the number seq. If there is none, found is false.
 func (l *Ledger) Transfer(seq uint64) (t Transfer, found bool, err error) {
 	err = l.View(func(r Reader) error {
-		t, found, err = readTransfer(r, seq)
+		t, found, err = ReadTransfer(r, seq)
 		return err
 	})
 	return t, found, err
@@ -70,13 +70,14 @@ func (l *Ledger) Transfer(seq uint64) (t Transfer, found bool, err error) {
 // Transfers returns up to limit transfers, oldest first, whose numbers are higher than after.
 func (l *Ledger) Transfers(after uint64, limit int) (list []Transfer, err error) {
 	err = l.View(func(r Reader) error {
-		list, err = transfersAfter(r, after, limit)
+		list, err = ReadTransfers(r, after, limit)
 		return err
 	})
 	return list, err
 }
 
-func transfersAfter(r Reader, after uint64, limit int) (list []Transfer, err error) {
+// ReadTransfers returns up to limit transfers as r sees them, oldest first, whose numbers are higher than after.
+func ReadTransfers(r Reader, after uint64, limit int) (list []Transfer, err error) {
 	err = r.Scan(Range{From: transferKey(after + 1), To: []byte{transferPrefix + 1}}, func(key, value []byte) (bool, error) {
 		if len(list) >= limit {
 			return false, nil
@@ -98,7 +99,7 @@ func (l *Ledger) TransfersBefore(at time.Time) (n uint64, err error) {
 		after := state.Seq + 1 // the first transfer that was not made before the time is after n, and not after this
 		for n = 0; n+1 < after; {
 			middle := n + (after-n)/2
-			t, found, err := readTransfer(r, middle)
+			t, found, err := ReadTransfer(r, middle)
 			if err != nil {
 				return err
 			}
@@ -152,7 +153,7 @@ func decodeEntry(r Reader, id AccountID, key, value []byte) (Entry, error) {
 	if err != nil {
 		return Entry{}, err
 	}
-	t, found, err := readTransfer(r, seq)
+	t, found, err := ReadTransfer(r, seq)
 	if err != nil {
 		return Entry{}, err
 	}
@@ -177,7 +178,7 @@ func Pendings(r Reader, reference string) ([]Transfer, error) {
 		if err != nil {
 			return false, err
 		}
-		t, found, err := readTransfer(r, seq)
+		t, found, err := ReadTransfer(r, seq)
 		if err == nil && !found {
 			err = &CorruptError{Key: key, Detail: fmt.Sprintf("its transfer %d is missing", seq)}
 		}

@@ -143,8 +143,8 @@ func ReadAccount(r Reader, id AccountID) (Account, error) {
 	return account, decode(key, value, &account)
 }
 
-// readTransfer returns the transfer with the number seq. If there is none, found is false.
-func readTransfer(r Reader, seq uint64) (t Transfer, found bool, err error) {
+// ReadTransfer returns the transfer with the number seq. If there is none, found is false.
+func ReadTransfer(r Reader, seq uint64) (t Transfer, found bool, err error) {
 	key := transferKey(seq)
 	value, err := r.Get(key)
 	if err != nil || value == nil {

@@ -204,46 +204,46 @@ func (tx *Tx) Pend(t Transfer, cover ...*Hold) (Transfer, error) {
 
 // Resolve ends a pending transfer. It posts an amount between zero and the whole, and makes the rest available to the debit account again.
 // kind and memo are those of the new transfers; an empty kind means the kind of the pending transfer. A transfer can be resolved only once.
-func (tx *Tx) Resolve(pending uint64, post Amount, kind, memo string) error {
-	t, found, err := readTransfer(tx.w, pending)
+// Resolve returns the transfer that posts the amount, or none if the amount is zero.
+func (tx *Tx) Resolve(pending uint64, post Amount, kind, memo string) (posted Transfer, err error) {
+	t, found, err := ReadTransfer(tx.w, pending)
 	if err != nil {
-		return err
+		return Transfer{}, err
 	}
 	if !found || t.Phase != Pending {
-		return &Refusal{Outcome: PendingNotFound, Detail: fmt.Sprintf("transfer %d is not a pending transfer", pending)}
+		return Transfer{}, &Refusal{Outcome: PendingNotFound, Detail: fmt.Sprintf("transfer %d is not a pending transfer", pending)}
 	}
 	open := pendingKey(t.Reference, pending)
 	marker, err := tx.w.Get(open)
 	if err != nil {
-		return err
+		return Transfer{}, err
 	}
 	if marker == nil {
-		return &Refusal{Outcome: PendingResolved, Detail: fmt.Sprintf("pending transfer %d was resolved before", pending)}
+		return Transfer{}, &Refusal{Outcome: PendingResolved, Detail: fmt.Sprintf("pending transfer %d was resolved before", pending)}
 	}
 	if post < 0 || post > t.Amount {
-		return &Refusal{Outcome: ExceedsPending, Detail: fmt.Sprintf("%s of pending transfer %d can't be posted, its amount is %s", post, pending, t.Amount)}
+		return Transfer{}, &Refusal{Outcome: ExceedsPending, Detail: fmt.Sprintf("%s of pending transfer %d can't be posted, its amount is %s", post, pending, t.Amount)}
 	}
 	rest := t.Amount - post
 	t.Pending, t.Memo = pending, memo
 	if kind != "" {
 		t.Kind = kind
 	}
-	return tx.Try(func() error {
+	err = tx.Try(func() (err error) {
 		tx.w.Delete(open)
-		for _, part := range []struct {
-			phase  Phase
-			amount Amount
-		}{{PostPending, post}, {VoidPending, rest}} {
-			if part.amount == 0 {
-				continue
-			}
-			t.Phase, t.Amount = part.phase, part.amount
-			if _, err := tx.move(t, nil); err != nil {
+		if post > 0 {
+			t.Phase, t.Amount = PostPending, post
+			if posted, err = tx.move(t, nil); err != nil {
 				return err
 			}
 		}
-		return nil
+		if rest > 0 {
+			t.Phase, t.Amount = VoidPending, rest
+			_, err = tx.move(t, nil)
+		}
+		return err
 	})
+	return posted, err
 }
 
 // Pendings returns the pending transfers with a reference that are not resolved yet, oldest first.

@@ -262,7 +262,7 @@ func (m *machine) Resolve(t *rapid.T) {
 	case post < 0 || post > p.amount:
 		want = ledger.ExceedsPending
 	}
-	err := m.do(func(tx *ledger.Tx) error { return tx.Resolve(p.seq, post, "", "") })
+	err := m.do(func(tx *ledger.Tx) error { _, err := tx.Resolve(p.seq, post, "", ""); return err })
 	expect(t, fmt.Sprintf("resolve %v, post %d", p, post), err, want)
 	if want == ledger.OK {
 		p.resolved = true

@@ -286,7 +286,8 @@ func (o *operation) step(words []string) error {
 	case "give":
 		return o.tx.Release(o.holds[words[1]])
 	case "resolve":
-		return o.tx.Resolve(o.pendings[words[1]], amount(o.t, words[2]), "", "")
+		_, err := o.tx.Resolve(o.pendings[words[1]], amount(o.t, words[2]), "", "")
+		return err
 	default:
 		return fmt.Errorf("%q is no step of an operation", words[0])
 	}

@@ -588,7 +588,7 @@ func pay(t *testing.T, l *ledger.Ledger, agents []string, worker int) (settled i
 				return err
 			}
 			for _, d := range draws {
-				if err := tx.Resolve(d.Seq, d.Amount-d.Amount/3, "charge", ""); err != nil {
+				if _, err := tx.Resolve(d.Seq, d.Amount-d.Amount/3, "charge", ""); err != nil {
 					return err
 				}
 			}
