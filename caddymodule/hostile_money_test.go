@@ -47,6 +47,20 @@ func TestAnAnswerThatTheMoneyDoesNotReachForIsWithheld(t *testing.T) {
 	}
 }
 
+// TestTermsGivenTwice: of two values of a term nobody knows which one the caller means, so the call is refused.
+func TestTermsGivenTwice(t *testing.T) {
+	t.Parallel()
+	up := &witness{}
+	s := openShop(t, "", perCallSite, up)
+	key := s.agent("alice", "1")
+	for _, term := range []string{"Tallygate-Max-Charge", "Tallygate-Escrow", "Tallygate-Milestone", "Idempotency-Key"} {
+		r := s.request("GET", "/search", key, "", term, "1")
+		r.Header.Add(term, "0.0001")
+		wantProblem(t, send(t, r), 422, "invalid_request")
+	}
+	want(t, "calls that reached the provider", fmt.Sprint(len(up.take())), "0")
+}
+
 // TestNothingGoesOutOnceTheMoneyHasRunOut uses a handler that ignores the errors of its writes.
 func TestNothingGoesOutOnceTheMoneyHasRunOut(t *testing.T) {
 	t.Parallel()

@@ -360,8 +360,10 @@ func TestFreeLooksFree(t *testing.T) {
 			t.Errorf("%s %s %s: served %v for nothing, want %v", test.method, test.path, test.headers, served, test.served)
 		}
 	}
-	// A method that is hidden in a header or a parameter never reaches the provider.
-	for _, name := range []string{"X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override", "x-http-method-override"} {
+	// A method or a path that is hidden in a header never reaches the provider.
+	for _, name := range []string{
+		"X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override", "x-http-method-override", "X-Original-URL", "x_original_url", "X-Rewrite-URL", "X-Override-URL",
+	} {
 		p.speak("GET /v1/models HTTP/1.1\r\nHost: 127.0.0.1:" + p.port + "\r\nConnection: close\r\nAuthorization: Bearer " + key + "\r\n" + name + ": POST\r\n\r\n")
 		for _, r := range up.take() {
 			if len(r.Header[http.CanonicalHeaderKey(name)]) > 0 {

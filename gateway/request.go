@@ -44,16 +44,22 @@ func checkReading(r *http.Request) *ledger.Refusal {
 	if strings.ContainsFunc(r.URL.Path, odd) || slices.ContainsFunc(strings.Split(r.URL.Path, "/"), dots) {
 		return refuse(escrow.InvalidRequest, "path "+strconv.Quote(cutText([]byte(r.URL.Path), 100))+": what it asks for can't be told for sure; write it without dot segments, and without % ? # ; \\ and control characters in any encoding", "field", "path")
 	}
-	maps.DeleteFunc(r.Header, func(name string, _ []string) bool { return isMethodOverride(name) })
+	maps.DeleteFunc(r.Header, func(name string, _ []string) bool { return isMethodOverride(name) || isOneOf(name, pathOverrides) })
 	return nil
 }
+
+// pathOverrides are headers by which some servers take a request for one to another path: IIS with URL Rewrite, and frameworks that know it.
+// https://symfony.com/blog/cve-2018-14773-remove-support-for-legacy-and-risky-http-headers
+var pathOverrides = []string{"X-Original-Url", "X-Rewrite-Url", "X-Override-Url"}
 
 // methodOverrides are headers by which some servers take a request for one with another method.
 var methodOverrides = []string{"X-Http-Method-Override", "X-Http-Method", "X-Method-Override"}
 
-// isMethodOverride reports whether a header is one of them, also for servers to which underscores are hyphens.
-func isMethodOverride(header string) bool {
-	return slices.Contains(methodOverrides, http.CanonicalHeaderKey(strings.ReplaceAll(header, "_", "-")))
+func isMethodOverride(header string) bool { return isOneOf(header, methodOverrides) }
+
+// isOneOf reports whether a header is one of those listed, also for servers to which underscores are hyphens.
+func isOneOf(header string, listed []string) bool {
+	return slices.Contains(listed, http.CanonicalHeaderKey(strings.ReplaceAll(header, "_", "-")))
 }
 
 func overridesMethod(h http.Header) bool {
@@ -310,6 +316,11 @@ const (
 // takeTerms reads the Tallygate-* request headers and removes them, even if it refuses them, because they are not for the provider.
 func takeTerms(h http.Header) (terms, *ledger.Refusal) {
 	defer dropOwn(h)
+	for _, name := range []string{"Tallygate-Escrow", "Tallygate-Milestone", "Tallygate-Max-Charge", "Idempotency-Key"} {
+		if len(h.Values(name)) > 1 {
+			return terms{}, refuse(escrow.InvalidRequest, name+" is given more than once", "field", name)
+		}
+	}
 	t := terms{escrow: h.Get("Tallygate-Escrow"), milestone: h.Get("Tallygate-Milestone"), idempotencyKey: h.Get("Idempotency-Key")}
 	if len(t.idempotencyKey) > maxIdempotencyKey {
 		return t, refuse(escrow.InvalidRequest, "Idempotency-Key: at most 255 bytes", "field", "Idempotency-Key")
