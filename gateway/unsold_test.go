@@ -49,6 +49,7 @@ func TestWhatTheTariffDoesNotSellIsRefused(t *testing.T) {
 		{"other work, dressed as a message of MCP", "POST", "/api/copy", `{"source":"b","destination":"m","jsonrpc":"2.0","id":1,"method":"ping"}`, pricing.Tariff{Models: models("m"), Tools: tools}, 422, "0"},
 		{"a method that is sold as a tool, dressed as a chat", "POST", "/mcp", `{"jsonrpc":"2.0","id":1,"method":"answer","model":"m","messages":[{"role":"user"}]}`, pricing.Tariff{Models: models("m"), Tools: tools}, 422, "0"},
 		{"a model that the path names", "POST", "/v1/projects/p/locations/l/publishers/mistralai/models/b:rawPredict", `{"model":"m","messages":[{"role":"user"}]}`, pricing.Tariff{Models: models("m")}, 422, "0"},
+		{"a message beside others", "POST", "/v1/chat", `{"model":"m","message":"x","messages":[{"role":"user"}]}`, pricing.Tariff{Models: models("m")}, 422, "0"},
 		{"another form of an answer", "POST", "/v1beta/models/m:streamGenerateContent?alt=proto", `{"contents":[]}`, pricing.Tariff{Models: models("m")}, 422, "0"},
 		{"any other call", "POST", "/v1/other", `{}`, pricing.Tariff{Models: perCall}, 200, "0.001"},
 	} {

@@ -333,6 +333,8 @@ func TestModels(t *testing.T) {
 		{"/v1/projects/p/locations/l/publishers/mistralai/models/Dear@1:streamRawPredict", "", `{"messages":[{"role":"user"}]}`, "Dear@1", "", ""},
 		{"/v1/projects/p/locations/l/endpoints/dear:rawPredict", "", `{"model":"cheap","messages":[{"role":"user"}]}`, "dear", "cheap", ""},
 		{"/models/org/dear/v1/chat/completions", "", `{"model":"tgi"}`, "org/dear", "tgi", ""},
+		{"/v1/chat", "", `{"model":"cheap","message":"x"}`, "cheap", "", ""},
+		{"/v1/chat", "", `{"model":"cheap","message":"x","messages":[{"role":"user"}]}`, "", "", "messages"},
 		{geminiPath, "alt=sse&%24alt=json%3Benum-encoding%3Dint", `{}`, "g", "", ""},
 		{geminiPath, "alt=proto", `{}`, "", "", "alt"},
 		{geminiPath, "%24Alt=proto", `{}`, "", "", "$Alt"},
