@@ -6,6 +6,8 @@ import (
 	"sync"
 
 	"github.com/tallygate/tallygate/escrow"
+	"github.com/tallygate/tallygate/escrow/api"
+	"github.com/tallygate/tallygate/meter"
 )
 
 // kept is an answer that is held back completely until it is charged.
@@ -15,15 +17,20 @@ type kept struct {
 	room  *room     // of an answer whose length is known; otherwise nil
 	whole bool      // held back although the handler flushes, because it is a single document
 	flows *streamed // set when the answer became too long, or was flushed
+	// scout reads an answer that goes on as it comes only after it has shown to be one; nil if it need not, or has. streams says that it then goes
+	// on at once.
+	scout   meter.Counter
+	streams bool
 }
 
-func (c *counted) keep(whole bool) {
+func (c *counted) keep(whole bool) *kept {
 	b := &kept{counted: c, whole: whole}
 	if c.length > 0 && c.length <= smallBody {
 		b.room = takeRoom(c.length)
 		b.bytes = b.room.in[:0]
 	}
 	c.body = b
+	return b
 }
 
 // room is memory for an answer that is held back: as it comes, and as it goes out. It is used again for other answers.
@@ -66,7 +73,12 @@ func (b *kept) take(p []byte) error {
 		return b.flows.take(p)
 	case b.call.mayHold(int64(len(b.bytes)+len(p)), int64(len(p))):
 		b.bytes = append(b.bytes, p...)
-		return nil
+		return b.look(p)
+	}
+	if b.scout != nil {
+		b.bytes = nil
+		b.refuses(refuse(api.UsageUnknown, "what the provider sends does not look like an answer whose price could be computed"), true)
+		return errRefused
 	}
 	if b.call.tellsInBody() {
 		b.bytes = nil
@@ -77,6 +89,22 @@ func (b *kept) take(p []byte) error {
 		return err
 	}
 	return b.flows.take(p)
+}
+
+// look has the scout read the next bytes.
+func (b *kept) look(p []byte) error {
+	if b.scout == nil {
+		return nil
+	}
+	b.scout.Feed(nil, p)
+	if !b.scout.Recognised() {
+		return nil
+	}
+	b.scout = nil
+	if b.streams {
+		return b.letGo()
+	}
+	return nil
 }
 
 // letGo turns a kept answer into a streamed one.
@@ -92,7 +120,7 @@ func (b *kept) letGo() error {
 }
 
 func (b *kept) flush() error {
-	if b.whole {
+	if b.whole || b.scout != nil {
 		return nil
 	}
 	if err := b.letGo(); err != nil {

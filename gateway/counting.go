@@ -21,6 +21,7 @@ type counting struct {
 	exact     func() meter.Usage // usedSoFar, made once and not for each chunk
 	watcher   Watcher            // sees the body for a judge; nil if nobody judges the answer
 	sent      bool               // bytes of the body were sent
+	mustShow  bool               // it must show to be an answer before it goes on
 	delivered *meter.Usage       // what was sent when the money ran out, if that is known exactly
 	tokens    int64              // of its final usage
 }
@@ -30,7 +31,9 @@ func newCounting(a *admitted, status int, h http.Header, sse bool) *counting {
 	c.exact = c.usedSoFar
 	kind := mediaType(h)
 	c.messages = sse || a.call.Stream || wire.IsLines(kind) || kind == "application/vnd.amazon.eventstream" || status == http.StatusSwitchingProtocols || a.request.Method == http.MethodConnect
-	if _, known := a.pay.known(); known && !sse && !a.stored().Makes && !a.paced.CountsTokens() {
+	_, known := a.pay.known()
+	c.mustShow = !known && a.mayBeOther(status, kind)
+	if known && !sse && !a.stored().Makes && !a.paced.CountsTokens() {
 		c.counter, c.passes = oneCall{}, true
 	} else {
 		var costs []*probe.Probe
@@ -45,6 +48,16 @@ func newCounting(a *admitted, status int, h http.Header, sse bool) *counting {
 	return c
 }
 
+// mayBeOther reports whether an answer whose tokens are charged may be something else, which can't be counted: its media type is none that can
+// be read, or the request may have been for something else.
+func (a *admitted) mayBeOther(status int, kind string) bool {
+	c := a.call
+	if status/100 != 2 || c.API == "" || c.InputOnly || c.Mute || c.Timed || c.ByAsked || !a.rates.UsesTokens() {
+		return false
+	}
+	return c.ByShape || !wire.IsReadable(kind)
+}
+
 // statesCost reports whether the answer may state one cost for the whole call. A connection that leaves HTTP, and a file of results,
 // contain many answers, each with its own cost.
 func (c *counting) statesCost() bool {
@@ -56,6 +69,7 @@ type oneCall struct{}
 
 func (oneCall) Feed(dst, chunk []byte) []byte     { return append(dst, chunk...) }
 func (oneCall) Ended() bool                       { return false }
+func (oneCall) Recognised() bool                  { return true }
 func (oneCall) Tail() []byte                      { return nil }
 func (oneCall) Progress() (at, bound meter.Units) { return nil, nil }
 func (oneCall) Stop(code, message string) []byte  { return nil }

@@ -238,7 +238,7 @@ func (c *counting) unknown(usage meter.Usage) *ledger.Refusal {
 	tokens, seconds := c.rates.UsesTokens(), c.rates.Uses(meter.Second)
 	timed := seconds && (usage.Length > 0 || usage.Units[meter.Second] > 0)
 	switch {
-	case tokens && (usage.Unanswered || usage.Unstated) && !timed && !c.usesAnyAsked():
+	case tokens && (usage.Unanswered || usage.Unstated || c.mustShow && !c.counter.Recognised()) && !timed && !c.usesAnyAsked():
 	case !tokens && seconds && c.call.Timed && !timed:
 	case c.sent && !c.messages && c.paidBy(meter.Event) && usage.Units[meter.Event] == 0:
 		return refuse(api.UsageUnknown, "the provider's answer is no stream of events, which are what is charged: what it costs can't be known")

@@ -262,17 +262,21 @@ func (w *response) begin() {
 	c.begin(w.status, h, sse)
 	streams := sse || h.Get("Trailer") != "" || c.call.Stream && !document || isIncremental(h)
 	tells := !streams && c.tellsInBody()
+	waits := c.answer.mustShow
 	flows := streams || !tells && counted.length > smallBody && !c.mayHold(min(counted.length, MaxKept+1), 0)
-	if flows && !bodiless && counted.length != 0 && w.refuses(c.secureStream(h, w.status), true) {
+	if flows && !waits && !bodiless && counted.length != 0 && w.refuses(c.secureStream(h, w.status), true) {
 		return
 	}
 	switch {
 	case bodiless || counted.length == 0:
 		counted.keep(true)
-	case flows:
+	case flows && !waits:
 		counted.stream()
 	default:
-		counted.keep(counted.length >= 0 || kind == "application/json" || c.keeps() || tells && !wire.IsLines(kind))
+		body := counted.keep(!flows && (counted.length >= 0 || kind == "application/json" || c.keeps() || tells && !wire.IsLines(kind)))
+		if waits && !body.whole {
+			body.scout, body.streams = c.call.Counter(w.status, h), flows
+		}
 	}
 }
 

@@ -45,6 +45,12 @@ func TestWhatTheTariffDoesNotSellIsRefused(t *testing.T) {
 		{"a notification of such a method", "POST", "/mcp", `{"jsonrpc":"2.0","method":"answer"}`, pricing.Tariff{Tools: tools}, 422, "0"},
 		{"a key of the provider", "POST", "/v1/realtime/client_secrets", `{}`, pricing.Tariff{Models: perCall}, 422, "0"},
 		{"a token of the provider", "POST", "/v1alpha/auth_tokens", `{}`, pricing.Tariff{Models: perCall}, 422, "0"},
+		{"other work, dressed as a chat", "POST", "/api/copy", `{"source":"b","destination":"m","model":"m","messages":[{"role":"user"}]}`, pricing.Tariff{Models: models("m")}, 422, "0"},
+		{"other work, dressed as a message of MCP", "POST", "/api/copy", `{"source":"b","destination":"m","jsonrpc":"2.0","id":1,"method":"ping"}`, pricing.Tariff{Models: models("m"), Tools: tools}, 422, "0"},
+		{"a method that is sold as a tool, dressed as a chat", "POST", "/mcp", `{"jsonrpc":"2.0","id":1,"method":"answer","model":"m","messages":[{"role":"user"}]}`, pricing.Tariff{Models: models("m"), Tools: tools}, 422, "0"},
+		{"a model that the path names", "POST", "/v1/projects/p/locations/l/publishers/mistralai/models/b:rawPredict", `{"model":"m","messages":[{"role":"user"}]}`, pricing.Tariff{Models: models("m")}, 422, "0"},
+		{"a message beside others", "POST", "/v1/chat", `{"model":"m","message":"x","messages":[{"role":"user"}]}`, pricing.Tariff{Models: models("m")}, 422, "0"},
+		{"another form of an answer", "POST", "/v1beta/models/m:streamGenerateContent?alt=proto", `{"contents":[]}`, pricing.Tariff{Models: models("m")}, 422, "0"},
 		{"any other call", "POST", "/v1/other", `{}`, pricing.Tariff{Models: perCall}, 200, "0.001"},
 	} {
 		must(t, test.tariff.Compile(nil))

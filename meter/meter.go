@@ -187,6 +187,8 @@ type Head struct {
 type Call struct {
 	// API is the kind of call in the provider's words: "chat.completions", "messages", ... It is empty if no format knows it.
 	API string
+	// ByShape says that the form of the body told the API, at a path that may serve other things too. Only the answer shows whether it is right.
+	ByShape bool
 	// Model is the requested model.
 	Model string
 	// Models are other models that the request names and that may answer instead: fallbacks, or models that are named in another place. The
@@ -323,6 +325,8 @@ type Counter interface {
 	Ended() bool
 	// Tail ends the counting and returns what Feed held back. It is called when the body has ended, or is given up.
 	Tail() []byte
+	// Recognised reports whether what was fed so far shows an answer of the API: output, usage or an error.
+	Recognised() bool
 	// Progress is a quick estimate of what was used so far. The final usage is at least at and, as far as can be known, at most bound. The
 	// caller may add to them; they are valid until Progress is called again.
 	Progress() (at, bound Units)

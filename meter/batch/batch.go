@@ -149,31 +149,20 @@ func inspectResults(r *wire.Request) *meter.Call {
 	return c
 }
 
-// refuseMask refuses a request that asks Google to leave fields out of the answer, which may include the usage.
+// refuseMask refuses a request that asks Google for an answer that can't be read, or to leave fields out of it, which may include the usage.
 // https://cloud.google.com/apis/docs/system-parameters
 func refuseMask(r *wire.Request) {
+	const reason = "without all fields the results can't be counted: leave it out"
+	r.RefuseForms()
 	query, _ := url.ParseQuery(r.Query)
 	for _, key := range slices.Sorted(maps.Keys(query)) {
-		switch name := strings.ToLower(strings.TrimPrefix(key, "$")); {
-		case name == "fields":
-			r.Refuse(key, "without all fields the results can't be counted: leave it out")
-		case name == "callback", name == "alt" && !readable(r, query[key]):
-			r.Refuse(key, "in another form than JSON the results can't be counted: leave it out")
+		if strings.EqualFold(strings.TrimPrefix(key, "$"), "fields") {
+			r.Refuse(key, reason)
 		}
 	}
-	if strings.Contains(strings.ToLower(strings.Join(r.Header.Values("Accept"), ",")), "protobuf") {
-		r.Refuse("Accept", "in another form than JSON the results can't be counted: leave it out")
-	}
 	if r.Header.Get("X-Goog-Fieldmask") != "" {
-		r.Refuse("X-Goog-FieldMask", "without all fields the results can't be counted: leave it out")
+		r.Refuse("X-Goog-FieldMask", reason)
 	}
-}
-
-// readable reports whether all forms that Google is asked for can be read: JSON, events of it, and a file as it is.
-func readable(r *wire.Request, forms []string) bool {
-	return !slices.ContainsFunc(forms, func(form string) bool {
-		return form != "json" && form != "sse" && !(form == "media" && strings.HasSuffix(r.Clean, ":download"))
-	})
 }
 
 func between(s, before, after string) string {

@@ -111,13 +111,16 @@ func state(t *wire.State, u gjson.Result) {
 	t.Sums[meter.SearchUnit] = meter.Whole(number(from + ".search_units"))
 }
 
-// Inspect recognises a request by the end of its path. /v1/chat is Cohere's only if the body has a message and no messages. Inspect returns
-// nil for other requests.
+// Inspect recognises a request by the end of its path. /v1/chat is Cohere's only if the body has a message; others read messages there,
+// so a body with both is refused. Inspect returns nil for other requests.
 func Inspect(r *wire.Request) (*meter.Call, error) {
 	var api *wire.API
 	switch {
-	case r.Post("/v2/chat"), r.Post("/v1/chat") && r.Has("message") && !r.Has("messages"):
+	case r.Post("/v2/chat"), r.Post("/v1/chat") && r.Has("message"):
 		api = chatAPI
+		if r.Has("message") && r.Has("messages") {
+			r.Refuse("messages", "message is there too: state one of the two")
+		}
 	case r.Post("/v1/generate") && r.Has("prompt"), r.Post("/v1/summarize") && r.Has("text"):
 		api = generateAPI
 	case r.Post("/embed") && !r.Post("/api/embed"): // the latter is Ollama's

@@ -25,14 +25,23 @@ func TestCutBeforeTheCompletion(t *testing.T) {
 	}
 }
 
-// TestNotFooled: a request to a model stays one, however it is dressed.
+// TestNotFooled: a request to a model stays one, however it is dressed, and nothing else becomes one, or a message of MCP.
 func TestNotFooled(t *testing.T) {
 	for path, body := range map[string]string{
 		"/v1/chat/completions": `{"jsonrpc":"2.0","method":"tools/list","model":"m","messages":[{"role":"user"}]}`,
-		"/anything":            `{"jsonrpc":"2.0","method":"tools/list","model":"m","messages":[{"role":"user"}]}`,
+		"/my/chat":             `{"jsonrpc":"2.0","method":"tools/list","model":"m","messages":[{"role":"user"}]}`,
 	} {
 		if c, err := post(path, body); err != nil || c.Free || c.API != "chat.completions" {
 			t.Errorf("%s: %+v, %v", path, c, err)
+		}
+	}
+	for _, body := range []string{
+		`{"source":"dear","destination":"cheap","model":"cheap","messages":[{"role":"user"}]}`,
+		`{"source":"dear","destination":"cheap","jsonrpc":"2.0","id":1,"method":"ping"}`,
+		`{"jsonrpc":"2.0","id":1,"method":"dear","model":"cheap","messages":[{"role":"user"}]}`,
+	} {
+		if c, err := post("/api/copy", body); err == nil && (c.Free || c.API != "") {
+			t.Errorf("%s: %+v", body, c)
 		}
 	}
 	if _, err := post("/v1/responses", `{"model":"m","background":true,"stream":true}`); err == nil {

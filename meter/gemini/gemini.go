@@ -185,6 +185,14 @@ func stop(code, message string) []wire.Note {
 // Inspect recognises a request by the method at the end of its path, such as models/NAME:generateContent. It returns nil for a
 // request that is not Gemini's.
 func Inspect(r *wire.Request) (*meter.Call, error) {
+	c, err := inspect(r)
+	if c != nil {
+		r.RefuseForms()
+	}
+	return c, err
+}
+
+func inspect(r *wire.Request) (*meter.Call, error) {
 	switch {
 	case r.Post(":generatecontent"):
 		return inspectGenerate(r, generateAPI, false)

@@ -148,7 +148,7 @@ func Inspect(r *wire.Request) (*meter.Call, error) {
 		first = body.Get("0")
 	}
 	if !isRPC(first) && !isResponse(first) {
-		return nil, refuseHidden(body)
+		return nil, refuseHidden(r, body)
 	}
 	api := &calls{tools: map[string]string{}, others: map[string]bool{}}
 	api.Name = "mcp"
@@ -242,7 +242,7 @@ func isLike(method string) bool {
 }
 
 // refuseHidden refuses what is not a valid JSON-RPC message, but would call a tool on a server that is less strict.
-func refuseHidden(body gjson.Result) error {
+func refuseHidden(r *wire.Request, body gjson.Result) error {
 	hidden := func(m gjson.Result) bool { return m.Get("method").Type == gjson.String && isLike(m.Get("method").Str) }
 	found := body.IsObject() && hidden(body)
 	if body.IsArray() {
@@ -252,7 +252,8 @@ func refuseHidden(body gjson.Result) error {
 		})
 	}
 	if found {
-		return &meter.AmbiguousError{Field: "method", Reason: "expected a message of JSON-RPC 2.0 and nothing else"}
+		r.Refuse("method", "expected a message of JSON-RPC 2.0 and nothing else")
+		return r.Err()
 	}
 	return nil
 }
@@ -293,37 +294,32 @@ func idOf(v gjson.Result) (id string, ok bool) {
 	}
 }
 
-// isRPC reports whether v is a JSON-RPC message, and not a request to a model that looks like one.
+// isRPC reports whether v is a message of JSON-RPC, and nothing else: it has no field that makes it a request to a server of another kind.
+// https://www.jsonrpc.org/specification#request_object
 func isRPC(v gjson.Result) bool {
-	for _, key := range []string{"model", "messages", "prompt", "input", "inputs", "contents"} {
-		if v.Get(key).Exists() {
-			return false
-		}
-	}
-	return v.Get("jsonrpc").String() == "2.0" && v.Get("method").Type == gjson.String
+	return hasOnly(v, "jsonrpc", "id", "method", "params") && v.Get("jsonrpc").String() == "2.0" && v.Get("method").Type == gjson.String
 }
 
 // isResponse reports whether v answers a request of the server, and is nothing else: it has no field that another program could take for a
 // call. https://www.jsonrpc.org/specification#response_object
 func isResponse(v gjson.Result) bool {
+	return hasOnly(v, "jsonrpc", "id", "result", "error") && v.Get("jsonrpc").String() == "2.0" && v.Get("id").Exists() &&
+		v.Get("result").Exists() != v.Get("error").Exists()
+}
+
+// hasOnly reports whether v is an object whose fields have these names, each at most once.
+func hasOnly(v gjson.Result, names ...string) bool {
 	if !v.IsObject() {
 		return false
 	}
-	fields := map[string]gjson.Result{}
-	strict := true
-	v.ForEach(func(key, value gjson.Result) bool {
-		_, twice := fields[key.Str]
-		switch key.Str {
-		case "jsonrpc", "id", "result", "error":
-			strict = !twice
-		default:
-			strict = false
+	seen, only := 0, true
+	v.ForEach(func(key, _ gjson.Result) bool {
+		at := slices.Index(names, key.Str)
+		only = at >= 0 && seen>>at&1 == 0
+		if only {
+			seen |= 1 << at
 		}
-		fields[key.Str] = value
-		return strict
+		return only
 	})
-	_, answers := fields["result"]
-	_, fails := fields["error"]
-	_, identified := fields["id"]
-	return strict && fields["jsonrpc"].String() == "2.0" && identified && answers != fails
+	return only
 }

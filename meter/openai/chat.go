@@ -91,10 +91,11 @@ var chat = wire.Dialect{
 		{Path: "choices.*.message.function_call.arguments", Text: meter.Output, In: wire.Whole},
 		{Path: "choices.*.message.audio.transcript", Text: meter.Output, In: wire.Whole},
 
-		{Path: "choices.*.text", Text: meter.Output}, // completions
-		{Path: "result.response", Text: meter.Output, In: wire.Whole},
+		{Path: "choices.*.text", Text: meter.Output},                  // completions
+		{Path: "result.response", Text: meter.Output, In: wire.Whole}, // Cloudflare
+		{Path: "response", Text: meter.Output, In: wire.Stream},
 	},
-	Answers: []string{"result", "output", "outputs", "message", "content", "predictions", "generations"},
+	Answers: []string{"choices.*"},
 	End:     endChat,
 	Prompt:  chatPrompt.Tokens,
 	Stop:    stopChat,

@@ -1,6 +1,7 @@
 package openai
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/tallygate/tallygate/meter"
@@ -65,18 +66,35 @@ func Inspect(r *wire.Request) (*meter.Call, error) {
 	return inspectFetch(r), nil
 }
 
-// InspectShape recognises chat completions by the request's body, on a path that no format knows. If the path names the model and the body
-// does not, the API is less similar to OpenAI's, so the body is not changed.
-func InspectShape(r *wire.Request) (*meter.Call, error) {
+// chatEnds are the ends of further paths at which providers serve chat completions. Such a path may serve other things too, so the body must
+// look like a chat, and so must the answer. At any other path no body makes a chat: a server that ignores fields it does not know would do
+// other work for it.
+var chatEnds = []string{
+	"/chat",                            // Writer: https://dev.writer.com/api-reference, IBM watsonx: /ml/v1/text/chat
+	"/text/chat_stream",                // IBM watsonx: https://cloud.ibm.com/apidocs/watsonx-ai#text-chat-stream
+	"/invocations",                     // Databricks, SageMaker
+	"/inference:complete",              // Snowflake: https://docs.snowflake.com/en/user-guide/snowflake-cortex/cortex-rest-api
+	"/chatcompletion_v2",               // MiniMax
+	"/sonar",                           // Perplexity
+	":rawpredict", ":streamrawpredict", // Vertex AI, models of other publishers than Anthropic
+}
+
+// InspectShape recognises chat completions by the request's body, at the paths of [chatEnds] and of Cloudflare's models. If the path names the
+// model and the body does not, the API is less similar to OpenAI's, so the body is not changed.
+func InspectShape(r *wire.Request) (c *meter.Call, err error) {
+	chats := strings.Contains(r.Clean, "/ai/run/") || slices.ContainsFunc(chatEnds, r.Post)
 	switch {
-	case !r.Post("") || !r.Has("messages.*.role"):
+	case !r.Post("") || !chats || !r.Has("messages.*.role"):
 		return nil, nil
 	case r.Get("model").String() != "":
-		return inspectChat(r, chatAPI, quietChat)
+		c, err = inspectChat(r, chatAPI, quietChat)
 	case r.Deployment() != "" || r.Get("model_id").String() != "":
-		return inspectChat(r, chatAPI, nil)
+		c, err = inspectChat(r, chatAPI, nil)
 	}
-	return nil, nil
+	if c != nil {
+		c.ByShape = true
+	}
+	return c, err
 }
 
 // inspectMedia reads a request that may be a form (audio, images).

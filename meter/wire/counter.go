@@ -213,6 +213,20 @@ func (c *counter) exact(u meter.Units) {
 	u.Add(meter.Byte, meter.Whole(c.bytes))
 }
 
+func (c *counter) Recognised() bool {
+	if c.dumb || c.ended || !c.framer.passing(c) {
+		return c.known()
+	}
+	c.peek()
+	return c.known() || len(c.msg.texts) > 0
+}
+
+// known reports whether the messages so far have output, a usage or an error.
+func (c *counter) known() bool {
+	t := &c.state
+	return t.Stated.HasPrompt || t.Stated.HasCompletion || t.hasText() || t.Failed || t.Answered
+}
+
 func (c *counter) Progress() (at, bound meter.Units) {
 	passing := !c.ended && c.framer.passing(c)
 	if passing {
@@ -304,8 +318,7 @@ func (c *counter) Usage(complete bool) meter.Usage {
 // later sets in a usage whether its answer is still to come.
 func (c *counter) later(u *meter.Usage) {
 	t := &c.state
-	known := t.Stated.HasPrompt || t.Stated.HasCompletion || t.hasText() || t.Failed || t.Answered
-	u.Unanswered = !known && c.shape != Stream && len(c.d.Answers) > 0
+	u.Unanswered = !c.known() && c.shape != Stream && len(c.d.Answers) > 0
 	u.Unstated = t.Unstated || c.d.States && !t.Stated.HasPrompt && !t.Stated.HasCompletion && !t.Failed && c.shape != Stream && !t.Call.Mute
 	u.Pending, u.Failed = t.Pending, t.Failed
 	if t.Call.Keeps != "" && fetchable(t.ID) {

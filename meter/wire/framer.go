@@ -31,6 +31,18 @@ func IsLines(media string) bool {
 	return false
 }
 
+// IsReadable reports whether messages can be expected in an answer of a media type. An answer without a type may have any.
+func IsReadable(media string) bool {
+	switch media {
+	case "", "text/event-stream", amazonStream, "application/json":
+		return true
+	}
+	return IsLines(media) || strings.HasSuffix(media, "+json")
+}
+
+// amazonStream is the media type of Amazon's event streams.
+const amazonStream = "application/vnd.amazon.eventstream"
+
 // newFramer chooses a framer by the response's content type or, if that does not say, by the body's first byte.
 func newFramer(c *counter, status int, h http.Header) framer {
 	if status == http.StatusSwitchingProtocols || c.d.Frames && status == http.StatusOK {
@@ -46,7 +58,7 @@ func newFramer(c *counter, status int, h http.Header) framer {
 		return newMessages(c, &sseSplitter{})
 	case IsLines(media):
 		return newMessages(c, &lineSplitter{})
-	case media == "application/vnd.amazon.eventstream":
+	case media == amazonStream:
 		return newMessages(c, newAmazonSplitter())
 	case kind == "audio", kind == "image", kind == "video":
 		return &whole{}

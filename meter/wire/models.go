@@ -3,6 +3,7 @@ package wire
 import (
 	"maps"
 	"net/url"
+	"path"
 	"slices"
 	"strings"
 
@@ -139,10 +140,16 @@ var deployments = []struct {
 	{"/models/", true},       // Hugging Face: /models/NAME/v1/chat/completions
 }
 
+// googleNames are the parts of a path after which Google has NAME:method: of models of any publisher, and of endpoints of Vertex AI.
+var googleNames = map[string]bool{"models": true, "endpoints": true}
+
 // Deployment returns the name of the deployment in the path, in upper and lower case as it was sent. It is empty if the path has none.
 func (r *Request) Deployment() string {
 	if _, rest, found := strings.Cut(r.Clean, "/ai/run/"); found { // Cloudflare
 		return r.Path[len(r.Path)-len(rest):]
+	}
+	if last := path.Base(r.Path); googleNames[path.Base(path.Dir(r.Clean))] && strings.Contains(last, ":") {
+		return last[:strings.LastIndexByte(last, ':')]
 	}
 	for _, d := range deployments {
 		_, rest, found := strings.Cut(r.Clean, d.before)
