@@ -3,6 +3,7 @@ package wire
 import (
 	"bytes"
 	"mime"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -11,11 +12,12 @@ import (
 
 // form is what a multipart form says that matters for its price.
 type form struct {
-	fields map[string]string // the fields that are read
-	file   []byte            // the last file
-	files  int               // how many there are
-	plain  bool              // a part that is called file is none
-	tokens int64             // the highest number of input tokens of its files: an image, or a file of audio
+	fields  map[string]string // the fields that are read
+	file    []byte            // the last file
+	files   int               // how many there are
+	plain   bool              // a part that is called file is none
+	sources int               // the parts that are a file, or whose name says that they may be one or tell where one is
+	tokens  int64             // the highest number of input tokens of its files: an image, or a file of audio
 }
 
 // formFields are the fields of a form that are read.
@@ -78,11 +80,23 @@ func (r *Request) ReadUpload(c *meter.Call) (purpose string, file []byte) {
 	return f.fields["purpose"], f.file
 }
 
-// ReadRecording is [Request.ReadForm] for the upload of a recording. It returns the recording, and the format of the answer that is asked
-// for.
+// ReadRecording is [Request.ReadForm] for the upload of a recording. It returns the recording, or nil if the provider may find another one in
+// the form or by it, and the format of the answer that is asked for.
 func (r *Request) ReadRecording(c *meter.Call) (file []byte, format string) {
 	f := r.readForm(c)
-	return f.file, f.fields["response_format"]
+	if f.sources == 1 {
+		file = f.file
+	}
+	return file, f.fields["response_format"]
+}
+
+// sourceNames are in the names of the fields that are a recording, or tell where it is: file, audio_url, file_id, source_uri. Their values may
+// be anything: bytes, base64, a URL, an id.
+var sourceNames = []string{"file", "audio", "media", "url", "uri"}
+
+// isSource reports whether a field of this folded name may be a recording, or tell where it is.
+func isSource(name string) bool {
+	return slices.ContainsFunc(sourceNames, func(part string) bool { return strings.Contains(name, part) })
 }
 
 // ReferInForm notes the files that a multipart form names. The error is that of a form which can be read in more than one way.
@@ -157,6 +171,9 @@ func (r *Request) part(f *form, head string, value []byte) bool {
 	}
 	folded := strings.TrimSuffix(string(fold([]byte(name))), "[]")
 	f.plain = f.plain || folded == "file" && !file
+	if file || isSource(folded) {
+		f.sources++
+	}
 	if !formFields[folded] {
 		return true
 	}
