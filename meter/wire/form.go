@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/tidwall/gjson"
+
 	"github.com/tallygate/tallygate/meter"
 )
 
@@ -21,11 +23,12 @@ type form struct {
 }
 
 // formFields are the fields of a form that are read.
-var formFields = set("model model_id stream n seconds purpose response_format file_id file_ids " + lower(callbackNames))
+var formFields = set("model model_id stream n seconds purpose response_format " + lower(callbackNames))
 
 const (
-	maxField = 1024 // bytes of a form's field
-	maxParts = 1000
+	maxField     = 1024 // bytes of a form's field
+	maxFieldName = 256  // bytes of its name
+	maxParts     = 1000
 )
 
 // IsMultipart reports whether the body is declared as a multipart form.
@@ -99,15 +102,33 @@ func isSource(name string) bool {
 	return slices.ContainsFunc(sourceNames, func(part string) bool { return strings.Contains(name, part) })
 }
 
-// ReferInForm notes the files that a multipart form names. The error is that of a form which can be read in more than one way.
+// ReferInForm notes what a multipart form names. The error is that of a form which can be read in more than one way.
 func (r *Request) ReferInForm() error {
-	f := r.form()
-	for _, field := range []string{"file_id", "file_ids"} {
-		if value := f.fields[field]; value != "" {
-			r.input.referTo("files", value)
+	r.form()
+	return r.Err()
+}
+
+// refer notes what a field of a form names. It is read as JSON: video[id] and video.id as {"video":{"id":...}}, file_ids[0] as
+// {"file_ids":[...]}. A value may be JSON itself.
+func (r *Request) refer(name string, value []byte) {
+	if text := bytes.TrimSpace(value); len(text) == 0 || text[0] != '{' && text[0] != '[' || !gjson.ValidBytes(text) {
+		value = gjson.AppendJSONString(nil, string(value))
+	}
+	var before, after string
+	for _, key := range strings.FieldsFunc(name, func(c rune) bool { return c == '[' || c == ']' || c == '.' }) {
+		if key = strings.TrimSpace(key); strings.Trim(key, "0123456789") == "" {
+			before, after = before+"[", "]"+after
+		} else {
+			before, after = before+`{"`+key+`":`, "}"+after
 		}
 	}
-	return r.Err()
+	uses, err := NewRequest(meter.Head{}, slices.Concat([]byte(before), value, []byte(after))).Uses()
+	for _, used := range uses {
+		r.input.refer(used)
+	}
+	if err != nil {
+		r.Fail(err)
+	}
 }
 
 // form reads the body as a form. Parsers read malformed forms in different ways, so these are refused: each boundary must end a part, and
@@ -158,6 +179,9 @@ func (r *Request) part(f *form, head string, value []byte) bool {
 		return false
 	}
 	size := int64(len(value))
+	if !file || size <= maxField {
+		r.refer(name, value)
+	}
 	if file {
 		f.file = value
 		f.files++
@@ -221,5 +245,5 @@ func disposition(head string) (name string, file, ok bool) {
 	small := lower(said)
 	once := strings.Count(small, "name=")-strings.Count(small, "filename=") == 1 && strings.Count(small, "name*") == strings.Count(small, "filename*")
 	plain := strings.Contains(said, `name="`+name+`"`) || strings.Contains(said, "name="+name)
-	return name, file, name != "" && strings.Trim(name, letters+"_-.[] ") == "" && once && plain
+	return name, file, name != "" && len(name) <= maxFieldName && strings.Trim(name, letters+"_-.[] ") == "" && once && plain
 }
