@@ -23,7 +23,7 @@ type form struct {
 }
 
 // formFields are the fields of a form that are read.
-var formFields = set("model model_id stream n seconds purpose response_format " + lower(callbackNames))
+var formFields = set("model model_id stream seconds duration purpose response_format " + lower(countNames+" "+callbackNames))
 
 const (
 	maxField     = 1024 // bytes of a form's field
@@ -60,15 +60,22 @@ func (r *Request) readForm(c *meter.Call) form {
 			c.Elsewhere = name
 		}
 	}
-	if n, found := f.fields["n"]; found {
-		var err error
-		if c.Choices, err = strconv.ParseInt(n, 10, 64); err != nil || c.Choices < 1 || c.Choices > maxChoices {
-			r.Refuse("n", "expected a whole number from 1 to "+strconv.Itoa(maxChoices))
+	for name := range strings.FieldsSeq(lower(countNames)) {
+		if value, found := f.fields[name]; found {
+			n, err := strconv.ParseInt(value, 10, 64)
+			if err != nil || n < 1 || n > maxChoices {
+				r.Refuse(name, "expected a whole number from 1 to "+strconv.Itoa(maxChoices))
+			}
+			c.Choices = max(c.Choices, n)
 		}
 	}
-	if s, found := f.fields["seconds"]; found {
-		c.Asked = meter.Units{}
-		r.askSeconds(c, "seconds", s)
+	for _, name := range []string{"seconds", "duration"} {
+		if value, found := f.fields[name]; found {
+			if c.Asked == nil {
+				c.Asked = meter.Units{}
+			}
+			r.askSeconds(c, name, value)
+		}
 	}
 	return f
 }
