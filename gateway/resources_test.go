@@ -246,6 +246,47 @@ func TestWhatCannotBeReadIsRefused(t *testing.T) {
 	}
 }
 
+// TestFormsNameResources: what a form names is found wherever JSON would have it, in each way in which forms have objects and lists.
+func TestFormsNameResources(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ path, field, value string }{ // %s is the id
+		{"/v1/audio/transcriptions", "file_id", "%s"},
+		{"/v1/audio/transcriptions", "File_ID", "%s"},
+		{"/v1/audio/transcriptions", "file_ids[]", "%s"},
+		{"/v1/audio/transcriptions", "file_ids[0]", "%s"},
+		{"/v1/audio/transcriptions", "source", `{"file_id":"%s"}`},
+		{"/v1/images/edits", "image[0][file_id]", "%s"},
+		{"/v1/videos/edits", "video_id", "%s"},
+		{"/v1/videos/edits", "video[id]", "%s"},
+		{"/v1/videos/edits", "video.id", "%s"},
+		{"/v1/videos/edits", "video", ` {"id":"%s"}`},
+		{"/v1/videos/edits", "input_reference[file_id]", "%s"},
+		{"/v1/fine_tuning/jobs", "training_file", "%s"},
+		{"/v1/evals", "data_source[source][id]", "%s"},
+		{"/v1/else", "file_id", "%s"},
+	} {
+		t.Run(test.path+" "+test.field, func(t *testing.T) {
+			t.Parallel()
+			kept := collections[0]
+			if strings.HasPrefix(test.field, "video") {
+				kept = collections[slices.IndexFunc(collections, func(c collection) bool { return c.path == "/v1/videos" })]
+			}
+			m := openStorehouse(t, byCall(t), kept)
+			alices, bobs := m.make("alice"), m.make("bob")
+			for _, id := range []string{alices, bobs} {
+				var form bytes.Buffer
+				w := multipart.NewWriter(&form)
+				must(t, w.WriteField("model", "m"))
+				must(t, w.WriteField("seconds", "4"))
+				must(t, w.WriteField("metadata[file_id]", "mine"))
+				must(t, w.WriteField(test.field, fmt.Sprintf(test.value, id)))
+				must(t, w.Close())
+				m.serves(id == alices, "alice", "POST", test.path, form.String(), "Content-Type", w.FormDataContentType())
+			}
+		})
+	}
+}
+
 // TestANameIsNoID: a name that an agent chooses for what it makes does not make it the owner of what has such an id; and no cache in front gives one
 // agent's list to another.
 func TestANameIsNoID(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"mime/multipart"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -104,5 +105,54 @@ func TestSecondsOfAudio(t *testing.T) {
 				want(t, "source", charges[0].Source, test.source)
 			})
 		}
+	}
+}
+
+// TestTheRecordingIsTheOnlyOne: where a provider may find another recording than the one whose length is known, the length is unknown. Text,
+// which states none, is then refused.
+func TestTheRecordingIsTheOnlyOne(t *testing.T) {
+	t.Parallel()
+	const (
+		file  = `name="file"; filename="a.wav"`
+		other = `name="x"; filename="b.wav"`
+	)
+	short, long := silence(1), silence(60)
+	for name, test := range map[string]struct {
+		parts  []string // pairs: what Content-Disposition says, and the value
+		charge string   // empty: refused
+	}{
+		"one":                          {[]string{file, long}, "0.6"},
+		"of another name":              {[]string{`name="audio"; filename="a.wav"`, long}, "0.6"},
+		"with what clients send":       {[]string{file, long, `name="language"`, "en", `name="prompt"`, "https://x", `name="timestamp_granularities[]"`, "word"}, "0.6"},
+		"two":                          {[]string{file, long, file, short}, ""},
+		"a short one of another name":  {[]string{file, long, other, short}, ""},
+		"a short one before it":        {[]string{other, short, file, long}, ""},
+		"one without a file's name":    {[]string{"name=\"file\"\r\nContent-Type: application/octet-stream", long, other, short}, ""},
+		"in base64":                    {[]string{`name="audio"`, "UklGRg==", other, short}, ""},
+		"by a URL":                     {[]string{`name="url"`, "https://x/long.wav", file, short}, ""},
+		"by a URL that has the bytes":  {[]string{`name="URL"`, "data:audio/wav;base64,UklGRg==", file, short}, ""},
+		"by a URL of the name of one":  {[]string{`name="file_url[]"`, "//x/long.wav", file, short}, ""},
+		"by what the provider has":     {[]string{`name="file_uri"`, "gs://long.wav", file, short}, ""},
+		"only by a URL":                {[]string{`name="file"`, "https://x/long.wav"}, ""},
+		"two, of which one is no file": {[]string{file, short, `name="file"`, "https://x/long.wav"}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := openShop(t, escrow.Rules{}, gateway.Options{}, gateway.Route{Rates: rates(t, "0.01 per second")}, func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Content-Type", "text/plain")
+				_, _ = io.WriteString(w, "hello there\n")
+			})
+			var form strings.Builder
+			for pair := range slices.Chunk(append(test.parts, `name="model"`, "m", `name="response_format"`, "text"), 2) {
+				form.WriteString("--b\r\nContent-Disposition: form-data; " + pair[0] + "\r\n\r\n" + pair[1] + "\r\n")
+			}
+			answer, body := s.call(s.key, http.MethodPost, "/v1/audio/transcriptions", form.String()+"--b--\r\n", "Content-Type", "multipart/form-data; boundary=b")
+			if test.charge == "" {
+				want(t, "status", answer.StatusCode, 422)
+				want(t, "balance", s.balance("alice"), "1")
+			} else if charge := answer.Header.Get("Tallygate-Charge"); charge != test.charge {
+				t.Errorf("%d, charged %q, want %s: %s", answer.StatusCode, charge, test.charge, body)
+			}
+		})
 	}
 }

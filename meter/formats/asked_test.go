@@ -26,7 +26,7 @@ func TestAsked(t *testing.T) {
 		{"speech", "/v1/audio/speech", `{"model":"tts-1","input":"hello"}`, "input_character=5", ""},
 		{"characters, not bytes", "/v1/audio/speech", `{"model":"tts-1","input":"h\u00e9\ud83d\ude00\n日本"}`, "input_character=6", ""},
 		{"no text", "/v1/audio/speech", `{"model":"tts-1"}`, "", meter.InputCharacter},
-		{"a text of no string", "/v1/audio/speech", `{"model":"tts-1","input":["a","b"]}`, "", meter.InputCharacter},
+		{"a text of null", "/v1/audio/speech", `{"model":"tts-1","input":null}`, "", meter.InputCharacter},
 		{"the longer of two", "/v1/audio/speech", `{"model":"tts-1","input":"a","text":"abc"}`, "input_character=3", ""},
 		{"ElevenLabs", "/v1/text-to-speech/voice/stream", `{"text":"hello","model_id":"m"}`, "input_character=5", ""},
 		{"Deepgram", "/v1/speak", `{"text":"hello"}`, "input_character=5", ""},
@@ -38,6 +38,8 @@ func TestAsked(t *testing.T) {
 		{"videos", "/v1/videos/generations", `{"model":"grok","prompt":"x","duration":10,"n":2}`, "asked_second=20", ""},
 		{"the longer video", "/v1/videos", `{"model":"sora-2","seconds":"4","duration":12}`, "asked_second=12", ""},
 		{"a video in a form", "/v1/videos", form("model", "sora-2", "seconds", "12"), "asked_second=12", ""},
+		{"the longer video in a form", "/v1/videos", form("model", "sora-2", "seconds", "4", "duration", "60"), "asked_second=60", ""},
+		{"videos in a form", "/v1/videos", form("model", "sora-2", "duration", "6", "n", "1", "num_results", "3"), "asked_second=18", ""},
 		{"a video of unknown length", "/v1/videos", `{"model":"sora-2","prompt":"x"}`, "", meter.AskedSecond},
 		{"a remix", "/v1/videos/video_1/remix", `{"prompt":"x"}`, "", meter.AskedSecond},
 		{"Veo", "/v1beta/models/veo-3:predictLongRunning", `{"instances":[{"prompt":"x"}],"parameters":{"durationSeconds":8,"sampleCount":2}}`, "asked_second=16", ""},
@@ -70,6 +72,17 @@ func TestAsked(t *testing.T) {
 	} {
 		if c, err := post("/v1/videos", body); err == nil {
 			t.Errorf("%s is taken for %v", body, c.Asked)
+		}
+	}
+	for path, bodies := range map[string][]string{
+		"/v1/audio/speech":      {`{"input":["long"],"text":"a"}`, `{"input":{"ssml":"long"},"text":"a"}`, `{"input":"a","text":7}`, `{"input":["a","b"]}`},
+		"/v1/speak":             {`{"text":"a","input":["long"]}`},
+		"/v1/text-to-speech/vo": {`{"text":["long"]}`},
+	} {
+		for _, body := range bodies {
+			if c, err := post(path, body); err == nil {
+				t.Errorf("%s is taken for %v", body, c.Asked)
+			}
 		}
 	}
 }

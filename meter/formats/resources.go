@@ -153,6 +153,8 @@ func keep(r *wire.Request, c *meter.Call) {
 		keepPlace(r, c, p)
 	} else if kind := longRunning(r); kind != "" && c.API == "" {
 		c.Format, s.Makes = making[kind], true
+	} else if c.API == "" && r.IsMultipart() {
+		_ = r.ReferInForm() // as far as it can be read
 	}
 	if r.Query != "" {
 		keepQuery(r, s, p)
@@ -249,9 +251,6 @@ func checkBody(r *wire.Request, p place) error {
 	case isEncoded(r.Header):
 		return meter.ErrEncoded
 	case r.IsMultipart():
-		if p.kind != "containers" { // that of a container may name a file, others have none but the bytes of one
-			return nil
-		}
 		return r.ReferInForm()
 	case !r.Object():
 		return &meter.AmbiguousError{Field: "body", Reason: "expected a JSON object or a multipart form"}

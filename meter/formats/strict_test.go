@@ -407,6 +407,7 @@ func TestForms(t *testing.T) {
 		"a list":                    {kind, field("model[]", "dear") + end, "", "model"},
 		"as a file":                 {kind, part(`Content-Disposition: form-data; name="model"; filename="x"`, "dear") + end, "", "model"},
 		"as a file by filename*":    {kind, part(`Content-Disposition: form-data; name="model"; filename*=UTF-8''x`, "dear") + end, "", "model"},
+		"a name beyond reason":      {kind, field(strings.Repeat("a.", 200)+"a", "x") + end, "", "body"},
 		"an escaped name":           {kind, part(`Content-Disposition: form-data; name="mo\del"`, "dear") + end, "", "body"},
 		"an encoded name":           {kind, part(`Content-Disposition: form-data; name*=UTF-8''model`, "dear") + end, "", "body"},
 		"two names":                 {kind, part(`Content-Disposition: form-data; name="x"; name="model"`, "dear") + end, "", "body"},

@@ -9,12 +9,15 @@ import (
 )
 
 // AskCharacters notes how many characters of text are to be spoken. If several of the fields are there, the longest counts, since its API
-// reads only one of them.
+// reads only one of them. One that is no text is refused: the API may speak it all the same.
 func (r *Request) AskCharacters(c *meter.Call, fields ...string) {
 	most := int64(-1)
 	for _, field := range fields {
-		if v := r.Get(field); v.Type == gjson.String {
+		switch v := r.Get(field); {
+		case v.Type == gjson.String:
 			most = max(most, int64(utf8.RuneCountInString(v.String())))
+		case v.Exists() && v.Type != gjson.Null:
+			r.Refuse(field, "expected a text")
 		}
 	}
 	if most < 0 {

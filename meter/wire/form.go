@@ -3,27 +3,32 @@ package wire
 import (
 	"bytes"
 	"mime"
+	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/tidwall/gjson"
 
 	"github.com/tallygate/tallygate/meter"
 )
 
 // form is what a multipart form says that matters for its price.
 type form struct {
-	fields map[string]string // the fields that are read
-	file   []byte            // the last file
-	files  int               // how many there are
-	plain  bool              // a part that is called file is none
-	tokens int64             // the highest number of input tokens of its files: an image, or a file of audio
+	fields  map[string]string // the fields that are read
+	file    []byte            // the last file
+	files   int               // how many there are
+	plain   bool              // a part that is called file is none
+	sources int               // the parts that are a file, or whose name says that they may be one or tell where one is
+	tokens  int64             // the highest number of input tokens of its files: an image, or a file of audio
 }
 
 // formFields are the fields of a form that are read.
-var formFields = set("model model_id stream n seconds purpose response_format file_id file_ids " + lower(callbackNames))
+var formFields = set("model model_id stream seconds duration purpose response_format " + lower(countNames+" "+callbackNames))
 
 const (
-	maxField = 1024 // bytes of a form's field
-	maxParts = 1000
+	maxField     = 1024 // bytes of a form's field
+	maxFieldName = 256  // bytes of its name
+	maxParts     = 1000
 )
 
 // IsMultipart reports whether the body is declared as a multipart form.
@@ -55,15 +60,22 @@ func (r *Request) readForm(c *meter.Call) form {
 			c.Elsewhere = name
 		}
 	}
-	if n, found := f.fields["n"]; found {
-		var err error
-		if c.Choices, err = strconv.ParseInt(n, 10, 64); err != nil || c.Choices < 1 || c.Choices > maxChoices {
-			r.Refuse("n", "expected a whole number from 1 to "+strconv.Itoa(maxChoices))
+	for name := range strings.FieldsSeq(lower(countNames)) {
+		if value, found := f.fields[name]; found {
+			n, err := strconv.ParseInt(value, 10, 64)
+			if err != nil || n < 1 || n > maxChoices {
+				r.Refuse(name, "expected a whole number from 1 to "+strconv.Itoa(maxChoices))
+			}
+			c.Choices = max(c.Choices, n)
 		}
 	}
-	if s, found := f.fields["seconds"]; found {
-		c.Asked = meter.Units{}
-		r.askSeconds(c, "seconds", s)
+	for _, name := range []string{"seconds", "duration"} {
+		if value, found := f.fields[name]; found {
+			if c.Asked == nil {
+				c.Asked = meter.Units{}
+			}
+			r.askSeconds(c, name, value)
+		}
 	}
 	return f
 }
@@ -78,22 +90,52 @@ func (r *Request) ReadUpload(c *meter.Call) (purpose string, file []byte) {
 	return f.fields["purpose"], f.file
 }
 
-// ReadRecording is [Request.ReadForm] for the upload of a recording. It returns the recording, and the format of the answer that is asked
-// for.
+// ReadRecording is [Request.ReadForm] for the upload of a recording. It returns the recording, or nil if the provider may find another one in
+// the form or by it, and the format of the answer that is asked for.
 func (r *Request) ReadRecording(c *meter.Call) (file []byte, format string) {
 	f := r.readForm(c)
-	return f.file, f.fields["response_format"]
+	if f.sources == 1 {
+		file = f.file
+	}
+	return file, f.fields["response_format"]
 }
 
-// ReferInForm notes the files that a multipart form names. The error is that of a form which can be read in more than one way.
+// sourceNames are in the names of the fields that are a recording, or tell where it is: file, audio_url, file_id, source_uri. Their values may
+// be anything: bytes, base64, a URL, an id.
+var sourceNames = []string{"file", "audio", "media", "url", "uri"}
+
+// isSource reports whether a field of this folded name may be a recording, or tell where it is.
+func isSource(name string) bool {
+	return slices.ContainsFunc(sourceNames, func(part string) bool { return strings.Contains(name, part) })
+}
+
+// ReferInForm notes what a multipart form names. The error is that of a form which can be read in more than one way.
 func (r *Request) ReferInForm() error {
-	f := r.form()
-	for _, field := range []string{"file_id", "file_ids"} {
-		if value := f.fields[field]; value != "" {
-			r.input.referTo("files", value)
+	r.form()
+	return r.Err()
+}
+
+// refer notes what a field of a form names. It is read as JSON: video[id] and video.id as {"video":{"id":...}}, file_ids[0] as
+// {"file_ids":[...]}. A value may be JSON itself.
+func (r *Request) refer(name string, value []byte) {
+	if text := bytes.TrimSpace(value); len(text) == 0 || text[0] != '{' && text[0] != '[' || !gjson.ValidBytes(text) {
+		value = gjson.AppendJSONString(nil, string(value))
+	}
+	var before, after string
+	for _, key := range strings.FieldsFunc(name, func(c rune) bool { return c == '[' || c == ']' || c == '.' }) {
+		if key = strings.TrimSpace(key); strings.Trim(key, "0123456789") == "" {
+			before, after = before+"[", "]"+after
+		} else {
+			before, after = before+`{"`+key+`":`, "}"+after
 		}
 	}
-	return r.Err()
+	uses, err := NewRequest(meter.Head{}, slices.Concat([]byte(before), value, []byte(after))).Uses()
+	for _, used := range uses {
+		r.input.refer(used)
+	}
+	if err != nil {
+		r.Fail(err)
+	}
 }
 
 // form reads the body as a form. Parsers read malformed forms in different ways, so these are refused: each boundary must end a part, and
@@ -144,6 +186,9 @@ func (r *Request) part(f *form, head string, value []byte) bool {
 		return false
 	}
 	size := int64(len(value))
+	if !file || size <= maxField {
+		r.refer(name, value)
+	}
 	if file {
 		f.file = value
 		f.files++
@@ -157,6 +202,9 @@ func (r *Request) part(f *form, head string, value []byte) bool {
 	}
 	folded := strings.TrimSuffix(string(fold([]byte(name))), "[]")
 	f.plain = f.plain || folded == "file" && !file
+	if file || isSource(folded) {
+		f.sources++
+	}
 	if !formFields[folded] {
 		return true
 	}
@@ -204,5 +252,5 @@ func disposition(head string) (name string, file, ok bool) {
 	small := lower(said)
 	once := strings.Count(small, "name=")-strings.Count(small, "filename=") == 1 && strings.Count(small, "name*") == strings.Count(small, "filename*")
 	plain := strings.Contains(said, `name="`+name+`"`) || strings.Contains(said, "name="+name)
-	return name, file, name != "" && strings.Trim(name, letters+"_-.[] ") == "" && once && plain
+	return name, file, name != "" && len(name) <= maxFieldName && strings.Trim(name, letters+"_-.[] ") == "" && once && plain
 }
