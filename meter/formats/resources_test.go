@@ -116,7 +116,7 @@ func TestUses(t *testing.T) {
 func TestEveryKindOfReferenceIsACollection(t *testing.T) {
 	t.Parallel()
 	for _, key := range strings.Fields("previous_response_id previous_interaction_id conversation thread_id assistant_id agent_id file_id vector_store_id container " +
-		"cachedcontent filesearchstorenames skill_id library_id dataset_id eval_id video_id") {
+		"cachedcontent filesearchstorenames skill_id library_id dataset_id eval_id video_id operationname") {
 		if r, ok := wire.Reference(key, "skill_1"); !ok || !slices.Contains(formats.Kinds, r.Kind) {
 			t.Errorf("%s names %+v, %t", key, r, ok)
 		}
