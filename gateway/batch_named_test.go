@@ -106,6 +106,39 @@ func TestRequestsOfABatch(t *testing.T) {
 	}
 }
 
+// TestAnUploadBelongsToItsSender walks the way of a batch whose requests are uploaded by a form, whatever the purpose of the file: each step is its
+// sender's alone.
+func TestAnUploadBelongsToItsSender(t *testing.T) {
+	t.Parallel()
+	for _, purpose := range []string{"batch", "user_data"} {
+		provider := new(shelf)
+		route := batchRoute(t, true)
+		route.Shared = nil
+		s := openShop(t, escrow.Rules{}, gateway.Options{}, route, provider.ServeHTTP)
+		bob := s.another("bob")
+		provider.put("/v1/files", "application/json", `{"id":"file-1","object":"file"}`)
+		provider.put("/v1/files/file-1", "application/json", `{"id":"file-1","object":"file"}`)
+		provider.put("/v1/batches", "application/json", `{"id":"batch_1","object":"batch","status":"validating","input_file_id":"file-1"}`)
+		provider.put("/v1/batches/batch_1", "application/json", `{"id":"batch_1","status":"completed","input_file_id":"file-1","output_file_id":"file-2"}`)
+		provider.put("/v1/files/file-2/content", "application/octet-stream", `{"custom_id":"1","response":{"status_code":200,"body":`+chatCheap+"}}\n")
+		form, kind := upload(t, purpose, `{"custom_id":"1","method":"POST","url":"/v1/chat/completions","body":{"model":"cheap","messages":[]}}`+"\n")
+		if r, answer := s.call(s.key, http.MethodPost, "/v1/files", form, "Content-Type", kind); r.StatusCode != http.StatusOK {
+			t.Fatalf("upload for %q: %s", purpose, answer)
+		}
+		for _, step := range []struct{ method, path, body string }{
+			{http.MethodGet, "/v1/files/file-1", ""},
+			{http.MethodPost, "/v1/batches", `{"input_file_id":"file-1","endpoint":"/v1/chat/completions","completion_window":"24h"}`},
+			{http.MethodGet, "/v1/batches/batch_1", ""},
+			{http.MethodGet, "/v1/files/file-2/content", ""},
+		} {
+			r, answer := s.call(bob, step.method, step.path, step.body)
+			want(t, "another's "+step.path+": "+answer, r.StatusCode, http.StatusNotFound)
+			r, answer = s.call(s.key, step.method, step.path, step.body)
+			want(t, "own "+step.path+": "+answer, r.StatusCode, http.StatusOK)
+		}
+	}
+}
+
 // TestSoundBelongsToWhoAskedForIt: what a chat has spoken is named only by the agent that asked for it.
 func TestSoundBelongsToWhoAskedForIt(t *testing.T) {
 	t.Parallel()

@@ -74,7 +74,10 @@ var collections = []collection{
 		{"/v1beta/models/g:generateContent", `{"contents":[],"cachedContent":%q}`},
 		{"/v1beta/models/g:generateContent", `{"contents":[],"cached_content":"projects/p/locations/l/%s"}`},
 	}},
-	{path: "/v1beta/models/veo/operations", create: "/v1beta/models/veo:predictLongRunning", body: `{}`, id: "models/veo/operations/o%d", made: `{"name": %q}`, named: "name", list: "operations"},
+	{path: "/v1beta/models/veo/operations", create: "/v1beta/models/veo:predictLongRunning", body: `{}`, id: "models/veo/operations/o%d", made: `{"name": %q}`, named: "name", list: "operations", uses: []use{
+		{"/v1/projects/p/locations/l/publishers/google/models/veo:fetchPredictOperation", `{"operationName":"projects/p/locations/l/publishers/google/%s"}`},
+		{"/v1beta/models/veo:fetchPredictOperation", `{"operation_n\u0061me":%q}`},
+	}},
 	{path: "/v1beta/batches", create: "/v1beta/models/g:batchGenerateContent", body: `{}`, id: "batches/b%d", made: `{"name": %q}`, named: "name", list: "operations"},
 	{path: "/v1beta/fileSearchStores", body: `{}`, id: "fileSearchStores/s%d", made: `{"name": %q}`, named: "name", list: "fileSearchStores", below: "/documents", uses: []use{
 		{"/v1beta/models/g:generateContent", `{"contents":[],"tools":[{"fileSearch":{"fileSearchStoreNames":[%q]}}]}`},

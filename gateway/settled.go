@@ -61,7 +61,7 @@ func (c *counting) charge(e ending) (*settled, *ledger.Refusal) {
 		case c.call.Fetches != "" && usage.Unanswered: // the answer is not finished yet
 			auth.Cancel()
 			return &settled{}, nil
-		case c.call.AnyModel && !c.call.ByAsked && usage.Later == "" && !usage.Unstated && !hasTokens(usage.Units):
+		case (c.call.Once != "" || c.call.Itemized) && !usage.Unstated && !hasTokens(usage.Units):
 			part = true // there are no results yet
 		case c.once() && usage.Pending:
 			part = true

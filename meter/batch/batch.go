@@ -29,7 +29,7 @@ var (
 	messages  = sending("messages/batches") // Anthropic's
 	mistral   = sending("batch/jobs")
 	resultAPI = &wire.API{Name: "batch.results", Dialect: wire.New(results)}
-	fileAPI   = &wire.API{Name: "files", Dialect: wire.New(wire.Dialect{End: func(*wire.State, *wire.Message) wire.Verdict { return wire.Pass }})}
+	fileAPI   = &wire.API{Name: "files", Dialect: wire.New(wire.GenericDialect.Keeping(wire.Rule{Path: "id", Makes: "files"}))}
 )
 
 // sending is what batches are sent by, which the provider keeps in a collection.

@@ -25,10 +25,10 @@ import (
 // https://docs.x.ai/developers/files/collections/api
 var aliases = map[string]string{"collections": "vector_stores"}
 
-// Kinds are the kinds of resources that are known, sorted. Three are in no collection that can be listed: items, which are parts of an OpenAI
-// response, audio, which is what a chat has spoken, and models, of which only fine-tuned ones are somebody's.
+// Kinds are the kinds of resources that are known, sorted. Four are in no collection that can be listed: items, which are parts of an OpenAI
+// response, audio, which is what a chat has spoken, models, of which only fine-tuned ones are somebody's, and tasks, which are those of MCP.
 var Kinds = func() []string {
-	kinds := map[string]bool{"items": true, "audio": true, "models": true}
+	kinds := map[string]bool{"items": true, "audio": true, "models": true, "tasks": true}
 	for kind := range stores {
 		kinds[kind] = kind != "mcp" && aliases[kind] == ""
 	}

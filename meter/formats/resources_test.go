@@ -78,6 +78,15 @@ func TestUses(t *testing.T) {
 		{"POST", "/v1/responses", "", `{"input":[{"role":"user","content":[{"type":"input_file","filename":"files/a.pdf","file_data":"x"}]}]}`, ""},
 		{"POST", "/v1/vector_stores/v/files", "", `{"file_id":"f","attributes":{"file_id":"mine"}}`, "files/f vector_stores/v"},
 		{"POST", "/mcp", "", `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"f","arguments":{"file_id":"x"}}}`, ""},
+		{"POST", "/mcp", "", `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"f","arguments":{"taskId":"x"},"_meta":{"io.modelcontextprotocol/related-task":{"taskId":"t"}}}}`, "tasks/t"},
+		{"POST", "/mcp", "", `{"jsonrpc":"2.0","id":1,"method":"tasks/result","params":{"ta\u017fkID":"t"}}`, "tasks/t"},
+		{"POST", "/mcp", "", `[{"jsonrpc":"2.0","method":"ping","id":1},{"jsonrpc":"2.0","id":2,"method":"tasks/get","params":{"TASKID":"t"}}]`, "tasks/t"},
+		{"POST", "/mcp", "", `{"jsonrpc":"2.0","id":1,"method":"tasks/get","params":{"taskId":7}}`, "tasks/"},
+		{"POST", "/mcp", "", `{"jsonrpc":"2.0","id":1,"method":"tasks/cancel"}`, "tasks/"},
+		{"POST", "/mcp", "", `{"jsonrpc":"2.0","id":1,"method":"tasks/resubscribe","params":{"id":"t"}}`, "tasks/t"},
+		{"POST", "/mcp", "", `{"jsonrpc":"2.0","id":1,"method":"subscriptions/listen","params":{"notifications":{"taskIds":["t","u"]}}}`, "tasks/t tasks/u"},
+		{"POST", "/mcp", "", `{"jsonrpc":"2.0","method":"notifications/tasks/status","params":{"taskId":"the client's"}}`, ""},
+		{"POST", "/mcp", "", `{"jsonrpc":"2.0","id":1,"method":"todo/get","params":{"taskId":"x"}}`, ""},
 		{"POST", "/v2/chat", "", `{"model":"m","messages":[],"documents":[{"data":{"file_id":"x"}}]}`, ""},
 	} {
 		call, err := formats.Inspect(meter.Head{Method: test.method, Path: test.path, Query: test.query}, []byte(test.body))
@@ -107,7 +116,7 @@ func TestUses(t *testing.T) {
 func TestEveryKindOfReferenceIsACollection(t *testing.T) {
 	t.Parallel()
 	for _, key := range strings.Fields("previous_response_id previous_interaction_id conversation thread_id assistant_id agent_id file_id vector_store_id container " +
-		"cachedcontent filesearchstorenames skill_id library_id dataset_id eval_id video_id") {
+		"cachedcontent filesearchstorenames skill_id library_id dataset_id eval_id video_id operationname") {
 		if r, ok := wire.Reference(key, "skill_1"); !ok || !slices.Contains(formats.Kinds, r.Kind) {
 			t.Errorf("%s names %+v, %t", key, r, ok)
 		}

@@ -108,3 +108,42 @@ func TestTheHigherCountStands(t *testing.T) {
 		}
 	}
 }
+
+// TestUsageAfterVeryMuchElse: the usage that an answer states at its end is read however many choices, calls and blocks stand before it, and so
+// are the tools that ran last.
+func TestUsageAfterVeryMuchElse(t *testing.T) {
+	const many = 3000
+	list := func(element string) string { return strings.Repeat(element+",", many) }
+	calls := list(`{"type":"function_call","id":"fc_1","call_id":"c","name":"f","arguments":"{}","action":{"type":"x"},"container_id":"` + strings.Repeat("c", 80) + `"}`)
+	response := `{"id":"r","object":"response","status":"completed","model":"m","output":[` + calls + `{"type":"web_search_call","id":"ws_1","action":{"type":"search"}}],` +
+		`"usage":{"input_tokens":1000,"output_tokens":100000,"output_tokens_details":{"reasoning_tokens":90000},"total_tokens":101000}}`
+	for name, tt := range map[string]struct {
+		path, request, answer string
+		searches              int64
+	}{
+		"choices": {chatPath, `{"messages":[],"n":3000}`, `{"object":"chat.completion","choices":[` + list(`{"index":1,"message":{"content":"ok"},"finish_reason":"stop"}`) +
+			`{}],"usage":{"prompt_tokens":1000,"completion_tokens":100000,"completion_tokens_details":{"reasoning_tokens":90000},"total_tokens":101000}}`, 0},
+		"calls":           {respPath, `{"input":"hi"}`, response, 1},
+		"calls, streamed": {respPath, `{"input":"hi","stream":true}`, events(`{"type":"response.completed","response":` + response + `}`), 1},
+		"blocks": {messagesPath, `{"messages":[]}`, `{"type":"message","content":[` + list(`{"type":"code_execution_tool_result","content":{"content":[{"file_id":"file_1"}]}}`) +
+			`{}],"usage":{"input_tokens":1000,"output_tokens":100000,"output_tokens_details":{"thinking_tokens":90000}}}`, 0},
+		"parts": {geminiPath, `{"contents":[]}`, `{"candidates":[` + list(`{"finishReason":"STOP","content":{"parts":[{"text":"ok"}]}}`) +
+			`{}],"usageMetadata":{"promptTokenCount":1000,"candidatesTokenCount":10000,"thoughtsTokenCount":90000,"totalTokenCount":101000}}`, 0},
+	} {
+		call, err := post(tt.path, tt.request)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		kind := "application/json"
+		if call.Stream {
+			kind = "text/event-stream"
+		}
+		c := call.Counter(200, http.Header{"Content-Type": {kind}})
+		c.Feed(nil, []byte(tt.answer))
+		u := c.Usage(true)
+		output := u.Units[meter.Output] + u.Units[meter.Reasoning]
+		if u.Source != meter.Stated || u.Units[meter.Input] != meter.Whole(1000) || output != meter.Whole(100_000) || u.Units[meter.WebSearch] != meter.Whole(tt.searches) {
+			t.Errorf("%s: counted %v, %s", name, u.Units, u.Source)
+		}
+	}
+}

@@ -466,6 +466,11 @@ func TestToolCallsAreRead(t *testing.T) {
 		{`{"jsonrpc":"2.0","id":1,"method":"tools/call\u0000","params":{"name":"a"}}`, "", "method"},
 		{`{"jsonrpc":"2.0","id":1,"method":"\uff54ools/call","params":{"name":"a"}}`, "", "method"},
 		{`{"jsonrpc":"2.0","id":1,"method":"callTool","params":{"name":"a"}}`, "", "method"},
+		{`{"jsonrpc":"2.0","id":1,"method":"Tasks/Result","params":{"taskId":"t"}}`, "", "method"},
+		{`{"jsonrpc":"2.0","id":1,"method":"/tasks%2Fget","params":{"taskId":"t"}}`, "", "method"},
+		{`{"id":1,"method":"tasks/result","params":{"taskId":"t"}}`, "", "method"},
+		{`{"jsonrpc":"2.0","id":1,"method":"tasks/list","model":"m"}`, "", "method"},
+		{`{"jsonrpc":"2.0","id":1,"method":"tasks/get",/**/"params":{"taskId":"t"}}`, "", "body"},
 		{`{"jsonrpc":"2.0","id":1,"method":"message/send","params":{}}`, "message/send", ""}, // of another protocol: it is priced as a tool
 		{`{"jsonrpc":"2.0","id":1,"method":"resources/read","params":{}}`, "", ""},
 		{`{"jsonrpc":"2.0","method":"notifications/initialized"}`, "", ""},

@@ -5,6 +5,7 @@ package mcp
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -28,11 +29,12 @@ const (
 )
 
 // calls is the API of one request. tools are the names of the tools that it calls, by the ids that their answers will have. others are the ids of
-// its messages that call none.
+// its messages that call none. stored is what it has to do with tasks, which the server keeps.
 type calls struct {
 	wire.API
 	tools  map[string]string
 	others map[string]bool
+	stored meter.Stored
 }
 
 // waiting are the calls of a request whose answers have not come yet, as its answer goes by.
@@ -96,6 +98,8 @@ func (a *calls) Counter(c *meter.Call, status int, h http.Header) meter.Counter 
 var answers = wire.New(wire.Dialect{
 	Rules: []wire.Rule{
 		{Path: "id"}, {Path: "result", Mark: true}, {Path: "result.isError"}, {Path: "result.resultType"}, {Path: "error", Mark: true}, {Path: "error"},
+		{Path: "result.task.taskId", Makes: tasks}, {Path: "result.taskId", Makes: tasks}, // the latter: the draft, and A2A
+		{Path: "result.task.id", Makes: tasks}, {Path: "result.id", Makes: tasks}, // A2A
 	},
 	Elements: true,
 	End: func(t *wire.State, m *wire.Message) wire.Verdict {
@@ -171,6 +175,8 @@ func Inspect(r *wire.Request) (*meter.Call, error) {
 	c.Stream, c.InputOnly, c.InputOpen = true, true, false
 	c.Tools = slices.Sorted(maps.Values(api.tools))
 	c.Free = len(api.tools) == 0
+	c.Stored = api.stored
+	c.Stored.Makes = !c.Free
 	return c, nil
 }
 
@@ -180,9 +186,10 @@ func (a *calls) add(m gjson.Result) error {
 		return &meter.AmbiguousError{Field: "method", Reason: "expected a message of JSON-RPC 2.0 and nothing else"}
 	}
 	method := m.Get("method").String()
-	if method != toolsCall && isLike(method) {
-		return &meter.AmbiguousError{Field: "method", Reason: "expected " + toolsCall}
+	if like := likeness(method); like != "" && method != like {
+		return &meter.AmbiguousError{Field: "method", Reason: "expected " + like}
 	}
+	a.nameTasks(method, m.Get("params"))
 	if method == "" || methods[method] || strings.HasPrefix(method, "notifications/") {
 		if id, ok := idOf(m.Get("id")); ok && len(a.others) < maxCalls {
 			a.others[id] = true
@@ -220,13 +227,83 @@ var methods = func() map[string]bool {
 	return names
 }()
 
-// isLike reports whether a server that is less strict could take a method for [toolsCall]: one that ignores case and punctuation, or decodes
-// the method as a path.
-func isLike(method string) bool {
+// tasks is the kind of what a server keeps of a call that it has taken on as a task. Later requests name it by its id.
+// https://modelcontextprotocol.io/specification/2025-11-25/basic/utilities/tasks, https://a2a-protocol.org/latest/specification
+const tasks = "tasks"
+
+// errTasksListed is why a list of tasks is refused.
+var errTasksListed = errors.New("the server's tasks are not those of one agent alone, so they are not listed: ask for each by its id")
+
+// nameTasks notes the tasks that a request names, wherever it does so but in what a tool is called with.
+func (a *calls) nameTasks(method string, params gjson.Result) {
+	about := strings.HasPrefix(method, tasks+"/")
+	if !about && !methods[method] && method != toolsCall {
+		return // its parameters are what a tool is called with
+	}
+	if method == "tasks/list" {
+		a.stored.Unclear = errTasksListed
+		return
+	}
+	named := false
+	var walk func(v gjson.Result, top bool)
+	name := func(id gjson.Result) {
+		named = true
+		r, ok := meter.NamedResource(tasks, id.String())
+		if !ok || id.Type != gjson.String {
+			r.ID = ""
+		}
+		switch {
+		case slices.Contains(a.stored.Uses, r):
+		case len(a.stored.Uses) == maxCalls:
+			a.stored.Unclear = &meter.AmbiguousError{Field: "params", Reason: "the body names more than 1024 tasks"}
+		default:
+			a.stored.Uses = append(a.stored.Uses, r)
+		}
+	}
+	walk = func(v gjson.Result, top bool) {
+		v.ForEach(func(key, v gjson.Result) bool {
+			switch {
+			case strings.EqualFold(key.Str, "arguments"):
+			case v.IsObject() || v.IsArray() && !strings.EqualFold(key.Str, "taskIds"):
+				walk(v, false)
+			case v.IsArray():
+				v.ForEach(func(_, id gjson.Result) bool { name(id); return true })
+			case strings.EqualFold(key.Str, "taskId"), about && top && strings.EqualFold(key.Str, "id"): // the latter: A2A
+				name(v)
+			}
+			return true
+		})
+	}
+	walk(params, true)
+	if about && !named {
+		name(gjson.Result{})
+	}
+}
+
+// strict are the methods that a server must not read in another way than this package, by their letters: those that call a tool, and those that
+// name a task.
+var strict = func() map[string]string {
+	byLetters := map[string]string{"toolscall": toolsCall, "calltool": toolsCall, "toolcall": toolsCall}
+	for method := range methods {
+		if strings.HasPrefix(method, tasks+"/") {
+			byLetters[letters(method)] = method
+		}
+	}
+	return byLetters
+}()
+
+// likeness returns the one of those that a server which is less strict could take a method for: one that ignores case and punctuation, or decodes
+// the method as a path. It is empty if there is none.
+func likeness(method string) string {
 	if decoded, err := url.PathUnescape(method); err == nil {
 		method = decoded
 	}
-	letters := strings.Map(func(c rune) rune {
+	return strict[letters(method)]
+}
+
+// letters are the letters of a method, in lower case.
+func letters(method string) string {
+	return strings.Map(func(c rune) rune {
 		if c >= 0xFF01 && c <= 0xFF5E { // the wide forms of ASCII
 			c -= 0xFEE0
 		}
@@ -238,12 +315,13 @@ func isLike(method string) bool {
 		}
 		return -1
 	}, method)
-	return letters == "toolscall" || letters == "calltool" || letters == "toolcall"
 }
 
-// refuseHidden refuses what is not a valid JSON-RPC message, but would call a tool on a server that is less strict.
+// refuseHidden refuses what is not a valid JSON-RPC message, but would call a tool or name a task on a server that is less strict.
 func refuseHidden(r *wire.Request, body gjson.Result) error {
-	hidden := func(m gjson.Result) bool { return m.Get("method").Type == gjson.String && isLike(m.Get("method").Str) }
+	hidden := func(m gjson.Result) bool {
+		return m.Get("method").Type == gjson.String && likeness(m.Get("method").Str) != ""
+	}
 	found := body.IsObject() && hidden(body)
 	if body.IsArray() {
 		body.ForEach(func(_, m gjson.Result) bool {
@@ -258,7 +336,7 @@ func refuseHidden(r *wire.Request, body gjson.Result) error {
 	return nil
 }
 
-// unreadable refuses a body that is not JSON, but would call a tool on a server that accepts comments or UTF-16.
+// unreadable refuses a body that is not JSON, but would call a tool or name a task on a server that accepts comments or UTF-16.
 func unreadable(r *wire.Request) error {
 	if begin := bytes.TrimLeft(r.Body, " \t\r\n\x00\xFE\xFF"); len(begin) == 0 || !bytes.ContainsAny(begin[:1], "{[/#") {
 		return nil
@@ -271,8 +349,11 @@ func unreadable(r *wire.Request) error {
 		})
 		text = bytes.ReplaceAll(text, []byte(`\/`), []byte("/"))
 	}
-	if bytes.Contains(bytes.ToLower(text), []byte(toolsCall)) {
-		return &meter.AmbiguousError{Field: "body", Reason: "expected JSON in UTF-8"}
+	text = bytes.ToLower(text)
+	for _, method := range strict {
+		if bytes.Contains(text, []byte(method)) {
+			return &meter.AmbiguousError{Field: "body", Reason: "expected JSON in UTF-8"}
+		}
 	}
 	return nil
 }

@@ -34,6 +34,7 @@ var references = func() map[string]string {
 		"datasets":         "dataset_id input_dataset_id",
 		"evals":            "eval_id",
 		"videos":           "video_id",
+		"operations":       "operationname operation_name",
 	} {
 		for key := range strings.FieldsSeq(keys) {
 			kinds[key] = kind

@@ -223,9 +223,9 @@ type Message struct {
 
 	rules   []Rule
 	values  []value
-	kept    []byte  // the values' bytes
-	marks   []int64 // how many values there were, by rule
-	literal []byte  // the first bytes of the message
+	kept    []byte // the values' bytes
+	read    []read // by rule
+	literal []byte // the first bytes of the message
 	texts   []segment
 	text    []byte  // the texts' bytes
 	room    *[]byte // what text was taken from; nil if there is no text yet
@@ -255,6 +255,12 @@ func (m *Message) giveRoom() {
 
 type value struct{ rule, start, end int }
 
+// read is how much of a message there was for a rule.
+type read struct {
+	values int64 // how many were marked or kept
+	bytes  int   // of those that were kept
+}
+
 // segment is the text of one string, or of a piece of it.
 type segment struct {
 	rule, start, end int
@@ -262,8 +268,8 @@ type segment struct {
 }
 
 const (
-	maxValues  = 1024
-	maxKept    = 256 << 10 // bytes of all values of a message
+	maxValues  = 4096      // that are kept for a rule, so that the values at one path do not crowd out those at another
+	maxKept    = 256 << 10 // bytes of them
 	maxText    = 64 << 10  // bytes of text that are kept until the message ends
 	maxTexts   = 4096      // how many strings they may be
 	maxLiteral = 16
@@ -313,7 +319,7 @@ func (m *Message) Failed(path string) bool {
 func (m *Message) Count(path string) (n int64) {
 	for i, r := range m.rules {
 		if r.Mark && r.Path == path {
-			n += m.marks[i]
+			n += m.read[i].values
 		}
 	}
 	return n
@@ -337,7 +343,7 @@ func (m *Message) most() int64 {
 func (m *Message) reset() {
 	m.Event, m.values, m.kept, m.literal = "", m.values[:0], m.kept[:0], m.literal[:0]
 	m.texts, m.text, m.inText = m.texts[:0], m.text[:0], false
-	clear(m.marks)
+	clear(m.read)
 }
 
 // gather is a [skim.Sink] for the current message of a counter.
@@ -354,9 +360,12 @@ func (g gather) Value(i int, raw []byte) {
 		each(&g.state, gjson.ParseBytes(raw))
 		return
 	}
-	if raw == nil || len(m.values) == maxValues || len(m.kept)+len(raw) > maxKept {
+	read := &m.read[i]
+	if raw == nil || read.values == maxValues || read.bytes+len(raw) > maxKept {
 		return
 	}
+	read.values++
+	read.bytes += len(raw)
 	start := len(m.kept)
 	m.kept = append(m.kept, raw...)
 	m.values = append(m.values, value{i, start, len(m.kept)})
@@ -392,7 +401,7 @@ func (g gather) Text(i int, piece []byte) {
 }
 
 func (g gather) Mark(i int) {
-	g.msg.marks[i]++
+	g.msg.read[i].values++
 	if each := g.msg.rules[i].Each; each != nil {
 		each(&g.state, gjson.Result{})
 	}
