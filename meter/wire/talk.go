@@ -106,10 +106,11 @@ var (
 	}()
 )
 
-// data reads a piece of a message. One that is no JSON object asks for nothing.
+// data reads a piece of a message. One that is no JSON object asks for nothing. JSON in UTF-16 or UTF-32, which some servers read in a binary
+// message, has zeros between its characters, and is refused for them.
 func (t *Talk) data(p []byte) {
 	for t.begun == 0 && len(p) > 0 {
-		if c := p[0]; c > ' ' && strings.IndexByte("\xEF\xBB\xBF", c) < 0 { // spaces, and a byte order mark
+		if c := p[0]; c > ' ' && strings.IndexByte("\xEF\xBB\xBF\xFE\xFF", c) < 0 { // spaces, zeros, and a byte order mark
 			t.begun, t.binary = c, t.frames.header[0]&0x0F == opBinary
 			break
 		}
@@ -125,7 +126,7 @@ func (t *Talk) data(p []byte) {
 		if n := t.skim.Write(p); len(bytes.Trim(p[n:], " \t\r\n")) > 0 {
 			t.refuse("message", "something follows its JSON object")
 		}
-	case t.begun == '[', !t.binary && bytes.IndexByte(p, '{') >= 0:
+	case t.begun == '[', (!t.binary || t.begun == '/' || t.begun == '#') && bytes.IndexByte(p, '{') >= 0: // these two begin a comment
 		t.refuse("message", "expected a JSON object")
 	default:
 		t.spoken.raw += int64(len(p))
