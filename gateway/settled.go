@@ -180,7 +180,7 @@ func (c *counting) used(e ending) (usage meter.Usage, paid map[escrow.Thing]escr
 		c.addUnseen(&usage)
 	}
 	if usage.Later != "" { // the rest is charged when the answer is fetched
-		usage = meter.Usage{Source: meter.Stated, Later: usage.Later, Made: usage.Made, Units: meter.Units{meter.Calls: usage.Units[meter.Calls]}}
+		usage = meter.Usage{Source: meter.Stated, Later: usage.Later, PromptTokens: usage.PromptTokens, Made: usage.Made, Units: meter.Units{meter.Calls: usage.Units[meter.Calls]}}
 	}
 	if c.addSeconds(usage.Units, usage.Length) {
 		usage.Source = meter.Estimated
