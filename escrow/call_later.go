@@ -24,6 +24,8 @@ type LaterAnswer struct {
 	Choices     int64     `cbor:"12,keyasint,omitempty"`
 	At          time.Time `cbor:"13,keyasint"`           // when it was asked for
 	ContainerGB int64     `cbor:"14,keyasint,omitempty"` // of a container in which the provider runs code; 0: as 1
+	Thinks      bool      `cbor:"15,keyasint,omitempty"` // reasoning was asked for
+	Prompt      int64     `cbor:"16,keyasint,omitempty"` // tokens of the input, as estimated from the request
 }
 
 // LaterAnswer returns an answer that a payee will give later, by its name. found is false if nobody has asked for it.

@@ -302,6 +302,7 @@ func (a *admitted) settle(e ending) (*settled, error) {
 			return nil, &withheldError{refusal}
 		}
 		a.end = end
+		a.talk.news()
 	}
 	return a.end, a.end.err
 }

@@ -46,7 +46,7 @@ func (b *tunneled) complete() any {
 		}
 		return nil
 	}
-	_, err := b.call.settle(ending{cut: cutNone}) // a failure was logged; the connection is gone
+	_, err := b.call.settle(ending{cut: b.call.cutTalk()}) // a failure was logged; the connection is gone
 	if withheld := (*withheldError)(nil); errors.As(err, &withheld) {
 		_, _ = b.call.settle(ending{cut: cutFunds})
 	}
@@ -129,6 +129,9 @@ func (t *tunnel) Read(p []byte) (int, error) {
 	if refused := t.hear(p[:n]); refused != nil {
 		return 0, refused
 	}
+	if talk := t.call.talk; talk != nil && (err != nil || talk.reader.Closed()) {
+		talk.leave()
+	}
 	if n == 0 || !t.call.takesTime() {
 		return n, err
 	}
@@ -170,7 +173,10 @@ func (t *tunnel) Write(p []byte) (int, error) {
 		return 0, err
 	}
 	if _, err := t.Conn.Write(out); err != nil {
-		return 0, err
+		t.call.talk.ended(cutClient)
+		if !t.call.readsOn || !t.call.isAnswering() {
+			return 0, err
+		}
 	}
 	switch {
 	case exhausted:
@@ -186,7 +192,8 @@ func (t *tunnel) Write(p []byte) (int, error) {
 // finish charges the connection when the upstream has sent its close frame, and then sends that frame. The client answers it, so both sides
 // see the code.
 func (t *tunnel) finish() error {
-	_, err := t.call.settle(ending{cut: cutNone})
+	t.call.talk.ended(cutUpstream)
+	_, err := t.call.settle(ending{cut: t.call.cutTalk()})
 	if withheld := (*withheldError)(nil); errors.As(err, &withheld) {
 		return t.stop()
 	}
@@ -206,8 +213,15 @@ func (t *tunnel) stop() error {
 	return errExhausted
 }
 
+// Close ends the connection, as reverse_proxy does when one side has ended it.
+func (t *tunnel) Close() error {
+	t.call.talk.ended(cutUpstream)
+	return t.Conn.Close()
+}
+
 // CloseWrite ends one direction of the connection, as reverse_proxy does when the upstream has ended that direction.
 func (t *tunnel) CloseWrite() error {
+	t.call.talk.ended(cutUpstream)
 	if half, ok := t.Conn.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()
 	}

@@ -102,6 +102,7 @@ func (c *counting) whole(dst, p []byte) (out []byte, err error) {
 func (c *counting) chunk(dst, p []byte) (out []byte, exhausted bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	defer c.talk.news()
 	switch {
 	case c.aborted:
 		return dst, false, errAborted

@@ -80,7 +80,7 @@ func (q *asked) findFetched() *ledger.Refusal {
 	c := q.call
 	c.Free, c.Model, c.Models, c.ServiceTier = false, later.Model, later.Models, later.ServiceTier
 	c.InputTokens, c.InputOpen, c.MaxOutput, c.Choices = later.InputTokens, later.InputOpen, later.MaxOutput, later.Choices
-	c.ContainerGB = later.ContainerGB
+	c.ContainerGB, c.Thinks, c.InputStored = later.ContainerGB, later.Thinks, later.Prompt
 	q.id = id
 	dropRange(q.request.Header) // a part of the answer would be taken for the whole
 	return nil
@@ -168,17 +168,22 @@ func (c *counting) toCome(usage meter.Usage, cut string) (later []escrow.LaterAn
 	}
 	for _, name := range names {
 		if name != "" && !slices.ContainsFunc(later, func(a escrow.LaterAnswer) bool { return a.Name == name }) {
-			later = append(later, c.laterAnswer(name))
+			later = append(later, c.laterAnswer(name, usage))
 		}
 	}
 	return later
 }
 
-func (c *counting) laterAnswer(name string) escrow.LaterAnswer {
+// laterAnswer is the record of an answer. If only a part of it is fetched, and its usage is not, what was asked for tells what it has read.
+func (c *counting) laterAnswer(name string, usage meter.Usage) escrow.LaterAnswer {
+	prompt := usage.PromptTokens
+	if c.call.Talks { // that is the sum of other answers' there
+		prompt = c.call.Said.Tokens
+	}
 	return escrow.LaterAnswer{
 		Name: name, API: c.call.API, Model: c.call.Model, Models: c.call.Models, ServiceTier: c.call.ServiceTier,
 		InputTokens: c.call.InputTokens, InputOpen: c.call.InputOpen, MaxOutput: c.call.MaxOutput, Choices: c.call.Choices,
-		ContainerGB: c.call.ContainerGB, At: c.at,
+		ContainerGB: c.call.ContainerGB, Thinks: c.call.Thinks, Prompt: prompt, At: c.at,
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -97,4 +98,53 @@ func testPartIsPaid(t *testing.T, durableAbove *ledger.Amount) {
 	fetched, got := s.call(s.key, http.MethodGet, "/v1/responses/resp_A", "")
 	want(t, "the whole", got, whole)
 	want(t, "its charge", fetched.Header.Get("Tallygate-Charge"), "0.1")
+}
+
+// TestAPartOfALaterAnswerHasItsInput: whoever hangs up on the stream of an answer that was asked for before pays for what that request said, and
+// for the reasoning that it asked for.
+func TestAPartOfALaterAnswerHasItsInput(t *testing.T) {
+	t.Parallel()
+	input := strings.TrimSuffix(strings.Repeat("hello ", 1000), " ")
+	for name, test := range map[string]struct{ asks, units string }{
+		"input":     {`"max_output_tokens":500`, "input=1006,output=3"},
+		"reasoning": {`"max_output_tokens":500,"reasoning":{"effort":"high"}`, "input=1007,output=500"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			over := make(chan gateway.Report, 2)
+			s := openShop(t, escrow.Rules{}, gateway.Options{}, gateway.Route{}, nil)
+			g := gateway.New(s.book, gateway.Options{Report: func(_ *http.Request, r gateway.Report) { over <- r }})
+			g.SetHangUpGrace(time.Millisecond)
+			route := gateway.Route{Payee: "acme", Rates: rates(t, "0.0001 per token"), Logger: slog.New(slog.DiscardHandler)}
+			server := httptest.NewServer(g.Handler(&route, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.Method == http.MethodPost {
+					w.Header().Set("Content-Type", "application/json")
+					_, _ = io.WriteString(w, `{"id":"resp_A","object":"response","status":"queued","output":[],"usage":null}`)
+					return
+				}
+				w.Header().Set("Content-Type", "text/event-stream")
+				_, _ = io.WriteString(w, "event: response.output_text.delta\ndata: {\"type\":\"response.output_text.delta\",\"delta\":\"hello hello hello\"}\n\n")
+				w.(http.Flusher).Flush()
+				<-r.Context().Done()
+				panic(http.ErrAbortHandler)
+			})))
+			t.Cleanup(server.Close)
+			s.url = server.URL
+			asked, _ := s.call(s.key, http.MethodPost, "/v1/responses", `{"model":"gpt-4o","background":true,`+test.asks+`,"input":"`+input+`"}`)
+			want(t, "asked", asked.StatusCode, http.StatusOK)
+			<-over
+			ctx, hangUp := context.WithCancel(t.Context())
+			r, err := http.NewRequestWithContext(ctx, http.MethodGet, s.url+"/v1/responses/resp_A?stream=true", nil)
+			must(t, err)
+			r.Header.Set("Authorization", "Bearer "+s.key)
+			answer, err := http.DefaultClient.Do(r)
+			must(t, err)
+			_, err = bufio.NewReader(answer.Body).ReadString('}')
+			must(t, err)
+			hangUp()
+			answer.Body.Close()
+			<-over
+			want(t, "units", unitsOf(s.charges()[0]), test.units)
+		})
+	}
 }

@@ -180,7 +180,7 @@ func (c *counting) used(e ending) (usage meter.Usage, paid map[escrow.Thing]escr
 		c.addUnseen(&usage)
 	}
 	if usage.Later != "" { // the rest is charged when the answer is fetched
-		usage = meter.Usage{Source: meter.Stated, Later: usage.Later, Made: usage.Made, Units: meter.Units{meter.Calls: usage.Units[meter.Calls]}}
+		usage = meter.Usage{Source: meter.Stated, Later: usage.Later, PromptTokens: usage.PromptTokens, Made: usage.Made, Units: meter.Units{meter.Calls: usage.Units[meter.Calls]}}
 	}
 	if c.addSeconds(usage.Units, usage.Length) {
 		usage.Source = meter.Estimated
@@ -200,10 +200,11 @@ func (c *counting) used(e ending) (usage meter.Usage, paid map[escrow.Thing]escr
 }
 
 // addUnseen raises the usage of an answer that its client has cut, so that hanging up is not cheaper than reading to the end. If the model
-// may have hidden reasoning, and its usage has not come, the call counts as if it had used the largest output that it could have had.
+// may have hidden reasoning, and its usage has not come, the call counts as if it had used the largest output that it could have had. So does
+// each of the answers over a connection that were cut, beside those whose usage has come.
 func (c *counting) addUnseen(usage *meter.Usage) {
-	stated := usage.Source != meter.Estimated
-	shown := usage.Units[meter.Reasoning] > 0 && !meter.ShowsSummaries(c.call.Model) && !meter.ShowsSummaries(usage.Model)
+	stated := usage.Source != meter.Estimated || c.call.Talks && usage.Open == 0
+	shown := usage.Units[meter.Reasoning] > 0 && usage.Settled == 0 && !meter.ShowsSummaries(c.call.Model) && !meter.ShowsSummaries(usage.Model)
 	thinks := c.call.Thinks || meter.ThinksUnseen(c.call.Model) || meter.ThinksUnseen(usage.Model)
 	if stated || shown || !thinks || c.call.InputOnly || c.call.API == "" || !c.rates.UsesTokens() {
 		return
@@ -212,7 +213,9 @@ func (c *counting) addUnseen(usage *meter.Usage) {
 	if most == 0 {
 		most = DefaultMaxOutput * max(1, c.call.Choices)
 	}
-	usage.Units[meter.Output] = max(usage.Units[meter.Output], meter.Whole(most)-usage.Units[meter.Reasoning])
+	most *= max(1, usage.Open)
+	rest := usage.Settled + meter.Whole(most) - usage.Units[meter.Reasoning] - usage.Units[meter.AudioOutput] - usage.Units[meter.ImageOutput]
+	usage.Units[meter.Output] = max(usage.Units[meter.Output], rest)
 }
 
 // settlePart charges what was sent of a result that is charged once, before it is complete. The part gets a charge with an id of its own,

@@ -1,11 +1,13 @@
 package gateway
 
 import (
+	"cmp"
 	"errors"
 	"io"
 	"net/http"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/tallygate/tallygate/escrow"
 	"github.com/tallygate/tallygate/escrow/ledger"
@@ -17,12 +19,19 @@ import (
 // way to the provider: the models that they name must have prices, and the dearest of all that are named is what the connection is charged
 // at, unless an answer says that a dearer one has answered. What can't be metered is refused before it has gone on whole. As long as no model
 // is named, the connection is one of the dearest model that there is.
+//
+// What the client says is also what an answer reads. Where tokens are charged it is counted, so that an answer whose usage does not come is not
+// had for its output alone.
 
 // talk is what the client of a call says.
 type talk struct {
 	call    *admitted
 	reader  *wire.Talk
+	stored  int64           // tokens of what it has named that the provider keeps
 	refused *ledger.Refusal // why no more of it goes on; the call's lock guards it
+	endedBy string          // who has ended the connection, as the value of a charge's `cut`; the call's lock guards it
+	moved   chan struct{}   // gets a value when there is news of an answer
+	until   time.Time       // how long an answer is awaited; zero until the client has left
 }
 
 // errTalkRefused ends a connection whose client has asked for what is refused.
@@ -30,10 +39,10 @@ var errTalkRefused = errors.New("what the client asks for over the connection is
 
 // listen begins to read what the client says, where the price depends on that, or where it may name what is not the payer's.
 func (a *admitted) listen() {
-	if !a.call.Talks || !(a.separates() || a.tariff != nil && a.pay.costs()) {
+	if !a.call.Talks || !(a.separates() || a.pay.costs() && (a.tariff != nil || a.rates.UsesTokens() || a.charges(meter.Output))) {
 		return
 	}
-	a.talk = &talk{call: a, reader: wire.NewTalk(a.call.TalksOf)}
+	a.talk = &talk{call: a, reader: wire.NewTalk(a.call.TalksOf, a.call.Model), moved: make(chan struct{}, 1)}
 	if a.request.Method == http.MethodConnect && a.request.Body != nil {
 		a.request.Body = &talked{a.request.Body, a.talk}
 	}
@@ -73,38 +82,108 @@ func (t *talk) judge(p []byte) *ledger.Refusal {
 			return refusal
 		}
 	}
-	if refusal := a.mayName(told.Uses); refusal != nil {
+	stored, refusal := a.mayName(told.Uses)
+	if refusal != nil {
 		return refusal
-	}
-	if len(told.Models)+len(told.Tiers) == 0 || a.tariff == nil || !a.pay.costs() {
-		return nil
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	t.stored += stored
+	a.call.Said = meter.Said{Tokens: told.Said.Tokens + t.stored, Sound: told.Said.Sound}
+	a.call.Thinks = a.call.Thinks || told.Thinks
+	if len(told.Models)+len(told.Tiers) == 0 || a.tariff == nil || !a.pay.costs() {
+		return nil
+	}
 	return a.told(told)
+}
+
+// leave is called when the client has ended the connection. It returns when the provider may hear of it: if an answer has begun whose usage has not
+// come, that is awaited, as it is for a stream.
+func (t *talk) leave() {
+	a := t.call
+	t.ended(cutClient)
+	if !a.readsOn {
+		return
+	}
+	if t.until.IsZero() {
+		t.until = time.Now().Add(a.gateway.hangUpGrace)
+	}
+	patience := time.NewTimer(time.Until(t.until))
+	defer patience.Stop()
+	for a.isAnswering() {
+		select {
+		case <-t.moved:
+		case <-patience.C:
+			return
+		}
+	}
+}
+
+// ended notes who has ended the connection. The first counts.
+func (t *talk) ended(by string) {
+	if t == nil {
+		return
+	}
+	t.call.mu.Lock()
+	t.endedBy = cmp.Or(t.endedBy, by)
+	t.call.mu.Unlock()
+	t.news()
+}
+
+// news wakes what awaits an answer.
+func (t *talk) news() {
+	if t == nil {
+		return
+	}
+	select {
+	case t.moved <- struct{}{}:
+	default:
+	}
+}
+
+// isAnswering reports whether an answer over the connection has begun whose usage may still come.
+func (a *admitted) isAnswering() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.talk != nil && a.end == nil && !a.aborted && a.answer != nil && a.talk.endedBy != cutUpstream && a.answer.counter.Usage(false).Open > 0
+}
+
+// cutTalk returns who has cut an answer over the connection, if one has begun whose usage has not come.
+func (a *admitted) cutTalk() string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch {
+	case a.talk == nil || a.end != nil || a.answer.counter.Usage(false).Open == 0:
+		return cutNone
+	case a.talk.endedBy == "" && a.clientGone():
+		return cutClient
+	}
+	return cmp.Or(a.talk.endedBy, cutUpstream)
 }
 
 // separates reports whether what the call names must be the payer's.
 func (a *admitted) separates() bool { return a.route.separates() && !a.route.Shadow }
 
-// mayName refuses what is not the payer's, or not paid. What the provider has told of over this connection is the payer's.
-func (a *admitted) mayName(uses []meter.Resource) *ledger.Refusal {
+// mayName refuses what is not the payer's, or not paid. What the provider has told of over this connection is the payer's. It returns how many
+// tokens are stored in what is named.
+func (a *admitted) mayName(uses []meter.Resource) (stored int64, refusal *ledger.Refusal) {
 	if len(uses) == 0 || a.route.Shadow {
-		return nil
+		return 0, nil
 	}
 	noted, err := a.gateway.book.Noted(a.kept(uses))
 	if err != nil {
-		return asRefusal(err)
+		return 0, asRefusal(err)
 	}
 	for i, r := range uses {
+		stored += noted[i].Tokens
 		switch {
 		case len(noted[i].Owed) > 0:
-			return refuse(escrow.InsufficientFunds, "an answer in "+strconv.Quote(r.ID)+" is not paid in full: pay it first, by reading it with a request", "resource", r.Kind+"/"+r.ID)
+			return 0, refuse(escrow.InsufficientFunds, "an answer in "+strconv.Quote(r.ID)+" is not paid in full: pay it first, by reading it with a request", "resource", r.Kind+"/"+r.ID)
 		case a.separates() && !a.owns(r, noted[i]) && !a.hasMade(r):
-			return unknown(r)
+			return 0, unknown(r)
 		}
 	}
-	return nil
+	return stored, nil
 }
 
 // hasMade reports whether the provider has told that it keeps a resource of this call.
@@ -172,6 +251,9 @@ func (b *talked) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if refused := b.talk.hear(p[:n]); refused != nil {
 		return 0, refused
+	}
+	if err != nil || b.talk.reader.Closed() {
+		b.talk.leave()
 	}
 	return n, err
 }

@@ -267,6 +267,56 @@ func TestWhatIsNamedOverASocketIsCharged(t *testing.T) {
 	}
 }
 
+// TestABinaryMessageIsRead: what a server may read as JSON in another encoding never reaches it.
+func TestABinaryMessageIsRead(t *testing.T) {
+	t.Parallel()
+	const dear = `{"type":"response.create","response":{"model":"dear-1"}}`
+	wide := func(text string, width, at int) string { // each character at a place of so many bytes
+		var encoded []byte
+		for _, c := range []byte(text) {
+			char := make([]byte, width)
+			char[at] = c
+			encoded = append(encoded, char...)
+		}
+		return string(encoded)
+	}
+	for name, test := range map[string]struct{ message, told string }{
+		"UTF-8":                    {dear, "response.done"},
+		"UTF-8, marked":            {"\xEF\xBB\xBF" + dear, "response.done"},
+		"what is no JSON":          {"RIFF\x00\x02{", "response.done"},
+		"UTF-16 LE":                {wide(dear, 2, 0), "expected a JSON object"},
+		"UTF-16 LE, marked":        {"\xFF\xFE" + wide(dear, 2, 0), "expected a JSON object"},
+		"UTF-16 LE, behind spaces": {"\xFF\xFE" + wide(" \r\n\t"+dear, 2, 0), "expected a JSON object"},
+		"UTF-16 BE":                {wide(dear, 2, 1), "expected a JSON object"},
+		"UTF-16 BE, marked":        {"\xFE\xFF" + wide(" "+dear, 2, 1), "expected a JSON object"},
+		"UTF-32 LE, marked":        {"\xFF\xFE\x00\x00" + wide(dear, 4, 0), "expected a JSON object"},
+		"UTF-32 BE":                {wide(dear, 4, 3), "expected a JSON object"},
+		"UTF-16, behind a comment": {wide("/**/"+dear, 2, 0), "expected a JSON object"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			tariff := &pricing.Tariff{Models: perToken(t, "0.001")}
+			must(t, tariff.Compile(nil))
+			heard := make(chan string, 1)
+			s := openShop(t, escrow.Rules{}, gateway.Options{}, gateway.Route{Tariff: tariff, Shared: shared(t, "*")}, socket(heard, "", realtimeUsage))
+			conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
+			must(t, err)
+			defer conn.Close()
+			_, _ = fmt.Fprintf(conn, "GET %s?model=cheap-1 HTTP/1.1\r\nHost: a\r\nTallygate-Key: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n\x82%s", realtime, s.key, frames(test.message, 1)[1:])
+			r := bufio.NewReader(conn)
+			_, err = http.ReadResponse(r, nil)
+			must(t, err)
+			if _, _, told, _ := frame(r); !strings.Contains(told, test.told) {
+				t.Errorf("the client is told %q", told)
+			}
+			_ = conn.Close()
+			if message := <-heard; (message == "") != (test.told != "response.done") {
+				t.Errorf("the provider hears %q", message)
+			}
+		})
+	}
+}
+
 // TestATalkOverHTTP2: what is said through a tunnel that a CONNECT has opened is read, too, and does not end it.
 func TestATalkOverHTTP2(t *testing.T) {
 	t.Parallel()

@@ -150,6 +150,10 @@ type Usage struct {
 	Kept string
 	// Unfinished are the names, as in Kept, of the answers over one connection that have begun and not ended.
 	Unfinished []string
+	// Open is how many answers over one connection have begun whose usage has not come. Units has estimates of their input, and of the output
+	// that was passed on. Settled is the output of the others.
+	Open    int64
+	Settled Quantity
 	// Length is the length of the audio, in seconds, if the answer does not state it: from the upload, or from the last subtitle.
 	Length Quantity
 	// Containers are the ids of the containers in which the provider ran code. Units has, as [CodeSession], [Call.ContainerGB] sessions for each
@@ -273,6 +277,8 @@ type Call struct {
 	// Talk reads them. TalksOf is the kind of the earlier answers that it may continue there. It is empty if it can't continue any.
 	Talks   bool
 	TalksOf string
+	// Said is what the client has said over such a connection so far.
+	Said Said
 	// Follows are the names of answers, as in Fetches, that the request continues.
 	Follows []string
 	// Elsewhere is the field, header or parameter that asks the provider to send the answer to another address, where it can't be metered. It is
@@ -283,6 +289,12 @@ type Call struct {
 	Body []byte
 	// Format counts the response. Package formats sets it, also for an unknown API.
 	Format Format
+}
+
+// Said is how much a client has said over a connection.
+type Said struct {
+	Tokens int64 // of text, and of what the provider has stored and was named
+	Sound  int64 // bytes of recordings
 }
 
 // Format is a wire format. Each call has one.

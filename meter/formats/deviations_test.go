@@ -245,8 +245,10 @@ func TestDeviations(t *testing.T) {
 		{"responses: searches as xAI states them", responses, `{}`, json,
 			`{"output":[{"type":"web_search_call","action":{"type":"search"}}],"usage":{"input_tokens":1,"output_tokens":1,"server_side_tool_usage_details":{"web_search_calls":2,"x_search_calls":1,"mcp_calls":4}}}`,
 			"input=1,output=1,web_search=3", meter.Stated},
-		{"responses: cut audio is no text", responses, `{"model":"gpt-4o","stream":true}`, sse,
-			events(`{"type":"response.output_audio.delta","delta":"QUJDQUJDQUJDQUJD"}`), "input=3", meter.Estimated},
+		{"responses: cut audio is sound, and no text", responses, `{"model":"gpt-4o","stream":true}`, sse,
+			events(`{"type":"response.output_audio.delta","delta":"QUJDQUJDQUJDQUJD"}`), "audio_output=1,input=3", meter.Estimated},
+		{"chat: cut audio is sound", "/v1/chat/completions", `{"model":"gpt-4o","stream":true,"messages":[]}`, sse,
+			events(`{"choices":[{"index":0,"delta":{"audio":{"id":"a","data":"` + strings.Repeat("AAAA", 8000) + `"}}}]}`), "audio_output=10,input=3", meter.Estimated},
 		{"assistants: the run has what its steps have", "/v1/threads/thread_1/runs", `{"assistant_id":"a","stream":true}`, sse,
 			"event: thread.run.step.completed\n" + events(`{"object":"thread.run.step","usage":{"prompt_tokens":3,"completion_tokens":1}}`) +
 				"event: thread.run.step.completed\n" + events(`{"object":"thread.run.step","usage":{"prompt_tokens":4,"completion_tokens":2}}`) +

@@ -227,7 +227,7 @@ func FuzzTalk(f *testing.F) {
 		}
 		sent := frame(0x81, message)
 		hear := func(size int) (all wire.Told, err error) {
-			talk := wire.NewTalk("response")
+			talk := wire.NewTalk("response", "")
 			for rest := sent; len(rest) > 0 && err == nil; {
 				n := min(size, len(rest))
 				var told wire.Told

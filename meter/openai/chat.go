@@ -78,6 +78,7 @@ var chat = wire.Dialect{
 		{Path: "choices.*.delta.function_call.name", Text: meter.Output, Call: true, In: wire.Stream},
 		{Path: "choices.*.delta.function_call.arguments", Text: meter.Output, In: wire.Stream},
 		{Path: "choices.*.delta.audio.transcript", Text: meter.Output, In: wire.Stream},
+		{Path: "choices.*.delta.audio.data", Text: meter.AudioOutput, In: wire.Stream},
 
 		{Path: "choices.*.message.content", Text: meter.Output, In: wire.Whole},
 		{Path: "choices.*.message.content.*.text", Text: meter.Output, In: wire.Whole},
@@ -97,6 +98,7 @@ var chat = wire.Dialect{
 	},
 	Answers: []string{"choices.*"},
 	End:     endChat,
+	Sound:   sound,
 	Prompt:  chatPrompt.Tokens,
 	Stop:    stopChat,
 }

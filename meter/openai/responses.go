@@ -1,7 +1,6 @@
 package openai
 
 import (
-	"net/http"
 	"slices"
 	"strings"
 
@@ -62,14 +61,16 @@ var responses = wire.Dialect{
 	End:     endResponses,
 	Class: func(m *wire.Message, class meter.Class) meter.Class {
 		switch m.Get("type").String() {
-		case "response.output_audio.delta", "response.audio.delta", // base64
-			"response.output_item.done": // repeats an earlier event
+		case "response.output_audio.delta", "response.audio.delta":
+			return meter.AudioOutput
+		case "response.output_item.done": // repeats an earlier event
 			return ""
 		case "response.reasoning_text.delta", "response.reasoning_summary_text.delta":
 			return meter.Reasoning
 		}
 		return class
 	},
+	Sound:  sound,
 	Prompt: responsesPrompt.Tokens,
 	Stop: func(code, message string) []wire.Note {
 		return []wire.Note{{Event: "error", Data: wire.JSON(struct {
@@ -92,8 +93,7 @@ var socketAPI = &wire.API{Name: "responses", Dialect: wire.New(socket)}
 var socket = func() wire.Dialect {
 	d := responses
 	d.Frames, d.Comments, d.Answers, d.Prompt = true, false, nil, nil
-	d.Start = func(t *wire.State, _ http.Header) { t.Scratch = new(session) }
-	d.End = endSocket
+	d.Start, d.Sound, d.End = realtime.Start, realtime.Sound, endSocket
 	d.Stop = realtime.Stop
 	d.Rules = append(slices.Clip(d.Rules), wire.Rule{Path: "usage", In: wire.Stream}) // xAI
 	return d

@@ -156,6 +156,9 @@ func (c *counter) element(event string) Verdict {
 	if !c.state.covers {
 		c.commitText()
 	}
+	if c.d.Frames {
+		c.state.turn.begin(&c.state)
+	}
 	if c.state.Call.Choices > 1 { // the deltas of several choices alternate, so no token extends from one to the next
 		for _, text := range c.state.texts {
 			text.Break()
@@ -183,12 +186,12 @@ func (c *counter) peek() {
 func (c *counter) commitText() {
 	m := &c.msg
 	for _, s := range m.texts {
-		rule := m.rules[s.rule]
-		class := rule.Text
-		if c.d.Class != nil {
-			class = c.d.Class(m, class)
-		}
-		if class == "" || c.state.Covered {
+		rule, class := m.rules[s.rule], c.class(s)
+		switch {
+		case class == "" || c.state.Covered:
+			continue
+		case class == meter.AudioOutput:
+			c.state.sound += int64(s.end - s.start)
 			continue
 		}
 		text := c.state.text(class)
@@ -205,6 +208,15 @@ func (c *counter) commitText() {
 		}
 	}
 	m.texts, m.text = m.texts[:0], m.text[:0]
+}
+
+// class is the class of a text.
+func (c *counter) class(s segment) meter.Class {
+	class := c.msg.rules[s.rule].Text
+	if c.d.Class != nil {
+		class = c.d.Class(&c.msg, class)
+	}
+	return class
 }
 
 // exact adds the units that are counted without reading the messages.
@@ -253,8 +265,10 @@ func (c *counter) Progress() (at, bound meter.Units) {
 		at.Add(meter.Output, meter.Whole(text.Low()))
 		bound.Add(meter.Output, meter.Whole(text.High()))
 	}
+	bound.Add(meter.AudioOutput, meter.Whole(c.soundOf(t.sound)))
+	c.addOpen(bound)
 	if passing {
-		bound.Add(meter.Output, meter.Whole(c.msg.most()))
+		bound.Add(meter.Output, meter.Whole(c.most()))
 	}
 	return at, bound
 }
@@ -302,17 +316,31 @@ func (c *counter) Usage(complete bool) meter.Usage {
 	if complete && (stated.HasCompletion || stated.NoMore) && !c.d.Frames { // the usage covers later text too, except on a WebSocket, where later text belongs to another answer
 		return u
 	}
-	for class, text := range t.texts {
-		n := text.Count()
-		if class == meter.Output {
-			n = text.Answer()
-		}
+	c.addUnstated(&u)
+	return u
+}
+
+// addUnstated adds what was passed on and no usage includes.
+func (c *counter) addUnstated(u *meter.Usage) {
+	t := &c.state
+	if u.Open = c.addOpen(u.Units); u.Open > 0 {
+		u.Settled = meter.Whole(t.Stated.Completion)
+		u.Source = meter.Estimated
+	}
+	add := func(class meter.Class, n int64) {
 		if n > 0 {
 			u.Units.Add(class, meter.Whole(n))
 			u.Source = meter.Estimated
 		}
 	}
-	return u
+	add(meter.AudioOutput, c.soundOf(t.sound))
+	for class, text := range t.texts {
+		n := text.Count()
+		if class == meter.Output {
+			n = text.Answer()
+		}
+		add(class, n)
+	}
 }
 
 // later sets in a usage whether its answer is still to come.

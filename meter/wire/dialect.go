@@ -65,6 +65,9 @@ type Dialect struct {
 	// Class, if set, returns the class as which the text of a message counts. It gets the class of the rule. "" means that the text does not
 	// count. Class may be called before the message ends.
 	Class func(m *Message, class meter.Class) meter.Class
+	// Sound, if set, returns how many bytes of what a client says over a connection, and of what answers it, are a token of sound. Text of the
+	// class [meter.AudioOutput] is such sound in base64.
+	Sound func(t *State) (said, answered int64)
 	// Prompt, if set, estimates the tokens of the request, for a response that does not state them.
 	Prompt func(c *meter.Call) int64
 	// Stop, if set, returns the messages that end a stream with an error.

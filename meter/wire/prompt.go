@@ -62,18 +62,23 @@ func (p *Prompt) Tokens(c *meter.Call) int64 {
 	encoding := tokens.ForModel(c.Model)
 	sink := promptSink{others: p.others, first: tokens.NewText(encoding), rest: tokens.NewText(encoding), oneIn: max(1, len(c.Body)/maxPrompt)}
 	skim.New(p.paths, &sink).Write(c.Body)
-	n := sink.first.Count()
-	switch {
-	case sink.sampled > 0:
-		n += sink.rest.Count() * sink.beyond / sink.sampled
-	case sink.beyond > 0:
-		n += n * sink.beyond / maxPrompt
-	}
-	n += sink.ids
+	n := sink.tokens()
 	if sink.marks > 0 {
 		n += encoding.Prompt
 	}
 	return max(0, n+sink.marks*p.perMark+p.perPrompt)
+}
+
+// tokens estimates what was written so far.
+func (s *promptSink) tokens() int64 {
+	n := s.first.Count()
+	switch {
+	case s.sampled > 0:
+		n += s.rest.Count() * s.beyond / s.sampled
+	case s.beyond > 0:
+		n += n * s.beyond / maxPrompt
+	}
+	return n + s.ids
 }
 
 // promptSink counts the beginning of a prompt's text, and samples of the rest.

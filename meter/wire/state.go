@@ -57,6 +57,8 @@ type State struct {
 	Scratch any
 
 	texts   map[meter.Class]*tokens.Text // of Output and Reasoning
+	sound   int64                        // characters of sound in base64
+	turn    turn                         // of a connection
 	peeking bool                         // see Peeking; nothing is added up meanwhile
 	covers  bool                         // the message states a usage that includes its own text
 }
@@ -64,8 +66,11 @@ type State struct {
 // Peeking reports whether End was called for a message that is not complete yet. End will be called again when it is.
 func (t *State) Peeking() bool { return t.peeking }
 
-// hasText reports whether there is text that is not included in any stated usage.
+// hasText reports whether there is text, or sound, that is not included in any stated usage.
 func (t *State) hasText() bool {
+	if t.sound > 0 {
+		return true
+	}
 	for _, text := range t.texts {
 		if !text.Empty() {
 			return true
@@ -91,6 +96,7 @@ func (t *State) AddStated(s Stated) {
 	}
 	t.Stated.Add(s)
 	t.dropText()
+	t.turn.end(t, s)
 }
 
 // maxMade bounds how many resources one answer can make, and maxMadeOver all answers over one connection. Further ones belong to nobody.
@@ -140,9 +146,9 @@ func (t *State) Begin(id string) {
 	}
 }
 
-// End notes that an answer over a connection has ended.
+// End notes that an answer over a connection has ended. Without an id it is the only one.
 func (t *State) End(id string) {
-	t.Unfinished = slices.DeleteFunc(t.Unfinished, func(other string) bool { return other == id })
+	t.Unfinished = slices.DeleteFunc(t.Unfinished, func(other string) bool { return other == id || id == "" })
 }
 
 // maxPasses bounds how many models have a pass of their own in one response. All further models share the pass of [meter.FurtherModels].
@@ -192,10 +198,14 @@ func merge(passes []meter.Pass, p meter.Pass) []meter.Pass {
 	return passes
 }
 
-// dropText forgets the text so far if the stated usage includes it.
+// dropText forgets the text so far if the stated usage includes it. Beside answers over a connection that go on, nobody knows whose it is.
 func (t *State) dropText() {
 	if t.Stated.HasCompletion {
 		t.covers = true
+		if len(t.Unfinished) > 0 {
+			return
+		}
+		t.sound = 0
 		for _, text := range t.texts {
 			text.Reset()
 		}
@@ -325,15 +335,20 @@ func (m *Message) Count(path string) (n int64) {
 	return n
 }
 
-// most returns the highest number of tokens that the text gathered so far can have. Each byte is at most one token. The answer itself, and each
-// tool call, cost some more.
-func (m *Message) most() int64 {
+// most returns the highest number of tokens that the text of the message gathered so far can have. Each byte is at most one token. The answer
+// itself, and each tool call, cost some more.
+func (c *counter) most() int64 {
+	m := &c.msg
 	if len(m.texts) == 0 {
 		return 0
 	}
-	n := int64(len(m.text)) + 16
+	n := int64(16)
 	for _, s := range m.texts {
-		if m.rules[s.rule].Call {
+		size := int64(s.end - s.start)
+		if c.class(s) == meter.AudioOutput {
+			size = c.soundOf(size)
+		}
+		if n += size; m.rules[s.rule].Call {
 			n += 64
 		}
 	}

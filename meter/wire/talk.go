@@ -21,9 +21,12 @@ type Talk struct {
 	follows string // the kind of the answers that the client may build on; empty where there are none
 	frames  frameSplitter
 	skim    *skim.Reader
+	closed  bool
 	begun   byte // the first byte of the message that is no space; 0 before it has come
 	binary  bool // the message began so
 	named   named
+	spoken  *spoken
+	said    meter.Said // in the messages that are complete
 	told    Told
 	err     error
 }
@@ -38,11 +41,16 @@ type Told struct {
 	Follows []string
 	// Uses are what was named that the provider keeps: answers, files, containers.
 	Uses []meter.Resource
+	// Thinks says that reasoning was asked for.
+	Thinks bool
+	// Said is how much the client has said, since the connection began.
+	Said meter.Said
 }
 
-// NewTalk returns a reader of what a client says. kind is that of the answers which it may have the provider build on.
-func NewTalk(kind string) *Talk {
-	t := &Talk{follows: kind}
+// NewTalk returns a reader of what a client says to a model, by its name if that is known. kind is that of the answers which it may have the
+// provider build on.
+func NewTalk(kind, model string) *Talk {
+	t := &Talk{follows: kind, spoken: newSpoken(model)}
 	t.skim = skim.New(saidPaths, heard{t})
 	return t
 }
@@ -60,7 +68,7 @@ func (t *Talk) Read(p []byte) (Told, error) {
 			t.end()
 		}
 	}
-	t.told.Uses, t.named.uses = t.named.uses, nil
+	t.told.Uses, t.named.uses, t.told.Said = t.named.uses, nil, t.said
 	return t.told, t.err
 }
 
@@ -72,6 +80,7 @@ const (
 	saidAnswers  = "previous_response_id"
 	saidForLater = "background"
 	saidToStay   = "conversation"
+	saidToThink  = "reasoning reasoning_effort thinking thinkingConfig thinking_config thinkingLevel thinking_level" // also one object deeper
 )
 
 // said is one of these fields.
@@ -81,9 +90,13 @@ var (
 	saidFields []said
 	saidPaths  = func() *skim.Paths {
 		var patterns []skim.Pattern
-		for _, role := range []string{saidModel, saidModels, saidTiers, saidAnswers, saidForLater, saidToStay} {
+		for _, role := range []string{saidModel, saidModels, saidTiers, saidAnswers, saidForLater, saidToStay, saidToThink} {
+			places := []string{"", "*."}
+			if role == saidToThink {
+				places = append(places, "*.*.")
+			}
 			for _, name := range strings.Fields(role) {
-				for _, at := range []string{"", "*."} {
+				for _, at := range places {
 					saidFields = append(saidFields, said{name, role})
 					patterns = append(patterns, skim.Pattern{Path: at + string(fold([]byte(name)))})
 				}
@@ -93,10 +106,11 @@ var (
 	}()
 )
 
-// data reads a piece of a message. One that is no JSON object asks for nothing.
+// data reads a piece of a message. One that is no JSON object asks for nothing. JSON in UTF-16 or UTF-32, which some servers read in a binary
+// message, has zeros between its characters, and is refused for them.
 func (t *Talk) data(p []byte) {
 	for t.begun == 0 && len(p) > 0 {
-		if c := p[0]; c > ' ' && strings.IndexByte("\xEF\xBB\xBF", c) < 0 { // spaces, and a byte order mark
+		if c := p[0]; c > ' ' && strings.IndexByte("\xEF\xBB\xBF\xFE\xFF", c) < 0 { // spaces, zeros, and a byte order mark
 			t.begun, t.binary = c, t.frames.header[0]&0x0F == opBinary
 			break
 		}
@@ -105,23 +119,31 @@ func (t *Talk) data(p []byte) {
 	switch {
 	case t.err != nil:
 	case t.begun == '{':
+		t.spoken.reader.Write(p)
 		if t.named.read(p); t.err == nil {
 			t.err = t.named.wrong
 		}
 		if n := t.skim.Write(p); len(bytes.Trim(p[n:], " \t\r\n")) > 0 {
 			t.refuse("message", "something follows its JSON object")
 		}
-	case t.begun == '[', !t.binary && bytes.IndexByte(p, '{') >= 0:
+	case t.begun == '[', (!t.binary || t.begun == '/' || t.begun == '#') && bytes.IndexByte(p, '{') >= 0: // these two begin a comment
 		t.refuse("message", "expected a JSON object")
+	default:
+		t.spoken.raw += int64(len(p))
 	}
 }
 
+// Closed reports whether the client has sent its close frame.
+func (t *Talk) Closed() bool { return t.closed }
+
 // end ends a message.
 func (t *Talk) end() {
+	t.closed = t.closed || t.frames.closing
 	if t.skim.Close(); t.begun == '{' && !t.skim.Done() && !t.frames.closing {
 		t.refuse("message", "its JSON object does not end")
 	}
 	t.skim.Reset()
+	t.said = t.spoken.end()
 	t.frames.next()
 	t.named.reset()
 	t.begun, t.binary = 0, false
@@ -146,6 +168,8 @@ func (h heard) Value(i int, raw []byte) {
 	case raw == nil:
 		h.refuse(field.name, "it has more than 64 KiB")
 	case v.Type == gjson.Null:
+	case field.role == saidToThink:
+		h.told.Thinks = true
 	case field.role == saidToStay:
 		if h.follows != "" {
 			h.stays()
