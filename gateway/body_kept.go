@@ -8,6 +8,7 @@ import (
 	"github.com/tallygate/tallygate/escrow"
 	"github.com/tallygate/tallygate/escrow/api"
 	"github.com/tallygate/tallygate/meter"
+	"github.com/tallygate/tallygate/meter/wire"
 )
 
 // kept is an answer that is held back completely until it is charged.
@@ -66,14 +67,23 @@ func (b *kept) close() {
 
 func (b *kept) write(p []byte) (int, error) { return b.accept(p, b.take) }
 
+// mostUnseen is how many bytes are held back of an answer that has not shown to be one. Of an event that is longer than [wire.MaxEvent] the
+// beginning shows it.
+const mostUnseen = wire.MaxEvent + smallBody
+
 // take takes the next decoded bytes of the body.
 func (b *kept) take(p []byte) error {
-	switch {
-	case b.flows != nil: // the rest of a piece that was being decoded
+	if b.flows != nil { // the rest of a piece that was being decoded
 		return b.flows.take(p)
-	case b.call.mayHold(int64(len(b.bytes)+len(p)), int64(len(p))):
+	}
+	if b.shows(p) && b.streams {
 		b.bytes = append(b.bytes, p...)
-		return b.look(p)
+		return b.letGo()
+	}
+	n := len(b.bytes) + len(p)
+	if b.scout != nil && n <= mostUnseen || b.call.mayHold(int64(n), int64(len(p))) {
+		b.bytes = append(b.bytes, p...)
+		return nil
 	}
 	if b.scout != nil {
 		b.bytes = nil
@@ -91,20 +101,17 @@ func (b *kept) take(p []byte) error {
 	return b.flows.take(p)
 }
 
-// look has the scout read the next bytes.
-func (b *kept) look(p []byte) error {
+// shows has the scout read the next bytes, and reports whether these show that the body is an answer.
+func (b *kept) shows(p []byte) bool {
 	if b.scout == nil {
-		return nil
+		return false
 	}
 	b.scout.Feed(nil, p)
 	if !b.scout.Recognised() {
-		return nil
+		return false
 	}
 	b.scout = nil
-	if b.streams {
-		return b.letGo()
-	}
-	return nil
+	return true
 }
 
 // letGo turns a kept answer into a streamed one.

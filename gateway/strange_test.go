@@ -25,9 +25,10 @@ func TestAnswersThatShowNoAnswer(t *testing.T) {
 		status                            int
 	}{
 		{"a chat", "/serving-endpoints/m/invocations", chat, sse, ": wait\n\n" + chunk + "data: [DONE]\n\n", 200},
+		{"a chat in one long event", "/serving-endpoints/m/invocations", chat, sse, `data: {"x":"` + strings.Repeat("x", 100_000) + `","choices":[{"delta":{"content":"hello"}}]}` + "\n\ndata: [DONE]\n\n", 200},
 		{"Cloudflare's events", "/ai/run/@cf/m", chat, sse, `data: {"response":"hello"}` + "\n\ndata: [DONE]\n\n", 200},
 		{"events of another API", "/serving-endpoints/m/invocations", chat, sse, other, 502},
-		{"more of them than are held back", "/serving-endpoints/m/invocations", chat, sse, strings.Repeat(other, 50), 502},
+		{"more of them than are held back", "/serving-endpoints/m/invocations", chat, sse, strings.Repeat(other, 100), 502},
 		{"lines of another API", "/my/chat", chat, lines, `{"status":"success"}` + "\n", 502},
 		{"a document of another API", "/my/chat", chat, plainJSON, `{"generated_text":"hello"}`, 502},
 		{"nothing", "/my/chat", chat, "", "", 502},
