@@ -55,10 +55,11 @@ type answer struct {
 	id, model string
 	stated    string // the usage, as it is stated
 	usage     wire.Stated
-	searched  meter.Quantity
-	shown     []byte // its output
-	shows     bool   // it has output
-	over      bool   // which is too long to be kept
+	ran       openai.Tools
+	beside    gjson.Result // what it tells of tools beside its usage
+	shown     []byte       // its output
+	shows     bool         // it has output
+	over      bool         // which is too long to be kept
 }
 
 // results reads the answers of a batch: from a file with one in each line, or from an object with many.
@@ -121,8 +122,12 @@ func count(model string, shown []byte) int64 {
 // maxDepth is how deep the text of an output may be.
 const maxDepth = 8
 
-// outputs are the fields in which an answer has its output: chat and images, responses, messages, Gemini, embeddings.
-var outputs = []string{"choices", "output", "content", "candidates", "data", "embedding", "embeddings"}
+// outputs are the fields in which an answer has its output: chat and images, messages, Gemini, embeddings. That of a response is read by its
+// items, since they tell which tools ran.
+var outputs = []string{"choices", "content", "candidates", "data", "embedding", "embeddings"}
+
+// itemTexts are the fields in which the items of a response have their texts.
+var itemTexts = []string{"content", "summary", "arguments", "input"}
 
 func rules() (list []wire.Rule) {
 	for _, p := range places {
@@ -141,11 +146,19 @@ func rules() (list []wire.Rule) {
 		for _, field := range outputs {
 			read(field, func(_ *wire.State, a *answer, v gjson.Result) {
 				a.shows = a.shows || v.Type != gjson.Null || !v.Exists()
-				if a.over = a.over || !v.Exists() || len(a.shown)+len(v.Raw) > maxShown; !a.over {
-					a.shown = append(append(a.shown, v.Raw...), '\n')
-				}
+				a.show("", v)
 			})
 		}
+		for _, field := range itemTexts {
+			read("output.*."+field, func(_ *wire.State, a *answer, v gjson.Result) { a.show(field, v) })
+		}
+		read("output.*.type", func(_ *wire.State, a *answer, v gjson.Result) {
+			a.shows = true
+			a.ran.Item(v)
+		})
+		read("output.*.action.type", func(_ *wire.State, a *answer, v gjson.Result) { a.ran.Action(v) })
+		read("output.*.container_id", func(_ *wire.State, a *answer, v gjson.Result) { a.ran.Container(v) })
+		read("tool_usage", func(_ *wire.State, a *answer, v gjson.Result) { a.beside = v })
 		read("usage", func(t *wire.State, a *answer, v gjson.Result) {
 			if !v.IsObject() {
 				return
@@ -185,7 +198,18 @@ func (a *answer) uses(u gjson.Result, s wire.Stated) {
 		return
 	}
 	a.usage, a.stated = s, u.Raw
-	a.searched = openai.Searches(u, &a.usage.Suspect)
+}
+
+// show keeps a part of the output, which stood in a field; the field is empty where the part is all that tells its text.
+func (a *answer) show(field string, v gjson.Result) {
+	if a.over = a.over || !v.Exists() || len(a.shown)+len(v.Raw) > maxShown; a.over {
+		return
+	}
+	if field == "" {
+		a.shown = append(append(a.shown, v.Raw...), '\n')
+		return
+	}
+	a.shown = append(append(append(a.shown, `{"`+field+`":`...), v.Raw...), "}\n"...)
 }
 
 // flush counts the answer that was read. An answer that states no usage is counted by its text. If it has none, nobody can tell what it costs.
@@ -217,5 +241,5 @@ func (y *tally) flush(t *wire.State, group int) {
 		a.usage = wire.Stated{Completion: n, HasCompletion: true}
 	}
 	t.AddPass(model, a.usage)
-	t.Sums[meter.WebSearch] += a.searched
+	a.ran.Add(t, model, a.beside, gjson.Parse(a.stated))
 }

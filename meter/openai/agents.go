@@ -1,6 +1,8 @@
 package openai
 
 import (
+	"maps"
+
 	"github.com/tidwall/gjson"
 
 	"github.com/tallygate/tallygate/meter"
@@ -61,7 +63,7 @@ var conversation = wire.Dialect{
 		}
 		if u := m.Get("usage"); u.IsObject() {
 			t.State(usage(u))
-			fees(t, u)
+			maps.Copy(t.Sums, fees(t, t.Model, u))
 		}
 		switch m.Get("type").String() {
 		case "conversation.response.error":

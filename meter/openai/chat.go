@@ -5,6 +5,7 @@ package openai
 
 import (
 	"bytes"
+	"maps"
 	"slices"
 	"strings"
 
@@ -145,7 +146,7 @@ func endChatAt(t *wire.State, m *wire.Message, at string) wire.Verdict {
 		return wire.Pass
 	}
 	t.State(usage(stated))
-	fees(t, stated)
+	maps.Copy(t.Sums, fees(t, t.Model, stated))
 	if c := cost(stated); c != "" {
 		t.Cost = c
 	}

@@ -1,6 +1,7 @@
 package openai
 
 import (
+	"maps"
 	"slices"
 	"strings"
 
@@ -135,20 +136,8 @@ func endSocket(t *wire.State, m *wire.Message) wire.Verdict {
 		t.Tier = strings.Join(s.tiers, "+")
 	}
 	t.AddPass(s.model, usage(u))
-	files, sessions, containers := responseTools(t, m, "response.", u)
-	for _, id := range containers {
-		if slices.Contains(t.Containers, id) { // the connection's one session
-			sessions -= min(sessions, meter.Whole(max(1, t.Call.ContainerGB)))
-		} else {
-			t.Containers = append(t.Containers, id)
-		}
-	}
-	t.Sums.Add(meter.WebSearch, responseSearches(m, "response.", u, &t.Stated.Suspect))
-	t.Sums.Add(meter.FileSearch, files)
-	t.Sums.Add(meter.CodeSession, sessions)
-	for _, pass := range generated(m.Get("response.tool_usage.image_gen")) {
-		t.AddBeside(pass)
-	}
+	ran := toolsOf(m, "response.")
+	ran.Add(t, s.model, m.Get("response.tool_usage"), u)
 	return wire.Pass
 }
 
@@ -176,12 +165,11 @@ func endResponses(t *wire.State, m *wire.Message) wire.Verdict {
 		s := usage(u)
 		t.State(s)
 		t.Cost = cost(u)
-		fees(t, u)
-		if n := responseSearches(m, at, u, &t.Stated.Suspect); n > 0 {
-			t.Sums[meter.WebSearch] = n
-		}
-		t.Sums[meter.FileSearch], t.Sums[meter.CodeSession], t.Containers = responseTools(t, m, at, u)
-		t.Beside = generated(m.Get(at + "tool_usage.image_gen"))
+		ran, beside := toolsOf(m, at), m.Get(at+"tool_usage")
+		var units meter.Units
+		units, t.Containers = ran.count(t, t.Model, beside, u)
+		maps.Copy(t.Sums, units)
+		t.Beside = generated(beside.Get("image_gen"))
 	}
 	status := m.Get("status").String()
 	if v := m.Get(at + "id").String(); v != "" {
@@ -196,68 +184,6 @@ func endResponses(t *wire.State, m *wire.Message) wire.Verdict {
 	}
 	return wire.Pass
 }
-
-// responseSearches counts web searches. OpenAI states them in tool_usage, and xAI in the counts of its two searches, which cost the same.
-// Otherwise the search calls in the output are counted, except for those that open or read a page.
-// https://platform.openai.com/docs/pricing#built-in-tools
-func responseSearches(m *wire.Message, at string, usage gjson.Result, suspect *bool) meter.Quantity {
-	if v := m.Get(at + "tool_usage").Get("web_search.num_requests"); v.Exists() {
-		return meter.Whole(wire.Number(v, suspect))
-	}
-	if v := usage.Get("server_side_tool_usage_details"); v.IsObject() {
-		return meter.Whole(wire.Number(v.Get("web_search_calls"), suspect) + wire.Number(v.Get("x_search_calls"), suspect))
-	}
-	if n := Searches(usage, suspect); n > 0 {
-		return n
-	}
-	var calls, actions, searched int64
-	for _, v := range m.All(at + "output.*.type") {
-		if v.String() == "web_search_call" {
-			calls++
-		}
-	}
-	for _, v := range m.All(at + "output.*.action.type") {
-		if actions++; v.String() == "search" {
-			searched++
-		}
-	}
-	if calls == 0 || actions == 0 {
-		return meter.Whole(calls)
-	}
-	return meter.Whole(min(calls, searched))
-}
-
-// responseTools counts searches in files, and the containers in which code ran. xAI states its calls; otherwise the calls and the
-// containers that stand in the output. A container is a session for each gigabyte of its memory.
-// https://platform.openai.com/docs/pricing#built-in-tools, https://docs.x.ai/docs/models#tools-pricing
-func responseTools(t *wire.State, m *wire.Message, at string, usage gjson.Result) (files, sessions meter.Quantity, containers []string) {
-	suspect := &t.Stated.Suspect
-	if v := usage.Get("server_side_tool_usage_details"); v.IsObject() {
-		count := func(key string) int64 { return wire.Number(v.Get(key), suspect) }
-		return meter.Whole(count("file_search_calls") + count("document_search_calls")), meter.Whole(count("code_interpreter_calls")), nil
-	}
-	var searched, ran int64
-	for _, v := range m.All(at + "output.*.type") {
-		switch v.String() {
-		case "file_search_call":
-			searched++
-		case "code_interpreter_call":
-			ran++
-		}
-	}
-	for _, v := range m.All(at + "output.*.container_id") {
-		if v.Type == gjson.String && len(v.Str) <= maxContainer && !slices.Contains(containers, v.Str) {
-			containers = append(containers, v.Str)
-		}
-	}
-	if n := int64(len(containers)); n > 0 {
-		ran = min(ran, n)
-	}
-	return meter.Whole(searched), meter.Whole(ran * max(1, t.Call.ContainerGB)), containers
-}
-
-// maxContainer is how many bytes the id of a container may have that is told apart from others.
-const maxContainer = 256
 
 // generated returns the usage of an image model within a response. It is not part of the response's usage.
 func generated(u gjson.Result) []meter.Pass {

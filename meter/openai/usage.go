@@ -43,24 +43,25 @@ func cost(u gjson.Result) string {
 	return ticks[:point] + "." + ticks[point:]
 }
 
-// fees notes what a usage states about the provider's tools: the searches of OpenRouter, Mistral and Perplexity (num_search_queries); the
+// fees returns what a usage states about the provider's tools: the searches of OpenRouter, Mistral and Perplexity (num_search_queries); the
 // sources that xAI used, which xAI bills; and the tokens of Perplexity's citations. A model that always searches (gpt-4o-search-preview)
 // states no search, and counts as one. https://docs.perplexity.ai/getting-started/pricing,
 // https://platform.openai.com/docs/pricing#built-in-tools
-func fees(t *wire.State, u gjson.Result) {
-	t.Sums[meter.WebSearch] = Searches(u, &t.Stated.Suspect)
-	t.Sums[meter.Citation] = meter.Whole(wire.Number(u.Get("citation_tokens"), &t.Stated.Suspect))
-	if t.Sums[meter.WebSearch] == 0 && (searchModel(t.Call.Model) || searchModel(t.Model)) {
-		t.Sums[meter.WebSearch] = meter.Whole(1)
+func fees(t *wire.State, model string, u gjson.Result) meter.Units {
+	suspect := &t.Stated.Suspect
+	units := meter.Units{meter.WebSearch: searches(u, suspect), meter.Citation: meter.Whole(wire.Number(u.Get("citation_tokens"), suspect))}
+	if units[meter.WebSearch] == 0 && (searchModel(t.Call.Model) || searchModel(model)) {
+		units[meter.WebSearch] = meter.Whole(1)
 	}
+	return units
 }
 
 func searchModel(name string) bool {
 	return strings.Contains(name, "-search-preview") || strings.Contains(name, "-search-api")
 }
 
-// Searches returns how many web searches a usage states.
-func Searches(u gjson.Result, suspect *bool) meter.Quantity {
+// searches returns how many web searches a usage states.
+func searches(u gjson.Result, suspect *bool) meter.Quantity {
 	for _, path := range []string{"server_tool_use_details.web_search_requests", "server_tool_use.web_search_requests", "num_sources_used",
 		"num_search_queries", "connectors.web_search"} {
 		if n := wire.Number(u.Get(path), suspect); n > 0 {
