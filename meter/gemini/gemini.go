@@ -168,7 +168,7 @@ var live = wire.Dialect{
 		{Path: "toolCall.functionCalls.*.args.*", Text: meter.Output},
 	},
 	// What is said is PCM of 16 bit, mostly of 16 kHz; the client may choose fewer, down to the 8 kHz of telephones. It has up to 32 tokens a
-	// second (https://ai.google.dev/gemini-api/docs/audio). What answers has 24 kHz, and 25 tokens a second (as recorded).
+	// second (https://ai.google.dev/gemini-api/docs/audio). What answers has 24 kHz, and about 25 tokens a second.
 	Sound: func(*wire.State) (said, answered int64) { return 2 * 8_000 / 32, 2 * 24_000 / 25 },
 	End: func(t *wire.State, m *wire.Message) wire.Verdict {
 		if u := m.Get("usageMetadata"); u.IsObject() {
