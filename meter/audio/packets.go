@@ -153,20 +153,28 @@ func webm(b []byte) time.Duration {
 					return 0
 				}
 			}
-			track, n := vint(body, true)
-			if n == 0 || len(body) < n+3 || track != number(sound[trackNumber]) {
-				continue
-			}
-			if body[n+2]&6 != 0 { // several packets in one block
+			if !stream.addBlock(body, number(sound[trackNumber])) {
 				return 0
 			}
-			stream.add(body[n+3:])
 		}
 	}
 	if clusters != all { // a decoder that meets an error goes on at the next cluster, wherever that is
 		return 0
 	}
 	return stream.length()
+}
+
+// addBlock counts the packet in a block, if that is of the track. It returns false if there are several packets in it.
+func (p *packets) addBlock(block []byte, of uint64) bool {
+	track, n := vint(block, true)
+	if n == 0 || len(block) < n+3 || track != of {
+		return true
+	}
+	if block[n+2]&6 != 0 {
+		return false
+	}
+	p.add(block[n+3:])
+	return true
 }
 
 // soundOf returns the entry of the one track that has sound, and a counter of its packets; nil if there is no such track.
