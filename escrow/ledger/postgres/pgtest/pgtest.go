@@ -188,7 +188,7 @@ func (s *Server) Detach(t testing.TB) {
 	s.Await(t, "select not exists (select from pg_stat_wal_receiver)")
 }
 
-// Await waits until a query returns true.
+// Await waits until a query returns true. Null is not true: a standby that has just connected tells no position yet.
 func (s *Server) Await(t testing.TB, sql string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -198,7 +198,7 @@ func (s *Server) Await(t testing.TB, sql string) {
 		t.Fatal(err)
 	}
 	defer conn.Close(ctx)
-	for is := false; !is; {
+	for is := new(bool); is == nil || !*is; {
 		if err := conn.QueryRow(ctx, sql).Scan(&is); err != nil {
 			t.Fatalf("%s: %v", sql, err)
 		}
