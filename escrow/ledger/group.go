@@ -33,7 +33,7 @@ type GroupCommit struct {
 	observer atomic.Pointer[func(operations int, took time.Duration)]
 
 	mu      sync.Mutex
-	size    int // of the last group
+	aim     aim
 	last    committed
 	wake    *sync.Cond
 	waiting []submission
@@ -155,26 +155,45 @@ func (g *GroupCommit) await() bool {
 	return len(g.waiting) > 0
 }
 
-// mostPause bounds how long a group waits for more operations.
-const mostPause = time.Millisecond
+// mostWait bounds how long a group waits for more operations.
+const mostWait = 5 * time.Millisecond
 
-// gather waits for the callers that were just answered to submit their next operations. Without it there would be two groups of half the size
-// that take turns: the callers that came during a commit, and those that the commit answered. A commit costs about the same whatever its size,
-// so small groups cost more for each operation.
+// gather waits for more operations, until there are as many as [aim] says, but no longer than the last commit took. A commit costs about the same
+// whatever its size, so small groups cost more for each operation. Without gather there would be two groups of half the size that take turns: the
+// callers that came during a commit, and those that the commit answered.
 //
-// Callers that only use the ledger are back as soon as they run. Those that do more are not. So gather goes on waiting until as many operations
-// have arrived as the last group had, but no longer than the last commit took. No operation waits longer than if it had come just after a
-// commit began, and a caller that is alone never waits.
+// Callers that only use the ledger are back as soon as they run. Those that do more are not. No operation waits longer than if it had come just
+// after a commit began. A caller that is alone waits for others only once in a while.
 func (g *GroupCommit) gather() {
 	if g.arrivals() {
+		g.learn((*aim).met)
 		return
 	}
 	_, took := g.LastCommit()
+	before := g.arrived()
 	select {
 	case <-g.enough:
-	case <-time.After(min(took, mostPause)):
+	case <-time.After(min(took, mostWait)):
 	}
-	g.arrivals()
+	if g.arrivals() {
+		g.learn((*aim).met)
+		return
+	}
+	g.learn(func(a *aim, n int) { a.missed(n, n-before) })
+}
+
+// arrived returns how many operations wait.
+func (g *GroupCommit) arrived() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.waiting)
+}
+
+// learn notes how a group came about.
+func (g *GroupCommit) learn(note func(a *aim, operations int)) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	note(&g.aim, min(len(g.waiting), g.maxGroup))
 }
 
 // arrivals lets others run as long as operations arrive. It reports whether gather need not wait for more.
@@ -198,7 +217,7 @@ func (g *GroupCommit) arrivals() (enough bool) {
 
 // isEnough reports whether gather need not wait for more operations; g.mu must be locked.
 func (g *GroupCommit) isEnough() bool {
-	return g.closing || len(g.waiting) >= min(g.size, g.maxGroup)
+	return g.closing || len(g.waiting) >= min(g.aim.size, g.maxGroup)
 }
 
 // arrive tells the writer that an operation has arrived, or that no more will; g.mu must be locked.
@@ -220,7 +239,6 @@ func (g *GroupCommit) next() ([]submission, error) {
 	for n < min(len(g.waiting), g.maxGroup) && g.waiting[0].reopen == nil && g.waiting[n].reopen == nil {
 		n++
 	}
-	g.size = n
 	ops := g.waiting[:n:n]
 	g.waiting = g.waiting[n:]
 	if len(g.waiting) == 0 {
