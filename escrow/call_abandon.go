@@ -88,9 +88,8 @@ func (t *Tx) abandon(c AbandonedCall) error {
 }
 
 func (t *Tx) abandonDraws(c AbandonedCall) error {
-	var d drawn
-	found, err := load(t.ledger, drawTable.key(c.Request), &d)
-	if err != nil || !found {
+	d, err := t.storedDraws(c.Request)
+	if err != nil || !d.stored {
 		return err
 	}
 	if !c.Sent {

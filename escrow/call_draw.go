@@ -20,6 +20,7 @@ type drawn struct {
 	Digest  []byte         `cbor:"7,keyasint,omitempty"`
 	By      ledger.Session `cbor:"8,keyasint,omitzero"` // of the process that runs the call
 
+	stored  bool          // it is in the books
 	stained ledger.Amount // the part of what this operation posted that is faucet money
 	answer  []byte        // to be kept with the idempotency key
 	freed   []part        // see freeDraws
@@ -44,16 +45,28 @@ func (d *drawn) takeFreed(due ledger.Amount) (parts []part, rest ledger.Amount) 
 	return parts, due
 }
 
+// storedDraws returns what a call has drawn under an id, if that is in the books.
+func (t *Tx) storedDraws(id string) (d drawn, err error) {
+	d.stored, err = load(t.ledger, drawTable.key(id), &d)
+	return d, err
+}
+
 // drawnBy returns what a call has drawn under an id.
-func (t *Tx) drawnBy(a *Authorisation, id string) (d drawn, found bool, err error) {
-	found, err = load(t.ledger, drawTable.key(id), &d)
-	if !found {
-		d = drawn{Charge: a.charge, PPM: a.ppm, Since: t.Now(), By: t.ledger.Session()}
-		if a.onceKey != "" {
-			d.OnceKey, d.Digest = a.onceKey, a.digest[:]
-		}
+func (t *Tx) drawnBy(a *Authorisation, id string) (drawn, error) {
+	d, err := t.storedDraws(id)
+	if err == nil && !d.stored {
+		d = t.undrawn(a)
 	}
-	return d, found, err
+	return d, err
+}
+
+// undrawn is a call that has drawn nothing.
+func (t *Tx) undrawn(a *Authorisation) drawn {
+	d := drawn{Charge: a.charge, PPM: a.ppm, Since: t.Now(), By: t.ledger.Session()}
+	if a.onceKey != "" {
+		d.OnceKey, d.Digest = a.onceKey, a.digest[:]
+	}
+	return d
 }
 
 // draw pays what is due for a running call, as far as its hold covers it.
@@ -61,7 +74,7 @@ func (t *Tx) draw(a *Authorisation, due ledger.Amount, exact bool) error {
 	if a.session != t.ledger.Session() {
 		return errRecovered
 	}
-	d, _, err := t.drawnBy(a, a.charge.RequestID)
+	d, err := t.drawnBy(a, a.charge.RequestID)
 	if err != nil {
 		return err
 	}

@@ -73,8 +73,8 @@ func (b *Book) idsIn(in table, after string) (ids []string, err error) {
 
 // recoverCall records what a call had drawn before its process died.
 func (t *Tx) recoverCall(request string) error {
-	var d drawn
-	if found, err := load(t.ledger, drawTable.key(request), &d); err != nil || !found {
+	d, err := t.storedDraws(request)
+	if err != nil || !d.stored {
 		return err
 	}
 	if over, err := t.ledger.Over(d.By); err != nil || !over {

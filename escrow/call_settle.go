@@ -179,9 +179,11 @@ func (t *Tx) settle(a *Authorisation, s Settlement) (Charge, error) {
 	if err := t.stillFirst(a); err != nil {
 		return Charge{}, err
 	}
-	d, _, err := t.drawnBy(a, a.charge.RequestID)
-	if err != nil {
-		return Charge{}, err
+	d := t.undrawn(a)
+	if a.drew { // there is nothing to look for otherwise: nobody else draws under the id of this call
+		if d, err = t.drawnBy(a, a.charge.RequestID); err != nil {
+			return Charge{}, err
+		}
 	}
 	if err := t.freeDraws(a, &d); err != nil {
 		return Charge{}, err
@@ -395,7 +397,9 @@ func (t *Tx) record(d drawn, hold *ledger.Hold) (Charge, error) {
 	if d.account() == ledger.Escrow(c.EscrowID) {
 		c.Balance = acc.Balance()
 	}
-	t.ledger.Delete(drawTable.key(c.RequestID))
+	if d.stored {
+		t.ledger.Delete(drawTable.key(c.RequestID))
+	}
 	at := timeKey(c.CreatedAt) + c.RequestID
 	for _, party := range []string{c.Payer, c.Payee} {
 		if party == "" { // nobody known made the call
@@ -438,7 +442,7 @@ func (a *Authorisation) Cancel() {
 }
 
 func (t *Tx) cancel(a *Authorisation) error {
-	d, found, err := t.drawnBy(a, cmp.Or(a.was, a.charge.RequestID))
+	d, err := t.drawnBy(a, cmp.Or(a.was, a.charge.RequestID))
 	if err != nil {
 		return err
 	}
@@ -446,7 +450,7 @@ func (t *Tx) cancel(a *Authorisation) error {
 	if err != nil {
 		return err
 	}
-	if found {
+	if d.stored {
 		if err := t.payRest(&d, 0, nil); err != nil {
 			return err
 		}
