@@ -76,10 +76,16 @@ func (t *Tx) charge(id string) (Charge, bool, error) { return chargeByID(t.ledge
 
 func chargeByID(r ledger.Reader, id string) (c Charge, found bool, err error) {
 	if len(id) > maxID {
-		return c, false, nil
+		return Charge{}, false, nil
 	}
-	found, err = load(r, chargeTable.key(id), &c)
-	return c, found, err
+	key := chargeTable.key(id)
+	value, err := r.Get(key)
+	if err != nil || value == nil { // as for each new call, which needs no memory for a charge then
+		return Charge{}, false, err
+	}
+	stored := new(Charge)
+	err = decode(key, value, stored)
+	return *stored, true, err
 }
 
 // SharedTag is the beginning of the names of tags that the payer shares with the payee. Other tags are shown only to the payer.

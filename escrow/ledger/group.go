@@ -31,6 +31,7 @@ type GroupCommit struct {
 	maxGroup int
 	enough   chan struct{} // has room for one: a message means that isEnough became true
 	observer atomic.Pointer[func(operations int, took time.Duration)]
+	changes  *overlay // of the group that runs
 
 	mu      sync.Mutex
 	aim     aim
@@ -55,7 +56,7 @@ type submission struct {
 
 // NewGroupCommit starts the writer. It commits at most maxGroup operations together.
 func NewGroupCommit(begin func() (Group, error), maxGroup int) *GroupCommit {
-	g := &GroupCommit{begin: begin, maxGroup: maxGroup, enough: make(chan struct{}, 1), ended: make(chan struct{})}
+	g := &GroupCommit{begin: begin, maxGroup: maxGroup, changes: newOverlay(), enough: make(chan struct{}, 1), ended: make(chan struct{})}
 	g.wake = sync.NewCond(&g.mu)
 	go g.run()
 	return g
@@ -266,7 +267,7 @@ func (g *GroupCommit) commit(ops []submission) (wrote bool) {
 			answer(ops, g.fail(fmt.Errorf("beginning a transaction: %w", err)))
 			return false
 		}
-		results, wrote, err := attempt(group, ops)
+		results, wrote, err := g.attempt(group, ops)
 		if err == nil {
 			for i, op := range ops {
 				op.Done(results[i])
@@ -297,9 +298,10 @@ func (g *GroupCommit) fail(cause error) error {
 
 // attempt runs operations and commits them. It returns the result of each operation that ran, whether any of them wrote something, and an error if
 // the group as a whole failed.
-func attempt(group Group, ops []submission) (results []error, wrote bool, err error) {
+func (g *GroupCommit) attempt(group Group, ops []submission) (results []error, wrote bool, err error) {
 	defer containPanic(&err)
-	changes := newOverlay(group)
+	changes := g.changes
+	changes.begin(group)
 	results = make([]error, 0, len(ops))
 	for _, op := range ops {
 		results = append(results, changes.Try(func() error { return contained(op.Run, changes) }))

@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"bytes"
+	"hash/maphash"
 	"iter"
 	"slices"
 
@@ -9,20 +10,22 @@ import (
 )
 
 // overlay holds what the operations of a group have written so far. Its reads see these writes on top of base, the committed records.
-// Most operations only get and put, so the keys are kept in order only from the first scan on.
+// Most operations only get and put, so the keys are kept in order only from the first scan on. Its memory is used again for the next group.
 type overlay struct {
 	base    Reader
-	nodes   map[string]*node
+	seed    maphash.Seed
+	nodes   map[uint64]*node     // by the hash of their keys
 	list    []*node              // in the order in which they were added
 	ordered *btree.BTreeG[*node] // nil until there is a scan
 	undo    []undone
-	spare   []node // memory for the next nodes
+	spare   []*node // memory for the next nodes
 }
 
 type node struct {
 	key   []byte
 	value []byte // nil: deleted
 	set   bool   // false: not changed, the record of base counts
+	next  *node  // another node whose key has the same hash
 }
 
 // undone is the state of a node before a write.
@@ -34,15 +37,43 @@ type undone struct {
 
 func compareNodes(a, b *node) int { return bytes.Compare(a.key, b.key) }
 
-func newOverlay(base Reader) *overlay {
-	return &overlay{base: base, nodes: make(map[string]*node)}
+func newOverlay() *overlay {
+	return &overlay{seed: maphash.MakeSeed(), nodes: make(map[uint64]*node)}
+}
+
+// mostSpare bounds the memory that is kept for the next group, in nodes.
+const mostSpare = 1 << 14
+
+// begin forgets all writes, and lets reads see the records of base.
+func (o *overlay) begin(base Reader) {
+	o.base, o.ordered = base, nil
+	for _, n := range o.list {
+		*n = node{}
+	}
+	if o.spare = append(o.spare, o.list...); len(o.spare) > mostSpare {
+		*o = overlay{base: base, seed: o.seed, nodes: make(map[uint64]*node)}
+		return
+	}
+	clear(o.nodes)
+	clear(o.list)
+	o.list = o.list[:0]
+	o.keep()
 }
 
 func (o *overlay) Get(key []byte) ([]byte, error) {
-	if n, ok := o.nodes[string(key)]; ok && n.set {
+	if n := o.find(maphash.Bytes(o.seed, key), key); n != nil && n.set {
 		return n.value, nil
 	}
 	return o.base.Get(key)
+}
+
+// find returns the node of a key, or nil if there is none.
+func (o *overlay) find(hash uint64, key []byte) *node {
+	n := o.nodes[hash]
+	for n != nil && !bytes.Equal(n.key, key) {
+		n = n.next
+	}
+	return n
 }
 
 func (o *overlay) Put(key, value []byte) {
@@ -55,9 +86,10 @@ func (o *overlay) Put(key, value []byte) {
 func (o *overlay) Delete(key []byte) { o.write(key, nil) }
 
 func (o *overlay) write(key, value []byte) {
-	n, ok := o.nodes[string(key)]
-	if !ok {
-		n = o.insert(key)
+	hash := maphash.Bytes(o.seed, key)
+	n := o.find(hash, key)
+	if n == nil {
+		n = o.insert(hash, key)
 	}
 	o.undo = append(o.undo, undone{n, n.value, n.set})
 	n.value, n.set = value, true
@@ -113,14 +145,18 @@ func (o *overlay) all() iter.Seq2[[]byte, []byte] {
 	}
 }
 
-func (o *overlay) insert(key []byte) *node {
+func (o *overlay) insert(hash uint64, key []byte) *node {
 	if len(o.spare) == 0 {
-		o.spare = make([]node, 32)
+		more := make([]node, 32)
+		for i := range more {
+			o.spare = append(o.spare, &more[i])
+		}
 	}
-	n := &o.spare[0]
-	o.spare = o.spare[1:]
-	n.key = key
-	o.nodes[string(key)] = n
+	last := len(o.spare) - 1
+	n := o.spare[last]
+	o.spare = o.spare[:last]
+	n.key, n.next = key, o.nodes[hash]
+	o.nodes[hash] = n
 	o.list = append(o.list, n)
 	if o.ordered != nil {
 		o.ordered.Set(n)

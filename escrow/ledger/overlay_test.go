@@ -51,9 +51,11 @@ var errNo = errors.New("no")
 // TestOverlay compares an overlay with a map, through random writes, nested parts that fail, and scans.
 func TestOverlay(t *testing.T) {
 	key := rapid.StringMatching(`[abc]{0,2}`)
+	o := newOverlay() // all checks use it in turn, like groups
 	rapid.Check(t, func(t *rapid.T) {
 		base := sorted(rapid.MapOf(key, rapid.StringMatching(`[xyz]?`)).Draw(t, "base"))
-		o, model := newOverlay(base), maps.Clone(base)
+		model := maps.Clone(base)
+		o.begin(base)
 		if model == nil {
 			model = sorted{}
 		}
@@ -136,7 +138,8 @@ func TestOverlayWriteWhileScanning(t *testing.T) {
 	for i := range 20 {
 		base[fmt.Sprintf("%02d", i)] = "x"
 	}
-	o := newOverlay(base)
+	o := newOverlay()
+	o.begin(base)
 	seen := 0
 	err := o.Scan(Range{}, func(key, value []byte) (bool, error) {
 		seen++
@@ -149,5 +152,19 @@ func TestOverlayWriteWhileScanning(t *testing.T) {
 	}
 	if n := len(list(o, Range{}, 1000)); n < 20 {
 		t.Errorf("%d records are left", n)
+	}
+}
+
+// TestOverlayHashesCollide: two keys may have the same hash.
+func TestOverlayHashesCollide(t *testing.T) {
+	o := newOverlay()
+	o.begin(sorted{})
+	a, b := o.insert(1, []byte("a")), o.insert(1, []byte("b"))
+	if o.find(1, []byte("a")) != a || o.find(1, []byte("b")) != b || o.find(1, []byte("c")) != nil {
+		t.Error("a key with the hash of others is not found")
+	}
+	o.begin(sorted{})
+	if o.find(1, []byte("a")) != nil {
+		t.Error("a key of the last group is found")
 	}
 }

@@ -88,6 +88,10 @@ type Store struct {
 	file    atomic.Pointer[file]
 	closing sync.Mutex
 	closed  atomic.Bool
+
+	// Memory of the writer that each commit uses again.
+	changes []change
+	sealed  seals
 }
 
 // file is the open file. Reopen replaces it by another.

@@ -64,17 +64,18 @@ func (g *group) rollback() {
 // Commit implements [ledger.Group]. It also folds a part of the frozen layer, if the disk has room for that.
 func (g *group) Commit(changed iter.Seq2[[]byte, []byte]) error {
 	defer g.rollback()
-	var changes []change
+	changes := g.store.changes[:0]
 	for key, value := range changed {
 		changes = append(changes, change{key, value})
 	}
 	if len(changes) == 0 {
 		return nil
 	}
+	defer func() { g.store.keepChanges(changes) }()
 	after, frozen := g.layers, g.layers.frozen
 	if after.frozen == nil && after.active.size >= g.store.options.LayerSize {
 		// The frozen layer is folded from the next commit on, when readers know about it.
-		after.frozen, after.active = after.active, newLayer(after.active.journal+1)
+		after.frozen, after.active = after.active, newLayer(after.active.journal+1, after.active.newest.size())
 	}
 	text, offsets := encodeChanges(changes)
 	before := after.active.size
@@ -92,6 +93,17 @@ func (g *group) Commit(changed iter.Seq2[[]byte, []byte]) error {
 	return err
 }
 
+// mostChanges bounds the memory that is kept for the changes of the next group.
+const mostChanges = 1 << 14
+
+// keepChanges keeps the memory of a group's changes for the next group.
+func (s *Store) keepChanges(changes []change) {
+	clear(changes)
+	if s.changes = changes; cap(changes) > mostChanges {
+		s.changes = nil
+	}
+}
+
 // commit appends a text to the journal, folds a part of frozen unless it is nil, and commits the transaction. after are the layers after
 // the commit.
 func (g *group) commit(after layers, text []byte, frozen *layer, foldSize int) (err error) {
@@ -106,9 +118,10 @@ func (g *group) commit(after layers, text []byte, frozen *layer, foldSize int) (
 	if err := g.store.options.fault(StepWrite); err != nil {
 		return err
 	}
+	g.store.sealed.begin()
 	journal, err := g.tx.CreateBucketIfNotExists(journalName(after.active.journal))
 	if err == nil {
-		err = appendText(journal, text)
+		err = appendText(journal, text, &g.store.sealed)
 	}
 	if err != nil {
 		return fmt.Errorf("writing the journal: %w", err)
@@ -140,7 +153,7 @@ func (g *group) commit(after layers, text []byte, frozen *layer, foldSize int) (
 // fold writes a part of a layer to the bucket. With the last part it deletes the layer's journal.
 func (g *group) fold(frozen, above *layer, from []byte, size int) (next []byte, done bool, err error) {
 	g.bucket.bucket.FillPercent = foldFill
-	if next, done, err = frozen.foldUnder(above, g.bucket.put, from, size); err != nil || !done {
+	if next, done, err = frozen.foldUnder(above, func(c change) error { return g.bucket.put(c, &g.store.sealed) }, from, size); err != nil || !done {
 		return next, false, err
 	}
 	return next, true, g.tx.DeleteBucket(journalName(frozen.journal))

@@ -106,7 +106,7 @@ func decodeChanges(text []byte, fn func(offset uint32, c change)) error {
 }
 
 // appendText appends a group's text to a journal.
-func appendText(journal *bbolt.Bucket, text []byte) error {
+func appendText(journal *bbolt.Bucket, text []byte, sealed *seals) error {
 	journal.FillPercent = 1 // a journal grows only at its end
 	number := uint64(0)
 	if last, _ := journal.Cursor().Last(); last != nil {
@@ -115,7 +115,7 @@ func appendText(journal *bbolt.Bucket, text []byte) error {
 	for ; len(text) > 0; number++ {
 		n := min(len(text), chunkSize)
 		key := binary.BigEndian.AppendUint64(nil, number)
-		if err := journal.Put(key, seal(key, text[:n])); err != nil {
+		if err := journal.Put(key, sealed.seal(key, text[:n])); err != nil {
 			return err
 		}
 		text = text[n:]
@@ -141,7 +141,7 @@ func replay(tx *bbolt.Tx) (l layers, err error) {
 	}
 	switch len(found) {
 	case 0:
-		l.active = newLayer(1)
+		l.active = newLayer(1, 0)
 	case 1:
 		l.active = found[0]
 	case 2:
@@ -174,7 +174,7 @@ func readJournal(number uint64, journal *bbolt.Bucket) (*layer, error) {
 	if err := decodeChanges(text, func(offset uint32, _ change) { offsets = append(offsets, offset) }); err != nil {
 		return nil, damaged(nil, err.Error())
 	}
-	return newLayer(number).with(text, inOrder(text, offsets)), nil
+	return newLayer(number, len(offsets)).with(text, inOrder(text, offsets)), nil
 }
 
 // inOrder sorts the offsets of a text's changes by their keys. Of several changes of a key it keeps the last one.

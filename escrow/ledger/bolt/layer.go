@@ -41,8 +41,9 @@ type newest struct {
 // while runs are merged.
 const changeOverhead = 48
 
-func newLayer(journal uint64) *layer {
-	return &layer{journal: journal, below: &below{}, newest: &newest{seed: maphash.MakeSeed(), places: make(map[uint64]place)}}
+// newLayer returns a layer without changes. It has room for changes of so many keys before its map must grow.
+func newLayer(journal uint64, keys int) *layer {
+	return &layer{journal: journal, below: &below{}, newest: &newest{seed: maphash.MakeSeed(), places: make(map[uint64]place, keys)}}
 }
 
 // change is a record's new value. A nil value means that the record is deleted.
@@ -92,6 +93,13 @@ func (n *newest) add(l *layer, added run) {
 	for _, p := range added {
 		n.places[maphash.Bytes(n.seed, l.key(p))] = p
 	}
+}
+
+// size returns how many keys have changes.
+func (n *newest) size() int {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	return len(n.places)
 }
 
 func (n *newest) find(key []byte) (place, bool) {
@@ -268,9 +276,9 @@ func (l *layer) foldUnder(above *layer, put func(change) error, from []byte, siz
 }
 
 // put writes a record to the bucket, or deletes it.
-func (r reader) put(c change) error {
+func (r reader) put(c change, sealed *seals) error {
 	if c.value == nil {
 		return r.bucket.Delete(c.key)
 	}
-	return r.bucket.Put(c.key, seal(c.key, c.value))
+	return r.bucket.Put(c.key, sealed.seal(c.key, c.value))
 }

@@ -21,7 +21,7 @@ func TestLayer(t *testing.T) {
 			layer *layer
 			model map[string]string // "-": deleted
 		}
-		versions := []version{{newLayer(1), map[string]string{}}}
+		versions := []version{{newLayer(1, 0), map[string]string{}}}
 		for range rapid.IntRange(1, 12).Draw(t, "groups") {
 			last := versions[len(versions)-1]
 			group := rapid.MapOfN(key, rapid.SampledFrom([]string{"-", "", "x", "yy"}), 1, 9).Draw(t, "group")
@@ -81,7 +81,7 @@ func written(value []byte) string {
 // TestLayerRunsStayFew: each group adds a run, but the number of runs stays small.
 func TestLayerRunsStayFew(t *testing.T) {
 	t.Parallel()
-	l := newLayer(1)
+	l := newLayer(1, 0)
 	for i := range 5000 {
 		l = l.with(encodeChanges([]change{{fmt.Appendf(nil, "k%05d", i*7919%5000), []byte("v")}}))
 	}
@@ -93,7 +93,7 @@ func TestLayerRunsStayFew(t *testing.T) {
 // TestLayerHashesCollide: two keys with the same hash are not mixed up.
 func TestLayerHashesCollide(t *testing.T) {
 	t.Parallel()
-	l := newLayer(1).with(encodeChanges([]change{{[]byte("a"), []byte("1")}, {[]byte("b"), []byte("2")}}))
+	l := newLayer(1, 0).with(encodeChanges([]change{{[]byte("a"), []byte("1")}, {[]byte("b"), []byte("2")}}))
 	hash := func(key string) uint64 { return maphash.String(l.newest.seed, key) }
 	l.newest.places[hash("b")] = l.newest.places[hash("a")]
 	l.newest.places[hash("c")] = l.newest.places[hash("a")]

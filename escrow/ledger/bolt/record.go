@@ -14,10 +14,26 @@ import (
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // seal puts a CRC32C of key and value before the value, since bbolt itself does not notice a flipped bit.
-func seal(key, value []byte) []byte {
-	sealed := make([]byte, 4, 4+len(value))
-	binary.BigEndian.PutUint32(sealed, checksum(key, value))
-	return append(sealed, value...)
+func seal(key, value []byte) []byte { return new(seals).seal(key, value) }
+
+// seals is memory for sealed values, which is used again by the next transaction. bbolt needs them until the transaction ends.
+type seals []byte
+
+// mostSeals bounds the memory that is kept for the next transaction.
+const mostSeals = 1 << 20
+
+// begin forgets all sealed values.
+func (s *seals) begin() {
+	if *s = (*s)[:0]; cap(*s) > mostSeals {
+		*s = nil
+	}
+}
+
+// seal is the function of the same name. The result stays valid until begin.
+func (s *seals) seal(key, value []byte) []byte {
+	from := len(*s)
+	*s = append(binary.BigEndian.AppendUint32(*s, checksum(key, value)), value...)
+	return (*s)[from:len(*s):len(*s)]
 }
 
 func unseal(key, sealed []byte) ([]byte, error) {
