@@ -129,7 +129,7 @@ func (g *group) commit(after layers, text []byte, frozen *layer, foldSize int) (
 	foldFrom := g.file.foldFrom
 	if frozen != nil {
 		var done bool
-		if foldFrom, done, err = g.fold(frozen, after.active, foldFrom, foldSize); err != nil {
+		if foldFrom, done, err = g.fold(frozen, foldFrom, foldSize); err != nil {
 			return fmt.Errorf("folding the journal: %w", err)
 		}
 		if done {
@@ -151,9 +151,9 @@ func (g *group) commit(after layers, text []byte, frozen *layer, foldSize int) (
 }
 
 // fold writes a part of a layer to the bucket. With the last part it deletes the layer's journal.
-func (g *group) fold(frozen, above *layer, from []byte, size int) (next []byte, done bool, err error) {
+func (g *group) fold(frozen *layer, from []byte, size int) (next []byte, done bool, err error) {
 	g.bucket.bucket.FillPercent = foldFill
-	if next, done, err = frozen.foldUnder(above, func(c change) error { return g.bucket.put(c, &g.store.sealed) }, from, size); err != nil || !done {
+	if next, done, err = frozen.fold(func(c change) error { return g.bucket.put(c, &g.store.sealed) }, from, size); err != nil || !done {
 		return next, false, err
 	}
 	return next, true, g.tx.DeleteBucket(journalName(frozen.journal))

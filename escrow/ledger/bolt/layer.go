@@ -256,9 +256,9 @@ func (c *cursor) Next() {
 	c.choose()
 }
 
-// foldUnder calls put for the changes of a layer from the key from on, up to about size bytes. It leaves out changes that the layer above
-// has newer versions of. It returns the key to go on from, and whether the layer is done.
-func (l *layer) foldUnder(above *layer, put func(change) error, from []byte, size int) (next []byte, done bool, err error) {
+// fold calls put for the changes of a layer from the key from on, up to about size bytes. It returns the key to go on from, and whether the layer
+// is done. Records that have changed again since are folded too: to look each record up would cost more than it saves.
+func (l *layer) fold(put func(change) error, from []byte, size int) (next []byte, done bool, err error) {
 	for at := l.cursor(ledger.Range{From: from}); ; at.Next() {
 		key, value, more := at.Peek()
 		if !more || size <= 0 {
@@ -266,9 +266,6 @@ func (l *layer) foldUnder(above *layer, put func(change) error, from []byte, siz
 		}
 		c := change{key, value}
 		size -= c.size()
-		if _, hidden := above.get(key); hidden {
-			continue
-		}
 		if err := put(c); err != nil {
 			return from, false, err
 		}
