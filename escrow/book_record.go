@@ -10,6 +10,7 @@ import (
 	"github.com/fxamacker/cbor/v2"
 
 	"github.com/tallygate/tallygate/escrow/ledger"
+	"github.com/tallygate/tallygate/escrow/ledger/canon"
 )
 
 // A table is a kind of record. A key consists of the ledger's domain prefix, the table, and parts with a zero byte between them. Ids begin with
@@ -156,14 +157,23 @@ func load(r ledger.Reader, key []byte, out any) (found bool, err error) {
 }
 
 func decode(key, value []byte, out any) error {
+	if quick, is := out.(canon.Record); is && canon.Decode(value, quick) {
+		return nil
+	}
 	if err := cbor.Unmarshal(value, out); err != nil {
 		return &ledger.CorruptError{Key: append([]byte(nil), key...), Detail: err.Error()}
 	}
 	return nil
 }
 
-// put writes a record.
+// put writes a record. A [canon.Record] is passed by its pointer, else the library encodes it.
 func (t *Tx) put(key []byte, record any) error {
+	if quick, is := record.(canon.Record); is {
+		if value, ok := canon.Encode(quick); ok {
+			t.ledger.Put(key, value)
+			return nil
+		}
+	}
 	value, err := encoding.Marshal(record)
 	if err != nil {
 		return fmt.Errorf("encoding a %T: %w", record, err)
