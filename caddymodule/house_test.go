@@ -52,11 +52,11 @@ var drivers = []string{
 	module + "caddymodule/stripe", "github.com/stripe/stripe-go/v85",
 }
 
-// exact are stricter rules for single packages: pricing may import meter itself but not its formats, and the ledger none of its stores.
+// exact are stricter rules for single packages: pricing may import meter itself but not its formats, and the ledger only the form of its records, none of its stores.
 var exact = map[string][]string{
 	"pricing":       {"pricing", "meter"},
-	"escrow/ledger": {},
-	"escrow":        {"escrow/ledger"},
+	"escrow/ledger": {"escrow/ledger/canon"},
+	"escrow":        {"escrow/ledger", "escrow/ledger/canon"},
 }
 
 func TestRoomsImportOnlyWhatTheHouseAllows(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/tallygate/tallygate/escrow/ledger"
+	"github.com/tallygate/tallygate/escrow/ledger/canon"
 )
 
 // ChargeStatus is the status of a charge.
@@ -70,6 +71,54 @@ type Charge struct {
 	Dispute        *ChargeDispute    `cbor:"43,keyasint,omitempty"` // the payer's; nil if there was none
 	Reference      string            `cbor:"44,keyasint,omitempty"` // the payee's own id of reported work
 	Balance        ledger.Amount     `cbor:"25,keyasint,omitempty"` // after it: what is available in the wallet, or what remains in the escrow
+}
+
+// Stored implements [canon.Record].
+func (c *Charge) Stored(f *canon.Form) {
+	canon.Text(f, 1|canon.Always, &c.RequestID)
+	canon.Text(f, 2|canon.Always, &c.Payer)
+	canon.Text(f, 3|canon.Always, &c.Payee)
+	canon.Text(f, 4, &c.Key)
+	canon.Text(f, 5, &c.Route)
+	canon.Text(f, 6, &c.Pattern)
+	canon.Text(f, 7, &c.API)
+	canon.Text(f, 8, &c.Model)
+	canon.Map(f, 9, &c.Units)
+	canon.Map(f, 10, &c.UnitPrices)
+	canon.Int(f, 11, &c.Amount)
+	canon.Int(f, 12, &c.Commission)
+	canon.Int(f, 13, &c.Refunded)
+	canon.Int(f, 14, &c.CommissionBack)
+	canon.Text(f, 15, &c.Source)
+	canon.Text(f, 16, &c.Cut)
+	canon.Text(f, 17|canon.Always, &c.Status)
+	canon.Text(f, 18, &c.EscrowID)
+	canon.Bool(f, 19, &c.Suspect)
+	canon.Int(f, 20, &c.HTTPStatus)
+	canon.Int(f, 21, &c.Duration)
+	canon.Map(f, 22, &c.Tags)
+	canon.Time(f, 23, &c.CreatedAt)
+	canon.Text(f, 24, &c.RefundReason)
+	canon.Int(f, 25, &c.Balance)
+	canon.Uint(f, 26, &c.FirstTransfer)
+	canon.Uint(f, 27, &c.LastTransfer)
+	canon.Text(f, 28, &c.Plan)
+	canon.Text(f, 29, &c.SubscriptionID)
+	canon.Int(f, 30, &c.QuotaUsed)
+	canon.Int(f, 31, &c.QuotaLeft)
+	canon.Int(f, 32, &c.Price)
+	canon.Text(f, 33, &c.Score)
+	canon.Text(f, 34, &c.HeldIn)
+	canon.Int(f, 35, &c.Decided)
+	canon.Text(f, 36, &c.Cost)
+	canon.Text(f, 37, &c.Markup)
+	canon.Text(f, 38, &c.AskedModel)
+	canon.Int(f, 39, &c.Credit)
+	canon.Int(f, 40, &c.CreditBack)
+	canon.Rare(f, 41, len(c.Credits) == 0)
+	canon.Int(f, 42, &c.Owed)
+	canon.Rare(f, 43, c.Dispute == nil)
+	canon.Text(f, 44, &c.Reference)
 }
 
 func (t *Tx) charge(id string) (Charge, bool, error) { return chargeByID(t.ledger, id) }

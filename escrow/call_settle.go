@@ -417,7 +417,7 @@ func (t *Tx) record(d drawn, hold *ledger.Hold) (Charge, error) {
 		return Charge{}, err
 	}
 	t.changed(c.Payer, c.Payee)
-	return c, t.put(chargeTable.key(c.RequestID), c)
+	return c, t.put(chargeTable.key(c.RequestID), &c)
 }
 
 // Cancel gives back what is held. Posted draws are recorded as a charge, and pending draws are voided. If the ledger fails, this is done later, by

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/tallygate/tallygate/escrow/ledger"
+	"github.com/tallygate/tallygate/escrow/ledger/canon"
 )
 
 // Status is the status of an escrow.
@@ -132,6 +133,44 @@ type Escrow struct {
 	Held ledger.Amount `cbor:"-"` // by running calls, out of Remaining; as of when it was read
 
 	listed lists // the lists that it is in, as stored
+}
+
+// Stored implements [canon.Record].
+func (e *Escrow) Stored(f *canon.Form) {
+	canon.Text(f, 1|canon.Always, &e.ID)
+	canon.Text(f, 2|canon.Always, &e.Status)
+	canon.Text(f, 3|canon.Always, &e.From)
+	canon.Text(f, 4|canon.Always, &e.To)
+	canon.Int(f, 5|canon.Always, &e.Amount)
+	canon.Int(f, 6, &e.Released)
+	canon.Int(f, 7, &e.Refunded)
+	canon.Int(f, 8, &e.Commission)
+	canon.Int(f, 9, &e.CommissionPPM)
+	canon.Text(f, 10, &e.Memo)
+	canon.Int(f, 11, &e.AutoRelease)
+	canon.Time(f, 12, &e.AutoReleaseAt)
+	canon.Text(f, 13|canon.Always, &e.OnExpiry)
+	canon.Rare(f, 14, len(e.Milestones) == 0)
+	canon.Time(f, 15|canon.Always, &e.CreatedAt)
+	canon.Time(f, 16|canon.Always, &e.UpdatedAt)
+	canon.Bool(f, 17, &e.ByMeter)
+	canon.Bool(f, 18, &e.Served)
+	canon.Text(f, 19, &e.Subscription)
+	canon.Text(f, 20, &e.Closing)
+	canon.Int(f, 21, &e.RefundAsked)
+	canon.Text(f, 22, &e.RefundReason)
+	canon.Time(f, 23, &e.RefundAt)
+	canon.Text(f, 24, &e.DisputedBy)
+	canon.Text(f, 25, &e.DisputeReason)
+	canon.Text(f, 26, &e.Resolution)
+	canon.Int(f, 27, &e.StainedReleased)
+	canon.Int(f, 28, &e.StainedRefunded)
+	canon.Bool(f, 29, &e.Counted)
+	canon.Text(f, 30, &e.Request)
+	canon.Rare(f, 31, e.Verdict == Verdict{})
+	canon.Text(f, 33, &e.Kind)
+	canon.List(f, 34, &e.CountedFor)
+	canon.Text(f, 35, &e.Allowed)
 }
 
 // Remaining returns what is still locked.

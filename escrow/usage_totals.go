@@ -550,5 +550,5 @@ func (t *Tx) saveCharge(c Charge) error {
 		}
 	}
 	t.changed(c.Payer, c.Payee)
-	return t.put(chargeTable.key(c.RequestID), c)
+	return t.put(chargeTable.key(c.RequestID), &c)
 }

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/tallygate/tallygate/escrow/ledger/canon"
 )
 
 // AccountID names an account by its kind and its owner, such as "wallet:alice" or "escrow:esc_01H...". It must not contain a zero byte.
@@ -70,6 +72,14 @@ type Account struct {
 	DebitsPosted   Amount `cbor:"2,keyasint,omitempty"`
 	CreditsPending Amount `cbor:"3,keyasint,omitempty"`
 	CreditsPosted  Amount `cbor:"4,keyasint,omitempty"`
+}
+
+// Stored implements [canon.Record].
+func (a *Account) Stored(f *canon.Form) {
+	canon.Int(f, 1, &a.DebitsPending)
+	canon.Int(f, 2, &a.DebitsPosted)
+	canon.Int(f, 3, &a.CreditsPending)
+	canon.Int(f, 4, &a.CreditsPosted)
 }
 
 // Balance returns the money that the account owns: posted credits minus posted debits.

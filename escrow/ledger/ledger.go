@@ -325,7 +325,7 @@ func (l *Ledger) run(tx *Tx, w Writer, op func() error) (err error) {
 	}
 	if tx.dirty {
 		tx.state.Time = tx.now.UnixNano()
-		value := encode(tx.state)
+		value := encode(&tx.state)
 		w.Put(stateKey, value)
 		l.known.keepState(tx.state, value)
 	}

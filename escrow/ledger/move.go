@@ -218,11 +218,11 @@ func (tx *Tx) write(t Transfer, debit, credit Account) error {
 	}
 	key, value := transferKey(t.Seq), encode(t.record())
 	tx.put(key, value)
-	tx.put(accountKey(t.Debit), encode(debit))
-	tx.put(accountKey(t.Credit), encode(credit))
+	tx.put(accountKey(t.Debit), encode(&debit))
+	tx.put(accountKey(t.Credit), encode(&credit))
 	if t.Phase == Posted || t.Phase == PostPending {
-		tx.put(entryKey(t.Debit, t.Seq), encode(entryRecord{debit.Balance()}))
-		tx.put(entryKey(t.Credit, t.Seq), encode(entryRecord{credit.Balance()}))
+		tx.put(entryKey(t.Debit, t.Seq), encode(&entryRecord{debit.Balance()}))
+		tx.put(entryKey(t.Credit, t.Seq), encode(&entryRecord{credit.Balance()}))
 	}
 	if t.Phase == Pending {
 		tx.put(pendingKey(t.Reference, t.Seq), []byte{1})
