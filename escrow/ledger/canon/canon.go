@@ -10,7 +10,8 @@ import (
 
 // Record is a record whose fields this package can write and read. It is implemented by the pointer to the record.
 type Record interface {
-	// Stored calls the functions of this package for all fields that are stored, in the order of their keys.
+	// Stored calls the functions of this package for all fields that are stored, in the order of their keys. A field that is added to the record
+	// is added here too; package canontest finds what was forgotten.
 	Stored(f *Form)
 }
 
