@@ -232,10 +232,12 @@ type Message struct {
 	Event string // the SSE event's name, or the frame's type
 
 	rules   []Rule
+	marks   []int // the rules that mark
 	values  []value
-	kept    []byte // the values' bytes
-	read    []read // by rule
-	literal []byte // the first bytes of the message
+	kept    []byte   // the values' bytes
+	said    []string // by rule: the short value that Get has returned last, since most messages of a stream say the same again
+	read    []read   // by rule
+	literal []byte   // the first bytes of the message
 	texts   []segment
 	text    []byte  // the texts' bytes
 	room    *[]byte // what text was taken from; nil if there is no text yet
@@ -283,6 +285,7 @@ const (
 	maxText    = 64 << 10  // bytes of text that are kept until the message ends
 	maxTexts   = 4096      // how many strings they may be
 	maxLiteral = 16
+	maxSaid    = 64 // bytes of a value that is remembered
 )
 
 // Is reports whether the message is exactly s, such as "[DONE]"; s has at most 15 bytes.
@@ -292,10 +295,22 @@ func (m *Message) Is(s string) bool { return string(m.literal) == s }
 func (m *Message) Get(path string) gjson.Result {
 	for i := len(m.values) - 1; i >= 0; i-- {
 		if v := m.values[i]; m.rules[v.rule].Path == path {
-			return gjson.ParseBytes(m.kept[v.start:v.end])
+			return gjson.Parse(m.raw(v))
 		}
 	}
 	return gjson.Result{}
+}
+
+// raw returns a value as it is written in the message.
+func (m *Message) raw(v value) string {
+	raw, said := m.kept[v.start:v.end], &m.said[v.rule]
+	if len(raw) > maxSaid {
+		return string(raw)
+	}
+	if string(raw) != *said {
+		*said = string(raw)
+	}
+	return *said
 }
 
 // All returns the values kept at path, in order.
@@ -327,8 +342,8 @@ func (m *Message) Failed(path string) bool {
 
 // Count returns how many values there are at path. A rule must mark the path.
 func (m *Message) Count(path string) (n int64) {
-	for i, r := range m.rules {
-		if r.Mark && r.Path == path {
+	for _, i := range m.marks {
+		if m.rules[i].Path == path {
 			n += m.read[i].values
 		}
 	}
