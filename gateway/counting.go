@@ -213,14 +213,18 @@ func (c *counting) watch(p []byte) {
 	}
 }
 
-// slice is how many bytes are counted at a time when the money may run out within the bytes that have come. It is at most one line, which contains
-// the end of at most one event.
+// slice is how many bytes are counted at a time when the money may run out within the bytes that have come. It is at most one line, and an empty
+// line after it, which contains the end of at most one event.
 func slice(p []byte) int {
 	p = p[:min(len(p), maxSlice)]
-	if end := bytes.IndexByte(p, '\n'); end >= 0 {
-		return end + 1
+	end := bytes.IndexByte(p, '\n')
+	switch {
+	case end < 0:
+		return len(p)
+	case end+1 < len(p) && p[end+1] == '\n':
+		return end + 2
 	}
-	return len(p)
+	return end + 1
 }
 
 const maxSlice = 256
@@ -229,7 +233,7 @@ const maxSlice = 256
 // or the end of the last subtitle. For a connection, and for a call of an unknown API, it is a second of the time that passed. Time is not
 // counted if the answer states tokens that have a price.
 func (c *counting) addSeconds(units meter.Units, length meter.Quantity) (estimated bool) {
-	if units == nil {
+	if units == nil || !c.takesTime() {
 		return false
 	}
 	elapsed := meter.Quantity(time.Since(c.began).Microseconds())

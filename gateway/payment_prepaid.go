@@ -115,9 +115,7 @@ func (p *prepaid) covers(n int) bool {
 			most, ok := p.mostOf(size)
 			p.chunk = chunkPrice{p.dear, size, most, ok}
 		}
-		if p.chunk.ok && p.chunk.most <= left {
-			return true
-		}
+		return p.chunk.ok && p.chunk.most <= left
 	}
 	most, ok := p.mostOf(n)
 	return ok && most <= left
