@@ -54,8 +54,7 @@ type framer interface {
 // NewCounter returns a counter for the response to call, which has this status and header.
 func NewCounter(d *Dialect, call *meter.Call, status int, h http.Header) meter.Counter {
 	c := &counter{d: d, state: State{Call: call, Sums: meter.Units{}}, dumb: status >= 400, lastRule: -1}
-	c.msg.rules, c.msg.marks = d.Rules, d.marks
-	c.msg.read, c.msg.said = make([]read, len(d.Rules)), make([]string, len(d.Rules))
+	c.msg.rules, c.msg.marks, c.msg.read = d.Rules, d.marks, make([]read, len(d.Rules))
 	c.framer = newFramer(c, status, h)
 	if d.Start != nil && !c.dumb {
 		d.Start(&c.state, h)
@@ -364,12 +363,12 @@ func (c *counter) addUnstated(u *meter.Usage) {
 		}
 	}
 	add(meter.AudioOutput, c.soundOf(t.sound))
-	for class, text := range t.texts {
+	for _, text := range t.texts {
 		n := text.Count()
-		if class == meter.Output {
+		if text.class == meter.Output {
 			n = text.Answer()
 		}
-		add(class, n)
+		add(text.class, n)
 	}
 }
 
