@@ -234,7 +234,7 @@ type Message struct {
 	marks   []int // the rules that mark
 	values  []value
 	kept    []byte    // the values' bytes
-	said    [4]string // what Get has returned last of the first values, since most messages of a stream say the same again
+	said    [8]string // what Get has returned last of the first values, since most messages of a stream say the same again
 	read    []read    // by rule
 	literal []byte    // the first bytes of the message
 	texts   []segment
