@@ -23,6 +23,7 @@ type streamed struct {
 	bound   bool
 	until   int64
 	last    []byte
+	open    bool          // the header states no length
 	gone    bool          // the client accepts nothing more
 	began   time.Time     // when the header was sent
 	waited  time.Duration // how long all writes together waited for the client
@@ -49,11 +50,12 @@ func (c *counted) stream() *streamed {
 		h.Del("Content-Length")
 	}
 	// Chunks and HTTP/2 have an end of their own, which is not sent while the handler runs.
-	b.bound, b.until = h.Get("Content-Length") != "" || !r.ProtoAtLeast(1, 1), contentLength(h)
+	b.open = h.Get("Content-Length") == ""
+	b.bound, b.until = !b.open || !r.ProtoAtLeast(1, 1), contentLength(h)
 	switch {
 	case b.known:
 		call.promiseCharge(h)
-	case r.ProtoMajor >= 2 || r.ProtoAtLeast(1, 1) && h.Get("Content-Length") == "":
+	case r.ProtoMajor >= 2 || r.ProtoAtLeast(1, 1) && b.open:
 		for _, name := range chargeHeaders {
 			if call.mayState(name) {
 				h.Add("Trailer", name)
@@ -108,7 +110,7 @@ func (b *streamed) take(p []byte) (err error) {
 			return err
 		}
 		return errExhausted
-	case b.Header().Get("Content-Length") == "" && b.call.answer.isOver():
+	case b.open && b.call.answer.isOver():
 		// This event ends the stream for the client, although the upstream may stay connected for long.
 		if err := b.finish(); err != nil {
 			return err

@@ -72,6 +72,7 @@ func (oneCall) Ended() bool                       { return false }
 func (oneCall) Recognised() bool                  { return true }
 func (oneCall) Tail() []byte                      { return nil }
 func (oneCall) Progress() (at, bound meter.Units) { return nil, nil }
+func (oneCall) Ahead() (tokens int64, ok bool)    { return 0, true }
 func (oneCall) Stop(code, message string) []byte  { return nil }
 func (oneCall) Comment(text string) []byte        { return nil }
 func (oneCall) Usage(complete bool) (u meter.Usage) {
@@ -124,13 +125,16 @@ func (c *counting) chunk(dst, p []byte) (out []byte, exhausted bool, err error) 
 			dst = c.counter.Feed(dst, p[:n])
 		}
 		p = p[n:]
+		if c.isAhead() {
+			continue
+		}
 		at, reached := c.reach()
 		if exhausted = !reached && !c.route.FinishUnpaid; exhausted {
 			if dst = dst[:paid]; !c.call.Stays { // the money ran out within the last bytes
 				c.delivered = before
 			}
 		}
-		if err := c.pay.draw(at, time.Now()); err != nil {
+		if err := c.pay.draw(at); err != nil {
 			return dst, false, err
 		}
 	}
@@ -169,7 +173,7 @@ func (c *counting) pass() (exhausted bool, err error) {
 	if !reached && !c.route.FinishUnpaid {
 		return true, nil
 	}
-	return false, c.pay.draw(at, time.Now())
+	return false, c.pay.draw(at)
 }
 
 // exactly returns what was used so far, if the units are counted exactly, so that a stream can be cut after any unit. Otherwise it returns
@@ -180,6 +184,12 @@ func (c *counting) exactly() *meter.Usage {
 	}
 	usage := c.counter.Usage(false)
 	return &usage
+}
+
+// isAhead reports whether what has come since reach was called is so little that nothing more has to be held or drawn for it.
+func (c *counting) isAhead() bool {
+	tokens, ok := c.counter.Ahead()
+	return ok && !c.takesTime() && c.pay.ahead(tokens)
 }
 
 // reach holds the price of what the answer may have used so far. If there is not enough money, it returns false, and what was certainly
@@ -213,14 +223,18 @@ func (c *counting) watch(p []byte) {
 	}
 }
 
-// slice is how many bytes are counted at a time when the money may run out within the bytes that have come. It is at most one line, which contains
-// the end of at most one event.
+// slice is how many bytes are counted at a time when the money may run out within the bytes that have come. It is at most one line, and an empty
+// line after it, which contains the end of at most one event.
 func slice(p []byte) int {
 	p = p[:min(len(p), maxSlice)]
-	if end := bytes.IndexByte(p, '\n'); end >= 0 {
-		return end + 1
+	end := bytes.IndexByte(p, '\n')
+	switch {
+	case end < 0:
+		return len(p)
+	case end+1 < len(p) && p[end+1] == '\n':
+		return end + 2
 	}
-	return len(p)
+	return end + 1
 }
 
 const maxSlice = 256
@@ -229,7 +243,7 @@ const maxSlice = 256
 // or the end of the last subtitle. For a connection, and for a call of an unknown API, it is a second of the time that passed. Time is not
 // counted if the answer states tokens that have a price.
 func (c *counting) addSeconds(units meter.Units, length meter.Quantity) (estimated bool) {
-	if units == nil {
+	if units == nil || !c.takesTime() {
 		return false
 	}
 	elapsed := meter.Quantity(time.Since(c.began).Microseconds())

@@ -1,8 +1,9 @@
 package gateway
 
 import (
-	"bytes"
 	"strings"
+
+	"github.com/tallygate/tallygate/meter/sse"
 )
 
 // muffler prevents an upstream from sending comments in Tallygate's name in an event stream. Of a comment that begins with that name, only
@@ -31,15 +32,12 @@ const ourName = "tallygate"
 func (m *muffler) write(dst, p []byte) []byte {
 	for len(p) > 0 {
 		if m.place == inLine || m.place == inOurs {
-			n := bytes.IndexAny(p, "\r\n")
-			if n < 0 {
-				n = len(p)
-			}
+			n := sse.LineEnd(p)
 			if m.place == inLine {
 				dst = append(dst, p[:n]...)
 			}
-			if p = p[n:]; len(p) == 0 {
-				return dst
+			if p = p[n:]; len(p) == 0 || p[0] != '\r' && p[0] != '\n' {
+				continue
 			}
 		}
 		c := p[0]

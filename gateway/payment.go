@@ -33,12 +33,14 @@ type payment interface {
 	start(now time.Time, statesCost bool)
 	// covers reports whether what is held pays for n further bytes, whatever they contain.
 	covers(n int) bool
+	// ahead reports whether nothing more has to be held or drawn if so many tokens of output have come since reach and draw, and bytes and events.
+	ahead(tokens int64) bool
 	// reach extends what is held to the bound of what the answer may have used so far, plus a batch. It returns false if there is not enough
 	// money. bound is quick to compute; exact counts what was really used.
 	reach(bound meter.Units, exact func() meter.Usage) bool
 	// draw pays a batch when it is full. Nothing of the next batch is sent before the draw is durable, so that a stream loses at most one
 	// batch if the process dies. at is what was certainly used so far.
-	draw(at meter.Units, now time.Time) error
+	draw(at meter.Units) error
 	// exhausted returns the code and the message of the error event that ends a stream.
 	exhausted() (code ledger.Outcome, message string)
 	// complete sets in a settlement what depends on this way of paying.
@@ -81,7 +83,8 @@ func (p *held) moves() bool                               { return true }
 func (p *held) costs() bool                               { return true }
 func (p *held) start(time.Time, bool)                     { p.covered = p.auth.Total() }
 func (p *held) covers(int) bool                           { return false }
-func (p *held) draw(meter.Units, time.Time) error         { return nil }
+func (p *held) ahead(int64) bool                          { return false }
+func (p *held) draw(meter.Units) error                    { return nil }
 func (p *held) complete(*escrow.Settlement, meter.Units)  {}
 func (p *held) authorisation() *escrow.Authorisation      { return p.auth }
 func (p *held) mention(http.Header, int64)                {}
@@ -116,7 +119,8 @@ func (free) costs() bool                                { return false }
 func (free) start(time.Time, bool)                      {}
 func (free) covers(int) bool                            { return true }
 func (free) reach(meter.Units, func() meter.Usage) bool { return true }
-func (free) draw(meter.Units, time.Time) error          { return nil }
+func (free) ahead(int64) bool                           { return true }
+func (free) draw(meter.Units) error                     { return nil }
 func (free) exhausted() (ledger.Outcome, string)        { return "", "" }
 func (free) complete(*escrow.Settlement, meter.Units)   {}
 func (free) secure(*escrow.Settlement) *ledger.Refusal  { return nil }

@@ -74,6 +74,7 @@ type oncePaid struct {
 
 func (p *oncePaid) known() (ledger.Amount, bool)               { return p.price, true }
 func (p *oncePaid) covers(int) bool                            { return true }
+func (p *oncePaid) ahead(int64) bool                           { return true }
 func (p *oncePaid) reach(meter.Units, func() meter.Usage) bool { return true }
 
 // prepaid is the payment of a call whose price depends on its answer.
@@ -87,7 +88,19 @@ type prepaid struct {
 	absurd    bool // the provider states a usage that this request can't have
 	exact     bool // draws are posted at once, because their units are counted exactly
 	chunk     chunkPrice
+	few       fewTokens
+	missing   meter.Quantity // until the next batch is full
 }
+
+// fewTokens is the price of up to mostFew tokens of output, which may come before it is looked at what the whole answer costs.
+type fewTokens struct {
+	rates *pricing.Rates
+	most  ledger.Amount
+	ok    bool // such tokens, and no bytes and events, are what the answer costs more
+	came  bool // some of them have come since needed was computed
+}
+
+const mostFew = 64
 
 // chunkPrice is the most that so many bytes of an answer can cost at some prices. The last one is kept, since most chunks of a stream are of similar
 // size.
@@ -110,14 +123,15 @@ func (p *prepaid) start(now time.Time, statesCost bool) {
 
 func (p *prepaid) covers(n int) bool {
 	left := p.covered - p.needed
+	if p.few.came {
+		left -= p.few.most
+	}
 	if size := (n + chunkStep - 1) / chunkStep * chunkStep; !p.dear.HasTiers() { // with tiers more may cost less
 		if p.chunk.rates != p.dear || p.chunk.bytes != size {
 			most, ok := p.mostOf(size)
 			p.chunk = chunkPrice{p.dear, size, most, ok}
 		}
-		if p.chunk.ok && p.chunk.most <= left {
-			return true
-		}
+		return p.chunk.ok && p.chunk.most <= left
 	}
 	most, ok := p.mostOf(n)
 	return ok && most <= left
@@ -132,9 +146,35 @@ func (p *prepaid) mostOf(n int) (most ledger.Amount, ok bool) {
 	return most, err == nil
 }
 
+func (p *prepaid) ahead(tokens int64) bool {
+	if tokens > mostFew || p.drawing || meter.Whole(tokens) >= p.missing {
+		return false
+	}
+	if p.few.rates != p.dear {
+		p.few = p.priceOfFew()
+	}
+	if !p.few.ok || p.few.most > p.covered-p.needed || p.overdue() {
+		return false
+	}
+	p.few.came = true
+	return true
+}
+
+func (p *prepaid) priceOfFew() fewTokens {
+	others := meter.Units{meter.Byte: meter.MaxQuantity, meter.Event: meter.MaxQuantity}
+	return fewTokens{
+		rates: p.dear,
+		most:  ledger.Amount(p.dear.MostFor(0, mostFew)),
+		ok:    !p.dear.HasTiers() && !p.dear.Uses(meter.Byte) && !p.dear.Uses(meter.Event) && p.route.batch().Of(others) == 0,
+	}
+}
+
+// overdue reports whether a draw is due although no batch is full.
+func (p *prepaid) overdue() bool { return p.drawEvery > 0 && time.Since(p.drawnAt) >= p.drawEvery }
+
 func (p *prepaid) reach(bound meter.Units, exact func() meter.Usage) bool {
 	need, _ := p.worth(bound)
-	p.needed = need
+	p.needed, p.few.came = need, false
 	if need <= p.covered {
 		return true
 	}
@@ -185,7 +225,8 @@ func (p *prepaid) secure(s *escrow.Settlement) *ledger.Refusal {
 	return nil
 }
 
-func (p *prepaid) draw(at meter.Units, now time.Time) error {
+func (p *prepaid) draw(at meter.Units) error {
+	p.missing = meter.MaxQuantity
 	if p.route.Quality != nil || p.once() {
 		return nil // the price is known only at the end, and a charge of a part must not stand for the whole
 	}
@@ -195,16 +236,16 @@ func (p *prepaid) draw(at meter.Units, now time.Time) error {
 			return err
 		}
 	}
-	batches := p.route.batch().Of(at)
-	overdue := p.drawEvery > 0 && now.Sub(p.drawnAt) >= p.drawEvery
-	if batches <= p.drawn && !overdue {
+	batches, missing := p.route.batch().Goes(at)
+	p.missing = missing
+	if batches <= p.drawn && !p.overdue() {
 		return nil
 	}
 	due, err := p.rates.Price(meter.Usage{Units: at}, p.usedBefore)
 	if err != nil {
 		return nil // an absurd usage is clamped when the call is settled
 	}
-	p.drawn, p.drawnAt, p.drawing = max(batches, p.drawn), now, true
+	p.drawn, p.drawnAt, p.drawing = max(batches, p.drawn), time.Now(), true
 	p.auth.Draw(min(ledger.Amount(due.Nano), p.covered), p.exact)
 	return nil
 }

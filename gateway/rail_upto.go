@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/subtle"
 	"net/http"
-	"time"
 
 	"github.com/tallygate/tallygate/escrow"
 	"github.com/tallygate/tallygate/escrow/ledger"
@@ -167,11 +166,13 @@ func (p *promised) reach(bound meter.Units, exact func() meter.Usage) bool {
 	return !p.open() && p.payment.reach(bound, exact)
 }
 
-func (p *promised) draw(at meter.Units, now time.Time) error {
+func (p *promised) ahead(tokens int64) bool { return !p.open() && p.payment.ahead(tokens) }
+
+func (p *promised) draw(at meter.Units) error {
 	if p.open() {
 		return nil
 	}
-	return p.payment.draw(at, now)
+	return p.payment.draw(at)
 }
 
 func (p *promised) clamp(s *escrow.Settlement) {

@@ -342,6 +342,9 @@ type Counter interface {
 	// Progress is a quick estimate of what was used so far. The final usage is at least at and, as far as can be known, at most bound. The
 	// caller may add to them; they are valid until Progress is called again.
 	Progress() (at, bound Units)
+	// Ahead returns by how many tokens of output, at most, both numbers of Progress have grown since it was called. ok is false if that is not known,
+	// or if anything but bytes, events and those tokens has come.
+	Ahead() (tokens int64, ok bool)
 	// Usage returns what the response used. If complete is true, the response ends here as it should: counting ends, and the call itself is
 	// counted. If complete is false, the response was cut by the client, the upstream or the server. Then the usage of what was passed on is
 	// counted: from the provider's statements as far as they go, and otherwise by a local tokenizer. Usage(false) can also be called in

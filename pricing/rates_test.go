@@ -3,6 +3,7 @@ package pricing
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"math/big"
 	"slices"
@@ -275,6 +276,16 @@ func TestMeasures(t *testing.T) {
 		}
 		if got := m.Of(used(t, test.units)); got != test.of {
 			t.Errorf("%s of %s: %d; want %d", m, test.units, got, test.of)
+		}
+		units := used(t, test.units)
+		_, missing := m.Goes(units)
+		class := m.unit().whole[0]
+		for less, want := range map[meter.Quantity]int64{0: test.of + 1, 1: test.of} {
+			more := maps.Clone(units)
+			more[class] += missing - less
+			if got := m.Of(more); got != want && test.most != math.MaxInt64 {
+				t.Errorf("%s of %s, of which %s is missing: %d; want %d", m, more, missing, got, want)
+			}
 		}
 		if got := r.MostOf(m); got != test.most && test.most != math.MaxInt64 || test.most == math.MaxInt64 && got < 1e13 {
 			t.Errorf("most of %s: %d; want %d", m, got, test.most)

@@ -193,9 +193,15 @@ func UnitsOf(word string, q meter.Quantity, counts ...string) (meter.Units, erro
 // Of returns how many times the measure goes into the units: `1000 tokens` goes twice into 2,300 tokens of input and output
 // together.
 func (m Measure) Of(u meter.Units) int64 {
+	times, _ := m.Goes(u)
+	return times
+}
+
+// Goes returns what Of does, and how much is missing until the measure goes into the units once more.
+func (m Measure) Goes(u meter.Units) (times int64, missing meter.Quantity) {
 	def := m.unit()
 	if m.N < 1 {
-		return 0
+		return 0, 0
 	}
 	var total uint64
 	for _, c := range def.whole {
@@ -203,9 +209,9 @@ func (m Measure) Of(u meter.Units) int64 {
 	}
 	hi, size := bits.Mul64(uint64(m.N), uint64(def.scale)*micro)
 	if hi != 0 {
-		return 0
+		return 0, meter.MaxQuantity
 	}
-	return int64(total / size)
+	return int64(total / size), meter.Quantity(min(size-total%size, uint64(meter.MaxQuantity)))
 }
 
 // In returns the quantity of the measure's unit in u, rounded down to a millionth of that unit. N does not matter.

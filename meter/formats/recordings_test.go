@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -318,6 +320,50 @@ func TestCut(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestAhead: whoever looks only where Ahead says that it is not known what has come, or a little too much, misses nothing else.
+func TestAhead(t *testing.T) {
+	skipped := 0
+	for _, r := range recordings(t) {
+		if r.Status >= 400 {
+			continue
+		}
+		call, other := r.inspect(t), r.inspect(t)
+		often, seldom := call.Counter(r.Status, r.header()), other.Counter(r.Status, r.header())
+		var at, bound meter.Units // what seldom has told last
+		size := 1 + rand.IntN(300)
+		for rest := r.served(t); len(rest) > 0; rest = rest[min(size, len(rest)):] {
+			often.Feed(nil, rest[:min(size, len(rest))])
+			seldom.Feed(nil, rest[:min(size, len(rest))])
+			nowAt, nowBound := often.Progress()
+			tokens, ok := seldom.Ahead()
+			if !ok || tokens > 64 {
+				at, bound = seldom.Progress()
+				at, bound = maps.Clone(at), maps.Clone(bound)
+				continue
+			}
+			skipped++
+			within(t, r.File, at, nowAt, tokens)
+			within(t, r.File, bound, nowBound, tokens)
+		}
+	}
+	if skipped == 0 {
+		t.Error("nothing was known ahead")
+	}
+}
+
+// within checks that units differ from what they were by bytes, events and so many tokens of output.
+func within(t *testing.T, file string, before, now meter.Units, tokens int64) {
+	t.Helper()
+	if grown := now[meter.Output] - before[meter.Output]; grown < 0 || grown > meter.Whole(tokens) {
+		t.Errorf("%s: %v, then %v: more than %d tokens", file, before, now, tokens)
+	}
+	for _, class := range slices.Concat(slices.Collect(maps.Keys(before)), slices.Collect(maps.Keys(now))) {
+		if class != meter.Byte && class != meter.Event && class != meter.Output && before[class] != now[class] {
+			t.Errorf("%s: %v, then %v", file, before, now)
+		}
 	}
 }
 

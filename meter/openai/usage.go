@@ -14,13 +14,18 @@ func usage(u gjson.Result) wire.Stated { return wire.ReadUsage(wire.Fields(u)) }
 
 // tier reads the service tier, which is beside the usage or, at Mistral, in it. "auto" is what was asked for, not the tier that answered.
 func tier(beside, usage gjson.Result) string {
-	for _, v := range []gjson.Result{usage.Get("service_tier"), beside} {
-		if v.Type == gjson.String && v.Str != "auto" {
+	if usage.IsObject() {
+		if v := usage.Get("service_tier"); namesTier(v) {
 			return meter.ServiceTier(v.Str)
 		}
 	}
+	if namesTier(beside) {
+		return meter.ServiceTier(beside.Str)
+	}
 	return ""
 }
+
+func namesTier(v gjson.Result) bool { return v.Type == gjson.String && v.Str != "auto" }
 
 func present(v gjson.Result) bool { return v.Exists() && v.Type != gjson.Null }
 

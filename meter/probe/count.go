@@ -64,6 +64,9 @@ func (c *counting) Progress() (at, bound meter.Units) {
 	return at, bound
 }
 
+// Ahead is not known, since each message may change what the probes read.
+func (c *counting) Ahead() (tokens int64, ok bool) { return 0, false }
+
 func (c *counting) Usage(complete bool) meter.Usage {
 	if complete {
 		c.end()

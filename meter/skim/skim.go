@@ -354,6 +354,12 @@ func (r *Reader) open(c byte) {
 }
 
 func (r *Reader) readKey(p []byte) int {
+	if n := bytes.IndexByte(p, '"'); n >= 0 && !r.esc && len(r.key)+n <= maxKey && bytes.IndexByte(p[:n], '\\') < 0 { // as most keys are
+		r.key = append(r.key, p[:n]...)
+		r.mode, r.isKey = between, false
+		r.findKey()
+		return n + 1
+	}
 	for i, c := range p {
 		switch {
 		case r.esc:

@@ -126,16 +126,7 @@ func (s *Scanner) blank() End {
 func (s *Scanner) readLine(p []byte) int {
 	s.inLine = true
 	if s.field == fieldNone {
-		c := p[0]
-		if c == ':' {
-			s.startField()
-			s.space = true
-			return 1
-		}
-		if !(len(s.line) == 0 && (c == 0xEF || c == 0xBB || c == 0xBF)) && len(s.line) < 8 { // a byte order mark is skipped
-			s.line = append(s.line, c)
-		}
-		return 1
+		return s.readField(p)
 	}
 	if s.space {
 		s.space = false
@@ -143,10 +134,7 @@ func (s *Scanner) readLine(p []byte) int {
 			return 1
 		}
 	}
-	n := bytes.IndexAny(p, "\r\n")
-	if n < 0 {
-		n = len(p)
-	}
+	n := LineEnd(p)
 	switch s.field {
 	case fieldData:
 		s.hasData = true
@@ -156,6 +144,39 @@ func (s *Scanner) readLine(p []byte) int {
 	}
 	return n
 }
+
+// readField reads a part of a line up to its colon.
+func (s *Scanner) readField(p []byte) int {
+	for n, c := range p {
+		switch {
+		case c == ':':
+			s.startField()
+			s.space = true
+			return n + 1
+		case c == '\n' || c == '\r':
+			return n
+		case len(s.line) == 0 && (c == 0xEF || c == 0xBB || c == 0xBF): // a byte order mark is skipped
+		case len(s.line) < 8:
+			s.line = append(s.line, c)
+		}
+	}
+	return len(p)
+}
+
+// LineEnd returns how many bytes of p come before the end of a line, which may lie beyond p. It looks no further than maxLook, since a stream whose
+// lines end with CR alone would be searched for LF again at each of them.
+func LineEnd(p []byte) int {
+	p = p[:min(len(p), maxLook)]
+	if lf := bytes.IndexByte(p, '\n'); lf >= 0 {
+		p = p[:lf]
+	}
+	if cr := bytes.IndexByte(p, '\r'); cr >= 0 {
+		return cr
+	}
+	return len(p)
+}
+
+const maxLook = 4 << 10
 
 func (s *Scanner) startField() {
 	switch string(s.line) {

@@ -31,6 +31,7 @@ type counter struct {
 	verdict Verdict        // the strictest verdict on those elements so far
 
 	at, bound meter.Units // what Progress has returned last
+	seen      seen
 
 	ended bool // Tail was called
 	tail  []byte
@@ -53,7 +54,7 @@ type framer interface {
 // NewCounter returns a counter for the response to call, which has this status and header.
 func NewCounter(d *Dialect, call *meter.Call, status int, h http.Header) meter.Counter {
 	c := &counter{d: d, state: State{Call: call, Sums: meter.Units{}}, dumb: status >= 400, lastRule: -1}
-	c.msg.rules, c.msg.read = d.Rules, make([]read, len(d.Rules))
+	c.msg.rules, c.msg.marks, c.msg.read = d.Rules, d.marks, make([]read, len(d.Rules))
 	c.framer = newFramer(c, status, h)
 	if d.Start != nil && !c.dumb {
 		d.Start(&c.state, h)
@@ -261,16 +262,44 @@ func (c *counter) Progress() (at, bound meter.Units) {
 	if !stated.HasPrompt && c.d.Prompt != nil {
 		bound.Add(meter.Input, meter.Whole(t.Call.InputTokens))
 	}
-	for _, text := range t.texts { // all as output: only the end shows whether the provider states reasoning separately
-		at.Add(meter.Output, meter.Whole(text.Low()))
-		bound.Add(meter.Output, meter.Whole(text.High()))
-	}
+	low, high := t.estimates() // all as output: only the end shows whether the provider states reasoning separately
+	at.Add(meter.Output, meter.Whole(low))
+	bound.Add(meter.Output, meter.Whole(high))
 	bound.Add(meter.AudioOutput, meter.Whole(c.soundOf(t.sound)))
 	c.addOpen(bound)
 	if passing {
 		bound.Add(meter.Output, meter.Whole(c.most()))
 	}
+	c.seen = seen{!passing, t.Stated, low, high}
 	return at, bound
+}
+
+// seen is what Progress has seen when it was called last.
+type seen struct {
+	known     bool
+	stated    Stated
+	low, high int64 // of all texts
+}
+
+func (c *counter) Ahead() (tokens int64, ok bool) {
+	t := &c.state
+	if !c.seen.known || c.ended || c.d.Frames || t.sound > 0 || len(t.Sums) > 0 || t.Stated != c.seen.stated || c.framer.passing(c) {
+		return 0, false
+	}
+	low, high := t.estimates()
+	if low, high = low-c.seen.low, high-c.seen.high; low < 0 || high < 0 { // some of the text was tokenised
+		return 0, false
+	}
+	return max(low, high), true
+}
+
+// estimates are the lowest and the highest number of tokens of the text.
+func (t *State) estimates() (low, high int64) {
+	for _, text := range t.texts {
+		low += text.Low()
+		high += text.High()
+	}
+	return low, high
 }
 
 func (c *counter) Usage(complete bool) meter.Usage {
@@ -334,12 +363,12 @@ func (c *counter) addUnstated(u *meter.Usage) {
 		}
 	}
 	add(meter.AudioOutput, c.soundOf(t.sound))
-	for class, text := range t.texts {
+	for _, text := range t.texts {
 		n := text.Count()
-		if class == meter.Output {
+		if text.class == meter.Output {
 			n = text.Answer()
 		}
-		add(class, n)
+		add(text.class, n)
 	}
 }
 

@@ -89,7 +89,8 @@ type Dialect struct {
 	Lines bool
 
 	paths [Whole + 1]*skim.Paths
-	makes bool // a rule does
+	marks []int // the rules that do
+	makes bool  // a rule does
 }
 
 // Note is a message that Tallygate sends to the client.
@@ -111,6 +112,12 @@ func JSON(v any) []byte {
 func New(d Dialect) *Dialect {
 	for _, path := range d.Answers {
 		d.Rules = append(slices.Clip(d.Rules), Rule{Path: path, Mark: true, In: Whole})
+	}
+	d.marks = nil
+	for i, r := range d.Rules {
+		if r.Mark {
+			d.marks = append(d.marks, i)
+		}
 	}
 	for _, shape := range []Shape{Stream, Whole} {
 		patterns := make([]skim.Pattern, len(d.Rules))

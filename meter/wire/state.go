@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"slices"
@@ -56,11 +57,11 @@ type State struct {
 	// Scratch belongs to the format. It may keep anything there while it reads the response.
 	Scratch any
 
-	texts   map[meter.Class]*tokens.Text // of Output and Reasoning
-	sound   int64                        // characters of sound in base64
-	turn    turn                         // of a connection
-	peeking bool                         // see Peeking; nothing is added up meanwhile
-	covers  bool                         // the message states a usage that includes its own text
+	texts   []textOf // of Output and Reasoning
+	sound   int64    // characters of sound in base64
+	turn    turn     // of a connection
+	peeking bool     // see Peeking; nothing is added up meanwhile
+	covers  bool     // the message states a usage that includes its own text
 }
 
 // Peeking reports whether End was called for a message that is not complete yet. End will be called again when it is.
@@ -71,12 +72,13 @@ func (t *State) hasText() bool {
 	if t.sound > 0 {
 		return true
 	}
-	for _, text := range t.texts {
-		if !text.Empty() {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(t.texts, func(text textOf) bool { return !text.Empty() })
+}
+
+// textOf is the text of a class.
+type textOf struct {
+	class meter.Class
+	*tokens.Text
 }
 
 // State replaces the stated usage. The usage is marked as suspect if it is more than the request can use.
@@ -214,17 +216,14 @@ func (t *State) dropText() {
 
 // text returns the counter for the text of class c.
 func (t *State) text(c meter.Class) *tokens.Text {
-	if t.texts[c] == nil {
-		if t.texts == nil {
-			t.texts = map[meter.Class]*tokens.Text{}
+	for _, text := range t.texts {
+		if text.class == c {
+			return text.Text
 		}
-		model := t.Call.Model
-		if model == "" {
-			model = t.Model
-		}
-		t.texts[c] = tokens.NewText(tokens.ForModel(model))
 	}
-	return t.texts[c]
+	text := tokens.NewText(tokens.ForModel(cmp.Or(t.Call.Model, t.Model)))
+	t.texts = append(t.texts, textOf{c, text})
+	return text
 }
 
 // Message is one message of a response: an SSE event, a line, a frame, or a whole JSON body.
@@ -232,10 +231,12 @@ type Message struct {
 	Event string // the SSE event's name, or the frame's type
 
 	rules   []Rule
+	marks   []int // the rules that mark
 	values  []value
-	kept    []byte // the values' bytes
-	read    []read // by rule
-	literal []byte // the first bytes of the message
+	kept    []byte    // the values' bytes
+	said    [8]string // what Get has returned last of the first values, since most messages of a stream say the same again
+	read    []read    // by rule
+	literal []byte    // the first bytes of the message
 	texts   []segment
 	text    []byte  // the texts' bytes
 	room    *[]byte // what text was taken from; nil if there is no text yet
@@ -283,6 +284,7 @@ const (
 	maxText    = 64 << 10  // bytes of text that are kept until the message ends
 	maxTexts   = 4096      // how many strings they may be
 	maxLiteral = 16
+	maxSaid    = 64 // bytes of a value that is remembered
 )
 
 // Is reports whether the message is exactly s, such as "[DONE]"; s has at most 15 bytes.
@@ -291,11 +293,23 @@ func (m *Message) Is(s string) bool { return string(m.literal) == s }
 // Get returns the last value that was kept at path. If there is none, the result does not exist.
 func (m *Message) Get(path string) gjson.Result {
 	for i := len(m.values) - 1; i >= 0; i-- {
-		if v := m.values[i]; m.rules[v.rule].Path == path {
-			return gjson.ParseBytes(m.kept[v.start:v.end])
+		if m.rules[m.values[i].rule].Path == path {
+			return gjson.Parse(m.raw(i))
 		}
 	}
 	return gjson.Result{}
+}
+
+// raw returns a value as it is written in the message.
+func (m *Message) raw(i int) string {
+	raw := m.kept[m.values[i].start:m.values[i].end]
+	if i >= len(m.said) || len(raw) > maxSaid {
+		return string(raw)
+	}
+	if said := &m.said[i]; string(raw) != *said {
+		*said = string(raw)
+	}
+	return m.said[i]
 }
 
 // All returns the values kept at path, in order.
@@ -327,8 +341,8 @@ func (m *Message) Failed(path string) bool {
 
 // Count returns how many values there are at path. A rule must mark the path.
 func (m *Message) Count(path string) (n int64) {
-	for i, r := range m.rules {
-		if r.Mark && r.Path == path {
+	for _, i := range m.marks {
+		if m.rules[i].Path == path {
 			n += m.read[i].values
 		}
 	}

@@ -421,13 +421,20 @@ func FuzzCounter(f *testing.F) {
 		for i, size := range []int{len(body) + 1, max(size, 1)} {
 			c := wire.NewCounter(plain, &meter.Call{Model: "gpt-4o", Stream: true}, status, h)
 			var out []byte
+			var before meter.Quantity
 			for rest := body; len(rest) > 0; {
 				n := min(size, len(rest))
 				out = c.Feed(out, rest[:n])
 				rest = rest[n:]
-				if at, bound := c.Progress(); at[meter.Output] > bound[meter.Output] {
+				tokens, ok := c.Ahead()
+				at, bound := c.Progress()
+				if at[meter.Output] > bound[meter.Output] {
 					t.Fatalf("at %v, bound %v", at, bound)
 				}
+				if ok && bound[meter.Output] > before+meter.Whole(tokens) {
+					t.Fatalf("%d tokens more than %v: %v", tokens, before, bound)
+				}
+				before = bound[meter.Output]
 			}
 			out = append(out, c.Tail()...)
 			if !drops && !bytes.Equal(out, body) {
