@@ -1,6 +1,7 @@
 package tokens_test
 
 import (
+	"runtime"
 	"strings"
 	"testing"
 
@@ -127,5 +128,28 @@ func BenchmarkText(b *testing.B) {
 		c := tokens.NewText(tokens.ForModel("gpt-4o"))
 		c.Write(text)
 		c.Count()
+	}
+}
+
+// TestOffThePath: whoever writes a long text does not wait until it is tokenised. Until then its bytes count.
+func TestOffThePath(t *testing.T) {
+	c := tokens.NewText(tokens.ForModel("gpt-4o"))
+	const size = 4 << 10
+	c.Write([]byte(strings.Repeat("word ", size)[:size]))
+	if low, high := c.Low(), c.High(); low < size/5 || high < size {
+		t.Errorf("%d to %d tokens, before it is looked at what was tokenised", low, high)
+	}
+	for !c.HasNews() {
+		runtime.Gosched()
+	}
+	if low, high := c.Low(), c.High(); high < size {
+		t.Errorf("%d to %d tokens: they have changed by themselves", low, high)
+	}
+	c.Settle()
+	if low, high := c.Low(), c.High(); low < size/5 || high > size/2 || c.HasNews() {
+		t.Errorf("%d to %d tokens", low, high)
+	}
+	if n, want := c.Count(), exact(t, strings.Repeat("word ", size)[:size]); n != want {
+		t.Errorf("%d tokens, want %d", n, want)
 	}
 }

@@ -262,6 +262,9 @@ func (c *counter) Progress() (at, bound meter.Units) {
 	if !stated.HasPrompt && c.d.Prompt != nil {
 		bound.Add(meter.Input, meter.Whole(t.Call.InputTokens))
 	}
+	for _, text := range t.texts {
+		text.Settle()
+	}
 	low, high := t.estimates() // all as output: only the end shows whether the provider states reasoning separately
 	at.Add(meter.Output, meter.Whole(low))
 	bound.Add(meter.Output, meter.Whole(high))
@@ -283,7 +286,7 @@ type seen struct {
 
 func (c *counter) Ahead() (tokens int64, ok bool) {
 	t := &c.state
-	if !c.seen.known || c.ended || c.d.Frames || t.sound > 0 || len(t.Sums) > 0 || t.Stated != c.seen.stated || c.framer.passing(c) {
+	if !c.seen.known || c.ended || c.d.Frames || t.sound > 0 || len(t.Sums) > 0 || t.Stated != c.seen.stated || c.framer.passing(c) || t.hasNews() {
 		return 0, false
 	}
 	low, high := t.estimates()
@@ -291,6 +294,11 @@ func (c *counter) Ahead() (tokens int64, ok bool) {
 		return 0, false
 	}
 	return max(low, high), true
+}
+
+// hasNews reports whether some of the text was tokenised since the estimates were read.
+func (t *State) hasNews() bool {
+	return slices.ContainsFunc(t.texts, func(text textOf) bool { return text.HasNews() })
 }
 
 // estimates are the lowest and the highest number of tokens of the text.
