@@ -348,10 +348,13 @@ func (r *Rates) findFixed() fixedPrice {
 	return fixedPrice{nano, true}
 }
 
-// OnlyCalls reports whether only the call is charged.
-func (r *Rates) OnlyCalls() bool {
-	return !slices.ContainsFunc(r.charged, func(c meter.Class) bool { return c != meter.Calls })
+// OnlyOf reports whether nothing but these classes can cost anything.
+func (r *Rates) OnlyOf(classes ...meter.Class) bool {
+	return !slices.ContainsFunc(r.charged, func(c meter.Class) bool { return !slices.Contains(classes, c) })
 }
+
+// OnlyCalls reports whether only the call is charged.
+func (r *Rates) OnlyCalls() bool { return r.OnlyOf(meter.Calls) }
 
 // OnlyAsked reports whether only the call and the units that the request itself states are charged.
 func (r *Rates) OnlyAsked() bool {

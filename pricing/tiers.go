@@ -300,10 +300,12 @@ func (r *Rates) Price(u meter.Usage, used Used) (Priced, error) {
 		if r.HasTiers() {
 			nano, err = r.most(u)
 		}
-		return Priced{nano, r.Quantities(u), r.UnitPrices(u), nil}, err
+		units, prices := r.lines(u)
+		return Priced{nano, units, prices, nil}, err
 	}
 	t := r.table(u)
-	p := Priced{Units: r.quantities(u), UnitPrices: r.unitPrices(t, r.quantities(u))}
+	p := Priced{Units: r.quantities(u)}
+	p.UnitPrices = r.unitPrices(t, p.Units)
 	plain, steps := new(big.Rat), new(big.Int)
 	climbed := map[int]meter.Quantity{}
 	for _, x := range t.terms(nil, r, &u, false) {
