@@ -54,11 +54,7 @@ func dropOwn(h http.Header) {
 
 // isOwn reports whether a header's name is one of Tallygate's, in any case, and with underscores, which many programs take for hyphens.
 func isOwn(name string) bool {
-	if len(name) < len(headerPrefix) {
-		return false
-	}
-	name = strings.ReplaceAll(name[:len(headerPrefix)], "_", "-")
-	return strings.EqualFold(name, headerPrefix)
+	return len(name) >= len(headerPrefix) && isNamed(name[:len(headerPrefix)], headerPrefix)
 }
 
 // RefuseEarly refuses a request that moves money and came as TLS early data.

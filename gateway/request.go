@@ -59,7 +59,31 @@ func isMethodOverride(header string) bool { return isOneOf(header, methodOverrid
 
 // isOneOf reports whether a header is one of those listed, also for servers to which underscores are hyphens.
 func isOneOf(header string, listed []string) bool {
-	return slices.Contains(listed, http.CanonicalHeaderKey(strings.ReplaceAll(header, "_", "-")))
+	return slices.ContainsFunc(listed, func(name string) bool { return isNamed(header, name) })
+}
+
+// isNamed reports whether a header has a name, in any case, also for servers to which underscores are hyphens.
+func isNamed(header, name string) bool {
+	if len(header) != len(name) {
+		return false
+	}
+	for i := range len(header) {
+		if folded(header[i]) != folded(name[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+func folded(c byte) byte {
+	switch {
+	case c == '_':
+		return '-'
+	case 'A' <= c && c <= 'Z':
+		return c | 0x20
+	default:
+		return c
+	}
 }
 
 func overridesMethod(h http.Header) bool {
@@ -183,7 +207,7 @@ var keyHeaders = []string{"Tallygate-Key", "Authorization", "X-Api-Key", "X-Goog
 func takeKey(r *http.Request, own func(key string) bool) string {
 	var key string
 	for _, name := range keyHeaders {
-		values := r.Header.Values(name)
+		values := r.Header[name]
 		if len(values) == 0 {
 			continue
 		}
@@ -200,7 +224,7 @@ func takeKey(r *http.Request, own func(key string) bool) string {
 		}
 		switch {
 		case len(others) == 0:
-			r.Header.Del(name)
+			delete(r.Header, name)
 		case len(others) < len(values):
 			r.Header[name] = others
 		}
@@ -317,7 +341,7 @@ const (
 func takeTerms(h http.Header) (terms, *ledger.Refusal) {
 	defer dropOwn(h)
 	for _, name := range []string{"Tallygate-Escrow", "Tallygate-Milestone", "Tallygate-Max-Charge", "Idempotency-Key"} {
-		if len(h.Values(name)) > 1 {
+		if len(h[name]) > 1 {
 			return terms{}, refuse(escrow.InvalidRequest, name+" is given more than once", "field", name)
 		}
 	}
@@ -350,14 +374,16 @@ func takeTerms(h http.Header) (terms, *ledger.Refusal) {
 	return t, nil
 }
 
+// idempotencyKeys are headers by which providers know a request that is sent again.
+var idempotencyKeys = []string{"Idempotency-Key", "X-Idempotency-Key"}
+
 // ownIdempotencyKey replaces the caller's idempotency key by one that is different for each payer, and for each route and path. To the
 // provider, all payers are one customer, so it could give one payer an answer that it has stored for another. The same key of the same
 // payer on the same path always has the same replacement.
 func (a *arrival) ownIdempotencyKey() {
 	h := a.request.Header
 	for name, keys := range h {
-		switch strings.ToLower(strings.ReplaceAll(name, "_", "-")) {
-		case "idempotency-key", "x-idempotency-key":
+		if isOneOf(name, idempotencyKeys) {
 			h[name] = []string{"tg-" + a.scoped(append([]string{a.payer.Agent}, keys...)...)}
 		}
 	}
