@@ -24,12 +24,15 @@ import (
 // If a handler does not call MaySend, the meter checks the request that it gave to the handler when the handler answers.
 func MaySend(r *http.Request) bool {
 	delete(r.Header, headerWithin)
-	if q, is := quoteIn(r.Context()); is {
-		q.sends = true
+	switch of := r.Context().Value(callKey{}).(type) {
+	case *quoted:
+		of.sends = true
 		return false
+	case *admitted:
+		return of.maySend(r)
+	default:
+		return true
 	}
-	call, ok := r.Context().Value(callKey{}).(*admitted)
-	return !ok || call.maySend(r)
 }
 
 // BearsOnPrice reports whether the price of a request may depend on one of its headers: whether [MaySend] looks at it.
