@@ -3,10 +3,10 @@ package gateway
 import (
 	"errors"
 	"io"
-	"maps"
 	"mime"
 	"net/http"
 	"runtime/debug"
+	"slices"
 	"strings"
 
 	"github.com/tallygate/tallygate/escrow/ledger"
@@ -20,13 +20,29 @@ import (
 type response struct {
 	http.ResponseWriter
 	call   *admitted
-	own    http.Header // the header before the handlers below added to it
+	own    headerFields // the header before the handlers below added to it
 	status int
 	body   body   // how the answer is passed on; nil until its header is written
 	pages  *pages // nil unless the call asks for a list
 	grpc   bool   // it is an answer of gRPC, whose trailers tell whether it is charged
 	taken  bool   // a handler has taken over the connection
 	nobody bool   // no handler has answered
+}
+
+// headerFields are the fields that a header had at some time.
+type headerFields []headerField
+
+type headerField struct {
+	name   string
+	values []string
+}
+
+func fieldsOf(h http.Header) headerFields {
+	fields := make(headerFields, 0, len(h))
+	for name, values := range h {
+		fields = append(fields, headerField{name, slices.Clone(values)})
+	}
+	return fields
 }
 
 // body is a way in which an answer goes to the client. Implementations: [passing], [unreadable] and [refused]; for answers that are
@@ -125,7 +141,9 @@ func (w *response) giveUp(err error) error {
 func (w *response) discard() {
 	h := w.Header()
 	clear(h)
-	maps.Copy(h, w.own)
+	for _, of := range w.own {
+		h[of.name] = of.values
+	}
 }
 
 func (w *response) close() {

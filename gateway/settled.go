@@ -52,9 +52,9 @@ func (c *counting) charge(e ending) (*settled, *ledger.Refusal) {
 		auth.Cancel()
 		return &settled{}, nil
 	}
+	usage := c.counter.Usage(e.cut == cutNone || e.failed)
 	part := e.cut != cutNone && c.once()
 	if e.cut == cutNone {
-		usage := c.counter.Usage(true)
 		switch {
 		case c.byAnswer() && usage.Unstated:
 			return nil, c.unstated(usage)
@@ -71,7 +71,7 @@ func (c *counting) charge(e ending) (*settled, *ledger.Refusal) {
 			}
 		}
 	}
-	settlement := c.settlement(e)
+	settlement := c.settlement(e, usage)
 	if e.cut == cutNone && !c.route.FinishUnpaid {
 		if refusal := c.pay.secure(&settlement); refusal != nil {
 			return nil, refusal
@@ -117,9 +117,9 @@ func tokensOf(units meter.Units) (sum int64) {
 	return sum
 }
 
-// settlement is the settlement of the answer: what it used, and what that costs.
-func (c *counting) settlement(e ending) escrow.Settlement {
-	usage, paid := c.used(e)
+// settlement is the settlement of the answer: what it used, as counted, and what that costs.
+func (c *counting) settlement(e ending, counted meter.Usage) escrow.Settlement {
+	usage, paid := c.used(e, counted)
 	c.tokens = tokensOf(usage.Units)
 	bill, err := c.bill(usage, e.cut != cutNone, nil)
 	s := escrow.Settlement{
@@ -164,9 +164,8 @@ func (c *counting) settlement(e ending) escrow.Settlement {
 }
 
 // used is the final usage of the answer, and until when the containers that it charges for are paid then.
-func (c *counting) used(e ending) (usage meter.Usage, paid map[escrow.Thing]escrow.Paid) {
+func (c *counting) used(e ending, usage meter.Usage) (_ meter.Usage, paid map[escrow.Thing]escrow.Paid) {
 	cut := e.cut
-	usage = c.counter.Usage(cut == cutNone || e.failed)
 	if cut == cutFunds && c.delivered != nil {
 		usage = *c.delivered
 	}
