@@ -119,7 +119,7 @@ func (a *Authorisation) use(ctx context.Context, e *Escrow, o CallOrder) error {
 	if err := a.holdFirst(ctx, o, e); err != nil {
 		return err
 	}
-	now, err := a.book.storedEscrow(e.ID)
+	now, err := a.book.drawnEscrow(e.ID)
 	if err == nil && !now.drawable() {
 		err = now.wrongStatus("metered call")
 	}
@@ -198,7 +198,7 @@ func (l *oldest) note(payer, payee, escrow string) {
 
 // again tries the oldest escrow of the pair again.
 func (a *Authorisation) again(ctx context.Context, id string, o CallOrder) (bool, error) {
-	e, err := a.book.storedEscrow(id)
+	e, err := a.book.drawnEscrow(id)
 	if err != nil || e == nil || !e.Kind.drawn() || !e.drawable() || e.over(a.book.Now()) {
 		return false, err
 	}

@@ -147,9 +147,14 @@ func escrowByID(r ledger.Reader, id string) (*Escrow, error) {
 	if found, err := load(r, escrowTable.key(id), &e); err != nil || !found {
 		return nil, err
 	}
+	e.loaded()
+	return &e, nil
+}
+
+// loaded completes an escrow that was read.
+func (e *Escrow) loaded() {
 	e.Kind = e.kind()
 	e.listed = e.lists()
-	return &e, nil
 }
 
 // unheld returns how much of an escrow no running call holds. It sets e.Held.
