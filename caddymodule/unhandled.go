@@ -19,10 +19,12 @@ import (
 // what is sold here, the paths where programs look for that with documents, and other paths with 404.
 func (h *Handler) passOn(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	method, path := r.Method, r.URL.Path // handlers may change them
-	out := &begunWriter{ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}}
-	err := next.ServeHTTP(out, r)
-	if unhandled, _ := caddyhttp.GetVar(r.Context(), "unhandled").(bool); err != nil || out.begun || !unhandled {
+	out := &begunWriter{ResponseWriterWrapper: caddyhttp.ResponseWriterWrapper{ResponseWriter: w}}
+	if err := next.ServeHTTP(out, r); err != nil || out.begun {
 		return err
+	}
+	if unhandled, _ := caddyhttp.GetVar(r.Context(), "unhandled").(bool); !unhandled {
+		return nil
 	}
 	caddyhttp.SetVar(r.Context(), "unhandled", false)
 	if below, is := strings.CutPrefix(path, h.Prefix); is && api.IsBelow(below) {
@@ -47,7 +49,7 @@ func (h *Handler) passOn(w http.ResponseWriter, r *http.Request, next caddyhttp.
 
 // begunWriter remembers whether an answer has begun.
 type begunWriter struct {
-	*caddyhttp.ResponseWriterWrapper
+	caddyhttp.ResponseWriterWrapper
 	begun bool
 }
 
