@@ -232,7 +232,7 @@ func (a *admitted) report() {
 	if ok {
 		a.gateway.options.Report(a.request, Report{
 			Request: a.id, Payer: a.payer.Agent, Payee: a.route.Payee, Route: end.charge.Route, Model: end.charge.Model, Asked: end.charge.AskedModel,
-			Charge: end.charge.Amount.String(), Units: unitsOf(end.charge), Counts: end.charge.Units,
+			Charge: end.amount, Units: end.units, Counts: end.charge.Units,
 		})
 	}
 }
@@ -246,7 +246,7 @@ func (a *admitted) cancel() {
 
 func (a *admitted) cancelLocked() {
 	if a.end == nil {
-		a.end = &settled{}
+		a.end = costless()
 		a.pay.cancel()
 	}
 }
@@ -257,7 +257,7 @@ func (a *admitted) yield() {
 	defer a.mu.Unlock()
 	a.yielded = true
 	if a.end == nil {
-		a.end = &settled{}
+		a.end = costless()
 	}
 	a.pay.cancel()
 }

@@ -124,7 +124,8 @@ func asRefusal(err error) *ledger.Refusal {
 
 // unitsOf writes a charge's units in the order of their names: "input=12,output=34".
 func unitsOf(charge escrow.Charge) string {
-	pairs := make([]string, 0, len(charge.Units))
+	var room [4]string // enough for most charges
+	pairs := room[:0]
 	for class, quantity := range charge.Units {
 		pairs = append(pairs, class+"="+quantity)
 	}

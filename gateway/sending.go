@@ -54,6 +54,18 @@ func targetOf(r *http.Request) target {
 // String leaves out the query, which may contain keys of the provider.
 func (t target) String() string { return t.method + " " + t.path }
 
+// judge notes what the request asks for as it is now.
+func (q *asked) judge(call *meter.Call) {
+	q.judged, q.first = targetOf(q.request), bareCall(call)
+}
+
+// bareCall returns a call without its body and format, to be compared with another.
+func bareCall(call *meter.Call) *meter.Call {
+	c := *call
+	c.Body, c.Format = nil, nil
+	return &c
+}
+
 func (a *admitted) maySend(r *http.Request) bool {
 	if a.judged == (target{}) || a.hasYielded() {
 		return true
@@ -136,9 +148,7 @@ func (a *admitted) costsAs(call *meter.Call, r *http.Request) bool {
 	if a.free() {
 		return call.Free && !leavesHTTP(r) && (!a.route.separates() || reflect.DeepEqual(a.first.Stored, call.Stored))
 	}
-	now := *call
-	now.Body, now.Format = nil, nil
-	return reflect.DeepEqual(a.first, now)
+	return reflect.DeepEqual(a.first, bareCall(call))
 }
 
 // watchBody compares the request's body with the judged one while it is sent.
