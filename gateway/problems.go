@@ -40,7 +40,7 @@ func dropOwn(h http.Header) {
 			delete(h, name)
 		}
 	}
-	announced := strings.Join(h.Values("Trailer"), ",")
+	announced := strings.Join(h["Trailer"], ",")
 	if !strings.Contains(strings.ToLower(announced), "tallygate") {
 		return
 	}

@@ -32,7 +32,7 @@ func setBody(r *http.Request, body []byte) {
 // IsEarly reports whether a request came as TLS early data, to this server (HTTP/3) or to a proxy in front of it. Such a request may be a
 // replay (RFC 8470), so it might be done twice. Any value of the header Early-Data counts.
 func IsEarly(r *http.Request) bool {
-	return r.TLS != nil && !r.TLS.HandshakeComplete || len(r.Header.Values("Early-Data")) > 0
+	return r.TLS != nil && !r.TLS.HandshakeComplete || len(r.Header["Early-Data"]) > 0
 }
 
 // checkReading refuses a path or a method that a provider might read differently, if the price depends on them. Some servers cut a path at
@@ -108,7 +108,7 @@ func hasBody(r *http.Request) bool {
 // dropHTTPUpgrade removes the request to change to another version of HTTP on the same connection, which servers may ignore. Such a tunnel
 // would carry more requests past the meter.
 func dropHTTPUpgrade(h http.Header) {
-	upgrade := strings.ToLower(strings.Join(h.Values("Upgrade"), ","))
+	upgrade := strings.ToLower(strings.Join(h["Upgrade"], ","))
 	if strings.Contains(upgrade, "h2c") || strings.Contains(upgrade, "http/") {
 		h.Del("Upgrade")
 		h.Del("Http2-Settings")
@@ -120,7 +120,7 @@ func dropHTTPUpgrade(h http.Header) {
 func dropHops(h http.Header) {
 	var kept []string
 	dropped := false
-	for _, line := range h.Values("Connection") {
+	for _, line := range h["Connection"] {
 		for option := range strings.SplitSeq(line, ",") {
 			switch option = strings.TrimSpace(option); strings.ToLower(option) {
 			case "":
@@ -345,11 +345,11 @@ func takeTerms(h http.Header) (terms, *ledger.Refusal) {
 			return terms{}, refuse(escrow.InvalidRequest, name+" is given more than once", "field", name)
 		}
 	}
-	t := terms{escrow: h.Get("Tallygate-Escrow"), milestone: h.Get("Tallygate-Milestone"), idempotencyKey: h.Get("Idempotency-Key")}
+	t := terms{escrow: valueOf(h, "Tallygate-Escrow"), milestone: valueOf(h, "Tallygate-Milestone"), idempotencyKey: valueOf(h, "Idempotency-Key")}
 	if len(t.idempotencyKey) > maxIdempotencyKey {
 		return t, refuse(escrow.InvalidRequest, "Idempotency-Key: at most 255 bytes", "field", "Idempotency-Key")
 	}
-	if s := h.Get("Tallygate-Max-Charge"); s != "" {
+	if s := valueOf(h, "Tallygate-Max-Charge"); s != "" {
 		amount, err := ledger.ParseAmount(s)
 		if err == nil && amount <= 0 {
 			err = errors.New(s + ": expected an amount above zero")
@@ -359,7 +359,7 @@ func takeTerms(h http.Header) (terms, *ledger.Refusal) {
 		}
 		t.maxCharge = amount
 	}
-	for _, line := range h.Values("Tallygate-Tag") {
+	for _, line := range h["Tallygate-Tag"] {
 		for pair := range strings.SplitSeq(line, ",") {
 			name, value, ok := strings.Cut(strings.TrimSpace(pair), "=")
 			if !ok || name == "" || len(pair) > maxTagLength || len(t.tags) == maxTags {

@@ -179,15 +179,16 @@ func (w *response) WriteHeader(status int) {
 		w.ResponseWriter.WriteHeader(status)
 		return
 	}
-	dropOwn(w.Header())
-	w.Header().Set(headerRequest, c.id)
+	h := w.Header()
+	dropOwn(h)
+	h[headerRequest] = []string{c.id}
 	if c.route.Shadow {
 		w.overhear()
 		return
 	}
-	c.tellOwed(w.Header())
-	c.writeReceipt(w.Header(), status)
-	exposeOwn(w.Header())
+	c.tellOwed(h)
+	c.writeReceipt(h, status)
+	exposeOwn(h)
 	if w.refuses(c.whyBarred(), false) {
 		return
 	}
@@ -278,7 +279,7 @@ func (w *response) begin() {
 	kind := mediaType(h)
 	document := kind == "application/json" && counted.length >= 0 // also if a stream was asked for, since a stream would have no stated length
 	c.begin(w.status, h, sse)
-	streams := sse || h.Get("Trailer") != "" || c.call.Stream && !document || isIncremental(h)
+	streams := sse || valueOf(h, "Trailer") != "" || c.call.Stream && !document || isIncremental(h)
 	tells := !streams && c.tellsInBody()
 	waits := c.answer.mustShow
 	flows := streams || !tells && counted.length > smallBody && !c.mayHold(min(counted.length, MaxKept+1), 0)
@@ -346,9 +347,17 @@ func (w *response) sendHeader() {
 	}
 }
 
+// valueOf returns the first value of a header whose name has its usual case. It is quicker than Get.
+func valueOf(h http.Header, name string) string {
+	if values := h[name]; len(values) > 0 {
+		return values[0]
+	}
+	return ""
+}
+
 // mediaType returns the media type of an answer, without its parameters.
 func mediaType(h http.Header) string {
-	stated := h.Get("Content-Type")
+	stated := valueOf(h, "Content-Type")
 	switch stated {
 	case "", "application/json", "text/event-stream": // most answers: nothing has to be parsed
 		return stated
@@ -363,7 +372,7 @@ func isEventStream(h http.Header) bool {
 }
 
 func compressed(h http.Header) bool {
-	coding := h.Get("Content-Encoding")
+	coding := valueOf(h, "Content-Encoding")
 	return coding != "" && !strings.EqualFold(coding, "identity")
 }
 

@@ -40,12 +40,12 @@ const plus = " + "
 // tool that has a price of its own are in "tool:NAME", and not in tool_call. If a call costs its model's minimum, there is one unit
 // "minimum", whose price is the difference between the minimum and the price of the usage.
 func (r *Rates) Quantities(u meter.Usage) meter.Units {
-	units, _ := r.lines(u)
+	units, _ := r.lines(&u)
 	return units
 }
 
 // quantities are the units of Quantities without the minimum.
-func (r *Rates) quantities(u meter.Usage) meter.Units {
+func (r *Rates) quantities(u *meter.Usage) meter.Units {
 	units := meter.Units{}
 	for c, q := range u.Units {
 		units.Add(c, q)
@@ -71,15 +71,15 @@ func toolClass(name string) meter.Class { return meter.Class(toolPrefix + name) 
 // UnitPrices returns the price of each class of [Rates.Quantities] that has one, for the record of a charge:
 // {"input": "0.15 per 1M", "call": "0.001 per call", "second": "0.006 per minute", "tool:search": "0.01 per call"}.
 func (r *Rates) UnitPrices(u meter.Usage) map[meter.Class]string {
-	_, prices := r.lines(u)
+	_, prices := r.lines(&u)
 	return prices
 }
 
 // lines are Quantities and UnitPrices.
-func (r *Rates) lines(u meter.Usage) (meter.Units, map[meter.Class]string) {
+func (r *Rates) lines(u *meter.Usage) (meter.Units, map[meter.Class]string) {
 	units := r.quantities(u)
 	prices := r.unitPrices(r.table(u), units)
-	if by := r.raised(&u); by > 0 {
+	if by := r.raised(u); by > 0 {
 		units[raise], prices[raise] = raiseUnits(by), raiseWords(by)
 	}
 	return units, prices
@@ -117,7 +117,7 @@ func (p ToolPrice) words() string {
 // Explain shows how the price of the usage is computed. The amount is that of [Rates.Due]. With [ErrOverflow], everything except the amount
 // is set.
 func (r *Rates) Explain(u meter.Usage) (Explanation, error) {
-	return Explain(r.lines(u))
+	return Explain(r.lines(&u))
 }
 
 // Explain shows how the amount of a recorded charge was computed. units are those of [Rates.Quantities], and unitPrices those of
