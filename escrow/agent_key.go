@@ -301,8 +301,7 @@ func randomBelow(base, digits int64) *big.Int {
 // checksum returns six digits, in the alphabet of [big.Int.Text].
 func checksum(text string) (sum [keyLength - keySum]byte) {
 	const digits = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-	var room [keySum]byte
-	rest := crc32.ChecksumIEEE(append(room[:0], text...))
+	rest := crc32.ChecksumIEEE([]byte(text))
 	for i := len(sum) - 1; i >= 0; i-- {
 		sum[i] = digits[rest%62]
 		rest /= 62

@@ -113,7 +113,7 @@ type process struct {
 }
 
 func newProcess(l *ledger.Ledger) *process {
-	return &process{shared: l.IsShared(), oldest: oldest{shared: l.IsShared()}, claims: newClaims(l), ids: newIDs(), outbox: make(chan struct{}, 1), signer: &signer{}, drawn: decoded[Escrow]{ready: (*Escrow).loaded}, silent: newSilent(l), watches: newWatches(), unkept: newUnkept(), taking: newAgentLocks(), pacing: newAgentLocks()}
+	return &process{shared: l.IsShared(), claims: newClaims(l), ids: newIDs(), outbox: make(chan struct{}, 1), signer: &signer{}, drawn: decoded[Escrow]{ready: (*Escrow).loaded}, silent: newSilent(l), watches: newWatches(), unkept: newUnkept(), taking: newAgentLocks(), pacing: newAgentLocks()}
 }
 
 func (r Rules) withDefaults() Rules {

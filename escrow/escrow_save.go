@@ -54,6 +54,10 @@ func (t *Tx) list(e *Escrow) error {
 		return nil
 	}
 	e.listed = after
+	if before.open != after.open {
+		from, to := e.From, e.To
+		t.ledger.OnCommit(func() { t.process.oldest.forget(from, to) })
+	}
 	was, is := e.keysIn(before), e.keysIn(after)
 	for key := range was {
 		if !is[key] {
