@@ -495,7 +495,7 @@ func (m *Meter) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp
 		return nil
 	}
 	defer release()
-	err = m.app.gateway.Serve(&m.route, w, r, m.below(repeatable(next, r), r))
+	err = m.app.gateway.Serve(&m.route, w, r, m.below(m.repeatable(next, r), r))
 	if failure, ok := err.(*gateway.Failure); ok {
 		return m.answerFailure(w, r, failure)
 	}
@@ -504,9 +504,12 @@ func (m *Meter) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp
 
 // repeatable returns handlers that can serve a request more than once, if the gateway may have them do so: if it asks for a list. Of blocks
 // such as handle Caddy runs only one of a group for each request. It notes in the request's context which groups have had theirs.
-func repeatable(next caddyhttp.Handler, r *http.Request) gateway.Handler {
+func (m *Meter) repeatable(next caddyhttp.Handler, r *http.Request) gateway.Handler {
+	if r.Method != http.MethodGet || !m.route.MayRepeat() {
+		return next
+	}
 	groups, _ := r.Context().Value(caddy.CtxKey("route_group")).(map[string]struct{})
-	if r.Method != http.MethodGet || groups == nil {
+	if groups == nil {
 		return next
 	}
 	before := maps.Clone(groups)

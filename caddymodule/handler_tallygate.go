@@ -26,6 +26,7 @@ type Handler struct {
 	Prefix string `json:"prefix,omitempty"`
 
 	app        *App
+	metadata   string       // the path of the API's metadata
 	operations http.Handler // without the prefix
 	api        http.Handler
 	pages      http.Handler // nil: the dashboard is off
@@ -47,6 +48,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	h.app = app.(*App)
 	h.app.served = true
 	h.app.prefix = cmp.Or(h.app.prefix, h.Prefix)
+	h.metadata = api.ResourceMetadataPath(h.Prefix)
 	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
 		h.app.guardServer(server)
 		h.stopping = make(chan struct{})
@@ -117,7 +119,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 
 // ServeHTTP answers requests to the API's paths and passes all others on.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	if r.URL.Path == api.ResourceMetadataPath(h.Prefix) {
+	if r.URL.Path == h.metadata {
 		api.WriteResourceMetadata(w, api.Origin(r, isProxied(r)), h.Prefix)
 		return nil
 	}
@@ -126,18 +128,19 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		h.app.tellWho(w)
 		return nil
 	}
-	if below && !gateway.IsQuoted(r) && dashboard.WriteGuide(w, r, path) {
+	quoted := gateway.IsQuoted(r)
+	if below && !quoted && dashboard.WriteGuide(w, r, path) {
 		return nil
 	}
-	if !gateway.IsQuoted(r) && h.ownsDocument(r) {
+	if !quoted && h.ownsDocument(r) {
 		h.serveDocument(w, r, r.URL.Path)
 		return nil
 	}
 	pages := h.pages != nil && below && dashboard.Serves(path)
 	served := below && api.Serves(path) && !api.IsDocument(path)
-	if !served && !pages || gateway.IsQuoted(r) {
+	if !served && !pages || quoted {
 		notePassedOn(r)
-		if gateway.IsQuoted(r) {
+		if quoted {
 			return next.ServeHTTP(w, r)
 		}
 		return h.passOn(w, r, next)

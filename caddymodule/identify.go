@@ -60,42 +60,67 @@ func (a *App) identifyCallers() error {
 	return nil
 }
 
-// callerVar is the variable of a request with its caller.
-const callerVar = "tallygate.caller"
+// callVar is the variable of a request with what is told of its call.
+const callVar = "tallygate.call"
+
+// told is what placeholders and the access log tell of a call. They are computed when they are read.
+type told struct {
+	gateway.Caller
+	report *gateway.Report // nil until the call has ended
+}
 
 // begin gives the handlers below a meter placeholders that describe the call. If meters are nested, those of the innermost one count.
 func begin(r *http.Request, caller gateway.Caller) {
-	if known, ok := caddyhttp.GetVar(r.Context(), callerVar).(*gateway.Caller); ok {
-		*known = caller
-		return
-	}
-	repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	vars, ok := r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any)
 	if !ok {
 		return
 	}
-	known := &caller
-	caddyhttp.SetVar(r.Context(), callerVar, known)
-	repl.Map(func(key string) (any, bool) {
-		name, ours := strings.CutPrefix(key, "tallygate.")
-		if !ours {
-			return nil, false
-		}
-		switch name {
-		case "request":
-			return known.Request, true
-		case "payer":
-			return known.Payer, true
-		case "payee":
-			return known.Payee, true
-		case "key":
-			return known.Key, true
-		case "plan":
-			return known.Plan, true
-		case "tags":
-			return known.TagText(), true
-		default:
-			tag, is := strings.CutPrefix(name, "tags.")
-			return known.Tags[tag], is
-		}
-	})
+	if of, ok := vars[callVar].(*told); ok {
+		of.Caller = caller
+		return
+	}
+	of := &told{Caller: caller}
+	vars[callVar] = of
+	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
+		repl.Map(of.placeholder)
+	}
+}
+
+// placeholder returns the value of a placeholder.
+func (t *told) placeholder(key string) (any, bool) {
+	name, ours := strings.CutPrefix(key, "tallygate.")
+	if !ours {
+		return nil, false
+	}
+	switch name {
+	case "request":
+		return t.Request, true
+	case "payer":
+		return t.Payer, true
+	case "payee":
+		return t.Payee, true
+	case "key":
+		return t.Key, true
+	case "plan":
+		return t.Plan, true
+	case "tags":
+		return t.TagText(), true
+	case "charge", "units":
+		return t.used(name)
+	default:
+		tag, is := strings.CutPrefix(name, "tags.")
+		return t.Tags[tag], is
+	}
+}
+
+// used returns the value of a placeholder that is there when the call has ended.
+func (t *told) used(name string) (any, bool) {
+	switch {
+	case t.report == nil:
+		return nil, false
+	case name == "charge":
+		return t.report.Charge, true
+	default:
+		return t.report.Units, true
+	}
 }

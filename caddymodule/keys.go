@@ -83,8 +83,11 @@ func notePassedOn(r *http.Request) { caddyhttp.SetVar(r.Context(), passedOn, r) 
 // dropUnmetered removes Tallygate keys from a request that goes to an upstream and is not below a meter, although it is below the directive
 // tallygate. Otherwise the upstream could use the keys of those who call it directly. sent is the request as the proxy sends it.
 func (a *App) dropUnmetered(sent *http.Request) {
+	if gateway.IsMetered(sent) {
+		return
+	}
 	passed, ok := caddyhttp.GetVar(sent.Context(), passedOn).(*http.Request)
-	if !ok || gateway.IsMetered(sent) {
+	if !ok {
 		return
 	}
 	var own func(key string) bool

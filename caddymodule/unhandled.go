@@ -20,9 +20,11 @@ import (
 func (h *Handler) passOn(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	method, path := r.Method, r.URL.Path // handlers may change them
 	out := &begunWriter{ResponseWriterWrapper: caddyhttp.ResponseWriterWrapper{ResponseWriter: w}}
-	err := next.ServeHTTP(out, r)
-	if unhandled, _ := caddyhttp.GetVar(r.Context(), "unhandled").(bool); err != nil || out.begun || !unhandled {
+	if err := next.ServeHTTP(out, r); err != nil || out.begun {
 		return err
+	}
+	if unhandled, _ := caddyhttp.GetVar(r.Context(), "unhandled").(bool); !unhandled {
+		return nil
 	}
 	caddyhttp.SetVar(r.Context(), "unhandled", false)
 	if below, is := strings.CutPrefix(path, h.Prefix); is && api.IsBelow(below) {

@@ -80,12 +80,21 @@ const (
 )
 
 // HashKey returns the SHA-256 of a key, which is stored instead of the key. Keys have 256 random bits, so no slower hash is needed.
-func HashKey(key string) [32]byte { return sha256.Sum256([]byte(key)) }
+func HashKey(key string) [32]byte {
+	var room [keyLength]byte // a key in it takes no memory of its own
+	return sha256.Sum256(append(room[:0], key...))
+}
 
 // IsKey reports whether a text has the form of a key of this gateway, with a right checksum. It does not check whether the key is known.
 func IsKey(text string) bool {
 	_, ok := idInKey(text)
-	return ok && text[keySum:] == checksum(text[:keySum])
+	return ok && hasChecksum(text)
+}
+
+// hasChecksum reports whether a text that has the form of a key ends in the right checksum.
+func hasChecksum(key string) bool {
+	sum := checksum(key[:keySum])
+	return key[keySum:] == string(sum[:])
 }
 
 // HoldsKey reports whether a text contains a key.
@@ -126,32 +135,35 @@ func (b *Book) Authenticate(key string) (Actor, error) {
 	if !ok {
 		return Actor{}, refuse(Unauthorized, nil, "this is not the key of an agent of this gateway: they begin with tg_ and have 63 characters; %s", b.rules.operatorKey("nor is it the operator's"))
 	}
-	if key[keySum:] != checksum(key[:keySum]) {
+	if !hasChecksum(key) {
 		return Actor{}, refuse(Unauthorized, nil, "the key is mistyped or cut: its checksum does not fit")
 	}
-	var record Key
-	var agent Agent
-	err := b.look(func(r ledger.Reader) error {
-		found, err := b.process.keys.load(r, keyTable.key(id), &record)
-		if err == nil && found {
-			_, err = b.process.agents.load(r, agentTable.key(record.Agent), &agent)
-		}
-		return err
-	})
+	record, err := b.process.keys.peek(b, keyTable.key(id))
 	if err != nil {
 		return Actor{}, err
+	}
+	if record == nil {
+		record = new(Key) // which no secret belongs to
 	}
 	if err := record.check(hash, b.Now()); err != nil {
 		return Actor{}, err
 	}
-	return agent.bars(Actor{
+	agent, err := b.process.agents.peek(b, agentTable.key(record.Agent))
+	if err != nil {
+		return Actor{}, err
+	}
+	by := Actor{
 		Agent: record.Agent, Key: record.ID, ReadOnly: record.ReadOnly, Payees: record.Payees, Models: record.Models, Routes: record.Routes,
 		Expires: !record.ExpiresAt.IsZero(), Pace: record.Pace,
-	}), nil
+	}
+	if agent != nil {
+		by = agent.bars(by)
+	}
+	return by, nil
 }
 
 // check refuses a secret that is not the key's, or no longer valid.
-func (k Key) check(hash [32]byte, now time.Time) error {
+func (k *Key) check(hash [32]byte, now time.Time) error {
 	is := subtle.ConstantTimeCompare(hash[:], k.Hash[:]) == 1
 	was := k.OldHash != [32]byte{} && subtle.ConstantTimeCompare(hash[:], k.OldHash[:]) == 1
 	switch {
@@ -168,7 +180,7 @@ func (k Key) check(hash [32]byte, now time.Time) error {
 	}
 }
 
-func (k Key) expired(now time.Time) bool { return !k.ExpiresAt.IsZero() && !k.ExpiresAt.After(now) }
+func (k *Key) expired(now time.Time) bool { return !k.ExpiresAt.IsZero() && !k.ExpiresAt.After(now) }
 
 // CreateKey makes a key for an agent and returns the key, which is not stored. The operator may make keys for any agent. An agent may make keys
 // for itself, with a key that has no restrictions.
@@ -272,7 +284,8 @@ func newKey() (id, key string) {
 // newKeyText returns the whole of a new key with that id.
 func newKeyText(id string) string {
 	key := keyPrefix + id + "_" + base62(randomBelow(2, 256), 43)
-	return key + checksum(key)
+	sum := checksum(key)
+	return key + string(sum[:])
 }
 
 // randomBelow returns a random number below base to the power of digits.
@@ -286,15 +299,14 @@ func randomBelow(base, digits int64) *big.Int {
 }
 
 // checksum returns six digits, in the alphabet of [big.Int.Text].
-func checksum(text string) string {
+func checksum(text string) (sum [keyLength - keySum]byte) {
 	const digits = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-	var sum [6]byte
 	rest := crc32.ChecksumIEEE([]byte(text))
 	for i := len(sum) - 1; i >= 0; i-- {
 		sum[i] = digits[rest%62]
 		rest /= 62
 	}
-	return string(sum[:])
+	return sum
 }
 
 func base62(n *big.Int, width int) string {

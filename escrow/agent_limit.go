@@ -158,7 +158,17 @@ func byOperator(limits []Limit) []Limit {
 }
 
 // Limits returns an agent's limits, and what was spent of them.
-func (b *Book) Limits(agent string) (limits []Limit, err error) {
+func (b *Book) Limits(agent string) ([]Limit, error) {
+	has := false // most agents have none
+	err := b.peek(limitTable.key(agent), func([]byte) error { has = true; return nil })
+	if err != nil || !has {
+		return nil, err
+	}
+	return b.spentLimits(agent)
+}
+
+// spentLimits is Limits for an agent that has some.
+func (b *Book) spentLimits(agent string) (limits []Limit, err error) {
 	err = b.look(func(r ledger.Reader) error {
 		limits, err = limitsOf(r, agent, b.Now())
 		return err

@@ -99,7 +99,8 @@ type process struct {
 
 	keys   decoded[Key]
 	agents decoded[Agent]
-	silent *silent // agents without webhooks
+	drawn  decoded[Escrow] // from which calls are paid
+	silent *silent         // agents without webhooks
 
 	oldest  oldest
 	watches *watches // what open pages wait for
@@ -112,7 +113,7 @@ type process struct {
 }
 
 func newProcess(l *ledger.Ledger) *process {
-	return &process{shared: l.IsShared(), oldest: oldest{shared: l.IsShared()}, claims: newClaims(l), ids: newIDs(), outbox: make(chan struct{}, 1), signer: &signer{}, silent: newSilent(l), watches: newWatches(), unkept: newUnkept(), taking: newAgentLocks(), pacing: newAgentLocks()}
+	return &process{shared: l.IsShared(), claims: newClaims(l), ids: newIDs(), outbox: make(chan struct{}, 1), signer: &signer{}, drawn: decoded[Escrow]{ready: (*Escrow).loaded}, silent: newSilent(l), watches: newWatches(), unkept: newUnkept(), taking: newAgentLocks(), pacing: newAgentLocks()}
 }
 
 func (r Rules) withDefaults() Rules {

@@ -199,11 +199,17 @@ func (b *Book) view(fn func(ledger.Reader) error) error { return b.ledger.View(f
 // look is like view, but is quicker for few records, which it may read as of different commits, see [ledger.Ledger.Look].
 func (b *Book) look(fn func(ledger.Reader) error) error { return b.ledger.Look(fn) }
 
+// peek reads one record as committed, by itself, and decodes it by a function. It does nothing if there is no such record.
+func (b *Book) peek(key []byte, decode func(value []byte) error) error {
+	return b.ledger.Peek(key, decode)
+}
+
 // decoded remembers records in their decoded form, for those that are read in each call. A record whose bytes have changed is decoded again, so
 // what it returns is never older than what is stored. Nothing in its records may be changed.
 type decoded[T any] struct {
 	mu      sync.RWMutex
-	records map[string]decodedRecord[T]
+	records map[string]*decodedRecord[T]
+	ready   func(*T) // is called for each record that was decoded, if it is not nil
 }
 
 type decodedRecord[T any] struct {
@@ -213,27 +219,35 @@ type decodedRecord[T any] struct {
 
 const maxDecoded = 10_000 // records; beyond it all are forgotten
 
-// load is like [load].
-func (d *decoded[T]) load(r ledger.Reader, key []byte, out *T) (found bool, err error) {
-	value, err := r.Get(key)
-	if err != nil || value == nil {
-		return false, err
-	}
+// peek returns a record as committed, or nil if there is none.
+func (d *decoded[T]) peek(b *Book, key []byte) (record *T, err error) {
+	err = b.peek(key, func(value []byte) (err error) {
+		record, err = d.of(key, value)
+		return err
+	})
+	return record, err
+}
+
+// of returns the record that has a key and a value.
+func (d *decoded[T]) of(key, value []byte) (*T, error) {
 	d.mu.RLock()
-	known, ok := d.records[string(key)]
+	known := d.records[string(key)]
 	d.mu.RUnlock()
-	if ok && bytes.Equal(known.value, value) {
-		*out = known.record
-		return true, nil
+	if known != nil && bytes.Equal(known.value, value) {
+		return &known.record, nil
 	}
-	if err := decode(key, value, out); err != nil {
-		return false, err
+	known = &decodedRecord[T]{value: bytes.Clone(value)}
+	if err := decode(key, value, &known.record); err != nil {
+		return nil, err
+	}
+	if d.ready != nil {
+		d.ready(&known.record)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.records == nil || len(d.records) >= maxDecoded {
-		d.records = make(map[string]decodedRecord[T])
+		d.records = make(map[string]*decodedRecord[T])
 	}
-	d.records[string(key)] = decodedRecord[T]{bytes.Clone(value), *out}
-	return true, nil
+	d.records[string(key)] = known
+	return &known.record, nil
 }

@@ -276,7 +276,7 @@ func (a *Authorisation) frozen() error {
 	if a.charge.EscrowID == "" {
 		return nil
 	}
-	e, err := a.book.storedEscrow(a.charge.EscrowID)
+	e, err := a.book.drawnEscrow(a.charge.EscrowID)
 	if err == nil && !e.drawable() {
 		err = e.wrongStatus("further draw")
 	}

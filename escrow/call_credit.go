@@ -43,8 +43,11 @@ func (b *Book) holdCredit(o CallOrder) (holds creditHolds, err error) {
 
 // purse looks up the credits that an agent may use at a payee.
 func (b *Book) purse(agent, payee string) (purse []pursed, err error) {
-	err = b.look(func(r ledger.Reader) error {
-		purse, err = purseOf(r, agent, payee)
+	key := purseTable.key(agent, payee)
+	err = b.peek(key, func(value []byte) error {
+		var found []pursed
+		err := decode(key, value, &found)
+		purse = found
 		return err
 	})
 	return purse, err

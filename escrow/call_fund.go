@@ -119,7 +119,7 @@ func (a *Authorisation) use(ctx context.Context, e *Escrow, o CallOrder) error {
 	if err := a.holdFirst(ctx, o, e); err != nil {
 		return err
 	}
-	now, err := a.book.storedEscrow(e.ID)
+	now, err := a.book.drawnEscrow(e.ID)
 	if err == nil && !now.drawable() {
 		err = now.wrongStatus("metered call")
 	}
@@ -136,8 +136,9 @@ func (a *Authorisation) use(ctx context.Context, e *Escrow, o CallOrder) error {
 // fromOldest tries the open escrows of the pair, the oldest first. If a limit of the key refuses one, a later one may still do: the limits
 // do not count again what the key has locked itself.
 func (a *Authorisation) fromOldest(ctx context.Context, o CallOrder) (found bool, err error) {
-	if e := a.book.process.oldest.of(o.By.Agent, o.Payee); e != "" {
-		if found, err := a.again(ctx, e, o); found || err != nil {
+	known, changes := a.book.process.oldest.of(o.By.Agent, o.Payee)
+	if known != "" {
+		if found, err := a.again(ctx, known, o); found || err != nil {
 			return found, err
 		}
 	}
@@ -153,7 +154,7 @@ func (a *Authorisation) fromOldest(ctx context.Context, o CallOrder) (found bool
 		err := a.use(ctx, e, o)
 		if err == nil {
 			if i == 0 {
-				a.book.process.oldest.note(o.By.Agent, o.Payee, e.ID)
+				a.book.process.oldest.note(o.By.Agent, o.Payee, e.ID, changes)
 			}
 			return true, nil
 		}
@@ -168,37 +169,46 @@ func (a *Authorisation) fromOldest(ctx context.Context, o CallOrder) (found bool
 	return false, limited
 }
 
-// oldest knows the oldest open escrow between two agents, if processes share the ledger. To try it first takes no search, for which a database
-// would have to be asked. It stays the oldest until it is over, since later ones are younger.
+// oldest knows the oldest open escrow between two agents. To try it first takes no search. It is forgotten when this process opens or ends an
+// escrow between the two. Of those of other processes that share the ledger it does not know, but these are younger.
 type oldest struct {
-	shared  bool
 	mu      sync.Mutex
 	escrows map[[2]string]string
+	changes int // how often something was forgotten
 }
 
 const maxOldest = 10_000 // pairs; if there are more, all are forgotten
 
-func (l *oldest) of(payer, payee string) string {
+// of returns the oldest escrow, if it is known, and the changes so far.
+func (l *oldest) of(payer, payee string) (escrow string, changes int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.escrows[[2]string{payer, payee}]
+	return l.escrows[[2]string{payer, payee}], l.changes
 }
 
-func (l *oldest) note(payer, payee, escrow string) {
-	if !l.shared {
-		return
-	}
+// note notes the oldest escrow, unless there were more changes since it was searched for.
+func (l *oldest) note(payer, payee, escrow string, changes int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if changes != l.changes {
+		return
+	}
 	if l.escrows == nil || len(l.escrows) >= maxOldest {
 		l.escrows = make(map[[2]string]string)
 	}
 	l.escrows[[2]string{payer, payee}] = escrow
 }
 
+func (l *oldest) forget(payer, payee string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.escrows, [2]string{payer, payee})
+	l.changes++
+}
+
 // again tries the oldest escrow of the pair again.
 func (a *Authorisation) again(ctx context.Context, id string, o CallOrder) (bool, error) {
-	e, err := a.book.storedEscrow(id)
+	e, err := a.book.drawnEscrow(id)
 	if err != nil || e == nil || !e.Kind.drawn() || !e.drawable() || e.over(a.book.Now()) {
 		return false, err
 	}

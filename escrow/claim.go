@@ -53,12 +53,16 @@ type Claims interface {
 	// Clean writes into the books what could not be given back there while the ledger took no operations.
 	Clean(ctx context.Context) error
 
-	// Live registers something that runs in this process, such as a call, with a function that ends it. The caller must call the returned
-	// function when it has ended by itself.
-	Live(end func()) (ended func())
+	// Live registers something that runs in this process, such as a call. The caller must call Gone when it has ended by itself.
+	Live(of Living)
+	// Gone removes what Live has registered.
+	Gone(of Living)
 	// EndLive ends everything that is registered by Live, concurrently, and returns when all have ended.
 	EndLive()
 }
+
+// Living is what runs in this process, and must end before the process does. It is a pointer.
+type Living interface{ EndNow() }
 
 // Claim is what was claimed of some things. Its methods may be called from any goroutine. After the claim has ended they do nothing.
 type Claim interface {

@@ -472,36 +472,35 @@ func (p *paid) pay(of Thing, until Paid) {
 // live is what lives in the process.
 type live struct {
 	mu   sync.Mutex
-	ends map[*func()]struct{}
+	ends map[Living]struct{}
 }
 
 // Live is [Claims]'.
-func (m *memory) Live(end func()) (ended func()) {
+func (m *memory) Live(of Living) {
 	l := &m.live
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.ends == nil {
-		l.ends = make(map[*func()]struct{})
+		l.ends = make(map[Living]struct{})
 	}
-	l.ends[&end] = struct{}{}
-	return func() {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		delete(l.ends, &end)
-	}
+	l.ends[of] = struct{}{}
+}
+
+// Gone is [Claims]'.
+func (m *memory) Gone(of Living) {
+	m.live.mu.Lock()
+	defer m.live.mu.Unlock()
+	delete(m.live.ends, of)
 }
 
 // EndLive is [Claims]'.
 func (m *memory) EndLive() {
 	m.live.mu.Lock()
-	ends := make([]func(), 0, len(m.live.ends))
-	for end := range m.live.ends {
-		ends = append(ends, *end)
-	}
+	ends := slices.Collect(maps.Keys(m.live.ends))
 	m.live.mu.Unlock()
 	var all sync.WaitGroup
-	for _, end := range ends {
-		all.Go(end)
+	for _, of := range ends {
+		all.Go(of.EndNow)
 	}
 	all.Wait()
 }

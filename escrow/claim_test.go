@@ -232,8 +232,8 @@ func TestLive(t *testing.T) {
 	var mu sync.Mutex
 	var ends []string
 	meet := make(chan struct{})
-	live := func(name string) func() {
-		return claims.Live(func() {
+	live := func(name string) *ended {
+		l := &ended{func() {
 			if name == "a" {
 				<-meet
 			} else {
@@ -242,15 +242,22 @@ func TestLive(t *testing.T) {
 			mu.Lock()
 			defer mu.Unlock()
 			ends = append(ends, name)
-		})
+		}}
+		claims.Live(l)
+		return l
 	}
 	live("a")
-	ended := live("c")
+	c := live("c")
 	live("b")
-	ended()
-	ended()
+	claims.Gone(c)
+	claims.Gone(c)
 	claims.EndLive()
 	if slices.Sort(ends); fmt.Sprint(ends) != "[a b]" {
 		t.Errorf("%v were ended", ends)
 	}
 }
+
+// ended is something that lives until its function is called.
+type ended struct{ end func() }
+
+func (e *ended) EndNow() { e.end() }

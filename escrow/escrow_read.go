@@ -15,6 +15,11 @@ func (b *Book) storedEscrow(id string) (e *Escrow, err error) {
 	return e, err
 }
 
+// drawnEscrow is storedEscrow for a call, which does not change the escrow that it gets.
+func (b *Book) drawnEscrow(id string) (*Escrow, error) {
+	return b.process.drawn.peek(b, escrowTable.key(id))
+}
+
 // currentEscrow returns an escrow as committed, after what is due to it was done. It returns nil if there is none.
 func (b *Book) currentEscrow(ctx context.Context, id string) (*Escrow, error) {
 	e, err := b.storedEscrow(id)
@@ -27,12 +32,17 @@ func (b *Book) currentEscrow(ctx context.Context, id string) (*Escrow, error) {
 // maxCandidates is how many open escrows of a pair a call tries at most.
 const maxCandidates = 64
 
-// openEscrows returns the escrows of a pair that meters may draw from, the oldest first.
+// openEscrows returns the escrows of a pair that meters may draw from, the oldest first. They must not be changed.
 func (b *Book) openEscrows(payer, payee string) (escrows []*Escrow, err error) {
 	err = b.view(func(r ledger.Reader) error {
 		return r.Scan(openByPair.under(payer, payee), func(key, _ []byte) (bool, error) {
-			e, err := escrowByID(r, openByPair.lastPart(key, payer, payee))
-			if err == nil && e != nil {
+			of := escrowTable.key(openByPair.lastPart(key, payer, payee))
+			value, err := r.Get(of)
+			if err != nil || value == nil {
+				return true, err
+			}
+			e, err := b.process.drawn.of(of, value)
+			if err == nil {
 				escrows = append(escrows, e)
 			}
 			return len(escrows) < maxCandidates, err

@@ -54,6 +54,10 @@ func (t *Tx) list(e *Escrow) error {
 		return nil
 	}
 	e.listed = after
+	if before.open != after.open {
+		from, to := e.From, e.To
+		t.ledger.OnCommit(func() { t.process.oldest.forget(from, to) })
+	}
 	was, is := e.keysIn(before), e.keysIn(after)
 	for key := range was {
 		if !is[key] {
@@ -147,9 +151,14 @@ func escrowByID(r ledger.Reader, id string) (*Escrow, error) {
 	if found, err := load(r, escrowTable.key(id), &e); err != nil || !found {
 		return nil, err
 	}
+	e.loaded()
+	return &e, nil
+}
+
+// loaded completes an escrow that was read.
+func (e *Escrow) loaded() {
 	e.Kind = e.kind()
 	e.listed = e.lists()
-	return &e, nil
 }
 
 // unheld returns how much of an escrow no running call holds. It sets e.Held.

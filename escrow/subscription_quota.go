@@ -82,7 +82,7 @@ func (a *Authorisation) fromSubscription(ctx context.Context, o CallOrder) error
 	a.source = ledger.Wallet(o.By.Agent)
 	var pool *Escrow
 	if s.PoolID != "" {
-		if pool, err = a.book.storedEscrow(s.PoolID); err != nil {
+		if pool, err = a.book.drawnEscrow(s.PoolID); err != nil {
 			a.quota.end()
 			return err
 		}

@@ -16,7 +16,7 @@ type admitted struct {
 	*asked
 	pay    payment
 	within string // the word for requests that belong to the call; empty if there can be none
-	left   func() // removes the call from the running calls
+	done   func() // lets the next call go on that waits for this one; nil until the call runs
 	hangUp func() // ends the upstream's context; nil if it ends with the client's
 	// readsOn says that an answer is read on when its client has left.
 	readsOn bool
@@ -51,10 +51,15 @@ func (q *asked) admit() (*admitted, *ledger.Refusal) {
 	a.readsOn = pay.moves() && q.rates.UsesTokens() && q.call.API != ""
 	a.listen()
 	a.prepare()
-	ended := a.gateway.book.Claims().Live(a.abandon) // the end of the process may have to settle the call
-	a.left = func() { ended(); done() }
-	metrics.live.Inc()
+	a.begins(done)
 	return a, nil
+}
+
+// begins notes that the call runs: the end of the process may have to settle it.
+func (a *admitted) begins(done func()) {
+	a.done = done
+	a.gateway.book.Claims().Live(a)
+	metrics.live.Inc()
 }
 
 // prepare makes the request what the provider gets: without what would make an answer that can't be read, with the context of the upstream
@@ -193,8 +198,10 @@ func (a *admitted) reads() bool {
 
 // serve passes the request on to the provider's handlers, and the answer back to the client.
 func (a *admitted) serve(w http.ResponseWriter, next Handler) error {
-	answer := &response{ResponseWriter: w, call: a, own: w.Header().Clone()}
-	a.tellOwed(answer.own)
+	answer := &response{ResponseWriter: w, call: a, own: fieldsOf(w.Header())}
+	if owed := a.sumOwed(); owed > 0 {
+		answer.own = append(answer.own, headerField{headerOwed, []string{owed.String()}})
+	}
 	defer answer.close()
 	cause, err := answer.run(next)
 	a.report()
@@ -225,7 +232,7 @@ func (a *admitted) report() {
 	if ok {
 		a.gateway.options.Report(a.request, Report{
 			Request: a.id, Payer: a.payer.Agent, Payee: a.route.Payee, Route: end.charge.Route, Model: end.charge.Model, Asked: end.charge.AskedModel,
-			Charge: end.charge.Amount.String(), Units: unitsOf(end.charge), Counts: end.charge.Units,
+			Charge: end.amount, Units: end.units, Counts: end.charge.Units,
 		})
 	}
 }
@@ -239,7 +246,7 @@ func (a *admitted) cancel() {
 
 func (a *admitted) cancelLocked() {
 	if a.end == nil {
-		a.end = &settled{}
+		a.end = costless()
 		a.pay.cancel()
 	}
 }
@@ -250,7 +257,7 @@ func (a *admitted) yield() {
 	defer a.mu.Unlock()
 	a.yielded = true
 	if a.end == nil {
-		a.end = &settled{}
+		a.end = costless()
 	}
 	a.pay.cancel()
 }
@@ -280,7 +287,8 @@ func (a *admitted) leave() {
 	if a.hangUp != nil {
 		a.hangUp()
 	}
-	a.left()
+	a.gateway.book.Claims().Gone(a)
+	a.done()
 	a.endInclude()
 	metrics.live.Dec()
 }
@@ -307,8 +315,8 @@ func (a *admitted) settle(e ending) (*settled, error) {
 	return a.end, a.end.err
 }
 
-// abandon charges what was sent, and prevents that more is sent. It is called when the process ends before the handler.
-func (a *admitted) abandon() {
+// EndNow charges what was sent, and prevents that more is sent. It is called when the process ends before the handler.
+func (a *admitted) EndNow() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.aborted {

@@ -31,14 +31,15 @@ type arrival struct {
 	terms       terms
 	refused     *ledger.Refusal // the refusal of the terms; only a caller that was identified gets it
 	body        []byte          // the body as it arrived, if it was read; for inner meters, the digest and judges
-	// deadline sets the time by which the client must have sent its request; nil if that is not possible
-	deadline func(time.Time) error
-	cutOff   bool // the body was not read to its end, and must not be
+	// writer is where the answer goes, by which a client can be made to send its request in time; nil if it must not be.
+	writer http.ResponseWriter
+	cutOff bool // the body was not read to its end, and must not be
 	// What the call has taken of the room for bodies: of the room for small bodies, and of that for large ones. nil if nothing.
 	smallRoom, room escrow.Claim
 }
 
-// callKey is the key of a request's context under which an inner meter finds the call of the meter around it.
+// callKey is the key of a request's context with the call of the meter around it, an *admitted, by which an inner meter finds it; or with the
+// quote that the request is for, a *quoted.
 type callKey struct{}
 
 // arrive removes from the request what must not reach the provider. If there is a meter around this one, this meter takes over the call,

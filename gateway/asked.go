@@ -28,7 +28,7 @@ type asked struct {
 	rates  *pricing.Rates  // nil if the call is free and the tariff has no prices for it
 	dear   *pricing.Rates  // the most expensive prices of all models that the request names; they bound the call
 	judged target          // where the request went when call was found; zero if the price does not depend on the request
-	first  meter.Call      // the call as it was found first, without its body and format
+	first  *meter.Call     // the call as it was found first, without its body and format; nil if judged is zero
 	owed   []escrow.Debt   // what is to be paid before the call, since it names what was not paid in full
 	limit  ledger.Amount   // the most that the caller and the provider let the call cost; 0: no limit
 	// The call's name in the books and a digest of the request, if it has an Idempotency-Key.
@@ -164,8 +164,8 @@ func (q *asked) read() *ledger.Refusal {
 	if len(call.Model) > maxModel {
 		return refuse(escrow.InvalidRequest, "the model's name has more than 256 bytes", "field", "model")
 	}
-	q.call, q.judged, q.first = call, targetOf(r), *call
-	q.first.Body, q.first.Format = nil, nil
+	q.call = call
+	q.judge(call)
 	if q.body != nil {
 		setBody(r, call.Body)
 	}

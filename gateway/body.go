@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"net/http"
 	"os"
 	"strconv"
 	"time"
@@ -49,9 +50,10 @@ func (a *arrival) readBody() (refused *ledger.Refusal) {
 	if r.ContentLength > limit {
 		return beyond()
 	}
+	allow := a.patience()
 	defer func() {
 		if refused == nil {
-			a.allow(0)
+			allow(0)
 		} else {
 			a.cutOff = r.ProtoMajor == 1
 		}
@@ -62,7 +64,7 @@ func (a *arrival) readBody() (refused *ledger.Refusal) {
 		if body, refusal = a.grow(body, r.ContentLength); refusal != nil {
 			return refusal
 		}
-		a.allow(a.gateway.bodyGrace + time.Duration(len(body)/slowest)*time.Second)
+		allow(a.gateway.bodyGrace + time.Duration(len(body)/slowest)*time.Second)
 		n, err := r.Body.Read(body[len(body):cap(body)])
 		body = body[:len(body)+n]
 		switch {
@@ -126,16 +128,20 @@ func (a *arrival) refusePenniless() *ledger.Refusal {
 		"available", "0", "currency", book.Currency(), "payee", a.route.Payee)
 }
 
-// allow sets how long the client may send, from the beginning of its request. 0 means as long as the server allows.
-func (a *arrival) allow(d time.Duration) {
-	if a.deadline == nil {
-		return
+// patience returns what sets how long the client may send, from the beginning of its request. 0 means as long as the server allows.
+func (a *arrival) patience() (allow func(d time.Duration)) {
+	server, _ := a.request.Context().Value(http.ServerContextKey).(*http.Server)
+	if a.writer == nil || server != nil && server.ReadTimeout != 0 { // the operator has set a timeout
+		return func(time.Duration) {}
 	}
-	at := time.Time{}
-	if d > 0 {
-		at = a.began.Add(d)
+	client := http.NewResponseController(a.writer)
+	return func(d time.Duration) {
+		at := time.Time{}
+		if d > 0 {
+			at = a.began.Add(d)
+		}
+		_ = client.SetReadDeadline(at) // a connection without deadlines keeps the server's
 	}
-	_ = a.deadline(at) // a connection without deadlines keeps the server's
 }
 
 // takeRoom takes room for n more bytes of a body that will then have size bytes. It returns false if there is no room for all calls, or for

@@ -87,7 +87,7 @@ func (c *counted) close() { c.coding.close() }
 
 // contentLength returns the length that a header states, or -1.
 func contentLength(h http.Header) int64 {
-	if length, err := strconv.ParseInt(h.Get("Content-Length"), 10, 64); err == nil {
+	if length, err := strconv.ParseInt(valueOf(h, "Content-Length"), 10, 64); err == nil {
 		return length
 	}
 	return -1
@@ -96,7 +96,7 @@ func contentLength(h http.Header) int64 {
 // isIncremental reports whether an answer asks to be passed on without buffering:
 // https://www.ietf.org/archive/id/draft-ietf-httpbis-incremental-04.html
 func isIncremental(h http.Header) bool {
-	values := h.Values("Incremental")
+	values := h["Incremental"]
 	if len(values) == 0 {
 		return false
 	}

@@ -172,9 +172,10 @@ func (b *kept) complete() (cause any) {
 		c.tell(b.ResponseWriter, asRefusal(err), nil)
 		return nil
 	}
-	c.writeReceipt(b.Header(), b.status) // a payment may have been settled only now
-	c.writeCharge(b.Header(), end)
-	keepUnstored(b.Header())
+	h := b.Header()
+	c.writeReceipt(h, b.status) // a payment may have been settled only now
+	c.writeCharge(h, end)
+	keepUnstored(h)
 	b.ResponseWriter.WriteHeader(b.status)
 	if len(out) == 0 || len(b.bytes) == 0 {
 		return nil

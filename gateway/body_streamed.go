@@ -289,8 +289,8 @@ func (b *streamed) setTrailers(end *settled) {
 
 // comment states the charge in a comment of an event stream, if clients of its format skip comments. Whoever reads the raw stream sees it.
 func (b *streamed) comment(end *settled) []byte {
-	charge := end.charge
-	text := "tallygate request=" + b.call.id + " charge=" + charge.Amount.String() + " units=" + unitsOf(charge) + " balance=" + charge.Balance.String()
+	charge := &end.charge
+	text := "tallygate request=" + b.call.id + " charge=" + end.amount + " units=" + end.units + " balance=" + charge.Balance.String()
 	if charge.Credit > 0 {
 		text += " credit=" + charge.Credit.String()
 	}

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"iter"
 	"net/http"
 	"strings"
 )
@@ -23,7 +24,7 @@ func forbidCaching(h http.Header, how string) {
 		}
 	}
 	kept := []string{how}
-	for _, directive := range directives(strings.Join(h.Values("Cache-Control"), ",")) {
+	for directive := range directives(strings.Join(h["Cache-Control"], ",")) {
 		if directive = strings.TrimSpace(directive); directive == "" {
 			continue
 		}
@@ -43,28 +44,36 @@ func forbidCaching(h http.Header, how string) {
 	if how == "no-store" {
 		kept = kept[:1]
 	}
-	h.Set("Cache-Control", strings.Join(kept, ", "))
+	h["Cache-Control"] = []string{strings.Join(kept, ", ")}
 }
 
 // isCacheRule reports whether a header is for caches that follow it instead of Cache-Control: CDN-Cache-Control, and headers of single
 // vendors.
 func isCacheRule(name string) bool {
-	name = strings.ToLower(strings.ReplaceAll(name, "_", "-"))
-	switch name {
-	case "surrogate-control", "edge-control", "x-accel-expires", "x-litespeed-cache-control":
-		return true
-	default:
-		return strings.HasSuffix(name, "-cache-control")
-	}
+	from := len(name) - len(cacheRuleSuffix)
+	return from >= 0 && isNamed(name[from:], cacheRuleSuffix) || isOneOf(name, cacheRules)
 }
 
+const cacheRuleSuffix = "-Cache-Control"
+
+var cacheRules = []string{"Surrogate-Control", "Edge-Control", "X-Accel-Expires"}
+
 // directives splits a list at its commas, except for commas in quotes.
-func directives(list string) []string {
-	quoted := false
-	return strings.FieldsFunc(strings.ReplaceAll(list, "\t", " "), func(r rune) bool {
-		if r == '"' {
-			quoted = !quoted
+func directives(list string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		list := strings.ReplaceAll(list, "\t", " ")
+		begin, quoted := 0, false
+		for i := range len(list) {
+			switch {
+			case list[i] == '"':
+				quoted = !quoted
+			case list[i] == ',' && !quoted:
+				if !yield(list[begin:i]) {
+					return
+				}
+				begin = i + 1
+			}
 		}
-		return r == ',' && !quoted
-	})
+		yield(list[begin:])
+	}
 }

@@ -26,6 +26,9 @@ type Caller struct {
 // headerPayer tells the provider who calls, if the route says so.
 const headerPayer = "Tallygate-Payer"
 
+// signatureHeaders are those of a message that is signed.
+var signatureHeaders = []string{standardwebhooks.HeaderWebhookID, standardwebhooks.HeaderWebhookTimestamp, standardwebhooks.HeaderWebhookSignature}
+
 // Identification says what a provider is told about callers.
 type Identification struct {
 	// Signer, if set, signs the payer's id as a message of Standard Webhooks, whose id is the call's. So the provider can tell that it comes
@@ -87,8 +90,7 @@ func (i *Identification) dropIdentity(h http.Header) {
 		return
 	}
 	for name := range h {
-		switch strings.ToLower(strings.ReplaceAll(name, "_", "-")) { // many programs take underscores for hyphens
-		case standardwebhooks.HeaderWebhookID, standardwebhooks.HeaderWebhookTimestamp, standardwebhooks.HeaderWebhookSignature:
+		if isOneOf(name, signatureHeaders) {
 			delete(h, name)
 		}
 	}

@@ -1,10 +1,6 @@
 package gateway
 
-import (
-	"net/http"
-
-	"github.com/tallygate/tallygate/escrow"
-)
+import "net/http"
 
 // promiseCharge states a known price before it is charged. Its money is held, and only a complete answer is charged.
 func (a *admitted) promiseCharge(h http.Header) {
@@ -25,18 +21,18 @@ func (a *admitted) promiseCharge(h http.Header) {
 
 // writeCharge states what was charged.
 func (a *admitted) writeCharge(h http.Header, end *settled) {
-	charge := end.charge
-	h.Set(headerCharge, charge.Amount.String())
+	charge := &end.charge
+	h[headerCharge] = []string{end.amount}
 	if charge.RequestID == "" { // there is no charge
 		return
 	}
-	h.Set(headerUnits, a.unitsUsed(charge))
-	h.Set(headerBalance, charge.Balance.String())
+	h[headerUnits] = []string{a.unitsUsed(end)}
+	h[headerBalance] = []string{charge.Balance.String()}
 	if charge.Credit > 0 {
-		h.Set(headerCredit, charge.Credit.String())
+		h[headerCredit] = []string{charge.Credit.String()}
 	}
 	if charge.EscrowID != "" {
-		h.Set(headerEscrow, charge.EscrowID)
+		h[headerEscrow] = []string{charge.EscrowID}
 	}
 	a.pay.mention(h, charge.QuotaLeft)
 	if verdict := end.verdict(); verdict != "" {
@@ -63,9 +59,9 @@ func (a *admitted) mayState(header string) bool {
 }
 
 // unitsUsed returns the units of a charge. If it has none, it returns the units that would have been counted, as 0.
-func (a *admitted) unitsUsed(charge escrow.Charge) string {
-	if units := unitsOf(charge); units != "" {
-		return units
+func (a *admitted) unitsUsed(end *settled) string {
+	if end.units != "" {
+		return end.units
 	}
 	if charged := a.rates.Charged(); len(charged) > 0 {
 		return string(charged[0]) + "=0"

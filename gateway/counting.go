@@ -16,19 +16,17 @@ type counting struct {
 	*admitted
 	status    int
 	counter   meter.Counter
-	passes    bool               // nothing in it is counted, or held back
-	messages  bool               // it comes as messages, each of which is an event
-	exact     func() meter.Usage // usedSoFar, made once and not for each chunk
-	watcher   Watcher            // sees the body for a judge; nil if nobody judges the answer
-	sent      bool               // bytes of the body were sent
-	mustShow  bool               // it must show to be an answer before it goes on
-	delivered *meter.Usage       // what was sent when the money ran out, if that is known exactly
-	tokens    int64              // of its final usage
+	passes    bool         // nothing in it is counted, or held back
+	messages  bool         // it comes as messages, each of which is an event
+	watcher   Watcher      // sees the body for a judge; nil if nobody judges the answer
+	sent      bool         // bytes of the body were sent
+	mustShow  bool         // it must show to be an answer before it goes on
+	delivered *meter.Usage // what was sent when the money ran out, if that is known exactly
+	tokens    int64        // of its final usage
 }
 
 func newCounting(a *admitted, status int, h http.Header, sse bool) *counting {
 	c := &counting{admitted: a, status: status}
-	c.exact = c.usedSoFar
 	kind := mediaType(h)
 	c.messages = sse || a.call.Stream || wire.IsLines(kind) || kind == "application/vnd.amazon.eventstream" || status == http.StatusSwitchingProtocols || a.request.Method == http.MethodConnect
 	_, known := a.pay.known()
@@ -201,7 +199,7 @@ func (c *counting) reach() (at meter.Units, reached bool) {
 	if bound != nil {
 		c.addAsked(bound)
 	}
-	return at, c.pay.reach(bound, c.exact)
+	return at, c.pay.reach(bound, c)
 }
 
 // usedSoFar counts what was really used so far.

@@ -117,9 +117,7 @@ func (g *Gateway) Serve(route *Route, w http.ResponseWriter, r *http.Request, ne
 	if route.Shadow {
 		return arrived.overhear(w, next)
 	}
-	if server, _ := r.Context().Value(http.ServerContextKey).(*http.Server); server == nil || server.ReadTimeout == 0 { // otherwise the operator has set a timeout
-		arrived.deadline = http.NewResponseController(w).SetReadDeadline
-	}
+	arrived.writer = w
 	asked, refusal := arrived.ask()
 	maps.Copy(w.Header(), arrived.receipt)
 	if arrived.passes {

@@ -187,16 +187,9 @@ func (c *counting) laterAnswer(name string, usage meter.Usage) escrow.LaterAnswe
 	}
 }
 
-// paidBy reports whether nothing but these classes can cost anything.
+// paidBy reports whether these classes are charged, or count for the plan, and nothing else can cost anything.
 func (q *asked) paidBy(classes ...meter.Class) bool {
-	plan, _ := q.route.Payment.(*Subscription)
-	charged := q.rates.Charged()
-	for _, class := range charged {
-		if !slices.Contains(classes, class) {
-			return false
-		}
-	}
-	return len(charged) > 0 || slices.ContainsFunc(classes, plan.counts)
+	return q.rates.OnlyOf(classes...) && slices.ContainsFunc(classes, q.charges)
 }
 
 // ownUnits are the units of the provider's own, which its answers state.

@@ -66,8 +66,7 @@ func (w *response) turns() bool {
 	if err != nil {
 		return false
 	}
-	c.judged, c.first = targetOf(r), *call // the provider's own cursor is no resource that the caller names
-	c.first.Body, c.first.Format = nil, nil
+	c.judge(call) // the provider's own cursor is no resource that the caller names
 	w.discard()
 	w.body, w.status = nil, 0
 	return true

@@ -37,7 +37,7 @@ type payment interface {
 	ahead(tokens int64) bool
 	// reach extends what is held to the bound of what the answer may have used so far, plus a batch. It returns false if there is not enough
 	// money. bound is quick to compute; exact counts what was really used.
-	reach(bound meter.Units, exact func() meter.Usage) bool
+	reach(bound meter.Units, exact uses) bool
 	// draw pays a batch when it is full. Nothing of the next batch is sent before the draw is durable, so that a stream loses at most one
 	// batch if the process dies. at is what was certainly used so far.
 	draw(at meter.Units) error
@@ -56,6 +56,9 @@ type payment interface {
 	// cancel gives back what is held.
 	cancel()
 }
+
+// uses counts what an answer has really used so far.
+type uses interface{ usedSoFar() meter.Usage }
 
 // payment returns how the call is paid: as the route says, unless the call does the work of a milestone, or the route is in shadow mode.
 func (q *asked) payment() Payment {
@@ -113,18 +116,18 @@ func (q *asked) worth(bound meter.Units) (ledger.Amount, error) {
 // free is the payment of a call that costs nothing, or is let through.
 type free struct{}
 
-func (free) known() (ledger.Amount, bool)               { return 0, false }
-func (free) moves() bool                                { return false }
-func (free) costs() bool                                { return false }
-func (free) start(time.Time, bool)                      {}
-func (free) covers(int) bool                            { return true }
-func (free) reach(meter.Units, func() meter.Usage) bool { return true }
-func (free) ahead(int64) bool                           { return true }
-func (free) draw(meter.Units) error                     { return nil }
-func (free) exhausted() (ledger.Outcome, string)        { return "", "" }
-func (free) complete(*escrow.Settlement, meter.Units)   {}
-func (free) secure(*escrow.Settlement) *ledger.Refusal  { return nil }
-func (free) clamp(*escrow.Settlement)                   {}
-func (free) authorisation() *escrow.Authorisation       { return nil }
-func (free) mention(http.Header, int64)                 {}
-func (free) cancel()                                    {}
+func (free) known() (ledger.Amount, bool)              { return 0, false }
+func (free) moves() bool                               { return false }
+func (free) costs() bool                               { return false }
+func (free) start(time.Time, bool)                     {}
+func (free) covers(int) bool                           { return true }
+func (free) reach(meter.Units, uses) bool              { return true }
+func (free) ahead(int64) bool                          { return true }
+func (free) draw(meter.Units) error                    { return nil }
+func (free) exhausted() (ledger.Outcome, string)       { return "", "" }
+func (free) complete(*escrow.Settlement, meter.Units)  {}
+func (free) secure(*escrow.Settlement) *ledger.Refusal { return nil }
+func (free) clamp(*escrow.Settlement)                  {}
+func (free) authorisation() *escrow.Authorisation      { return nil }
+func (free) mention(http.Header, int64)                {}
+func (free) cancel()                                   {}

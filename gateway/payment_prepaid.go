@@ -72,10 +72,10 @@ type oncePaid struct {
 	price ledger.Amount
 }
 
-func (p *oncePaid) known() (ledger.Amount, bool)               { return p.price, true }
-func (p *oncePaid) covers(int) bool                            { return true }
-func (p *oncePaid) ahead(int64) bool                           { return true }
-func (p *oncePaid) reach(meter.Units, func() meter.Usage) bool { return true }
+func (p *oncePaid) known() (ledger.Amount, bool) { return p.price, true }
+func (p *oncePaid) covers(int) bool              { return true }
+func (p *oncePaid) ahead(int64) bool             { return true }
+func (p *oncePaid) reach(meter.Units, uses) bool { return true }
 
 // prepaid is the payment of a call whose price depends on its answer.
 type prepaid struct {
@@ -172,14 +172,14 @@ func (p *prepaid) priceOfFew() fewTokens {
 // overdue reports whether a draw is due although no batch is full.
 func (p *prepaid) overdue() bool { return p.drawEvery > 0 && time.Since(p.drawnAt) >= p.drawEvery }
 
-func (p *prepaid) reach(bound meter.Units, exact func() meter.Usage) bool {
+func (p *prepaid) reach(bound meter.Units, exact uses) bool {
 	need, _ := p.worth(bound)
 	p.needed, p.few.came = need, false
 	if need <= p.covered {
 		return true
 	}
 	batch := p.batchPrice()
-	if need-p.covered > batch && exact().Suspect {
+	if need-p.covered > batch && exact.usedSoFar().Suspect {
 		p.absurd = true // the usage came all at once, and only what is held is charged for it, so nothing more may be sent for it
 		return false
 	}
@@ -193,7 +193,7 @@ func (p *prepaid) reach(bound meter.Units, exact func() meter.Usage) bool {
 	if need <= p.covered {
 		return true
 	}
-	due, _ := p.rates.Due(exact())
+	due, _ := p.rates.Due(exact.usedSoFar())
 	return ledger.Amount(due) < p.covered
 }
 

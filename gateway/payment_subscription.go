@@ -109,9 +109,9 @@ type flatRate struct {
 }
 
 // known returns 0, since the period is paid. If the answer is judged, nothing is known.
-func (p *flatRate) known() (ledger.Amount, bool)               { return p.fixed() }
-func (p *flatRate) covers(int) bool                            { _, ok := p.fixed(); return ok }
-func (p *flatRate) reach(meter.Units, func() meter.Usage) bool { return true }
+func (p *flatRate) known() (ledger.Amount, bool) { return p.fixed() }
+func (p *flatRate) covers(int) bool              { _, ok := p.fixed(); return ok }
+func (p *flatRate) reach(meter.Units, uses) bool { return true }
 
 // mention states the plan and when it renews. If the renewal can't be paid, it warns before.
 func (p *flatRate) mention(h http.Header, _ int64) { p.describe(h, "") }
@@ -137,7 +137,7 @@ type quota struct {
 func (p *quota) known() (ledger.Amount, bool) { return 0, false }
 func (p *quota) covers(int) bool              { return false }
 
-func (p *quota) reach(bound meter.Units, _ func() meter.Usage) bool {
+func (p *quota) reach(bound meter.Units, _ uses) bool {
 	need := p.plan.used(bound)
 	if need <= p.aside {
 		return true

@@ -28,7 +28,7 @@ type milestoneWork struct{ held }
 func (p *milestoneWork) moves() bool { return false }
 
 // reach reports whether the milestone pays for this much.
-func (p *milestoneWork) reach(bound meter.Units, _ func() meter.Usage) bool {
+func (p *milestoneWork) reach(bound meter.Units, _ uses) bool {
 	need, err := p.worth(bound)
 	return err == nil && need <= p.auth.Worth()
 }
@@ -60,6 +60,6 @@ func (shadow) begin(q *asked, _ escrow.CallOrder, auth *escrow.Authorisation) pa
 
 type shadowed struct{ held }
 
-func (p *shadowed) moves() bool                                { return false }
-func (p *shadowed) covers(int) bool                            { return true }
-func (p *shadowed) reach(meter.Units, func() meter.Usage) bool { return true }
+func (p *shadowed) moves() bool                  { return false }
+func (p *shadowed) covers(int) bool              { return true }
+func (p *shadowed) reach(meter.Units, uses) bool { return true }

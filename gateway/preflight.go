@@ -88,7 +88,7 @@ func openRefusal(h http.Header, r *http.Request) {
 
 // exposeOwn lets pages of other origins read Tallygate's headers in an answer, if they may read the answer at all.
 func exposeOwn(h http.Header) {
-	if h.Get(allowOrigin) != "" {
+	if valueOf(h, allowOrigin) != "" {
 		h.Add("Access-Control-Expose-Headers", strings.Join(append([]string{headerRequest, headerOwed}, chargeHeaders...), ", "))
 	}
 }

@@ -40,7 +40,7 @@ func dropOwn(h http.Header) {
 			delete(h, name)
 		}
 	}
-	announced := strings.Join(h.Values("Trailer"), ",")
+	announced := strings.Join(h["Trailer"], ",")
 	if !strings.Contains(strings.ToLower(announced), "tallygate") {
 		return
 	}
@@ -54,11 +54,7 @@ func dropOwn(h http.Header) {
 
 // isOwn reports whether a header's name is one of Tallygate's, in any case, and with underscores, which many programs take for hyphens.
 func isOwn(name string) bool {
-	if len(name) < len(headerPrefix) {
-		return false
-	}
-	name = strings.ReplaceAll(name[:len(headerPrefix)], "_", "-")
-	return strings.EqualFold(name, headerPrefix)
+	return len(name) >= len(headerPrefix) && isNamed(name[:len(headerPrefix)], headerPrefix)
 }
 
 // RefuseEarly refuses a request that moves money and came as TLS early data.
@@ -128,7 +124,8 @@ func asRefusal(err error) *ledger.Refusal {
 
 // unitsOf writes a charge's units in the order of their names: "input=12,output=34".
 func unitsOf(charge escrow.Charge) string {
-	pairs := make([]string, 0, len(charge.Units))
+	var room [4]string // enough for most charges
+	pairs := room[:0]
 	for class, quantity := range charge.Units {
 		pairs = append(pairs, class+"="+quantity)
 	}

@@ -16,9 +16,7 @@ import (
 	"github.com/tallygate/tallygate/escrow/ledger"
 )
 
-// quoteKey is the key of a request's context that marks a request for a quote. The meter writes the quote into the quoted there.
-type quoteKey struct{}
-
+// quoted is a request for a quote. The meter finds it in the request's context, and writes the quote into it.
 type quoted struct {
 	by      escrow.Actor
 	client  context.Context // ends when the client that asks for the quote leaves
@@ -29,7 +27,7 @@ type quoted struct {
 }
 
 func quoteIn(ctx context.Context) (*quoted, bool) {
-	q, ok := ctx.Value(quoteKey{}).(*quoted)
+	q, ok := ctx.Value(callKey{}).(*quoted)
 	return q, ok
 }
 
@@ -56,7 +54,7 @@ func AskAside(r *http.Request) {
 func Quote(ctx context.Context, by escrow.Actor, order api.QuoteOrder, like *http.Request, next Handler) (api.Quote, error) {
 	q := &quoted{by: by, client: ctx}
 	// If there is no meter on the way, the cancelled context prevents the request from reaching an upstream.
-	cancelled, cancel := context.WithCancel(context.WithValue(ctx, quoteKey{}, q))
+	cancelled, cancel := context.WithCancel(context.WithValue(ctx, callKey{}, q))
 	cancel()
 	r, err := quotedRequest(cancelled, order, like)
 	if err != nil {

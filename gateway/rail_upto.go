@@ -162,7 +162,7 @@ func (p *promised) open() bool { return p.held.promise.open() }
 
 func (p *promised) covers(n int) bool { return !p.open() && p.payment.covers(n) }
 
-func (p *promised) reach(bound meter.Units, exact func() meter.Usage) bool {
+func (p *promised) reach(bound meter.Units, exact uses) bool {
 	return !p.open() && p.payment.reach(bound, exact)
 }
 

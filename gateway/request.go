@@ -32,7 +32,7 @@ func setBody(r *http.Request, body []byte) {
 // IsEarly reports whether a request came as TLS early data, to this server (HTTP/3) or to a proxy in front of it. Such a request may be a
 // replay (RFC 8470), so it might be done twice. Any value of the header Early-Data counts.
 func IsEarly(r *http.Request) bool {
-	return r.TLS != nil && !r.TLS.HandshakeComplete || len(r.Header.Values("Early-Data")) > 0
+	return r.TLS != nil && !r.TLS.HandshakeComplete || len(r.Header["Early-Data"]) > 0
 }
 
 // checkReading refuses a path or a method that a provider might read differently, if the price depends on them. Some servers cut a path at
@@ -59,7 +59,31 @@ func isMethodOverride(header string) bool { return isOneOf(header, methodOverrid
 
 // isOneOf reports whether a header is one of those listed, also for servers to which underscores are hyphens.
 func isOneOf(header string, listed []string) bool {
-	return slices.Contains(listed, http.CanonicalHeaderKey(strings.ReplaceAll(header, "_", "-")))
+	return slices.ContainsFunc(listed, func(name string) bool { return isNamed(header, name) })
+}
+
+// isNamed reports whether a header has a name, in any case, also for servers to which underscores are hyphens.
+func isNamed(header, name string) bool {
+	if len(header) != len(name) {
+		return false
+	}
+	for i := range len(header) {
+		if folded(header[i]) != folded(name[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+func folded(c byte) byte {
+	switch {
+	case c == '_':
+		return '-'
+	case 'A' <= c && c <= 'Z':
+		return c | 0x20
+	default:
+		return c
+	}
 }
 
 func overridesMethod(h http.Header) bool {
@@ -84,7 +108,7 @@ func hasBody(r *http.Request) bool {
 // dropHTTPUpgrade removes the request to change to another version of HTTP on the same connection, which servers may ignore. Such a tunnel
 // would carry more requests past the meter.
 func dropHTTPUpgrade(h http.Header) {
-	upgrade := strings.ToLower(strings.Join(h.Values("Upgrade"), ","))
+	upgrade := strings.ToLower(strings.Join(h["Upgrade"], ","))
 	if strings.Contains(upgrade, "h2c") || strings.Contains(upgrade, "http/") {
 		h.Del("Upgrade")
 		h.Del("Http2-Settings")
@@ -96,7 +120,7 @@ func dropHTTPUpgrade(h http.Header) {
 func dropHops(h http.Header) {
 	var kept []string
 	dropped := false
-	for _, line := range h.Values("Connection") {
+	for _, line := range h["Connection"] {
 		for option := range strings.SplitSeq(line, ",") {
 			switch option = strings.TrimSpace(option); strings.ToLower(option) {
 			case "":
@@ -183,7 +207,7 @@ var keyHeaders = []string{"Tallygate-Key", "Authorization", "X-Api-Key", "X-Goog
 func takeKey(r *http.Request, own func(key string) bool) string {
 	var key string
 	for _, name := range keyHeaders {
-		values := r.Header.Values(name)
+		values := r.Header[name]
 		if len(values) == 0 {
 			continue
 		}
@@ -200,7 +224,7 @@ func takeKey(r *http.Request, own func(key string) bool) string {
 		}
 		switch {
 		case len(others) == 0:
-			r.Header.Del(name)
+			delete(r.Header, name)
 		case len(others) < len(values):
 			r.Header[name] = others
 		}
@@ -317,15 +341,15 @@ const (
 func takeTerms(h http.Header) (terms, *ledger.Refusal) {
 	defer dropOwn(h)
 	for _, name := range []string{"Tallygate-Escrow", "Tallygate-Milestone", "Tallygate-Max-Charge", "Idempotency-Key"} {
-		if len(h.Values(name)) > 1 {
+		if len(h[name]) > 1 {
 			return terms{}, refuse(escrow.InvalidRequest, name+" is given more than once", "field", name)
 		}
 	}
-	t := terms{escrow: h.Get("Tallygate-Escrow"), milestone: h.Get("Tallygate-Milestone"), idempotencyKey: h.Get("Idempotency-Key")}
+	t := terms{escrow: valueOf(h, "Tallygate-Escrow"), milestone: valueOf(h, "Tallygate-Milestone"), idempotencyKey: valueOf(h, "Idempotency-Key")}
 	if len(t.idempotencyKey) > maxIdempotencyKey {
 		return t, refuse(escrow.InvalidRequest, "Idempotency-Key: at most 255 bytes", "field", "Idempotency-Key")
 	}
-	if s := h.Get("Tallygate-Max-Charge"); s != "" {
+	if s := valueOf(h, "Tallygate-Max-Charge"); s != "" {
 		amount, err := ledger.ParseAmount(s)
 		if err == nil && amount <= 0 {
 			err = errors.New(s + ": expected an amount above zero")
@@ -335,7 +359,7 @@ func takeTerms(h http.Header) (terms, *ledger.Refusal) {
 		}
 		t.maxCharge = amount
 	}
-	for _, line := range h.Values("Tallygate-Tag") {
+	for _, line := range h["Tallygate-Tag"] {
 		for pair := range strings.SplitSeq(line, ",") {
 			name, value, ok := strings.Cut(strings.TrimSpace(pair), "=")
 			if !ok || name == "" || len(pair) > maxTagLength || len(t.tags) == maxTags {
@@ -350,14 +374,16 @@ func takeTerms(h http.Header) (terms, *ledger.Refusal) {
 	return t, nil
 }
 
+// idempotencyKeys are headers by which providers know a request that is sent again.
+var idempotencyKeys = []string{"Idempotency-Key", "X-Idempotency-Key"}
+
 // ownIdempotencyKey replaces the caller's idempotency key by one that is different for each payer, and for each route and path. To the
 // provider, all payers are one customer, so it could give one payer an answer that it has stored for another. The same key of the same
 // payer on the same path always has the same replacement.
 func (a *arrival) ownIdempotencyKey() {
 	h := a.request.Header
 	for name, keys := range h {
-		switch strings.ToLower(strings.ReplaceAll(name, "_", "-")) {
-		case "idempotency-key", "x-idempotency-key":
+		if isOneOf(name, idempotencyKeys) {
 			h[name] = []string{"tg-" + a.scoped(append([]string{a.payer.Agent}, keys...)...)}
 		}
 	}

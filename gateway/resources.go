@@ -79,6 +79,9 @@ func (r *Route) separates() bool {
 	return r.Tariff != nil || r.Rates != nil && r.Rates.UsesTokens()
 }
 
+// MayRepeat reports whether the handlers below the route may have to serve a request more than once: if it asks for a list.
+func (r *Route) MayRepeat() bool { return r.separates() }
+
 // stored is what the call has to do with resources; nothing where the route does not keep payers apart. In shadow mode a list goes out as it is.
 func (q *asked) stored() (s meter.Stored) {
 	if q.call == nil || !q.route.separates() {

@@ -3,10 +3,10 @@ package gateway
 import (
 	"errors"
 	"io"
-	"maps"
 	"mime"
 	"net/http"
 	"runtime/debug"
+	"slices"
 	"strings"
 
 	"github.com/tallygate/tallygate/escrow/ledger"
@@ -20,13 +20,29 @@ import (
 type response struct {
 	http.ResponseWriter
 	call   *admitted
-	own    http.Header // the header before the handlers below added to it
+	own    headerFields // the header before the handlers below added to it
 	status int
 	body   body   // how the answer is passed on; nil until its header is written
 	pages  *pages // nil unless the call asks for a list
 	grpc   bool   // it is an answer of gRPC, whose trailers tell whether it is charged
 	taken  bool   // a handler has taken over the connection
 	nobody bool   // no handler has answered
+}
+
+// headerFields are the fields that a header had at some time.
+type headerFields []headerField
+
+type headerField struct {
+	name   string
+	values []string
+}
+
+func fieldsOf(h http.Header) headerFields {
+	fields := make(headerFields, 0, len(h))
+	for name, values := range h {
+		fields = append(fields, headerField{name, slices.Clone(values)})
+	}
+	return fields
 }
 
 // body is a way in which an answer goes to the client. Implementations: [passing], [unreadable] and [refused]; for answers that are
@@ -125,7 +141,9 @@ func (w *response) giveUp(err error) error {
 func (w *response) discard() {
 	h := w.Header()
 	clear(h)
-	maps.Copy(h, w.own)
+	for _, of := range w.own {
+		h[of.name] = of.values
+	}
 }
 
 func (w *response) close() {
@@ -161,15 +179,16 @@ func (w *response) WriteHeader(status int) {
 		w.ResponseWriter.WriteHeader(status)
 		return
 	}
-	dropOwn(w.Header())
-	w.Header().Set(headerRequest, c.id)
+	h := w.Header()
+	dropOwn(h)
+	h[headerRequest] = []string{c.id}
 	if c.route.Shadow {
 		w.overhear()
 		return
 	}
-	c.tellOwed(w.Header())
-	c.writeReceipt(w.Header(), status)
-	exposeOwn(w.Header())
+	c.tellOwed(h)
+	c.writeReceipt(h, status)
+	exposeOwn(h)
 	if w.refuses(c.whyBarred(), false) {
 		return
 	}
@@ -260,7 +279,7 @@ func (w *response) begin() {
 	kind := mediaType(h)
 	document := kind == "application/json" && counted.length >= 0 // also if a stream was asked for, since a stream would have no stated length
 	c.begin(w.status, h, sse)
-	streams := sse || h.Get("Trailer") != "" || c.call.Stream && !document || isIncremental(h)
+	streams := sse || valueOf(h, "Trailer") != "" || c.call.Stream && !document || isIncremental(h)
 	tells := !streams && c.tellsInBody()
 	waits := c.answer.mustShow
 	flows := streams || !tells && counted.length > smallBody && !c.mayHold(min(counted.length, MaxKept+1), 0)
@@ -328,9 +347,17 @@ func (w *response) sendHeader() {
 	}
 }
 
+// valueOf returns the first value of a header whose name has its usual case. It is quicker than Get.
+func valueOf(h http.Header, name string) string {
+	if values := h[name]; len(values) > 0 {
+		return values[0]
+	}
+	return ""
+}
+
 // mediaType returns the media type of an answer, without its parameters.
 func mediaType(h http.Header) string {
-	stated := h.Get("Content-Type")
+	stated := valueOf(h, "Content-Type")
 	switch stated {
 	case "", "application/json", "text/event-stream": // most answers: nothing has to be parsed
 		return stated
@@ -345,7 +372,7 @@ func isEventStream(h http.Header) bool {
 }
 
 func compressed(h http.Header) bool {
-	coding := h.Get("Content-Encoding")
+	coding := valueOf(h, "Content-Encoding")
 	return coding != "" && !strings.EqualFold(coding, "identity")
 }
 

@@ -24,12 +24,15 @@ import (
 // If a handler does not call MaySend, the meter checks the request that it gave to the handler when the handler answers.
 func MaySend(r *http.Request) bool {
 	delete(r.Header, headerWithin)
-	if q, is := quoteIn(r.Context()); is {
-		q.sends = true
+	switch of := r.Context().Value(callKey{}).(type) {
+	case *quoted:
+		of.sends = true
 		return false
+	case *admitted:
+		return of.maySend(r)
+	default:
+		return true
 	}
-	call, ok := r.Context().Value(callKey{}).(*admitted)
-	return !ok || call.maySend(r)
 }
 
 // BearsOnPrice reports whether the price of a request may depend on one of its headers: whether [MaySend] looks at it.
@@ -50,6 +53,18 @@ func targetOf(r *http.Request) target {
 
 // String leaves out the query, which may contain keys of the provider.
 func (t target) String() string { return t.method + " " + t.path }
+
+// judge notes what the request asks for as it is now.
+func (q *asked) judge(call *meter.Call) {
+	q.judged, q.first = targetOf(q.request), bareCall(call)
+}
+
+// bareCall returns a call without its body and format, to be compared with another.
+func bareCall(call *meter.Call) *meter.Call {
+	c := *call
+	c.Body, c.Format = nil, nil
+	return &c
+}
 
 func (a *admitted) maySend(r *http.Request) bool {
 	if a.judged == (target{}) || a.hasYielded() {
@@ -133,9 +148,7 @@ func (a *admitted) costsAs(call *meter.Call, r *http.Request) bool {
 	if a.free() {
 		return call.Free && !leavesHTTP(r) && (!a.route.separates() || reflect.DeepEqual(a.first.Stored, call.Stored))
 	}
-	now := *call
-	now.Body, now.Format = nil, nil
-	return reflect.DeepEqual(a.first, now)
+	return reflect.DeepEqual(a.first, bareCall(call))
 }
 
 // watchBody compares the request's body with the judged one while it is sent.

@@ -16,9 +16,18 @@ import (
 // settled is a call that is over. It was charged, or costs nothing, or the ledger has failed and nobody knows.
 type settled struct {
 	charge  escrow.Charge   // zero if the call costs nothing
+	amount  string          // of the charge, as text
+	units   string          // the same
 	quality *escrow.Quality // the quality of a complete answer; nil if nobody judges it
 	err     error           // why charging failed
 }
+
+func settledBy(charge escrow.Charge, quality *escrow.Quality, err error) *settled {
+	return &settled{charge: charge, amount: charge.Amount.String(), units: unitsOf(charge), quality: quality, err: err}
+}
+
+// costless is a call that costs nothing.
+func costless() *settled { return settledBy(escrow.Charge{}, nil, nil) }
 
 // What cut an answer short, as the values of a charge's `cut`.
 const (
@@ -50,17 +59,17 @@ func (c *counting) charge(e ending) (*settled, *ledger.Refusal) {
 	auth := c.pay.authorisation()
 	if e.cut != cutNone && !c.sent && c.status != http.StatusSwitchingProtocols || e.cut == cutUpstream && c.once() {
 		auth.Cancel()
-		return &settled{}, nil
+		return costless(), nil
 	}
+	usage := c.counter.Usage(e.cut == cutNone || e.failed)
 	part := e.cut != cutNone && c.once()
 	if e.cut == cutNone {
-		usage := c.counter.Usage(true)
 		switch {
 		case c.byAnswer() && usage.Unstated:
 			return nil, c.unstated(usage)
 		case c.call.Fetches != "" && usage.Unanswered: // the answer is not finished yet
 			auth.Cancel()
-			return &settled{}, nil
+			return costless(), nil
 		case (c.call.Once != "" || c.call.Itemized) && !usage.Unstated && !hasTokens(usage.Units):
 			part = true // there are no results yet
 		case c.once() && usage.Pending:
@@ -71,21 +80,21 @@ func (c *counting) charge(e ending) (*settled, *ledger.Refusal) {
 			}
 		}
 	}
-	settlement := c.settlement(e)
+	settlement := c.settlement(e, usage)
 	if e.cut == cutNone && !c.route.FinishUnpaid {
-		if refusal := c.pay.secure(&settlement); refusal != nil {
+		if refusal := c.pay.secure(settlement); refusal != nil {
 			return nil, refusal
 		}
 	}
 	if part {
 		if e.cut == cutNone && settlement.Amount == 0 && settlement.Price == nil {
 			auth.Cancel()
-			return &settled{}, nil
+			return costless(), nil
 		}
-		return c.settlePart(settlement), nil
+		return c.settlePart(*settlement), nil
 	}
 	began := time.Now()
-	charge, err := auth.Settle(context.WithoutCancel(c.request.Context()), settlement)
+	charge, err := auth.Settle(context.WithoutCancel(c.request.Context()), *settlement)
 	metrics.settle.Observe(time.Since(began).Seconds())
 	if err != nil {
 		c.gateway.book.Abandon(c.abandoned(c.sent))
@@ -94,7 +103,7 @@ func (c *counting) charge(e ending) (*settled, *ledger.Refusal) {
 		c.gateway.countCharge(charge)
 	}
 	c.paced.Used(c.tokens)
-	return &settled{charge: charge, quality: settlement.Quality, err: err}, nil
+	return settledBy(charge, settlement.Quality, err), nil
 }
 
 // hasTokens reports whether units contains anything besides the classes that every answer has.
@@ -117,12 +126,12 @@ func tokensOf(units meter.Units) (sum int64) {
 	return sum
 }
 
-// settlement is the settlement of the answer: what it used, and what that costs.
-func (c *counting) settlement(e ending) escrow.Settlement {
-	usage, paid := c.used(e)
+// settlement is the settlement of the answer: what it used, as counted, and what that costs.
+func (c *counting) settlement(e ending, counted meter.Usage) *escrow.Settlement {
+	usage, paid := c.used(e, counted)
 	c.tokens = tokensOf(usage.Units)
 	bill, err := c.bill(usage, e.cut != cutNone, nil)
-	s := escrow.Settlement{
+	s := &escrow.Settlement{
 		Amount:     bill.amount,
 		Units:      bill.units,
 		UnitPrices: bill.prices,
@@ -143,7 +152,7 @@ func (c *counting) settlement(e ending) escrow.Settlement {
 		most = c.limit
 	}
 	s.Later = c.toCome(usage, e.cut)
-	if c.noteStored(&s, usage); s.OwedOn != nil { // what the caller's limit leaves is owed
+	if c.noteStored(s, usage); s.OwedOn != nil { // what the caller's limit leaves is owed
 		s.Limit, most = c.limit, c.route.MaxCharge
 	}
 	if most > 0 && s.Amount > most {
@@ -151,22 +160,21 @@ func (c *counting) settlement(e ending) escrow.Settlement {
 		s.Suspect = s.Suspect || bill.cost != ""
 	}
 	if bill.tiered && bill.cost == "" && c.payment().charges() {
-		c.priceTiers(&s, usage, e.cut != cutNone, most)
+		c.priceTiers(s, usage, e.cut != cutNone, most)
 	}
 	if e.cut == cutNone {
 		s.Quality, s.Answer, s.Results, s.Paid = e.quality, e.sealed, usage.Results, paid
 	}
-	c.pay.complete(&s, usage.Units)
+	c.pay.complete(s, usage.Units)
 	if usage.Suspect {
-		c.pay.clamp(&s)
+		c.pay.clamp(s)
 	}
 	return s
 }
 
 // used is the final usage of the answer, and until when the containers that it charges for are paid then.
-func (c *counting) used(e ending) (usage meter.Usage, paid map[escrow.Thing]escrow.Paid) {
+func (c *counting) used(e ending, usage meter.Usage) (_ meter.Usage, paid map[escrow.Thing]escrow.Paid) {
 	cut := e.cut
-	usage = c.counter.Usage(cut == cutNone || e.failed)
 	if cut == cutFunds && c.delivered != nil {
 		usage = *c.delivered
 	}
@@ -225,7 +233,7 @@ func (c *counting) settlePart(settlement escrow.Settlement) *settled {
 	auth := c.pay.authorisation()
 	if !auth.Rename(id) { // its draw has failed, or it has ended: the ledger is away
 		c.route.logger().Error("a part of a result can't be charged", "request", c.id, "error", auth.Err())
-		return &settled{}
+		return costless()
 	}
 	charge, err := auth.Settle(ctx, settlement)
 	if err != nil {
@@ -234,5 +242,5 @@ func (c *counting) settlePart(settlement escrow.Settlement) *settled {
 		c.gateway.countCharge(charge)
 	}
 	c.paced.Used(c.tokens)
-	return &settled{charge: charge, err: err}
+	return settledBy(charge, nil, err)
 }

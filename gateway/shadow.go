@@ -44,7 +44,7 @@ func (a *arrival) overhear(w http.ResponseWriter, next Handler) error {
 	a.request = s.sent
 	a.introduce(s.sent)
 	defer func() {
-		if call.left != nil {
+		if call.done != nil {
 			call.leave()
 		}
 	}()
@@ -63,7 +63,7 @@ func (a *arrival) needsBody() bool {
 // understandLate finds out what was asked for, now that the answer begins. If it can't, the answer passes without a record.
 func (a *admitted) understandLate() {
 	s, arrived := a.shadow, a.arrival
-	if s == nil || a.left != nil || a.isOver() {
+	if s == nil || a.done != nil || a.isOver() {
 		return
 	}
 	refusal := s.refusal
@@ -85,8 +85,7 @@ func (a *admitted) understandLate() {
 			a.asked, a.pay = asked, pay
 			a.mu.Unlock()
 			a.listen()
-			a.left = a.gateway.book.Claims().Live(a.abandon)
-			metrics.live.Inc()
+			a.begins(func() {})
 			if asked.judged != (target{}) {
 				refusal = a.departs(s.sent, a.body)
 			}

@@ -42,7 +42,7 @@ func (a *admitted) withhold(w http.ResponseWriter, refusal *ledger.Refusal) {
 	var owed ledger.Amount
 	if a.call.Stays && refusal.Outcome != api.UsageUnknown && a.answers() {
 		if end, err := a.settle(ending{cut: cutFunds}); err == nil && end.charge.RequestID != "" {
-			charge, charged = end.charge.Amount.String(), "since the provider keeps it, it is charged as far as the money goes, and the rest before it can be read"
+			charge, charged = end.amount, "since the provider keeps it, it is charged as far as the money goes, and the rest before it can be read"
 			owed = end.charge.Owed
 		}
 	}

@@ -40,15 +40,12 @@ const plus = " + "
 // tool that has a price of its own are in "tool:NAME", and not in tool_call. If a call costs its model's minimum, there is one unit
 // "minimum", whose price is the difference between the minimum and the price of the usage.
 func (r *Rates) Quantities(u meter.Usage) meter.Units {
-	units := r.quantities(u)
-	if by := r.raised(&u); by > 0 {
-		units[raise] = raiseUnits(by)
-	}
+	units, _ := r.lines(&u)
 	return units
 }
 
 // quantities are the units of Quantities without the minimum.
-func (r *Rates) quantities(u meter.Usage) meter.Units {
+func (r *Rates) quantities(u *meter.Usage) meter.Units {
 	units := meter.Units{}
 	for c, q := range u.Units {
 		units.Add(c, q)
@@ -74,11 +71,18 @@ func toolClass(name string) meter.Class { return meter.Class(toolPrefix + name) 
 // UnitPrices returns the price of each class of [Rates.Quantities] that has one, for the record of a charge:
 // {"input": "0.15 per 1M", "call": "0.001 per call", "second": "0.006 per minute", "tool:search": "0.01 per call"}.
 func (r *Rates) UnitPrices(u meter.Usage) map[meter.Class]string {
-	prices := r.unitPrices(r.table(u), r.quantities(u))
-	if by := r.raised(&u); by > 0 {
-		prices[raise] = raiseWords(by)
-	}
+	_, prices := r.lines(&u)
 	return prices
+}
+
+// lines are Quantities and UnitPrices.
+func (r *Rates) lines(u *meter.Usage) (meter.Units, map[meter.Class]string) {
+	units := r.quantities(u)
+	prices := r.unitPrices(r.table(u), units)
+	if by := r.raised(u); by > 0 {
+		units[raise], prices[raise] = raiseUnits(by), raiseWords(by)
+	}
+	return units, prices
 }
 
 // unitPrices are the prices of UnitPrices without the minimum. For a price with tiers it is the price of the most expensive tier.
@@ -86,12 +90,9 @@ func (r *Rates) unitPrices(t *table, units meter.Units) map[meter.Class]string {
 	prices := map[meter.Class]string{}
 	for c, q := range units {
 		if name, isTool := strings.CutPrefix(string(c), toolPrefix); isTool {
-			prices[c] = r.tools[r.tool(name)].words()
+			prices[c] = t.words[t.firstTool+r.tool(name)]
 		} else if i, ok := t.index[c]; ok && q > 0 {
-			prices[c] = sumOf(t.prices[i])
-			if l := t.ladders[i]; l != nil {
-				prices[c] = l.dearestWords()
-			}
+			prices[c] = t.words[i]
 		}
 	}
 	return prices
@@ -116,7 +117,7 @@ func (p ToolPrice) words() string {
 // Explain shows how the price of the usage is computed. The amount is that of [Rates.Due]. With [ErrOverflow], everything except the amount
 // is set.
 func (r *Rates) Explain(u meter.Usage) (Explanation, error) {
-	return Explain(r.Quantities(u), r.UnitPrices(u))
+	return Explain(r.lines(&u))
 }
 
 // Explain shows how the amount of a recorded charge was computed. units are those of [Rates.Quantities], and unitPrices those of

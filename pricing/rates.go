@@ -182,7 +182,7 @@ func (r *Rates) Due(u meter.Usage) (nano int64, err error) {
 
 // byPrices is what the usage costs without a minimum.
 func (r *Rates) byPrices(u *meter.Usage, rounded rounding) (nano int64, err error) {
-	t := r.table(*u)
+	t := r.table(u)
 	var buf [maxTerms]term
 	return t.amount(t.terms(buf[:0], r, u, false), rounded)
 }
@@ -288,17 +288,17 @@ func (r *Rates) PricesTier(tier string) bool {
 
 // table returns the table by which the usage is charged. Usage of a service tier without prices is charged at the prices at which it costs
 // most.
-func (r *Rates) table(u meter.Usage) *table {
+func (r *Rates) table(u *meter.Usage) *table {
 	index, known := r.service(u.ServiceTier)
 	best := r.services[index].sized(u.PromptTokens)
 	if known {
 		return best
 	}
 	var buf [maxTerms]term
-	most, _ := best.amount(best.terms(buf[:0], r, &u, false), down)
+	most, _ := best.amount(best.terms(buf[:0], r, u, false), down)
 	for i := 1; i < len(r.services); i++ {
 		t := r.services[i].sized(u.PromptTokens)
-		if n, _ := t.amount(t.terms(buf[:0], r, &u, false), down); n > most {
+		if n, _ := t.amount(t.terms(buf[:0], r, u, false), down); n > most {
 			best, most = t, n
 		}
 	}
@@ -348,10 +348,13 @@ func (r *Rates) findFixed() fixedPrice {
 	return fixedPrice{nano, true}
 }
 
-// OnlyCalls reports whether only the call is charged.
-func (r *Rates) OnlyCalls() bool {
-	return !slices.ContainsFunc(r.charged, func(c meter.Class) bool { return c != meter.Calls })
+// OnlyOf reports whether nothing but these classes can cost anything.
+func (r *Rates) OnlyOf(classes ...meter.Class) bool {
+	return !slices.ContainsFunc(r.charged, func(c meter.Class) bool { return !slices.Contains(classes, c) })
 }
+
+// OnlyCalls reports whether only the call is charged.
+func (r *Rates) OnlyCalls() bool { return r.OnlyOf(meter.Calls) }
 
 // OnlyAsked reports whether only the call and the units that the request itself states are charged.
 func (r *Rates) OnlyAsked() bool {

@@ -19,7 +19,7 @@ type table struct {
 	bigDen *big.Int
 	// firstTool is the index of the first tool. The others follow in the order of Rates.tools.
 	firstTool int
-	prices    [][]Price // by index, as they were written
+	words     []string  // by index, for the record of a charge; of a price with tiers, those of the most expensive tier
 	ladders   []*ladder // by index; nil for a price without tiers. The numbers are those of the most expensive tier
 }
 
@@ -36,22 +36,23 @@ const maxTerms = 12
 func newTable(name string, above int64, own pricesOf, tools []ToolPrice) *table {
 	t := &table{above: above, index: map[meter.Class]int{}}
 	var rates []*big.Rat
-	add := func(c meter.Class, prices []Price) {
+	add := func(c meter.Class, prices []Price, words string) {
 		sum := new(big.Rat)
 		var climb *ladder
 		for _, p := range prices {
 			if p.Tiers != nil {
 				climb = newLadder(name, c, p)
+				words = climb.dearestWords()
 				sum.Add(sum, climb.dearest())
 			} else {
 				sum.Add(sum, p.nanosPerMicro(scaleOf(p.Unit)))
 			}
 		}
-		rates, t.prices, t.ladders = append(rates, sum), append(t.prices, prices), append(t.ladders, climb)
+		rates, t.words, t.ladders = append(rates, sum), append(t.words, words), append(t.ladders, climb)
 	}
 	for c, prices := range own {
 		t.index[c] = len(rates)
-		add(c, prices)
+		add(c, prices, sumOf(prices))
 	}
 	for _, c := range tokenClasses {
 		for from, ok := c, true; ok; from, ok = fallbacks[from] {
@@ -63,7 +64,7 @@ func newTable(name string, above int64, own pricesOf, tools []ToolPrice) *table 
 	}
 	t.firstTool = len(rates)
 	for _, tool := range tools {
-		add("", []Price{tool.price()})
+		add("", []Price{tool.price()}, tool.words())
 	}
 	t.setRates(rates)
 	return t

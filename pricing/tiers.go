@@ -283,7 +283,7 @@ func (r *Rates) withSlack(nano int64) int64 {
 
 // most is the most that the usage costs, whatever was used before.
 func (r *Rates) most(u meter.Usage) (int64, error) {
-	t := r.table(u)
+	t := r.table(&u)
 	nano, err := t.amount(t.terms(nil, r, &u, false), up)
 	return r.atLeast(&u, r.withSlack(nano), err)
 }
@@ -300,10 +300,12 @@ func (r *Rates) Price(u meter.Usage, used Used) (Priced, error) {
 		if r.HasTiers() {
 			nano, err = r.most(u)
 		}
-		return Priced{nano, r.Quantities(u), r.UnitPrices(u), nil}, err
+		units, prices := r.lines(&u)
+		return Priced{nano, units, prices, nil}, err
 	}
-	t := r.table(u)
-	p := Priced{Units: r.quantities(u), UnitPrices: r.unitPrices(t, r.quantities(u))}
+	t := r.table(&u)
+	p := Priced{Units: r.quantities(&u)}
+	p.UnitPrices = r.unitPrices(t, p.Units)
 	plain, steps := new(big.Rat), new(big.Int)
 	climbed := map[int]meter.Quantity{}
 	for _, x := range t.terms(nil, r, &u, false) {

@@ -9,6 +9,7 @@
 package ledger
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -425,6 +426,28 @@ func (l *Ledger) Look(fn func(Reader) error) error {
 	default:
 		return l.View(fn)
 	}
+}
+
+// Peek calls read with the value of a record as last committed. It does not if there is no such record. The value must not be changed or kept.
+func (l *Ledger) Peek(key []byte, read func(value []byte) error) error {
+	value, err := l.peek(key)
+	if err == nil && value != nil {
+		err = read(value)
+	}
+	return l.damaged(err)
+}
+
+func (l *Ledger) peek(key []byte) ([]byte, error) {
+	if store, ok := l.store.(Looker); ok {
+		return store.Look(key)
+	}
+	var value []byte
+	err := l.Look(func(r Reader) error {
+		found, err := r.Get(key)
+		value = bytes.Clone(found)
+		return err
+	})
+	return value, err
 }
 
 // looking reads records one by one.
