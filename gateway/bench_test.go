@@ -47,16 +47,16 @@ func hotCalls(t testing.TB) []hot {
 	perCall := rates(t, "0.000001 per call")
 	json4k := `{"results":["` + strings.Repeat("result ", 580) + `"]}`
 	return []hot{
-		{"wallet", gateway.Route{Rates: perCall}, "/search", "", json4k, 1, 290},
-		{"escrow", gateway.Route{Rates: perCall, Payment: gateway.Escrow{Open: amount("1000"), OpenFor: time.Hour}}, "/search", "", json4k, 1, 345},
+		{"wallet", gateway.Route{Rates: perCall}, "/search", "", json4k, 1, 250},
+		{"escrow", gateway.Route{Rates: perCall, Payment: gateway.Escrow{Open: amount("1000"), OpenFor: time.Hour}}, "/search", "", json4k, 1, 290},
 		{"tokens", gateway.Route{Tariff: tariff}, "/v1/chat/completions",
 			`{"model":"gpt-4o-mini","stream":false,"max_tokens":2000,"messages":[{"role":"user","content":"What is the answer?"}]}`,
 			`{"id":"chatcmpl-1","object":"chat.completion","model":"gpt-4o-mini","choices":[{"index":0,"message":{"role":"assistant","content":"` +
-				strings.Repeat("word ", 6000) + `"},"finish_reason":"stop"}],"usage":{"prompt_tokens":12,"completion_tokens":1800,"total_tokens":1812}}`, 1, 410},
+				strings.Repeat("word ", 6000) + `"},"finish_reason":"stop"}],"usage":{"prompt_tokens":12,"completion_tokens":1800,"total_tokens":1812}}`, 1, 375},
 		{"stream", gateway.Route{Tariff: tariff}, "/v1/chat/completions",
 			`{"model":"gpt-4o-mini","stream":true,"max_tokens":2000,"messages":[{"role":"user","content":"What is the answer?"}]}`,
-			`data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1735689600,"model":"gpt-4o-mini","choices":[{"index":0,"delta":{"content":" word"},"finish_reason":null}]}` + "\n\n", 200, 1010},
-		{"download", gateway.Route{Rates: perCall}, "/file", "", strings.Repeat("0123456789abcdef", 2<<10), 320, 305},
+			`data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1735689600,"model":"gpt-4o-mini","choices":[{"index":0,"delta":{"content":" word"},"finish_reason":null}]}` + "\n\n", 200, 430},
+		{"download", gateway.Route{Rates: perCall}, "/file", "", strings.Repeat("0123456789abcdef", 2<<10), 320, 265},
 	}
 }
 
