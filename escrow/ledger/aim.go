@@ -4,6 +4,7 @@ package ledger
 // shrinks when they do not.
 type aim struct {
 	size  int  // so many operations make a group large enough
+	most  int  // the largest size
 	tried bool // size is larger than any group was lately, to see whether so many arrive
 	rest  int  // so many groups do without a try
 	pause int  // rest after the next try in vain
@@ -19,7 +20,7 @@ func (a *aim) met(operations int) {
 	}
 	a.size = max(a.size, operations)
 	if a.tried = a.rest == 0; a.tried {
-		a.size += max(1, a.size/8)
+		a.size = min(a.size+max(1, a.size/8), a.most)
 	} else {
 		a.rest--
 	}

@@ -19,7 +19,7 @@ func TestAim(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			var a aim
+			a := aim{most: 1000}
 			vain, sum := 0, 0
 			const groups = 1000
 			for i := range groups {
@@ -45,9 +45,23 @@ func TestAim(t *testing.T) {
 			}
 		})
 	}
+	t.Run("more callers than a group may have, and then fewer", func(t *testing.T) {
+		t.Parallel()
+		a := aim{most: 100}
+		for range 1000 {
+			a.met(100)
+		}
+		groups := 0
+		for ; a.size > 20; groups++ {
+			a.missed(20, 10)
+		}
+		if groups > 20 {
+			t.Errorf("%d groups waited in vain until they waited for fewer", groups)
+		}
+	})
 	t.Run("after many callers comes one", func(t *testing.T) {
 		t.Parallel()
-		a := aim{size: 60}
+		a := aim{size: 60, most: 1000}
 		a.missed(1, 0)
 		if a.size != 1 {
 			t.Errorf("it waits for %d operations", a.size)

@@ -56,7 +56,7 @@ type submission struct {
 
 // NewGroupCommit starts the writer. It commits at most maxGroup operations together.
 func NewGroupCommit(begin func() (Group, error), maxGroup int) *GroupCommit {
-	g := &GroupCommit{begin: begin, maxGroup: maxGroup, changes: newOverlay(), enough: make(chan struct{}, 1), ended: make(chan struct{})}
+	g := &GroupCommit{begin: begin, maxGroup: maxGroup, aim: aim{most: maxGroup}, changes: newOverlay(), enough: make(chan struct{}, 1), ended: make(chan struct{})}
 	g.wake = sync.NewCond(&g.mu)
 	go g.run()
 	return g
@@ -218,7 +218,7 @@ func (g *GroupCommit) arrivals() (enough bool) {
 
 // isEnough reports whether gather need not wait for more operations; g.mu must be locked.
 func (g *GroupCommit) isEnough() bool {
-	return g.closing || len(g.waiting) >= min(g.aim.size, g.maxGroup)
+	return g.closing || len(g.waiting) >= g.aim.size
 }
 
 // arrive tells the writer that an operation has arrived, or that no more will; g.mu must be locked.
